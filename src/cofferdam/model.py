@@ -385,6 +385,14 @@ class Deny(msgspec.Struct, frozen=True, array_like=True, gc=False):
     detail: str
 
 
+class AllowBits(Allow, frozen=True, array_like=True, gc=False):
+    """A verdict: only these bits of the word that is asked may be written. `operation` is that, and what is done and
+    recorded in place of what was asked; `held` is what the word holds, -1 where the device puts bits in by itself."""
+
+    operation: Operation
+    held: int
+
+
 class NeedValues(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Not a verdict yet: `max_step` needs the present value of these spans. Read them, then decide again."""
 
@@ -428,6 +436,14 @@ class Point(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     scale: float = 1.0
     """What people mean is the value times this, plus `offset`. All limits above are in the device's own numbers."""
     offset: float = 0.0
+    mask: int = 0
+    """Which bits of its one word it is, without a gap between them; 0: all of its cells. Its value counts from the
+    lowest of them."""
+    bcd: bool = False
+    """Its cells are decimal digits, four in a word."""
+    factor: Span | None = None
+    """The word that holds, as an int16, the power of ten by which the value is multiplied; limits are in what that
+    makes, and `scale` and `offset` are 1 and 0."""
 
 
 class Argument(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -498,6 +514,7 @@ class Manners(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True,
     idle_ms: int = 0
     wait_ms: int = -1
     repeat_reads: bool = False
+    keep_alive_ms: int = 0  # a connection that nobody has used for so long is used by the gate, for a read
 
 
 PLAIN = Manners()
@@ -534,6 +551,11 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     security: Security | None = None
     manners: Manners = PLAIN
     device_unit: int = -1  # what the device itself is called, where that is another than `unit`; -1: it is not
+    present: tuple[Point, ...] = ()
+    """Words whose present value some write is judged from, besides points: those with bits that may be written, and
+    those that hold another's factor. Called as the protocol writes them, "holding 88", so that no point is."""
+    read_first: bool = False
+    """It knows no writes of single bits: the gate reads a word, puts them in and writes it."""
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
 
     @property

@@ -52,8 +52,11 @@ def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
     policy = loaded.policy
     given = addressing.give(policy)
     known = dialects(loaded.kinds)
+    written = {
+        asset for conduit in policy.conduits.values() for rule in conduit.allow if rule.changes for asset in rule.assets
+    }
     assets = {
-        name: _asset(name, asset, given.assets.get(name, ()), known[asset.protocol])
+        name: _asset(name, asset, given.assets.get(name, ()), known[asset.protocol], name in written)
         for name, asset in sorted(policy.assets.items())
     }
     making = Making(policy, assets, loaded.files)
@@ -137,7 +140,8 @@ def _overlay(policy: schema.Policy) -> rows.Overlay | None:
     return rows.Overlay(addressing.prefixes(site, overlay), domain, addressing.dns_addresses(site, overlay), wireguard)
 
 
-def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: Dialect) -> Asset:
+def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: Dialect, written: bool) -> Asset:
+    points = tuple(_point(point_name, point, dialect) for point_name, point in sorted(asset.points.items()))
     port = asset.port or dialect.default_port
     # Where the policy names a place, the broker answers there and nowhere else.
     places = (asset.listen,) if asset.listen else tuple((address, dialect.default_port) for address in addresses)
@@ -154,7 +158,9 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         timeout_ms=asset.timeout,
         share_reads_ms=asset.share_reads or 0,
         quirks=tuple(sorted(asset.quirks)),
-        points=tuple(_point(point_name, point, dialect) for point_name, point in sorted(asset.points.items())),
+        points=points,
+        present=_present(points, dialect) if written else (),
+        read_first=asset.write_bits == "read-first",
         methods=tuple(_method(method_name, method) for method_name, method in sorted(asset.methods.items())),
         streams=tuple(
             Stream(stream_name, _item(stream_name, stream.at), stream.fastest or 0, stream.form or "")
@@ -174,8 +180,24 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
             idle_ms=asset.idle or 0,
             wait_ms=-1 if asset.wait is None else asset.wait,
             repeat_reads=asset.repeat_reads,
+            keep_alive_ms=asset.keep_alive or 0,
         ),
     )
+
+
+def _present(points: tuple[Point, ...], dialect: Dialect) -> tuple[Point, ...]:
+    """The words that writes of these points are judged from."""
+    found: dict[str, Point] = {}
+    for point in points:
+        at = point.at
+        if isinstance(at, Span) and point.mask and dialect.writable(at):
+            found.setdefault(f"{at.space} {at.start}", Point(f"{at.space} {at.start}", at, ValueType.UINT16))
+        if point.factor is not None and values.has_range(point) and dialect.writable(at):
+            name = values.factor_text(point)
+            if name in found:  # a word that is both; no device has one
+                continue
+            found[name] = Point(name, point.factor, ValueType.INT16)
+    return tuple(one for _, one in sorted(found.items()))
 
 
 def _security(asset: schema.Asset, dialect: Dialect) -> Security | None:
@@ -194,7 +216,7 @@ def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
     found = point_place(dialect, point)
     if found is None:  # crosscheck refuses such a point
         raise ValueError(f"point {name} has no place")
-    at, kind = found
+    at, kind, mask = found
     scale, offset = point.scale or 1.0, point.offset or 0.0
     low, high = point.min, point.max
     most_step = point.max_step
@@ -209,7 +231,7 @@ def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
         name=name,
         at=at,
         type=kind,
-        word_order=point.word_order,
+        word_order=point.byte_order or point.word_order,
         unit=point.unit or "",
         min=_limit(low, kind),
         max=_limit(high, kind),
@@ -223,6 +245,9 @@ def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
         values=tuple(sorted({one for one in (_limit(value, kind) for value in allowed) if one is not None})),
         scale=scale,
         offset=offset,
+        mask=mask,
+        bcd=point.type == schema.BCD,
+        factor=point.scale_from if isinstance(point.scale_from, Span) else None,
     )
 
 

@@ -10,9 +10,10 @@ from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 
-BOUNDS = {"connect_delay": (1, 30_000), "pause": (1, 10_000), "idle": (1000, 86_400_000), "wait": (1, 60_000)}
+BOUNDS = {"connect_delay": (1, 30_000), "pause": (1, 10_000), "idle": (1000, 86_400_000), "wait": (1, 60_000),
+          "keep_alive": (1000, 86_400_000)}  # fmt: skip
 """From and to, in milliseconds."""
-SHARED = ("connect_delay", "pause", "idle", "wait", "repeat_reads", "connections", "outstanding")
+SHARED = ("connect_delay", "pause", "idle", "wait", "repeat_reads", "keep_alive", "connections", "outstanding")
 """What assets behind one address must say alike."""
 
 
@@ -22,6 +23,9 @@ def check_manners(checking: Checking, here: Path, asset: schema.Asset) -> None:
         value = getattr(asset, field)
         if value is not None and not low <= value <= high:
             checking.at((*here, field), f"{value} ms", f"{_shown(low)} to {_shown(high)}", check="manners")
+    if asset.keep_alive is not None and asset.idle is not None and asset.keep_alive >= asset.idle:
+        what = f"{_shown(asset.keep_alive)}, when the connection has been closed ({_shown(asset.idle)} idle)"
+        checking.at((*here, "keep_alive"), what, "less than idle", check="manners")
     if asset.pause is not None and asset.outstanding != 1:
         what = f"{asset.outstanding} with a pause after each answer"
         checking.at((*here, "outstanding"), what, "1", check="manners")

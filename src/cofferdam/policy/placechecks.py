@@ -6,6 +6,7 @@ it is. Not here: the rest of an asset (crosscheck), how a place is written (the 
 
 from __future__ import annotations
 
+import math
 import re
 
 from cofferdam.model import Item, Span, ValueType
@@ -15,27 +16,48 @@ from cofferdam.policy.findings import Checking
 from cofferdam.policy.points import scaling, typed, values
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.yamltext import quote
-from cofferdam.protocols.dialect import Dialect, Kind, Space
+from cofferdam.protocols.dialect import BitSpan, Dialect, Kind, Space
 
+MOST_TEXT = 123
+"""Cells of a text."""
 NUMBERS = typed.NUMBERS | {ValueType.BOOL}
 
 
-def point_place(dialect: Dialect, point: schema.Point) -> tuple[Span | Item, ValueType] | None:
-    """The place and the type of a point, or None where the two do not fit."""
+def cell_type(point: schema.Point, at: Span, space: Space) -> tuple[ValueType | None, int, int]:
+    """(type, cells, mask) of a point of cells; the type None where it has to be said."""
+    said = point.type
+    if isinstance(at, BitSpan):
+        one = at.low == at.high
+        fits = said is None or said is (ValueType.BOOL if one else ValueType.UINT16)
+        return (ValueType.BOOL if one else ValueType.UINT16) if fits else None, 1, at.mask
+    if said == "bcd":
+        return BCD_TYPES.get(at.count), at.count, 0
+    kind = said or (ValueType.BOOL if space.bits else None)
+    if kind is None:
+        return None, 0, 0
+    return kind, at.count if kind is ValueType.TEXT else values.WORDS.get(kind, 0), 0
+
+
+BCD_TYPES = {1: ValueType.UINT16, 2: ValueType.UINT32, 4: ValueType.UINT64}
+"""By how many cells of digits there are."""
+
+
+def point_place(dialect: Dialect, point: schema.Point) -> tuple[Span | Item, ValueType, int] | None:
+    """The place, the type and the mask of a point, or None where they do not fit."""
     at = point.at
     found = None if at is None else dialect.found(at)
     if at is None or found is None:
         return None
     if isinstance(at, Item):
-        return None if point.type is None else (at, point.type)
-    bits = isinstance(found, Space) and found.bits
-    kind = point.type or (ValueType.BOOL if bits else None)
-    if kind is None or (kind is ValueType.BOOL) != bits or kind not in values.WORDS:
+        return None if point.type is None or point.type == "bcd" else (at, point.type, 0)
+    if not isinstance(found, Space):
         return None
-    count = values.WORDS[kind]
+    kind, count, mask = cell_type(point, at, found)
+    if kind is None or not count or ((kind is ValueType.BOOL) != found.bits and not mask) or (mask and found.bits):
+        return None
     if at.count not in (1, count) or at.start + count > 65536:
         return None
-    return Span(at.space, at.start, count), kind
+    return Span(at.space, at.start, count), kind, mask
 
 
 class PlaceChecks:
@@ -111,23 +133,36 @@ class PlaceChecks:
 
     def _cells(self, here: Path, name: str, point: schema.Point, at: Span, space: Space) -> None:
         names = self.dialect.types
-        for field in ("elements", "max_length", "fastest"):
+        if {"byte_order", "word_order"} <= point.model_fields_set:
+            self.at((*here, "byte_order"), "byte_order beside word_order", "one of them", check="type")
+        limits = ("elements", "fastest") if point.type is ValueType.TEXT else ("elements", "max_length", "fastest")
+        for field in limits:
             if getattr(point, field) is not None:
                 self.at((*here, field), f"{field} of cells", "no such limit: it is for items with names", check=field)
         for field in _moving(point):
             if space.numbered:
                 expected = "a point that can be read by itself, for a step to be counted from"
                 self.at((*here, field), f"{field} in {at.space}", expected, check="step")
+        if isinstance(at, BitSpan):
+            self._bits(here, point, at, space)
+            return
+        if point.type == schema.BCD and at.count not in BCD_TYPES:
+            self.at((*here, "at"), f"{at.count} cells of decimal digits", "one cell, two or four", check="type")
+            return
         if point.type is None and not space.bits:
             words = [word for word, kind in names.items() if kind in values.WORDS and kind is not ValueType.BOOL]
             self._missing_type(here, f"point {name}", words)
             return
-        kind = point.type or ValueType.BOOL
-        if (kind is ValueType.BOOL) != space.bits or kind not in values.WORDS:
+        kind, count, _ = cell_type(point, at, space)
+        if kind is None:
+            return
+        if (kind is ValueType.BOOL) != space.bits or not count:
             expected = "bool" if space.bits else "a type of words, such as uint16"
             self.at((*here, "type"), f"{kind.value} in {at.space}", expected, check="type")
             return
-        count = values.WORDS[kind]
+        if kind is ValueType.TEXT:
+            self._text(here, point, at)
+            return
         if at.count not in (1, count):
             found = f"{at.count} cells for {kind.value}"
             first = at.start
@@ -137,16 +172,69 @@ class PlaceChecks:
             self.at(
                 (*here, "at"), f"{kind.value} that ends after cell 65535", "all cells from 0 to 65535", check="type"
             )
-        self._range(here, kind, point)
-        self._values(here, kind, point)
+        digits = (0, 10 ** (4 * at.count) - 1) if point.type == schema.BCD else None
+        self._range(here, kind, point, digits)
+        self._values(here, kind, point, digits)
         self._rate(here, kind, point)
+        self._factor(here, kind, point)
 
-    def _values(self, here: Path, kind: ValueType, point: schema.Point) -> None:
+    def _bits(self, here: Path, point: schema.Point, at: BitSpan, space: Space) -> None:
+        """A point that is some bits of a word."""
+        if space.bits or space.numbered:
+            self.at((*here, "at"), f"bits of {space.name}", "bits of a word that can be read by itself", check="type")
+            return
+        one = at.low == at.high
+        kind = ValueType.BOOL if one else ValueType.UINT16
+        if point.type not in (None, kind):
+            expected = "bool: it is a single bit" if one else "uint16: the bits as a number, or no type"
+            self.at((*here, "type"), f"{_word(point.type)} in {self.dialect.notation.show(at)}", expected, check="type")
+            return
+        for field in ("scale_from", "word_order", "byte_order"):
+            if field in point.model_fields_set:
+                self.at((*here, field), f"{field} of bits", "none", check="type")
+        held = (0, at.mask >> at.low)
+        self._range(here, kind, point, held)
+        self._values(here, kind, point, held)
+        if one:
+            for field in _moving(point):
+                self.at((*here, field), f"{field} of a bit", "a number", check="step")
+        else:
+            self._rate(here, kind, point)
+
+    def _text(self, here: Path, point: schema.Point, at: Span) -> None:
+        """A point that is a text in words."""
+        for field in ("min", "max", "max_step", "max_rate", "scale", "offset", "scale_from", "values"):
+            if field in point.model_fields_set:
+                self.at((*here, field), f"{field} of a text", "max_length, or none", check="range")
+        if point.max_length is not None and point.max_length > 2 * at.count:
+            found = f"{point.max_length} characters in {at.count} cell{'s' if at.count > 1 else ''}"
+            self.at((*here, "max_length"), found, f"at most {2 * at.count}", check="range")
+        if at.count > MOST_TEXT:
+            self.at((*here, "at"), f"a text of {at.count} cells", f"at most {MOST_TEXT}, which one write has")
+
+    def _factor(self, here: Path, kind: ValueType, point: schema.Point) -> None:
+        """A point whose power of ten is in another cell."""
+        at = point.scale_from
+        if at is None:
+            return
+        place = (*here, "scale_from")
+        found = self.dialect.found(at)
+        if not isinstance(at, Span) or isinstance(at, BitSpan) or not isinstance(found, Space) or found.bits \
+                or found.numbered or at.count != 1:  # fmt: skip
+            self.at(place, self.dialect.notation.show(at), "one word that can be read by itself", check="scale")
+        for field in ("scale", "offset", "values", "max_step", "max_rate"):
+            if field in point.model_fields_set:
+                expected = "min and max alone: the factor may change between two looks"
+                self.at((*here, field), f"{field} with scale_from", expected, check="scale")
+        if kind in values.FLOATS or kind is ValueType.BOOL:
+            self.at(place, f"scale_from of a {kind.value}", "a whole number", check="scale")
+
+    def _values(self, here: Path, kind: ValueType, point: schema.Point, held: tuple[int, int] | None = None) -> None:
         """Whether the device has the values that may be written, and the limits beside them say nothing else."""
         if kind is ValueType.BOOL and (point.scale is not None or point.offset is not None):
             self.at((*here, "scale"), "a scale of a bit", "none", check="scale")
             return
-        low, high = values.type_range(kind)
+        low, high = held or values.type_range(kind)
         for index, value in enumerate(point.values):
             raw = scaling.one(value, point.scale or 1.0, point.offset or 0.0, kind)
             if raw is None or not low <= raw <= high:
@@ -175,7 +263,10 @@ class PlaceChecks:
             )
         if kind is not None and kind.open:
             self._in_stream(here, point, at, kind)
-        for field in ("scale", "offset", "values"):
+        if point.type == "bcd":
+            self.at((*here, "type"), "bcd of an item", "a type of its own: digits are for cells", check="type")
+            return
+        for field in ("scale", "offset", "values", "scale_from", "byte_order"):
             if field in point.model_fields_set:
                 self.at((*here, field), f"{field} of an item", "none: it is for cells", check="type")
         if "word_order" in self.checking.names(*map(str, here)):
@@ -223,14 +314,19 @@ class PlaceChecks:
         if kind in NUMBERS:
             self._range(here, kind, said)
 
-    def _range(self, here: Path, kind: ValueType, said: schema.Point | schema.Argument) -> None:
-        low, high = values.type_range(kind)
-        if isinstance(said, schema.Point) and (said.scale is not None or said.offset is not None):
+    def _range(
+        self, here: Path, kind: ValueType, said: schema.Point | schema.Argument, held: tuple[int, int] | None = None
+    ) -> None:
+        low, high = held or values.type_range(kind)
+        if isinstance(said, schema.Point) and said.scale_from is not None:
+            low, high = -math.inf, math.inf
+        elif isinstance(said, schema.Point) and (said.scale is not None or said.offset is not None):
             scale, offset = said.scale or 1.0, said.offset or 0.0
             low, high = sorted((low * scale + offset, high * scale + offset))
         for field, limit in (("min", said.min), ("max", said.max)):
             if limit is not None and not low <= limit <= high:
-                expected = f"a value that {kind.value} can hold ({values.show(low)} to {values.show(high)})"
+                name = kind.value if held is None else "it"
+                expected = f"a value that {name} can hold ({values.show(low)} to {values.show(high)})"
                 self.at((*here, field), values.show(limit), expected, check="range")
         if said.min is not None and said.max is not None and said.min > said.max:
             found = f"min {values.show(said.min)} above max {values.show(said.max)}"
@@ -280,7 +376,7 @@ class PlaceChecks:
             begin = "" if stream.at is None else stream.at.space
             rest = at.space.removeprefix(begin)
             if rest and rest != at.space and rest[0] in kind.separators:
-                form, of = stream.form or "", point.type
+                form, of = stream.form or "", point.type if isinstance(point.type, ValueType) else None
                 wrong = "" if of is None else self.dialect.notation.misplaced(form, rest[1:], of, point.elements or 1)
                 if wrong:
                     self.at((*here, "at"), f"{show(at)} as {'' if of is None else of.value}", wrong, check="at")
@@ -299,6 +395,10 @@ class PlaceChecks:
             seen.add(argument.name)
             if argument.type is not None:
                 self._value_limits(place, argument.type, argument)
+
+
+def _word(kind: ValueType | str | None) -> str:
+    return kind.value if isinstance(kind, ValueType) else str(kind)
 
 
 def _moving(point: schema.Point) -> tuple[str, ...]:

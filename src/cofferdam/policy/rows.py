@@ -67,6 +67,7 @@ class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
     at: Span | Item
     point: str = ""
     prefix: bool = False
+    mask: int = 0  # only these bits of the one cell may be written; 0: all of it
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

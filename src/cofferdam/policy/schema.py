@@ -39,7 +39,7 @@ from cofferdam.policy.fields import read_by as _read
 from cofferdam.policy.fields import whole as _whole
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.rows import Piece
-from cofferdam.protocols.dialect import Dialect, Misread
+from cofferdam.protocols.dialect import BitSpan, Dialect, Misread
 from cofferdam.protocols.dialects import DIALECTS, Dialects
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
@@ -137,7 +137,7 @@ def _place(raw: Any, info: ValidationInfo) -> Span | Item | None:
     text = raw if isinstance(raw, str) else ""
     reading = info.context
     try:
-        if isinstance(reading, Reading) and reading.numbering:
+        if isinstance(reading, Reading):
             text = dialect.numbered(text, reading.numbering)
         return dialect.notation.parse(text)
     except Misread as error:
@@ -149,6 +149,10 @@ def _raw(raw: Any, info: ValidationInfo) -> Piece | None:
     dialect = _dialect(info)
     if dialect is None or not isinstance(raw, str) or not raw.endswith("*"):
         place = _place(raw, info)
+        if isinstance(place, BitSpan):
+            raise syntax.Expected(
+                "whole cells: bits are written by a point that is them", f'"{place.space} {place.start}"'
+            )
         return None if place is None else Piece(place)
     try:
         return Piece(dialect.notation.prefix(raw), prefix=True)
@@ -156,7 +160,21 @@ def _raw(raw: Any, info: ValidationInfo) -> Piece | None:
         raise syntax.Expected(str(error), error.near) from None
 
 
-def _type(raw: Any, info: ValidationInfo) -> ValueType | None:
+BCD = "bcd"
+"""The type of decimal digits, which the number of its cells makes an unsigned number of as many words."""
+
+
+def _point_type(raw: Any, info: ValidationInfo) -> ValueType | Literal["bcd"] | None:
+    dialect = _dialect(info)
+    if dialect is not None and dialect.spaces and isinstance(raw, str):
+        if raw in (BCD, BCD.upper()):
+            return "bcd"
+        if raw in ("string", "STRING") and "text" in dialect.types:
+            return ValueType.TEXT
+    return _type(raw, info, (*dialect.types, BCD) if dialect is not None and dialect.spaces else ())
+
+
+def _type(raw: Any, info: ValidationInfo, words: Collection[str] = ()) -> ValueType | None:
     dialect = _dialect(info)
     if dialect is None:
         return None
@@ -164,7 +182,7 @@ def _type(raw: Any, info: ValidationInfo) -> ValueType | None:
     if found is None and isinstance(raw, str) and raw.isupper():
         found = dialect.types.get(_IEC.get(raw.lower(), ""))
     if found is None:
-        raise syntax.Expected(one_of(dialect.types, 20), _near_type(raw, dialect.types))
+        raise syntax.Expected(one_of(words or dialect.types, 20), _near_type(raw, words or dialect.types))
     return found
 
 
@@ -302,6 +320,9 @@ Length = Annotated[int, *_whole(1, 65536)]
 At = Annotated[Span | Item | None, *_read(_place, PLACE)]
 """Unread (None) only where the asset's protocol is wrong."""
 Type = Annotated[ValueType | None, *_read(_type, {"type": "string", "enum": TYPES})]
+PointType = Annotated[
+    ValueType | Literal["bcd"] | None, *_read(_point_type, {"type": "string", "enum": [*TYPES, BCD, "string"]})
+]
 Raw = Annotated[Piece | None, *_read(_raw, PLACE)]
 RawList = Annotated[tuple[Raw, ...], BeforeValidator(_listed), _one_or_list(PLACE)]
 _SECURITY_ITEM = {"type": "string", "enum": list(dict.fromkeys(w for d in DIALECTS.values() for w in d.security))}
@@ -414,14 +435,16 @@ class Point(Entry):
     at: At = Field(
         description="Where the value is, as the asset's protocol writes it. Modbus: the space and the first cell, "
         "counted from 0 as on the wire: `holding 100`, `input 12`, `coil 3`, `discrete 7`, `file:4 0`. A range "
-        "(`holding 100-101`) must have as many cells as the type."
+        "(`holding 100-101`) must have as many cells as the type. `holding 40.3` is bit 3 of a register, counted from "
+        "the least significant one, `holding 40.0-3` a field of four; `holding 40 bit 3` is the same."
     )
-    type: Type = Field(
+    type: PointType = Field(
         None,
         description="What the value is, or how the cells make it, in the protocol's words. Modbus: `bool`, `uint16`, "
         "`int16`, `uint32`, `int32`, `uint64`, `int64`, `float32`, `float64`, or by "
-        "IEC 61131-3: `INT`, `REAL`. Coils and discrete inputs are `bool`; "
-        "all others must say.",
+        "IEC 61131-3: `INT`, `REAL`; `text` (or `string`): two characters of ASCII in each cell of the range; `bcd`: "
+        "four decimal digits in each of one, two or four cells. Coils, discrete inputs and single bits are `bool`, "
+        "several bits `uint16`; all others must say.",
     )
     word_order: WordOrder = Field(
         "big",
@@ -429,6 +452,7 @@ class Point(Entry):
         "`-swapped` the bytes within each word stand the other way round. Or as drivers have it: `ABCD`, `CDAB`, "
         "`BADC`, `DCBA`.",
     )
+    byte_order: WordOrder | None = Field(None, description="Another name for `word_order`, which drivers use.")
     unit: Text | None = Field(None, description="The physical unit, for people: rpm, m, kWh.")
     scale: NotZero | None = Field(
         None,
@@ -436,6 +460,12 @@ class Point(Entry):
         "point are in what people mean then, and so is what `explain` asks and refusals say. For cells.",
     )
     offset: Number | None = Field(None, description="What is added to the scaled number. For cells.")
+    scale_from: At = Field(
+        None,
+        description="The cell that holds, as an int16, the power of ten by which the device's number is multiplied "
+        "(SunSpec's scale factors): `holding 40084`. `min` and `max` are in what that makes. The broker reads it just "
+        "before a write.",
+    )
     values: Numbers = Field(
         (), description="The only values that may be written, and nothing between: `[0x55, 0xAA]`. For cells."
     )
@@ -461,7 +491,8 @@ class Point(Entry):
         "single value, or the range that `at` names.",
     )
     max_length: Length | None = Field(
-        None, description="The longest text (characters) or byte string (bytes) that may be written. For such types."
+        None,
+        description="The longest text (characters) or byte string (bytes) that may be written. For such types.",
     )
     fastest: Microseconds | None = Field(
         None,
@@ -584,6 +615,18 @@ class Asset(Entry):
         description="How long a request may wait in line for the device, apart from `timeout`, which is the device's. "
         "What waited longer is answered as busy, and not sent. Default: `timeout`, and `connect_delay` besides; reads "
         "of a device behind whose address are several units, five times that. At most 60 s.",
+    )
+    keep_alive: Milliseconds | None = Field(
+        None,
+        description="A connection that nobody has used for so long is used by the gate: it asks what `cofferdam ping` "
+        "asks, the first read that a rule allows somebody just then. For devices that forget a connection and clients "
+        "that ask seldom. From 1 s on, and less than `idle`.",
+    )
+    write_bits: Annotated[Literal["alone", "read-first"], *_choice("alone", "read-first")] = Field(
+        "alone",
+        description="How bits of a word are written: `alone`, where the device knows a function for that (Modbus: 22), "
+        "or `read-first`, where it does not: the gate then reads the word, puts the bits in and writes it, and no "
+        "other write of the gate comes in between.",
     )
     repeat_reads: YesNo = Field(
         False,

@@ -1,9 +1,9 @@
 """Assets said once for many units, and names in rules that stand for several assets.
 
-`units: 1-20` in an asset makes one asset of each: NAME-1 to NAME-20, alike but for the unit. In a rule, the asset NAME
-stands for all of them then; `NAME-*` for all assets whose names begin so; `all` for all: of those that speak the
-conduit's protocol in its zone. It is done to the text's tree, so that everything after it knows plain assets alone, and
-messages point to where the engineer wrote. Not here: what a policy may say (schema).
+`units: 1-20` in an asset (or `unit: 1-20`) makes one asset of each: NAME-1 to NAME-20, alike but for the unit. In a
+rule, the asset NAME stands for all of them then; `NAME-*` for all assets whose names begin so; `all` for all: of those
+that speak the conduit's protocol in its zone. It is done to the text's tree, so that everything after it knows plain
+assets alone, and messages point to where the engineer wrote. Not here: what a policy may say (schema).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ def expand(root: Node, problems: list[Problem]) -> None:
     assets: Map = {}
     for name, (key, node) in section.items():
         fields = _map(node)
+        if fields is not None and "units" not in fields and _is_range(fields.get("unit")):
+            fields = {field if field != "unit" else "units": pair for field, pair in fields.items()}
         if fields is None or "units" not in fields:
             assets[name] = (key, node)
             continue
@@ -119,6 +121,12 @@ def _numbers(node: Node, problems: list[Problem]) -> list[int]:
             continue
         numbers.update(dict.fromkeys(range(first, last + 1)))
     return list(numbers)
+
+
+def _is_range(unit: tuple[Node, Node] | None) -> bool:
+    """Whether `unit` says several units, as `units` does."""
+    text = None if unit is None else unit[1].data
+    return isinstance(text, list) or (isinstance(text, str) and "-" in text[1:] and _UNITS.match(text) is not None)
 
 
 def _get(node: Node, name: str) -> Node | None:

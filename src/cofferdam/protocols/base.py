@@ -37,7 +37,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 
 from cofferdam.errors import GateError, LocalProtocolError
-from cofferdam.model import Asset, Assign, Deny, Failure, Item, Operation, Span
+from cofferdam.model import Asset, Assign, Change, Deny, Failure, Item, Operation, Span
 from cofferdam.protocols.dialect import Dialect
 from cofferdam.protocols.view import Bystander, View
 
@@ -483,6 +483,19 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
 
         Raises: LocalProtocolError for a space that no plain read reaches, or more cells than one read can ask for.
         """
+
+    def bits_request(self, request: Req, change: Change, held: int) -> Req:
+        """What is asked of the asset in place of `request`, which writes one word, so that only these bits of it
+        change (`change`, as `model.Change` has them). `held`: what the word holds, where the asset knows no such
+        writes; -1 where it does.
+
+        Raises: LocalProtocolError where the protocol has no words of bits.
+        """
+        raise LocalProtocolError("this protocol has no words of bits")
+
+    def in_place(self, request: Req, response: Resp) -> Resp:
+        """The answer to `request`, where `bits_request` was asked in its place and was answered so."""
+        return response
 
     @abc.abstractmethod
     def values(self, request: Req, response: Resp) -> tuple[tuple[str, int, tuple[int, ...]], ...]:

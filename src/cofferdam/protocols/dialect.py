@@ -61,14 +61,39 @@ class Notation(abc.ABC):
         return ""
 
 
-_CELLS = re.compile(r"([a-z]+(?::[0-9]{1,5})?)\s+([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?\Z")
+_NUMBER = r"(0x[0-9a-fA-F]{1,4}|[0-9]{1,5})"
+_CELLS = re.compile(rf"([a-z]+(?::[0-9]{{1,5}})?)\s+{_NUMBER}(?:\s*-\s*{_NUMBER})?\Z")
+_BITS = re.compile(
+    rf"([a-z]+(?::[0-9]{{1,5}})?)\s+{_NUMBER}(?:\.|\s+bits?\s+)([0-9]{{1,2}})(?:\s*-\s*([0-9]{{1,2}}))?\Z"
+)
+
+
+class BitSpan(Span, frozen=True, array_like=True, gc=False, tag=0):
+    """Bits of one cell, from `low` to `high`, counted from the least significant one. It stands for a point's place
+    while a policy is read; what is compiled has the cell, and a mask (`model.Point`)."""
+
+    low: int = 0
+    high: int = 15
+
+    @property
+    def mask(self) -> int:
+        """The bits."""
+        return ((2 << (self.high - self.low)) - 1) << self.low
+
+
+def bits_text(mask: int) -> str:
+    """Bits in words: "bit 3", "bits 0-3", "bits 0, 5"."""
+    bits = [bit for bit in range(16) if mask >> bit & 1]
+    if len(bits) > 1 and bits[-1] - bits[0] == len(bits) - 1:
+        return f"bits {bits[0]}-{bits[-1]}"
+    return f"bit{'s' if len(bits) != 1 else ''} {', '.join(map(str, bits))}"
 
 
 class CellNotation(Notation):
     """Cells of a space: "holding 100", "holding 0-99", "file:4 0-9". Numbers count from 0, as on the wire. `near` finds
     what may have been meant by a text that is none."""
 
-    pattern = r"^[a-z]+(:\d+)?\s+\d+(\s*-\s*\d+)?$"
+    pattern = r"^[a-z]+(:\d+)?\s+(\d+|0x[0-9a-fA-F]{1,4})(\s*-\s*(\d+|0x[0-9a-fA-F]{1,4})|(\.|\s+bits?\s+)\d+(-\d+)?)?$"
 
     def __init__(self, examples: tuple[str, ...], near: Callable[[str], str]) -> None:
         self.examples = examples
@@ -76,18 +101,36 @@ class CellNotation(Notation):
 
     def parse(self, text: str) -> Span:
         found = _CELLS.match(text)
+        if not found and (bits := _BITS.match(text)):
+            return self._bits(bits[1], _whole(bits[2]), int(bits[3]), int(bits[4] or bits[3]))
         if not found:
             samples = " or ".join(f'"{example}"' for example in self.examples)
             raise Misread(f"a space and cells counted from 0, such as {samples}", self._near(text))
-        first, last = int(found[2]), int(found[3] or found[2])
+        first, last = _whole(found[2]), _whole(found[3] or found[2])
         if first > 65535 or last > 65535:
             raise Misread("cells from 0 to 65535")
         if last < first:
             raise Misread("the first cell before the last", f'"{found[1]} {last}-{first}"')
         return Span(found[1], first, last - first + 1)
 
+    def _bits(self, space: str, cell: int, low: int, high: int) -> Span:
+        if cell > 65535:
+            raise Misread("cells from 0 to 65535")
+        if high < low:
+            raise Misread("the lower bit before the higher", f'"{space} {cell}.{high}-{low}"')
+        if high > 15:
+            raise Misread("bits from 0, the least significant one, to 15")
+        return BitSpan(space, cell, 1, low, high)
+
     def show(self, place: Span | Item) -> str:
+        if isinstance(place, BitSpan):
+            bits = f"{place.low}" if place.low == place.high else f"{place.low}-{place.high}"
+            return f"{place.space} {place.start}.{bits}"
         return show_range(place, place.start, place.stop)
+
+
+def _whole(text: str) -> int:
+    return int(text, 16) if text.startswith("0x") else int(text)
 
 
 def show_range(place: Span | Item, start: int, stop: int) -> str:
@@ -108,6 +151,8 @@ class Space(msgspec.Struct, frozen=True):
     read: int = 0
     write_one: int = 0
     write_many: int = 0
+    write_bits: int = 0
+    """The code that writes single bits of a word."""
     whole: bool = False
     """`registers: all` stands for it, too."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from cofferdam.audit.events.access import ITEM, ITEMS, VALUE, Cells, OfItem, PointValue, Written
 from cofferdam.audit.events.base import number
-from cofferdam.model import Asset, Assign, Call, Change, Item, Opening, Operation, Point, Span, Value, Watch
+from cofferdam.model import Asset, Assign, Call, Change, Item, Opening, Operation, Point, Span, Value, ValueType, Watch
 from cofferdam.policy.points import typed, values
 from cofferdam.policy.points.values import Number
 from cofferdam.protocols.dialect import show_range
@@ -76,15 +76,20 @@ def points(asset: Asset, operation: Operation) -> tuple[PointValue, ...]:
     """The values that a write gives to named points."""
     found: list[PointValue] = []
     for write in operation.writes:
-        if not isinstance(write, (Change, Assign)) or not write.exact:
+        if not isinstance(write, (Change, Assign)):
             continue
         for point in asset.points:
             at = point.at
-            if at.space == write.space and at.start >= write.start and at.stop <= write.stop:
+            if not write.exact:
+                here = isinstance(write, Change) and (at.space, at.start) == (write.space, write.start)
+                if isinstance(write, Change) and here and point.mask and not write.values[0] & point.mask:
+                    text = values.show(values.of(point, write.values[1:]))
+                    found.append(PointValue(point.name[:NAME], text, _unit(point)))
+            elif at.space == write.space and at.start >= write.start and at.stop <= write.stop:
                 text = _of_cells(point, write) if isinstance(write, Change) else _of_item(point, write)
                 found.append(PointValue(point.name[:NAME], text[:NAME], _unit(point)))
-                if len(found) == POINTS:
-                    return tuple(found)
+            if len(found) == POINTS:
+                return tuple(found)
     return tuple(found)
 
 
@@ -97,6 +102,8 @@ def before(held: Iterable[tuple[Point, Number]]) -> tuple[PointValue, ...]:
 
 def _unit(point: Point) -> str:
     """The unit of the numbers that travel, which are what the log has: with its scale, where that is not 1."""
+    if point.factor is not None:
+        return f"× 10^({values.factor_text(point)}) {point.unit}".rstrip()[:NAME]
     if point.scale == 1.0 and point.offset == 0.0:
         return point.unit[:NAME]
     offset = f" + {values.show(point.offset)}" if point.offset else ""
@@ -105,7 +112,9 @@ def _unit(point: Point) -> str:
 
 def _of_cells(point: Point, change: Change) -> str:
     raw = change.values[point.at.start - change.start : point.at.stop - change.start]
-    return values.show(values.decode(point.type, point.word_order, raw))
+    if point.type is ValueType.TEXT:
+        return values.text_of(point, raw)
+    return values.show(values.of(point, raw))
 
 
 def _of_item(point: Point, assign: Assign) -> str:

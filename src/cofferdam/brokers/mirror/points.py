@@ -19,7 +19,7 @@ from cofferdam.brokers.mirror.columns import Sample, pack
 from cofferdam.brokers.mirror.records import Count, Counted, Fetch, Samples
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.model import Asset, Point, Span
-from cofferdam.policy.points.values import WORDS, decode
+from cofferdam.policy.points.values import WORDS, of
 from cofferdam.policy.terms.mirror_rows import Device
 from cofferdam.protocols.base import NEED_DATA, BadResponse, ResponseReceived
 from cofferdam.protocols.registry import PROTOCOLS
@@ -100,7 +100,8 @@ def spans(points: Sequence[Point]) -> list[tuple[Span, list[Point]]]:
     for at, point in sorted(cells, key=lambda one: (one[0].space, one[0].start)):
         if found:
             span, some = found[-1]
-            most = BITS_MOST if WORDS.get(point.type) == 1 and point.type.value == "bool" else WORDS_MOST
+            bits = WORDS.get(point.type) == 1 and point.type.value == "bool" and not point.mask
+            most = BITS_MOST if bits else WORDS_MOST
             stop = max(span.stop, at.stop)
             if at.space == span.space and at.start <= span.stop and stop - span.start <= most:
                 found[-1] = (Span(span.space, span.start, stop - span.start), [*some, point])
@@ -159,7 +160,7 @@ class Reader:
         for point in points:
             at = point.at
             if isinstance(at, Span) and all(cell in cells for cell in range(at.start, at.stop)):
-                value = decode(point.type, point.word_order, tuple(cells[cell] for cell in range(at.start, at.stop)))
+                value = of(point, tuple(cells[cell] for cell in range(at.start, at.stop)))
                 samples.append(Sample(self._tag(point), now, bool(value) if point.type.value == "bool" else value))
             else:
                 self._bad([point], SILENCE, samples)

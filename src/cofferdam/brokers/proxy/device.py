@@ -754,6 +754,15 @@ class Device:
             if connection.ready and not connection.flight and not connection.standing and now - connection.last > idle:
                 self._drop(connection, Failure.UNREACHABLE, "idle")
 
+    def unused_ns(self, now: int) -> int:
+        """For how long nobody has used its connections; 0 where none is up, or something is under way or waits."""
+        if self._lines.count or self.held or self.retired:
+            return 0
+        ready = [connection for connection in self._connections if connection.ready]
+        if not ready or any(connection.flight for connection in ready):
+            return 0
+        return now - max(connection.last for connection in ready)
+
     def close(self, reason: str) -> None:
         """Ends all connections; what waits or is under way fails."""
         for connection in list(self._connections):

@@ -26,11 +26,12 @@ from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
 from cofferdam.brokers.proxy.face import towards
 from cofferdam.brokers.proxy.inner_standing import StandingPath
-from cofferdam.brokers.proxy.pinging import PING, ping
+from cofferdam.brokers.proxy.pinging import PING, keep_alive, ping
 from cofferdam.brokers.proxy.reads_book import ReadsBook, counted
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Frame, Opened, Reply, Request, Unwatch, Watch
 from cofferdam.brokers.proxy.sessions import Served, Session, Tally
 from cofferdam.brokers.proxy.sharing import SharedReads
+from cofferdam.brokers.proxy.writes import BitJob
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation, Shown
@@ -81,6 +82,7 @@ class Inner(StandingPath):
         self._reads_book = ReadsBook(setting.audit)
         self._troubles = Counted(setting.audit, ("detail",))
         self._common = self.protocol.common(setting.secrets)
+        self._kept_alive: tuple[Served, ...] = ()
         port = self.protocol.dialect.datagrams
         # Made now, since the filter lets nobody make a socket later.
         self._datagrams = Datagrams(setting.reactor, bound(port), self._datagram) if port else None
@@ -169,6 +171,9 @@ class Inner(StandingPath):
             if kept.get(name) is not gone:
                 self._forget_parked(gone, None)
         self._devices, self._served = devices, kept
+        # One asset for each device: its connections are shared.
+        alive = {id(one.device): one for one in kept.values() if one.asset.manners.keep_alive_ms}
+        self._kept_alive = tuple(alive.values())
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         """Judges by another policy from now on. Returns how many sessions it ended."""
@@ -236,7 +241,7 @@ class Inner(StandingPath):
         if session is None or session.flow is job.flow:
             return True
         flow = session.flow
-        operation = self.protocol.operation(job.request)
+        operation = job.operation if isinstance(job, BitJob) else self.protocol.operation(job.request)
         return isinstance(flow, Flow) and isinstance(flow.decide(operation, wall), Allow)
 
     # --- records from the outer half --------------------------------------------------------------------------
@@ -521,6 +526,8 @@ class Inner(StandingPath):
         self._troubles.tick(self._clock(), wall)
         if self._standings:
             self._check_all()
+        for one in self._kept_alive:
+            keep_alive(one, self.policy, self.protocol, wall, self._clock())
         for device in self._devices.values():
             device.tick()
 

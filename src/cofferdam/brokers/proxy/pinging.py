@@ -75,6 +75,23 @@ def ping(
     one.device.submit(job)
 
 
+def keep_alive(served: Served, policy: CompiledPolicy, protocol: Protocol[Any, Any], wall: int, now: int) -> None:
+    """Asks the same of an asset whose connection nobody has used for as long as it may lie, if anybody may."""
+    if served.device.unused_ns(now) < served.asset.manners.keep_alive_ms * 1_000_000:
+        return
+    found = _readable(policy, protocol, served, wall)
+    if found is None:
+        return
+    request, verdict, _ = found
+    job = Job(verdict, request, "", 0, now, served.timeout_ns, _nothing)
+    job.unit = served.asset.unit
+    served.device.submit(job)
+
+
+def _nothing(job: Job) -> None:
+    """Whoever keeps a connection in use wants to know nothing."""
+
+
 def _readable(
     policy: CompiledPolicy, protocol: Protocol[Any, Any], served: Served, wall: int
 ) -> tuple[Any, Allow, str] | None:

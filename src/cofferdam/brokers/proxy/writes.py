@@ -26,7 +26,7 @@ from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Reques
 from cofferdam.brokers.proxy.sessions import Parked, Served, Session
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
-from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
+from cofferdam.model import Allow, AllowBits, Asset, Change, Deny, Failure, Fault, NeedValues, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.points.state import PointState
 from cofferdam.policy.table import CompiledPolicy
@@ -45,7 +45,7 @@ _OUTCOMES: dict[Failure, Outcome] = {
 class _Write:
     """A write from its verdict to its outcome."""
 
-    __slots__ = ("asset", "ended", "job", "name", "noted", "operation", "record", "session")
+    __slots__ = ("asset", "ended", "instead", "job", "name", "noted", "operation", "record", "session")
 
     def __init__(self, session: Session, record: Request[Any], operation: Operation, asset: Asset) -> None:
         self.session = session
@@ -56,6 +56,15 @@ class _Write:
         self.noted = 0
         self.ended = False
         self.job: Job | None = None
+        self.instead: Any = None  # what is asked of the asset in place of the client's message: bits of a word
+
+
+class BitJob(Job):
+    """A write of bits of a word, by whatever message: what it means is `operation`."""
+
+    __slots__ = ("operation",)
+
+    operation: Operation
 
 
 class WritePath(Part):
@@ -243,7 +252,14 @@ class WritePath(Part):
     ) -> None:
         """Record: the write goes on in `_recorded` once its entry is on disk."""
         served = self._served[session.asset]
+        instead: Any = None
+        if isinstance(verdict, AllowBits):
+            operation = verdict.operation
+            change = operation.writes[0]
+            if isinstance(change, Change):
+                instead = self.protocol.bits_request(record.message, change, verdict.held)
         write = _Write(session, record, operation, served.asset)
+        write.instead = instead
         self._next += 1
         write.name = f"{self._boot}-w{self._next}"
         write.noted = self._clock()
@@ -314,15 +330,20 @@ class WritePath(Part):
         if isinstance(again, Deny):
             self._not_sent(write, served, f"no longer allowed: {again.detail}", again.fault, again.detail)
             return
-        job = Job(
+        message, kind = write.record.message, Job
+        if write.instead is not None:
+            message, kind = write.instead, BitJob
+        job = kind(
             again,  # the newer verdict: it lapses when the policy in force now says so
-            write.record.message,
+            message,
             session.source,
             session.id,
             arrived,
             served.asset.timeout_ms * 1_000_000,
             lambda job: self._guarded(write, served, self._write_done, job),
         )
+        if isinstance(job, BitJob):
+            job.operation = write.operation
         job.session, job.flow = session, flow
         job.unit, job.writes, job.group = write.operation.unit, True, session.group
         self._prepare(job, session, served, write.operation, write.name)
@@ -340,6 +361,8 @@ class WritePath(Part):
     def _write_done(self, write: _Write, served: Served, job: Job) -> None:
         if job.response is not None:
             device_ns = job.finished - job.sent
+            if write.instead is not None:
+                job.response = self.protocol.in_place(write.record.message, job.response)
             self._send_reply(write.record.id, job)
             if self.protocol.is_error(job.response):
                 self._outcome(write, "exception", self.protocol.error_code(job.response), device_ns, "")

@@ -21,6 +21,7 @@ from cofferdam.model import (
     Point,
     Span,
     Value,
+    ValueType,
     Watch,
 )
 from cofferdam.policy.points import scaling, typed, values
@@ -156,10 +157,19 @@ def _write(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Opera
     if point is not None:
         if len(rest) != 1:
             raise _bad(text, f"{' '.join(rest[1:])} is too much")
+        if point.factor is not None and point.type is not ValueType.TEXT:
+            where = values.factor_text(point)
+            raise _bad(text, f"what {point.name} means follows from {where}; ask its cells: write {place.space} ...")
         try:
-            cells = values.encode(point.type, point.word_order, _raw(point, _value(rest[0])))
+            if point.type is ValueType.TEXT:
+                cells = values.text_cells(point, rest[0].strip('"'))
+            else:
+                cells = values.cells_of(point, _raw(point, _value(rest[0])))
         except ValueError as error:
             raise _bad(text, str(error)) from None
+        if point.mask and isinstance(found, Space):
+            change = Change(place.space, place.start, 1, (~point.mask & 0xFFFF, cells[0]), False)
+            return Operation(found.write_bits, -1, _unit(asset), True, (), (change,))
     else:
         cells = tuple(_cell(word, text, 1 if place.space in asset.bits else 65535) for word in rest)
         if place.start + len(cells) > 65536:
@@ -281,8 +291,15 @@ def _with_points(place: Span | Item, asset: Asset, write: Change | Assign | None
 def _with_value(point: Point, write: Change | Assign | None) -> str:
     if isinstance(write, Assign):
         return point.name if write.value is None else f"{point.name} = {typed.text(write.value)} {point.unit}".rstrip()
+    if write is not None and point.mask and not write.exact and not write.values[0] & point.mask:
+        return f"{point.name} = {values.measure(point, values.of(point, write.values[1:]))}"
     if write is None or not write.exact or len(write.values) != write.count:
         return point.name
     first = point.at.start - write.start
-    value = values.decode(point.type, point.word_order, write.values[first : first + point.at.count])
+    cells = write.values[first : first + point.at.count]
+    if point.type is ValueType.TEXT:
+        return f'{point.name} = "{values.text_of(point, cells)}"'
+    if point.factor is not None:
+        return f"{point.name} = {values.show(values.of(point, cells))} × 10^({values.factor_text(point)}) {point.unit}"
+    value = values.of(point, cells)
     return f"{point.name} = {values.measure(point, value) if math.isfinite(value) else value}"

@@ -11,14 +11,17 @@ import math
 from cofferdam.model import Item, Method, Operation, Point, Span, ValueType
 from cofferdam.policy.points import values
 
+MOST_POWER = 10
+"""A factor is ten to a power of at most this, or one over it; what devices have for "there is none" is far from it."""
+
 
 class Check(abc.ABC):
     """A point (or method) with limits that a write's form touches. `pace`: times within a minute, None for any number.
     `ranged`: `wrong` has something to say; `max_step`, `max_rate`: `number` does."""
 
     __slots__ = (
-        "at", "max_rate", "max_step", "name", "of", "pace", "plural", "ranged", "single", "stateful", "valued",
-        "within", "word",
+        "at", "factor", "factor_name", "max_rate", "max_step", "name", "of", "pace", "plural", "ranged", "single",
+        "stateful", "valued", "within", "word",
     )  # fmt: skip
 
     def __init__(self, of: Point | Method) -> None:
@@ -31,7 +34,9 @@ class Check(abc.ABC):
         self.valued = self.max_step is not None or self.max_rate is not None
         self.single = isinstance(of, Point) and of.type is ValueType.FLOAT32
         self.of = of if isinstance(of, Point) else None
-        self.stateful = self.valued or self.pace is not None
+        self.factor = of.factor if isinstance(of, Point) and values.has_range(of) else None
+        self.factor_name = "" if self.of is None or self.factor is None else values.factor_text(self.of)
+        self.stateful = self.valued or self.pace is not None or self.factor is not None
         self.ranged = False
         self.word = "write" if isinstance(of, Point) else "call"
         self.plural = self.word + "s"
@@ -43,6 +48,20 @@ class Check(abc.ABC):
     @abc.abstractmethod
     def number(self, op: Operation) -> values.Number:
         """The value that `op` writes, of a point with a max_step or max_rate."""
+
+    def wrong_scaled(self, op: Operation, power: int) -> str:
+        """What is wrong with the value that `op` writes, where its factor is ten to this power, or ""."""
+        point = self.of
+        if point is None:
+            return ""
+        if abs(power) > MOST_POWER:
+            asked = f"{self.name} is asked, whose factor in {self.factor_name} is 10^{power}"
+            return f"{asked}; from -{MOST_POWER} to {MOST_POWER} is allowed"
+        value = float(f"{self.number(op)}e{power}")
+        if (point.min is None or value >= point.min) and (point.max is None or value <= point.max):
+            return ""
+        measured = f"{values.measure(point, value)} (with 10^{power} in {self.factor_name})"
+        return f"{self.name} = {measured} is asked; {values.allowed_range(point)}"
 
     def too_far(self, value: values.Number, known: values.Number) -> str:
         """What is wrong with a step from the last known value, or ""."""

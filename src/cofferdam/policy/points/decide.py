@@ -31,6 +31,7 @@ from datetime import UTC, datetime, timedelta
 from cofferdam.model import (
     NEVER,
     Allow,
+    AllowBits,
     Asset,
     Call,
     Change,
@@ -52,7 +53,7 @@ from cofferdam.policy.points.cover import Reach
 from cofferdam.policy.points.items import Items
 from cofferdam.policy.points.state import PointState
 from cofferdam.policy.rows import Clock, Conduit, Piece, Rule
-from cofferdam.protocols.dialect import show_range
+from cofferdam.protocols.dialect import bits_text, show_range
 
 __all__ = ["Flow", "PointState"]
 
@@ -72,15 +73,19 @@ class _CellCheck(Check):
     __slots__ = ("allowed", "change", "high", "low", "offset", "point", "simple", "size")
 
     def __init__(self, point: Point, change: int, offset: int) -> None:
+        """`offset`: where in the change's values its cells are; for a change of bits, where the bits are."""
         super().__init__(point)
         self.point = point
         self.change = change
         self.offset = offset
         self.size = point.at.count
-        self.ranged = values.has_range(point) or point.type in values.FLOATS
+        self.ranged = point.factor is None and (
+            values.has_range(point) or point.type in values.FLOATS or point.type is ValueType.TEXT or point.bcd
+        )
         # One unsigned cell, the common setpoint, needs no decoding.
         self.simple = point.type in (ValueType.UINT16, ValueType.BOOL) and not point.word_order.endswith(values.SWAPPED)
         self.simple = self.simple and not point.values and point.scale == 1.0 and point.offset == 0.0
+        self.simple = self.simple and not point.mask and not point.bcd
         self.low = -math.inf if point.min is None else point.min
         self.high = math.inf if point.max is None else point.max
         self.allowed = values.allowed_range(point)
@@ -96,16 +101,18 @@ class _CellCheck(Check):
 
     def number(self, op: Operation) -> values.Number:
         cells = op.writes[self.change].values[self.offset : self.offset + self.size]  # type: ignore[union-attr]
-        return values.decode(self.point.type, self.point.word_order, cells)
+        return values.of(self.point, cells)
 
 
 class _Form:
-    """The verdict on a write's form, and what remains to be checked of its values."""
+    """The verdict on a write's form, and what remains to be checked of its values. `bits`: those of the word that it
+    writes which may be written alone; none where the whole of it may."""
 
-    __slots__ = ("ranged", "stateful", "verdict")
+    __slots__ = ("bits", "ranged", "stateful", "verdict")
 
-    def __init__(self, verdict: Allow | Deny, checks: Sequence[Check]) -> None:
+    def __init__(self, verdict: Allow | Deny, checks: Sequence[Check], bits: Sequence[Piece] = ()) -> None:
         self.verdict = verdict
+        self.bits = tuple(bits)
         self.ranged = tuple(check for check in checks if check.ranged)
         self.stateful = tuple(check for check in checks if check.stateful)
 
@@ -117,18 +124,23 @@ _ALLOWS = ("reading", "writing", "calling", "subscribing", "streaming")
 class Way:
     """One conduit, as far as it concerns a flow: its rules for the flow's principals and asset."""
 
-    __slots__ = ("_reaches", "conduit", "functions", "is_open", "rules", "until", "write_functions")
+    __slots__ = ("_reaches", "bits", "conduit", "functions", "is_open", "rules", "until", "write_functions")
 
     def __init__(self, conduit: Conduit, rules: Sequence[Rule]) -> None:
         self.conduit = conduit
         self.rules = tuple(rules)
         self._reaches = (  # by the place in _VERBS
             Reach((piece, rule.number) for rule in rules for piece in rule.reads),
-            Reach((piece, rule.number) for rule in rules for piece in rule.writes),
+            Reach((piece, rule.number) for rule in rules for piece in rule.writes if not piece.mask),
             Reach((piece, rule.number) for rule in rules for piece in rule.calls),
             Reach((piece, rule.number) for rule in rules for piece in rule.watches),
             Reach((piece, rule.number) for rule in rules for piece in rule.streams),
         )
+        self.bits: dict[tuple[str, int], list[tuple[Piece, int]]] = {}  # by space and cell
+        for rule in rules:
+            for piece in rule.writes:
+                if piece.mask:
+                    self.bits.setdefault((piece.at.space, piece.at.start), []).append((piece, rule.number))
         self.functions = _numbers((code, rule.number) for rule in rules for code in rule.functions)
         self.write_functions = _numbers((code, rule.number) for rule in rules for code in rule.write_functions)
         self.is_open = False
@@ -180,6 +192,13 @@ class Way:
                     f"{word} of {span.count} cells is asked; 1 or more are allowed",
                 )
             asked = f"{word} {show_range(span, span.start, span.stop)} is asked"
+            if access == 1 and self.bits:
+                alone = self._by_bits(op, span, asked)
+                if isinstance(alone, tuple):
+                    return alone
+                if alone:
+                    numbers += alone
+                    continue
             if not reach:
                 others = [word for word, other in zip(_ALLOWS, self._reaches, strict=True) if other]
                 what = f"only {' and '.join(others)}" if others else "no such access"
@@ -194,6 +213,43 @@ class Way:
                 return Fault.ADDRESS, distance, number, f"{asked}; the nearest allowed is {name_piece(piece)}"
             numbers += cover.rules(span.start, span.stop)
         return sorted(set(numbers))
+
+    def alone(self, op: Operation) -> list[tuple[Piece, int]]:
+        """The bits that may be written of the one word that a write is of; none where all of it may be written, or
+        nothing."""
+        if len(op.writes) != 1 or not isinstance(op.writes[0], Change) or op.writes[0].count != 1:
+            return []
+        change = op.writes[0]
+        cover = self._reaches[1].cover(change.space)
+        if cover is not None and cover.covers(change.start, change.stop):
+            return []
+        return self.bits.get((change.space, change.start), [])
+
+    def _by_bits(self, op: Operation, span: Span | Item, asked: str) -> list[int] | tuple[Fault, int, int, str]:
+        """The rules by which bits of a word may be written; none where no bits are named there, or all of it may be
+        written; or the fault, distance, rule and sentence."""
+        cover = self._reaches[1].cover(span.space)
+        if cover is not None and cover.covers(span.start, span.stop):
+            return []
+        named = [place for place in self.bits if place[0] == span.space and span.start <= place[1] < span.stop]
+        if not named:
+            return []
+        pieces = self.alone(op)
+        if not pieces or op.reads:
+            number = self.bits[named[0]][0][1]
+            return Fault.ADDRESS, 0, number, f"{asked}, of which only bits are allowed: that word by itself is"
+        change = op.writes[0]
+        if not isinstance(change, Change) or change.exact:
+            return [number for _, number in pieces]
+        touched = left = ~change.values[0] & 0xFFFF
+        numbers = [number for piece, number in pieces if piece.mask & touched or not touched]
+        for piece, _ in pieces:
+            left &= ~piece.mask
+        if left:
+            known = ", ".join(name_piece(piece) for piece, _ in pieces)
+            word = show_range(span, span.start, span.stop)
+            return Fault.ADDRESS, 0, pieces[0][1], f"write {bits_text(left)} of {word} is asked; allowed is {known}"
+        return numbers
 
     def sees(self, item: Item, separators: str) -> bool:
         """Whether any rule allows something of an item, or of a part of it."""
@@ -221,7 +277,7 @@ class Flow:
 
     __slots__ = (
         "_bits", "_clocks", "_forms", "_frames", "_items", "_kept_in", "_points", "_recalled", "_since", "_until",
-        "_verdicts", "asset", "conduits", "principals", "silent", "ways",
+        "_verdicts", "_words", "asset", "conduits", "principals", "silent", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -238,6 +294,8 @@ class Flow:
         for point in sorted(asset.points, key=lambda p: p.at.start):
             if isinstance(point.at, Span):
                 self._points.setdefault(point.at.space, []).append(point)
+        self._words = frozenset({(point.at.space, point.at.start) for point in asset.points if point.mask})
+        """Words of which points are bits."""
         self._bits = frozenset(asset.bits)
         self._kept_in = {bits: (words, first) for bits, words, first in asset.bits_of}
         # An asset without items keeps the short way.
@@ -272,7 +330,7 @@ class Flow:
             return self._decide_write(op, wall_ns)[0]
         verdict = self._verdicts.get(op)
         if verdict is None:
-            verdict = self._judge(op, wall_ns)[0]
+            verdict = self._judge(op, wall_ns).verdict
             if len(self._verdicts) >= CACHE_ENTRIES:
                 self._verdicts.clear()
             self._verdicts[op] = verdict
@@ -288,9 +346,73 @@ class Flow:
         if not self._since <= wall_ns < self._until:
             self._refresh(wall_ns)
         verdict, form = self._decide_write(op, wall_ns)
-        if not form.stateful or isinstance(verdict, Deny):
+        if isinstance(verdict, Deny):
+            return verdict
+        if self._words:
+            other = self._in_words(op, verdict, form, wall_ns, mono_ns, state, since_ns)
+            if other is not None:
+                return other
+        if not form.stateful:
             return verdict
         return self._check_state(op, verdict, form, mono_ns, state, since_ns)
+
+    def only_bits(self, op: Operation, wall_ns: int) -> str:
+        """Of which bits alone a write of a word is allowed, in words; "" where all of it is, or nothing."""
+        if not op.writes or not isinstance(self.decide(op, wall_ns), Allow):
+            return ""
+        return ", ".join(name_piece(piece) for piece in self._decide_write(op, wall_ns)[1].bits)
+
+    def _in_words(
+        self, op: Operation, verdict: Allow, form: _Form, wall_ns: int, mono_ns: int, state: PointState,
+        since_ns: int | None,
+    ) -> Allow | Deny | NeedValues | None:  # fmt: skip
+        """The verdict on a write that is to words of which points are bits; None: it is judged as any other is.
+
+        Where only some bits of a word may be written, a client that writes all of it has to leave the others as they
+        are, and what is done is a write of these bits. A device that knows no such writes has each write of these words
+        made from what they hold, one after the other."""
+        asset = self.asset
+        unknown: list[Span | Item] = []
+        words = [
+            (change, cell) for change in op.writes if isinstance(change, Change) for space, cell in self._words
+            if space == change.space and change.start <= cell < change.stop
+        ]  # fmt: skip
+        held = -1
+        if form.bits or asset.read_first:
+            for change, cell in words:
+                known = state.known(asset.name, f"{change.space} {cell}", mono_ns, since_ns, asset.read_first)
+                if known is None:
+                    unknown.append(Span(change.space, cell, 1))
+                else:
+                    held = int(known)
+        if unknown:
+            return NeedValues(tuple(unknown))
+        if len(words) != 1 or len(op.writes) != 1 or words[0][0].count != 1:
+            return None
+        change = words[0][0]
+        if form.bits and change.exact:
+            changed = (change.values[0] ^ held) & 0xFFFF
+            mask = wide = 0
+            for piece in form.bits:
+                wide |= piece.mask
+                mask |= piece.mask if piece.mask & changed else 0
+            if changed & ~wide:
+                word = show_range(Span(change.space, change.start, 1), change.start, change.stop)
+                known_as = ", ".join(name_piece(piece) for piece in form.bits)
+                what = f"{bits_text(changed & ~wide)} of {word} would change, which holds {held:#06x}"
+                return _deny(verdict, Fault.VALUE, f"{what}; a change of {known_as} alone is allowed")
+            mask = mask or wide
+            masks = (~mask & 0xFFFF, change.values[0] & mask)
+            bits = Operation(
+                op.function, op.sub, op.unit, True, (), (Change(change.space, change.start, 1, masks, False),)
+            )
+            return self.decide_full(bits, wall_ns, mono_ns, state, since_ns)
+        if change.exact:
+            return None
+        found = self._check_state(op, verdict, form, mono_ns, state, since_ns)
+        if not isinstance(found, Allow):
+            return found
+        return AllowBits(found.conduit, found.rule, found.valid_until, op, held if asset.read_first else -1)
 
     def reaches(self, verb: str, item: Item) -> bool:
         """Whether some rule allows to "write" or "call" such an item, whatever the value and the hour."""
@@ -302,9 +424,10 @@ class Flow:
         self._refresh(wall_ns)
         found: list[tuple[Way, Allow | Deny]] = []
         for way in self.ways:
-            verdict, checks = self._judge(op, wall_ns, (way,))
+            form = self._judge(op, wall_ns, (way,))
+            verdict = form.verdict
             if isinstance(verdict, Allow) and op.writes:
-                verdict = self._check_values(op, _Form(verdict, checks))
+                verdict = self._check_values(op, form)
             found.append((way, verdict))
         return found
 
@@ -361,6 +484,8 @@ class Flow:
                 op.function, op.sub, op.unit, op.is_write, op.reads,
                 change.space, change.start, change.count, change.exact, len(change.values),
             )  # fmt: skip
+            if self._words and not change.exact:  # which bits it changes is a part of its form
+                key = (key, change.values[0])
         else:
             key = (
                 op.function, op.sub, op.unit, op.is_write, op.reads,
@@ -368,7 +493,7 @@ class Flow:
             )  # fmt: skip
         form = self._forms.get(key)
         if form is None:
-            form = _Form(*self._judge(op, wall_ns))
+            form = self._judge(op, wall_ns)
             if len(self._forms) >= CACHE_ENTRIES:
                 self._forms.clear()
             self._forms[key] = form
@@ -376,20 +501,18 @@ class Flow:
             return form.verdict, form
         return self._check_values(op, form), form
 
-    def _judge(
-        self, op: Operation, wall_ns: int, ways: Sequence[Way] | None = None
-    ) -> tuple[Allow | Deny, Sequence[Check]]:
+    def _judge(self, op: Operation, wall_ns: int, ways: Sequence[Way] | None = None) -> _Form:
         """The verdict on an operation's form, and for writes the points whose limits its values must meet."""
         ways = self.ways if ways is None else ways
         if self.asset.unit not in (op.unit, -1):
             way = ways[0]
             detail = f"unit {op.unit} is asked; {self.asset.name} is unit {self.asset.unit}"
-            return Deny(way.conduit.name, _rule(way, way.rules[0].number), Fault.UNIT, detail), ()
+            return _Form(Deny(way.conduit.name, _rule(way, way.rules[0].number), Fault.UNIT, detail), ())
         if op.is_write and op.unit == self.asset.broadcast and self.asset.unit == -1:
             way = ways[0]
             detail = f"a write to unit {op.unit} is asked, which reaches every device of a line; an asset of that unit"
             detail += " would have to be named"
-            return Deny(way.conduit.name, _rule(way, way.rules[0].number), Fault.UNIT, detail), ()
+            return _Form(Deny(way.conduit.name, _rule(way, way.rules[0].number), Fault.UNIT, detail), ())
         nearest: tuple[int, int, Deny] | None = None
         for way in ways:
             found = way.form(op)
@@ -397,8 +520,13 @@ class Flow:
                 fault, distance, number, detail = found
             elif way.is_open:
                 allow = Allow(way.conduit.name, _rule(way, *found), way.until)
+                if self._words:
+                    alone = way.alone(op)
+                    if alone and isinstance(op.writes[0], Change) and op.writes[0].exact:
+                        # What is written of the word, and so which limits count, follows from what it holds.
+                        return _Form(allow, (), [piece for piece, _ in alone])
                 fault, torn, checks = self._touched(op)
-                return (Deny(allow.conduit, allow.rule, fault, torn) if torn else allow), checks
+                return _Form(Deny(allow.conduit, allow.rule, fault, torn) if torn else allow, checks)
             else:
                 distance, number = 0, found[0]
                 fault, detail = self._closed(way, wall_ns)
@@ -406,8 +534,8 @@ class Flow:
             if nearest is None or rank > nearest[:2]:
                 nearest = (*rank, Deny(way.conduit.name, _rule(way, number), fault, detail))
         if nearest is None:
-            return Deny("", "", Fault.CONDUIT, f"no rule concerns {self.asset.name}"), ()
-        return nearest[2], ()
+            return _Form(Deny("", "", Fault.CONDUIT, f"no rule concerns {self.asset.name}"), ())
+        return _Form(nearest[2], ())
 
     def _closed(self, way: Way, wall_ns: int) -> tuple[Fault, str]:
         conduit = way.conduit
@@ -447,16 +575,27 @@ class Flow:
                 part = show_range(at, max(at.start, change.start), min(at.stop, change.stop))
                 whole = show_range(at, at.start, at.stop)
                 return f"only {part} of {point.name} is asked; {whole} is allowed as a whole"
-            if not values.has_limit(point) and point.type not in values.FLOATS:
+            offset = at.start - change.start
+            if point.mask and not change.exact:
+                touched = ~change.values[0] & point.mask
+                if not touched:
+                    continue
+                if touched != point.mask:
+                    return (
+                        f"only {bits_text(touched)} of {point.name} is asked; {bits_text(point.mask)} of "
+                        f"{show_range(at, at.start, at.stop)} is allowed as a whole"
+                    )
+                offset = 1
+            if not values.is_judged(point):
                 continue
-            if not change.exact:
+            if not change.exact and not point.mask:
                 sentence = f"a change of single bits of {point.name} is asked, whose result cannot be checked"
                 return f"{sentence} against its limits; writing a whole value is allowed"
             if values.has_limit(point):
                 if point.name in limited:
                     return f"{point.name} is asked twice in one request; once is allowed"
                 limited.add(point.name)
-            checks.append(_CellCheck(point, index, at.start - change.start))
+            checks.append(_CellCheck(point, index, offset))
         return ""
 
     def _touched_otherwise(self, change: Change) -> str:
@@ -509,6 +648,14 @@ class Flow:
                     again = f"the next one in {-(-wait // windows.NS)} s"
                     asked = f"one more {check.word} of {check.name} is asked"
                     return _deny(verdict, Fault.RATE, f"{asked}; {pace}, {again}")
+            if check.factor is not None:
+                known = state.known(asset, check.factor_name, mono_ns, since_ns)
+                if known is None:
+                    unknown.append(check.factor)
+                else:
+                    wrong = check.wrong_scaled(op, int(known))
+                    if wrong:
+                        return _deny(verdict, Fault.VALUE, wrong)
             if not check.valued:
                 continue
             wait = state.unknown_ns(asset, check.name, mono_ns)
@@ -536,6 +683,8 @@ class Flow:
 def name_piece(piece: Piece) -> str:
     """An allowed piece in words: "flow_total (holding 100-101)"."""
     cells = show_range(piece.at, piece.at.start, piece.at.stop)
+    if piece.mask:
+        return f"{piece.point} ({bits_text(piece.mask)} of {cells})"
     return f"{piece.point} ({cells})" if piece.point else f"{cells}*" if piece.prefix else cells
 
 

@@ -67,6 +67,12 @@ class PointState:
         self._ramps, self._assets = {}, dict(assets)
         self.known_value_ns = int(known_value_seconds * NS)
         for asset in assets.values():
+            for word in asset.present:
+                key, place = (asset.name, word.name), (asset.name, word.at.space)
+                self._stepped[place] = (*self._stepped.get(place, ()), word)
+                self._points[key] = word
+                if key in old_known and old_points.get(key) == word:
+                    self._known[key] = old_known[key]
             things: tuple[Point | Method, ...] = (*asset.points, *asset.methods)
             for point in things:
                 key, place = (asset.name, point.name), (asset.name, point.at.space)
@@ -158,13 +164,13 @@ class PointState:
         for change in op.writes:
             place = (asset, change.space)
             for point in self._paced.get(place, ()):
-                if point.at.start < change.stop and change.start < point.at.stop:
+                if _hit(point, change):
                     times = self._writes[(asset, point.name)]
                     while times and times[0] + MINUTE <= mono_ns:
                         times.popleft()
                     times.append(mono_ns)
             for stepped in self._stepped.get(place, ()):
-                if stepped.at.start < change.stop and change.start < stepped.at.stop:
+                if _hit(stepped, change):
                     self._moves(asset, stepped, change, mono_ns)
                     self._known[(asset, stepped.name)] = (None, mono_ns)
         # By the write itself and not by its points: a new policy may move those while it is under way.
@@ -199,7 +205,7 @@ class PointState:
             (asset, point.name)
             for change in op.writes
             for point in self._stepped.get((asset, change.space), ())
-            if point.at.start < change.stop and change.start < point.at.stop
+            if _hit(point, change)
         ]
 
     def _in_doubt(self, key: Key) -> bool:
@@ -250,17 +256,19 @@ class PointState:
         for change in op.writes:
             for point in self._stepped.get((asset, change.space), ()):
                 value = self.last(asset, point.name)
-                if value is not None and point.at.start < change.stop and change.start < point.at.stop:
+                if value is not None and _hit(point, change):
                     found.append((point, value))
         return tuple(found)
 
-    def known(self, asset: str, point: str, mono_ns: int, since_ns: int | None = None) -> values.Number | None:
+    def known(
+        self, asset: str, point: str, mono_ns: int, since_ns: int | None = None, fresh: bool = False
+    ) -> values.Number | None:
         """The last known value; None where none is known, or only one that is older than `known_value_ns` and than
-        `since_ns`."""
+        `since_ns`. `fresh`: than `since_ns`, whatever may do elsewhere."""
         found = self._known.get((asset, point))
         if found is None or found[0] is None or found[1] > mono_ns:
             return None
-        oldest = mono_ns - self.known_value_ns
+        oldest = mono_ns if fresh else mono_ns - self.known_value_ns
         if since_ns is not None and since_ns < oldest:
             oldest = since_ns
         return found[0] if found[1] >= oldest else None
@@ -309,6 +317,15 @@ def _meet(one: Point | Method, other: Point | Method) -> bool:
     return one.at.start < other.at.stop and other.at.start < one.at.stop
 
 
+def _hit(point: Point | Method, change: Write) -> bool:
+    """Whether a write touches a point: of bits of a word, whether it changes any of them."""
+    if point.at.start >= change.stop or change.start >= point.at.stop:
+        return False
+    if isinstance(point, Point) and point.mask and isinstance(change, Change) and not change.exact:
+        return bool(~change.values[0] & point.mask)
+    return True
+
+
 def _among(at: Span | Item, cells: Iterable[tuple[str, int, int]]) -> bool:
     """Whether cells, as (space, start, count), meet a place."""
     return any(where == at.space and at.start < first + count and first < at.stop for where, first, count in cells)
@@ -320,10 +337,11 @@ def _value_of(point: Point, held: Write) -> values.Number | None:
     if at.start < held.start or at.stop > held.stop:
         return None
     if isinstance(held, Change):
+        if not held.exact and point.mask and not held.values[0] & point.mask:
+            return values.of(point, held.values[1:])  # all its bits are changed
         if not held.exact or len(held.values) != held.count or not isinstance(at, Span):
             return None
-        cells = held.values[at.start - held.start : at.stop - held.start]
-        return values.decode(point.type, point.word_order, cells)
+        return values.of(point, held.values[at.start - held.start : at.stop - held.start])
     if not isinstance(held, Assign) or held.value is None or held.value.type is not point.type:
         return None
     index = max(at.start, 0) - max(held.start, 0)

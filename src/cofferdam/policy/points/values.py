@@ -60,6 +60,82 @@ def decode(type_: ValueType, word_order: str, cells: tuple[int, ...]) -> Number:
     return raw - (1 << bits) if type_ in SIGNED and raw >> (bits - 1) else raw
 
 
+def of(point: Point, cells: tuple[int, ...]) -> Number:
+    """The value of a point, given all its cells in address order; NaN where decimal digits are none."""
+    if point.mask:
+        return (cells[0] & point.mask) // (point.mask & -point.mask)
+    if not point.bcd:
+        return decode(point.type, point.word_order, cells)
+    value = 0
+    raw = int(decode(point.type, point.word_order, cells))
+    for shift in range(16 * len(cells) - 4, -4, -4):
+        digit = raw >> shift & 15
+        if digit > 9:
+            return math.nan
+        value = value * 10 + digit
+    return value
+
+
+def cells_of(point: Point, value: Number) -> tuple[int, ...]:
+    """The cells of a point's value, of a field of a word with all other bits 0. Raises: ValueError where it cannot hold
+    the value."""
+    if not point.mask and not point.bcd:
+        return encode(point.type, point.word_order, value)
+    low, high = point_range(point)
+    if value != value or not low <= value <= high or value != int(value):
+        raise ValueError(f"{show(value)} is not a whole number from {show(low)} to {show(high)}")
+    if point.mask:
+        return (int(value) * (point.mask & -point.mask),)
+    return encode(point.type, point.word_order, int(str(int(value)), 16))
+
+
+def point_range(point: Point) -> tuple[Number, Number]:
+    """The smallest and the largest value that a point of cells can hold."""
+    if point.mask:
+        return 0, point.mask // (point.mask & -point.mask)
+    if point.bcd:
+        return 0, 10 ** (4 * point.at.count) - 1
+    return type_range(point.type)
+
+
+_PRINTABLE = frozenset(range(0x20, 0x7F))
+
+
+def text_of(point: Point, cells: tuple[int, ...]) -> str:
+    """The text of a point of cells: two characters in a word, up to the first NUL, without spaces at its end. What is
+    no printable ASCII is shown as an escape."""
+    _, words = _unswapped(ValueType.TEXT, point.word_order, cells)
+    data = b"".join([word.to_bytes(2, "big") for word in words])
+    return data.partition(b"\0")[0].rstrip(b" ").decode("ascii", "backslashreplace").translate(_SHOWN)
+
+
+_SHOWN = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)}
+
+
+def text_cells(point: Point, text: str) -> tuple[int, ...]:
+    """The cells of a text, with NULs to its end. Raises: ValueError where it is too long, or no printable ASCII."""
+    size = 2 * point.at.count
+    if len(text) > size or not text.isascii() or not text.isprintable():
+        raise ValueError(f"{text!r} is not at most {size} printable characters of ASCII")
+    data = text.encode("ascii").ljust(size, b"\0")
+    words = tuple([int.from_bytes(data[at : at + 2], "big") for at in range(0, size, 2)])
+    return _unswapped(ValueType.TEXT, point.word_order, words)[1]
+
+
+def _wrong_text(point: Point, cells: tuple[int, ...]) -> str:
+    """ "" where cells are a text that may be written: printable ASCII, then NULs alone, no longer than allowed."""
+    _, words = _unswapped(ValueType.TEXT, point.word_order, cells)
+    data = b"".join([word.to_bytes(2, "big") for word in words])
+    said, _, rest = data.partition(b"\0")
+    if not _PRINTABLE.issuperset(said) or rest.strip(b"\0"):
+        return f"{point.name} with characters that are no printable ASCII is asked; a text with NULs behind is allowed"
+    size = len(said.rstrip(b" "))
+    if point.max_length is not None and size > point.max_length:
+        most = f"at most {point.max_length} characters are allowed"
+        return f"{point.name} with {size} characters is asked; {most}"
+    return ""
+
+
 def encode(type_: ValueType, word_order: str, value: Number) -> tuple[int, ...]:
     """The cells of a value, in address order. Raises: ValueError where the type cannot hold it."""
     low, high = type_range(type_)
@@ -108,6 +184,11 @@ def scaled(point: Point | Argument, value: Number, step: bool = False) -> Number
     return float(f"{value * point.scale + point.offset:.12g}")  # as it was meant: 7000 * 0.01 is 70
 
 
+def factor_text(point: Point) -> str:
+    """Where the point's power of ten is: "holding 40084"; "" for none."""
+    return "" if point.factor is None else f"{point.factor.space} {point.factor.start}"
+
+
 def measure(point: Point | Argument, value: Number, step: bool = False) -> str:
     """A number with the point's unit."""
     return f"{show(scaled(point, value, step))} {point.unit}".rstrip()
@@ -122,6 +203,11 @@ def has_limit(point: Point) -> bool:
         or point.writes_per_minute is not None
         or point.max_length is not None
     )
+
+
+def is_judged(point: Point) -> bool:
+    """Whether some values that its cells can have may not be written to it, or not always."""
+    return has_limit(point) or point.type in FLOATS or point.type is ValueType.TEXT or point.bcd
 
 
 def has_range(point: Point | Argument) -> bool:
@@ -144,7 +230,9 @@ def allowed_range(point: Point | Argument) -> str:
 
 def out_of_range(point: Point, cells: tuple[int, ...]) -> str:
     """ "" where a value is within min and max, else one sentence. NaN and infinity are outside of every limit."""
-    value = decode(point.type, point.word_order, cells)
+    if point.type is ValueType.TEXT:
+        return _wrong_text(point, cells)
+    value = of(point, cells)
     low, high = point.min, point.max
     if (
         (low is None or value >= low)
@@ -153,4 +241,6 @@ def out_of_range(point: Point, cells: tuple[int, ...]) -> str:
         and (not point.values or value in point.values)
     ):
         return ""
+    if point.bcd and type(value) is not int:
+        return f"{point.name} with a digit above 9 is asked; decimal digits are allowed"
     return f"{point.name} = {measure(point, value)} is asked; {allowed_range(point)}"

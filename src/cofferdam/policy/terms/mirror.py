@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import msgspec
 
-from cofferdam.model import NEVER, Allow, Asset, Deny, Fault, Side
+from cofferdam.model import NEVER, Allow, Asset, Deny, Fault, Side, ValueType
 from cofferdam.policy import rows, windows
 from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.findings import Checking, Linting
@@ -290,7 +290,7 @@ def _copy(said: MirrorSaid, rules: tuple[ReadRule, ...]) -> Copy | None:
 
 def _source(name: str, said: SourceSaid, assets: dict[str, Asset]) -> Source:
     if said.asset is not None:
-        known = [point.name for point in assets[said.asset].points]
+        known = [point.name for point in assets[said.asset].points if point.type is not ValueType.TEXT]
         names: Collection[str] = said.points if said.points and ALL not in said.points else known
         return Device(name=name, asset=said.asset, points=tuple(sorted(names)), every=said.every)
     if said.folder is not None:

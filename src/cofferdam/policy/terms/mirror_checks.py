@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cofferdam.model import ValueType
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.problems import nearest, one_of
@@ -157,6 +158,8 @@ class MirrorChecks:
                 near = nearest(point, asset.points)
                 expected = f"a point of {name} ({one_of(asset.points)})" if asset.points else f"{name} has none"
                 self.at((*at, "points", index), f"the point {point}", expected, near, "unknown-point")
+            elif point in asset.points and asset.points[point].type is ValueType.TEXT:
+                self.at((*at, "points", index), f"{point}, which is a text", "points that are numbers", check="type")
         if not asset.points:
             self.at((*at, "asset"), f"{name}, which has no points", "an asset with points", check="unknown-point")
 

@@ -137,7 +137,7 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             return replace(asset, listen=None, also=())
         return replace(
             asset, address="", port=0, connections=1, outstanding=1, timeout_ms=0, share_reads_ms=0, manners=PLAIN,
-            device_unit=-1,
+            device_unit=-1, present=(), read_first=False,
         )  # fmt: skip
 
     # --- explanations
@@ -166,7 +166,11 @@ class _Named:
         self._methods = {method.name: rows.Piece(method.at, method.name) for method in asset.methods}
         self._streams = {stream.name: rows.Piece(stream.at, stream.name) for stream in asset.streams}
         self._readable = [self._points[point.name] for point in asset.points if dialect.readable(point.at)]
-        self._writable = [self._points[point.name] for point in asset.points if dialect.writable(point.at)]
+        # Bits are read with the word that they are of, and written by themselves.
+        self._written = self._points | {
+            point.name: rows.Piece(point.at, point.name, mask=point.mask) for point in asset.points if point.mask
+        }
+        self._writable = [self._written[point.name] for point in asset.points if dialect.writable(point.at)]
         self._watchable = [self._points[point.name] for point in asset.points if dialect.watchable(point.at)]
 
     def rule(self, number: int, rule: ProxyRule) -> rows.Rule:
@@ -174,7 +178,7 @@ class _Named:
         reads = _pieces(points, rule.read, self._readable, rule.registers)
         if rule.gaps == "allow":
             reads = _over_gaps(reads)
-        writes = _pieces(points, rule.write, self._writable, rule.write_registers)
+        writes = _pieces(self._written, rule.write, self._writable, rule.write_registers)
         calls = _pieces(self._methods, rule.call)
         watches = _pieces(points, rule.subscribe, self._watchable)
         past = _renamed(_pieces(points, rule.history, self._readable), self._history)
@@ -201,7 +205,9 @@ def _pieces(
         return ()
     found = list(everything) if ALL in names else [known[name] for name in names]
     found += [piece for piece in raw if piece is not None]
-    return tuple(sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point)))
+    return tuple(
+        sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point, piece.mask))
+    )
 
 
 def _over_gaps(pieces: tuple[rows.Piece, ...]) -> tuple[rows.Piece, ...]:
@@ -233,11 +239,13 @@ def explain_operation(policy: CompiledPolicy, question: Question, name: str, op:
     verdict: Allow | Deny
     considered: list[Allow | Deny] = []
     silent = False
+    alone = ""
     if isinstance(flow, Deny):
         verdict = flow
     else:
         silent = flow.silent
         verdict = flow.decide(op, wall_ns)
+        alone = flow.only_bits(op, wall_ns)
         considered = [single for _, single in flow.assess(op, wall_ns)]
     return explained(
         policy,
@@ -248,16 +256,21 @@ def explain_operation(policy: CompiledPolicy, question: Question, name: str, op:
         target=name,
         asset=name,
         answer="silence" if silent else "a refusal in the protocol's own words",
-        conditions=_conditions(op, asset) if isinstance(verdict, Allow) and asset is not None else (),
+        conditions=_conditions(op, asset, alone) if isinstance(verdict, Allow) and asset is not None else (),
         considered=considered,
     )
 
 
-def _conditions(op: Operation, asset: Asset) -> Iterable[str]:
+def _conditions(op: Operation, asset: Asset, alone: str) -> Iterable[str]:
+    if alone:
+        yield f"the write may change nothing but {alone}, and only that is written"
     for change in op.writes:
         for point in asset.points:
             at = point.at
             if at.space == change.space and at.start < change.stop and change.start < at.stop:
+                if point.factor is not None and values.has_range(point):
+                    factor = f"ten to the power that {values.factor_text(point)} holds just then"
+                    yield f"{point.name}, times {factor}: {values.allowed_range(point)}"
                 if point.max_step is not None:
                     step = values.measure(point, point.max_step, True)
                     yield f"{point.name} may change by at most {step} from its present value"

@@ -64,7 +64,8 @@ class _Kept:
     def _pieces(rule: rows.Rule) -> Iterator[tuple[tuple[str, str], int, int]]:
         for kind, pieces in _by_access(rule):
             for piece in pieces:
-                yield (kind, piece.at.space + ("*" if piece.prefix else "")), piece.at.start, piece.at.stop
+                part = "*" if piece.prefix else f" {piece.mask:#x}" if piece.mask else ""
+                yield (kind, piece.at.space + part), piece.at.start, piece.at.stop
 
     @staticmethod
     def _codes(rule: rows.Rule) -> Iterator[tuple[str, int, int]]:

@@ -32,12 +32,16 @@ def _near(text: str) -> str:
 _MODICON_RANGE = re.compile(r"([0134])(?:x([0-9]{5})|([0-9]{4,5}))(?:\s*-\s*(?:\1x?([0-9]{4,5})))?\Z")
 _NUMBER = r"(0x[0-9a-fA-F]{1,4}|[0-9]{1,5})"
 _SPACED = re.compile(rf"([a-z]+(?::[0-9]{{1,5}})?)\s+{_NUMBER}(?:\s*-\s*{_NUMBER})?\Z")
+_UNMISTAKABLE = re.compile(r"[0134]x[0-9]{5}(?:\s*-|\Z)")
+"""With the x it is Modicon's, whatever the asset says: counted from 1."""
 _SHORT = re.compile(r"(HR|IR|DI|CO|C|%MW|%M|%IW|%I)\s?([0-9]{1,5})\Z", re.IGNORECASE)
 
 
 def _numbered(text: str, numbering: str) -> str:
     """A place as engineers write it, in our notation: counted from 0 in its space."""
     back = 1 if numbering == "one" else 0
+    if numbering == "" and _UNMISTAKABLE.match(text):
+        return _numbered(text, "modicon")
     if numbering == "modicon":
         found = _MODICON_RANGE.match(text)
         if found is None:
@@ -66,11 +70,11 @@ MODBUS = Dialect(
         kind.value: kind
         for kind in (
             ValueType.BOOL, ValueType.UINT16, ValueType.INT16, ValueType.UINT32, ValueType.INT32, ValueType.UINT64,
-            ValueType.INT64, ValueType.FLOAT32, ValueType.FLOAT64,
+            ValueType.INT64, ValueType.FLOAT32, ValueType.FLOAT64, ValueType.TEXT,
         )
     },
     spaces=(
-        Space("holding", bits=False, writable=True, read=3, write_one=6, write_many=16, whole=True),
+        Space("holding", bits=False, writable=True, read=3, write_one=6, write_many=16, write_bits=22, whole=True),
         Space("input", bits=False, writable=False, read=4, whole=True),
         Space("coil", bits=True, writable=True, read=1, write_one=5, write_many=15, whole=True),
         Space("discrete", bits=True, writable=False, read=2, whole=True),

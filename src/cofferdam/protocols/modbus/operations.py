@@ -472,6 +472,27 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
             raise LocalProtocolError(f"no plain read asks for {span.count} cells of {span.space} from {span.start}")
         return kind(unit, span.start, span.count)
 
+    def bits_request(self, request: ModbusRequest, change: Change, held: int) -> ModbusRequest:
+        """See Protocol. Function 22 (6.16), or function 6 with what the register is to hold."""
+        if not isinstance(request, (WriteSingleRegister, WriteMultipleRegisters, MaskWriteRegister)):
+            raise LocalProtocolError(f"{type(request).__name__} does not write one register")
+        and_mask, or_mask = change.values
+        if held < 0:
+            return MaskWriteRegister(request.unit, change.start, and_mask, or_mask)
+        return WriteSingleRegister(request.unit, change.start, (held & and_mask) | (or_mask & ~and_mask))
+
+    def in_place(self, request: ModbusRequest, response: ModbusResponse) -> ModbusResponse:
+        """See Protocol."""
+        if isinstance(response, ExceptionResponse):
+            return ExceptionResponse(requests.FUNCTION_OF[type(request)], response.code)
+        if isinstance(request, WriteSingleRegister):
+            return WriteSingleRegisterResponse(request.address, request.value)
+        if isinstance(request, WriteMultipleRegisters):
+            return WriteMultipleRegistersResponse(request.address, len(request.values))
+        if isinstance(request, MaskWriteRegister):
+            return MaskWriteRegisterResponse(request.address, request.and_mask, request.or_mask)
+        raise LocalProtocolError(f"{type(request).__name__} does not write one register")
+
     def values(self, request: ModbusRequest, response: ModbusResponse) -> Values:
         kind = type(request)
         space = _SPACES.get(kind)
