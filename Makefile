@@ -51,9 +51,10 @@ bench: $(STAMP) fast  ## side by side with HAProxy; JSON in bench/results
 fuzz: $(STAMP)  ## fuzz the parsers, SECONDS=600
 	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600) $(ARGS)
 
-soak: $(STAMP) fast  ## long runs and many repetitions that the suite leaves out: hours; KILLS=1000, SECONDS=3600
+soak: $(STAMP) fast  ## long runs and many repetitions that the suite leaves out: hours; KILLS=1000, GATES=1, SECONDS=3600
 	@packaging/debian-packages.sh test
-	@COFFERDAM_SOAK_KILLS=$(or $(KILLS),1000) COFFERDAM_SOAK_SECONDS=$(or $(SECONDS),3600) $(PY) -m pytest -m soak $(ARGS)
+	@COFFERDAM_SOAK_KILLS=$(or $(KILLS),1000) COFFERDAM_SOAK_GATES=$(or $(GATES),1) \
+		COFFERDAM_SOAK_SECONDS=$(or $(SECONDS),3600) $(PY) -m pytest -m soak $(ARGS)
 
 properties: $(STAMP)  ## the property tests with new draws each time, for hours
 	@$(PY) -m pytest -m hypothesis --hypothesis-profile fuzz --timeout 0 $(CORES) $(ARGS)
