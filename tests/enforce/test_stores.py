@@ -68,6 +68,34 @@ def test_a_store_of_another_owner_is_refused_with_the_way_out(tmp_path: Path) ->
         make(tmp_path, user=64010)
 
 
+@root_only
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_what_root_alone_wrote_is_handed_over(tmp_path: Path, cut_short: bool) -> None:
+    """By a gate whose parts had no users of their own yet. `cut_short`: a start that was killed in between is gone on
+    with. What a link leads to is not given away, and neither is what somebody else owns."""
+    path, outside = make(tmp_path), tmp_path / "outside"
+    outside.mkdir()
+    for file in (path / "store.db", path / "archive" / "a" / "1", outside / "file"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(file.name)
+        file.chmod(0o600)
+    (path / "to-file").symlink_to(outside / "file")
+    (path / "archive" / "to-folder").symlink_to(outside)
+    if cut_short:
+        os.chown(path / "store.db", 64010, 64010)
+    assert make(tmp_path, user=64010) == path
+    within = [path, *path.rglob("*")]
+    assert len(within) == 7
+    assert {(found.lstat().st_uid, found.lstat().st_gid) for found in within} == {(64010, 64010)}
+    assert (path / "store.db").read_text() == "store.db" and (path / "store.db").stat().st_mode & 0o777 == 0o600
+    assert {found.stat().st_uid for found in (outside, outside / "file")} == {0}
+    os.chown(path / "store.db", 0, 0)  # by somebody, later: what was handed over is not looked through again
+    make(tmp_path, user=64010)
+    assert (path / "store.db").stat().st_uid == 0
+    with pytest.raises(GateError, match="belongs to user 64010"):
+        make(tmp_path, user=64011)
+
+
 def test_a_store_that_its_user_may_not_write_is_refused(tmp_path: Path) -> None:
     make(tmp_path).chmod(0o500)
     with pytest.raises(GateError, match="cannot be written by its own user") as caught:

@@ -20,6 +20,8 @@ import httpx
 import pytest
 
 from cofferdam.cli.main import main
+from cofferdam.enforce import kernel
+from cofferdam.enforce.users import FILE, NEEDED
 from tests.brokers.relay.certificates import make
 from tests.gate.plant import Gate, cli, events
 from tests.ports import held_ports
@@ -54,6 +56,7 @@ COUNTS = "/v1/channels/counts"
 AUTHORITY = make("tests", ca=True)
 SERVER = make("relay.test", by=AUTHORITY)
 
+LACKING = os.geteuid() != 0 or bool(kernel.missing_capabilities(NEEDED))
 
 LOGGED_IN = """
 import sys
@@ -255,6 +258,44 @@ def test_what_dies_comes_back_and_nothing_is_lost(works: Works) -> None:
 
         eventually(all_there)
     assert "no findings" in works.relay("verify")
+
+
+@pytest.mark.skipif(LACKING, reason="needs root and its capabilities")
+def test_what_a_gate_left_that_was_root_in_all_its_parts_is_taken_over(works: Works) -> None:
+    """Its log, keys, secrets and stores were root's; they are handed to the users of today, and nothing is lost."""
+    for known in json.loads(works.relay("key", "list", "--json")):
+        works.relay("key", "revoke", known["id"])
+    mes_key, erp_key = works.key("mes"), works.key("erp")
+    with works.client("mes", mes_key) as mes:
+        eventually(lambda: pushed(mes, "of-root"))
+    assert works.gate.stop() == 0
+    there = [works.state, *(path for path in works.state.rglob("*") if path.is_file() or path.is_dir())]
+    for path in there:
+        os.chown(path, 0, 0)
+    works.state.chmod(0o700)
+    for path in works.state.rglob(FILE):  # who has which user: nobody had one
+        path.unlink()
+    works.gate = Gate(works.state, works.policy).wait_ready()
+    pids = works.gate.pids()
+    users = {part: Path(f"/proc/{pids[part]}").stat().st_uid for part in ("keeper", "gate", "outer", "inner")}
+    status = Path(f"/proc/{pids['auditor']}/status").read_text()  # not dumpable: its folder there is root's
+    users["auditor"] = int(status.partition("Uid:")[2].split()[0])
+    assert len(set(users.values())) == 5 and 0 not in users.values()
+    [store] = (works.state / "stores").glob("*/keeper")
+    for folder, part in ((store, "keeper"), *((works.state / name, "auditor") for name in ("audit", "keys"))):
+        owned = {path.lstat().st_uid for path in [folder, *folder.rglob("*")] if os.path.lexists(path)}
+        assert owned == {users[part]}, folder
+    with works.client("mes", mes_key) as mes, works.client("erp", erp_key) as erp:
+        eventually(lambda: pushed(mes, "of-a-user"))
+        found: set[str] = set()
+        while not found >= {"of-root", "of-a-user"}:
+            taken = erp.post(f"{COUNTS}/lease", json={"max": 100}).json()
+            assert taken["messages"], found
+            found.update(each["id"] for each in taken["messages"])
+            done = [each["number"] for each in taken["messages"]]
+            erp.post(f"{COUNTS}/settle", json={"lease": taken["lease"], "done": done})
+    assert "no findings" in works.relay("verify")
+    assert cli("audit", "verify", "--state", works.state)[0] == 0
 
 
 def test_a_certificate_that_is_not_there_is_told(works: Works) -> None:
