@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -54,14 +56,18 @@ class Maker:
 
 
 @pytest.fixture(scope="module")
+def key(works: Works) -> str:
+    return works.patch("key", "new", "panel").split()[0]
+
+
+@pytest.fixture(scope="module")
 def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
     made = Works(tmp_path_factory.mktemp("works"))
     yield made
     made.close()
 
 
-def test_a_device_sees_its_own_place_alone(works: Works) -> None:
-    key = works.patch("key", "new", "panel").split()[0]
+def test_a_device_sees_its_own_place_alone(works: Works, key: str) -> None:
     root = ROOT.format(port=works.plant)
     with httpx.Client(headers={"authorization": f"GatewayToken {key}"}, timeout=60) as client:
         assert "deploymentBase" not in client.get(root).json()["_links"]
@@ -73,35 +79,60 @@ def test_a_device_sees_its_own_place_alone(works: Works) -> None:
     assert httpx.get(root, headers={"authorization": "GatewayToken x"}).status_code == 401
 
 
-@pytest.mark.skipif(shutil.which("swupdate") is None, reason="swupdate is not installed")
-def test_swupdate_polls_installs_and_says_so(works: Works, tmp_path: Path) -> None:
-    key = works.patch("key", "new", "panel").split()[0]
+@contextlib.contextmanager
+def swupdate(works: Works, maker: Maker, folder: Path, key: str) -> Iterator[None]:
+    """A device."""
+    (folder / "hwrevision").write_text("board 1.0\n")
+    config = folder / "swupdate.cfg"
+    config.write_text('globals : { verbose = true; loglevel = 5; };\nidentify : ( { name = "a"; value = "b"; } );\n')
+    with (folder / "log").open("wb") as out:
+        device = subprocess.Popen(
+            ["swupdate", "-f", str(config), "-H", "board:1.0", "-k", str(maker.certificate), "-u",
+             f"-t DEFAULT -u http://127.0.0.1:{works.plant} -i panel -g {key}"],
+            stdout=out, stderr=out, cwd=folder,
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            device.terminate()
+            device.wait(PATIENT)
+
+
+needs_swupdate = pytest.mark.skipif(shutil.which("swupdate") is None, reason="swupdate is not installed")
+
+
+@needs_swupdate
+def test_swupdate_polls_installs_and_says_so(works: Works, key: str, tmp_path: Path) -> None:
     maker, target = Maker(tmp_path / "maker"), tmp_path / "installed"
     payload = b"application " * 5000
     works.release("gateway.swu", maker.image(payload, target), "5.0")
     eventually(lambda: works.asset("plc-2")["state"] == "done")
-    revision = tmp_path / "hwrevision"
-    revision.write_text("board 1.0\n")
-    config = tmp_path / "swupdate.cfg"
-    config.write_text('globals : { verbose = true; loglevel = 5; };\nidentify : ( { name = "a"; value = "b"; } );\n')
-    log = tmp_path / "log"
-    with log.open("wb") as out:
-        device = subprocess.Popen(
-            ["swupdate", "-f", str(config), "-H", "board:1.0", "-k", str(maker.certificate), "-u",
-             f"-t DEFAULT -u http://127.0.0.1:{works.plant} -i panel -g {key}"],
-            stdout=out, stderr=out, cwd=tmp_path,
-        )  # fmt: skip
-    try:
+    with swupdate(works, maker, tmp_path, key):
         # It has no boot loader here: after a restart it would say that the new one runs, as we do for it below.
         eventually(lambda: target.is_file() and works.asset("panel")["state"] == "sent")
         assert target.read_bytes() == payload
         assert works.asset("panel")["has"] == "5.0"
-    finally:
-        device.terminate()
-        device.wait(PATIENT)
     number = works.asset("panel")["number"]
     closed = {"id": str(number), "status": {"execution": "closed", "result": {"finished": "success"}, "details": []}}
     at = f"{ROOT.format(port=works.plant)}/deploymentBase/{number}/feedback"
     said = httpx.post(at, json=closed, headers={"authorization": f"GatewayToken {key}"}, timeout=60)
     assert said.status_code == 200
     assert works.asset("panel")["state"] == "done"
+
+
+@needs_swupdate
+def test_a_device_that_refuses_an_image_is_not_given_it_again_and_again(works: Works, key: str, tmp_path: Path) -> None:
+    """It hangs up in mid transfer and says that it failed: that is an answer, and no reason to begin anew."""
+    maker, stranger, target = Maker(tmp_path / "maker"), Maker(tmp_path / "stranger"), tmp_path / "installed"
+    works.release("gateway.swu", stranger.image(os.urandom(12_000_000), target), "6.0")
+    with swupdate(works, maker, tmp_path, key):
+        eventually(lambda: works.asset("panel")["state"] == "failed")
+        assert "the asset says so" in works.asset("panel")["detail"]
+        assert not target.exists()
+        # What is given up is left, once the device asks.
+        works.release("gateway.swu", maker.image(b"application 7", target), "7.0")
+        works.patch("result", "panel", "plc-firmware", "again")
+        eventually(lambda: target.is_file() and works.asset("panel")["state"] == "sent")
+        works.patch("stop", "plc-firmware")
+        eventually(lambda: works.asset("panel")["state"] == "failed")
+        assert "given up by an operator, it has left it" in works.asset("panel")["detail"]

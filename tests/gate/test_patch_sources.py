@@ -3,6 +3,7 @@ well, or is not what it should be."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.brokers.patch.web import BIG, serving
+from cofferdam.brokers.kit.tls import public_key_hash
+from tests.brokers.patch.web import BIG, proxying, serving
 from tests.brokers.relay.certificates import make
 from tests.gate.patching import Works
 from tests.waiting import eventually
@@ -35,7 +38,20 @@ SOURCES = {
     "gzip": ("/gzip/", "directory", ""),
     "many": ("/many/", "directory", ""),
     "dots": ("/dots/", "directory", ""),
+    "vast": ("/vast/", "directory", ""),
+    "long": ("/long/", "directory", ""),
+    "halves": ("/halves/", "json", "{file: url, version: v}"),
+    "shut": ("/files/plc/", "directory", ""),
+    "keyed": ("/files/plc/", "directory", ""),
+    "another-key": ("/files/plc/", "directory", ""),
+    "proxied": ("/files/plc/", "directory", ""),
+    "injected": ("/files/plc/", "directory", ""),
+    "declined": ("/files/plc/", "directory", ""),
 }
+WINDOW = "{from: '00:00', to: '00:01', zone: Asia/Kathmandu, days: mon}"
+"""Shut, but for one minute of a week."""
+INJECTED = b"HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n<html><a href='fw-9.9.bin'>x</a></html>"
+"""What a proxy says in the server's name, before there is any TLS."""
 REFUSED = {
     "redirect": "leads to evil.example:443, which the policy does not list",
     "stranger": "another certificate than is pinned",
@@ -45,6 +61,12 @@ REFUSED = {
     "swapped": "is another file since the transfer broke",
     "gzip": "comes as 'gzip'",
     "many": "at most",
+    "vast": "has 10000000000000 bytes, and at most 5000000 are taken",
+    "long": "as the source has it",
+    "halves": "which the policy does not list",
+    "another-key": "another key than is pinned",
+    "injected": "vendor.test cannot be reached",
+    "declined": "does not connect to vendor.test: 'HTTP/1.1 407 Who?'",
 }
 """Bad input, and the name under which it is refused."""
 
@@ -58,12 +80,20 @@ class Vendor:
         (folder / "ca.pem").write_bytes(AUTHORITY.pem)
         self.drop = folder / "folders" / "stick"
 
-    def start(self, folder: Path, port: int, other: int) -> Works:
+    def start(self, folder: Path, port: int, other: int, proxies: dict[str, int]) -> Works:
         lines, rules, products = [], [], []
+        keys = {name: public_key_hash(made.certificate.public_bytes(Encoding.DER))
+                for name, made in (("keyed", VENDOR), ("another-key", STRANGER))}  # fmt: skip
         for name, (path, listing, mapping) in SOURCES.items():
-            at = f"at: '127.0.0.1:{other if name == 'stranger' else port}', host: vendor.test, authority: ca.pem"
+            at = f"at: '127.0.0.1:{other if name == 'stranger' else port}', host: vendor.test, "
+            at += f"key: '{keys[name]}'" if name in keys else "authority: ca.pem"
             more = f", json: {mapping}" if mapping else ""
-            lines.append(f"      {name}: {{https: {{{at}, path: {path}, listing: {listing}{more}}}, every: 1 day}}")
+            when = ", every: 1 day"
+            if name in proxies:
+                at, when = "host: vendor.test, authority: ca.pem", f", every: 1 day, via: '127.0.0.1:{proxies[name]}'"
+            if name == "shut":
+                when += f", window: {WINDOW}"
+            lines.append(f"      {name}: {{https: {{{at}, path: {path}, listing: {listing}{more}}}{when}}}")
             products.append(f"      fw-{name}: {{origin: {{pgp: vendor.asc}}, most: 5 MB, scan: none}}")
             pattern = "'fw-*.bin'" if mapping else "'fw-{version}.bin'"
             rules.append(f"      - {{source: {name}, fetch: fw-{name}, files: {pattern}}}")
@@ -118,13 +148,17 @@ class Vendor:
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
     folder = tmp_path_factory.mktemp("vendor")
     made = Vendor(folder)
-    with serving(made.files, VENDOR) as port, serving(made.files, STRANGER) as other:
-        made.port = port
-        works = made.start(folder, port, other)
-        try:
-            yield made
-        finally:
-            works.close()
+    with contextlib.ExitStack() as stack:
+        made.port = port = stack.enter_context(serving(made.files, VENDOR))
+        other = stack.enter_context(serving(made.files, STRANGER))
+        proxies = {
+            "proxied": stack.enter_context(proxying(port)),
+            "injected": stack.enter_context(proxying(port, INJECTED)),
+            "declined": stack.enter_context(proxying(port, says=b"407 Who?")),
+        }
+        works = made.start(folder, port, other, proxies)
+        stack.callback(works.close)
+        yield made
 
 
 def test_what_rules_name_comes_and_nothing_else(vendor: Vendor) -> None:
@@ -143,8 +177,8 @@ def test_what_rules_name_comes_and_nothing_else(vendor: Vendor) -> None:
     assert vendor.files_of("unsigned")[0]["state"] == "waiting"
 
 
-@pytest.mark.parametrize("name", ["resumed", "led"])
-def test_transfers_that_break_and_redirects_within_the_list(vendor: Vendor, name: str) -> None:
+@pytest.mark.parametrize("name", ["resumed", "led", "keyed", "proxied"])
+def test_servers_that_are_known_and_transfers_that_break(vendor: Vendor, name: str) -> None:
     eventually(lambda: vendor.source(name)["last"], 120)
     assert not vendor.source(name)["refused"], vendor.source(name)
     eventually(lambda: {each["state"] for each in vendor.files_of(f"fw-{name}")} == {"passed"})
@@ -166,6 +200,12 @@ def test_what_a_source_may_not_do_is_refused_by_name(vendor: Vendor, name: str) 
     assert not [each for each in vendor.files_of(f"fw-{name}") if each["file"] == "fw-1.0.bin"]
 
 
+def test_a_source_whose_window_is_shut_waits_and_disturbs_nobody(vendor: Vendor) -> None:
+    eventually(lambda: vendor.source("shut")["state"] == "waiting")
+    assert (vendor.source("shut")["last"], vendor.files_of("fw-shut")) == (0, [])
+    assert "waiting" in vendor.works.patch("fetch", "shut", code=0)
+
+
 def test_names_that_lead_elsewhere_are_told_and_not_fetched(vendor: Vendor) -> None:
     eventually(lambda: vendor.source("dots")["last"], 120)
     found = vendor.source("dots")
@@ -176,7 +216,7 @@ def test_names_that_lead_elsewhere_are_told_and_not_fetched(vendor: Vendor) -> N
 
 def test_each_of_it_has_its_entry_and_the_crew_lives(vendor: Vendor) -> None:
     works = vendor.works
-    eventually(lambda: all(vendor.source(name)["last"] for name in SOURCES), 180)
+    eventually(lambda: all(vendor.source(name)["last"] for name in SOURCES if name != "shut"), 180)
     works.patch("export", str(works.folder / "evidence.json"))
     text = (works.folder / "evidence.json").read_text()
     for name, words in REFUSED.items():

@@ -43,7 +43,7 @@ def follow(args: argparse.Namespace, begun: dict[str, Any], look: Callable[[], l
         if found["last"] != begun["last"]:
             break
         began = began or found["state"] in ("listing", "fetching")
-        if not began and time.monotonic() - since > (5.0 if found["state"] == "waits" else START_SECONDS):
+        if not began and time.monotonic() - since > (5.0 if found["state"] == "waiting" else START_SECONDS):
             break  # its window is shut: it begins by itself
         if not args.json and sys.stderr.isatty():
             text = escaped(f"{args.source}: {_state(found)}")[:100]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket as socketlib
 import subprocess
 import textwrap
 from collections.abc import Iterator
@@ -56,6 +57,12 @@ EICAR = (r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-" + "ANTIVIRUS-TEST-F
 HAS_CLAMD = shutil.which("clamd") is not None
 
 
+def answers(at: Path) -> bool:
+    """Whether somebody listens there: the socket is there before that."""
+    with socketlib.socket(socketlib.AF_UNIX) as sock:
+        return sock.connect_ex(str(at)) == 0
+
+
 @contextlib.contextmanager
 def clamd(folder: Path, *more: str) -> Iterator[Path]:
     """Debian's clamd with a base of one signature; its socket."""
@@ -71,7 +78,7 @@ def clamd(folder: Path, *more: str) -> Iterator[Path]:
     config.write_text("\n".join([*lines, ""]))
     process = subprocess.Popen(["clamd", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: socket.is_socket() or process.poll() is not None, PATIENT)
+        eventually(lambda: answers(socket) or process.poll() is not None, PATIENT)
         assert process.poll() is None, (folder / "clamd.log").read_text()
         yield socket
     finally:

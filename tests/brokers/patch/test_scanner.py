@@ -3,30 +3,106 @@
 from __future__ import annotations
 
 import io
+import lzma
+import shutil
 import socket
+import tarfile
 import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cofferdam.brokers.kit.clamd import scan
-from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd
+from cofferdam.brokers.patch import apt_bundle, archives, debs
+from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd, run
 
 pytestmark = pytest.mark.skipif(not HAS_CLAMD, reason="clamd is not installed")
 
 
-def test_clean_and_found(tmp_path: Path) -> None:
-    with clamd(tmp_path / "clamd") as at:
-        file = tmp_path / "file"
-        file.write_bytes(b"firmware" * 100_000)
-        assert scan(str(at), file).verdict == "clean"
-        held = io.BytesIO()
-        with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("inner", EICAR)
-        file.write_bytes(held.getvalue())
-        found = scan(str(at), file)
-        assert (found.verdict, found.detail) == ("found", "Test.Eicar.UNOFFICIAL")
+LIMIT = 4 << 20
+
+
+@pytest.fixture(scope="module")
+def scanner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with clamd(tmp_path_factory.mktemp("clamd") / "clamd", "MaxFileSize 4M", "StreamMaxLength 30M") as at:
+        yield str(at)
+
+
+def zipped(data: bytes) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner", data)
+    return held.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "verdict", "detail"),
+    [
+        (b"firmware" * 100_000, "clean", ""),
+        (zipped(EICAR), "found", "Test.Eicar.UNOFFICIAL"),
+        (zipped(bytes(LIMIT // 2) + EICAR), "found", "Test.Eicar.UNOFFICIAL"),
+        # Without a word from the scanner, whose AlertExceedsMax does not count here.
+        (zipped(bytes(LIMIT) + EICAR), "not scanned", "raise MaxFileSize"),
+        (lzma.compress(bytes(2 * LIMIT)), "not scanned", "Limits.Exceeded"),
+        (bytes(2 * LIMIT), "not scanned", "Limits.Exceeded"),
+    ],
+)
+def test_what_it_says(scanner: str, tmp_path: Path, data: bytes, verdict: str, detail: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(data)
+    found = scan(scanner, file)
+    assert (found.verdict, detail in found.detail) == (verdict, True), found
+
+
+def test_a_large_entry_is_seen_however_deep(scanner: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.zip"
+    file.write_bytes(zipped(zipped(bytes(LIMIT) + EICAR)))
+    largest = archives.look(file).largest
+    assert largest == LIMIT + len(EICAR)
+    assert "raise MaxFileSize" in scan(scanner, file, largest=largest).detail
+    assert "raise MaxFileSize" in scan(scanner, file, largest=1 << 40).detail
+
+
+def package(folder: Path, how: str, content: bytes, name: str = "x") -> bytes:
+    """A Debian package, by Debian's own tool."""
+    tree = folder / f"{name}-{how}"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "usr").mkdir()
+    said = f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: a <a@vendor.example>\nDescription: {name}\n"
+    (tree / "DEBIAN" / "control").write_text(said)
+    (tree / "usr" / "file").write_bytes(content)
+    made = folder / f"{name}-{how}.deb"
+    run("dpkg-deb", "--root-owner-group", f"-Z{how}", "-b", tree, made)
+    return made.read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
+@pytest.mark.parametrize(
+    ("how", "verdict", "detail"),
+    [("xz", "found", "data.tar.xz: Test.Eicar"), ("gzip", "found", "data.tar.gz: Test.Eicar"),
+     ("none", "found", "data.tar: Test.Eicar"), ("zstd", "not scanned", "packed by zstd")],
+)  # fmt: skip
+def test_a_package_is_looked_into(scanner: str, tmp_path: Path, how: str, verdict: str, detail: str) -> None:
+    """clamd itself does not open what a Debian package is, and calls it clean."""
+    bad, good = package(tmp_path, how, EICAR), package(tmp_path, "xz", b"hello", "good")
+    file = tmp_path / "file"
+    file.write_bytes(bad)
+    found = scan(scanner, file, debs.of(file))
+    assert (found.verdict, detail in found.detail) == (verdict, True), found
+    snapshot = tmp_path / "snapshot.tar"
+    with tarfile.open(snapshot, "w") as archive:
+        for name, data in (("dists/s/InRelease", EICAR), ("pool/good.deb", good), ("pool/bad.deb", bad)):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    found = scan(scanner, snapshot, apt_bundle.contents(snapshot))
+    assert (found.verdict, detail in found.detail) == (verdict, True), found
+    assert found.detail.startswith("bad.deb")
+    for wrong in (bad[:-200], b"x" + bad, bad.replace(b"`\n", b"..")):
+        file.write_bytes(wrong)
+        assert scan(scanner, file, debs.of(file)).verdict != "clean"
 
 
 @pytest.mark.parametrize(

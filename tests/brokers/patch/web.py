@@ -13,6 +13,9 @@ not what they should be, by the first part of the path.
     /many/         a million names
     /dots/         names that lead elsewhere
     /swapped/...   as /breaks, and then another file of that length is there
+    /vast/         lists a file of ten terabytes, by its own word
+    /halves/       JSON with halves of characters, as UTF-16 has them, in its URLs
+    /long/         lists a file whose signature's name is longer than names may be
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ import gzip
 import hashlib
 import html
 import itertools
+import socket
+import socketserver
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +43,8 @@ from tests.waiting import PATIENT, eventually
 
 BIG = b"0123456789abcdef" * 200_000
 """A file that takes several pieces."""
+LONG = f"fw-{'1' * 121}.bin"
+"""A name that is as long as names may be."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -160,6 +168,21 @@ class Handler(BaseHTTPRequestHandler):
     def on_many(self, name: str) -> None:
         self.page([f"fw-{number}.bin" for number in itertools.islice(itertools.count(), 1_000_000)])
 
+    def on_vast(self, name: str) -> None:
+        if not name:
+            self.page(["fw-1.0.bin"])
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(10**13))
+        self.end_headers()
+        self.close_connection = True
+
+    def on_long(self, name: str) -> None:
+        self.whole(b"anything") if name else self.page([LONG])
+
+    def on_halves(self, name: str) -> None:
+        self.whole(rb'[{"url": "https://\ud800x/fw-1.0.bin", "v": "1"}, {"url": "\ud800", "v": "\ud800"}]')
+
     def on_dots(self, name: str) -> None:
         names = ["../files/fw-1.0.bin", "%2e%2e%2ffw-1.1.bin", "/etc/fw-1.2.bin", "..%5cfw-1.3.bin"]
         self.page(names) if not name else self.on_files("none")
@@ -184,6 +207,42 @@ def serving(folder: Path, made: Made, *within: str, address: str = "127.0.0.1") 
     finally:
         process.terminate()
         process.wait(PATIENT)
+
+
+@contextlib.contextmanager
+def proxying(there: int, behind: bytes = b"", says: bytes = b"200 OK") -> Iterator[int]:
+    """A proxy (CONNECT) that leads to a port of this machine whatever it is asked for; its port. `behind`: what it puts
+    in between its answer and what the server says."""
+
+    class Proxy(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked = self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            if not asked.startswith(b"CONNECT vendor.test:443 "):
+                return
+            self.wfile.write(b"HTTP/1.1 " + says + b"\r\n\r\n" + behind)
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", there)) as server:
+                one = threading.Thread(target=pump, args=(server, self.connection), daemon=True)
+                one.start()
+                pump(self.connection, server)
+                one.join(PATIENT)
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    port = held_port()
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    with socketserver.ThreadingTCPServer(("127.0.0.1", port), Proxy) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+        yield port
+        server.shutdown()
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 "Clean" is said only by a scanner that works: before each file it must find a test file (EICAR), and a nest of archives
 that is deeper than it looks (`AlertExceedsMax yes`): without that setting, what it did not look into counts as clean.
+Where a ZIP has a large entry, it must find a test file at the end of one as large. A limit of its own that a file is
+beyond is no finding: the file is not scanned.
 
 Not here: what a verdict leads to (the brokers).
 """
@@ -12,6 +14,7 @@ import io
 import os
 import re
 import socket
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -24,6 +27,11 @@ CHUNK: Final = 256 << 10
 ANSWER_BYTES: Final = 4096
 SECONDS: Final = 600.0
 NEST: Final = 20
+SMALL: Final = 1 << 20
+"""Bytes of an entry that every scanner looks into."""
+LARGEST: Final = (2 << 30) - 1
+"""Bytes of an entry beyond which clamd looks into none, however it is set."""
+_LIMIT: Final = "Heuristics.Limits.Exceeded"
 BASE_DAYS: Final = 7
 """The age of the scanner's base beyond which it counts as none."""
 _EICAR: Final = (r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-" + "ANTIVIRUS-TEST-FILE!$H+H*").encode()
@@ -41,31 +49,33 @@ class Scanned(Struct, frozen=True):
     base: str = ""
 
 
-class _NotScanned(Exception):
-    pass
+class NotScanned(Exception):
+    """Why a file counts as not scanned. Raised also by `parts`, for what a scanner would not open."""
 
 
 Parts = Iterable[tuple[str, Iterable[bytes]]]
 """What a file is made of: names and contents, one after the other."""
 
 
-def scan(path: str, file: Path, parts: Parts | None = None) -> Scanned:
-    """Has the clamd at this socket look at a file; with `parts`, at each of them instead. Never raises for what clamd
-    does or does not."""
+def scan(path: str, file: Path, parts: Parts | None = None, *, largest: int | None = None) -> Scanned:
+    """Has the clamd at this socket look at a file; with `parts`, at each of them instead. `largest`: bytes of the
+    largest entry of an archive in it, where the caller has looked; else of those that its own ZIP directory tells of.
+    Never raises for what clamd does or does not."""
     base = ""
     try:
         base = _base(path)
         if "FOUND" not in _stream(path, [_EICAR]):
-            raise _NotScanned("the scanner does not find its own test file")
+            raise NotScanned("the scanner does not find its own test file")
         if "FOUND" not in _stream(path, [_nest()]):
-            raise _NotScanned(
+            raise NotScanned(
                 f"the scanner calls {NEST} archives in one another clean: set `AlertExceedsMax yes` in its clamd.conf"
             )
+        _looks_into(path, _largest(file) if largest is None else largest)
         if parts is not None:
             return _scan_parts(path, parts, base)
         with file.open("rb") as opened:
             said = _stream(path, iter(lambda: opened.read(CHUNK), b""))
-    except (_NotScanned, OSError) as error:
+    except (NotScanned, OSError) as error:
         return Scanned("not scanned", str(error) or type(error).__name__, base)
     return _judged(said, base)
 
@@ -81,19 +91,22 @@ def _scan_parts(path: str, parts: Parts, base: str) -> Scanned:
 def _judged(said: str, base: str) -> Scanned:
     if said == "stream: OK":
         return Scanned("clean", "", base)
+    if said.startswith(f"stream: {_LIMIT}"):
+        return Scanned("not scanned", f"the scanner has looked at a part alone ({said[8:].removesuffix(' FOUND')}): "
+                       "raise that limit in its clamd.conf", base)  # fmt: skip
     if said.startswith("stream: ") and said.endswith(" FOUND"):
         return Scanned("found", said.removeprefix("stream: ").removesuffix(" FOUND"), base)
     return Scanned("not scanned", f"the scanner says {said[:200]!r}", base)
 
 
 def _base(path: str) -> str:
-    """Raises: _NotScanned, for one that is too old."""
+    """Raises: NotScanned, for one that is too old."""
     with _connect(path) as sock:
         _send(sock, b"zVERSION\0")
         said = _answer(sock)
     found = _BASE.match(said)
     if found is None:
-        raise _NotScanned(f"the scanner says it is {said[:80]!r}")
+        raise NotScanned(f"the scanner says it is {said[:80]!r}")
     if found[3] is None:
         return f"clamd {found[1]}, base of unknown age"
     try:
@@ -102,8 +115,36 @@ def _base(path: str) -> str:
         return f"clamd {found[1]}, base {found[2]} of unknown age"
     days = (datetime.now(UTC) - made).days
     if days > BASE_DAYS:
-        raise _NotScanned(f"the scanner's base {found[2]} is {days} days old, and at most {BASE_DAYS} are let pass")
+        raise NotScanned(f"the scanner's base {found[2]} is {days} days old, and at most {BASE_DAYS} are let pass")
     return f"clamd {found[1]}, base {found[2]} of {made:%Y-%m-%d}"
+
+
+def _largest(file: Path) -> int:
+    """Bytes of the largest entry of a ZIP, by its directory; 0 for another file."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return max((info.file_size for info in archive.infolist()), default=0)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, IndexError, struct.error):
+        return 0
+
+
+def _looks_into(path: str, largest: int) -> None:
+    """An entry of a ZIP that is larger than `MaxFileSize` is skipped by clamd without a word, whatever AlertExceedsMax
+    says. So it has to find a test file at the end of one of that size. Raises: NotScanned."""
+    if largest <= SMALL:
+        return
+    why = f"the scanner does not look into an entry of {largest} bytes: raise MaxFileSize and MaxScanSize"
+    if largest > LARGEST:
+        raise NotScanned(why)
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("inner", "w") as to:
+        left = largest - len(_EICAR)
+        while left:
+            left -= to.write(bytes(min(left, SMALL)))
+        to.write(_EICAR)
+    said = _stream(path, [held.getvalue()])
+    if "FOUND" not in said or _LIMIT in said:
+        raise NotScanned(why)
 
 
 def _nest() -> bytes:
@@ -134,7 +175,7 @@ def _connect(path: str) -> socket.socket:
         sock.connect(path)
     except OSError as error:
         sock.close()
-        raise _NotScanned(f"the scanner cannot be reached: {error.strerror or error}") from None
+        raise NotScanned(f"the scanner cannot be reached: {error.strerror or error}") from None
     return sock
 
 
@@ -156,5 +197,5 @@ def _answer(sock: socket.socket) -> str:
             break
         data += piece
     if not data:
-        raise _NotScanned("the scanner hung up without a word")
+        raise NotScanned("the scanner hung up without a word")
     return data.split(b"\0", 1)[0].decode("utf-8", "replace")

@@ -20,7 +20,7 @@ from typing import IO, Final
 
 import pysequoia
 
-from cofferdam.brokers.patch import apt_index
+from cofferdam.brokers.patch import apt_index, debs
 from cofferdam.brokers.patch.apt_index import BadIndex, Item, ReleaseFile
 from cofferdam.brokers.patch.origin import NotProved, Proved, pgp_certificates
 
@@ -136,9 +136,9 @@ class _Reading:
 
 
 def contents(file: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """The packages of a snapshot that was proved, for a scanner."""
+    """What the packages of a snapshot that was proved are made of, for a scanner."""
     with tarfile.open(file, "r:") as archive:
         for info in archive:
             opened = archive.extractfile(info)
-            if opened is not None and info.size and not info.name.startswith("dists/"):
-                yield info.name.rpartition("/")[2], iter(lambda opened=opened: opened.read(PIECE), b"")  # type: ignore[misc]
+            if opened is not None and not info.name.startswith("dists/"):
+                yield from debs.members(opened, info.name.rpartition("/")[2])

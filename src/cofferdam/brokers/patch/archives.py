@@ -45,6 +45,8 @@ class Counting:
         self.entries = 0
         self.unpacked = 0
         self.deepest = 0
+        self.largest = 0
+        """Bytes of the largest entry, however deep."""
         self._packed = packed
 
     def entry(self, name: str, seen: set[str]) -> None:
@@ -157,10 +159,12 @@ def _packed(opened: IO[bytes], head: bytes, counting: Counting, depth: int) -> N
 def _inner(stream: IO[bytes], counting: Counting, depth: int) -> None:
     """One file in an archive: counted, and looked into where it is an archive itself."""
     first = stream.read(PIECE)
+    before = counting.unpacked
     counting.bytes(len(first))
     if not _is_archive(first[:512]):
         while piece := stream.read(PIECE):
             counting.bytes(len(piece))
+        counting.largest = max(counting.largest, counting.unpacked - before)
         return
     held = io.BytesIO(first)
     held.seek(0, io.SEEK_END)
@@ -169,5 +173,6 @@ def _inner(stream: IO[bytes], counting: Counting, depth: int) -> None:
         if held.tell() + len(piece) > INNER_BYTES:
             raise ArchiveRefused(f"an archive within an archive of more than {INNER_BYTES >> 20} MiB")
         held.write(piece)
+    counting.largest = max(counting.largest, held.tell())
     held.seek(0)
     _look(held, counting, depth + 1)

@@ -3,10 +3,12 @@
     GET  /TENANT/controller/v1/ID                                what is there to do, and when to ask again
     GET  /TENANT/controller/v1/ID/deploymentBase/ACTION          the file: name, size, hashes, where it lies
     POST /TENANT/controller/v1/ID/deploymentBase/ACTION/feedback how far it is, and what became of it
+    GET  /TENANT/controller/v1/ID/cancelAction/ACTION            the same once more: an operator has given it up
+    POST /TENANT/controller/v1/ID/cancelAction/ACTION/feedback   whether it has left it
     PUT  /TENANT/controller/v1/ID/configData                     taken, and not kept
 
 ID is the asset's name, ACTION the release's number. The token (`GatewayToken` or `TargetToken`) is the asset's own key.
-The file itself is fetched like any other (serving). Not here: cancelling (`cancelAction`), several files of one action.
+The file itself is fetched like any other (serving). Not here: several files of one action.
 """
 
 from __future__ import annotations
@@ -54,10 +56,12 @@ def base(request: Request, path: tuple[str, ...]) -> str:
     return f"{origin(request)}/{'/'.join(path[:4])}"
 
 
-def polled(at: str, verdict: Verdict | None) -> dict[str, Any]:
-    """What there is to do: an action, or nothing. What a device says of itself is not asked for."""
+def polled(at: str, verdict: Verdict | None, given_up: Step | None = None) -> dict[str, Any]:
+    """What there is to do: an action, to leave one, or nothing. What a device says of itself is not asked for."""
     links: dict[str, Any] = {}
-    if verdict is not None and verdict.release is not None:
+    if given_up is not None:
+        links["cancelAction"] = {"href": f"{at}/cancelAction/{given_up.release}"}
+    elif verdict is not None and verdict.release is not None:
         links["deploymentBase"] = {"href": f"{at}/deploymentBase/{verdict.release.custom.number}"}
     return {"config": {"polling": {"sleep": SOON if links else SLEEP}}, "_links": links}
 
@@ -79,6 +83,11 @@ def deployment(where: str, release: Release, sha1: str) -> dict[str, Any]:
     }
 
 
+def to_leave(step: Step) -> dict[str, Any]:
+    """An action that is given up."""
+    return {"id": str(step.release), "cancelAction": {"stopId": str(step.release)}}
+
+
 def said(data: bytes) -> tuple[str, str]:
     """ "done", "failed" or "" (it goes on), and the device's words. Raises: msgspec.MsgspecError."""
     status = msgspec.json.decode(data, type=Feedback).status
@@ -90,4 +99,4 @@ def said(data: bytes) -> tuple[str, str]:
 
 def under_way(step: Step | None, number: int) -> bool:
     """Whether this action is the one that the device is at."""
-    return step is not None and step.release == number and step.state in ("sending", "sent")
+    return step is not None and step.release == number and step.state in ("sending", "sent", "again")

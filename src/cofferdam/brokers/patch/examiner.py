@@ -15,7 +15,7 @@ import msgspec
 
 from cofferdam.brokers.broker import Job
 from cofferdam.brokers.kit import clamd as scanner
-from cofferdam.brokers.patch import apt_bundle, archives, origin, yara
+from cofferdam.brokers.patch import apt_bundle, archives, debs, origin, yara
 from cofferdam.brokers.patch.reports import Order, Report
 from cofferdam.errors import CofferdamError
 
@@ -35,7 +35,7 @@ def examine(job: Job) -> bytes:
         said, facts = proved.detail, proved.facts
     except origin.NotProved as error:
         refused = str(error)
-    archive, kind = "", "opaque to the scanner: no archive that is known here"
+    archive, kind, counting = "", "opaque to the scanner: no archive that is known here", None
     try:
         # Only what its maker signed gets as far as the readers of archives.
         counting = archives.look(file) if not refused else None
@@ -49,9 +49,8 @@ def examine(job: Job) -> bytes:
     if not refused and not archive and order.scan == "clamd":
         path = job.sockets.get("clamd", "")
         absent = scanner.Scanned("not scanned", "no scanner: give its socket with `cofferdam up --socket clamd=PATH`")
-        # A repository is scanned package by package: as a whole it is larger than scanners look.
-        parts = apt_bundle.contents(file) if order.proof == "apt" else None
-        scanned = scanner.scan(path, file, parts) if path else absent
+        largest = counting.largest if counting is not None and order.proof != "apt" else 0
+        scanned = scanner.scan(path, file, _parts(order, file), largest=largest) if path else absent
     if not refused and not archive and order.yara and scanned.verdict in ("clean", "not scanned"):
         scanned = _yara(scanned, order, store, file)
     return msgspec.json.encode(
@@ -68,6 +67,16 @@ def examine(job: Job) -> bytes:
             base=scanned.base[:1000],
         )
     )
+
+
+def _parts(order: Order, file: Path) -> scanner.Parts | None:
+    """A repository is scanned package by package (as a whole it is larger than scanners look), and a package by what it
+    is made of."""
+    if order.proof == "apt":
+        return apt_bundle.contents(file)
+    with file.open("rb") as opened:
+        is_package = opened.read(len(debs.MAGIC)) == debs.MAGIC
+    return debs.of(file) if is_package else None
 
 
 def _prove(store: Path, order: Order, file: Path, digest: str) -> origin.Proved:

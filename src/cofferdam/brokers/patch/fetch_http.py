@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
@@ -30,6 +31,8 @@ PAGE_SECONDS: Final = 120.0
 """For a listing or an index from its first byte to its last."""
 HEAD_BYTES: Final = 64 << 10
 PIECE: Final = 256 << 10
+PROXY_BYTES: Final = 8 << 10
+"""Of a proxy's answer."""
 REDIRECTS_MOST: Final = 5
 BREAKS_MOST: Final = 5
 """Breaks of one transfer without a byte between them, after which it is given up."""
@@ -232,20 +235,21 @@ class Client:
 
     async def _dial(self, host: Host) -> _Line:
         """Raises: NotHad (another certificate), Broken."""
-        context = self._contexts.get(host.name) or self._contexts.setdefault(host.name, _context(host))
+        key = f"{host.name}:{host.port}"
+        context = self._contexts.get(key) or self._contexts.setdefault(key, _context(host))
         writer: asyncio.StreamWriter | None = None
+        through: socket.socket | None = None
         try:
             async with asyncio.timeout(DIAL_SECONDS):
                 if self.source.via is not None:
-                    reader, writer = await asyncio.open_connection(literal_address(self.source.via[0]),
-                                                                   self.source.via[1], limit=HEAD_BYTES)  # fmt: skip
-                    await _connect(reader, writer, host)
-                    await writer.start_tls(context, server_hostname=host.name)
+                    through = await _through(self.source.via, host)
+                    where: dict[str, Any] = {"sock": through}
                 else:
-                    reader, writer = await asyncio.open_connection(
-                        literal_address(host.address), host.port, ssl=context, server_hostname=host.name,
-                        limit=HEAD_BYTES,
-                    )  # fmt: skip
+                    where = {"host": literal_address(host.address), "port": host.port}
+                reader, writer = await asyncio.open_connection(
+                    **where, ssl=context, server_hostname=host.name, limit=HEAD_BYTES
+                )
+                through = None
         except ssl.SSLCertVerificationError as error:
             raise NotHad(f"{host.name} shows another certificate than is pinned: {error.verify_message}") from None
         except TimeoutError:
@@ -257,6 +261,9 @@ class Client:
         except BaseException:
             _abort(writer)
             raise
+        finally:
+            if through is not None:
+                through.close()
         if host.key:
             shown = writer.get_extra_info("ssl_object").getpeercert(True)
             if shown is None or public_key_hash(shown) != host.key:
@@ -367,17 +374,35 @@ def _context(host: Host) -> ssl.SSLContext:
     return context
 
 
-async def _connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: Host) -> None:
-    """Has the proxy connect to a server, by its name. Raises: Broken, OSError."""
-    name = f"[{host.name}]" if ":" in host.name else host.name
-    writer.write(f"CONNECT {name}:{host.port} HTTP/1.1\r\nHost: {name}:{host.port}\r\n\r\n".encode())
+async def _through(proxy: tuple[str, int], host: Host) -> socket.socket:
+    """Has the proxy connect to a server, by its name. Its answer is read byte by byte: not one that it sends behind it
+    may pass for what the server says, and TLS finds them.
+
+    Raises:
+        Broken, OSError.
+    """
+    loop, address = asyncio.get_running_loop(), literal_address(proxy[0])
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        said = await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        raise Broken("the proxy gives no answer of HTTP") from None
-    words = said.split(b"\r\n", 1)[0].split()
-    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or words[1] != b"200":
-        raise Broken(f"the proxy does not connect to {host.name}: {said[:60].decode('ascii', 'replace')!r}")
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (address, proxy[1]))
+        name = f"[{host.name}]" if ":" in host.name else host.name
+        asked = f"CONNECT {name}:{host.port} HTTP/1.1\r\nHost: {name}:{host.port}\r\n\r\n"
+        await loop.sock_sendall(sock, asked.encode())
+        said = b""
+        while not said.endswith(b"\r\n\r\n"):
+            byte = await loop.sock_recv(sock, 1)
+            if not byte or len(said) >= PROXY_BYTES:
+                raise Broken("the proxy gives no answer of HTTP")
+            said += byte
+        line = said.split(b"\r\n", 1)[0]
+        words = line.split()
+        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or words[1] != b"200":
+            raise Broken(f"the proxy does not connect to {host.name}: {line[:60].decode('ascii', 'replace')!r}")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _head(event: h11.Response) -> Head:

@@ -16,16 +16,16 @@ import hashlib
 from collections.abc import AsyncIterator, Collection
 from typing import Any, Final
 
+from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.patch import fetch_apt, listing, records
 from cofferdam.brokers.patch.apt_index import BadIndex
-from cofferdam.brokers.patch.beside import SIGNATURES
 from cofferdam.brokers.patch.fetch_http import Broken, Client, Head, Missing, NotHad, Place
 from cofferdam.brokers.patch.figures import FETCHER
 from cofferdam.brokers.patch.listing import BadListing, Offer
-from cofferdam.brokers.patch.records import Ask, Declined, Doing, Ended, Go, Last, Taken
-from cofferdam.brokers.patch.sending import Uploads
+from cofferdam.brokers.patch.records import Ask, Declined, Doing, Ended, Go, Last, State, Taken
+from cofferdam.brokers.patch.sending import NoRecord, Uploads
 from cofferdam.errors import LocalProtocolError
 from cofferdam.policy import windows
 from cofferdam.policy.standing import standing
@@ -36,6 +36,8 @@ from cofferdam.policy.terms.patch_source_rows import Fetch, Source
 AGAIN_SECONDS: Final = 600
 """After a look that failed, where `every` is longer."""
 SIGNATURE_BYTES: Final = 1 << 20
+ENDINGS: Final = {"pgp": (".asc", ".sig"), "minisign": (".minisig",), "cms": (".p7s", ".sig")}
+"""How a detached signature is called, by the kind of proof."""
 DOING_SECONDS: Final = 0.5
 """How often progress is told."""
 FILES_MOST: Final = 1_000
@@ -205,7 +207,7 @@ class Looking:
                 self._now = False
                 await self._look()
                 continue
-            self._tell("idle" if not shut else "waits", next_at=due)
+            self._tell("idle" if not shut else "waiting", next_at=due)
             await self._wait(max(0.2, min(WINDOW_SECONDS if shut else due - now, 30.0)))
 
     async def _wait(self, seconds: float | None) -> None:
@@ -235,11 +237,9 @@ class Looking:
         odd = ""
         if self.odd:
             odd = f"{len(self.odd)} names that are none of a file there, such as {self.odd[0]!r}"
-        self.fetcher.send(
-            Ended(self.source.name, self.listed, self.named, self.taken, refused[:500], odd[:500])
-        )  # fmt: skip
+        self.fetcher.send(Ended(self.source.name, self.listed, self.named, self.taken, clip(refused), clip(odd)))
 
-    def _tell(self, state: Any, file: str = "", got: int = 0, size: int = 0, next_at: int = 0) -> None:
+    def _tell(self, state: State, file: str = "", got: int = 0, size: int = 0, next_at: int = 0) -> None:
         now = self.fetcher.loop.time()
         if state == "fetching" and got and now - self._told_at < DOING_SECONDS:
             return
@@ -258,7 +258,7 @@ class Looking:
                 await self._snapshots()
             else:
                 await self._files()
-        except (NotHad, Broken, BadListing, BadIndex) as error:
+        except (NotHad, Broken, BadListing, BadIndex, NoRecord) as error:
             return str(error)
         return ""
 
@@ -282,7 +282,7 @@ class Looking:
                     break
                 try:
                     await self._file(product, offer, version, self.client.beside(there, offer.href))
-                except NotHad as error:  # the others may be well
+                except (NotHad, NoRecord) as error:  # the others may be well
                     troubles.append(str(error))
                 break
         if troubles:
@@ -306,7 +306,7 @@ class Looking:
             await self._signature(product, version, offer.name, place)
 
     async def _signature(self, product: Product, version: str, name: str, place: Place) -> None:
-        for ending in (".minisig",) if product.origin.proof == "minisign" else SIGNATURES[:2]:
+        for ending in ENDINGS[product.origin.proof]:
             target, _, query = place.target.partition("?")
             there = place._replace(target=f"{target}{ending}" + (f"?{query}" if query else ""))
             with contextlib.suppress(Missing):
@@ -330,6 +330,8 @@ class Looking:
         self, product: Product, version: str, file: str, pieces: AsyncIterator[bytes], head: Head, sha256: str = ""
     ) -> Taken | Declined:
         """Asks the keeper of a file, and sends it if it is wanted. Raises: NotHad, Broken."""
+        if head.size > product.most:
+            raise NotHad(f"{file} has {head.size} bytes, and at most {product.most} are taken")
         upload = self.fetcher.uploads.fetch(
             self.source.name, product.name, version, file, size=head.size, mark=head.mark, sha256=sha256
         )
@@ -370,7 +372,7 @@ class Looking:
         if self._free_at > now:
             await asyncio.sleep(self._free_at - now)
         while shut := self.fetcher.shut(self.source):
-            self._tell("waits", shut)
+            self._tell("waiting", shut)
             self.client.close()  # the transfer goes on with what is left of it
             await asyncio.sleep(WINDOW_SECONDS)
 

@@ -55,6 +55,10 @@ AGAIN_SECONDS: Final = 60.0
 """How soon a file that could not be had is asked for again."""
 
 
+TRIES_MOST: Final = 25
+"""How often an asset may leave before the end of what it fetches; then a person has to look."""
+
+
 class _By(Struct, forbid_unknown_fields=True):
     by: str
 
@@ -70,6 +74,13 @@ class _Result(Struct, forbid_unknown_fields=True):
     product: str
     says: str
     detail: records.Text = ""
+
+
+def _had(before: Step | None) -> int:
+    """The release that an asset has by then, 0 for none that is known here."""
+    if before is None:
+        return 0
+    return before.release if before.state == "done" else before.previous
 
 
 class Installer(HttpPart):
@@ -318,7 +329,7 @@ class Installer(HttpPart):
         step = Step(
             asset=install.asset, product=verdict.product, release=release.custom.number,
             version=release.custom.version, sha256=release.sha256, state="sending", at=self.setting.wall(),
-            previous=before.release if before is not None and before.state == "done" else 0,
+            previous=_had(before), tries=before.tries if before is not None and before.state == "again" else 0,
         )  # fmt: skip
         draft = self._started(step, how, install.ring, emergency=release.custom.emergency)
         if why := await self._record(draft):
@@ -354,7 +365,7 @@ class Installer(HttpPart):
             self._unwritten.add(step.key)
         if state in ("failed", "unknown"):
             self.figures_.add("patch_installs_failed", 1, step.asset)
-        if state not in ("sending", "backing"):
+        if state not in ("sending", "backing", "again"):
             self.setting.audit.note(self._ended(fresh, state, detail), always=True)
         return fresh
 
@@ -424,6 +435,13 @@ class Installer(HttpPart):
         step = self.steps.get(f"{asset}/{found.custom.product}")
         return found if ddi.under_way(step, number) else None
 
+    def given_up(self, asset: str) -> Step | None:
+        """What an asset is at, and should leave: an operator has stopped its release."""
+        for step in self.steps.rows.values():
+            if step.asset == asset and step.release in self.held.stopped and ddi.under_way(step, step.release):
+                return step
+        return None
+
     def count(self, sent: int) -> None:
         self.figures_.add("patch_sent_bytes", sent)
 
@@ -431,22 +449,22 @@ class Installer(HttpPart):
         """An asset has fetched a file itself, or left before its end: then it may fetch it again."""
         if self.steps.get(step.key) != step:
             return
+        if not whole and step.tries + 1 >= TRIES_MOST:
+            self._settle(step, "failed", f"the asset left before the end, {TRIES_MOST} times")
+            return
         if not whole:
-            try:
-                self.steps.drop(step.key)
-            except StoreError:
-                self._settle(step, "unknown", "the asset left before the end, and the book cannot be written")
-                return
-            self.setting.audit.note(self._ended(step, "failed", "the asset left before the end; it may fetch it again"))
+            why = "the asset left before the end; it may fetch it again"
+            self._settle(replace(step, tries=step.tries + 1), "again", why)
+            self.setting.audit.note(self._ended(step, "failed", why))
             return
         fresh = self._settle(step, "sent", "fetched whole")
         if install.health is not None and self.setting.start is not None:
             self.setting.start(self.finish(fresh, install, way))
 
     def reported(self, asset: str, product: str, says: str, detail: str) -> bool:
-        """What an asset says of what it fetched. Whether it had fetched anything."""
+        """What an asset says of what it fetched. Whether it can be so: that it failed, it may say in mid transfer."""
         step = self.steps.get(f"{asset}/{product}")
-        if step is None or step.state != "sent":
+        if step is None or step.state not in ("sent", "sending", "again") or (says == "done" and step.state != "sent"):
             return False
         self._settle(step, "done" if says == "done" else "failed", f"the asset says so: {detail}")
         return True
@@ -582,10 +600,8 @@ class Installer(HttpPart):
 
     def _result(self, said: _Result) -> None:
         step = self._settled_by(said)
-        if said.says == "again":
-            self.steps.drop(step.key)
-        else:
-            self._settle(step, "done" if said.says == "done" else "failed", f"{said.by}: {said.detail}")
+        state: State = "again" if said.says == "again" else "done" if said.says == "done" else "failed"
+        self._settle(replace(step, tries=0), state, f"{said.by}: {said.detail}")
 
     def _plan_told(self) -> dict[str, Any]:
         now = self.setting.wall()

@@ -52,6 +52,7 @@ RESERVE_BYTES: Final = 64 << 20
 FILES_MOST: Final = 10_000
 UNDECIDED_MOST: Final = 500
 """Files of one uploader that nobody has decided on."""
+EARLY: Final = "early-"
 EARLY_MOST: Final = 128
 """Signatures that wait for their files."""
 REFUSED_BYTES: Final = 1 << 30
@@ -419,7 +420,9 @@ class Keeper(Part):
         self.setting.audit.record(draft, told)
 
     def _early(self, product: str, version: str, base: str, ending: str) -> Path:
-        return self.store / "quarantine" / f"{product}+{version}+{base}{ending}"
+        """Where it lies until its file is there: by a hash, since three names are longer than one may be."""
+        name = hashlib.sha256(f"{product}/{version}/{base}".encode()).hexdigest()
+        return self.store / "quarantine" / f"{EARLY}{name}{ending}"
 
     def _take_beside(
         self, path: Path, product: Product, version: str, base: str, file: str
@@ -430,7 +433,7 @@ class Keeper(Part):
             row for row in self.files.rows.values()
             if (row.product, row.version, row.state) == (product.name, version, "waiting") and base in (row.file, LIST)
         ]  # fmt: skip
-        early = list((self.store / "quarantine").glob("*+*+*"))
+        early = list((self.store / "quarantine").glob(f"{EARLY}*"))
         if len(early) >= EARLY_MOST:  # the oldest has waited in vain
             min(early, key=lambda each: each.stat().st_mtime_ns).unlink(missing_ok=True)
         path.rename(self._early(product.name, version, base, ending))

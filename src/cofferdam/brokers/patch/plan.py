@@ -31,14 +31,15 @@ NS: Final = 1_000_000_000
 UPCOMING_MOST: Final = 200
 """Rows of windows that are told ahead."""
 
-State = Literal["sending", "sent", "done", "failed", "unknown", "backing", "back"]
+State = Literal["sending", "sent", "done", "failed", "unknown", "backing", "back", "again"]
+"""`again`: it may be begun anew, since nothing came of it; what the asset had before is still known."""
 UNSETTLED: Final = ("failed", "unknown", "back")
 """A person has to look."""
 
 
 class Step(Struct, frozen=True, kw_only=True):
     """Where an asset stands with a product. `release`: its number; `at`: since when (UTC ns); `previous`: the release
-    that it had before, 0 for none that is known here."""
+    that it had before, 0 for none that is known here; `tries`: how often the asset has left before the end."""
 
     asset: str
     product: str
@@ -49,6 +50,7 @@ class Step(Struct, frozen=True, kw_only=True):
     at: int
     detail: str = ""
     previous: int = 0
+    tries: int = 0
 
     @property
     def key(self) -> str:

@@ -172,11 +172,14 @@ class Ask(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_
     source: Name
 
 
+State = Literal["idle", "listing", "fetching", "waiting"]
+
+
 class Doing(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
     """What is done with a source now. Times are UTC seconds."""
 
     source: Name
-    state: Literal["idle", "listing", "fetching", "waiting"]
+    state: State
     file: Annotated[str, Meta(max_length=256)] = ""
     got: Size = 0
     size: Size = 0

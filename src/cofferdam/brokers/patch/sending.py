@@ -7,12 +7,20 @@ Not here: what comes of them (keeper, receiving), where they come from (intake, 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from cofferdam.brokers.patch import records
 from cofferdam.brokers.patch.records import Begin, Chunk, Declined, End, Fetch, GiveUp, Room, Taken
 from cofferdam.crossing.channel import Sender
-from cofferdam.errors import CrossingError
+from cofferdam.errors import CofferdamError, CrossingError
+
+_FETCH: Final = Fetch.__struct_config__.tag
+
+
+class NoRecord(CofferdamError):
+    """Names or sizes that no file may have."""
 
 
 class Uploads:
@@ -33,9 +41,18 @@ class Uploads:
     def fetch(
         self, source: str, product: str, version: str, file: str, *, size: int = 0, mark: str = "", sha256: str = ""
     ) -> Upload:
-        """A source has a file."""
+        """A source has a file.
+
+        Raises:
+            NoRecord: what the source says of it is nothing that may be said to the keeper, which would end the crew.
+        """
+        fields = [_FETCH, self._last + 1, source, product, version, file, size, mark, sha256]
+        try:
+            record = msgspec.convert(fields, Fetch)
+        except msgspec.ValidationError as error:
+            raise NoRecord(f"{file[:80]!r}, as the source has it: {error}") from None
         upload = self._next(source)
-        self._sender.send(Fetch(upload.number, source, product, version, file, size, mark, sha256))
+        self._sender.send(record)
         return upload
 
     def _next(self, who: str) -> Upload:

@@ -12,6 +12,7 @@ Not here: HTTP and keys (kit.http), whose turn it is (plan).
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -31,6 +32,7 @@ from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
 
 PIECE: Final = 256 << 10
+_REST: Final = re.compile(r"bytes=(\d{1,14})-\Z")
 RESULT_BYTES: Final = 4096
 FEEDBACK_BYTES: Final = 60_000
 """Of what a device says of an action: some send their log."""
@@ -67,6 +69,9 @@ class Installing(apt_tree.Installing, Protocol):
     async def sha1_of(self, release: Release) -> str:
         """Of our own copy."""
 
+    def given_up(self, asset: str) -> Step | None:
+        """What an asset is at, and should leave: an operator has stopped its release."""
+
     def at(self, asset: str, number: int) -> Release | None:
         """The release of this number, if the asset is at it now."""
 
@@ -84,10 +89,11 @@ class _File:
     """A file, piece by piece. Once its last piece is taken, the step is done as far as we are concerned; however it
     ends, also before its first piece, the installer hears of it."""
 
-    def __init__(self, installer: Installing, step: Step, install: Install, way: Way, file: Path) -> None:
+    def __init__(self, installer: Installing, step: Step, install: Install, way: Way, file: Path, at: int) -> None:
         self._installer = installer
         self._of = (step, install, way)
         self._opened = file.open("rb")
+        self._opened.seek(at)
         self._ended = False
 
     def __aiter__(self) -> _File:
@@ -109,6 +115,14 @@ class _File:
             self._ended = True
             self._opened.close()
             self._installer.fetched(*self._of, whole)
+
+
+def _from(request: Request, tag: str, size: int) -> int:
+    """Where a file is to begin: its rest, where a transfer broke (RFC 9110, 14.2; other ranges are not served)."""
+    found = _REST.match(request.headers.get("range", ""))
+    if found is None or request.headers.get("if-range", tag) != tag:
+        return 0
+    return int(found[1]) if int(found[1]) < size else 0
 
 
 class ServingApi(Api):
@@ -162,14 +176,22 @@ class ServingApi(Api):
         at, rest = ddi.base(request, path), path[4:]
         if not rest:
             method(request, "GET")
-            return answer(ddi.polled(at, next(iter(self._due(way)), None)))
+            given_up = self._installer.given_up(way.asset)
+            return answer(ddi.polled(at, next(iter(self._due(way)), None), given_up))
         if rest == ("configData",):
             method(request, "PUT", "POST")
             await request.body(RESULT_BYTES, who)
             return answer({})
-        if len(rest) < 2 or rest[0] != "deploymentBase" or not rest[1].isdecimal() or len(rest[1]) > 15:
+        if (
+            len(rest) < 2
+            or rest[0] not in ("deploymentBase", "cancelAction")
+            or not rest[1].isdecimal()
+            or len(rest[1]) > 15
+        ):
             raise refusal("not-found", "there is no such thing for a device")
         number = int(rest[1])
+        if rest[0] == "cancelAction":
+            return await self._leave(request, who, way, number, rest[2:])
         if rest[2:] == ("feedback",):
             method(request, "POST", "PUT")
             return await self._feedback(request, who, way, number)
@@ -183,6 +205,24 @@ class ServingApi(Api):
             raise refusal("busy", "the file cannot be had now", retry=60)
         sha1 = await self._installer.sha1_of(release)
         return answer(ddi.deployment(ddi.origin(request), release, sha1))
+
+    async def _leave(self, request: Request, who: str, way: Way, number: int, rest: tuple[str, ...]) -> Answer:
+        """A device leaves what an operator has given up, or says that it is too late."""
+        step = self._installer.given_up(way.asset)
+        if step is None or step.release != number or rest not in ((), ("feedback",)):
+            raise refusal("not-found", "there is no such action to leave")
+        if not rest:
+            method(request, "GET")
+            return answer(ddi.to_leave(step))
+        method(request, "POST", "PUT")
+        try:
+            says, words = ddi.said(await request.body(FEEDBACK_BYTES, who) or b"")
+        except msgspec.MsgspecError as error:
+            raise refusal("request", str(error)) from None
+        if says:
+            what = "it has left it" if says == "done" else "it cannot leave it any more"
+            self._installer.reported(way.asset, step.product, "failed", f"given up by an operator, {what}; {words}")
+        return answer({})
 
     async def _feedback(self, request: Request, who: str, way: Way, number: int) -> Answer:
         data = await request.body(FEEDBACK_BYTES, who)
@@ -224,14 +264,18 @@ class ServingApi(Api):
         if verdict is None or verdict.release is None:
             raise refusal("window", "it is not your turn, or there is no such file", retry=60)
         release = verdict.release
-        headers = {"x-checksum-sha256": release.sha256}
+        tag = f'"{release.sha256}"'
+        headers = {"x-checksum-sha256": release.sha256, "etag": tag, "accept-ranges": "bytes"}
         if request.method == "HEAD":
-            return Answer(200, b"", "application/octet-stream", headers)  # nothing begins by looking
+            return Answer(200, b"", "application/octet-stream", headers, release.size)  # nothing begins by looking
+        begin = _from(request, tag, release.size)
         step = await self._installer.begin(verdict, "https")
         if isinstance(step, str):
             raise refusal("busy", step, retry=60)
-        body = _File(self._installer, step, verdict.install, way, self._installer.file_of(release))
-        return Answer(200, body, "application/octet-stream", headers, release.size)
+        body = _File(self._installer, step, verdict.install, way, self._installer.file_of(release), begin)
+        if begin:
+            headers["content-range"] = f"bytes {begin}-{release.size - 1}/{release.size}"
+        return Answer(206 if begin else 200, body, "application/octet-stream", headers, release.size - begin)
 
     async def _result(self, request: Request, who: str, way: Way) -> Answer:
         data = await request.body(RESULT_BYTES, who)

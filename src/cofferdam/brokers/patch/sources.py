@@ -46,7 +46,7 @@ class Fetching(Receiving):
 
     part = "fetcher"
     how = "fetch"
-    most = 16
+    most = 32
 
     def __init__(self, keeper: Keeping, book: Book) -> None:
         super().__init__(keeper)

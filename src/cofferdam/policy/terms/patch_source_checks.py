@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cofferdam.policy.terms.patch_model import PatchConduit, PatchRule
 
 KINDS: Final = ("https", "apt", "folder")
-SOURCES_MOST: Final = 16
+SOURCES_MOST: Final = 32
 """Sources of a conduit: each may have a file under way."""
 
 
