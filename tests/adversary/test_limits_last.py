@@ -13,10 +13,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from cofferdam.audit.events.access import WriteAllowed, Written
+from cofferdam.audit.events.access import PointValue, WriteAllowed, Written
 from cofferdam.audit.process import RECENT_THINGS
-from cofferdam.audit.recent import KEPT, SPAN_NS, RecentWrites, things_of
+from cofferdam.audit.recent import KEPT, KEPT_THINGS, SPAN_NS, RecentWrites, things_of
 from cofferdam.audit.supervision import PastWrite, Recent
 from cofferdam.crossing.link import RECORD_BYTES
 from cofferdam.gate import client
@@ -174,3 +175,19 @@ def test_where_there_were_more_than_can_be_kept_nobody_pretends_to_know() -> Non
         recent.add(write(), SPAN_NS + number)
     assert recent.of(["plc"], SPAN_NS + KEPT)[0] is False
     assert recent.of(["plc"], 3 * SPAN_NS)[0] is True
+
+
+def test_what_is_remembered_stays_small_however_much_a_write_names() -> None:
+    """A part that was taken over names hundreds of points in each of its writes."""
+    recent = RecentWrites()
+    cells = tuple(Written("holding", number, (1,)) for number in range(64))
+    points = tuple(PointValue(str(number), "1") for number in range(256))
+    crowded = structs.replace(write(), writes=cells, points=points, before=points)
+    for number in range(KEPT_THINGS // 500):
+        recent.add(crowded, number)
+    complete, found = recent.of(["plc"], KEPT_THINGS)
+    assert KEPT_THINGS * 0.99 < sum(map(things_of, found)) <= KEPT_THINGS and found[-1].age_ns < found[0].age_ns
+    assert complete is False, "it says that it knows all"
+    recent.add(write(), 3 * SPAN_NS)
+    complete, found = recent.of(["plc"], 3 * SPAN_NS)
+    assert complete and len(found) == 1

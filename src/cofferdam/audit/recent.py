@@ -19,6 +19,8 @@ SPAN_NS = 60_000_000_000
 """How far back is remembered: `writes_per_minute` looks no further."""
 KEPT = 8192
 """Writes that are remembered; where there were more, nobody can say what was written."""
+KEPT_THINGS = 131_072
+"""Cells, points and moves that they name, all together: a part that was taken over may name hundreds in each."""
 TAIL = 8192
 """Entries at the end of a log that are looked through when it is opened."""
 
@@ -37,6 +39,7 @@ class RecentWrites:
 
     def __init__(self) -> None:
         self._writes: deque[tuple[int, PastWrite]] = deque()
+        self._things = 0
         self._lost = -SPAN_NS
         """When a write was last forgotten before its time."""
 
@@ -67,13 +70,20 @@ class RecentWrites:
 
     def _keep(self, at: int, write: PastWrite) -> None:
         self._writes.append((at, write))
-        if len(self._writes) > KEPT:
-            self._lost = max(self._lost, self._writes.popleft()[0])
+        self._things += things_of(write)
+        while len(self._writes) > KEPT or self._things > KEPT_THINGS:
+            self._lost = max(self._lost, self._forget())
+
+    def _forget(self) -> int:
+        """The oldest; when that was."""
+        at, write = self._writes.popleft()
+        self._things -= things_of(write)
+        return at
 
     def of(self, assets: Collection[str], now: int) -> tuple[bool, tuple[PastWrite, ...]]:
         """Whether these are all writes of the last minute to these assets, and they, with their ages."""
         while self._writes and now - self._writes[0][0] >= SPAN_NS:
-            self._writes.popleft()
+            self._forget()
         return now - self._lost >= SPAN_NS, tuple(self._aged(assets, now))
 
     def written(self) -> tuple[str, ...]:
