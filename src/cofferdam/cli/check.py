@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cofferdam.cli.findings import print_problems
 from cofferdam.errors import PolicyError
 from cofferdam.gate.crew.plan import plan_crews
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load
-from cofferdam.policy.problems import Problem
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             _print_json({**report, "errors": msgspec.to_builtins(error.problems)})
         else:
-            _print_problems(error.problems)
+            print_problems(error.problems)
             print(f"{args.policy}: {error}")
         return 2
     warnings = lint(loaded, now_ns=now_ns)
@@ -56,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         found = {"warnings": msgspec.to_builtins(warnings), "counts": counts}
         _print_json({**report, **found, "site": compiled.site, "hash": compiled.hash})
     else:
-        _print_problems(warnings)
+        print_problems(warnings)
         print(f"{compiled.site}: {', '.join(_count(number, noun) for noun, number in counts.items())}")
         print(f"no errors, {_count(len(warnings), 'warnings')}; hash {compiled.hash}")
     return 1 if warnings and args.strict else 0
@@ -64,11 +62,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _count(number: int, nouns: str) -> str:
     return f"{number} {nouns if number != 1 else nouns.removesuffix('s')}"
-
-
-def _print_problems(problems: Sequence[object]) -> None:
-    for problem in problems:
-        print(problem, file=sys.stderr if isinstance(problem, Problem) and problem.severity == "error" else sys.stdout)
 
 
 def _print_json(report: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "jump": ("jump", "people, approvals, sessions and recordings of the jump server"),
     "diode": ("diode", "ends of a strand: pair, status, tickets, re-sends, tests"),
     "check": ("check", "check a policy: errors, warnings"),
+    "fmt": ("fmt", "put a policy's text into its normal form"),
     "diff": ("diff", "who gains and who loses what by another policy"),
     "show": ("show", "the policy as it is in force, with every default"),
     "diagram": ("diagram", "draw a policy's zones and conduits: SVG, Mermaid"),
@@ -107,8 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PolicyError as error:
         _as_json(args, error)
         print(error, file=sys.stderr)
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
+        from cofferdam.cli.findings import print_problems
+
+        print_problems(error.problems)
+        if error.hint and not error.problems:
+            print(f"  {_printable(error.hint)}", file=sys.stderr)
         code = 2
     except CofferdamError as error:
         _as_json(args, error)

@@ -11,6 +11,7 @@ from cofferdam.errors import PolicyError
 from cofferdam.policy import schema
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.problems import Problem, nearest, one_of
+from cofferdam.policy.syntax import NAME
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.yamltext import quote
 from cofferdam.policy.zones import zone_names
@@ -61,6 +62,9 @@ class Checking:
         names = self.names(*within, section)
         if name in names:
             return True
+        near = nearest(name, names)
+        if near and not NAME.match(near):  # the name of that entry is wrong itself, and was told
+            return False
         noun = section.rstrip("s")
         whose = f"{within[0].rstrip('s')} {within[-1]}" if within else "policy"
         article = "an" if noun[0] in "aeiou" else "a"
@@ -68,7 +72,7 @@ class Checking:
             expected = f"{article} {noun} of {'' if within else 'this '}{whose} ({one_of(names)})"
         else:
             expected = f"{article} {noun}, and the {whose} has none"
-        self.at(path, f"the {noun} {quote(name)}", expected, nearest(name, names), check=f"unknown-{noun}")
+        self.at(path, f"the {noun} {quote(name)}", expected, near, check=f"unknown-{noun}")
         return False
 
     def time_zone(self, name: str, path: Path) -> None:

@@ -152,6 +152,33 @@ def _plant_prefix(run: Linting) -> None:
             )  # fmt: skip
 
 
+def _own_address(run: Linting) -> None:
+    """An asset that is published at the device's own address."""
+    for name, asset in run.policy.assets.items():
+        at = ("listen", asset.listen[0]) if asset.listen else ("overlay", asset.overlay or "")
+        if at[1] == asset.address and not ipaddress.ip_address(asset.address).is_loopback:
+            run.value(
+                ("assets", name, at[0]), "own-address", f"{at[1]}, which is the device's own address",
+                "an address of the gate, on the other side",
+            )  # fmt: skip
+
+
+def _never_meet(run: Linting) -> None:
+    """A rule whose principal has no address of the IP version by which its asset is published."""
+    for conduit in run.compiled.conduits.values():
+        for rule in conduit.rules:
+            asset = run.compiled.assets[rule.asset]
+            here = {ipaddress.ip_address(address).version for address, _ in asset.places}
+            for who in rule.who:
+                there = {ipaddress.ip_network(text).version for text in run.compiled.principals[who].networks}
+                if here and there and not here & there:
+                    versions = f"{who} by IPv{min(there)} and {rule.asset} at IPv{min(here)}"
+                    run.key(
+                        ("principals", who), "never-meet", f"{versions} alone, which never meet",
+                        "an address of the same version for both",
+                    )  # fmt: skip
+
+
 def _unrecorded_addresses(run: Linting) -> None:
     """An overlay address that is not on record: a new name that hashes to it would be refused."""
     given = addressing.give(run.policy)
@@ -283,6 +310,8 @@ _OWN: dict[str, Callable[[Linting], None]] = {
     "carrier-grade overlay": _carrier_grade,
     "carrier-grade prefix": _overlay_prefix,
     "plant-side prefix": _plant_prefix,
+    "own addresses": _own_address,
+    "addresses that never meet": _never_meet,
     "addresses on record": _unrecorded_addresses,
     "unused entries": _unused,
     "sides": _same_side,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from cofferdam.policy.yamltext import MAX_BYTES, Node, parse, quote
 
 MAX_FILES = 256
 """Files of one policy folder."""
+_SECTION = re.compile(rb"^(zones|assets|principals|conduits)\s*:", re.MULTILINE)
+_SITE = re.compile(r"^site\s*:", re.MULTILINE)
 NAMED_BYTES = 2 << 20
 """Size of one file that a policy names, such as a schema."""
 
@@ -75,10 +78,32 @@ def load(path: Path, *, resolve: bool = False, kinds: Kinds = KINDS) -> Loaded:
         text = _read(file, problems)
         if text is not None:
             texts.append((str(file), text))
+    sites = [name for name, text in texts if _SITE.search(text)]
+    if len(sites) > 1:
+        found = f"{len(sites)} files that name a site ({Path(sites[0]).name}, {Path(sites[1]).name}, ...)"
+        expected = "one site in a folder, whose files are one policy: name one of them, if each is a policy of its own"
+        raise failure([Problem(sites[1], 1, 1, found, expected, check="folder")], sites)
+    if path.is_dir():
+        deeper = [one for one in sorted(path.glob("[!.]*/*.y*ml"))[:MAX_FILES] if _looks_like_policy(one)]
+        if deeper:
+            found = f"{deeper[0].parent.name}/{deeper[0].name} in a folder below"
+            expected = "files of the policy in the folder itself: those below it are not read"
+            problems.append(Problem(str(deeper[0]), 1, 1, found, expected, check="folder"))
     folder = path if path.is_dir() else path.parent
     order = [str(file) for file in files]
     record = "" if path.is_dir() else str(overlay_record(path))
     return _load(texts, problems, order, functools.partial(_beside, folder), kinds, resolve, record)
+
+
+def _looks_like_policy(file: Path) -> bool:
+    """Whether a file in a folder below has sections of a policy: then somebody meant it to be one's."""
+    try:
+        if not file.is_file():
+            return False
+        with file.open("rb") as stream:
+            return _SECTION.search(stream.read(65_536)) is not None
+    except OSError:
+        return False
 
 
 def overlay_record(path: Path) -> Path:
@@ -142,6 +167,8 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
         found = f"the byte 0x{data[error.start]:02x}"
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            found = "text in UTF-16, which some editors call Unicode"
         problems.append(Problem(str(file), line, column, found, "text in UTF-8", check="yaml"))
         return None
 

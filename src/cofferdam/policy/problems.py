@@ -30,6 +30,27 @@ class Problem(msgspec.Struct, frozen=True):
         return f"{where}:{word} found {self.found}, expected {self.expected}{tail}"
 
 
+MARGIN = 96
+"""Characters of a line that are shown."""
+
+
+def excerpt(problem: Problem, text: str) -> str:
+    """The line of the text at which a finding points, with a caret below it; "" where there is no such line."""
+    lines = text.removeprefix("\ufeff").splitlines()
+    if not 1 <= problem.line <= len(lines):
+        return ""
+    line = "".join(c if c.isprintable() else " " if c.isspace() else "·" for c in lines[problem.line - 1])
+    column = max(0, min(problem.column - 1, len(line)))
+    cut = max(0, column - MARGIN + 32)
+    shown = ("…" + line[cut + 1 :] if cut else line)[:MARGIN]
+    width = 1
+    quoted = problem.found.rpartition(' "')[2] if problem.found.endswith('"') else problem.found
+    word = quoted.strip('"')
+    if word and lines[problem.line - 1].startswith(word, problem.column - 1):
+        width = min(len(word), MARGIN - (column - cut))
+    return f"{problem.line:>6} | {shown}\n       | {' ' * (column - cut)}{'^' * max(1, width)}"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The valid name that is most like `name`, or "" if none is."""
     by_fold = {candidate.lower(): candidate for candidate in sorted(valid)}

@@ -171,7 +171,7 @@ def _near_interval(raw: Any) -> str:
 def address(raw: Any) -> str:
     """An IPv4 or IPv6 address, in its canonical form."""
     try:
-        if isinstance(raw, str):
+        if isinstance(raw, str) and "%" not in raw:
             return str(ipaddress.ip_address(raw))
     except ValueError:
         pass
@@ -180,6 +180,8 @@ def address(raw: Any) -> str:
 
 def network(raw: Any) -> str:
     """An address or a network, in CIDR form."""
+    if isinstance(raw, str) and "%" in raw:
+        raise Expected("an address without a scope: one that holds on a single link says nothing of who asks")
     if isinstance(raw, str):
         try:
             return str(ipaddress.ip_network(raw))
@@ -191,7 +193,28 @@ def network(raw: Any) -> str:
             near = ""
         if near:
             raise Expected("a network without host bits", near)
-    raise Expected("an IP address or network, such as 10.1.0.20 or 10.1.5.0/24")
+    words = "an IP address or network, such as 10.1.0.20 or 10.1.5.0/24"
+    if isinstance(raw, str) and _HOST_NAME.fullmatch(raw):
+        raise Expected(f"{words}: names are not looked up, since whoever answers for them would say who may pass")
+    raise Expected(words, _near_network(raw) if isinstance(raw, str) else "")
+
+
+_HOST_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_RANGE = re.compile(r"((?:[0-9]{1,3}\.){3})([0-9]{1,3})\s*-\s*(?:\1|\.)?([0-9]{1,3})")
+
+
+def _near_network(text: str) -> str:
+    """What a range, or an address with zeros, may mean."""
+    try:
+        if found := _RANGE.fullmatch(text):
+            first, last = (ipaddress.IPv4Address(found[1] + found[number]) for number in (2, 3))
+            networks = [str(one).removesuffix("/32") for one in ipaddress.summarize_address_range(first, last)]
+            return f"[{', '.join(networks)}]" if len(networks) > 1 else networks[0]
+        if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){3}", text):
+            return str(ipaddress.ip_address(".".join(str(int(part)) for part in text.split("."))))
+    except (ValueError, TypeError):
+        pass
+    return ""
 
 
 def prefix(raw: Any, version: int) -> str:
@@ -309,7 +332,12 @@ def date(raw: Any) -> str:
 
 
 def _near_date(raw: Any) -> str:
-    """What day a date as others write it may mean: 30.06.2027, 06/30/2027. "" where that is not certain."""
+    """What day a date as others write it may mean: 30.06.2027, 06/30/2027, 2027-6-30. "" where that is not certain."""
+    if isinstance(raw, str) and (short := re.fullmatch(r"([0-9]{4})[-/.]([0-9]{1,2})[-/.]([0-9]{1,2})", raw)):
+        try:
+            return calendar(int(short[1]), int(short[2]), int(short[3])).isoformat()
+        except ValueError:
+            return ""
     found = _OTHER_DATE.match(raw) if isinstance(raw, str) else None
     if not found:
         return ""

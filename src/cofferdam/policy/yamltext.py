@@ -13,6 +13,8 @@ Not here: files and folders (policy.load), what the values mean (policy.schema).
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -29,6 +31,12 @@ MAX_PROBLEMS = 200
 """Findings after which a file is given up."""
 
 _EVENT_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def events(stream: io.StringIO) -> Iterator[yaml.Event]:
+    """The events of a text, as `parse` sees them. Raises: yaml.YAMLError."""
+    found: Iterator[yaml.Event] = yaml.parse(stream, Loader=_EVENT_LOADER)
+    return found
 
 
 class Node:
@@ -192,21 +200,77 @@ class _Builder:
             self.give_up(self.node(event, None), "a second document (---)", "one document in a file")
 
 
+def _misread(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
+    """What is wrong where YAML cannot be read, in words of those who write policies."""
+    lines = text.splitlines() or [""]
+    mark = error.problem_mark or error.context_mark
+    row, column = (min(mark.line, len(lines) - 1), mark.column) if mark else (0, 0)
+    said, line = str(error.problem), lines[row]
+
+    def problem(row: int, column: int, found: str, expected: str, near: str = "") -> Problem:
+        return Problem(file, row + 1, column + 1, found, expected, near, check="yaml")
+
+    for at in range(max(0, row - 1), row + 1):
+        for odd, name in _ODD_SPACES.items():
+            if odd in lines[at].partition("#")[0]:
+                return problem(at, lines[at].index(odd), name, "a plain space")
+        indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+        if "\t" in indent:
+            return problem(at, indent.index("\t"), "a tab before a word", "spaces, two for each level")
+    char = line[column : column + 1]
+    if "cannot start any token" in said:
+        word = re.split(r"[,\]}]\s*", line[column:])[0].strip()
+        return problem(row, column, f"a text that begins with {quote(char)[1:-1]}", "it in quotes", f'"{word}"')
+    if "could not find expected ':'" in said or "mapping values are not allowed" in said:
+        context = error.context_mark
+        start = context.line if context is not None and context.line < len(lines) else row
+        for at in (start, row - 1, row):
+            bare = lines[at].strip() if 0 <= at < len(lines) else ""
+            if bare and ":" not in bare and not bare.startswith(("-", "#")):
+                key, _, rest = bare.partition(" ")
+                column = len(lines[at]) - len(lines[at].lstrip())
+                return problem(at, column, f"{quote(bare)} without a colon", "NAME: VALUE", f"{key}: {rest}".strip())
+        before = next((one for one in reversed(lines[:row]) if one.strip() and not one.lstrip().startswith("#")), "")
+        deep, above = len(line) - len(line.lstrip(" ")), len(before) - len(before.lstrip(" "))
+        if deep != above and before.strip() and not before.rstrip().endswith((":", "-")):
+            found = f"a line that begins in column {deep + 1}"
+            return problem(row, deep, found, f"column {above + 1}, as the line before it, or that of one above")
+        if line.count(": ") > 1:
+            return problem(row, column, "a second colon in one line", "a text with a colon in quotes")
+        above_line = f"{quote(before.strip())} in the line before"
+        return problem(row, deep, f"a name under {above_line}", "a colon at the end of a line that has more below it")
+    if "did not find expected ',' or" in said:
+        context = error.context_mark
+        bracket = "}" if "'}'" in said else "]"
+        if context is not None and context.line < len(lines):
+            found = f"{'{' if bracket == '}' else '['} that nothing closes"
+            return problem(context.line, context.column, found, f"a comma between entries, and {bracket} at the end")
+    if "block end" in said:
+        found = f"a line that begins in column {column + 1}"
+        return problem(row, column, found, "the column of the lines around it")
+    context_text = f" ({error.context})" if error.context else ""
+    return problem(row, column, f"{said.removeprefix('found ')}{context_text}", "YAML")
+
+
+_ODD_SPACES = {
+    "\u00a0": "a no-break space (U+00A0)",
+    "\u2003": "an em space (U+2003)",
+    "\u3000": "a wide space (U+3000)",
+}
+
+
 def parse(text: str, file: str, problems: list[Problem]) -> Node | None:
     """The tree of a file's text, or None where there is nothing to go on with; findings go to `problems`."""
     builder = _Builder(file, problems)
     try:
-        for event in yaml.parse(io.StringIO(text), Loader=_EVENT_LOADER):
+        for event in events(io.StringIO(text)):
             builder.feed(event)
     except _Stop:
         return None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        context = f" ({error.context})" if error.context else ""
-        said = str(error.problem).removeprefix("found ")
-        expected = "spaces: YAML takes no tab before a word" if "tab character" in said or "'\\t'" in said else "YAML"
-        problems.append(Problem(file, line, column, f"{said}{context}", expected, check="yaml"))
+        # What was taken for a key is a piece of what is broken here.
+        problems[:] = [one for one in problems if one.file != file or not one.found.endswith(" as a key")]
+        problems.append(_misread(error, text, file))
         return None
     except UnicodeEncodeError as error:  # a lone surrogate, which only text that is no file's can hold
         line = error.object.count("\n", 0, error.start) + 1

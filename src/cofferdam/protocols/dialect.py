@@ -256,7 +256,8 @@ class Dialect(msgspec.Struct, frozen=True):
     with `datagrams`."""
 
     def numbered(self, text: str, numbering: str) -> str:
-        """A place that is written by that numbering, in the notation; unchanged where it cannot be."""
+        """A place that is written by that numbering ("": none was said), in the notation; unchanged where it cannot
+        be."""
         return text if self.numberings is None else self.numberings(text, numbering)
 
     def space(self, name: str) -> Space | None:

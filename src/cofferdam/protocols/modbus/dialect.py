@@ -40,8 +40,8 @@ _SHORT = re.compile(r"(HR|IR|DI|CO|C|%MW|%M|%IW|%I)\s?([0-9]{1,5})\Z", re.IGNORE
 def _numbered(text: str, numbering: str) -> str:
     """A place as engineers write it, in our notation: counted from 0 in its space."""
     back = 1 if numbering == "one" else 0
-    if numbering == "" and _UNMISTAKABLE.match(text):
-        return _numbered(text, "modicon")
+    if not numbering:
+        return _numbered(text, "modicon") if _UNMISTAKABLE.match(text) else text
     if numbering == "modicon":
         found = _MODICON_RANGE.match(text)
         if found is None:

@@ -1,0 +1,33 @@
+"""How findings of a policy are printed: each with its line of the file and a caret.
+
+Not here: what a finding is (policy.problems).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cofferdam.audit.lines import escaped
+from cofferdam.policy.problems import Problem, excerpt
+from cofferdam.policy.yamltext import MAX_BYTES
+
+
+def print_problems(problems: Sequence[object]) -> None:
+    """Each finding, with its line of the file. What no terminal should get of it is not printed."""
+    texts: dict[str, str] = {}
+    for problem in problems:
+        if not isinstance(problem, Problem):
+            continue
+        stream = sys.stderr if problem.severity == "error" else sys.stdout
+        print("\n".join(map(escaped, str(problem).split("\n"))), file=stream)
+        if problem.file not in texts:
+            try:
+                with Path(problem.file).open(encoding="utf-8", errors="replace") as file:
+                    texts[problem.file] = file.read(MAX_BYTES)
+            except OSError:
+                texts[problem.file] = ""
+        shown = excerpt(problem, texts[problem.file])
+        if shown:
+            print(shown, file=stream)
