@@ -152,8 +152,8 @@ def test_a_rule_after_a_wrong_one_keeps_its_place() -> None:
 YAML_ERRORS = [
     ("site: a\nsite: b\n", 2, 1, '"site" again', "line 1"),
     ("site: a\nzones: {x: {side: it}, x: {side: ot}}\n", 2, 24, '"x" again', "line 2"),
-    ("site: [a\n", 2, 1, "did not find expected", "YAML"),
-    ("site: a\n\tzones: 1\n", 2, 1, "a tab character that violates indentation", "spaces"),
+    ("site: [a\n", 1, 7, "[ that nothing closes", "a comma between entries, and ] at the end"),
+    ("site: a\n\tzones: 1\n", 2, 1, "a tab before a word", "spaces"),
     ("site: !!python/object:os.system a\n", 1, 7, "the tag", "no tags"),
     ("site: *nowhere\n", 1, 7, "*nowhere", "an anchor that stands complete"),
     ("site: &a [*a]\n", 1, 11, "*a", "an anchor that stands complete"),

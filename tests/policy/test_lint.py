@@ -46,6 +46,8 @@ TABLE = [
      "any-unit", "any"),
     (READS, "serial: {at: holding 300,", "serial: {at: holding 40301,", "counted-from-one", "holding 40301"),
     (READS, "listen: 127.0.0.1:1502", "overlay: 100.64.7.17", "carrier-grade", "100.64.7.17"),
+    (READS, "listen: 127.0.0.1:1502", "listen: 10.20.0.17:1502", "own-address", "10.20.0.17:1502"),
+    (READS, "listen: 127.0.0.1:1502", 'listen: "[::1]:1502"', "never-meet", "erp:"),
     (READS, "listen: 127.0.0.1:1502", "port: 503", "no-listener", "plc:"),
     (READS, "conduits:\n", "  guard: {zone: office, addresses: 10.9.9.9}\nconduits:\n", "unused", "guard"),
     (READS, "  plant: {side: ot}\n", "  plant: {side: ot}\n  yard: {side: ot}\n", "unused", "yard"),

@@ -19,7 +19,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--diff", action="store_true", help="change nothing; show what would be")
     parser.epilog = (
         "Two spaces for each level, Unix line ends, no spaces at the end of lines, one blank line at most. Comments, "
-        "quotes and order stay. What a file means stays, too: one whose normal form would mean something else is refused. "
+        "quotes and order stay. What a file means stays, too: one whose normal form would mean something else is not "
+        "touched. "
         "Exit code: 0 fine, 1 with --check if a file is not in its normal form, 2 errors."
     )
 

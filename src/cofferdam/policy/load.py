@@ -79,7 +79,7 @@ def load(path: Path, *, resolve: bool = False, kinds: Kinds = KINDS) -> Loaded:
         if text is not None:
             texts.append((str(file), text))
     sites = [name for name, text in texts if _SITE.search(text)]
-    if len(sites) > 1:
+    if len(sites) > 2:  # two are a name that stands twice
         found = f"{len(sites)} files that name a site ({Path(sites[0]).name}, {Path(sites[1]).name}, ...)"
         expected = "one site in a folder, whose files are one policy: name one of them, if each is a policy of its own"
         raise failure([Problem(sites[1], 1, 1, found, expected, check="folder")], sites)
