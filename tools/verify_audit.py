@@ -356,6 +356,10 @@ class Log:
             self.time = time[1]
 
     def check(self, kept=None, progress=False):
+        # In this order: what a log that grows meanwhile takes from its journal is under the checkpoint that comes then.
+        self.paths = self.everything()
+        journal = sorted(path for path in self.paths if path.startswith("journal/") and not path.endswith(".new"))
+        self.segments = [(path[len("journal/") :], self.read(path)) for path in journal]
         data = self.read("checkpoint")
         if data is None:
             self.wrong("checkpoint", None, "is missing")
@@ -480,19 +484,12 @@ class Log:
 
     def journal(self, size):
         self.extra, total = [], size
-        try:
-            names = sorted(os.listdir(os.path.join(self.folder, "journal")))
-        except OSError:
-            names = []
-        if not names:
+        if not self.segments:
             self.wrong("journal", size, "is missing: entries after the checkpoint may be lost")
         stop = None
-        for name in names:
+        for name, data in self.segments:
             path = "journal/" + name
-            if name.endswith(".new"):
-                continue
             self.seen.add(path)
-            data = self.read(path)
             if data is None:
                 continue
             lines = data[:4096].split(b"\n", 5)
@@ -557,16 +554,21 @@ class Log:
 
     # --- files that the checkpoint does not need ---
 
-    def others(self, size, total):
+    def everything(self):
+        found = []
         places = [self.folder] + ([os.path.join(self.archive, "sealed")] if self.archive else [])
         for place in places:
             for base, folders, names in os.walk(place):
                 links = [name for name in folders if os.path.islink(os.path.join(base, name))]
+                root = self.folder if place == self.folder else self.archive
                 for name in names + links:
-                    root = self.folder if place == self.folder else self.archive
-                    path = os.path.relpath(os.path.join(base, name), root).replace(os.sep, "/")
-                    if path not in self.seen and path not in ("reserve", "dropped") and not self.arriving(path):
-                        self.other(path, total)
+                    found.append(os.path.relpath(os.path.join(base, name), root).replace(os.sep, "/"))
+        return found
+
+    def others(self, size, total):
+        for path in self.paths:
+            if path not in self.seen and path not in ("reserve", "dropped") and not self.arriving(path):
+                self.other(path, total)
 
     def arriving(self, path):
         """Is this a file that was about to be put in place?"""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import io
 import random
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.files import DirFiles, LogReader
 from cofferdam.audit.proof import check_proof, prove_consistency, prove_inclusion
+from cofferdam.audit.verify import verify_log
 from cofferdam.errors import AuditError
 from tests.audit.conftest import Opener, write
 
@@ -62,6 +65,42 @@ def test_a_good_log(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert code == 0 and lines == [
         "good: all 601 entries of cofferdam/riverside (10 of them only in the journal: no checkpoint covers them yet)"
     ]
+
+
+@pytest.mark.parametrize("by", [1, 300])
+def test_a_log_that_grows_while_it_is_read(opener: Opener, monkeypatch: pytest.MonkeyPatch, by: int) -> None:
+    """At whichever of the files that are read: entries come, a checkpoint covers them, what it makes needless goes.
+    Neither verifier takes that for damage."""
+    log = opener()
+    for number in range(3):
+        log.append([write(number)], maker="inner")
+        log.publish()
+    log.append([write()], maker="inner")
+    left = [0]
+
+    def grown(read: Callable[[Any, str], bytes | None]) -> Callable[[Any, str], bytes | None]:
+        def reads(self: Any, path: str) -> bytes | None:
+            left[0] -= 1
+            if not left[0]:
+                log.append([write(number) for number in range(by)], maker="inner")
+                log.publish()
+                log.append([write()], maker="inner")
+            return read(self, path)
+
+        return reads
+
+    monkeypatch.setattr(DirFiles, "read", grown(DirFiles.read))
+    monkeypatch.setattr(tool.Log, "read", grown(tool.Log.read))
+    verifier, public = log.key.verifier, tool.Key(log.key.verifier.text)
+    for at in range(1, 16):
+        left[0] = at
+        found = verify_log(DirFiles(log.folder), verifier)
+        assert found.good and left[0] <= 0, (at, found.findings)
+        left[0] = at
+        other = tool.Log(str(log.folder), public, said := io.StringIO())
+        other.check()
+        assert not other.findings and left[0] <= 0, (at, said.getvalue())
+    log.close()
 
 
 def test_it_names_the_damaged_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,13 @@ class _Check:
     def run(self) -> Verification:
         report = self.report
         paths = self.paths = set(self.files.paths())
+        # The log may grow meanwhile. A segment goes once a checkpoint covers it, so the journal is read first: what has
+        # gone from it by then stands under the checkpoint that is read after it.
+        journal = [
+            (path, data)
+            for path in sorted(path for path in paths if path.startswith(FOLDER + "/") and not path.endswith(".new"))
+            if (data := self.files.read(path)) is not None
+        ]
         data = self.files.read(CHECKPOINT)
         if data is None:
             report.add(CHECKPOINT, -1, "is missing: nothing says how many entries there must be")
@@ -142,7 +149,8 @@ class _Check:
         self.archives = sorted((*spot, path) for path in paths if (spot := parse_sealed(path)) is not None)
         self.known |= {path for _, stop, path in self.archives if stop <= self.start and stop <= report.size}
         self._tiles(checkpoint)
-        self._journal(sorted(path for path in paths if path.startswith(FOLDER + "/")))
+        self.known |= {path for path in paths if path.startswith(FOLDER + "/") and not path.endswith(".new")}
+        self._journal(journal)
         self._beyond(paths)
         for path in sorted(paths - self.known - {CHECKPOINT, DROPPED, RESERVE}):
             place = path.removesuffix(".new")  # a file that was about to be put in place
@@ -438,21 +446,15 @@ class _Check:
 
     # --- the journal, and what it adds
 
-    def _journal(self, paths: list[str]) -> None:
+    def _journal(self, files: list[tuple[str, bytes]]) -> None:
         report = self.report
         segments: list[Segment] = []
-        for path in paths:
-            if path.endswith(".new"):
-                continue
-            self.known.add(path)
-            data = self.files.read(path)
-            if data is None:  # published and removed while we looked
-                continue
+        for path, data in files:
             try:
                 segments.append(read_segment(path, data, self.key))
             except AuditError as error:
                 report.add(path, -1, str(error).removeprefix(f"{path}: "))
-        if not segments and not any(path in paths for path in self.known if path.startswith(FOLDER)):
+        if not segments and not any(path.startswith(FOLDER + "/") for path in self.known):
             report.add(FOLDER, report.size, "is missing: entries after the checkpoint may be lost")
         for place, segment in enumerate(segments):
             if segment.damage:
