@@ -78,7 +78,7 @@ SEVERS: dict[int, Literal["it", "ot"]] = {signal.SIGUSR1: "it", signal.SIGUSR2: 
 """Signals by which a side is cut off without the gate: whatever holds the gate up, its parts end at once."""
 REAP_SECONDS = 5.0
 """How long the launcher waits for children that it has killed."""
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "PYDANTIC_DISABLE_PLUGINS")
 
 
 @dataclass

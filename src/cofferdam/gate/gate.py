@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -62,12 +62,14 @@ from cofferdam.gate.watch.evidence import Evidence
 from cofferdam.gate.watch.forwarding import forwarded
 from cofferdam.gate.watch.leaks import LeakProbe
 from cofferdam.gate.watch.management import Management
-from cofferdam.gate.watch.metrics import Metrics
 from cofferdam.gate.watch.recent import STEP_SECONDS, Recent
 from cofferdam.gate.watch.totals import Totals
 from cofferdam.gate.watch.troubles import Troubles, wire_reports
 from cofferdam.gate.watch.ways_out import verdict, way_out
 from cofferdam.policy.table import CompiledPolicy
+
+if TYPE_CHECKING:
+    from cofferdam.gate.watch.metrics import Metrics
 
 TAKE_SECONDS = 5.0
 """For a part to take a new policy or a severed side; one that does not is ended."""
@@ -131,7 +133,7 @@ class Gate:
         self.troubles = Troubles(self)
         self.evidence = Evidence(self, self.status, auditor=self.auditor)
         self.recent = Recent()
-        self._metrics = Metrics()
+        self._metrics: Metrics | None = None
         self.crews: dict[str, Crew] = {}
         self.earlier = Totals()
         """Counted by crews that are no more."""
@@ -582,6 +584,10 @@ class Gate:
         return ready, found.ok, f"{found.verdict}{f'; do: {found.way_out}' if found.way_out else ''}"
 
     def _exposition(self) -> bytes:
+        if self._metrics is None:  # most gates are asked for none, and the library behind it is a large one
+            from cofferdam.gate.watch.metrics import Metrics
+
+            self._metrics = Metrics()
         return self._metrics.render(self.status(), report.totals(list(self.crews.values()), self.earlier))
 
     def _facts(self, crews: list[Crew]) -> tuple[report.FactReport, ...]:

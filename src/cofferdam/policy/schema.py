@@ -365,7 +365,12 @@ class Entry(BaseModel):
     """What all parts share: unknown fields are errors, nothing is converted silently, nothing changes later."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, populate_by_name=False, hide_input_in_errors=True
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        populate_by_name=False,
+        hide_input_in_errors=True,
+        defer_build=True,  # the model of the whole file is built, and none of its parts alone
     )
 
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from pydantic import Field
 
 from cofferdam.policy import schema, syntax
@@ -21,6 +19,9 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.schema import Name, Text
 from cofferdam.policy.terms.doors import Door, Pin
 from cofferdam.policy.yamltext import quote
+
+if TYPE_CHECKING:  # most policies name no certificate
+    from cryptography import x509
 
 
 def _file(raw: Any) -> str:
@@ -107,6 +108,8 @@ class DoorChecks:
         for field, name in (("certificate", client.certificate), ("authority", client.authority)):
             data = self.checking.file(name, (*at, field)) if name is not None else None
             if data is not None:
+                from cryptography import x509
+
                 try:
                     x509.load_pem_x509_certificate(data)
                 except ValueError:
@@ -120,6 +123,9 @@ def door_row(zone: str, said: DoorSaid, files: Mapping[str, bytes]) -> Door:
     trusted: list[bytes] = []
     pins: list[Pin] = []
     for who, client in sorted(said.clients.items()):
+        from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
+
         file = client.certificate or client.authority or ""
         certificate = x509.load_pem_x509_certificate(files[file])
         trusted.append(certificate.public_bytes(serialization.Encoding.PEM))
@@ -139,6 +145,8 @@ def door_row(zone: str, said: DoorSaid, files: Mapping[str, bytes]) -> Door:
 
 
 def _public_key(certificate: x509.Certificate) -> str:
+    from cryptography.hazmat.primitives import hashes, serialization
+
     digest = hashes.Hash(hashes.SHA256())
     digest.update(
         certificate.public_key().public_bytes(

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cryptography.x509 import load_pem_x509_certificates
-
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.problems import nearest, one_of
@@ -80,6 +78,8 @@ class SourceChecks:
             )
         data = self.checking.file(said.authority, (*at, "authority")) if said.authority is not None else None
         if data is not None:
+            from cryptography.x509 import load_pem_x509_certificates  # most policies name no certificate
+
             try:
                 load_pem_x509_certificates(data)
             except ValueError:
