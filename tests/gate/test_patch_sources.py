@@ -50,6 +50,7 @@ SOURCES = {
 }
 WINDOW = "{from: '00:00', to: '00:01', zone: Asia/Kathmandu, days: mon}"
 """Shut, but for one minute of a week."""
+RULES = b'rule Bad { strings: $a = "not for this plant" condition: $a }'
 INJECTED = b"HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n<html><a href='fw-9.9.bin'>x</a></html>"
 """What a proxy says in the server's name, before there is any TLS."""
 REFUSED = {
@@ -100,6 +101,7 @@ class Vendor:
         lines.append("      stick: {folder: stick}")
         products += ["      fw-stick: {origin: {pgp: vendor.asc}, scan: none}",
                      "      unsigned: {origin: {two_sources: true}, scan: none}",
+                     "      ruled: {origin: {pgp: vendor.asc}, scan: none, yara: site.yar}",
                      "      summed: {origin: {pgp: vendor.asc, list: SHA256SUMS}, scan: none}"]  # fmt: skip
         rules += ["      - {source: stick, fetch: fw-stick, files: 'fw-{version}.bin'}",
                   "      - {source: stick, fetch: unsigned, files: 'un-{version}.bin'}",
@@ -109,7 +111,7 @@ class Vendor:
         self.works = Works(
             folder / "works", products="\n".join(products), rules="\n".join(rules),
             sources="    sources:\n" + "\n".join(lines), options=("--folders", str(folder / "folders")),
-            files={"ca.pem": AUTHORITY.pem}, prepare=self.fill,
+            files={"ca.pem": AUTHORITY.pem, "site.yar": RULES}, prepare=self.fill,
         )  # fmt: skip
         return self.works
 
@@ -289,3 +291,11 @@ def test_the_quarantine_is_sealed(vendor: Vendor) -> None:
     assert not any(b"0123456789abcdef" * 4 in data or b"firmware 1.1" in data for data in held)
     assert not list((quarantine.parent / "plain").iterdir())
     works.patch("verify")
+
+
+def test_the_sites_own_rules_look_at_each_file(vendor: Vendor) -> None:
+    works = vendor.works
+    found = works.examined(works.put("good.bin", b"for this plant", "1.0", product="ruled"))
+    assert (found["state"], found["report"]["base"]) == ("passed", "YARA rules of the site, 1"), found
+    found = works.examined(works.put("bad.bin", b"not for this plant", "1.1", product="ruled"))
+    assert (found["state"], found["reason"]) == ("refused", "the scanner found the site's YARA rule Bad")

@@ -38,16 +38,23 @@ class ArchiveRefused(CofferdamError):
     """An archive that is not let in."""
 
 
+See = Callable[[bytes], None]
+"""Is shown what an archive has in it, entry by entry, whole."""
+SEEN_BYTES: Final = 128 << 20
+"""The largest entry that can be shown; it is held in memory."""
+
+
 class Counting:
     """What was read so far, over all archives in the file."""
 
-    def __init__(self, packed: int) -> None:
+    def __init__(self, packed: int, see: See | None = None) -> None:
         self.entries = 0
         self.unpacked = 0
         self.deepest = 0
         self.largest = 0
         """Bytes of the largest entry, however deep."""
         self._packed = packed
+        self.see = see
 
     def entry(self, name: str, seen: set[str]) -> None:
         self.entries += 1
@@ -69,17 +76,15 @@ class Counting:
             raise ArchiveRefused("an archive that unpacks to too much (a bomb)")
 
 
-def look(file: Path) -> Counting:
-    """Reads all archives in the file. Raises: ArchiveRefused."""
-    counting = Counting(file.stat().st_size)
+def look(file: Path, see: See | None = None) -> Counting:
+    """Reads all archives in the file. Raises: ArchiveRefused; what `see` raises, if that is a CofferdamError."""
+    counting = Counting(file.stat().st_size, see)
     with file.open("rb") as opened:
         try:
             _look(opened, counting, 0)
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise ArchiveRefused(f"an archive that is damaged: {error}") from None
-        except ArchiveRefused:
-            raise
-        except MemoryError:
+        except (CofferdamError, MemoryError):
             raise
         except Exception as error:  # the readers raise whatever a wrong file leads them to (an IndexError, say)
             raise ArchiveRefused(f"an archive that cannot be read: {error}") from None
@@ -162,8 +167,13 @@ def _inner(stream: IO[bytes], counting: Counting, depth: int) -> None:
     before = counting.unpacked
     counting.bytes(len(first))
     if not _is_archive(first[:512]):
+        whole = bytearray(first)
         while piece := stream.read(PIECE):
             counting.bytes(len(piece))
+            if counting.see is not None and len(whole) <= SEEN_BYTES:
+                whole += piece
+        if counting.see is not None:
+            counting.see(bytes(whole))
         counting.largest = max(counting.largest, counting.unpacked - before)
         return
     held = io.BytesIO(first)

@@ -12,7 +12,7 @@ import asyncio
 import base64
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +22,16 @@ import asyncssh
 from cofferdam.brokers.patch.outcome import CONNECT_SECONDS, SILENT_SECONDS, Outcome, Refused, at_most, read_back_of
 from cofferdam.policy.terms.patch_rows import Way
 
-BLOCK: Final = 256 << 10
+PART: Final = 16 << 10
+"""Bytes of one request: what every server takes."""
+AT_ONCE: Final = 64
+"""Requests that are under way."""
 KEY_MARK: Final = "openssh-key "
 """How a credential begins that is a private key, in base64, and no password."""
+
+
+_ENDS: Final = (asyncssh.Error, OSError, TimeoutError, Refused, ValueError)
+"""How a session may end, whatever the asset does: what it sends that is no SFTP is a ValueError of asyncssh's."""
 
 
 def prepare() -> None:
@@ -46,7 +53,7 @@ async def push(
             async with asyncio.timeout(at_most(way, size)):
                 try:
                     await _put(sftp, file, part, progress)
-                except (asyncssh.SFTPError, OSError):
+                except (asyncssh.Error, OSError, ValueError):
                     await _quietly(sftp.remove(part))  # what is left of it would fill the asset's disk
                     raise
                 there = await _hash(sftp, part, size)
@@ -60,7 +67,7 @@ async def push(
             if there == sha256:
                 return Outcome("sent")
             return Outcome("unknown", "after the rename the asset reads back another hash")
-    except (asyncssh.Error, OSError, TimeoutError, Refused) as error:
+    except _ENDS as error:
         why = str(error) or type(error).__name__
         if not renamed:
             return Outcome("failed", f"{why[:300]}; what the asset had is still there")
@@ -75,17 +82,20 @@ async def read_back(way: Way, secret: str, name: str, size: int) -> str:
     try:
         async with _session(way, secret) as sftp, asyncio.timeout(at_most(way, size)):
             return await _hash(sftp, _target(way, name), size)
-    except (asyncssh.Error, OSError, TimeoutError, Refused):
+    except _ENDS:
         return ""
 
 
 async def read_text(way: Way, secret: str, path: str, most: int) -> str:
     """A small file of the asset. Raises: OSError."""
     try:
-        async with _session(way, secret) as sftp, asyncio.timeout(SILENT_SECONDS), sftp.open(path, "rb") as opened:
-            data: bytes = await opened.read(most)
-            return data.decode("utf-8", "replace")
-    except (asyncssh.Error, Refused) as error:
+        async with _session(way, secret) as sftp, asyncio.timeout(SILENT_SECONDS):
+            async with sftp.open(path, "rb", block_size=0) as opened:
+                data = b""
+                while len(data) < most and (piece := await opened.read(PART, len(data))):
+                    data += piece
+            return data[:most].decode("utf-8", "replace")
+    except (asyncssh.Error, Refused, ValueError) as error:
         raise OSError(str(error)) from None
 
 
@@ -127,16 +137,27 @@ async def _session(way: Way, secret: str) -> AsyncIterator[Any]:
         connection.abort()
 
 
+async def _together(works: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Several requests at once, each looked after: asyncssh's own way leaves some of them behind when a connection
+    breaks, and what nobody looks after ends the part. Raises: what the first of them does."""
+    async with asyncio.timeout(SILENT_SECONDS):
+        found = await asyncio.gather(*works, return_exceptions=True)
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return found
+
+
 async def _put(sftp: Any, file: Path, target: str, progress: Callable[[int], None]) -> None:
-    """Writes with several blocks under way; each must be taken within SILENT_SECONDS."""
+    """Writes; what is under way must be taken within SILENT_SECONDS."""
     at = 0
     with file.open("rb") as source:
         async with asyncio.timeout(SILENT_SECONDS):
-            remote = await sftp.open(target, "wb")
+            remote = await sftp.open(target, "wb", block_size=0)
         try:
-            while data := source.read(BLOCK * 4):
-                async with asyncio.timeout(SILENT_SECONDS):
-                    await remote.write(data, at)
+            while data := source.read(PART * AT_ONCE):
+                pieces = range(0, len(data), PART)
+                await _together(remote.write(data[piece : piece + PART], at + piece) for piece in pieces)
                 at += len(data)
                 progress(len(data))
         finally:
@@ -149,17 +170,20 @@ async def _hash(sftp: Any, path: str, most: int) -> str:
     digest, at = hashlib.sha256(), 0
     try:
         async with asyncio.timeout(SILENT_SECONDS):
-            opened = await sftp.open(path, "rb")
+            opened = await sftp.open(path, "rb", block_size=0)
     except asyncssh.SFTPNoSuchFile:
         return ""
     try:
         while at <= most:
-            async with asyncio.timeout(SILENT_SECONDS):
-                data = await opened.read(BLOCK * 4, at)
-            if not data:
+            count = min(AT_ONCE, (most - at) // PART + 1)
+            found = await _together(opened.read(PART, at + PART * number) for number in range(count))
+            if not found[0]:
                 return digest.hexdigest()
-            digest.update(data)
-            at += len(data)
+            for data in found:
+                digest.update(data)
+                at += len(data)
+                if len(data) != PART:  # the end, or it gives less than was asked for
+                    break
     finally:
         await _quietly(opened.close())
     return ""
@@ -179,5 +203,5 @@ async def _quietly(work: Any) -> None:
     try:
         async with asyncio.timeout(SILENT_SECONDS):
             await work
-    except (asyncssh.Error, OSError, TimeoutError):
+    except _ENDS:
         pass

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cofferdam.brokers.kit.clamd import Scanned
+from cofferdam.brokers.patch import archives, debs
+from cofferdam.errors import CofferdamError
 
 _yara: Any
 try:
@@ -22,27 +24,43 @@ LARGEST: Final = 512 << 20
 """Bytes of a file that is held in memory while it is scanned."""
 
 
+class _Unseen(CofferdamError):
+    """Something that the rules would not be shown."""
+
+
 def scan(rules: bytes, file: Path) -> Scanned:
-    """Raises nothing for what a file or the rules are."""
+    """Has the rules look at a file, and at all that its archives have in them. Raises nothing for what the file or the
+    rules are."""
     if _yara is None:
         return Scanned(
             "not scanned", "the policy has YARA rules, and yara-x is not installed (the extra `patch` has it)"
         )
     if file.stat().st_size > LARGEST:
         return Scanned("not scanned", f"the YARA rules look at files of {LARGEST >> 20} MiB at the most")
+    names: list[str] = []
     try:
         compiled: Any = _yara.compile(rules.decode("utf-8"))
         scanner = _yara.Scanner(compiled)
         scanner.set_timeout(SECONDS)
-        found = scanner.scan(file.read_bytes())
+
+        def see(data: bytes) -> None:
+            if data.startswith(debs.MAGIC):
+                raise _Unseen("the YARA rules are not shown what is in a Debian package")
+            if len(data) > archives.SEEN_BYTES:
+                raise _Unseen(f"the YARA rules look at entries of {archives.SEEN_BYTES >> 20} MiB at the most")
+            names.extend(rule.identifier for rule in scanner.scan(data).matching_rules)
+
+        see(file.read_bytes())
+        archives.look(file, see)
     except (_yara.CompileError, UnicodeDecodeError) as error:
         return Scanned("not scanned", f"the site's YARA rules are none: {str(error)[:300]}")
     except _yara.TimeoutError:
         return Scanned("not scanned", f"the YARA rules took more than {SECONDS} s")
     except _yara.ScanError as error:
         return Scanned("not scanned", f"the YARA rules: {str(error)[:300]}")
-    names = [rule.identifier for rule in found.matching_rules]
+    except CofferdamError as error:
+        return Scanned("not scanned", str(error)[:300])
     base = f"YARA rules of the site, {sum(1 for _ in compiled)}"
     if names:
-        return Scanned("found", f"the site's YARA rule {', '.join(names[:8])}", base)
+        return Scanned("found", f"the site's YARA rule {', '.join(dict.fromkeys(names[:8]))}", base)
     return Scanned("clean", "", base)

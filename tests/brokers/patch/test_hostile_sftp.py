@@ -1,0 +1,115 @@
+"""An asset that speaks SSH well and SFTP badly: whatever it answers, a transfer has an outcome, and nothing is left
+behind that would end the installer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from cofferdam.brokers.patch import sftp
+from cofferdam.policy.terms.patch_rows import Sftp, Way
+
+DATA = b"data" * 20_000
+VERSION, HANDLE, CONTENT, STATUS = 2, 102, 103, 101
+INIT, OPEN, READ = 1, 3, 5
+
+
+def text(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
+
+
+class Session(asyncssh.SSHServerSession[bytes]):
+    """SFTP, answered wrongly now and then."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self._held = b""
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._channel = chan
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return True
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        self._held += data
+        while len(self._held) >= 4 and len(self._held) >= 4 + (size := int.from_bytes(self._held[:4], "big")):
+            asked, self._held = self._held[4 : 4 + size], self._held[4 + size :]
+            made = self._spoilt(self._answer(asked[0], asked[1:5]))
+            if not self._channel.is_closing():
+                self._channel.write(text(made))
+
+    @staticmethod
+    def _answer(kind: int, number: bytes) -> bytes:
+        if kind == INIT:
+            return bytes([VERSION]) + struct.pack(">I", 3) + text(b"posix-rename@openssh.com") + text(b"1")
+        if kind == OPEN:
+            return bytes([HANDLE]) + number + text(b"h")
+        if kind == READ:
+            return bytes([CONTENT]) + number + text(DATA[:9])
+        return bytes([STATUS]) + number + struct.pack(">I", 0) + text(b"ok") + text(b"en")
+
+    def _spoilt(self, answer: bytes) -> bytes:
+        how, at = self._dice.random(), self._dice.randrange(len(answer))
+        if how < 0.02:
+            return answer[:at] + self._dice.randbytes(1) + answer[at + 1 :]
+        if how < 0.04:
+            return answer[:at] or b"\0"
+        if how < 0.05:
+            return answer + b"more"
+        return self._dice.randbytes(40) if how < 0.06 else answer
+
+
+async def sessions(folder: Path, count: int, seed: int) -> dict[str, int]:
+    sftp.prepare()
+    dice, key = random.Random(seed), asyncssh.generate_private_key("ssh-ed25519")
+    file = folder / "file"
+    file.write_bytes(DATA)
+
+    class Server(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:
+            return False
+
+        def session_requested(self) -> Session:
+            return Session(dice)
+
+    left: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
+    server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key], encoding=None)
+    said = Sftp(port=server.get_port(), user="u", host_key=key.export_public_key().decode().strip(), path="{file}",
+                secret="a")  # fmt: skip
+    way = Way(asset="a", address="127.0.0.1", sftp=said)
+    found: dict[str, int] = {}
+    for _ in range(count):
+        outcome = await sftp.push(way, "secret", file, "f", len(DATA), hashlib.sha256(DATA).hexdigest(), lambda _: None)
+        found[outcome.state] = found.get(outcome.state, 0) + 1
+        try:
+            await sftp.read_text(way, "secret", "version", 20)
+        except OSError:
+            pass
+    server.close()
+    await server.wait_closed()
+    gc.collect()
+    assert not left, left
+    return found
+
+
+def test_whatever_it_answers_there_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sftp, "SILENT_SECONDS", 1.0)
+    found = asyncio.run(sessions(tmp_path, 15, 1))
+    assert found.get("failed"), found
+    assert "sent" not in found, found
+
+
+@pytest.mark.soak
+def test_and_many_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sftp, "SILENT_SECONDS", 1.0)
+    assert sum(asyncio.run(sessions(tmp_path, 500, 2)).values()) == 500
