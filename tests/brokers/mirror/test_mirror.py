@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cofferdam.brokers.kit.http.keys import Secrets
-from cofferdam.brokers.mirror import query, sql
+from cofferdam.brokers.mirror import api, query, sql
 from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch
 from tests.brokers.mirror.crew import Plant, RunningCrew, crew, historian
 from tests.services import Postgres, needs_postgres
@@ -49,6 +49,13 @@ def mirror(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def get(mirror: RunningCrew, who: str, path: str, **params: Any) -> Any:
     with mirror.client(who) as client:
         return client.get(f"/v1/{path}", params=params)
+
+
+def test_the_description_names_each_word_that_is_understood(mirror: RunningCrew) -> None:
+    described = get(mirror, "bi", "openapi.json").json()["paths"]
+    assert {path[4:] for path in described if path != "/v1"} == {*api._WORDS, "sql", "openapi.json"}
+    for what, words in api._WORDS.items():
+        assert {one["name"] for one in described[f"/v1/{what}"]["get"]["parameters"]} - {"Last-Event-ID"} == words, what
 
 
 def test_samples_of_a_tag_in_every_form(mirror: RunningCrew) -> None:

@@ -5,7 +5,10 @@ One crew has all of them."""
 from __future__ import annotations
 
 import contextlib
+import csv
+import importlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -20,6 +23,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
 from cofferdam.brokers.mirror.points import spans
@@ -27,7 +31,9 @@ from cofferdam.model import Point, Span, ValueType
 from cofferdam.protocols.modbus import messages as m
 from tests.brokers.mirror.crew import FILES, LOADER, PASSWORD, Plant, RunningCrew, crew, historian
 from tests.brokers.mirror.test_kill import verified
+from tests.ports import held_port
 from tests.protocols.device import Device, served
+from tests.protocols.opcua import site as opcua_site
 from tests.services import Postgres, needs_postgres
 from tests.waiting import PATIENT, eventually
 
@@ -47,6 +53,15 @@ assets:
       far: {{at: holding 150, type: uint16}}
       beyond: {{at: holding 400, type: uint16}}
       pump: {{at: coil 3, type: bool}}
+  filler:
+    zone: plant
+    address: 127.0.0.1
+    port: {opcua}
+    protocol: opcua
+    security: {{asset: none}}
+    points:
+      level: {{at: "nsu=urn:plant:line;s=Line1.Level", type: Double}}
+      recipe: {{at: "nsu=urn:plant:line;s=Line1.Recipe", type: String, max_length: 8}}
 """
 ALSO = """{name}: {{at: "127.0.0.1:{port}", database: {database}, role: mirror, plain: true,
                   quality: quality, password: historian, every: 200 ms, since: 90 days, {more}}}"""
@@ -135,8 +150,9 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     found.mends.conn.execute("alter table samples add column server timestamptz")
     for tag, value, when in ODD:
         found.odd.conn.execute(f"insert into samples values (%s, {when}, %s)", (tag, value))
-    with served(found.device) as port:
-        more = ["plc: {asset: plc, every: 200 ms}", LAB, BATCH]
+    opcua = held_port()
+    with served(found.device) as port, opcua_site.plant(opcua):
+        more = ["plc: {asset: plc, every: 200 ms}", "line: {asset: filler, every: 200 ms}", LAB, BATCH]
         for name, plant, words in (
             ("odd", found.odd, TABLE), ("mends", found.mends, "table: samples, server: server"),
             ("slow", found.slow, SLOW), ("ascii", found.ascii, TABLE),
@@ -144,7 +160,7 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             more.append(ALSO.format(name=name, port=made.port, database=plant.database, more=words))
         where = f'at: "127.0.0.1:{made.port}", database: {found.office_name}'
         copy = f", store: postgresql, postgresql: {{{where}, plain: true}}"
-        folders, assets = ("lab", "batch"), ASSETS.format(port=port)
+        folders, assets = ("lab", "batch"), ASSETS.format(port=port, opcua=opcua)
         with (
             crew(tmp_path_factory.mktemp("sources"), found.changes, folders=folders, more="\n      ".join(more),
                  assets=assets, mirror=copy) as found.mirror,
@@ -319,6 +335,17 @@ def test_a_real_device(site: Site) -> None:
     eventually(lambda: last("plc.level")["value"] == 7)
 
 
+@needs_postgres
+def test_a_server_of_opc_ua(site: Site) -> None:
+    """Each change that it tells of is there, with its own time, and its status whole."""
+    eventually(lambda: site.last("filler.recipe"))
+    assert site.last("filler.recipe")["value"] == "cola"
+    eventually(lambda: len(site.value("filler.level")) > 20)
+    values = site.value("filler.level")
+    assert values == [values[0] + n for n in range(len(values))]
+    assert site.last("filler.level")["quality"] == 0
+
+
 # --- folders --------------------------------------------------------------------------------------------------------
 
 
@@ -405,8 +432,10 @@ def test_what_is_mirrored_is_in_the_office_s_database_too(site: Site) -> None:
     mine = site.lake.post("/v1/sql", json={"sql": everything, "limit": 1000000, "format": "arrow"})
     assert mine.status_code == 200, mine.text
     rows = [tuple(row.values()) for row in pa.ipc.open_stream(mine.content).read_all().to_pylist()]
-    plain = [row for row in rows if not row[0].startswith("plc.")]
-    copied = sorted((row for row in site.sql(there) if not row[0].startswith("plc.")), key=lambda row: row[:2])
+    plain = [row for row in rows if not row[0].startswith(("plc.", "filler."))]
+    copied = sorted(
+        (row for row in site.sql(there) if not row[0].startswith(("plc.", "filler."))), key=lambda row: row[:2]
+    )
     # The sign of a zero is lost where SQL sorts.
     both = [str(some).replace("-0.0,", "0.0,") for some in (plain, copied)]
     assert len(plain) == len(copied) > 50 and both[0] == both[1]
@@ -442,6 +471,96 @@ def test_odbc_and_psql_read_it(site: Site, tmp_path: Path) -> None:
     psql = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "bi", "-d", site.office_name, "-At", "-c", asked]
     found = subprocess.run(psql, capture_output=True, text=True, check=True, timeout=PATIENT, env=login)
     assert found.stdout == "50|2147483648\n"
+
+
+# --- Grafana's files: no Grafana can be had here, so its requests are made as it makes them ---------------------------
+
+GRAFANA = Path(__file__).parents[3] / "examples" / "grafana"
+
+
+def panels(name: str, said: dict[str, str]) -> list[Any]:
+    """The panels of a dashboard, as they are with these variables, or its own."""
+    text = (GRAFANA / name).read_text()
+    own = {one["name"]: one["current"]["value"] for one in json.loads(text)["templating"]["list"]}
+    for variable, value in (own | said).items():
+        text = text.replace("${" + variable + "}", value)
+    assert "${" not in text
+    found: list[Any] = json.loads(text)["panels"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def graphed(site: Site) -> Site:
+    """With something to show."""
+    site.odd.add([("flow_g", int(time.time()) - 300 + s, 1 + s / 7, 192) for s in range(50)])
+    eventually(lambda: len(site.value("flow_g") or ()) == 50)
+    return site
+
+
+@needs_postgres
+def test_grafana_s_files_for_infinity(graphed: Site) -> None:
+    """Each request, as the plugin makes it, has the columns that the panel shows."""
+    site, now = graphed, int(time.time())
+    moments = {f"__{name}:date:iso": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(now + seconds))
+               for name, seconds in (("from", -86400), ("to", 3600))}  # fmt: skip
+    (source,) = [one for one in yaml.safe_load((GRAFANA / "datasources.yaml").read_text())["datasources"]
+                 if one["uid"] == "cofferdam-history"]  # fmt: skip
+    assert (source["jsonData"]["auth_method"], source["secureJsonData"]["bearerToken"]) == (
+        "bearerToken", "$COFFERDAM_KEY",
+    )  # fmt: skip
+    rows = {}
+    with site.mirror.client("bi") as grafana:
+        for panel in panels("history.json", moments):
+            (target,) = panel["targets"]
+            assert target["datasource"]["uid"] == source["uid"] and target["datasource"]["type"] == source["type"]
+            asked = {one["key"]: one["value"] for one in target["url_options"]["params"]}
+            answer = grafana.get(target["url"], params=asked)
+            assert answer.status_code == 200, answer.text
+            read = csv.DictReader(io.StringIO(answer.text))
+            assert {one["selector"] for one in target["columns"]} <= {*(read.fieldnames or ())}, panel["title"]
+            rows[panel["title"]] = list(read)
+    assert sum(float(row["avg"]) for row in rows["Averages"] if row["tag"] == "flow_g") > 0
+    assert {"flow_g"} <= {row["tag"] for row in rows["Tags"]}
+    for panel in json.loads((GRAFANA / "history.json").read_text())["templating"]["list"]:
+        if panel["name"] == "every":
+            for step in panel["query"].split(","):
+                said = {"tag": "flow_g", "last": "1h", "every": step}
+                assert site.lake.get("/v1/aggregates", params=said).status_code == 200, step
+
+
+@needs_postgres
+def test_grafana_s_files_for_postgresql(graphed: Site) -> None:
+    """Each statement, with Grafana's macros as it spells them out, as the role of a principal."""
+    count = "select count(*) from cofferdam.samples_of_bi where tag = 'flow_g'"
+    eventually(lambda: graphed.sql(count, "bi") == [(50,)])
+    for panel in panels("history-in-postgresql.json", {"tag": "flow_g"}):
+        (target,) = panel["targets"]
+        between = "\"time\" BETWEEN '2020-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z'"
+        group = 'floor(extract(epoch from "time")/60)*60 AS "time"'
+        statement = target["rawSql"].replace('$__timeFilter("time")', between)
+        statement = statement.replace('$__timeGroupAlias("time", $__interval)', group)
+        assert "$__" not in statement
+        found = graphed.sql(statement, "bi")
+        assert found and all("flow_g" in row for row in found)
+
+
+@pytest.mark.parametrize("name", ["history.json", "history-in-postgresql.json"])
+def test_grafana_s_dashboards_are_of_its_schema(name: str) -> None:
+    """Read and written by the types that Grafana makes of its schema, nothing is lost: each word is one of it."""
+    dashboards = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
+    encoder = importlib.import_module("grafana_foundation_sdk.cog.encoder")
+    importlib.import_module("grafana_foundation_sdk.cog.plugins").register_default_plugins()
+    said = json.loads((GRAFANA / name).read_text())
+    made = json.loads(encoder.JSONEncoder().encode(dashboards.Dashboard.from_json(said)))
+    assert _within(said, made), name
+
+
+def _within(said: Any, made: Any) -> bool:
+    if isinstance(said, dict):
+        return isinstance(made, dict) and all(key in made and _within(said[key], made[key]) for key in said)
+    if isinstance(said, list):
+        return isinstance(made, list) and len(said) == len(made) and all(map(_within, said, made))
+    return bool(said == made)
 
 
 @needs_postgres

@@ -70,7 +70,7 @@ _WORDS: Final = {
     "aggregates": {"tag", "tags", "from", "to", "last", "zone", "every", "functions", "format"},
     "at": {"tag", "tags", "time", "zone", "how", "format"},
     "tags": {"pattern", "after", "limit", "format"},
-    "gaps": {"from", "to", "last", "zone"},
+    "gaps": {"from", "to", "last", "zone", "format"},
     "stream": {"tag", "tags", "after"},
 }
 _RECKONING: Final = (ArithmeticError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException)
@@ -368,8 +368,9 @@ class Api(api.Api):
              "why": one.why}
             for one in view.catalogue.losses if one.since < until and one.until >= since
         ]  # fmt: skip
+        form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
         names = ("source", "from", "to", "points", "why")
-        return self._rows(request, known, view, "json", {}, "gaps", names, iter(rows)), len(rows), []
+        return self._rows(request, known, view, form, {}, "gaps", names, iter(rows)), len(rows), []
 
     async def _ask_sql(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
         if not self._rights(known).sql:

@@ -29,7 +29,12 @@ MIRROR: Final = Broker(
                 can=Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE,
                 runtime="asyncio",
                 secrets=("mirror",),
-                preload=(*_ARROW, "cofferdam.protocols.modbus.operations"),
+                preload=(
+                    *_ARROW,
+                    "cofferdam.protocols.modbus.operations",
+                    "cofferdam.protocols.opcua.operations",
+                    "cryptography.hazmat.backends.openssl.backend",
+                ),
                 says=kinds((*events.SOURCE, *gate.PART)),
             ),
             "files": Profile(

@@ -25,7 +25,7 @@ from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figure, Figures, Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
-from cofferdam.brokers.mirror import points, postgres, rows
+from cofferdam.brokers.mirror import nodes, points, postgres, rows
 from cofferdam.brokers.mirror.columns import HOUR_NS
 from cofferdam.brokers.mirror.figures import COLLECTOR
 from cofferdam.brokers.mirror.postgres import Differs, Historian, Reading, Seen
@@ -440,7 +440,11 @@ class Devices(Work):
         asset = owner.policy.assets.get(one.asset)
         if asset is None:
             raise Differs(f"the policy has no asset {one.asset}")
-        reader = points.Reader(one, asset, owner.send, owner.setting.wall)
+        reader: points.Reader | nodes.Watcher
+        if asset.protocol == "opcua":
+            reader = nodes.Watcher(one, asset, owner.send, owner.setting.wall, owner.upto(one.name))
+        else:
+            reader = points.Reader(one, asset, owner.send, owner.setting.wall)
         due = time.monotonic()
         try:
             while True:
@@ -452,8 +456,11 @@ class Devices(Work):
                 else:
                     self.well()
                     self.newest = owner.setting.wall()
+                fetches = [each for each in self._asked if isinstance(each, Fetch)]
                 for answer in points.refused(self._asked):
                     owner.answer(answer)
+                for each in fetches:
+                    await reader.fetch(each)
                 due = max(due + one.every / 1000, time.monotonic())
                 await self.pause(due - time.monotonic())
         finally:

@@ -20,7 +20,7 @@ from cofferdam.brokers.mirror.keeping import Keeping
 from cofferdam.brokers.mirror.records import Fetch
 from cofferdam.brokers.mirror.verifying import Verifying
 from cofferdam.errors import GateError
-from cofferdam.policy.terms.mirror_rows import Matcher, Postgres
+from cofferdam.policy.terms.mirror_rows import Device, Matcher, Postgres
 
 TAGS_MOST: Final = 1_000
 GAPS_MOST: Final = 500
@@ -139,7 +139,11 @@ class Verbs:
         said = asked.decode(SpanSaid)
         _in_order(said.first, said.last)
         keeper = self._keeper
-        sources = [one.name for one in keeper.row.sources if isinstance(one, Postgres)]
+        sources = [
+            one.name
+            for one in keeper.row.sources
+            if isinstance(one, Postgres) or (isinstance(one, Device) and one.history)
+        ]
         if not sources or not keeper.acks:
             raise GateError("no source can be read again", hint="those in PostgreSQL can")
         for name in sources:

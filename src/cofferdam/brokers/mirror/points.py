@@ -166,6 +166,9 @@ class Reader:
                 self._bad([point], SILENCE, samples)
         return ""
 
+    async def fetch(self, asked: Fetch) -> None:
+        """A device has no history."""
+
     def _tag(self, point: Point) -> str:
         return f"{self.asset.name}.{point.name}"
 

@@ -24,7 +24,7 @@ from cofferdam.brokers.mirror.columns import HOUR_NS, Summary, summary, tidy
 from cofferdam.brokers.mirror.keeping import Keeping
 from cofferdam.brokers.mirror.records import Count, Counted, Fetch
 from cofferdam.errors import CrossingError, StoreError
-from cofferdam.policy.terms.mirror_rows import Postgres
+from cofferdam.policy.terms.mirror_rows import Device, Postgres
 
 COUNT_SECONDS: Final = 300.0
 """For a source to count an hour."""
@@ -179,7 +179,8 @@ class Verifying:
         store.set_aside(file, "its file is damaged")
         self._keeper.tell_damaged(file)
         for source in self._keeper.row.sources:
-            if isinstance(source, Postgres) and self._keeper.acks:
+            again = isinstance(source, Postgres) or (isinstance(source, Device) and source.history)
+            if again and self._keeper.acks:
                 fetch = Fetch(source.name, file.first * HOUR_NS, (file.last + 1) * HOUR_NS)
                 self._keeper.setting.senders["spooler"].send(fetch)
 

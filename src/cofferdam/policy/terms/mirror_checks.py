@@ -150,9 +150,12 @@ class MirrorChecks:
         if asset.zone != self.conduit.from_zone:
             found = f"{name} of zone {asset.zone}"
             self.at((*at, "asset"), found, f"an asset of {self.conduit.from_zone}", check="asset-zone")
-        if asset.protocol != "modbus":
-            self.at((*at, "asset"), f"{name}, which speaks {asset.protocol}", "an asset that speaks modbus",
+        if asset.protocol not in ("modbus", "opcua"):
+            self.at((*at, "asset"), f"{name}, which speaks {asset.protocol}", "an asset that speaks modbus or opcua",
                     check="protocol")  # fmt: skip
+        if asset.protocol == "opcua" and (asset.security is None or asset.security.asset != "none"):
+            found = f"{name}, which is spoken with under keys"
+            self.at((*at, "asset"), found, "security: {asset: none}: a mirror has no keys for OPC UA", check="protocol")
         for index, point in enumerate(said.points):
             if point != ALL and point not in asset.points:
                 near = nearest(point, asset.points)

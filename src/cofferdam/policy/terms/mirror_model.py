@@ -142,7 +142,11 @@ class SourceSaid(schema.Entry):
     rows_per_second: Annotated[int, *whole(1, 10_000_000)] | None = Field(
         None, description="With `at`: ask for no more rows a second than that. Default: as fast as they come."
     )
-    asset: Name | None = Field(None, description="An asset of the zone `from`; a tag is then ASSET.POINT.")
+    asset: Name | None = Field(
+        None,
+        description="An asset of the zone `from`, by Modbus or OPC UA (which is watched, without keys: `security: "
+        "{asset: none}`); a tag is then ASSET.POINT.",
+    )
     points: Names = Field((), description="With `asset`: its points that are read. Default: all.")
     folder: Annotated[str, *read_by(_folder, {"type": "string", "pattern": FOLDER_NAME})] | None = Field(
         None,

@@ -57,12 +57,14 @@ class Postgres(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="device"):
-    """Points of an asset of the policy, read in turn. A tag is ASSET.POINT. `every` in ms."""
+    """Points of an asset of the policy, read in turn. A tag is ASSET.POINT. `every` in ms. `history`: what it was may
+    be asked for later as well, if its server has kept it."""
 
     name: str
     asset: str
     points: tuple[str, ...]
     every: int = 1_000
+    history: bool = False
 
 
 class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="folder"):

@@ -1,0 +1,108 @@
+"""A server of OPC UA as a source, by others (asyncua): what changes, what was missed, what has no place, silence."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from cofferdam.brokers.mirror.columns import check
+from cofferdam.brokers.mirror.nodes import NO_PLACE, Watcher
+from cofferdam.brokers.mirror.points import SILENCE
+from cofferdam.brokers.mirror.records import FLOAT, Fetch, Samples
+from cofferdam.errors import PolicyError
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+from cofferdam.policy.terms.mirror_rows import Device
+from tests.ports import held_port
+from tests.protocols.opcua.site import plant, policy
+from tests.waiting import PATIENT
+
+POINTS = ("level", "recipe", "counts", "speed")
+
+
+class Hands:
+    """Takes what is handed on: (tag, time, value or None, quality)."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, int, float | None, int]] = []
+
+    async def take(self, record: Samples) -> None:
+        check(record)
+        for index, kind in enumerate(record.kind):
+            (tag,) = struct.unpack_from("<I", record.tag, 4 * index)
+            (at,), (quality,) = (struct.unpack_from("<q", some, 8 * index) for some in (record.time, record.quality))
+            (value,) = struct.unpack_from("<d", record.value, 8 * index)
+            self.rows.append((record.names[tag], at, value if kind == FLOAT else None, quality))
+
+    def levels(self) -> list[float]:
+        found = {at: value for tag, at, value, quality in self.rows if tag == "filler.level" and quality == 0}
+        return [value for _, value in sorted(found.items()) if value is not None]
+
+
+async def until(watcher: Watcher, hands: Hands, count: int) -> None:
+    """Until so many levels are there."""
+    deadline = time.monotonic() + PATIENT
+    while len(hands.levels()) < count:
+        assert time.monotonic() < deadline
+        await watcher.once()
+        await asyncio.sleep(0.05)
+
+
+def test_what_changes_what_was_missed_and_what_has_no_place(tmp_path: Path) -> None:
+    port = held_port()
+    found = compile_policy(loads(policy(port, held_port())), now_ns=time.time_ns())
+    source = Device(name="line", asset="filler", points=POINTS, every=100, history=True)
+    hands = Hands()
+
+    async def work() -> None:
+        watcher = Watcher(source, found.assets["filler"], hands.take, time.time_ns, None)
+        assert await watcher.once()  # there is no server yet
+        assert {(tag, quality) for tag, _, _, quality in hands.rows} == {(f"filler.{one}", SILENCE) for one in POINTS}
+        hands.rows.clear()
+        with plant(port):
+            await asyncio.sleep(1)
+            await until(watcher, hands, 20)
+            assert {(tag, quality) for tag, _, _, quality in hands.rows} == {
+                ("filler.level", 0), ("filler.recipe", 0), ("filler.speed", 0), ("filler.counts", NO_PLACE),
+            }  # fmt: skip
+            watcher.close()  # the line is cut; the server goes on, and remembers
+            await asyncio.sleep(1.1)
+            before = len(hands.levels())
+            await until(watcher, hands, before + 20)
+            levels = hands.levels()
+            assert levels == [levels[0] + n for n in range(len(levels))], levels
+            count = len(hands.rows)
+            await watcher.fetch(Fetch("line", time.time_ns() - 10**9, time.time_ns()))
+            assert len(hands.rows) > count and hands.levels() == [levels[0] + n for n in range(len(hands.levels()))]
+        silent: set[str] = set()
+        deadline = time.monotonic() + PATIENT
+        while len(silent) < len(POINTS):
+            assert time.monotonic() < deadline
+            trouble = await watcher.once()
+            silent |= {tag for tag, *_, quality in hands.rows if quality == SILENCE}
+            await asyncio.sleep(0.05)
+        assert trouble
+        watcher.close()
+
+    asyncio.run(work())
+
+
+def test_a_channel_with_keys_is_refused_by_the_policy() -> None:
+    text = policy(4840, 4841, security="{clients: none}")
+    mirror = """
+  history:
+    from: plant
+    to: office
+    broker: mirror
+    owner: data
+    reason: reports
+    sources: {line: {asset: filler}}
+    allow: []
+"""
+    with pytest.raises(PolicyError) as refused:
+        loads(text + mirror.lstrip("\n"))
+    assert "a mirror has no keys for OPC UA" in str(refused.value)
