@@ -73,9 +73,10 @@ class Lives:
         pair.close()
 
     def close(self) -> None:
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         assert self._process.wait() == 0
+        self._process.stdout.close()
 
 
 @pytest.fixture(scope="module")

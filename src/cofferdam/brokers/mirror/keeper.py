@@ -141,7 +141,7 @@ class Keeper(Part):
         foreign = {name for name in record.names if not match(name)}
         if foreign:
             return foreign, limit, ("tag", f"the policy has no such tag of {record.source}")
-        known = self.store.catalogue.tags
+        known = self.store.names
         room = TAGS_MOST - len(known)
         fresh = [name for name in record.names if name not in known]
         return set(fresh[max(0, room) :]), limit, ("tags", f"more than {TAGS_MOST} tags")

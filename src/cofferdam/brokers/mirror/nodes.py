@@ -98,7 +98,7 @@ class _Session(asyncio.Protocol):
             if len(self.came) > CAME_MOST:
                 self.end(f"more than {CAME_MOST} changes at once")
         elif isinstance(event, Over):
-            self.end(event.why)
+            self.end(event.detail)
 
     def _settle(self, token: int, found: Any) -> None:
         waiter = self._waiting.pop(token, None)

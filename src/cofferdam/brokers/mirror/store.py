@@ -23,6 +23,8 @@ from cofferdam.brokers.mirror.records import LANES, Lane, Samples
 from cofferdam.errors import StoreError
 
 TAGS_MOST: Final = 100_000
+UNCOUNTED_MOST: Final = 64
+"""Commits whose tags are not counted yet."""
 LOSSES_MOST: Final = 10_000
 """Losses that are listed; of more, the latest."""
 
@@ -33,7 +35,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """Raises: StoreError."""
         self.folder = folder
-        self.catalogue = catalogue.load(folder)
+        self._catalogue = catalogue.load(folder)
+        self.names = set(self._catalogue.tags)
+        """Of all tags."""
+        self._uncounted: list[hot.Commit] = []
         self.commit = self.catalogue.sealed
         self.taken: dict[Lane, int] = {lane: self.catalogue.taken.get(lane, 0) for lane in LANES}
         self.hot: list[hot.Commit] = []
@@ -76,38 +81,57 @@ class Store:
                 path.unlink()
         self._drop_hot()
 
+    @property
+    def catalogue(self) -> catalogue.Catalogue:
+        """With all that was taken in it."""
+        if self._uncounted:
+            self._count()
+        return self._catalogue
+
     def _note(self, one: hot.Commit) -> None:
         self.hot.append(one)
         self.hot_rows += one.batch.num_rows
         self.commit = one.commit
         self.taken[one.lane] = max(self.taken[one.lane], one.number)
-        self._tags(one)
+        if one.batch.num_rows:
+            self.newest = max(self.newest, pc.max(one.batch.column(1)).as_py())
+            self.names.update(one.batch.column(0).dictionary.to_pylist())
+            self._uncounted.append(one)
+            if len(self._uncounted) >= UNCOUNTED_MOST:
+                self._count()
 
-    def _tags(self, one: hot.Commit) -> None:
-        """What its tags have now."""
-        batch = one.batch
-        if not batch.num_rows:
-            return
+    def _count(self) -> None:
+        """What the tags of the last commits have now: of many at once, since each has most tags."""
+        commits, self._uncounted = self._uncounted, []
+        by_source: dict[str, list[hot.Commit]] = {}
+        for one in commits:
+            by_source[one.source] = [*by_source.pop(one.source, ()), one]  # who came last, counts last
+        for source, some in by_source.items():
+            self._tags(source, pa.Table.from_batches([one.batch for one in some]).unify_dictionaries())
+
+    def _tags(self, source: str, table: pa.Table) -> None:
+        """What the tags of a source's samples have now."""
+        tags = table.column("tag")
         plain = pa.table({
-            "tag": batch.column(0).indices, "time": batch.column(1), "kind": batch.column(2),
+            "tag": pa.chunked_array([chunk.indices for chunk in tags.chunks]), "time": table["time"],
+            "kind": table["kind"],
         })  # fmt: skip
         found = plain.group_by("tag", use_threads=False).aggregate(
             [("time", "min"), ("time", "max"), ("time", "count"), ("kind", "last")]
         ).to_pydict()  # fmt: skip
-        names, known = batch.column(0).dictionary.to_pylist(), self.catalogue.tags
+        names, known = tags.chunk(0).dictionary.to_pylist(), self._catalogue.tags
         for index, low, high, count, kind in zip(
             found["tag"], found["time_min"], found["time_max"], found["time_count"], found["kind_last"], strict=True
         ):
             tag = known.get(names[index])
             if tag is None:
-                tag = known[names[index]] = Tag(one.source, kind, low, high, 0)
-            tag.source, tag.kind = one.source, kind
+                tag = known[names[index]] = Tag(source, kind, low, high, 0)
+            tag.source, tag.kind = source, kind
             if low < tag.first:
                 tag.first = low
             if high > tag.last:
                 tag.last = high
             tag.points += count
-        self.newest = max(self.newest, max(found["time_max"]))
 
     def _drop_hot(self) -> None:
         """Hot files whose every commit is sealed."""
