@@ -267,9 +267,10 @@ def _validate(
     kept: dict[str, list[int]] = {}
     models = Models(document, kinds)
     reading = schema.Reading(dialects(kinds))
+    model = policy_model(_named(raw, kinds))
     for attempt in range(8):
         try:
-            return policy_model(kinds).model_validate(raw, context=reading), kept
+            return model.model_validate(raw, context=reading), kept
         except ValidationError as error:
             found = [
                 (item, _original(item["loc"], kept))
@@ -288,6 +289,18 @@ def _validate(
                     raw["zones"] = {}
             _prune(raw, cut - {(), ("site",), ("zones",)}, kept)
     return None, kept
+
+
+def _named(raw: dict[str, Any], kinds: Kinds) -> Kinds:
+    """The brokers that the conduits name, since building the models of all takes longer than reading most files; all,
+    where none is named."""
+    conduits = raw.get("conduits")
+    words = (
+        [said.get("broker") for said in conduits.values() if isinstance(said, dict)]
+        if isinstance(conduits, dict)
+        else []
+    )
+    return {word: terms for word, terms in kinds.items() if word in words} or kinds
 
 
 def _original(loc: tuple[int | str, ...], kept: dict[str, list[int]]) -> Path_:
