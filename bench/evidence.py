@@ -3,7 +3,7 @@
 - the checks of one minute, on the status of a real gate with 1,000 assets and as many conduits;
 - a log of a million entries, 10,000 of which a pack refers to: reading it, reports of all frameworks, the pack, and the
   stand-alone verifier on the pack;
-- entries a second to a real rsyslog over TLS, by `cofferdam export run`, until rsyslog has written the last one;
+- entries a second to a real rsyslog over TLS, by the part of a gate's export, until rsyslog has written the last one;
 - the 99th percentile of a conduit, in windows in which the export stands still (SIGSTOP) and in windows between them in
   which it runs, all checks of a minute are run and recorded, and a head is given to a witness. The windows without
   anything, among themselves, say how much of a difference is the machine's.
@@ -47,10 +47,14 @@ from cofferdam.audit.events.gate import GateStarted, HalfStarted, PolicyLoaded
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.log import prepare
 from cofferdam.audit.recovery import open_log
+from cofferdam.crossing.pipe import PipeSender, make_pipe
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.evidence import reports
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.registry import run as run_checks
 from cofferdam.evidence.checks.tables import CHECKS, MINUTE
+from cofferdam.evidence.export.part import ExportProcess
+from cofferdam.evidence.export.records import TO_EXPORT, Collect, ToExport
 from cofferdam.evidence.gather import log_key
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.model import Finding
@@ -60,6 +64,7 @@ from cofferdam.evidence.workbench import Bench
 from cofferdam.gate.client import ask
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
+from cofferdam.policy.rows import Collector
 from cofferdam.policy.table import CompiledPolicy
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
@@ -266,23 +271,17 @@ def latency(folder: Path, windows: int) -> None:
     path, state, place = folder / "policy.yaml", folder / "state", held_port("127.0.0.1")
     text = policy_text(1).replace("port: 502", f"port: {listener.getsockname()[1]}").replace("127.30.0.1", "127.0.0.1")
     text = re.sub(r'listen: "[^"]+"', f'listen: "127.0.0.1:{place}"', text)
-    path.write_text(text)
-    (folder / "export.yaml").write_text(f"collectors: {{a: {{to: 'file://{folder}/out/a.jsonl'}}}}\n")
-    (folder / "out").mkdir()
-    (folder / "out").chmod(0o777)
+    path.write_text(f"{text}audit: {{collectors: {{a: {{to: folder}}}}}}\n")
     folder.chmod(0o755)
     kept = folder / "kept"
     kept.mkdir()
     with (folder / "said").open("wb") as said:
         gate = subprocess.Popen([*COFFERDAM, "up", str(path), "--state", str(state)], stdout=said, stderr=said)
-        mine = None
         try:
             until(lambda: working(state, gate, folder / "said"))
-            command = [*COFFERDAM, "export", "run", str(folder / "export.yaml"), "--state", str(state)]
-            mine = subprocess.Popen(command, stdout=said, stderr=said)
-            until(lambda: (folder / "out/a.jsonl").exists())
+            until(lambda: (state / "folders/export-a/cofferdam.jsonl").exists())
             policy = compile_policy(load(path), now_ns=time.time_ns())
-            (child,) = map(int, children(mine.pid))
+            child = exporter(gate.pid)
             quiet: list[list[float]] = []
             busy: list[list[float]] = []
             with socket.create_connection(("127.0.0.1", place)) as client:
@@ -303,10 +302,8 @@ def latency(folder: Path, windows: int) -> None:
                     if os.waitpid(work, 0)[1]:
                         raise BenchError("the checks did not run")
         finally:
-            for process in (mine, gate):
-                if process is not None:
-                    process.terminate()
-                    process.wait(60)
+            gate.terminate()
+            gate.wait(60)
     listener.close()
     alone, noise = statistics.median(map(p99, quiet)), [p99(one) for one in quiet]
     with_all = statistics.median(map(p99, busy))
@@ -388,39 +385,58 @@ def export(folder: Path, entries: int) -> None:
     certificate(folder)
     port = held_port("127.0.0.1")
     for form in ("json", "ocsf"):
-        shutil.rmtree(state / "evidence", ignore_errors=True)
         (folder / "messages").unlink(missing_ok=True)
-        settings = folder / "export.yaml"
-        settings.write_text(
-            f"collectors:\n  soc: {{to: 'tls://127.0.0.1:{port}', ca: {folder}/cert.pem, form: {form}}}\n"
-        )
-        with rsyslog(folder, port) as peer, (folder / "said").open("wb") as said:
+        store = folder / f"store-{form}"
+        store.mkdir()
+        to = Collector("soc", "tls", "127.0.0.1", port, "", form, authority=(folder / "cert.pem").read_bytes())
+        with rsyslog(folder, port) as peer:
             time.sleep(1)  # until it listens: an export that finds nobody waits before it tries again
-            # Each on a core of its own, where there are two: what one entry costs is then not what the other does.
-            pinned = ["taskset", "-c", "0"] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
-            command = [*pinned, *COFFERDAM, "export", "run", str(settings), "--state", str(state)]
-            mine = subprocess.Popen(command, stdout=said, stderr=said)
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    export_part(state, store, to)
+                finally:
+                    os._exit(1)
             try:
                 until(lambda: (folder / "messages").exists())
                 begun = time.perf_counter()
                 until(lambda: last_index(folder / "messages") == entries - 1)
                 wall = time.perf_counter() - begun
-                child = next(int(pid) for pid in children(mine.pid))
                 print(
                     f"export as {form} to rsyslog over TLS: {entries / wall:,.0f} entries a second (goal 20,000): "
-                    f"{entries:,} in {wall:.1f} s; processor time: export {total(child):.1f} s "
-                    f"({total(child) / entries * 1e6:.0f} µs an entry: {entries / total(child):,.0f} a second of one "
+                    f"{entries:,} in {wall:.1f} s; processor time: export {total(pid):.1f} s "
+                    f"({total(pid) / entries * 1e6:.0f} µs an entry: {entries / total(pid):,.0f} a second of one "
                     f"core), rsyslog {total(peer.pid):.1f} s; load {os.getloadavg()[0]:.1f}"
                 )
             finally:
-                mine.terminate()
-                mine.wait(60)
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
         if form == "json":
             with (folder / "messages").open("rb") as file:
                 indexes = [int(json.loads(line)["index"]) for line in file]
             if list(dict.fromkeys(indexes)) != list(range(entries)):
                 raise BenchError("entries are missing at the collector, or out of order")
             print(f"  every entry arrived, in order; {len(indexes) - entries:,} came twice")
+
+
+def export_part(state: Path, store: Path, to: Collector) -> None:
+    """The process of an export as the launcher starts it, told by its pipes what the gate would tell it; not in the
+    idle class, where it would wait for whatever else runs here."""
+    if (os.cpu_count() or 1) > 1:
+        # On a core of its own, where there are two: what one entry costs is then not what the other does.
+        os.sched_setaffinity(0, {0})
+    (read_end, ours), (theirs, write_end) = make_pipe(), make_pipe()
+    told = Collect(log_key(state).text, to, str(state / "audit"), str(store))
+    gate: PipeSender[ToExport] = PipeSender(Reactor(), ours, TO_EXPORT)
+    gate.send(told)
+    gate.flush()
+    ExportProcess(read_end, write_end).run()
+    os.close(theirs)
+
+
+def exporter(pid: int) -> int:
+    """The export's process among the children of a launcher."""
+    return next(int(one) for one in children(pid) if b"export.part" in Path(f"/proc/{one}/cmdline").read_bytes())
 
 
 def children(pid: int) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import http.server
 import json
+import os
 import re
 import shutil
 import socket
@@ -34,8 +36,10 @@ from cofferdam.evidence.export import forms, ocsf, ways
 from cofferdam.evidence.export.forms import FORMS, Item, framed, item, syslog
 from cofferdam.evidence.export.meaning import KINDS
 from cofferdam.evidence.export.sending import Cursor, Sending, Stood
-from cofferdam.evidence.export.settings import Collector, parsed
 from cofferdam.evidence.gather import log_key
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import load
+from cofferdam.policy.rows import Collector
 from tests.audit.test_entry import strategy
 from tests.evidence.ledger import Ledger
 from tests.ports import held_port
@@ -162,40 +166,57 @@ def test_the_largest_entry() -> None:
 # --- settings ---------------------------------------------------------------------------------------------------
 
 
-def test_settings() -> None:
-    found = parsed(
-        "x.yaml",
-        "collectors:\n"
-        "  soc: {to: tls://10.1.0.50, ca: /ca.pem, name: soc.example, form: ocsf, kinds: [alarm], enterprise: 4711}\n"
-        "  lake: {to: 'https://[fd00::1]:8443/in', header: {Authorization: 'file:/token'}}\n"
-        "  here: {to: 'udp://127.0.0.1'}\n"
-        "  disk: {to: 'file:///var/log/c.jsonl'}\n",
+HEAD = """\
+site: riverside
+zones: {enterprise: {side: it}, control: {side: ot}}
+audit:
+  collectors:
+"""
+
+
+def test_the_policy_names_collectors(tmp_path: Path, certificates: Certificates) -> None:
+    path = tmp_path / "policy.yaml"
+    shutil.copy(certificates.ca, tmp_path / "soc-ca.pem")
+    path.write_text(
+        f"{HEAD}"
+        "    soc: {to: 'tls://10.1.0.50', authority: soc-ca.pem, name: soc.example, form: ocsf, kinds: alarm,\n"
+        "          enterprise: 4711}\n"
+        "    lake: {to: 'https://[fd00::1]:8443/in', authority: soc-ca.pem, header: Authorization}\n"
+        "    here: {to: 'udp://127.0.0.1'}\n"
+        "    disk: {to: folder}\n"
     )
-    assert [one.where for one in found] == [
-        "tls://10.1.0.50:6514", "https://[fd00::1]:8443/in", "udp://127.0.0.1:514", "file:///var/log/c.jsonl",
-    ]  # fmt: skip
-    assert found[0].enterprise == 4711
-    assert found[1].header == (("Authorization", "file:/token"),)
+    found = {one.name: one for one in compile_policy(load(path), now_ns=0).audit.collectors}
+    assert {name: one.where for name, one in found.items()} == {
+        "soc": "tls://10.1.0.50:6514", "lake": "https://[fd00::1]:8443/in", "here": "udp://127.0.0.1:514",
+        "disk": "folder export-disk",
+    }  # fmt: skip
+    assert (found["soc"].enterprise, found["soc"].kinds, found["soc"].host) == (4711, ("alarm",), "soc.example")
+    assert found["soc"].authority == certificates.ca.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("soc: {to: 'udp://10.0.0.1:514'}", "loopback"), ("soc: {to: 'smtp://x'}", "tls, udp"),
-        ("soc: {to: 'tls://u:p@h'}", "tls://HOST"), ("soc: {to: 'file://host/x'}", "ABSOLUTE"),
-        ("soc: {}", "`to`"), ("soc: 7", "a map"), ("Soc: {to: 'tls://h'}", "small letters"),
-        ("soc: {to: 'tls://h', form: cfe}", "cef"), ("soc: {to: 'tls://h', kinds: [allarm]}", "alarm"),
-        ("soc: {to: 'tls://h', key: /k}", "both"), ("soc: {to: 'tls://h:99999'}", "a place"),
-        ("soc: {to: 'tls://h', enterprise: many}", "enterprise"), ("soc: {tu: 'tls://h'}", "to"),
+        ("soc: {to: 'udp://10.0.0.1:514'}", "loopback"), ("soc: {to: 'smtp://x'}", "no names are resolved"),
+        ("soc: {to: 'tls://soc.example'}", "no names are resolved"), ("soc: {to: 'tls://u:p@10.0.0.1'}", "an address"),
+        ("soc: {to: 'tls://10.0.0.1/x'}", "an address"), ("soc: {to: 'file:///x'}", "folder"),
+        ("soc: {to: 'tls://10.0.0.1'}", "authority: FILE"), ("soc: {}", "without to"), ("soc: 7", "a map"),
+        ("Soc: {to: folder}", "small letters"), ("soc: {to: folder, form: cfe}", "cef"),
+        ("soc: {to: folder, kinds: [allarm]}", "did you mean alarm"), ("soc: {to: folder, name: a.b}", "tls or https"),
+        ("soc: {to: 'tls://10.0.0.1:99999'}", "an address"), ("soc: {to: folder, enterprise: many}", "a whole number"),
+        ("soc: {tu: folder}", "the field"), ("soc: {to: 'udp://127.0.0.1', header: X-Y}", "one with https"),
+        ("soc: {to: 'https://10.0.0.1', authority: gone.pem, header: Host}", "carries a token"),
+        ("soc: {to: 'tls://10.0.0.1', authority: policy.yaml}", "no certificate"),
+        ("soc: {to: 'tls://10.0.0.1', authority: /etc/x.pem}", "beside the policy"),
+        ("\n".join(f"    c{n}: {{to: folder}}" for n in range(9)).strip(), "at most 8"),
     ],
 )  # fmt: skip
-def test_settings_that_are_wrong(body: str, words: str) -> None:
+def test_collectors_that_are_wrong(tmp_path: Path, body: str, words: str) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"{HEAD}    {body}\n")
     with pytest.raises(PolicyError) as raised:
-        parsed("x.yaml", f"collectors:\n  {body}\n")
+        load(path)
     assert words in "\n".join(map(str, raised.value.problems))
-    for text in ("", "collectors: {}\n", "collector: {}\n", "["):
-        with pytest.raises(PolicyError):
-            parsed("x.yaml", text)
 
 
 # --- ways -------------------------------------------------------------------------------------------------------
@@ -250,57 +271,80 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         made.close()
 
 
-def sending(ledger: Ledger, to: Collector, said: list[Stood], **more: Any) -> Sending:
-    folder = ledger.state / "cursors"
-    folder.mkdir(exist_ok=True)
+def sending(
+    ledger: Ledger,
+    to: Collector,
+    said: list[Stood],
+    secrets: ways.Secrets = ways.NO_SECRETS,
+    folder: Path | None = None,
+) -> Sending:
+    kept = ledger.state / "cursors"
+    kept.mkdir(exist_ok=True)
     key = log_key(ledger.state)
-    return Sending(to, LogReader(ledger.state / "audit", key), Cursor(folder, to.name, key.text), said.append, **more)
+    made = ways.way(to, secrets, folder)
+    return Sending(made, LogReader(ledger.state / "audit", key), Cursor(kept, to.name, key.text), said.append)
 
 
 def many(ledger: Ledger, count: int) -> None:
     ledger.say(*(Alarm(name=f"a-{number}", detail=NASTY) for number in range(count)))
 
 
-def test_a_file_and_a_cursor(ledger: Ledger, tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    to = Collector("disk", "file", "", 0, str(path))
+def full(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_and_a_cursor(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ways.FILE
+    to = Collector("disk", "folder", "", 0, "")
     said: list[Stood] = []
     many(ledger, 1200)
-    one = sending(ledger, to, said)
+    one = sending(ledger, to, said, folder=tmp_path)
     while one.turn() == 0.0:
         pass
     many(ledger, 3)
-    again = sending(ledger, to, said)  # as after a restart
+    again = sending(ledger, to, said, folder=tmp_path)  # as after a restart
     assert again.at == one.cursor.next == ledger.log.size - 3
     again.turn()
     lines = path.read_text().split("\n")[:-1]
     assert [json.loads(line)["index"] for line in lines] == list(range(ledger.log.size))
     assert said[-1].working
 
-    # The disk of the collector's file is full: an alarm's words, and nothing is left out afterwards.
-    path.unlink()
-    path.symlink_to("/dev/full")
+    # The disk is full, or somebody of the site's put something else there: an alarm's words, and nothing is left out
+    # afterwards, nor written where it leads.
     many(ledger, 2)
+    monkeypatch.setattr(os, "fsync", full)
     assert again.turn() > 0
-    assert said[-1].detail
-    path.unlink()
+    assert "No space left" in said[-1].detail
+    monkeypatch.undo()
+    for what in ("link", "pipe", "folder"):
+        path.unlink(missing_ok=True)
+        if what == "link":
+            path.symlink_to(tmp_path / "elsewhere")
+        elif what == "pipe":
+            os.mkfifo(path)
+        else:
+            path.mkdir()
+        assert again.turn() > 0
+        assert "cannot be written" in said[-1].detail
+    assert not (tmp_path / "elsewhere").exists()
+    path.rmdir()
     again.turn()
     last = [json.loads(line)["index"] for line in path.read_text().split("\n")[:-1]]
     assert last == [ledger.log.size - 2, ledger.log.size - 1]
 
 
 def test_kinds_and_a_cursor_that_is_damaged_or_of_another_log(ledger: Ledger, tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    to = Collector("disk", "file", "", 0, str(path), kinds=("alarm",))
+    path = tmp_path / ways.FILE
+    to = Collector("disk", "folder", "", 0, "", kinds=("alarm",))
     many(ledger, 2)
-    one = sending(ledger, to, [])
+    one = sending(ledger, to, [], folder=tmp_path)
     one.turn()
     assert [json.loads(line)["event"]["kind"] for line in path.read_text().split("\n")[:-1]] == ["alarm", "alarm"]
     assert one.cursor.next == ledger.log.size
     kept = ledger.state / "cursors" / "disk.json"
     for text in ("", "{}", '{"log": "other", "next": 5}', '{"log": 1, "next": "x"}'):
         kept.write_text(text)
-        assert sending(ledger, to, []).at == 0
+        assert sending(ledger, to, [], folder=tmp_path).at == 0
 
 
 class Peer:
@@ -363,7 +407,9 @@ class Peer:
 
 
 def to_peer(peer: Peer, certificates: Certificates) -> Collector:
-    return Collector("soc", "tls", "127.0.0.1", peer.port, "", ca=str(certificates.ca), server_name="soc.example")
+    return Collector(
+        "soc", "tls", "127.0.0.1", peer.port, "", authority=certificates.ca.read_bytes(), host="soc.example"
+    )
 
 
 @pytest.mark.parametrize(
@@ -383,9 +429,10 @@ def test_collectors_that_are_not_who_they_should_be(
     assert not said[0].working
     assert peer.got == b""
     assert one.cursor.next == 0
-    wrong = Collector("soc", "tls", "127.0.0.1", peer.port, "", ca="/nowhere")
-    with pytest.raises(ways.WayError, match="certificates"):
-        ways.prepared(wrong)
+    for authority, secrets in ((b"no PEM", ways.NO_SECRETS), (certificates.ca.read_bytes(), ways.Secrets(b"x", b"y"))):
+        wrong = Collector("soc", "tls", "127.0.0.1", peer.port, "", authority=authority)
+        with pytest.raises(ways.WayError, match="certificate"):
+            ways.way(wrong, secrets)
     one.way.close()
     peer.close()
 
@@ -490,20 +537,20 @@ class Ingest(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def test_https(ledger: Ledger, certificates: Certificates, tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text("Bearer x\n")
+def test_https(ledger: Ledger, certificates: Certificates) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ingest)
     secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     secured.load_cert_chain(certificates.cert, certificates.key)
     server.socket = secured.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    to = Collector("lake", "https", "127.0.0.1", server.server_address[1], "/in", form="ecs", ca=str(certificates.ca),
-                   header=(("Authorization", f"file:{token}"),))  # fmt: skip
+    to = Collector("lake", "https", "127.0.0.1", server.server_address[1], "/in", form="ecs",
+                   authority=certificates.ca.read_bytes(), header="Authorization")  # fmt: skip
     many(ledger, 900)
-    ready = ways.prepared(to)
     said: list[Stood] = []
-    one = sending(ledger, ready.to, said, make=ready.way)
+    for token, words in ((b"", "no token"), (b"a\nb", "one line"), (b"\xff", "one line")):
+        with pytest.raises(ways.WayError, match=words):
+            ways.way(to, ways.Secrets(token=token))
+    one = sending(ledger, to, said, ways.Secrets(token=b"Bearer x\n"))
     assert one.turn() > 0
     assert one.turn() > 0
     assert "503" in said[0].detail
@@ -567,7 +614,7 @@ def test_a_real_rsyslog(
     monkeypatch.setattr(ways, "SETTLE_SECONDS", 0.2)
     port = held_port()
     many(ledger, 1000)
-    to = Collector("soc", "tls", "127.0.0.1", port, "", ca=str(certificates.ca), server_name="soc.example")
+    to = Collector("soc", "tls", "127.0.0.1", port, "", authority=certificates.ca.read_bytes(), host="soc.example")
     one = sending(ledger, to, [])
 
     def done() -> bool:

@@ -9,11 +9,9 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +22,10 @@ import pytest
 
 from cofferdam.audit.events.evidence import ExportStood
 from cofferdam.audit.events.gate import HalfDied, HalfStarted
+from cofferdam.audit.files import LogReader
 from cofferdam.cli.main import main
 from cofferdam.evidence import gather
 from cofferdam.evidence.checks.tables import CHECKS, run_checks
-from cofferdam.evidence.export.process import USER
 from cofferdam.evidence.history import History, read
 from cofferdam.evidence.inputs import Disk, Inputs, Proven, Software, TimeDaemon
 from cofferdam.evidence.workbench import Bench
@@ -37,6 +35,7 @@ from tests.evidence.test_services import CASES, SAYS, WITH_POLICY
 from tests.evidence.test_standing import entries
 from tests.evidence.test_witnessing import NAME, SEED, Stranger
 from tests.evidence.witness_stranger import vkey
+from tests.gate.plant import cli
 from tests.ports import held_ports
 from tests.prove.stage import Stage, run, staged
 from tests.waiting import PATIENT, eventually
@@ -58,12 +57,14 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stranger]:
 
 @pytest.fixture(scope="module")
 def stage(stranger: Stranger) -> Iterator[Stage]:
-    """Its policy names a witness, which all that follows is looked at with."""
+    """Its policy names a witness and two collectors, which all that follows is looked at with."""
     with staged() as made:
         stranger.knows((made.state / "keys/audit.pub").read_text().strip(), "/w1")
         to = f'{{to: "http://127.0.0.1:{stranger.port}/w1", key: "{vkey(NAME, SEED)}"}}'
         policy = made.folder / "policy.yaml"
-        policy.write_text(f"{policy.read_text()}\naudit:\n  witnesses:\n    w1: {to}\n")
+        (nobody,) = held_ports(1)
+        collectors = f"{{disk: {{to: folder}}, gone: {{to: 'udp://127.0.0.1:{nobody}'}}}}"
+        policy.write_text(f"{policy.read_text()}\naudit:\n  witnesses:\n    w1: {to}\n  collectors: {collectors}\n")
         ask(made.state, "reload", path="")
         yield made
 
@@ -416,36 +417,71 @@ def test_the_gate_finds_by_itself(stage: Stage) -> None:
     assert ["nist-800-53r5", "au-5"] in shown["controls"]
 
 
-def test_an_export_without_privilege_that_is_killed(stage: Stage, tmp_path: Path) -> None:
-    """The child runs as a user of its own, reads the log and not its key; killed, it begins where it was sure."""
-    folder = Path(tempfile.mkdtemp(prefix="cofferdam-export-"))
-    os.chown(folder, USER, USER)
-    out = folder / "out.jsonl"
-    settings = tmp_path / "export.yaml"
-    settings.write_text(f"collectors:\n  disk: {{to: 'file://{out}'}}\n  gone: {{to: 'tls://127.0.0.1:1'}}\n")
-    command = [sys.executable, "-m", "cofferdam.cli.main", "export", "run", str(settings), "--state", str(stage.state)]
-    with (tmp_path / "said").open("wb") as said:
-        process = subprocess.Popen(command, stderr=said)
-    try:
-        eventually(lambda: out.exists() and len(out.read_bytes().split(b"\n")) > size(stage) - 2)
-        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-        for child in map(int, children.stdout.split()):
-            read = Path(f"/proc/{child}/status").read_text
-            eventually(lambda read=read: "NoNewPrivs:\t1" in read())  # type: ignore[misc]
-            assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}" in read()
-            assert "CapEff:\t0000000000000000" in read()
-            os.kill(child, signal.SIGKILL)
-        eventually(lambda: "export-gone" in alarms(stage) and "export-disk" not in alarms(stage))
-        before = size(stage)
-        evidence(stage, "drill", "kill", "--text", "killed the export")
-        eventually(lambda: any(b"killed the export" in line for line in out.read_bytes().split(b"\n")))
-        indexes = [json.loads(line)["index"] for line in out.read_bytes().split(b"\n")[:-1]]
-        assert list(dict.fromkeys(indexes))[: before + 1] == list(range(before + 1))
-        evidence(stage, "check", "log.exported")
-        one = states(stage)["log.exported"]
-        assert one["status"] == "failed"  # one of two collectors does not answer, and it says which
-        assert any("gone" in fact for fact in one["facts"])
-    finally:
-        process.terminate()
-        process.wait(PATIENT)
-        shutil.rmtree(folder)
+def test_the_exports_are_parts_of_their_own(stage: Stage) -> None:
+    """A user of its own, under a filter, the log and not its key; killed, it is born again where it was sure, with an
+    alarm that ends, and neither the gate nor the other export notices."""
+    out = stage.state / "folders/export-disk/cofferdam.jsonl"
+
+    def indexes() -> list[int]:
+        return [json.loads(line)["index"] for line in out.read_bytes().split(b"\n")[:-1]] if out.exists() else []
+
+    eventually(lambda: indexes()[-1:] == [size(stage) - 1])
+    eventually(lambda: "export-gone" in alarms(stage) and "export-disk" not in alarms(stage))
+    found = subprocess.run(["pgrep", "-f", "evidence.export.part"], capture_output=True, text=True, check=True)
+    pids = [one for one in map(int, found.stdout.split()) if _child_of(one, stage.gate.process.pid)]
+    assert len(pids) == 2
+    for pid in pids:
+        facts = Path(f"/proc/{pid}/status").read_text()
+        assert "Seccomp:\t2" in facts and "NoNewPrivs:\t1" in facts and "CapEff:\t0000000000000000" in facts
+        assert 64000 < int(re.findall(r"Uid:\t(\d+)", facts)[0]) < 65000
+        assert Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+        seen = Path(f"/proc/{pid}/root") / str(stage.state).lstrip("/")
+        assert {one.name for one in seen.iterdir()} <= {"audit", "stores", "folders"}
+        assert os.sched_getscheduler(pid) == os.SCHED_IDLE
+    before = size(stage)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: "export-disk" in alarms(stage))
+    evidence(stage, "drill", "kill", "--text", "killed the exports")
+    eventually(lambda: len(indexes()) > before and indexes()[-1] > before)
+    assert list(dict.fromkeys(indexes()))[: before + 1] == list(range(before + 1))
+    eventually(lambda: "export-disk" not in alarms(stage))
+    code, _ = evidence(stage, "check", "log.exported")
+    one = states(stage)["log.exported"]
+    assert (code, one["status"]) == (1, "failed")  # one of two collectors does not answer, and it says which
+    assert any("gone" in fact for fact in one["facts"])
+    code, text, err = cli("export", "status", "--json", "--state", stage.state)
+    assert code == 1, err
+    rows = {row["collector"]: row for row in json.loads(text)}
+    assert rows["disk"]["state"] == "works" and "Connection refused" in rows["gone"]["state"]
+    code, text, _ = cli("export", "test", "--state", stage.state)  # of a datagram no more is known than that it left
+    assert code == 0 and "gone: took entry" in text and "disk: its folder is there" in text
+
+
+def test_the_night_is_ordered_by_the_gate(stage: Stage) -> None:
+    """A process of root's beside the launcher, at the lowest priority, proves the gate, tries it in a network of its
+    own, and looks at the rest; what it finds is recorded as what an operator's verbs find."""
+    before = size(stage)
+    assert evidence(stage, "nightly")[0] == 0
+    found: list[int] = []
+
+    def born() -> bool:
+        done = subprocess.run(["pgrep", "-f", "cofferdam.cli.nightly"], capture_output=True, text=True, check=False)
+        found[:] = [one for one in map(int, done.stdout.split()) if _child_of(one, stage.gate.process.pid)]
+        return bool(found)
+
+    eventually(born)
+    assert os.getpriority(os.PRIO_PROCESS, found[0]) == 19
+    assert "under way" in evidence(stage, "nightly")[1]
+    eventually(lambda: not born(), seconds=4 * PATIENT)
+    assert "nightly-proof" not in alarms(stage), ask(stage.state, "status")["alarms"]
+    reader = LogReader(stage.state / "audit", gather.log_key(stage.state))
+    new = [json.loads(data)["event"] for _, data in reader.entries(before)]
+    proofs = [one for one in new if one["kind"] == "proof-done"]
+    assert [one["result"] for one in proofs] == ["proved"], proofs
+    assert {one["check"] for one in new if one.get("subject") == "self-test"} == {
+        "policy.values-checked", "broker.strict-parse", "broker.session-break", "broker.fail-closed",
+    }  # fmt: skip
+    assert states(stage)["proof.probes"]["status"] == "tested"
+    [fact] = [one for one in ask(stage.state, "status")["facts"] if one["name"] == "nightly proof"]
+    assert fact["in_force"] and "03:15" in fact["detail"]

@@ -15,11 +15,12 @@ from cofferdam.audit.events.evidence import ExportStood
 from cofferdam.audit.upkeep import Retention
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.export.sending import Cursor, Sending, Stood
-from cofferdam.evidence.export.settings import Collector
+from cofferdam.evidence.export.ways import FILE, way
 from cofferdam.evidence.gather import log_key
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.pack import make
 from cofferdam.evidence.workbench import Bench
+from cofferdam.policy.rows import Collector
 from tests.audit.test_upkeep import DAY, SEAL, Kept
 from tests.evidence.test_pack import tool
 
@@ -71,11 +72,11 @@ def test_a_pack_of_what_is_left(kept: Kept, tmp_path: Path, capsys: pytest.Captu
 def test_a_collector_that_was_away_for_longer_than_the_log_is_kept(kept: Kept, tmp_path: Path) -> None:
     said: list[Stood] = []
     reader, key = kept.reader(), log_key(kept.home)
-    to = Collector("disk", "file", "", 0, str(tmp_path / "out.jsonl"))
-    one = Sending(to, reader, Cursor(tmp_path, "disk", key.text), said.append)
+    made = way(Collector("disk", "folder", "", 0, ""), folder=tmp_path)
+    one = Sending(made, reader, Cursor(tmp_path, "disk", key.text), said.append)
     while one.turn() == 0.0:
         pass
-    lines: list[Any] = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    lines: list[Any] = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
     assert [line["index"] for line in lines] == list(range(reader.first(), kept.log.size))
     assert f"entries 0 to {reader.first() - 1:,} have gone" in said[0].detail
     assert not said[0].working

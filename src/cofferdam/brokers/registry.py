@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from cofferdam.brokers.broker import Broker
-from cofferdam.enforce.crews import AUDITOR, LEAKS, NAMES, WITNESS
+from cofferdam.enforce.crews import AUDITOR, EXPORT, LEAKS, NAMES, NIGHTLY, WITNESS
 from cofferdam.enforce.profile import Crew
 from cofferdam.errors import GateError, extra
 from cofferdam.protocols.dialects import DIALECTS
@@ -78,7 +78,7 @@ def _crew(word: str) -> Callable[[], Crew]:
 BROKERS: Final[Mapping[str, Broker]] = _Loaded(
     {word: _proxy(word) for word in DIALECTS} | {word: _broker(place) for word, place in _WHERE.items()}
 )
-_OF_THE_HOUSE: Final = {crew.kind: crew for crew in (NAMES, AUDITOR, LEAKS, WITNESS)}
+_OF_THE_HOUSE: Final = {crew.kind: crew for crew in (NAMES, AUDITOR, LEAKS, WITNESS, EXPORT, NIGHTLY)}
 CREWS: Final[Mapping[str, Crew]] = _Loaded(
     {word: _crew(word) for word in BROKERS} | {kind: lambda kind=kind: _OF_THE_HOUSE[kind] for kind in _OF_THE_HOUSE}
 )

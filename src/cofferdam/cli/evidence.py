@@ -62,6 +62,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     selftest.epilog = "Touches nothing of the plant; the running gate records what it finds. Exit code 1 if it failed."
     _common(selftest)
 
+    night = verbs.add_parser("nightly", help="have the gate do now what it does each night: proof, self-test, checks")
+    night.epilog = "It runs beside the gate; `evidence list` shows what was found, an alarm what could not be done."
+    _common(night)
+
     pack = verbs.add_parser("pack", help="one zip file that an auditor checks without the product")
     pack.add_argument("output", type=Path, metavar="OUT.zip")
     pack.add_argument("--framework", metavar="NAME", help="one that ships, or a YAML file of your own")
@@ -95,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         "clocks": _clocks,
         "pack": _pack,
         "selftest": _selftest,
+        "nightly": _nightly,
         "witness": evidence_witness.run,
     }
     return (here | evidence_signing.VERBS)[args.evidence_verb](args)
@@ -378,3 +383,13 @@ def _selftest(args: argparse.Namespace) -> int:
                 console.print(f"         {fact}")
         console.print(told)
     return 1 if any(one.outcome == "failed" for one in found) else 0
+
+
+def _nightly(args: argparse.Namespace) -> int:
+    from cofferdam.cli.evidence_bench import tell
+    from cofferdam.cli.gate_options import state_of
+
+    begins = bool(tell(state_of(args), "night")["begins"])
+    words = "it begins: `cofferdam evidence list` shows what is found" if begins else "it is under way already"
+    print(json.dumps({"begins": begins}) if args.json else words)
+    return 0

@@ -1,22 +1,21 @@
-"""`cofferdam export run|test|status`: the audit log's entries on their way to a collector.
+"""`cofferdam export test|status|secret`: the audit log's entries on their way to the collectors of the policy.
 
-Not here: forms, ways and processes (evidence.export).
+Not here: forms and ways (evidence.export), the processes that send (gate.watch.exports).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cofferdam.errors import CofferdamError
 
 if TYPE_CHECKING:
-    from cofferdam.evidence.export.sending import Stood
+    from cofferdam.policy.rows import Collector
 
-SETTINGS = Path("/etc/cofferdam/export.yaml")
+MOST_SECRET: Final = 256 << 10
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -25,62 +24,65 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     verbs = parser.add_subparsers(dest="export_verb", metavar="WHAT", required=True)
     for name, words in (
-        ("run", "send entries, until it is stopped"),
         ("test", "send the newest entry to each collector once; no cursor moves"),
         ("status", "how far each collector is"),
+        ("secret", "keep what of a collector stands in no policy: our certificate and its key, a token"),
     ):
         verb = verbs.add_parser(name, help=words)
-        verb.add_argument("settings", nargs="?", type=Path, default=SETTINGS, metavar="FILE",
-                          help=f"the collectors (default: {SETTINGS})")  # fmt: skip
+        if name == "secret":
+            verb.add_argument("collector", metavar="NAME", help="the collector's name in the policy")
+            verb.add_argument("--certificate", type=Path, metavar="FILE", help="ours, with what has signed it (PEM)")
+            verb.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM, without a password)")
+            verb.add_argument("--token", type=Path, metavar="FILE", help="what the header of HTTPS carries")
+            verb.epilog = "The running gate takes it at the next `cofferdam reload`."
+        else:
+            verb.add_argument("--policy", type=Path, metavar="FILE", help="where no gate runs: its policy")
         add_state(verb)
-        if name != "run":
-            add_json(verb)
-    parser.epilog = "docs/siem.md has the file's form and the forms of entries."
+        add_json(verb)
+    parser.epilog = "Who gets the entries stands in the policy (audit: collectors:); docs/siem.md."
 
 
 def run(args: argparse.Namespace) -> int:
     """Does what the sub-verb says."""
-    return {"run": _run, "test": _test, "status": _status}[args.export_verb](args)
+    return {"test": _test, "status": _status, "secret": _secret}[args.export_verb](args)
 
 
-def _run(args: argparse.Namespace) -> int:
-    from cofferdam.audit.files import LogReader
-    from cofferdam.cli.gate_options import state_of
+def _collectors(args: argparse.Namespace, state: Path) -> tuple[Collector, ...]:
+    """Those of the policy in force. Raises: CofferdamError."""
+    import time
+
     from cofferdam.errors import GateError
-    from cofferdam.evidence.export.process import Watcher
-    from cofferdam.evidence.export.settings import read
-    from cofferdam.evidence.gather import log_key
     from cofferdam.gate.client import ask
+    from cofferdam.policy.compile import compile_policy
+    from cofferdam.policy.load import load
+    from cofferdam.proof.run import policy_path
 
-    state = state_of(args)
-    collectors = read(args.settings)
-    key = log_key(state)
-    LogReader(state / "audit", key).checkpoint()
-
-    def tell(stood: Stood) -> None:
-        words = "works" if stood.working else f"stands still: {stood.detail}"
-        print(f"{stood.name}: {words}; {stood.behind:,} entries behind", file=sys.stderr, flush=True)
-        event = {"kind": "export-stood", "collector": stood.name, "next": stood.next, "working": stood.working,
-                 "detail": stood.detail}  # fmt: skip
+    path = args.policy
+    if path is None:
         try:
-            ask(state, "record", event=event, seconds=5.0)
-        except (GateError, CofferdamError) as error:
-            print(f"the gate was not told: {error}", file=sys.stderr, flush=True)
-
-    Watcher(state, key, collectors, tell).run()
-    return 0
+            path = policy_path(state, ask(state, "status"))
+        except GateError as error:
+            raise CofferdamError(
+                f"nobody says which collectors there are: {error}", hint="--policy FILE names them without a gate"
+            ) from None
+    found = compile_policy(load(path), now_ns=time.time_ns()).audit.collectors
+    if not found:
+        raise CofferdamError(f"{path} names no collector", hint="`collectors:` in the policy's `audit:`")
+    return found
 
 
 def _test(args: argparse.Namespace) -> int:
     from cofferdam.audit.files import LogReader
     from cofferdam.cli.gate_options import state_of
+    from cofferdam.enforce import sites
     from cofferdam.evidence.export.forms import item
-    from cofferdam.evidence.export.settings import read
-    from cofferdam.evidence.export.ways import WayError, prepared
+    from cofferdam.evidence.export.ways import Secrets, WayError, way
     from cofferdam.evidence.gather import log_key
+    from cofferdam.gate.secrets import load_secrets
+    from cofferdam.gate.watch.exports import SECRETS
 
     state = state_of(args)
-    collectors = read(args.settings)
+    collectors = _collectors(args, state)
     reader = LogReader(state / "audit", log_key(state))
     newest = list(reader.entries(max(0, reader.size() - 1)))
     if not newest:
@@ -88,21 +90,26 @@ def _test(args: argparse.Namespace) -> int:
     one = item(*newest[-1])
     found = {}
     for to in collectors:
+        if to.folder:  # a file of ours there could not be written by the export's user
+            place = state / sites.FOLDER / to.folder
+            found[to.name] = "" if place.is_dir() else f"{place} is not there; with `up --folders`, look there"
+            continue
         try:
-            ready = prepared(to)
-            way = ready.way(ready.to)
+            secrets = {one.name: one.value for one in load_secrets(state, "export", to.name, SECRETS)}
+            taken = way(to, Secrets(**secrets))
             try:
-                way.send([one])
+                taken.send([one])
             finally:
-                way.close()
+                taken.close()
             found[to.name] = ""
         except WayError as error:
             found[to.name] = str(error)
     if args.json:
         print(json.dumps({name: {"ok": not why, "detail": why} for name, why in found.items()}))
     else:
-        for name, why in found.items():
-            print(f"{name}: {why or f'took entry {one.index}'}")
+        for to in collectors:
+            good = "its folder is there" if to.folder else f"took entry {one.index}"
+            print(f"{to.name}: {found[to.name] or good}")
     return 1 if any(found.values()) else 0
 
 
@@ -110,23 +117,78 @@ def _status(args: argparse.Namespace) -> int:
     from cofferdam.audit.files import LogReader
     from cofferdam.cli.console import table, terminal
     from cofferdam.cli.gate_options import state_of
-    from cofferdam.evidence.export.sending import Cursor, cursors
-    from cofferdam.evidence.export.settings import read
+    from cofferdam.enforce import stores
+    from cofferdam.errors import GateError
+    from cofferdam.evidence.export.sending import Cursor
     from cofferdam.evidence.gather import log_key
+    from cofferdam.gate.client import ask
+    from cofferdam.gate.watch.exports import PART
 
     state = state_of(args)
     key = log_key(state)
+    collectors = _collectors(args, state)
     size = LogReader(state / "audit", key).size()
-    rows = [
-        {"collector": to.name, "to": to.where, "form": to.form, "next": at, "behind": size - at}
-        for to in read(args.settings)
-        for at in [Cursor(cursors(state), to.name, key.text).next]
-    ]
+    try:
+        alarms = {one["name"]: one["detail"] for one in ask(state, "status")["alarms"]}
+        runs = True
+    except GateError:
+        alarms, runs = {}, False
+    rows = []
+    for to in collectors:
+        at = Cursor(stores.of(state, f"export/{to.name}", PART), to.name, key.text).next
+        how = alarms.get(f"export-{to.name}", "works" if runs else "no gate runs")
+        rows.append(
+            {"collector": to.name, "to": to.where, "form": to.form, "next": at, "behind": size - at, "state": how}
+        )
     if args.json:
         print(json.dumps(rows))
-        return 0
-    shown = table("collector", "to", "form", "next entry", "behind")
-    for row in rows:
-        shown.add_row(*map(str, row.values()))
-    terminal().print(shown)
+    else:
+        shown = table("collector", "to", "form", "next entry", "behind", "state")
+        for row in rows:
+            shown.add_row(*map(str, row.values()))
+        terminal().print(shown)
+    return 1 if alarms.keys() & {f"export-{to.name}" for to in collectors} else 0
+
+
+def _secret(args: argparse.Namespace) -> int:
+    import re
+    import ssl
+
+    from cofferdam.brokers.kit.tls import show
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.errors import GateError
+    from cofferdam.gate.secrets import save_secret, secret_file
+
+    state = state_of(args)
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", args.collector):
+        raise CofferdamError(f"{args.collector!r} is no name of a collector")
+    if (args.certificate is None) != (args.key is None):
+        raise CofferdamError("a certificate or a key alone", hint="give both: --certificate FILE --key FILE")
+    if args.certificate is None and args.token is None:
+        raise CofferdamError("nothing to keep", hint="--token FILE, or --certificate FILE --key FILE")
+    found: dict[str, bytes] = {}
+    for kind in ("certificate", "key", "token"):
+        path = getattr(args, kind)
+        if path is not None:
+            try:
+                with path.open("rb") as file:
+                    found[kind] = file.read(MOST_SECRET + 1)
+            except OSError as error:
+                raise CofferdamError(f"{path} cannot be read: {error.strerror}") from None
+            if len(found[kind]) > MOST_SECRET:
+                raise CofferdamError(f"{path} has more than {MOST_SECRET >> 10} KiB")
+    if "key" in found:
+        try:
+            show(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), found["certificate"], found["key"])
+        except GateError as wrong:
+            raise CofferdamError(str(wrong)) from None
+    if "token" in found and not found["token"].strip():
+        raise CofferdamError(f"{args.token} is empty")
+    owner = state.stat().st_gid if state.is_dir() else 0  # the gate's group is its user's own
+    for kind, data in found.items():
+        save_secret(secret_file(state, "export", args.collector, kind), data, owner)
+    if args.json:
+        print(json.dumps({"kept": sorted(found)}))
+    else:
+        print(f"kept for {args.collector}: {', '.join(found)}; `cofferdam reload` has the gate take it")
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from cofferdam.errors import GateError
 
 POLICY, STATE = Path("/etc/cofferdam/policy.yaml"), Path("/var/lib/cofferdam")
-NEXT = "systemctl daemon-reload && systemctl enable --now cofferdam-shut cofferdam cofferdam-nightly.timer"
+NEXT = "systemctl daemon-reload && systemctl enable --now cofferdam-shut cofferdam"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", type=Path, metavar="DIR", default=Path("/"), help="write below this folder")
     parser.add_argument("--program", metavar="PATH", help="the cofferdam command in the unit (default: this one)")
-    parser.add_argument("--nightly", metavar="HH:MM", default="03:15", help="when the gate is proved (default: 03:15)")
     parser.add_argument("--print", action="store_true", dest="show", help="print the files, and write none")
     add_state(parser)
     add_json(parser)
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if not program.startswith("/"):
         raise GateError("the cofferdam command was not found", hint="name it with --program")
     state: Path = (args.state or STATE).absolute()
-    found = files(args.policy.absolute(), state, program, args.nightly)
+    found = files(args.policy.absolute(), state, program)
     if args.show:
         if args.json:
             print(json.dumps(found))

@@ -1,5 +1,5 @@
-"""The crews of the house itself, of one part each: the auditor, the name server, the leak probe, the witness. And the
-gate, which is no crew and is declared all the same.
+"""The crews of the house itself, of one part each: the auditor, the name server, the leak probe, the witness, exports,
+the nightly proof. And the gate, which is no crew and is declared all the same.
 
 Not here: brokers' crews (brokers.registry, which has these too).
 """
@@ -70,3 +70,35 @@ WITNESS: Final = Crew(
 )
 """Gives the log's heads to those who keep them. It stands in the host's network, where management is, and sees no
 file."""
+EXPORT: Final = Crew(
+    "export",
+    {
+        "exporter": Profile(
+            name="export/exporter",
+            stands="host",
+            can=Can.DIAL_TCP | Can.DIAL_UDP | Can.STREAM | Can.STORE,
+            program="cofferdam.evidence.export.part",
+            store=True,
+            quota=1 << 30,
+            folders=True,
+            log=True,
+            yields="idle",
+        )
+    },
+)
+"""Takes the log's entries to one collector. It reads the log's files, and its store is a cursor."""
+NIGHTLY: Final = Crew(
+    "nightly",
+    {
+        "prover": Profile(
+            name="nightly/prover",
+            stands="host",
+            program="cofferdam.cli.nightly",
+            confined=False,
+            root=True,
+            yields="low",
+        )
+    },
+)
+"""Proves the gate and tries it, once a day, beside the launcher and with its rights: what it looks at are the others'
+namespaces. It lives for that long, and tells the gate what it found as an operator's verbs do."""

@@ -30,7 +30,7 @@ from cofferdam.errors import GateError
 PEER_FILES = ("peers.json", "peers.json.new", "wireguard.key", "wireguard.key.new")
 """What the gate keeps of the overlay in the state folder."""
 
-GATE_FILES = ("severed.json", "hands.json", "expired.json", "anchor.json", "failed-checks.json")
+GATE_FILES = ("severed.json", "hands.json", "expired.json", "anchor.json", "failed-checks.json", "night.json")
 """What else it keeps there: written anew as NAME.new each time."""
 
 
@@ -129,6 +129,9 @@ class HousedIsolation(Isolation):
         """Takes the part's place as its user, without its limits yet: one that stands there may have children."""
         os.setsid()
         profile = berth.profile
+        if profile.root:
+            self._stand_beside()
+            return
         kinds = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC
         self._take_place(berth)
         if profile.stands == "apart":
@@ -145,6 +148,12 @@ class HousedIsolation(Isolation):
         # The kernel forgets this at a change of user. A launcher that ended before it is noticed by the control pipe.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if not profile.confined and os.getppid() != self._launcher:
+            raise OSError(errno.ESRCH, "the launcher ended while this child started")
+
+    def _stand_beside(self) -> None:
+        """It stays where the launcher is, and ends with it."""
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._launcher:
             raise OSError(errno.ESRCH, "the launcher ended while this child started")
 
     def _take_place(self, berth: Berth) -> None:

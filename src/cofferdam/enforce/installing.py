@@ -6,7 +6,6 @@ Not here: what stands in them (units).
 from __future__ import annotations
 
 import ipaddress
-import re
 import shutil
 import time
 from pathlib import Path
@@ -16,8 +15,6 @@ from cofferdam.enforce.units import (
     device_name,
     firewall_dropin,
     gate_unit,
-    nightly_timer,
-    nightly_unit,
     shut_bridge_rules,
     shut_frame_rules,
     shut_rules,
@@ -30,16 +27,17 @@ from cofferdam.policy.load import load
 HOST_RULES = ("/etc/nftables.conf", "/etc/sysconfig/nftables.conf")
 """What nftables.service loads, on Debian and on Red Hat's systems."""
 
+OBSOLETE = ("/etc/systemd/system/cofferdam-nightly.service", "/etc/systemd/system/cofferdam-nightly.timer")
+"""What an earlier release wrote, and the gate does by itself now."""
 
-def files(policy: Path, state: Path, program: str, nightly: str = "03:15") -> dict[str, str]:
+
+def files(policy: Path, state: Path, program: str) -> dict[str, str]:
     """The files by their absolute paths.
 
     Raises:
         PolicyError: the policy does not load.
-        GateError: a path cannot stand in a unit, or `nightly` is no time of day.
+        GateError: a path cannot stand in a unit.
     """
-    if re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", nightly) is None:
-        raise GateError(f"{nightly!r} is no time of day", hint="for example 03:15")
     compiled = compile_policy(load(policy), now_ns=time.time_ns())
     for path in (program, str(policy), str(state)):
         if not device_name(path):
@@ -50,13 +48,10 @@ def files(policy: Path, state: Path, program: str, nightly: str = "03:15") -> di
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") or "/usr/sbin/nft"
     host_rules = next((path for path in HOST_RULES if Path(path).exists()), HOST_RULES[0])
     moved_names = tuple(sorted(moved))
-    setting = UnitSetting(program, str(policy), str(state), moved_names, early, nft, host_rules=host_rules,
-                          nightly=nightly)  # fmt: skip
+    setting = UnitSetting(program, str(policy), str(state), moved_names, early, nft, host_rules=host_rules)
     return {
         "/etc/systemd/system/cofferdam-shut.service": shut_unit(setting),
         "/etc/systemd/system/cofferdam.service": gate_unit(setting),
-        "/etc/systemd/system/cofferdam-nightly.service": nightly_unit(setting),
-        "/etc/systemd/system/cofferdam-nightly.timer": nightly_timer(setting),
         "/etc/systemd/system/nftables.service.d/cofferdam.conf": firewall_dropin(setting),
         setting.rules: shut_rules(setting.interfaces),
         setting.bridge_rules: shut_bridge_rules(setting.interfaces),
@@ -79,6 +74,10 @@ def write(found: dict[str, str], state: Path, root: Path) -> list[Path]:
             fresh.chmod(0o644)
             fresh.replace(target)
             written.append(target)
+        for path in OBSOLETE:
+            old = root / path.removeprefix("/")
+            if old.is_file() and old.read_text("utf-8", "replace").startswith("# Written by `cofferdam install`"):
+                old.unlink()
         (root / str(state).removeprefix("/")).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise GateError(

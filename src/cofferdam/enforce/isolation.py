@@ -84,8 +84,13 @@ class Berth:
         return [*([self.store] if self.store is not None else []), *self.folders.values()]
 
     def lift(self) -> None:
-        """Gives the calling process, which is to become the child, a real-time priority if it is to have one: before it
-        is nobody. It keeps it, and the kernel lets it have one of its own accord only where LimitRTPRIO= says so."""
+        """Gives the calling process, which is to become the child, its class of scheduling, if that is another than
+        everybody's: a real-time priority before it is nobody. It keeps it, and the kernel lets it have one of its own
+        accord only where LimitRTPRIO= says so."""
+        if self.profile.yields == "low":
+            os.nice(19)
+        elif self.profile.yields:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         if self.urgent and self.profile.urgent:
             with contextlib.suppress(OSError):  # the part looks, and says so
                 os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))

@@ -34,8 +34,8 @@ SECUREBITS_KEPT: Final = 0x01 | 0x02 | 0x10
 
 CAPABILITIES: Final = {
     "chown": 0, "dac_override": 1, "dac_read_search": 2, "fowner": 3, "kill": 5, "setgid": 6, "setuid": 7,
-    "setpcap": 8, "net_bind_service": 10, "net_admin": 12, "net_raw": 13, "sys_chroot": 18, "sys_admin": 21,
-    "sys_nice": 23, "sys_resource": 24,
+    "setpcap": 8, "net_bind_service": 10, "net_admin": 12, "net_raw": 13, "sys_chroot": 18, "sys_ptrace": 19,
+    "sys_admin": 21, "sys_nice": 23, "sys_resource": 24,
 }  # fmt: skip
 _CAPABILITY_VERSION_3: Final = 0x20080522
 

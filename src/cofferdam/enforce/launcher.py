@@ -411,12 +411,16 @@ class Launcher:
                 folders.get(part.part),
                 part.quota or profile.quota,
                 crew.is_read(part.part),
-                {folders[name]: users[name] for name in profile.reads if name in folders},
+                self._reads(profile, folders, users),
                 site[part.part],
                 urgent=part.urgent,
             )
             for part in order.parts
         }
+
+    def _reads(self, profile: Profile, folders: Mapping[str, Path], users: Mapping[str, int]) -> dict[Path, int]:
+        log = {self._state / "audit": self._isolation.user("auditor/auditor")} if profile.log else {}
+        return log | {folders[name]: users[name] for name in profile.reads if name in folders}
 
     def _check_listeners(self, part: PartOrder, profile: Profile) -> None:
         """A part gets listeners of its own network, if it may use any."""
@@ -460,7 +464,7 @@ class Launcher:
                 give("--in", read_fd, source)
             elif source == part.part:
                 give("--out", write_fd, target)
-        if profile.writes:
+        if profile.writes or profile.root:
             arguments += ["--state", str(self._state)]
         theirs = self._producers.attach() if profile.producers else None
         if theirs is not None:

@@ -61,6 +61,14 @@ class Profile(msgspec.Struct, frozen=True):
     For a job (`Crew.jobs`): `ordered_by` is the part that may have it started, `seconds` how long it may take.
     `urgent`: it may give itself a real-time priority before its filter closes, where the policy asks for one.
 
+    `log`: it sees the audit log's folder, without its key, read-only (as `audit` among what it reads).
+
+    `yields`: to those that carry traffic: it runs at the lowest priority ("low"), or when nothing else wants the
+    processor at all ("idle", SCHED_IDLE).
+
+    `root`: it keeps the launcher's own user, its rights and its sight of the machine: what looks at all others from
+    outside. No input from a network reaches it, and it is no part: none of the crews has such a one beside others.
+
     `sockets`: Unix sockets of services of the host that it may connect to, by the names under which the operator gives
     them to `cofferdam up --socket`.
     """
@@ -88,13 +96,18 @@ class Profile(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     sockets: tuple[str, ...] = ()
     urgent: bool = False
+    log: bool = False
+    yields: Literal["", "low", "idle"] = ""
+    root: bool = False
 
     def __post_init__(self) -> None:
         if (self.store or self.folders) != (Can.STORE in self.can):
             raise ValueError(f"{self.name} has a store or folders, or may write in some, but not both")
         if not set(self.makes) <= set(self.secrets):
             raise ValueError(f"{self.name} has secrets made for it that it does not get")
-        if self.reads and not self.can & (Can.READ | Can.STORE):
+        if self.root and (self.confined or self.can or self.stands != "host" or self.secrets):
+            raise ValueError(f"{self.name} keeps root's rights, and is said to be a part")
+        if (self.reads or self.log) and not self.can & (Can.READ | Can.STORE):
             raise ValueError(f"{self.name} sees others' stores and may open no file")
         if bool(self.ordered_by) != (self.seconds > 0) or (self.ordered_by and (self.stands != "apart" or self.says)):
             raise ValueError(f"{self.name} is a job, and those stand apart, have a time limit, and tell no log")

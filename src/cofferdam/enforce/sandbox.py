@@ -48,6 +48,7 @@ REFUSED: Final = (
 
 _PROT_EXEC: Final = 4
 _FIONBIO: Final = 0x5421
+_SIOCOUTQ: Final = 0x5411
 _AT_EMPTY_PATH: Final = 0x1000
 _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL = 1, 2, 3, 4
 _LOCKS: Final = (5, 6, 7, 36, 37, 38)
@@ -111,6 +112,7 @@ CLASSES: Final[dict[Can, tuple[Row, ...]]] = {
     Can.STREAM: (
         Row("recvfrom", (Null(4), Null(5))),
         Row("sendto", (Null(4), Lacks(3, _MSG_FASTOPEN))),
+        Row("ioctl", (Is(1, (_SIOCOUTQ,)),)),  # how much of it the other side has not confirmed
     ),
     Can.KEEPALIVE: (
         Row("setsockopt", (Is(1, (_SOL_SOCKET,)), Is(2, (_SO_KEEPALIVE,)))),

@@ -39,8 +39,6 @@ class UnitSetting:
     nft: str = "/usr/sbin/nft"
     rules: str = "/etc/cofferdam/shut.nft"
     host_rules: str = "/etc/nftables.conf"
-    nightly: str = "03:15"
-    """When the gate is proved and tried each night, HH:MM of the machine's time."""
 
     @property
     def bridge_rules(self) -> str:
@@ -247,53 +245,6 @@ UMask=0077
 
 [Install]
 WantedBy=multi-user.target
-"""
-
-
-def nightly_unit(setting: UnitSetting) -> str:
-    """cofferdam-nightly.service: what the evidence needs root, a proof or the whole log for."""
-    run, state = setting.program, setting.state
-    return f"""\
-# Written by `cofferdam install`. Each line hands what it found to the running gate, which records it and raises the
-# alarms; one that fails keeps none of the others from running, and the unit fails with it.
-[Unit]
-Description=Cofferdam, the nightly proof of the gate and its other evidence
-Documentation=man:cofferdam(1)
-After=cofferdam.service
-
-[Service]
-Type=oneshot
-StandardOutput=null
-ExecStart=/bin/sh -c 'failed=0; \\
-  {run} prove --state {state} || failed=1; \\
-  {run} evidence selftest --state {state} || failed=1; \\
-  {run} evidence check --state {state} || failed=1; \\
-  exit $$failed'
-TimeoutStartSec=1h
-Nice=10
-NoNewPrivileges=yes
-LockPersonality=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-UMask=0077
-"""
-
-
-def nightly_timer(setting: UnitSetting) -> str:
-    """cofferdam-nightly.timer."""
-    return f"""\
-# Written by `cofferdam install`. A night that the machine slept through is made up for at its next start.
-[Unit]
-Description=Cofferdam, the nightly proof of the gate and its other evidence
-
-[Timer]
-OnCalendar=*-*-* {setting.nightly}
-RandomizedDelaySec=2min
-Persistent=yes
-
-[Install]
-WantedBy=timers.target
 """
 
 

@@ -20,10 +20,11 @@ NEEDED = (
     "sys_admin",
 )  # fmt: skip
 """The capabilities that the launcher keeps."""
-USEFUL = ("dac_read_search", "net_raw", "sys_nice", "sys_resource")
+USEFUL = ("dac_read_search", "net_raw", "sys_nice", "sys_ptrace", "sys_resource")
 """Kept as well where they are there: the first for some gates without namespaces (rooted); the leak probe's sockets are
-made with the second; by the third, parts with I/O may have a real-time priority; with the last, the pipes of many crews
-may all be large."""
+made with the second; by the third, parts with I/O may have a real-time priority; by the fourth, the nightly proof sees
+in which namespaces the parts are and what they hold open (it traces nothing: the unit forbids that call); with the
+last, the pipes of many crews may all be large."""
 FILE = "users.json"
 
 

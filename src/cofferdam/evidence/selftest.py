@@ -80,6 +80,9 @@ class Asset:
         self.peers: list[tuple[str, int]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
+
+    def serve(self) -> None:
+        """From now on it answers."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def writes(self) -> list[int]:
@@ -206,7 +209,12 @@ def _rig(ask: Callable[..., Any]) -> Iterator[Rig]:
         policy.write_text(POLICY.format(asset=asset.port, listen=port, limit=LIMIT))
         command = [sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(folder / "state")]
         with (folder / "said").open("wb") as said:
-            gate = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL)
+            # It ends with whoever tries it, however that one ends. No thread runs yet: a fork may do more than exec.
+            gate = subprocess.Popen(
+                command, stdout=said, stderr=said, stdin=subprocess.DEVNULL,
+                preexec_fn=functools.partial(kernel.prctl, kernel.PR_SET_PDEATHSIG, signal.SIGTERM),
+            )  # fmt: skip
+        asset.serve()
         try:
             rig = Rig(asset, port, folder / "state", ask)
             _until(lambda: _works(rig, gate, folder), START_SECONDS, "the gate of the self-test did not start")

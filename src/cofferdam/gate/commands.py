@@ -171,6 +171,10 @@ class Clocks(Struct, frozen=True, tag="clocks", forbid_unknown_fields=True):
     due: Annotated[dict[Name, Text], Meta(max_length=64)]
 
 
+class Night(Struct, frozen=True, tag="night", forbid_unknown_fields=True):
+    """Do now what is done each night: have the gate proved, and tried."""
+
+
 class Record(Struct, frozen=True, tag="record", forbid_unknown_fields=True):
     """An event of the evidence that has happened: a signature, a pack, a drill. Who and when is the gate's to say."""
 
@@ -213,6 +217,7 @@ Request = (
     | RevokePeer
     | Peers
     | Findings
+    | Night
     | Clocks
     | Record
     | AskPart
@@ -358,6 +363,8 @@ class ControlServer:
                 return {"recorded": gate.evidence.take(made, user)}
             case Clocks(due):
                 return {"alarms": gate.evidence.clocks(due)}
+            case Night():
+                return {"begins": gate.evidence.nightly.ask()}
             case Record(event):
                 gate.evidence.told(event)
                 return {"recorded": await gate.audit.record(by_whom(event, user), RECORD_SECONDS)}

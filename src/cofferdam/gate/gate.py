@@ -596,6 +596,7 @@ class Gate:
         )
         said = report.part_facts(crews)
         said = [*said, *(report.FactReport(f"name server: {fact[0]}", *fact[1:]) for fact in self.overlay.facts)]
+        said = [*said, *(report.FactReport(*fact) for fact in self.evidence.facts)]
         names = {fact.name for fact in said}
         launcher = [report.FactReport(*fact) for fact in self.separation.facts if fact[0] not in names]
         if self.separation.isolation != "namespaces":  # else the sides have networks of their own, and switches there

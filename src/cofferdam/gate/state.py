@@ -8,7 +8,7 @@ expired.json      which conduits were seen to expire
 anchor.json       the last checkpoint of the log that the gate has seen
 archive/          entries that were moved out of the log (auditor only)
 
-
+night.json        when the gate was proved last
 failed-checks.json  which checks of the evidence failed, and were not found otherwise since
 gate.sock         the control socket
 lock              held by the launcher while a gate runs
@@ -261,6 +261,23 @@ def load_failed(state: Path) -> tuple[dict[str, dict[str, str]], str]:
 def save_failed(state: Path, failed: dict[str, dict[str, str]]) -> None:
     """Writes the file anew; durable on return. Raises: GateError."""
     _save(state, "failed-checks.json", msgspec.to_builtins(_Failed(1, failed)), "which checks failed")
+
+
+class _Night(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    last: Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
+
+
+def load_night(state: Path) -> int:
+    """When the gate was proved last by itself (UTC seconds); 0 where nobody knows."""
+    try:
+        return msgspec.json.decode((state / "night.json").read_bytes(), type=_Night).last
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return 0
+
+
+def save_night(state: Path, second: int) -> None:
+    """Writes the file anew; durable on return. Raises: GateError."""
+    _save(state, "night.json", {"last": second}, "when the gate was proved last")
 
 
 def _save(state: Path, name: str, document: object, what: str) -> None:

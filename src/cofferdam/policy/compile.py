@@ -66,6 +66,7 @@ def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
     zones = {window.zone for conduit in policy.conduits.values() for window in conduit.window}
     for conduit in conduits.values():
         zones |= loaded.kinds[conduit.broker].clocks(conduit.terms)
+    zones.add(policy.evidence.zone)
     gate, audit = policy.gate, policy.audit
     return CompiledPolicy(
         rows.Table(
@@ -110,7 +111,21 @@ def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
                     for name, one in sorted(audit.witnesses.items())
                     for found in [one.to]
                 ),
+                tuple(
+                    rows.Collector(
+                        name,
+                        *one.to,
+                        form=one.form,
+                        kinds=one.kinds,
+                        host=one.name or "",
+                        header=one.header or "",
+                        authority=loaded.files[one.authority] if one.authority else b"",
+                        enterprise=one.enterprise,
+                    )
+                    for name, one in sorted(audit.collectors.items())
+                ),
             ),
+            evidence=rows.Evidence(policy.evidence.proof, policy.evidence.zone),
             clocks={name: clock(name, now_ns) for name in sorted(zones)},
             overlay=_overlay(policy),
         )

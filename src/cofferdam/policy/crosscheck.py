@@ -17,7 +17,7 @@ from cofferdam.policy.mannerchecks import check_manners, check_shared
 from cofferdam.policy.networks import network_of
 from cofferdam.policy.placechecks import PlaceChecks
 from cofferdam.policy.problems import Problem, nearest, one_of
-from cofferdam.policy.rows import MOST_WITNESSES
+from cofferdam.policy.rows import MOST_COLLECTORS, MOST_WITNESSES
 from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.yamltext import quote
@@ -75,6 +75,8 @@ class _Checker(Checking):
         for name, conduit in self.policy.conduits.items():
             self.conduit(name, conduit)
         self.witnesses()
+        self.collectors()
+        self.time_zone(self.policy.evidence.zone, ("evidence", "zone"))
 
     # --- the log
 
@@ -87,6 +89,26 @@ class _Checker(Checking):
                 self.at(("audit", "witnesses", name, "key"), what, wanted, check="witness")
         if len(found) > MOST_WITNESSES:
             self.key(("audit", "witnesses"), f"{len(found)} witnesses", f"at most {MOST_WITNESSES}", check="witness")
+
+    def collectors(self) -> None:
+        found = self.policy.audit.collectors
+        for name, one in found.items():
+            at: Path = ("audit", "collectors", name)
+            secured = one.to.way in ("tls", "https")
+            if secured and one.authority is None:
+                self.key(at, f"{one.to.way} without an authority", "authority: FILE, who has signed its certificate",
+                         check="collector")  # fmt: skip
+            for field in ("authority", "name"):
+                if getattr(one, field) is not None and not secured:
+                    self.at((*at, field), f"{field} for {one.to.way}", "one with tls or https", check="collector")
+            if one.header is not None and one.to.way != "https":
+                self.at((*at, "header"), f"header for {one.to.way}", "one with https", check="collector")
+            data = self.file(one.authority, (*at, "authority")) if one.authority else None
+            if data is not None and b"BEGIN CERTIFICATE" not in data:
+                self.at((*at, "authority"), "a file that is no certificate", "a PEM file", check="collector")
+        if len(found) > MOST_COLLECTORS:
+            self.key(("audit", "collectors"), f"{len(found)} collectors", f"at most {MOST_COLLECTORS}",
+                     check="collector")  # fmt: skip
 
     # --- zones
 

@@ -6,7 +6,7 @@ Not here: the notations (policy.syntax), which field has which (policy.schema, p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import PlainValidator, WithJsonSchema
 
@@ -16,6 +16,15 @@ from cofferdam.policy.problems import nearest, one_of
 
 def read_by(function: Callable[..., Any], schema: dict[str, Any]) -> tuple[PlainValidator, WithJsonSchema]:
     return PlainValidator(function), WithJsonSchema(schema)
+
+
+def _file(raw: Any) -> str:
+    if isinstance(raw, str) and raw.strip() and raw.isprintable() and not raw.startswith("/") and "\\" not in raw:
+        return raw
+    raise syntax.Expected("a file beside the policy, such as count.json")
+
+
+FileName = Annotated[str, *read_by(_file, {"type": "string", "examples": ["count.json"]})]
 
 
 def one_or_more(raw: Any) -> Any:

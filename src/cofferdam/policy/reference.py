@@ -39,6 +39,8 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("WireGuard", schema.WireGuard, "`overlay:` `wireguard:`"),
     ("Audit", schema.Audit, "`audit:`"),
     ("Witnesses", schema.Witness, "`audit:` `witnesses:` NAME"),
+    ("Collectors", schema.Collector, "`audit:` `collectors:` NAME"),
+    ("Evidence", schema.Evidence, "`evidence:`"),
 )
 
 

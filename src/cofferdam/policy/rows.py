@@ -175,10 +175,53 @@ class Witness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.way}://{self.user}{'@' if self.user else ''}{address}:{self.port}{self.path}"
 
 
+MOST_COLLECTORS: Final = 8
+
+
+class Collector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who gets the log's entries. `way`: "tls" (syslog), "https" (JSON lines to `path`), "udp" (syslog to loopback) or
+    "folder" (JSON lines in a folder of the site's). `kinds`: of events, empty for all. `host`: the name in its
+    certificate, "" for the address; `authority`: who has signed that (PEM). `header`: the name of the HTTP header that
+    carries the token. `enterprise`: the private enterprise number in syslog."""
+
+    name: str
+    way: Literal["tls", "https", "udp", "folder"]
+    address: str
+    port: int
+    path: str
+    form: str = "json"
+    kinds: tuple[str, ...] = ()
+    host: str = ""
+    authority: bytes = b""
+    header: str = ""
+    enterprise: int = 32473
+
+    @property
+    def where(self) -> str:
+        """As it was written, near enough."""
+        if self.way == "folder":
+            return f"folder {self.folder}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.way}://{address}:{self.port}{self.path}"
+
+    @property
+    def folder(self) -> str:
+        """The site's folder that its lines are left in, "" for another way."""
+        return f"export-{self.name}" if self.way == "folder" else ""
+
+
+class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When the gate is proved and tried each day: `proof` in seconds of the local day of `zone`, -1 for never."""
+
+    proof: int = 11_700
+    zone: str = "UTC"
+
+
 class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`reads_without_log`: reads go on while the log cannot be written; `messages_without_log`: a relay hands out its
     messages. `interval_ms`: how often reads are counted. `keep_seconds` and `most_bytes`: of the log, 0 for no bound;
-    `move`: what goes beyond is moved to the archive. `witnesses`: who keeps its heads."""
+    `move`: what goes beyond is moved to the archive. `witnesses`: who keeps its heads;
+    `collectors`: who gets its entries."""
 
     reads_without_log: bool = True
     interval_ms: int = 10_000
@@ -187,6 +230,7 @@ class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     most_bytes: int = 0
     move: bool = False
     witnesses: tuple[Witness, ...] = ()
+    collectors: tuple[Collector, ...] = ()
 
 
 class WireGuard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,4 +270,5 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: Audit
     clocks: dict[str, Clock]
     overlay: Overlay | None = None
+    evidence: Evidence = Evidence()
     slice_of: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""

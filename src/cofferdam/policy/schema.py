@@ -28,10 +28,11 @@ from pydantic import (
 )
 
 from cofferdam import limits as limits_module
+from cofferdam.audit.entry import KINDS
 from cofferdam.limits import Limits
 from cofferdam.model import Item, Side, Span, ValueType
-from cofferdam.policy import syntax, witnesses
-from cofferdam.policy.fields import YES_NO, as_list, size, span
+from cofferdam.policy import collectors, syntax, witnesses
+from cofferdam.policy.fields import YES_NO, FileName, as_list, size, span
 from cofferdam.policy.fields import choice as _choice
 from cofferdam.policy.fields import one_or_list as _one_or_list
 from cofferdam.policy.fields import one_or_more as _listed
@@ -887,6 +888,81 @@ class Witness(Entry):
     )
 
 
+def _collector_name(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"[a-z][a-z0-9-]{0,39}", raw):
+        return raw
+    raise syntax.Expected("a name of small letters, digits and dashes, at most 40")
+
+
+CollectorName = Annotated[str, *_read(_collector_name, {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,39}$"})]
+
+
+def _header(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", raw) and raw.lower() not in _OWN_HEADERS:
+        return raw
+    raise syntax.Expected("the name of a header that carries a token, such as Authorization")
+
+
+_OWN_HEADERS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "user-agent", "expect")
+
+
+class Collector(Entry):
+    """Who gets the log's entries."""
+
+    to: Annotated[
+        collectors.Place,
+        *_read(
+            collectors.place,
+            {"type": "string", "pattern": "^((tls|https|udp)://|folder$)", "examples": collectors.EXAMPLES},
+        ),
+    ] = Field(
+        description="Where: `tls://ADDRESS:PORT`, syslog over TLS (RFC 5425); `https://ADDRESS:PORT/PATH`, JSON lines "
+        "by POST; `udp://127.0.0.1:514`, syslog to this machine; `folder`, JSON lines in the folder `export-NAME`."
+    )
+    authority: FileName | None = Field(
+        None,
+        description="Who has signed the collector's certificate, a PEM file beside the policy; tls and https.",
+    )
+    name: Annotated[str, *_read(syntax.domain, {"type": "string", "examples": ["soc.example"]})] | None = Field(
+        None, description="The name in its certificate. Default: the address."
+    )
+    form: Annotated[str, *_choice(*collectors.FORMS)] = Field("json", description="The form of an entry.")
+    kinds: Annotated[
+        tuple[Annotated[str, *_choice(*KINDS)], ...],
+        BeforeValidator(_listed),
+        _one_or_list({"type": "string", "enum": list(KINDS)}),
+    ] = Field((), description="Kinds of events. Default: all.")
+    header: Annotated[str, *_read(_header, {"type": "string", "examples": ["Authorization"]})] | None = Field(
+        None, description="The HTTP header that carries the token: `cofferdam export secret NAME --token FILE`."
+    )
+    enterprise: Annotated[int, *_whole(1, (1 << 32) - 1)] = Field(
+        32473, description="The private enterprise number in syslog. The default is the one for examples (RFC 5612)."
+    )
+
+
+def _proof(raw: Any) -> int:
+    if raw == "off":
+        return -1
+    found = syntax.hour(raw)
+    if found == 86_400:
+        raise syntax.Expected("an hour of the day from 00:00 to 23:59, or off", '"00:00"')
+    return found
+
+
+class Evidence(Entry):
+    """The gate's evidence of itself."""
+
+    proof: Annotated[
+        int,
+        *_read(_proof, {"type": "string", "pattern": r"^(([01]\d|2[0-3]):[0-5]\d|off)$", "examples": ["03:15"]}),
+    ] = Field(
+        11_700,
+        description="When the gate is proved and tried each day, by the clock of the zone; `off`: never by itself.",
+        json_schema_extra={"default": "03:15"},
+    )
+    zone: Text = Field("UTC", description="The time zone's name in the tz database, such as `Europe/Paris`.")
+
+
 class Audit(Entry):
     """The audit log."""
 
@@ -914,6 +990,9 @@ class Audit(Entry):
         {},
         description="Who gets the log's signed head each minute, by name, at most 8. Each must go on from the one that "
         "was given out before.",
+    )
+    collectors: dict[CollectorName, Collector] = Field(
+        {}, description="Who gets the log's entries, each once at least and in order, by name, at most 8."
     )
 
 
@@ -965,6 +1044,7 @@ class Policy(Entry):
         description="Addresses and names for the assets. Without it, each asset says its own `overlay` or `listen`.",
     )
     audit: Audit = Field(Audit(), description="How the audit log is kept.")
+    evidence: Evidence = Field(Evidence(), description="When the gate is proved.")
 
 
 def side(zone: Zone) -> Side:

@@ -98,6 +98,16 @@ def server_context(pem: bytes, key: bytes, trusted: bytes = b"") -> ssl.SSLConte
             raise GateError(f"the clients' certificates are not PEM: {error}") from None
         context.verify_mode = ssl.CERT_OPTIONAL
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+    _give(context, chain, private)
+    return context
+
+
+def show(context: ssl.SSLContext, pem: bytes, key: bytes) -> None:
+    """Has a context show this certificate (with the chain after it; PEM), without a file. Raises: GateError."""
+    _give(context, *load(pem, key))
+
+
+def _give(context: ssl.SSLContext, chain: list[Certificate], private: PrivateKeyTypes) -> None:
     inside = _inside(context)
     leaf = chain[0].public_bytes(serialization.Encoding.DER)
     if _LIBRARY.SSL_CTX_use_certificate_ASN1(inside, len(leaf), leaf) != 1:
@@ -120,7 +130,6 @@ def server_context(pem: bytes, key: bytes, trusted: bytes = b"") -> ssl.SSLConte
         found = _LIBRARY.d2i_X509(None, ctypes.byref(place), len(data))
         if not found or _LIBRARY.SSL_CTX_ctrl(inside, _EXTRA_CHAIN_CERT, 0, found) != 1:
             raise GateError("OpenSSL does not take a certificate of the chain")
-    return context
 
 
 def good_until(pem: bytes) -> int:

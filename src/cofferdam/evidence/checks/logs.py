@@ -17,7 +17,7 @@ LEAST_FREE = 0.05
 RETENTION_DAYS = 90
 MAX_ERROR_SECONDS = 1.0
 OUT = "it is out of the policy"
-"""What the gate says of a witness that the policy no longer names (gate.watch.witness)."""
+"""What the gate says of a witness or a collector that the policy no longer names (gate.watch)."""
 
 
 @TABLE.check("log.whole", "files")
@@ -89,8 +89,9 @@ def exported(known: Inputs) -> Finding:
         str(one.event.get("collector")): one for one in history.of("export-stood")
         if not str(one.event.get("collector", "")).startswith("witness:")
     }  # fmt: skip
+    stood = {name: one for name, one in stood.items() if one.event.get("detail") != OUT}
     if not stood:
-        raise Unknown("nothing is exported: `cofferdam export` sends entries to a collector")
+        raise Unknown("nothing is exported: `collectors:` in the policy's `audit:` names who gets the entries")
     wrong, good = [], []
     for name, one in stood.items():
         ago = (known.now_ns - one.at_ns) // 10**9

@@ -3,7 +3,7 @@
 At least once and in order: the cursor moves only past what has surely arrived, and is on disk before anything else is
 done; so after a crash or a broken connection some entries go twice, and none is left out. A gap is seen by the index.
 
-Not here: the ways, processes around this (process).
+Not here: the ways, the process around this (part).
 """
 
 from __future__ import annotations
@@ -15,15 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_file
 from cofferdam.errors import AuditError
-from cofferdam.evidence import gather
 from cofferdam.evidence.export.forms import Item, item
-from cofferdam.evidence.export.settings import Collector
-from cofferdam.evidence.export.ways import Way, WayError, way
+from cofferdam.evidence.export.ways import Way, WayError
 
 POLL_SECONDS = 0.5
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -68,12 +64,11 @@ class Sending:
     """One collector's work. `turn` does what there is to do now and returns how long to wait."""
 
     def __init__(
-        self, to: Collector, reader: LogReader, cursor: Cursor, say: Callable[[Stood], None],
-        clock: Callable[[], float] = time.monotonic, make: Callable[[Collector], Way] = way,
+        self, way: Way, reader: LogReader, cursor: Cursor, say: Callable[[Stood], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self.to, self.reader, self.cursor = to, reader, cursor
-        self._make = make
-        self.way = make(to)
+        self.to, self.reader, self.cursor = way.to, reader, cursor
+        self.way = way
         self._say, self._clock = say, clock
         self.at = cursor.next
         self.size = cursor.next
@@ -95,7 +90,6 @@ class Sending:
             return self._pause
         except (AuditError, OSError) as error:
             self.way.close()
-            self.way = self._make(self.to)
             self._back()
             self._stand(False, f"our own side: {error}")
             return LONGEST_PAUSE / 3
@@ -172,13 +166,3 @@ class Sending:
             return max(self.size, self.reader.checkpoint().size)
         except AuditError:
             return self.size
-
-
-def encode(stood: Stood) -> bytes:
-    """A line for whoever watches."""
-    return msgspec.json.encode(stood._asdict()) + b"\n"
-
-
-def cursors(state: Path) -> Path:
-    """The folder of cursors. Raises: GateError."""
-    return gather.folder(state, gather.CURSORS, make=True)

@@ -1,4 +1,4 @@
-"""The ways to a collector: syslog over TLS, syslog over UDP to loopback, HTTPS, a file. Blocking.
+"""The ways to a collector: syslog over TLS, syslog over UDP to loopback, HTTPS, a file in a site's folder. Blocking.
 
 A way takes a batch and says how many entries of it have surely arrived; what has not is sent again by the caller, from
 the log. What "surely" is: HTTPS: answered with 2xx; a file: on disk; UDP: handed to the kernel, no more is known there;
@@ -12,24 +12,25 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import errno
 import fcntl
 import http.client
 import os
 import socket
 import ssl
+import stat
 import struct
 import termios
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
-
-from cofferdam.errors import CofferdamError
+from cofferdam.brokers.kit.tls import show
+from cofferdam.errors import CofferdamError, GateError
 from cofferdam.evidence.export.forms import FORMS, Item, framed, syslog
-from cofferdam.evidence.export.settings import Collector
+from cofferdam.policy.rows import Collector
 
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0
@@ -37,6 +38,7 @@ STALL_SECONDS = 30.0
 SETTLE_SECONDS = 3.0
 MAX_ANSWER_BYTES = 64 << 10
 MAX_DATAGRAM_BYTES = 60_000
+FILE = "cofferdam.jsonl"
 FILE_BYTES = 256 << 20
 """A file that has grown to this is renamed to NAME.1, and a new one begun."""
 
@@ -54,8 +56,6 @@ class Way(abc.ABC):
     def __init__(self, to: Collector) -> None:
         self.to = to
         self.form = FORMS[to.form]
-        self.secured: ssl.SSLContext | None = None
-        """Its certificates, where they have been read already."""
         self.handed = 0
         """Batches handed over, where that is all there is to know."""
 
@@ -68,63 +68,95 @@ class Way(abc.ABC):
         """How many of the batches that were handed over since the last WayError have surely arrived. Raises: WayError,
         where one has not and will not."""
 
-    def close(self) -> None:  # noqa: B027 - not every way has something to close
-        """Ends it in order."""
+    def close(self) -> None:
+        """Ends it in order; nothing is known of what was under way. It can be sent by again."""
+        self.handed = 0
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A collector whose certificates and tokens have been read."""
+class Secrets(NamedTuple):
+    """What of a collector stands in no policy: the certificate that we show and its key (PEM), the token for HTTPS."""
 
-    to: Collector
-    secured: ssl.SSLContext | None
-
-    def way(self, to: Collector) -> Way:
-        """A way to it."""
-        made = way(to)
-        made.secured = self.secured
-        return made
+    certificate: bytes = b""
+    key: bytes = b""
+    token: bytes = b""
 
 
-def prepared(to: Collector) -> Prepared:
-    """Reads what only root may. Raises: WayError."""
-    header = []
-    for name, value in to.header:
-        if value.startswith("file:"):
-            try:
-                value = Path(value.removeprefix("file:")).read_text("utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise WayError(f"the header {name} cannot be read: {error}") from None
-        header.append((name, value))
-    secured = context(to) if to.way in ("tls", "https") else None
-    return Prepared(msgspec.structs.replace(to, header=tuple(header)), secured)
+NO_SECRETS = Secrets()
 
 
-def way(to: Collector) -> Way:
-    """The way to a collector."""
-    kinds: dict[str, Callable[[Collector], Way]] = {
-        "tls": Syslog, "udp": Datagrams, "https": Https, "file": Appended,
-    }  # fmt: skip
-    return kinds[to.way](to)
+def way(to: Collector, secrets: Secrets = NO_SECRETS, folder: Path | None = None) -> Way:
+    """The way to a collector. `folder`: the site's folder, where it has one. Raises: WayError, where what it needs is
+    not there, or is none."""
+    secured = context(to, secrets) if to.way in ("tls", "https") else None
+    match to.way:
+        case "tls":
+            return Syslog(to, secured)
+        case "https":
+            return Https(to, secured, _header(to, secrets))
+        case "udp":
+            return Datagrams(to)
+        case _:
+            if folder is None:
+                raise WayError(f"the folder {to.folder} is not there")
+            return Appended(to, folder)
 
 
-def context(to: Collector) -> ssl.SSLContext:
+def context(to: Collector, secrets: Secrets) -> ssl.SSLContext:
     """TLS 1.2 or later, the collector's certificate checked, ours shown where there is one. Raises: WayError."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
-        made = ssl.create_default_context(cafile=to.ca or None)
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        if to.certificate:
-            made.load_cert_chain(to.certificate, to.key)
-    except (OSError, ssl.SSLError, ValueError) as error:
-        raise WayError(f"its certificates cannot be read: {error}") from None
+        made.load_verify_locations(cadata=to.authority.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise WayError(f"the authority's certificates cannot be read: {error}") from None
+    if secrets.certificate or secrets.key:
+        try:
+            show(made, secrets.certificate, secrets.key)
+        except GateError as wrong:
+            raise WayError(f"the certificate for {to.name}: {wrong}") from None
     return made
+
+
+def _header(to: Collector, secrets: Secrets) -> dict[str, str]:
+    if not to.header:
+        return {}
+    text = secrets.token.decode("utf-8", "replace").strip()
+    if not text:
+        raise WayError(f"there is no token for {to.header}: cofferdam export secret {to.name} --token FILE")
+    if not text.isascii() or not text.isprintable():
+        raise WayError(f"the token for {to.header} is not one line of ASCII")
+    return {to.header: text}
+
+
+def dialled(to: Collector) -> socket.socket:
+    """A connection to it. Raises: WayError."""
+    connection = socket.socket(socket.AF_INET6 if ":" in to.address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(CONNECT_SECONDS)
+        connection.connect((to.address, to.port))
+    except OSError as error:
+        connection.close()
+        raise WayError(f"{to.where} does not answer: {error}") from None
+    return connection
+
+
+def _secured(to: Collector, secured: ssl.SSLContext) -> ssl.SSLSocket:
+    """Raises: WayError."""
+    plain = dialled(to)
+    try:
+        return secured.wrap_socket(plain, server_hostname=to.host or to.address)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        plain.close()
+        raise WayError(f"no TLS with {to.where}: {error}") from None
 
 
 class Syslog(Way):
     """RFC 5424 over TLS (RFC 5425): octet counting."""
 
-    def __init__(self, to: Collector) -> None:
+    def __init__(self, to: Collector, secured: ssl.SSLContext | None) -> None:
         super().__init__(to)
+        self._secured = secured or context(to, NO_SECRETS)
         self._socket: ssl.SSLSocket | None = None
         self._bytes = 0
         self._flight: deque[tuple[int, float]] = deque()
@@ -180,25 +212,15 @@ class Syslog(Way):
         return self._settled
 
     def close(self) -> None:
-        connection, self._socket = self._socket, None
-        if connection is not None:
+        if self._socket is not None:
             with contextlib.suppress(OSError, ValueError):
-                connection.settimeout(CONNECT_SECONDS)
-                connection.unwrap()
-            connection.close()
+                self._socket.settimeout(CONNECT_SECONDS)
+                self._socket.unwrap()
+        self._drop()
 
     def _connected(self) -> ssl.SSLSocket:
         if self._socket is None:
-            secured = self.secured or context(self.to)
-            try:
-                plain = socket.create_connection((self.to.host, self.to.port), CONNECT_SECONDS)
-            except OSError as error:
-                raise WayError(f"{self.to.where} does not answer: {error}") from None
-            try:
-                self._socket = secured.wrap_socket(plain, server_hostname=self.to.server_name or self.to.host)
-            except (OSError, ssl.SSLError, ValueError) as error:
-                plain.close()
-                raise WayError(f"no TLS with {self.to.where}: {error}") from None
+            self._socket = _secured(self.to, self._secured)
         return self._socket
 
     @staticmethod
@@ -224,20 +246,20 @@ class Datagrams(Way):
 
     def __init__(self, to: Collector) -> None:
         super().__init__(to)
-        family = socket.AF_INET6 if ":" in to.host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        self._socket.settimeout(STALL_SECONDS)
-        self._connected = False
+        self._socket: socket.socket | None = None
 
     def send(self, items: Sequence[Item]) -> None:
         try:
-            if not self._connected:
-                self._socket.connect((self.to.host, self.to.port))
-                self._connected = True
+            if self._socket is None:
+                self._socket = socket.socket(
+                    socket.AF_INET6 if ":" in self.to.address else socket.AF_INET, socket.SOCK_DGRAM
+                )
+                self._socket.settimeout(STALL_SECONDS)
+                self._socket.connect((self.to.address, self.to.port))
             for one in items:
                 self._socket.send(syslog(one, self.form, self.to.enterprise)[:MAX_DATAGRAM_BYTES])
         except OSError as error:
-            self.handed = 0
+            self.close()
             raise WayError(f"{self.to.where} does not take it: {error}") from None
         self.handed += 1
 
@@ -245,20 +267,25 @@ class Datagrams(Way):
         return self.handed
 
     def close(self) -> None:
-        self._socket.close()
+        super().close()
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            connection.close()
 
 
 class Https(Way):
     """Batches of JSON lines by POST; 2xx is an acknowledgement."""
 
-    def __init__(self, to: Collector) -> None:
+    def __init__(self, to: Collector, secured: ssl.SSLContext | None, header: dict[str, str]) -> None:
         super().__init__(to)
+        self._secured = secured or context(to, NO_SECRETS)
+        self._header = header
         self._connection: http.client.HTTPSConnection | None = None
 
     def send(self, items: Sequence[Item]) -> None:
         body = b"".join(self.form(one) + b"\n" for one in items)
         kind = "text/plain; charset=utf-8" if self.to.form == "cef" else "application/x-ndjson"
-        headers = {"Content-Type": kind, "User-Agent": "cofferdam-export", **dict(self.to.header)}
+        headers = {"Content-Type": kind, "User-Agent": "cofferdam-export", **self._header}
         try:
             connection = self._connected()
             connection.request("POST", self.to.path or "/", body, headers)
@@ -282,13 +309,7 @@ class Https(Way):
 
     def _connected(self) -> http.client.HTTPSConnection:
         if self._connection is None:
-            secured = self.secured or context(self.to)
-            if self.to.server_name:
-                self._connection = _Named(self.to, secured)
-            else:
-                self._connection = http.client.HTTPSConnection(
-                    self.to.host, self.to.port, timeout=STALL_SECONDS, context=secured
-                )
+            self._connection = _Connection(self.to, self._secured)
         return self._connection
 
     def _drop(self) -> None:
@@ -298,30 +319,36 @@ class Https(Way):
             connection.close()
 
 
-class _Named(http.client.HTTPSConnection):
-    """To an address whose certificate has a name."""
+class _Connection(http.client.HTTPSConnection):
+    """To an address, by whatever name its certificate has."""
 
     def __init__(self, to: Collector, secured: ssl.SSLContext) -> None:
-        super().__init__(to.host, to.port, timeout=STALL_SECONDS, context=secured)
+        super().__init__(to.host or to.address, to.port, timeout=STALL_SECONDS, context=secured)
         self._to, self._secured = to, secured
 
     def connect(self) -> None:
-        plain = socket.create_connection((self._to.host, self._to.port), CONNECT_SECONDS)
-        plain.settimeout(STALL_SECONDS)
-        self.sock = self._secured.wrap_socket(plain, server_hostname=self._to.server_name)
+        self.sock = _secured(self._to, self._secured)
+        self.sock.settimeout(STALL_SECONDS)
 
 
 class Appended(Way):
-    """A file of lines, for a collector that reads files; on disk before it counts."""
+    """A file of lines in a folder of the site's, for a collector that reads files; on disk before it counts. Others
+    may write in the folder: what is there under our name and is no plain file is not written to."""
+
+    def __init__(self, to: Collector, folder: Path) -> None:
+        super().__init__(to)
+        self.path = folder / FILE
 
     def send(self, items: Sequence[Item]) -> None:
-        path = Path(self.to.path)
+        path = self.path
         try:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_size > FILE_BYTES:
                     path.replace(path.with_name(path.name + ".1"))
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             with os.fdopen(os.open(path, flags, 0o640), "ab", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise OSError(errno.EINVAL, "no plain file")
                 view = memoryview(b"".join(self.form(one) + b"\n" for one in items))
                 while view:
                     view = view[file.write(view) or 0 :]

@@ -28,6 +28,8 @@ from cofferdam.gate import state
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.auditor import Auditor
+from cofferdam.gate.watch.exports import Exports
+from cofferdam.gate.watch.nightly import Nightly
 from cofferdam.gate.watch.witness import Witnesses
 
 
@@ -62,6 +64,8 @@ class Evidence:
         """`auditor`: who signs the log's heads; without one they are given to nobody."""
         self._gate = gate
         self.witnesses = Witnesses(gate, auditor, self.told) if auditor is not None else None
+        self.exports = Exports(gate, auditor, self.told) if auditor is not None else None
+        self.nightly = Nightly(gate)
         self._clock = clock
         self._status = status
         self._known: dict[tuple[str, str], tuple[str, str, int]] = {}
@@ -87,6 +91,7 @@ class Evidence:
         """Round after round, until the gate stops."""
         self.restore()
         await self.take_policy()
+        self._gate.spawn(self.nightly.work(stop))
         wait = FIRST_SECONDS
         while not stop.is_set():
             try:
@@ -97,11 +102,22 @@ class Evidence:
             wait = ROUND_SECONDS
         if self.witnesses is not None:
             await self.witnesses.stop()
+        if self.exports is not None:
+            await self.exports.stop()
 
     async def take_policy(self) -> None:
-        """The policy in force says who gets the log's heads."""
+        """The policy in force says who gets the log's heads, and who its entries."""
         if self.witnesses is not None:
             await self.witnesses.take(self._gate.policy.audit.witnesses)
+        if self.exports is not None:
+            await self.exports.take(self._gate.policy.audit.collectors)
+
+    @property
+    def facts(self) -> tuple[tuple[str, bool, str], ...]:
+        """What is in force in its parts, and what the gate does by itself."""
+        witness = self.witnesses.facts if self.witnesses is not None else ()
+        exports = self.exports.facts if self.exports is not None else ()
+        return (*((f"witness: {one[0]}", one[1], one[2]) for one in witness), *exports, self.nightly.fact())
 
     def round(self) -> None:
         """Runs what is due."""

@@ -30,6 +30,7 @@ WAYS_OUT: dict[str, str] = {
     "tunnel-down": "see its message; `cofferdam overlay status`",
     "check": "cofferdam evidence list --status failed",
     "clock": "cofferdam evidence clocks shows what is due",
+    "nightly-proof": "see its message, then by hand: cofferdam prove; cofferdam evidence selftest; evidence check",
     "export": "see why the collector does not take entries: cofferdam export status",
     "expired-state-damaged": "stop the gate, move expired.json away, start it",
     "expiry-not-durable": "make room on the disk of the state directory",

@@ -270,7 +270,7 @@ class Terms(abc.ABC, Generic[Said, Row]):
             conduits=conduits,
             limits=table.limits,
             gate=rows.Gate(),
-            audit=table.audit,
+            audit=replace(table.audit, witnesses=(), collectors=()),
             clocks={name: clock for name, clock in table.clocks.items() if name in clocks},
             slice_of=policy.hash,
         )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from cofferdam.policy import schema, syntax
+from cofferdam.policy import schema
 from cofferdam.policy.document import Path
-from cofferdam.policy.fields import YES_NO, read_by
+from cofferdam.policy.fields import YES_NO, FileName
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.schema import Name, Text
@@ -22,15 +22,6 @@ from cofferdam.policy.yamltext import quote
 
 if TYPE_CHECKING:  # most policies name no certificate
     from cryptography import x509
-
-
-def _file(raw: Any) -> str:
-    if isinstance(raw, str) and raw.strip() and raw.isprintable() and not raw.startswith("/") and "\\" not in raw:
-        return raw
-    raise syntax.Expected("a file beside the policy, such as count.json")
-
-
-FileName = Annotated[str, *read_by(_file, {"type": "string", "examples": ["count.json"]})]
 
 
 class ClientSaid(schema.Entry):

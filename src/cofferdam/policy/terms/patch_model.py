@@ -11,9 +11,20 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from cofferdam.policy import schema, syntax
-from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
+from cofferdam.policy.fields import (
+    YES_NO,
+    FileName,
+    as_list,
+    choice,
+    one_or_list,
+    one_or_more,
+    read_by,
+    size,
+    span,
+    whole,
+)
 from cofferdam.policy.schema import Name, Names, Text
-from cofferdam.policy.terms.door_words import DoorSaid, FileName
+from cofferdam.policy.terms.door_words import DoorSaid
 from cofferdam.policy.terms.patch_rows import LARGEST_FILE, Scheme
 from cofferdam.policy.terms.patch_source_model import FileSourceSaid, Packages, Patterns
 

@@ -11,8 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from cofferdam.policy import schema, syntax
-from cofferdam.policy.fields import as_list, choice, one_or_list, one_or_more, read_by, size, span
-from cofferdam.policy.terms.door_words import FileName
+from cofferdam.policy.fields import FileName, as_list, choice, one_or_list, one_or_more, read_by, size, span
 
 DAY: Final = 86_400
 FOLDER_NAME: Final = "^[a-z][a-z0-9-]{0,63}$"

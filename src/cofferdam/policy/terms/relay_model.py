@@ -13,9 +13,20 @@ from pydantic import BeforeValidator, Field
 
 from cofferdam.limits import FOLDER_NAME
 from cofferdam.policy import schema, syntax
-from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
+from cofferdam.policy.fields import (
+    YES_NO,
+    FileName,
+    as_list,
+    choice,
+    one_or_list,
+    one_or_more,
+    read_by,
+    size,
+    span,
+    whole,
+)
 from cofferdam.policy.schema import Name, Names, Number, Positive, Text
-from cofferdam.policy.terms.door_words import DoorSaid, FileName
+from cofferdam.policy.terms.door_words import DoorSaid
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, PARALLEL_MOST
 
 HTTP, TABLE, FOLDER, NATS = "http", "table", "folder", "nats"
