@@ -72,6 +72,7 @@ class PassesBytesOn:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(selftest, "STEP_SECONDS", 1.0)
     asset = Asset()
+    asset.serve()
     relay = PassesBytesOn(asset.port)
     yield Rig(asset, relay.port, tmp_path, lambda *_: {"malformed": 0, "pairs": []})
     relay.close()
