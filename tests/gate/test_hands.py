@@ -101,6 +101,12 @@ def test_what_has_an_end_ends_by_itself(two: tuple[Two, Gate]) -> None:
     eventually(lambda: not gate.status()["closures"])
     eventually(lambda: site.works("a"))
     assert events(site.state, "severed")[-1]["until_ns"] and events(site.state, "restored")[-1]["by"] == "its time"
+    assert cli("sever", "it", "--for", "2s", "--state", site.state)[0] == 0
+    [cut] = gate.status()["severed"]
+    assert cut["until_ns"] and not site.works("a")
+    eventually(lambda: not gate.status()["severed"])
+    eventually(lambda: site.works("a"))
+    assert events(site.state, "restored")[-1]["side"] == "it" and events(site.state, "restored")[-1]["by"] == "its time"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from cofferdam.errors import GateError
 from cofferdam.gate.log import Log
-from cofferdam.gate.state import Cut, Severed, load_severed, save_severed
+from cofferdam.gate.state import Cut, Severed, load_severed, save_severed, with_cut
 
 
 def test_a_side_is_restored_on_a_full_disk(tmp_path: Path) -> None:
@@ -42,6 +42,14 @@ def test_severed_sides_come_back_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "severed.json").stat().st_mode & 0o777 == 0o600
     save_severed(tmp_path, Severed(()))
     assert load_severed(tmp_path).sides == ()
+
+
+def test_of_two_that_sever_a_side_the_later_end_counts() -> None:
+    found = Severed(())
+    for until, stands, over in ((50, 50, ("it",)), (40, 50, ("it",)), (70, 70, ()), (0, 0, ()), (90, 0, ())):
+        found = with_cut(found, Cut("it", 5, "root", "", until))
+        assert [cut.until_ns for cut in found.cuts] == [stands] and found.over(60) == over
+    assert with_cut(found, Cut("ot", 5, "root")).sides == ("it", "ot")
 
 
 @pytest.mark.parametrize(

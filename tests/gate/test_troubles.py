@@ -29,6 +29,10 @@ def test_a_dead_device_is_the_first_thing_that_status_says(site: Site, capsys: p
     state = ["--state", str(site.state)]
     with running(site.state, site.policy) as gate:
         eventually(lambda: any(one["name"] == "conduit-expires-plc-road" for one in gate.status()["alarms"]))
+        status = gate.status()  # the calendar, or a stranger, decides no exit code
+        assert status["ok"] and ", 1 notice; " in status["verdict"] and "LOOK: " in status["verdict"]
+        assert main(["status", *state]) == 0
+        assert capsys.readouterr().out.startswith("ok: ")
         assert main(["ping", "plc", *state]) == 0
         assert "answers a read of" in capsys.readouterr().out
         with Client(site.port) as client:

@@ -63,18 +63,17 @@ def run(args: argparse.Namespace) -> int:
     check(args.what, args.name)
     seconds = duration(args.lasts) if args.lasts else 0
     state = state_of(args)
+    until = time.time_ns() + seconds * 10**9 if seconds else 0
     if args.what in SIDES:
-        if seconds:
-            raise GateError("a side is severed until somebody restores it", hint="--for goes with less than a side")
-        result = sever(state, args.what, args.reason)
-        shown = f"{args.what} is severed; {result['sessions']} sessions were open"
+        result = sever(state, args.what, args.reason, until)
+        shown = f"{args.what} is severed{f' for {args.lasts}' if seconds else ''}; "
+        shown += f"{result['sessions']} sessions were open"
     elif args.what == "session":
         if seconds:
             raise GateError("a session is ended and nothing stays shut", hint="sever the principal or the asset")
         result = ask(state, "end-session", session=args.name, reason=args.reason)
         shown = f"session {args.name} was ended"
     else:
-        until = time.time_ns() + seconds * 10**9 if seconds else 0
         result = ask(state, "sever-part", kind=args.what, name=args.name, reason=args.reason, until_ns=until)
         count = result["sessions"]
         shown = f"{args.what} {args.name} is severed{f' for {args.lasts}' if seconds else ''}; "

@@ -35,8 +35,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="everything, by pages in a terminal; the default when piped")
     parser.add_argument("--watch", action="store_true", help="show one screen anew each second until q or Ctrl-C")
     parser.epilog = (
-        "Exit code: 0 all is well; 1 an alarm stands, something is severed or a pair of halves does not work (the "
-        "first line says which, and what to do); 2 no gate runs."
+        "Exit code: 0 all works, though a notice may be worth a look (strangers, a conduit that expires); 1 an alarm "
+        "stands, something is severed or a pair of halves does not work (the first line says which, and what to do); "
+        "2 no gate runs."
     )
 
 
@@ -109,10 +110,8 @@ def _watch(args: argparse.Namespace, state: Path, status: dict[str, Any]) -> int
 
 
 def verdict(status: dict[str, Any]) -> int:
-    """0 if all is well."""
-    held = status["alarms"] or status["severed"] or status["closures"]
-    well = not held and all(pair["working"] for pair in status["pairs"])
-    return 0 if well else 1
+    """0 if all works, also where something is worth a look (gate.watch.ways_out)."""
+    return 0 if status["ok"] else 1
 
 
 def render(status: dict[str, Any]) -> Group:
@@ -121,6 +120,7 @@ def render(status: dict[str, Any]) -> Group:
     from rich.text import Text
 
     from cofferdam.cli.status_short import cut_name
+    from cofferdam.gate.watch.ways_out import is_notice
 
     now = status["now_ns"]
     head = Text.assemble(
@@ -134,9 +134,13 @@ def render(status: dict[str, Any]) -> Group:
     parts.append(head)
     for cut in (*status["severed"], *status["closures"]):
         why = f": {cut['reason']}" if cut["reason"] else ""
-        parts.append(Text(f"SEVERED {cut_name(cut)} {_age(now - cut['since_ns'])} ago by {cut['by']}{why}", "bold red"))
+        more = f", for {_age(cut['until_ns'] - now)} more" if cut["until_ns"] else ""
+        when = f"{_age(now - cut['since_ns'])} ago{more}"
+        parts.append(Text(f"SEVERED {cut_name(cut)} {when} by {cut['by']}{why}", "bold red"))
     for alarm in status["alarms"]:
-        parts.append(Text(f"ALARM {alarm['name']}: {alarm['detail']}", "bold red"))
+        notice = is_notice(alarm["name"])
+        word, style = ("LOOK", "bold yellow") if notice else ("ALARM", "bold red")
+        parts.append(Text(f"{word} {alarm['name']}: {alarm['detail']}", style))
     parts += [*_conduits(status), *_latency(status), _pairs(status), *_assets(status), *_sessions(status)]
     parts += [*_figures(status), _audit(status)]
     refused = status["unmatched"]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cofferdam.gate.watch.ways_out import is_notice
+
 RED, GREEN, YELLOW, BOLD = "bold red", "bold green", "yellow", "bold"
 Line = tuple[str, str]
 """A line and its style."""
@@ -46,9 +48,12 @@ def _wrong(status: dict[str, Any], now: int, age: Callable[[int], str]) -> list[
     found: list[Line] = []
     for cut in (*status["severed"], *status["closures"]):
         why = f": {cut['reason']}" if cut["reason"] else ""
-        found.append((f"SEVERED {cut_name(cut)} {age(now - cut['since_ns'])} ago by {cut['by']}{why}", RED))
+        more = f", for {age(cut['until_ns'] - now)} more" if cut["until_ns"] else ""
+        found.append((f"SEVERED {cut_name(cut)} {age(now - cut['since_ns'])} ago{more} by {cut['by']}{why}", RED))
     for alarm in status["alarms"]:
-        found.append((f"ALARM {alarm['detail']} ({alarm['name']}, {age(now - alarm['since_ns'])})", RED))
+        notice = is_notice(alarm["name"])
+        text = f"{alarm['detail']} ({alarm['name']}, {age(now - alarm['since_ns'])})"
+        found.append((f"LOOK {text}", YELLOW) if notice else (f"ALARM {text}", RED))
     return found
 
 

@@ -68,8 +68,9 @@ def ask(
     raise GateError(answer["error"], hint=answer["hint"])
 
 
-def sever(state: Path, side: Literal["it", "ot"], reason: str) -> Any:
-    """Severs a side: asks the gate, and has the launcher end that side's parts if the gate does not answer at once.
+def sever(state: Path, side: Literal["it", "ot"], reason: str, until_ns: int = 0) -> Any:
+    """Severs a side: asks the gate, and has the launcher end that side's parts if it does not answer at once; then
+    it stays so until somebody restores it, also where `until_ns` (UTC) is not 0.
 
     Raises:
         GateError: no gate runs there; or it does not answer: then the side is cut off and stays so, and it says that.
@@ -84,7 +85,7 @@ def sever(state: Path, side: Literal["it", "ot"], reason: str) -> Any:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        return ask(state, "sever", side=side, reason=reason, seconds=SEVER_SECONDS)
+        return ask(state, "sever", side=side, reason=reason, until_ns=until_ns, seconds=SEVER_SECONDS)
     except GateError as error:
         done.set()
         watcher.join()

@@ -65,10 +65,11 @@ class Down(Struct, frozen=True, tag="down", forbid_unknown_fields=True):
 
 
 class Sever(Struct, frozen=True, tag="sever", forbid_unknown_fields=True):
-    """Cut a side off."""
+    """Cut a side off. `until_ns` (UTC): when it ends by itself, 0 for never."""
 
     side: SideName
     reason: Text = ""
+    until_ns: Annotated[int, Meta(ge=0)] = 0
 
 
 class SeverPart(Struct, frozen=True, tag="sever-part", forbid_unknown_fields=True):
@@ -331,8 +332,10 @@ class ControlServer:
             case Down():
                 gate.stop(f"stopped by {user}")
                 return None
-            case Sever(side, reason):
-                return {"side": side, "sessions": await gate.sever(side, user, reason)}
+            case Sever(side, reason, until_ns):
+                if until_ns and until_ns <= now_ns():
+                    raise GateError("that end is over already", hint="--for takes a duration from now, such as 2h")
+                return {"side": side, "sessions": await gate.sever(side, user, reason, until_ns)}
             case SeverPart(kind, name, reason, until_ns):
                 return {"what": kind, "name": name,
                         "sessions": await gate.hands.sever(gate, kind, name, user, reason, until_ns)}  # fmt: skip

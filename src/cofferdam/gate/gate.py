@@ -409,10 +409,11 @@ class Gate:
     def _take_severed(self, cuts: state.Severed) -> None:
         self.cuts, self.severed = cuts, cuts.sides
 
-    async def sever(self, side: str, by: str, reason: str) -> int:
+    async def sever(self, side: str, by: str, reason: str, until_ns: int = 0) -> int:
         """Cuts a side off: in force, then durable, then recorded. Returns how many sessions it had.
 
         In force comes first: whoever severs has a reason to do it now, and a full disk must not stand in the way.
+        `until_ns`: when it ends by itself; of two that sever one side the later end counts, and none is the latest.
 
         Raises:
             GateError: it is in force and cannot be made durable: a restart would undo it. It is tried again.
@@ -421,14 +422,12 @@ class Gate:
             await self.reports(COUNT_SECONDS)
             sessions = report.open_sessions(list(self.crews.values()))
             fresh = side not in self.severed
-            if fresh:
-                cut = state.Cut(side, now_ns(), by, reason)  # type: ignore[arg-type]
-                self._take_severed(state.Severed((*self.cuts.cuts, cut), self.cuts.damage))
+            self._take_severed(state.with_cut(self.cuts, state.Cut(side, now_ns(), by, reason, until_ns)))  # type: ignore[arg-type]
             await self._tell_severed((side,) if fresh else ())
             trouble = self._save_severed()
             who = clip(f"{by}: {reason}" if reason else by, 128)
             self.log.warning("severed", side=side, by=by, reason=reason, sessions=sessions)
-            entry = Severed(side=side, by=who, sessions=sessions, wall_ns=now_ns())
+            entry = Severed(side=side, by=who, sessions=sessions, until_ns=until_ns, wall_ns=now_ns())
             await self.audit.record(entry, RECORD_SECONDS if self.audit.writable else 0)
             if trouble is not None:
                 raise GateError(
@@ -451,14 +450,15 @@ class Gate:
         if NOT_DURABLE in self.alarms:
             self._save_severed()
 
-    async def restore(self, side: str, by: str) -> bool:
-        """Lets a side work again: recorded, durable, in force. False if it was not severed.
+    async def restore(self, side: str, by: str, over_ns: int = 0) -> bool:
+        """Lets a side work again: recorded, durable, in force. False if it was not severed. `over_ns` above 0: only if
+        its end was before that.
 
         Raises:
             GateError: it cannot be made durable; the side stays cut off.
         """
         async with self.cutting:
-            if side not in self.severed:
+            if side not in self.severed or (over_ns and side not in self.cuts.over(over_ns)):
                 return False
             cuts = state.Severed(tuple(cut for cut in self.cuts.cuts if cut.side != side))
             await self.audit.record(Restored(side=side, by=clip(by, 128), wall_ns=now_ns()), RECORD_SECONDS)

@@ -37,6 +37,7 @@ MOST = 1000
 ASKED_SECONDS = 86_400
 """A grant that nobody agrees to is forgotten after a day."""
 DAMAGED, NOT_DURABLE = "hands-state-damaged", "hands-not-durable"
+STAYS = "severed-past-its-time"
 NS = 10**9
 CHUNK = 256
 """Sessions that are ended by one order."""
@@ -51,6 +52,11 @@ class Gate(Context, Protocol):
     @property
     def base(self) -> CompiledPolicy:
         """The policy in force before anything was held back by an operator's hand."""
+
+    cuts: state.Severed
+
+    async def restore(self, side: str, by: str, over_ns: int = 0) -> bool:
+        """Lets a side work again."""
 
     def hold(self) -> None:
         """The policy in force is made anew from what was loaded and what is held back."""
@@ -215,6 +221,12 @@ class OperatorsHands:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
             now = now_ns()
+            for side in gate.cuts.over(now):
+                try:
+                    await gate.restore(side, "its time", now)
+                    gate.alarm(STAYS, "")
+                except GateError as error:
+                    gate.alarm(STAYS, f"the {side} side stays severed past its time: {error}")
             async with self._lock:
                 over = {one.number for one in self.now.grants if one.over(now)}
                 if over:

@@ -40,6 +40,8 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     since_ns: Annotated[int, msgspec.Meta(ge=0)]
     by: str
     reason: str = ""
+    until_ns: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """When it ends by itself (UTC); 0: when somebody restores it."""
 
     @property
     def what(self) -> str:
@@ -144,6 +146,21 @@ class Severed:
     @property
     def sides(self) -> tuple[str, ...]:
         return tuple(side for side in SIDES if any(cut.side == side for cut in self.cuts))
+
+    def over(self, now: int) -> tuple[str, ...]:
+        """The sides whose cut has come to its end."""
+        return tuple(cut.side for cut in self.cuts if 0 < cut.until_ns <= now)
+
+
+def with_cut(severed: Severed, fresh: Cut) -> Severed:
+    """One more cut. A side that is cut off already stays so for the longer of both times."""
+    for cut in severed.cuts:
+        if cut.side == fresh.side:
+            if not cut.until_ns or (fresh.until_ns and fresh.until_ns <= cut.until_ns):
+                return severed
+            longer = msgspec.structs.replace(cut, until_ns=fresh.until_ns)
+            return Severed(tuple(longer if one is cut else one for one in severed.cuts), severed.damage)
+    return Severed((*severed.cuts, fresh), severed.damage)
 
 
 def load_severed(state: Path) -> Severed:

@@ -41,6 +41,10 @@ WAYS_OUT: dict[str, str] = {
     "crew": "see the gate's messages (journalctl -u cofferdam); it is started again by itself",
 }
 """By the beginning of an alarm's name; the order is that of what comes first."""
+NOTICES = ("strangers", "conduit-expires")
+"""Worth a look, and nothing that is broken: `status` says them and exits with 0. Whoever may send a packet from the
+office could hold up the first of them for ever, and the second is what the policy says. An exit code that a stranger or
+the calendar decides says nothing of the gate."""
 ELSE = "cofferdam audit show tells since when; docs/operations.md has every alarm"
 
 
@@ -48,6 +52,11 @@ def _key(name: str) -> str:
     """An alarm of a part is called PART/NAME. The longest beginning counts."""
     bare = name.rpartition("/")[2]
     return max((key for key in WAYS_OUT if bare == key or bare.startswith(f"{key}-")), key=len, default="")
+
+
+def is_notice(name: str) -> bool:
+    """Whether an alarm is worth a look, and says of nothing that it does not work."""
+    return _key(name) in NOTICES
 
 
 def way_out(name: str) -> str:
@@ -60,9 +69,11 @@ def way_out(name: str) -> str:
 
 
 def verdict(status: StatusReport) -> tuple[bool, str, str]:
-    """Whether all is well; in one line what is wrong, or that nothing is; and what to do about the first of it."""
+    """Whether all works; in one line what does not, or else what is worth a look; and what to do about the first of
+    it."""
     order = list(WAYS_OUT)
     wrong: list[tuple[int, str, str]] = []
+    notices: list[tuple[int, str, str]] = []
     severed: tuple[Cut | Closure, ...] = (*status.severed, *status.closures)
     for cut in severed:
         why = f" ({cut.reason})" if cut.reason else ""
@@ -73,12 +84,23 @@ def verdict(status: StatusReport) -> tuple[bool, str, str]:
             wrong.append((1, f"the crew {pair.name} does not work", WAYS_OUT["crew"]))
     for alarm in status.alarms:
         key = _key(alarm.name)
-        wrong.append((2 + order.index(key) if key else len(order) + 2, alarm.detail, way_out(alarm.name)))
+        level = notices if key in NOTICES else wrong
+        level.append((2 + order.index(key) if key else len(order) + 2, alarm.detail, way_out(alarm.name)))
     if not wrong:
         crews, sessions = _count(len(status.pairs), "crew"), _count(sum(status.open.values()), "session")
-        return True, f"ok: {crews}, {sessions}, no alarm; separation: {status.separation}", ""
+        well = f"ok: {crews}, {sessions}, no alarm; separation: {status.separation}"
+        if not notices:
+            return True, well, ""
+        notices.sort(key=lambda one: one[0])
+        more = f" (and {len(notices) - 1} more)" if len(notices) > 1 else ""
+        return (
+            True,
+            f"{well.replace('no alarm', _count(len(notices), 'notice'))}. LOOK{more}: {notices[0][1]}",
+            notices[0][2],
+        )
     wrong.sort(key=lambda one: one[0])
-    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    others = len(wrong) + len(notices) - 1
+    more = f" (and {others} more)" if others else ""
     return False, f"NOT OK{more}: {wrong[0][1]}", wrong[0][2]
 
 
