@@ -3,6 +3,7 @@ reaches the device, what the client gets, what the log has. And connections that
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 from cofferdam.audit.events.access import WriteAllowed, WriteOutcome
 from cofferdam.cli.main import main
 from cofferdam.errors import PolicyError
-from cofferdam.model import Allow, Deny
+from cofferdam.model import Allow, AllowBits, Change, Deny, NeedValues, Operation
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.asking import operation
 from cofferdam.policy.points.decide import Flow
+from cofferdam.policy.points.state import PointState
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.modbus.dialect import MODBUS
 from tests.brokers.stage import Stage, Wire, adu, exception, read, write
@@ -258,6 +260,43 @@ def test_texts_and_decimal_digits() -> None:
             assert got == exception(1, 16, 3)
         names = [(one.point, one.value) for entry in stage.of(WriteAllowed) for one in entry.points]
         assert names == ([told] if told else [])
+
+
+def test_whatever_is_claimed_only_allowed_bits_change() -> None:
+    """Operations as a hostile half may claim them, against what each would leave in the register."""
+    dice = random.Random(5)
+    for how in ("alone", "read-first"):
+        compiled = policy(f"write_bits: {how}")
+        flow = compiled.flow("modbus", "127.0.0.1", "plc", ("enterprise",))
+        assert isinstance(flow, Flow)
+        state, now, wall, allowed = PointState(compiled.assets), 10**9, time.time_ns(), 0
+        for _ in range(3000):
+            held, exact, now = dice.choice([0, 0xFFFF, HELD, dice.getrandbits(16)]), dice.random() < 0.5, now + 10
+            if exact:
+                some = [held, held ^ 8, held ^ 0x10, dice.getrandbits(16), -1, 70000]
+                values = tuple(dice.choice(some) for _ in range(dice.choice([0, 1, 1, 1, 1, 2])))
+            else:
+                values = tuple(dice.choice([0xFFFF, 0xFFF7, 0xFF0F, dice.getrandbits(16)]) for _ in range(2))
+            count = dice.choice([0, 1, 1, 1, 1, 2])
+            op = Operation(
+                6, -1, 1, True, (), (Change("holding", dice.choice([39, 40, 40, 40]), count, values, exact),)
+            )
+            found = flow.decide_full(op, wall, now, state)
+            if isinstance(found, NeedValues):
+                for span in found.spans:
+                    state.note_values("plc", span.space, span.start, (held,), now + 1)
+                found = flow.decide_full(op, wall, now + 2, state, now)
+            if isinstance(found, Allow):
+                assert isinstance(found, AllowBits)
+                [change] = found.operation.writes
+                assert isinstance(change, Change)
+                left = (held & change.values[0]) | (change.values[1] & ~change.values[0])
+                assert not (left ^ held) & ~0x00F8
+                assert not exact or left == values[0], "what the client wrote is there"
+                assert change.values[0] & 0xF0 or left >> 4 & 15 <= 5
+                assert found.held == (held if how == "read-first" else -1)
+                allowed += 1
+        assert allowed > 300
 
 
 EXPLAINED = [

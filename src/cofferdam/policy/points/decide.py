@@ -522,7 +522,8 @@ class Flow:
                 allow = Allow(way.conduit.name, _rule(way, *found), way.until)
                 if self._words:
                     alone = way.alone(op)
-                    if alone and isinstance(op.writes[0], Change) and op.writes[0].exact:
+                    change = op.writes[0] if alone else None
+                    if isinstance(change, Change) and change.exact and len(change.values) == 1:
                         # What is written of the word, and so which limits count, follows from what it holds.
                         return _Form(allow, (), [piece for piece, _ in alone])
                 fault, torn, checks = self._touched(op)
