@@ -295,7 +295,7 @@ def test_the_quarantine_is_sealed(vendor: Vendor) -> None:
 
 def test_the_sites_own_rules_look_at_each_file(vendor: Vendor) -> None:
     works = vendor.works
-    found = works.examined(works.put("good.bin", b"for this plant", "1.0", product="ruled"))
+    found = works.examined(works.put("rg.bin", b"for this plant", "1.0", product="ruled"))
     assert (found["state"], found["report"]["base"]) == ("passed", "YARA rules of the site, 1"), found
     found = works.examined(works.put("bad.bin", b"not for this plant", "1.1", product="ruled"))
     assert (found["state"], found["reason"]) == ("refused", "the scanner found the site's YARA rule Bad")

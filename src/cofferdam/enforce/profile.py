@@ -40,6 +40,7 @@ class Can(enum.Flag):
     DIAL_UDP = enum.auto()  # make UDP sockets, bind and connect them
     DIAL_LOCAL = enum.auto()  # connect to the Unix sockets of the host that are bound for it (`sockets`)
     STORE = enum.auto()  # files below its own store and folders: open, write, lock, sync, rename, remove
+    CODE = enum.auto()  # make memory executable: for a library that compiles what it runs, in a process for one file
     READ = enum.auto()  # files that are bound read-only for it: open for reading, threads of a thread pool
 
 

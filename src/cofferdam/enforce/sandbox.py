@@ -2,9 +2,9 @@
 off, and need no privilege.
 
 What every part may still do: read, write and close descriptors that it has, wait for them, manage its own memory
-(never executable), ask for the time. What it may do besides follows from its profile: each flag of `Can` is one row of
-`CLASSES`. Nothing that passes a structure of pointers (sendmsg, recvmsg) is allowed, since a filter cannot look into
-it, and so no descriptor can be passed by any socket.
+(executable with Can.CODE alone), ask for the time. What it may do besides follows from its profile: each flag of `Can`
+is a row of `CLASSES`. Nothing that passes a structure of pointers (sendmsg, recvmsg) is allowed, since a filter cannot
+look into it, and so no descriptor can be passed by any socket.
 
 Calls by which Python or the C library merely ask for files or facts fail with EPERM, so that a traceback still prints
 (without its source lines). Anything else ends the process at once.
@@ -128,6 +128,7 @@ CLASSES: Final[dict[Can, tuple[Row, ...]]] = {
     Can.DIAL_LOCAL: (
         Row("socket", (Is(0, (_AF_UNIX,)), Is(1, (_SOCK_STREAM,), ignoring=_SOCK_FLAGS), Is(2, (0,)))), Row("connect"),
     ),
+    Can.CODE: (Row("mmap"), Row("mprotect")),
     Can.STORE: (
         Row("openat"), Row("open"), Row("fcntl", (Is(1, _LOCKS),)), *map(Row, (*_LOOK, *_CHANGE)),
         Row("fchown", (), bpf.fail_with(errno.EPERM)),  # SQLite asks for it as root, and does without
@@ -149,6 +150,7 @@ _WORDS: Final = {
     Can.COLLECT: "reads from its strand",
     Can.DIAL_UDP: "makes UDP sockets",
     Can.DIAL_LOCAL: "connects to services of the host that are bound for it",
+    Can.CODE: "makes memory executable",
     Can.STORE: "writes in its own folders",
     Can.READ: "reads what is bound for it, with threads",
 }

@@ -87,7 +87,7 @@ def test_a_step_that_cannot_be_written_ends_nothing_and_begins_nothing(tmp_path:
 
     step = Step(asset="a", product="fw", release=1, version="1", sha256="", state="sending", at=1)
     part.steps = SimpleNamespace(put=full, rows={step.key: step}, get=lambda key: part.steps.rows.get(key))
-    assert part._settle(step, "sent").state == "sent"
+    assert part.settle(step, "sent").state == "sent"
     assert "disk is full" in part._full
     part._cut, part._why, part.policy = False, "", SimpleNamespace(conduits={})
     part.stopping = False
@@ -113,7 +113,7 @@ def test_a_health_check_does_not_undo_what_was_said_meanwhile(
     async def check(*_: object) -> str:
         rows.pop(step.key)
         if said is not None:
-            part._settle(step, said, "the asset says so")
+            part.settle(step, said, "the asset says so")
         return ""
 
     monkeypatch.setattr("cofferdam.brokers.patch.health.check", check)

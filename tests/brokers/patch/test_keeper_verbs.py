@@ -18,7 +18,7 @@ from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow, Pending
 from cofferdam.brokers.patch.installer import Installer
 from cofferdam.brokers.patch.keeper_verbs import Verbs
-from cofferdam.brokers.patch.plan import Held
+from cofferdam.brokers.patch.plan import Held, Step
 from cofferdam.brokers.patch.records import Looked
 from cofferdam.brokers.patch.reports import Report
 from cofferdam.brokers.patch.repository import Repository
@@ -202,9 +202,11 @@ def test_pause_holds_once_the_log_has_it(tmp_path: Path) -> None:
     installer: Any = object.__new__(Installer)
     installer.rows = PatchRows(products=(Product(name="fw", origin=Origin(proof="pgp", keys=()), most=1),))
     installer.setting = SimpleNamespace(audit=log, wall=lambda: 1)
-    installer._held = Table(Book(tmp_path / "book.db"), "held", Held)
-    installer._trust = None
-    installer._plan_told = dict
+    book = Book(tmp_path / "book.db")
+    installer._held, installer.steps = Table(book, "held", Held), Table(book, "step", Step)
+    installer._trust, installer._lacking, installer._busy, installer._sent = None, {}, "", 0
+    installer._cut, installer._why, installer._full, installer.stopping = False, "", "", False
+    installer.policy = SimpleNamespace(conduits={}, table=SimpleNamespace(clocks={}))
     answers: list[str] = []
     data = msgspec.json.encode({"by": "bob", "product": "fw"})
     for ok, paused, said in ((False, (), "nothing can be recorded: the disk is full"), (True, ("fw",), "")):

@@ -92,6 +92,19 @@ PATCH: Final = Broker(
                 seconds=EXAMINER_SECONDS,
                 sockets=("clamd",),
             ),
+            # The same for a product with YARA rules, which yara-x makes machine code of (ADR 57).
+            "ruler": Profile(
+                "patch/ruler",
+                stands="apart",
+                can=Can.READ | Can.DIAL_LOCAL | Can.CODE,
+                program="cofferdam.brokers.job",
+                preload=(*_TIMES, "encodings.cp437", "encodings.ascii", "encodings.latin_1"),
+                reads=("keeper",),
+                memory=EXAMINER_BYTES,
+                ordered_by="keeper",
+                seconds=EXAMINER_SECONDS,
+                sockets=("clamd",),
+            ),
             "reader": Profile(
                 "patch/reader",
                 stands="apart",
@@ -121,6 +134,7 @@ PATCH: Final = Broker(
     },
     jobs={
         "examiner": "cofferdam.brokers.patch.examiner:examine",
+        "ruler": "cofferdam.brokers.patch.examiner:examine",
         "reader": "cofferdam.brokers.patch.advice.reader:read",
     },
     needs=("tuf", "pysequoia", "lief", "asyncssh", "h11"),

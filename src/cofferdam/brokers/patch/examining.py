@@ -131,7 +131,8 @@ class Examining:
             scan=product.scan,
             yara=f"keys/{hashlib.sha256(product.yara).hexdigest()}" if product.yara else "",
         )
-        self._keeper.setting.run_job("examiner", msgspec.json.encode(order), functools.partial(self._examined, number))
+        job = "ruler" if product.yara else "examiner"
+        self._keeper.setting.run_job(job, msgspec.json.encode(order), functools.partial(self._examined, number))
 
     def _examined(self, number: int, result: bytes, error: str) -> None:
         self._examining.discard(number)

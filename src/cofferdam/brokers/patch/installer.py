@@ -16,12 +16,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from cofferdam.audit.entry import Draft
@@ -34,13 +32,14 @@ from cofferdam.brokers.kit.http.doors import HttpPart
 from cofferdam.brokers.patch import ddi, health, pushing, records, sftp
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.figures import INSTALLER
+from cofferdam.brokers.patch.installer_verbs import InstallerVerbs
 from cofferdam.brokers.patch.outcome import Outcome
-from cofferdam.brokers.patch.plan import NS, Held, Plan, State, Step, Verdict, upcoming
+from cofferdam.brokers.patch.plan import Held, Plan, State, Step, Verdict
 from cofferdam.brokers.patch.records import Release
 from cofferdam.brokers.patch.serving import ServingApi
 from cofferdam.brokers.patch.synced import Synced
 from cofferdam.brokers.patch.trust import NotBelieved, Trust
-from cofferdam.errors import GateError, StoreError
+from cofferdam.errors import StoreError
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.doors import Door
@@ -49,7 +48,6 @@ from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
 LIMITS: Final = Limits(body_bytes=64 << 10, rest_bytes=64 << 10, connections=1024, connections_source=16)
 LOOK_SECONDS: Final = 0.5
 REFRESH_SECONDS: Final = 60.0
-WEEKS: Final = 4
 PIECE: Final = 1 << 20
 AGAIN_SECONDS: Final = 60.0
 """How soon a file that could not be had is asked for again."""
@@ -57,23 +55,6 @@ AGAIN_SECONDS: Final = 60.0
 
 TRIES_MOST: Final = 25
 """How often an asset may leave before the end of what it fetches; then a person has to look."""
-
-
-class _By(Struct, forbid_unknown_fields=True):
-    by: str
-
-
-class _Product(Struct, forbid_unknown_fields=True):
-    by: str
-    product: str
-
-
-class _Result(Struct, forbid_unknown_fields=True):
-    by: str
-    asset: str
-    product: str
-    says: str
-    detail: records.Text = ""
 
 
 def _had(before: Step | None) -> int:
@@ -120,7 +101,7 @@ class Installer(HttpPart):
         super().__init__(setting, LIMITS)
         for step in list(self.steps.rows.values()):
             if step.state in ("sending", "backing"):
-                self._settle(step, "unknown", "the installer ended while it was under way")
+                self.settle(step, "unknown", "the installer ended while it was under way")
         if setting.start is not None:
             setting.start(self._work())
 
@@ -155,6 +136,14 @@ class Installer(HttpPart):
     @property
     def releases(self) -> tuple[Release, ...]:
         return self._trust.releases if self._trust is not None else ()
+
+    @property
+    def known(self) -> tuple[int, int, str, str, int]:
+        """For people: targets and root that are believed, why what is offered is not, what goes out, bytes of it."""
+        trust = self._trust
+        root = trust.root.version if trust is not None and trust.root is not None else 0
+        why = self._why or next((why for _, why in self._lacking.values()), "")
+        return trust.version if trust is not None else 0, root, why, self._busy, self._sent
 
     @property
     def held(self) -> Held:
@@ -358,7 +347,7 @@ class Installer(HttpPart):
             number=step.release, sha256=step.sha256, state=told, detail=clip(detail),
         )  # fmt: skip
 
-    def _settle(self, step: Step, state: State, detail: str = "") -> Step:
+    def settle(self, step: Step, state: State, detail: str = "") -> Step:
         fresh = replace(step, state=state, at=self.setting.wall(), detail=detail[:500])
         if not self._put(fresh):
             self.steps.rows[step.key] = fresh  # on disk it is still under way: after a restart, unknown
@@ -386,7 +375,7 @@ class Installer(HttpPart):
                 self._unwritten.discard(key)
         if not self._full:
             try:
-                self._hold(self.held)
+                self.hold(self.held)
             except StoreError as error:
                 self._full = f"the installer's book cannot be written: {error}"
 
@@ -409,9 +398,9 @@ class Installer(HttpPart):
         try:
             outcome = await self._push(way, verdict.release)
             if outcome.state != "sent":
-                self._settle(step, "failed" if outcome.state == "failed" else "unknown", outcome.detail)
+                self.settle(step, "failed" if outcome.state == "failed" else "unknown", outcome.detail)
                 return
-            step = self._settle(step, "sent", outcome.detail)
+            step = self.settle(step, "sent", outcome.detail)
             await self.finish(step, verdict.install, way)
         finally:
             self._busy = ""
@@ -450,14 +439,14 @@ class Installer(HttpPart):
         if self.steps.get(step.key) != step:
             return
         if not whole and step.tries + 1 >= TRIES_MOST:
-            self._settle(step, "failed", f"the asset left before the end, {TRIES_MOST} times")
+            self.settle(step, "failed", f"the asset left before the end, {TRIES_MOST} times")
             return
         if not whole:
             why = "the asset left before the end; it may fetch it again"
-            self._settle(replace(step, tries=step.tries + 1), "again", why)
+            self.settle(replace(step, tries=step.tries + 1), "again", why)
             self.setting.audit.note(self._ended(step, "failed", why))
             return
-        fresh = self._settle(step, "sent", "fetched whole")
+        fresh = self.settle(step, "sent", "fetched whole")
         if install.health is not None and self.setting.start is not None:
             self.setting.start(self.finish(fresh, install, way))
 
@@ -466,7 +455,7 @@ class Installer(HttpPart):
         step = self.steps.get(f"{asset}/{product}")
         if step is None or step.state not in ("sent", "sending", "again") or (says == "done" and step.state != "sent"):
             return False
-        self._settle(step, "done" if says == "done" else "failed", f"the asset says so: {detail}")
+        self.settle(step, "done" if says == "done" else "failed", f"the asset says so: {detail}")
         return True
 
     async def _push(self, way: Way, release: Release) -> Outcome:
@@ -483,165 +472,54 @@ class Installer(HttpPart):
     async def finish(self, step: Step, install: Install, way: Way) -> None:
         """The health check, and what a failure leads to."""
         if install.health is None:
-            self._settle(step, "done")
+            self.settle(step, "done")
             return
         why = await health.check(install.health, way, self.secret(way), step.version)
         now = self.steps.get(step.key)
         if now is None or now.release != step.release or now.state not in ("sent", "done"):
             return  # the asset itself, or a person, has said what became of it
         if not why:
-            self._settle(step, "done", "the health check holds")
+            self.settle(step, "done", "the health check holds")
             return
         if install.back == "previous" and pushing.kind(way):
             await self._back(step, way, f"the health check fails: {why}")
         else:
-            self._settle(step, "failed", f"the health check fails: {why}")
+            self.settle(step, "failed", f"the health check fails: {why}")
 
     async def _back(self, step: Step, way: Way, why: str) -> None:
         """What the asset had before is sent again: it is still released, or nothing goes."""
         previous = next((each for each in self.releases if each.custom.number == step.previous), None)
         if previous is None:
-            self._settle(step, "failed", f"{why}; there is no file that it had before")
+            self.settle(step, "failed", f"{why}; there is no file that it had before")
             return
         back = replace(step, version=previous.custom.version, sha256=previous.sha256, release=step.previous)
         try:
             await self.take_copy(previous)
         except NotBelieved as error:
-            self._settle(step, "failed", f"{why}; {error}")
+            self.settle(step, "failed", f"{why}; {error}")
             return
         if no := await self._record(self._started(back, pushing.kind(way), "", back=True)):
-            self._settle(step, "failed", f"{why}; the way back cannot be recorded: {no}")
+            self.settle(step, "failed", f"{why}; the way back cannot be recorded: {no}")
             return
-        backing = self._settle(step, "backing", why)
+        backing = self.settle(step, "backing", why)
         if self._full:  # after a crash nobody would know that it was sent
-            self._settle(step, "failed", f"{why}; not sent back: {self._full}")
+            self.settle(step, "failed", f"{why}; not sent back: {self._full}")
             return
         outcome = await self._push(way, previous)
         if outcome.state == "sent":
-            self._settle(backing, "back", f"{why}; it has {previous.custom.version} again")
+            self.settle(backing, "back", f"{why}; it has {previous.custom.version} again")
         else:
-            self._settle(backing, "unknown", f"{why}; the way back: {outcome.detail}")
+            self.settle(backing, "unknown", f"{why}; the way back: {outcome.detail}")
 
     # --- operators --------------------------------------------------------------------------------------------------
 
     def command(self, asked: Asked) -> None:
-        if asked.verb == "plan":
-            asked.decode(_By)
-            asked.answer(self._plan_told())
-        elif asked.verb == "believed":
-            asked.decode(_By)
-            asked.answer({each.path: each.digest[: records.SHORT] for each in self.releases})
-        elif asked.verb in ("pause", "resume", "stop"):
-            said = asked.decode(_Product)
-            self._held_by(asked.verb, said)  # refuses now what makes no sense
-            draft = events.PlanSet(
-                wall_ns=self.setting.wall(), what=asked.verb, by=clip(said.by, 128), product=said.product
-            )
-            self._decided(asked, draft, lambda: self._hold(self._held_by(asked.verb, said)))
-        elif asked.verb == "result":
-            found = asked.decode(_Result)
-            self._settled_by(found)
-            draft = events.PlanSet(
-                wall_ns=self.setting.wall(), what=f"result-{found.says}", by=clip(found.by, 128),
-                product=found.product, asset=found.asset, detail=found.detail,
-            )  # fmt: skip
-            self._decided(asked, draft, lambda: self._result(found))
-        else:
+        if not InstallerVerbs(self).command(asked):
             super().command(asked)
 
-    def _decided(self, asked: Asked, draft: Draft, act: Callable[[], None]) -> None:
-        """What a person decides: recorded, then done, then answered."""
-
-        def told(ok: bool, why: str) -> None:
-            if not ok:
-                asked.refuse(f"nothing can be recorded: {why or 'the log'}", "nothing has changed")
-                return
-            try:
-                act()
-            except (GateError, StoreError) as error:
-                asked.refuse(str(error))
-                return
-            asked.answer(self._plan_told())
-
-        self.setting.audit.record(draft, told)
-
-    def _hold(self, held: Held) -> None:
+    def hold(self, held: Held) -> None:
+        """What people have set, on disk. Raises: StoreError."""
         self._held.put("0", held)
-
-    def _held_by(self, verb: str, said: _Product) -> Held:
-        """Raises: GateError."""
-        if self.rows.product(said.product) is None:
-            raise GateError(f"there is no product {said.product}")
-        held = self.held
-        newest = next((each for each in reversed(self.releases) if each.custom.product == said.product), None)
-        if verb == "pause":
-            return replace(held, paused=tuple(sorted({*held.paused, said.product})))
-        if verb == "stop":
-            if newest is None:
-                raise GateError(f"nothing is released for {said.product}")
-            return replace(held, stopped=(*held.stopped, newest.custom.number))
-        paused = tuple(each for each in held.paused if each != said.product)
-        stopped = tuple(n for n in held.stopped if newest is None or n != newest.custom.number)
-        passed = dict(held.passed)
-        if newest is not None:
-            passed[newest.custom.number] = passed.get(newest.custom.number, 0) + self.plan().failures(newest)
-        return replace(held, paused=paused, stopped=stopped, passed=passed)
-
-    def _settled_by(self, said: _Result) -> Step:
-        """The step that a person may settle now. Raises: GateError."""
-        step = self.steps.get(f"{said.asset}/{said.product}")
-        if step is None:
-            raise GateError(f"nothing was sent to {said.asset} of {said.product}")
-        if step.state not in ("failed", "unknown", "back", "sent"):
-            raise GateError(f"{said.asset} is {step.state}: there is nothing to settle")
-        if said.says not in ("done", "again", "failed"):
-            raise GateError("a result is done, failed, or again")
-        return step
-
-    def _result(self, said: _Result) -> None:
-        step = self._settled_by(said)
-        state: State = "again" if said.says == "again" else "done" if said.says == "done" else "failed"
-        self._settle(replace(step, tries=0), state, f"{said.by}: {said.detail}")
-
-    def _plan_told(self) -> dict[str, Any]:
-        now = self.setting.wall()
-        plan = self.plan()
-        until = now + WEEKS * 7 * 86_400 * NS
-        rows = []
-        for verdict in plan.verdicts(now):
-            step = self.steps.get(f"{verdict.asset}/{verdict.product}")
-            rows.append(
-                {
-                    "asset": verdict.asset,
-                    "product": verdict.product,
-                    "ring": verdict.install.ring,
-                    "release": verdict.release.custom.version if verdict.release else "",
-                    "number": verdict.release.custom.number if verdict.release else 0,
-                    "due": verdict.due,
-                    "why": verdict.why,
-                    "state": step.state if step is not None else "",
-                    "has": step.version if step is not None else "",
-                    "detail": step.detail if step is not None else "",
-                    "at": step.at if step is not None else 0,
-                    "windows": upcoming(verdict.install.windows, self.policy.table.clocks, now, until)[:30],
-                }
-            )
-        trust = self._trust
-        return {
-            "targets": trust.version if trust is not None else 0,
-            "root": trust.root.version if trust is not None and trust.root is not None else 0,
-            "refused": self._why or next((why for _, why in self._lacking.values()), ""),
-            "shut": self.shut(),
-            "under_way": self._busy,
-            "sent": self._sent,
-            "paused": list(self.held.paused),
-            "stopped": list(self.held.stopped),
-            "releases": [
-                {"path": each.path, "sha256": each.sha256, "size": each.size, **msgspec.to_builtins(each.custom)}
-                for each in self.releases[-200:]
-            ],
-            "assets": rows,
-        }
 
     # --- the gate ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,203 @@
+"""What operators ask of the installer: the plan, pause, resume and stop, and what an asset has where nobody knows.
+
+Not here: when anything is sent (plan), sending (installer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.events import patch as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Asked, Setting
+from cofferdam.brokers.patch import records
+from cofferdam.brokers.patch.book import Table
+from cofferdam.brokers.patch.plan import NS, Held, Plan, State, Step, upcoming
+from cofferdam.brokers.patch.records import Release
+from cofferdam.errors import GateError, StoreError
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.patch_rows import PatchRows
+
+WEEKS: Final = 4
+"""Windows are shown so far ahead."""
+
+
+class _By(Struct, forbid_unknown_fields=True):
+    by: str
+
+
+class _Product(Struct, forbid_unknown_fields=True):
+    by: str
+    product: str
+
+
+class _Result(Struct, forbid_unknown_fields=True):
+    by: str
+    asset: str
+    product: str
+    says: str
+    detail: records.Text = ""
+
+
+class Installing(Protocol):
+    """The installer, as its verbs know it."""
+
+    setting: Setting
+    policy: CompiledPolicy
+    rows: PatchRows
+    steps: Table[Step]
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """What is released."""
+
+    @property
+    def held(self) -> Held:
+        """What people have set."""
+
+    @property
+    def known(self) -> tuple[int, int, str, str, int]:
+        """Targets, root, why what is offered is not believed, what goes out now, bytes of it."""
+
+    def hold(self, held: Held) -> None:
+        """What people have set, on disk. Raises: StoreError."""
+
+    def plan(self) -> Plan:
+        """As things are now."""
+
+    def shut(self) -> str:
+        """Why nothing goes out now, "" if it may."""
+
+    def settle(self, step: Step, state: State, detail: str = "") -> Step:
+        """Writes what became of a step."""
+
+
+class InstallerVerbs:
+    """The installer's."""
+
+    def __init__(self, part: Installing) -> None:
+        self._part = part
+
+    def command(self, asked: Asked) -> bool:
+        """Does what is asked. False: it is no verb of these."""
+        if asked.verb == "plan":
+            asked.decode(_By)
+            asked.answer(self._plan_told())
+        elif asked.verb == "believed":
+            asked.decode(_By)
+            asked.answer({each.path: each.digest[: records.SHORT] for each in self._part.releases})
+        elif asked.verb in ("pause", "resume", "stop"):
+            said = asked.decode(_Product)
+            self._held_by(asked.verb, said)  # refuses now what makes no sense
+            draft = events.PlanSet(
+                wall_ns=self._part.setting.wall(), what=asked.verb, by=clip(said.by, 128), product=said.product
+            )
+            self._decided(asked, draft, lambda: self._part.hold(self._held_by(asked.verb, said)))
+        elif asked.verb == "result":
+            found = asked.decode(_Result)
+            self._settled_by(found)
+            draft = events.PlanSet(
+                wall_ns=self._part.setting.wall(), what=f"result-{found.says}", by=clip(found.by, 128),
+                product=found.product, asset=found.asset, detail=found.detail,
+            )  # fmt: skip
+            self._decided(asked, draft, lambda: self._result(found))
+        else:
+            return False
+        return True
+
+    def _decided(self, asked: Asked, draft: Draft, act: Callable[[], None]) -> None:
+        """What a person decides: recorded, then done, then answered."""
+
+        def told(ok: bool, why: str) -> None:
+            if not ok:
+                asked.refuse(f"nothing can be recorded: {why or 'the log'}", "nothing has changed")
+                return
+            try:
+                act()
+            except (GateError, StoreError) as error:
+                asked.refuse(str(error))
+                return
+            asked.answer(self._plan_told())
+
+        self._part.setting.audit.record(draft, told)
+
+    def _held_by(self, verb: str, said: _Product) -> Held:
+        """Raises: GateError."""
+        if self._part.rows.product(said.product) is None:
+            raise GateError(f"there is no product {said.product}")
+        held = self._part.held
+        newest = next((each for each in reversed(self._part.releases) if each.custom.product == said.product), None)
+        if verb == "pause":
+            return replace(held, paused=tuple(sorted({*held.paused, said.product})))
+        if verb == "stop":
+            if newest is None:
+                raise GateError(f"nothing is released for {said.product}")
+            return replace(held, stopped=tuple(sorted({*held.stopped, newest.custom.number})))
+        paused = tuple(each for each in held.paused if each != said.product)
+        stopped = tuple(n for n in held.stopped if newest is None or n != newest.custom.number)
+        passed = dict(held.passed)
+        if newest is not None:
+            passed[newest.custom.number] = passed.get(newest.custom.number, 0) + self._part.plan().failures(newest)
+        return replace(held, paused=paused, stopped=stopped, passed=passed)
+
+    def _settled_by(self, said: _Result) -> Step:
+        """The step that a person may settle now. Raises: GateError."""
+        step = self._part.steps.get(f"{said.asset}/{said.product}")
+        if step is None:
+            raise GateError(f"nothing was sent to {said.asset} of {said.product}")
+        if step.state not in ("failed", "unknown", "back", "sent"):
+            raise GateError(f"{said.asset} is {step.state}: there is nothing to settle")
+        if said.says not in ("done", "again", "failed"):
+            raise GateError("a result is done, failed, or again")
+        return step
+
+    def _result(self, said: _Result) -> None:
+        step = self._settled_by(said)
+        state: State = "again" if said.says == "again" else "done" if said.says == "done" else "failed"
+        self._part.settle(replace(step, tries=0), state, f"{said.by}: {said.detail}")
+
+    def _plan_told(self) -> dict[str, Any]:
+        now = self._part.setting.wall()
+        plan = self._part.plan()
+        until = now + WEEKS * 7 * 86_400 * NS
+        rows = []
+        for verdict in plan.verdicts(now):
+            step = self._part.steps.get(f"{verdict.asset}/{verdict.product}")
+            rows.append(
+                {
+                    "asset": verdict.asset,
+                    "product": verdict.product,
+                    "ring": verdict.install.ring,
+                    "release": verdict.release.custom.version if verdict.release else "",
+                    "number": verdict.release.custom.number if verdict.release else 0,
+                    "due": verdict.due,
+                    "why": verdict.why,
+                    "state": step.state if step is not None else "",
+                    "has": step.version if step is not None else "",
+                    "detail": step.detail if step is not None else "",
+                    "at": step.at if step is not None else 0,
+                    "windows": upcoming(verdict.install.windows, self._part.policy.table.clocks, now, until)[:30],
+                }
+            )
+        targets, root, refused, busy, sent = self._part.known
+        return {
+            "targets": targets,
+            "root": root,
+            "refused": refused,
+            "shut": self._part.shut(),
+            "under_way": busy,
+            "sent": sent,
+            "paused": list(self._part.held.paused),
+            "stopped": list(self._part.held.stopped),
+            "releases": [
+                {"path": each.path, "sha256": each.sha256, "size": each.size, **msgspec.to_builtins(each.custom)}
+                for each in self._part.releases[-200:]
+            ],
+            "assets": rows,
+        }
