@@ -162,7 +162,7 @@ def run(state: Path) -> None:
         reactor.call_in(TICK_SECONDS, tick)
 
     tick()
-    reactor.spin_ns = limits.busy_poll_microseconds * 1000
+    reactor.look_for(limits.busy_poll_microseconds * 1000)
     gc.freeze()
     gc.disable()
     reactor.run()

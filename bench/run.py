@@ -35,7 +35,7 @@ OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    for program in ("flood", "relay", "enip", "opcua", "mirror", "jump", "evidence", "diode"):
+    for program in ("cost", "flood", "relay", "enip", "opcua", "mirror", "jump", "evidence", "diode"):
         if getattr(args, program):
             os.execv(sys.executable, [sys.executable, str(HERE / f"{program}.py")])
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -76,6 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--json", type=Path, metavar="FILE", help="where the figures go (default: bench/results/DATE.json)"
     )
     parser.add_argument("--all", action="store_true", help=f"then run {', '.join(OTHERS)} too")
+    parser.add_argument("--cost", action="store_true", help="only cost.py: instructions of a read (valgrind)")
     parser.add_argument("--flood", action="store_true", help="only flood.py: what a flood does to others (root)")
     parser.add_argument("--relay", action="store_true", help="only relay.py: messages, beside PostgreSQL and JetStream")
     parser.add_argument("--opcua", action="store_true", help="only opcua.py: OPC UA through the gate, beside direct")

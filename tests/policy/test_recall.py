@@ -45,8 +45,10 @@ def test_it_recalls_what_was_decided_until_the_expiry(flow: Flow) -> None:
     wall = EXPIRY - 10 * S
     verdict = allow(flow, read(1), wall)
     flow.remember("question", read(1), verdict)
-    assert flow.recall("question", wall) == (read(1), verdict)
-    assert flow.recall("question", EXPIRY - 1) == (read(1), verdict)
+    for at in (wall, EXPIRY - 1):
+        known = flow.recall("question", at)
+        assert known is not None and (known.request, known.operation, known.verdict) == ("question", read(1), verdict)
+        assert (known.conduit, known.cells, known.unit) == (verdict.conduit, 1, 1)
     assert flow.recall("question", EXPIRY) is None
     assert flow.recall("another", wall) is None
 

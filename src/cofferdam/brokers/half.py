@@ -274,7 +274,7 @@ class PartProcess:
             )
         self._listen(record.listeners)
         # At a real-time priority, who looks again and again keeps the processor from those who have none.
-        self.reactor.spin_ns = limits.busy_poll_microseconds * 1000 if part.spins and not part.urgent else 0
+        self.reactor.look_for(limits.busy_poll_microseconds * 1000 if part.spins and not part.urgent else 0)
         urgent = (priority.raised(),) if part.urgent and self.profile.urgent else ()
         writes = (*([store] if store is not None else []), *folders.values())
         # From here on this process can do no more than its work. Sockets are open, modules loaded, and the policy of

@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 from mypy_extensions import mypyc_attr
 
+from cofferdam.crossing.looking import SCARCE_NS, Looking
+
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 GONE = select.EPOLLHUP | select.EPOLLERR
@@ -47,12 +49,12 @@ class Reactor:
     `now` is the monotonic time in ns at which the present turn began: call-backs use it instead of asking the clock.
 
     `spin_ns`: after a turn that had work the loop looks for more without sleeping for so long, giving way to other
-    processes between two looks. To wake a sleeping processor costs tens of microseconds, in a virtual machine more
-    than all that a broker does with a message; an exchange that goes on is spared that. An idle loop sleeps.
+    processes between two looks, where it has found that to pay (looking). An idle loop sleeps.
     """
 
     def __init__(self, spin_ns: int = 0) -> None:
         self.spin_ns = spin_ns
+        self._looking = Looking(spin_ns)
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._timers: list[Timer] = []
@@ -122,24 +124,47 @@ class Reactor:
             for call in calls:
                 call()
 
+    def look_for(self, spin_ns: int) -> None:
+        """Looks for so long from now on, where that pays."""
+        self.spin_ns = spin_ns
+        self._looking = Looking(spin_ns)
+
     def _look(self, longest: float | None) -> list[tuple[int, int]]:
-        """Looks for events: without sleeping for a while after work, then asleep. With `longest` 0 it only looks: it is
-        another loop that sleeps."""
+        """Looks for events: after work without sleeping for a while, where that pays, then asleep. With `longest` 0 it
+        only looks: it is another loop that sleeps."""
         poll = self._epoll.poll
-        if self._busy and longest != 0 and not self._later:
-            until = 0
-            while True:
-                os.sched_yield()
-                events = poll(0, 256)
-                if events:
-                    return events
-                now = time.monotonic_ns()
-                if not until:  # only now: an answer that is there at once needs no clock
-                    until = now + self.spin_ns
-                if now >= until or (self._timers and self._timers[0].due <= now):
-                    break
+        if not self._busy or longest == 0 or self._later:
+            return poll(self._wait(longest), 256)
+        looking = self._looking
+        began = time.monotonic_ns() if looking.trying else 0
+        events = self._spin() if looking.on else []
+        if not events:
             self._busy = False
-        return poll(self._wait(longest), 256)
+            events = poll(self._wait(longest), 256)
+        if began and looking.trying:  # not one in which the core was found scarce
+            looking.waited(time.monotonic_ns() - began)
+        else:
+            looking.passed()
+        return events
+
+    def _spin(self) -> list[tuple[int, int]]:
+        """Looks again and again; nothing, where nothing came in time."""
+        poll = self._epoll.poll
+        until = last = 0
+        while True:
+            os.sched_yield()
+            events = poll(0, 256)
+            if events:
+                return events
+            now = time.monotonic_ns()
+            if not until:  # only now: an answer that is there at once needs no clock
+                until = now + self.spin_ns
+            elif now - last > SCARCE_NS:
+                self._looking.scarce()
+                return []
+            last = now
+            if now >= until or (self._timers and self._timers[0].due <= now):
+                return []
 
     def _wait(self, longest: float | None) -> float:
         if self._later:

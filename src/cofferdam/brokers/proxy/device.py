@@ -130,8 +130,8 @@ class Connection:
     None where there is only one."""
 
     __slots__ = (
-        "due", "flight", "forgotten", "gathered", "last", "lines", "machine", "ready", "silent", "standing", "timer",
-        "transport",
+        "due", "flight", "forgotten", "gathered", "last", "lines", "machine", "more", "ready", "silent", "standing",
+        "timer", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +145,7 @@ class Connection:
         self.machine = machine
         self.flight: dict[int, Job] = {}
         self.lines = lines
+        self.more: dict[int, int] = {}  # sessions that have several under way: how many besides the first
         self.gathered: set[int] = set()  # of those: what takes no place (ClientMachine.gathers)
         self.standing: dict[int, Standing] = {}  # by the token of the request that made it
         self.due = 0  # when the machine wants to be told the time
@@ -167,17 +168,24 @@ class Connection:
         lines = self.lines
         if lines is not None and job.source:
             line = job.line
-            for other in self.flight.values():
-                if other.line == line and other.source:
-                    return job
-            del lines[line]
+            if self.more and line in self.more:
+                left = self.more.pop(line) - 1
+                if left:
+                    self.more[line] = left
+            else:
+                del lines[line]
         return job
 
     def put(self, token: int, job: Job) -> None:
         """A request that is under way from now on."""
         self.flight[token] = job
-        if self.lines is not None and job.source:
-            self.lines[job.line] = self
+        lines = self.lines
+        if lines is not None and job.source:
+            line = job.line
+            if line in lines:  # by this connection: no other is free for that session (Device._free)
+                self.more[line] = self.more.get(line, 0) + 1
+            else:
+                lines[line] = self
 
     def take_all(self) -> list[Job]:
         """All that is under way, and is so no longer."""
@@ -186,6 +194,7 @@ class Connection:
             if self.lines is not None and job.source:
                 self.lines.pop(job.line, None)
         self.flight.clear()
+        self.more.clear()
         self.gathered.clear()
         return found
 

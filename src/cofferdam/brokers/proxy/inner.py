@@ -35,7 +35,7 @@ from cofferdam.brokers.proxy.writes import BitJob
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation, Shown
-from cofferdam.policy.points.decide import Flow
+from cofferdam.policy.points.decide import Flow, Known
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
@@ -336,14 +336,14 @@ class Inner(StandingPath):
             return
         try:
             arrived = self._clock()
-            if session.waits and self._hold(session, record, known[0] if known is not None else None, arrived):
+            if session.waits and self._hold(session, record, known.operation if known is not None else None, arrived):
                 return
             if known is None:
                 self._judge(session, record, self.protocol.operation(message), arrived)
             elif self.severed or not self._audit.writable or session.under_way >= self._most_under_way:
-                self._judge(session, record, known[0], arrived)
+                self._judge(session, record, known.operation, arrived)
             else:
-                self._read(session, record, known[0], known[1], arrived)
+                self._read(session, record.id, known, arrived)
         except CrossingError:
             raise
         except Exception as error:
@@ -373,23 +373,22 @@ class Inner(StandingPath):
 
     # --- reads ------------------------------------------------------------------------------------------------
 
-    def _read(self, session: Session, record: Request[Any], operation: Operation, verdict: Allow, arrived: int) -> None:
+    def _read(self, session: Session, number: int, known: Known, arrived: int) -> None:
         tally = session.tally
-        if tally.conduit is not verdict.conduit:
-            tally = session.counts(verdict.conduit)
+        if tally.conduit is not known.conduit:
+            tally = session.counts(known.conduit)
         tally.reads += 1
-        for span in operation.reads:
-            tally.cells += span.count
+        tally.cells += known.cells
         served = self._served[session.asset]
         shared = served.shared
         if shared is not None:
-            response = shared.find(record.message, arrived)
+            response = shared.find(known.request, arrived)
             if response is not None:
                 tally.shared += 1
-                self._outer.send(Reply(record.id, response, 0, 0, True))
+                self._outer.send(Reply(number, response, 0, 0, True))
                 return
-        job = _ReadJob(verdict, record.message, arrived, self._on_read_done, session, record.id, served)
-        job.unit = operation.unit
+        job = _ReadJob(known.verdict, known.request, arrived, self._on_read_done, session, number, served)
+        job.unit = known.unit
         session.under_way += 1
         self._under_way += 1
         if shared is not None:

@@ -184,14 +184,14 @@ class Outer(Door):
         client.last = began
         wall = self._wall()
         operation: Operation
-        verdict: Allow
         session = client.only
         flow = None if session is None else session.flow
         # The same question as before, in the same window, has the same meaning and the same verdict. Only reads that
         # were allowed are recalled: nothing of what is asked about the others concerns them.
         known = flow.recall(request, wall) if isinstance(flow, Flow) and not self.severed else None
         if session is not None and known is not None:
-            operation, verdict = known
+            operation = known.operation
+            conduit = known.conduit
             is_write = False
             session.requests += 1
         else:
@@ -203,7 +203,7 @@ class Outer(Door):
                 if is_write or not client.machine.divide(token):  # else each of its parts is judged by itself
                     self._deny(client, session, token, request, operation, judged, wall)
                 return
-            verdict = judged
+            conduit = judged.conduit
             session.requests += 1
             if not self._may_go(client, session, token, request, operation, began, wall):
                 return
@@ -215,7 +215,7 @@ class Outer(Door):
         self._next += 1
         number = self._next
         client.outstanding += 1
-        self._pending[number] = Pending(client, session, token, request, verdict.conduit, is_write, began)
+        self._pending[number] = Pending(client, session, token, request, conduit, is_write, began)
         if self._has_watches and watched(operation):
             self._inner.send(Watch(session.id, number, request))
         else:

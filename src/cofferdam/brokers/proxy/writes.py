@@ -27,7 +27,7 @@ from cofferdam.brokers.proxy.sessions import Parked, Served, Session
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, AllowBits, Asset, Change, Deny, Failure, Fault, NeedValues, Operation
-from cofferdam.policy.points.decide import Flow
+from cofferdam.policy.points.decide import Flow, Known
 from cofferdam.policy.points.state import PointState
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
@@ -96,7 +96,7 @@ class WritePath(Part):
         """Ends a session."""
 
     @abc.abstractmethod
-    def _read(self, session: Session, record: Request[Any], operation: Operation, verdict: Allow, arrived: int) -> None:
+    def _read(self, session: Session, number: int, known: Known, arrived: int) -> None:
         """Carries out a read that is allowed."""
 
     def _internal(self, session: Session, number: int, error: Exception) -> None:
@@ -146,7 +146,7 @@ class WritePath(Part):
             if operation.is_write:
                 self._record_write(session, record, operation, verdict, arrived)
             else:
-                self._read(session, record, operation, verdict, arrived)
+                self._read(session, record.id, Known(record.message, operation, verdict), arrived)
             return
         self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
         session.refusals.add(verdict, operation, session.flow, self._wall())

@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cofferdam.model import (
     NEVER,
@@ -55,7 +56,7 @@ from cofferdam.policy.points.state import PointState
 from cofferdam.policy.rows import Clock, Conduit, Piece, Rule
 from cofferdam.protocols.dialect import bits_text, show_range
 
-__all__ = ["Flow", "PointState"]
+__all__ = ["Flow", "Known", "PointState"]
 
 CACHE_ENTRIES = 2048
 """Forms of operations that one flow remembers; all are forgotten when one more comes."""
@@ -272,6 +273,21 @@ class Way:
         return f"function {code}{changing} is asked; allowed {kind}: {allowed}"
 
 
+class Known:
+    """What a flow remembers of a request: the request itself, what it means, and the verdict that allowed it; besides,
+    of these, what is asked each time: the conduit, the cells that are read, the unit."""
+
+    __slots__ = ("cells", "conduit", "operation", "request", "unit", "verdict")
+
+    def __init__(self, request: Any, operation: Operation, verdict: Allow) -> None:
+        self.request = request
+        self.operation = operation
+        self.verdict = verdict
+        self.conduit = verdict.conduit
+        self.cells = sum(span.count for span in operation.reads)
+        self.unit = operation.unit
+
+
 class Flow:
     """What one set of principals may do to one asset. Made by `CompiledPolicy.flow`; shared between sessions."""
 
@@ -304,10 +320,10 @@ class Flow:
         self._until = -1
         self._verdicts: dict[Operation, Allow | Deny] = {}
         self._forms: dict[object, _Form] = {}
-        self._recalled: dict[object, tuple[Operation, Allow]] = {}
+        self._recalled: dict[object, Known] = {}
         self._frames: dict[object, tuple[str, list[Check]]] = {}
 
-    def recall(self, request: object, wall_ns: int) -> tuple[Operation, Allow] | None:
+    def recall(self, request: object, wall_ns: int) -> Known | None:
         """What `remember` was told of an equal request, while no window and no expiry has come in between."""
         if self._since <= wall_ns < self._until:
             return self._recalled.get(request)
@@ -320,7 +336,7 @@ class Flow:
             return
         if len(self._recalled) >= CACHE_ENTRIES:
             self._recalled.clear()
-        self._recalled[request] = (op, verdict)
+        self._recalled[request] = Known(request, op, verdict)
 
     def decide(self, op: Operation, wall_ns: int) -> Allow | Deny:
         """Everything but max_step, max_rate and writes_per_minute: the outer half's answer. `wall_ns` is UTC."""

@@ -48,13 +48,23 @@ from cofferdam.protocols.base import (
 from cofferdam.protocols.modbus import quirks as odd
 from cofferdam.protocols.modbus import requests, responses
 from cofferdam.protocols.modbus.dialect import MODBUS
-from cofferdam.protocols.modbus.messages import CELLS, ExceptionResponse, ModbusRequest, ModbusResponse
+from cofferdam.protocols.modbus.messages import (
+    CELLS,
+    ExceptionResponse,
+    ModbusRequest,
+    ModbusResponse,
+    ReadCoils,
+    ReadDiscreteInputs,
+    ReadHoldingRegisters,
+    ReadInputRegisters,
+)
 from cofferdam.protocols.modbus.wire import (
     GUIDE,
     HEAD,
     MAX_ADU,
     MBAP_SECTION,
     PDU_SECTION,
+    H,
     Misfit,
     RefusedRequest,
     head_error,
@@ -73,6 +83,44 @@ MAX_OUTSTANDING: Final = 16
 """Requests under way on one connection (messaging guide: 1 to 16)."""
 
 _SERIALS: Final = 1 << 30
+READS: Final = frozenset({ReadCoils, ReadDiscreteInputs, ReadHoldingRegisters, ReadInputRegisters})
+READ_ADU: Final = 12
+LAST_READ: Final = 4
+"""Reads are the functions 1 to 4, and their frames have 12 bytes."""
+REMEMBERED: Final = 2048
+"""Frames of reads whose meaning is remembered; all are forgotten when one more comes."""
+
+
+class Meanings:
+    """What reads mean that were decoded, and how they were encoded, before: by the exact bytes of a frame without its
+    transaction id, which is what a poller repeats for years, and by the message. Functions 1 to 4 alone, which change
+    nothing; who is allowed them is policy's to say each time. Shared by the machines of a protocol."""
+
+    __slots__ = ("_frames", "_requests")
+
+    def __init__(self) -> None:
+        self._requests: dict[bytes, ModbusRequest] = {}
+        self._frames: dict[ModbusRequest, bytes] = {}
+
+    def request(self, body: bytes) -> ModbusRequest | None:
+        """The request that unit and PDU of a frame were decoded to."""
+        return self._requests.get(body)
+
+    def decoded(self, body: bytes, request: ModbusRequest) -> None:
+        """What they were decoded to, for the next time."""
+        if len(self._requests) >= REMEMBERED:
+            self._requests.clear()
+        self._requests[body] = request
+
+    def frame(self, request: ModbusRequest) -> bytes | None:
+        """The frame of a request, without the transaction id at its front."""
+        return self._frames.get(request)
+
+    def encoded(self, request: ModbusRequest, frame: bytes) -> None:
+        """What it was encoded to, for the next time."""
+        if len(self._frames) >= REMEMBERED:
+            self._frames.clear()
+        self._frames[request] = frame
 
 
 class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
@@ -81,9 +129,10 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
     A token is `serial << 32 | transaction id << 16 | unit << 8 | function`.
     """
 
-    __slots__ = ("_at", "_data", "_error", "_open", "_serial")
+    __slots__ = ("_at", "_data", "_error", "_meanings", "_open", "_serial")
 
-    def __init__(self) -> None:
+    def __init__(self, meanings: Meanings | None = None) -> None:
+        self._meanings = meanings or Meanings()
         self._data = b""
         self._at = 0
         self._open: dict[int, RequestReceived[ModbusRequest] | RequestRefused[ModbusResponse]] = {}
@@ -126,8 +175,19 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
         self._serial = serial = (self._serial + 1) % _SERIALS
         token = serial << 32 | transaction << 16 | unit << 8 | function
         event: RequestReceived[ModbusRequest] | RequestRefused[ModbusResponse]
+        body = b""
+        if size == READ_ADU and function <= LAST_READ:
+            body = data[at + 6 : at + size]
+            known = self._meanings.request(body)
+            if known is not None:
+                event = RequestReceived(token, known)
+                self._open[transaction] = event
+                return event
         try:
-            event = RequestReceived(token, requests.DECODERS[function](data, at + 8, at + size, unit))
+            request = requests.DECODERS[function](data, at + 8, at + size, unit)
+            event = RequestReceived(token, request)
+            if body:
+                self._meanings.decoded(body, request)
         except RefusedRequest as refused:
             reply = ExceptionResponse(function & 0x7F, refused.code)
             event = RequestRefused(token, reply, refused.section, refused.detail, function)
@@ -204,11 +264,19 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
     """
 
     __slots__ = (
-        "_any_unit", "_at", "_by_order", "_data", "_error", "_forgiving", "_forgotten", "_next", "_outstanding",
-        "_pending", "_spoilt", "_zero_only",
+        "_any_unit", "_at", "_by_order", "_data", "_error", "_forgiving", "_forgotten", "_meanings", "_next",
+        "_outstanding", "_pending", "_spoilt", "_zero_only",
     )  # fmt: skip
 
-    def __init__(self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, first: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        quirks: frozenset[str] = frozenset(),
+        outstanding: int = 1,
+        first: int = 1,
+        meanings: Meanings | None = None,
+    ) -> None:
+        self._meanings = meanings or Meanings()
         unknown = quirks - QUIRKS
         if unknown:
             raise LocalProtocolError(
@@ -245,12 +313,19 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
         token = self._next
         while token in pending:
             token = (token + 1) & 0xFFFF
-        try:
-            adu = requests.ENCODERS[type(request)](token, request)
-        except (StructError, ValueError, IndexError, KeyError, TypeError) as error:
-            raise unencodable(request, error) from None
-        if len(adu) > MAX_ADU:
-            raise unencodable(request, f"{len(adu)} bytes, a frame has at most {MAX_ADU}")
+        is_read = type(request) in READS
+        known = self._meanings.frame(request) if is_read else None
+        if known is not None:
+            adu = H.pack(token) + known
+        else:
+            try:
+                adu = requests.ENCODERS[type(request)](token, request)
+            except (StructError, ValueError, IndexError, KeyError, TypeError) as error:
+                raise unencodable(request, error) from None
+            if len(adu) > MAX_ADU:
+                raise unencodable(request, f"{len(adu)} bytes, a frame has at most {MAX_ADU}")
+            if is_read:
+                self._meanings.encoded(request, adu[2:])
         self._next = (token + 1) & 0xFFFF
         if self._forgotten:
             # Every other id was used since this one was forgotten; an answer as late as that is not to be expected.
@@ -443,13 +518,13 @@ class LengthlessClient(_Framed):
         return (7 + size, raw[6 : 7 + size]) if 0 < size <= len(raw) - 7 else (0, b"")
 
 
-def client(quirks: frozenset[str], outstanding: int) -> ModbusClient:
+def client(quirks: frozenset[str], outstanding: int, meanings: Meanings | None = None) -> ModbusClient:
     """The client's end that speaks as a device with these quirks does."""
     if odd.RTU_OVER_TCP in quirks:
         return RtuClient(quirks=quirks, outstanding=outstanding)
     if odd.WRONG_LENGTH in quirks:
         return LengthlessClient(quirks=quirks, outstanding=outstanding)
-    return ModbusClient(quirks=quirks, outstanding=outstanding)
+    return ModbusClient(quirks=quirks, outstanding=outstanding, meanings=meanings)
 
 
 class Renamed(ClientMachine[ModbusRequest, ModbusResponse]):

@@ -120,10 +120,14 @@ class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_un
     """The form that all have: small, immutable, and decoded strictly."""
 
 
+class _Plain(_Message, frozen=True, cache_hash=True):
+    """A plain read, which is looked up by what it is: its hash is made once."""
+
+
 # ---- requests; the tag is the function code (43/13 and 43/14: 4313 and 4314) ----
 
 
-class ReadCoils(_Message, frozen=True, tag=1):
+class ReadCoils(_Plain, frozen=True, tag=1):
     """6.1: `count` coils from `address` on."""
 
     unit: Byte
@@ -131,7 +135,7 @@ class ReadCoils(_Message, frozen=True, tag=1):
     count: Annotated[int, Meta(ge=1, le=MAX_READ_BITS)]
 
 
-class ReadDiscreteInputs(_Message, frozen=True, tag=2):
+class ReadDiscreteInputs(_Plain, frozen=True, tag=2):
     """6.2: `count` discrete inputs from `address` on."""
 
     unit: Byte
@@ -139,7 +143,7 @@ class ReadDiscreteInputs(_Message, frozen=True, tag=2):
     count: Annotated[int, Meta(ge=1, le=MAX_READ_BITS)]
 
 
-class ReadHoldingRegisters(_Message, frozen=True, tag=3):
+class ReadHoldingRegisters(_Plain, frozen=True, tag=3):
     """6.3: `count` holding registers from `address` on."""
 
     unit: Byte
@@ -147,7 +151,7 @@ class ReadHoldingRegisters(_Message, frozen=True, tag=3):
     count: Annotated[int, Meta(ge=1, le=MAX_READ_WORDS)]
 
 
-class ReadInputRegisters(_Message, frozen=True, tag=4):
+class ReadInputRegisters(_Plain, frozen=True, tag=4):
     """6.4: `count` input registers from `address` on."""
 
     unit: Byte

@@ -18,7 +18,7 @@ from cofferdam.model import Change, Deny, Failure, Fault, Item, Operation, Span
 from cofferdam.protocols.base import ClientMachine, Protocol
 from cofferdam.protocols.modbus import requests, responses
 from cofferdam.protocols.modbus.dialect import MODBUS
-from cofferdam.protocols.modbus.machine import ModbusClient, ModbusServer, Renamed, client
+from cofferdam.protocols.modbus.machine import Meanings, ModbusClient, ModbusServer, Renamed, client
 from cofferdam.protocols.modbus.messages import (
     BUSY,
     CELLS,
@@ -398,13 +398,16 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     view = ModbusView()
     identifies = frozenset({ReadDeviceIdentificationResponse})
 
+    def __init__(self) -> None:
+        self._meanings = Meanings()
+
     def server(self, *, midway: bool = False) -> ModbusServer:
-        return ModbusServer()
+        return ModbusServer(self._meanings)
 
     def client(
         self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, midway: bool = False
     ) -> ModbusClient:
-        return client(quirks, outstanding)
+        return client(quirks, outstanding, self._meanings)
 
     def as_units(
         self, machine: ClientMachine[ModbusRequest, ModbusResponse], units: Mapping[int, int]

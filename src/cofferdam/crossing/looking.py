@@ -1,0 +1,66 @@
+"""Whether a loop looks for more work before it sleeps: it finds out which of the two is the shorter wait. PURE.
+
+To look again and again costs a processor that others may need; to sleep costs the time that waking takes, which is a
+microsecond where all share a core and forty where an interrupt has to leave a virtual machine. So nobody is told which
+is better here. A loop tries both, `TRIED` waits each, and then does for `KEPT` waits what was better: it looks only
+where that halves the wait. Where nothing comes soon, or another process wants the core, looking shortens nothing, and
+the loop sleeps. Where a single look shows that somebody else had the core meanwhile, it sleeps at once for a while.
+
+Not here: the looking and the sleeping (reactor).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TRIED: Final = 48
+"""Waits of each kind that are compared."""
+KEPT: Final = 4096
+"""Waits for which the better one stays in use."""
+SCARCE: Final = 256
+"""Waits for which a loop sleeps after somebody else needed its core."""
+SCARCE_NS: Final = 50_000
+"""A look takes about a microsecond. One that takes so long has had to wait for the core."""
+LONGEST: Final = 4
+"""A wait counts as at most so many times as long as looking may go on: the pause between two polls is not waiting."""
+
+
+class Looking:
+    """What one loop has found out. `on`: the next wait begins with looking. `trying`: its time (ns) is wanted."""
+
+    __slots__ = ("_asleep", "_left", "_longest", "_looked", "on", "trying")
+
+    def __init__(self, spin_ns: int) -> None:
+        self._longest = spin_ns * LONGEST
+        self._left = TRIED
+        self._looked = 0
+        self._asleep = 0
+        self.on = self.trying = spin_ns > 0
+
+    def waited(self, duration_ns: int) -> None:
+        """A wait that was wanted is over."""
+        duration_ns = min(duration_ns, self._longest)
+        if self.on:
+            self._looked += duration_ns
+        else:
+            self._asleep += duration_ns
+        self._left -= 1
+        if self._left > 0:
+            return
+        if self.on:
+            self.on, self._left = False, TRIED
+            return
+        self.on = self._looked * 2 <= self._asleep
+        self.trying, self._left = False, KEPT
+
+    def passed(self) -> None:
+        """Another wait is over."""
+        self._left -= 1
+        if self._left <= 0 and self._longest:
+            self._left, self._looked, self._asleep = TRIED, 0, 0
+            self.on = self.trying = True
+
+    def scarce(self) -> None:
+        """Somebody else had the core while this loop was looking."""
+        self.on = self.trying = False
+        self._left = SCARCE

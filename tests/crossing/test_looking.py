@@ -1,0 +1,102 @@
+"""Looking before sleeping: a loop finds out whether it pays."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cofferdam.crossing.looking import KEPT, LONGEST, SCARCE, TRIED, Looking
+from cofferdam.crossing.reactor import READ, Reactor
+
+SPIN_NS = 100_000
+
+
+def tried(looking: Looking, looked_ns: int, asleep_ns: int) -> None:
+    """Goes through both kinds of waits, which take so long each."""
+    for _ in range(2 * TRIED):
+        assert looking.trying
+        looking.waited(looked_ns if looking.on else asleep_ns)
+    assert not looking.trying
+
+
+@pytest.mark.parametrize(
+    ("looked_ns", "asleep_ns", "pays"),
+    [
+        (20_000, 90_000, True),  # waking leaves a virtual machine
+        (20_000, 26_000, False),  # waking is quick: not worth a core
+        (60_000, 60_000, False),  # the core is shared
+        (1_000_000_000, 1_000_100_000, False),  # a poll a second: nothing comes while it looks
+        (10_000, 1_000_000_000, True),  # a pause between polls fell into the second trial
+    ],
+)
+def test_it_looks_only_where_that_halves_the_wait(looked_ns: int, asleep_ns: int, pays: bool) -> None:
+    looking = Looking(SPIN_NS)
+    tried(looking, looked_ns, asleep_ns)
+    assert looking.on is pays
+
+
+def test_a_pause_counts_no_more_than_its_bound() -> None:
+    looking = Looking(SPIN_NS)
+    tried(looking, 20_000, 26_000)
+    for _ in range(KEPT):
+        looking.passed()
+    assert looking.on and looking.trying  # it tries again, since the machine may be another by now
+    for at in range(TRIED):
+        looking.waited(1 << 60 if at == 0 else 20_000)  # one pause among short waits
+    assert not looking.on
+    for _ in range(TRIED):
+        looking.waited(20_000 * 3 + SPIN_NS * LONGEST // TRIED * 2)
+    assert looking.on
+
+
+def test_it_changes_its_mind_when_the_machine_does() -> None:
+    looking = Looking(SPIN_NS)
+    tried(looking, 20_000, 90_000)
+    for _ in range(KEPT):
+        assert looking.on
+        looking.passed()
+    tried(looking, 60_000, 60_000)
+    assert not looking.on
+
+
+def test_it_sleeps_at_once_where_the_core_is_wanted() -> None:
+    looking = Looking(SPIN_NS)
+    tried(looking, 20_000, 90_000)
+    looking.scarce()
+    for _ in range(SCARCE):
+        assert not looking.on
+        looking.passed()
+    assert looking.on and looking.trying
+
+
+def test_zero_never_looks() -> None:
+    looking = Looking(0)
+    for _ in range(2 * KEPT):
+        assert not looking.on and not looking.trying
+        looking.passed()
+
+
+@pytest.mark.parametrize("spin_ns", [0, SPIN_NS])
+def test_whatever_it_does_all_that_comes_is_taken(spin_ns: int) -> None:
+    reactor = Reactor()
+    reactor.look_for(spin_ns)
+    read_end, write_end = os.pipe()
+    taken: list[bytes] = []
+    reactor.add(read_end, READ, lambda _events: taken.append(os.read(read_end, 1)))
+    try:
+        for number in range(2 * TRIED + 8):
+            os.write(write_end, bytes((number,)))
+            before = len(taken)
+            while len(taken) == before:
+                reactor.turn(5)
+        assert taken == [bytes((number,)) for number in range(2 * TRIED + 8)]
+        fired: list[int] = []
+        reactor.call_in(0.001, lambda: fired.append(1))
+        while not fired:
+            reactor.turn(5)
+    finally:
+        reactor.remove(read_end)
+        reactor.close()
+        os.close(read_end)
+        os.close(write_end)
