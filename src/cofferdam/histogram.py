@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _SUB = 32
-_LONG = 1 << 38
-"""Above that (275 s) how quickly a bucket is found does not matter."""
 BUCKETS = (57 << 5) + 64
 """How many there are, for values below 2**63."""
 
@@ -44,27 +42,12 @@ class Histogram:
 
     def add(self, value: int) -> None:
         """Counts one value (ns)."""
-        # `bucket`, spelled out: this runs several times for each transaction. Halving in large steps is quicker than
-        # to ask for a length, where it is machine code.
+        # `bucket`, spelled out: this runs several times for each transaction.
         if value < 64:
             index = value if value > 0 else 0
-        elif value < _LONG:
-            shift, rest = 0, value
-            if rest >= 1 << 22:
-                shift, rest = 16, rest >> 16
-            if rest >= 1 << 14:
-                shift, rest = shift + 8, rest >> 8
-            if rest >= 1 << 10:
-                shift, rest = shift + 4, rest >> 4
-            if rest >= 1 << 8:
-                shift, rest = shift + 2, rest >> 2
-            if rest >= 1 << 7:
-                shift, rest = shift + 1, rest >> 1
-            if rest >= 1 << 6:
-                shift, rest = shift + 1, rest >> 1
-            index = (shift << 5) + rest
         else:
-            index = bucket(value)
+            shift = value.bit_length() - 6
+            index = (shift << 5) + (value >> shift)
         counts = self.counts
         counts[index] = counts.get(index, 0) + 1
         self.count += 1

@@ -13,6 +13,7 @@ from cofferdam.brokers.proxy import records
 from cofferdam.errors import CrossingError
 from cofferdam.policy.points.decide import Flow, Known
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.protocols.base import RequestReceived, RequestRefused
 from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.modbus.machine import Meanings, ModbusServer
 from cofferdam.protocols.modbus.messages import ModbusRequest
@@ -192,17 +193,18 @@ def test_a_pair_that_remembers_and_one_that_does_not_do_the_same(story: list[tup
 def test_a_machine_remembers_what_a_decoder_said_and_nothing_of_a_write() -> None:
     meanings = Meanings()
     first, second = ModbusServer(meanings), ModbusServer(meanings)
-    seen = []
+    asked: list[ModbusRequest] = []
     for machine in (first, second, first):
-        for number, frame in enumerate((read(5), write(6, 200, 1), adu(7, bytes.fromhex("0300000000")))):
+        for frame in (read(5), write(6, 200, 1), adu(7, bytes.fromhex("0300000000"))):
             machine.receive_data(frame)
             event = machine.next_event()
-            seen.append(event)
-            machine.release(event.token)  # type: ignore[union-attr]
-            assert number == 2 or meanings.request(frame[6:]) is (event.request if number == 0 else None)  # type: ignore[union-attr]
-    asked = [event.request for event in seen if hasattr(event, "request")]
-    assert asked[0] is asked[2] is asked[4]
+            assert isinstance(event, RequestReceived | RequestRefused)
+            machine.release(event.token)
+            if isinstance(event, RequestReceived):
+                asked.append(event.request)
+    assert asked[0] is asked[2] is asked[4] is meanings.request(read(5)[6:])
     assert asked[1] == asked[3] and asked[1] is not asked[3]
+    assert meanings.request(write(6, 200, 1)[6:]) is None
     assert meanings.request(adu(7, bytes.fromhex("0300000000"))[6:]) is None
 
 
