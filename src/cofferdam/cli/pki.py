@@ -121,13 +121,14 @@ def _sides(args: argparse.Namespace, policy: CompiledPolicy) -> list[Side]:
 
 
 def _read(args: argparse.Namespace, side: Side) -> Secret:
+    from cofferdam import owned
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.secrets import secret_file
     from cofferdam.protocols.opcua.trust import read
 
     path = secret_file(state_of(args), side.crew, side.part, KIND)
     try:
-        return read(path.read_bytes())
+        return read(owned.read(path))
     except FileNotFoundError:
         return read(b"")
     except OSError as error:

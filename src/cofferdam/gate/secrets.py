@@ -9,12 +9,12 @@ Not here: what is in one (its broker), who makes it (the broker's verbs).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets as dice
 import stat
 from pathlib import Path
 
+from cofferdam import owned
 from cofferdam.brokers.kit.supervision import Secret
 from cofferdam.errors import GateError
 
@@ -68,29 +68,9 @@ def make_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> N
 def save_secret(path: Path, data: bytes, owner: int) -> None:
     """Writes a part's secret whole, durable on return; `owner` (a user id) reads it. Raises: GateError, and the old one
     is still there."""
-    fresh = path.with_name(f"{path.name}.new")
     try:
-        for folder in (path.parent.parent.parent, path.parent.parent, path.parent):
-            if not folder.is_dir():
-                folder.mkdir(mode=0o700)
-            if os.geteuid() == 0:
-                os.chown(folder, owner, owner)
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            if os.geteuid() == 0:
-                os.fchown(fd, owner, owner)
-            os.fsync(fd)
-        fresh.replace(path)
-        folder_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder_fd)
-        finally:
-            os.close(folder_fd)
+        owned.write(path.parents[3], path.parts[-4:], data, owner)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
         raise GateError(f"cannot write {path}: {error.strerror or error}") from None
 
 
@@ -98,15 +78,4 @@ def write_secret(state: Path, path: Path, data: bytes) -> None:
     """A new secret at a place that `secret_file` gave, durable, for the gate's user alone. Raises: OSError."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()  # the gate's group is its user's own
-    for folder in reversed((path.parent, path.parent.parent, path.parent.parent.parent)):
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(folder, owner, owner)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "wb") as out:
-        out.write(data)
-        if os.geteuid() == 0:
-            os.fchown(fd, owner, owner)
-        out.flush()
-        os.fsync(fd)
+    owned.write(state, path.relative_to(state).parts, data, owner, new=True)

@@ -28,6 +28,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from cofferdam import owned
 from cofferdam.errors import GateError
 
 SIDES = ("it", "ot")
@@ -116,7 +117,7 @@ def load_hands(state: Path) -> tuple[Hands, str]:
     """What the file says, and why it cannot be understood: then no grant stands, and the caller severs."""
     path = state / "hands.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_HandsFile).hands, ""
+        return msgspec.json.decode(owned.read(path), type=_HandsFile).hands, ""
     except FileNotFoundError:
         return Hands(), ""
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -167,7 +168,7 @@ def load_severed(state: Path) -> Severed:
     """The severed sides. A file that cannot be read or understood severs both: fail closed."""
     path = state / "severed.json"
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=_Document)
+        document = msgspec.json.decode(owned.read(path), type=_Document)
     except FileNotFoundError:
         return Severed(())
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -197,7 +198,7 @@ def load_expired(state: Path) -> tuple[dict[str, int], str]:
     then nobody knows, and what could have expired has: fail closed."""
     path = state / "expired.json"
     try:
-        return dict(msgspec.json.decode(path.read_bytes(), type=_Expired).expired), ""
+        return dict(msgspec.json.decode(owned.read(path), type=_Expired).expired), ""
     except FileNotFoundError:
         return {}, ""
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -223,7 +224,7 @@ def load_anchor(state: Path) -> tuple[int, bytes]:
     """Size and root of the last checkpoint that the gate has seen; 0 if it has seen none. Raises: GateError."""
     path = state / "anchor.json"
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_Anchor)
+        found = msgspec.json.decode(owned.read(path), type=_Anchor)
     except FileNotFoundError:
         return 0, b""
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -239,6 +240,7 @@ def save_anchor(state: Path, size: int, root: bytes) -> None:
     _save(state, "anchor.json", msgspec.to_builtins(_Anchor(1, size, root.hex())), "how far the audit log has come")
 
 
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 SPARE = "spare"
 """Room for one file of the state on a full disk."""
 SPARE_BYTES = 64 << 10
@@ -247,8 +249,9 @@ SPARE_BYTES = 64 << 10
 def keep_spare(state: Path) -> None:
     """Have the spare file there while the disk has room for it."""
     with contextlib.suppress(OSError):
-        fd = os.open(state / SPARE, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = os.open(state / SPARE, _WRITE, 0o600)
         try:
+            owned.plain(fd, alone=True)
             os.posix_fallocate(fd, 0, SPARE_BYTES)
             os.fsync(fd)
         finally:
@@ -265,7 +268,7 @@ def load_failed(state: Path) -> tuple[dict[str, dict[str, str]], str]:
     understood."""
     path = state / "failed-checks.json"
     try:
-        return dict(msgspec.json.decode(path.read_bytes(), type=_Failed).failed), ""
+        return dict(msgspec.json.decode(owned.read(path), type=_Failed).failed), ""
     except FileNotFoundError:
         return {}, ""
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -330,8 +333,9 @@ def _save(state: Path, name: str, document: object, what: str) -> None:
 
 
 def _write(path: Path, text: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, _WRITE, 0o600)
     try:
+        owned.plain(fd, alone=True)  # somebody may have put another in its place since it was removed
         _hand_over(path.parent, fd)
         os.pwrite(fd, text, 0)
         os.ftruncate(fd, len(text))

@@ -18,6 +18,7 @@ from typing import Annotated, BinaryIO, Literal
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from cofferdam import owned
 from cofferdam.enforce.orders import TUNNEL_PEERS
 from cofferdam.errors import GateError
 
@@ -42,7 +43,7 @@ def load_peers(state: Path) -> tuple[dict[str, Peer], str]:
     """The peers by name, and why the file cannot be understood, or "". A damaged file lets nobody in."""
     path = state / "peers.json"
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=_Document)
+        document = msgspec.json.decode(owned.read(path), type=_Document)
     except FileNotFoundError:
         return {}, ""
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -60,7 +61,7 @@ def private_key(state: Path) -> str:
     """Our private key; made at the first call. Raises: GateError."""
     path = state / "wireguard.key"
     try:
-        text = path.read_text("ascii").strip()
+        text = owned.read(path).decode("ascii").strip()
     except FileNotFoundError:
         _, text = new_key()
         _write(path, text.encode() + b"\n")

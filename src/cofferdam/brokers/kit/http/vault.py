@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 from cryptography.x509 import Certificate
 
+from cofferdam import owned
 from cofferdam.brokers.kit import tls
 from cofferdam.brokers.kit.http.keys import KEYS_EACH, Key, Secrets, Tls, new_key, read_secrets, write_secrets
 from cofferdam.errors import GateError
@@ -34,7 +35,7 @@ class Vault:
         """Raises: GateError where the file cannot be read or understood."""
         self.path = path
         try:
-            data = path.read_bytes()
+            data = owned.read(path)
         except FileNotFoundError:
             data = b"{}"
         except OSError as error:
@@ -101,35 +102,10 @@ class Vault:
 
     def save(self, owner: int) -> None:
         """Durable on return; `owner` (a user id) reads it. Raises: GateError, and the old file is still there."""
-        fresh = self.path.with_name(f"{self.path.name}.new")
-        try:
-            _own_folders(self.path.parent, owner)
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(write_secrets(self.secrets))
-                file.flush()
-                if os.geteuid() == 0:
-                    os.fchown(fd, owner, owner)
-                os.fsync(fd)
-            fresh.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        try:  # STATE/secrets/CREW/PART/KIND
+            owned.write(self.path.parents[3], self.path.parts[-4:], write_secrets(self.secrets), owner)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                fresh.unlink(missing_ok=True)
             raise GateError(f"cannot write {self.path}: {error.strerror or error}") from None
-
-
-def _own_folders(folder: Path, owner: int) -> None:
-    """STATE/secrets/CREW/PART, each for the owner alone."""
-    for path in reversed((folder, folder.parent, folder.parent.parent)):
-        if not path.is_dir():
-            path.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(path, owner, owner)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,94 @@
+"""Files in folders that another user may write to, as a gate with a user of its own may to its state directory: no link
+is followed, and nothing is waited for, so that whoever took the other user's process over leads nobody elsewhere
+who has more rights.
+
+Not here: which files there are, and what is in them (gate.state, gate.secrets, overlay.peers, a broker's keys).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+MOST_BYTES: Final = 64 << 20
+_ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def plain(fd: int, *, alone: bool = False) -> None:
+    """Raises: OSError: what is open there is no plain file, or is to have one name `alone` and has more."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or (alone and found.st_nlink > 1):
+        raise OSError(errno.EINVAL, "it is no plain file")
+
+
+def read(path: Path) -> bytes:
+    """The content of a plain file. Raises: FileNotFoundError; OSError: it is none, or has more than MOST_BYTES."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        plain(fd)
+        found = os.fstat(fd).st_size
+        if found > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES >> 20} MiB")
+        pieces = []
+        while piece := os.read(fd, 1 << 20):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
+
+
+def write(base: Path, names: Sequence[str], data: bytes, owner: int, *, new: bool = False) -> None:
+    """A file below `base` that `owner` (a user id) alone reads, durable on return; folders on the way are made where
+    there are none, and are the owner's as well. Where it fails, the old file is still there.
+
+    Raises:
+        OSError: with `new` also where there is one already; or somebody else's folder, or a link, is on the way.
+    """
+    *folders, name = names
+    fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for folder in folders:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700, dir_fd=fd)
+            inner = os.open(folder, _ENTER, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+            _hand(fd, owner)
+        fresh = name if new else f"{name}.new"
+        if not new:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=fd)
+        _fill(fd, fresh, data, owner)
+        if not new:
+            os.replace(fresh, name, src_dir_fd=fd, dst_dir_fd=fd)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _fill(folder: int, name: str, data: bytes, owner: int) -> None:
+    fd = os.open(name, _FRESH, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            _hand(fd, owner)
+            os.fsync(fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=folder)
+        raise
+
+
+def _hand(fd: int, owner: int) -> None:
+    """What root has made is the owner's. Raises: OSError: it is somebody else's."""
+    if os.geteuid() == 0:
+        if os.fstat(fd).st_uid not in (0, owner):
+            raise OSError(errno.EPERM, "it belongs to somebody else")
+        os.fchown(fd, owner, owner)
