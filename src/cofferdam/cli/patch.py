@@ -15,7 +15,7 @@ import os
 import secrets as dice
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -453,23 +453,41 @@ def _log_of(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {"index": entry.index, "time": entry.time, "maker": entry.maker, **entry.event}
 
 
+def compared(files: dict[int, str], log: Iterable[dict[str, Any]], least: int) -> tuple[int, list[str]]:
+    """How many files the log knows, and what differs. What was refused or rejected may have been thrown away since;
+    of files before number `least` the keeper has told nothing."""
+    told: dict[int, str] = {}
+    gone: set[int] = set()
+    for entry in log:
+        number = int(entry.get("number", 0))
+        if entry["kind"] == "file-taken":
+            told[number] = entry["sha256"]
+            gone.discard(number)
+        elif entry.get("verdict") == "refused" or entry.get("decision") == "rejected":
+            gone.add(number)
+    wrong = [
+        f"file {number}: the audit log has another hash, or does not know it"
+        for number, sha256 in files.items() if told.get(number) != sha256
+    ] + [
+        f"file {number}: the audit log knows it, and the keeper does not"
+        for number in told if number not in files and number not in gone and number >= least
+    ]  # fmt: skip
+    return len(told), wrong
+
+
 def _verify(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.patch.verifying import LISTED_MOST
+
     found = _keeper(args, "verify")
-    wrong: list[str] = list(found["wrong"])
     files = {number: sha256 for number, sha256, _state in found["files"]}
-    told = {entry["number"]: entry["sha256"] for entry in _log_of(args) if entry["kind"] == "file-taken"}
-    for number, sha256 in files.items():
-        if told.get(number) != sha256:
-            wrong.append(f"file {number}: the audit log has another hash, or does not know it")
-    wrong += [
-        f"file {number}: the audit log knows it, and the keeper does not" for number in told if number not in files
-    ]
+    told, differs = compared(files, _log_of(args), min(files) if len(files) >= LISTED_MOST else 0)
+    wrong: list[str] = [*found["wrong"], *differs]
     installer = _installer(args, "plan")
     if installer["refused"]:
         wrong.append(f"the installer refuses the metadata: {installer['refused']}")
-    verdict = {"checked": found["checked"], "told": len(told), "wrong": wrong}
+    verdict = {"checked": found["checked"], "told": told, "wrong": wrong}
     print_told(
-        args, verdict, [*wrong, f"{found['checked']} files, {len(told)} in the audit log: {'NO' if wrong else 'good'}"]
+        args, verdict, [*wrong, f"{found['checked']} files, {told} in the audit log: {'NO' if wrong else 'good'}"]
     )
     return 1 if wrong else 0
 

@@ -24,7 +24,7 @@ from cofferdam.brokers.patch.reports import Report
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.cli.main import main
-from cofferdam.cli.patch import shown
+from cofferdam.cli.patch import compared, shown
 from cofferdam.cli.ssh_signing import ssh_sign
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
@@ -224,3 +224,12 @@ def test_a_key_that_is_no_holders_signs_no_first_root(desk: Desk, capsys: pytest
     assert "no holder's key" in capsys.readouterr().err
     assert main(["patch", "root", "sign", str(root), "--key", str(desk.keys["h1"])]) == 0
     assert "signed by h1" in capsys.readouterr().out
+
+
+def test_what_was_thrown_away_is_not_missed() -> None:
+    log = [{"kind": "file-taken", "number": number, "sha256": "a"} for number in (1, 2, 3, 4)]
+    log += [{"kind": "file-examined", "number": 2, "verdict": "refused"},
+            {"kind": "release-decided", "number": 3, "decision": "rejected"}]  # fmt: skip
+    assert compared({4: "a"}, log, 0) == (4, ["file 1: the audit log knows it, and the keeper does not"])
+    assert compared({4: "a"}, log, 4) == (4, [])
+    assert compared({4: "b"}, log, 4) == (4, ["file 4: the audit log has another hash, or does not know it"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -33,8 +33,9 @@ from cofferdam.brokers.patch.drops import Drops
 from cofferdam.brokers.patch.examining import unseal
 from cofferdam.brokers.patch.records import Custom
 from cofferdam.brokers.patch.repository import Repository
-from cofferdam.brokers.patch.sealing import NotSealed, Sealing
+from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.brokers.patch.sources import Fetching
+from cofferdam.brokers.patch.verifying import verify
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
@@ -164,7 +165,7 @@ class Verbs:
             "reject": self._reject,
             "root": self._root,
             "fetch": self._fetch,
-            "verify": self._verify,
+            "verify": lambda asked: verify(keeper, asked),
             **keeper.desk.verbs,
         }
 
@@ -586,53 +587,3 @@ class Verbs:
             asked.answer({"root": fresh.signed.version})
 
         self._decide(asked, 0, draft, act)
-
-    # --- verifying
-
-    def _verify(self, asked: Asked) -> None:
-        """Reads every file that is kept, in pieces, and compares hashes with the catalogue."""
-        asked.decode(_By)
-        keeper = self._keeper
-        rows = [row for row in keeper.files.rows.values() if row.state not in ("rejected", "refused")]
-        wrong: list[str] = []
-        checked = 0
-
-        def place(row: FileRow) -> Path:
-            if row.state == "released":
-                return keeper.repository.targets / row.product / row.version / f"{row.sha256}.{row.file}"
-            return keeper.store / "quarantine" / str(row.number)
-
-        def released(row: FileRow) -> Iterator[bytes]:
-            with place(row).open("rb") as opened:
-                while data := opened.read(PIECE):
-                    yield data
-
-        def next_file() -> None:
-            nonlocal checked
-            if not rows:
-                listed = [[row.number, row.sha256, row.state] for row in keeper.files.rows.values()]
-                asked.answer({"checked": checked, "wrong": wrong[:100], "files": listed[:5000]})
-                return
-            row = rows.pop()
-            checked += 1
-            digest = hashlib.sha256()
-            pieces = released(row) if row.state == "released" else keeper.sealing.pieces(place(row))
-
-            def step() -> None:
-                try:
-                    data = next(pieces, b"")
-                except (NotSealed, OSError) as error:
-                    wrong.append(f"file {row.number}: {getattr(error, 'strerror', None) or error}")
-                    keeper.setting.reactor.call_in(0, next_file)
-                    return
-                digest.update(data)
-                if data:
-                    keeper.setting.reactor.call_in(0, step)
-                    return
-                if digest.hexdigest() != row.sha256:
-                    wrong.append(f"file {row.number} ({row.product}/{row.version}/{row.file}) has another hash")
-                next_file()
-
-            step()
-
-        next_file()
