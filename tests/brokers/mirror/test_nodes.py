@@ -6,17 +6,20 @@ import asyncio
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cofferdam.brokers.mirror.columns import check
-from cofferdam.brokers.mirror.nodes import NO_PLACE, Watcher
+from cofferdam.brokers.mirror.columns import Sample, check
+from cofferdam.brokers.mirror.nodes import EPOCH_TICKS, NO_PLACE, Watcher
 from cofferdam.brokers.mirror.points import SILENCE
-from cofferdam.brokers.mirror.records import FLOAT, Fetch, Samples
+from cofferdam.brokers.mirror.records import FLOAT, Fetch, Samples, from_source
 from cofferdam.errors import PolicyError
+from cofferdam.model import Float64, Text, UInt64
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.terms.mirror_rows import Device
+from cofferdam.protocols.opcua import messages as m
 from tests.ports import held_port
 from tests.protocols.opcua.site import plant, policy
 from tests.waiting import PATIENT
@@ -59,7 +62,7 @@ def test_what_changes_what_was_missed_and_what_has_no_place(tmp_path: Path) -> N
     hands = Hands()
 
     async def work() -> None:
-        watcher = Watcher(source, found.assets["filler"], hands.take, time.time_ns, None)
+        watcher = Watcher(source, found.assets["filler"], hands.take, time.time_ns, None, 600 * 10**9)
         assert await watcher.once()  # there is no server yet
         assert {(tag, quality) for tag, _, _, quality in hands.rows} == {(f"filler.{one}", SILENCE) for one in POINTS}
         hands.rows.clear()
@@ -90,6 +93,37 @@ def test_what_changes_what_was_missed_and_what_has_no_place(tmp_path: Path) -> N
         watcher.close()
 
     asyncio.run(work())
+
+
+def test_times_and_texts_that_no_server_should_have(tmp_path: Path) -> None:
+    """What is far ahead of the clock is told of and hides nothing later; texts fill no batch beyond its bound."""
+    found = compile_policy(loads(policy(4840, 4841)), now_ns=time.time_ns())
+    source = Device(name="line", asset="filler", points=POINTS, every=100, history=True)
+    hands: list[Samples] = []
+
+    async def take(record: Samples) -> None:
+        from_source().encode(record)  # raises, where it is too large to cross
+        check(record)
+        hands.append(record)
+
+    now = 1_800_000_000 * 10**9
+    watcher = Watcher(source, found.assets["filler"], take, lambda: now, None, 600 * 10**9)
+
+    def sample(value: Any, at: int, status: int = 0) -> Sample:
+        return watcher._sample("filler.recipe", m.Sample(value, status, at // 100 + EPOCH_TICKS if at else 0))
+
+    assert sample(Float64((1.5,)), 0).time == now  # no time of its own
+    assert sample(m.Times((1,)), now).quality == NO_PLACE
+    assert sample(UInt64((1 << 63,)), now).quality == NO_PLACE
+    assert (sample(UInt64(((1 << 63) - 1,)), now).value, sample(None, now, 0x80310000).quality) == (
+        (1 << 63) - 1, 0x80310000,
+    )  # fmt: skip
+    far = [sample(Float64((1.0,)), now + seconds * 10**9) for seconds in (599, 601, 10**9)]
+    texts = [sample(Text(("x" * 60_000,)), now - n) for n in range(500)]
+    asyncio.run(watcher._give([*far, *texts]))
+    assert watcher.ahead == (2, "filler.recipe")
+    assert sum(record.count for record in hands) == 501 and len(hands) > 25
+    assert watcher._last["filler.recipe"] == now
 
 
 def test_a_channel_with_keys_is_refused_by_the_policy() -> None:

@@ -442,7 +442,8 @@ class Devices(Work):
             raise Differs(f"the policy has no asset {one.asset}")
         reader: points.Reader | nodes.Watcher
         if asset.protocol == "opcua":
-            reader = nodes.Watcher(one, asset, owner.send, owner.setting.wall, owner.upto(one.name))
+            future = owner.row.future * 10**9
+            reader = nodes.Watcher(one, asset, owner.send, owner.setting.wall, owner.upto(one.name), future)
         else:
             reader = points.Reader(one, asset, owner.send, owner.setting.wall)
         due = time.monotonic()
@@ -451,6 +452,10 @@ class Devices(Work):
                 began = time.monotonic_ns()
                 trouble = await reader.once()
                 owner.measured(one.name, time.monotonic_ns() - began)
+                (count, tag), reader.ahead = reader.ahead, (0, "")
+                self.ahead = f"{one.name} has {count} samples from the future, such as of {tag}" if count else ""
+                if count:
+                    owner.refused(one.name, "future", count, tag, "further ahead of the clock than the policy lets")
                 if trouble:
                     self._troubled("away", trouble)
                 else:

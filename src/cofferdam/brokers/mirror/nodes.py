@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from cofferdam.brokers.kit import aio
 from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack
 from cofferdam.brokers.mirror.points import AGAIN_SECONDS, SILENCE
-from cofferdam.brokers.mirror.records import POINTS_MOST, Fetch, Samples
+from cofferdam.brokers.mirror.records import POINTS_MOST, TEXT_BYTES, Fetch, Samples
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
 from cofferdam.model import Asset, Bool, Float32, Float64, Item, Point, Text
 from cofferdam.policy.terms.mirror_rows import Device
@@ -36,6 +36,8 @@ QUEUE: Final = 100
 CAME_MOST: Final = 100_000
 """Changes that were not handed on yet: more end the connection, and history has them."""
 HISTORY_PIECE: Final = 1_000
+HISTORY_PIECES_MOST: Final = 10_000
+"""Of one point at a time: however slowly a server goes on, it comes to an end."""
 LATE_NS: Final = 60 * 10**9
 """How much of what was handed on is asked for again after a restart: what comes twice vanishes."""
 
@@ -145,7 +147,7 @@ class Watcher:
 
     def __init__(
         self, source: Device, asset: Asset, hand: Callable[[Samples], Awaitable[None]], wall: Callable[[], int],
-        upto: int | None,
+        upto: int | None, future_ns: int,
     ) -> None:  # fmt: skip
         self.source = source
         self.asset = asset
@@ -157,6 +159,9 @@ class Watcher:
         self._session: _Session | None = None
         self._names: dict[int, str] = {}
         self._refused: dict[str, int] = {}
+        self.ahead = (0, "")
+        """Samples from the future that were not handed on, since somebody last asked, and the tag of one."""
+        self._future_ns = future_ns
         self._upto = upto
         """Up to when all has been handed on, by a part that was here before."""
         self._last: dict[str, int] = {}
@@ -185,10 +190,24 @@ class Watcher:
             return f"it refuses {tag} with 0x{status:08X}"
         return ""
 
-    async def _give(self, samples: Sequence[Sample], lane: Any = "live") -> None:
-        for at in range(0, len(samples), POINTS_MOST):
+    async def _give(self, samples: Iterable[Sample], lane: Any = "live") -> None:
+        """Hands samples on, as many at a time as a batch holds. What is too far ahead of the clock is told of."""
+        limit = self._wall() + self._future_ns
+        some: list[Sample] = []
+        size = 0
+        for one in samples:
+            if one.time > limit:
+                self.ahead = (self.ahead[0] + 1, one.tag)
+                continue
+            length = len(one.value.encode()) if isinstance(one.value, str) else 0
+            if some and (len(some) >= POINTS_MOST or size + length > TEXT_BYTES):
+                await self._hand(pack(lane, self.source.name, some))
+                some, size = [], 0
+            some.append(one)
+            size += length
+        if some:
             upto = self._wall() - LATE_NS if lane == "live" and self._names else -1
-            await self._hand(pack(lane, self.source.name, samples[at : at + POINTS_MOST], upto))
+            await self._hand(pack(lane, self.source.name, some, upto))
 
     async def _connect(self) -> _Session:
         """A session with a watch on each point. What was missed is read first. Raises: OSError."""
@@ -231,7 +250,9 @@ class Watcher:
         at = point.at
         low, high = since // 100 + EPOCH_TICKS, until // 100 + EPOCH_TICKS
         seconds = max(10.0, self.asset.timeout_ms / 1000)
-        while low < high and isinstance(at, Item):
+        for _ in range(HISTORY_PIECES_MOST):
+            if not low < high or not isinstance(at, Item):
+                return
             item = Item("history", at.name)
             _, answer = await session.ask(m.History(item, low, high, HISTORY_PIECE), seconds)
             if not isinstance(answer, m.Samples) or not answer.samples:
@@ -252,7 +273,7 @@ class Watcher:
         if value is None:
             value, quality = float("nan"), one.status if one.status & 0x80000000 else NO_PLACE
         if not quality & 0x80000000:
-            self._last[tag] = max(at, self._last.get(tag, at))
+            self._last[tag] = max(min(at, self._wall()), self._last.get(tag, at))
         return Sample(tag, at, value, quality, _ns(one.server) or None)
 
     def _bad(self, tag: str, quality: int) -> Sample:
@@ -277,8 +298,9 @@ def _ns(ticks: int) -> int:
 
 
 def _value(value: Any) -> float | int | bool | str | None:
-    """A single value as a sample has it; None where it has no place for one: arrays, bytes, what is beyond 64 bits."""
-    if value is None or getattr(value, "array", True) or len(value.values) != 1:
+    """A single value as a sample has it; None where it has no place for one: arrays, bytes, times, identifiers, what is
+    beyond 64 bits."""
+    if not hasattr(value, "type") or value.array or len(value.values) != 1:
         return None
     (found,) = value.values
     if isinstance(value, (Float32, Float64)):

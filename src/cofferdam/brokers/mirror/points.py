@@ -125,6 +125,8 @@ class Reader:
         self._reads = spans([point for point in asset.points if point.name in source.points])
         self._unit = max(1, asset.unit)
         self._not_before = 0.0
+        self.ahead = (0, "")
+        """None is: their clock is ours."""
 
     async def once(self) -> str:
         """Reads all points; what is wrong, "" if nothing."""
