@@ -79,6 +79,37 @@ def _unprivileged() -> pwd.struct_passwd | None:
 
 
 @contextlib.contextmanager
+def standby(primary: Postgres) -> Iterator[Postgres]:
+    """A hot standby that follows a cluster, which has to let `USER` replicate."""
+    assert POSTGRES_BIN is not None
+    user = _unprivileged()
+    folder = Path(tempfile.mkdtemp(prefix="cofferdam-standby-"))
+    if user is not None:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    common: dict[str, Any] = {
+        "cwd": folder, "env": {"PATH": f"{POSTGRES_BIN}:/usr/bin:/bin", "HOME": str(folder)},
+        "stdin": subprocess.DEVNULL,
+        **({"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user is not None else {}),
+    }  # fmt: skip
+    data, log, port = folder / "data", folder / "log", held_port()
+    copy = [str(POSTGRES_BIN / "pg_basebackup"), "-d", primary.dsn(), "-D", str(data), "-R", "-c", "fast", "--no-sync"]
+    made = subprocess.run(copy, capture_output=True, text=True, check=False, **common)
+    assert made.returncode == 0, made.stderr
+    with log.open("wb") as said:
+        program = str(POSTGRES_BIN / "postgres")
+        command = [program, "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1",
+                   "-c", f"unix_socket_directories={folder}", "-c", "fsync=off", "-c", "max_connections=50"]  # fmt: skip
+        process = subprocess.Popen(command, stdout=said, stderr=said, **common)
+        try:
+            _until_ready(process, folder, port, log)
+            yield Postgres(port, folder)
+        finally:
+            process.send_signal(signal.SIGINT)
+            _ended(process)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def postgres() -> Iterator[Postgres]:
     """A cluster in a folder of its own. Without fsync: nothing here outlives a test."""
     assert POSTGRES_BIN is not None

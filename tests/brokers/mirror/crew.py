@@ -111,7 +111,8 @@ def historian() -> Iterator[Postgres]:
     """A cluster that lets the mirror's role in by SCRAM alone."""
     with services.postgres() as made:
         (made.folder / "data" / "pg_hba.conf").write_text(
-            f"local all all trust\nhost all {services.USER} 127.0.0.1/32 trust\nhost all all all scram-sha-256\n"
+            f"local all all trust\nhost all,replication {services.USER} 127.0.0.1/32 trust\n"
+            "host all all all scram-sha-256\n"
         )
         with psycopg.connect(made.dsn(), autocommit=True) as conn:
             conn.execute("select pg_reload_conf()")

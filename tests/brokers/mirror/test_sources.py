@@ -29,6 +29,7 @@ from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
 from cofferdam.brokers.mirror.points import spans
 from cofferdam.model import Point, Span, ValueType
 from cofferdam.protocols.modbus import messages as m
+from tests import services
 from tests.brokers.mirror.crew import FILES, LOADER, PASSWORD, Plant, RunningCrew, crew, historian
 from tests.brokers.mirror.test_kill import verified
 from tests.ports import held_port
@@ -556,6 +557,30 @@ def _within(said: Any, made: Any) -> bool:
     if isinstance(said, list):
         return isinstance(made, list) and len(said) == len(made) and all(map(_within, said, made))
     return bool(said == made)
+
+
+@needs_postgres
+def test_readers_of_a_hot_standby(graphed: Site, made: Postgres) -> None:
+    """What the loader writes into the primary is read there, by the same roles and views, and nothing is written."""
+    site = graphed
+    with services.standby(made) as standby:
+        login = f"{standby.dsn(site.office_name)} user=bi password='{PASSWORD}'"
+
+        def count(tag: str) -> int:
+            with psycopg.connect(login, autocommit=True) as conn:
+                asked = "select count(*) from cofferdam.samples_of_bi where tag = %s"
+                ((found,),) = conn.execute(asked, (tag,)).fetchall()
+            return int(found)
+
+        eventually(lambda: count("flow_g") == 50)
+        site.odd.add([("flow_s", time.time(), 1.0, 192)])
+        eventually(lambda: count("flow_s") == 1)
+        with psycopg.connect(login, autocommit=True) as conn:
+            for statement in ("create temp table t(a int)", "create table public.t(a int)"):
+                with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                    conn.execute(statement)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute("select 1 from cofferdam.samples")
 
 
 @needs_postgres

@@ -290,9 +290,9 @@ def _copy(said: MirrorSaid, rules: tuple[ReadRule, ...]) -> Copy | None:
 
 def _source(name: str, said: SourceSaid, assets: dict[str, Asset]) -> Source:
     if said.asset is not None:
-        known = [point.name for point in assets[said.asset].points if point.type is not ValueType.TEXT]
-        names: Collection[str] = said.points if said.points and ALL not in said.points else known
         history = assets[said.asset].protocol == "opcua"
+        known = [point.name for point in assets[said.asset].points if history or point.type is not ValueType.TEXT]
+        names: Collection[str] = said.points if said.points and ALL not in said.points else known
         return Device(name=name, asset=said.asset, points=tuple(sorted(names)), every=said.every, history=history)
     if said.folder is not None:
         return Drop(
