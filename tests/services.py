@@ -97,8 +97,8 @@ def standby(primary: Postgres) -> Iterator[Postgres]:
     assert made.returncode == 0, made.stderr
     with log.open("wb") as said:
         program = str(POSTGRES_BIN / "postgres")
-        command = [program, "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1",
-                   "-c", f"unix_socket_directories={folder}", "-c", "fsync=off", "-c", "max_connections=50"]  # fmt: skip
+        options = ("listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off", "max_connections=50")
+        command = [program, "-D", str(data), "-p", str(port), *(word for one in options for word in ("-c", one))]
         process = subprocess.Popen(command, stdout=said, stderr=said, **common)
         try:
             _until_ready(process, folder, port, log)
