@@ -7,7 +7,8 @@ a loopback, and a mount namespace with empty /run/netns and /run/wireguard. With
 Users other than root make no namespaces, and stay where they are; so does root where the kernel refuses (a container).
 
 Here as well: modules with a long case come first, then others that start gates, so that no worker begins one when the
-others have nothing left; and `--folder-times` says at the end where the time went. Times are shown, and nothing is
+others have nothing left; and `--folder-times` says at the end where the time went, and processor time, which is
+what the suite has too little of: the worker's and that of children that have ended. Times are shown, and nothing is
 asserted of them.
 """
 
@@ -22,7 +23,7 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,10 @@ SOURCE = Path(cofferdam.__file__).parent
 """Parts write no bytecode: what has changed since set-up would be compiled anew at each of thousands of starts."""
 PRIVATE = (Path("/run/netns"), Path("/run/wireguard"))
 """Where names of namespaces and of WireGuard devices stand for everyone on the machine."""
+LONG_NAME = 40
+CPU = "cpu"
+USED = pytest.StashKey[float]()
+"""Seconds of processor time, of this process and its children, when the last report was made."""
 IN_OWN_NETWORK = pytest.StashKey[bool]()
 SPARE_DESCRIPTORS = 64
 """What a module may leave: a server that serves the session, a pool of threads that a library made, databases that a
@@ -62,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--folder-times", action="store_true", help="at the end: seconds and tests of each folder")
+    parser.addoption("--folder-times", action="store_true", help="at the end: seconds, CPU and tests of each folder")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,19 +76,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path not in heavy, GATES.isdisjoint(item.path.parts)))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Files are no names: a ZIP has the time in it, and each worker makes its own, but must call the test the same."""
+    return argname if isinstance(val, bytes) and len(val) > LONG_NAME else None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if not config.getoption("--folder-times"):
         return
     seconds: dict[str, float] = collections.defaultdict(float)
+    used: dict[str, float] = collections.defaultdict(float)
+    modules: dict[str, float] = collections.defaultdict(float)
     tests: dict[str, int] = collections.defaultdict(int)
     for report in (one for kind in ("passed", "failed", "error") for one in terminalreporter.getreports(kind)):
+        if not isinstance(report, pytest.TestReport):
+            continue  # a module that could not be collected
         folder = str(Path(report.nodeid.split("::")[0]).parent)
         seconds[folder] += report.duration
+        cpu = sum(value for name, value in report.user_properties if name == CPU and isinstance(value, float))
+        used[folder] += cpu
+        modules[report.nodeid.split("::")[0]] += cpu
         tests[folder] += report.when == "call"
-    terminalreporter.section("seconds by folder, of all workers together")
-    for folder in sorted(seconds, key=seconds.__getitem__, reverse=True):
-        terminalreporter.write_line(f"{seconds[folder]:8.1f} s {tests[folder]:6} tests  {folder}")
-    terminalreporter.write_line(f"{sum(seconds.values()):8.1f} s {sum(tests.values()):6} tests")
+    terminalreporter.section("seconds and CPU seconds by folder, of all workers together")
+    for folder in sorted(used, key=used.__getitem__, reverse=True):
+        line = f"{seconds[folder]:8.1f} s {used[folder]:8.1f} s {tests[folder]:6} tests  {folder}"
+        terminalreporter.write_line(line)
+    total = f"{sum(seconds.values()):8.1f} s {sum(used.values()):8.1f} s {sum(tests.values()):6} tests"
+    terminalreporter.write_line(total)
+    terminalreporter.section("CPU seconds of the dearest modules")
+    for module in sorted(modules, key=modules.__getitem__, reverse=True)[:40]:
+        terminalreporter.write_line(f"{modules[module]:8.1f} s  {module}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Each report says what its phase has used, wherever it ran."""
+    report = yield
+    now = sum(os.times()[:4])
+    report.user_properties = [*report.user_properties, (CPU, now - item.config.stash.get(USED, now))]
+    item.config.stash[USED] = now
+    return report
 
 
 @pytest.fixture(scope="module", autouse=True)
