@@ -45,7 +45,8 @@ def examine(job: Job) -> bytes:
             kind = f"archive, {counting.entries} entries, {counting.unpacked} bytes unpacked, {counting.deepest} deep"
     except archives.ArchiveRefused as error:
         archive = str(error)
-    scanned = scanner.Scanned("not scanned", "it was refused before", "")
+    before = "it was refused before" if refused or archive else ""
+    scanned = scanner.Scanned("not scanned", before, "")
     if not refused and not archive and order.scan == "clamd":
         path = job.sockets.get("clamd", "")
         absent = scanner.Scanned("not scanned", "no scanner: give its socket with `cofferdam up --socket clamd=PATH`")

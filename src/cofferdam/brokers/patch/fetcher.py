@@ -374,7 +374,7 @@ class Looking:
         while shut := self.fetcher.shut(self.source):
             self._tell("waiting", shut)
             self.client.close()  # the transfer goes on with what is left of it
-            await asyncio.sleep(WINDOW_SECONDS)
+            await self._wait(WINDOW_SECONDS)
 
     async def _snapshots(self) -> None:
         source = self.source

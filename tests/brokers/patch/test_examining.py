@@ -1,0 +1,51 @@
+"""What the keeper makes of an examiner's answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cofferdam.brokers.patch.book import Book, Table
+from cofferdam.brokers.patch.catalogue import FileRow
+from cofferdam.brokers.patch.examining import Examining
+from cofferdam.brokers.patch.reports import Report
+from cofferdam.policy.terms.patch_rows import Origin, Product
+from tests.brokers.patch.test_keeper_verbs import Log
+
+HOSTS = Product(name="hosts", origin=Origin(proof="apt", keys=()), most=1, scan="")
+
+
+@pytest.mark.parametrize(
+    ("date", "suite", "state"),
+    [
+        ("20270101T000000Z", "stable", "passed"),
+        ("20261201T000000Z", "stable", "refused"),  # the vendor's own signature, and a mirror that holds time back
+        ("20261201T000000Z", "stable-security", "passed"),
+    ],
+)
+def test_a_repository_that_is_older_than_the_last_is_refused(tmp_path: Path, date: str, suite: str, state: str) -> None:
+    files: Table[FileRow] = Table(Book(tmp_path / "book.db"), "file", FileRow)
+    log = Log()
+    keeper: Any = SimpleNamespace(
+        files=files, now=1, keep=lambda row: files.put(row.number, row), thin=lambda: None, product_of=lambda _: HOSTS,
+        setting=SimpleNamespace(audit=log), figures_=SimpleNamespace(add=lambda *_: None),
+    )  # fmt: skip
+
+    def came(number: int, date: str, suite: str) -> FileRow:
+        files.put(number, FileRow(number=number, product="hosts", version=str(number), file="f", size=1, sha256="ab",
+                                  by="debian", how="fetch", at=1, state="examining"))  # fmt: skip
+        report = Report(sha256="ab", size=1, origin="apt", facts={"date": date, "suite": suite}, refused="",
+                        archive="", kind="", scan="not asked", scan_detail="", base="")  # fmt: skip
+        Examining(keeper).judge(number, report, "")
+        log.write(True)
+        found = files.get(number)
+        assert found is not None
+        return found
+
+    assert came(1, "20261215T000000Z", "stable").state == "passed"
+    found = came(2, date, suite)
+    assert found.state == state, found
+    assert ("older repository than file 1" in found.reason) == (state == "refused")
