@@ -290,7 +290,7 @@ class _Night(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_night(state: Path) -> int:
     """When the gate was proved last by itself (UTC seconds); 0 where nobody knows."""
     try:
-        return msgspec.json.decode((state / "night.json").read_bytes(), type=_Night).last
+        return msgspec.json.decode(owned.read(state / "night.json"), type=_Night).last
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return 0
 
