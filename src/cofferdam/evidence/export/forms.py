@@ -155,13 +155,20 @@ def _millis(time: str) -> str:
 
 def syslog(one: Item, form: Form, enterprise: int = ENTERPRISE) -> bytes:
     """One message of RFC 5424. Time has six decimals, since more are not allowed (6.2.3)."""
-    entry = one.entry
+    entry, event = one.entry, one.entry.event
+    before, after = _around(one.what.severity, entry.site, str(event.get("kind", "")), entry.maker, enterprise)
     main, _, fraction = entry.time.rstrip("Z").partition(".")
-    priority = FACILITY * 8 + SYSLOG_SEVERITY[one.what.severity]
-    host, message_id = _visible(entry.site, 255), _visible(entry.kind, 32)
-    data = f'[cofferdam@{enterprise} index="{one.index}" kind="{_param(entry.kind)}" maker="{_param(entry.maker)}"]'
-    head = f"<{priority}>1 {main}.{fraction[:6].ljust(6, '0')}Z {host} cofferdam - {message_id} {data} "
+    head = f"{before}{main}.{fraction[:6].ljust(6, '0')}Z{after[0]}{one.index}{after[1]}"
     return head.encode() + form(one)
+
+
+@functools.lru_cache(NAMES)
+def _around(severity: int, site: str, kind: str, maker: str, enterprise: int) -> tuple[str, tuple[str, str]]:
+    """What stands before the time, between that and the index, and after it: the same for most entries."""
+    priority = FACILITY * 8 + SYSLOG_SEVERITY[severity]
+    host, message_id = _visible(site, 255), _visible(kind, 32)
+    middle = f' {host} cofferdam - {message_id} [cofferdam@{enterprise} index="'
+    return f"<{priority}>1 ", (middle, f'" kind="{_param(kind)}" maker="{_param(maker)}"] ')
 
 
 def framed(message: bytes) -> bytes:
@@ -169,13 +176,11 @@ def framed(message: bytes) -> bytes:
     return b"%d %s" % (len(message), message)
 
 
-@functools.lru_cache(NAMES)
 def _visible(text: str, length: int) -> str:
     """Printable ASCII without spaces, or "-" (RFC 5424, 6)."""
     return re.sub(r"[^!-~]", "_", text)[:length] or "-"
 
 
-@functools.lru_cache(NAMES)
 def _param(text: str) -> str:
     made = "".join(f"\\{letter}" if letter in '"\\]' else letter for letter in text)
     return "".join(letter if letter.isprintable() else " " for letter in made)

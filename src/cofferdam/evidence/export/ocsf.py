@@ -8,6 +8,7 @@ Not here: which kind is of which class (meaning).
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from cofferdam.audit.entry import Entry, parse_time
@@ -32,7 +33,7 @@ def event(entry: Entry, what: Meaning, sentence: str) -> dict[str, Any]:
         "type_uid": kind * 100 + what.activity,
         "severity_id": what.severity,
         "status_id": 1 if what.outcome == "success" else 2,
-        "time": parse_time(entry.time) // 1_000_000,
+        "time": _milliseconds(entry.time),
         "message": sentence,
         "metadata": {
             "version": VERSION, "uid": str(entry.index), "sequence": entry.index,
@@ -43,6 +44,17 @@ def event(entry: Entry, what: Meaning, sentence: str) -> dict[str, Any]:
     }  # fmt: skip
     said |= _FAMILIES[what.family](entry, what)
     return said
+
+
+def _milliseconds(time: str) -> int:
+    """Since 1970. Raises: AuditError."""
+    main, _, fraction = time.removesuffix("Z").partition(".")
+    return _second(main) * 1000 + int(fraction[:3].ljust(3, "0"))
+
+
+@functools.lru_cache(64)
+def _second(main: str) -> int:
+    return parse_time(f"{main}Z") // 1_000_000_000
 
 
 def _source(what: Meaning) -> dict[str, Any]:

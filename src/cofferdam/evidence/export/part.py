@@ -10,6 +10,7 @@ Not here: the work (sending), the ways (ways), alarms and entries (gate.watch.ex
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,8 @@ from cofferdam.evidence.export.sending import Cursor, Sending, Stood
 from cofferdam.evidence.export.ways import Secrets, Way, WayError, way
 
 EXIT_STOPPED, EXIT_GATE_GONE, EXIT_VIOLATION = 0, 2, 4
+GARBAGE: Final = 200_000
+"""Objects after which the collector looks for circles: a batch has some thousands, and leaves none."""
 AGAIN_SECONDS: Final = 10.0
 """Between two words on what only an operator can put right."""
 
@@ -51,6 +54,8 @@ class ExportProcess:
         PipeReceiver(self._reactor, control_in, TO_EXPORT, self._on_record, self._reactor.stop)
 
     def run(self) -> int:
+        gc.freeze()
+        gc.set_threshold(GARBAGE)
         try:
             self._reactor.run()
         except CrossingError as error:
