@@ -450,6 +450,7 @@ def test_the_exports_are_parts_of_their_own(stage: Stage) -> None:
     one = states(stage)["log.exported"]
     assert (code, one["status"]) == (1, "failed")  # one of two collectors does not answer, and it says which
     assert any("gone" in fact for fact in one["facts"])
+    assert not any("disk" in fact for fact in one["facts"])
     code, text, err = cli("export", "status", "--json", "--state", stage.state)
     assert code == 1, err
     rows = {row["collector"]: row for row in json.loads(text)}

@@ -392,6 +392,8 @@ class Launcher:
             profile = crew.parts[part.part]
             if profile.producers and self._producers.taken:
                 raise GateError("there is an auditor already")
+            if profile.root and any(other.profile and other.profile.root for other in self._children.values()):
+                raise GateError(f"{profile.name} runs already")  # a gate that was taken over could order many
             if (part.place is None) == (profile.stands in ("outer", "inner")):
                 raise GateError(f"{profile.name} is to stand {profile.stands}, and the order says {part.place}")
             self._check_listeners(part, profile)

@@ -27,6 +27,7 @@ from cofferdam.evidence.export.records import (
     StopExport,
     ToExport,
 )
+from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.auditor import Auditor
 from cofferdam.gate.crew.launcher import Born
@@ -84,7 +85,9 @@ class Exports:
             if crew.to != wanted.get(name) or crew.has_other_secrets():
                 del self._crews[name]
                 await crew.stop(STOP_SECONDS)
-                if name not in wanted:
+                if name in wanted:
+                    crew.forget()
+                else:
                     crew.gone()
         for name, one in wanted.items():
             if name not in self._crews:
@@ -165,14 +168,25 @@ class Exporting(Supervisor[ExportPart]):
 
     def gone(self) -> None:
         """The policy does not name it any more."""
-        event = ExportStood(collector=self.to.name, next=self._next, working=True, detail=OUT)
+        event = self._event(True, OUT)
         self._gate.note(event)
         self._tell_gate(event)
+
+    def forget(self) -> None:
+        """It is told otherwise from here on: its alarm was of what is over."""
+        self._tell_gate(self._event(True, ""))
+
+    def _event(self, working: bool, detail: str) -> ExportStood:
+        return ExportStood(
+            collector=self.to.name, next=self._next, working=working, detail=clip(detail), wall_ns=now_ns()
+        )  # fmt: skip
 
     def stands(self, working: bool, following: int, detail: str) -> None:
         """What is known of it now."""
         self._next, now = following, time.monotonic()
-        event = ExportStood(collector=self.to.name, next=following, working=working, detail=clip(detail))
+        event = self._event(working, detail)
+        if not working and self._told not in (None, (False, event.detail)) and now - self._told_at >= CHANGE_SECONDS:
+            self.forget()  # an alarm keeps its words, and these are others
         if not working:
             self._failed_at = now
         if not working or now - self._failed_at >= CHANGE_SECONDS:  # an alarm stands that long at least

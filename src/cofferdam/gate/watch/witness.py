@@ -34,6 +34,7 @@ from cofferdam.evidence.witness_records import (
     Want,
     WitnessReady,
 )
+from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.auditor import Auditor
 from cofferdam.gate.crew.launcher import Born
@@ -185,8 +186,12 @@ class Witnessing(Supervisor[WitnessPart]):
     def gone(self, left: Sequence[Witness]) -> None:
         """The policy names these from here on: what others have said is over."""
         for name in self._stands.keys() - {one.name for one in left}:
-            self._tell_gate(ExportStood(collector=f"{COLLECTOR}{name}", next=0, working=True, detail=OUT))
-            self._gate.note(ExportStood(collector=f"{COLLECTOR}{name}", next=0, working=True, detail=OUT))
+            self._tell_gate(
+                ExportStood(collector=f"{COLLECTOR}{name}", next=0, working=True, detail=OUT, wall_ns=now_ns())
+            )
+            self._gate.note(
+                ExportStood(collector=f"{COLLECTOR}{name}", next=0, working=True, detail=OUT, wall_ns=now_ns())
+            )
 
     # --- what it says -------------------------------------------------------------------------------------------
 
@@ -256,6 +261,7 @@ class Witnessing(Supervisor[WitnessPart]):
         stand.told, stand.told_at = (working, detail), now
         event = ExportStood(
             collector=f"{COLLECTOR}{name}", next=size, working=working, detail=detail, note=note,
+            wall_ns=now_ns(),
         )  # fmt: skip
         self._gate.note(event)
         self._tell_gate(event)
