@@ -1,8 +1,8 @@
 """The nightly proof: what an operator would type, each in a process of its own, and each tells the gate what it found.
 
-The launcher starts this beside itself when the gate orders it, with its own rights (enforce.crews). It is told the state
-directory by the launcher, and nothing by the gate but whether there are namespaces to prove. What one of them could not
-do keeps none of the others from being done, and the gate is told.
+The launcher starts this beside itself when the gate orders it, with its own rights (enforce.crews). It is told the
+state directory by the launcher, and nothing by the gate but whether there are namespaces to prove. What one of them
+could not do keeps none of the others from being done, and the gate is told.
 
 Not here: when (gate.watch.nightly), what is done (the verbs).
 """
