@@ -35,15 +35,19 @@ LONGEST_SECONDS: Final = 4000.0
 def last_due(clock: Clock, of_day: int, second: int) -> int:
     """The last UTC second, not after `second`, at which the local wall clock showed this second of the day; 0 where the
     clock does not say. An hour that does not exist in spring counts when the clocks have jumped."""
-    for back in range(3):
-        offset = offset_at(clock, second - back * DAY)
-        if offset is None:
+    offset = offset_at(clock, second)
+    if offset is None:
+        return 0
+    today = (second + offset) // DAY
+    for day in (today, today - 1, today - 2):  # by the day alone, so that one day has one
+        local = day * DAY + of_day
+        before = offset_at(clock, local - DAY)
+        if before is None:
             return 0
-        day = (second - back * DAY + offset) // DAY
-        due = day * DAY + of_day - offset
-        right = offset_at(clock, due)
-        if right is not None and right != offset:
-            due = day * DAY + of_day - right
+        due = local - before
+        after = offset_at(clock, due)
+        if after is not None and after != before and offset_at(clock, local - after) == after:
+            due = local - after
         if due <= second:
             return due
     return 0
