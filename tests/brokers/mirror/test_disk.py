@@ -104,8 +104,9 @@ def kills(lives: Lives, calls: dict[str, list[str]], step: int) -> int:
             if at % step == 0:
                 for do in ("kill", "killed"):
                     code, _, made = lives.live(part, do=do, at=str(at))
-                    assert code == -9 and len(made) == at
-                    done += 1
+                    # What is sealed and merged beside is not always asked for at the same time: a life may call less.
+                    assert (code, len(made)) == (-9, at) or (code == 0 and len(made) < at)
+                    done += code == -9
     return done
 
 
