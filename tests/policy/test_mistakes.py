@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.cli.findings import print_problems
 from cofferdam.cli.main import main
 from cofferdam.errors import PolicyError
 from cofferdam.policy.lint import lint
@@ -184,3 +185,10 @@ def test_the_normal_form_means_the_same(text: str) -> None:
     except PolicyError:
         return  # it stays as it is
     assert yaml.safe_load(made) == yaml.safe_load(text) and tidy(made, "p") == made
+
+
+def test_findings_that_come_from_a_gate_are_printed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """A gate that refuses a policy says so in texts; they are no terminal's orders."""
+    print_problems(["site.yaml:7:5: no point speeed \x1b[2J; did you mean speed?"])
+    out, err = capsys.readouterr()
+    assert not out and "site.yaml:7:5: no point speeed" in err and "did you mean speed?" in err and "\x1b" not in err

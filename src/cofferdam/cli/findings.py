@@ -15,10 +15,12 @@ from cofferdam.policy.yamltext import MAX_BYTES
 
 
 def print_problems(problems: Sequence[object]) -> None:
-    """Each finding, with its line of the file. What no terminal should get of it is not printed."""
+    """Each finding, with its line of the file; what a gate says of a policy that it refuses comes as text. What no
+    terminal should get of it is not printed."""
     texts: dict[str, str] = {}
     for problem in problems:
         if not isinstance(problem, Problem):
+            print("\n".join(map(escaped, str(problem).split("\n"))), file=sys.stderr)
             continue
         stream = sys.stderr if problem.severity == "error" else sys.stdout
         print("\n".join(map(escaped, str(problem).split("\n"))), file=stream)

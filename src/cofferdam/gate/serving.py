@@ -14,6 +14,7 @@ from typing import Any
 from cofferdam.crossing.loops import LoopReactor
 from cofferdam.enforce.isolation import forbid_inspection
 from cofferdam.enforce.orders import Asked, Finish
+from cofferdam.errors import CofferdamError
 from cofferdam.gate.audit import GateAudit
 from cofferdam.gate.commands import ControlServer
 from cofferdam.gate.context import Options
@@ -21,6 +22,7 @@ from cofferdam.gate.crew.launcher import LauncherLink
 from cofferdam.gate.gate import Gate
 from cofferdam.gate.log import Log
 from cofferdam.gate.reload import reload_by_signal
+from cofferdam.gate.told import failure
 
 
 def main() -> int:
@@ -67,9 +69,11 @@ async def _run(options: Options, orders: int, audit: tuple[int, int], log: Log) 
             await reload_by_signal(gate)
 
     launcher = LauncherLink(socket.socket(fileno=orders), asked, lost)
-    gate = Gate(options, launcher, GateAudit(reactor, *audit), reactor, log, reload)
     try:
+        gate = Gate(options, launcher, GateAudit(reactor, *audit), reactor, log, reload)
         finish = await gate.run(ControlServer(gate))
+    except CofferdamError as error:  # of a state file that cannot be understood
+        finish = failure(ExceptionGroup("at the start", [error]))
     except Exception as error:
         traceback.print_exception(error, file=sys.stderr)
         finish = Finish(1, f"the gate failed: {error!r}"[:16000], "this is a bug; its trace stands above")

@@ -159,7 +159,11 @@ def _write(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Opera
             raise _bad(text, f"{' '.join(rest[1:])} is too much")
         if point.factor is not None and point.type is not ValueType.TEXT:
             where = values.factor_text(point)
-            raise _bad(text, f"what {point.name} means follows from {where}; ask its cells: write {place.space} {place.start} NUMBER")
+            raise _bad(
+                text,
+                f"what {point.name} means follows from {where}; "
+                f"ask its cells: write {place.space} {place.start} NUMBER",
+            )
         try:
             if point.type is ValueType.TEXT:
                 cells = values.text_cells(point, rest[0].strip('"'))
