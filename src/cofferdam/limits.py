@@ -83,5 +83,5 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     crossing_backlog_bytes: int = 1 << 20
     """Records that wait for room in a full pipe; beyond it the half stops reading from its peers."""
     busy_poll_microseconds: int = 100
-    """After work a half looks for more for so long before it sleeps, giving way to other processes in between. Waking
-    up costs more than a request does; 0 saves the processor time instead."""
+    """After work a half may look for more for so long before it sleeps, giving way to other processes in between. It
+    finds out by itself whether that shortens its waits, and sleeps at once where it does not; 0: always."""
