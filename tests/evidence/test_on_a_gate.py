@@ -90,7 +90,10 @@ def test_the_witness_is_a_part_of_its_own(stage: Stage, stranger: Stranger) -> N
 
 
 def _child_of(pid: int, parent: int) -> bool:
-    return f"PPid:\t{parent}\n" in Path(f"/proc/{pid}/status").read_text()
+    try:
+        return f"PPid:\t{parent}\n" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return False
 
 
 def evidence(stage: Stage, *words: str) -> tuple[int, str]:
@@ -401,7 +404,8 @@ def known(stage: Stage) -> Inputs:
 def test_it_fails_in_words(known: Inputs, check: str) -> None:
     """On what the real gate says, with one thing in it changed."""
     before, _ = run_checks(known, [check])
-    if check != "clock.sound":  # not every machine that tests has a time daemon
+    # Not every machine that tests has a time daemon, and one of this gate's collectors is there for nobody.
+    if check not in ("clock.sound", "log.exported"):
         assert [one.outcome for one in before if one.outcome == "failed"] == []
     [found], missing = run_checks(IN_WORDS[check](known), [check])
     assert not missing
@@ -451,10 +455,14 @@ def test_the_exports_are_parts_of_their_own(stage: Stage) -> None:
     assert (code, one["status"]) == (1, "failed")  # one of two collectors does not answer, and it says which
     assert any("gone" in fact for fact in one["facts"])
     assert not any("disk" in fact for fact in one["facts"])
-    code, text, err = cli("export", "status", "--json", "--state", stage.state)
-    assert code == 1, err
-    rows = {row["collector"]: row for row in json.loads(text)}
-    assert rows["disk"]["state"] == "works" and "Connection refused" in rows["gone"]["state"]
+
+    def rows() -> dict[str, str]:
+        code, text, err = cli("export", "status", "--json", "--state", stage.state)
+        assert code == 1, err
+        return {row["collector"]: row["state"] for row in json.loads(text)}
+
+    eventually(lambda: "Connection refused" in rows()["gone"])  # it was killed, too, and has to try again
+    assert rows()["disk"] == "works"
     code, text, _ = cli("export", "test", "--state", stage.state)  # of a datagram no more is known than that it left
     assert code == 0 and "gone: took entry" in text and "disk: its folder is there" in text
 
