@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ARGS ?=
 # Half as many again as there are cores: tests wait for processes a third of their time. A module stays whole: its tests
 # share a gate, and some go on from where the one before has left it. In our order: see tests/conftest.py.
-CORES ?= -n $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 ))) --dist loadfile --no-loadscope-reorder
+CORES ?= -n $(shell echo $$(( $$(nproc) * 2 ))) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test lint types format bench fuzz soak properties vm docs lock clean setup fast wheel deb
 

@@ -3,7 +3,7 @@
 To look again and again costs a processor that others may need; to sleep costs the time that waking takes, which is a
 microsecond where all share a core and forty where an interrupt has to leave a virtual machine. So nobody is told which
 is better here. A loop tries both, `TRIED` waits each, and then does for `KEPT` waits what was better: it looks only
-where that halves the wait. Where nothing comes soon, or another process wants the core, looking shortens nothing, and
+where that makes the wait a tenth shorter. Where nothing comes soon, or another process wants the core, looking shortens nothing, and
 the loop sleeps. Where a single look shows that somebody else had the core meanwhile, it sleeps at once for a while.
 
 Not here: the looking and the sleeping (reactor).
@@ -50,7 +50,7 @@ class Looking:
         if self.on:
             self.on, self._left = False, TRIED
             return
-        self.on = self._looked * 2 <= self._asleep
+        self.on = self._looked * 10 <= self._asleep * 9
         self.trying, self._left = False, KEPT
 
     def passed(self) -> None:
