@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 # Thousands of short processes run here: each would compile what it loads.
 unexport PYTHONDONTWRITEBYTECODE
 ARGS ?=
-# Half as many again as there are cores: tests wait for processes a third of their time. A module stays whole: its tests
+# Twice as many as there are cores: where gates start and stop, tests wait for a third of their time. A module stays whole: its tests
 # share a gate, and some go on from where the one before has left it. In our order: see tests/conftest.py.
 CORES ?= -n $(shell echo $$(( $$(nproc) * 2 ))) --dist loadfile --no-loadscope-reorder
 

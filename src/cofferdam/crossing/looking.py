@@ -3,8 +3,9 @@
 To look again and again costs a processor that others may need; to sleep costs the time that waking takes, which is a
 microsecond where all share a core and forty where an interrupt has to leave a virtual machine. So nobody is told which
 is better here. A loop tries both, `TRIED` waits each, and then does for `KEPT` waits what was better: it looks only
-where that makes the wait a tenth shorter. Where nothing comes soon, or another process wants the core, looking shortens nothing, and
-the loop sleeps. Where a single look shows that somebody else had the core meanwhile, it sleeps at once for a while.
+where that makes the wait a tenth shorter. Where nothing comes soon, or another process wants the core, looking shortens
+nothing, and the loop sleeps. Where a single look shows that somebody else had the core meanwhile, it sleeps at once for
+a while.
 
 Not here: the looking and the sleeping (reactor).
 """
