@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -210,9 +211,16 @@ def test_a_side_is_severed_while_the_gate_hangs(owned: Taken) -> None:
         try:
             owned.gate.process.send_signal(signal.SIGUSR1)
             assert client.ended() and other.ended()
+            # An operator who has no patience: what was cut is on disk by then, whatever becomes of the command.
+            command = [sys.executable, "-m", "cofferdam.cli.main", "sever", "ot", "--state", str(owned.site.state)]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as impatient:
+                eventually(lambda: "ot" in load_severed(owned.site.state).sides)
+                assert impatient.poll() is None
+                impatient.kill()
         finally:
             os.kill(pid, signal.SIGCONT)
-    eventually(lambda: [cut["side"] for cut in owned.gate.status()["severed"]] == ["it"])
+    eventually(lambda: sorted(cut["side"] for cut in owned.gate.status()["severed"]) == ["it", "ot"])
+    assert cli("restore", "ot", "--state", str(owned.site.state))[0] == 0
     assert any(event["by"].startswith("a signal") for event in events(owned.site.state, "severed"))
     owned.gate.wait_ready()
     with Client(owned.port) as client:

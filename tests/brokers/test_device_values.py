@@ -73,6 +73,8 @@ class Plc:
         """Answers until nothing is asked any more."""
         self.stage.cross()
         if self.wire is None:
+            if not self.stage.devices:
+                return  # nobody has asked it anything yet
             self.wire = self.stage.up()
         for _ in range(20):
             questions = self.wire.take()
@@ -233,6 +235,26 @@ def test_a_value_is_judged_with_the_factor_that_the_device_has_just_then() -> No
     plc.asked = []
     assert at(stage, plc, write(1, 72, 9))[7] == 6 and plc.asked == [6], "no limit, nothing to read"
     assert stage.of(WriteAllowed)[0].points[0].unit == "× 10^(holding 71) W"
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        (write(1, 71, 4), False),
+        (many(1, 70, 50, 3), False),
+        (bits(1, 71, 0, 4), False),
+        (many(1, 68, 1, 2, 3, 4), False),
+        (write(1, 73, 4), True),  # of a point without limits
+        (write(1, 74, 4), True),
+    ],
+)
+def test_nobody_writes_the_factor_by_which_limits_are_judged(asked: bytes, allowed: bool) -> None:
+    """Fifty that was allowed would be fifty thousand, whoever may write all registers."""
+    stage = Stage(policy=policy(more="write_registers: holding 65-99"))
+    plc = Plc(stage)
+    got = at(stage, plc, asked)
+    assert (got[7] < 0x80) is allowed
+    assert plc.registers[70:72] == [0, 0] and bool(set(plc.asked) & {6, 16, 22}) is allowed
 
 
 WHOLE = [

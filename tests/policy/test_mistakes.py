@@ -3,6 +3,7 @@ thing. And the normal form of a text."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,8 @@ def test_the_normal_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["fmt", "--check", str(tmp_path)]) == 0
     file.write_text("site: {\n")
     assert main(["fmt", str(file)]) == 2 and file.read_text() == "site: {\n"
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["fmt", str(tmp_path / "pipe")]) == 2 and main(["fmt", "/dev/zero"]) == 2  # no text that ends
     for example in sorted(Path("examples").glob("*.yaml")):
         assert main(["fmt", "--check", str(example)]) == 0
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, GateError
 
 if TYPE_CHECKING:
     from cofferdam.policy.rows import Collector
@@ -102,7 +102,7 @@ def _test(args: argparse.Namespace) -> int:
             finally:
                 taken.close()
             found[to.name] = ""
-        except WayError as error:
+        except (WayError, GateError) as error:
             found[to.name] = str(error)
     if args.json:
         print(json.dumps({name: {"ok": not why, "detail": why} for name, why in found.items()}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -33,7 +34,10 @@ def run(args: argparse.Namespace) -> int:
     files = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
     changed = 0
     for file in files:
-        if file.stat().st_size > MAX_BYTES:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device has no end
+            raise PolicyError(f"{file} is no plain file")
+        if status.st_size > MAX_BYTES:
             raise PolicyError(f"{file} has more than {MAX_BYTES >> 20} MiB")
         try:
             before = file.read_bytes().decode("utf-8")

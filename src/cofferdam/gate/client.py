@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -78,9 +79,20 @@ def sever(state: Path, side: Literal["it", "ot"], reason: str, until_ns: int = 0
     done = threading.Event()
     cut: list[bool] = []
 
+    def keep() -> None:
+        severed = load_severed(state)
+        if side not in severed.sides:
+            found = Cut(side, time.time_ns(), "the command line", reason or "the gate did not answer")
+            save_severed(state, Severed((*severed.cuts, found)))
+
     def watch() -> None:
         if not done.wait(CUT_SECONDS):
             cut.append(cut_off(state, side))
+            if cut == [True]:
+                # At once: the gate hangs, or has ended, and its next life is to find the side severed, also where
+                # somebody has no patience with this command.
+                with contextlib.suppress(GateError):  # it is tried again, and said, below
+                    keep()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -91,11 +103,7 @@ def sever(state: Path, side: Literal["it", "ot"], reason: str, until_ns: int = 0
         watcher.join()
         if cut != [True]:
             raise
-        # The gate hangs, or has ended: its next life finds the side severed.
-        severed = load_severed(state)
-        if side not in severed.sides:
-            found = Cut(side, time.time_ns(), "the command line", reason or "the gate did not answer")
-            save_severed(state, Severed((*severed.cuts, found)))
+        keep()
         raise GateError(
             f"{side} is cut off and stays so, by the launcher: {error}", hint="`cofferdam restore` undoes it"
         ) from None

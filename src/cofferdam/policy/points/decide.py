@@ -292,8 +292,8 @@ class Flow:
     """What one set of principals may do to one asset. Made by `CompiledPolicy.flow`; shared between sessions."""
 
     __slots__ = (
-        "_bits", "_clocks", "_forms", "_frames", "_items", "_kept_in", "_points", "_recalled", "_since", "_until",
-        "_verdicts", "_words", "asset", "conduits", "principals", "silent", "ways",
+        "_bits", "_clocks", "_factors", "_forms", "_frames", "_items", "_kept_in", "_points", "_recalled", "_since",
+        "_until", "_verdicts", "_words", "asset", "conduits", "principals", "silent", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -314,6 +314,10 @@ class Flow:
         """Words of which points are bits."""
         self._bits = frozenset(asset.bits)
         self._kept_in = {bits: (words, first) for bits, words, first in asset.bits_of}
+        self._factors = tuple(
+            (point.factor, point.name) for point in asset.points if point.factor is not None and values.has_range(point)
+        )
+        """Cells by which limits are judged."""
         # An asset without items keeps the short way.
         self._items = Items(asset) if asset.kinds else None
         self._since = 0
@@ -617,7 +621,11 @@ class Flow:
 
     def _touched_otherwise(self, change: Change) -> str:
         """What is wrong with a write of bits that the device keeps in words with limits, or of such words: it would
-        pass the limits round."""
+        pass the limits round. Nor is a power of ten written by which limits are judged: what the point holds already
+        would become another value, which nobody has judged."""
+        for cell, name in self._factors:
+            if change.space == cell.space and change.start < cell.stop and cell.start < change.stop:
+                return f"{show_range(cell, cell.start, cell.stop)} is asked, by which the limits of {name} are judged"
         for bits, (words, first) in self._kept_in.items():
             if change.space == bits:
                 low, high = first + change.start // 16, first + (change.stop - 1) // 16 + 1
