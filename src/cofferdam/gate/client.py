@@ -22,6 +22,8 @@ ANSWER_SECONDS = 60.0
 
 CUT_SECONDS = 0.4
 """A gate that has not severed a side after so long is helped by the launcher."""
+KEEP_SECONDS = 1.6
+"""After that, a gate that has still not answered is taken for one that hangs."""
 SEVER_SECONDS = 15.0
 """The longest wait for a gate's answer; one that hangs for so long has been ended with everything else."""
 
@@ -88,9 +90,9 @@ def sever(state: Path, side: Literal["it", "ot"], reason: str, until_ns: int = 0
     def watch() -> None:
         if not done.wait(CUT_SECONDS):
             cut.append(cut_off(state, side))
-            if cut == [True]:
-                # At once: the gate hangs, or has ended, and its next life is to find the side severed, also where
-                # somebody has no patience with this command.
+            # A gate that is only slow writes that file itself. One that hangs is to find the side severed in its next
+            # life, also where this command is killed.
+            if cut == [True] and not done.wait(KEEP_SECONDS):
                 with contextlib.suppress(GateError):  # it is tried again, and said, below
                     keep()
 
@@ -98,12 +100,14 @@ def sever(state: Path, side: Literal["it", "ot"], reason: str, until_ns: int = 0
     watcher.start()
     try:
         return ask(state, "sever", side=side, reason=reason, until_ns=until_ns, seconds=SEVER_SECONDS)
-    except GateError as error:
+    except BaseException as error:  # somebody may have no patience
         done.set()
         watcher.join()
         if cut != [True]:
             raise
         keep()
+        if not isinstance(error, GateError):
+            raise
         raise GateError(
             f"{side} is cut off and stays so, by the launcher: {error}", hint="`cofferdam restore` undoes it"
         ) from None
