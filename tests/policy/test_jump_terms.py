@@ -71,6 +71,7 @@ WRONG = [
     ("from: office\n    to: plant", "from: plant\n    to: office", "plant, which is ot", "people on the it side"),
     ("people: two", "people: three", "three", "one, two"),
     ("window: 4 h", "window: 9 weeks", "9 weeks", ""),
+    ("window: 4 h}", "always: {from: '06:00', to: '14:00', zone: Mars/Base}}", "Mars/Base", "time zone"),
     ("as: service", "as: 'a b'", "a b", "account"),
 ]  # fmt: skip
 
@@ -138,6 +139,17 @@ def test_each_part_knows_no_more_than_it_must() -> None:
 def ask(source: str, person: str, asset: str, do: str) -> str:
     said = {"person": person, "asset": asset, "do": do}
     return KINDS["jump"].explain(compiled(), Question(source, said, NOW)).sentence
+
+
+def test_hours_in_which_nobody_is_asked_are_said() -> None:
+    text = POLICY.replace("window: 4 h}", "always: {days: mon-fri, from: '06:00', to: '14:00', zone: Europe/Paris}}")
+    said = {"person": "tech1", "asset": "switch", "do": "shell"}
+    found = KINDS["jump"].explain(compiled(text), Question("10.1.0.9", said, NOW))
+    assert any("nobody has to in mon-fri 06:00-14:00 Europe/Paris" in one for one in found.conditions), found.conditions
+    policy = compiled(text)
+    for part, clocks in (("keeper", {"Europe/Paris"}), ("inner", set()), ("outer", set())):
+        table = KINDS["jump"].slice(policy, Scope(frozenset(policy.conduits), frozenset({"station"})), part)
+        assert set(table.clocks) == clocks, part
 
 
 def test_explain() -> None:

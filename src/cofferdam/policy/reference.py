@@ -88,9 +88,6 @@ def json_schema() -> dict[str, Any]:
     models = conduit_models()
     for model, words in models.items():
         properties = parts[model.__name__]["properties"]
-        windows = properties["window"]
-        windows.pop("x-windows")
-        windows["anyOf"] = [one, {"type": "array", "items": one, "minItems": 1}]
         description = properties["broker"]["description"]
         properties["broker"] = {"type": "string", "enum": list(words), "description": description, "title": "Broker"}
     kinds = [{"$ref": f"#/$defs/{model.__name__}"} for model in models]
@@ -98,6 +95,8 @@ def json_schema() -> dict[str, Any]:
     names[schema.NAME] = kinds[0] if len(kinds) == 1 else {"oneOf": kinds}
     for part in [whole, *parts.values()]:
         for field in part.get("properties", {}).values():
+            if field.pop("x-windows", False):
+                field["anyOf"] = [one, {"type": "array", "items": one, "minItems": 1}]
             if field.get("default", 0) in (None, [], {}):
                 field.pop("default", None)
             elif "default" in field and field.get("pattern") == schema.DURATION["pattern"]:

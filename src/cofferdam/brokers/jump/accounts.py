@@ -71,7 +71,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Request:
-    """Somebody asks for approval. `state`: "waiting", "granted", "denied", "revoked"."""
+    """Somebody asks for approval. `state`: "waiting", "granted", "denied", "revoked", "over"."""
 
     id: int
     person: str

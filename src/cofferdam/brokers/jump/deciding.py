@@ -128,20 +128,51 @@ class Deciding:
         _, changes = windows.state(conduit.windows, self.policy.table.clocks, wall_ns)
         until, request = min(changes, conduit.expires, NEVER), 0
         if right.row.approval is not None:
+            free, ends = self._free(right, wall_ns)
             granted = [
                 one for one in self._accounts.requests(("granted",))
                 if (one.person, one.asset, one.conduit) == (person, asset, right.conduit)
                 and self._left(one, wall_ns, now_ns) > 0
             ]  # fmt: skip
-            if not granted:
+            if not granted and not free:
                 return f"it takes an approval: request {asset} 2h WHY"
-            best = max(granted, key=lambda one: one.until_ns)
-            until, request = min(until, wall_ns + self._left(best, wall_ns, now_ns)), best.id
+            holds = ends
+            if granted:
+                best = max(granted, key=lambda one: self._left(one, wall_ns, now_ns))
+                approved = wall_ns + self._left(best, wall_ns, now_ns)
+                if not free or approved > ends:
+                    holds, request = approved, best.id
+            until = min(until, holds)
         return Yes(right, request, until)
 
+    def _free(self, right: Right, wall_ns: int) -> tuple[bool, int]:
+        """Whether these are hours in which it takes nobody's word, and until when (UTC ns) they are."""
+        approval = right.row.approval
+        if approval is None or not approval.always:
+            return False, 0
+        return windows.state(approval.always, self.policy.table.clocks, wall_ns)
+
+    def asks(self, right: Right, wall_ns: int) -> bool:
+        """Whether it takes somebody's word now."""
+        return right.row.approval is not None and not self._free(right, wall_ns)[0]
+
     def _left(self, request: Request, wall_ns: int, now_ns: int) -> int:
-        """How long an approval still holds, in ns, by whichever clock ends it first."""
-        return min(request.until_ns - wall_ns, self._deadlines.get(request.id, NEVER) - now_ns)
+        """How long an approval still holds, in ns. By the monotonic clock: setting the other one neither lengthens nor
+        shortens it. What was granted before this life of the keeper is reckoned from what the wall clock says when it
+        is first looked at, and for no longer than was approved."""
+        left = min(request.until_ns - wall_ns, request.seconds * 10**9)
+        return self._deadlines.setdefault(request.id, now_ns + left) - now_ns
+
+    def holds(self, request: Request, wall_ns: int, now_ns: int) -> bool:
+        """Whether a request is granted, and still so."""
+        return request.state == "granted" and self._left(request, wall_ns, now_ns) > 0
+
+    def settle(self, wall_ns: int, now_ns: int) -> None:
+        """An approval whose time is over is none any more, whatever is done to the clock later."""
+        for one in self._accounts.requests(("granted",)):
+            if self._left(one, wall_ns, now_ns) <= 0:
+                self._accounts.settle(one.id, "over", one.until_ns)
+                self._deadlines.pop(one.id, None)
 
     def still(self, session: Session, wall_ns: int, now_ns: int) -> Yes | str:
         """Whether a session may go on, and until when (UTC ns); or why not."""

@@ -112,6 +112,7 @@ class Keeper(Part):
     def tick(self) -> None:
         self._show()
         self.look_again()
+        self.deciding.settle(self.wall, self.now)
         self._refused.tick(self.now, self.wall)
 
     def stop(self) -> None:

@@ -398,7 +398,7 @@ class Verbs:
                 "approved": self._accounts.approvals(one.id),
             }
             for one in self._accounts.requests()
-            if one.state == "waiting" or one.until_ns > self._keeper.wall
+            if one.state == "waiting" or self._keeper.deciding.holds(one, self._keeper.wall, self._keeper.now)
         ]  # fmt: skip
 
     def _decide(self, word: str, asked: Asked) -> None:

@@ -105,10 +105,11 @@ class Menu:
             if wanted.lower() not in asset.lower():
                 continue
             does = sorted({do for right in found for do in right.line.do})
-            needs = any(right.row.approval is not None for right in found)
+            needs = all(keeper.deciding.asks(right, keeper.wall) for right in found)
             granted = [
                 one for one in keeper.accounts.requests(("granted",))
-                if (one.person, one.asset) == (connection.person, asset) and one.until_ns > keeper.wall
+                if (one.person, one.asset) == (connection.person, asset)
+                and keeper.deciding.holds(one, keeper.wall, keeper.now)
             ]  # fmt: skip
             state = f"approved until {show_utc(max(one.until_ns for one in granted))}" if granted else (
                 "takes an approval" if needs else "at once")  # fmt: skip
@@ -147,7 +148,7 @@ class Menu:
         for one in keeper.accounts.requests():
             row = keeper.deciding.rows.get(one.conduit)
             concerned = row is not None and row.approval is not None and groups & set(row.approval.by)
-            if one.state == "granted" and one.until_ns <= keeper.wall:
+            if one.state == "granted" and not keeper.deciding.holds(one, keeper.wall, keeper.now):
                 continue
             if not person or one.person == person or concerned:
                 lines.append(request_line(one, keeper.accounts.approvals(one.id)))

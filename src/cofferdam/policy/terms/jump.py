@@ -23,7 +23,19 @@ from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
+from cofferdam.policy.terms.base import (
+    Ask,
+    Listen,
+    Making,
+    Needs,
+    PartNeeds,
+    Place,
+    Reach,
+    Scope,
+    Store,
+    Terms,
+    window_row,
+)
 from cofferdam.policy.terms.jump_model import COMING, JumpConduit, JumpRule
 from cofferdam.policy.terms.jump_rows import (
     DOES,
@@ -78,6 +90,9 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                     fitting = [other for other, one in policy.principals.items() if one.zone == conduit.from_zone]
                     near = nearest(who, fitting)
                     checking.at(at, f"{who} of zone {zone}", f"a principal of {conduit.from_zone}", near, "zone")
+        if conduit.approval is not None:
+            for index, window in enumerate(conduit.approval.always):
+                checking.window(window, (*here, "approval", "always", index))
         for number, rule in zip(numbers, conduit.allow, strict=True):
             self._check_rule((*here, "allow", number), conduit, rule, checking)
 
@@ -128,6 +143,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             approval=None if approval is None else Approval(
                 by=tuple(sorted(approval.by)), people=2 if approval.people == "two" else 1, window=approval.window,
                 watched=approval.watched, signed=approval.signed,
+                always=tuple(window_row(window) for window in approval.always),
             ),
             record=conduit.record.terminal,
             keep=conduit.record.keep,
@@ -140,6 +156,9 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             notice=conduit.notice or "",
             names=tuple(sorted(conduit.names)),
         )  # fmt: skip
+
+    def clocks(self, row: JumpRows) -> frozenset[str]:
+        return frozenset(window.zone for window in row.approval.always) if row.approval is not None else frozenset()
 
     # --- needs
 
@@ -204,7 +223,9 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             if row.approval is not None:
                 by = " or ".join(row.approval.by)
                 most = row.approval.window // 60
-                conditions += [f"{row.approval.people} of {by} approved it, for at most {most} min"]
+                hours = " and ".join(window.text for window in row.approval.always)
+                but = f" (nobody has to in {hours})" if hours else ""
+                conditions += [f"{row.approval.people} of {by} approved it, for at most {most} min{but}"]
                 if row.approval.watched:
                     conditions += [f"one of {by} watches it, all the time"]
             if row.files.scan and do == "up":

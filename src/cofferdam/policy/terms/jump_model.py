@@ -114,6 +114,11 @@ class ApprovalSaid(schema.Entry):
         description="The longest time that is approved at once. Default: 4 h.",
         json_schema_extra={"default": "4 h"},
     )
+    always: schema.Windows = Field(
+        (),
+        description="Hours in which it takes nobody's word, one window or a list, such as those of a shift that may at "
+        "any time. A session that began without one ends when they do. Default: none.",
+    )
     signed: Yes = Field(
         False,
         description="Whether it takes a signature of theirs (`ssh-keygen -Y sign`), which no part of the gate makes, "

@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from cofferdam.policy.hours import Window
+
 Do = Literal["shell", "exec", "up", "down"]
 DOES: Final[tuple[Do, ...]] = ("shell", "exec", "up", "down")
 """What may be done at an asset: a terminal, one command, files to it, files from it."""
@@ -35,13 +37,15 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Whose word it takes: `people` members of the groups `by`, for at most `window` seconds. `watched`: and one of
-    them has to look on all the time. `signed`: their word is a signature by their own key."""
+    them has to look on all the time. `signed`: their word is a signature by their own key. `always`: the hours in which
+    it takes nobody's word."""
 
     by: tuple[str, ...]
     people: Literal[1, 2] = 1
     window: int = 14_400
     watched: bool = False
     signed: bool = False
+    always: tuple[Window, ...] = ()
 
 
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
