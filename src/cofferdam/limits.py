@@ -58,11 +58,13 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_refusals_per_connection: int = 1000
     """Refused or malformed requests on one connection before it is closed."""
     asset_queue: int = 256
-    """Requests that wait for one device; one more is answered "busy"."""
+    """Requests that wait for one device, and besides writes of one asset that wait for a present value; with one more,
+    whoever has most waiting loses one, which is answered "busy"."""
     asset_queue_per_client: int = 32
     """Requests of one client connection that wait for one device."""
     asset_standing: int = 5000
-    """Subscriptions and streams that stand at one device; one more is answered "busy"."""
+    """Subscriptions and streams that stand at one device; with one more, who has most loses one, or it is answered
+    "busy"."""
     asset_frames_per_second: int = 2000
     """Sustained frames a second of one stream towards a device. What comes faster is dropped and counted."""
     asset_connect_seconds: float = 3.0

@@ -329,7 +329,7 @@ def write_in_state(state: str) -> tuple[Stage, Wire]:
     if state == "its value is read":
         writer.on_data(write(9, STEP, 1050))
         stage.cross()
-        assert stage.inner._served["plc"].parked
+        assert stage.inner._served["plc"].judging
         return stage, writer
     learn(stage, other, device, 1000)
     if state == "another step goes first":
@@ -345,7 +345,7 @@ def write_in_state(state: str) -> tuple[Stage, Wire]:
     if state in ("place", "device"):
         stage.acknowledge()
         stage.cross()
-    assert (len(stage.inner._served["plc"].parked) == 1) == (state == "another step goes first")
+    assert (stage.inner._served["plc"].parked.count == 1) == (state == "another step goes first")
     return stage, writer
 
 

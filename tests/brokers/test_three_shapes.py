@@ -434,6 +434,26 @@ def test_a_client_may_have_so_many_watches_and_no_more() -> None:
     assert {hit.limit for hit in stage.of(LimitHit)} >= {"client_standing", "asset_standing"}
 
 
+def test_a_full_asset_takes_from_who_has_most_for_who_has_less() -> None:
+    """Subscriptions of one principal by many connections take all places; who may have none ends none of them."""
+    limits = "limits: {asset_standing: 4}\nzones:"
+    rules = ("{who: [mes, guest], asset: line, subscribe: level}",)
+    stage = ToyStage(toy_policy(toy_conduit(*rules), base=BASE.replace("zones:", limits)))
+    greedy = [stage.peer("10.1.0.20") for _ in range(4)]
+    for peer in greedy:
+        peer.ask(LEVEL)
+    stage.everything()
+    other = stage.peer("10.1.0.66")
+    other.ask(DRIVE)
+    stage.everything()
+    assert len(stage.inner._standings) == 4 and not any(peer.of(Over) for peer in greedy)
+    for _ in range(3):
+        other.ask(LEVEL)
+        stage.everything()
+    assert [type(one) for one in other.answers()] == [m.Refusal, m.Agreed, m.Agreed, m.Refusal], "half of them"
+    assert [len(peer.of(Over)) for peer in greedy] == [0, 0, 1, 1]
+
+
 def test_news_that_find_no_room_end_the_watch_and_not_the_half() -> None:
     stage = ToyStage()
     peer, _ = watching(stage)

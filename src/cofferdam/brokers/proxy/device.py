@@ -329,6 +329,11 @@ class Device:
             return False
         return True
 
+    def charge(self, group: str, duration_ns: int) -> None:
+        """What the gate asked for itself so long, it asked for this group."""
+        if self._lines.count:
+            self._lines.charge(group, duration_ns)
+
     def drop_line(self, source: str, line: int) -> None:
         """A client has gone: what it still has waiting is not sent."""
         for job in self._lines.drop(source, line):

@@ -10,7 +10,6 @@ around it (brokers.half).
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -291,25 +290,15 @@ class Inner(StandingPath):
 
     def _close(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
+        self._forget_held(session)
         served = self._served.get(session.asset)
         if served is not None:
-            served.device.drop_line(session.source, session.id)
             self._forget_parked(served, session)
-        self._forget_held(session)
+            served.device.drop_line(session.source, session.id)
         if self._standings:
             self._end_all_of(session)
         session.refusals.flush(self._wall())
         self._count_reads(session)
-
-    def _forget_parked(self, served: Served, session: Session | None) -> None:
-        """Turns away the parked writes of a session, or of all (None): they are not sent."""
-        gone = [entry for entry in served.parked if session is None or entry[0] is session]
-        served.parked = deque(entry for entry in served.parked if entry not in gone)
-        for whose, record, operation, _ in gone:
-            self._under_way -= 1
-            whose.parked -= 1
-            self._turn_away(whose, record.id, operation, Failure.BUSY, "its session, or its asset, is no more")
-            self._go_on(whose)
 
     def _take_id(self, record: Request[Any] | Watch[Any]) -> Session | None:
         if record.id <= self._last_id:

@@ -41,6 +41,7 @@ class StandingPath(WritePath):
         super().__init__(setting, protocols)
         self._standings: dict[int, Standing] = {}
         self._standing_at: dict[str, int] = {}  # by asset
+        self._standing_of: dict[tuple[str, str], int] = {}  # by asset and principals
         self._last_handle = 0
         self._last_id = 0
         self._times = FrameTimes("outputs")
@@ -63,13 +64,15 @@ class StandingPath(WritePath):
     def _watch_now(self, session: Session, record: Watch[Any], operation: Operation) -> None:
         request = Request(record.session, record.id, record.message)
         try:
-            if self._busy(session, record.id) or not self._room(session, record.id):
+            if self._busy(session, record.id):
                 return
             verdict = self._decide(session, operation)
             if isinstance(verdict, NeedValues):
                 raise LocalProtocolError("a watch writes nothing, and so depends on no value")
             if isinstance(verdict, Deny):
                 self._settle(session, request, operation, verdict, 0)
+                return
+            if not self._room(session, record.id):
                 return
             served = self._served[session.asset]
             tally = session.counts(verdict.conduit)
@@ -118,16 +121,33 @@ class StandingPath(WritePath):
         """Whether too much of the session is under way; the request is then answered."""
 
     def _room(self, session: Session, number: int) -> bool:
-        """Whether one more may stand in this session and at this asset; else the request is answered."""
-        for limit, count, most in (
-            ("client_standing", session.standing, self.limits.client_standing),
-            ("asset_standing", self._standing_at.get(session.asset, 0), self.limits.asset_standing),
-        ):
-            if count >= most:
-                self._limit(limit, session.source, "too many subscriptions and streams stand")
-                self._outer.send(Failed(number, Failure.BUSY, 0, 0))
-                return False
-        return True
+        """Whether one more, which policy allows, may stand in this session and at this asset; else the request is
+        answered. Where the asset has as many as it may, who has most gives one up for who has less."""
+        limit = ""
+        if session.standing >= self.limits.client_standing:
+            limit = "client_standing"
+        elif self._standing_at.get(session.asset, 0) >= self.limits.asset_standing:
+            limit = "asset_standing"
+        if not limit:
+            return True
+        self._limit(limit, session.source, "too many subscriptions and streams stand")
+        if limit == "asset_standing" and self._make_room(session):
+            return True
+        self._outer.send(Failed(number, Failure.BUSY, 0, 0))
+        return False
+
+    def _make_room(self, session: Session) -> bool:
+        """Ends the newest that stands at the session's asset of the principals who have most there, if that is more
+        than the session's would have."""
+        counts = {group: count for (asset, group), count in self._standing_of.items() if asset == session.asset}
+        most = max(counts, key=counts.__getitem__)
+        if counts[most] <= counts.get(session.group, 0) + 1:
+            return False
+        for standing in reversed(self._standings.values()):
+            if standing.session.asset == session.asset and standing.session.group == most:
+                self._end(standing, "others, who have fewer, need its place", None)
+                return True
+        return False
 
     def _settle(
         self, session: Session, record: Request[Any], operation: Operation, verdict: Allow | Deny, arrived: int
@@ -168,6 +188,8 @@ class StandingPath(WritePath):
                 standing.times = self._times.begin(session.asset, standing.stream.name, conduit, cadence, now)
         session.standing += 1
         self._standing_at[session.asset] = self._standing_at.get(session.asset, 0) + 1
+        place = (session.asset, session.group)
+        self._standing_of[place] = self._standing_of.get(place, 0) + 1
         self._outer.send(Watched(number, standing.handle, job.response, device_ns, waited))
         if session.flow is not job.flow:  # another policy has come in force since it was asked for
             self._judge_again(standing)
@@ -330,6 +352,9 @@ class StandingPath(WritePath):
             session = standing.session
             session.standing -= 1
             self._standing_at[session.asset] -= 1
+            left = self._standing_of.pop((session.asset, session.group)) - 1
+            if left:
+                self._standing_of[session.asset, session.group] = left
             if tell:
                 conduit, rule, fault = ("", "", None) if deny is None else (deny.conduit, deny.rule, deny.fault)
                 self._outer.send(Unwatched(standing.handle, conduit[:128], rule[:128], fault, clip(reason)))

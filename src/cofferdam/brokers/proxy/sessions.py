@@ -7,8 +7,10 @@ from typing import Any
 
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.proxy.device import Device
+from cofferdam.brokers.proxy.lines import Lines
 from cofferdam.brokers.proxy.records import Opened, Request, Watch
 from cofferdam.brokers.proxy.sharing import SharedReads
+from cofferdam.crossing.reactor import Timer
 from cofferdam.model import Asset, Deny, Operation, Shown
 from cofferdam.policy.points.decide import Flow
 
@@ -69,16 +71,27 @@ class Session:
         return tally
 
 
-Parked = tuple[Session, Request[Any], Operation, int]
-"""A write that waits for a present value: its session, the request, what it means, when it arrived (monotonic ns)."""
+class Parked:
+    """A write that waits for a present value. `tried_at`: when a value was asked for, for this write (monotonic ns); 0
+    before."""
+
+    __slots__ = ("arrived", "operation", "over", "record", "session", "timer", "tried_at")
+
+    def __init__(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
+        self.session = session
+        self.record = record
+        self.operation = operation
+        self.arrived = arrived  # monotonic ns
+        self.tried_at = 0
+        self.timer: Timer | None = None
+        self.over = False  # it has been judged, or turned away
 
 
 class Served:
     """What the half keeps of one asset besides its device: shared reads, writes under way, writes that wait."""
 
     __slots__ = (
-        "asset", "device", "identity", "parked", "reading", "shared", "steps", "timeout_ns", "tried", "tried_at",
-        "writes",
+        "asset", "device", "identity", "judging", "parked", "shared", "steps", "timeout_ns", "unparking", "writes",
     )  # fmt: skip
 
     def __init__(self, asset: Asset, device: Device, shared: SharedReads | None) -> None:
@@ -87,11 +100,11 @@ class Served:
         self.adopt(asset, shared)
         self.steps = True  # a point has a max_step or max_rate, so that what reads bring is worth remembering
         self.writes = 0
-        # Writes that need a present value first; one after the other, so that each step is from the value before it.
-        self.parked: deque[Parked] = deque()
-        self.reading = False
-        self.tried: Request[Any] | None = None  # the parked write for which a value was read last
-        self.tried_at = 0  # when it was asked for (monotonic ns)
+        # Writes that need a present value first; one after the other, so that each step is from the value before it,
+        # and in turns by principal, as at the device.
+        self.parked: Lines[Parked] = Lines(group=lambda parked: parked.session.group)
+        self.judging: Parked | None = None  # the one whose value is being read
+        self.unparking = False
 
     def adopt(self, asset: Asset, shared: SharedReads | None) -> None:
         """Takes the asset as another policy describes it."""

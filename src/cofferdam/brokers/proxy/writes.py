@@ -34,6 +34,8 @@ from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 SETTLE_TIMEOUTS = 2
 """For so many of the asset's timeouts after a write that was not answered, what its points hold is taken as unknown."""
+MANY_PARKED = "too many writes wait for a present value"
+NO_VALUE = "no present value in time, which its step is judged from"
 _OUTCOMES: dict[Failure, Outcome] = {
     Failure.UNREACHABLE: "unknown",
     Failure.TIMEOUT: "timeout",
@@ -416,56 +418,97 @@ class WritePath(Part):
 
     def _park(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
         served = self._served[session.asset]
-        if len(served.parked) >= self.limits.asset_queue_per_client:
-            self._turn_away(session, record.id, operation, Failure.BUSY, "too many writes wait for a present value")
-            return
+        parked = Parked(session, record, operation, arrived)
+        gives_way: Parked | None = None
+        if served.parked.count >= self.limits.asset_queue:
+            gives_way = served.parked.make_room(session.source, session.id, session.group)
+            if gives_way is None:
+                self._turn_away(session, record.id, operation, Failure.BUSY, MANY_PARKED)
+                return
         self._under_way += 1
         session.parked += 1
         session.waits = True
-        served.parked.append((session, record, operation, arrived))
-        self._reactor.call_at(arrived + served.timeout_ns, lambda: self._unpark(served))
+        served.parked.push(session.source, session.id, parked)
+        parked.timer = self._reactor.call_at(arrived + served.timeout_ns, lambda: self._expire_parked(served, parked))
+        if gives_way is not None:
+            self._let_go(served, gives_way, Failure.BUSY, MANY_PARKED)
         self._unpark(served)
 
     def _unpark(self, served: Served) -> None:
-        """Decides the first parked write again, or reads the value that it needs, once no write of the same points is
-        under way. Each waits for as long as its asset may take to answer, whoever else writes meanwhile."""
-        while served.parked and not served.reading:
-            session, record, operation, arrived = parked = served.parked[0]
-            if self._clock() - arrived >= served.timeout_ns:  # its client has given up
-                self._let_go(served, parked, Failure.BUSY, "no present value in time, which its step is judged from")
-                continue
-            if self._state.in_doubt(session.asset, operation):
-                return
-            # A value that was read for this write is as new as one can be, however long its judgement then took.
-            verdict = self._decide(session, operation, served.tried_at if served.tried is record else None)
-            if isinstance(verdict, NeedValues):
-                if served.tried is record:  # its value was read, and still says nothing: a write before it is in doubt
-                    self._let_go(served, parked, Failure.BUSY, "its present value is in doubt")
-                    continue
-                served.tried, served.tried_at = record, self._clock()
-                self._read_values(served, verdict, session.flow, parked)
-                return
-            served.parked.popleft()
-            self._under_way -= 1
-            session.parked -= 1
-            self._settle(session, record, operation, verdict, arrived)
+        """Decides the parked write again whose turn it is, or reads the value that it needs: of those of whose points
+        no write is under way, one after the other. Each waits for as long as its asset may take to answer, whoever else
+        writes meanwhile."""
+        lines = served.parked
+        if served.unparking or not lines.count:
+            return
+        served.unparking = True  # what is decided here may end others, and lead back here
+        try:
+            name = served.asset.name
+            while lines.count and served.judging is None:
+                try:
+                    parked = lines.pop(lambda parked: not self._state.in_doubt(name, parked.operation))
+                except IndexError:
+                    return
+                self._judge_parked(served, parked)
+        finally:
+            served.unparking = False
+
+    def _judge_parked(self, served: Served, parked: Parked) -> None:
+        session, operation = parked.session, parked.operation
+        if self._clock() - parked.arrived >= served.timeout_ns:  # its client has given up
+            self._let_go(served, parked, Failure.BUSY, NO_VALUE)
+            return
+        # A value that was read for this write is as new as one can be, however long its judgement then took.
+        verdict = self._decide(session, operation, parked.tried_at or None)
+        if not isinstance(verdict, NeedValues):
+            self._unparked(parked)
+            self._settle(session, parked.record, operation, verdict, parked.arrived)
             self._go_on(session)
+        elif parked.tried_at:  # its value was read, and still says nothing: a write before it is in doubt
+            self._let_go(served, parked, Failure.BUSY, "its present value is in doubt")
+        else:
+            parked.tried_at = self._clock()
+            self._read_values(served, verdict, session.flow, parked)
+
+    def _unparked(self, parked: Parked) -> None:
+        parked.over = True
+        if parked.timer is not None:
+            parked.timer.cancel()
+        self._under_way -= 1
+        parked.session.parked -= 1
 
     def _let_go(self, served: Served, parked: Parked, failure: Failure, why: str) -> None:
         """A parked write is not sent."""
-        session, record, operation, _ = parked
-        served.parked.remove(parked)
-        self._under_way -= 1
-        session.parked -= 1
-        self._turn_away(session, record.id, operation, failure, why)
+        session = parked.session
+        served.parked.drop(session.source, session.id)  # of a session one write is parked at a time
+        self._unparked(parked)
+        self._turn_away(session, parked.record.id, parked.operation, failure, why)
         self._go_on(session)
 
+    def _expire_parked(self, served: Served, parked: Parked) -> None:
+        if not parked.over:
+            self._let_go(served, parked, Failure.BUSY, NO_VALUE)
+            self._unpark(served)
+
+    def _forget_parked(self, served: Served, session: Session | None) -> None:
+        """Turns away the parked writes of a session, or of all (None): they are not sent."""
+        if session is None:
+            gone = served.parked.drain()
+        else:
+            gone = served.parked.drop(session.source, session.id)
+        judged = served.judging
+        if judged is not None and not judged.over and session in (None, judged.session):
+            gone.append(judged)
+        for parked in gone:
+            self._let_go(served, parked, Failure.BUSY, "its session, or its asset, is no more")
+
     def _read_values(self, served: Served, need: NeedValues, flow: Flow | Deny, parked: Parked) -> None:
-        """Reads what a step is judged from. The half asks for itself, of cells that the write is allowed to change."""
-        _, _, operation, _ = parked
+        """Reads what a step is judged from. The half asks for itself, of cells that the write is allowed to change; the
+        device's time is the principal's."""
+        session, operation = parked.session, parked.operation
         allowed = flow.decide(operation, self._wall()) if isinstance(flow, Flow) else flow
         if isinstance(allowed, Deny):
-            self._drop_parked(served, parked, Failure.BUSY)
+            self._let_go(served, parked, Failure.BUSY, "its present value cannot be read")
             return
         requests = [self.protocol.read_request(operation.unit, span) for span in need.spans]
         left = len(requests)
@@ -474,6 +517,9 @@ class WritePath(Part):
         def done(job: Job) -> None:
             nonlocal left, good
             left -= 1
+            if job.sent:
+                served.parked.charge(session.group, job.finished - job.sent)
+                served.device.charge(session.group, job.finished - job.sent)
             if job.response is None or self.protocol.is_error(job.response):
                 good = False
             else:
@@ -483,20 +529,20 @@ class WritePath(Part):
                 self._state.note_items(served.asset.name, held, job.sent)
             if left:
                 return
-            served.reading = False
-            if good:
-                self._unpark(served)
-            else:
+            served.judging = None
+            if parked.over:  # its session has ended meanwhile, or it waited too long: it was answered then
+                pass
+            elif not good:
                 # Without the value the step cannot be judged: the write is not sent.
-                self._drop_parked(served, parked, job.failure or Failure.BAD_REPLY)
+                self._let_go(served, parked, job.failure or Failure.BAD_REPLY, "its present value cannot be read")
+            elif self._state.in_doubt(session.asset, operation):
+                served.parked.push(session.source, session.id, parked)
+            else:
+                self._judge_parked(served, parked)
+            self._unpark(served)
 
-        served.reading = True
+        served.judging = parked
         for request in requests:
             job = Job(allowed, request, "", 0, self._clock(), served.timeout_ns, done)
             job.unit = operation.unit
             served.device.submit(job)
-
-    def _drop_parked(self, served: Served, parked: Parked, failure: Failure) -> None:
-        if parked in served.parked:  # else its session has ended meanwhile, and it was answered then
-            self._let_go(served, parked, failure, "its present value cannot be read")
-        self._unpark(served)
