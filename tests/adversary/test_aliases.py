@@ -39,7 +39,7 @@ def policy(
 
 
 @pytest.mark.parametrize("zone", ["plant", "other"])
-@pytest.mark.parametrize(("unit", "twin"), [(1, 1), (1, 255), (1, 0), (255, 0), (255, 7)])
+@pytest.mark.parametrize(("unit", "twin"), [(1, 1), (1, 255), (1, 0), (255, 0), (255, 7), (1, 2)])
 @pytest.mark.parametrize("b", ["10.1.0.1", "::ffff:10.1.0.1"])
 def test_a_second_name_of_a_device_is_no_way_round_its_limits(unit: int, twin: int, zone: str, b: str) -> None:
     with pytest.raises(PolicyError) as caught:
@@ -49,26 +49,52 @@ def test_a_second_name_of_a_device_is_no_way_round_its_limits(unit: int, twin: i
 
 def test_units_of_a_serial_line_are_told_apart_but_for_its_broadcast() -> None:
     policy(1, 255, serial=True)
-    policy(1, 2)
+    policy(1, 2, serial=True)
+    with pytest.raises(PolicyError) as caught:
+        policy(1, 2)
+    assert "or gateway: serial for both" in str(caught.value.problems)
     with pytest.raises(PolicyError):
         policy(1, 0, serial=True)
 
 
 def test_one_crew_serves_a_device_that_two_zones_name() -> None:
     """So that its `connections` are kept once."""
-    [crew] = plan_crews(policy(1, 2)).values()
+    [crew] = plan_crews(policy(1, 2, serial=True)).values()
     assert crew.asset_names == ("one", "two")
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.booleans())
 def test_no_two_writable_names_meet_in_one_unit(unit: int, twin: int, serial: bool) -> None:
-    meets = unit == twin or 0 in (unit, twin) or (255 in (unit, twin) and not serial)
+    meets = unit == twin or 0 in (unit, twin) or not serial
     try:
         policy(unit, twin, serial=serial)
     except PolicyError:
         assert meets
     else:
         assert not meets
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["holding 1, type: uint16, max: 100", "holding 1-2, type: text", "holding 1, type: bcd",
+     "holding 1-2, type: float32", "holding 1, type: int16, scale_from: holding 9", "coil 1, writes_per_minute: 5"],
+)  # fmt: skip
+def test_all_that_is_judged_at_a_point_is_a_limit(point: str) -> None:
+    """Texts, decimal digits and numbers that are none were judged by the one name only."""
+    text = POLICY.format(a="10.1.0.1", b="10.1.0.1", unit=1, twin=2, zone="other", gate="")
+    text = text.replace("holding 1, type: uint16, max: 100", point)
+    with pytest.raises(PolicyError) as caught:
+        compile_policy(loads(text), now_ns=WALL)
+    assert [problem.check for problem in caught.value.problems] == ["device"]  # type: ignore[attr-defined]
+
+
+def test_words_whose_bits_are_read_first_are_written_by_one_name() -> None:
+    text = POLICY.format(a="10.1.0.1", b="10.1.0.1", unit=1, twin=2, zone="other", gate="")
+    bits = text.replace("speed: {at: holding 1, type: uint16, max: 100}", "run: {at: holding 1.3}")
+    bits = bits.replace("write: [speed]", "write: [run]")
+    compile_policy(loads(bits), now_ns=WALL)
+    with pytest.raises(PolicyError):
+        compile_policy(loads(bits.replace("unit: 1, ", "unit: 1, write_bits: read-first, ", 1)), now_ns=WALL)
 
 
 def flow(unit: int | str) -> Flow:

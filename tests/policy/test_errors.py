@@ -245,7 +245,7 @@ DEVICES = [
     ("10.20.0.17", "any", True),
     ("::ffff:10.20.0.17", "1", True),
     ("10.20.0.17, port: 502", "1", True),
-    ("10.20.0.17", "2", False),
+    ("10.20.0.17", "2", True),
     ("10.20.0.17, port: 503", "1", False),
     ("10.20.0.18", "1", False),
 ]
@@ -271,11 +271,16 @@ def test_a_second_name_of_a_device_is_no_way_around_its_limits(address: str, uni
 
 def test_the_third_asset_of_a_device_is_seen_as_well() -> None:
     more = "".join(
-        f"  {name}: {{zone: plant, address: 10.20.0.17, protocol: modbus, unit: 2, listen: 127.0.0.1:{port}{points}}}\n"
-        for name, port, points in (("two", 1503, ", points: {p: {at: coil 0, max: 0}}"), ("again", 1504, ""))
+        f"  {name}: {{zone: plant, address: 10.20.0.19, protocol: modbus, unit: {unit}, listen: 127.0.0.1:{port}"
+        f"{points}}}\n"
+        for name, unit, port, points in (
+            ("one", 2, 1502, ""),
+            ("two", 3, 1503, ", points: {p: {at: coil 0, max: 0}}"),
+            ("again", 2, 1504, ""),
+        )
     )
     [problem] = problems(changed("principals:\n", more + "principals:\n") + RAW)
-    assert problem.found.startswith("the device of two (unit 2) again")
+    assert problem.found.startswith("the device of two (unit 3) again")
 
 
 def test_a_folder_merges_and_names_both_places_of_a_name(tmp_path: Path) -> None:

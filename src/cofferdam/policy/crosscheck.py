@@ -10,12 +10,14 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from cofferdam.model import ValueType
 from cofferdam.policy import addressing, schema, syntax, witnesses
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
 from cofferdam.policy.mannerchecks import check_manners, check_shared
 from cofferdam.policy.networks import network_of
 from cofferdam.policy.placechecks import PlaceChecks
+from cofferdam.policy.points.values import FLOATS
 from cofferdam.policy.problems import Problem, nearest, one_of
 from cofferdam.policy.rows import MOST_COLLECTORS, MOST_WITNESSES
 from cofferdam.policy.terms.diode_rows import strand_of
@@ -231,9 +233,11 @@ class _Checker(Checking):
                 twin = self.policy.assets[other]
                 if not _one_unit(asset, twin, dialect):
                     continue
-                if (name in written and _limited(twin)) or (other in written and _limited(asset)):
+                if (name in written and _limited(twin, dialect)) or (other in written and _limited(asset, dialect)):
                     found = f"the device of {other} (unit {_unit(twin.unit)}) again, with unit {_unit(asset.unit)}"
                     expected = "one asset for both, since writes by one name would not count for the other's limits"
+                    if dialect.units is not None and not _one_unit(asset, twin, dialect, serial=True):
+                        expected += "; or gateway: serial for both, where a gateway to a serial line tells them apart"
                     self.at(("assets", name, "address"), found, expected, check="device")
                     break
             others.append(name)
@@ -368,16 +372,16 @@ class _Checker(Checking):
         return found[0] if most and len(found) == 1 else ""
 
 
-def _one_unit(one: schema.Asset, other: schema.Asset, dialect: Dialect) -> bool:
-    """Whether two assets at one address may be one device."""
+def _one_unit(one: schema.Asset, other: schema.Asset, dialect: Dialect, *, serial: bool = False) -> bool:
+    """Whether two assets at one address may be one device: most devices do not mind by which unit they are asked.
+    `serial`: what would be so with a gateway to a serial line."""
     units = dialect.units
     mine, theirs = _asked(one), _asked(other)
     if units is None or mine == theirs or -1 in (mine, theirs):
         return True
     if units.broadcast in (mine, theirs):
         return True
-    serial = one.gateway == other.gateway == "serial"
-    return not serial and (mine in units.itself or theirs in units.itself)
+    return not serial and not one.gateway == other.gateway == "serial"
 
 
 def _asked(asset: schema.Asset) -> int:
@@ -385,10 +389,20 @@ def _asked(asset: schema.Asset) -> int:
     return asset.unit if asset.device_unit is None else asset.device_unit
 
 
-def _limited(asset: schema.Asset) -> bool:
-    """Whether a point of it has a limit."""
-    limits = ("min", "max", "max_step", "max_rate", "writes_per_minute")
-    return any(point.values or getattr(point, limit) is not None for point in asset.points.values() for limit in limits)
+def _limited(asset: schema.Asset, dialect: Dialect) -> bool:
+    """Whether writes of a point are judged by more than by where it is, or calls of a method by more than its name."""
+    if asset.write_bits == "read-first":
+        return True
+    limits = ("min", "max", "max_step", "max_rate", "writes_per_minute", "max_length", "scale_from")
+    fixed = {space.name for space in dialect.spaces if not space.writable}
+    for point in asset.points.values():
+        if point.at is not None and point.at.space in fixed:
+            continue
+        # Not all that the cells of a number, a text or decimal digits can hold is a value.
+        judged = point.type in FLOATS or point.type in (ValueType.TEXT, "bcd")
+        if judged or point.values or any(getattr(point, limit) is not None for limit in limits):
+            return True
+    return any(method.writes_per_minute is not None or method.arguments for method in asset.methods.values())
 
 
 def _plain(address: str) -> str:

@@ -585,8 +585,8 @@ class Asset(Entry):
     )
     gateway: Literal["serial"] | None = Field(
         None,
-        description="`serial`: behind the address is a gateway to a serial line, which tells its units apart. Else a "
-        "unit that stands for the device itself (Modbus: 0 and 255) is taken to be every other one as well.",
+        description="`serial`: behind the address is a gateway to a serial line, which tells its units apart. Else "
+        "they are taken for one device, and no other asset of the address may be written where one has limits.",
     )
     overlay: Address | None = Field(
         None, description="The address that the other side sees for this device; only a broker answers there."
