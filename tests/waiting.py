@@ -25,15 +25,20 @@ PATIENCE = float(os.environ.get("COFFERDAM_TEST_PATIENCE", "1"))
 """How many times longer than usual everything may take: on an emulated machine, say."""
 PATIENT = 60.0 * PATIENCE
 """Seconds after which something that should have come by itself is given up."""
+PAUSE, LONGEST_PAUSE = 0.01, 0.25
+"""Seconds between two looks. A look that takes long, such as a command, waits four times as long for the next: what is
+waited for needs the processor more than who waits."""
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENT) -> None:
     """Raises: AssertionError when the condition has not come true."""
-    deadline = time.monotonic() + seconds
+    deadline = (asked := time.monotonic()) + seconds
     while not condition():
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"it did not happen within {seconds:g} s")
-        time.sleep(0.01)
+        time.sleep(min(max(PAUSE, 4 * (now - asked)), LONGEST_PAUSE))
+        asked = time.monotonic()
 
 
 async def comes_true(condition: Callable[[], object], seconds: float = PATIENT) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cofferdam.model import NEVER, Allow, Deny, Fault
 from cofferdam.policy import windows
 from cofferdam.policy.rows import Clock, Window
-from cofferdam.policy.zones import AHEAD, PAST, clock, zone
+from cofferdam.policy.zones import AHEAD, PAST, STEP, clock, zone, zone_names
 from tests.examples import examples
 from tests.policy.plant import NOW, conduit, flow, ns, policy, read
 
@@ -113,6 +113,20 @@ def test_offsets_equal_zoneinfo(name: str) -> None:
         assert offset is not None
         assert windows.offset_at(made, second) == offset.total_seconds(), second
     assert len(made.since) == 1 if name == "UTC" else len(made.since) > 3
+
+
+@pytest.mark.soak
+def test_no_zone_changes_its_offset_twice_within_a_step() -> None:
+    """What `clock` steps over is looked at by the half day, in every zone."""
+    begin = NOW // SECOND - PAST
+    for name in sorted(zone_names()):
+        where, last, changed = zone(name), None, begin - STEP
+        for second in range(begin, begin + PAST + AHEAD, 43_200):
+            offset = datetime.fromtimestamp(second, where).utcoffset()
+            if last is not None and offset != last:
+                assert second - changed > STEP + 43_200, (name, second)
+                changed = second
+            last = offset
 
 
 def slowly(where: Window, second: int) -> bool:

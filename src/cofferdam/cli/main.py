@@ -61,7 +61,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all verbs; with `only`, just that verb's module is imported."""
+    """The parser of all verbs, each with its arguments; with `only`, just that verb has them ("": none)."""
     parser = argparse.ArgumentParser(
         prog="cofferdam",
         description="An industrial DMZ: brokers every exchange between IT and OT, so that no session crosses.",
@@ -69,12 +69,29 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cofferdam {cofferdam.__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, (module_name, summary) in VERBS.items():
-        sub = verbs.add_parser(verb, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        sub = verbs.add_parser(verb, help=summary, description=_sentence(summary))
         if only is None or only == verb:
-            module = importlib.import_module(f"cofferdam.cli.{module_name}")
-            module.add(sub)
-            sub.set_defaults(run=module.run)
+            _fill(sub, module_name)
     return parser
+
+
+def _verb_parser(verb: str) -> argparse.ArgumentParser:
+    """The parser of what stands behind this verb, without those of thirty others: it is built at each call."""
+    module_name, summary = VERBS[verb]
+    parser = argparse.ArgumentParser(prog=f"cofferdam {verb}", description=_sentence(summary))
+    _fill(parser, module_name)
+    parser.set_defaults(verb=verb)
+    return parser
+
+
+def _fill(parser: argparse.ArgumentParser, module_name: str) -> None:
+    module = importlib.import_module(f"cofferdam.cli.{module_name}")
+    module.add(parser)
+    parser.set_defaults(run=module.run)
+
+
+def _sentence(summary: str) -> str:
+    return f"{summary[0].upper()}{summary[1:]}."
 
 
 def os_error(error: OSError) -> str:
@@ -100,11 +117,14 @@ def _as_json(args: argparse.Namespace, error: CofferdamError) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code; prints errors as one sentence and the way out."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    verb = next((word for word in arguments if not word.startswith("-")), None)
-    parser = build_parser(verb if verb in VERBS else "")
-    if verb is not None and verb not in VERBS and (near := difflib.get_close_matches(verb, VERBS, 1)):
-        parser.error(f"there is no verb {verb}; did you mean {near[0]}? (cofferdam --help lists them)")
-    args = parser.parse_args(arguments)
+    if arguments and arguments[0] in VERBS:
+        args = _verb_parser(arguments[0]).parse_args(arguments[1:])
+    else:
+        verb = next((word for word in arguments if not word.startswith("-")), None)
+        parser = build_parser(verb if verb in VERBS else "")
+        if verb is not None and verb not in VERBS and (near := difflib.get_close_matches(verb, VERBS, 1)):
+            parser.error(f"there is no verb {verb}; did you mean {near[0]}? (cofferdam --help lists them)")
+        args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
     except PolicyError as error:

@@ -1037,14 +1037,16 @@ class Policy(Entry):
     assets: dict[Name, Asset] = Field({}, description="The devices in the plant, by name.")
     principals: dict[Name, Principal] = Field({}, description="Who asks, by name.")
     conduits: dict[Name, Conduit] = Field({}, description="The agreed roads, by name.")
-    limits: LimitsSection = Field(LimitsSection(), description="Bounds of one pair of halves.")
-    gate: Gate = Field(Gate(), description="How the gate runs.")
+    limits: LimitsSection = Field(  # type: ignore[assignment]  # a class that was made above
+        default_factory=LimitsSection.model_construct, description="Bounds of one pair of halves."
+    )
+    gate: Gate = Field(default_factory=Gate.model_construct, description="How the gate runs.")
     overlay: Overlay | None = Field(
         None,
         description="Addresses and names for the assets. Without it, each asset says its own `overlay` or `listen`.",
     )
-    audit: Audit = Field(Audit(), description="How the audit log is kept.")
-    evidence: Evidence = Field(Evidence(), description="When the gate is proved.")
+    audit: Audit = Field(default_factory=Audit.model_construct, description="How the audit log is kept.")
+    evidence: Evidence = Field(default_factory=Evidence.model_construct, description="When the gate is proved.")
 
 
 def side(zone: Zone) -> Side:

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from cofferdam.policy.rows import Clock
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_STEP = 43_200  # two changes of a zone's offset never lie closer together
+STEP = 7 * 86_400
+"""Seconds: two changes of a zone's offset never lie closer together. `make soak` asks every zone."""
 PAST = 366 * 86_400
 """How far back a clock knows offsets, in seconds before it was made."""
 AHEAD = 3653 * 86_400
@@ -47,7 +48,7 @@ def _clock(name: str, first: int) -> Clock:
     since, offsets = [first], [_offset(where, first)]
     second, end = first, first + PAST + AHEAD
     while second < end:
-        following = min(second + _STEP, end)
+        following = min(second + STEP, end)
         offset = _offset(where, following)
         if offset != offsets[-1]:
             low, high = second, following  # the offset changes after low, at or before high

@@ -178,7 +178,9 @@ class DiodeConduit(schema.Conduit):
         10, description="Packets of parity for those of data, in bulk. Default: 10 %.",
         json_schema_extra={"default": "10 %"},
     )  # fmt: skip
-    spool: StrandSpool = Field(StrandSpool(), description="How long what was sent is kept inside.")
+    spool: StrandSpool = Field(
+        default_factory=StrandSpool.model_construct, description="How long what was sent is kept inside."
+    )
     repeat: StrandRepeat | None = Field(None, description="Blind backfill. Off unless set.")
     wait: Annotated[int, *span(1, DAY)] = Field(
         5,

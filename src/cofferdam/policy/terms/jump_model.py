@@ -200,8 +200,8 @@ class JumpConduit(schema.Conduit):
     )
     clients: Names = Field(description="Principals from whose addresses people may come.")
     approval: ApprovalSaid | None = Field(None, description="Whose word a session takes. Default: the rule alone.")
-    record: RecordSaid = Field(RecordSaid(), description="What is recorded.")
-    files: FilesSaid = Field(FilesSaid(), description="What holds for files.")
+    record: RecordSaid = Field(default_factory=RecordSaid.model_construct, description="What is recorded.")
+    files: FilesSaid = Field(default_factory=FilesSaid.model_construct, description="What holds for files.")
     idle: Annotated[int, *_span(30, 86_400)] = Field(
         900,
         description="A terminal at which nobody typed for so long ends, and a command or a session of files by which "

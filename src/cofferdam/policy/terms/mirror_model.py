@@ -281,7 +281,7 @@ class MirrorConduit(schema.Conduit):
 
     may_ride: ClassVar[bool] = True
     sources: dict[Name, SourceSaid] = Field(description="Where samples come from, by name.")
-    mirror: MirrorSaid = Field(default_factory=MirrorSaid, description="What is kept, and how.")
+    mirror: MirrorSaid = Field(default_factory=MirrorSaid.model_construct, description="What is kept, and how.")
     listen: dict[Name, DoorSaid] = Field({}, description="Where readers are answered by HTTP: the zone `to`.")
     allow: Annotated[tuple[MirrorRule, ...], BeforeValidator(as_list)] = Field(
         description="The rules: who reads which tags."

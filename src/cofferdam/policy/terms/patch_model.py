@@ -297,7 +297,9 @@ class PatchConduit(schema.Conduit):
     inventory: dict[Name, Programs] = Field(
         {}, description="What runs on which asset: one entry or a list of them. Advisories are matched to it."
     )
-    advisories: DutiesSaid = Field(DutiesSaid(), description="Until when advisories are answered.")
+    advisories: DutiesSaid = Field(
+        default_factory=DutiesSaid.model_construct, description="Until when advisories are answered."
+    )
     allow: Annotated[tuple[PatchRule, ...], BeforeValidator(as_list)] = Field(
         description="The rules: who brings files in, what goes where and when."
     )
