@@ -244,6 +244,40 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     file.write_bytes(whole)
 
 
+def test_a_terminal_at_which_nobody_types_is_locked(site: JumpSite) -> None:
+    """62443-3-3 SR 2.5: blanked until its person shows a factor again; what was typed meanwhile reaches nobody."""
+    site.person("clerk", "desks")
+    process = site.begins("clerk", "station", more=("-tt",))
+    assert process.stdin is not None
+
+    def types(line: str) -> None:
+        assert process.stdin is not None
+        process.stdin.write(line.encode() + b"\n")
+        process.stdin.flush()
+
+    reads_until(process, b"#" if site.login == "root" else b"$")
+    types("(sleep 7; echo late-$((40+2)))& echo before")
+    shown = reads_until(process, b"goes on: ")
+    assert shown.index(b"before") < shown.index(b"\x1b[2J\x1b[3J\x1b[H[gate] locked")
+    types("touch never")
+    assert b"late-42" not in reads_until(process, b"does not unlock it")
+    assert "locked" in site.jump("sessions")
+    types("000000")
+    reads_until(process, b"does not unlock it")
+    time.sleep(2)  # what the asset says now is shown when it is unlocked
+    types(site.code("clerk"))
+    said = reads_until(process, b"late-42")
+    assert b"\x1b[2J\x1b[3J\x1b[H" in said
+    types("echo never-$(ls never 2>&1 | wc -c); exit")
+    assert b"No such file" not in ends(process)
+    how = [(each["how"], each.get("factor", "")) for each in events(site.state, "access-locked")]
+    assert how == [("locked", ""), ("unlocked", "code")]
+    newest = json.loads(site.jump("recording", "list", "--json"))[0]
+    played = site.jump("recording", "play", newest["name"], "--speed", "0")
+    assert "touch never" not in played
+    assert "late-42" in played
+
+
 def test_nothing_is_tunnelled(site: JumpSite) -> None:
     """Ports, agents, X11, tunnels: each is refused and recorded."""
     ways = {

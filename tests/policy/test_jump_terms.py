@@ -72,6 +72,7 @@ WRONG = [
     ("people: two", "people: three", "three", "one, two"),
     ("window: 4 h", "window: 9 weeks", "9 weeks", ""),
     ("window: 4 h}", "always: {from: '06:00', to: '14:00', zone: Mars/Base}}", "Mars/Base", "time zone"),
+    ("idle: 10 min", "idle: 10 min\n    lock: 10 min", "before it would be locked", "shorter than `idle`"),
     ("as: service", "as: 'a b'", "a b", "account"),
 ]  # fmt: skip
 

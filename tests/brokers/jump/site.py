@@ -76,6 +76,17 @@ conduits:
     approval: {{by: leads, watched: true, signed: true}}
     allow:
       - {{who: {{group: guests}}, asset: station, as: {login}, do: [shell, exec], commands: {commands}}}
+  desks-lock:
+    from: office
+    to: plant
+    broker: jump
+    owner: maintenance
+    reason: desks that stand in the open
+    listen: "127.0.0.1:{door}"
+    clients: people
+    lock: 5 s
+    allow:
+      - {{who: {{group: desks}}, asset: station, as: {login}, do: shell}}
 gate: {{separation: processes}}
 """
 ASKPASS = """#!/bin/sh

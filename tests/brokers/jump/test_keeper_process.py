@@ -18,6 +18,7 @@ from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.audit.events.jump import (
     AccessDecided,
     AccessEnded,
+    AccessLocked,
     AccessOpened,
     AccessRefused,
     SignedIn,
@@ -312,6 +313,9 @@ FORGED: dict[str, Callable[[Stage], tuple[Any, ...]]] = {
     "a session number left out": lambda s: (records.Open(s.sign_in(), s.last + 2, "plc", "shell"),),
     "a connection number left out": lambda s: (records.Began(s.connections + 4, "10.1.0.9", 1),),
     "a connection that begins twice": lambda s: (records.Began(s.connect(), "10.1.0.9", 1),),
+    "a session of another connection, unlocked": lambda s: (
+        s.opens(s.sign_in(), "plc", "shell"), records.Unlocking(s.connect(), s.last, "000000"),
+    ),
     "a line of the menu without a sign-in": lambda s: (records.Ask(s.connect(), "approve 1"),),
 }  # fmt: skip
 
@@ -325,7 +329,7 @@ def test_what_no_honest_outer_part_says_ends_the_crew(stage: Stage, what: str) -
     assert stage.child.process is not None
     assert stage.child.process.wait(PATIENT) == 4
     eventually(lambda: [each.half for each in stage.auditor.of(RecordViolation)] == ["jump/outer"])
-    assert not stage.auditor.of(AccessOpened)
+    assert bool(stage.auditor.of(AccessOpened)) is ("unlocked" in what)
 
 
 def test_a_proof_beside_one_that_has_served_counts_for_nobody(stage: Stage) -> None:
@@ -428,6 +432,28 @@ def test_warned_before_the_end(stage: Stage) -> None:
     assert stage.inner.wait_for(records.Warn).text == "this session ends in 1 minute"
     stage.ask("revoke", number=number)
     assert stage.inner.wait_for(records.Revoke).session == stage.last
+
+
+def test_a_terminal_that_is_locked(stage: Stage) -> None:
+    """A factor of its own person unlocks it, once; too many tries end it, and so does having none."""
+    conn = stage.sign_in()
+    stage.outer.send(stage.opens(conn, "plc", "shell"))
+    stage.inner.wait_for(records.Grant)
+    stage.outer.send(records.Unlocking(conn, stage.last, "000000"))  # it is not locked: nothing comes of it
+    stage.inner.send(records.Idle(stage.last))
+    eventually(lambda: len(stage.auditor.of(AccessLocked)) == 1)
+    used = stage.codes.now()
+    for answer in (used, "another password", "1" * 6 if used != "1" * 6 else "2" * 6):
+        stage.outer.send(records.Unlocking(conn, stage.last, answer))
+        assert stage.outer.wait_for(records.Wait).text == "that does not unlock it"
+    stage.codes = pyotp.TOTP(stage.ask("code-new", person="tech")["secret"])
+    stage.outer.send(records.Unlocking(conn, stage.last, stage.codes.now()))
+    assert stage.inner.wait_for(records.Unlock).session == stage.last
+    stage.inner.send(records.Idle(stage.last))
+    for _ in range(10):
+        stage.outer.send(records.Unlocking(conn, stage.last, "no password of anybody"))
+    assert stage.inner.wait_for(records.Revoke).reason == "too many tries to unlock it"
+    assert [each.how for each in stage.auditor.of(AccessLocked)] == ["locked", "unlocked", "locked"]
 
 
 def test_who_used_the_sealed_code_does_not_review_it(stage: Stage) -> None:

@@ -145,6 +145,15 @@ class AccessWatched(Event, frozen=True, kw_only=True):
     source: Address = ""
 
 
+class AccessLocked(Event, frozen=True, kw_only=True):
+    """A terminal at which nobody typed for long was locked, or unlocked again, by which factor of its person's."""
+
+    session: Name
+    person: Name
+    how: Literal["locked", "unlocked"]
+    factor: Name = ""
+
+
 class AccessKilled(Event, frozen=True, kw_only=True):
     """Somebody ended a session. `blocked`: who or what may not come back until that is lifted."""
 
@@ -225,6 +234,7 @@ Draft = (
     | TunnelRefused
     | GlassUsed
     | AccessWatched
+    | AccessLocked
     | AccessKilled
     | HostKeyRefused
     | RecordingMarked
@@ -236,7 +246,7 @@ GATE: tuple[type[Event], ...] = ()
 OUTER: tuple[type[Event], ...] = (TunnelRefused,)
 KEEPER: tuple[type[Event], ...] = (
     SignedIn, SignInRefused, AccessSet, AccessRequested, AccessDecided, AccessOpened, AccessRefused, AccessEnded,
-    AccessWatched, AccessKilled, GlassUsed,
+    AccessWatched, AccessLocked, AccessKilled, GlassUsed,
 )  # fmt: skip
 INNER: tuple[type[Event], ...] = (HostKeyRefused, AssetFilePassed, AssetFileRefused)
 ARCHIVIST: tuple[type[Event], ...] = (RecordingMarked, RecordingUsed)
@@ -280,6 +290,9 @@ LINES: dict[str, Line] = {
     "tunnel-refused": lambda e: f"{e.get('person')} ({e.get('source')}) {e.get('what')} {e.get('target')}{_many(e)}",
     "glass-used": lambda e: (
         f"{e.get('how')} by {e.get('by')} {e.get('person', '')} {e.get('asset', '')}".rstrip() + _because(e)
+    ),
+    "access-locked": lambda e: (
+        f"{e.get('session')} of {e.get('person')} {e.get('how')}" + (f" by {e['factor']}" if e.get("factor") else "")
     ),
     "access-watched": lambda e: f"{e.get('session')}: {e.get('by')} {e.get('how')}",
     "access-killed": lambda e: (

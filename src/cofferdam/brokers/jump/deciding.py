@@ -43,6 +43,9 @@ class Session:
     warned: set[int] = field(default_factory=set)
     terms: object = None
     """What its grant says beside its end; None before there is one."""
+    locked: bool = False
+    """Nobody typed for long: it goes on when its person shows a factor."""
+    unlock_tries: int = 0
     waits: bool = False
     """For somebody who watches; until then there is no entry and no grant."""
 

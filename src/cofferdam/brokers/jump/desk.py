@@ -34,6 +34,10 @@ class Desk(Protocol):
     def when_recorded(self, entry: Any, act: Callable[[], str], tell: Callable[[str], None]) -> None:
         """Does something once its entry is in the log, and tells what came of it. `act` may raise GateError."""
 
+    def to_outer(self, record: Any) -> None: ...
+
+    def to_inner(self, record: Any) -> None: ...
+
     def revoke(self, session: Session, reason: str) -> None:
         """Ends a session now."""
 

@@ -91,7 +91,7 @@ class Inner(Part):
     def tick(self) -> None:
         for live in list(self._live.values()):
             row = self.rows.get(live.grant.conduit)
-            live.look(row.idle * 10**9 if row is not None else 0)
+            live.look(*(row.idle * 10**9, row.lock * 10**9) if row is not None else (0,))
         for number, (_, connection) in list(self._files.items()):
             if connection.is_closed() and number in self._live:
                 self._live[number].leg_closed("the asset's end is gone")
@@ -146,6 +146,9 @@ class Inner(Part):
             self._bytes["received"] += live.received
             self._keeper.send(records.Ended(live.number, clip(reason, 1000), live.sent, live.received))
 
+    def idle(self, live: Live) -> None:
+        self._keeper.send(records.Idle(live.number))
+
     # --- records ------------------------------------------------------------------------------------------------------
 
     def on_record(self, source: str, record: Any) -> None:
@@ -166,6 +169,8 @@ class Inner(Part):
             live.stored(record.number, record.trouble)
         elif isinstance(record, records.Revoke):
             live.end(record.reason)
+        elif isinstance(record, records.Unlock):
+            live.unlock()
         elif isinstance(record, records.Warn):
             live.warn(record.text)
 

@@ -53,6 +53,9 @@ class Ways(Protocol):
     def ended(self, live: Live, reason: str) -> None:
         """Called once."""
 
+    def idle(self, live: Live) -> None:
+        """It has been locked."""
+
     def now(self) -> int:
         """Monotonic ns."""
 
@@ -78,6 +81,9 @@ class Live:
         self._last = 0
         self._credit = CREDIT
         self._is_held = False
+        self._stored = 0
+        self.locked = False
+        self._size = (grant.terminal.columns, grant.terminal.rows) if grant.terminal is not None else (80, 24)
         self._over: records.Closed | None = None
         self._eof = False
         self._status, self._signal = NO_STATUS, ""
@@ -126,6 +132,9 @@ class Live:
                 self._held.append((self._last, self._ways.now(), piece, error))
                 self._held_bytes += len(piece)
                 self._ways.to_archivist(records.Happened(self.number, self._last, "o", piece))
+            elif self.locked:
+                self._held.append((0, self._ways.now(), piece, error))
+                self._held_bytes += len(piece)
             else:
                 self._show(piece, error)
         self._hold()
@@ -135,7 +144,7 @@ class Live:
         self._ways.to_outer(records.Shown(self.number, piece, error))
 
     def _hold(self) -> None:
-        wanted = self._credit <= 0 or self._held_bytes > UNSTORED_BYTES
+        wanted = self.locked or self._credit <= 0 or self._held_bytes > UNSTORED_BYTES
         if self._leg is not None and wanted != self._is_held:
             self._is_held = wanted
             self._leg.hold(wanted)
@@ -169,12 +178,17 @@ class Live:
         if trouble:
             self.end(f"this session ends, since it cannot be recorded: {trouble}")
             return
-        while self._held and self._held[0][0] <= number:
+        self._stored = max(self._stored, number)
+        self._release()
+        self._finish()
+
+    def _release(self) -> None:
+        """Shows what is in the recording; nothing at a terminal that is locked."""
+        while self._held and self._held[0][0] <= self._stored and not self.locked:
             _, _, piece, error = self._held.popleft()
             self._held_bytes -= len(piece)
             self._show(piece, error)
         self._hold()
-        self._finish()
 
     # --- the person -------------------------------------------------------------------------------------------------
 
@@ -185,6 +199,8 @@ class Live:
                 self._credit = min(CREDIT, self._credit + record.count)
             return
         match record:
+            case records.Send(_, data) if self.locked:
+                self._drop(len(data))
             case records.Send(_, data):
                 self.typed = self._ways.now()
                 self._receive(data)
@@ -195,7 +211,7 @@ class Live:
                 self._later(lambda: self._resize(columns, rows))
             case records.SendEnd():
                 self._later(lambda: self._leg.write_eof() if self._leg is not None else None)
-            case records.Signal(_, signal):
+            case records.Signal(_, signal) if not self.locked:
                 self._later(lambda: self._leg.signal(signal) if self._leg is not None else None)
             case records.FileAsk():
                 if self.files is not None:
@@ -218,6 +234,15 @@ class Live:
         else:
             self._send(data)
 
+    def _drop(self, count: int) -> None:
+        """What was on its way when the terminal was locked goes nowhere."""
+        self._room -= count
+        if self._room < -PIECE:
+            self.end("more was sent than was asked for")
+            return
+        self._untaken += count
+        self._take()
+
     def _send(self, data: bytes) -> None:
         if self._leg is None:
             self._early.append(lambda: self._send(data))
@@ -236,6 +261,7 @@ class Live:
             self._ways.to_outer(records.Took(self.number, min(count, CREDIT)))
 
     def _resize(self, columns: int, rows: int) -> None:
+        self._size = (columns, rows)
         if self._leg is not None:
             self._leg.resize(columns, rows)
             self.mark("r", f"{columns}x{rows}")
@@ -251,14 +277,39 @@ class Live:
         self._ways.to_outer(records.Notice(self.number, text))
         self._later(lambda: self.mark("m", text))
 
+    # --- the lock ---------------------------------------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Nothing is shown and nothing is typed until the keeper says so: what the asset says meanwhile waits there."""
+        self.locked = True
+        self._hold()
+        self.mark("m", "locked")
+        self._ways.to_outer(records.Locked(self.number, True))
+        self._ways.idle(self)
+
+    def unlock(self) -> None:
+        """Its person is there again. A change of size has a program draw its screen anew."""
+        if not self.locked or self.done:
+            return
+        self.locked, self.typed = False, self._ways.now()
+        self.mark("m", "unlocked")
+        self._ways.to_outer(records.Locked(self.number, False))
+        if self._leg is not None:
+            columns, rows = self._size
+            self._leg.resize(columns, rows + 1)
+            self._leg.resize(columns, rows)
+        self._release()
+        self._finish()
+
     # --- its end ----------------------------------------------------------------------------------------------------
 
-    def look(self, idle_ns: int) -> None:
+    def look(self, idle_ns: int, lock_ns: int = 0) -> None:
         """Whether it may go on. Called twice a second."""
         now = self._ways.now()
         if self.done:
             return
-        if self._held and now - self._held[0][1] > UNSTORED_NS:
+        late = next((at for number, at, _, _ in self._held if number > self._stored), now)
+        if now - late > UNSTORED_NS:
             self.end("this session ends, since it cannot be recorded: the archivist does not keep up")
         elif self._over is not None:
             return
@@ -266,6 +317,8 @@ class Live:
             self.end("its time is over")
         elif now - (self.typed if self.grant.what == "shell" else max(self.typed, self.spoke)) > idle_ns:
             self.end("nobody typed for too long" if self.grant.what == "shell" else "nothing went on for too long")
+        elif 0 < lock_ns < now - self.typed and self._clean is not None and not self.locked and self._leg is not None:
+            self.lock()
 
     def end(self, reason: str) -> None:
         """Ends it at once, for a reason of ours: nothing more is shown."""
@@ -279,6 +332,8 @@ class Live:
             reason = clip(reason)  # an asset may have written it, at any length
             self._over = records.Closed(self.number, status, signal, reason)
             leg, self._leg = self._leg, None
+            if self.locked:
+                self._held.clear()  # what nobody may see any more; it is in the recording
             if self.grant.record and (leg is not None or self._last):
                 self._last += 1
                 said = reason or signal or str(status)

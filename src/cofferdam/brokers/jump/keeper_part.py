@@ -22,6 +22,7 @@ from cofferdam.brokers.jump.accounts import Accounts, key_name
 from cofferdam.brokers.jump.deciding import LONGEST_SECONDS, Deciding, Session, Yes
 from cofferdam.brokers.jump.glass import Glass
 from cofferdam.brokers.jump.keeper_verbs import Verbs
+from cofferdam.brokers.jump.locking import Locking
 from cofferdam.brokers.jump.menu import Menu
 from cofferdam.brokers.jump.shown import Shown
 from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcome, SignIn
@@ -59,6 +60,7 @@ class Keeper(Part):
         self._last_connection = self._last_session = 0
         self._refused = Counted(setting.audit, ("connection",))
         self.watching = Watching(self)
+        self._locking = Locking(self, self._refused)
         self._menu = Menu(self, self.watching)
         self._glass = Glass(self)
         self._verbs = Verbs(self, self._menu, self._glass)
@@ -163,7 +165,11 @@ class Keeper(Part):
     def on_record(self, source: str, record: Any) -> None:
         if source == "inner":
             session = self.live.get(record.session)
-            if session is not None:
+            if session is None:
+                return
+            if isinstance(record, records.Idle):
+                self._locking.locked(session)
+            else:
                 self._ended(session, record.reason, record.sent, record.received)
             return
         if isinstance(record, records.Began):
@@ -195,6 +201,12 @@ class Keeper(Part):
                 self._open(connection, record)
             case records.Ask(_, line):
                 self._ask(connection, line)
+            case records.Unlocking(_, number, answer):
+                session = self.live.get(number)
+                if session is not None and session.connection is not connection:
+                    raise CrossingError(f"unlocks session {number}, which is another connection's")
+                if session is not None:
+                    self._locking.answers(session, answer)
             case records.Gone():
                 self.gone(connection)
             case records.Left(conn):

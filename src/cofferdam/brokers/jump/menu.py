@@ -290,7 +290,8 @@ def session_line(one: Session, now_ns: int) -> str:
     """A session for people."""
     minutes = (now_ns - one.opened_ns) // 60_000_000_000
     what = f"{one.asked.what} {one.asked.command}".strip()
+    state = ", waits to be watched" if one.waits else ", locked" if one.locked else ""
     return (
         f"{one.number:>4}  {one.connection.person} ({one.connection.source}) at {one.asset} as"
-        f" {one.right.line.login}: {escaped(what)}, {minutes} min{', waits to be watched' if one.waits else ''}"
+        f" {one.right.line.login}: {escaped(what)}, {minutes} min{state}"
     )

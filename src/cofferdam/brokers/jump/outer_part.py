@@ -261,6 +261,9 @@ class Outer(Part):
         self._fronts[session.number] = front
         session.data, session.go_on = front.data, front.go_on
 
+    def unlocking(self, connection: GateConnection, session: AssetSession, answer: str) -> None:
+        self._keeper.send(records.Unlocking(connection.number, session.number, answer))
+
     def ask(self, connection: GateConnection, line: str, session: AssetSession) -> bool:
         if connection.number in self._asked:
             return False
@@ -344,6 +347,8 @@ class Outer(Part):
                 session.started()
             case records.ShownEnd():
                 session.shown_end()
+            case records.Locked(_, locked):
+                session.lock(locked)
             case records.Notice(_, text):
                 session.notice(text)
             case Closed():
@@ -389,6 +394,9 @@ class _Link:
 
     def left(self) -> None:
         self._part.left(self._connection.number)
+
+    def unlocking(self, session: AssetSession, answer: str) -> None:
+        self._part.unlocking(self._connection, session, answer)
 
     def files(self, session: AssetSession) -> None:
         self._part.files(self._connection, session)

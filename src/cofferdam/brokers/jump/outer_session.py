@@ -9,7 +9,9 @@ Not here: SSH itself (outer_ssh), numbers and pipes (outer_part).
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
+from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol, cast, get_args
 
 import asyncssh
@@ -22,6 +24,9 @@ from cofferdam.brokers.jump.outer_watch import WAITING_MOST, Stage
 from cofferdam.brokers.jump.records import CREDIT, PIECE, TAKE_BYTES, Closed, Terminal
 
 LINE_MOST: Final = 4_096
+ANSWER_MOST: Final = 256
+BLANK: Final = b"\x1b[0m\x1b[2J\x1b[3J\x1b[H"
+"""A terminal without what was on it, also above its screen."""
 _TERM: Final = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
 _CELLS_MOST: Final = 1_000
 _MODES_MOST: Final = 64
@@ -59,6 +64,9 @@ class Link(Protocol):
     def left(self) -> None:
         """Nobody watches by this connection any more."""
 
+    def unlocking(self, session: AssetSession, answer: str) -> None:
+        """What was typed at a session that is locked."""
+
     def files(self, session: AssetSession) -> None:
         """The client speaks SFTP from now on."""
 
@@ -84,6 +92,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self._full = False
         self._untaken = 0
         self._menu: Menu | None = None
+        self._lock: Lock | None = None
         self.stage = Stage()
         self._what: Literal["shell", "exec", "sftp"] | None = None
         self._command = ""
@@ -135,6 +144,9 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         if self.data is not None:
             self.data(data)
             return
+        if self._lock is not None:
+            self._lock.typed(data)
+            return
         self.hands(data)
         if self._credit <= 0 and self._chan is not None:
             self._chan.hold(True)
@@ -148,7 +160,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
     @property
     def takes(self) -> bool:
         """Whether the asset keeps up with what is typed."""
-        return self._started and self._credit > 0
+        return self._started and self._credit > 0 and self._lock is None
 
     def took(self, count: int) -> None:
         """The inner part has handed so much on."""
@@ -230,6 +242,18 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         said = f"\r\n[gate] {escaped(text)}\r\n".encode()
         self._put(said, True)
         self.stage.shown(said)
+        if self._lock is not None:
+            self._lock.ask()
+
+    def lock(self, locked: bool) -> None:
+        """The terminal is blanked, and asks for a factor of its person's; or it goes on."""
+        self.stage.shown(b"\r\n[gate] locked\r\n" if locked else b"\r\n[gate] unlocked\r\n")
+        if locked:
+            self._lock = Lock(self._put, functools.partial(self._link.unlocking, self))
+            self._lock.ask()
+        elif self._lock is not None:
+            self._lock = None
+            self._put(BLANK)
 
     def refused(self, reason: str) -> None:
         """There is no session."""
@@ -299,6 +323,36 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         """The answer to a line of the menu."""
         if self._menu is not None:
             self._menu.told(text, refused)
+
+
+class Lock:
+    """A terminal that is locked: one line at a time, of which nothing is shown, for the keeper."""
+
+    def __init__(self, put: Callable[[bytes], None], tell: Callable[[str], None]) -> None:
+        self._put, self._tell = put, tell
+        self._line = bytearray()
+        self._told = False
+        put(BLANK)
+
+    def ask(self) -> None:
+        """What is to be typed."""
+        self._told = False
+        self._put(b"[gate] locked, since nobody typed. A code of yours, or your password, goes on: ")
+
+    def typed(self, data: bytes) -> None:
+        for byte in data:
+            if byte in (10, 13):
+                answer = self._line.decode("utf-8", "replace")
+                self._line.clear()
+                if answer and not self._told:
+                    self._told = True
+                    self._tell(answer)
+            elif byte in (8, 127):
+                del self._line[-1:]
+            elif byte in (3, 21):
+                self._line.clear()
+            elif len(self._line) < ANSWER_MOST and byte >= 32:
+                self._line.append(byte)
 
 
 class Menu:

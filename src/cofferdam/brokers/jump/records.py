@@ -141,7 +141,18 @@ class Left(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown
     conn: Number
 
 
-ToKeeper = Began | Exchange | Proof | Answers | Open | Ask | Gone | Left
+class Unlocking(Struct, frozen=True, gc=False, array_like=True, tag=9, forbid_unknown_fields=True):
+    """What was typed at a session that is locked."""
+
+    conn: Number
+    session: Number
+    answer: Annotated[str, Meta(max_length=1024)]
+
+    def __repr__(self) -> str:
+        return f"Unlocking({self.conn}, {self.session}, <secret>)"
+
+
+ToKeeper = Began | Exchange | Proof | Answers | Open | Ask | Gone | Left | Unlocking
 
 
 # --- keeper to outer --------------------------------------------------------------------------------------------
@@ -212,7 +223,7 @@ class Unwatch(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unkn
 
 
 class Wait(Struct, frozen=True, gc=False, array_like=True, tag=9, forbid_unknown_fields=True):
-    """Words for a session that has not begun."""
+    """Words for a session that has not begun, or is locked."""
 
     session: Number
     text: Text
@@ -270,7 +281,13 @@ class Warn(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown
     text: Text
 
 
-ToInner = Grant | Revoke | Warn
+class Unlock(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
+    """A session that is locked goes on."""
+
+    session: Number
+
+
+ToInner = Grant | Revoke | Warn | Unlock
 
 
 class Ended(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True):
@@ -282,7 +299,13 @@ class Ended(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknow
     received: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)] = 0
 
 
-FromInner = Ended
+class Idle(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
+    """Nobody typed for so long that the terminal is locked: nothing goes either way until it is unlocked."""
+
+    session: Number
+
+
+FromInner = Ended | Idle
 
 
 # --- outer and inner --------------------------------------------------------------------------------------------
@@ -379,6 +402,13 @@ class FileTold(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_field
     session: Number
     request: Number
     answer: sftp.Answer
+
+
+class Locked(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):
+    """The terminal is to be blanked, and what is typed there is for the keeper; or that is over."""
+
+    session: Number
+    locked: bool
 
 
 # --- inner and archivist ----------------------------------------------------------------------------------------
@@ -479,7 +509,7 @@ class Given(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknow
 ToArchivist = Record | Happened | Hold | HoldPiece | Judge | Give | Let
 FromArchivist = Stored | Held | Judged | Given
 OuterToInner = Send | SendEnd | Resize | Signal | Close | Took | FileAsk
-InnerToOuter = Started | Shown | ShownEnd | Notice | Closed | Took | FileTold
+InnerToOuter = Started | Shown | ShownEnd | Notice | Closed | Took | FileTold | Locked
 
 
 def to_keeper(*_: Any) -> RecordCodec[ToKeeper]:

@@ -30,6 +30,7 @@ from asyncssh.public_key import decode_ssh_public_key
 from cofferdam.brokers.jump.accounts import Accounts, Person
 
 STEP_SECONDS: Final = 30
+CODE_DIGITS: Final = 6
 DRIFT_STEPS: Final = 1
 FREE_TRIES: Final = {"source": 30}
 FREE_TRIES_OF_PERSON: Final = 5
@@ -234,6 +235,23 @@ class SignIn:
         connection.user, connection.person, connection.wants = user, person.name, wants
         connection.factors = ("key", "code") if after_key else ("password", "code")
         return self._in(connection, now_ns, wall_ns)
+
+    def unlock(self, person: str, answer: str, now_ns: int, wall_ns: int) -> tuple[str, str]:
+        """(factor, why not) of what somebody who is in shows once more: a code, or their password."""
+        known = self._accounts.person(person)
+        plain = answer.strip().replace(" ", "")
+        factor = "code" if plain.isascii() and plain.isdigit() and len(plain) == CODE_DIGITS else "password"
+        if self._failures.pause(now_ns, (factor, person)):
+            return "", PAUSE
+        if factor == "code":
+            why = self._code(known, answer, wall_ns)
+        else:
+            why = "" if self._password(known, answer) else "a wrong password, or none"
+        if why:
+            self._failures.failed(now_ns, (factor, person))
+            return "", why
+        self._failures.forgive((factor, person))
+        return factor, ""
 
     def _password(self, person: Person | None, typed: str) -> bool:
         """Takes as long for nobody as for somebody."""

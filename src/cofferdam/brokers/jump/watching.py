@@ -29,10 +29,6 @@ class WatchDesk(Desk, Protocol):
 
     connections: dict[int, Connection]
 
-    def to_outer(self, record: Any) -> None: ...
-
-    def to_inner(self, record: Any) -> None: ...
-
     def alone(self, session: Session) -> bool:
         """Whether a session may go on with nobody who watches, whatever its approval says."""
 

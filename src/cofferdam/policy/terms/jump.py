@@ -90,6 +90,9 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                     fitting = [other for other, one in policy.principals.items() if one.zone == conduit.from_zone]
                     near = nearest(who, fitting)
                     checking.at(at, f"{who} of zone {zone}", f"a principal of {conduit.from_zone}", near, "zone")
+        if conduit.lock is not None and conduit.lock >= conduit.idle:
+            found = "a terminal that ends before it would be locked"
+            checking.at((*here, "lock"), found, f"a time shorter than `idle`, which is {conduit.idle} s", "", "lock")
         if conduit.approval is not None:
             for index, window in enumerate(conduit.approval.always):
                 checking.window(window, (*here, "approval", "always", index))
@@ -149,6 +152,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             keep=conduit.record.keep,
             room=conduit.record.room,
             idle=conduit.idle,
+            lock=conduit.lock or 0,
             sessions=conduit.sessions,
             files=Files(
                 most=files.most, quota=files.quota, scan=files.scan, mode=0o777 if files.executable else 0o666

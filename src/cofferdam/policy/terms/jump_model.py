@@ -208,6 +208,11 @@ class JumpConduit(schema.Conduit):
         "nothing went so long. Default: 15 min.",
         json_schema_extra={"default": "15 min"},
     )
+    lock: Annotated[int, *_span(5, 86_400)] | None = Field(
+        None,
+        description="A terminal at which nobody typed for so long is blanked, and goes on when its person shows a code "
+        "or their password again; shorter than `idle`. Default: never.",
+    )
     sessions: Annotated[int, *whole(1, 64)] = Field(4, description="Sessions that one person may have at a time.")
     notice: Text | None = Field(None, description="What is shown before anybody signs in.")
     allow: Annotated[tuple[JumpRule, ...], BeforeValidator(as_list)] = Field(

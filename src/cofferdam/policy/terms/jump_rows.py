@@ -60,7 +60,8 @@ class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="jump"):
     """A conduit of the jump server. `clients` are principals by address. Times in seconds. `record`: terminals are
-    recorded, and kept for `keep`, and all together in `room` bytes. `names`: as what people know the door."""
+    recorded, and kept for `keep`, and all together in `room` bytes. `names`: as what people know the door. `lock`: when
+    a terminal at which nobody types is blanked; 0: never."""
 
     outer: str
     inner: str
@@ -73,6 +74,7 @@ class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keep: int = 31_536_000
     room: int = 50_000_000_000
     idle: int = 900
+    lock: int = 0
     sessions: int = 4
     files: Files = Files()
     notice: str = ""
