@@ -9,17 +9,27 @@ from pathlib import Path
 import pytest
 
 from cofferdam import owned
+from cofferdam.audit.keys import find_public
 from cofferdam.brokers.kit.http.vault import Vault
-from cofferdam.errors import GateError
+from cofferdam.cli.diode import _Keys
+from cofferdam.cli.diode_riding import NOTED, _put
+from cofferdam.errors import AuditError, GateError
+from cofferdam.evidence.export.sending import Cursor
 from cofferdam.gate import state
 from cofferdam.gate.overlay import peers
-from cofferdam.gate.secrets import save_secret, secret_file, write_secret
+from cofferdam.gate.secrets import load_secrets, read_secret, save_secret, secret_file, write_secret
 
 GATE = 64000 if os.geteuid() == 0 else os.geteuid()
 WAYS: dict[str, Callable[[Path, Path], None]] = {
     "save_secret": lambda state, path: save_secret(path, b"secret", GATE),
     "write_secret": lambda state, path: write_secret(state, path, b"secret"),
     "vault": lambda state, path: Vault(path, "relay").save(GATE),
+    "diode": lambda state, path: _Keys(state, "relay/a-b")._save("outer", {"a": 1}),
+}
+LOOKS: dict[str, Callable[[Path, Path], object]] = {
+    "load_secrets": lambda state, path: load_secrets(state, "relay/a-b", "outer", ("relay",)),
+    "read_secret": lambda state, path: read_secret(path),
+    "vault": lambda state, path: Vault(path, "relay"),
 }
 
 
@@ -56,6 +66,44 @@ def test_no_link_on_the_way_to_a_secret_is_followed(handed: Path, tmp_path: Path
     assert (victim.stat().st_uid, victim.stat().st_gid) == (os.geteuid(), os.getegid())
 
 
+@pytest.mark.parametrize("way", LOOKS)
+@pytest.mark.parametrize("where", ["secrets", "secrets/relay%2Fa-b", "secrets/relay%2Fa-b/outer"])
+def test_no_link_on_the_way_is_read_through_either(handed: Path, tmp_path: Path, way: str, where: str) -> None:
+    """Root's own file of that name, behind a folder that the gate has planted, is nobody's secret."""
+    path = secret_file(handed, "relay/a-b", "outer", "relay")
+    victim = tmp_path / "elsewhere"
+    inner = victim.joinpath(*path.relative_to(handed / where).parts)
+    inner.parent.mkdir(parents=True)
+    inner.write_bytes(b"{}")
+    inner.chmod(0o600)
+    planted(handed, where, victim)
+    with pytest.raises((GateError, OSError)):
+        LOOKS[way](handed, path)
+    (handed / where).unlink()
+    with_it = handed / where
+    victim.rename(with_it)
+    assert LOOKS[way](handed, path)
+
+
+def test_what_a_part_has_planted_is_not_waited_for_and_not_written_through(tmp_path: Path) -> None:
+    """The log's public key, an export's cursor, a report for a diode: root reads and writes beside their owners."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for kind in ("pipe", "link"):
+        for name in ("audit.pub", "soc.json"):
+            at = tmp_path / name
+            at.unlink(missing_ok=True)
+            os.mkfifo(at) if kind == "pipe" else at.symlink_to("/dev/zero")
+        with pytest.raises(AuditError, match="cannot be read"):
+            find_public(None, tmp_path / "audit.pub")
+        assert Cursor(tmp_path, "soc", "log").next == 0
+    for name in (".status-1.json", f".{NOTED}.new"):
+        (tmp_path / name).symlink_to(victim)
+    _put(tmp_path, "status-1.json", b"{}")
+    owned.write(tmp_path, [NOTED], b"{}", os.geteuid())
+    assert (tmp_path / "status-1.json").read_bytes() == b"{}" and victim.read_text() == "precious"
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["link", "second name", "pipe"])
 def test_what_stands_where_the_new_file_is_to_be_is_not_written(
@@ -63,9 +111,9 @@ def test_what_stands_where_the_new_file_is_to_be_is_not_written(
 ) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    path = secret_file(handed, "relay/a-b", "outer", "relay")
+    path = secret_file(handed, "relay/a-b", "outer", "strand" if way == "diode" else "relay")
     path.parent.mkdir(parents=True)
-    for name in ("relay.new", "relay") if way == "write_secret" else ("relay.new",):
+    for name in (f"{path.name}.new", path.name) if way == "write_secret" else (f"{path.name}.new",):
         at = path.with_name(name)
         if kind == "pipe":
             os.mkfifo(at)

@@ -17,6 +17,7 @@ from typing import Final
 
 MOST_BYTES: Final = 64 << 20
 _ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -29,7 +30,31 @@ def plain(fd: int, *, alone: bool = False) -> None:
 
 def read(path: Path) -> bytes:
     """The content of a plain file. Raises: FileNotFoundError; OSError: it is none, or has more than MOST_BYTES."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return _content(os.open(path, _LOOK))
+
+
+def open_below(base: Path, names: Sequence[str]) -> tuple[int, int]:
+    """A file below `base`, open for reading, and who owns the folder that it lies in; no folder on the way is a link
+    either. What it is, is still to be looked at (`plain`). Raises: FileNotFoundError; OSError."""
+    *folders, name = names
+    at = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for folder in folders:
+            inner = os.open(folder, _ENTER, dir_fd=at)
+            os.close(at)
+            at = inner
+        return os.open(name, _LOOK, dir_fd=at), os.fstat(at).st_uid
+    finally:
+        os.close(at)
+
+
+def read_below(base: Path, names: Sequence[str]) -> bytes:
+    """As `read`, of a file below `base` on whose way there is no link. Raises: as `read`."""
+    return _content(open_below(base, names)[0])
+
+
+def _content(fd: int) -> bytes:
+    """Of an open file, which is closed then. Raises: OSError."""
     try:
         plain(fd)
         found = os.fstat(fd).st_size

@@ -37,11 +37,14 @@ from cofferdam.evidence.export.forms import FORMS, Item, framed, item, syslog
 from cofferdam.evidence.export.meaning import KINDS
 from cofferdam.evidence.export.sending import Cursor, Sending, Stood
 from cofferdam.evidence.gather import log_key
+from cofferdam.gate.secrets import load_secrets
+from cofferdam.gate.watch.exports import SECRETS
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from cofferdam.policy.rows import Collector
 from tests.audit.test_entry import strategy
 from tests.evidence.ledger import Ledger
+from tests.gate.plant import cli
 from tests.ports import held_port
 from tests.waiting import PATIENT, eventually
 
@@ -217,6 +220,38 @@ def test_collectors_that_are_wrong(tmp_path: Path, body: str, words: str) -> Non
     with pytest.raises(PolicyError) as raised:
         load(path)
     assert words in "\n".join(map(str, raised.value.problems))
+
+
+def test_secrets_are_for_collectors_of_the_policy(tmp_path: Path, certificates: Certificates) -> None:
+    """A name that the policy does not have, and a kind that its way has no use for, are refused; nothing is kept."""
+    path, state, token = tmp_path / "policy.yaml", tmp_path / "state", tmp_path / "token"
+    shutil.copy(certificates.ca, tmp_path / "ca.pem")
+    token.write_text("Bearer 0123")
+    path.write_text(
+        f"{HEAD}    soc: {{to: 'tls://10.1.0.50', authority: ca.pem}}\n"
+        "    lake: {to: 'https://10.1.0.51', authority: ca.pem, header: Authorization}\n"
+        "    plain: {to: 'https://10.1.0.52', authority: ca.pem}\n    disk: {to: folder}\n"
+    )
+    pair = ("--certificate", certificates.cert, "--key", certificates.key)
+
+    def secret(name: str, *words: str | Path) -> tuple[int, str]:
+        code, _, said = cli("export", "secret", name, *words, "--policy", path, "--state", state)
+        return code, said
+
+    for name, words, why in (
+        ("lakee", ("--token", token), "did you mean lake?"), ("../x", ("--token", token), "no collector"),
+        ("soc", ("--token", token), "goes to a collector of https"), ("plain", ("--token", token), "header: Author"),
+        ("disk", pair, "looks at no certificate"), ("soc", ("--key", certificates.key), "alone"),
+        ("soc", (), "nothing to keep"), ("lake", ("--token", tmp_path / "none"), "cannot be read"),
+        ("soc", ("--certificate", certificates.cert, "--key", certificates.other_key), "key"),
+    ):  # fmt: skip
+        code, said = secret(name, *words)
+        assert code == 2 and why in said, (name, words, said)
+    assert not (state / "secrets").exists()
+    state.mkdir()
+    assert secret("lake", "--token", token) == (0, "") and secret("soc", *pair) == (0, "")
+    assert {one.name for one in load_secrets(state, "export", "soc", SECRETS)} == {"certificate", "key"}
+    assert [one.value for one in load_secrets(state, "export", "lake", SECRETS)] == [b"Bearer 0123"]
 
 
 # --- ways -------------------------------------------------------------------------------------------------------

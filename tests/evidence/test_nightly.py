@@ -58,14 +58,14 @@ def test_a_night_that_was_missed_and_a_clock_that_is_set(tmp_path: Path) -> None
 
     def due() -> bool:
         one = Nightly(gate, clock=lambda: now[0])
-        one._last = state.load_night(tmp_path)
+        one._night = state.load_night(tmp_path)
         return one.is_due()
 
-    state.save_night(tmp_path, now[0])
+    state.save_night(tmp_path, state.Night(now[0]))
     assert not due()
     now[0] = utc("2026-07-18T12:00")  # the machine was off for three nights
     assert due()
-    state.save_night(tmp_path, utc("2027-07-15T12:00"))  # the clock was a year ahead when it was done last
+    state.save_night(tmp_path, state.Night(utc("2027-07-15T12:00")))  # the clock was a year ahead when it was done last
     assert not due()
     now[0] = utc("2026-07-19T12:00")
     assert due()
@@ -73,4 +73,4 @@ def test_a_night_that_was_missed_and_a_clock_that_is_set(tmp_path: Path) -> None
     assert not due()
     for damaged in ("", "[]", '{"last": -1}', '{"last": 1e99}', '{"last": 1, "x": 2}', "\xff"):
         (tmp_path / "night.json").write_text(damaged, "latin-1")
-        assert state.load_night(tmp_path) == 0
+        assert state.load_night(tmp_path) == state.Night()

@@ -23,14 +23,18 @@ import pytest
 from cofferdam.audit.events.evidence import ExportStood
 from cofferdam.audit.events.gate import HalfDied, HalfStarted
 from cofferdam.audit.files import LogReader
+from cofferdam.cli import nightly
+from cofferdam.cli import prove as prove_verb
 from cofferdam.cli.main import main
+from cofferdam.errors import GateError
 from cofferdam.evidence import gather
 from cofferdam.evidence.checks.tables import CHECKS, run_checks
 from cofferdam.evidence.history import History, read
 from cofferdam.evidence.inputs import Disk, Inputs, Proven, Software, TimeDaemon
 from cofferdam.evidence.workbench import Bench
 from cofferdam.gate.client import ask
-from cofferdam.proof.statements import Report, Statement
+from cofferdam.proof import run as run_proof
+from cofferdam.proof.statements import Report, Statement, Statements
 from tests.evidence.test_services import CASES, SAYS, WITH_POLICY
 from tests.evidence.test_standing import entries
 from tests.evidence.test_witnessing import NAME, SEED, Stranger
@@ -494,3 +498,18 @@ def test_the_night_is_ordered_by_the_gate(stage: Stage) -> None:
     assert states(stage)["proof.probes"]["status"] == "tested"
     [fact] = [one for one in ask(stage.state, "status")["facts"] if one["name"] == "nightly proof"]
     assert fact["in_force"] and "03:15" in fact["detail"]
+    [over] = [one for one in new if one["kind"] == "night-done"]
+    assert over["done"][:2] == ["prove: nothing wrong", "evidence selftest: nothing wrong"] and not over.get("failed")
+    assert "prove: nothing wrong" in fact["detail"] and "the last was over at" in fact["detail"]
+    listed = evidence(stage, "list")[1]
+    assert "last proof: proved" in listed and "last nightly work: prove: nothing wrong" in listed
+
+
+def test_a_gate_that_denies_its_namespaces_is_proved_all_the_same(stage: Stage) -> None:
+    """What is due is the launcher's to say, and that there are namespaces is on root's own record."""
+    assert nightly.due("namespaces") == (("prove",), ("evidence", "selftest"), ("evidence", "check"))
+    assert ("prove",) not in nightly.due("processes")
+    lies = prove_verb._known(stage.state)
+    lies = replace(lies, status={**lies.status, "separation": "processes"})
+    with pytest.raises(GateError, match="by root's own record"):
+        run_proof.prove(lies, run_proof.Wish(), Statements(), lambda _: None)

@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -756,6 +757,7 @@ def test_without_namespaces_it_says_so_and_fails(site: PlainSite, capsys: pytest
         assert main(["prove", "--state", str(site.state)]) == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert "without network namespaces" in shown and "share one network" in shown
+    assert not re.search(r"failed\s+(compiled|leak probe|nightly proof)", shown)  # facts, and nobody's failures
 
 
 def test_sabotage_is_refused_outside_the_lab() -> None:

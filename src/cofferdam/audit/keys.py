@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
+from cofferdam import owned
 from cofferdam.audit.checkpoint import SignerKey, VerifierKey, check_name
 from cofferdam.errors import AuditError
 
@@ -104,8 +106,12 @@ def load_key(path: Path) -> SignerKey | None:
 
 def load_public(path: Path) -> VerifierKey:
     """A public key from its file. Raises: AuditError."""
+    return _load_public(path, Path.read_bytes)
+
+
+def _load_public(path: Path, read: Callable[[Path], bytes]) -> VerifierKey:
     try:
-        return VerifierKey.parse(path.read_text())
+        return VerifierKey.parse(read(path).decode())
     except FileNotFoundError as error:
         raise AuditError(f"there is no public key at {path}", hint="name one with --key") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -118,4 +124,4 @@ def find_public(named: str | None, default: Path) -> VerifierKey:
     """A public key as a user names it: a file, the key itself, or None for the one at `default`. Raises: AuditError."""
     if named is not None and "+" in named and not Path(named).exists():
         return VerifierKey.parse(named)
-    return load_public(Path(named) if named is not None else default)
+    return load_public(Path(named)) if named is not None else _load_public(default, owned.read)

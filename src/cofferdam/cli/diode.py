@@ -197,14 +197,26 @@ class _Keys:
 
     def _load(self, part: str, kind: Any) -> Any:
         from cofferdam.brokers.diode.pairing import SECRET, load
+        from cofferdam.gate.secrets import read_secret
 
         path = self._path(part)
-        return load(kind, {SECRET: path.read_bytes()} if path.exists() else {})
+        try:
+            found = {SECRET: read_secret(path)}
+        except FileNotFoundError:
+            found = {}
+        except OSError as error:
+            raise GateError(f"{path} cannot be read: {error.strerror or error}") from None
+        return load(kind, found)
 
     def _save(self, part: str, keys: Any) -> None:
-        path = self._path(part)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(path, _encode(keys), 0o600)
+        import os
+
+        from cofferdam.gate.secrets import save_secret
+
+        state = self._state
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()  # the gate's group is its user's own
+        save_secret(self._path(part), _encode(keys), owner)
 
     def own(self, end: str, *, new: bool) -> tuple[str, str]:
         """This end's public keys (sign, seal); made if there are none."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cofferdam import owned
 from cofferdam.audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from cofferdam.audit.dropped import DROPPED
 from cofferdam.audit.files import DirFiles, LogReader
@@ -64,15 +66,15 @@ def report(state: Path, folder: Path, status: dict[str, Any], channel: str) -> l
     now = datetime.now(UTC)
     text = json.dumps({"told": f"{now:%Y-%m-%dT%H:%M:%SZ}", "status": status}).encode()
     found = [_put(folder, f"status-{now:%Y%m%dT%H%M%SZ}.json", text)]
-    noted = state / NOTED
-    done: dict[str, int] = json.loads(noted.read_text()) if noted.exists() else {}
+    try:
+        done: dict[str, int] = json.loads(owned.read_below(state, [NOTED]))
+    except FileNotFoundError:
+        done = {}
     old = done.get(channel, 0)
     size, packed = _pack(state, old)
     if packed:
         found.append(_put(folder, f"audit-{old:012d}-{size:012d}.tar", packed))
-        part = noted.with_name(f".{NOTED}.new")
-        part.write_text(json.dumps({**done, channel: size}))
-        part.rename(noted)
+        owned.write(state, [NOTED], json.dumps({**done, channel: size}).encode(), os.geteuid())
     return found
 
 
@@ -106,10 +108,13 @@ def _add(tar: tarfile.TarFile, path: str, data: bytes | None) -> bool:
 
 
 def _put(folder: Path, name: str, data: bytes) -> str:
-    """A file appears whole, and the spool may read it."""
+    """A file appears whole, and the spool may read it. No link of the spool's is written through."""
     part = folder / f".{name}"
-    part.write_bytes(data)
-    part.chmod(0o644)
+    part.unlink(missing_ok=True)
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        os.fchmod(fd, 0o644)
     part.rename(folder / name)
     return name
 

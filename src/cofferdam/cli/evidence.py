@@ -170,7 +170,8 @@ def _list(args: argparse.Namespace) -> int:
 
     if args.status is not None and args.status not in STATUSES:
         raise CofferdamError(f"there is no status {args.status!r}", hint=f"they are {', '.join(STATUSES)}")
-    states = [one for one in bench_of(args).standing().checks.values() if args.status in (None, one.status)]
+    bench = bench_of(args)
+    states = [one for one in bench.standing().checks.values() if args.status in (None, one.status)]
     if args.json:
         print(json.dumps([msgspec.to_builtins(one) for one in states], indent=1, ensure_ascii=False))
         return 0
@@ -181,6 +182,8 @@ def _list(args: argparse.Namespace) -> int:
             str(one.index) if one.index >= 0 else "", one.says, style=COLOURS[one.status],
         )  # fmt: skip
     terminal().print(shown)
+    for line in bench.lately():
+        print(line)
     return 0
 
 

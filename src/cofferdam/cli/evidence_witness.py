@@ -80,12 +80,12 @@ def public_key(state: Path) -> str:
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from cofferdam.gate.secrets import write_secret
+    from cofferdam.gate.secrets import read_secret, write_secret
 
     path = _secret_file(state)
     try:
         try:
-            data = path.read_bytes()
+            data = read_secret(path)
         except FileNotFoundError:
             made = Ed25519PrivateKey.generate()
             data = made.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.OpenSSH, forms.NoEncryption())
@@ -105,6 +105,7 @@ def named(args: argparse.Namespace, names: Sequence[str]) -> tuple[tuple[Witness
 
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.client import ask
+    from cofferdam.gate.secrets import read_secret
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
     from cofferdam.policy.problems import nearest, one_of
@@ -129,10 +130,15 @@ def named(args: argparse.Namespace, names: Sequence[str]) -> tuple[tuple[Witness
             hint = f"did you mean {near}?" if near else f"there is {one_of(rows)}"
             raise CofferdamError(f"the policy has no witness {name!r}", hint=hint)
     chosen = tuple(rows.values()) if "" in names else tuple(rows[name] for name in dict.fromkeys(names))
-    secret = _secret_file(state)
-    if any(one.way == "sftp" for one in chosen) and secret.exists():
-        return chosen, secret.read_bytes()
-    return chosen, b""
+    if not any(one.way == "sftp" for one in chosen):
+        return chosen, b""
+    path = _secret_file(state)
+    try:
+        return chosen, read_secret(path)
+    except FileNotFoundError:
+        return chosen, b""
+    except OSError as error:
+        raise CofferdamError(f"{path} cannot be had: {error.strerror}", hint="as root, or as the gate's user") from None
 
 
 def folder_says(reader: LogReader, folder: Path) -> Said:

@@ -35,8 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--key", type=Path, metavar="FILE", help="its private key (PEM, without a password)")
             verb.add_argument("--token", type=Path, metavar="FILE", help="what the header of HTTPS carries")
             verb.epilog = "The running gate takes it at the next `cofferdam reload`."
-        else:
-            verb.add_argument("--policy", type=Path, metavar="FILE", help="where no gate runs: its policy")
+        verb.add_argument("--policy", type=Path, metavar="FILE", help="where no gate runs: its policy")
         add_state(verb)
         add_json(verb)
     parser.epilog = "Who gets the entries stands in the policy (audit: collectors:); docs/siem.md."
@@ -150,22 +149,39 @@ def _status(args: argparse.Namespace) -> int:
     return 1 if alarms.keys() & {f"export-{to.name}" for to in collectors} else 0
 
 
+def _wanted(args: argparse.Namespace, to: Collector) -> None:
+    """Whether this collector has a use for what is given. Raises: CofferdamError."""
+    if args.certificate is not None and to.way not in ("tls", "https"):
+        what = f"{to.name} is {to.where}, which looks at no certificate"
+        raise CofferdamError(what, hint="one goes to a collector of tls:// or https://")
+    if args.token is not None and not to.header:
+        what = f"{to.name} has no header that would carry a token"
+        how = "`header: Authorization` in the policy" if to.way == "https" else "one goes to a collector of https://"
+        raise CofferdamError(what, hint=how)
+
+
 def _secret(args: argparse.Namespace) -> int:
-    import re
     import ssl
 
     from cofferdam.brokers.kit.tls import show
     from cofferdam.cli.gate_options import state_of
     from cofferdam.errors import GateError
     from cofferdam.gate.secrets import save_secret, secret_file
+    from cofferdam.policy.problems import nearest, one_of
 
     state = state_of(args)
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", args.collector):
-        raise CofferdamError(f"{args.collector!r} is no name of a collector")
     if (args.certificate is None) != (args.key is None):
         raise CofferdamError("a certificate or a key alone", hint="give both: --certificate FILE --key FILE")
     if args.certificate is None and args.token is None:
         raise CofferdamError("nothing to keep", hint="--token FILE, or --certificate FILE --key FILE")
+    known = {one.name: one for one in _collectors(args, state)}
+    if args.collector not in known:
+        near = nearest(args.collector, known)
+        raise CofferdamError(
+            f"the policy has no collector {args.collector!r}",
+            hint=f"did you mean {near}?" if near else f"there is {one_of(known)}",
+        )
+    _wanted(args, known[args.collector])
     found: dict[str, bytes] = {}
     for kind in ("certificate", "key", "token"):
         path = getattr(args, kind)

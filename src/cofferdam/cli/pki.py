@@ -121,14 +121,13 @@ def _sides(args: argparse.Namespace, policy: CompiledPolicy) -> list[Side]:
 
 
 def _read(args: argparse.Namespace, side: Side) -> Secret:
-    from cofferdam import owned
     from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.secrets import secret_file
+    from cofferdam.gate.secrets import read_secret, secret_file
     from cofferdam.protocols.opcua.trust import read
 
     path = secret_file(state_of(args), side.crew, side.part, KIND)
     try:
-        return read(owned.read(path))
+        return read(read_secret(path))
     except FileNotFoundError:
         return read(b"")
     except OSError as error:

@@ -184,17 +184,25 @@ def _conduits(status: dict[str, Any]) -> list[Table]:
         title = "Conduits" if len(brokers) == 1 else f"Conduits of the broker {broker}"
         table = _table(title, "conduit", "now", "sessions", *map(_title, figures))
         for conduit in (conduit for conduit in status["conduits"] if conduit["broker"] == broker):
-            name = conduit["name"] + (" (severed)" if conduit["severed"] else "")
             counts = (_shown(figure, conduit["name"], status["now_ns"]) for figure in figures)
             standing = conduit["standing"]
             style = "red" if conduit["severed"] else "" if standing["open"] else "yellow"
-            table.add_row(name, _standing(standing), f"{conduit['sessions']:,}", *counts, style=style)
+            table.add_row(
+                conduit["name"],
+                _standing(standing, severed=conduit["severed"]),
+                f"{conduit['sessions']:,}",
+                *counts,
+                style=style,
+            )
         tables.append(table)
     return tables
 
 
-def _standing(standing: dict[str, Any]) -> str:
-    """Whether a conduit is open now, and its last day if it has one."""
+def _standing(standing: dict[str, Any], *, severed: bool) -> str:
+    """Whether a conduit is open now, and its last day if it has one. Of one that is severed: that, and what the policy
+    alone would say."""
+    if severed:
+        return "severed" if standing["says"].startswith("severed") else f"severed (by the policy: {standing['says']})"
     over = standing["says"].startswith("EXPIRED")
     expires = f"; expires {standing['expires']}" if standing["expires"] and not over else ""
     return f"{standing['says']}{expires}"

@@ -112,6 +112,9 @@ def _foot(status: dict[str, Any], now: int, age: Callable[[int], str]) -> list[L
         near = f"; near it: {one['near'][0]}" if one["near"] else ""
         last = age(now - one["last_ns"])
         found.append((f"  dropped: {one['source']} wanted {what} {one['times']} times, last {last} ago{near}", YELLOW))
+    for fact in status["facts"]:
+        if fact["name"] == "nightly proof":
+            found.append((f"nightly proof: {fact['detail']}", "" if fact["in_force"] else YELLOW))
     if status["management"]:
         found.append((f"http://{status['management']}/health /ready /metrics; all of it: cofferdam status --all", ""))
     else:

@@ -468,6 +468,8 @@ class Launcher:
                 give("--out", write_fd, target)
         if profile.writes or profile.root:
             arguments += ["--state", str(self._state)]
+        if profile.root:  # what it looks at, it does not ask the gate
+            arguments += ["--isolation", self._isolation.name]
         theirs = self._producers.attach() if profile.producers else None
         if theirs is not None:
             give("--producers", theirs.fileno())

@@ -47,6 +47,8 @@ TUNNEL: Final = "tunnel"
 DROPPED: Final = "dropped-"
 """How the names of the firewall's counters of dropped packets begin; the hook follows."""
 Fact = tuple[str, bool, str]
+BESIDES: Final = ("compiled", "leak probe", "nightly proof")
+"""Names of facts that a gate tells beside those of its separation: how fast its parts are, and what looks at it."""
 """One fact about the separation: (name, in force, detail)."""
 
 

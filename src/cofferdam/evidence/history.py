@@ -44,7 +44,8 @@ _light = msgspec.json.Decoder(_Light)
 READ_WHOLE = frozenset(
     (
         "check-done", "signer-added", "signer-removed", "attestation-made", "attestation-withdrawn", "baseline-taken",
-        "pack-made", "export-stood", "drill-done", "proof-done", "policy-loaded", "severed", "restored", "half-died",
+        "pack-made", "export-stood", "drill-done", "night-done", "proof-done",
+        "policy-loaded", "severed", "restored", "half-died",
         "half-started", "gate-started", "gate-stopped", "torn-tail", "clock-jump", "log-opened", "alarm", "refused",
         "leak-probe-set", "policy-refused", "signed-in", "access-opened", "access-ended", "access-decided",
         "access-killed", "tunnel-refused", "recording-marked", "asset-file-passed", "file-examined",

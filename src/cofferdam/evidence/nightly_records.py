@@ -1,4 +1,4 @@
-"""What the nightly proof's process says to the gate besides what it has it record: what it could not do."""
+"""What the nightly proof's process says to the gate besides what it has it record: what it did, and could not do."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class NightBegins(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fi
 
 
 class NightDone(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """It is over. `done`: what was done, by the names of the verbs; `failed`: what was not, and why."""
+    """It is over. `done`: what was done, by the names of the verbs, and whether it found nothing wrong; `failed`: what
+    was not, and why."""
 
-    done: Annotated[tuple[Text, ...], Meta(max_length=8)]
+    done: Annotated[tuple[tuple[Text, bool], ...], Meta(max_length=8)]
     failed: Annotated[tuple[tuple[Text, Text], ...], Meta(max_length=8)]
 
 

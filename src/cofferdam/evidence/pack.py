@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cofferdam import owned
 from cofferdam.audit.checkpoint import SignerKey, sign_note
 from cofferdam.audit.show import last_moment, moment
 from cofferdam.audit.tree import consistency_proof, inclusion_proof
@@ -268,7 +269,7 @@ def _documents(bench: Bench, chosen: set[int]) -> tuple[dict[str, bytes], list[s
 def _signer(state: Path) -> SignerKey | None:
     """The log's key, which root may read; None for others."""
     try:
-        return SignerKey.parse((state / "keys" / "audit.key").read_text())
+        return SignerKey.parse(owned.read(state / "keys" / "audit.key").decode())
     except OSError:
         return None
 

@@ -20,7 +20,7 @@ from cofferdam.evidence.catalogue import catalogue, with_own
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import Due, dues
 from cofferdam.evidence.history import Attestation, History
-from cofferdam.evidence.model import Catalogue, Finding, Framework, Missing
+from cofferdam.evidence.model import Catalogue, Finding, Framework, Missing, spoken
 from cofferdam.evidence.standing import Standing, standing
 
 
@@ -42,6 +42,22 @@ class Bench:
         reader, history = gather.history(state)
         history.attestations = list(verified(history))
         return cls(state, status, reader, history, tuple(history.attestations), time.time_ns())
+
+    def lately(self) -> tuple[str, ...]:
+        """When the gate was proved last, when its nightly work was over, and what came of it: a sentence each."""
+        proofs, nights = self.history.of("proof-done"), self.history.of("night-done")
+        found = ["no proof is in the log: sudo cofferdam prove"]
+        if proofs:
+            what = proofs[-1].event.get("result")
+            found = [f"last proof: {what}, {self._ago(proofs[-1].at_ns)}, entry {proofs[-1].index}"]
+        if nights:
+            event = nights[-1].event
+            words = "; ".join(map(str, (*event.get("failed", ()), *event.get("done", ()))))
+            found.append(f"last nightly work: {words}; over {self._ago(nights[-1].at_ns)}, entry {nights[-1].index}")
+        return tuple(found)
+
+    def _ago(self, at_ns: int) -> str:
+        return f"{reports.when(at_ns)} ({spoken(max(0, self.wall_ns - at_ns) // 10**9)} ago)"
 
     @classmethod
     def under_checkpoint(cls, state: Path) -> Bench:

@@ -38,7 +38,7 @@ def load_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> t
     for kind in kinds:
         path = secret_file(state, crew, part, kind)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd, whose = owned.open_below(state, path.parts[-4:])
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -46,7 +46,7 @@ def load_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> t
         with os.fdopen(fd, "rb") as file:
             facts = os.fstat(fd)
             # Root may ask for what it gave to the gate's user, as the folder shows.
-            owners = {0, os.geteuid()} if os.geteuid() else {0, path.parent.stat().st_uid}
+            owners = {0, os.geteuid()} if os.geteuid() else {0, whose}
             if not stat.S_ISREG(facts.st_mode) or facts.st_mode & 0o077 or facts.st_uid not in owners:
                 raise GateError(
                     f"the secret {path} can be read by others than its owner, or is no file",
@@ -57,6 +57,13 @@ def load_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> t
             raise GateError(f"the secret {path} has more than {SECRET_BYTES} bytes")
         found.append(Secret(kind, value))
     return tuple(found)
+
+
+def read_secret(path: Path) -> bytes:
+    """A secret at a place that `secret_file` gave, as root or its owner reads it; no link on the way is followed.
+
+    Raises: FileNotFoundError; OSError."""
+    return owned.read_below(path.parents[3], path.parts[-4:])
 
 
 def make_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> None:

@@ -283,21 +283,25 @@ def save_failed(state: Path, failed: dict[str, dict[str, str]]) -> None:
     _save(state, "failed-checks.json", msgspec.to_builtins(_Failed(1, failed)), "which checks failed")
 
 
-class _Night(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    last: Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
+class Night(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When the nightly work was begun last (UTC seconds; 0 where nobody knows), when one was over, and what it said."""
+
+    last: Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)] = 0
+    ended: Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)] = 0
+    said: Annotated[str, msgspec.Meta(max_length=2000)] = ""
 
 
-def load_night(state: Path) -> int:
-    """When the gate was proved last by itself (UTC seconds); 0 where nobody knows."""
+def load_night(state: Path) -> Night:
+    """What is known of the last one."""
     try:
-        return msgspec.json.decode(owned.read(state / "night.json"), type=_Night).last
+        return msgspec.json.decode(owned.read(state / "night.json"), type=Night)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return 0
+        return Night()
 
 
-def save_night(state: Path, second: int) -> None:
+def save_night(state: Path, night: Night) -> None:
     """Writes the file anew; durable on return. Raises: GateError."""
-    _save(state, "night.json", {"last": second}, "when the gate was proved last")
+    _save(state, "night.json", msgspec.to_builtins(night), "when the gate was proved last")
 
 
 def _save(state: Path, name: str, document: object, what: str) -> None:

@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cofferdam import owned
 from cofferdam.audit.checkpoint import SignerKey, VerifierKey, open_note, sign_note
 from cofferdam.enforce.journal import folder, noted_policy
+from cofferdam.enforce.orders import BESIDES
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.enforce.profile import Crew
 from cofferdam.enforce.statefolder import LOOKING
@@ -92,8 +94,14 @@ def policy_in_force(status: Status, path: Path) -> CompiledPolicy:
 
 
 def prove(known: Known, wish: Wish, out: Statements, tell: Tell) -> None:
-    """Establishes everything that can be. Raises: GateError, where the gate has namespaces and this is not root."""
+    """Establishes everything that can be. Raises: GateError, where the gate has namespaces and this is not root, or
+    where it denies that it has."""
     if known.status["separation"] != "namespaces":
+        if os.geteuid() == 0 and noted_policy(known.state) is not None:
+            raise GateError(
+                "the gate says that it runs without namespaces, and by root's own record it runs in some",
+                hint="it is not to be believed: stop it, look at who else was on this machine, start it anew",
+            )
         _without_namespaces(known.status, out)
     elif os.geteuid() != 0:
         raise GateError("the proof reads what the kernel shows to root only", hint="sudo cofferdam prove")
@@ -156,7 +164,7 @@ def _parts(subject: Subject, known: Known, wish: Wish, out: Statements, tell: Te
 def _without_namespaces(status: Status, out: Statements) -> None:
     """Plain processes: what is not separated, in so many words."""
     for fact in status["facts"]:
-        known = "observed" if fact["in_force"] else "failed"
+        known = "observed" if fact["in_force"] or fact["name"] in BESIDES else "failed"
         out.say("structure", fact["name"], known, fact["detail"])  # type: ignore[arg-type]
     out.say(
         "structure", "separation", "failed",
@@ -204,7 +212,7 @@ def sign(made: Report, state: Path) -> str:
     """A signed note on the report, by the audit log's key; "" where that cannot be read. It belongs to the auditor's
     user; root may read it all the same."""
     try:
-        key = SignerKey.parse((state / "keys" / "audit.key").read_text())
+        key = SignerKey.parse(owned.read(state / "keys" / "audit.key").decode())
     except OSError:
         return ""
     return sign_note(note_text(made), key).decode()

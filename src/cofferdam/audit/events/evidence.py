@@ -116,6 +116,16 @@ class DrillDone(Event, frozen=True, kw_only=True):
     by: Name = ""
 
 
+class NightDone(Event, frozen=True, kw_only=True):
+    """The nightly work is over: proof, self-test, checks. `done`: what was done, with the words of what it found
+    (`prove: nothing wrong`); `failed`: what could not be done, and why. What was found has entries of its own before
+    this one."""
+
+    done: Facts = ()
+    failed: Facts = ()
+    seconds: Count = 0
+
+
 Draft = (
     CheckDone
     | SignerAdded
@@ -126,6 +136,7 @@ Draft = (
     | PackMade
     | ExportStood
     | DrillDone
+    | NightDone
 )
 Told = (
     SignerAdded
@@ -161,5 +172,6 @@ LINES: dict[str, Line] = {
     "baseline-taken": lambda e: f"{str(e.get('baseline'))[:16]}{', approved' if e.get('approved') else ''}",
     "pack-made": lambda e: f"{e.get('framework')}, {e.get('size')} entries, {str(e.get('pack'))[:16]}",
     "export-stood": _stood,
+    "night-done": lambda e: "; ".join(map(str, (*(e.get("failed") or ()), *(e.get("done") or ())))),
     "drill-done": lambda e: f"{e.get('drill')}: {e.get('says')}",
 }

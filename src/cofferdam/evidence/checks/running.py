@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cofferdam.enforce.orders import BESIDES
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.inputs import Inputs, Unknown
 from cofferdam.evidence.model import Finding, spoken
@@ -9,9 +10,6 @@ from cofferdam.evidence.model import Finding, spoken
 TABLE = Table()
 ROUNDS = 3
 """Intervals of the leak probe after which its last round is too old."""
-
-OTHER_FACTS = ("leak probe", "compiled")
-"""Facts of the status that are not about separation: the first has a check of its own, the second is about speed."""
 
 
 @TABLE.check("leak.silent", "status")
@@ -37,7 +35,7 @@ def leak_silent(known: Inputs) -> Finding:
 def separation(known: Inputs) -> Finding:
     """Each part has its own network, user, view of files and filter."""
     status = known.the_status()
-    facts = [one for one in status["facts"] if one["name"] not in OTHER_FACTS]
+    facts = [one for one in status["facts"] if one["name"] not in BESIDES]
     lacking = [one for one in facts if not one["in_force"]]
     if status["separation"] != "namespaces":
         raise Unknown("the gate runs without namespaces: its parts share one network")

@@ -64,6 +64,7 @@ KINDS: dict[str, Class] = {
     "attestation-made": Class(FINDING, 1, INFO),
     "attestation-withdrawn": Class(FINDING, 3, LOW),
     "drill-done": Class(FINDING, 1, INFO),
+    "night-done": Class(FINDING, 1, INFO),
     "pack-made": Class(FINDING, 1, INFO),
     "log-opened": Class(LOG, 6, INFO),
     "torn-tail": Class(LOG, 99, MEDIUM, "failure"),

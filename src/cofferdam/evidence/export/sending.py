@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from cofferdam import owned
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_file
 from cofferdam.errors import AuditError
@@ -48,7 +49,7 @@ class Cursor:
         self._log = log
         self.next = 0
         try:
-            kept = json.loads(self._path.read_bytes())
+            kept = json.loads(owned.read(self._path))  # root reads it as well: `export status`
             if kept["log"] == log and isinstance(kept["next"], int) and kept["next"] >= 0:
                 self.next = kept["next"]
         except (OSError, ValueError, KeyError, TypeError):

@@ -12,19 +12,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
+
 from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.evidence import NightDone as Over
 from cofferdam.crossing.link import Link
 from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import CrossingError, GateError
 from cofferdam.evidence.nightly_records import FROM_NIGHT, TO_NIGHT, NightBegins, NightDone
 from cofferdam.gate import state
+from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
 from cofferdam.policy.rows import Clock
 from cofferdam.policy.windows import DAY, offset_at
 
 ALARM: Final = "nightly-proof"
+GOOD, WRONG = "nothing wrong", "found what does not hold: cofferdam evidence list --status failed"
 LOOK_SECONDS: Final = 20.0
 FIRST_SECONDS: Final = 20.0
 """After the start, for a night that is made up for: the gate's own start comes first."""
@@ -59,7 +65,7 @@ class Nightly:
     def __init__(self, gate: Context, clock: Callable[[], float] = time.time) -> None:
         self._gate, self._clock = gate, clock
         self._trouble = ""
-        self._last = 0
+        self._night = state.Night()
         self._running = False
         self._wanted = asyncio.Event()
 
@@ -70,8 +76,8 @@ class Nightly:
 
     async def work(self, stop: asyncio.Event) -> None:
         """Day after day, until the gate stops."""
-        self._last = state.load_night(self._gate.options.state)
-        if not self._last:  # the first start: what is due is the next one
+        self._night = state.load_night(self._gate.options.state)
+        if not self._night.last:  # the first start: what is due is the next one
             self._keep(int(self._clock()))
         wait = FIRST_SECONDS
         stopping = asyncio.get_running_loop().create_task(stop.wait())
@@ -82,7 +88,7 @@ class Nightly:
                 await asyncio.wait(either, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 asked.cancel()
                 if not stop.is_set() and (self._wanted.is_set() or self.is_due()):
-                    await self._night(stopping)
+                    await self._work(stopping)
                 wait = LOOK_SECONDS
         finally:
             stopping.cancel()
@@ -99,25 +105,38 @@ class Nightly:
         wanted, now = self._gate.policy.table.evidence, int(self._clock())
         if wanted.proof < 0:
             return False
-        if self._last > now + DAY:  # somebody set the clock back
+        if self._night.last > now + DAY:  # somebody set the clock back
             self._keep(now)
-        return last_due(self._gate.policy.table.clocks[wanted.zone], wanted.proof, now) > self._last
+        return last_due(self._gate.policy.table.clocks[wanted.zone], wanted.proof, now) > self._night.last
 
-    async def _night(self, stopping: asyncio.Future[Any]) -> None:
+    async def _work(self, stopping: asyncio.Future[Any]) -> None:
         """Has it all done, and raises or clears the alarm."""
-        self._keep(int(self._clock()))
+        began = int(self._clock())
+        self._keep(began)
         self._running = True
         self._wanted.clear()
         try:
             found = await self._one(stopping)
         except GateError as error:
-            self._trouble = str(error)
-        else:
-            if found is not None:
-                self._trouble = "; ".join(f"{name} could not be done: {why}" for name, why in found.failed)
+            found = NightDone((), (("the nightly work", str(error)[:500]),))
         finally:
             self._running = False
+        if found is None:
+            return
+        self._trouble = "; ".join(f"{name} could not be done: {why}" for name, why in found.failed)
         self._gate.alarm(ALARM, clip(self._trouble))
+        done = tuple(f"{name}: {GOOD if good else WRONG}" for name, good in found.done)
+        now = int(self._clock())
+        self._gate.note(
+            Over(
+                done=tuple(map(clip, done)),
+                failed=tuple(clip(f"{name} could not be done: {why}") for name, why in found.failed),
+                seconds=max(0, now - began),
+                wall_ns=now_ns(),
+            )
+        )
+        self._night = msgspec.structs.replace(self._night, ended=now, said=clip("; ".join(done) or "nothing was done"))
+        self._save()
 
     async def _one(self, stopping: asyncio.Future[Any]) -> NightDone | None:
         """None: the gate stops, and it with it. Raises: GateError."""
@@ -149,9 +168,12 @@ class Nightly:
         raise GateError(f"the nightly proof came to nothing: {why}", hint="its messages stand on stderr")
 
     def _keep(self, second: int) -> None:
-        self._last = second
+        self._night = msgspec.structs.replace(self._night, last=second)
+        self._save()
+
+    def _save(self) -> None:
         try:
-            state.save_night(self._gate.options.state, second)
+            state.save_night(self._gate.options.state, self._night)
         except GateError as error:
             self._gate.log.error("night-not-kept", reason=str(error))
 
@@ -163,11 +185,17 @@ class Nightly:
             return name, False, "OFF by the policy (evidence: proof): nobody proves the gate by itself"
         if self._trouble:
             return name, False, self._trouble
+        last = "; none has been done yet"
+        if self._running:
+            last = "; one is under way"
+        elif self._night.ended:
+            last = f"; the last was over at {datetime.fromtimestamp(self._night.ended, UTC):%Y-%m-%d %H:%M} UTC: "
+            last += self._night.said
         when = f"each day at {wanted.proof // 3600:02d}:{wanted.proof // 60 % 60:02d} ({wanted.zone})"
         if not self.whole:
             return (
                 name,
                 False,
-                f"{when} the gate tries itself and looks at its evidence; NO proof: no namespaces",
+                f"{when} the gate tries itself and looks at its evidence; NO proof: no namespaces{last}",
             )
-        return name, True, f"{when} the gate is proved, tries itself and looks at its evidence"
+        return name, True, f"{when} the gate is proved, tries itself and looks at its evidence{last}"

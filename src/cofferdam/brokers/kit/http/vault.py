@@ -35,7 +35,7 @@ class Vault:
         """Raises: GateError where the file cannot be read or understood."""
         self.path = path
         try:
-            data = owned.read(path)
+            data = owned.read_below(path.parents[3], path.parts[-4:])
         except FileNotFoundError:
             data = b"{}"
         except OSError as error:
