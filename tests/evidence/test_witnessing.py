@@ -6,11 +6,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import getpass
 import json
 import os
+import random
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -19,6 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 
 from cofferdam.audit.checkpoint import VerifierKey
@@ -28,7 +32,7 @@ from cofferdam.cli.evidence_witness import public_key
 from cofferdam.crossing.link import Link
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.reactor import Reactor
-from cofferdam.errors import PolicyError
+from cofferdam.errors import CofferdamError, PolicyError
 from cofferdam.evidence.checks.logs import OUT
 from cofferdam.evidence.gather import log_key
 from cofferdam.evidence.witness_asking import Said, _asking, ask_all
@@ -49,6 +53,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from cofferdam.policy.rows import Witness
 from tests.brokers.jump.site import THERE, Sshd
+from tests.brokers.patch import test_hostile_sftp as hostile_sftp
 from tests.evidence.ledger import Ledger
 from tests.evidence.witness_stranger import vkey
 from tests.gate.plant import Device, Gate, cli, events, policy_text
@@ -469,6 +474,54 @@ def test_witnesses_that_answer_what_nobody_should(tmp_path_factory: pytest.TempP
         assert says(state, ssh, secret=_secret(state))["w"].trouble
     finally:
         peer.close()
+
+
+class EmptyFolder(hostile_sftp.Session):
+    """Each file there is empty, so that a head is written."""
+
+    @staticmethod
+    def _answer(kind: int, number: bytes) -> bytes:
+        if kind == hostile_sftp.READ:
+            return bytes([hostile_sftp.STATUS]) + number + struct.pack(">I", 1) + hostile_sftp.text(b"end") * 2
+        return hostile_sftp.Session._answer(kind, number)
+
+
+@pytest.mark.parametrize("count", [24, pytest.param(400, marks=pytest.mark.soak)])
+def test_a_folder_that_speaks_sftp_badly_ends_nothing(tmp_path: Path, count: int) -> None:
+    """SSH is well spoken, SFTP is not: each visit has an outcome, and leaves nothing behind that would end the part."""
+    grown(tmp_path / "state", 4)
+    reader, secret = LogReader(tmp_path / "state/audit", log_key(tmp_path / "state")), _secret(tmp_path / "state")
+    left: list[object] = []
+
+    async def visits() -> list[str]:
+        dice, key = random.Random(3), asyncssh.generate_private_key("ssh-ed25519")
+
+        class Server(asyncssh.SSHServer):
+            def begin_auth(self, username: str) -> bool:
+                return False
+
+            def session_requested(self) -> hostile_sftp.Session:
+                return dice.choice((hostile_sftp.Session, EmptyFolder))(dice)
+
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
+        server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key], encoding=None)
+        row = Witness("w", "sftp", "127.0.0.1", server.get_port(), "/x", key.export_public_key().decode().strip(), "u")
+        found = []
+        for _ in range(count):
+            try:
+                size, _ = await SftpFolder(row, reader.key, _asking("w", reader), secret).visit()
+                found.append(f"kept {size}")
+            except CofferdamError as error:
+                found.append(str(error))
+        server.close()
+        await server.wait_closed()
+        return found
+
+    found = asyncio.run(visits())
+    gc.collect()
+    assert not left, left
+    assert len(found) == count and any("SFTP" in one for one in found), found
+    assert {one for one in found if one.startswith("kept")} == {"kept 4"}, found
 
 
 OPENSSH = "AAAAC3NzaC1lZDI1NTE5AAAAIE4bn4ilS7jXZbUZ1GWVKMBpqRgAYUSFmFzY3RmK5n4o"

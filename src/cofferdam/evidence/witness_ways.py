@@ -206,7 +206,7 @@ class SftpFolder(Keeper):
             raise AuditError("the machine shows another host key than the policy has") from None
         except asyncssh.PermissionDenied:
             raise CofferdamError(f"it does not let {self.to.user} in with the gate's key") from None
-        except (asyncssh.Error, asyncssh.SFTPError) as error:
+        except (asyncssh.Error, ValueError) as error:  # what is sent that is no SFTP is a ValueError of asyncssh's
             if isinstance(error, asyncssh.KeyExchangeFailed) and "host key" in str(error):
                 raise AuditError("the machine shows another host key than the policy has") from None
             raise CofferdamError(f"SFTP: {error}"[:300]) from None
@@ -215,11 +215,15 @@ class SftpFolder(Keeper):
         import asyncssh
 
         folder = self.to.path.rstrip("/")
+        # Without blocks: then each request is one, and asyncssh leaves no task behind when the connection breaks; what
+        # nobody looks after would end the part.
+        old = b""
         try:
-            async with sftp.open(f"{folder}/{LAST}", "rb") as file:
-                old = await file.read(NOTE_BYTES)
+            async with sftp.open(f"{folder}/{LAST}", "rb", block_size=0) as file:
+                while len(old) < NOTE_BYTES and (piece := await file.read(NOTE_BYTES, len(old))):
+                    old += piece
         except asyncssh.SFTPNoSuchFile:
-            old = b""
+            pass
         before = open_checkpoint(old, self.log) if old else self.last
         head, now = await self._head(before.size if before is not None else 0)
         if before is not None:
@@ -230,7 +234,7 @@ class SftpFolder(Keeper):
             return before.size, old
         day = datetime.now(UTC).strftime("%Y-%m-%d")
         for name in (day, LAST):
-            async with sftp.open(f"{folder}/{name}.new", "wb") as file:
+            async with sftp.open(f"{folder}/{name}.new", "wb", block_size=0) as file:
                 await file.write(head.note)
             await sftp.posix_rename(f"{folder}/{name}.new", f"{folder}/{name}")
         self.last = now
