@@ -409,7 +409,7 @@ class _Writer:
             self._add(*named, *device.named.sections())
 
     def _beside(self, device: _Device) -> frozenset[int]:
-        """The units at its address, if some of them may be the same device, else none."""
+        """The units at its address, if there are several, which may be the same device; else none."""
         units = device.dialect.units
         if units is None:
             return frozenset()
@@ -418,7 +418,7 @@ class _Writer:
             for other in self._learner.devices.values()
             if (other.server, other.port) == (device.server, device.port)
         }
-        return frozenset(found) if len(found) > 1 and found & {units.broadcast, *units.itself, -1} else frozenset()
+        return frozenset(found) if len(found) > 1 else frozenset()
 
     def _principals(self) -> None:
         learner = self._learner

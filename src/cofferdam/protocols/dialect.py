@@ -189,8 +189,6 @@ class Units(msgspec.Struct, frozen=True):
     low: int
     high: int
     any: bool = True
-    itself: tuple[int, ...] = ()
-    """Those that stand for whatever is at the address, with most devices, and so for each other and every unit too."""
     broadcast: int = -2
     """The one to which a write reaches every device of a serial line; -2: there is none."""
 

@@ -96,7 +96,7 @@ MODBUS = Dialect(
     changing=frozenset({(8, 1), (8, 3), (8, 4), (8, 10), (8, 20), (43, 13)}),
     place_codes=frozenset({1, 2, 3, 4, 5, 6, 15, 16, 20, 21, 22, 23, 24}),
     # Modbus over serial line 1.02, 2.2: 0 is the broadcast; TCP guide 1.0b, 4.4.2.1: 255 is a device without units.
-    units=Units(0, 255, itself=(0, 255), broadcast=0),
+    units=Units(0, 255, broadcast=0),
     quirks=frozenset({
         "any_unit", "zero_transaction_id", "wrong_transaction_id", "spare_bytes", "long_exceptions", "wrong_byte_count",
         "full_echo", "loose_echo", "wrong_length", "rtu_over_tcp",
