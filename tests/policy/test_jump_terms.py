@@ -73,6 +73,8 @@ WRONG = [
     ("window: 4 h", "window: 9 weeks", "9 weeks", ""),
     ("window: 4 h}", "always: {from: '06:00', to: '14:00', zone: Mars/Base}}", "Mars/Base", "time zone"),
     ("idle: 10 min", "idle: 10 min\n    lock: 10 min", "before it would be locked", "shorter than `idle`"),
+    ("idle: 10 min", "rotate: {command: passwd, says: x}", "never say the new password", "{new}"),
+    ("idle: 10 min", "rotate: {command: 'x {new}'}", "in the command's line", "a command that reads it"),
     ("as: service", "as: 'a b'", "a b", "account"),
 ]  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from cofferdam.cli.jump_asking import ask, show, time_of
 from cofferdam.errors import GateError
 
+ROTATE_SECONDS = 150.0
+"""How long a change of a password may take, sign-ins by both and all."""
 Work = Callable[[argparse.Namespace], int]
 
 
@@ -77,7 +80,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--new-key", action="store_true", help="make a key; the public one is printed, for the asset")
     kind.add_argument("--key", type=Path, metavar="FILE", help="a private key without a password")
     kind.add_argument("--password", type=Path, metavar="FILE", help="a password, in the file's first line; `-`: stdin")
+    kind.add_argument(
+        "--certificate",
+        action="store_true",
+        help="a certificate for each session, by the gate's authority; its line for the asset is printed",
+    )
     kind.add_argument("--none", action="store_true", help="it does not ask (telnet alone, such as a ser2net)")
+    rotate = verb("rotate", "change a password of the gate's at an asset, by the policy's command", _rotate)
+    rotate.add_argument("asset", metavar="ASSET", help="the asset")
+    rotate.add_argument("login", metavar="LOGIN", help="the account there")
     verb("known-hosts", "the lines by which users know the gate: by its authority, for assets too, or its key",
          _known_hosts)  # fmt: skip
     verb("requests", "who asks for approval, and what is granted", _requests)
@@ -200,6 +211,11 @@ def _key_remove(args: argparse.Namespace) -> int:
 # --- assets ---------------------------------------------------------------------------------------------------------
 
 
+def _credential_line(each: dict[str, Any]) -> str:
+    said = f"{each['kind']} by {each['by']}, {time_of(each['set_ns'])}"
+    return f"{said}: {each['state']}" if each["state"] else said
+
+
 def _assets(args: argparse.Namespace) -> int:
     found = ask(args, "assets")
 
@@ -210,7 +226,7 @@ def _assets(args: argparse.Namespace) -> int:
             known = {each["login"]: each for each in one["credentials"]}
             for login in sorted({*one["logins"], *known}):
                 each = known.get(login)
-                yield f"    {login}: {each['kind'] + ' by ' + each['by'] if each else 'NO CREDENTIAL'}"
+                yield f"    {login}: {_credential_line(each) if each else 'NO CREDENTIAL'}"
 
     return show(args, found, lines())
 
@@ -235,13 +251,32 @@ def _host_key(args: argparse.Namespace) -> int:
 
 
 def _credential(args: argparse.Namespace) -> int:
-    kind = "new-key" if args.new_key else "none" if args.none else "key" if args.key else "password"
-    secret = "" if args.new_key or args.none else _read(args.key) if args.key else _read(args.password).split("\n")[0]
+    made = [kind for kind in ("new-key", "certificate", "none") if getattr(args, kind.replace("-", "_"))]
+    kind = made[0] if made else "key" if args.key else "password"
+    secret = "" if made else _read(args.key) if args.key else _read(args.password).split("\n")[0]
     found = ask(args, "credential-set", asset=args.asset, login=args.login, kind=kind, secret=secret)
     lines = [f"the gate signs in at {args.asset} as {args.login} by {found['kind']}"]
     if found["public_key"]:
         lines.append(f"authorized_keys of {args.login} there: {found['public_key']}")
     return show(args, found, lines)
+
+
+def _rotate(args: argparse.Namespace) -> int:
+    """Has it changed, and waits until that is done."""
+    ask(args, "rotate", asset=args.asset, login=args.login)
+    until = time.monotonic() + ROTATE_SECONDS
+    while True:
+        (found,) = [
+            {"asset": args.asset, **each}
+            for one in ask(args, "assets") if one["asset"] == args.asset
+            for each in one["credentials"] if each["login"] == args.login
+        ]  # fmt: skip
+        if found["state"] != "is being changed" or time.monotonic() > until:
+            break
+        time.sleep(0.2)
+    whose = f"the password of {args.login} at {args.asset}"
+    show(args, found, [f"{whose}: {found['state']}" if found["state"] else f"{whose} is a new one, which let us in"])
+    return 1 if found["state"] else 0
 
 
 def _known_hosts(args: argparse.Namespace) -> int:

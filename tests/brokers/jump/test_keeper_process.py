@@ -21,6 +21,7 @@ from cofferdam.audit.events.jump import (
     AccessLocked,
     AccessOpened,
     AccessRefused,
+    AccessSet,
     SignedIn,
     SignInRefused,
 )
@@ -56,7 +57,7 @@ principals: {people: {zone: office, addresses: [10.1.0.0/24]}}
 conduits:
   c:
     {from: office, to: plant, broker: jump, owner: o, reason: r, listen: "10.1.0.2:22", clients: people,
-     sessions: 2, record: {terminal: RECORD},
+     sessions: 2, record: {terminal: RECORD}, rotate: {command: chpasswd, says: "{login}:{new}"},
      allow: [{who: {person: tech}, asset: plc, as: svc, do: [shell, down], paths: PATHS}]}
   v:
     {from: office, to: plant, broker: jump, owner: o, reason: r, listen: "10.1.0.2:22", clients: people,
@@ -454,6 +455,29 @@ def test_a_terminal_that_is_locked(stage: Stage) -> None:
         stage.outer.send(records.Unlocking(conn, stage.last, "no password of anybody"))
     assert stage.inner.wait_for(records.Revoke).reason == "too many tries to unlock it"
     assert [each.how for each in stage.auditor.of(AccessLocked)] == ["locked", "unlocked", "locked"]
+
+
+def test_a_new_password_is_kept_beside_the_old_one_until_it_is_known_which_holds(stage: Stage) -> None:
+    """It is on disk before the asset hears of it; what nobody knows is looked at before anything else is done."""
+    assert stage.ask("rotate", asset="plc", login="svc") == "is being changed"
+    asked: records.Rotate = stage.inner.wait_for(records.Rotate)
+    assert (asked.command, asked.credential.secret) == ("chpasswd", b"a secret")
+    assert asked.lines == (b"svc:" + asked.fresh.secret,)
+    assert asked.fresh.secret.decode() not in repr(asked)
+    assert "already" in stage.refuses("rotate", asset="plc", login="svc")
+    stage.inner.send(records.Rotated(asked.number, "unknown", "it went away"))
+    eventually(lambda: stage.ask("assets")[0]["credentials"][0]["state"] == "not known: it went away")
+    stage.ask("rotate", asset="plc", login="svc")
+    look: records.Rotate = stage.inner.wait_for(records.Rotate)
+    assert (look.command, look.lines, look.fresh.secret) == ("", (), asked.fresh.secret)
+    stage.inner.send(records.Rotated(look.number, "changed", ""), records.Rotated(look.number, "kept", "twice"))
+    conn = stage.sign_in()
+    stage.outer.send(stage.opens(conn, "plc", "shell"))
+    assert stage.inner.wait_for(records.Grant).credential.secret == asked.fresh.secret
+    said = [each.detail for each in stage.auditor.of(AccessSet) if each.what == "credential"]
+    assert said == ["is changed by chpasswd", "not known: it went away", "is looked at: a change was under way",
+                    "changed: the new password let us in"]  # fmt: skip
+    stage.ask("credential-set", asset="plc", login="svc", kind="password", secret="a secret")
 
 
 def test_who_used_the_sealed_code_does_not_review_it(stage: Stage) -> None:

@@ -22,6 +22,7 @@ from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.alone import alone
 from cofferdam.brokers.jump.inner_files import Files
 from cofferdam.brokers.jump.inner_held import Quarantine
+from cofferdam.brokers.jump.inner_rotate import rotate
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.inner_ssh import FilesLeg, NoLeg, connect, open_files, open_session
 from cofferdam.brokers.jump.inner_telnet import open_telnet
@@ -155,6 +156,9 @@ class Inner(Part):
         if isinstance(record, records.Grant):
             self._begin(record)
             return
+        if isinstance(record, records.Rotate):
+            self._start(self._rotate(record))
+            return
         if isinstance(record, records.Held | records.Judged | records.Given):
             self._quarantine.on_record(record)
             return
@@ -191,6 +195,23 @@ class Inner(Part):
             await files.clean()
         finally:
             connection.abort()
+
+    async def _rotate(self, asked: records.Rotate) -> None:
+        """Changes a password at an asset, as the policy says that it is done."""
+        row, asset = self.rows.get(asked.conduit), self._policy.assets.get(asked.asset)
+        if self._severed or asset is None or row is None or row.rotate is None or (
+            asked.command not in ("", row.rotate.command)
+        ):  # fmt: skip
+            said = "an operator has cut this side off" if self._severed else "the policy has just changed"
+            self._keeper.send(records.Rotated(asked.number, "unknown", said))
+            return
+        try:
+            done = await rotate(asked, asset.address, asset.port)
+        except (CofferdamError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # what one asset's answer made us stumble over
+            done = records.Rotated(asked.number, "unknown", clip(f"the gate stumbled: {type(error).__name__}"))
+        self._keeper.send(done)
 
     async def _serve(self, live: Live, asset: Asset) -> None:
         grant = live.grant

@@ -18,7 +18,7 @@ from asyncssh.public_key import decode_ssh_public_key
 from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.alone import CIPHERS, Frugal, unswallowed
 from cofferdam.brokers.jump.inner_session import Live
-from cofferdam.brokers.jump.records import Grant
+from cofferdam.brokers.jump.records import Credential, Grant, Rotate
 from cofferdam.brokers.kit import aio
 
 SIGN_IN_SECONDS: Final = 30.0
@@ -59,24 +59,26 @@ class Connection(Frugal, asyncssh.SSHClientConnection):
         return super().validate_server_host_key(key_data)
 
 
-def _options(grant: Grant) -> asyncssh.SSHClientConnectionOptions:
+def _options(grant: Grant | Rotate, credential: Credential) -> asyncssh.SSHClientConnectionOptions:
     key = decode_ssh_public_key(grant.host_key)
-    by_key = grant.credential.kind == "key"
+    by_key = credential.kind in ("key", "certificate")
+    keys: Any = [asyncssh.import_private_key(credential.secret)] if by_key else None
+    if credential.certificate:
+        keys = [(keys[0], asyncssh.import_certificate(credential.certificate))]
     return asyncssh.SSHClientConnectionOptions(
         config=None, known_hosts=([key], [], []), username=grant.login, agent_path=None, x509_trusted_certs=None,
         x509_trusted_cert_paths=[], gss_host=None, client_version="Cofferdam",
-        client_keys=[asyncssh.import_private_key(grant.credential.secret)] if by_key else None,
-        password=None if by_key else grant.credential.secret.decode(),
+        client_keys=keys, password=None if by_key else credential.secret.decode(),
         preferred_auth="publickey" if by_key else "password,keyboard-interactive",
         compression_algs=None, encryption_algs=CIPHERS, keepalive_interval=KEEPALIVE_SECONDS, keepalive_count_max=3,
         login_timeout=SIGN_IN_SECONDS,
     )  # fmt: skip
 
 
-async def connect(grant: Grant, address: str, port: int) -> Connection:
-    """A connection that is signed in. Raises: NoLeg."""
+async def connect(grant: Grant | Rotate, address: str, port: int, credential: Credential | None = None) -> Connection:
+    """A connection that is signed in; `credential`: by another one. Raises: NoLeg."""
     loop = asyncio.get_running_loop()
-    said = _options(grant)
+    said = _options(grant, credential or grant.credential)
     said.waiter = loop.create_future()
     connection = Connection(loop, said, wait="auth")
     try:

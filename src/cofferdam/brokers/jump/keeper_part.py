@@ -24,6 +24,7 @@ from cofferdam.brokers.jump.glass import Glass
 from cofferdam.brokers.jump.keeper_verbs import Verbs
 from cofferdam.brokers.jump.locking import Locking
 from cofferdam.brokers.jump.menu import Menu
+from cofferdam.brokers.jump.rotating import Rotating
 from cofferdam.brokers.jump.shown import Shown
 from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcome, SignIn
 from cofferdam.brokers.jump.watching import Watching
@@ -63,7 +64,8 @@ class Keeper(Part):
         self._locking = Locking(self, self._refused)
         self._menu = Menu(self, self.watching)
         self._glass = Glass(self)
-        self._verbs = Verbs(self, self._menu, self._glass)
+        self._rotating = Rotating(self)
+        self._verbs = Verbs(self, self._menu, self._glass, self._rotating)
         self._counts = {"signed_in": 0, "sign_in_refused": 0, "sessions_opened": 0, "sessions_refused": 0}
         self._stopping = False
         self._last: Reported = {}
@@ -115,6 +117,7 @@ class Keeper(Part):
         self._show()
         self.look_again()
         self.deciding.settle(self.wall, self.now)
+        self._rotating.tick()
         self._refused.tick(self.now, self.wall)
 
     def stop(self) -> None:
@@ -158,12 +161,15 @@ class Keeper(Part):
             return {}
         waiting = self.accounts.waiting()
         asked = {"jump-requests": f"{waiting} people wait for an approval (cofferdam jump requests)"} if waiting else {}
-        return asked | self._glass.alarm()
+        return asked | self._glass.alarm() | self._rotating.alarms()
 
     # --- records ------------------------------------------------------------------------------------------------------
 
     def on_record(self, source: str, record: Any) -> None:
         if source == "inner":
+            if isinstance(record, records.Rotated):
+                self._rotating.came_of_it(record)
+                return
             session = self.live.get(record.session)
             if session is None:
                 return
@@ -350,7 +356,7 @@ class Keeper(Part):
             records.Grant(
                 session=session.number, name=session.name, person=session.connection.person,
                 source=session.connection.source, conduit=session.right.conduit, asset=session.asset,
-                login=line.login, credential=records.Credential(kind, secret),  # type: ignore[arg-type]
+                login=line.login, credential=self._rotating.grant(session, kind, secret),
                 host_key=self.accounts.asset_key(session.asset), what=asked.what,
                 seconds=min(LONGEST_SECONDS, max(0.001, (still.until_ns - self.wall) / 1e9)),
                 record=row.record and asked.what != "sftp", command=asked.command, terminal=asked.terminal, up=up,

@@ -26,9 +26,9 @@ from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.desk import Desk
 from cofferdam.brokers.jump.glass import Glass
 from cofferdam.brokers.jump.menu import Menu
+from cofferdam.brokers.jump.rotating import NewCredential, Rotating
 from cofferdam.errors import GateError
 from cofferdam.policy.problems import nearest, one_of
-from cofferdam.protocols.terminals.dialect import TELNET
 
 By = Annotated[str, Meta(min_length=1, max_length=128)]
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -92,16 +92,6 @@ class AssetKey(msgspec.Struct, forbid_unknown_fields=True):
     by: By
 
 
-class NewCredential(msgspec.Struct, forbid_unknown_fields=True):
-    """A private key (OpenSSH, PEM), a password, or none (a telnet asset that does not ask)."""
-
-    asset: Name
-    login: Annotated[str, Meta(min_length=1, max_length=32)]
-    kind: Literal["key", "password", "new-key", "none"]
-    by: By
-    secret: Annotated[str, Meta(max_length=16_384)] = ""
-
-
 class Decision(msgspec.Struct, forbid_unknown_fields=True):
     """`signature`: over the request's statement, in base64, by a key of who decides."""
 
@@ -151,8 +141,9 @@ Plan = tuple[events.AccessSet, Callable[[], Any]]
 class Verbs:
     """All verbs."""
 
-    def __init__(self, keeper: Desk, menu: Menu, glass: Glass) -> None:
+    def __init__(self, keeper: Desk, menu: Menu, glass: Glass, rotating: Rotating) -> None:
         self._keeper = keeper
+        self._rotating = rotating
         self._menu = menu
         self._accounts = keeper.accounts
         self._verbs: dict[str, Callable[[Asked], None]] = {
@@ -168,6 +159,7 @@ class Verbs:
             "assets": functools.partial(self._read, Nothing, self._assets),
             "host-key": functools.partial(self._act, AssetKey, self._host_key),
             "credential-set": functools.partial(self._act, NewCredential, self._credential_set),
+            "rotate": rotating.command,
             "gate-key": functools.partial(self._read, Nothing, self._gate_key),
             "requests": functools.partial(self._read, Nothing, self._requests),
             "approve": functools.partial(self._decide, "approve"),
@@ -326,7 +318,8 @@ class Verbs:
                 "asset": name, "protocol": self._keeper.deciding.policy.assets[name].protocol,
                 "host_key": key_name(self._accounts.asset_key(name)),
                 "credentials": [
-                    {"login": login, "kind": kind, "by": by, "set_ns": when}
+                    {"login": login, "kind": kind, "by": by, "set_ns": when,
+                     "state": self._rotating.state(name, login)}
                     for asset, login, kind, by, when in credentials if asset == name
                 ],
                 "logins": sorted({
@@ -351,31 +344,7 @@ class Verbs:
 
     def _credential_set(self, said: NewCredential) -> Plan:
         self._asset(said.asset)
-        public, secret = "", said.secret.encode()
-        bare = self._keeper.deciding.policy.assets[said.asset].protocol == TELNET.name
-        if bare != (said.kind in ("password", "none")) and said.kind != "password":
-            raise GateError(
-                f"{said.asset} speaks telnet, which has no keys" if bare else f"{said.asset} does not go without one",
-                hint="a password, or --none" if bare else "a key, or a password",
-            )
-        if said.kind == "new-key":
-            made = asyncssh.generate_private_key("ssh-ed25519", comment=f"cofferdam {said.login}@{said.asset}")
-            secret = made.export_private_key("openssh")
-            public = made.export_public_key("openssh").decode().strip()
-        elif said.kind == "key":
-            try:
-                public = asyncssh.import_private_key(secret).export_public_key("openssh").decode().strip()
-            except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-                raise GateError(f"that is no private key without a password: {error}") from None
-        elif (said.kind == "none") == bool(secret) or (not secret.isascii() and bare) or b"\r" in secret:
-            raise GateError("an empty password, or one that cannot be typed")
-        kind: str = said.kind if said.kind in ("password", "none") else "key"
-
-        def act() -> Any:
-            self._accounts.set_credential(said.asset, said.login, kind, secret, said.by, self._keeper.wall)
-            return {"asset": said.asset, "login": said.login, "kind": kind, "public_key": public}
-
-        return self._set("credential", f"{said.login}@{said.asset}", said.by, kind), act
+        return self._rotating.plan(said)
 
     def _gate_key(self, _: Nothing) -> Any:
         key = self._accounts.host_key

@@ -238,8 +238,9 @@ FromKeeper = HostKey | Signed | Verdict | Refused | Told | Drop | Watch | Unwatc
 class Credential(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """By what we sign in at the asset. Prints as `<secret>`."""
 
-    kind: Literal["key", "password", "none"]
+    kind: Literal["key", "password", "certificate", "none"]
     secret: Annotated[bytes, Meta(max_length=16_384)]
+    certificate: Annotated[bytes, Meta(max_length=16_384)] = b""
 
     def __repr__(self) -> str:
         return f"Credential({self.kind!r}, <secret>)"
@@ -287,7 +288,25 @@ class Unlock(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unkno
     session: Number
 
 
-ToInner = Grant | Revoke | Warn | Unlock
+class Rotate(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
+    """A password is to be changed at an asset: sign in by `credential`, run `command` with `lines` on its stdin, and
+    see whether `fresh` lets us in. Without a command: only see which of the two does. Numbered 1, 2, 3, ..."""
+
+    number: Number
+    conduit: Name
+    asset: Name
+    login: Name
+    credential: Credential
+    fresh: Credential
+    host_key: Blob
+    command: Command
+    lines: Annotated[tuple[Blob, ...], Meta(max_length=8)]
+
+    def __repr__(self) -> str:
+        return f"Rotate({self.number}, {self.asset!r}, {self.login!r}, <secret>)"
+
+
+ToInner = Grant | Revoke | Warn | Unlock | Rotate
 
 
 class Ended(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True):
@@ -305,7 +324,15 @@ class Idle(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown
     session: Number
 
 
-FromInner = Ended | Idle
+class Rotated(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
+    """What came of a change of password: the new one let us in, the old one does, or neither."""
+
+    number: Number
+    outcome: Literal["changed", "kept", "unknown"]
+    why: Text
+
+
+FromInner = Ended | Idle | Rotated
 
 
 # --- outer and inner --------------------------------------------------------------------------------------------

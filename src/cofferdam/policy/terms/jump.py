@@ -45,6 +45,7 @@ from cofferdam.policy.terms.jump_rows import (
     Files,
     JumpRows,
     Line,
+    Rotate,
     matching,
     within,
 )
@@ -90,6 +91,13 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                     fitting = [other for other, one in policy.principals.items() if one.zone == conduit.from_zone]
                     near = nearest(who, fitting)
                     checking.at(at, f"{who} of zone {zone}", f"a principal of {conduit.from_zone}", near, "zone")
+        rotate = conduit.rotate
+        if rotate is not None and (not any("{new}" in line for line in rotate.says) or len(rotate.says) > 8):
+            found = "lines that never say the new password, or more than eight"
+            checking.at((*here, "rotate"), found, "`says: [{old}, {new}, {new}]`", "", "rotate")
+        if rotate is not None and ("{new}" in rotate.command or "{old}" in rotate.command):
+            found = "a password in the command's line, which others at the asset may see"
+            checking.at((*here, "rotate", "command"), found, "a command that reads it: `says`", "", "rotate")
         if conduit.lock is not None and conduit.lock >= conduit.idle:
             found = "a terminal that ends before it would be locked"
             checking.at((*here, "lock"), found, f"a time shorter than `idle`, which is {conduit.idle} s", "", "lock")
@@ -157,6 +165,9 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             files=Files(
                 most=files.most, quota=files.quota, scan=files.scan, mode=0o777 if files.executable else 0o666
             ),
+            rotate=None if conduit.rotate is None else Rotate(
+                command=conduit.rotate.command, says=conduit.rotate.says, every=conduit.rotate.every or 0
+            ),
             notice=conduit.notice or "",
             names=tuple(sorted(conduit.names)),
         )  # fmt: skip
@@ -191,10 +202,11 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
         bare = msgspec.structs.replace(row, approval=None, clients=())
         if part == OUTER:
             # It has no say in who may do what, and so knows nobody and nothing.
-            return msgspec.structs.replace(bare, lines=(), clients=row.clients, names=())
+            return msgspec.structs.replace(bare, lines=(), clients=row.clients, names=(), rotate=None)
         if part == INNER:
+            # Of `rotate` it needs the command, to hold against what the keeper asks for.
             return msgspec.structs.replace(bare, address="", port=0, notice="", names=())
-        return msgspec.structs.replace(bare, address="", port=0, notice="", lines=(), names=())
+        return msgspec.structs.replace(bare, address="", port=0, notice="", lines=(), names=(), rotate=None)
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
         return frozenset(_row(conduit).clients) if part in (OUTER, KEEPER) else frozenset()

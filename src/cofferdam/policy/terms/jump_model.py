@@ -72,6 +72,12 @@ def _command(raw: Any) -> str:
     raise syntax.Expected("a command, such as uptime, or a pattern, such as `journalctl *`")
 
 
+def _line(raw: Any) -> str:
+    if isinstance(raw, str) and raw.isprintable() and 0 < len(raw) <= 256:
+        return raw
+    raise syntax.Expected("a line, such as {old} or {new}")
+
+
 def _span(low: int, high: int) -> tuple[Any, Any]:
     form = {"type": "string", "pattern": r"^\d+\s*(s|min|h|d|days?|weeks?|years?)$", "examples": ["4 h", "15 min"]}
     return read_by(lambda raw: syntax.long_span(raw, low, high), form)
@@ -97,6 +103,9 @@ Paths = Annotated[tuple[Annotated[str, *read_by(_path, _PATH)], ...], BeforeVali
 Commands = Annotated[
     tuple[Annotated[str, *read_by(_command, _COMMAND)], ...], BeforeValidator(one_or_more), one_or_list(_COMMAND)
 ]
+_LINE: Final = {"type": "string", "examples": ["{old}", "{new}", "{login}:{new}"]}
+Command = Annotated[str, *read_by(_command, _COMMAND)]
+Says = Annotated[tuple[Annotated[str, *read_by(_line, _LINE)], ...], BeforeValidator(one_or_more), one_or_list(_LINE)]
 _HOST: Final = {"type": "string", "examples": ["gate", "gate.example.org"]}
 Host = Annotated[str, *read_by(_host, _HOST)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(one_or_more), one_or_list(_HOST)]
@@ -163,6 +172,21 @@ class FilesSaid(schema.Entry):
     executable: Yes = Field(False, description="Whether a file may be made executable at the asset.")
 
 
+class RotateSaid(schema.Entry):
+    """How the gate changes a password of its own at an asset. The old one is kept until the new one has let it in."""
+
+    command: Command = Field(description="What is run there, as the rule's account: `passwd`.")
+    says: Says = Field(
+        ("{old}", "{new}", "{new}"),
+        description="The lines that the command reads, with `{old}`, `{new}` and `{login}`. Default: as passwd asks.",
+        json_schema_extra={"default": ["{old}", "{new}", "{new}"]},
+    )
+    every: Annotated[int, *_span(3_600, 10 * syntax.YEAR_SECONDS)] | None = Field(
+        None,
+        description="How old a password gets before that is done by itself. Default: only `cofferdam jump rotate`.",
+    )
+
+
 class JumpRule(schema.Rule):
     """One line of a jump server's `allow`: who may do what at which assets, as whom."""
 
@@ -213,6 +237,7 @@ class JumpConduit(schema.Conduit):
         description="A terminal at which nobody typed for so long is blanked, and goes on when its person shows a code "
         "or their password again; shorter than `idle`. Default: never.",
     )
+    rotate: RotateSaid | None = Field(None, description="How the gate's passwords at the assets are changed.")
     sessions: Annotated[int, *whole(1, 64)] = Field(4, description="Sessions that one person may have at a time.")
     notice: Text | None = Field(None, description="What is shown before anybody signs in.")
     allow: Annotated[tuple[JumpRule, ...], BeforeValidator(as_list)] = Field(

@@ -58,6 +58,15 @@ class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     mode: int = 0o666
 
 
+class Rotate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a password is changed at an asset: `command` is run there, and `says` are the lines that it reads, with
+    `{old}`, `{new}` and `{login}`. `every`: seconds after which that is done by itself; 0: when asked for."""
+
+    command: str
+    says: tuple[str, ...]
+    every: int = 0
+
+
 class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="jump"):
     """A conduit of the jump server. `clients` are principals by address. Times in seconds. `record`: terminals are
     recorded, and kept for `keep`, and all together in `room` bytes. `names`: as what people know the door. `lock`: when
@@ -77,6 +86,7 @@ class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lock: int = 0
     sessions: int = 4
     files: Files = Files()
+    rotate: Rotate | None = None
     notice: str = ""
     names: tuple[str, ...] = ()
 
