@@ -27,8 +27,9 @@ from cofferdam.capture.reading import Reading, default_ports, follow
 from cofferdam.capture.simulate import LinkReport, Links, Remark
 from cofferdam.capture.streams import TcpFlow
 from cofferdam.model import Change, Item, Operation, Span
-from cofferdam.policy.points.decide import show_function, show_utc
+from cofferdam.policy.points.decide import show_utc
 from cofferdam.policy.points.values import show
+from cofferdam.policy.points.ways import show_function
 from cofferdam.policy.syntax import FILL_IN
 from cofferdam.protocols.dialect import Dialect
 from cofferdam.protocols.registry import PROTOCOLS, Protocols

@@ -26,7 +26,8 @@ from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.reading import Reading, default_ports, follow, followed
 from cofferdam.capture.streams import TcpFlow
 from cofferdam.model import Allow, Asset, Change, Deny, Fault, Item, NeedValues, Span
-from cofferdam.policy.points.decide import Flow, PointState, show_function
+from cofferdam.policy.points.decide import Flow, PointState
+from cofferdam.policy.points.ways import show_function
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.dialect import show_range
 from cofferdam.protocols.registry import PROTOCOLS, Protocols

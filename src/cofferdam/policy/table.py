@@ -17,7 +17,8 @@ import msgspec
 from cofferdam.errors import PolicyError
 from cofferdam.limits import Limits
 from cofferdam.model import NOBODY, Asset, Deny, Fault, Shown
-from cofferdam.policy.points.decide import Flow, PointState, Way
+from cofferdam.policy.points.decide import Flow, PointState
+from cofferdam.policy.points.ways import Way
 from cofferdam.policy.rows import FORMAT, Audit, Conduit, Gate, Overlay, Principal, Proxy, Rule, Table, Zone
 
 MEMO_ENTRIES = 4096

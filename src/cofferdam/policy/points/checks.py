@@ -1,6 +1,6 @@
 """What remains to be checked of a write once its form is allowed: the values that it brings, point by point.
 
-Not here: which points a write touches (decide, items).
+Not here: which points a write touches (decide), points of items (items).
 """
 
 from __future__ import annotations
@@ -97,3 +97,53 @@ class Check(abc.ABC):
 
     def _measure(self, value: values.Number, step: bool = False) -> str:
         return values.show(value) if self.of is None else values.measure(self.of, value, step)
+
+
+class CellCheck(Check):
+    """A point of cells with limits that a write's form touches: which change, and where in it."""
+
+    __slots__ = ("allowed", "change", "high", "low", "offset", "point", "simple", "size")
+
+    def __init__(self, point: Point, change: int, offset: int) -> None:
+        """`offset`: where in the change's values its cells are; for a change of bits, where the bits are."""
+        super().__init__(point)
+        self.point = point
+        self.change = change
+        self.offset = offset
+        self.size = point.at.count
+        self.ranged = point.factor is None and (
+            values.has_range(point) or point.type in values.FLOATS or point.type is ValueType.TEXT or point.bcd
+        )
+        # One unsigned cell, the common setpoint, needs no decoding.
+        self.simple = point.type in (ValueType.UINT16, ValueType.BOOL) and not point.word_order.endswith(values.SWAPPED)
+        self.simple = self.simple and not point.values and point.scale == 1.0 and point.offset == 0.0
+        self.simple = self.simple and not point.mask and not point.bcd
+        self.low = -math.inf if point.min is None else point.min
+        self.high = math.inf if point.max is None else point.max
+        self.allowed = values.allowed_range(point)
+
+    def wrong(self, op: Operation) -> str:
+        cells = op.writes[self.change].values  # type: ignore[union-attr]
+        if self.simple:
+            value = cells[self.offset]
+            if self.low <= value <= self.high:
+                return ""
+            return f"{self.name} = {value} {self.point.unit}".rstrip() + f" is asked; {self.allowed}"
+        return values.out_of_range(self.point, cells[self.offset : self.offset + self.size])
+
+    def number(self, op: Operation) -> values.Number:
+        cells = op.writes[self.change].values[self.offset : self.offset + self.size]  # type: ignore[union-attr]
+        return values.of(self.point, cells)
+
+
+class IdleCheck(CellCheck):
+    """A point of bits in a word that a write of bits asks for and leaves as it is: it counts as a write of the point,
+    and has no value."""
+
+    __slots__ = ()
+
+    def __init__(self, point: Point, change: int) -> None:
+        super().__init__(point, change, 1)
+        self.ranged = self.valued = False
+        self.factor = None
+        self.stateful = self.pace is not None

@@ -17,15 +17,14 @@ What counts as allowed:
 
 No protocol's words are known here: which spaces hold bits, and which names are parts of which, the asset's row says.
 
-Not here: points of items (points.items), the memory behind max_step, max_rate and writes_per_minute
-(points.state), and how a
-verdict is told to people (policy.explain). Imported by the halves: no clock, no files.
+Not here: what one conduit allows (points.ways), points of items (points.items), the memory behind max_step, max_rate
+and writes_per_minute (points.state), and how a verdict is told to people (policy.explain). Imported by the halves: no
+clock, no files.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,26 +33,22 @@ from cofferdam.model import (
     Allow,
     AllowBits,
     Asset,
-    Call,
     Change,
     Deny,
     Fault,
     Item,
     NeedValues,
-    Opening,
     Operation,
     Point,
     Span,
-    ValueType,
-    Watch,
 )
 from cofferdam.policy import windows
 from cofferdam.policy.points import values
-from cofferdam.policy.points.checks import Check
-from cofferdam.policy.points.cover import Reach
+from cofferdam.policy.points.checks import CellCheck, Check, IdleCheck
 from cofferdam.policy.points.items import Items
-from cofferdam.policy.points.state import PointState
-from cofferdam.policy.rows import Clock, Conduit, Piece, Rule
+from cofferdam.policy.points.state import PointState, idle
+from cofferdam.policy.points.ways import VERBS, Way, name_piece, rules_named
+from cofferdam.policy.rows import Clock, Piece
 from cofferdam.protocols.dialect import bits_text, show_range
 
 __all__ = ["Flow", "Known", "PointState"]
@@ -61,48 +56,8 @@ __all__ = ["Flow", "Known", "PointState"]
 CACHE_ENTRIES = 2048
 """Forms of operations that one flow remembers; all are forgotten when one more comes."""
 
-RULE_LETTERS = 128
-"""The longest name of rules in a verdict; records and entries of the log hold no longer one."""
-
 # How far an operation got in a conduit. The conduit in which it got furthest is the nearest one.
 _STAGES = (Fault.FUNCTION, Fault.ADDRESS, Fault.EXPIRED, Fault.WINDOW, Fault.VALUE, Fault.STEP, Fault.RATE)
-
-
-class _CellCheck(Check):
-    """A point of cells with limits that a write's form touches: which change, and where in it."""
-
-    __slots__ = ("allowed", "change", "high", "low", "offset", "point", "simple", "size")
-
-    def __init__(self, point: Point, change: int, offset: int) -> None:
-        """`offset`: where in the change's values its cells are; for a change of bits, where the bits are."""
-        super().__init__(point)
-        self.point = point
-        self.change = change
-        self.offset = offset
-        self.size = point.at.count
-        self.ranged = point.factor is None and (
-            values.has_range(point) or point.type in values.FLOATS or point.type is ValueType.TEXT or point.bcd
-        )
-        # One unsigned cell, the common setpoint, needs no decoding.
-        self.simple = point.type in (ValueType.UINT16, ValueType.BOOL) and not point.word_order.endswith(values.SWAPPED)
-        self.simple = self.simple and not point.values and point.scale == 1.0 and point.offset == 0.0
-        self.simple = self.simple and not point.mask and not point.bcd
-        self.low = -math.inf if point.min is None else point.min
-        self.high = math.inf if point.max is None else point.max
-        self.allowed = values.allowed_range(point)
-
-    def wrong(self, op: Operation) -> str:
-        cells = op.writes[self.change].values  # type: ignore[union-attr]
-        if self.simple:
-            value = cells[self.offset]
-            if self.low <= value <= self.high:
-                return ""
-            return f"{self.name} = {value} {self.point.unit}".rstrip() + f" is asked; {self.allowed}"
-        return values.out_of_range(self.point, cells[self.offset : self.offset + self.size])
-
-    def number(self, op: Operation) -> values.Number:
-        cells = op.writes[self.change].values[self.offset : self.offset + self.size]  # type: ignore[union-attr]
-        return values.of(self.point, cells)
 
 
 class _Form:
@@ -116,161 +71,6 @@ class _Form:
         self.bits = tuple(bits)
         self.ranged = tuple(check for check in checks if check.ranged)
         self.stateful = tuple(check for check in checks if check.stateful)
-
-
-_VERBS = ("read", "write", "call", "subscribe", "stream")
-_ALLOWS = ("reading", "writing", "calling", "subscribing", "streaming")
-
-
-class Way:
-    """One conduit, as far as it concerns a flow: its rules for the flow's principals and asset."""
-
-    __slots__ = ("_reaches", "bits", "conduit", "functions", "is_open", "rules", "until", "write_functions")
-
-    def __init__(self, conduit: Conduit, rules: Sequence[Rule]) -> None:
-        self.conduit = conduit
-        self.rules = tuple(rules)
-        self._reaches = (  # by the place in _VERBS
-            Reach((piece, rule.number) for rule in rules for piece in rule.reads),
-            Reach((piece, rule.number) for rule in rules for piece in rule.writes if not piece.mask),
-            Reach((piece, rule.number) for rule in rules for piece in rule.calls),
-            Reach((piece, rule.number) for rule in rules for piece in rule.watches),
-            Reach((piece, rule.number) for rule in rules for piece in rule.streams),
-        )
-        self.bits: dict[tuple[str, int], list[tuple[Piece, int]]] = {}  # by space and cell
-        for rule in rules:
-            for piece in rule.writes:
-                if piece.mask:
-                    self.bits.setdefault((piece.at.space, piece.at.start), []).append((piece, rule.number))
-        self.functions = _numbers((code, rule.number) for rule in rules for code in rule.functions)
-        self.write_functions = _numbers((code, rule.number) for rule in rules for code in rule.write_functions)
-        self.is_open = False
-        self.until = 0
-
-    def refresh(self, clocks: Mapping[str, Clock], wall_ns: int) -> int:
-        """Set `is_open` and `until` for a time; returns when (UTC ns) they may change."""
-        if wall_ns >= self.conduit.expires:
-            self.is_open, self.until = False, NEVER
-        else:
-            self.is_open, until = windows.state(self.conduit.windows, clocks, wall_ns)
-            self.until = min(until, self.conduit.expires)
-        return self.until
-
-    def needs(self, op: Operation) -> list[tuple[int, Span | Item]]:
-        """What must be allowed: (the place in _VERBS, of what)."""
-        found: list[tuple[int, Span | Item]] = []
-        for read in op.reads:
-            found.append((3, read.item) if isinstance(read, Watch) else (0, read))
-        for write in op.writes:
-            if isinstance(write, Change):
-                found.append((1, Span(write.space, write.start, write.count)))
-            else:
-                found.append((2 if isinstance(write, Call) else 4 if isinstance(write, Opening) else 1, write.item))
-        return found
-
-    def form(self, op: Operation) -> list[int] | tuple[Fault, int, int, str]:
-        """The numbers of the rules that allow an operation's form; or the fault, distance, rule and sentence."""
-        numbers: list[int] = []
-        if op.never:
-            return Fault.FUNCTION, 0, self._first(), op.never
-        if op.browse:
-            return [self._first()]
-        # A changing operation that says no cells of what it changes is judged by its code, whatever it reads.
-        if not op.writes and (op.is_write or not op.reads):
-            known = self.write_functions if op.is_write else self.functions
-            found = known.get((op.function, op.sub), known.get((op.function, -1)))
-            if found is None:
-                return Fault.FUNCTION, 0, self._first(), self._function_sentence(op)
-            numbers.append(found)
-        for access, span in self.needs(op):
-            reach = self._reaches[access]
-            word = _VERBS[access]
-            if span.count < 1:  # no protocol asks this; a broken half might
-                return (
-                    Fault.ADDRESS,
-                    1 << 18,
-                    self._first(),
-                    f"{word} of {span.count} cells is asked; 1 or more are allowed",
-                )
-            asked = f"{word} {show_range(span, span.start, span.stop)} is asked"
-            if access == 1 and self.bits:
-                alone = self._by_bits(op, span, asked)
-                if isinstance(alone, tuple):
-                    return alone
-                if alone:
-                    numbers += alone
-                    continue
-            if not reach:
-                others = [word for word, other in zip(_ALLOWS, self._reaches, strict=True) if other]
-                what = f"only {' and '.join(others)}" if others else "no such access"
-                return Fault.FUNCTION, 0, self._first(), f"{asked}; {self.conduit.name} allows {what} here"
-            cover = reach.cover(span.space)
-            if cover is None:
-                number, there = reach.nearest(span)
-                return Fault.ADDRESS, 1 << 17, number, f"{asked}; nothing of {span.space} is allowed, only of {there}"
-            missing = cover.missing(span.start, span.stop)
-            if missing < span.stop:
-                distance, piece, number = cover.nearest(missing)
-                return Fault.ADDRESS, distance, number, f"{asked}; the nearest allowed is {name_piece(piece)}"
-            numbers += cover.rules(span.start, span.stop)
-        return sorted(set(numbers))
-
-    def alone(self, op: Operation) -> list[tuple[Piece, int]]:
-        """The bits that may be written of the one word that a write is of; none where all of it may be written, or
-        nothing."""
-        if len(op.writes) != 1 or not isinstance(op.writes[0], Change) or op.writes[0].count != 1:
-            return []
-        change = op.writes[0]
-        cover = self._reaches[1].cover(change.space)
-        if cover is not None and cover.covers(change.start, change.stop):
-            return []
-        return self.bits.get((change.space, change.start), [])
-
-    def _by_bits(self, op: Operation, span: Span | Item, asked: str) -> list[int] | tuple[Fault, int, int, str]:
-        """The rules by which bits of a word may be written; none where no bits are named there, or all of it may be
-        written; or the fault, distance, rule and sentence."""
-        cover = self._reaches[1].cover(span.space)
-        if cover is not None and cover.covers(span.start, span.stop):
-            return []
-        named = [place for place in self.bits if place[0] == span.space and span.start <= place[1] < span.stop]
-        if not named:
-            return []
-        pieces = self.alone(op)
-        if not pieces or op.reads:
-            number = self.bits[named[0]][0][1]
-            return Fault.ADDRESS, 0, number, f"{asked}, of which only bits are allowed: that word by itself is"
-        change = op.writes[0]
-        if not isinstance(change, Change) or change.exact:
-            return [number for _, number in pieces]
-        touched = left = ~change.values[0] & 0xFFFF
-        numbers = [number for piece, number in pieces if piece.mask & touched or not touched]
-        for piece, _ in pieces:
-            left &= ~piece.mask
-        if left:
-            known = ", ".join(name_piece(piece) for piece, _ in pieces)
-            word = show_range(span, span.start, span.stop)
-            return Fault.ADDRESS, 0, pieces[0][1], f"write {bits_text(left)} of {word} is asked; allowed is {known}"
-        return numbers
-
-    def sees(self, item: Item, separators: str) -> bool:
-        """Whether any rule allows something of an item, or of a part of it."""
-        return any(reach.sees(item.space, separators) for reach in self._reaches)
-
-    def reaches(self, access: int, item: Item) -> bool:
-        """Whether all of an item is allowed (`access`: the place in _VERBS)."""
-        cover = self._reaches[access].cover(item.space)
-        return cover is not None and cover.covers(item.start, item.stop)
-
-    def _first(self) -> int:
-        return self.rules[0].number
-
-    def _function_sentence(self, op: Operation) -> str:
-        code = show_function(op.function, op.sub)
-        kind = "write_functions" if op.is_write else "functions"
-        known = self.write_functions if op.is_write else self.functions
-        allowed = ", ".join(show_function(*entry) for entry in sorted(known)) or "none"
-        changing = ", which may change the device," if op.is_write else ""
-        return f"function {code}{changing} is asked; allowed {kind}: {allowed}"
 
 
 class Known:
@@ -400,7 +200,8 @@ class Flow:
         held = -1
         if form.bits or asset.read_first:
             for change, cell in words:
-                known = state.known(asset.name, f"{change.space} {cell}", mono_ns, since_ns, asset.read_first)
+                # Never a value that was known before: a bit that the device has changed since would pass for written.
+                known = state.known(asset.name, f"{change.space} {cell}", mono_ns, since_ns, fresh=True)
                 if known is None:
                     unknown.append(Span(change.space, cell, 1))
                 else:
@@ -432,11 +233,17 @@ class Flow:
         found = self._check_state(op, verdict, form, mono_ns, state, since_ns)
         if not isinstance(found, Allow):
             return found
+        # What is sent sets no bit that was not judged, however the device puts the two masks together.
+        masks = (change.values[0], change.values[1] & ~change.values[0] & 0xFFFF)
+        if masks != change.values:
+            op = Operation(
+                op.function, op.sub, op.unit, True, (), (Change(change.space, change.start, 1, masks, False),)
+            )
         return AllowBits(found.conduit, found.rule, found.valid_until, op, held if asset.read_first else -1)
 
     def reaches(self, verb: str, item: Item) -> bool:
         """Whether some rule allows to "write" or "call" such an item, whatever the value and the hour."""
-        access = _VERBS.index(verb)
+        access = VERBS.index(verb)
         return any(way.reaches(access, item) for way in self.ways)
 
     def assess(self, op: Operation, wall_ns: int) -> list[tuple[Way, Allow | Deny]]:
@@ -527,19 +334,19 @@ class Flow:
         if self.asset.unit not in (op.unit, -1):
             way = ways[0]
             detail = f"unit {op.unit} is asked; {self.asset.name} is unit {self.asset.unit}"
-            return _Form(Deny(way.conduit.name, _rule(way, way.rules[0].number), Fault.UNIT, detail), ())
+            return _Form(Deny(way.conduit.name, rules_named(way, way.rules[0].number), Fault.UNIT, detail), ())
         if op.is_write and op.unit == self.asset.broadcast and self.asset.unit == -1:
             way = ways[0]
             detail = f"a write to unit {op.unit} is asked, which reaches every device of a line; an asset of that unit"
             detail += " would have to be named"
-            return _Form(Deny(way.conduit.name, _rule(way, way.rules[0].number), Fault.UNIT, detail), ())
+            return _Form(Deny(way.conduit.name, rules_named(way, way.rules[0].number), Fault.UNIT, detail), ())
         nearest: tuple[int, int, Deny] | None = None
         for way in ways:
             found = way.form(op)
             if isinstance(found, tuple):
                 fault, distance, number, detail = found
             elif way.is_open:
-                allow = Allow(way.conduit.name, _rule(way, *found), way.until)
+                allow = Allow(way.conduit.name, rules_named(way, *found), way.until)
                 if self._words:
                     alone = way.alone(op)
                     change = op.writes[0] if alone else None
@@ -553,7 +360,7 @@ class Flow:
                 fault, detail = self._closed(way, wall_ns)
             rank = (_STAGES.index(fault), -distance)
             if nearest is None or rank > nearest[:2]:
-                nearest = (*rank, Deny(way.conduit.name, _rule(way, number), fault, detail))
+                nearest = (*rank, Deny(way.conduit.name, rules_named(way, number), fault, detail))
         if nearest is None:
             return _Form(Deny("", "", Fault.CONDUIT, f"no rule concerns {self.asset.name}"), ())
         return _Form(nearest[2], ())
@@ -600,6 +407,8 @@ class Flow:
             if point.mask and not change.exact:
                 touched = ~change.values[0] & point.mask
                 if not touched:
+                    if idle(change) and point.writes_per_minute is not None:
+                        checks.append(IdleCheck(point, index))
                     continue
                 if touched != point.mask:
                     return (
@@ -616,7 +425,7 @@ class Flow:
                 if point.name in limited:
                     return f"{point.name} is asked twice in one request; once is allowed"
                 limited.add(point.name)
-            checks.append(_CellCheck(point, index, offset))
+            checks.append(CellCheck(point, index, offset))
         return ""
 
     def _touched_otherwise(self, change: Change) -> str:
@@ -705,19 +514,6 @@ class Flow:
         return check.too_fast(value, *state.lately(self.asset.name, check.name, known, mono_ns))
 
 
-def name_piece(piece: Piece) -> str:
-    """An allowed piece in words: "flow_total (holding 100-101)"."""
-    cells = show_range(piece.at, piece.at.start, piece.at.stop)
-    if piece.mask:
-        return f"{piece.point} ({bits_text(piece.mask)} of {cells})"
-    return f"{piece.point} ({cells})" if piece.point else f"{cells}*" if piece.prefix else cells
-
-
-def show_function(function: int, sub: int) -> str:
-    """A function code as the policy writes it: 8, or 43/14."""
-    return str(function) if sub < 0 else f"{function}/{sub}"
-
-
 def show_utc(wall_ns: int) -> str:
     """A time in words: 2027-06-30 12:00:00 UTC."""
     return f"{datetime.fromtimestamp(0, UTC) + timedelta(seconds=wall_ns // windows.NS):%Y-%m-%d %H:%M:%S} UTC"
@@ -732,18 +528,5 @@ def show_local(wall_ns: int, clock: Clock, zone: str) -> str:
     return f"{datetime.fromtimestamp(0, UTC) + timedelta(seconds=second + offset):%a %Y-%m-%d %H:%M} {zone}"
 
 
-def _rule(way: Way, *numbers: int) -> str:
-    """The rules by their numbers, as an entry of the log can hold them: many are told by the first ones."""
-    text = f"{way.conduit.name}/{'+'.join(str(number) for number in numbers)}"
-    return text if len(text) <= RULE_LETTERS else text[: text.rindex("+", 0, RULE_LETTERS - 1)] + "+…"
-
-
 def _deny(verdict: Allow | Deny, fault: Fault, detail: str) -> Deny:
     return Deny(verdict.conduit, verdict.rule, fault, detail)
-
-
-def _numbers(codes: Iterable[tuple[tuple[int, int], int]]) -> dict[tuple[int, int], int]:
-    found: dict[tuple[int, int], int] = {}
-    for code, number in codes:
-        found.setdefault(code, number)
-    return found

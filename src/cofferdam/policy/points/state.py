@@ -164,7 +164,7 @@ class PointState:
         for change in op.writes:
             place = (asset, change.space)
             for point in self._paced.get(place, ()):
-                if _hit(point, change):
+                if _hit(point, change) or (isinstance(point, Point) and point.mask and idle(change)):
                     times = self._writes[(asset, point.name)]
                     while times and times[0] + MINUTE <= mono_ns:
                         times.popleft()
@@ -324,6 +324,11 @@ def _hit(point: Point | Method, change: Write) -> bool:
     if isinstance(point, Point) and point.mask and isinstance(change, Change) and not change.exact:
         return bool(~change.values[0] & point.mask)
     return True
+
+
+def idle(change: Write) -> bool:
+    """Whether it asks for a write of bits of a word, and for none of them."""
+    return isinstance(change, Change) and not change.exact and change.values[0] & 0xFFFF == 0xFFFF
 
 
 def _among(at: Span | Item, cells: Iterable[tuple[str, int, int]]) -> bool:
