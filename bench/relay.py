@@ -99,7 +99,8 @@ def measure(folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
             for name, making in (
                 ("relay, one at a time", lambda: relay.pushing(1, seconds)),
                 ("relay, 64 connections", lambda: relay.pushing(64, seconds)),
-                ("relay, batches of 500, end to end", lambda: relay.batches(500, seconds)),
+                ("relay, batches of 500, end to end", lambda: relay.batches(500, seconds, 1)),
+                ("relay, batches of 500, 4 producers", lambda: relay.batches(500, seconds, 4)),
                 ("relay, push to long poll", lambda: relay.across(seconds)),
             ):
                 note(name, asyncio.run(making()))
@@ -186,9 +187,15 @@ class Relay:
         await client.close()
         return count
 
-    async def pull(self, client: Client, wait: int) -> list[Any]:
+    async def lease(self, client: Client, wait: int) -> dict[str, Any]:
         asked = json.dumps({"max": 1000, "seconds": 60, "wait": wait}).encode()
-        lease = json.loads(await client.ask("POST", "/v1/channels/counts/lease", asked, 200))
+        lease: dict[str, Any] = json.loads(await client.ask("POST", "/v1/channels/counts/lease", asked, 200))
+        return lease
+
+    async def pull(self, client: Client, wait: int) -> list[Any]:
+        return await self.settle(client, await self.lease(client, wait))
+
+    async def settle(self, client: Client, lease: dict[str, Any]) -> list[Any]:
         numbers = [message["number"] for message in lease["messages"]]
         if numbers:
             done = json.dumps({"lease": lease["lease"], "done": numbers}).encode()
@@ -196,15 +203,16 @@ class Relay:
         found: list[Any] = lease["messages"]
         return found
 
-    async def batches(self, size: int, seconds: float) -> dict[str, float]:
-        """NDJSON pushed on one connection, pulled and settled on another, until all has arrived."""
-        mes, erp = await self.connect("mes"), await self.connect("erp")
+    async def batches(self, size: int, seconds: float, producers: int) -> dict[str, float]:
+        """NDJSON pushed on so many connections, pulled and settled on another, until all has arrived. One producer
+        waits for each batch to be durable: side and keeper take turns. With several, both work."""
+        makers, erp = [await self.connect("mes") for _ in range(producers)], await self.connect("erp")
         pids = self.pids()
         before, began = used(pids), time.perf_counter()
         pushed = pulled = 0
         finished = asyncio.Event()
 
-        async def push() -> None:
+        async def push(mes: Client) -> None:
             nonlocal pushed
             while time.perf_counter() - began < seconds:
                 lines = b"".join(
@@ -213,6 +221,9 @@ class Relay:
                 self.number += size
                 await mes.ask("POST", "/v1/channels/counts/messages", lines, 200, "application/x-ndjson")
                 pushed += size
+
+        async def push_all() -> None:
+            await asyncio.gather(*map(push, makers))
             finished.set()
 
         async def pull() -> None:
@@ -220,28 +231,29 @@ class Relay:
             while not (finished.is_set() and pulled >= pushed):
                 pulled += len(await self.pull(erp, 1))
 
-        await asyncio.gather(push(), pull())
+        await asyncio.gather(push_all(), pull())
         spent = time.perf_counter() - began
         cpu = used(pids) - before
-        await asyncio.gather(mes.close(), erp.close())
+        await asyncio.gather(erp.close(), *(mes.close() for mes in makers))
         return {"per_second": pushed / spent, "cpu_us": cpu / pushed * 1e6}
 
     async def across(self, seconds: float) -> dict[str, float]:
-        """From the start of a push to the end of the long poll that it answers."""
+        """From the start of a push to the end of the long poll that it answers (not of the settling behind it)."""
         mes, erp = await self.connect("mes"), await self.connect("erp")
         took: list[float] = []
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
-            waiting = asyncio.ensure_future(self.pull(erp, 30))  # noqa: TID251 - awaited below
+            waiting = asyncio.ensure_future(self.lease(erp, 30))  # noqa: TID251 - awaited below
             await asyncio.sleep(0.005)
             began = time.perf_counter()
             self.number += 1
             pushing = asyncio.ensure_future(  # noqa: TID251 - awaited below
                 mes.ask("PUT", f"/v1/channels/counts/messages/a{began:.0f}-{self.number}", BODY, 201)
             )
-            await waiting
+            lease = await waiting
             took.append(time.perf_counter() - began)
             await pushing
+            await self.settle(erp, lease)
         await asyncio.gather(mes.close(), erp.close())
         return {key: value for key, value in spread(took, seconds).items() if key != "per_second"}
 

@@ -173,6 +173,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 PIECES = [
     "{", "}", "[", "]", ",", ":", '"a"', '"b"', '""', '"\\u0061"', '"\\n"', '"\\""', "1", "-0", "1.0", "0.5", "1e2",
     "01", "+1", "123456789012345678", "9223372036854775808", "0.1234567890123456789", "true", "null", " ", "\n", "NaN",
+    "1e16", "1e22", "1e-7", "100000.0",
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=16).map("".join)
 NEAR_JSON = TEXTS | VALUES.map(json.dumps) | VALUES.map(lambda value: json.dumps(value, ensure_ascii=False, indent=1))
@@ -191,3 +192,12 @@ def test_what_was_remade_is_read_again_and_nothing_else_is(data: bytes) -> None:
     if form != data:
         with pytest.raises(NotJson):
             read_again(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"1e16", b"[1e22]", b'{"a":1E16}', b"100000.0", b"[1e5]", b"-0", b'{"b":1,"a":2}', b'{"a":1,"a":1}', b" 1"]
+)
+def test_a_form_that_only_a_library_would_write_is_another_one(data: bytes) -> None:
+    """msgspec writes 1e16 where RFC 8785 has 10000000000000000: what it wrote itself must not pass for remade."""
+    with pytest.raises(NotJson):
+        read_again(data)

@@ -23,7 +23,7 @@ import ctypes
 import secrets
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -224,6 +224,15 @@ class Store:
         except sqlite3.Error as error:
             raise self._mapped(error) from None
 
+    def run_each(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
+        """One statement for each of these, which costs a half of calling it for each. Raises: StoreFull, StoreError."""
+        if self.failed:
+            raise StoreError(f"{self.path} has failed before")
+        try:
+            self._db.executemany(sql, values)
+        except sqlite3.Error as error:
+            raise self._mapped(error) from None
+
     def one(self, sql: str, *values: Any) -> Any:
         """The first row, or None."""
         try:
@@ -353,8 +362,17 @@ class Store:
 
     def save(self, rows: Iterable[Row]) -> None:
         """What a machine says has changed."""
+        opened: list[tuple[int, ...]] = []
+        closed: list[tuple[int, ...]] = []
         for row in rows:
             channel = self.channel(row.channel)
+            if isinstance(row, OpenRow):
+                at = (channel, self.who(row.consumer), row.number)
+                if row.count or row.lease or row.until:
+                    opened.append((*at, row.lease, row.until, row.count))
+                else:
+                    closed.append(at)
+                continue
             if isinstance(row, ChannelRow):
                 values = (row.next, row.gone, row.messages, row.size, row.held, row.held_size, row.paused)
                 sql = "UPDATE channels SET next=?,gone=?,messages=?,size=?,held=?,held_size=?,paused=? WHERE id=?"
@@ -367,14 +385,13 @@ class Store:
             if isinstance(row, PositionRow):
                 self.run("INSERT OR REPLACE INTO positions VALUES(?,?,?,?,?)",
                          channel, who, row.cursor, row.lease, row.dead)  # fmt: skip
-            elif isinstance(row, DeadRow):
+            else:
                 self.run("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)",
                          channel, who, row.number, row.count, row.reason, row.at)  # fmt: skip
-            elif row.count or row.lease or row.until:
-                self.run("INSERT OR REPLACE INTO open VALUES(?,?,?,?,?,?)",
-                         channel, who, row.number, row.lease, row.until, row.count)  # fmt: skip
-            else:
-                self.run("DELETE FROM open WHERE channel=? AND consumer=? AND number=?", channel, who, row.number)
+        if opened:
+            self.run_each("INSERT OR REPLACE INTO open VALUES(?,?,?,?,?,?)", opened)
+        if closed:
+            self.run_each("DELETE FROM open WHERE channel=? AND consumer=? AND number=?", closed)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 

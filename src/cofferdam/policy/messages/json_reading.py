@@ -152,13 +152,14 @@ def read(data: bytes) -> tuple[Any, str]:
 def read_again(data: bytes) -> Any:
     """The value of a text in its one form, as `canonical` wrote it; several times as fast as `read`. Raises: NotJson;
     also for a text in another form, which is no error of the text's but of whoever says that it is in that form."""
-    if b"\\u0000" not in data and _LONG not in data.translate(_DIGITS):
+    shape = data.translate(_SHAPE)
+    if b"\\u0000" not in data and _LONG not in shape:
         try:
             value = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             value = None
         # What is written again as it was had each name once, and no number that was changed by reading it.
-        if (value is not None or data == b"null") and canonical(value) == data:
+        if (value is not None or data == b"null") and _written(value, data.isascii() and _FRACTION not in shape) == data:
             if data.count(b"[") + data.count(b"{") > DEPTH and depth(value) > DEPTH:
                 raise NotJson(f"nesting deeper than {DEPTH}")
             return value
@@ -168,9 +169,19 @@ def read_again(data: bytes) -> Any:
     return value
 
 
-_DIGITS: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+def _written(value: Any, easy: bool) -> bytes:
+    """The one form of a value. `easy`: it has no number with a fraction or an exponent, and no name beyond ASCII; msgspec
+    writes that form by itself."""
+    return msgspec.json.encode(value, order="sorted") if easy else canonical(value)
+
+
+_SHAPE: Final = bytes(
+    0x30 if chr(byte) in "0123456789" else 0x65 if chr(byte) in ".eE" else 0x20 for byte in range(256)
+)
 _LONG: Final = b"0" * 19
 """Once its digits are made alike: a number that 64 bits may not hold."""
+_FRACTION: Final = b"0e"
+"""A number that is written otherwise than its digits (or a text that looks so)."""
 
 
 def _words(error: json.JSONDecodeError, text: str) -> str:
@@ -298,8 +309,9 @@ def _formed(value: Any) -> Any:
     otherwise by UTF-16 in their order."""
     kind = type(value)
     if kind is dict:
-        value = {name: _formed(item) if type(item) in _FORMED else item for name, item in value.items()}
-        if not all(map(str.isascii, value)) and any(max(name, default="") > "\ud7ff" for name in value):
+        if not _FORMED.isdisjoint(map(type, value.values())):
+            value = {name: _formed(item) if type(item) in _FORMED else item for name, item in value.items()}
+        if not "".join(value).isascii() and any(max(name, default="") > "\ud7ff" for name in value):
             return _by_utf16(value)
         return value
     if kind is list:
