@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from cofferdam.audit.events.relay import MessageRefused, MessagesPushed
-from cofferdam.brokers.kit.http.keys import Secrets, Tls, new_key
+from cofferdam.brokers.kit.http.keys import WRONG_SOURCES, WRONG_WAITING, Secrets, Slowed, Tls, new_key
 from cofferdam.brokers.kit.supervision import SetSevered
 from tests.brokers.relay.certificates import make
 from tests.brokers.relay.crew import ELSEWHERE, OFFICE, PLANT, RunningCrew, crew
@@ -460,6 +460,22 @@ def test_many_wrong_keys_slow_nobody_else(relay: RunningCrew, erp: httpx.Client)
         thread.join(PATIENT)
     assert sorted(took)[10] < 0.5
     assert set(answers) <= {0, 401}
+
+
+@pytest.mark.parametrize("guesses", [50_000, pytest.param(1_000_000, marks=pytest.mark.soak)])
+def test_guesses_take_no_more_room_however_many(guesses: int) -> None:
+    """(Of the book that is kept of them: of one source, and of as many sources as there are guesses.)"""
+    slowed = Slowed()
+    answered = sum(slowed.begin("192.0.2.1", "unknown") for _ in range(guesses))
+    assert answered == WRONG_WAITING, "the rest gets no answer before one of these has had its"
+    for number in range(guesses):
+        source = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+        assert slowed.begin(source, "unknown")
+        slowed.end(source)
+    told = slowed.told()
+    assert len(told) <= WRONG_SOURCES + 1
+    assert sum(count for counts in told.values() for count in counts.values()) == 2 * guesses
+    assert not slowed.told()
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------

@@ -168,6 +168,26 @@ def test_a_consumer_that_only_takes_and_gives_back_does_not_use_up_the_log(
     assert isinstance(woken, Handed) and [message.number for message in woken.messages] == [1]
 
 
+def test_a_consumer_that_never_settles_has_what_its_channel_lets_and_no_more(bench: Bench) -> None:
+    """However often it asks, and with whatever leases it settles: what it does not give back it does not get twice."""
+    bench.work_by(make_rows((msgspec.structs.replace(COUNTS, order=40, tries=1000),)))
+    bench.stored(*range(60))
+    first = bench.pull(most=1_000)
+    assert [message.number for message in first.messages] == list(range(1, 41))
+    assert all(bench.numbers(most=1_000) == [] for _ in range(500))
+    verdicts = tuple(records.Verdict(number, "done") for number in range(1, 1_001))
+    for lease in (first.lease + 1, 1 << 62):
+        number = bench.outer.ask(records.Settle, "erp", "counts", lease, verdicts)
+        bench.run()
+        results = bench.outer.answers[number].results  # type: ignore[union-attr]
+        assert {result.problem.fault for result in results if result.problem} == {"lease"} and len(results) == 1_000
+    assert bench.numbers(most=1_000) == []
+    assert bench.numbers("lake", most=1_000) == list(range(1, 41)), "and nobody else has less"
+    bench.move(31)
+    again = bench.pull(most=1_000)
+    assert [(message.number, message.count) for message in again.messages] == [(n, 2) for n in range(1, 41)]
+
+
 def test_one_who_is_refused_for_everything_hides_nobody_elses_refusals(bench: Bench) -> None:
     bench.outer.keeper(records.Works(bytes(16)))  # it works by other rows, so its requests are refused and no more
     for at in range(200):

@@ -146,13 +146,16 @@ def test_a_step_is_judged_by_the_last_of_its_series_also_after_a_crash(bench: Be
     assert bench.push(("h", body(count=120, line="one"))).results[0].state == "stored", "and the next is judged by it"
 
 
-def test_a_rate_holds_in_any_minute_and_the_rest_is_refused(bench: Bench) -> None:
+def test_a_rate_holds_in_any_minute_also_through_crashes_and_the_rest_is_refused(bench: Bench) -> None:
     bench.work_by(make_rows((counts(limits=(Limit(at="/count", per_minute=5),)),)))
     taken: list[float] = []
     for tenth in range(3_000):
         bench.clock.move(0.1)
         if tenth % 4:
             continue
+        if tenth % 600 == 300:  # whoever ends the keeper has no fresh minute by that
+            bench.crash()
+            bench.start()
         [result] = bench.push((f"k{tenth}", body(count=1))).results
         if result.state == "stored":
             taken.append(tenth / 10)

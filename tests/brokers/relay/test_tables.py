@@ -10,7 +10,7 @@ import itertools
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -448,12 +448,14 @@ def test_what_the_database_ends_is_done_again(runs: RunningCrew, plant: Mes) -> 
                 eventually(lambda: says(runs, "57014"))
                 site.rollback()
         eventually(functools.partial(_is_booked, plant, list(range(1, before + done + 1))))
+    peak = _peak(runs)
     plant.run("""insert into cofferdam.outbox (channel, key, body) values
         ('counts', 'large', json_build_object('note', repeat('x', 21000000))),
         ('counts', 'small', '{"line": "L", "n": 1}')""")
     eventually(lambda: plant.left() == 0)
     said = dict(plant.run("select key, outcome || coalesce(' ' || problem, '') from cofferdam.outbox"))
     assert said["small"] == "stored" and said["large"].startswith("refused size at the whole: no body, or one of more")
+    assert _peak(runs) - peak < 8, "the database says how large it is: it is not read"
     plant.run("drop trigger takes on cofferdam.inbox")
 
 
@@ -466,6 +468,84 @@ def test_a_message_that_the_inbox_does_not_take(runs: RunningCrew, plant: Mes) -
     assert plant.run("select number, missing from cofferdam.position") == [(last + 8, [last + 4])]
     order(runs, 1, 408)
     eventually(lambda: last + 9 in plant.booked())
+
+
+STEPS = (
+    "before update on cofferdam.outbox",
+    "after update on cofferdam.outbox deferrable initially deferred",
+    "before insert on cofferdam.inbox",
+    "before update on cofferdam.position",
+    "after insert on cofferdam.inbox deferrable initially deferred",
+)
+"""Where the relay's work is held up, until the database ends it: as it marks, books, moves the position, commits."""
+
+
+def _through_each_step(works: RunningCrew, mes: Mes, end: Callable[[], None], first: int) -> None:
+    """A row or an order for each step; each is there in the end, once, and in order."""
+    mes.run("""create function cofferdam.step() returns trigger language plpgsql security definer as $$begin
+        perform pg_catalog.pg_advisory_xact_lock(8);
+        if tg_when = 'AFTER' then return null; end if; return new; end$$""")
+    held = "select pid from pg_stat_activity where usename = %s and wait_event = 'advisory'"
+    booked = mes.booked()
+    for number, step in enumerate(STEPS, first):
+        kind = "constraint trigger" if "deferred" in step else "trigger"
+        mes.run(f"create {kind} step {step} for each row execute function cofferdam.step()")
+        holder = psycopg.connect(mes.dsn, autocommit=True)
+        try:
+            holder.execute("select pg_advisory_lock(8)")
+            if "outbox" in step:
+                mes.put(1, number)
+            else:
+                order(works, 1, number)
+                booked.append(max(booked, default=0) + 1)
+            eventually(lambda: len(mes.run(held, mes.role)) == 1)
+            end()
+        finally:
+            holder.close()
+        eventually(lambda: mes.left() == 0)
+        eventually(functools.partial(_is_booked, mes, list(booked)))
+        mes.run(f"drop trigger step on {step.split()[3]}")
+    found = [one["data"]["n"] for one in counts(works) if one["data"]["n"] >= first]
+    assert found == [number for number, step in enumerate(STEPS, first) if "outbox" in step]
+
+
+def test_ended_in_each_step_nothing_is_lost_or_twice(runs: RunningCrew, plant: Mes) -> None:
+    def end() -> None:
+        ended = "select pg_terminate_backend(pid) from pg_stat_activity where usename = %s and wait_event = 'advisory'"
+        assert plant.run(ended, plant.role) == [(True,)]
+
+    _through_each_step(runs, plant, end, 5000)
+
+
+@pytest.mark.soak
+def test_a_row_of_a_gigabyte_is_refused_unread(works: RunningCrew, mes: Mes) -> None:
+    """(As large as the database makes one; it takes several times that of its own memory.)"""
+    eventually(lambda: not alarms(works))
+    peak = _peak(works)
+    mes.run("""insert into cofferdam.outbox (channel, key, body) values
+        ('counts', 'huge', ('{"line": "L", "n": 1, "note": "' || repeat('x', 1000000000) || '"}')::json)""")
+    mes.put(1)
+    eventually(lambda: mes.left() == 0, 600)
+    [(said,)] = mes.run("select problem from cofferdam.outbox where key = 'huge'")
+    assert said.startswith("size at the whole: no body, or one of more")
+    assert _peak(works) - peak < 8
+    assert [one["data"]["n"] for one in counts(works)] == [0]
+
+
+@pytest.mark.soak
+def test_a_database_that_crashes_in_each_step(server: Server, works: RunningCrew, mes: Mes) -> None:
+    def end() -> None:
+        server.stop()
+        server.start()
+
+    _through_each_step(works, mes, end, 5000)
+
+
+def _peak(works: RunningCrew) -> int:
+    """MiB that the part of tables has taken at most."""
+    process = works.children[TABLES].process
+    assert process is not None
+    return int(Path(f"/proc/{process.pid}/status").read_text().partition("VmHWM:")[2].split()[0]) >> 10
 
 
 def _is_booked(mes: Mes, numbers: list[int]) -> bool:

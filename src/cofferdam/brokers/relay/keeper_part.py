@@ -26,14 +26,22 @@ from cofferdam.brokers.kit.pace import Bucket, draw
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper import PULL, SECOND, Channel, Consumer
 from cofferdam.brokers.relay.keeper_telling import Telling
-from cofferdam.brokers.relay.keeper_turns import ITEM_EFFORT, REQUEST_EFFORT, Parked, Pushing, Side, answer_of
+from cofferdam.brokers.relay.keeper_turns import (
+    ITEM_EFFORT,
+    REQUEST_EFFORT,
+    Parked,
+    Pushing,
+    Side,
+    answer_of,
+    message_of,
+    missing_of,
+)
 from cofferdam.brokers.relay.keeper_verbs import Verbs
 from cofferdam.brokers.relay.keeper_watch import Watch
 from cofferdam.brokers.relay.keeper_work import UNLOGGED_MOST, Work
-from cofferdam.brokers.relay.records import Answered, Handed, Message, Refused, Result
+from cofferdam.brokers.relay.records import Answered, Handed, Result
 from cofferdam.brokers.relay.riding import Rider
 from cofferdam.brokers.relay.store import Stored
-from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.strand import StrandSender
 from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.messages.checked import Checked, Problem
@@ -235,7 +243,7 @@ class Keeper(Part):
 
     def _refuse(self, side: Side, record: Any, problem: Problem, retry: int = 0) -> None:
         """The whole request."""
-        side.sender.send(Refused(record.request, problem, retry))
+        side.refuse(record.request, problem, retry)
         self._telling.count(record, problem)
 
     def _may(self, side: Side, record: Any, verb: Verb) -> Channel | None:
@@ -311,7 +319,7 @@ class Keeper(Part):
         def no_answer(problem: Problem, retry: int) -> None:
             if not pushing.over:
                 pushing.over = True
-                side.sender.send(Refused(request, problem, retry))
+                side.refuse(request, problem, retry)
 
         if len(results) < len(record.items):
             side.queue.appendleft(pushing)
@@ -500,12 +508,12 @@ class Keeper(Part):
         """Answers a pull. With messages: once their leases are written."""
         side, request = parked.side, parked.request.request
         side.parked -= 1
-        told = tuple(_message(one, counts) for one in messages)
-        handed = Handed(request, lease, seconds, channel.shown, told, _missing(channel))
+        told = tuple(message_of(one, counts) for one in messages)
+        handed = Handed(request, lease, seconds, channel.shown, told, missing_of(channel))
         if not messages:
             side.sender.send(handed)
             return
-        no = functools.partial(_refused, side.sender, request)
+        no = functools.partial(side.refuse, request)
         self._work.after_commit(functools.partial(side.sender.send, handed), no)
 
     def _give_up(self, side: Side, request: int) -> None:
@@ -526,7 +534,7 @@ class Keeper(Part):
         """Refuses the pulls that wait at a channel for a consumer."""
         for parked in self._parked.pop(at):
             parked.side.parked -= 1
-            parked.side.sender.send(Refused(parked.request.request, problem, retry))
+            parked.side.refuse(parked.request.request, problem, retry)
 
     def _settle(self, side: Side, record: records.Settle) -> None:
         work = self._work
@@ -553,7 +561,7 @@ class Keeper(Part):
         if all(result.problem is not None for result in results):
             answer()
             return
-        work.after_commit(answer, functools.partial(_refused, side.sender, record.request))
+        work.after_commit(answer, functools.partial(side.refuse, record.request))
         if taken:
             self._may_tell(consumer, must=True)
         work.change(durable=taken)
@@ -573,8 +581,8 @@ class Keeper(Part):
         side.give(len(found), sum(one.size for one in found))
         if found:
             self._telling.read(channel.name, record.who, len(found), found[0].number, found[-1].number)
-        told = tuple(_message(one, {}) for one in found)
-        side.sender.send(Handed(record.request, 0, 0, channel.shown, told, _missing(channel)))
+        told = tuple(message_of(one, {}) for one in found)
+        side.sender.send(Handed(record.request, 0, 0, channel.shown, told, missing_of(channel)))
 
     def _tell(self) -> None:
         """What is counted and not told one by one."""
@@ -584,18 +592,5 @@ class Keeper(Part):
         self._telling.tell()
 
 
-def _message(one: Stored, counts: dict[int, int]) -> Message:
-    return Message(one.number, one.who, one.key, one.sha256, one.at, counts.get(one.number, 0), one.body)
-
-
-def _missing(channel: Channel) -> tuple[tuple[int, int], ...]:
-    """What consumers are told of."""
-    return tuple((gap.first, gap.last) for gap in channel.gaps.awaited[: records.TOLD_GAPS])
-
-
 def _nothing() -> None:
     """What a part of a push that is stored calls for."""
-
-
-def _refused(sender: Sender[Any], request: int, problem: Problem, retry: int) -> None:
-    sender.send(Refused(request, problem, retry))

@@ -16,7 +16,8 @@ from collections import deque
 from typing import Any, Final
 
 from cofferdam.brokers.relay import records
-from cofferdam.brokers.relay.records import Result
+from cofferdam.brokers.relay.keeper import Channel
+from cofferdam.brokers.relay.records import Message, Refused, Result
 from cofferdam.brokers.relay.store import Store, Stored
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import StoreError
@@ -109,6 +110,10 @@ class Side:
         self.queue.remove(record)
         self.queued -= _size(record)
 
+    def refuse(self, request: int, problem: Problem, retry: int) -> None:
+        """The answer to a request of which nothing is done."""
+        self.sender.send(Refused(request, problem, retry))
+
     def forget(self) -> None:
         """Nothing of it is served any more."""
         self.queue.clear()
@@ -145,6 +150,16 @@ def answer_of(store: Store, channel: str, numbers: list[int]) -> list[Stored]:
     if not found or [one.number for one in found] != numbers[: len(found)]:
         raise StoreError(f"{store.path} is damaged: {channel} lacks a message among {numbers[0]} to {numbers[-1]}")
     return found
+
+
+def message_of(one: Stored, counts: dict[int, int]) -> Message:
+    """A message as it is handed out; `counts`: number -> how often it was by now, for those that are leased."""
+    return Message(one.number, one.who, one.key, one.sha256, one.at, counts.get(one.number, 0), one.body)
+
+
+def missing_of(channel: Channel) -> tuple[tuple[int, int], ...]:
+    """The missing numbers that consumers are told of."""
+    return tuple((gap.first, gap.last) for gap in channel.gaps.awaited[: records.TOLD_GAPS])
 
 
 def _size(record: Any) -> int:

@@ -214,6 +214,7 @@ class Outbox(TableWork):
         finally:
             self._booking = False
         self.owner.counts["table_rows_taken"] += len(marks)
+        self.moved = self.moved or bool(marks)
         return bool(marks)
 
     async def _push(self, channel: str, who: str, rows: list[tuple[int, str | None, str | None]]) -> list[Mark]:
@@ -350,6 +351,7 @@ class Inbox(TableWork):
                 newest = max(newest, *(message.at for message in fresh))
                 await conn.execute(self._sql(_MOVE, position), (number, kept, newest, channel))
         self.owner.counts["table_rows_booked"] += len(fresh) - len(failed)
+        self.moved = self.moved or len(fresh) > len(failed)
         return tuple(
             Verdict(one.number, "failed", failed[one.number], AGAIN_SECONDS)
             if one.number in failed

@@ -65,6 +65,8 @@ class Work(abc.ABC):
         self.trouble = ""
         """Why it does not work just now."""
         self.ended = False
+        self.moved = False
+        """Something came to its end in this session: the next trouble is waited out from the shortest time on."""
         self._wanted_no_more = asyncio.Event()
         self._give_up: Callable[[], None] | None = None
 
@@ -91,7 +93,7 @@ class Work(abc.ABC):
         wait = FIRST_SECONDS
         try:
             while not self._wanted_no_more.is_set():
-                began = time.monotonic()
+                began, self.moved, least = time.monotonic(), False, 0
                 try:
                     await self.session()
                 except Stopped:
@@ -100,11 +102,12 @@ class Work(abc.ABC):
                     self.trouble = str(error)
                 except Refusal as refused:  # paused, full, busy, a reload: the keeper says when to come again
                     self.trouble = refused.problem.detail
-                    wait = max(wait, min(refused.retry, LAST_SECONDS))
+                    least = refused.retry
                 except self.foreign as error:
                     self.trouble = self.words(error)
-                if time.monotonic() - began > LAST_SECONDS:
+                if self.moved or time.monotonic() - began > LAST_SECONDS:
                     wait = FIRST_SECONDS
+                wait = min(max(wait, least), LAST_SECONDS)
                 await self.sleep(wait)
                 wait = min(2 * wait, LAST_SECONDS)
         finally:

@@ -159,7 +159,9 @@ def read_again(data: bytes) -> Any:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             value = None
         # What is written again as it was had each name once, and no number that was changed by reading it.
-        if (value is not None or data == b"null") and _written(value, data.isascii() and _FRACTION not in shape) == data:
+        if (value is not None or data == b"null") and _written(
+            value, data.isascii() and _FRACTION not in shape
+        ) == data:
             if data.count(b"[") + data.count(b"{") > DEPTH and depth(value) > DEPTH:
                 raise NotJson(f"nesting deeper than {DEPTH}")
             return value
@@ -170,8 +172,8 @@ def read_again(data: bytes) -> Any:
 
 
 def _written(value: Any, easy: bool) -> bytes:
-    """The one form of a value. `easy`: it has no number with a fraction or an exponent, and no name beyond ASCII; msgspec
-    writes that form by itself."""
+    """The one form of a value. `easy`: it has no number with a fraction or an exponent, and no name beyond ASCII;
+    msgspec writes that form by itself."""
     return msgspec.json.encode(value, order="sorted") if easy else canonical(value)
 
 
