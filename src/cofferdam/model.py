@@ -467,6 +467,14 @@ class Method(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     writes_per_minute: int | None = None
 
 
+class Notifier(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """What events come from, and which of their fields: the item of each."""
+
+    name: str
+    at: Item
+    fields: tuple[Item, ...]
+
+
 class Stream(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A stream that can be opened to an asset. `fastest_us`: the shortest interval of its frames, 0 for any. The
     limits of its values are those of the asset's points."""
@@ -554,6 +562,7 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     present: tuple[Point, ...] = ()
     """Words whose present value some write is judged from, besides points: those with bits that may be written, and
     those that hold another's factor. Called as the protocol writes them, "holding 88", so that no point is."""
+    notifiers: tuple[Notifier, ...] = ()
     read_first: bool = False
     """It knows no writes of single bits: the gate reads a word, puts them in and writes it."""
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)

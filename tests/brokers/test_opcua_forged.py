@@ -43,7 +43,7 @@ LINE = "nsu=urn:plant:line;s=Line1"
 RESET, PURGE = (f"{LINE} -> {LINE}.{name}" for name in ("Reset", "Purge"))
 RULES = (
     "{who: mes, asset: filler, read: [speed, level, counts], subscribe: [level], write: [speed, recipe, counts], "
-    "call: [reset], history: [level]}",
+    "call: [reset], history: [level], events: [brief]}",
     "{who: guest, asset: filler, read: [level]}",
 )
 WHO = ("mes: {zone: office, addresses: [127.0.0.1]}", "guest: {zone: office, addresses: 10.1.0.66}")
@@ -63,6 +63,7 @@ class Device:
         )  # fmt: skip
         self.asked: list[Any] = []
         self.watched: list[int] = []
+        self.notifies: dict[int, int] = {}  # tokens of events: how many fields
         self.held: dict[str, Value] = {}
         self.speeds: list[float] = []
 
@@ -75,6 +76,8 @@ class Device:
                 self.asked.append(event.request)
                 if isinstance(event.request, m.Subscribe):
                     self.watched.append(event.token)
+                if isinstance(event.request, m.Events):
+                    self.notifies[event.token] = len(event.request.fields)
                 self._say(self.machine.send(event.token, self._answer(event.request)))
             elif isinstance(event, (LocalAnswer, Released, RequestRefused)):
                 self._say(self.machine.send(event.token, event.reply))
@@ -84,6 +87,8 @@ class Device:
     def news(self) -> None:
         for token in self.watched[:3]:
             self._say(self.machine.notice(token, m.Changed((m.Sample(Float64((4.0,))),))))
+        for token, fields in list(self.notifies.items())[:3]:
+            self._say(self.machine.notice(token, m.Happened(((Text(("jam",)),) * fields,))))
 
     def _say(self, data: bytes) -> None:
         if data and not self.link.closed:
@@ -107,7 +112,7 @@ class Device:
                                          if " -> " not in one.name))  # fmt: skip
             case m.History():
                 return m.Samples((m.Sample(Float64((1.0,))),))
-            case m.Subscribe():
+            case m.Subscribe() | m.Events():
                 return m.Subscribed(request.interval_us, 1)
         raise AssertionError(request)
 
@@ -143,6 +148,7 @@ NODES = [f"{LINE}.{name}" for name in (*["Speed"] * 4, "Level", "Level", "Recipe
     "Counts", "Secret")] + [
     LINE, "i=2255", "i=2258", "nsu=urn:plant:other;s=Line1.Speed", f"{LINE}.speed", f"{LINE}.Speed ",
 ]  # fmt: skip
+FIELDS = ["Message"] * 8 + ["Severity"] * 4 + ["EventId", "ActiveState/Id", "nsu=urn:plant:line;Batch", "a//b"]
 LIES = [
     "ns=2;s=Line1.Speed", "s=Line1.Speed", "nsu=urn:plant:line;i=007", "nsu=urn%3Aplant:line;s=Line1.Speed", "",
     f"{LINE}.Speed\0", RESET, "nsu=http://opcfoundation.org/UA/;i=2255",
@@ -196,10 +202,15 @@ class Forger:
             count: Any = Int32((rng.choice((0, 3, 10, 11, -1)),), rng.random() < 0.1)
             return m.CallMethod(Item("method", rng.choice((RESET, RESET, RESET, PURGE))),
                                 rng.choice(((count,), (count,), (), (count, count), (Float64((1.0,)),))))  # fmt: skip
-        if chance < 0.85:
+        if chance < 0.78:
+            fields = rng.choices(FIELDS, k=rng.choice((1, 1, 2)))
+            narrow = rng.choice(((0, (), ()),) * 4 + ((500, (), ()), (0, ("i=2782",), ()), (0, (), ("i=2041",))))
+            return m.Events(Item("event", rng.choice((LINE, LINE, LINE, "i=2253"))), 100_000,
+                            tuple(("i=2041", field) for field in fields), 10, True, *narrow)  # fmt: skip
+        if chance < 0.9:
             us = rng.choice((0, 49_999, 50_000, 50_000, 10**10))
             return m.Subscribe(self.item(), us, rng.choice((1, 100)), True, rng.choice((0, 1, 2)), 0.0)
-        if chance < 0.93:
+        if chance < 0.95:
             return m.History(self.item("history"), 0, rng.choice((0, 1 << 62)), rng.choice((1, 10_000)))
         return m.Survey(tuple(self.item("about") for _ in range(rng.choice((1, 2)))))
 
@@ -219,7 +230,7 @@ class Forger:
         request = self.request()
         while _lie(request) and rng.random() < 0.99:  # a lie that is found out at once tries nothing more
             request = self.request()
-        kind: Any = records.Watch if isinstance(request, m.Subscribe) else records.Request
+        kind: Any = records.Watch if isinstance(request, (m.Subscribe, m.Events)) else records.Request
         if chance > 0.998:
             kind = records.Request if kind is records.Watch else records.Watch
         return kind(session, number if chance < 0.996 else number - 30, request)
@@ -300,7 +311,7 @@ def test_the_forger_tries_what_it_should() -> None:
         for device in run(seed).plant:
             seen.update(type(one).__name__ for one in device.asked)
             seen.update(one.writes[0].item.name for one in device.asked if isinstance(one, m.Write))
-    kinds = ("Read", "Write", "CallMethod", "Subscribe", "History", "Survey")
+    kinds = ("Read", "Write", "CallMethod", "Subscribe", "History", "Survey", "Events")
     for kind in (*kinds, *(f"{LINE}.{name}" for name in ("Speed", "Recipe", "Counts"))):
         assert seen[kind] > 5, seen
 
@@ -349,6 +360,7 @@ QUESTIONS = [
     m.Read((SPEED, LEVEL)), m.Read((Item("node", f"{LINE}.Counts", 1, 2),)),
     m.Write((Assign(SPEED, Float64((5.0,))),)), m.CallMethod(Item("method", RESET), (Int32((3,)),)),
     m.History(Item("history", LEVEL.name), 0, 1 << 60, 5), m.Subscribe(LEVEL, 100_000),
+    m.Events(Item("event", LINE), 100_000, (("i=2041", "Message"), ("i=2041", "Severity"))),
 ]  # fmt: skip
 SAMPLE = m.Sample(Float64((1.0,)))
 MANY = m.Sample(Int32((1, 2, 3), True))
@@ -381,6 +393,7 @@ def test_the_outer_half_tells_a_client_nothing_that_it_did_not_ask(seed: int) ->
                     records.Reply(number, answer, 0, 0), records.Reply(number, answer, 0, 0),
                     records.Watched(number, handle, answer, 0, 0),
                     records.Notice(handle, m.Changed((rng.choice((SAMPLE, MANY)),))),
+                    records.Notice(handle, m.Happened(((Text(("jam",)),) * rng.choice((1, 2, 2)),))),
                     records.Unwatched(handle, "", "", rng.choice((None, Fault.CONDUIT)), ""),
                     records.Denied(number, "", "", Fault.VALUE, ""),
                 )

@@ -170,6 +170,62 @@ def test_subscriptions_bring_changes_and_history_brings_the_past(site: Site) -> 
     eventually(lambda: sum(one.get("notices", 0) for one in events(site.gate.state, "reads-counted")) > 0)
 
 
+def test_events_come_with_the_fields_that_policy_names(site: Site) -> None:
+    class Handler:
+        def __init__(self) -> None:
+            self.seen: list[Any] = []
+
+        def event_notification(self, event: Any) -> None:
+            self.seen.append(event)
+
+        async def two(self) -> list[Any]:
+            self.seen.clear()
+            for _ in range(int(PATIENT * 20)):
+                if len(self.seen) > 4:
+                    break
+                await asyncio.sleep(0.05)
+            return self.seen[:]
+
+    async def work(client: Any) -> None:
+        handler = Handler()
+        line = await _node(client, "Line1")
+        for node, notifies in ((line, 1), (client.nodes.server, 0)):
+            assert (await node.read_attribute(ua.AttributeIds.EventNotifier)).Value.Value == notifies
+        subscription = await client.create_subscription(100, handler)
+        handle = await subscription.subscribe_events(line)
+        seen = await handler.two()
+        assert {event.Message.Text.split()[0] for event in seen} == {"tick", "jam"}
+        assert {(event.Severity, event.SourceName) for event in seen} == {(100, "Line1"), (700, "Line1")}
+        assert all(event.SourceNode == line.nodeid and event.EventId for event in seen)
+        await subscription.unsubscribe(handle)
+        filter = ua.EventFilter()
+        for name, index in (
+            ("Message", 0),
+            ("Batch", line.nodeid.NamespaceIndex),
+            ("Cost", line.nodeid.NamespaceIndex),
+        ):
+            operand = ua.SimpleAttributeOperand(ua.NodeId(2041, 0), [ua.QualifiedName(name, index)])
+            operand.AttributeId = ua.AttributeIds.Value
+            filter.SelectClauses.append(operand)
+        severity = ua.SimpleAttributeOperand(ua.NodeId(2041, 0), [ua.QualifiedName("Severity", 0)])
+        severity.AttributeId = ua.AttributeIds.Value
+        element = ua.ContentFilterElement(
+            ua.FilterOperator.GreaterThanOrEqual, [severity, ua.LiteralOperand(ua.Variant(500, ua.VariantType.UInt16))]
+        )
+        filter.WhereClause.Elements.append(element)
+        handle = await subscription.subscribe_events(line, evfilter=filter)
+        seen = await handler.two()
+        assert {event.Message.Text.split()[0] for event in seen} == {"jam"}, "the other has a severity of 100"
+        assert {(event.Batch, event.Cost) for event in seen} == {("B7", None)}, "of the cost no rule speaks"
+        await subscription.unsubscribe(handle)
+        element.FilterOperands[0] = filter.SelectClauses[2]  # a question about what may not be known
+        assert await _refused(subscription.subscribe_events(line, evfilter=filter)) == "BadFilterOperatorUnsupported"
+        assert await _refused(subscription.subscribe_events()) == "BadUserAccessDenied", "the server itself"
+
+    site.ask(work)
+    eventually(lambda: "event i=2253" in str(events(site.gate.state, "refused")))
+
+
 def _rss(pid: int) -> int:
     """Resident memory of a process (bytes)."""
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]

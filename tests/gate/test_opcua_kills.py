@@ -79,6 +79,18 @@ class Handler:
     def __init__(self) -> None:
         self.statuses: list[bool] = []
         self.values: list[Any] = []
+        self.events: list[str] = []
+
+    def event_notification(self, event: Any) -> None:
+        self.events.append(event.Message.Text.split()[0])
+
+    async def event(self, word: str) -> None:
+        """Waits for an event whose message begins so."""
+        for _ in range(int(PATIENT * 20)):
+            if word in self.events:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"no such event: {self.events}")
 
     def datachange_notification(self, _node: Any, value: Any, data: Any) -> None:
         self.statuses.append(data.monitored_item.Value.StatusCode.is_good())
@@ -101,13 +113,17 @@ def test_an_asset_that_is_away_is_a_status_and_comes_back_with_other_numbers(sit
             subscription = await client.create_subscription(100, handler)
             level, speed = await node(client, "Level"), await node(client, "Speed")
             await subscription.subscribe_data_change(level)
+            await subscription.subscribe_events(client.get_node(ua.NodeId("Line1", level.nodeid.NamespaceIndex)))
             await handler.until(True, 0)
+            await handler.event("jam")
             assert await speed.read_value() == 100.0
             service = client.get_node(ua.NodeId(2267, 0))
             assert await service.read_value() == 255
             await asyncio.to_thread(site.stop)
             seen = len(handler.statuses)
             await handler.until(False, seen)
+            assert "the" in handler.events, "the asset is away"
+            handler.events.clear()
             with pytest.raises(ua.UaStatusCodeError):
                 await speed.read_value()
             assert await service.read_value() == 1, "no data: the plant is away"
@@ -116,6 +132,8 @@ def test_an_asset_that_is_away_is_a_status_and_comes_back_with_other_numbers(sit
             seen = len(handler.statuses)
             await handler.until(True, seen)
             assert await service.read_value() == 255
+            await handler.event("jam")
+            assert handler.events[0] == "events", "events come again; some may be missing"
             answered: list[float] = []
             while len(answered) < 20:
                 try:

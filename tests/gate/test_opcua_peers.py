@@ -70,17 +70,19 @@ def _policy(plants: dict[str, int], ports: dict[str, int], word: str = SECURED[0
     }
     argument = {"name": "count", "type": "Int32", "min": 0, "max": 10}
     methods = {"reset": {"at": f"{node} -> {node}.Reset", "arguments": [argument]}}
+    notifiers = {"alarms": {"at": node, "fields": ["default", f"nsu={LINE};Batch"]}}
     assets = {
         server: {
             "zone": "plant", "address": "127.0.0.1", "port": plants[server], "protocol": "opcua",
             "listen": f"127.0.0.1:{port}", "outstanding": 8, "timeout": "10 s", "points": points, "methods": methods,
+            "notifiers": notifiers,
             "security": {"clients": WORDS, "asset": word, "server": "urn:plant:server"},
         }
         for server, port in ports.items()
     }  # fmt: skip
     verbs = {
         "read": ["speed", "level", "counts"], "write": ["speed"], "subscribe": ["level"], "history": ["level"],
-        "call": ["reset"],
+        "call": ["reset"], "events": ["alarms"],
     }  # fmt: skip
     rules = [{"who": "mes", "asset": name, **verbs} for name in assets]
     conduit = {"from": "office", "to": "plant", "broker": "opcua", "owner": "x", "reason": "x", "allow": rules}
@@ -178,11 +180,20 @@ def test_each_policy_and_mode_towards_assets(site: Site) -> None:
     asyncio.run(main())
 
 
+EVENTS = {"tick": [100, "Line1", None, None], "jam": [700, "Line1", "B7", None]}
+"""Severity, source, batch (of the plant's own type) and time zone (which no rule allows), by the message's word."""
+
+
 class Counter:
-    """Which items have brought a value."""
+    """Which items have brought a value, and what events there were."""
 
     def __init__(self) -> None:
         self.seen: set[int] = set()
+        self.events: dict[str, list[Any]] = {}
+
+    def event_notification(self, event: Any) -> None:
+        found = [getattr(event, name, None) for name in ("Severity", "SourceName", "Batch", "LocalTime")]
+        self.events[event.Message.Text.split()[0]] = found
 
     def datachange_notification(self, _node: Any, _value: Any, data: Any) -> None:
         self.seen.add(data.monitored_item.ClientHandle)
@@ -213,6 +224,17 @@ def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str, i
                     break
                 await asyncio.sleep(0.1)
             assert len(counter.seen) == items
+            filter = ua.EventFilter()
+            for name, space in (("Message", 0), ("Severity", 0), ("SourceName", 0), ("Batch", index), ("LocalTime", 0)):
+                operand = ua.SimpleAttributeOperand(ua.NodeId(2041, 0), [ua.QualifiedName(name, space)])
+                operand.AttributeId = ua.AttributeIds.Value
+                filter.SelectClauses.append(operand)
+            await subscription.subscribe_events(line, evfilter=filter)
+            for _ in range(int(PATIENT * 10)):
+                if len(counter.events) == 2:
+                    break
+                await asyncio.sleep(0.1)
+            assert counter.events == EVENTS
             await subscription.delete()
             for _ in range(renewals):
                 await asyncio.sleep(0.21)  # five a second are taken
@@ -234,7 +256,7 @@ def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str, i
 def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int, renewals: int) -> None:
     mes = str(site.folder / "mes")
     full = {"policy": "Basic256Sha256", "mode": "SignAndEncrypt", "folder": mes, "items": items, "renewals": renewals}
-    runs = [{"url": site.url(server), **full} for server in SERVERS]
+    runs = [{"url": site.url(server), **full, "events": True} for server in SERVERS]
     for word in WORDS:
         name, _, sign = word.partition(" ")
         way = {"policy": name, "mode": "Sign" if sign else "SignAndEncrypt", "folder": mes}
@@ -253,6 +275,7 @@ def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int,
             "arguments": ["count"],
             "history": ["Good", True],
             **({"items": items} if run.get("items") else {}),
+            **({"events": EVENTS} if run.get("events") else {}),
             "renewed": one.get("renewed") if run.get("renewals") else 0,
         }, run
         assert one["renewed"] >= int(run.get("renewals") or 0)  # type: ignore[call-overload]

@@ -324,6 +324,49 @@ def test_quirks_are_known_and_fit_the_asset() -> None:
     assert found.expected == "1"
 
 
+NOTIFIERS = [
+    ("at: 'nsu=u;s=A', fields: [a//b]", "a browse path, such as Severity"),
+    ("at: 'nsu=u;s=A [0-3]'", "one object that events come from"),
+    ("at: 'nsu=u;s=A -> nsu=u;s=B'", "one object that events come from"),
+    ("at: 'ns=2;s=A'", "the server may number its namespaces anew"),
+    ("fields: [Severity]", "at"),
+]
+"""What stands of a notifier, and what is expected."""
+
+
+@pytest.mark.parametrize(("words", "expected"), NOTIFIERS)
+def test_a_notifier_that_is_none_is_told_where_it_stands(words: str, expected: str) -> None:
+    text = WITH_NOTIFIER.replace("AT", words)
+    with pytest.raises(PolicyError) as error:
+        loads(text)
+    said = [one for one in error.value.problems if isinstance(one, Problem) and expected in str(one)]
+    assert said and said[0].line == 5, "\n".join(map(str, error.value.problems))
+
+
+WITH_NOTIFIER = """site: works
+zones: {office: {side: it}, plant: {side: ot}}
+assets:
+  line: {zone: plant, address: 10.20.0.18, protocol: opcua, listen: "127.0.0.1:4840", notifiers: {
+    alarms: {AT}}}
+principals: {erp: {zone: office, addresses: 10.1.0.20}}
+conduits:
+  a: {from: office, to: plant, broker: opcua, owner: o, reason: r, allow: [{who: erp, asset: line, events: NAME}]}
+"""
+
+
+def test_events_of_a_notifier_that_is_not_there_and_of_a_protocol_without() -> None:
+    good = WITH_NOTIFIER.replace("AT", "at: 'nsu=u;s=A'")
+    for name in ("alarms", "all", "[alarms]"):
+        loads(good.replace("NAME", name))
+    for wrong, expected in (
+        (good.replace("NAME", "alarm"), "did you mean alarms"),
+        (good.replace("opcua, listen", "modbus, listen").replace("'nsu=u;s=A'", "holding 1"), "modbus has no events"),
+    ):  # fmt: skip
+        with pytest.raises(PolicyError) as error:
+            loads(wrong)
+        assert expected in "\n".join(map(str, error.value.problems))
+
+
 WRONG_WORDS = [
     ("modbus", "{who: erp, asset: plc, call: [reset]}", "a method, and the asset plc has none"),
     ("modbus", "{who: erp, push: orders}", "a word of relay"),

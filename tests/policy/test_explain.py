@@ -178,6 +178,30 @@ def test_who_is_named_has_shown_what_the_policy_asks(capsys: pytest.CaptureFixtu
         assert (found, words in out) == (code, True), out + err
 
 
+def test_events_are_explained_field_by_field(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "events.yaml"
+    path.write_text(
+        "site: works\nzones: {office: {side: it}, plant: {side: ot}}\n"
+        "assets: {line: {zone: plant, address: 10.20.0.9, protocol: opcua, listen: '127.0.0.1:4840', notifiers: "
+        "{alarms: {at: 'nsu=urn:works;s=Line', fields: [default, ActiveState/Id]}, "
+        "brief: {at: 'nsu=urn:works;s=Line', fields: Message}}}}\n"
+        "principals: {scada: {zone: office, addresses: 10.1.0.20}, board: {zone: office, addresses: 10.1.0.21}}\n"
+        "conduits: {c: {from: office, to: plant, broker: opcua, owner: o, reason: r, allow: ["
+        "{who: scada, asset: line, events: all}, {who: board, asset: line, events: brief}]}}\n"
+    )
+    for who, asked, words in (
+        ("scada", "events alarms", "allowed by c/0"), ("scada", "events alarms Severity", "allowed by c/0"),
+        ("scada", "events alarms Comment", "read event nsu=urn:works;s=Line -> Comment is asked"),
+        ("board", "events brief", "allowed by c/1"), ("board", "events alarms Severity", "-> Severity is asked"),
+        ("board", "events alarms Message", "allowed by c/1"),
+    ):  # fmt: skip
+        argv = ["explain", str(path), f"--who={who}", "--asset", "line", "--operation", asked]
+        code, out, err = run(capsys, *argv)
+        assert (code, words in out) == (0 if "allowed" in words else 1, True), (asked, out, err)
+    code, _, err = run(capsys, "explain", str(path), "--who=scada", "--asset", "line", "--operation", "events alarm")
+    assert code == 2 and "did you mean alarms" in err
+
+
 def test_verb_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, err = run(capsys, "check", str(EXAMPLE))
     assert (code, err) == (0, "")

@@ -16,6 +16,7 @@ from cofferdam.model import (
     Item,
     Manners,
     Method,
+    Notifier,
     Point,
     Security,
     Shown,
@@ -181,6 +182,9 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
             Stream(stream_name, _item(stream_name, stream.at), stream.fastest or 0, stream.form or "")
             for stream_name, stream in sorted(asset.streams.items())
         ),
+        notifiers=tuple(
+            _notifier(notifier_name, one, dialect) for notifier_name, one in sorted(asset.notifiers.items())
+        ),
         bits=tuple(space.name for space in dialect.spaces if space.bits),
         bits_of=tuple((name, at.space, at.start) for name, at in sorted(asset.bits_of.items()) if isinstance(at, Span)),
         kinds=tuple((kind.name, kind.separators) for kind in dialect.kinds),
@@ -198,6 +202,18 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
             keep_alive_ms=asset.keep_alive or 0,
         ),
     )
+
+
+def _notifier(name: str, said: schema.Notifier, dialect: Dialect) -> Notifier:
+    """A notifier, and its fields as the items that policy judges."""
+    at = said.at
+    if not isinstance(at, Item):  # crosscheck refuses such a one
+        raise ValueError(f"notifier {name} has no place")
+    fields: list[str] = []
+    for text in said.fields or (schema.DEFAULT_FIELDS,):
+        fields += dialect.event_fields if text == schema.DEFAULT_FIELDS else (dialect.notation.field(text),)
+    item = Item(dialect.events, at.name)
+    return Notifier(name, item, tuple(dialect.notation.of_event(item, field) for field in dict.fromkeys(fields)))
 
 
 def _present(points: tuple[Point, ...], dialect: Dialect) -> tuple[Point, ...]:

@@ -16,7 +16,7 @@ from cofferdam.policy.findings import Checking
 from cofferdam.policy.points import scaling, typed, values
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.yamltext import quote
-from cofferdam.protocols.dialect import BitSpan, Dialect, Kind, Space
+from cofferdam.protocols.dialect import BitSpan, Dialect, Kind, Misread, Space
 
 MOST_TEXT = 123
 """Cells of a text."""
@@ -88,6 +88,8 @@ class PlaceChecks:
             self._place((*self.here, "streams", name), name, stream.at, "streams", "opened as streams")
             self._form((*self.here, "streams", name), name, stream)
 
+        for name, notifier in self.asset.notifiers.items():
+            self._notifier((*self.here, "notifiers", name), name, notifier)
         for name, at in self.asset.bits_of.items():
             self._bits_of((*self.here, "bits_of"), name, at)
 
@@ -356,6 +358,23 @@ class PlaceChecks:
                 self.at((*here, "at"), found, "one entry for it", check="at")
             if at.first >= 0:
                 self.at((*here, "at"), dialect.notation.show(at), "no range of elements", check="at")
+
+    def _notifier(self, here: Path, name: str, notifier: schema.Notifier) -> None:
+        dialect, at = self.dialect, notifier.at
+        if name == schema.ALL:
+            self.checking.key(here, 'the name "all"', "another: all stands for all")
+        if not dialect.events:
+            self.checking.key(here, f"the notifier {name}", f"no notifiers: {dialect.name} has no events", check="kind")
+            return
+        if at is not None and (not isinstance(at, Item) or at.kind != dialect.kinds[0].name or at.first >= 0):
+            self.at((*here, "at"), dialect.notation.show(at), "one object that events come from", check="kind")
+        for index, text in enumerate(notifier.fields):
+            if text == schema.DEFAULT_FIELDS:
+                continue
+            try:
+                dialect.notation.field(text)
+            except Misread as error:
+                self.at((*here, "fields", index), f"the field {quote(text)}", str(error), check="field")
 
     def _form(self, here: Path, name: str, stream: schema.Stream) -> None:
         """What a stream is made of, where the protocol has to be told."""

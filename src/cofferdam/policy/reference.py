@@ -26,6 +26,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Assets", schema.Asset, "`assets:` NAME"),
     ("Points", schema.Point, "`assets:` NAME `points:` NAME"),
     ("Methods", schema.Method, "`assets:` NAME `methods:` NAME"),
+    ("Notifiers", schema.Notifier, "`assets:` NAME `notifiers:` NAME"),
     ("Arguments", schema.Argument, "`assets:` NAME `methods:` NAME `arguments:`"),
     ("Security", schema.Security, "`assets:` NAME `security:`"),
     ("Streams", schema.Stream, "`assets:` NAME `streams:` NAME"),

@@ -81,6 +81,8 @@ CODE = {
 
 ALL = "all"
 """Stands for every point of an asset in a rule's `read` and `write`."""
+DEFAULT_FIELDS = "default"
+"""In a notifier's `fields`: those that all events have."""
 
 
 class Reading:
@@ -231,6 +233,7 @@ _NETWORK_ITEM = {"type": "string", "examples": ["10.1.0.20", "10.1.5.0/24"]}
 Name = Annotated[str, *_read(syntax.name, _NAME_ITEM)]
 Text = Annotated[str, *_read(syntax.text, {"type": "string", "minLength": 1})]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), _one_or_list(_NAME_ITEM)]
+Fields = Annotated[tuple[Text, ...], BeforeValidator(_listed), _one_or_list({"type": "string", "minLength": 1})]
 Address = Annotated[str, *_read(syntax.address, ADDRESS)]
 Network = Annotated[str, *_read(syntax.network, _NETWORK_ITEM)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_listed), _one_or_list(_NETWORK_ITEM)]
@@ -545,6 +548,23 @@ class Stream(Entry):
     )
 
 
+class Notifier(Entry):
+    """What events come from, and which of their fields may be had. Of one object there may be several, with fields for
+    different principals."""
+
+    at: At = Field(
+        description="The object that events come from, as the asset's protocol writes it. OPC UA: `i=2253` is the "
+        "server itself, whose events are those of all."
+    )
+    fields: Fields = Field(
+        (),
+        description="The fields, as the asset's protocol writes them. OPC UA: browse paths such as `Severity`, "
+        "`ActiveState/Id` or `nsu=urn:plant:line;Batch`, and `ConditionId`. Default: those that all events have "
+        "(EventId, EventType, SourceNode, SourceName, Time, ReceiveTime, Message, Severity); `default` among others "
+        "stands for them.",
+    )
+
+
 class Security(Entry):
     """How an asset is spoken with, on either side. For protocols that can be secured."""
 
@@ -669,6 +689,7 @@ class Asset(Entry):
     points: dict[Name, Point] = Field({}, description="The device's named values.")
     methods: dict[Name, Method] = Field({}, description="What can be called, by name. For protocols with methods.")
     streams: dict[Name, Stream] = Field({}, description="What can be opened as a stream. For protocols with streams.")
+    notifiers: dict[Name, Notifier] = Field({}, description="What events come from. For protocols with events.")
 
     @model_validator(mode="wrap")
     @classmethod

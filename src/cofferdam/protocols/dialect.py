@@ -47,6 +47,14 @@ class Notation(abc.ABC):
         Misread."""
         raise Misread("cells, or an item by its whole name")
 
+    def field(self, text: str) -> str:
+        """A field of events, in its one spelling. Raises: Misread."""
+        raise Misread("no fields: there are no events")
+
+    def of_event(self, notifier: Item, field: str) -> Item:
+        """The item that a field of a notifier's events is."""
+        raise Misread("no fields: there are no events")
+
     def title(self, item: Item) -> str:
         """What people would call an item, of which `learn` makes the name of a point."""
         return item.name
@@ -230,6 +238,11 @@ class Dialect(msgspec.Struct, frozen=True):
     method may read the item of this kind with its name. "" where a protocol has no such questions."""
     history: str = ""
     """The kind of items by which a point's recorded values are read, for rules' `history`; "" where there is none."""
+    events: str = ""
+    """The kind of items by which events are had, for rules' `events`: a notifier by its own name, a field of its events
+    by "NOTIFIER -> FIELD"; "" where there are none."""
+    event_fields: tuple[str, ...] = ()
+    """The fields that a notifier's events have where the policy names none."""
     security: tuple[str, ...] = ()
     """How it can be secured, in words for an asset's `security`, the best first; none: it cannot."""
     secrets: tuple[str, ...] = ()

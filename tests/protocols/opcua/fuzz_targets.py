@@ -7,12 +7,14 @@ from collections.abc import Hashable
 import msgspec
 
 from cofferdam.errors import CrossingError, LocalProtocolError, RemoteProtocolError
-from cofferdam.protocols.base import NEED_DATA
+from cofferdam.model import Item
+from cofferdam.protocols.base import NEED_DATA, NoticeReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import LocalizedText, Malformed, NodeId, QualifiedName
+from cofferdam.protocols.opcua.builtin import Data, Extension, LocalizedText, Malformed, NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.bystander import OpcUaBystander
+from cofferdam.protocols.opcua.events import filter_of
 from cofferdam.protocols.opcua.machine import OpcUaServer
 from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.registry import PROTOCOLS
@@ -23,6 +25,14 @@ from tests.protocols.opcua.pair import LEVEL, facing, plain, trust
 PROTOCOL = PROTOCOLS["opcua"]
 PACK = msgspec.msgpack.Encoder().encode
 RESPONSES = msgspec.msgpack.Decoder(m.OpcUaResponse)
+
+
+def _filter(names: Namespaces) -> Extension:
+    fields = (("i=2041", "Message"), ("i=2782", "ConditionId"), ("i=2915", "ActiveState/Id"))
+    return filter_of(m.Events(EVENTS, 0, fields, 10, True, 500, ("i=2915",), ("i=2041", "i=2782")), names)
+
+
+EVENTS = Item("event", "i=2253")
 
 
 def requests() -> list[bytes]:
@@ -40,6 +50,9 @@ def requests() -> list[bytes]:
             s.CallRequest(header, [s.MethodToCall(node.node, node.node, [])]),
             s.CreateSubscriptionRequest(header, 100.0, 100, 10, 0, True, 0),
             s.CreateItemsRequest(header, 1, 2, [s.ItemToCreate(node, 2, wanted)]),
+            s.CreateItemsRequest(header, 1, 2, [s.ItemToCreate(
+                s.ReadValueId(NodeId(0, 2253), 12, None, QualifiedName(0, None)), 2,
+                s.MonitoringParameters(2, 0.0, _filter(client.namespaces), 10, True))]),
             s.PublishRequest(header, []),
             s.HistoryReadRequest(header, wire.pack(s.RawDetails(False, 0, 0, 5, False)), 2, False,
                                  [s.HistoryNode(node.node, None, QualifiedName(0, None), None)]),
@@ -93,7 +106,6 @@ def session(data: bytes) -> Hashable:
 
 def answer(data: bytes) -> Hashable:
     """Any body as the asset's answer to a read: it fits, or is told as what it is; what crosses passes `check`."""
-    from cofferdam.model import Item
     from cofferdam.protocols.base import ResponseReceived
 
     pair = plain()
@@ -113,10 +125,43 @@ def answer(data: bytes) -> Hashable:
     return type(pair.heard[-1]).__name__, str(pair.client_error)[:24]
 
 
+def news(data: bytes) -> Hashable:
+    """Any body as what a server publishes, for a watch and for events: news that fit, or the connection ends."""
+    pair = plain()
+    asked: list[m.Subscribe | m.Events] = [m.Subscribe(Item("node", LEVEL), 100_000)]
+    asked.append(m.Events(EVENTS, 100_000, (("i=2041", "Message"),), 10))
+    tokens = {pair.client.send(one)[0]: one for one in asked}
+    pair.client.on_time(pair.now)
+    pair.run()
+    for _ in asked:
+        pair.answer(m.Subscribed(0, 10))
+        pair.later(1)
+    for number in sorted(pair.client._publish_ids)[:2]:
+        pair.to_client(pair.server.channel.send(number, data))
+    shape = []
+    for event in pair.heard:
+        if isinstance(event, NoticeReceived):
+            assert not PROTOCOL.misfit(tokens[event.standing], event.message)
+            assert len(PACK(event.message)) < 1 << 20
+            shape.append(type(event.message).__name__)
+    return tuple(shape), str(pair.client_error)[:24]
+
+
+def published() -> list[bytes]:
+    header = s.ResponseHeader(0, 1, 0, 0, [], wire.NO_EXTENSION)
+    parts = [
+        wire.pack(s.DataChange([s.ItemNotification(1, Data(Variant(11, 1.5)))], [])),
+        wire.pack(s.EventList([s.EventFields(2, [Variant(21, LocalizedText(None, "a"))])])),
+        wire.pack(s.StatusChange(0x800A0000, 0)),
+    ]
+    return [
+        wire.encode(s.PublishResponse(header, number, [], False, s.NotificationMessage(1, 0, some), [], []))
+        for number in (1, 2) for some in (parts, parts[:1], parts[1:2], [])
+    ]  # fmt: skip
+
+
 def answers() -> list[bytes]:
     header = s.ResponseHeader(0, 1, 0, 0, [], wire.NO_EXTENSION)
-    from cofferdam.protocols.opcua.builtin import Data, Variant
-
     return [
         wire.encode(s.ReadResponse(header, [Data(Variant(11, 1.5))], [])),
         wire.encode(s.ServiceFault(s.ResponseHeader(0, 1, 0x80340000, 0, [], wire.NO_EXTENSION))),
@@ -156,5 +201,6 @@ TARGETS = [
     Target("opcua-stream", lambda: [plain().client.channel.hello("opc.tcp://x"), b"HELF", b"OPNF"], stream),
     Target("opcua-session", requests, session),
     Target("opcua-answer", answers, answer),
+    Target("opcua-news", published, news),
     Target("opcua-overheard", lambda: [*requests(), *answers()], overheard),
 ]

@@ -2,7 +2,7 @@
 
 Options: `swap` has its namespaces in another order; `secure FOLDER` has a key there, and offers security alone. It says
 "ready" on stdout. Line1 has Speed (writable), Level, Recipe, Counts (an array), Secret, and the methods Reset and
-Purge.
+Purge. Five times a second it has an event of severity 100, and one of 700 of a type of its own, with Batch and Cost.
 """
 
 from __future__ import annotations
@@ -76,6 +76,17 @@ async def run(port: int, options: list[str]) -> None:
             [ua.VariantType.Int32],
         )  # fmt: skip
     level = server.get_node(ua.NodeId("Line1.Level", ns))
+    jam = await server.create_custom_event_type(
+        ns,
+        "JamEventType",
+        ua.ObjectIds.BaseEventType,
+        [("Batch", ua.VariantType.String), ("Cost", ua.VariantType.Double)],
+    )
+    events = [
+        await server.get_event_generator(kind, emitting_node=line.nodeid)
+        for kind in (ua.ObjectIds.BaseEventType, jam.nodeid)
+    ]
+    events[1].event.Batch, events[1].event.Cost = "B7", 12.5
     async with server:
         print("ready", flush=True)
         at = 0.0
@@ -83,6 +94,10 @@ async def run(port: int, options: list[str]) -> None:
             await asyncio.sleep(0.05)
             at += 1.0
             await level.write_value(at)
+            if at % 4 == 0:
+                for number, event in enumerate(events):
+                    event.event.Severity = 100 + 600 * number
+                    await event.trigger(message=f"{'jam' if number else 'tick'} {at:g}")
 
 
 if __name__ == "__main__":

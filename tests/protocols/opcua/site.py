@@ -16,7 +16,7 @@ from cofferdam.cli.main import main
 
 RULES = (
     "{who: mes, asset: filler, read: [speed, level, counts], subscribe: [level], write: [speed], call: [reset], "
-    "history: [level]}"
+    "history: [level], events: [alarms]}"
 )
 MES = "mes: {zone: office, addresses: [127.0.0.1]}"
 
@@ -38,6 +38,9 @@ def policy(
         "      reset:",
         '        at: "nsu=urn:plant:line;s=Line1 -> nsu=urn:plant:line;s=Line1.Reset"',
         "        arguments: [{name: count, type: Int32, min: 0, max: 10}]",
+        "    notifiers:",
+        '      alarms: {at: "nsu=urn:plant:line;s=Line1", fields: [default, "nsu=urn:plant:line;Batch"]}',
+        '      brief: {at: "nsu=urn:plant:line;s=Line1", fields: [Message, Severity]}',
         "principals:", *(f"  {one}" for one in who),
         "conduits:", "  mes-sees-line:", "    from: office", "    to: plant", "    broker: opcua",
         "    owner: production", "    reason: OEE", "    allow:", *(f"      - {rule}" for rule in rules or (RULES,)),

@@ -35,12 +35,15 @@ FORMS = """forms of an operation:
   write SPACE FIRST VALUE...      write holding 200 1400 30
   subscribe POINT                 subscribe tank_level    (where the protocol has such)
   call METHOD [ARGUMENT...]       call reset 5
+  events NOTIFIER [FIELD...]      events alarms Severity  (none: all that the policy names)
   stream STREAM                   stream drive
   function CODE[/SUB]             function 43/14
   write-function CODE[/SUB]       write-function 8/1   (one that may change the device)"""
 
 
-_VERBS = ("read", "write", "subscribe", "call", "stream", "function", "write-function")
+SHOWN = 12
+"""Parts of an operation that are told."""
+_VERBS = ("read", "write", "subscribe", "call", "events", "stream", "function", "write-function")
 
 
 def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
@@ -58,6 +61,8 @@ def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
         return _watch(words[1], asset, dialect, text)
     if verb == "call" and len(words) >= 2:
         return _call(words[1:], asset, dialect, text)
+    if verb == "events" and len(words) >= 2:
+        return _events(words[1], words[2:], asset, dialect, text)
     if verb == "stream" and len(words) == 2:
         return _stream(words[1], asset, dialect, text)
     if verb in ("function", "write-function") and len(words) == 2:
@@ -218,6 +223,19 @@ def _call(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Operat
     raise _bad(text, _none_such(words[0], "method", asset, names))
 
 
+def _events(name: str, fields: list[str], asset: Asset, dialect: Dialect, text: str) -> Operation:
+    for notifier in asset.notifiers:
+        if notifier.name == name:
+            kind = dialect.kind(notifier.at.kind)
+            try:
+                asked = [dialect.notation.of_event(notifier.at, dialect.notation.field(field)) for field in fields]
+            except Misread as error:
+                raise _bad(text, f"a field is {error}") from None
+            code = kind.watch if kind is not None else -1
+            return Operation(code, -1, _unit(asset), False, (Watch(notifier.at), *(asked or notifier.fields)))
+    raise _bad(text, _none_such(name, "notifier", asset, [notifier.name for notifier in asset.notifiers]))
+
+
 def _stream(name: str, asset: Asset, dialect: Dialect, text: str) -> Operation:
     for stream in asset.streams:
         if stream.name == name:
@@ -276,7 +294,7 @@ def show(op: Operation, asset: Asset) -> str:
             names = [f" ({stream.name})" for stream in asset.streams if stream.at == write.item]
             parts.append(f"stream {write.space}{''.join(names[:1])}")
     if parts:
-        return " and ".join(parts)
+        return " and ".join([*parts[:SHOWN], *([f"{len(parts) - SHOWN} more"] if len(parts) > SHOWN else [])])
     kind = "write-function" if op.is_write else "function"
     return f"{kind} {op.function}{f'/{op.sub}' if op.sub >= 0 else ''}"
 

@@ -171,6 +171,7 @@ class _Named:
             point.name: rows.Piece(point.at, point.name, mask=point.mask) for point in asset.points if point.mask
         }
         self._writable = [self._written[point.name] for point in asset.points if dialect.writable(point.at)]
+        self._notifiers = {one.name: one for one in asset.notifiers}
         self._watchable = [self._points[point.name] for point in asset.points if dialect.watchable(point.at)]
 
     def rule(self, number: int, rule: ProxyRule) -> rows.Rule:
@@ -182,15 +183,19 @@ class _Named:
         calls = _pieces(self._methods, rule.call)
         watches = _pieces(points, rule.subscribe, self._watchable)
         past = _renamed(_pieces(points, rule.history, self._readable), self._history)
-        about = _renamed((*reads, *writes, *calls, *watches, *past), self._about)
+        named = self._notifiers if ALL in rule.events else rule.events
+        notifiers = [self._notifiers[name] for name in sorted(named)]
+        sources = tuple(rows.Piece(one.at, one.name) for one in notifiers)
+        fields = tuple(rows.Piece(field, one.name) for one in notifiers for field in one.fields)
+        about = _renamed((*reads, *writes, *calls, *watches, *past, *sources), self._about)
         return rows.Rule(
             number=number,
             who=tuple(sorted(rule.who)),
             asset=self._asset,
-            reads=(*reads, *past, *about),
+            reads=(*reads, *past, *fields, *about),
             writes=writes,
             calls=calls,
-            watches=watches,
+            watches=(*watches, *sources),
             streams=_pieces(self._streams, rule.stream),
             functions=tuple(sorted(set(rule.functions))),
             write_functions=tuple(sorted(set(rule.write_functions))),

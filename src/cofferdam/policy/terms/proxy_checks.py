@@ -34,9 +34,9 @@ class RuleChecks:
         words[2:2] = [word for word, some in (
             ("subscribe", any(kind.watch for kind in kinds)), ("call", any(kind.call for kind in kinds)),
             ("stream", any(kind.open for kind in kinds)),
-            ("history", bool(self.dialect.history)),
+            ("history", bool(self.dialect.history)), ("events", bool(self.dialect.events)),
         ) if some]  # fmt: skip
-        if not any(getattr(rule, word) for word in ("subscribe", "call", "stream", "history", *words)):
+        if not any(getattr(rule, word) for word in ("subscribe", "call", "stream", "history", "events", *words)):
             expected = f"{', '.join(words[:-1])} or {words[-1]}"
             self.at(self.here, "a rule that allows nothing", expected, check="missing")
         for index, who in enumerate(rule.who):
@@ -71,8 +71,13 @@ class RuleChecks:
             ("history", self.rule.history),
         ):  # fmt: skip
             self.points((*self.here, field), field, points, name, asset)
-        for field, section, names in (("call", "methods", self.rule.call), ("stream", "streams", self.rule.stream)):
+        for field, section, names in (
+            ("call", "methods", self.rule.call), ("stream", "streams", self.rule.stream),
+            ("events", "notifiers", self.rule.events),
+        ):  # fmt: skip
             for index, one in enumerate(names):
+                if field == "events" and one == schema.ALL and self.checking.names("assets", name, section):
+                    continue
                 self.checking.known(section, one, (*self.here, field, index), ("assets", name))
 
     def spans(self) -> None:

@@ -34,6 +34,11 @@ class ProxyRule(schema.Rule):
     history: Names = Field(
         (), description="Points whose recorded values may be read, for protocols with history; or `all`."
     )
+    events: Names = Field(
+        (),
+        description="Notifiers whose events the client may have come by themselves, with the fields each names; or "
+        "`all`. For protocols with events.",
+    )
     call: Names = Field((), description="Methods that may be called, for protocols with methods.")
     stream: Names = Field((), description="Streams that may be opened, for protocols with streams.")
     registers: RawReads = Field(

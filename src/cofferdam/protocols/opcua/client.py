@@ -142,7 +142,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def send(self, request: m.OpcUaRequest) -> tuple[int, bytes]:
         if not self.established or self._error is not None:
             raise LocalProtocolError("the connection is not established")
-        watch = isinstance(request, m.Subscribe)
+        watch = isinstance(request, (m.Subscribe, m.Events))
         if not watch and len(self._pending) - len(self._watching) >= self._outstanding:
             raise LocalProtocolError("too many requests are under way")
         token = self._new_id()
@@ -336,9 +336,9 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise Malformed("no answer to Publish")
         self.publish()
 
-    def news(self, standing: int, samples: tuple[m.Sample, ...]) -> None:
+    def news(self, standing: int, message: m.Changed | m.Happened) -> None:
         """A watch has news."""
-        self._events.append(NoticeReceived(standing, m.Changed(samples)))
+        self._events.append(NoticeReceived(standing, message))
 
     def over(self, standing: int, why: str) -> None:
         """A watch stands no longer."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 
 from cofferdam.model import Item, Span, ValueType
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation
@@ -21,6 +22,8 @@ READ, WRITE, CALL, BROWSE, HISTORY, WATCH = 631, 673, 712, 527, 664, 751
 """Function codes: the encoding ids of the requests (OPC 10000-6, A.3)."""
 ARROW = " -> "
 IDENTIFIER = 4096
+PATH = 20
+"""Elements of a browse path."""
 _NODE = re.compile(r"(?:nsu=([^;\s]{1,1024});)?([isgb])=(.+)\Z", re.DOTALL)
 _RANGE = re.compile(r"(.*) \[(\d{1,9})(?:-(\d{1,9}))?\]\Z", re.DOTALL)
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
@@ -59,6 +62,45 @@ def split(name: str) -> tuple[str, str, str]:
     if canonical(uri, letter, text) != name:
         raise ValueError(f"{name!r} is spelt {canonical(uri, letter, text)!r}")
     return uri, letter, text
+
+
+CONDITION = "ConditionId"
+"""The field that is no browse path: the NodeId of the condition that an event tells of (OPC 10000-9, 5.5.2)."""
+FIELD = 1024
+"""Characters of a field's name."""
+_ELEMENT = re.compile(r"(?:nsu=([^;\s]{1,1024});)?([^/]+)(/(?=.)|\Z)", re.DOTALL)
+
+
+def field_text(path: Sequence[tuple[str, str]]) -> str:
+    """The one spelling of a browse path of (URI, name), "" for the standard's URI: "ActiveState/Id". Raises: ValueError
+    where there is none, as for a name with a "/" in it."""
+    found = [(f"nsu={uri.replace('%', '%25').replace(';', '%3B')};" if uri else "") + name for uri, name in path]
+    text = "/".join(found)
+    if field_path(text) != tuple(path):
+        raise ValueError(f"{text!r} is no field")
+    return text
+
+
+def field_path(text: str) -> tuple[tuple[str, str], ...]:
+    """The path of a field in its one spelling; none for the condition's NodeId. Raises: ValueError for any other
+    text."""
+    if text == CONDITION:
+        return ()
+    found: list[tuple[str, str]] = []
+    at = 0
+    while at < len(text) and len(found) < PATH:
+        element = _ELEMENT.match(text, at)
+        if element is None:
+            break
+        uri = element[1] or ""
+        plain = uri.replace("%3B", ";").replace("%25", "%")
+        if element[2].startswith("nsu=") or plain.replace("%", "%25").replace(";", "%3B") != uri:
+            break
+        found.append((plain, element[2]))
+        at = element.end()
+    if not found or at < len(text) or len(text) > FIELD or "\0" in text or ARROW in text:
+        raise ValueError(f"{text!r} is no field")
+    return tuple(found)
 
 
 class OpcUaNotation(Notation):
@@ -104,6 +146,17 @@ class OpcUaNotation(Notation):
             raise Misread(f"{_FORM}; {error}") from None
         return name
 
+    def field(self, text: str) -> str:
+        try:
+            field_path(text)
+        except ValueError as error:
+            form = "a browse path, such as Severity, ActiveState/Id or nsu=urn:plant:line;Batch, or ConditionId"
+            raise Misread(f"{form}; {error}") from None
+        return text
+
+    def of_event(self, notifier: Item, field: str) -> Item:
+        return Item(notifier.kind, f"{notifier.name}{ARROW}{field}")
+
     def title(self, item: Item) -> str:
         return split(item.name.rpartition(ARROW)[2])[2]
 
@@ -136,6 +189,7 @@ OPCUA = Dialect(
         Kind("method", "a method", call=CALL),
         Kind("about", "what a node is", read=BROWSE),
         Kind("history", "a variable's recorded values", read=HISTORY),
+        Kind("event", "a notifier of events, or a field of these", read=WATCH, watch=WATCH),
     ),
     codes={},
     code_range=(1, 65535),
@@ -143,6 +197,10 @@ OPCUA = Dialect(
     place_codes=frozenset({READ, WRITE, CALL, BROWSE, HISTORY, WATCH}),
     about="about",
     history="history",
+    events="event",
+    event_fields=(
+        "EventId", "EventType", "SourceNode", "SourceName", "Time", "ReceiveTime", "Message", "Severity",
+    ),
     security=(
         "Basic256Sha256", "Aes256_Sha256_RsaPss", "Aes128_Sha256_RsaOaep", "Basic256Sha256 sign",
         "Aes256_Sha256_RsaPss sign", "Aes128_Sha256_RsaOaep sign", "none",

@@ -32,6 +32,9 @@ from cofferdam.model import (
 )
 
 READ_ITEMS, WRITE_ITEMS, SURVEY_ITEMS, HISTORY_VALUES = 1000, 100, 1000, 10_000
+FIELDS, EVENTS, OF_TYPES, TYPES = 100, 1000, 20, 200
+"""Fields of an event; events of one notice; types of which subtypes are wanted as well, and such of which they are
+not."""
 NODES = 4000
 """Nodes of one description: what was asked for, and the objects on the way to it."""
 
@@ -40,6 +43,7 @@ Ticks = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """100 ns since 1601 (OPC 10000-6, 5.2.2.5)."""
 Name = Annotated[str, Meta(max_length=6000)]
 Short = Annotated[str, Meta(max_length=4096)]
+Field = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
@@ -153,6 +157,20 @@ class Subscribe(_Message, frozen=True, tag=751):
     deadband: Annotated[float, Meta(ge=0, le=1e300)] = 0.0
 
 
+class Events(_Message, frozen=True, tag=727):
+    """Events of a notifier: `fields` of each, as (type that has it, field). Those of at least this severity, and, where
+    types are named, of one `of` them or its subtypes, or `exactly` one."""
+
+    item: Item
+    interval_us: Microseconds
+    fields: Annotated[tuple[tuple[Name, Field], ...], Meta(min_length=1, max_length=FIELDS)]
+    queue: Annotated[int, Meta(ge=1, le=EVENTS)] = 1
+    oldest: bool = True
+    severity: Annotated[int, Meta(ge=0, le=1000)] = 0
+    of: Annotated[tuple[Name, ...], Meta(max_length=OF_TYPES)] = ()
+    exactly: Annotated[tuple[Name, ...], Meta(max_length=TYPES)] = ()
+
+
 # ---- responses ----
 
 
@@ -217,5 +235,13 @@ class Changed(_Message, frozen=True, tag=811):
     samples: Annotated[tuple[Sample, ...], Meta(min_length=1, max_length=1000)]
 
 
-OpcUaRequest: TypeAlias = Read | Write | CallMethod | Survey | History | Subscribe
+Happening = Annotated[tuple[AnyValue | None, ...], Meta(min_length=1, max_length=FIELDS)]
+"""An event: the values of the fields that were asked for, in their order."""
+
+
+class Happened(_Message, frozen=True, tag=916):
+    events: Annotated[tuple[Happening, ...], Meta(min_length=1, max_length=EVENTS)]
+
+
+OpcUaRequest: TypeAlias = Read | Write | CallMethod | Survey | History | Subscribe | Events
 OpcUaResponse: TypeAlias = Values | Written | Outputs | Described | Samples | Subscribed | Refused

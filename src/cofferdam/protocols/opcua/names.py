@@ -210,7 +210,11 @@ def item_of(names: Namespaces, node: NodeId, index_range: str | None, kind: str 
 
 def weight(sample: m.Sample) -> int:
     """About how many bytes a sample has in a record, and no fewer."""
-    value = sample.value
+    return value_weight(sample.value)
+
+
+def value_weight(value: Any) -> int:
+    """The same of a value."""
     if value is None:
         return 40
     if isinstance(value, model.Text):

@@ -6,11 +6,12 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.model import Assign, Call, Deny, Failure, Fault, Item, Operation, Span, Watch, value_fault
+from cofferdam.model import NAME_LENGTH, Assign, Call, Deny, Failure, Fault, Item, Operation, Span, Watch, value_fault
 from cofferdam.protocols.base import Facing, Protocol
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.bystander import OpcUaBystander
-from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, CALL, HISTORY, OPCUA, READ, WATCH, WRITE, split
+from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, CALL, HISTORY, OPCUA, READ, WATCH, WRITE, field_path, split
+from cofferdam.protocols.opcua.events import asked_fields, field_item
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import FOREIGN, too_much
 from cofferdam.protocols.opcua.trust import Trust
@@ -21,9 +22,15 @@ _FAULTS = {Fault.VALUE: RANGE, Fault.STEP: RANGE, Fault.RATE: BUSY, Fault.SEVERE
 _FAILURES = {Failure.UNREACHABLE: AWAY, Failure.TIMEOUT: TIMEOUT, Failure.BUSY: BUSY, Failure.BAD_REPLY: AWAY}
 _ANSWERS: dict[type, type] = {
     m.Read: m.Values, m.Write: m.Written, m.CallMethod: m.Outputs, m.Survey: m.Described, m.History: m.Samples,
-    m.Subscribe: m.Subscribed,
+    m.Subscribe: m.Subscribed, m.Events: m.Subscribed,
 }  # fmt: skip
-_KINDS: dict[type, str] = {m.Survey: "about", m.History: "history", m.Subscribe: "node", m.CallMethod: "method"}
+_KINDS: dict[type, str] = {
+    m.Survey: "about",
+    m.History: "history",
+    m.Subscribe: "node",
+    m.CallMethod: "method",
+    m.Events: "event",
+}
 
 
 class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
@@ -32,7 +39,7 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     dialect = OPCUA
     request_type = m.OpcUaRequest
     response_type = m.OpcUaResponse
-    notice_type = m.Changed
+    notice_type = m.Changed | m.Happened
     speaks = True
     view = OpcUaView()
     functions = {
@@ -92,6 +99,8 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
                     raise CrossingError("a single value for elements")  # a part of a text is no element
         if isinstance(message, m.Described):
             _check_described(message)
+        if isinstance(message, m.Events):
+            _check_events(message)
 
     def mismatch(self, request: m.OpcUaRequest, response: m.OpcUaResponse) -> str:
         if isinstance(response, m.Refused):
@@ -130,7 +139,11 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
             return Operation(BROWSE, -1, -1, False, request.items)
         if isinstance(request, m.History):
             return Operation(HISTORY, -1, -1, False, (request.item,))
-        return Operation(WATCH, -1, -1, False, (Watch(request.item, request.interval_us),))
+        watch = Watch(request.item, request.interval_us)
+        if isinstance(request, m.Events):  # a watch of the notifier, and of each field a read
+            fields = [field_item(request.item, field) for field in asked_fields(request)]
+            return Operation(WATCH, -1, -1, False, (watch, *fields))
+        return Operation(WATCH, -1, -1, False, (watch,))
 
     def refusal(self, request: m.OpcUaRequest, deny: Deny) -> m.Refused:
         return m.Refused(_FAULTS.get(deny.fault, DENIED))
@@ -172,10 +185,19 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
         )
 
     def misfit(self, request: m.OpcUaRequest, message: Any) -> str:
+        if isinstance(request, m.Events) and isinstance(message, m.Happened):
+            if any(len(event) != len(request.fields) for event in message.events):
+                return f"an event of other than {len(request.fields)} fields"
+            return self._wrong(message)
+        if isinstance(message, m.Happened) or isinstance(request, m.Events):
+            return f"{type(message).__name__} after {type(request).__name__}"
         if not isinstance(request, m.Subscribe):
             return f"news after {type(request).__name__}"
         if any(too_much(request.item, sample) for sample in message.samples):
             return f"more elements than {request.item.count} of {request.item.name}"
+        return self._wrong(message)
+
+    def _wrong(self, message: Any) -> str:
         try:
             self.check(message)
         except CrossingError as error:
@@ -233,7 +255,21 @@ def _values(message: Any) -> list[Any]:
         return [sample.value for sample in message.samples]
     if isinstance(message, m.Outputs):
         return list(message.outputs)
+    if isinstance(message, m.Happened):
+        return [value for event in message.events for value in event]
     return []
+
+
+def _check_events(message: m.Events) -> None:
+    for name in (*[kind for kind, _ in message.fields], *message.of, *message.exactly):
+        _check_name(name)
+    for field in asked_fields(message):
+        try:
+            field_path(field)
+        except ValueError as error:
+            raise CrossingError(str(error)) from None
+        if len(message.item.name) + len(ARROW) + len(field) > NAME_LENGTH:
+            raise CrossingError("a notifier and a field that are too long together")
 
 
 def _check_described(message: m.Described) -> None:

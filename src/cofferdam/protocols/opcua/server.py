@@ -38,7 +38,7 @@ from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import server_work as work
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin import GOOD, NULL_NODE, LocalizedText, Malformed, NodeId
-from cofferdam.protocols.opcua.dialect import ARROW, split
+from cofferdam.protocols.opcua.dialect import ARROW, field_path, split
 from cofferdam.protocols.opcua.identity import identity_of
 from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy, SecurityError
@@ -559,9 +559,15 @@ def _uris(facing: Facing | None) -> tuple[str, ...]:
     found: dict[str, None] = {}
     asset = facing.asset
     items = [point.at for point in asset.points] + [method.at for method in asset.methods]
+    items += [notifier.at for notifier in asset.notifiers]
     for item in items:
         for name in getattr(item, "name", "").split(ARROW):
             uri = split(name)[0] if name else ""
             if uri and uri != own:
                 found[uri] = None
+    for notifier in asset.notifiers:
+        for field in notifier.fields:
+            for uri, _ in field_path(field.name.partition(ARROW)[2]):
+                if uri and uri != own:
+                    found[uri] = None
     return (UA, own, *found)

@@ -10,15 +10,26 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.model import Deny, Item
+from cofferdam.model import NAME_LENGTH, Deny, Item, Operation, Watch
 from cofferdam.protocols.base import Released
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, Malformed, NodeId, Variant
+from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, Variant
+from cofferdam.protocols.opcua.dialect import WATCH
+from cofferdam.protocols.opcua.events import NOTIFIER, event_weight, field_item, narrowed, selected
 from cofferdam.protocols.opcua.jobs import Job, Ready
-from cofferdam.protocols.opcua.names import weight
-from cofferdam.protocols.opcua.subscriptions import BAD_ITEM, BAD_MESSAGE, BAD_SUBSCRIPTION, Subscriptions, Watched
+from cofferdam.protocols.opcua.messages import FIELDS
+from cofferdam.protocols.opcua.names import Unnamed, item_of, weight
+from cofferdam.protocols.opcua.subscriptions import (
+    BAD_ITEM,
+    BAD_MESSAGE,
+    BAD_SUBSCRIPTION,
+    EVENTS,
+    QUEUE,
+    Subscriptions,
+    Watched,
+)
 from cofferdam.protocols.opcua.subscriptions import BAD_TOO_MANY_SUBSCRIPTIONS as TOO_MANY_SUBSCRIPTIONS
 
 VALUE = 13
@@ -27,6 +38,11 @@ RETRY_NS, MOST_RETRY_NS = 500_000_000, 10_000_000_000
 BAD_NODE, BAD_DENIED, BAD_ATTRIBUTE, BAD_OPERATIONS = 0x80340000, 0x801F0000, 0x80350000, 0x80100000
 BAD_FILTER, BAD_TOO_MANY_ITEMS, BAD_NOT_CONNECTED = 0x80450000, 0x80DB0000, 0x80310000
 BAD_CLOSED = 0x80260000
+BAD_EVENT_FILTER, BAD_OPERATOR, BAD_OPERAND = 0x80470000, 0x80C20000, 0x80490000
+SYSTEM_EVENT, REFRESH_REQUIRED, QUEUE_OVERFLOW = 2130, 2789, 3035
+"""Types of events of our own (OPC 10000-5, 6.4; -9, 5.5.7)."""
+LEAST_EVENT = 200
+NOTHING = Variant(0, None)
 _EMPTY = Ready(b"")
 """The answer to what was not asked on the wire."""
 
@@ -39,7 +55,9 @@ class ItemServices(abc.ABC):
         self._names = server.names
         self._standing: dict[int, Watched] = {}
         self._waiting: set[Watched] = set()  # to be asked for again
-        self.subscriptions = Subscriptions(self._names, self._reply, server.fault, self._item_gone, server.wall)
+        self.subscriptions = Subscriptions(
+            self._names, self._reply, server.fault, self._item_gone, server.wall, self._lost
+        )
 
     def _reply(self, number: int, handle: int, kind: type, *fields: Any) -> None:
         if self._server.services is self:
@@ -158,7 +176,7 @@ class ItemServices(abc.ABC):
             for (place, item), answer, token in zip(made, answers, job.tokens if job else (), strict=True):
                 if isinstance(answer, m.Subscribed):
                     interval = answer.interval_us / 1000
-                    results[place] = s.ItemCreated(0, item.id, interval, item.size, wire.NO_EXTENSION)
+                    results[place] = s.ItemCreated(0, item.id, interval, item.size, item.answer)
                     if item.token != token:  # it was deleted meanwhile
                         self._server.event(Released(self._server.new_token(), token, _EMPTY))
                 else:
@@ -183,6 +201,8 @@ class ItemServices(abc.ABC):
         one, asked = wanted.item, wanted.parameters
         if wanted.mode > 2 or stamps > 3:
             return 0x80410000
+        if one.attribute == NOTIFIER:
+            return self._wanted_events(subscription, wanted)
         local: Callable[[], Data] | None = None
         found: m.Subscribe | None = None
         if one.node.ns == 0 or one.attribute != VALUE:
@@ -202,6 +222,61 @@ class ItemServices(abc.ABC):
             return BAD_TOO_MANY_ITEMS
         made.mode, made.stamps, made.request = wanted.mode, stamps, found
         return made
+
+    def _wanted_events(self, subscription: Any, wanted: s.ItemToCreate) -> Watched | int:
+        """An item of events. Fields that policy does not allow are left out, and told so; if it allows none, they are
+        asked for all the same, so that the refusal is judged and recorded where all are."""
+        one, asked = wanted.item, wanted.parameters
+        notifier = item_of(self._names, one.node, one.range, "event")
+        if isinstance(notifier, int):
+            return notifier
+        try:
+            chosen = wire.unpack(asked.filter)
+            if not isinstance(chosen, s.EventFilter) or not 0 < len(chosen.select) <= FIELDS:
+                return BAD_EVENT_FILTER
+            where = narrowed(chosen.where, self._names)
+        except Malformed as error:
+            return error.status if error.status in (BAD_OPERATOR, BAD_OPERAND) else BAD_EVENT_FILTER
+        found = [selected(clause, self._names) for clause in chosen.select]
+        us = int(subscription.interval / 1000)
+        watch = Watch(notifier, us)
+        fields = dict.fromkeys([clause for clause in found if not isinstance(clause, int)])
+        allowed = [clause for clause in fields if self._may_watch(watch, field_item(notifier, clause[1]))]
+        fields = dict.fromkeys(allowed or fields)
+        if not fields or any(len(field_item(notifier, field).name) > NAME_LENGTH for _, field in fields):
+            return BAD_EVENT_FILTER
+        made = self.subscriptions.add(subscription, asked.handle, asked.queue or EVENTS, asked.discard, None, EVENTS)
+        if made is None:
+            return BAD_TOO_MANY_ITEMS
+        places: dict[Any, int] = {clause: place for place, clause in enumerate(fields)}
+        made.clauses = tuple([places.get(clause, -1) for clause in found])
+        made.item = tuple([clause[1] if not isinstance(clause, int) and clause in places else "" for clause in found])
+        made.mode = wanted.mode
+        statuses = [one if isinstance(one, int) else 0 if one in places else BAD_DENIED for one in found]
+        if any(statuses):
+            made.answer = wire.pack(s.EventFilterResult(statuses, [], [], []))
+        made.request = m.Events(
+            notifier, us, tuple(fields), made.size, asked.discard, where.severity, where.of, where.exactly
+        )
+        return made
+
+    def _may_watch(self, watch: Watch, field: Item) -> bool:
+        facing = self._server.facing
+        return facing is not None and facing.may(Operation(WATCH, -1, -1, False, (watch, field)))
+
+    def _lost(self, item: Watched) -> list[Variant]:
+        return self._event(item, QUEUE_OVERFLOW, "events were dropped, since they were not fetched")
+
+    def _event(self, item: Watched, kind: int, text: str) -> list[Variant]:
+        """An event of our own, for what the client has to know of its events."""
+        now = wire.ticks(self._server.wall())
+        known = {
+            "EventId": Variant(15, self._server.facing.random(16)), "EventType": Variant(17, NodeId(0, kind)),
+            "SourceNode": Variant(17, NodeId(0, 2253)), "SourceName": Variant(12, "Server"), "Time": Variant(13, now),
+            "ReceiveTime": Variant(13, now), "Message": Variant(21, LocalizedText(None, text)),
+            "Severity": Variant(5, 500),
+        }  # fmt: skip
+        return [known.get(field, NOTHING) for field in item.item]
 
     def _subscribe(self, item: Item, subscription: Any, asked: s.MonitoringParameters) -> m.Subscribe | int:
         """The watch that a client means; or a status."""
@@ -239,6 +314,9 @@ class ItemServices(abc.ABC):
             [answer] = answers
             if isinstance(answer, m.Subscribed):
                 item.retry_ns = 0
+                if item.clauses is not None and item.token:
+                    again = self._event(item, REFRESH_REQUIRED, "events come again; some may be missing")
+                    item.happened(again, LEAST_EVENT)
                 if item.token != job.tokens[0]:  # it was deleted meanwhile
                     self._server.event(Released(self._server.new_token(), job.tokens[0], _EMPTY))
             elif item.token:
@@ -253,18 +331,38 @@ class ItemServices(abc.ABC):
     def _ended(self, item: Watched, status: int) -> None:
         """A watch is over: the client sees it as a status, and it is asked for again, unless policy has ended it."""
         now = wire.ticks(self._server.wall())
-        item.add(Data(None, status, 0, now))
+        if item.clauses is None:
+            item.add(Data(None, status, 0, now))
+        elif not item.retry_ns or status == BAD_DENIED:  # told once, however often it is tried again
+            why = "policy has ended this" if status == BAD_DENIED else "the asset is away: events may be missing"
+            item.happened(self._event(item, SYSTEM_EVENT, why), LEAST_EVENT)
         if item.request is not None and status != BAD_DENIED:
             item.retry_ns = min(item.retry_ns * 2 or RETRY_NS, MOST_RETRY_NS)
             item.retry_at = self._server.now + item.retry_ns
             self._waiting.add(item)
 
-    def notice(self, standing: int, message: m.Changed) -> None:
+    def notice(self, standing: int, message: m.Changed | m.Happened) -> None:
         """News of a watch, which fit it (operations.misfit)."""
         item = self._standing.get(standing)
-        if item is not None:
+        if item is None:
+            return
+        if isinstance(message, m.Happened):
+            for event in message.events:
+                item.happened(self._fields(item, event), event_weight(event) + LEAST_EVENT)
+        else:
             for sample in message.samples:
                 item.add(self._names.data(sample, item.stamps), weight(sample))
+
+    def _fields(self, item: Watched, event: m.Happening) -> list[Variant]:
+        """The fields of an event as a client has asked for them; what has no form here is null."""
+        found = []
+        for place in item.clauses or ():
+            value = event[place] if place >= 0 else None
+            try:
+                found.append(NOTHING if value is None else self._names.variant(value))
+            except Unnamed:
+                found.append(NOTHING)
+        return found
 
     def over(self, standing: int, deny: Deny | None) -> None:
         """A watch has ended on the other side."""
@@ -285,7 +383,7 @@ class ItemServices(abc.ABC):
                 continue
             asked = one.parameters
             item.handle, item.discard = asked.handle, asked.discard
-            item.size = min(max(asked.queue, 1), 100)
+            item.size = min(max(asked.queue, 1), QUEUE if item.clauses is None else EVENTS)
             interval = subscription.interval / 1e6 if item.request is None else item.request.interval_us / 1000
             results.append(s.ItemModified(0, interval, item.size, wire.NO_EXTENSION))
         self._reply(number, request.header.handle, s.ModifyItemsResponse, results, [])

@@ -98,13 +98,16 @@ class Services(ItemServices):
 
     def _no(self, name: str) -> int:
         """Why something is not allowed, in a status."""
-        return BAD_DENIED if self._visible(name) else BAD_NODE
+        return BAD_DENIED if name == "i=2253" or self._visible(name) else BAD_NODE  # all see the server itself
 
     def _rights(self, name: str, klass: int) -> tuple[int, bool]:
         if klass == 4:
             asset = self._server.facing.asset
             found = [one.at for one in asset.methods if one.at.name.endswith(f"{ARROW}{name}")]
             return 0, any(self._callable(item) for item in found)
+        if klass == 1:
+            watch = Watch(Item("event", name), 10**9)
+            return 1 if self._may(Operation(WATCH, -1, -1, False, (watch,))) else 0, False
         item = Item("node", name)
         level = 1 if self._may(Operation(READ, -1, -1, False, (item,))) else 0
         level |= 1 if self._may(Operation(WATCH, -1, -1, False, (Watch(item, 10**9),))) else 0
@@ -367,6 +370,7 @@ class Services(ItemServices):
         names = dict.fromkeys(
             [point.at.name for point in asset.points if isinstance(point.at, Item)]
             + [method.at.name for method in asset.methods]
+            + [notifier.at.name for notifier in asset.notifiers if notifier.at.name.startswith("nsu=")]
         )
         wanted = tuple([Item("about", name) for name in names if self._visible(name)][: m.SURVEY_ITEMS])
         if not wanted:

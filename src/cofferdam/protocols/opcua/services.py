@@ -2102,6 +2102,189 @@ def write_StatusChange(w: Writer, v: StatusChange) -> None:
     w.diagnostic(v.diagnostic)
 
 
+class EventFields(msgspec.Struct, frozen=True, gc=False):
+    handle: int
+    fields: list[Variant]
+
+
+def read_EventFields(r: Reader) -> EventFields:
+    r.spend()
+    handle_ = r.u32()
+    fields_ = [r.variant() for _ in range(r.count(1))]
+    return EventFields(handle_, fields_)
+
+
+def write_EventFields(w: Writer, v: EventFields) -> None:
+    w.u32(v.handle)
+    w.count(len(v.fields))
+    for fields_one in v.fields:
+        w.variant(fields_one)
+
+
+class EventList(msgspec.Struct, frozen=True, gc=False):
+    events: list[EventFields]
+
+
+def read_EventList(r: Reader) -> EventList:
+    r.spend()
+    events_ = [read_EventFields(r) for _ in range(r.count(8))]
+    return EventList(events_)
+
+
+def write_EventList(w: Writer, v: EventList) -> None:
+    w.count(len(v.events))
+    for events_one in v.events:
+        write_EventFields(w, events_one)
+
+
+class SimpleOperand(msgspec.Struct, frozen=True, gc=False):
+    type: NodeId
+    path: list[QualifiedName]
+    attribute: int
+    range: str | None
+
+
+def read_SimpleOperand(r: Reader) -> SimpleOperand:
+    r.spend()
+    type_ = r.node()
+    path_ = [r.qualified() for _ in range(r.count(6))]
+    attribute_ = r.u32()
+    range_ = r.string()
+    return SimpleOperand(type_, path_, attribute_, range_)
+
+
+def write_SimpleOperand(w: Writer, v: SimpleOperand) -> None:
+    w.node(v.type)
+    w.count(len(v.path))
+    for path_one in v.path:
+        w.qualified(path_one)
+    w.u32(v.attribute)
+    w.string(v.range)
+
+
+class LiteralOperand(msgspec.Struct, frozen=True, gc=False):
+    value: Variant
+
+
+def read_LiteralOperand(r: Reader) -> LiteralOperand:
+    r.spend()
+    value_ = r.variant()
+    return LiteralOperand(value_)
+
+
+def write_LiteralOperand(w: Writer, v: LiteralOperand) -> None:
+    w.variant(v.value)
+
+
+class ElementOperand(msgspec.Struct, frozen=True, gc=False):
+    index: int
+
+
+def read_ElementOperand(r: Reader) -> ElementOperand:
+    r.spend()
+    index_ = r.u32()
+    return ElementOperand(index_)
+
+
+def write_ElementOperand(w: Writer, v: ElementOperand) -> None:
+    w.u32(v.index)
+
+
+class FilterElement(msgspec.Struct, frozen=True, gc=False):
+    operator: int
+    operands: list[Extension]
+
+
+def read_FilterElement(r: Reader) -> FilterElement:
+    r.spend()
+    operator_ = r.u32()
+    operands_ = [r.extension() for _ in range(r.count(3))]
+    return FilterElement(operator_, operands_)
+
+
+def write_FilterElement(w: Writer, v: FilterElement) -> None:
+    w.u32(v.operator)
+    w.count(len(v.operands))
+    for operands_one in v.operands:
+        w.extension(operands_one)
+
+
+class EventFilter(msgspec.Struct, frozen=True, gc=False):
+    select: list[SimpleOperand]
+    where: list[FilterElement]
+
+
+def read_EventFilter(r: Reader) -> EventFilter:
+    r.spend()
+    select_ = [read_SimpleOperand(r) for _ in range(r.count(14))]
+    where_ = [read_FilterElement(r) for _ in range(r.count(8))]
+    return EventFilter(select_, where_)
+
+
+def write_EventFilter(w: Writer, v: EventFilter) -> None:
+    w.count(len(v.select))
+    for select_one in v.select:
+        write_SimpleOperand(w, select_one)
+    w.count(len(v.where))
+    for where_one in v.where:
+        write_FilterElement(w, where_one)
+
+
+class FilterElementResult(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    operands: list[int]
+    diagnostics: list[int]
+
+
+def read_FilterElementResult(r: Reader) -> FilterElementResult:
+    r.spend()
+    status_ = r.u32()
+    operands_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return FilterElementResult(status_, operands_, diagnostics_)
+
+
+def write_FilterElementResult(w: Writer, v: FilterElementResult) -> None:
+    w.u32(v.status)
+    w.count(len(v.operands))
+    for operands_one in v.operands:
+        w.u32(operands_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class EventFilterResult(msgspec.Struct, frozen=True, gc=False):
+    clauses: list[int]
+    diagnostics: list[int]
+    where: list[FilterElementResult]
+    more: list[int]
+
+
+def read_EventFilterResult(r: Reader) -> EventFilterResult:
+    r.spend()
+    clauses_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    where_ = [read_FilterElementResult(r) for _ in range(r.count(12))]
+    more_ = [r.diagnostic() for _ in range(r.count(1))]
+    return EventFilterResult(clauses_, diagnostics_, where_, more_)
+
+
+def write_EventFilterResult(w: Writer, v: EventFilterResult) -> None:
+    w.count(len(v.clauses))
+    for clauses_one in v.clauses:
+        w.u32(clauses_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+    w.count(len(v.where))
+    for where_one in v.where:
+        write_FilterElementResult(w, where_one)
+    w.count(len(v.more))
+    for more_one in v.more:
+        w.diagnostic(more_one)
+
+
 class DataChangeFilter(msgspec.Struct, frozen=True, gc=False):
     trigger: int
     deadband_type: int
@@ -2264,6 +2447,12 @@ READERS: dict[int, Callable[[Reader], Any]] = {
     850: read_DeleteSubscriptionsResponse,
     811: read_DataChange,
     820: read_StatusChange,
+    916: read_EventList,
+    603: read_SimpleOperand,
+    597: read_LiteralOperand,
+    594: read_ElementOperand,
+    727: read_EventFilter,
+    736: read_EventFilterResult,
     724: read_DataChangeFilter,
     340: read_BuildInfo,
     864: read_ServerStatus,
@@ -2334,6 +2523,12 @@ WRITERS: dict[type, tuple[int, Callable[[Writer, Any], None]]] = {
     DeleteSubscriptionsResponse: (850, write_DeleteSubscriptionsResponse),
     DataChange: (811, write_DataChange),
     StatusChange: (820, write_StatusChange),
+    EventList: (916, write_EventList),
+    SimpleOperand: (603, write_SimpleOperand),
+    LiteralOperand: (597, write_LiteralOperand),
+    ElementOperand: (594, write_ElementOperand),
+    EventFilter: (727, write_EventFilter),
+    EventFilterResult: (736, write_EventFilterResult),
     DataChangeFilter: (724, write_DataChangeFilter),
     BuildInfo: (340, write_BuildInfo),
     ServerStatus: (864, write_ServerStatus),

@@ -18,6 +18,7 @@ from cofferdam.protocols.opcua.builtin import Data, LocalizedText, NodeId, Quali
 from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN
 from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 
+HAS_SUBTYPE = NodeId(0, 45)
 ORGANIZES, HAS_COMPONENT, HAS_PROPERTY, HAS_TYPE = NodeId(0, 35), NodeId(0, 47), NodeId(0, 46), NodeId(0, 40)
 REFERENCES, HIERARCHICAL = 31, 33
 _SUPER = {
@@ -90,6 +91,46 @@ _TREE = (
 """The standard's own nodes that are shown (OPC 10000-5)."""
 OPERATION_LIMITS = {11705: 1000, 11707: 100, 11709: 1, 11710: 100, 11712: 100, 11714: 1000}
 
+_EVENTS = (
+    # As above: the types of events and of conditions that clients ask for, and their fields (OPC 10000-5, 6.4; -9, 5).
+    (3048, "EventTypes", 1, 61, 0, -1, 86, 35), (2041, "BaseEventType", 8, 0, 0, -1, 3048, 35),
+    (2042, "EventId", 2, 68, 15, -1, 2041, 46), (2043, "EventType", 2, 68, 17, -1, 2041, 46),
+    (2044, "SourceNode", 2, 68, 17, -1, 2041, 46), (2045, "SourceName", 2, 68, 12, -1, 2041, 46),
+    (2046, "Time", 2, 68, 294, -1, 2041, 46), (2047, "ReceiveTime", 2, 68, 294, -1, 2041, 46),
+    (2050, "Message", 2, 68, 21, -1, 2041, 46), (2051, "Severity", 2, 68, 5, -1, 2041, 46),
+    (2130, "SystemEventType", 8, 0, 0, -1, 2041, 45), (2131, "DeviceFailureEventType", 8, 0, 0, -1, 2130, 45),
+    (2787, "RefreshStartEventType", 8, 0, 0, -1, 2130, 45), (2788, "RefreshEndEventType", 8, 0, 0, -1, 2130, 45),
+    (2789, "RefreshRequiredEventType", 8, 0, 0, -1, 2130, 45),
+    (3035, "EventQueueOverflowEventType", 8, 0, 0, -1, 2041, 45),
+    (2782, "ConditionType", 8, 0, 0, -1, 2041, 45), (11112, "ConditionClassId", 2, 68, 17, -1, 2782, 46),
+    (11113, "ConditionClassName", 2, 68, 21, -1, 2782, 46), (9009, "ConditionName", 2, 68, 12, -1, 2782, 46),
+    (9010, "BranchId", 2, 68, 17, -1, 2782, 46), (3874, "Retain", 2, 68, 1, -1, 2782, 46),
+    (9011, "EnabledState", 2, 8995, 21, -1, 2782, 47), (9012, "Id", 2, 68, 1, -1, 9011, 46),
+    (9020, "Quality", 2, 9002, 19, -1, 2782, 47), (9022, "LastSeverity", 2, 9002, 5, -1, 2782, 47),
+    (9024, "Comment", 2, 9002, 21, -1, 2782, 47), (9026, "ClientUserId", 2, 68, 12, -1, 2782, 46),
+    (2881, "AcknowledgeableConditionType", 8, 0, 0, -1, 2782, 45), (9093, "AckedState", 2, 8995, 21, -1, 2881, 47),
+    (9094, "Id", 2, 68, 1, -1, 9093, 46), (9098, "TransitionTime", 2, 68, 294, -1, 9093, 46),
+    (9102, "ConfirmedState", 2, 8995, 21, -1, 2881, 47), (9103, "Id", 2, 68, 1, -1, 9102, 46),
+    (2915, "AlarmConditionType", 8, 0, 0, -1, 2881, 45), (9160, "ActiveState", 2, 8995, 21, -1, 2915, 47),
+    (9161, "Id", 2, 68, 1, -1, 9160, 46), (9164, "EffectiveDisplayName", 2, 68, 21, -1, 9160, 46),
+    (9165, "TransitionTime", 2, 68, 294, -1, 9160, 46), (11120, "InputNode", 2, 68, 17, -1, 2915, 46),
+    (9169, "SuppressedState", 2, 8995, 21, -1, 2915, 47), (9170, "Id", 2, 68, 1, -1, 9169, 46),
+    (16371, "OutOfServiceState", 2, 8995, 21, -1, 2915, 47), (16372, "Id", 2, 68, 1, -1, 16371, 46),
+    (9215, "SuppressedOrShelved", 2, 68, 1, -1, 2915, 46),
+    (2955, "LimitAlarmType", 8, 0, 0, -1, 2915, 45), (11124, "HighHighLimit", 2, 68, 11, -1, 2955, 46),
+    (11125, "HighLimit", 2, 68, 11, -1, 2955, 46), (11126, "LowLimit", 2, 68, 11, -1, 2955, 46),
+    (11127, "LowLowLimit", 2, 68, 11, -1, 2955, 46), (9341, "ExclusiveLimitAlarmType", 8, 0, 0, -1, 2955, 45),
+    (9482, "ExclusiveLevelAlarmType", 8, 0, 0, -1, 9341, 45),
+    (9906, "NonExclusiveLimitAlarmType", 8, 0, 0, -1, 2955, 45),
+    (10020, "HighHighState", 2, 8995, 21, -1, 9906, 47), (10021, "Id", 2, 68, 1, -1, 10020, 46),
+    (10029, "HighState", 2, 8995, 21, -1, 9906, 47), (10030, "Id", 2, 68, 1, -1, 10029, 46),
+    (10038, "LowState", 2, 8995, 21, -1, 9906, 47), (10039, "Id", 2, 68, 1, -1, 10038, 46),
+    (10047, "LowLowState", 2, 8995, 21, -1, 9906, 47), (10048, "Id", 2, 68, 1, -1, 10047, 46),
+    (10060, "NonExclusiveLevelAlarmType", 8, 0, 0, -1, 9906, 45),
+    (10523, "DiscreteAlarmType", 8, 0, 0, -1, 2915, 45), (10637, "OffNormalAlarmType", 8, 0, 0, -1, 10523, 45),
+)  # fmt: skip
+SERVER = NodeId(0, 2253)
+
 ARGUMENTS = "cofferdam:InputArguments:"
 """How the names of nodes begin that say what a method takes: in our own namespace, and made of the policy."""
 
@@ -100,7 +141,8 @@ def is_arguments(node: NodeId) -> bool:
 
 
 Rights = Callable[[str, int], tuple[int, bool]]
-"""Of a node's name and class: the bits of UserAccessLevel, and whether it may be called."""
+"""Of a node's name and class: the bits of UserAccessLevel, for an object those of its EventNotifier, and whether it may
+be called."""
 
 
 class Space:
@@ -117,6 +159,8 @@ class Space:
             self.nodes[own.id] = own
             if above_it:
                 _join(self.nodes[NodeId(0, above_it)], NodeId(0, by), own)
+        self.nodes.update(EVENT_TYPES)
+        self.nodes[NodeId(0, 86)].children.append((ORGANIZES, EVENT_TYPES[NodeId(0, 3048)]))
         places: list[Entry | None] = []
         for facts in described:
             places.append(self._add(facts))
@@ -275,7 +319,11 @@ class Space:
         elif attribute == 8 and klass in (8, 16, 64):
             variant = Variant(1, False)
         elif attribute == 12 and klass == 1:
-            variant = Variant(3, 0)
+            if entry.id == SERVER:
+                level, _ = self._rights(facts.id, klass)
+            elif node.ns == 0:
+                level = 0
+            variant = Variant(3, level & 1)
         elif klass in (2, 16) and attribute == 14:
             variant = Variant(17, self._data_type(facts))
         elif klass in (2, 16) and attribute == 15:
@@ -299,6 +347,16 @@ class Space:
             return self._shown.node(facts.data_type) if facts.data_type else NodeId(0, 24)
         except (Unnamed, ValueError):
             return NodeId(0, 24)
+
+
+def _event_types() -> dict[NodeId, Entry]:
+    """The types of events, joined among themselves; the same in every space, and never changed."""
+    types = _own(86, "Types", 1, 61)
+    found: dict[NodeId, Entry] = {}
+    for number, title, klass, kind, data_type, rank, above_it, by in _EVENTS:
+        own = found[NodeId(0, number)] = _own(number, title, klass, kind, data_type, rank)
+        _join(types if above_it == 86 else found[NodeId(0, above_it)], NodeId(0, by), own)
+    return found
 
 
 def node_ns(shown: Namespaces, name: str) -> int:
@@ -325,3 +383,17 @@ def _reference(reference: NodeId, forward: bool, other: Entry, mask: int) -> s.R
         other.facts.klass if mask & 4 else 0,
         other.type if mask & 32 and other.type is not None else NodeId(0, 0),
     )
+
+
+EVENT_TYPES = _event_types()
+
+
+def subtypes(node: NodeId) -> list[NodeId]:
+    """The types of events below one, as far as they are shown."""
+    found: list[NodeId] = []
+    line = [EVENT_TYPES[node]]
+    while line:
+        below = [other for reference, other in line.pop().children if reference == HAS_SUBTYPE]
+        found += [one.id for one in below]
+        line += below
+    return found

@@ -17,12 +17,14 @@ from typing import Any
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data
+from cofferdam.protocols.opcua.builtin import Data, Variant
 from cofferdam.protocols.opcua.names import Namespaces
 
 SUBSCRIPTIONS, ITEMS, PUBLISHES, SENT, QUEUE = 20, 5000, 10, 64, 100
 """Of a session: subscriptions, items of one, waiting Publish requests; unacknowledged notifications; values of an
 item."""
+EVENTS = 1000
+"""Events that wait of one item."""
 LOCAL_ITEMS = 100
 """Items of a session that are nodes of our own: looked at in each turn, and bounded by no limit at the asset."""
 QUEUED_BYTES, SENT_BYTES, NEWS_BYTES = 4 << 20, 256 << 10, 512 << 10
@@ -54,15 +56,15 @@ class Watched:
     """A monitored item. `token`: of what stands for it, 0 for nothing."""
 
     __slots__ = (
-        "discard", "handle", "id", "item", "local", "mode", "overflow", "queue", "request", "retry_at", "retry_ns",
-        "size", "stamps", "store", "subscription", "token",
+        "answer", "clauses", "discard", "handle", "id", "item", "local", "mode", "overflow", "queue", "request",
+        "retry_at", "retry_ns", "size", "stamps", "store", "subscription", "token",
     )  # fmt: skip
 
     def __init__(self, subscription: Subscription, number: int, handle: int, size: int, discard: bool) -> None:
         self.subscription = subscription
         self.id = number
         self.handle = handle
-        self.queue: deque[tuple[Data, int]] = deque()  # with about how many bytes it has
+        self.queue: deque[tuple[Any, int]] = deque()  # Data, or the fields of an event; about how many bytes it has
         self.store = subscription.store
         self.size = size
         self.discard = discard
@@ -70,7 +72,9 @@ class Watched:
         self.stamps = 2
         self.overflow = False
         self.token = 0
-        self.request: m.Subscribe | None = None
+        self.request: m.Subscribe | m.Events | None = None
+        self.clauses: tuple[int, ...] | None = None  # of events: which of the fields asked for each clause of it is, -1
+        self.answer = wire.NO_EXTENSION  # to its filter
         self.local: Any = None  # a node of our own, which is looked at in each turn
         self.item: Any = None
         self.retry_at = 0
@@ -94,7 +98,24 @@ class Watched:
         if self.mode == 2:
             self.subscription.has_news.add(self)
 
-    def take(self) -> tuple[Data, int]:
+    def happened(self, fields: list[Variant], weight: int) -> None:
+        """One more event. Where there is no room, one is dropped, and the client is told so (OPC 10000-4, 7.22.3)."""
+        if self.mode == 0:
+            return
+        if len(self.queue) >= self.size or self.store.size + weight > QUEUED_BYTES:
+            self.overflow = True
+            if not self.discard or not self.queue:
+                self.subscription.has_news.add(self)
+                return
+            self.take()
+            if self.store.size + weight > QUEUED_BYTES:
+                return
+        self.store.size += weight
+        self.queue.append((fields, weight))
+        if self.mode == 2:
+            self.subscription.has_news.add(self)
+
+    def take(self) -> tuple[Any, int]:
         """The oldest value, and its weight."""
         found = self.queue.popleft()
         self.store.size -= found[1]
@@ -160,9 +181,11 @@ def _size(message: s.NotificationMessage) -> int:
 
 
 class Subscriptions:
-    """All of a session. `answer(request id, handle, message)` sends a response; `gone` is told each item that goes."""
+    """All of a session. `answer(request id, handle, message)` sends a response; `gone` is told each item that goes;
+    `lost(item)` makes the event that says that some were dropped."""
 
-    def __init__(self, shown: Namespaces, answer: Any, fault: Any, gone: Any, wall: Any) -> None:
+    def __init__(self, shown: Namespaces, answer: Any, fault: Any, gone: Any, wall: Any, lost: Any) -> None:
+        self._lost = lost
         self._shown = shown
         self._answer = answer
         self._fault = fault
@@ -184,15 +207,15 @@ class Subscriptions:
         return found
 
     def add(
-        self, subscription: Subscription, handle: int, queue: int, discard: bool, local: Any = None
+        self, subscription: Subscription, handle: int, queue: int, discard: bool, local: Any = None, most: int = QUEUE
     ) -> Watched | None:
-        """A new item; None: there are too many. `local`: what a node of our own holds."""
+        """A new item; None: there are too many. `local`: what a node of our own holds; `most`: may wait."""
         if len(subscription.items) >= ITEMS:
             return None
         if local is not None and sum(len(one.local) for one in self.all.values()) >= LOCAL_ITEMS:
             return None
         self._next_item += 1
-        item = Watched(subscription, self._next_item, handle, min(max(queue, 1), QUEUE), discard)
+        item = Watched(subscription, self._next_item, handle, min(max(queue, 1), most), discard)
         subscription.items[item.id] = item
         if local is not None:
             item.local = local
@@ -297,22 +320,31 @@ class Subscriptions:
         """Answers Publish requests with what there is to say."""
         while self._waiting:
             found: list[s.ItemNotification] = []
+            happened: list[s.EventFields] = []
             size = 0
             if subscription.enabled:
                 for item in list(subscription.has_news):
-                    while item.queue and len(found) < subscription.most and size < NEWS_BYTES:
+                    if item.overflow and item.clauses is not None:
+                        item.overflow = False
+                        happened.append(s.EventFields(item.handle, self._lost(item)))
+                    while item.queue and len(found) + len(happened) < subscription.most and size < NEWS_BYTES:
                         value, weight = item.take()
                         size += weight
-                        found.append(s.ItemNotification(item.handle, value))
+                        if item.clauses is None:
+                            found.append(s.ItemNotification(item.handle, value))
+                        else:
+                            happened.append(s.EventFields(item.handle, value))
                     if item.queue:
                         break
                     subscription.has_news.discard(item)
             more = subscription.enabled and bool(subscription.has_news)
             now = wire.ticks(self._wall())
-            if not found:
+            if not found and not happened:
                 message = s.NotificationMessage(subscription.sequence, now, [])  # it lives
             else:
-                message = s.NotificationMessage(subscription.sequence, now, [wire.pack(s.DataChange(found, []))])
+                parts = [wire.pack(s.DataChange(found, []))] if found else []
+                parts += [wire.pack(s.EventList(happened))] if happened else []
+                message = s.NotificationMessage(subscription.sequence, now, parts)
                 subscription.keep(message)
                 subscription.sequence = subscription.sequence + 1 if subscription.sequence < 0xFFFFFFFF else 1
             subscription.since_sent = 0

@@ -11,6 +11,7 @@ from typing import Any
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
+from cofferdam.protocols.opcua.builtin import Extension
 from cofferdam.protocols.opcua.client_work import (
     BAD_LIMITS,
     NO_QUALIFIED,
@@ -20,6 +21,7 @@ from cofferdam.protocols.opcua.client_work import (
     index_range,
     said,
 )
+from cofferdam.protocols.opcua.events import NOTIFIER, event_of, event_weight, filter_of
 from cofferdam.protocols.opcua.names import weight, within
 
 KEEPALIVE, LIFETIME = 10, 100
@@ -31,17 +33,27 @@ NEWS_BYTES = 400_000
 """Of samples in one notice: a record has a limit (limits.record_bytes)."""
 
 
-def _batches(samples: Sequence[m.Sample]) -> list[tuple[m.Sample, ...]]:
-    """As many at a time as one record holds."""
-    found: list[list[m.Sample]] = [[]]
+def _batches(samples: Sequence[m.Sample | m.Happening]) -> list[m.Changed | m.Happened]:
+    """News of as many samples, or events, at a time as one record holds."""
+    found: list[list[Any]] = [[]]
     size = 0
     for one in samples:
-        size += weight(one)
+        its = weight(one) if isinstance(one, m.Sample) else event_weight(one)
+        size += its
         if found[-1] and (size > NEWS_BYTES or len(found[-1]) >= 1000):
             found.append([])
-            size = weight(one)
+            size = its
         found[-1].append(one)
-    return [tuple(batch) for batch in found if batch]
+    return [
+        m.Changed(tuple(batch)) if isinstance(batch[0], m.Sample) else m.Happened(tuple(batch))
+        for batch in found if batch
+    ]  # fmt: skip
+
+
+def _data_filter(request: m.Subscribe) -> Extension:
+    if request.trigger == 1 and not request.deadband:
+        return wire.NO_EXTENSION
+    return wire.pack(s.DataChangeFilter(request.trigger, 1 if request.deadband else 0, request.deadband))
 
 
 class Wait:
@@ -65,9 +77,12 @@ class _Subscription:
 class _Shared:
     """A monitored item at the server, and the watches that it stands for: all that ask for the same in the same way."""
 
-    __slots__ = ("answer", "handle", "id", "last", "request", "subscription", "tokens", "waiting")
+    __slots__ = ("answer", "filter", "handle", "id", "last", "request", "subscription", "tokens", "waiting")
 
-    def __init__(self, handle: int, request: m.Subscribe, subscription: _Subscription) -> None:
+    def __init__(
+        self, handle: int, request: m.Subscribe | m.Events, subscription: _Subscription, filter: Extension
+    ) -> None:
+        self.filter = filter
         self.handle = handle
         self.id = 0  # the server's; 0 until it has said it
         self.request = request
@@ -87,28 +102,30 @@ class Watches:
         self._client = client
         self.subscriptions: dict[int, _Subscription] = {}  # by the server's id
         self._by_interval: dict[int, int] = {}
-        self._items: dict[m.Subscribe, _Shared] = {}
+        self._items: dict[m.Subscribe | m.Events, _Shared] = {}
         self._of: dict[int, _Shared] = {}  # by token
         self._next_handle = 0
         self._gathered: list[_Shared] = []
         self._asking = False
         self._opening: dict[int, list[tuple[int, Asking]]] = {}  # by interval: who waits for a subscription
         self._acknowledged: list[s.Acknowledgement] = []
-        self._early: dict[int, list[m.Sample]] = {}
+        self._early: dict[int, list[Any]] = {}
         self._answered: set[int] = set()
 
-    def make(self, token: int, request: m.Subscribe) -> Asking:
+    def make(self, token: int, request: m.Subscribe | m.Events) -> Asking:
         """A monitored item, on a subscription that may have to be made first; or a part of one that stands."""
         shared = self._items.get(request)
         if shared is None:
-            self._client.namespaces.node(request.item.name)  # raises where there is none
+            names = self._client.namespaces
+            names.node(request.item.name)  # raises where there is none
+            filter = filter_of(request, names) if isinstance(request, m.Events) else _data_filter(request)
             subscription = yield from self._subscription(token, max(50_000, request.interval_us))
             if isinstance(subscription, m.Refused):
                 return subscription
             shared = self._items.get(request)  # it may have been made meanwhile
             if shared is None:
                 self._next_handle = self._next_handle % 0x7FFFFFFF + 1
-                shared = self._items[request] = _Shared(self._next_handle, request, subscription)
+                shared = self._items[request] = _Shared(self._next_handle, request, subscription, filter)
                 subscription.items[shared.handle] = shared
                 self._gathered.append(shared)
         shared.tokens[token] = None
@@ -172,15 +189,11 @@ class Watches:
         client = self._client
         wanted = []
         for one in some:
-            request, extension = one.request, wire.NO_EXTENSION
-            if request.trigger != 1 or request.deadband:
-                kind = 1 if request.deadband else 0
-                extension = wire.pack(s.DataChangeFilter(request.trigger, kind, request.deadband))
+            request, happens = one.request, isinstance(one.request, m.Events)
             node = client.namespaces.node(request.item.name)
-            item = s.ReadValueId(node, VALUE, index_range(request.item), NO_QUALIFIED)
-            how = s.MonitoringParameters(
-                one.handle, request.interval_us / 1000, extension, request.queue, request.oldest
-            )
+            item = s.ReadValueId(node, NOTIFIER if happens else VALUE, index_range(request.item), NO_QUALIFIED)
+            interval = 0.0 if happens else request.interval_us / 1000  # events are not sampled
+            how = s.MonitoringParameters(one.handle, interval, one.filter, request.queue, request.oldest)
             wanted.append(s.ItemToCreate(item, 2, how))
         answer = yield s.CreateItemsRequest(client.header(), subscription.id, 2, wanted)
         self._asking = False
@@ -270,30 +283,44 @@ class Watches:
             notification = wire.unpack(extension)
             if isinstance(notification, s.DataChange):
                 self._changed(subscription, notification.items)
+            elif isinstance(notification, s.EventList):
+                self._happened(subscription, notification.events)
             elif isinstance(notification, s.StatusChange):
                 self._end(subscription, f"the server ended the subscription with 0x{notification.status:08X}")
                 return
 
     def _changed(self, subscription: _Subscription, items: Iterable[s.ItemNotification]) -> None:
         names = self._client.namespaces
-        found: dict[int, list[m.Sample]] = {}
+        found: dict[int, list[Any]] = {}
         for one in items:
             shared = subscription.items.get(one.handle)
-            if shared is not None:
+            if shared is not None and isinstance(shared.request, m.Subscribe):
                 sample = within(shared.request.item, names.sample(one.value))
                 if weight(sample) > NEWS_BYTES:
                     sample = m.Sample(None, BAD_LIMITS)
                 found.setdefault(one.handle, []).append(sample)
         for handle, samples in found.items():
-            shared = subscription.items[handle]
-            shared.last = samples[-1]
-            batches = _batches(samples)
-            for token in list(shared.tokens):
+            subscription.items[handle].last = samples[-1]
+        self._tell(subscription, found)
+
+    def _happened(self, subscription: _Subscription, events: Iterable[s.EventFields]) -> None:
+        names = self._client.namespaces
+        found: dict[int, list[Any]] = {}
+        for one in events:
+            shared = subscription.items.get(one.handle)
+            if shared is not None and isinstance(shared.request, m.Events):
+                found.setdefault(one.handle, []).append(event_of(one.fields, shared.request, names))
+        self._tell(subscription, found)
+
+    def _tell(self, subscription: _Subscription, found: dict[int, list[Any]]) -> None:
+        for handle, news in found.items():
+            batches = _batches(news)
+            for token in list(subscription.items[handle].tokens):
                 if token in self._answered:
                     for batch in batches:
                         self._client.news(token, batch)
                 else:  # news before the answer that says that the watch stands
-                    self._early[token] = samples[-100:]
+                    self._early[token] = news[-100:]
 
     def answered(self, token: int) -> None:
         """The answer that a watch stands is on its way: its news may follow."""

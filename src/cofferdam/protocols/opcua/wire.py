@@ -47,7 +47,7 @@ def decode(data: bytes, *, request: bool) -> Any:
     return found
 
 
-_PARTS = frozenset({321, 324, 327, 649, 658, 811, 820, 724, 340, 864, 298})
+_PARTS = frozenset({321, 324, 327, 649, 658, 811, 820, 724, 727, 736, 916, 594, 597, 603, 340, 864, 298})
 """Structures that stand in extension objects alone."""
 
 

@@ -7,10 +7,10 @@ const os = require("os");
 const path = require("path");
 const {
   OPCUAClient, OPCUACertificateManager, AttributeIds, DataType, SecurityPolicy, MessageSecurityMode, UserTokenType,
-  TimestampsToReturn, ClientMonitoredItemGroup, ReadRawModifiedDetails, HistoryReadRequest, StatusCodes, ClientSubscription,
+  TimestampsToReturn, constructEventFilter, ofType, ClientMonitoredItemGroup, ReadRawModifiedDetails, HistoryReadRequest, StatusCodes, ClientSubscription,
 } = require("node-opcua");
 
-async function run({ url, policy, mode, folder, user, password, certificate, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
+async function run({ url, policy, mode, folder, user, password, certificate, events: EVENTS = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
   const found = {};
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "peer-"));
   const manager = new OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: true, rootFolder: root });
@@ -60,6 +60,27 @@ async function run({ url, policy, mode, folder, user, password, certificate, ite
   found.arguments = (await session.getArgumentDefinition(node("Reset"))).inputArguments.map((one) => one.name);
   const past = await session.readHistoryValue(node("Level"), new Date(Date.now() - 60000), new Date());
   found.history = [past.statusCode.name, past.historyData ? past.historyData.dataValues.length > 0 : false];
+  if (EVENTS) {
+    const subscription = await session.createSubscription2({
+      requestedPublishingInterval: 100, requestedLifetimeCount: 100, requestedMaxKeepAliveCount: 10,
+      publishingEnabled: true, maxNotificationsPerPublish: 0 });
+    const filter = constructEventFilter(
+      ["Message", "Severity", "SourceName", { namespaceIndex: index, name: "Batch" }, "LocalTime"], ofType("BaseEventType"));
+    const item = await subscription.monitor({ nodeId: node(""), attributeId: AttributeIds.EventNotifier },
+      { samplingInterval: 0, queueSize: 100, discardOldest: true, filter }, TimestampsToReturn.Both);
+    const seen = {};
+    await new Promise((resolve) => {
+      item.on("changed", (fields) => {
+        const [message, severity, source, batch, local] = fields.map((one) => one.value);
+        seen[message.text.split(" ")[0]] = [severity, source, batch, local];
+        if (Object.keys(seen).length === 2) resolve();
+      });
+      item.on("err", (error) => { seen.error = String(error); resolve(); });
+      setTimeout(() => resolve(), 60000).unref();
+    });
+    found.events = seen;
+    await subscription.terminate();
+  }
   if (ITEMS) {
     const subscription = await session.createSubscription2({
       requestedPublishingInterval: 100, requestedLifetimeCount: 100, requestedMaxKeepAliveCount: 10,

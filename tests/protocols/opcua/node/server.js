@@ -37,7 +37,8 @@ async function main() {
   const own = space.registerNamespace("urn:plant:line");
   const other = space.registerNamespace("urn:plant:other");
   for (const [namespace, number] of [[own, 100.0], [other, -1.0]]) {
-    const line = namespace.addObject({ browseName: "Line1", nodeId: "s=Line1", organizedBy: space.rootFolder.objects });
+    const line = namespace.addObject({ browseName: "Line1", nodeId: "s=Line1",
+      organizedBy: space.rootFolder.objects, eventNotifier: 1, eventSourceOf: space.rootFolder.objects.server });
     for (const name of ["Speed", "Level"]) {
       const node = namespace.addVariable({
         browseName: name, nodeId: `s=Line1.${name}`, componentOf: line, dataType: "Double", accessLevel: 7,
@@ -77,6 +78,15 @@ async function main() {
       done(null, { statusCode: StatusCodes.Good, outputArguments: [{ dataType: DataType.Int32, value: ++calls }] });
     });
   }
+  const jam = own.addEventType({ browseName: "JamEventType", subtypeOf: "BaseEventType" });
+  own.addVariable({ propertyOf: jam, browseName: "Batch", dataType: "String", modellingRule: "Mandatory" });
+  let ticks = 0;
+  setInterval(() => {
+    line.raiseEvent("BaseEventType", { message: { dataType: DataType.LocalizedText, value: { text: `tick ${++ticks}` } },
+      severity: { dataType: DataType.UInt32, value: 100 } });
+    line.raiseEvent(jam, { message: { dataType: DataType.LocalizedText, value: { text: `jam ${ticks}` } },
+      severity: { dataType: DataType.UInt32, value: 700 }, batch: { dataType: DataType.String, value: "B7" } });
+  }, 200).unref();
   await server.start();
   process.stdout.write("ready\n");
 }
