@@ -130,12 +130,14 @@ def news(data: bytes) -> Hashable:
     pair = plain()
     asked: list[m.Subscribe | m.Events] = [m.Subscribe(Item("node", LEVEL), 100_000)]
     asked.append(m.Events(EVENTS, 100_000, (("i=2041", "Message"),), 10))
-    tokens = {pair.client.send(one)[0]: one for one in asked}
-    pair.client.on_time(pair.now)
-    pair.run()
-    for _ in asked:
+    tokens = {}
+    for one in asked:
+        token, said = pair.client.send(one)
+        tokens[token] = one
+        pair.to_server(said)
+        pair.run()
+    while pair.asked:
         pair.answer(m.Subscribed(0, 10))
-        pair.later(1)
     for number in sorted(pair.client._publish_ids)[:2]:
         pair.to_client(pair.server.channel.send(number, data))
     shape = []
