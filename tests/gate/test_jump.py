@@ -35,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JumpSite]:
     (port,) = held_ports(1)
     old = f"old: {{zone: plant, address: 127.0.0.1, port: {port}, protocol: telnet}}"
     rule = "- {who: {group: staff}, asset: old, as: operator, do: shell}"
-    made = JumpSite(folder, assets=old, rules=rule)
+    made = JumpSite(folder, assets=old, rules=rule, free="certificates: 8 h")
     telnetd = Telnetd(folder / "old", port) if TELNETD.exists() else None
     try:
         made.set_up()
@@ -101,6 +101,28 @@ def test_a_code_counts_once(site: JumpSite) -> None:
     assert site.ssh("tech", "station", "echo a", code=code).returncode == 255
     refused = events(site.state, "sign-in-refused")
     assert "a code that was used before" in {each["reason"] for each in refused}
+
+
+def test_a_certificate_in_place_of_codes(site: JumpSite) -> None:
+    """OpenSSH takes it by itself, beside the key; where the conduit knows none it does not count."""
+    site.person("often", "staff", "vendors", "leads")
+    made = site.ssh("often", "often", "certificate").stdout
+    assert made.startswith(b"ssh-ed25519-cert-v01@openssh.com ")
+    (site.folder / "often-cert.pub").write_bytes(made)
+    for _ in range(2):
+        done = site.ssh("often", "station", "echo in", code="none is asked for")
+        assert done.stdout == b"in\n", (done.stderr, events(site.state, "sign-in-refused")[-1:])
+    assert events(site.state, "signed-in")[-1]["factors"] == ["key", "certificate"]
+    second = site.ssh("often", "second", "id", code="none is asked for")
+    assert b"a certificate, which does not count there" in second.stderr
+    for line, why in (("certificate", b"makes no other"), ("approve 1", b"you came by a certificate")):
+        assert why in site.ssh("often", "often", line, code="none is asked for").stdout
+    assert b"the policy has no certificates" not in made
+    (site.folder / "often-cert.pub").write_bytes(made.replace(made[-40:-30], b"AAAAAAAAAA"))
+    assert site.ssh("often", "station", "echo in", code="000000").returncode == 255
+    (site.folder / "often-cert.pub").unlink()
+    signed = [each for each in events(site.state, "access-set") if each["what"] == "certificate"]
+    assert [each["name"] for each in signed] == ["often"]
 
 
 def test_password_and_code(site: JumpSite) -> None:

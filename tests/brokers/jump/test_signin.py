@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import argon2
@@ -11,10 +14,13 @@ import pyotp
 import pytest
 
 from cofferdam.brokers.jump.accounts import Accounts
+from cofferdam.brokers.jump.certified import AUTHORITY, Certified
 from cofferdam.brokers.jump.signin import FREE_TRIES_OF_PERSON, Connection, Outcome, SignIn, signed_data
+from cofferdam.errors import GateError
 
 ASSETS = frozenset({"plc", "station"})
 NOW = 1_900_000_000 * 10**9
+HOURS = 8 * 3_600
 
 
 class Desk:
@@ -22,7 +28,9 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.accounts = Accounts(folder)
-        self.signin = SignIn(self.accounts, argon2.PasswordHasher(1, 8, 1))
+        self.certified = Certified(self.accounts)
+        self.certified.seconds = HOURS
+        self.signin = SignIn(self.accounts, argon2.PasswordHasher(1, 8, 1), self.certified)
         self.keys = {name: asyncssh.generate_private_key("ssh-ed25519") for name in ("tech", "lead", "nobody")}
         self.codes = {}
         self.wall = NOW
@@ -185,3 +193,135 @@ def test_passwords_that_are_none(desk: Desk) -> None:
     for password in ("short", "password1234", "aaaaaaaaaaaaaaaa", "tech tech tech tech"):
         with pytest.raises(ValueError, match="password"):
             desk.signin.hash_password("tech", password)
+
+
+# --- certificates ----------------------------------------------------------------------------------------------------
+
+
+def show(desk: Desk, certificate: bytes, who: str = "tech", user: str = "tech", source: str = "10.1.0.9") -> Outcome:
+    """Somebody signs in by a certificate over their key."""
+    connection = desk.connect()
+    connection.source = source
+    key, blob = desk.keys[who], base64.b64decode(certificate.split()[1])
+    algorithm = "ssh-ed25519-cert-v01@openssh.com"
+    signature = key.sign(signed_data(connection.session_id, user, algorithm, blob), b"ssh-ed25519")
+    found = desk.signin.proof(connection, user, algorithm, blob, signature, ASSETS, desk.mono, desk.wall)
+    if found.state == "in":
+        assert (connection.factors, connection.person) == (("key", "certificate"), who)
+        assert connection.certified > 0
+    return found
+
+
+def certificate(desk: Desk) -> bytes:
+    connection = desk.connect()
+    desk.proof(connection, "tech", "tech")
+    desk.answers(connection, "tech", desk.code("tech"))
+    text, until = desk.certified.sign(connection, desk.wall)
+    assert until == desk.wall + HOURS * 10**9
+    return text.encode()
+
+
+def test_a_certificate_stands_for_a_code(desk: Desk) -> None:
+    """From its first second to its last, as the policy has it now, for one key, name and address; and it makes none."""
+    made = certificate(desk)
+    assert show(desk, made).state == "in"
+    assert show(desk, made, user="tech%plc").state == "in"
+    assert show(desk, made, user="lead").state == "no"
+    assert show(desk, made, who="lead").state == "no"
+    assert show(desk, made, source="10.1.0.8").state == "no"
+    for seconds, state in ((HOURS - 1, "in"), (HOURS, "no"), (-30, "in"), (-61, "no")):
+        desk.wall = NOW + seconds * 10**9
+        assert show(desk, made).state == state, seconds
+    desk.wall = NOW + 3_600 * 10**9
+    for life, state in ((3_601, "in"), (3_600, "no"), (0, "no")):
+        desk.certified.seconds = life
+        assert show(desk, made).state == state, life
+    desk.certified.seconds = HOURS
+    by = desk.connect()
+    by.key, by.person, by.factors = desk.keys["tech"].public_data, "tech", ("key", "certificate")
+    with pytest.raises(GateError, match="makes no other"):
+        desk.certified.sign(by, desk.wall)
+    desk.accounts.remove_key(desk.keys["tech"].public_data)
+    assert show(desk, made).why == "a certificate for another name"
+
+
+def test_a_certificate_after_the_key(desk: Desk) -> None:
+    """As OpenSSH shows it. One that does not count leaves the code to be asked for."""
+    made = asyncssh.import_certificate(certificate(desk)).public_data
+    algorithm = "ssh-ed25519-cert-v01@openssh.com"
+
+    def second(who: str, blob: bytes, user: str = "tech") -> tuple[Connection, Outcome]:
+        connection = desk.connect()
+        assert desk.proof(connection, who, who).state == "code"
+        signed = signed_data(connection.session_id, user, algorithm, blob)
+        signature = desk.keys[who].sign(signed, b"ssh-ed25519")
+        return connection, desk.signin.proof(connection, user, algorithm, blob, signature, ASSETS, desk.mono, desk.wall)
+
+    connection, found = second("tech", made)
+    assert (found.state, connection.factors) == ("in", ("key", "certificate"))
+    for who, user in (("lead", "lead"), ("lead", "tech"), ("tech", "plc")):
+        connection, found = second(who, made, user)
+        assert (found.state, bool(found.why)) == ("code", True)
+    assert connection.state == "key"
+    desk.wall += HOURS * 10**9
+    connection, found = second("tech", made)
+    assert (found.state, found.why) == ("code", "a certificate that has expired, or is not good yet")
+    assert desk.answers(connection, "tech", desk.code("tech")).state == "in"
+    assert (connection.factors, connection.certified) == (("key", "code"), 0)
+
+
+FORGED = {
+    "expired": (("-n", "tech", "-V", "20300101:20300102"), "has expired"),
+    "for years": (("-n", "tech", "-V", "20200101:20400102"), "has expired"),
+    "of tomorrow": (("-n", "tech", "-V", "20300319:20300321"), "not good yet"),
+    "for another name": (("-n", "lead"), "for another name"),
+    "for no name": ((), "another name"),
+    "for two names": (("-n", "tech,lead"), "another name"),
+    "of a host": (("-h", "-n", "tech"), "another name"),
+    "from anywhere": (("-n", "tech"), "another address"),
+    "from elsewhere": (("-n", "tech", "-O", "source-address=10.1.0.8"), "another address"),
+    "from a network": (("-n", "tech", "-O", "source-address=10.1.0.0/24"), "another address"),
+    "with a command": (("-n", "tech", "-O", "source-address=10.1.0.9", "-O", "force-command=id"), "another address"),
+    "with an option of its own": (
+        ("-n", "tech", "-O", "source-address=10.1.0.9", "-O", "critical:x=y"),
+        "that is none",
+    ),
+    "of another authority": (("-n", "tech", "-O", "source-address=10.1.0.9"), "another authority"),
+}
+
+
+@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="there is no OpenSSH (Debian: openssh-client)")
+@pytest.mark.parametrize("what", list(FORGED))
+def test_certificates_that_the_gate_does_not_make(desk: Desk, tmp_path: Path, what: str) -> None:
+    """Even of its own authority (were that lost), and of real OpenSSH: each says more than the gate ever would."""
+    words, why = FORGED[what]
+    made = certificate(desk)
+    authority = tmp_path / "authority"
+    own = desk.accounts.meta(AUTHORITY)
+    other = asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh")
+    authority.write_bytes(other if "another authority" in what else own)
+    authority.chmod(0o600)
+    (tmp_path / "key.pub").write_bytes(desk.keys["tech"].export_public_key("openssh"))
+    valid: tuple[str, ...] = () if "-V" in words else ("-V", "20300317:20300318")
+    if what in ("expired", "for years", "of tomorrow", "for another name", "for no name", "for two names"):
+        valid += ("-O", "source-address=10.1.0.9")
+    command = ["ssh-keygen", "-q", "-s", str(authority), "-I", "x", *words, *valid, str(tmp_path / "key.pub")]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env={**os.environ, "TZ": "UTC"})
+    found = show(desk, (tmp_path / "key-cert.pub").read_bytes())
+    assert found.state == "no"
+    assert why in found.why
+    assert show(desk, made).state == "in"
+
+
+def test_a_certificate_in_which_one_byte_is_another(desk: Desk) -> None:
+    blob = asyncssh.import_certificate(certificate(desk)).public_data
+    for at in range(0, len(blob), 7):
+        connection, bad = desk.connect(), bytearray(blob)
+        bad[at] ^= 0x40
+        algorithm = "ssh-ed25519-cert-v01@openssh.com"
+        signature = desk.keys["tech"].sign(
+            signed_data(connection.session_id, "tech", algorithm, bytes(bad)), b"ssh-ed25519"
+        )
+        found = desk.signin.proof(connection, "tech", algorithm, bytes(bad), signature, ASSETS, desk.mono, desk.wall)
+        assert found.state == "no", at
+        desk.mono += 10**12  # no pause

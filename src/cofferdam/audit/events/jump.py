@@ -36,7 +36,8 @@ class SignInRefused(Event, frozen=True, kw_only=True):
 
 
 class AccessSet(Event, frozen=True, kw_only=True):
-    """An operator changed what the keeper knows: people, groups, factors, assets' host keys and credentials, blocks."""
+    """An operator changed what the keeper knows: people, groups, factors, assets' host keys and credentials, blocks. Or
+    the gate changed a password at an asset, or signed a certificate for somebody's key."""
 
     what: Name
     name: Text

@@ -79,6 +79,11 @@ class Deciding:
         }
         self.assets = frozenset(name for row in self.rows.values() for line in row.lines for name in line.assets)
 
+    @property
+    def certificates(self) -> int:
+        """How long one counts (seconds) in the conduit that has it longest; 0: in none."""
+        return max((row.certificates for row in self.rows.values()), default=0)
+
     def notice(self) -> str:
         """What is shown before anybody signs in."""
         return next((row.notice for row in self.rows.values() if row.notice), "")
@@ -99,7 +104,11 @@ class Deciding:
             what = {"shell": "a terminal", "exec": "that command", "sftp": "files"}[asked.what]
             return f"no rule lets you have {what} at {asset}"
         why = ""
+        signed = (connection.parent or connection).certified
         for right in found:
+            if signed and wall_ns // 10**9 >= signed + right.row.certificates:
+                why = why or "you came by a certificate, which does not count there: come with your code"
+                continue
             answer = self._may(person, asset, right, connection.source, wall_ns, now_ns)
             if isinstance(answer, str):
                 why = why or answer

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from cofferdam.audit.client import AuditClient
 from cofferdam.brokers.jump.accounts import Accounts
+from cofferdam.brokers.jump.certified import Certified
 from cofferdam.brokers.jump.deciding import Deciding, Session
 from cofferdam.brokers.jump.shown import Shown
 from cofferdam.brokers.jump.signin import SignIn
@@ -21,6 +22,7 @@ class Desk(Protocol):
     accounts: Accounts
     deciding: Deciding
     signin: SignIn
+    certified: Certified
     audit: AuditClient
     live: dict[int, Session]
     shown: Shown

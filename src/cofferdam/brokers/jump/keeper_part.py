@@ -19,6 +19,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.accounts import Accounts, key_name
+from cofferdam.brokers.jump.certified import Certified
 from cofferdam.brokers.jump.deciding import LONGEST_SECONDS, Deciding, Session, Yes
 from cofferdam.brokers.jump.glass import Glass
 from cofferdam.brokers.jump.keeper_verbs import Verbs
@@ -54,8 +55,10 @@ class Keeper(Part):
         self._outer: Sender[Any] = setting.senders["outer"]
         self._inner: Sender[Any] = setting.senders["inner"]
         self.accounts = Accounts(setting.store)
-        self.signin = SignIn(self.accounts)
+        self.certified = Certified(self.accounts)
+        self.signin = SignIn(self.accounts, certified=self.certified)
         self.deciding = Deciding(self.accounts, setting.policy)
+        self.certified.seconds = self.deciding.certificates
         self.connections: dict[int, Connection] = {}
         self.live: dict[int, Session] = {}
         self._last_connection = self._last_session = 0
@@ -98,6 +101,7 @@ class Keeper(Part):
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self.deciding.take_policy(policy)
+        self.certified.seconds = self.deciding.certificates
         self._show()
         return self.look_again()
 
@@ -255,7 +259,7 @@ class Keeper(Part):
     # --- signing in ---------------------------------------------------------------------------------------------------
 
     def _verdict(self, connection: Connection, user: str, outcome: Outcome) -> None:
-        if outcome.state == "no":
+        if outcome.why:
             self._counts["sign_in_refused"] += 1
             self._refused.add(
                 events.SignInRefused(

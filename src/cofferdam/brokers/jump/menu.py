@@ -16,7 +16,7 @@ from cofferdam.audit.lines import escaped
 from cofferdam.brokers.jump.accounts import REQUESTS_WAITING, Person, Request, key_name
 from cofferdam.brokers.jump.deciding import FRESH_NS, Session
 from cofferdam.brokers.jump.desk import Desk
-from cofferdam.brokers.jump.signin import Connection
+from cofferdam.brokers.jump.signin import CERTIFIED, Connection
 from cofferdam.brokers.jump.watching import Watching
 from cofferdam.brokers.kit import sshsig
 from cofferdam.errors import GateError
@@ -36,6 +36,7 @@ watch N                              see what a session shows, live
 join N                               the same, with hands of one's own
 say N TEXT                           words to who sits there
 kill N [REASON]                      end a session, and bar its person from that asset
+certificate                          one for your key, in place of codes from this address, for some hours
 help, exit"""
 Tell = Callable[[str], None]
 
@@ -78,10 +79,14 @@ class Menu:
                     self.signed(_number(number), word, signature, reason, tell, connection.person)
                     return
                 fresh = self._keeper.now - connection.since_ns <= FRESH_NS
+                if CERTIFIED in connection.factors:
+                    raise GateError("you came by a certificate", hint="come anew with a code; or sign")
                 if not fresh:
                     raise GateError("you signed in more than five minutes ago", hint="come anew; or sign")
                 who = self._keeper.accounts.known(connection.person)
                 self.decide(who, _number(number), word, reason, "signed in within five minutes", tell)
+            case "certificate":
+                self._certificate(connection, tell)
             case "who":
                 tell(self.who())
             case "watch" | "join":
@@ -140,6 +145,15 @@ class Menu:
         row = keeper.deciding.rows[conduit]
         by = " or ".join(row.approval.by) if row.approval is not None else ""
         keeper.when_recorded(entry, lambda: f"request {number} waits for {by}", tell)
+
+    def _certificate(self, connection: Connection, tell: Tell) -> None:
+        keeper = self._keeper
+        made, until = keeper.certified.sign(connection, keeper.wall)
+        detail = f"for {key_name(connection.key)} from {connection.source}, until {show_utc(until)}"
+        entry = events.AccessSet(
+            wall_ns=keeper.wall, what="certificate", name=connection.person, by=connection.person, detail=detail
+        )
+        keeper.when_recorded(entry, lambda: made, tell)
 
     def requests(self, person: str = "") -> str:
         """What waits and what is granted; for somebody: their own, and what they may have a say in."""

@@ -83,6 +83,7 @@ class Outer(Part):
         self._clients = {name for row in rows for name in row.clients}
         self._notice = next((row.notice for row in rows if row.notice), "")
         self._sides = {policy.zones[row.outer].side for row in rows}
+        self.certificates = any(row.certificates for row in rows)
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._work_by(policy)

@@ -53,6 +53,9 @@ KEYS: Final = frozenset({
     b"ssh-ed25519", b"ecdsa-sha2-nistp256", b"ecdsa-sha2-nistp384", b"ecdsa-sha2-nistp521", b"rsa-sha2-256",
     b"rsa-sha2-512", b"sk-ssh-ed25519@openssh.com", b"sk-ecdsa-sha2-nistp256@openssh.com",
 })  # fmt: skip
+CERTIFICATES: Final = frozenset(
+    key.removesuffix(b"@openssh.com") + b"-cert-v01@openssh.com" for key in (*KEYS, b"ssh-rsa")
+)
 CERTIFICATE: Final = b"ssh-ed25519-cert-v01@openssh.com"
 _ASSET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _SSH_PORT: Final = 22
@@ -70,7 +73,9 @@ class HostKeyInside(SSHKeyPair):
 
 
 class Hooks(Protocol):
-    """What a connection needs of the part."""
+    """What a connection needs of the part. `certificates`: whether people have any."""
+
+    certificates: bool
 
     def exchange(self, connection: GateConnection, digest: bytes) -> None:
         """A hash is to be signed; `signed` is called with the signature."""
@@ -240,17 +245,25 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
             self._notice = ""
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        half = self._verdict.state == "code"
+        if half and key_data[4 : 4 + int.from_bytes(key_data[:4], "big")] not in CERTIFICATES:
+            return False  # a second key is no second factor
         if not msg:
             # Whether somebody has this key is told to nobody who has not signed by it.
             name = key_data[4 : 4 + int.from_bytes(key_data[:4], "big")]
-            return name in KEYS or name == b"ssh-rsa"
+            return name in KEYS or name in CERTIFICATES or name == b"ssh-rsa"
         packet = SSHPacket(msg)
         packet.get_byte()
         for _ in range(3):
             packet.get_string()
         packet.get_boolean()
         algorithm = packet.get_string()
-        if algorithm not in KEYS or len(key_data) > 16_384 or len(signature) > 16_384 or len(username) > 256:
+        if (
+            not (algorithm in KEYS or algorithm in CERTIFICATES)
+            or len(key_data) > 16_384
+            or len(signature) > 16_384
+            or len(username) > 256
+        ):
             return False
         self._verdict = await self.hooks.proof(self, username, algorithm.decode(), key_data, signature)
         return self._verdict.state != "no"
@@ -274,7 +287,9 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
             await super().send_userauth_success()
         elif verdict.state == "code":
             self._auth = None
-            self.send_packet(MSG_USERAUTH_FAILURE, NameList([b"keyboard-interactive"]), Boolean(True))
+            # A client that has a certificate beside its key shows it now.
+            more = [b"publickey"] if self.hooks.certificates else []
+            self.send_packet(MSG_USERAUTH_FAILURE, NameList([*more, b"keyboard-interactive"]), Boolean(True))
         else:
             self.send_userauth_failure(False)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import argon2
 import asyncssh
@@ -56,6 +56,9 @@ ALGORITHMS: Final = frozenset({
     "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com",
 })  # fmt: skip
 """By which users may sign."""
+CERTIFICATE: Final = "-cert-v01@openssh.com"
+CERTIFIED: Final = "certificate"
+"""As a factor: one of the gate's over the key, which stands for a code that was shown hours ago at most."""
 _VERIFIED_USER: Final = 0x04
 _PRESENT_USER: Final = 0x01
 
@@ -79,6 +82,8 @@ class Connection:
     tries: int = 0
     factors: tuple[str, ...] = ()
     since_ns: int = 0
+    certified: int = 0
+    """When the certificate was signed by which they came (s UTC); 0: by none."""
     sessions: set[int] = field(default_factory=set)
 
 
@@ -118,11 +123,21 @@ class Outcome:
     text: str = ""
 
 
+class Certificates(Protocol):
+    """What judges certificates of people."""
+
+    def key(self, blob: bytes, source: str, wall_ns: int) -> tuple[bytes, int, str]:
+        """(the key in it, when it was signed in s UTC, why it does not count)."""
+
+
 class SignIn:
     """Signs people in. `now_ns` is monotonic, `wall_ns` UTC."""
 
-    def __init__(self, accounts: Accounts, passwords: argon2.PasswordHasher | None = None) -> None:
+    def __init__(
+        self, accounts: Accounts, passwords: argon2.PasswordHasher | None = None, certified: Certificates | None = None
+    ) -> None:
         self._accounts = accounts
+        self._certified = certified
         self._failures = Failures()
         # With one lane it needs no thread, which a part may not make.
         self._passwords = passwords or argon2.PasswordHasher(parallelism=1)
@@ -142,10 +157,30 @@ class SignIn:
         now_ns: int, wall_ns: int,
     ) -> Outcome:  # fmt: skip
         """A user's signature."""
-        why = self._proof(connection, user, algorithm, key, signature, assets, now_ns)
+        shown, certified = (algorithm, key), 0
+        if CERTIFICATE in algorithm and self._certified is not None:
+            key, certified, why = self._certified.key(key, connection.source, wall_ns)
+            if connection.state == "key":
+                # OpenSSH shows the bare key first, and its certificate after it. One that does not count costs nothing:
+                # the code is still missing.
+                if not why and (key != connection.key or user != connection.user):
+                    why = "a certificate over another key, or for another name"
+                if not why and not _verifies(connection.session_id, user, plain(algorithm), key, signature, shown):
+                    why = "a signature that does not fit"
+                if why:
+                    connection.tries += 1
+                    return Outcome("code", why)
+                connection.factors, connection.certified = ("key", CERTIFIED), certified
+                return self._in(connection, now_ns, wall_ns)
+            if why:
+                return self._no(connection, why, now_ns)
+        why = self._proof(connection, user, plain(algorithm), key, signature, assets, now_ns, shown)
         if why:
             return self._no(connection, why, now_ns)
         flags, counter = _flags(algorithm, signature)
+        if certified and connection.parent is None:
+            connection.factors, connection.certified = ("key", CERTIFIED), certified
+            return self._in(connection, now_ns, wall_ns)
         if connection.parent is not None:
             connection.factors = ("key", "the connection around it")
             return self._in(connection, now_ns, wall_ns)
@@ -163,7 +198,7 @@ class SignIn:
 
     def _proof(
         self, connection: Connection, user: str, algorithm: str, key: bytes, signature: bytes, assets: frozenset[str],
-        now_ns: int,
+        now_ns: int, shown: tuple[str, bytes],
     ) -> str:  # fmt: skip
         """Why it does not count; "" if it does, and then the connection knows who it is."""
         if connection.state != "began":
@@ -188,7 +223,7 @@ class SignIn:
             return f"{person}'s key, for {named[:64]}"
         if (known := self._accounts.person(person)) is None or not known.active:
             return f"{person} is not active"
-        if not _verifies(connection.session_id, user, algorithm, key, signature):
+        if not _verifies(connection.session_id, user, algorithm, key, signature, shown):
             return "a signature that does not fit"
         if not self._accounts.serves(connection.session_id):
             return "a signature that has served before"
@@ -316,14 +351,25 @@ def signed_data(session_id: bytes, user: str, algorithm: str, key: bytes) -> byt
     return b"".join((_string(session_id), b"\x32", *map(_string, request), b"\x01", *map(_string, more)))
 
 
-def _verifies(session_id: bytes, user: str, algorithm: str, blob: bytes, signature: bytes) -> bool:
+def plain(algorithm: str) -> str:
+    """Of a certificate's algorithm: that of the key in it."""
+    if not algorithm.endswith(CERTIFICATE):
+        return algorithm
+    bare = algorithm.removesuffix(CERTIFICATE)
+    return f"{bare}@openssh.com" if bare.startswith("sk-") else bare
+
+
+def _verifies(
+    session_id: bytes, user: str, algorithm: str, blob: bytes, signature: bytes, shown: tuple[str, bytes]
+) -> bool:
+    """`shown`: the algorithm and what was shown as key, as they were signed."""
     try:
         key = decode_ssh_public_key(blob)
         named = signature[4 : 4 + int.from_bytes(signature[:4], "big")]
         if named != algorithm.encode() or named not in key.all_sig_algorithms:
             return False
         key.set_touch_required(True)
-        return bool(key.verify(signed_data(session_id, user, algorithm, blob), signature))
+        return bool(key.verify(signed_data(session_id, user, *shown), signature))
     except (asyncssh.Error, asyncssh.KeyImportError, ValueError, TypeError, struct.error):
         return False
 

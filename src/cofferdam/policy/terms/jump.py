@@ -168,6 +168,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             rotate=None if conduit.rotate is None else Rotate(
                 command=conduit.rotate.command, says=conduit.rotate.says, every=conduit.rotate.every or 0
             ),
+            certificates=conduit.certificates or 0,
             notice=conduit.notice or "",
             names=tuple(sorted(conduit.names)),
         )  # fmt: skip

@@ -237,6 +237,11 @@ class JumpConduit(schema.Conduit):
         description="A terminal at which nobody typed for so long is blanked, and goes on when its person shows a code "
         "or their password again; shorter than `idle`. Default: never.",
     )
+    certificates: Annotated[int, *_span(300, 43_200)] | None = Field(
+        None,
+        description="How long a certificate counts that somebody gets for their key (`ssh gate certificate`), in place "
+        "of a code, from the same address. Default: none counts here.",
+    )
     rotate: RotateSaid | None = Field(None, description="How the gate's passwords at the assets are changed.")
     sessions: Annotated[int, *whole(1, 64)] = Field(4, description="Sessions that one person may have at a time.")
     notice: Text | None = Field(None, description="What is shown before anybody signs in.")

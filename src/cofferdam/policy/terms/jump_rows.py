@@ -70,7 +70,7 @@ class Rotate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="jump"):
     """A conduit of the jump server. `clients` are principals by address. Times in seconds. `record`: terminals are
     recorded, and kept for `keep`, and all together in `room` bytes. `names`: as what people know the door. `lock`: when
-    a terminal at which nobody types is blanked; 0: never."""
+    a terminal at which nobody types is blanked; 0: never. `certificates`: how long one counts; 0: there are none."""
 
     outer: str
     inner: str
@@ -87,6 +87,7 @@ class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     sessions: int = 4
     files: Files = Files()
     rotate: Rotate | None = None
+    certificates: int = 0
     notice: str = ""
     names: tuple[str, ...] = ()
 
