@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from cofferdam.brokers.relay import records
+from cofferdam.brokers.relay.keeper_push import WAITING_MOST
 from cofferdam.brokers.relay.ledger import message_leaf, prove, shown
 from cofferdam.brokers.relay.records import Answered, Handed, Item, Refused
 from cofferdam.policy.terms.relay_rows import Line
@@ -152,7 +153,8 @@ def test_a_consumer_that_only_takes_and_gives_back_does_not_use_up_the_log(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is an entry; one who causes more than its share waits, and nobody else does."""
-    monkeypatch.setattr("cofferdam.brokers.relay.keeper_part.ENTRIES_BURST", 20)
+    monkeypatch.setattr("cofferdam.brokers.relay.keeper_pace.PLENTY", 1)
+    monkeypatch.setattr("cofferdam.brokers.relay.keeper_pace.OWN", 20)
     bench.work_by(make_rows((msgspec.structs.replace(COUNTS, tries=1000),)))
     bench.stored(1)
     for _ in range(30):
@@ -166,6 +168,51 @@ def test_a_consumer_that_only_takes_and_gives_back_does_not_use_up_the_log(
     assert len(bench.log.events("messages-leased")) <= 13, "what has waited goes on as time goes by"
     woken = bench.outer.answers[bench.outer.number]
     assert isinstance(woken, Handed) and [message.number for message in woken.messages] == [1]
+
+
+SEVERAL = (Line(number=0, who=("mes", "scada"), push=("counts",)), LINES[1])
+
+
+@pytest.fixture
+def scarce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A keeper whose share of the log is used up, but for a little that each has."""
+    monkeypatch.setattr("cofferdam.brokers.relay.keeper_pace.PLENTY", 1)
+    monkeypatch.setattr("cofferdam.brokers.relay.keeper_pace.OWN", 6)
+    made = Bench(tmp_path, make_rows((msgspec.structs.replace(COUNTS, order=1_000),), SEVERAL))
+    yield made
+    made.close()
+
+
+def test_a_producer_that_floods_the_log_waits_and_its_pushes_go_together(scarce: Bench) -> None:
+    """Nothing of it is lost or out of order, and who asks for less notices nothing."""
+    answers = [scarce.push((f"k{n}", body(count=n))) for n in range(80)]
+    assert sum(isinstance(answer, Answered) for answer in answers) == 5
+    assert [refused(answer) for answer in answers[5 + WAITING_MOST :]] == ["busy"] * (75 - WAITING_MOST)
+    assert answers[5 : 5 + WAITING_MOST] == [None] * WAITING_MOST
+    assert scarce.push(("mine", body(count=1)), who="scada").results[0].state == "stored"
+    before = len(scarce.log.events("messages-pushed"))
+    scarce.clock.move(0.1)
+    while len(scarce.inner.answers) < 81:
+        scarce.reactor.turn(1)
+    [event] = scarce.log.events("messages-pushed")[before:]
+    assert (event["count"], event["principal"]) == (WAITING_MOST, "mes")
+    handed = scarce.pull(most=1_000)
+    assert [message.key for message in handed.messages if message.who == "mes"] == [f"k{n}" for n in range(69)]
+    assert scarce.verified() == []
+
+
+def test_what_waits_for_the_log_is_refused_by_a_new_policy_or_a_stop_and_ends_nobody(scarce: Bench) -> None:
+    for n in range(7):
+        scarce.push((f"k{n}", body(count=n)))
+    fewer = make_rows(lines=(Line(number=0, who=("scada",), push=("counts",)), LINES[1]))
+    scarce.work_by(fewer)
+    assert [refused(scarce.inner.answers[number]) for number in (6, 7)] == ["policy"] * 2
+    scarce.work_by(make_rows(lines=SEVERAL))
+    last = [scarce.push((f"m{n}", body(count=n))) for n in range(6)][-1]
+    assert last is None and scarce.keeper.busy
+    scarce.keeper.stop()
+    scarce.run()
+    assert refused(scarce.inner.answers[scarce.inner.number]) == "busy" and not scarce.keeper.busy
 
 
 def test_a_consumer_that_never_settles_has_what_its_channel_lets_and_no_more(bench: Bench) -> None:

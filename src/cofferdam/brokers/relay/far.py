@@ -132,7 +132,7 @@ class FarKeeper(Keeper):
             self._soon()
 
     def _why_not(self, record: ToFar) -> str:
-        if (no := self._not_now()) is not None:
+        if (no := self._pushes.not_now()) is not None:
             return no[0].detail
         channel = self._work.machine.channels.get(record.channel)
         if channel is None or not channel.served:

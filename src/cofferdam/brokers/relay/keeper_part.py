@@ -13,21 +13,19 @@ Not here: what operators may do (keeper_verbs).
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from cofferdam.audit.events import relay as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Reported
-from cofferdam.brokers.kit.pace import Bucket, draw
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper import PULL, SECOND, Channel, Consumer
+from cofferdam.brokers.relay.keeper_pace import Pace
+from cofferdam.brokers.relay.keeper_push import Pushes
 from cofferdam.brokers.relay.keeper_telling import Telling
 from cofferdam.brokers.relay.keeper_turns import (
-    ITEM_EFFORT,
     REQUEST_EFFORT,
     Parked,
     Pushing,
@@ -38,13 +36,13 @@ from cofferdam.brokers.relay.keeper_turns import (
 )
 from cofferdam.brokers.relay.keeper_verbs import Verbs
 from cofferdam.brokers.relay.keeper_watch import Watch
-from cofferdam.brokers.relay.keeper_work import UNLOGGED_MOST, Work
+from cofferdam.brokers.relay.keeper_work import Work
 from cofferdam.brokers.relay.records import Answered, Handed, Result
 from cofferdam.brokers.relay.riding import Rider
 from cofferdam.brokers.relay.store import Stored
 from cofferdam.crossing.strand import StrandSender
 from cofferdam.errors import CrossingError, StoreError
-from cofferdam.policy.messages.checked import Checked, Problem
+from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.relay_rows import Verb, fingerprint, slice_for, way_of
@@ -54,10 +52,11 @@ PARKED_OF_CONSUMER: Final = 64
 """Pulls that wait for a message."""
 TELL_NS: Final = 10 * SECOND
 """Refusals and readings of one kind are counted for so long, and told as one entry."""
-ENTRIES_A_NS: Final = 60e-9
-ENTRIES_BURST: Final = 100_000
-"""Entries that one consumer's leases and settlings may cause: 60 a second on average, else it waits for messages. Each
-may be for a thousand; so nobody uses up the log's share of the keeper, without which nobody could push."""
+
+
+CHANGING: Final = Problem("policy", "the policy is just changing")
+PACED: Final[tuple[Verb, ...]] = ("push", "pull")
+"""What causes an entry each time, or nearly."""
 
 
 class Keeper(Part):
@@ -72,7 +71,10 @@ class Keeper(Part):
         self._sides = {name: Side(name, sender) for name, sender in setting.senders.items() if name != "far"}
         self._parked: dict[tuple[str, str], deque[Parked]] = {}
         self._telling = Telling(self._work, setting.audit)
-        self._entries: dict[str, Bucket] = {}
+        self._pace = Pace(self._work.now)
+        self._pushes = Pushes(
+            self._work, setting.reactor, self._telling, self._pace, self._may_push, self._refuse, self._later
+        )
         self._told_at = self._work.now
         self._open: dict[str, tuple[int, int, str]] = {}
         self._again = False
@@ -94,11 +96,16 @@ class Keeper(Part):
             way = way_of(side.name)
             side.fingerprint = fingerprint({name: slice_for(each, names, way) for name, each in rows.items()})
         self._open = {}
+        served = {
+            who for verb in PACED for name in self._work.relay.channels for who in self._work.relay.who(verb, name)
+        }
+        self._pace.serve(frozenset(served))
 
     # --- the gate -----------------------------------------------------------------------------------------------------
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._work.take_policy(policy)
+        self._pushes.drop(CHANGING, 2)
         self._know_sides()
         if self._rider is not None:
             self._rider.take_policy()
@@ -152,6 +159,7 @@ class Keeper(Part):
         self._stopping = True
         for at in list(self._parked):
             self._drop(at, Problem("busy", "the gate stops"), 1)
+        self._pushes.drop(Problem("busy", "the gate stops"), 1)
 
     def end(self) -> None:
         self._tell()
@@ -161,11 +169,12 @@ class Keeper(Part):
     def halt(self) -> None:
         for side in self._sides.values():
             side.forget()
+        self._pushes.forget()
         self._work.halt()
 
     @property
     def busy(self) -> int:
-        return self._work.busy + sum(len(side.queue) for side in self._sides.values())
+        return self._work.busy + self._pushes.waiting + sum(len(side.queue) for side in self._sides.values())
 
     def figures(self) -> Reported:
         if self._last:
@@ -209,24 +218,29 @@ class Keeper(Part):
     def _serve_queue(self, side: Side) -> None:
         """What waits, as far as this turn goes."""
         while side.queue and side.has_turn(self._setting.reactor.now):
-            try:
-                self._serve(side, side.first())
-            except CrossingError as error:  # nothing that is being read just now says who broke the rules
-                error.by = side.name
-                raise
+            self._serve_as(side, side.first())
         if side.queue:
             self._later(side)
+
+    def _serve_as(self, side: Side, record: Any) -> None:
+        """Serves what has waited: nothing that is being read just now says who broke the rules."""
+        try:
+            self._serve(side, record)
+        except CrossingError as error:
+            error.by = side.name
+            raise
 
     def _serve(self, side: Side, record: Any) -> None:
         if isinstance(record, records.Works):
             side.works = record.fingerprint
+            self._pushes.drop(CHANGING, 2, side)
             return
         side.spend(REQUEST_EFFORT)
         try:
             if isinstance(record, records.Push):
-                self._push(side, Pushing(record))
+                self._pushes.take(side, Pushing(record))
             elif isinstance(record, Pushing):
-                self._push(side, record)
+                self._pushes.take(side, record)
             elif isinstance(record, records.Pull):
                 self._pull(side, record)
             elif isinstance(record, records.Settle):
@@ -256,7 +270,7 @@ class Keeper(Part):
         if right is None or right.via != way_of(side.name):
             if side.works == side.fingerprint:
                 raise CrossingError(f"{record.who} asks to {verb} {record.channel}, which its rows do not allow")
-            self._refuse(side, record, Problem("policy", "the policy is just changing"), 2)
+            self._refuse(side, record, CHANGING, 2)
             return None
         if side.severed:
             self._refuse(side, record, Problem("severed", "an operator has cut this side off"), 60)
@@ -269,6 +283,9 @@ class Keeper(Part):
             self._refuse(side, record, Problem("busy", "the gate stops"), 1)
             return None
         return self._channel(record.channel)
+
+    def _may_push(self, side: Side, record: Any) -> Channel | None:
+        return self._may(side, record, "push")
 
     def _channel(self, name: str) -> Channel:
         return self._work.machine.channels[name]
@@ -283,123 +300,6 @@ class Keeper(Part):
             says = "" if found.open else f"the conduit {conduit} is {found.says}"
             self._open[conduit] = (wall, min(found.changes_ns or 1 << 63, wall + 60 * SECOND), says)
         return says
-
-    # --- push ---------------------------------------------------------------------------------------------------------
-
-    def _push(self, side: Side, pushing: Pushing) -> None:
-        """As many of its messages as this turn has room for; the rest comes first in the next one. What an earlier turn
-        has stored stays stored if the rest is refused: whoever pushes again gets the same answers for it."""
-        work, record, results = self._work, pushing.record, pushing.results
-        if pushing.over:
-            return
-        channel = self._may(side, record, "push")
-        if channel is None:
-            pushing.over = True
-            return
-        why = self._not_now()
-        no = None if results else work.machine.may_push(channel)
-        if why is None and no is not None and no.problem is not None:
-            why = (no.problem, no.retry)
-        if why is not None:
-            pushing.over = True
-            self._refuse(side, record, *why)
-            return
-        wall, request, turn = work.wall, record.request, self._setting.reactor.now
-        before = len(results)
-        for item in record.items[before:]:
-            if len(results) > before and not side.has_turn(turn):
-                break
-            results.append(self._item(side, record, channel, item, wall))
-
-        def yes() -> None:
-            if not pushing.over:
-                pushing.over = True
-                side.sender.send(Answered(request, tuple(results)))
-
-        def no_answer(problem: Problem, retry: int) -> None:
-            if not pushing.over:
-                pushing.over = True
-                side.refuse(request, problem, retry)
-
-        if len(results) < len(record.items):
-            side.queue.appendleft(pushing)
-            self._later(side)
-            # Commits reach the log in order: the last one answers for all. Of the others only a failure is told.
-            work.after_log(_nothing, no_answer)
-        elif all(result.state in ("refused", "conflict") for result in results):
-            yes()
-        else:
-            work.after_log(yes, no_answer)
-
-    def _not_now(self) -> tuple[Problem, int] | None:
-        """Why nothing new can be taken."""
-        work = self._work
-        if work.full:
-            return Problem("store", clip(f"the relay's store is full: {work.full}")), 60
-        if down := work.log_down:
-            return Problem("log", clip(f"nothing can be recorded: {down}")), 5
-        if work.unlogged > UNLOGGED_MOST:
-            return Problem("busy", "more messages than the audit log keeps up with"), 1
-        return None
-
-    def _item(self, side: Side, record: records.Push, channel: Channel, item: records.Item, wall: int) -> Result:
-        work = self._work
-        name, body = channel.name, item.body
-        side.spend(ITEM_EFFORT, len(body))
-        sha256 = hashlib.sha256(body).digest()
-        known = work.store.find(name, record.who, item.key)
-        if known is not None:
-            result = work.machine.repeat(known, sha256)
-            work.figures.add("repeated" if result.again else "conflicts", 1, name)
-            if not result.again:
-                self._telling.count(record, Problem("conflict", "the key is taken by another content"), item.key)
-            return result
-        if channel.held:
-            before = work.shelf.find(name, record.who, item.key, sha256)
-            if before is not None:
-                return Result("quarantined", before[0], again=True, sha256=sha256, problem=before[1])
-        checked = self._check(side, name, item)
-        side.spend(len(checked.steps) if isinstance(checked, Checked) else 0)
-        remade = checked.body if isinstance(checked, Checked) else body
-        result = work.machine.push(channel, checked, len(remade), wall)
-        if result.state == "stored":
-            work.store.remember(work.machine.steps)
-            stored = sha256 if remade is body or remade == body else hashlib.sha256(remade).digest()
-            work.store.add(name, result.number, record.who, item.key, remade, stored, sha256, wall)
-            work.told.push(name, result.number, record.who, item.key, stored, len(remade))
-            work.figures.add("pushed", 1, name)
-            return Result("stored", result.number, sha256=sha256)
-        problem = result.problem or Problem("schema", "it does not pass")
-        if result.state == "quarantined":
-            row = work.shelf.put(name, record.who, item.key, body, sha256, wall, problem)
-            work.told.add(
-                events.MessageQuarantined, channel=name, row=row, principal=record.who, key=clip(item.key),
-                sha256=sha256.hex(), size=len(body), fault=problem.fault, place=clip(problem.place),
-                detail=clip(problem.detail),
-            )  # fmt: skip
-            work.figures.add("quarantined", 1, name)
-            return Result("quarantined", row, sha256=sha256, problem=problem)
-        self._telling.count(record, problem, item.key)
-        return Result("refused", sha256=sha256, problem=problem, retry=result.retry)
-
-    def _check(self, side: Side, channel: str, item: records.Item) -> Checked | Problem:
-        """The channel's own checks. A side that works by other rows just now may err; its word counts for nothing.
-
-        Raises:
-            CrossingError: a sound side would not have sent this body.
-        """
-        checks = self._work.checks
-        if item.doubtful and checks.readable(channel, item.body) != item.body:
-            raise CrossingError(f"a body for {channel} that is not canonical")
-        checked = checks.again(channel, item.body)
-        if item.doubtful or (isinstance(checked, Checked) and checked.body == item.body):
-            return checked
-        if side.works == side.fingerprint:
-            why = "is not in its remade form" if isinstance(checked, Checked) else f"fails its checks: {checked.detail}"
-            raise CrossingError(f"a body for {channel} that {why}")
-        if checks.readable(channel, item.body) != item.body:
-            raise CrossingError(f"a body for {channel} that is not canonical")
-        return checked
 
     # --- pull ---------------------------------------------------------------------------------------------------------
 
@@ -461,7 +361,7 @@ class Keeper(Part):
             if self._no_reading() or self._shut(work.relay.who("pull", channel.name)[consumer.name].conduit):
                 return
             numbers = work.machine.ready(consumer, parked.request.most, work.now)
-            if not numbers or not self._may_tell(consumer):  # as time goes by, `tick` looks again
+            if not numbers or not self._pace.may(consumer.name, work.now):  # as time goes by, `tick` looks again
                 return
             try:
                 messages = answer_of(work.store, channel.name, numbers)
@@ -480,14 +380,6 @@ class Keeper(Part):
             work.figures.add("handed", len(messages), f"{channel.name} {consumer.name}")
             self._hand(parked, channel, messages, counts, consumer.lease, seconds)
         self._parked.pop((channel.name, consumer.name), None)
-
-    def _may_tell(self, consumer: Consumer, *, must: bool = False) -> bool:
-        """Whether the log may have one more entry by this consumer. `must`: it has one, whatever it has had."""
-        name = f"{consumer.channel.name} {consumer.name}"
-        may = draw(self._entries, name, self._work.now, ENTRIES_A_NS, ENTRIES_BURST)
-        if must and not may:
-            self._entries[name].tokens -= 1
-        return may
 
     def _later(self, side: Side) -> None:
         """Its turn is over, or it does not take its answers: looks again in the next turn, or soon."""
@@ -563,7 +455,7 @@ class Keeper(Part):
             return
         work.after_commit(answer, functools.partial(side.refuse, record.request))
         if taken:
-            self._may_tell(consumer, must=True)
+            self._pace.may(consumer.name, now, max((verdict.reason for verdict in record.verdicts), key=len), must=True)
         work.change(durable=taken)
         self._wake(consumer)
 
@@ -590,7 +482,3 @@ class Keeper(Part):
         if self._rider is not None:
             self._rider.tell()
         self._telling.tell()
-
-
-def _nothing() -> None:
-    """What a part of a push that is stored calls for."""

@@ -36,14 +36,17 @@ BYTES_A_UNIT: Final = 4_096
 
 
 class Pushing:
-    """A push of which a part is done. `over`: it was answered, and what is left of it is dropped."""
+    """A push of which a part is done. `over`: it was answered, and what is left of it is dropped.
+    `waited`: for its principal's part of the log."""
 
-    __slots__ = ("over", "record", "results")
+    __slots__ = ("over", "record", "results", "size", "waited")
 
     def __init__(self, record: records.Push) -> None:
         self.record = record
+        self.size = _size(record)
         self.results: list[Result] = []
         self.over = False
+        self.waited = False
 
 
 class Side:
