@@ -69,7 +69,7 @@ def test_large_output_is_whole(site: JumpSite) -> None:
 
 
 def test_a_command_is_a_right_of_its_own(site: JumpSite) -> None:
-    for command in ("uptime", "echo a; id", "echo $(id)", "id -u", "scp -f /etc/passwd", "rsync --server . /tmp"):
+    for command in ("uptime", "echo a; id", "echo $(id)", "id -u", "scp -S x -f /etc/passwd", "rsync --server . /tmp"):
         done = site.ssh("tech", "station", command)
         assert done.returncode == 1, command
         assert b"no rule lets you have that command" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from tests.brokers.jump.site import THERE, JumpSite
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd
 from tests.gate.plant import events
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, eventually
 
 pytestmark = pytest.mark.skipif(not THERE or not HAS_CLAMD, reason="there is no OpenSSH, or no clamd (Debian)")
 
@@ -172,14 +173,127 @@ def test_puttys_pscp(works: Works) -> None:
 
     name = base64.b64encode(hashlib.sha256(base64.b64decode(key)).digest()).decode().rstrip("=")
     (site.folder / "note").write_text("by PuTTY")
-    command = ["pscp", "-P", str(site.door), "-hostkey", f"SHA256:{name}", "-l", "tech%station", "-noagent",
-               str(site.folder / "note"), f"127.0.0.1:{site.files}/note"]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, str(script), site.code("tech"), *command], stdin=subprocess.DEVNULL, capture_output=True,
-        timeout=PATIENT, check=False, env={**os.environ, "HOME": str(site.folder)},
+    for way in ("-sftp", "-scp"):  # -scp: the old protocol
+        command = ["pscp", way, "-P", str(site.door), "-hostkey", f"SHA256:{name}", "-l", "tech%station", "-noagent",
+                   str(site.folder / "note"), f"127.0.0.1:{site.files}/note{way}"]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, str(script), site.code("tech"), *command], stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=PATIENT, check=False, env={**os.environ, "HOME": str(site.folder)},
+        )  # fmt: skip
+        assert (site.files / f"note{way}").exists(), done.stdout
+        assert (site.files / f"note{way}").read_text() == "by PuTTY"
+
+
+# --- scp as it was ---------------------------------------------------------------------------------------------------
+
+
+def old_scp(site: JumpSite, *words: str, program: str = "scp") -> subprocess.CompletedProcess[bytes]:
+    command = [program, "-O", *site.options("tech"), "-P", str(site.door), *words]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, env=site.environment("tech"), timeout=PATIENT,
+        check=False,
     )  # fmt: skip
-    assert (site.files / "note").exists(), done.stdout
-    assert (site.files / "note").read_text() == "by PuTTY"
+
+
+def test_scp_as_it_was(works: Works) -> None:
+    """`scp -O` of OpenSSH: the same rules, paths, digests and entries as by SFTP."""
+    site = works.site
+    there, here = site.files / "old", site.folder / "old"
+    far = f"station@127.0.0.1:{there}"
+    there.mkdir()
+    (here / "in" / "deep").mkdir(parents=True)
+    big = os.urandom(2_900_000)
+    for name, data in (("big", big), ("in/empty", b""), ("in/a b", b"x"), ("in/deep/中", b"y" * 70_000)):
+        (here / name).write_bytes(data)
+    (here / "big").chmod(0o4755)
+    os.utime(here / "big", (1_600_000_000, 1_600_000_001))
+    done = old_scp(site, "-p", str(here / "big"), far)
+    assert done.returncode == 0, done.stderr
+    found = (there / "big").stat()
+    assert ((there / "big").read_bytes(), found.st_mode & 0o7777, int(found.st_mtime)) == (big, 0o644, 1_600_000_001)
+    passed = events(site.state, "asset-file-passed")[-1]
+    assert (passed["way"], passed["path"], passed["size"]) == ("up", str(there / "big"), len(big))
+    assert passed["scan"] == "clean"
+    assert passed["sha256"] == hashlib.sha256(big).hexdigest()
+    assert old_scp(site, "-r", str(here / "in"), far).returncode == 0
+    assert (there / "in" / "deep" / "中").read_bytes() == b"y" * 70_000
+    (there / "in" / "away").symlink_to("/etc")
+    back = site.folder / "back"
+    back.mkdir()
+    done = old_scp(site, "-rp", far, str(back))
+    assert done.returncode == 0, done.stderr
+    names = sorted(str(path.relative_to(back / "old")) for path in (back / "old").rglob("*") if path.is_file())
+    assert names == ["big", "in/a b", "in/deep/中", "in/empty"]
+    assert (back / "old" / "big").read_bytes() == big
+    assert int((back / "old" / "big").stat().st_mtime) == 1_600_000_001
+    (here / "bad").write_bytes(EICAR)
+    for words, why in (
+        ((str(here / "bad"), far), b"Eicar"),
+        ((f"station@127.0.0.1:{there}/nothing", str(back)), b"no such file"),
+        (("station@127.0.0.1:/etc/passwd", str(back)), b"outside of what the rule lets you"),
+        ((str(here / "big"), "station@127.0.0.1:/etc/big"), b"outside of what the rule lets you"),
+        ((far, str(back)), b"is no file"),
+        ((str(here / "big"), f"{far}/nothing/"), b"is no folder"),
+    ):
+        done = old_scp(site, *words)
+        assert done.returncode == 1, words
+        assert why in done.stderr, done.stderr
+    assert not Path("/etc/big").exists()
+
+
+HOSTILE = {
+    "a name with a slash": b"C0644 1 a/b\nx\0",
+    "the folder above": b"C0644 1 ..\nx\0",
+    "this folder": b"D0755 0 .\n",
+    "no name": b"C0644 1 \nx\0",
+    "NUL": b"C0644 1 a\0b\nx\0",
+    "no UTF-8": b"C0644 1 \xff\nx\0",
+    "a size that is none": b"C0644 -1 x\n",
+    "a size beyond": b"C0644 9223372036854775808 x\n",
+    "a size that lies": b"C0644 10 liar\nx\0",
+    "less than was told, and an end": b"C0644 100000 liar\n" + b"x" * 50,
+    "before 1970": b"T-1 0 0 0\nC0644 1 x\nx\0",
+    "times that are none": b"T99999999999 0 0 0\n",
+    "a mode that is none": b"C9999 1 x\nx\0",
+    "a line without an end": b"C0644 1 " + b"x" * 10_000,
+    "an end of nothing": b"E\n",
+    "a file that could not be read": b"C0644 3 liar\nabc\1could not\n",
+    "a device": b"B0644 1 x\n",
+    "folders without end": b"".join(b"D0755 0 d\n" for _ in range(100)),
+}
+
+
+def test_hostile_scp(works: Works) -> None:
+    """Each is told why, ends its own session alone, and leaves nothing behind."""
+    site = works.site
+    folder = site.files / "hostile"
+    folder.mkdir()
+    # One connection for all of them, since a code counts once.
+    control = ("-o", f"ControlPath={site.folder}/c", "-o", "ControlMaster=auto", "-o", "ControlPersist=60")
+    environment = site.environment("tech")
+
+    def says(what: bytes) -> subprocess.CompletedProcess[bytes]:
+        command = ["ssh", *site.options("tech"), *control, "-p", str(site.door), "station@127.0.0.1"]
+        return subprocess.run(
+            [*command, f"scp -r -t {folder}"], input=what, capture_output=True, env=environment, timeout=PATIENT,
+            check=False,
+        )  # fmt: skip
+
+    try:
+        assert says(b"C0644 1 good\nx\0").returncode == 0
+        for name, what in HOSTILE.items():
+            done = says(what)
+            assert done.returncode == 1, name
+            assert b"\1scp: " in done.stdout, (name, done.stdout)
+            assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["good"], name
+        assert says(b"C0644 1 good\ny\0").returncode == 0
+    finally:
+        command = ["ssh", *site.options("tech"), *control, "-O", "exit", "-p", str(site.door), "station@127.0.0.1"]
+        subprocess.run(command, check=False, capture_output=True)
+    depth = len(list(folder.rglob("d")))
+    assert depth == 64
+    eventually(lambda: not [path for path in folder.rglob("*") if "cofferdam" in path.name])
+    assert "broken_protocol" in {each["limit"] for each in events(site.state, "limit-hit")}
 
 
 def test_without_the_scanner_nothing_passes(works: Works) -> None:

@@ -23,6 +23,7 @@ from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.alone import alone, unswallowed
 from cofferdam.brokers.jump.outer_files import Front
+from cofferdam.brokers.jump.outer_scp import Scp
 from cofferdam.brokers.jump.outer_session import AssetSession
 from cofferdam.brokers.jump.outer_ssh import ChannelTransport, GateConnection, options
 from cofferdam.brokers.jump.records import KEY_BYTES, Closed, Verdict
@@ -63,7 +64,7 @@ class Outer(Part):
         self._tunnels = Counted(setting.audit, ("connection",))
         self.connections: dict[int, GateConnection] = {}
         self._sessions: dict[int, AssetSession] = {}
-        self._fronts: dict[int, Front] = {}
+        self._fronts: dict[int, Front | Scp] = {}
         self._channels: dict[AssetSession, GateConnection] = {}
         self._waiting: dict[int, asyncio.Future[Verdict]] = {}
         self._asked: dict[int, AssetSession] = {}
@@ -258,7 +259,13 @@ class Outer(Part):
             self._inner.flush()
 
     def files(self, connection: GateConnection, session: AssetSession) -> None:
-        front = Front(session, self.to_inner, functools.partial(self.failed, connection))
+        front: Front | Scp
+        failed = functools.partial(self.failed, connection)
+        if session.scp is not None:
+            front = old = Scp(session, session.scp, self.to_inner, failed)
+            session.begin, session.end_of_data = lambda: self._start(old.run()), old.eof
+        else:
+            front = Front(session, self.to_inner, failed)
         self._fronts[session.number] = front
         session.data, session.go_on = front.data, front.go_on
 
@@ -275,7 +282,8 @@ class Outer(Part):
     def closed(self, session: AssetSession) -> None:
         self._channels.pop(session, None)
         session.stage.end()
-        self._fronts.pop(session.number, None)
+        if isinstance(front := self._fronts.pop(session.number, None), Scp):
+            front.close()
         if session.number and self._sessions.pop(session.number, None) is not None:
             self._inner.send(records.Close(session.number))
 

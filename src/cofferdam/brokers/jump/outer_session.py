@@ -22,6 +22,7 @@ from cofferdam.brokers.jump.alone import unswallowed
 from cofferdam.brokers.jump.outer_ssh import FAREWELL_SECONDS, Channel
 from cofferdam.brokers.jump.outer_watch import WAITING_MOST, Stage
 from cofferdam.brokers.jump.records import CREDIT, PIECE, TAKE_BYTES, Closed, Terminal
+from cofferdam.protocols.sftp import scp
 
 LINE_MOST: Final = 4_096
 ANSWER_MOST: Final = 256
@@ -85,6 +86,12 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self.terminal: Terminal | None = None
         self.data: Any = None
         """What takes the client's data instead (SFTP); None: they go to the asset."""
+        self.scp: scp.Asked | None = None
+        """What the client asks for by scp's old protocol."""
+        self.begin: Any = None
+        """What is called when the asset has let us in."""
+        self.end_of_data: Any = None
+        """What is called when the client says no more (else that is its end)."""
         self.go_on: Any = None
         """What is called when the client keeps up again."""
         self._started = False
@@ -113,7 +120,8 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         return True
 
     def exec_requested(self, command: str) -> bool:
-        self._what, self._command = "exec", command
+        self.scp = scp.command(command) if self._link.asset and self.terminal is None else None
+        self._what, self._command = ("exec", command) if self.scp is None else ("sftp", "")
         return len(command) <= 4_096
 
     def subsystem_requested(self, subsystem: str) -> bool:
@@ -171,6 +179,8 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
     def eof_received(self) -> bool:
         if self._menu is not None:
             self._menu.end()
+        elif self.end_of_data is not None:
+            self.end_of_data()
         elif self.data is not None:
             self.exit(0)
         elif self.number:
@@ -202,6 +212,8 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self._started = True
         if self._chan is not None and self._credit > 0:
             self._chan.hold(False)
+        if self.begin is not None:
+            self.begin()
 
     def shown(self, data: bytes, error: bool) -> None:
         """What the asset says."""
