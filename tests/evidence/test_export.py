@@ -77,6 +77,7 @@ BASE = {"activity_id", "category_uid", "class_uid", "type_uid", "severity_id", "
 def test_every_kind_in_every_form(draft: type, data: st.DataObject) -> None:
     one = entry_of(data.draw(strategy(draft)))
     made = json.loads(forms.as_ocsf(one))
+    assert made == json.loads(forms._dumps(ocsf.event(one.entry, one.what, forms.sentence(one.entry))))
     assert set(made) >= BASE | REQUIRED[made["class_uid"]]
     assert made["type_uid"] == made["class_uid"] * 100 + made["activity_id"]
     assert made["category_uid"] == made["class_uid"] // 1000
@@ -152,6 +153,7 @@ def test_words_of_strangers_stay_in_their_place(text: str) -> None:
         made = form(one)
         assert b"\n" not in made
         assert json.loads(made)
+    assert json.loads(forms.as_ocsf(one))["unmapped"]["event"]["reason"] == text
     assert framed(b"xyz") == b"3 xyz"
 
 

@@ -24,6 +24,7 @@ import msgspec
 from cofferdam.audit.entry import Entry, decode_entry
 from cofferdam.audit.events.lines import members
 from cofferdam.audit.lines import LINES
+from cofferdam.errors import AuditError
 from cofferdam.evidence.export import ocsf
 from cofferdam.evidence.export.meaning import Meaning, meaning
 
@@ -55,16 +56,21 @@ Form = Callable[[Item], bytes]
 def item(index: int, data: bytes) -> Item:
     """Raises: AuditError."""
     entry = decode_entry(data)
+    if type(entry.event.get("kind")) is not str:
+        raise AuditError("an entry whose event is of no kind")
     return Item(index, data, entry, meaning(entry))
 
 
 def sentence(entry: Entry) -> str:
     """What happened, in one line."""
+    event = entry.event
     try:
-        text = LINES.get(entry.kind, members)(entry.event)
+        text = LINES.get(event.get("kind", ""), members)(event)
     except (KeyError, ValueError, TypeError, AttributeError):  # an entry of another version
-        text = members(entry.event)
-    return " ".join(text.split())[:LINE]
+        text = members(event)
+    if not text.isprintable() or "  " in text or text[:1] == " " or text[-1:] == " ":
+        text = " ".join(text.split())
+    return text[:LINE]
 
 
 def as_json(one: Item) -> bytes:
@@ -74,19 +80,25 @@ def as_json(one: Item) -> bytes:
 
 def as_ocsf(one: Item) -> bytes:
     """OCSF 1.3."""
-    return _dumps(ocsf.event(one.entry, one.what, sentence(one.entry)))
+    words = sentence(one.entry)
+    try:
+        made = ocsf.encoded(one.entry, one.what, words, one.data)
+    except UnicodeEncodeError:
+        made = None
+    return made if made is not None else _dumps(ocsf.event(one.entry, one.what, words))
 
 
 def as_ecs(one: Item) -> bytes:
     """ECS 8."""
     entry, event, what = one.entry, one.entry.event, one.what
+    category, kind = what.ecs
     said: dict[str, Any] = {
         "@timestamp": _millis(entry.time),
         "ecs": {"version": "8.11.0"},
         "message": sentence(entry),
         "event": {
-            "kind": "alert" if what.severity >= 4 else "event", "category": [what.ecs_category],
-            "type": [what.ecs_type], "action": entry.kind, "outcome": what.outcome, "severity": what.severity,
+            "kind": "alert" if what.severity >= 4 else "event", "category": [category],
+            "type": [kind], "action": entry.kind, "outcome": what.outcome, "severity": what.severity,
             "sequence": one.index, "dataset": "cofferdam.audit", "module": "cofferdam",
             "id": f"{entry.site}-{one.index}",
         },
@@ -155,20 +167,24 @@ def _millis(time: str) -> str:
 
 def syslog(one: Item, form: Form, enterprise: int = ENTERPRISE) -> bytes:
     """One message of RFC 5424. Time has six decimals, since more are not allowed (6.2.3)."""
-    entry, event = one.entry, one.entry.event
-    before, after = _around(one.what.severity, entry.site, str(event.get("kind", "")), entry.maker, enterprise)
-    main, _, fraction = entry.time.rstrip("Z").partition(".")
-    head = f"{before}{main}.{fraction[:6].ljust(6, '0')}Z{after[0]}{one.index}{after[1]}"
-    return head.encode() + form(one)
+    entry = one.entry
+    before, middle, after = _around(one.what.severity, entry.site, entry.event["kind"], entry.maker, enterprise)
+    time = entry.time
+    if len(time) == 30:  # as the log writes it: nine decimals
+        time = time[:26]
+    else:
+        main, _, fraction = time.rstrip("Z").partition(".")
+        time = f"{main}.{fraction[:6].ljust(6, '0')}"
+    return f"{before}{time}{middle}{one.index}{after}".encode() + form(one)
 
 
 @functools.lru_cache(NAMES)
-def _around(severity: int, site: str, kind: str, maker: str, enterprise: int) -> tuple[str, tuple[str, str]]:
+def _around(severity: int, site: str, kind: str, maker: str, enterprise: int) -> tuple[str, str, str]:
     """What stands before the time, between that and the index, and after it: the same for most entries."""
     priority = FACILITY * 8 + SYSLOG_SEVERITY[severity]
     host, message_id = _visible(site, 255), _visible(kind, 32)
-    middle = f' {host} cofferdam - {message_id} [cofferdam@{enterprise} index="'
-    return f"<{priority}>1 ", (middle, f'" kind="{_param(kind)}" maker="{_param(maker)}"] ')
+    middle = f'Z {host} cofferdam - {message_id} [cofferdam@{enterprise} index="'
+    return f"<{priority}>1 ", middle, f'" kind="{_param(kind)}" maker="{_param(maker)}"] '
 
 
 def framed(message: bytes) -> bytes:

@@ -101,39 +101,42 @@ class Meaning(NamedTuple):
     asset: str
     user: str
     rule: str
-    ecs_category: str
-    ecs_type: str
+
+    @property
+    def ecs(self) -> tuple[str, str]:
+        """Category and type of the Elastic Common Schema."""
+        return _ECS[self.family]
 
 
 def meaning(entry: Entry) -> Meaning:
     """What an entry is."""
-    event = entry.event
-    family, activity, severity, outcome = KINDS.get(entry.kind, OTHER)
-    if event.get("cleared") or (entry.kind == "half-died" and event.get("expected")):
+    get = entry.event.get  # an exporter does this for every entry of the log
+    kind = get("kind", "")
+    family, activity, severity, outcome = KINDS.get(kind, OTHER)
+    if get("cleared") or (kind == "half-died" and get("expected")):
         severity, outcome = INFO, "success"
-    if event.get("outcome") == "failed" or event.get("result") == "failed" or event.get("working") is False:
+    if get("outcome") == "failed" or get("result") == "failed" or get("working") is False:
         severity, outcome = HIGH, "failure"
-    if entry.kind == "write-outcome" and event.get("outcome") != "done":
+    if kind == "write-outcome" and get("outcome") != "done":
         severity, outcome = MEDIUM, "failure"
-    source = str(event.get("source") or "")
-    port = event.get("source_port")
-    category, kind = _ECS[family]
-    return Meaning(
-        family, activity, severity, outcome, source, _is_ip(source), port if isinstance(port, int) else 0,
-        _first(event, "asset", "half", "channel", "side", "check"), _user(event), _first(event, "rule", "conduit"),
-        category, kind,
+    source = str(get("source") or "")
+    port = get("source_port")
+    principals = get("principals")
+    if isinstance(principals, list) and principals:
+        user = ", ".join(map(str, principals))
+    else:
+        user = str(get("by") or get("person") or get("principal") or get("name") or "")
+    asset = str(get("asset") or get("half") or get("channel") or get("side") or get("check") or "")
+    rule = str(get("rule") or get("conduit") or "")
+    return _made(
+        Meaning,
+        (family, activity, severity, outcome, source, _is_ip(source), port if isinstance(port, int) else 0, asset,
+         user, rule),
     )  # fmt: skip
 
 
-def _first(event: dict[str, object], *names: str) -> str:
-    return next((str(event[name]) for name in names if event.get(name)), "")
-
-
-def _user(event: dict[str, object]) -> str:
-    principals = event.get("principals")
-    if isinstance(principals, list) and principals:
-        return ", ".join(map(str, principals))
-    return _first(event, "by", "person", "principal", "name")
+_made = tuple.__new__
+"""Past the function that a named tuple's class has for it: an exporter makes one for each entry."""
 
 
 @functools.lru_cache(1024)

@@ -168,7 +168,8 @@ class Syslog(Way):
 
     def send(self, items: Sequence[Item]) -> None:
         connection = self._connected()
-        data = b"".join(framed(syslog(one, self.form, self.to.enterprise)) for one in items)
+        form, enterprise = self.form, self.to.enterprise
+        data = b"".join([framed(syslog(one, form, enterprise)) for one in items])
         view = memoryview(data)
         try:
             while view:
