@@ -308,6 +308,9 @@ class ServerMachine(Machine, Generic[Req, Resp]):
         """The bytes of a frame of the stream of the request `standing`. Raises: LocalProtocolError."""
         raise LocalProtocolError("this protocol has no streams")
 
+    def gone(self) -> None:
+        """The connection has ended. Nothing is asked of the machine afterwards."""
+
     def over(self, standing: int, deny: Deny | None) -> bytes:
         """What stood by the request `standing` has ended on this side, by policy (`deny`) or since the asset is away
         (None). Returns what is to be said of it; b"" where the protocol has no word for that."""

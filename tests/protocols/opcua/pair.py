@@ -56,11 +56,11 @@ def facing(common: Trust, word: str = "none", may: Callable[[Any], bool] = lambd
 class Pair:
     """A client machine and a server machine. `step` bytes go at a time, if it is not 0."""
 
-    def __init__(self, server: OpcUaServer, client: OpcUaClient, step: int = 0) -> None:
+    def __init__(self, server: OpcUaServer, client: OpcUaClient, step: int = 0, now: int = 10**9) -> None:
         self.server = server
         self.client = client
         self.step = step
-        self.now = 10**9
+        self.now = now
         self.asked: list[tuple[int, Any]] = []
         """What would cross: (token, request)."""
         self.heard: list[Any] = []

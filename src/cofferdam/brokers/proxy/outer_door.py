@@ -329,6 +329,7 @@ class Door(Part):
         if client not in self.clients:
             return
         self.clients.discard(client)
+        client.machine.gone()
         if client.standing:
             self._standings.forget(client)
         if client.timer is not None:

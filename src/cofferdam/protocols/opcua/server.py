@@ -42,6 +42,7 @@ from cofferdam.protocols.opcua.dialect import ARROW, field_path, split
 from cofferdam.protocols.opcua.identity import identity_of
 from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy, SecurityError
+from cofferdam.protocols.opcua.trust import chain_mark
 
 NS = 1_000_000_000
 HELLO_NS, OPEN_NS, SESSION_NS = 5 * NS, 10 * NS, 30 * NS
@@ -219,6 +220,9 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def open(self) -> int:
         return len(self._open)
 
+    def gone(self) -> None:
+        self.services.end()
+
     def notice(self, standing: int, message: Any) -> bytes:
         self.services.notice(standing, message)
         return self.take_output()
@@ -346,6 +350,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise Malformed("the session is not activated", BAD_NOT_ACTIVATED)
         self._last = self.now
         if isinstance(request, s.CloseSessionRequest):
+            self.services.end(keep=not request.delete)
             self.services.subscriptions.end()  # waiting Publish requests have their answer before
             self._close_session()
             self.reply(number, header.handle, s.CloseSessionResponse)
@@ -531,7 +536,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self.user, self.activated, self._last = user, True, self.now
         self._look_at = self.now + self._session_ns + 1
         self._credential = self.trust.credential(user) if user and self.trust is not None else None
-        mark = "" if not channel.peer else work.mark_of(channel.peer)
+        mark = "" if not channel.peer else chain_mark(channel.peer)
         self._events.append(Identified(user, self.client_uri if channel.peer else "", mark))
         self.reply(number, request.header.handle, s.ActivateSessionResponse, self._nonce, [], [])
         self._events.append(LocalAnswer(self.new_token(), jobs.Ready(self.take_output())))

@@ -7,7 +7,6 @@ status, and no silence. Not here: when what is published (subscriptions), other 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from typing import Any
 
 from cofferdam.model import NAME_LENGTH, Deny, Item, Operation, Watch
@@ -19,6 +18,7 @@ from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, No
 from cofferdam.protocols.opcua.dialect import WATCH
 from cofferdam.protocols.opcua.events import NOTIFIER, event_weight, field_item, narrowed, selected
 from cofferdam.protocols.opcua.jobs import Job, Ready
+from cofferdam.protocols.opcua.kept import Keeping, Owner
 from cofferdam.protocols.opcua.messages import FIELDS
 from cofferdam.protocols.opcua.names import Unnamed, item_of, weight
 from cofferdam.protocols.opcua.subscriptions import (
@@ -27,17 +27,21 @@ from cofferdam.protocols.opcua.subscriptions import (
     BAD_SUBSCRIPTION,
     EVENTS,
     QUEUE,
+    Subscription,
     Subscriptions,
     Watched,
 )
 from cofferdam.protocols.opcua.subscriptions import BAD_TOO_MANY_SUBSCRIPTIONS as TOO_MANY_SUBSCRIPTIONS
+from cofferdam.protocols.opcua.trust import chain_mark
 
 VALUE = 13
 ITEMS_AT_ONCE = 1000
 RETRY_NS, MOST_RETRY_NS = 500_000_000, 10_000_000_000
 BAD_NODE, BAD_DENIED, BAD_ATTRIBUTE, BAD_OPERATIONS = 0x80340000, 0x801F0000, 0x80350000, 0x80100000
 BAD_FILTER, BAD_TOO_MANY_ITEMS, BAD_NOT_CONNECTED = 0x80450000, 0x80DB0000, 0x80310000
-BAD_CLOSED = 0x80260000
+BAD_CLOSED, TRANSFERRED = 0x80260000, 0x002D0000
+TRANSFERS = 100
+"""Subscriptions in one TransferSubscriptions."""
 BAD_EVENT_FILTER, BAD_OPERATOR, BAD_OPERAND = 0x80470000, 0x80C20000, 0x80490000
 SYSTEM_EVENT, REFRESH_REQUIRED, QUEUE_OVERFLOW = 2130, 2789, 3035
 """Types of events of our own (OPC 10000-5, 6.4; -9, 5.5.7)."""
@@ -56,7 +60,7 @@ class ItemServices(abc.ABC):
         self._standing: dict[int, Watched] = {}
         self._waiting: set[Watched] = set()  # to be asked for again
         self.subscriptions = Subscriptions(
-            self._names, self._reply, server.fault, self._item_gone, server.wall, self._lost
+            self._reply, server.fault, self._item_gone, self._forget, server.wall, self._lost, self._standard
         )
 
     def _reply(self, number: int, handle: int, kind: type, *fields: Any) -> None:
@@ -84,10 +88,10 @@ class ItemServices(abc.ABC):
     def on_time(self, now: int) -> None:
         """Subscriptions turn; watches that ended are asked for again."""
         self.subscriptions.on_time(now)
-        for item in [one for one in self._waiting if now >= one.retry_at]:
-            self._waiting.discard(item)
-            if item.request is not None:
-                self._watch(item)
+        due = [one for one in self._waiting if now >= one.retry_at][:ITEMS_AT_ONCE]
+        self._waiting.difference_update(due)
+        if due:
+            self._watch([one for one in due if one.request is not None])
 
     @property
     def deadline(self) -> int:
@@ -97,17 +101,60 @@ class ItemServices(abc.ABC):
             due.append(self.subscriptions.deadline)
         return min(due, default=0)
 
-    def end(self) -> None:
-        """The session is over."""
-        subscriptions, self.subscriptions.all = self.subscriptions.all, {}
-        for subscription in subscriptions.values():
+    def end(self, keep: bool = True) -> None:
+        """The session is over. `keep`: its subscriptions may be another's of the same client."""
+        keeping = self._keeping
+        for number, subscription in list(self.subscriptions.all.items()):
             for item in list(subscription.items.values()):
-                self._item_gone(item)
+                if keep and keeping is not None:
+                    self._let_go(item)
+                else:
+                    self._item_gone(item)
+            self.subscriptions.leave(number, 0)
+            if keeping is not None:
+                keeping.keep(subscription, self._server.now) if keep else keeping.forget(number)
+
+    @property
+    def _keeping(self) -> Keeping | None:
+        trust = self._server.trust
+        return None if trust is None else trust.keeping
+
+    def _forget(self, number: int) -> None:
+        if self._keeping is not None:
+            self._keeping.forget(number)
+
+    def _owner(self) -> Owner:
+        server = self._server
+        mark = chain_mark(server.channel.peer) if server.channel.peer else ""
+        facing = server.facing
+        return Owner(facing.asset.name, facing.source, server.user, server.client_uri, mark, self._names.uris)
+
+    def surrender(self, number: int) -> Subscription | None:
+        """Another session of the same client takes a subscription; None where there is none."""
+        if number not in self.subscriptions.all:
+            return None
+        found = self.subscriptions.leave(number, TRANSFERRED)
+        for item in found.items.values():
+            self._let_go(item)
+        return found
+
+    def _let_go(self, item: Watched) -> None:
+        """Nothing stands for an item any more, which is wanted all the same."""
+        self._waiting.discard(item)
+        token, item.token = item.token, 0
+        if token and self._standing.pop(token, None) is not None:
+            self._server.event(Released(self._server.new_token(), token, _EMPTY))
+
+    def _is_ours(self, item: Watched) -> bool:
+        return self.subscriptions.all.get(item.subscription.id) is item.subscription
 
     def _create_subscription(self, number: int, request: s.CreateSubscriptionRequest) -> None:
-        made = self.subscriptions.create(request, self._server.now)
-        if made is None:
+        if self.subscriptions.full:
             raise Malformed("too many subscriptions", TOO_MANY_SUBSCRIPTIONS)
+        keeping = self._keeping
+        made = self.subscriptions.create(1 if keeping is None else keeping.number(), request, self._server.now)
+        if keeping is not None:
+            keeping.hold(made, self._owner(), self)
         self._reply(
             number, request.header.handle, s.CreateSubscriptionResponse, made.id, made.interval / 1e6, made.lifetime,
             made.keepalive,
@@ -141,17 +188,40 @@ class ItemServices(abc.ABC):
         self._reply(number, request.header.handle, s.DeleteSubscriptionsResponse, results, [])
 
     def _transfer(self, number: int, request: s.TransferRequest) -> None:
-        # Subscriptions end with their connection.
-        results = [s.TransferResult(BAD_SUBSCRIPTION, []) for _ in request.subscriptions[:1000]]
+        if not request.subscriptions or len(request.subscriptions) > TRANSFERS:
+            raise Malformed("a transfer of none or too many", BAD_OPERATIONS)
+        results = [self._take(one) for one in request.subscriptions]
         self._reply(number, request.header.handle, s.TransferResponse, results, [])
+
+    def _take(self, number: int) -> s.TransferResult:
+        """A subscription of another session, which may have ended. Its watches are asked for in this one's name."""
+        keeping, now = self._keeping, self._server.now
+        if self.subscriptions.full:
+            return s.TransferResult(TOO_MANY_SUBSCRIPTIONS, [])
+        found = None if keeping is None else keeping.take(number, self._owner(), self, now)
+        if found is None:
+            return s.TransferResult(BAD_SUBSCRIPTION, [])
+        self.subscriptions.join(found, now)
+        for item in found.items.values():
+            if item.request is not None:
+                item.overflow = item.clauses is None and item.size > 1
+                item.retry_at, item.retry_ns = now, RETRY_NS  # of events the client is told once they come again
+                self._waiting.add(item)
+        return s.TransferResult(0, list(found.sent))
+
+    def _items_of(self, number: Any) -> tuple[list[int], list[int]] | None:
+        """The ids of a subscription's items, ours and the client's (the method GetMonitoredItems; OPC 10000-5, 9.1)."""
+        found = self.subscriptions.all.get(number)
+        return None if found is None else (list(found.items), [item.handle for item in found.items.values()])
 
     def _publish(self, number: int, request: s.PublishRequest) -> None:
         self.subscriptions.publish(number, request.header.handle, request, self._server.now)
 
     def _republish(self, number: int, request: s.RepublishRequest) -> None:
         message = self._of(request.subscription).sent.get(request.sequence)
-        if message is None:
-            raise Malformed("the notification is gone", BAD_MESSAGE)
+        if message is None:  # clients ask for one more until there is none
+            self._server.fault(number, request.header.handle, BAD_MESSAGE)
+            return
         self._reply(number, request.header.handle, s.RepublishResponse, message)
 
     def _create_items(self, number: int, request: s.CreateItemsRequest) -> None:
@@ -177,15 +247,16 @@ class ItemServices(abc.ABC):
                 if isinstance(answer, m.Subscribed):
                     interval = answer.interval_us / 1000
                     results[place] = s.ItemCreated(0, item.id, interval, item.size, item.answer)
-                    if item.token != token:  # it was deleted meanwhile
+                    if item.token != token or not self._is_ours(item):  # it was deleted meanwhile
                         self._server.event(Released(self._server.new_token(), token, _EMPTY))
                 else:
                     status = answer.status
                     if status == BAD_DENIED and item.request is not None:
                         status = self._no(item.request.item.name)
                     results[place] = s.ItemCreated(status, 0, 0.0, 0, wire.NO_EXTENSION)
-                    item.request = None
-                    self.subscriptions.drop_item(item)
+                    if self._is_ours(item):
+                        item.request = None
+                        self.subscriptions.drop_item(item)
             self._reply(number, request.header.handle, s.CreateItemsResponse, results, [])
 
         job: Job | None = None
@@ -203,12 +274,12 @@ class ItemServices(abc.ABC):
             return 0x80410000
         if one.attribute == NOTIFIER:
             return self._wanted_events(subscription, wanted)
-        local: Callable[[], Data] | None = None
+        local: s.ReadValueId | None = None
         found: m.Subscribe | None = None
         if one.node.ns == 0 or one.attribute != VALUE:
             if one.node.ns or self._standard_value(one.node.id) is None:
                 return BAD_NODE if one.node.ns == 0 else BAD_ATTRIBUTE
-            local = lambda: self._standard(one)  # noqa: E731
+            local = one
         else:
             item = self._item(one.node, one.range)
             if isinstance(item, int):
@@ -307,26 +378,32 @@ class ItemServices(abc.ABC):
         if token and self._standing.pop(token, None) is not None:
             self._server.event(Released(self._server.new_token(), token, _EMPTY))
 
-    def _watch(self, item: Watched) -> None:
-        """Asks for a watch again that has ended."""
+    def _watch(self, items: list[Watched]) -> None:
+        """Asks for watches again that have ended."""
 
         def finish(answers: list[Any]) -> None:
-            [answer] = answers
-            if isinstance(answer, m.Subscribed):
-                item.retry_ns = 0
-                if item.clauses is not None and item.token:
-                    again = self._event(item, REFRESH_REQUIRED, "events come again; some may be missing")
-                    item.happened(again, LEAST_EVENT)
-                if item.token != job.tokens[0]:  # it was deleted meanwhile
-                    self._server.event(Released(self._server.new_token(), job.tokens[0], _EMPTY))
-            elif item.token:
-                self._standing.pop(item.token, None)
-                item.token = 0
-                self._ended(item, answer.status)
+            for item, token, answer in zip(items, job.tokens, answers, strict=True):
+                ours = self._is_ours(item) and item.token == token
+                if isinstance(answer, m.Subscribed):
+                    if not ours:  # it was deleted meanwhile
+                        self._standing.pop(token, None)
+                        self._server.event(Released(self._server.new_token(), token, _EMPTY))
+                        continue
+                    item.retry_ns = 0
+                    if item.clauses is not None:
+                        again = self._event(item, REFRESH_REQUIRED, "events come again; some may be missing")
+                        item.happened(again, LEAST_EVENT)
+                elif ours:
+                    self._standing.pop(token, None)
+                    item.token = 0
+                    self._ended(item, answer.status)
 
-        job = Job(self._server, 1, finish)
-        item.token = self._server.ask(job, 0, item.request)
-        self._standing[item.token] = item
+        if not items:
+            return
+        job = Job(self._server, len(items), finish)
+        for slot, item in enumerate(items):
+            item.token = self._server.ask(job, slot, item.request)
+            self._standing[item.token] = item
 
     def _ended(self, item: Watched, status: int) -> None:
         """A watch is over: the client sees it as a status, and it is asked for again, unless policy has ended it."""

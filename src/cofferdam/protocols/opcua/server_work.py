@@ -23,7 +23,7 @@ from cofferdam.protocols.opcua.jobs import Job
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, item_of
 from cofferdam.protocols.opcua.server_items import ItemServices
 from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space, is_arguments
-from cofferdam.protocols.opcua.trust import application_uri, mark, split_chain
+from cofferdam.protocols.opcua.trust import application_uri, split_chain
 
 VALUE = 13
 READS, WRITES, BROWSES, PATHS, CALLS, ITEMS_AT_ONCE, HISTORIES = 1000, 100, 100, 100, 1, 1000, 10
@@ -41,6 +41,8 @@ BAD_TYPE, BAD_RANGE, BAD_ATTRIBUTE = 0x80740000, 0x80360000, 0x80350000
 BAD_OPERATIONS, BAD_NOTHING, BAD_ENCODING = 0x80100000, 0x800F0000, 0x80380000
 BAD_POINT, BAD_NO_POINTS, BAD_NOT_CONNECTED = 0x804A0000, 0x804B0000, 0x80310000
 BAD_UNSUPPORTED, BAD_FILTER, BAD_METHOD = 0x800B0000, 0x80450000, 0x80750000
+SERVER, GET_ITEMS = NodeId(0, 2253), NodeId(0, 11492)
+BAD_SUBSCRIPTION = 0x80280000
 BAD_HISTORY, BAD_TOO_MANY_ITEMS, BAD_INVALID_ARGUMENT = 0x80710000, 0x80DB0000, 0x80AB0000
 
 
@@ -50,11 +52,6 @@ def uri_of(certificate: bytes) -> str:
         return application_uri(x509.load_der_x509_certificate(split_chain(certificate)[0]))
     except ValueError:
         return ""
-
-
-def mark_of(certificate: bytes) -> str:
-    """Its thumbprint."""
-    return mark(split_chain(certificate)[0])
 
 
 class Services(ItemServices):
@@ -290,6 +287,9 @@ class Services(ItemServices):
         if len(request.methods) > CALLS:
             raise Malformed(f"{len(request.methods)} methods in one Call; one is taken", BAD_OPERATIONS)
         [one] = request.methods
+        if one.object == SERVER and one.method == GET_ITEMS:
+            self._reply(number, handle, s.CallResponse, [self._get_items(one.arguments)], [])
+            return
         try:
             owner, own = self._names.name(one.object), self._names.name(one.method)
         except Unnamed:
@@ -320,6 +320,14 @@ class Services(ItemServices):
             self._reply(number, handle, s.CallResponse, [result], [])
 
         self._start([m.CallMethod(item, tuple(arguments))], finish)
+
+    def _get_items(self, arguments: list[Variant]) -> s.MethodResult:
+        if len(arguments) != 1 or arguments[0].type != 7 or arguments[0].array:
+            return s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(arguments), [], [])
+        found = self._items_of(arguments[0].value)
+        if found is None:
+            return s.MethodResult(BAD_SUBSCRIPTION, [], [], [])
+        return s.MethodResult(0, [0], [], [Variant(7, one, True) for one in found])
 
     # --- history ----------------------------------------------------------------------------------------------------
 

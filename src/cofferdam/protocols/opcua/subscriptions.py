@@ -18,7 +18,6 @@ from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, Variant
-from cofferdam.protocols.opcua.names import Namespaces
 
 SUBSCRIPTIONS, ITEMS, PUBLISHES, SENT, QUEUE = 20, 5000, 10, 64, 100
 """Of a session: subscriptions, items of one, waiting Publish requests; unacknowledged notifications; values of an
@@ -75,7 +74,7 @@ class Watched:
         self.request: m.Subscribe | m.Events | None = None
         self.clauses: tuple[int, ...] | None = None  # of events: which of the fields asked for each clause of it is, -1
         self.answer = wire.NO_EXTENSION  # to its filter
-        self.local: Any = None  # a node of our own, which is looked at in each turn
+        self.local: s.ReadValueId | None = None  # a node of our own, which is looked at in each turn
         self.item: Any = None
         self.retry_at = 0
         self.retry_ns = 0
@@ -84,6 +83,9 @@ class Watched:
         """One more value, of about so many bytes. Where the session has no room for it a status stands in its place."""
         if self.mode == 0:
             return
+        if self.overflow:  # it was nobody's for a while
+            self.overflow = False
+            value = Data(value.value, value.status | OVERFLOW, value.source_time, value.server_time)
         if len(self.queue) >= self.size:
             _, gone = self.queue.popleft() if self.discard else self.queue.pop()
             self.store.size -= gone
@@ -152,6 +154,20 @@ class Subscription:
         self.revise(request, now)
         self.since_sent = self.keepalive  # the first answer comes within one interval
 
+    @property
+    def weight(self) -> int:
+        """Of all that it holds, in bytes."""
+        return self.sent_bytes + sum([weight for item in self.items.values() for _, weight in item.queue])
+
+    def joins(self, store: Store, now: int) -> None:
+        """Another session has it from now on."""
+        self.store = store
+        for item in self.items.values():
+            item.store = store
+            store.size += sum([weight for _, weight in item.queue])
+        self.late, self.since_client, self.since_sent = False, 0, self.keepalive
+        self.due = now + self.interval
+
     def keep(self, message: s.NotificationMessage) -> None:
         """Keeps a notification until it is acknowledged, or there are too many."""
         self.sent[message.sequence] = message
@@ -181,33 +197,56 @@ def _size(message: s.NotificationMessage) -> int:
 
 
 class Subscriptions:
-    """All of a session. `answer(request id, handle, message)` sends a response; `gone` is told each item that goes;
-    `lost(item)` makes the event that says that some were dropped."""
+    """All of a session. `answer(request id, handle, message)` sends a response; `gone` is told each item that goes,
+    `forget` the id of each subscription; `lost(item)` makes the event that says that some were dropped; `look(node)`
+    finds what a node of our own holds."""
 
-    def __init__(self, shown: Namespaces, answer: Any, fault: Any, gone: Any, wall: Any, lost: Any) -> None:
+    def __init__(self, answer: Any, fault: Any, gone: Any, forget: Any, wall: Any, lost: Any, look: Any) -> None:
+        self._forget = forget
+        self._look = look
         self._lost = lost
-        self._shown = shown
         self._answer = answer
         self._fault = fault
         self._gone = gone
         self._wall = wall
         self.all: dict[int, Subscription] = {}
         self._waiting: deque[tuple[int, int, list[int]]] = deque()  # request id, handle, results of acknowledgements
-        self._next = 0
         self._next_item = 0
         self._over: list[tuple[int, s.NotificationMessage]] = []
         self._store = Store()
 
-    def create(self, request: s.CreateSubscriptionRequest, now: int) -> Subscription | None:
-        """None: there are too many."""
-        if len(self.all) >= SUBSCRIPTIONS:
-            return None
-        self._next += 1
-        found = self.all[self._next] = Subscription(self._next, request, now, self._store)
+    @property
+    def full(self) -> bool:
+        """Whether no more are taken."""
+        return len(self.all) >= SUBSCRIPTIONS
+
+    def create(self, number: int, request: s.CreateSubscriptionRequest, now: int) -> Subscription:
+        """A new one, of this id."""
+        found = self.all[number] = Subscription(number, request, now, self._store)
+        return found
+
+    def join(self, subscription: Subscription, now: int) -> None:
+        """One that was another session's."""
+        subscription.joins(self._store, now)
+        self.all[subscription.id] = subscription
+
+    def leave(self, number: int, status: int) -> Subscription:
+        """Gives one away, with all that it holds; the client is told by a status, if it is not 0."""
+        found = self.all.pop(number)
+        self._store.size -= found.weight - found.sent_bytes
+        if status and len(self._over) < SUBSCRIPTIONS:
+            change = wire.pack(s.StatusChange(status, 0))
+            self._over.append((number, s.NotificationMessage(found.sequence, wire.ticks(self._wall()), [change])))
         return found
 
     def add(
-        self, subscription: Subscription, handle: int, queue: int, discard: bool, local: Any = None, most: int = QUEUE
+        self,
+        subscription: Subscription,
+        handle: int,
+        queue: int,
+        discard: bool,
+        local: s.ReadValueId | None = None,
+        most: int = QUEUE,
     ) -> Watched | None:
         """A new item; None: there are too many. `local`: what a node of our own holds; `most`: may wait."""
         if len(subscription.items) >= ITEMS:
@@ -215,6 +254,8 @@ class Subscriptions:
         if local is not None and sum(len(one.local) for one in self.all.values()) >= LOCAL_ITEMS:
             return None
         self._next_item += 1
+        while self._next_item in subscription.items:  # it was another session's
+            self._next_item += 1
         item = Watched(subscription, self._next_item, handle, min(max(queue, 1), most), discard)
         subscription.items[item.id] = item
         if local is not None:
@@ -235,6 +276,7 @@ class Subscriptions:
         subscription = self.all.pop(number, None)
         if subscription is None:
             return BAD_SUBSCRIPTION
+        self._forget(number)
         for item in list(subscription.items.values()):
             self.drop_item(item)
         if not self.all:
@@ -281,6 +323,9 @@ class Subscriptions:
 
     def on_time(self, now: int) -> None:
         """Turns what is due."""
+        while self._over and self._waiting:
+            number, last = self._over.pop(0)
+            self._send_one(number, last, [], False)
         for subscription in list(self.all.values()):
             if now >= subscription.due:
                 missed = (now - subscription.due) // subscription.interval
@@ -295,7 +340,7 @@ class Subscriptions:
     def _turn(self, subscription: Subscription) -> None:
         for item in subscription.local:
             if item.mode == 2:
-                value = item.local()
+                value = self._look(item.local)
                 if item.item is None or value.value != item.item.value:
                     item.item = value
                     item.add(value)

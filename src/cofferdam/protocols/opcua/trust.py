@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cofferdam.errors import GateError
 from cofferdam.protocols.opcua.budget import Budget
 from cofferdam.protocols.opcua.channel import BAD_SECURITY, Fault, Own
+from cofferdam.protocols.opcua.kept import Keeping
 from cofferdam.protocols.opcua.security import LEAST_KEY_BITS, MOST_KEY_BITS, Policy
 
 REJECTED = 100
@@ -118,6 +119,11 @@ def split_chain(data: bytes) -> list[bytes]:
     return found
 
 
+def chain_mark(chain: bytes) -> str:
+    """The name of the first certificate of a chain. Raises: ValueError."""
+    return mark(split_chain(chain)[0])
+
+
 class Trust:
     """What all machines of a part share."""
 
@@ -136,6 +142,7 @@ class Trust:
         """Assets whose server shows a certificate that is refused."""
         self.away: set[str] = set()
         """Assets that did not answer when they were asked last."""
+        self.keeping = Keeping()
         self._ends: list[tuple[int, str, bool]] = []  # when certificates end (UTC ns), their names, whether it is ours
         self.take(read(secrets.get("opcua", b"")))
 

@@ -4,13 +4,50 @@
 "use strict";
 const fs = require("fs");
 const os = require("os");
+const net = require("net");
 const path = require("path");
 const {
   OPCUAClient, OPCUACertificateManager, AttributeIds, DataType, SecurityPolicy, MessageSecurityMode, UserTokenType,
   TimestampsToReturn, constructEventFilter, ofType, ClientMonitoredItemGroup, ReadRawModifiedDetails, HistoryReadRequest, StatusCodes, ClientSubscription,
 } = require("node-opcua");
 
-async function run({ url, policy, mode, folder, user, password, certificate, events: EVENTS = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
+// A way to a port that can be cut: { url, cut }.
+async function relay(port) {
+  const sockets = new Set();
+  const server = net.createServer((near) => {
+    const far = net.connect(port, "127.0.0.1");
+    const end = () => [near, far].forEach((one) => { one.destroy(); sockets.delete(one); });
+    for (const one of [near, far]) sockets.add(one.on("error", end).on("close", end));
+    near.pipe(far).pipe(near);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { url: `opc.tcp://127.0.0.1:${server.address().port}`, cut: () => [...sockets].forEach((one) => one.destroy()) };
+}
+
+// A connection is cut, and the client's own way of coming back has its subscription go on.
+async function cut(session, node, way) {
+  const subscription = await session.createSubscription2({
+    requestedPublishingInterval: 100, requestedLifetimeCount: 600, requestedMaxKeepAliveCount: 10,
+    publishingEnabled: true, maxNotificationsPerPublish: 0 });
+  const first = subscription.subscriptionId;
+  const item = await subscription.monitor({ nodeId: node("Level"), attributeId: AttributeIds.Value },
+    { samplingInterval: 100, queueSize: 10, discardOldest: true }, TimestampsToReturn.Both);
+  const marks = [];
+  let seen = 0;
+  const more = async (count) => {
+    for (let at = 0, until = seen + count; seen < until && at < 1200; at++) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  };
+  item.on("changed", (value) => { seen++; if (value.statusCode.value) marks.push(value.statusCode.value); });
+  await more(3);
+  const before = seen;
+  way.cut();
+  await more(3);
+  return { same: subscription.subscriptionId === first, more: seen >= before + 3, marks };
+}
+
+async function run({ url, policy, mode, folder, user, password, certificate, events: EVENTS = false, cuts = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
   const found = {};
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "peer-"));
   const manager = new OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: true, rootFolder: root });
@@ -18,7 +55,7 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
   const options = {
     securityPolicy: SecurityPolicy[policy], securityMode: MessageSecurityMode[mode], endpointMustExist: true,
     clientCertificateManager: manager, applicationUri: "urn:mes", keepSessionAlive: true,
-    connectionStrategy: { maxRetry: 1 }, defaultSecureTokenLifetime: 60000, tokenRenewalInterval: RENEWALS ? 250 : 0, requestedSessionTimeout: 120000,
+    connectionStrategy: cuts ? { maxRetry: -1, initialDelay: 100, maxDelay: 500 } : { maxRetry: 1 }, defaultSecureTokenLifetime: 60000, tokenRenewalInterval: RENEWALS ? 250 : 0, requestedSessionTimeout: 120000,
   };
   if (folder) {
     fs.writeFileSync(path.join(root, "own.crt"), pem(fs.readFileSync(path.join(folder, "own.der"))));
@@ -26,7 +63,8 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
     options.privateKeyFile = path.join(folder, "own.pem");
   }
   const client = OPCUAClient.create(options);
-  await client.connect(url);
+  const way = cuts ? await relay(Number(new URL(url.replace("opc.tcp", "http")).port)) : { url };
+  await client.connect(way.url);
   let renewed = 0;
   client.on("security_token_renewed", () => renewed++);
   const identity = user
@@ -60,6 +98,7 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
   found.arguments = (await session.getArgumentDefinition(node("Reset"))).inputArguments.map((one) => one.name);
   const past = await session.readHistoryValue(node("Level"), new Date(Date.now() - 60000), new Date());
   found.history = [past.statusCode.name, past.historyData ? past.historyData.dataValues.length > 0 : false];
+  if (cuts) found.cut = await cut(session, node, way);
   if (EVENTS) {
     const subscription = await session.createSubscription2({
       requestedPublishingInterval: 100, requestedLifetimeCount: 100, requestedMaxKeepAliveCount: 10,
