@@ -60,21 +60,14 @@ Architecture: $arch
 Maintainer: Cofferdam <root@localhost>
 Installed-Size: $(du -sk "$stage" | cut -f1)
 Depends: python3 (>= $tag), python3 (<< $next), libc6, nftables, iproute2, adduser
-Recommends: wireguard-tools, sudo
+Recommends: wireguard-tools
 Section: net
 Priority: optional
 Description: industrial DMZ between an office network and a plant network
  Brokers every exchange by a policy that an engineer can read, records it in an audit log that anyone
  can verify, and makes it anew on the other side, so that no session crosses.
 END
-printf '%s\n' /etc/cofferdam/README /etc/sudoers.d/cofferdam > "$stage/DEBIAN/conffiles"
-install -d -m 750 "$stage/etc/sudoers.d"
-# No pager, no file name and no folder among the arguments: nothing that could be made to do more.
-cat > "$stage/etc/sudoers.d/cofferdam" <<'END'
-Cmnd_Alias COFFERDAM_STATUS = /usr/bin/cofferdam status, /usr/bin/cofferdam status --json, /usr/bin/cofferdam status --watch
-%cofferdam-operators ALL=(root) NOPASSWD: COFFERDAM_STATUS
-END
-chmod 440 "$stage/etc/sudoers.d/cofferdam"
+printf '%s\n' /etc/cofferdam/README > "$stage/DEBIAN/conffiles"
 install -d -m 750 "$stage/etc/cofferdam"
 cat > "$stage/etc/cofferdam/README" <<'END'
 policy.yaml goes here. Then: cofferdam check, cofferdam up --check-only, cofferdam install

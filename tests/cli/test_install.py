@@ -351,3 +351,17 @@ def test_frames_of_a_packet_socket_and_of_a_bridge_are_closed_in(closed_by: str,
     finally:
         for name in (here, there, away):
             run("ip", "netns", "del", name)
+
+
+def test_groups_stand_in_the_unit_and_must_be_there(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY % "separation: namespaces")
+    words = ("install", policy, "--print", "--json", "--program", "/usr/bin/cofferdam")
+    code, out, err = cli(*words, "--look", "games", "--sever", "users")
+    assert code == 0, err
+    unit = json.loads(out)["/etc/systemd/system/cofferdam.service"]
+    assert "--state /var/lib/cofferdam --look games --sever users\n" in unit
+    code, out, err = cli(*words, "--look", "")
+    assert code == 0 and "--look" not in out, err
+    code, _, err = cli(*words, "--sever", "nobodys-group")
+    assert code == 2 and "there is no group 'nobodys-group'" in err

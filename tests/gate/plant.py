@@ -238,6 +238,14 @@ def read_text(path: Path) -> str:
         return ""
 
 
+def reachable(state: Path) -> Path:
+    """pytest's folders are for their owner only; open the way to this one."""
+    for folder in state.parents:
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    return state
+
+
 def cli(*arguments: str | Path) -> tuple[int, str, str]:
     """Runs `cofferdam ...`: exit code, stdout, stderr."""
     command = [sys.executable, "-m", "cofferdam.cli.main", *map(str, arguments)]

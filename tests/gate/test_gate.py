@@ -28,6 +28,7 @@ from tests.gate.plant import (
     events,
     log_of,
     policy_text,
+    reachable,
     read_text,
     running,
 )
@@ -391,14 +392,6 @@ def test_the_control_socket_is_for_the_owner(live: Site) -> None:
         )  # fmt: skip
         assert "only root and the user" in nobody.stdout, nobody.stderr
         assert live.up.process.poll() is None
-
-
-def reachable(state: Path) -> Path:
-    """pytest's folders are for their owner only; open the way to this one."""
-    for folder in state.parents:
-        if str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
-    return state
 
 
 def test_a_real_client_and_a_real_server(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ def add_state(parser: argparse.ArgumentParser) -> None:
         "--state",
         type=Path,
         metavar="DIR",
-        help="the gate's state directory (default: /var/lib/cofferdam as root, else ~/.local/state/cofferdam)",
+        help="the gate's state directory (default: /var/lib/cofferdam as root, or in a group that its gate lets ask; "
+        "else ~/.local/state/cofferdam)",
     )
 
 
@@ -21,9 +22,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def state_of(args: argparse.Namespace) -> Path:
-    """The state directory, absolute."""
+def state_of(args: argparse.Namespace, *, own: bool = False) -> Path:
+    """The state directory, absolute. `own`: this user's, also where root's gate would let them ask."""
     from cofferdam.gate.state import default_state
 
-    state: Path = args.state if args.state is not None else default_state()
+    state: Path = args.state if args.state is not None else default_state(own=own)
     return state.absolute()

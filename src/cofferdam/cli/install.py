@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 from cofferdam.errors import GateError
 
 POLICY, STATE = Path("/etc/cofferdam/policy.yaml"), Path("/var/lib/cofferdam")
+OPERATORS = "cofferdam-operators"
+"""The group that the Debian package makes."""
 NEXT = "systemctl daemon-reload && systemctl enable --now cofferdam-shut cofferdam"
 
 
@@ -23,12 +26,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, metavar="DIR", default=Path("/"), help="write below this folder")
     parser.add_argument("--program", metavar="PATH", help="the cofferdam command in the unit (default: this one)")
     parser.add_argument("--print", action="store_true", dest="show", help="print the files, and write none")
+    parser.add_argument(
+        "--look", metavar="GROUP",
+        help=f"members of this group may ask the gate for status, without being root (default: {OPERATORS}, where "
+        "there is such a group; an empty word: nobody)",
+    )  # fmt: skip
+    parser.add_argument("--sever", metavar="GROUP", help="members of this group may look, and sever as well")
     add_state(parser)
     add_json(parser)
     parser.epilog = f"Then: {NEXT}. To be run again when the policy names other interfaces."
 
 
 def run(args: argparse.Namespace) -> int:
+    from cofferdam.enforce import doors
     from cofferdam.enforce.installing import files, write
 
     # Not resolved: a virtual environment's program is known by its own name.
@@ -37,7 +47,13 @@ def run(args: argparse.Namespace) -> int:
     if not program.startswith("/"):
         raise GateError("the cofferdam command was not found", hint="name it with --program")
     state: Path = (args.state or STATE).absolute()
-    found = files(args.policy.absolute(), state, program)
+    look = args.look
+    if look is None:
+        with contextlib.suppress(GateError):
+            doors.group(OPERATORS)
+            look = OPERATORS
+    groups = {role: name for role, name in (("look", look), ("sever", args.sever)) if name}
+    found = files(args.policy.absolute(), state, program, groups)
     if args.show:
         if args.json:
             print(json.dumps(found))

@@ -60,6 +60,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "clamd=/run/clamav/clamd.ctl (which is the default where it is there)",
     )
     parser.add_argument(
+        "--look",
+        metavar="GROUP",
+        help="members of this group of the machine may ask for status, and ping: no root needed",
+    )
+    parser.add_argument("--sever", metavar="GROUP", help="members of this group may look, and sever as well")
+    parser.add_argument(
         "--machine", default="", metavar="NAME", help="which of the policy's machines this is, where it names several"
     )
     parser.add_argument(
@@ -88,12 +94,13 @@ def run(args: argparse.Namespace) -> int:
             "--json goes with --check-only", hint="--log-format json has the running gate's messages as JSON"
         )
     from cofferdam.brokers.registry import CREWS
+    from cofferdam.enforce import doors
     from cofferdam.enforce.choice import choose
     from cofferdam.enforce.journal import forget_policy
     from cofferdam.enforce.launcher import Launcher
     from cofferdam.enforce.users import Users
 
-    state = state_of(args)
+    state = state_of(args, own=True)
     policy = args.policy.absolute()
     isolation = choose(policy, state, users=Users.parse(args.users), take=args.take, machine=args.machine)
     if isolation.name != "namespaces" and os.geteuid() == 0:
@@ -103,8 +110,11 @@ def run(args: argparse.Namespace) -> int:
     keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
     environment = [name for name in keep if name in os.environ]
     folders = args.folders.absolute() if args.folders is not None else None
-    sockets = _sockets(args.socket)
-    launcher = Launcher(isolation, state, CREWS, arguments, environment=environment, folders=folders, sockets=sockets)
+    groups = {role: doors.group(name) for role in doors.DOORS if (name := getattr(args, role))}
+    launcher = Launcher(
+        isolation, state, CREWS, arguments,
+        environment=environment, folders=folders, sockets=_sockets(args.socket), groups=groups,
+    )  # fmt: skip
     return launcher.run()
 
 

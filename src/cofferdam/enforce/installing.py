@@ -8,8 +8,10 @@ from __future__ import annotations
 import ipaddress
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from cofferdam.enforce import doors
 from cofferdam.enforce.units import (
     UnitSetting,
     device_name,
@@ -31,15 +33,17 @@ OBSOLETE = ("/etc/systemd/system/cofferdam-nightly.service", "/etc/systemd/syste
 """What an earlier release wrote, and the gate does by itself now."""
 
 
-def files(policy: Path, state: Path, program: str) -> dict[str, str]:
-    """The files by their absolute paths.
+def files(policy: Path, state: Path, program: str, groups: Mapping[str, str] = {}) -> dict[str, str]:
+    """The files by their absolute paths. `groups`: which group has which role at the gate (doors.DOORS).
 
     Raises:
         PolicyError: the policy does not load.
-        GateError: a path cannot stand in a unit.
+        GateError: a path cannot stand in a unit; there is no such group.
     """
+    for name in groups.values():
+        doors.group(name)
     compiled = compile_policy(load(policy), now_ns=time.time_ns())
-    for path in (program, str(policy), str(state)):
+    for path in (program, str(policy), str(state), *groups.values()):
         if not device_name(path):
             raise GateError(f"the path {path!r} cannot stand in a unit", hint="use one without spaces, quotes, $ or %")
     moved = {zone.interface for zone in compiled.zones.values() if zone.interface and not (zone.vlan or zone.macvlan)}
@@ -48,7 +52,8 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") or "/usr/sbin/nft"
     host_rules = next((path for path in HOST_RULES if Path(path).exists()), HOST_RULES[0])
     moved_names = tuple(sorted(moved))
-    setting = UnitSetting(program, str(policy), str(state), moved_names, early, nft, host_rules=host_rules)
+    setting = UnitSetting(program, str(policy), str(state), moved_names, early, nft, host_rules=host_rules,
+                          options="".join(f" --{role} {name}" for role, name in groups.items()))  # fmt: skip
     return {
         "/etc/systemd/system/cofferdam-shut.service": shut_unit(setting),
         "/etc/systemd/system/cofferdam.service": gate_unit(setting),

@@ -26,7 +26,7 @@ from typing import Literal
 
 from msgspec import structs
 
-from cofferdam.enforce import compiled, sites, stores
+from cofferdam.enforce import compiled, doors, sites, stores
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.forked import FIRST_FD, how, notify, pipes_of, place_descriptors
 from cofferdam.enforce.isolation import Berth, Isolation
@@ -115,12 +115,14 @@ class Launcher:
         environment: Sequence[str] = (),
         folders: Path | None = None,
         sockets: Mapping[str, Path] = {},
+        groups: Mapping[str, int] = {},
     ) -> None:
         """`crews`: all kinds that the gate may have started. `folders`: where the site's folders are; None: in the
         state directory. `sockets`: services of the host, by the names by which profiles know them, as the operator gave
-        them: no order can name another."""
+        them: no order can name another. `groups`: who has which role at the gate (doors.DOORS), by group id."""
         self._folders = folders or state / sites.FOLDER
         self._sockets = dict(sockets)
+        self._groups = dict(groups)
         self._isolation = isolation
         self._state = state
         self._crews = crews
@@ -157,7 +159,8 @@ class Launcher:
         try:
             self._messages = Messages()
             self._isolation.begin()
-            self._start_gate()
+            with doors.opened(self._state, self._groups) as opened:
+                self._start_gate(opened)
             return self._serve(wake_read)
         finally:
             self._end_all()
@@ -343,11 +346,12 @@ class Launcher:
         name = listener.getsockname()
         self._report(ListenerOpened(order.serial, number, name[0], name[1]))
 
-    def _start_gate(self) -> None:
+    def _start_gate(self, opened: Mapping[str, socket.socket]) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         producer = self._producers.new(GATE.name, GATE.says)
         arguments = ["-m", GATE.program, "--orders", "3", "--audit-in", "4", "--audit-out", "5"]
-        fds = [theirs.fileno(), producer.answers[0], producer.batches[1]]
+        fds = [theirs.fileno(), producer.answers[0], producer.batches[1], *(one.fileno() for one in opened.values())]
+        arguments += [word for number, role in enumerate(opened, 6) for word in ("--door", f"{role}={number}")]
         berth = Berth(GATE, self._isolation.user(GATE.name))
         self._start(GATE.name, berth, [*arguments, *self._gate_arguments], fds, producer)
         theirs.close()

@@ -39,6 +39,8 @@ class UnitSetting:
     nft: str = "/usr/sbin/nft"
     rules: str = "/etc/cofferdam/shut.nft"
     host_rules: str = "/etc/nftables.conf"
+    options: str = ""
+    """Further words of `cofferdam up`."""
 
     @property
     def bridge_rules(self) -> str:
@@ -199,7 +201,7 @@ Type=notify
 NotifyAccess=main
 # Whatever flushed the rules of the host's namespace since: closed before the interfaces come back to it.
 ExecStartPre={setting.nft} -f {setting.rules}
-ExecStart={setting.program} up {setting.policy} --state {setting.state}
+ExecStart={setting.program} up {setting.policy} --state {setting.state}{setting.options}
 ExecStop=-{setting.nft} -f {setting.rules}
 # Reads the policy as root does, and fails where it is refused.
 ExecReload={setting.program} reload {setting.policy} --state {setting.state}

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from cofferdam.enforce.doors import DOORS, door
 from cofferdam.errors import GateError, PolicyError
 from cofferdam.gate.state import Cut, Severed, control_socket, load_severed, save_severed
 
@@ -41,16 +42,15 @@ def ask(
     path = control_socket(state)
     line = json.dumps({"type": verb, **fields}).encode() + b"\n" + more
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as gate:
-            gate.settimeout(seconds)
-            gate.connect(str(path))
+        with _connected(state, seconds) as gate:
             gate.sendall(line)
             with gate.makefile("rb") as answers:
                 raw = answers.readline()
     except PermissionError:
         raise GateError(
             f"the gate's control socket {path} is not for this user",
-            hint="ask as root or as the user who started the gate",
+            hint="ask as root, as the user who started the gate, or as a member of a group that it was started with "
+            "(`cofferdam up --look GROUP`); who was made one has to log in anew",
         ) from None
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         raise GateError(
@@ -69,6 +69,28 @@ def ask(
     if answer["problems"]:
         raise PolicyError(answer["error"], problems=tuple(answer["problems"]), hint=answer["hint"])
     raise GateError(answer["error"], hint=answer["hint"])
+
+
+def _connected(state: Path, seconds: float | None) -> socket.socket:
+    """A connection to the gate by the first of its sockets that lets this user in. Raises: OSError."""
+    refused: PermissionError | None = None
+    for path in (control_socket(state), *(door(state, role) for role in reversed(DOORS))):
+        gate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            gate.settimeout(seconds)
+            gate.connect(str(path))
+            return gate
+        except PermissionError as error:
+            gate.close()
+            refused = refused or error
+        except FileNotFoundError:  # no role is given to anybody, or there is no gate at all
+            gate.close()
+            if refused is None:
+                raise
+        except BaseException:
+            gate.close()
+            raise
+    raise refused or FileNotFoundError(str(state))
 
 
 def sever(state: Path, side: Literal["it", "ot"], reason: str, until_ns: int = 0) -> Any:

@@ -2,6 +2,8 @@
 
 A Unix socket in the state directory, mode 0600, and the kernel says who is at the other end (SO_PEERCRED): the user
 whose gate it is, or root. One request, a JSON line, and one answer, a JSON line, for each connection.
+
+Beside it there may be a socket for each role (enforce.doors), where who is in its group asks for what the role may.
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import os
 import pwd
 import socket
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,9 +37,11 @@ from cofferdam.gate.state import Kind, control_socket
 
 REQUEST_BYTES = 64 << 10
 REQUEST_SECONDS = 5.0
+"""For the request to arrive."""
+AT_A_DOOR = 8
+"""Connections of a role that are open at a time; one more is closed unheard. Nobody's group keeps the gate busy."""
 NOBODY_LOGGED_IN = 0xFFFFFFFF
 """What the kernel says of processes that no login began."""
-"""For the request to arrive."""
 
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(max_length=128)]
@@ -225,6 +231,11 @@ Request = (
 )
 
 
+_LOOK = (Status, PingAsset, Policy, Peers)
+MAY: dict[str, tuple[type, ...]] = {"look": _LOOK, "sever": (*_LOOK, Sever, SeverPart, EndSession)}
+"""What may be asked at each door. To let work again what was severed is nobody's but root's and the gate's user's."""
+
+
 class Answer(Struct, frozen=True):
     """`result` if `ok`; else what is wrong, the way out, and for a policy each finding."""
 
@@ -238,9 +249,12 @@ class Answer(Struct, frozen=True):
 class ControlServer:
     """Serves the control socket of one gate."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, doors: Mapping[str, socket.socket] = {}) -> None:
+        """`doors`: a listening socket for each role that somebody has (enforce.doors)."""
         self._gate = gate
-        self._server: asyncio.Server | None = None
+        self._doors = dict(doors)
+        self._at_door = dict.fromkeys(doors, 0)
+        self._servers: list[asyncio.Server] = []
         self._path: Path = control_socket(gate.options.state)
 
     async def listen(self) -> None:
@@ -258,22 +272,36 @@ class ControlServer:
             ours.close()
             hint = "a socket's path has at most 107 bytes: use a shorter --state" if len(str(self._path)) > 107 else ""
             raise GateError(f"cannot make the control socket {self._path}: {error}", hint=hint) from None
-        self._server = await asyncio.start_unix_server(self._serve, sock=ours, limit=REQUEST_BYTES)
+        self._servers = [await asyncio.start_unix_server(self._serve, sock=ours, limit=REQUEST_BYTES)]
+        for role, sock in self._doors.items():
+            serve = functools.partial(self._at, role)
+            self._servers.append(await asyncio.start_unix_server(serve, sock=sock, limit=REQUEST_BYTES))
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
+        for server in self._servers:
+            server.close()
+            await server.wait_closed()
+        if self._servers:
+            self._servers.clear()
             self._path.unlink(missing_ok=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _at(self, role: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._at_door[role] >= AT_A_DOOR:
+            writer.close()
+            return
+        self._at_door[role] += 1
+        try:
+            await self._serve(reader, writer, role)
+        finally:
+            self._at_door[role] -= 1
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, role: str = "") -> None:
         try:
             pid, uid = _peer(writer)
             async with asyncio.timeout(REQUEST_SECONDS):
                 line = await reader.readuntil(b"\n")
-            if uid in (0, os.geteuid()):
-                answer = await self._obey(line, person(pid, uid), reader)
+            if role or uid in (0, os.geteuid()):
+                answer = await self._obey(line, person(pid, uid), reader, role)
             else:
                 answer = Answer(False, error="only root and the user whose gate this is may use it")
             writer.write(self._encoded(answer) + b"\n")
@@ -292,9 +320,12 @@ class ControlServer:
             self._gate.command_failed("answer", "gate", error)
             return msgspec.json.encode(Answer(False, None, f"the answer cannot be written: {error}"))
 
-    async def _obey(self, line: bytes, user: str, reader: asyncio.StreamReader) -> Answer:
+    async def _obey(self, line: bytes, user: str, reader: asyncio.StreamReader, role: str) -> Answer:
         try:
             request = msgspec.json.decode(line, type=Request)
+            if role and not isinstance(request, MAY[role]):
+                may = "may look at this gate and cut off" if role == "sever" else "may look at this gate"
+                return Answer(False, error=f"{user} {may}, and no more", hint=_ASK_ROOT)
             more = b""
             if isinstance(request, Reload) and request.bytes:
                 async with asyncio.timeout(REQUEST_SECONDS):
@@ -374,6 +405,9 @@ class ControlServer:
             case Leaks(tried, found):
                 gate.leaks.told("")
                 return {"new": gate.leaks.found(tried, {leak.asset: leak.detail for leak in found})}
+
+
+_ASK_ROOT = "root and the user whose gate it is may do the rest (docs/operations.md has the table)"
 
 
 def _verb(line: bytes) -> str:

@@ -34,14 +34,18 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--machine", default="")
     parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    parser.add_argument("--door", action="append", default=[])
     args = parser.parse_args()
     forbid_inspection()
     options = Options(args.policy, args.state, shards=args.pairs, machine=args.machine)
-    asyncio.run(_run(options, args.orders, (args.audit_in, args.audit_out), Log(args.log_format)))
+    doors = {role: socket.socket(fileno=int(number)) for role, number in (one.split("=") for one in args.door)}
+    asyncio.run(_run(options, args.orders, (args.audit_in, args.audit_out), Log(args.log_format), doors))
     return 1  # the launcher ends this process before that
 
 
-async def _run(options: Options, orders: int, audit: tuple[int, int], log: Log) -> None:
+async def _run(
+    options: Options, orders: int, audit: tuple[int, int], log: Log, doors: dict[str, socket.socket]
+) -> None:
     loop = asyncio.get_running_loop()
 
     def unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -71,7 +75,7 @@ async def _run(options: Options, orders: int, audit: tuple[int, int], log: Log) 
     launcher = LauncherLink(socket.socket(fileno=orders), asked, lost)
     try:
         gate = Gate(options, launcher, GateAudit(reactor, *audit), reactor, log, reload)
-        finish = await gate.run(ControlServer(gate))
+        finish = await gate.run(ControlServer(gate, doors))
     except CofferdamError as error:  # of a state file that cannot be understood
         finish = failure(ExceptionGroup("at the start", [error]))
     except Exception as error:

@@ -11,6 +11,7 @@ archive/          entries that were moved out of the log (auditor only)
 night.json        when the gate was proved last
 failed-checks.json  which checks of the evidence failed, and were not found otherwise since
 gate.sock         the control socket
+look.sock, sever.sock  for members of groups that may do some of it (enforce.doors)
 lock              held by the launcher while a gate runs
 """
 
@@ -29,9 +30,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from cofferdam import owned
+from cofferdam.enforce.doors import DOORS, door
 from cofferdam.errors import GateError
 
 SIDES = ("it", "ot")
+ROOTS = Path("/var/lib/cofferdam")
+"""The state directory of a gate that root runs."""
 
 
 class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -355,12 +359,16 @@ def _hand_over(state: Path, fd: int) -> None:
         os.fchown(fd, found.st_gid, found.st_gid)
 
 
-def default_state() -> Path:
-    """Where state is kept unless --state says otherwise."""
+def default_state(*, own: bool = False) -> Path:
+    """Where state is kept unless --state says otherwise; for who is not root and has no gate, where root's gate has a
+    door that is theirs, unless it has to be their `own`."""
     if os.geteuid() == 0:
-        return Path("/var/lib/cofferdam")
+        return ROOTS
     base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "cofferdam"
+    found = (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "cofferdam"
+    if own or control_socket(found).exists() or not any(os.access(door(ROOTS, role), os.W_OK) for role in DOORS):
+        return found
+    return ROOTS
 
 
 def control_socket(state: Path) -> Path:
