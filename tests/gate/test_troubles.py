@@ -12,7 +12,7 @@ import pytest
 
 from cofferdam.cli import status_short
 from cofferdam.cli.main import main
-from cofferdam.gate.watch.ways_out import way_out
+from cofferdam.gate.watch.ways_out import is_notice, way_out
 from cofferdam.policy.near import near_principals
 from cofferdam.policy.rows import Principal
 from tests.gate.conftest import Site
@@ -75,6 +75,8 @@ def test_each_alarm_has_a_way_out() -> None:
     assert "cable" in way_out("zone-link-control")
     assert way_out("modbus/x/inner/trouble-plc").startswith("look at the device")
     assert "audit show" in way_out("what-nobody-knows")
+    assert "time daemon" in way_out("check-clock.sound") and "list --status" in way_out("check-log.whole")
+    assert is_notice("check-clock.sound") and not is_notice("check-log.whole") and not is_notice("clock-jumped")
 
 
 def test_an_address_that_is_nobodys_has_neighbours() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from cofferdam.audit.lines import escaped
+from cofferdam.cli import old_export
 from cofferdam.cli.findings import print_problems
 from cofferdam.errors import PolicyError
 from cofferdam.gate.crew.plan import plan_crews
@@ -38,9 +40,12 @@ def run(args: argparse.Namespace) -> int:
             _print_json({**report, "errors": msgspec.to_builtins(error.problems)})
         else:
             print_problems(error.problems)
+            if (old := old_export.finding(args.policy)) is not None:
+                print_problems([old])
             print(f"{args.policy}: {error}")
         return 2
-    warnings = lint(loaded, now_ns=now_ns)
+    old = old_export.finding(args.policy)
+    warnings = (*lint(loaded, now_ns=now_ns), *([old] if old is not None else []))
     plan_crews(compiled)  # what a gate would refuse at its start is an error here
     counts = {
         "zones": len(compiled.zones),
@@ -55,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         _print_json({**report, **found, "site": compiled.site, "hash": compiled.hash})
     else:
         print_problems(warnings)
+        for line in old_export.rewritten(Path(old.file)) if old is not None else ():
+            print(f"    {escaped(line)}")
         print(f"{compiled.site}: {', '.join(_count(number, noun) for noun, number in counts.items())}")
         print(f"no errors, {_count(len(warnings), 'warnings')}; hash {compiled.hash}")
     return 1 if warnings and args.strict else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
 
     state = state_of(args, own=True)
     policy = args.policy.absolute()
+    if (old := policy.with_name("export.yaml")).exists():  # only looked for: this process reads nobody's text
+        print(f"cofferdam: nothing reads {old} any more; `cofferdam check {policy}` says how to write it now",
+              file=sys.stderr)  # fmt: skip
     isolation = choose(policy, state, users=Users.parse(args.users), take=args.take, machine=args.machine)
     if isolation.name != "namespaces" and os.geteuid() == 0:
         forget_policy(state)  # of a gate in namespaces that was killed
@@ -133,8 +137,9 @@ def _sockets(said: list[str]) -> dict[str, Path]:
 
 def _check(args: argparse.Namespace) -> int:
     from cofferdam.brokers.registry import check_installed
+    from cofferdam.cli import old_export
     from cofferdam.cli.gate_options import state_of
-    from cofferdam.cli.up_ready import lacks
+    from cofferdam.cli.up_ready import Lack, lacks
     from cofferdam.gate.crew.plan import plan_crews
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
@@ -143,6 +148,10 @@ def _check(args: argparse.Namespace) -> int:
     plans = plan_crews(policy, shards=args.pairs)
     check_installed(plan.broker for plan in plans.values())
     missing = lacks(policy, plans, state_of(args))
+    if (old := old_export.finding(args.policy)) is not None:
+        missing.append(
+            Lack(False, f"{old.file}: {old.found}", f"cofferdam check {args.policy} says how to write it now")
+        )
     code = 1 if any(lack.hard for lack in missing) else 0
     if args.json:
         print(

@@ -142,7 +142,7 @@ def clock(known: Inputs) -> Finding:
     facts = [f"the kernel admits an error of {daemon.error_seconds * 1000:,.0f} ms"]
     facts += [f"entry {one.index}: jumped by {int(one.event['jump_ns']) / 1e9:+.3f} s" for one in jumps[-4:]]
     if not daemon.synchronised or daemon.error_seconds > MAX_ERROR_SECONDS:
-        return Finding("clock.sound", "failed", "no time daemon keeps the clock", tuple(facts))
+        return Finding("clock.sound", "failed", "no time daemon keeps this machine's clock", tuple(facts))
     return Finding("clock.sound", "observed", f"the clock is synchronised; {len(jumps)} jumps in the log", tuple(facts))
 
 
