@@ -218,7 +218,7 @@ def test_scp_as_it_was(works: Works) -> None:
     assert old_scp(site, "-r", str(here / "in"), far).returncode == 0
     assert (there / "in" / "deep" / "中").read_bytes() == b"y" * 70_000
     (there / "in" / "away").symlink_to("/etc")
-    back = site.folder / "back"
+    back = site.folder / "old-back"
     back.mkdir()
     done = old_scp(site, "-rp", far, str(back))
     assert done.returncode == 0, done.stderr

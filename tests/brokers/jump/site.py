@@ -226,8 +226,9 @@ class JumpSite:
         self.jump("factor", "key", name, f"{key}.pub")
 
     def code(self, name: str) -> str:
-        """A code that has not been used: of a new generator each time, since one counts once in 30 s."""
-        return pyotp.TOTP(self.ask("code-new", person=name)["secret"]).now()
+        """A code that has not been used: of a new generator each time, since one counts once in 30 s. It is the next
+        one, which counts for a minute at least: a client on a busy machine may take longer than half of that."""
+        return pyotp.TOTP(self.ask("code-new", person=name)["secret"]).at(int(time.time()) + 30)
 
     def jump(self, *words: str, code: int = 0) -> str:
         """`cofferdam jump ...`."""
