@@ -1,12 +1,14 @@
 /* For tests: stands before the C library's calls that change files whose path has DISK_FILE in it, and counts them.
 
    At call number DISK_AT, DISK_DO says what happens: "kill" (the process is gone before the call), "killed" (after it),
-   "eio" (this call and, of its kind, every later one fails), "enospc" (the same with another error). With DISK_ONLY the
+   "eio" (this call and, of its kind, every later one fails), "enospc", "erofs" (the same with another error), "slow" (this
+   call takes three seconds). With DISK_ONLY the
    calls of that name alone are counted. Each counted call is written to descriptor DISK_TELL, if it is given: its name,
    then a newline. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +48,7 @@ static int comes(const char *name, int fd) {
     if (!act || !at)
         return 0;
     if (failed[0] && !strcmp(failed, name)) {
-        errno = !strcmp(act, "enospc") ? ENOSPC : EIO;
+        errno = !strcmp(act, "enospc") ? ENOSPC : !strcmp(act, "erofs") ? EROFS : EIO;
         return 1;
     }
     if (seen != atol(at))
@@ -55,8 +57,12 @@ static int comes(const char *name, int fd) {
         raise(SIGKILL);
     if (!strcmp(act, "killed"))
         return 2;
+    if (!strcmp(act, "slow")) {
+        poll(NULL, 0, 3000);
+        return 0;
+    }
     strncpy(failed, name, sizeof failed - 1);
-    errno = !strcmp(act, "enospc") ? ENOSPC : EIO;
+    errno = !strcmp(act, "enospc") ? ENOSPC : !strcmp(act, "erofs") ? EROFS : EIO;
     return 1;
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.inner_session import Live
+from cofferdam.brokers.jump.inner_ssh import FilesLeg
 from cofferdam.brokers.kit.supervision import Configure, Failing, Ready
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.policy.compile import compile_policy
@@ -20,6 +23,7 @@ from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
 from tests.brokers.harness import WATCHED, Auditor, PartChild
 from tests.brokers.jump.test_keeper_process import POLICY, Wire
+from tests.disk import library, needs_gcc
 from tests.waiting import PATIENT, eventually
 
 
@@ -110,3 +114,92 @@ def test_what_no_honest_inner_part_says_ends_the_crew(archive: Archive, what: st
     assert archive.child.process.wait(PATIENT) == 4
     # What was recorded up to then stays, and the log can vouch for its beginning.
     assert len(archive.auditor.of(RecordingMarked)) == len(list(archive.folder.glob("*.cast")))
+
+
+# --- the disk --------------------------------------------------------------------------------------------------------
+
+DISK = {
+    "full": ("enospc", "write", "No space left on device"),
+    "read-only": ("erofs", "write", "Read-only file system"),
+    "broken": ("eio", "fdatasync", "Input/output error"),
+    "slow": ("slow", "write", "the disk took 3 s over one write"),
+    "removed": ("", "", "No such file or directory"),
+    "replaced": ("", "", "another file stands in its place"),
+}
+
+
+@needs_gcc
+@pytest.mark.parametrize("what", list(DISK))
+def test_a_disk_that_fails(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """62443-3-3 SR 2.10: sessions that live end, new ones are refused, and there is one alarm."""
+    act, call, why = DISK[what]
+    if act:
+        for name, value in (("LD_PRELOAD", str(library(tmp_path))), ("DISK_FILE", "/recordings/"), ("DISK_DO", act),
+                            ("DISK_ONLY", call), ("DISK_AT", "5" if call == "write" else "1")):  # fmt: skip
+            monkeypatch.setenv(name, value)
+    archive.start()
+    inner = archive.inner
+    for session in (1, 2):
+        inner.send(record(session), records.Happened(session, 1, "o", b"hello"))
+        if what != "broken":  # there the session may be over by then
+            assert inner.wait_for(records.Stored) == records.Stored(session, 1)
+    if what == "removed":
+        shutil.rmtree(archive.folder)
+    elif what == "replaced":
+        for path in archive.folder.glob("*.cast"):
+            path.unlink()
+            path.write_bytes(b"{}\n")
+    else:
+        inner.send(records.Happened(1, 2, "o", b"x"))
+    if what == "slow":
+        assert inner.wait_for(records.Stored) == records.Stored(1, 2)  # the inner part has ended it
+    else:
+        ended: dict[int, str] = {}
+        while len(ended) < (1 if call == "write" else 2):
+            found: records.Stored = inner.wait_for(records.Stored)
+            ended |= {found.session: found.trouble} if found.trouble else {}
+        assert set(ended.values()) == {why}
+        if what != "replaced":
+            inner.send(record(3), records.Happened(3, 1, "o", b"x"))
+            while not (found := inner.wait_for(records.Stored)).trouble or found.session != 3:
+                pass
+    assert archive.child.status().alarms == {"jump-recording": f"recordings cannot be written: {why}"}
+
+
+class Paths:
+    """What a session needs of its part, in the test's hand."""
+
+    def __init__(self) -> None:
+        self.clock = 10**12
+        self.shown: list[Any] = []
+        self.over = ""
+
+    def to_outer(self, record: Any) -> None:
+        self.shown.append(record)
+
+    def to_archivist(self, record: Any) -> None: ...
+
+    def idle(self, live: Live) -> None: ...
+
+    def ended(self, live: Live, reason: str) -> None:
+        self.over = reason
+
+    def now(self) -> int:
+        return self.clock
+
+
+@pytest.mark.parametrize(("seconds", "over"), [(5.0, False), (5.1, True)])
+def test_what_is_not_recorded_in_five_seconds_is_not_shown(seconds: float, over: bool) -> None:
+    paths = Paths()
+    grant = records.Grant(
+        session=1, name="t-1", person="tech", source="10.1.0.9", conduit="c", asset="plc", login="svc",
+        credential=records.Credential("none", b""), host_key=b"", what="shell", seconds=100, record=True,
+    )  # fmt: skip
+    live = Live(grant, paths)
+    live.start(FilesLeg(lambda: None))
+    live.leg_says(b"a secret of the plant")
+    paths.clock += int(seconds * 1e9)
+    live.look(10**15)
+    assert bool(paths.over) is over
+    live.stored(1, "")
+    assert any(isinstance(one, records.Shown) for one in paths.shown) is not over

@@ -9,6 +9,7 @@ Not here: the form of a recording (recording), who looks at one (cli.jump).
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -30,6 +31,7 @@ from cofferdam.policy.terms.jump_rows import JumpRows
 MARK_NS: Final = 10 * 10**9
 MARK_BYTES: Final = 256 << 10
 SYNC_NS: Final = 10**9
+SLOW_NS: Final = 2 * 10**9
 LOOK_NS: Final = 60 * 10**9
 """Between two looks for recordings that are old."""
 RECORDINGS_MOST: Final = 4_096
@@ -121,11 +123,13 @@ class Archivist(Part):
     def tick(self) -> None:
         now = self._setting.clock()
         for session, writer in list(self._writers.items()):
+            began = time.monotonic_ns()
             try:
                 writer.sync(now, SYNC_NS)
             except OSError as error:
                 self._fail(session, writer, error)
                 continue
+            self._took(began)
             if writer.due(now, MARK_NS, MARK_BYTES):
                 self._mark(writer, now)
         if now - self._looked >= LOOK_NS:
@@ -152,13 +156,14 @@ class Archivist(Part):
             return  # it could not be written; that has been said
         if record.number != writer.number + 1:
             raise CrossingError(f"piece {record.number} of a recording after {writer.number}")
-        now = self._setting.clock()
+        now, began = self._setting.clock(), time.monotonic_ns()
         try:
             self._room.check(len(record.data))
             self._bytes += writer.add(record.kind, record.data, now, record.number)
         except OSError as error:
             self._fail(record.session, writer, error)
             return
+        self._took(began)
         self._inner.send(records.Stored(record.session, record.number))
         if record.kind == "x":
             self._finish(record.session)
@@ -179,6 +184,11 @@ class Archivist(Part):
         self._count += 1
         self._writers[record.session] = writer
         self._mark(writer, self._setting.clock())
+
+    def _took(self, began_ns: int) -> None:
+        """A disk that takes seconds is told; the inner part ends what waits for it for too long."""
+        if (took := time.monotonic_ns() - began_ns) >= SLOW_NS:
+            self._trouble = f"the disk took {took / 1e9:.0f} s over one write"
 
     def _fail(self, session: int, writer: Writer, error: OSError) -> None:
         self._failed += 1

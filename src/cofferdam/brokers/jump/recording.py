@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import errno
 import hashlib
 import json
 import os
@@ -71,10 +72,14 @@ class Writer:
         return self._hash.copy().hexdigest()
 
     def sync(self, now_ns: int, after_ns: int) -> None:
-        """Has it on disk, if it was not for so long."""
+        """Has it on disk, if it was not for so long; and looks whether it is still where it was: a file that somebody
+        has removed takes what is written, and nobody ever finds it."""
         if now_ns - self._synced >= after_ns:
             self._synced = now_ns
             os.fdatasync(self._fd)
+            there, own = self.path.stat(), os.fstat(self._fd)
+            if (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
+                raise OSError(errno.ESTALE, "another file stands in its place")
 
     def due(self, now_ns: int, after_ns: int, bytes_: int) -> bool:
         """Whether there is something to vouch for."""
