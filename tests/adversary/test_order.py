@@ -345,6 +345,68 @@ def test_a_dead_unit_leaves_its_neighbours_nine_tenths_of_the_line() -> None:
     assert pollers[0].take()[-1][7] == 3, "it is served again when it is there again"
 
 
+def test_a_gateway_that_answers_for_a_dead_unit_is_asked_as_sparingly() -> None:
+    """It waits for the unit itself, half a second, and says 0x0B: the line is busy all the same."""
+    stage = Stage(policy=gateway(2))
+    live = stage.client("10.0.1.1")
+    pollers = [stage.client(f"10.0.0.{n}") for n in range(1, 6)]
+    good, busy_until, number, last = 0, 0.0, 0, -1
+    waiting: dict[float, tuple[Wire, bytes]] = {}
+    while stage.reactor.now < 64e9:
+        number += 1
+        if number % 5 == 0:  # the live unit is polled every 50 ms, and wants its answer by then
+            last = number % 60000 + 1
+            live.on_data(read(last, 0, 1, unit=1))
+        for poller in pollers:
+            if poller.take() or number == 1:
+                poller.on_data(read(number % 60000 + 1, 0, 1, unit=2))
+        stage.cross()
+        for device in stage.devices:
+            up, device.on_connected = device.on_connected, None
+            if up is not None:
+                up()
+                stage.cross()
+            for frame in device.take():  # one after the other, as on a serial line
+                busy_until = max(busy_until, stage.reactor.now / 1e9) + (0.5 if frame[6] == 2 else 0.005)
+                waiting[busy_until] = (device, frame)
+        stage.reactor.advance(0.01)
+        for at in sorted(waiting):
+            if at <= stage.reactor.now / 1e9:
+                device, frame = waiting.pop(at)
+                number_asked = int.from_bytes(frame[:2], "big")
+                device.on_data(exception(number_asked, 3, 0x0B, 2) if frame[6] == 2 else answer(frame, 7))
+                stage.cross()
+        settled = stage.reactor.now > 4e9  # it has been found out
+        good += settled and any(frame[7] == 3 and int.from_bytes(frame[:2], "big") == last for frame in live.take())
+    assert good >= 0.9 * 1200
+    figures = stage.inner.figures()
+    asked = figures["requests"]
+    assert isinstance(asked, dict) and int(asked["u2"]) < 40 < int(asked["u1"])  # type: ignore[arg-type]
+
+
+def test_units_of_one_line_are_told_apart() -> None:
+    """One that is dead is silent, with the requests that were its; the others are neither."""
+    stage = Stage(policy=gateway(3))
+    plant = Plant(stage)
+    plant.dead = {2}
+    client = stage.client("10.0.0.1")
+    for number in range(3):
+        client.on_data(read(number + 1, 0, 1, unit=1) + read(number + 11, 0, 1, unit=2))
+        plant.run()
+        stage.reactor.advance(1.01)
+        plant.run()
+    told = {one.asset: one.state for one in stage.inner.assets()}
+    assert told == {"u1": "up", "u2": "silent", "u3": "up"}
+    figures = stage.inner.figures()
+    assert figures["requests"] == {"u1": 3, "u2": 2, "u3": 0}
+    assert figures["failures"] == {"u1": 0, "u2": 3, "u3": 0}
+    plant.dead = set()
+    stage.reactor.advance(15)
+    client.on_data(read(99, 0, 1, unit=2))
+    plant.run()
+    assert {one.asset: one.state for one in stage.inner.assets()} == {"u1": "up", "u2": "up", "u3": "up"}
+
+
 def test_requests_to_a_silent_unit_are_answered_at_once() -> None:
     stage = Stage(policy=gateway(2))
     plant = Plant(stage)

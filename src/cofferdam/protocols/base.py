@@ -479,6 +479,9 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     def error_code(self, response: Resp) -> int:
         """The protocol's own code of an error answer; 0 for any other answer."""
 
+    unreached: ClassVar[frozenset[int]] = frozenset()
+    """Error codes by which a gateway says that the unit behind it has not answered."""
+
     @abc.abstractmethod
     def read_request(self, unit: int, place: Span | Item) -> Req:
         """The plain read of these cells, or this item, of that unit: what a broker asks for itself (a value that a step

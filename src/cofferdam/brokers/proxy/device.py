@@ -14,7 +14,8 @@ A request is sent once. If its connection breaks, or no answer comes in time, it
 so; nothing in here sends it again. What waited too long is not sent at all: an order that nobody waits for any more
 must not reach a machine.
 
-Not here: who may ask (inner), what the bytes mean (the protocol's client machine).
+Not here: who may ask (inner), what the bytes mean (the protocol's client machine), what stands at a device (speaking),
+what is told of it (told).
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from typing import Any
 
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.conduct import Conduct
+from cofferdam.brokers.proxy.connection import Connection, Job, due_at
 from cofferdam.brokers.proxy.lines import Lines
-from cofferdam.brokers.proxy.silence import Silence
+from cofferdam.brokers.proxy.silence import Silence, Unit
 from cofferdam.brokers.proxy.standing import Standing
+from cofferdam.brokers.proxy.told import Told
 from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
 from cofferdam.limits import Limits
@@ -35,9 +38,7 @@ from cofferdam.model import Allow, Asset, Failure
 from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
-    ClientMachine,
     Continues,
-    Established,
     Facing,
     FrameReceived,
     NoticeReceived,
@@ -49,10 +50,6 @@ from cofferdam.protocols.base import (
 
 CLIENT_GONE = "the client has gone"
 TOO_LATE = "waited too long for a place at the device"
-LONGEST_NS = 60_000_000_000
-"""A request that the asset answers in parts is over after so long, however fast they come."""
-SILENT_AFTER = 2
-"""So many requests in a row that the device has not answered, and it counts as silent."""
 AGAIN = "the connection was lost, and the read is asked once more"
 SHARED_WAIT = 5
 """Where several units share an address, reads wait in line for so many of the asset's timeouts, unless the policy says
@@ -61,145 +58,7 @@ TIMEOUTS_IN_A_ROW = 3
 """So many requests without an answer, and the connection is taken for dead and closed."""
 
 
-class Job:
-    """One request on its way to the device. `done(job)` is called once, when `response` or `failure` is set.
-
-    `allow` is the verdict that permits it. Times: monotonic ns; 0 where it has not happened. `sent` with a failure
-    means that the device may have seen the request.
-    """
-
-    __slots__ = (
-        "allow",
-        "arrived",
-        "detail",
-        "done",
-        "failure",
-        "finished",
-        "flow",
-        "generation",
-        "group",
-        "heard",
-        "joined",
-        "line",
-        "request",
-        "response",
-        "sent",
-        "session",
-        "source",
-        "standing",
-        "timeout_ns",
-        "unit",
-        "writes",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        allow: Allow,
-        request: Any,
-        source: str,
-        line: int,
-        arrived: int,
-        timeout_ns: int,
-        done: Callable[[Job], None],
-    ) -> None:
-        self.allow = allow
-        self.request = request
-        self.source = source
-        self.line = line
-        self.arrived = arrived
-        self.timeout_ns = timeout_ns
-        self.done = done
-        self.sent = 0
-        self.heard = 0  # when the asset answered a part of it last
-        self.finished = 0
-        self.response: Any = None
-        self.failure: Failure | None = None
-        self.detail = ""
-        self.session: Any = None  # whose it is, and by which flow it was judged (inner)
-        self.flow: Any = None
-        self.joined: list[Job] | None = None  # who shares the answer (sharing)
-        self.generation = -1
-        self.standing: Standing | None = None  # what stands once it is answered well
-        self.unit = -1  # which unit behind the address is asked, where there are several
-        self.writes = False
-        self.group = source  # whose turns it takes
-
-
-class Connection:
-    """One connection to the device. `lines`: where the sessions have their requests, of all connections of the device;
-    None where there is only one."""
-
-    __slots__ = (
-        "due", "flight", "forgotten", "gathered", "last", "lines", "machine", "more", "ready", "silent", "standing",
-        "timer", "transport",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        transport: Transport,
-        machine: ClientMachine[Any, Any],
-        now: int,
-        lines: dict[int, Connection] | None,
-    ) -> None:
-        self.transport = transport
-        self.machine = machine
-        self.flight: dict[int, Job] = {}
-        self.lines = lines
-        self.more: dict[int, int] = {}  # sessions that have several under way: how many besides the first
-        self.gathered: set[int] = set()  # of those: what takes no place (ClientMachine.gathers)
-        self.standing: dict[int, Standing] = {}  # by the token of the request that made it
-        self.due = 0  # when the machine wants to be told the time
-        self.timer: Timer | None = None
-        self.ready = False
-        self.silent = 0
-        self.forgotten = 0  # requests whose answer may still come
-        self.last = now
-
-    @property
-    def load(self) -> int:
-        """How many places are taken."""
-        return len(self.flight) - len(self.gathered) if self.gathered else len(self.flight)
-
-    def take(self, token: int) -> Job:
-        """A request that is under way no longer."""
-        if self.gathered:
-            self.gathered.discard(token)
-        job = self.flight.pop(token)
-        lines = self.lines
-        if lines is not None and job.source:
-            line = job.line
-            if self.more and line in self.more:
-                left = self.more.pop(line) - 1
-                if left:
-                    self.more[line] = left
-            else:
-                del lines[line]
-        return job
-
-    def put(self, token: int, job: Job) -> None:
-        """A request that is under way from now on."""
-        self.flight[token] = job
-        lines = self.lines
-        if lines is not None and job.source:
-            line = job.line
-            if line in lines:  # by this connection: no other is free for that session (Device._free)
-                self.more[line] = self.more.get(line, 0) + 1
-            else:
-                lines[line] = self
-
-    def take_all(self) -> list[Job]:
-        """All that is under way, and is so no longer."""
-        found = list(self.flight.values())
-        for job in found:
-            if self.lines is not None and job.source:
-                self.lines.pop(job.line, None)
-        self.flight.clear()
-        self.more.clear()
-        self.gathered.clear()
-        return found
-
-
-class Device:
+class Device(Told):
     """The device. `connect` opens a transport whose `on_connected` is called when it is up."""
 
     def __init__(
@@ -248,14 +107,9 @@ class Device:
         """Nothing is sent while an operator has severed the device's side."""
         self.retired = ""
         """Why nothing is ever sent again: the policy has no such device any more. "" while it has."""
-        self.requests = 0
-        self.failures = 0
         self.late = 0
         self.detail = ""
-        self.unanswered = 0
-        """Requests in a row that it has not answered, by any connection."""
-        self.missing = ""
-        """What the last of them failed by."""
+        self._line = Unit()  # of all units together
 
     def adopt(self, asset: Asset, facing: Facing | None) -> None:
         """The policy in force says this of the same device from now on."""
@@ -398,7 +252,9 @@ class Device:
         connection.put(token, job)
         if job.standing is not None and connection.machine.gathers:
             connection.gathered.add(token)
-        self.requests += 1
+        self._line.requests += 1
+        if self.shared:
+            self._silence.unit(job.unit).requests += 1
         connection.transport.write(data)
         if self._speaks:
             self._tend(connection)
@@ -407,10 +263,10 @@ class Device:
             self._arm(due)
 
     def _fail(self, job: Job, failure: Failure, detail: str) -> None:
-        self.failures += 1
-        if failure in (Failure.UNREACHABLE, Failure.TIMEOUT) and not self.held and not self.retired:
-            self.unanswered += 1
-            self.missing = detail
+        away = failure in (Failure.UNREACHABLE, Failure.TIMEOUT) and not self.held and not self.retired
+        self._line.failed(detail if away else "")
+        if self.shared:
+            self._silence.unit(job.unit).failed(detail if away else "")
         job.failure, job.detail = failure, detail
         job.finished = self._clock()
         job.done(job)
@@ -547,6 +403,7 @@ class Device:
     def _on_data(self, connection: Connection, data: bytes) -> None:
         machine = connection.machine
         finished: list[Job] = []
+        given_up: list[Job] = []
         enough = ""
         # One look at the clock: all that came in one piece came at one time.
         now = self._clock()
@@ -562,18 +419,20 @@ class Device:
                 if isinstance(event, ResponseReceived):
                     job = connection.take(event.token)
                     job.response = event.response
-                    connection.silent = self.unanswered = 0
+                    connection.silent = self._line.unanswered = 0
                     if self._lines.count:  # only where somebody waits does it matter who has used what
                         self._lines.charge(job.group, now - job.sent)
-                    if self._silence.missed:
-                        self._silence.answered(job.unit)
+                    if self.shared and not self._heard(job, now):
+                        given_up += self._give_up_unit(job.unit)
                     if job.standing is not None and not self._protocol.is_error(event.response):
                         job.standing.connection, job.standing.token = connection, event.token
                         connection.standing[event.token] = job.standing
                 elif isinstance(event, BadResponse):
                     job = connection.take(event.token)
                     job.failure, job.detail = Failure.BAD_REPLY, event.detail
-                    self.failures += 1
+                    self._line.failed("")
+                    if self.shared:
+                        self._silence.unit(job.unit).failed("")
                     if self.conduct.note("broken", event.section, event.detail, now):
                         enough = "too many answers of the device break the protocol"
                 elif isinstance(event, Unmatched):
@@ -613,81 +472,25 @@ class Device:
             self._pump()
         for job in finished:
             job.done(job)
+        for job in given_up:
+            self._fail(job, Failure.TIMEOUT, f"unit {job.unit} does not answer")
 
-    # --- machines that speak, and what stands ------------------------------------------------------------------
+    def _heard(self, job: Job, now: int) -> bool:
+        """Takes note of an answer where several units share the line; False if it says, once too often, that the unit
+        has given none."""
+        unit = self._silence.unit(job.unit)
+        if self._protocol.error_code(job.response) not in self._protocol.unreached:
+            unit.unanswered = 0
+            if self._silence.missed:
+                self._silence.answered(job.unit)
+            return True
+        unit.unanswered += 1
+        unit.missing = f"the gateway says that unit {job.unit} does not answer"
+        return not self._silence.unanswered(job.unit, now - job.sent, now)
 
-    def _other(self, connection: Connection, event: Established | NoticeReceived | FrameReceived | Over) -> None:
-        if isinstance(event, Established):
-            self._is_up(connection)
-            return
-        standing = connection.standing.get(event.standing)
-        if standing is None:  # it was given up, and this was on the way
-            self.late += 1
-            return
-        if isinstance(event, Over):
-            del connection.standing[event.standing]
-            standing.connection = None
-        self._news(standing, event)
-
-    def _say(self, connection: Connection) -> None:
-        data = connection.machine.take_output()
-        if data:
-            connection.transport.write(data)
-
-    def _tend(self, connection: Connection) -> None:
-        """Sends what the machine has to say, and has it told the time when it wants to."""
-        self._say(connection)
-        if self._send_datagram is not None:
-            for port, datagram in connection.machine.take_datagrams():
-                self._send_datagram(self.asset.address, port, datagram)
-        due = connection.machine.deadline
-        if due != connection.due:
-            connection.due = due
-            if connection.timer is not None:
-                connection.timer.cancel()
-            connection.timer = self._reactor.call_at(due, lambda: self._on_time(connection)) if due else None
-
-    def _on_time(self, connection: Connection) -> None:
-        connection.timer, connection.due = None, 0
-        if connection in self._connections:
-            self._on_data(connection, b"")
-
-    def send_frame(self, standing: Standing, message: Any) -> bool:
-        """Sends a frame of an open stream, if its connection has not gone."""
-        connection: Connection | None = standing.connection
-        if connection is None or connection.standing.get(standing.token) is not standing or self.held:
-            return False
-        data = connection.machine.frame(standing.token, message)
-        if data:  # else it goes as a datagram
-            connection.transport.write(data)
-        connection.last = self._clock()
-        if self._speaks:
-            self._tend(connection)
-        return True
-
-    def datagram(self, port: int, data: bytes) -> bool:
-        """A datagram from the device's address; whether it was a frame of a stream that stands here."""
-        for connection in self._connections:
-            if connection.standing:
-                connection.machine.on_time(self._clock())
-                event = connection.machine.datagram(port, data)
-                if event is not None:
-                    self._other(connection, event)
-                    return True
-        return False
-
-    def give_up(self, standing: Standing) -> None:
-        """Tells the asset that a watch or stream is not wanted any more, if it still knows of it."""
-        connection: Connection | None = standing.connection
-        if connection is None or connection.standing.pop(standing.token, None) is None:
-            return
-        standing.connection = None
-        if connection in self._connections:
-            data = connection.machine.give_up(standing.token)
-            if data:
-                connection.transport.write(data)
-            if self._speaks:
-                self._tend(connection)
+    def _give_up_unit(self, unit: int) -> list[Job]:
+        """A unit counts as silent: takes out all that waits for it, which is to fail."""
+        return self._lines.drop_if(lambda job: job.unit == unit)
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -705,7 +508,7 @@ class Device:
         connect_ns = int(self._limits.asset_connect_seconds * 1e9)
         deadlines = [connection.last + connect_ns for connection in self._connections if not connection.ready]
         for connection in self._connections:
-            deadlines += [_due(job) for job in connection.flight.values()]
+            deadlines += [due_at(job) for job in connection.flight.values()]
         deadlines += [job.arrived + self._patience(job) for job in self._lines.heads()]
         return min(deadlines, default=0)
 
@@ -726,7 +529,7 @@ class Device:
                     abandoned.append((connection, "no connection in time"))
                     unconnected = True
                 continue
-            late = [token for token, job in connection.flight.items() if now >= _due(job)]
+            late = [token for token, job in connection.flight.items() if now >= due_at(job)]
             for token in late:
                 job = connection.take(token)
                 connection.machine.forget(token)
@@ -735,9 +538,8 @@ class Device:
                 self._lines.charge(job.group, now - job.sent)
                 failed.append((job, Failure.TIMEOUT, f"no answer within {job.timeout_ns // 1_000_000} ms"))
                 if self.shared and self._silence.unanswered(job.unit, job.timeout_ns, now):
-                    unit, why = job.unit, f"unit {job.unit} does not answer"
-                    others = self._lines.drop_if(lambda other, unit=unit: other.unit == unit)  # type: ignore[misc]
-                    failed += [(other, Failure.TIMEOUT, why) for other in others]
+                    why = f"unit {job.unit} does not answer"
+                    failed += [(other, Failure.TIMEOUT, why) for other in self._give_up_unit(job.unit)]
             if late and (connection.machine.drop_after_timeout or connection.silent >= TIMEOUTS_IN_A_ROW):
                 connection.transport.close()
                 self._connections.remove(connection)
@@ -787,41 +589,3 @@ class Device:
         """The policy has no such device any more: nothing is sent to it again, whoever still holds this object."""
         self.retired = reason
         self.close(reason)
-
-    @property
-    def queued(self) -> int:
-        """Requests that wait for a place."""
-        return self._lines.count
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that the device has."""
-        return sum(len(connection.flight) for connection in self._connections)
-
-    @property
-    def connections(self) -> int:
-        """Connections that are up."""
-        return sum(connection.ready for connection in self._connections)
-
-    @property
-    def said(self) -> str:
-        """What went wrong last, "" if nothing has since."""
-        return self.detail or (self.missing if self.unanswered else "")
-
-    @property
-    def state(self) -> str:
-        """idle, connecting, up, backing-off; or silent: it has not answered what it was asked last."""
-        if self.unanswered >= SILENT_AFTER:
-            return "silent"
-        if self.connections:
-            return "up"
-        if self._connections:
-            return "connecting"
-        return "backing-off" if self._retry_at > self._clock() else "idle"
-
-
-def _due(job: Job) -> int:
-    """When the asset has had all the time that it is given (monotonic ns)."""
-    if not job.heard:
-        return job.sent + job.timeout_ns
-    return min(job.heard + job.timeout_ns, job.sent + LONGEST_NS)

@@ -22,7 +22,8 @@ from cofferdam.brokers.kit.datagrams import Datagrams, bound
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import AssetStatus
-from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
+from cofferdam.brokers.proxy.connection import Job
+from cofferdam.brokers.proxy.device import CLIENT_GONE, Device
 from cofferdam.brokers.proxy.face import towards
 from cofferdam.brokers.proxy.inner_standing import StandingPath
 from cofferdam.brokers.proxy.pinging import PING, keep_alive, ping
@@ -543,17 +544,21 @@ class Inner(StandingPath):
         return self._under_way
 
     def assets(self) -> tuple[AssetStatus, ...]:
-        return tuple(AssetStatus(name, one.device.state, one.device.said) for name, one in self._served.items())
+        return tuple(
+            AssetStatus(name, one.device.state(one.asset.unit), one.device.said(one.asset.unit))
+            for name, one in self._served.items()
+        )
 
     def figures(self) -> Reported:
         devices = {name: served.device for name, served in self._served.items()}
+        units = {name: (served.device, served.asset.unit) for name, served in self._served.items()}
         streams = self._times.report() if self.protocol.frame_type is not None else {}
         return streams | {
             "connections": {name: device.connections for name, device in devices.items()},
-            "in_flight": {name: device.in_flight for name, device in devices.items()},
-            "queued": {name: device.queued for name, device in devices.items()},
-            "requests": {name: device.requests for name, device in devices.items()},
-            "failures": {name: device.failures for name, device in devices.items()},
+            "in_flight": {name: device.in_flight(unit) for name, (device, unit) in units.items()},
+            "queued": {name: device.queued(unit) for name, (device, unit) in units.items()},
+            "requests": {name: device.of(unit).requests for name, (device, unit) in units.items()},
+            "failures": {name: device.of(unit).failures for name, (device, unit) in units.items()},
             "late": {name: device.late for name, device in devices.items()},
             "broken": {name: device.conduct.broken for name, device in devices.items()},
             "unasked": {name: device.conduct.unasked for name, device in devices.items()},

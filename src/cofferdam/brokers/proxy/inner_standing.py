@@ -18,7 +18,7 @@ from typing import Any
 from cofferdam.audit.events.access import StreamEnded
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Setting
-from cofferdam.brokers.proxy.device import Job
+from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.frame_times import FrameTimes
 from cofferdam.brokers.proxy.records import Failed, Frame, Notice, Reply, Request, Unwatch, Unwatched, Watch, Watched
 from cofferdam.brokers.proxy.sessions import Served, Session

@@ -184,6 +184,10 @@ class Lines(Generic[J]):
                 dropped += out
         return dropped
 
+    def count_if(self, wanted: Callable[[J], bool]) -> int:
+        """Of how many jobs this is true."""
+        return sum(wanted(job) for line in self._lines() for job in line)
+
     def drain(self) -> list[J]:
         """Takes out all jobs."""
         jobs = [job for line in self._lines() for job in line]

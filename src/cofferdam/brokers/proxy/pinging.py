@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.proxy.device import Job
+from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.sessions import Served
 from cofferdam.errors import CofferdamError, GateError, LocalProtocolError
 from cofferdam.model import Allow, Item, Span
@@ -55,14 +55,16 @@ def ping(
     found = _readable(policy, protocol, one, wall)
     if found is None:
         detail = "no conduit lets anybody read it now, so nothing was asked"
-        asked.answer({"answered": False, "asked": False, "what": "", "state": one.device.state, "detail": detail})
+        asked.answer(
+            {"answered": False, "asked": False, "what": "", "state": one.device.state(one.asset.unit), "detail": detail}
+        )
         return
     request, verdict, what = found
 
     def done(job: Job) -> None:
         answer: dict[str, Any] = {
             "asked": bool(job.sent), "what": what, "rule": verdict.rule, "answered": job.response is not None,
-            "state": one.device.state, "detail": job.detail or one.device.detail,
+            "state": one.device.state(one.asset.unit), "detail": job.detail or one.device.detail,
             "ms": round((job.finished - job.sent) / 1e6, 3) if job.sent else 0.0,
             "waited_ms": round(max(0, (job.sent or job.finished) - job.arrived) / 1e6, 3),
         }  # fmt: skip

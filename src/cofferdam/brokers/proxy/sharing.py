@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from cofferdam.brokers.proxy.device import Job
+from cofferdam.brokers.proxy.connection import Job
 from cofferdam.protocols.base import Protocol
 
 ENTRIES = 256

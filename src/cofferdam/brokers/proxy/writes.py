@@ -21,7 +21,7 @@ from cofferdam.audit.events.access import LimitHit, Outcome, PointValue, WriteAl
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit import telling
-from cofferdam.brokers.proxy.device import Job
+from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request, Watch
 from cofferdam.brokers.proxy.sessions import Parked, Served, Session
 from cofferdam.errors import CrossingError

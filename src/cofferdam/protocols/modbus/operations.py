@@ -454,6 +454,8 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
             if one.id in _IDENTITY
         }
 
+    unreached = frozenset({GATEWAY_NO_RESPONSE})
+
     def error_code(self, response: ModbusResponse) -> int:
         return response.code if isinstance(response, ExceptionResponse) else 0
 
