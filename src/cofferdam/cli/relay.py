@@ -330,7 +330,10 @@ def _skip(args: argparse.Namespace) -> int:
 def _rest(args: argparse.Namespace) -> int:
     ways = {"push": args.only != "pull", "pull": args.only != "push"}
     found = _ask(args, args.what, channel=args.channel, **ways)
-    return _print(args, found, [f"{args.channel}: {json.dumps(found)}"])
+    rests = " and ".join(found["paused"])
+    return _print(
+        args, found, [f"{args.channel}: {rests} paused until `resume`" if rests else f"{args.channel} goes on"]
+    )
 
 
 def _clear(args: argparse.Namespace) -> int:

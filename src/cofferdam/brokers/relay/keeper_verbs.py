@@ -320,7 +320,9 @@ class Verbs:
     def _row(self, number: int) -> shelf.Held:
         held = self._work.shelf.get(number)
         if held is None:
-            raise GateError(f"the quarantine has no row {number}", hint="`held` lists what it has")
+            raise GateError(
+                f"the quarantine has no row {number}", hint="`cofferdam relay quarantine list` says what it has"
+            )
         return held
 
     def _held_show(self, asked: Row) -> Any:
@@ -480,7 +482,9 @@ class Verbs:
         channel = self._channel(asked.channel)
         found = self._work.machine.give_up(channel, asked.upto)
         if not found:
-            raise GateError(f"nothing of {channel.name} is missing up to {asked.upto}", hint="`status` says what is")
+            raise GateError(
+                f"nothing of {channel.name} is missing up to {asked.upto}", hint="`cofferdam relay status` says what is"
+            )
         for gap in found:
             self._work.told.add(
                 events.NumbersMissing, channel=channel.name, first=gap.first, last=gap.last, what="given-up",
@@ -524,8 +528,9 @@ def _state(consumer: Consumer, number: int) -> str:
     if number in consumer.leased:
         return f"leased, {consumer.leased[number].count} times by now"
     if number in consumer.free:
-        return f"waits again, after {consumer.free[number].count} times"
-    return "settled or dead" if number < consumer.cursor else "waits"
+        count = consumer.free[number].count
+        return f"waits to be handed out again, after {count} times" if count else "waits to be handed out again"
+    return "settled or dead" if number < consumer.cursor else "waits to be handed out"
 
 
 def _why(problem: Problem) -> dict[str, Any]:

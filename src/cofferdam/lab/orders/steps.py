@@ -18,6 +18,8 @@ from cofferdam.lab.scene import Actor, Scene
 
 PATIENCE_SECONDS = 60.0
 KILLED_PUSHES = 60
+AWAY_PUSHES = 300
+"""What the MES counts while the ERP is away: an outage in small."""
 
 
 class Cast:
@@ -124,6 +126,54 @@ async def an_owned_erp(cast: Cast) -> list[Finding]:
     return findings
 
 
+async def nobody_lets_out_what_they_have_edited(cast: Cast) -> list[Finding]:
+    """A held order is edited, and the one who has edited it cannot let it out"""
+    listed = await cast.scene.verb("relay", "quarantine", "list", "--json")
+    held = [row for row in listed.json() if row["channel"] == "orders" and row["fault"] == "limit"]
+    if not held:
+        return [Finding("look for the order of 10 million", "it is held", f"held: {listed.text[:160]}", False)]
+    row = str(held[0]["row"])
+    mended = cast.scene.directory / "mended.json"
+    mended.write_text('{"line":"filler-1","amount":100,"at":"2026-11-26T10:00:00Z"}', encoding="ascii")
+    edited = await cast.scene.verb("relay", "quarantine", "edit", row, str(mended))
+    released = await cast.scene.verb("relay", "quarantine", "release", row)
+    told = await cast.mes.do(events.Command("pull", count=1, seconds=1))
+    booked = [event for event in told if isinstance(event, events.Booked)]
+    rejected = await cast.scene.verb("relay", "quarantine", "reject", row, "--reason", "the tour is over it")
+    return [
+        Finding(
+            "make 100 bottles of the order of 10 million, and release it oneself",
+            "the edit shows the difference, the release is refused, the MES has nothing; thrown away it may be",
+            f"edit: exit {edited.code}; release: exit {released.code}, {released.text[:80]}; the MES booked "
+            f"{len(booked)}; reject: exit {rejected.code}",
+            (edited.code, rejected.code, len(booked)) == (0, 0, 0)
+            and "10000000" in edited.text
+            and released.code != 0
+            and "cannot release" in released.text,
+        )
+    ]
+
+
+async def an_erp_that_was_away(cast: Cast) -> list[Finding]:
+    """The ERP is away while the MES counts on; when it comes back it gets all of it, in order"""
+    pushed = await cast.push(cast.mes, 7, count=AWAY_PUSHES)
+    [relay] = (await cast.scene.verb("relay", "status", "--json")).json()
+    [counts] = [channel for channel in relay["result"]["channels"] if channel["channel"] == "counts"]
+    behind = counts["consumers"][0]["lag"]
+    booked = await cast.pull(cast.desk, AWAY_PUSHES)
+    keys = [event.key for event in booked if not event.again]
+    return [
+        Finding(
+            f"the MES counts {AWAY_PUSHES} times, and nobody pulls",
+            "each acknowledged all the same; status says how far behind the ERP is; then it books each once, in order",
+            f"{sum(event.status == 201 for event in pushed)} acknowledged, {behind} behind, {len(keys)} booked",
+            all(event.status == 201 for event in pushed)
+            and len(pushed) == behind == AWAY_PUSHES
+            and keys == [event.key for event in pushed],
+        )
+    ]
+
+
 async def killed_and_complete(cast: Cast) -> list[Finding]:
     """kill -9 of each part of the relay, while the MES counts: nothing is lost, nothing is booked twice"""
     counting = asyncio.get_running_loop().create_task(cast.push(cast.mes, 1, count=KILLED_PUSHES))
@@ -173,6 +223,8 @@ STEPS: tuple[Step, ...] = (
     counts_and_orders_cross,
     the_same_again,
     an_owned_erp,
+    nobody_lets_out_what_they_have_edited,
+    an_erp_that_was_away,
     killed_and_complete,
     the_books_agree,
 )
