@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
+from pydantic_core import PydanticCustomError
 
 from cofferdam.model import NEVER, Allow, Deny, Fault
-from cofferdam.policy import windows
+from cofferdam.policy import syntax, windows
 from cofferdam.policy.rows import Clock, Window
 from cofferdam.policy.zones import AHEAD, PAST, STEP, clock, zone, zone_names
 from tests.examples import examples
@@ -133,7 +136,8 @@ def slowly(where: Window, second: int) -> bool:
     """Whether a window is open, by datetime and zoneinfo: the local day and hour, today and yesterday."""
     local = datetime.fromtimestamp(second, zone(where.zone)).replace(tzinfo=None)
     for day in (local.date(), local.date() - timedelta(days=1)):
-        if day.weekday() in where.days:
+        excepted = any(first <= (day - date(1970, 1, 1)).days <= last for first, last in where.never)
+        if day.weekday() in where.days and not excepted:
             midnight = datetime(day.year, day.month, day.day)
             length = where.stop if where.stop > where.start else where.stop + 86400
             if midnight + timedelta(seconds=where.start) <= local < midnight + timedelta(seconds=length):
@@ -141,6 +145,11 @@ def slowly(where: Window, second: int) -> bool:
     return False
 
 
+never = st.lists(
+    st.tuples(st.sampled_from([20_815, 20_820, 21_120, 21_243]), st.integers(0, 9)).map(lambda f: (f[0], f[0] + f[1])),
+    max_size=2,
+).map(tuple)
+"""Spans of days at and beside the `moments`: of late December 2026 and March, October 2027, and so on."""
 hours = st.integers(0, 96).map(lambda quarter: quarter * 900)
 moments = st.sampled_from(["2027-03-28", "2027-10-31", "2027-01-01", "2028-02-29"]).flatmap(
     lambda day: st.integers(-3 * 1440, 3 * 1440).map(
@@ -155,7 +164,7 @@ moments = st.sampled_from(["2027-03-28", "2027-10-31", "2027-01-01", "2028-02-29
         st.builds(
             Window,
             st.sets(st.integers(0, 6), min_size=1).map(lambda days: tuple(sorted(days))),
-            hours.filter(lambda h: h < 86400), hours, st.sampled_from(["Europe/Paris", "UTC"]),
+            hours.filter(lambda h: h < 86400), hours, st.sampled_from(["Europe/Paris", "UTC"]), st.just(""), never,
         ).filter(lambda w: w.start != w.stop),
         min_size=1, max_size=2,
     ),
@@ -169,6 +178,43 @@ def test_state_equals_a_slow_one(found: list[Window], second: int) -> None:
     assert all(any(slowly(where, step) for where in found) == is_open for step in steps)
     if until // SECOND - second < 7 * 86400:
         assert any(slowly(where, until // SECOND) for where in found) != is_open
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "opens", "closes"),
+    [
+        ("08:00", "12:00", "2027-01-04T08:00+01:00", "2027-01-04T12:00+01:00"),
+        ("22:00", "04:00", "2027-01-04T22:00+01:00", "2027-01-05T04:00+01:00"),
+        ("00:00", "24:00", "2027-01-04T00:00+01:00", "2027-01-05T00:00+01:00"),
+    ],
+)
+def test_it_does_not_open_on_days_that_are_excepted(start: str, stop: str, opens: str, closes: str) -> None:
+    """From Christmas Eve to the third of January, and on the fifth: the fourth is the one day between them."""
+    spans = syntax.dates(["2027-01-05", "2026-12-24 to 2027-01-03"])
+    where = structs.replace(window("all", start, stop), never=spans)
+    before = ns("2026-12-24T04:00+01:00")
+    first, last = ns(opens), ns(closes)
+    for day in range(11):
+        assert windows.state([where], CLOCKS, before + day * 86400 * SECOND)[0] is False
+    assert windows.state([where], CLOCKS, first - 1)[0] is False
+    assert windows.state([where], CLOCKS, first) == (True, last)
+    assert windows.state([where], CLOCKS, last)[0] is False
+    assert windows.state([where], CLOCKS, ns("2027-01-05T23:00+01:00"))[0] is False
+    assert syntax.show_dates(spans) == "2026-12-24 to 2027-01-03, 2027-01-05"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("24.12.2026", "dates such as 2027-05-01, or 2026-12-24 to 2027-01-02"), ([], "1 to 100 of them"),
+        ("2027-02-30", "days that the calendar has, which 2027-02-30 does not name"), (17, "dates such as"),
+        ("2027-01-02 to 2026-12-24", "a first day that is not after the last"), ([["2027-01-01"]], "dates such as"),
+        (["2027-05-01"] * 101, "1 to 100 of them"), ("2027-05-01 Europe/Paris", "dates such as"),
+    ],
+)  # fmt: skip
+def test_dates_that_are_none(said: object, expected: str) -> None:
+    with pytest.raises(PydanticCustomError, match=re.escape(expected)):
+        syntax.dates(said)
 
 
 def test_a_clock_without_offsets_is_shut() -> None:

@@ -12,7 +12,8 @@ class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hours of the week in a time zone. `days` are 0 (Monday) to 6; `start` and `stop` are seconds of the local day.
 
     A window whose stop is not after its start runs over midnight and belongs to the day on which it starts.
-    `text` is how a person would write it.
+    `text` is how a person would write it. `never`: days on which it does not start, as first and last of each span, in
+    days since 1970-01-01 of the zone's calendar.
     """
 
     days: tuple[int, ...]
@@ -20,6 +21,7 @@ class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop: int
     zone: str
     text: str = ""
+    never: tuple[tuple[int, int], ...] = ()
 
 
 class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -362,6 +362,16 @@ Days = Annotated[
         },
     ),
 ]
+Dates = Annotated[
+    tuple[tuple[int, int], ...],
+    *_read(
+        syntax.dates,
+        {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+            "examples": ["2027-05-01", ["2026-12-24 to 2027-01-02", "2027-05-01"]],
+        },
+    ),
+]
 Date = Annotated[str, *_read(syntax.date, {"type": "string", "examples": ["2027-06-30", "2027-06-30 Europe/Paris"]})]
 
 
@@ -736,6 +746,12 @@ class Window(Entry):
     zone: Text = Field(
         description="The time zone's name in the tz database, such as `Europe/Paris` or `UTC`. Daylight saving is "
         "followed."
+    )
+    never: Dates = Field(
+        (),
+        alias="except",
+        description="Days on which it does not open, by the calendar of the zone: `2027-05-01`, "
+        "`2026-12-24 to 2027-01-02`, or a list of them.",
     )
 
 

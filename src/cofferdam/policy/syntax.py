@@ -25,6 +25,10 @@ _MICROSECONDS = {"us": 1, "µs": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "
 _FUNCTION = re.compile(r"([0-9]{1,5})(?:\s*/\s*([0-9]{1,5}))?\Z")
 _HOUR = re.compile(r"([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9]))?\Z")
 _OTHER_DATE = re.compile(r"([0-9]{1,2})([./])([0-9]{1,2})[./]([0-9]{4})(\s+[A-Za-z][A-Za-z0-9_+/-]*)?\Z")
+_DATES = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\s+to\s+([0-9]{4}-[0-9]{2}-[0-9]{2}))?\Z")
+_ORDINAL = calendar(1970, 1, 1).toordinal()
+SPANS = 100
+"""Spans of days that a window may except."""
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\s+([A-Za-z][A-Za-z0-9_+/-]*))?\Z")
 
 
@@ -296,6 +300,32 @@ def days(raw: Any) -> tuple[int, ...]:
     if not found:
         raise Expected("days such as mon-fri, [mon, wed], or all")
     return tuple(sorted(found))
+
+
+def dates(raw: Any) -> tuple[tuple[int, int], ...]:
+    """Days of the calendar, one or a list: 2027-05-01, 2026-12-24 to 2027-01-02. As (first, last) since 1970-01-01."""
+    wanted = "dates such as 2027-05-01, or 2026-12-24 to 2027-01-02"
+    found: list[tuple[int, int]] = []
+    for entry in raw if isinstance(raw, list) else [raw]:
+        span = _DATES.match(entry) if isinstance(entry, str) else None
+        if span is None:
+            raise Expected(wanted, _near_date(entry))
+        try:
+            days = [calendar.fromisoformat(text) for text in (span[1], span[2] or span[1])]
+        except ValueError:
+            raise Expected(f"days that the calendar has, which {entry} does not name") from None
+        if not days[0] <= days[1]:
+            raise Expected("a first day that is not after the last")
+        found.append((days[0].toordinal() - _ORDINAL, days[1].toordinal() - _ORDINAL))
+    if not 0 < len(found) <= SPANS:
+        raise Expected(f"1 to {SPANS} of them")
+    return tuple(sorted(found))
+
+
+def show_dates(spans: tuple[tuple[int, int], ...]) -> str:
+    """Days of the calendar as the file writes them."""
+    days = [[calendar.fromordinal(day + _ORDINAL).isoformat() for day in span] for span in spans]
+    return ", ".join(first if first == last else f"{first} to {last}" for first, last in days)
 
 
 def show_days(numbers: tuple[int, ...]) -> str:

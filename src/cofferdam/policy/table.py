@@ -331,6 +331,8 @@ def _check(table: Table) -> None:
             raise PolicyError(f"the compiled policy is damaged: conduit {conduit.name} between no zones")
         if any(window.zone not in table.clocks or not window.days for window in conduit.windows):
             raise PolicyError(f"the compiled policy is damaged: conduit {conduit.name} has a window without a clock")
+        if any(first > last for window in conduit.windows for first, last in window.never):
+            raise PolicyError(f"the compiled policy is damaged: conduit {conduit.name} excepts days that end too soon")
         for rule in conduit.rules:
             if rule.asset not in table.assets or not set(rule.who) <= table.principals.keys():
                 raise PolicyError(f"the compiled policy is damaged: rule {conduit.name}/{rule.number}")

@@ -18,8 +18,8 @@ from cofferdam.policy.rows import Clock, Window
 
 DAY = 86_400
 NS = 1_000_000_000
-# Windows that are open day and night have no end: look more than a week ahead (each window has at most 3 edges a day),
-# then let the verdict lapse and be made again. Lapsing early is harmless.
+# Windows that are open day and night have no end, and some days may be excepted: look more than a week ahead (each
+# window has at most 3 edges a day), then let the verdict lapse and be made again. Lapsing early is harmless.
 MAX_EDGES = 30
 """Edges of each window that are looked at for the next change."""
 
@@ -38,12 +38,14 @@ def is_open(window: Window, clock: Clock, second: int) -> bool:
     if offset is None:
         return False
     day, of_day = divmod(second + offset, DAY)
-    weekday = (day + 3) % 7  # 1970-01-01 was a Thursday
     if window.stop > window.start:
-        return weekday in window.days and window.start <= of_day < window.stop
-    if weekday in window.days and of_day >= window.start:
-        return True
-    return (weekday - 1) % 7 in window.days and of_day < window.stop
+        return window.start <= of_day < window.stop and _starts(window, day)
+    return (of_day >= window.start and _starts(window, day)) or (of_day < window.stop and _starts(window, day - 1))
+
+
+def _starts(window: Window, day: int) -> bool:
+    """Whether it opens on a day of its calendar; 1970-01-01, a Thursday, was 0."""
+    return (day + 3) % 7 in window.days and not any(first <= day <= last for first, last in window.never)
 
 
 def next_edge(window: Window, clock: Clock, second: int) -> int:

@@ -22,7 +22,7 @@ from cofferdam.policy import rows, schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question
 from cofferdam.policy.findings import Checking, Linting
-from cofferdam.policy.syntax import show_days
+from cofferdam.policy.syntax import show_dates, show_days
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.dialect import Dialect
 
@@ -282,7 +282,9 @@ AnyTerms = Terms[Any, Any]
 def window_row(window: schema.Window) -> rows.Window:
     """A window as it travels."""
     text = f"{show_days(window.days)} {_hour(window.start)}-{_hour(window.stop)} {window.zone}"
-    return rows.Window(window.days, window.start, window.stop, window.zone, text)
+    if window.never:
+        text += f", not on {show_dates(window.never)}"
+    return rows.Window(window.days, window.start, window.stop, window.zone, text, window.never)
 
 
 def _hour(second: int) -> str:
