@@ -256,7 +256,8 @@ def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str, i
 def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int, renewals: int) -> None:
     mes = str(site.folder / "mes")
     full = {"policy": "Basic256Sha256", "mode": "SignAndEncrypt", "folder": mes, "items": items, "renewals": renewals}
-    runs = [{"url": site.url(server), **full, "events": True, "cuts": True} for server in SERVERS]
+    runs = [{"url": site.url(server), **full, "events": True, "cuts": True, "refreshes": server == "node"}
+            for server in SERVERS]  # fmt: skip
     for word in WORDS:
         name, _, sign = word.partition(" ")
         way = {"policy": name, "mode": "Sign" if sign else "SignAndEncrypt", "folder": mes}
@@ -276,6 +277,7 @@ def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int,
             "history": ["Good", True],
             **({"items": items} if run.get("items") else {}),
             **({"events": EVENTS} if run.get("events") else {}),
+            **({"refresh": ["Good", True]} if run.get("refreshes") else {}),
             **({"cut": {"same": True, "more": True, "marks": [0x480]}} if run.get("cuts") else {}),
             "renewed": one.get("renewed") if run.get("renewals") else 0,
         }, run

@@ -271,6 +271,70 @@ def test_policy_that_ends_it_is_told_and_nothing_is_asked_again() -> None:
     assert not pair.asked
 
 
+def refresh(client: Client, *arguments: Variant) -> Any:
+    """ConditionRefresh, or with two arguments ConditionRefresh2."""
+    method = NodeId(0, 3875 if len(arguments) == 1 else 12912)
+    client.answers.clear()
+    return client.ask(s.CallRequest, [s.MethodToCall(NodeId(0, 2782), method, list(arguments))])
+
+
+def test_a_refresh_is_a_watch_anew_that_takes_the_place_of_the_old() -> None:
+    pair, client, old = subscribed()
+    for arguments in ([Variant(7, 1)], [Variant(7, 1), Variant(7, 1)]):
+        assert refresh(client, *arguments) is None, "it is answered when the asset has"
+        [(token, asked)] = pair.asked
+        assert isinstance(asked, m.Events) and asked.refresh
+        pair.answer(m.Subscribed(0, 10))
+        assert client.answers[-1].results[0].status == 0
+        assert set(pair.server.services._standing) == {token} and token != old
+        pair.to_client(pair.server.notice(token, m.Happened((event("a", 1),))))
+        assert [one[1] for one in client.published()] == [1], "and no word of a gap"
+        assert refresh(client, *arguments).results[0].status == 0x80970000, "in progress: one a second"
+        pair.later(10**9)
+        old = token
+
+
+def test_a_refresh_that_is_refused_leaves_all_as_it_was() -> None:
+    pair, client, token = subscribed()
+    for answer, status in ((m.Refused(0x800A0000), 0x800A0000), (m.Subscribed(0, 10, 0x80750000), 0x80750000)):
+        refresh(client, Variant(7, 1))
+        pair.answer(answer)
+        assert client.answers[-1].results[0].status == status
+        assert len(pair.server.services._standing) == 1
+        pair.later(10**9)
+    for arguments, status in (
+        ([Variant(7, 9)], 0x80280000), ([Variant(7, 1), Variant(7, 9)], 0x80420000), ([Variant(12, "1")], 0x80AB0000),
+        ([Variant(7, 1)] * 3, 0x80AB0000), ([], 0x80AB0000),
+    ):  # fmt: skip
+        assert refresh(client, *arguments).results[0].status == status
+    assert not pair.asked and token
+    pair.to_client(pair.server.over(next(iter(pair.server.services._standing)), None))
+    assert refresh(client, Variant(7, 1)).results[0].status == 0x80310000, "the asset is away"
+
+
+@pytest.mark.parametrize(("known", "status"), [((12912, 3875), 0), ((3875,), 0), ((), 0x80750000)])
+def test_our_client_asks_conditions_of_a_server(known: tuple[int, ...], status: int) -> None:
+    """Of its item alone, or of its subscription where the server knows no better."""
+    pair = plain()
+    called: list[int] = []
+
+    def call(number: int, request: s.CallRequest) -> None:
+        [one] = request.methods
+        assert isinstance(one.method.id, int)
+        called.append(one.method.id)
+        good = one.method.id in known
+        pair.server.reply(number, request.header.handle, s.CallResponse,
+                          [s.MethodResult(0 if good else 0x80750000, [], [], [])], [])  # fmt: skip
+
+    pair.server.services._by_kind[s.CallRequest] = call
+    token, data = pair.client.send(request("Message", refresh=True))
+    pair.to_server(data)
+    pair.run()
+    pair.answer(m.Subscribed(0, 10))
+    assert ResponseReceived(token, m.Subscribed(0, 10, status)) in pair.heard
+    assert called == ([12912] if 12912 in known else [12912, 3875])
+
+
 def test_what_cannot_be_had_has_a_status() -> None:
     pair = plain(may=lambda op: not any(isinstance(read, (Watch, Item)) and read.space.startswith("event")
                                         for read in op.reads))  # fmt: skip

@@ -159,7 +159,8 @@ class Subscribe(_Message, frozen=True, tag=751):
 
 class Events(_Message, frozen=True, tag=727):
     """Events of a notifier: `fields` of each, as (type that has it, field). Those of at least this severity, and, where
-    types are named, of one `of` them or its subtypes, or `exactly` one."""
+    types are named, of one `of` them or its subtypes, or `exactly` one. `refresh`: the conditions that there are tell
+    first how they stand."""
 
     item: Item
     interval_us: Microseconds
@@ -169,6 +170,7 @@ class Events(_Message, frozen=True, tag=727):
     severity: Annotated[int, Meta(ge=0, le=1000)] = 0
     of: Annotated[tuple[Name, ...], Meta(max_length=OF_TYPES)] = ()
     exactly: Annotated[tuple[Name, ...], Meta(max_length=TYPES)] = ()
+    refresh: bool = False
 
 
 # ---- responses ----
@@ -216,10 +218,11 @@ class Samples(_Message, frozen=True, tag=667):
 
 
 class Subscribed(_Message, frozen=True, tag=754):
-    """The watch stands."""
+    """The watch stands. `refreshed`: what came of a refresh."""
 
     interval_us: Microseconds
     queue: Annotated[int, Meta(ge=1, le=100)]
+    refreshed: Status = 0
 
 
 class Refused(_Message, frozen=True, tag=397):

@@ -7,7 +7,10 @@ status, and no silence. Not here: when what is published (subscriptions), other 
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from cofferdam.model import NAME_LENGTH, Deny, Item, Operation, Watch
 from cofferdam.protocols.base import Released
@@ -36,12 +39,15 @@ from cofferdam.protocols.opcua.trust import chain_mark
 
 VALUE = 13
 ITEMS_AT_ONCE = 1000
+REFRESH_NS = 1_000_000_000
+"""So often may conditions be asked to tell how they stand."""
 RETRY_NS, MOST_RETRY_NS = 500_000_000, 10_000_000_000
 BAD_NODE, BAD_DENIED, BAD_ATTRIBUTE, BAD_OPERATIONS = 0x80340000, 0x801F0000, 0x80350000, 0x80100000
 BAD_FILTER, BAD_TOO_MANY_ITEMS, BAD_NOT_CONNECTED = 0x80450000, 0x80DB0000, 0x80310000
 BAD_CLOSED, TRANSFERRED = 0x80260000, 0x002D0000
 TRANSFERS = 100
 """Subscriptions in one TransferSubscriptions."""
+BAD_REFRESH_IN_PROGRESS = 0x80970000
 BAD_EVENT_FILTER, BAD_OPERATOR, BAD_OPERAND = 0x80470000, 0x80C20000, 0x80490000
 SYSTEM_EVENT, REFRESH_REQUIRED, QUEUE_OVERFLOW = 2130, 2789, 3035
 """Types of events of our own (OPC 10000-5, 6.4; -9, 5.5.7)."""
@@ -208,6 +214,46 @@ class ItemServices(abc.ABC):
                 item.retry_at, item.retry_ns = now, RETRY_NS  # of events the client is told once they come again
                 self._waiting.add(item)
         return s.TransferResult(0, list(found.sent))
+
+    def _refresh(self, numbers: list[Any], answer: Callable[[int], None]) -> None:
+        """Conditions are to tell how they stand: to all items of events of a subscription, or to one of them. The watch
+        of each is asked for once more, with that; the new one then takes the place of the old."""
+        subscription = self.subscriptions.all.get(numbers[0])
+        if subscription is None:
+            answer(BAD_SUBSCRIPTION)
+            return
+        items = [item for item in subscription.items.values() if item.clauses is not None]
+        if len(numbers) > 1:
+            items = [item for item in items if item.id == numbers[1]]
+        now = self._server.now
+        if not items:
+            answer(BAD_ITEM if len(numbers) > 1 else 0)
+            return
+        if any(now < item.retry_at or not item.token for item in items):
+            answer(BAD_REFRESH_IN_PROGRESS if all(item.token for item in items) else BAD_NOT_CONNECTED)
+            return
+        olds = [item.token for item in items]
+
+        def finish(answers: list[Any]) -> None:
+            status = 0
+            for item, old, token, one in zip(items, olds, job.tokens, answers, strict=True):
+                if not isinstance(one, m.Subscribed):
+                    status = one.status
+                    self._standing.pop(token, None)
+                    continue
+                status = one.refreshed or status
+                kept = self._is_ours(item) and item.token == old
+                over, item.token = (old, token) if kept else (token, item.token)
+                self._standing.pop(over, None)
+                self._server.event(Released(self._server.new_token(), over, _EMPTY))
+            answer(status)
+
+        job = Job(self._server, len(items), finish)
+        for slot, item in enumerate(items):
+            item.retry_at = now + REFRESH_NS
+            wanted = item.request
+            if isinstance(wanted, m.Events):
+                self._standing[self._server.ask(job, slot, msgspec.structs.replace(wanted, refresh=True))] = item
 
     def _items_of(self, number: Any) -> tuple[list[int], list[int]] | None:
         """The ids of a subscription's items, ours and the client's (the method GetMonitoredItems; OPC 10000-5, 9.1)."""
@@ -391,6 +437,7 @@ class ItemServices(abc.ABC):
                         continue
                     item.retry_ns = 0
                     if item.clauses is not None:
+                        item.retry_at = 0
                         again = self._event(item, REFRESH_REQUIRED, "events come again; some may be missing")
                         item.happened(again, LEAST_EVENT)
                 elif ours:
@@ -444,7 +491,7 @@ class ItemServices(abc.ABC):
     def over(self, standing: int, deny: Deny | None) -> None:
         """A watch has ended on the other side."""
         item = self._standing.pop(standing, None)
-        if item is not None:
+        if item is not None and item.token == standing:  # else of two one is left
             item.token = 0
             self._ended(item, BAD_NOT_CONNECTED if deny is None else BAD_DENIED)
 

@@ -41,6 +41,8 @@ BAD_TYPE, BAD_RANGE, BAD_ATTRIBUTE = 0x80740000, 0x80360000, 0x80350000
 BAD_OPERATIONS, BAD_NOTHING, BAD_ENCODING = 0x80100000, 0x800F0000, 0x80380000
 BAD_POINT, BAD_NO_POINTS, BAD_NOT_CONNECTED = 0x804A0000, 0x804B0000, 0x80310000
 BAD_UNSUPPORTED, BAD_FILTER, BAD_METHOD = 0x800B0000, 0x80450000, 0x80750000
+CONDITIONS, REFRESH, REFRESH_ITEM = NodeId(0, 2782), 3875, 12912
+"""ConditionType, and its methods ConditionRefresh and ConditionRefresh2."""
 SERVER, GET_ITEMS = NodeId(0, 2253), NodeId(0, 11492)
 BAD_SUBSCRIPTION = 0x80280000
 BAD_HISTORY, BAD_TOO_MANY_ITEMS, BAD_INVALID_ARGUMENT = 0x80710000, 0x80DB0000, 0x80AB0000
@@ -289,6 +291,16 @@ class Services(ItemServices):
         [one] = request.methods
         if one.object == SERVER and one.method == GET_ITEMS:
             self._reply(number, handle, s.CallResponse, [self._get_items(one.arguments)], [])
+            return
+        if one.object == CONDITIONS and one.method.ns == 0 and one.method.id in (REFRESH, REFRESH_ITEM):
+            numbers = [argument.value for argument in one.arguments if argument.type == 7 and not argument.array]
+            if len(numbers) != (1 if one.method.id == REFRESH else 2) or len(numbers) != len(one.arguments):
+                result = s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(one.arguments), [], [])
+                self._reply(number, handle, s.CallResponse, [result], [])
+                return
+            self._refresh(numbers, lambda status: self._reply(
+                number, handle, s.CallResponse, [s.MethodResult(status, [], [], [])], []
+            ))  # fmt: skip
             return
         try:
             owner, own = self._names.name(one.object), self._names.name(one.method)

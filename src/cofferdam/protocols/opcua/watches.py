@@ -11,7 +11,7 @@ from typing import Any
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Extension
+from cofferdam.protocols.opcua.builtin import Extension, NodeId, Variant
 from cofferdam.protocols.opcua.client_work import (
     BAD_LIMITS,
     NO_QUALIFIED,
@@ -24,6 +24,9 @@ from cofferdam.protocols.opcua.client_work import (
 from cofferdam.protocols.opcua.events import NOTIFIER, event_of, event_weight, filter_of
 from cofferdam.protocols.opcua.names import weight, within
 
+CONDITIONS, REFRESH, REFRESH_ITEM = NodeId(0, 2782), 3875, 12912
+"""ConditionType, and its methods ConditionRefresh and ConditionRefresh2."""
+BAD_METHOD = 0x80750000
 KEEPALIVE, LIFETIME = 10, 100
 """Of our subscriptions, in publishing intervals."""
 SUBSCRIPTIONS = 20
@@ -141,9 +144,30 @@ class Watches:
         if isinstance(answer, m.Refused):
             self._of.pop(token, None)
             return answer
+        if isinstance(request, m.Events) and request.refresh and token in self._of:
+            answer = m.Subscribed(answer.interval_us, answer.queue, (yield from self._refresh(shared)))
         if token not in self._of:  # its subscription has ended meanwhile
             return m.Refused(0x80280000)
         return answer
+
+    def _refresh(self, shared: _Shared) -> Asking:
+        """Has the server tell how its conditions stand (OPC 10000-9, 5.5.7 and 5.5.8): for this item alone, or, where
+        it knows no such method, for its subscription. The status."""
+        subscription = Variant(7, shared.subscription.id)
+        status = BAD_METHOD
+        for number, arguments in ((REFRESH_ITEM, [subscription, Variant(7, shared.id)]), (REFRESH, [subscription])):
+            call = s.MethodToCall(CONDITIONS, NodeId(0, number), arguments)
+            answer = yield s.CallRequest(self._client.header(), [call])
+            refused = said(answer, s.CallResponse)
+            if refused is not None:
+                status = refused.status
+            elif len(answer.results) != 1:
+                raise Misfit(f"{len(answer.results)} results for one call")
+            else:
+                status = answer.results[0].status
+            if not status & 0x80000000:
+                return 0
+        return status
 
     def _subscription(self, token: int, interval: int) -> Asking:
         """The subscription of a publishing interval (µs); or a refusal."""

@@ -47,7 +47,7 @@ async function cut(session, node, way) {
   return { same: subscription.subscriptionId === first, more: seen >= before + 3, marks };
 }
 
-async function run({ url, policy, mode, folder, user, password, certificate, events: EVENTS = false, cuts = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
+async function run({ url, policy, mode, folder, user, password, certificate, events: EVENTS = false, refreshes = false, cuts = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
   const found = {};
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "peer-"));
   const manager = new OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: true, rootFolder: root });
@@ -81,7 +81,7 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
   const node = (name) => `ns=${index};s=Line1${name ? "." + name : ""}`;
   const below = await session.browse({ nodeId: node(""), resultMask: 63, browseDirection: 0, includeSubtypes: true,
     referenceTypeId: "HierarchicalReferences" });
-  found.browse = below.references.map((one) => one.browseName.name).sort();
+  found.browse = [...new Set(below.references.map((one) => one.browseName.name))].sort();
   const values = await session.read(
     ["Speed", "Secret", "Counts"].map((name) => ({ nodeId: node(name), attributeId: AttributeIds.Value })));
   found.read = values.map((one) => one.statusCode.name);
@@ -117,7 +117,13 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
       item.on("err", (error) => { seen.error = String(error); resolve(); });
       setTimeout(() => resolve(), 60000).unref();
     });
-    found.events = seen;
+    found.events = { ...seen };
+    if (refreshes) {
+      const called = await session.call({ objectId: "i=2782", methodId: "i=3875",
+        inputArguments: [{ dataType: DataType.UInt32, value: subscription.subscriptionId }] });
+      for (let at = 0; at < 600 && !seen.Condition; at++) await new Promise((resolve) => setTimeout(resolve, 50));
+      found.refresh = [called.statusCode.name, Boolean(seen.Condition)];
+    }
     await subscription.terminate();
   }
   if (ITEMS) {

@@ -80,6 +80,15 @@ async function main() {
   }
   const jam = own.addEventType({ browseName: "JamEventType", subtypeOf: "BaseEventType" });
   own.addVariable({ propertyOf: jam, browseName: "Batch", dataType: "String", modellingRule: "Mandatory" });
+  space.installAlarmsAndConditionsService();
+  const speed = own.findNode("s=Line1.Speed");
+  line.addReference({ referenceType: "HasEventSource", nodeId: speed });
+  const alarm = own.instantiateNonExclusiveLimitAlarm("NonExclusiveLimitAlarmType", {
+    browseName: "SpeedAlarm", organizedBy: line, conditionSource: speed, inputNode: speed, highHighLimit: 1e6,
+    highLimit: 0.5, lowLimit: -1e6, lowLowLimit: -1e7,
+  });
+  alarm.setEnabledState(true);
+  speed.setValueFromSource({ dataType: DataType.Double, value: 101.0 });
   let ticks = 0;
   setInterval(() => {
     line.raiseEvent("BaseEventType", { message: { dataType: DataType.LocalizedText, value: { text: `tick ${++ticks}` } },
