@@ -190,6 +190,9 @@ def test_a_producer_that_floods_the_log_waits_and_its_pushes_go_together(scarce:
     assert [refused(answer) for answer in answers[5 + WAITING_MOST :]] == ["busy"] * (75 - WAITING_MOST)
     assert answers[5 : 5 + WAITING_MOST] == [None] * WAITING_MOST
     assert scarce.push(("mine", body(count=1)), who="scada").results[0].state == "stored"
+    for _ in range(4):
+        scarce.run(tick=True)
+    assert "mes cause more entries" in scarce.keeper.alarms()["log"]
     before = len(scarce.log.events("messages-pushed"))
     scarce.clock.move(0.1)
     while len(scarce.inner.answers) < 81:

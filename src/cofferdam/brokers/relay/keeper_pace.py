@@ -52,21 +52,22 @@ class Pace:
         return True
 
     def ready(self, who: str, now: int) -> bool:
-        """Whether `may` would say so; nothing is caused by asking."""
+        """Whether `may` would say so of any entry; nothing is caused by asking."""
         self._fill(now)
-        return not self.scarce or self.wait_ns(who, now) == 0
+        draw(self._own, who, now, RATE / self._sharers, OWN, 0)  # so that it holds what has come in since
+        return not (self.scarce and self._used_up(who))
 
     @property
     def scarce(self) -> bool:
         """More than a half is used up."""
         return self._all.tokens < PLENTY / 2
 
-    def wait_ns(self, who: str, now: int) -> int:
-        """How long until the principal's own part has room for any one more."""
-        bucket = self._own.get(who)
-        if bucket is None:
-            return 0
-        return max(0, int((LARGEST - bucket.tokens) * self._sharers / RATE) - (now - bucket.at))
+    def short(self) -> list[str]:
+        """Those who have used up their part, where that counts."""
+        return sorted(filter(self._used_up, self._own)) if self.scarce else []
+
+    def _used_up(self, who: str) -> bool:
+        return self._own[who].tokens < LARGEST
 
     def serve(self, names: frozenset[str]) -> None:
         """These share from now on. Those that the policy does not have any more are forgotten."""

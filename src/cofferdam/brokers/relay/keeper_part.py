@@ -67,11 +67,11 @@ class Keeper(Part):
         self._setting = setting
         self._work = Work(setting, self._shown)
         self._verbs = Verbs(self._work)
-        self._watch = Watch(self._work)
+        self._pace = Pace(self._work.now)
+        self._watch = Watch(self._work, self._pace)
         self._sides = {name: Side(name, sender) for name, sender in setting.senders.items() if name != "far"}
         self._parked: dict[tuple[str, str], deque[Parked]] = {}
         self._telling = Telling(self._work, setting.audit)
-        self._pace = Pace(self._work.now)
         self._pushes = Pushes(
             self._work, setting.reactor, self._telling, self._pace, self._may_push, self._refuse, self._later
         )

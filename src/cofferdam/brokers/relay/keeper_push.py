@@ -32,6 +32,9 @@ WAITING_BYTES: Final = 8 << 20
 """Pushes of one principal that wait for their part of the log, and what they may weigh together; a single one may be
 more."""
 
+LOOK_SECONDS: Final = 0.01
+"""How often it is looked whether they may go on, while some wait."""
+
 
 class Pushes:
     """What is pushed. `may`: the channel of a request, or None where it was refused; `refuse`: refuses one; `later`:
@@ -140,9 +143,7 @@ class Pushes:
     def _look_later(self) -> None:
         if not self._timed and self._waiting:
             self._timed = True
-            now = self._work.now
-            soonest = min(self._pace.wait_ns(who, now) for who in self._waiting)
-            self._reactor.call_in(max(0.005, min(1.0, soonest / 1e9)), self._look)
+            self._reactor.call_in(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         """All that waits of one who has a part again is next at its side, in the order in which it came."""

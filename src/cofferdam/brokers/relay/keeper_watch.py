@@ -15,6 +15,7 @@ from cofferdam.audit.events import relay as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.relay.keeper import BUCKET_NS, SECOND, Channel, Consumer
+from cofferdam.brokers.relay.keeper_pace import Pace
 from cofferdam.brokers.relay.keeper_work import Work
 
 REMOVED_A_TICK: Final = 1_000
@@ -30,8 +31,9 @@ FORGET_NS: Final = 3_600 * SECOND
 class Watch:
     """`alarms`: what needs a person, by a stable name."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, pace: Pace) -> None:
         self._work = work
+        self._pace = pace
         self.alarms: dict[str, str] = {}
         self._began = (work.now, work.wall)
         self._forgot = work.now
@@ -113,6 +115,11 @@ class Watch:
             found["store"] = f"the relay takes no more messages: {work.full}"
         elif free < (1 - ALARM_SHARE) * size:
             found["store"] = f"{free >> 20} MiB of {size >> 20} are left where the relay keeps its messages"
+        if short := self._pace.short():
+            found["log"] = (
+                f"more than half of the relay's share of the audit log is used up: {', '.join(short)} cause more"
+                " entries than their part, and wait"
+            )
         for channel in served:
             name, row = channel.name, channel.row
             if channel.held:
