@@ -644,7 +644,12 @@ def test_a_reload_in_the_middle_of_a_request_costs_that_request_alone(tmp_path: 
 def test_a_key_that_expires_ends_the_pull_that_waits(tmp_path: Path) -> None:
     with crew(tmp_path / "store") as made, made.client("erp") as client:
         row = msgspec.structs.replace(made.rows["erp"], expires=time.time_ns() + 3 * 10**9)
+        lasting = msgspec.structs.replace(row, id="lasting0", sha256=new_key()[1], expires=0)
+        made.give("outer", Secrets(keys=(row, lasting)))
+        assert "relay-keys" not in made.children["outer"].status().alarms, "it has another one"
         made.give("outer", Secrets(keys=(row,)))
+        alarm = made.children["outer"].status().alarms["relay-keys"]
+        assert alarm.startswith("erp has no key beyond 2") and "cofferdam relay key new" in alarm
         began = time.monotonic()
         with pytest.raises(httpx.TransportError):
             client.post("/v1/channels/counts/lease", json={"wait": 60})

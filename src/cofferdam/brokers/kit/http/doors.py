@@ -43,7 +43,9 @@ FIGURES: Final[tuple[Figure, ...]] = (
 TELL_SECONDS: Final = 2.0
 """How often refusals are told to the audit log."""
 SOON_NS: Final = 14 * 86_400 * 10**9
-"""An alarm tells so long before a certificate's end."""
+"""An alarm tells so long before the end of a certificate, or of a principal's last key."""
+ENDING_MOST: Final = 8
+"""Principals that it names."""
 TOLD_OF_ONE, TOLD_MOST = 16, 256
 """Entries of one telling: of one principal (or of one source, while nobody knows who it is), and of all. What is more
 is one entry with their number, so that one who makes many kinds of refusal hides nobody else's."""
@@ -255,9 +257,21 @@ class HttpPart(Part):
                 words = f"nobody is let in at {at}: its certificate {door.tls} is not there"
                 found[f"{broker}-{door.zone}-certificate"] = f"{words} (cofferdam {broker} certificate)"
             elif door.tls and until < self.setting.wall() + SOON_NS:
-                day = datetime.datetime.fromtimestamp(until // 10**9, datetime.UTC)
-                found[f"{broker}-{door.zone}-certificate"] = f"the certificate {door.tls} is good until {day:%Y-%m-%d}"
+                found[f"{broker}-{door.zone}-certificate"] = f"the certificate {door.tls} is good until {_day(until)}"
+        if ending := self._ending():
+            found[f"{broker}-keys"] = f"{ending} (cofferdam {broker} key new)"
         return found
+
+    def _ending(self) -> str:
+        """Whose last key ends soon, or has ended: with it, nobody would let the principal in any more."""
+        last: dict[str, int] = {}
+        for key in self.secrets.keys:
+            last[key.principal] = max(last.get(key.principal, 0), key.expires or 1 << 63)
+        soon = self.setting.wall() + SOON_NS
+        ending = sorted((until, who) for who, until in last.items() if until < soon)
+        words = [f"{who} has no key beyond {_day(until)}" for until, who in ending[:ENDING_MOST]]
+        more = len(ending) - len(words)
+        return "; ".join(words) + (f"; and {more} more" if more else "")
 
     def figures(self) -> Reported:
         return {
@@ -268,6 +282,10 @@ class HttpPart(Part):
             "http_requests": {"": self.api.requests},
             "http_refused": {"": self.api.refused},
         }
+
+
+def _day(wall_ns: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(wall_ns // 10**9, datetime.UTC):%Y-%m-%d}"
 
 
 def _changes(setting: Setting, before: Secrets, given: Given) -> KeysSet:
