@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cofferdam.errors import PolicyError
-from cofferdam.policy import crosscheck, schema
+from cofferdam.policy import crosscheck, schema, standins
 from cofferdam.policy.document import Document
 from cofferdam.policy.findings import Reader
 from cofferdam.policy.models import Models
@@ -200,6 +200,11 @@ def _load(
         policy, kept = _validate(document, problems, kinds)
         if policy is not None:
             files = crosscheck.check(policy, document, kept, problems, kinds=kinds, resolve=resolve, reader=reader)
+            if problems:
+                standins.unknown_names(
+                    document, lambda raw: policy_model(_named(raw, kinds)), problems, kinds, resolve=resolve,
+                    place=lambda loc: _original(loc, {}),
+                )  # fmt: skip
             if not problems:
                 sources = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts}
                 return Loaded(policy, document, files, kinds, sources)
