@@ -501,12 +501,14 @@ NOBODY = Shown()
 class Security(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """How an asset is spoken with, on either side, for protocols that can be secured. In the dialect's words: what
     clients may use, and what is used towards the asset. `server`: who the asset has to show to be; "" for anybody whose
-    certificate is trusted. `user`: as whom we log in there; "" for nobody."""
+    certificate is trusted. `user`: as whom we log in there; "" for nobody. `revocation`: certificates by an authority
+    are good only with a current revocation list."""
 
     clients: tuple[str, ...]
     asset: str
     server: str = ""
     user: str = ""
+    revocation: bool = False
 
 
 class Manners(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):

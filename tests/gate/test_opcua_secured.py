@@ -18,7 +18,7 @@ from asyncua.crypto import security_policies as policies
 from cofferdam.protocols.opcua.trust import mark
 from tests.gate.plant import cli, events, running
 from tests.ports import held_ports
-from tests.protocols.opcua.certificates import make, sign
+from tests.protocols.opcua.certificates import Authority, make, sign
 from tests.protocols.opcua.site import RULES, pki, plant, policy
 from tests.waiting import PATIENT, eventually
 
@@ -50,17 +50,17 @@ class Site:
 
     def ask(
         self, work: Callable[[Any], Coroutine[Any, Any, Any]], kind: str = "Basic256Sha256", mode: int = 3,
-        who: str = "mes", login: tuple[str, str] = ("", ""), user: str = "", key: str = "",
+        who: str = "mes", login: tuple[str, str] = ("", ""), user: str = "", key: str = "", keys: str = "",
     ) -> Any:  # fmt: skip
         """What `work` finds out with a secured client. `user`: whose certificate it shows, `key` with whose key."""
 
         async def main() -> Any:
             client = Client(f"opc.tcp://127.0.0.1:{self.port}", timeout=PATIENT)
             client.application_uri = f"urn:{who}"
-            keys = self.folder / who
+            own = self.folder / (keys or who)
             await client.set_security(
                 getattr(policies, f"SecurityPolicy{kind.replace('_', '')}"),
-                str(keys / "own.der"), str(keys / "own.pem"),
+                str(own / "own.der"), str(own / "own.pem"),
                 server_certificate=str(self.folder / "ours" / "server.der"), mode=ua.MessageSecurityMode(mode),
             )  # fmt: skip
             if login[0]:
@@ -293,6 +293,53 @@ def test_a_rejected_certificate_ends_what_stands_by_it(trusted: Site) -> None:
         trusted.ask(read, who="third")
     [outer, _] = trusted.pki("list")
     assert outer["revoked"] == [name]
+
+
+def test_a_revocation_list_ends_the_sessions_of_a_certificate_that_an_authority_has_given(trusted: Site) -> None:
+    authority, other = Authority(), Authority("another")
+    given = authority.give(make(trusted.folder / "given", "urn:mes", slot="given"))
+    make(trusted.folder / "other-given", "urn:mes", slot="other")
+    (trusted.folder / "authority.der").write_bytes(authority.certificate)
+    trusted.pki("trust", "--side", "outer", "--file", str(trusted.folder / "authority.der"))
+    file = trusted.folder / "list.crl"
+
+    def take(data: bytes) -> tuple[int, str, str]:
+        file.write_bytes(data)
+        return pki("crl", file, "--policy", trusted.policy, "--state", trusted.state)
+
+    for data, wrong in ((b"x", "no revocation list"), (other.list(), "no authority that is trusted"),
+                        (b"x" * (1 << 20), "more than 256 KiB")):  # fmt: skip
+        code, _, error = take(data)
+        assert code != 0 and wrong in error
+    code, said, error = take(authority.list())
+    assert code == 0 and "CN=authority: 0 certificates, until" in said, error
+    code, _, error = take(authority.list(given, ago=3))
+    assert code != 0 and "older than the list" in error
+
+    async def work(client: Any) -> None:
+        assert await read(client) > 0
+        code, said, error = await asyncio.to_thread(take, authority.list(given))
+        assert code == 0 and "1 certificates" in said, error
+        for _ in range(int(PATIENT * 20)):
+            try:
+                await client.get_namespace_array()
+            except Exception:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("the channel of a certificate that was revoked goes on")
+
+    with pytest.raises(Exception) as caught:
+        trusted.ask(work, who="mes", keys="given")
+        raise KeyError("closed in order")
+    assert not isinstance(caught.value, AssertionError)
+    with pytest.raises(Exception):  # noqa: B017
+        trusted.ask(read, who="mes", keys="given")
+    eventually(
+        lambda: any("its authority has revoked it" in one["detail"] for one in events(trusted.state, "malformed"))
+    )
+    [outer, _] = trusted.pki("list")
+    assert [(one["issuer"], one["revoked"]) for one in outer["lists"]] == [("CN=authority", 1)]
+    assert trusted.ask(read) > 0, "others go on"
 
 
 def test_a_server_that_shows_another_certificate_is_asked_nothing_until_somebody_trusts_it(trusted: Site) -> None:

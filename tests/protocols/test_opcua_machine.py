@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from cofferdam.protocols.opcua.builtin import NULL_NODE, Data, LocalizedText, No
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 from cofferdam.protocols.opcua.security import POLICIES
+from cofferdam.protocols.opcua.trust import hash_password, is_password
 from cofferdam.protocols.registry import PROTOCOLS
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import LEVEL, SPEED, Pair, asset, facing, plain, trust
@@ -565,3 +568,15 @@ def test_an_end_of_the_server_is_an_end_of_what_stands() -> None:
 def test_policies_by_name() -> None:
     assert set(POLICIES) == {"None", "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"}
     assert LocalizedText(None, None) == LocalizedText(None, None)
+
+
+def test_passwords_are_kept_by_argon2id_and_those_of_earlier_files_are_known() -> None:
+    kept = hash_password("secret words", b"s" * 16)
+    assert kept.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    earlier = "scrypt$c3Nzc3Nzc3Nzc3Nzc3Nzcw==$" + base64.b64encode(
+        hashlib.scrypt(b"secret words", salt=b"s" * 16, n=1 << 14, r=8, p=1, dklen=32)
+    ).decode()  # fmt: skip
+    for one in (kept, earlier):
+        assert is_password(one, b"secret words")
+        assert not is_password(one, b"other words") and not is_password(one, b"\xff")
+    assert not is_password("", b"secret words") and not is_password("", b"")

@@ -69,6 +69,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     trust.add_argument("--file", type=Path, metavar="FILE", help="a certificate (DER or PEM), or an authority's")
     reject = verb("reject", "trust a certificate no longer, ever; its channels end", _reject)
     reject.add_argument("thumbprint", metavar="THUMBPRINT", help="its SHA-1, or the first digits of it")
+    crl = verb("crl", "take a revocation list of an authority that is trusted", _crl)
+    crl.add_argument("file", type=Path, metavar="FILE", help="the list (DER or PEM), of a newer date than the last")
     export = verb("export", "write our certificates out, for the peers to trust", _export)
     export.add_argument("folder", type=Path, metavar="FOLDER", help="where; one file for each side")
     csr = verb("csr", "write requests for certificates of our keys out, for an authority to sign", _csr)
@@ -280,6 +282,7 @@ def _list(args: argparse.Namespace) -> int:
             "own": _facts(secret.certificate) if secret.certificate else None,
             "trusted": [_facts(der) for der in secret.trusted],
             "revoked": list(secret.revoked),
+            "lists": [_list_facts(der) for der in secret.lists],
             "refused": [_facts(base64.b64decode(der)) for der in refused.values()],
             "users": sorted({*secret.users, *secret.user_certificates}),
             "passwords": sorted(secret.passwords),
@@ -296,6 +299,8 @@ def _list(args: argparse.Namespace) -> int:
                 print(f"  {word:8} {_line(facts)}")
         for gone in one["revoked"]:  # type: ignore[union-attr]
             print(f"  rejected {gone}")
+        for facts in one["lists"]:  # type: ignore[union-attr]
+            print(f"  has      {_list_line(facts)}")
         if one["users"]:
             print(f"  users    {', '.join(one['users'])}")  # type: ignore[arg-type]
     return 0
@@ -405,6 +410,66 @@ def _reject(args: argparse.Namespace) -> int:
     if not done:
         raise GateError(f"nobody trusts a certificate {args.thumbprint}", hint="`cofferdam pki list` shows them")
     return _tell(args, "\n".join(f"{name} trusts {one['thumbprint']} no longer" for name, one in done.items()), done)
+
+
+def _crl(args: argparse.Namespace) -> int:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from msgspec.structs import replace
+
+    from cofferdam.protocols.opcua.revocation import LIST_BYTES, LISTS, issuer_of
+    from cofferdam.protocols.opcua.trust import authorities
+
+    data = args.file.read_bytes()
+    if len(data) > 2 * LIST_BYTES:
+        raise GateError(f"{args.file} has more than {LIST_BYTES >> 10} KiB")
+    try:
+        pem = data.lstrip().startswith(b"-----")
+        found = x509.load_pem_x509_crl(data) if pem else x509.load_der_x509_crl(data)
+    except ValueError as error:
+        raise GateError(f"{args.file} is no revocation list", hint="one in PEM or DER is wanted") from error
+    der = found.public_bytes(Encoding.DER)
+    if len(der) > LIST_BYTES:
+        raise GateError(f"{args.file} has more than {LIST_BYTES >> 10} KiB")
+    done = {}
+    with _locked(args):
+        for side in _sides(args, _policy(args)):
+            secret = _read(args, side)
+            known = authorities(secret.trusted)
+            number = issuer_of(der, known)[1]
+            if number < 0:
+                continue
+            olds = {one: issuer_of(one, known)[0] for one in secret.lists if issuer_of(one, known)[1] == number}
+            if any(old.last_update_utc > found.last_update_utc for old in olds.values()):
+                raise GateError(f"{args.file} is older than the list that {side.crew}/{side.part} has")
+            kept = tuple(one for one in secret.lists if one not in olds)
+            if len(kept) >= LISTS:
+                raise GateError(f"{side.crew}/{side.part} has {LISTS} lists already")
+            runs = _save(args, side, replace(secret, lists=(*kept, der)))
+            done[f"{side.crew}/{side.part}"] = {**_list_facts(der), "in_use": runs}
+    if not done:
+        raise GateError(
+            f"{args.file} is signed by no authority that is trusted", hint="`cofferdam pki trust --file AUTHORITY`"
+        )
+    return _tell(args, "\n".join(f"{name} has {_list_line(one)}" for name, one in done.items()), done)
+
+
+def _list_facts(der: bytes) -> dict[str, Any]:
+    from cryptography import x509
+
+    found = x509.load_der_x509_crl(der)
+    until = found.next_update_utc
+    return {"issuer": found.issuer.rfc4514_string(), "revoked": len(found),
+            "until": None if until is None else until.isoformat(),
+            "days": None if until is None else (until - datetime.now(UTC)).days}  # fmt: skip
+
+
+def _list_line(facts: Any) -> str:
+    from cofferdam.audit.lines import escaped
+
+    late = "PAST ITS TIME " if facts["days"] is not None and facts["days"] < 0 else "until "
+    end = "without an end" if facts["until"] is None else late + facts["until"][:10]
+    return f"the revocation list of {escaped(facts['issuer'])}: {facts['revoked']} certificates, {end}"
 
 
 def _export(args: argparse.Namespace) -> int:

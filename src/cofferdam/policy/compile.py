@@ -236,7 +236,9 @@ def _security(asset: schema.Asset, dialect: Dialect) -> Security | None:
         return None
     said = asset.security or schema.Security()
     best = dialect.security[0]
-    return Security(said.clients or (best,), said.asset or best, said.server or "", said.user or "")
+    return Security(
+        said.clients or (best,), said.asset or best, said.server or "", said.user or "", said.revocation == "required"
+    )
 
 
 def _limit(value: float | None, kind: ValueType) -> float | None:

@@ -585,6 +585,11 @@ class Security(Entry):
     server: Text | None = Field(
         None, description="Who the asset has to show to be: for OPC UA the ApplicationUri of its certificate."
     )
+    revocation: Annotated[str, *_choice("known", "required")] = Field(
+        "known",
+        description="`required`: a certificate by an authority is good only with a current revocation list of it "
+        "(`cofferdam pki crl`). `known`: what a list says counts, where there is one.",
+    )
     user: Text | None = Field(
         None, description="As whom the broker logs in at the asset. The password is `cofferdam pki password ASSET`."
     )

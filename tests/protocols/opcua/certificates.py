@@ -70,3 +70,53 @@ def sign(request: bytes, folder: Path) -> Path:
     made = folder / "made.der"
     made.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
     return made
+
+
+class Authority:
+    """An authority, which gives certificates and takes them back."""
+
+    def __init__(self, name: str = "authority") -> None:
+        self._key = _key(name, 2048)
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._serials: dict[Path, int] = {}
+        now = datetime.now(UTC)
+        usage = x509.KeyUsage(
+            digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+            key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+        )  # fmt: skip
+        self.certificate = (
+            self._builder(self._name, self._key, now)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+            .add_extension(usage, True)
+            .sign(self._key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.DER)
+        )
+
+    def _builder(self, subject: x509.Name, key: rsa.RSAPrivateKey, now: datetime) -> x509.CertificateBuilder:
+        return x509.CertificateBuilder(
+            issuer_name=self._name, subject_name=subject, public_key=key.public_key(),
+            serial_number=x509.random_serial_number(), not_valid_before=now - timedelta(hours=1),
+            not_valid_after=now + timedelta(days=300),
+        )  # fmt: skip
+
+    def give(self, folder: Path) -> Path:
+        """Has an application (`make`) have a certificate of this authority in place of its own."""
+        own = x509.load_der_x509_certificate((folder / "own.der").read_bytes())
+        key = serialization.load_pem_private_key((folder / "own.pem").read_bytes(), None)
+        assert isinstance(key, rsa.RSAPrivateKey)
+        builder = self._builder(own.subject, key, datetime.now(UTC))
+        for extension in own.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        made = builder.sign(self._key, hashes.SHA256())
+        self._serials[folder] = made.serial_number
+        (folder / "own.der").write_bytes(made.public_bytes(serialization.Encoding.DER))
+        return folder
+
+    def list(self, *gone: Path, days: float = 30, ago: float = 0) -> bytes:
+        """A revocation list, with the certificates of these folders in it."""
+        now = datetime.now(UTC) - timedelta(days=ago)
+        builder = x509.CertificateRevocationListBuilder(self._name, now, now + timedelta(days=days))
+        for folder in gone:
+            one = x509.RevokedCertificateBuilder(self._serials[folder], now).build()
+            builder = builder.add_revoked_certificate(one)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)

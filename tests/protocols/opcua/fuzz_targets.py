@@ -15,12 +15,12 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, Extension, LocalizedText, Malformed, NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.bystander import OpcUaBystander
 from cofferdam.protocols.opcua.events import filter_of
-from cofferdam.protocols.opcua.machine import OpcUaServer
+from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.registry import PROTOCOLS
 from cofferdam.protocols.view import Said
 from tests.fuzz.engine import Target
-from tests.protocols.opcua.pair import LEVEL, facing, plain, trust
+from tests.protocols.opcua.pair import LEVEL, Pair, facing, plain, trust
 
 PROTOCOL = PROTOCOLS["opcua"]
 PACK = msgspec.msgpack.Encoder().encode
@@ -35,9 +35,15 @@ def _filter(names: Namespaces) -> Extension:
 EVENTS = Item("event", "i=2253")
 
 
+def foreseen() -> Pair:
+    """A pair whose session has the same token each time: a request of one is one of the other."""
+    stands = msgspec.structs.replace(facing(trust()), random=lambda count: b"7" * count)
+    return Pair(OpcUaServer(stands), OpcUaClient(stands, 8)).run()
+
+
 def requests() -> list[bytes]:
     """Bodies of requests of each service that a client of ours makes, and some more."""
-    client = plain().client
+    client = foreseen().client
     header = client.header()
     node = s.ReadValueId(client.namespaces.node(LEVEL), 13, None, QualifiedName(0, None))
     wanted = s.MonitoringParameters(1, 100.0, wire.NO_EXTENSION, 1, True)
@@ -88,7 +94,11 @@ def stream(data: bytes) -> Hashable:
 
 def session(data: bytes) -> Hashable:
     """Any body within a session: it is answered, and what would cross passes `check` and can be judged."""
-    pair = plain()
+    pair = foreseen()
+    client = pair.client
+    subscribe = s.CreateSubscriptionRequest(client.header(), 100.0, 100, 10, 0, True, 0)
+    pair.to_server(client.channel.send(client.channel.request_id(), wire.encode(subscribe)))
+    before = len(pair.heard)
     try:
         pair.to_server(pair.client.channel.send(pair.client.channel.request_id(), data))
     except LocalProtocolError:
@@ -101,7 +111,8 @@ def session(data: bytes) -> Hashable:
         pair.to_client(pair.server.send(token, m.Refused(0x80310000)))
         shape.append(type(request).__name__)
     assert pair.server_error is None or not shape
-    return tuple(shape)
+    told = tuple(type(one).__name__ for one in pair.heard[before:])
+    return tuple(shape), told, tuple(one[:24] for one in pair.refused)
 
 
 def answer(data: bytes) -> Hashable:

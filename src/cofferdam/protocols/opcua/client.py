@@ -83,6 +83,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self.asset: Asset | None = None if facing is None else facing.asset
         self.policy, self.mode = _security(self.asset)
         trust = None if facing is None else facing.common
+        self._generation = 0 if trust is None else trust.generation
         self.channel = ch.Channel(server=False, own=getattr(trust, "own", None), judge=self._judge)
         self.url = "opc.tcp://localhost" if self.asset is None else f"opc.tcp://{_host(self.asset)}:{self.asset.port}"
         self._wire_id = 0
@@ -99,6 +100,14 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._soon = False
         if not self.established or self._error is not None:
             return
+        trust = None if self.facing is None else self.facing.common
+        if trust is not None and trust.generation != self._generation:
+            self._generation = trust.generation
+            if self.channel.peer and not trust.is_trusted(
+                self.channel.peer, self.channel.policy, self.wall(), *self._wanted
+            ):
+                self._error = RemoteProtocolError("the server's certificate is not trusted any more", section=SECTION)
+                return
         self.watches.flush()
         if now >= self.channel.renew_at and not self._renewing:
             self._renewing = True
@@ -368,9 +377,13 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def _judge(self, certificate: bytes, policy: Policy) -> Any:
         if self.facing is None or self.facing.common is None:
             raise ch.Fault("no certificates are known here", ch.BAD_SECURITY)
-        asset = self.asset
-        pin = "" if asset is None or asset.security is None else asset.security.server
-        return self.facing.common.judge(certificate, policy, self.wall(), pin)
+        return self.facing.common.judge(certificate, policy, self.wall(), *self._wanted)
+
+    @property
+    def _wanted(self) -> tuple[str, bool]:
+        """What the policy says of the server's certificate: the ApplicationUri, whether a revocation list is needed."""
+        security = None if self.asset is None else self.asset.security
+        return ("", False) if security is None else (security.server, security.revocation)
 
 
 def _security(asset: Asset | None) -> tuple[Policy, int]:

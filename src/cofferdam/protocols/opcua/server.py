@@ -118,7 +118,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         if trust is not None and trust.generation != self._generation:
             self._generation = trust.generation
             policy = self.channel.policy
-            if self.channel.peer and not trust.is_trusted(self.channel.peer, policy, self.wall()):
+            if self.channel.peer and not trust.is_trusted(self.channel.peer, policy, self.wall(), "", self._strict):
                 self._fail(ch.Fault("the client's certificate is not trusted any more", ch.BAD_SECURITY, SECTION6))
                 return
             if self.user and trust.credential(self.user) != self._credential:
@@ -362,7 +362,12 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def _judge(self, certificate: bytes, policy: Policy) -> Any:
         if self.trust is None:
             raise ch.Fault("no certificates are known here", ch.BAD_SECURITY)
-        return self.trust.judge(certificate, policy, self.wall())
+        return self.trust.judge(certificate, policy, self.wall(), "", self._strict)
+
+    @property
+    def _strict(self) -> bool:
+        security = None if self.facing is None else self.facing.asset.security
+        return security is not None and security.revocation
 
     def may_work(self) -> bool:
         """Whether our private key may work for this client once more."""

@@ -15,20 +15,22 @@ import datetime
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidKey, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from cofferdam.errors import GateError
 from cofferdam.protocols.opcua.budget import Budget
 from cofferdam.protocols.opcua.channel import BAD_SECURITY, Fault, Own
 from cofferdam.protocols.opcua.kept import Keeping
+from cofferdam.protocols.opcua.revocation import Revocations
 from cofferdam.protocols.opcua.security import LEAST_KEY_BITS, MOST_KEY_BITS, Policy
 
 REJECTED = 100
@@ -36,7 +38,10 @@ CHAIN = 3
 """Certificates of one chain."""
 CHAIN_BYTES = 16_384
 SECTION = "OPC 10000-4, 6.1.3"
-BAD_TIME = 0x80140000
+BAD_TIME, BAD_REVOKED, BAD_REVOCATION_UNKNOWN = 0x80140000, 0x801D0000, 0x801B0000
+ITERATIONS, MEMORY_KIB = 2, 19 * 1024
+"""Of argon2id: what OWASP recommends, which is some 40 ms and 19 MiB for each password that is looked at."""
+NOBODY = f"$argon2id$v=19$m={MEMORY_KIB},t={ITERATIONS},p=1${'A' * 22}${'A' * 43}"
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 1
 PASSWORD_BYTES = 64
 KEY_WORK, KEY_WORK_ALL, KEY_WORK_SECONDS = 20, 100, 3
@@ -66,6 +71,8 @@ class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     passwords: dict[str, str] = {}
     user_certificates: dict[str, bytes] = {}
     """By user: the certificate (DER) by which that user may log in."""
+    lists: tuple[bytes, ...] = ()
+    """Revocation lists (DER) of authorities that are trusted."""
 
     def __repr__(self) -> str:
         return "<secret>"
@@ -84,9 +91,22 @@ def mark(der: bytes) -> str:
 
 
 def hash_password(password: str, salt: bytes) -> str:
-    """What is kept of a password."""
-    made = Scrypt(salt, 32, SCRYPT_N, SCRYPT_R, SCRYPT_P).derive(password.encode())
-    return f"scrypt${base64.b64encode(salt).decode()}${base64.b64encode(made).decode()}"
+    """What is kept of a password: argon2id (RFC 9106), with its parameters. `salt`: 16 bytes."""
+    made = Argon2id(salt=salt, length=32, iterations=ITERATIONS, lanes=1, memory_cost=MEMORY_KIB)
+    return made.derive_phc_encoded(password.encode())
+
+
+def is_password(kept: str, password: bytes) -> bool:
+    """Whether a password is the one of which this is kept; "": of nobody, which takes as long."""
+    if kept.startswith("scrypt$"):  # as files of earlier versions have it
+        salt, _, made = kept.removeprefix("scrypt$").partition("$")
+        found = Scrypt(base64.b64decode(salt), 32, SCRYPT_N, SCRYPT_R, SCRYPT_P).derive(password)
+        return hmac.compare_digest(found, base64.b64decode(made))
+    try:
+        Argon2id.verify_phc_encoded(password, kept or NOBODY)
+    except InvalidKey:
+        return False
+    return bool(kept)
 
 
 def application_uri(certificate: x509.Certificate) -> str:
@@ -170,16 +190,17 @@ class Trust:
             if der:
                 found = x509.load_der_x509_certificate(der)
                 self._ends.append((int(found.not_valid_after_utc.timestamp()) * 10**9, mark(der), ours))
-        self._authorities = []
-        for der in self._trusted.values():
-            certificate = x509.load_der_x509_certificate(der)
-            if _is_authority(certificate):
-                self._authorities.append(certificate)
+        self._authorities = authorities(self._trusted.values())
+        try:
+            self._revocations = Revocations(secret.lists, self._authorities)
+        except ValueError as error:
+            raise GateError(f"a revocation list for OPC UA is damaged: {error}") from None
         self.generation += 1
         self._servers.clear()
 
-    def judge(self, data: bytes, policy: Policy, wall: int, pin: str = "") -> RSAPublicKey:
+    def judge(self, data: bytes, policy: Policy, wall: int, pin: str = "", revocation: bool = False) -> RSAPublicKey:
         """The key of a peer that may be spoken with. `wall`: UTC ns. `pin`: the ApplicationUri that it must have.
+        `revocation`: whether there has to be a current list of its authority, if it has one.
 
         Raises: Fault.
         """
@@ -212,6 +233,9 @@ class Trust:
         begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
         if not begin <= seconds <= end:
             raise Fault(f"the certificate {name} is not valid at this time", BAD_TIME, SECTION)
+        revoked, why = self._revocations.wrong(certificate, wall, revocation)
+        if why:
+            raise Fault(f"the certificate {name}: {why}", BAD_REVOKED if revoked else BAD_REVOCATION_UNKNOWN, SECTION)
         if pin and application_uri(certificate) != pin:
             raise Fault(
                 f"the certificate {name} is of {application_uri(certificate)[:80]!r}, not of {pin}",
@@ -243,10 +267,10 @@ class Trust:
         """What an asset's server has shown, and was trusted."""
         self._servers[asset] = certificate
 
-    def is_trusted(self, data: bytes, policy: Policy, wall: int) -> bool:
+    def is_trusted(self, data: bytes, policy: Policy, wall: int, pin: str = "", revocation: bool = False) -> bool:
         """Whether a certificate that was trusted is so still."""
         try:
-            self.judge(data, policy, wall)
+            self.judge(data, policy, wall, pin, revocation)
         except Fault:
             return False
         return True
@@ -260,14 +284,7 @@ class Trust:
         monotonic ns."""
         if not self._logins.spend(source, now):
             return None
-        kept = self.secret.users.get(user, "")
-        salt, _, made = kept.removeprefix("scrypt$").partition("$")
-        try:
-            text = password.decode()
-        except UnicodeDecodeError:
-            return False
-        found = hash_password(text, base64.b64decode(salt) if salt else b"nobody's salt").rpartition("$")[2]
-        return hmac.compare_digest(found, made) and bool(made)
+        return is_password(self.secret.users.get(user, ""), password)
 
     def certified(self, data: bytes, wall: int) -> tuple[str, RSAPublicKey] | None:
         """The user whose certificate this is, and its key; None for nobody's, or one that is not good now. Whoever
@@ -293,6 +310,10 @@ class Trust:
             "`cofferdam pki list` shows it, `cofferdam pki trust` lets it in"
             for asset in sorted(self.strangers)[:ALARMS]
         }
+        for number, authority in enumerate(self._revocations.late(wall)):
+            found[f"opcua-revocation-{number}"] = (
+                f"the revocation list of {authority} is past its time: `cofferdam pki crl` takes a newer one"
+            )
         for end, name, ours in sorted(self._ends)[:ALARMS]:
             if end - wall < SOON_NS:
                 day = datetime.datetime.fromtimestamp(end // 10**9, datetime.UTC)
@@ -319,6 +340,11 @@ class Trust:
 def mark_of(certificate: x509.Certificate) -> str:
     """See mark."""
     return mark(certificate.public_bytes(serialization.Encoding.DER))
+
+
+def authorities(trusted: Iterable[bytes]) -> list[x509.Certificate]:
+    """Those of some certificates (DER) that are authorities."""
+    return [found for found in map(x509.load_der_x509_certificate, trusted) if _is_authority(found)]
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
