@@ -4,6 +4,7 @@ well, or is not what it should be."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ SOURCES = {
     "vast": ("/vast/", "directory", ""),
     "long": ("/long/", "directory", ""),
     "halves": ("/halves/", "json", "{file: url, version: v}"),
+    "csaf": ("/files/csaf/provider-metadata.json", "csaf, since: 2026-01-01", ""),
+    "csaf-by-folder": ("/files/csaf/by-folder.json", "csaf", ""),
     "shut": ("/files/plc/", "directory", ""),
     "keyed": ("/files/plc/", "directory", ""),
     "another-key": ("/files/plc/", "directory", ""),
@@ -96,7 +99,7 @@ class Vendor:
                 when += f", window: {WINDOW}"
             lines.append(f"      {name}: {{https: {{{at}, path: {path}, listing: {listing}{more}}}{when}}}")
             products.append(f"      fw-{name}: {{origin: {{pgp: vendor.asc}}, most: 5 MB, scan: none}}")
-            pattern = "'fw-*.bin'" if mapping else "'fw-{version}.bin'"
+            pattern = "'fw-*.bin'" if mapping else "'*.json'" if name.startswith("csaf") else "'fw-{version}.bin'"
             rules.append(f"      - {{source: {name}, fetch: fw-{name}, files: {pattern}}}")
         lines.append("      stick: {folder: stick}")
         products += ["      fw-stick: {origin: {pgp: vendor.asc}, scan: none}",
@@ -137,10 +140,47 @@ class Vendor:
         items = [{"url": url, "v": f"2027-{number}", "hash": hash_} for number, url in enumerate(urls, 1)]
         (self.files / "index.json").write_text(json.dumps({"a": {"files": items}}))
 
+        self.fill_csaf(works)
+
+    def fill_csaf(self, works: Works) -> None:
+        """A provider as CSAF 2.0, 7.1.8 has it: feeds for everybody and for few; or a directory and its changes."""
+        here, csaf = f"https://vendor.test:{self.port}/files/csaf", self.files / "csaf"
+        for path in ("2025/adv-1.json", "2026/adv-2.json", "2026/adv-3.json"):
+            file = csaf / "white" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(path.encode())
+            file.with_name(f"{file.name}.asc").write_bytes(works.vendor.sign(path.encode()))
+        feeds = [{"tlp_label": "WHITE", "url": f"{here}/feed.json"}, {"tlp_label": "AMBER", "url": f"{here}/none.json"}]
+        said = [{"rolie": {"feeds": feeds}}, {"directory_url": f"{here}/nowhere/"}]
+        (csaf / "provider-metadata.json").write_text(json.dumps({"distributions": said}))
+        (csaf / "by-folder.json").write_text(json.dumps({"distributions": [{"directory_url": f"{here}/white"}]}))
+        entries = [
+            {"updated": at, "link": [{"rel": "hash", "href": "x"}, {"rel": "self", "href": f"{here}/white/{path}"}]}
+            for path, at in (
+                ("2025/adv-1.json", "2025-12-31T23:59:59Z"),
+                ("2026/adv-2.json", "2026-01-01T02:00:00+02:00"),
+                ("2026/adv-3.json", "2026-03-04T05:06:07.891Z"),
+                ("2026/adv-3.json", "2026-02-01T00:00:00Z"),
+            )
+        ]
+        (csaf / "feed.json").write_text(json.dumps({"feed": {"entry": entries}}))
+        changes = (
+            '"2026/adv-2.json","2026-01-01T00:00:00Z"',
+            "2025/adv-1.json,2025-12-31T23:59:59.000Z",
+            "../x.json,now",
+        )
+        (csaf / "white" / "changes.csv").write_text("\n".join(changes))
+
     port = 0
 
     def source(self, name: str) -> dict[str, Any]:
         return next(dict(each) for each in self.works.told("status")["keeper"]["sources"] if each["source"] == name)
+
+    def looked_at(self, name: str) -> bool:
+        return bool(self.source(name)["last"])
+
+    def passed(self, product: str) -> bool:
+        return {each["state"] for each in self.files_of(product)} == {"passed"}
 
     def files_of(self, product: str) -> list[dict[str, Any]]:
         return [dict(each) for each in self.works.told("list") if each["product"] == product]
@@ -185,6 +225,20 @@ def test_servers_that_are_known_and_transfers_that_break(vendor: Vendor, name: s
     assert not vendor.source(name)["refused"], vendor.source(name)
     eventually(lambda: {each["state"] for each in vendor.files_of(f"fw-{name}")} == {"passed"})
     assert {each["sha256"] for each in vendor.files_of(f"fw-{name}")} >= {hashlib.sha256(BIG).hexdigest()}
+
+
+def test_a_csaf_provider_is_followed_to_its_documents(vendor: Vendor) -> None:
+    """By its public feed, or its directory; each document's version is when it was changed."""
+    for name, expected in (
+        ("csaf", {"adv-2.json": "20260101T000000Z", "adv-3.json": "20260304T050607Z"}),
+        ("csaf-by-folder", {"adv-1.json": "20251231T235959Z", "adv-2.json": "20260101T000000Z"}),
+    ):
+        eventually(functools.partial(vendor.looked_at, name), 120)
+        assert not vendor.source(name)["refused"], vendor.source(name)
+        files = vendor.files_of(f"fw-{name}")
+        assert {each["file"]: each["version"] for each in files} == expected
+        eventually(functools.partial(vendor.passed, f"fw-{name}"))
+    assert "1 names that are none of a file there, such as '../x.json'" in vendor.source("csaf-by-folder")["odd"]
 
 
 def test_lists_and_json_say_which_hash_it_is(vendor: Vendor) -> None:

@@ -3,13 +3,17 @@ files that were sealed."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cofferdam.brokers.patch import listing, records
 from cofferdam.brokers.patch.beside import another_way, is_list, signature_of
@@ -22,8 +26,9 @@ from cofferdam.brokers.patch.sealing import HEAD, PIECE, NotSealed, Sealing
 from cofferdam.brokers.patch.sources import Fetching
 from cofferdam.errors import CrossingError
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
-from cofferdam.policy.terms.patch_source_rows import Apt, Fetch, Host, Mapping, Source
+from cofferdam.policy.terms.patch_source_rows import FILE, Apt, Fetch, Host, Mapping, Source
 from tests.brokers.patch.test_keeper_verbs import Log
+from tests.examples import examples
 
 FW = Product(name="fw", origin=Origin(proof="pgp", keys=()), most=1000)
 TWO = Product(name="two", origin=Origin(proof="two-sources", keys=()), most=1000)
@@ -219,6 +224,53 @@ def test_listings_are_read_strictly() -> None:
                        ("list", b"ab" * 32 + b"  x\n" + b"cd" * 32 + b"  x\n")):  # fmt: skip
         with pytest.raises(BadListing):
             listing.read(kind, data, mapping)
+
+
+def test_a_csaf_provider_says_where_its_documents_are() -> None:
+    feed = {"tlp_label": "CLEAR", "url": "https://v/f.json"}
+    both = {
+        "distributions": [
+            {"directory_url": "https://v/d"},
+            {"rolie": {"feeds": [feed, {"tlp_label": "RED", "url": "x"}]}},
+        ]
+    }
+    assert listing.distributions(json.dumps(both).encode()) == [("rolie", "https://v/f.json")]
+    directory = {
+        "distributions": [{"directory_url": "https://v/d/"}, 7, {"rolie": {"feeds": {"url": "x"}}}, {"rolie": []}]
+    }
+    assert listing.distributions(json.dumps(directory).encode()) == [("changes", "https://v/d/changes.csv")]
+    many = {"distributions": [{"rolie": {"feeds": [feed] * 1000}}] * 1000}
+    assert len(listing.distributions(json.dumps(many).encode())) == listing.DISTRIBUTIONS_MOST
+    unsaid = b'{"distributions": [{"rolie": {"feeds": [{"url": "x"}]}}]}'
+    for data in (b"", b"[]", b"{}", b'{"distributions": []}', unsaid, b'{"distributions": {"directory_url": "x"}}',
+                 b"[" * 100_000):  # fmt: skip
+        with pytest.raises(BadListing):
+            listing.distributions(data)
+
+
+@examples(100)
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+        st.sampled_from(["feed", "entry", "link", "rel", "href", "updated", "content", "src", "distributions", "rolie",
+                         "feeds", "url", "tlp_label", "directory_url"]), inner, max_size=4),
+))  # fmt: skip
+def test_what_a_csaf_provider_may_say_ends_in_offers_or_is_refused(said: Any) -> None:
+    data = json.dumps(said).encode()
+    with contextlib.suppress(BadListing):
+        assert all(kind in ("rolie", "changes") for kind, _ in listing.distributions(data))
+    for kind in ("rolie", "changes"):
+        with contextlib.suppress(BadListing):
+            assert all(
+                FILE.match(each.name) and FILE.match(each.version) for each in listing.read(kind, data, None).offers
+            )
+
+
+@examples(100)
+@given(st.binary(max_size=200))
+def test_changes_of_any_bytes_are_read_or_refused(data: bytes) -> None:
+    with contextlib.suppress(BadListing):
+        listing.read("changes", data, None)
 
 
 # --- sealing --------------------------------------------------------------------------------------------------------

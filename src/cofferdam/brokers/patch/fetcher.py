@@ -265,13 +265,11 @@ class Looking:
     async def _files(self) -> None:
         source = self.source
         try:
-            data, there = await self.client.page(self.client.first(source.path), listing.LISTING_BYTES)
+            found = await self._offers()
         except NotHad as error:
             raise NotHad(f"the listing: {error}") from None
-        found = listing.read(source.listing, data, source.mapping)
-        self.listed, self.odd = len(found.offers), found.odd
         troubles: list[str] = []
-        for offer in found.offers:
+        for offer, there in found:
             for rule in self.fetcher.rows.fetches:
                 version = rule.version_of(offer.name, offer.version) if rule.source == source.name else ""
                 product = self.fetcher.rows.product(rule.product)
@@ -288,6 +286,25 @@ class Looking:
         if troubles:
             more = f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else ""
             raise NotHad(f"{troubles[0]}{more}")
+
+    async def _offers(self) -> list[tuple[Offer, Place]]:
+        """What the source says it has, each with the listing that says so. Raises: NotHad, Broken, BadListing."""
+        source, found = self.source, dict[str, tuple[Offer, Place]]()
+        data, there = await self.client.page(self.client.first(source.path), listing.LISTING_BYTES)
+        pages: list[tuple[str, bytes, Place]] = [(source.listing, data, there)]
+        if source.listing == "csaf":
+            pages = []
+            for kind, href in listing.distributions(data):
+                pages.append((kind, *await self.client.page(self.client.beside(there, href), listing.LISTING_BYTES)))
+        for kind, page, at in pages:
+            listed = listing.read(kind, page, source.mapping)
+            self.odd += listed.odd
+            for offer in listed.offers:
+                before = found.get(offer.name)
+                if offer.version >= source.since and (before is None or before[0].version < offer.version):
+                    found[offer.name] = (offer, at)
+        self.listed = len(found)
+        return list(found.values())
 
     async def _file(self, product: Product, offer: Offer, version: str, place: Place) -> None:
         """One that a rule names. Raises: NotHad, Broken."""

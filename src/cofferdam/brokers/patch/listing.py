@@ -1,4 +1,5 @@
-"""What a source has, by what it says itself: a page with links, a list in text, a vendor's JSON. PURE.
+"""What a source has, by what it says itself: a page with links, a list in text, a vendor's JSON, the feeds and
+directories of a CSAF provider (CSAF 2.0, 7.1.8 to 7.1.17). PURE.
 
 Nothing of it is believed: a name is looked at by its letters, and held to the rules; a link leads to one of the
 source's own servers, or nowhere. Names that are none are counted and told.
@@ -8,9 +9,12 @@ Not here: fetching (fetch_http), which names are wanted (the policy's rules).
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -23,6 +27,14 @@ NAMES_MOST: Final = 10_000
 """Of one listing. A longer one is refused: a rule names files of a product, not a whole world."""
 _SUM: Final = re.compile(r"\\?(?P<hash>[0-9a-fA-F]{64}) [ *](?P<name>\S.{0,400})\Z")
 _HEX: Final = re.compile(r"[0-9a-f]{64}\Z")
+PUBLIC: Final = ("WHITE", "CLEAR")
+"""Labels of the traffic light protocol, 1 and 2, of what is for everybody. Other feeds ask who one is."""
+DISTRIBUTIONS_MOST: Final = 64
+"""Feeds and directories of one CSAF provider."""
+
+
+DATED: Final = ("rolie", "changes")
+"""Kinds of listings that say when each file was changed, as its version."""
 
 
 class BadListing(CofferdamError):
@@ -52,6 +64,10 @@ def read(kind: str, data: bytes, mapping: Mapping | None) -> Listed:
         found = _directory(data)
     elif kind == "list":
         found = _list(data)
+    elif kind == "rolie":
+        found = _rolie(data)
+    elif kind == "changes":
+        found = _changes(data)
     else:
         found = _json(data, mapping or Mapping())
     offers: dict[str, Offer] = {}
@@ -63,7 +79,9 @@ def read(kind: str, data: bytes, mapping: Mapping | None) -> Listed:
             odd.append(offer.href[:80] or offer.name[:80])
             continue
         before = offers.setdefault(offer.name, offer)
-        if (before.sha256, before.version) != (offer.sha256, offer.version):
+        if kind in DATED:  # of several revisions the last is there
+            offers[offer.name] = max(before, offer, key=lambda each: each.version)
+        elif (before.sha256, before.version) != (offer.sha256, offer.version):
             raise BadListing(f"a listing with {offer.name} twice, and not the same")
     return Listed(list(offers.values()), odd)
 
@@ -112,10 +130,7 @@ def _list(data: bytes) -> Iterator[Offer]:
 
 
 def _json(data: bytes, mapping: Mapping) -> Iterator[Offer]:
-    try:
-        whole = json.loads(data)
-    except (ValueError, RecursionError):
-        raise BadListing("a listing that is no JSON") from None
+    whole = _parsed(data)
     items = _at(whole, mapping.items) if mapping.items else whole
     if not isinstance(items, list):
         raise BadListing(f"JSON without a list at {mapping.items or 'its top'}")
@@ -129,6 +144,65 @@ def _json(data: bytes, mapping: Mapping) -> Iterator[Offer]:
         if mapping.sha256 and not _HEX.match(sha256):
             name = ""  # the policy says that there is one
         yield Offer(name, href, _word(item, mapping.version), sha256 if mapping.sha256 else "")
+
+
+def distributions(data: bytes) -> list[tuple[str, str]]:
+    """Where a CSAF provider says that its documents are, for everybody: ("rolie", URL of a feed), or ("changes", URL of
+    a directory's changes.csv) where it has no such feeds. Raises: BadListing."""
+    found = _parsed(data)
+    said = found.get("distributions") if isinstance(found, dict) else None
+    if not isinstance(said, list):
+        raise BadListing("provider metadata of CSAF without distributions")
+    feeds, directories = [], []
+    for one in said[:DISTRIBUTIONS_MOST]:
+        entries = _at(one, "rolie.feeds")
+        for feed in entries[:DISTRIBUTIONS_MOST] if isinstance(entries, list) else []:
+            if _word(feed, "url") and _word(feed, "tlp_label").upper() in PUBLIC:
+                feeds.append(("rolie", _word(feed, "url")))
+        if directory := _word(one, "directory_url"):
+            directories.append(("changes", f"{directory.rstrip('/')}/changes.csv"))
+    if not feeds and not directories:
+        raise BadListing("provider metadata of CSAF with no feed and no directory for everybody")
+    return (feeds or directories)[:DISTRIBUTIONS_MOST]
+
+
+def _rolie(data: bytes) -> Iterator[Offer]:
+    """A feed (RFC 8322 in the JSON of CSAF)."""
+    entries = _at(_parsed(data), "feed.entry")
+    if not isinstance(entries, list):
+        raise BadListing("a feed without entries")
+    for entry in entries:
+        links = _at(entry, "link")
+        own = [_word(link, "href") for link in links if _word(link, "rel") == "self"] if isinstance(links, list) else []
+        yield _dated(own[0] if own else _word(entry, "content.src"), _word(entry, "updated"))
+
+
+def _changes(data: bytes) -> Iterator[Offer]:
+    """changes.csv: the path of each document beneath the directory, and when it was changed last."""
+    try:
+        for row in csv.reader(io.StringIO(data.decode("utf-8", "replace"))):
+            if row:
+                yield _dated(row[0].strip(), row[1].strip() if len(row) > 1 else "")
+    except csv.Error as error:
+        raise BadListing(f"a listing that is no CSV: {error}") from None
+
+
+def _dated(href: str, changed: str) -> Offer:
+    """A document is another file each time that it is changed: its version is when."""
+    try:
+        name = unquote(urlsplit(href).path).rpartition("/")[2]
+        at = datetime.fromisoformat(changed)
+        version = (at.astimezone(UTC) if at.tzinfo is not None else at).strftime("%Y%m%dT%H%M%SZ")
+    except (ValueError, OverflowError):
+        return Offer("", href)
+    return Offer(name, href, version)
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise BadListing("a listing that is no JSON") from None
 
 
 def _at(value: Any, words: str) -> Any:

@@ -66,6 +66,10 @@ class SourceChecks:
             self.server((*at, named[0], "also", index), other, said.via is not None)
         if said.https is not None and (said.https.listing == "json") != (said.https.json_ is not None):
             self.at((*at, "https", "listing"), said.https.listing, "`listing: json` with `json: {...}`", check="source")
+        if said.https is not None and said.https.since is not None and said.https.listing != "csaf":
+            self.at(
+                (*at, "https", "since"), f"a listing that is a {said.https.listing}", "`listing: csaf`", check="source"
+            )
 
     def server(self, at: Path, said: ServerSaid, proxied: bool) -> None:
         if said.at is None and not proxied:
@@ -112,7 +116,13 @@ class SourceChecks:
         if rule.packages or not rule.files:
             self.at(at, "no files" if not rule.files else "packages", "files: [NAME-{version}.bin]", check="rule")
         told = source.https is not None and source.https.json_ is not None and source.https.json_.version is not None
+        dated = source.https is not None and source.https.listing == "csaf"
         for index, pattern in enumerate(rule.files):
+            if dated:  # the same document is another file each time that it is changed
+                if VERSION in pattern:
+                    found = f"{quote(pattern)}, where a document's version is when it was changed"
+                    self.at((*at, "files", index), found, 'a pattern such as "*.json"', check="rule")
+                continue
             if pattern.count(VERSION) != 1 and not (told and VERSION not in pattern):
                 found = f"{quote(pattern)}, which does not say where the version is"
                 self.at((*at, "files", index), found, "{version} once", check="rule")

@@ -14,6 +14,7 @@ from cofferdam.policy import schema, syntax
 from cofferdam.policy.fields import FileName, as_list, choice, one_or_list, one_or_more, read_by, size, span
 
 DAY: Final = 86_400
+LISTINGS: Final = ("directory", "list", "json", "csaf")
 FOLDER_NAME: Final = "^[a-z][a-z0-9-]{0,63}$"
 _PATTERN: Final = re.compile(r"(?=.)(?:[A-Za-z0-9._+*-]|\{version\}){1,128}\Z")
 _PACKAGE: Final = re.compile(r"[a-z0-9*][a-z0-9.+*-]{0,127}\Z")
@@ -109,10 +110,14 @@ class HttpsSaid(ServerSaid):
     """Files that a server offers by HTTPS."""
 
     path: UrlPath = Field("/", description="The directory, or the list of files.")
-    listing: Annotated[Literal["directory", "list", "json"], *choice("directory", "list", "json")] = Field(
+    listing: Annotated[Literal["directory", "list", "json", "csaf"], *choice(*LISTINGS)] = Field(
         "directory",
         description="What lies at `path`: `directory`, a page with links; `list`, a text with a name in each line, "
-        "or with SHA-256 and name as `sha256sum` writes it; `json`, a vendor's JSON.",
+        "or with SHA-256 and name as `sha256sum` writes it; `json`, a vendor's JSON; `csaf`, a CSAF provider's "
+        "provider-metadata.json, whose public feeds (ROLIE) or directories list its documents.",
+    )
+    since: schema.Date | None = Field(
+        None, description="With `listing: csaf`: documents that were changed on this day (UTC) or later. Default: all."
     )
     json_: MappingSaid | None = Field(None, alias="json", description="With `listing: json`: where it has what.")
     also: Servers = Field(

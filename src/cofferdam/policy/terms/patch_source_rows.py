@@ -50,14 +50,16 @@ class Apt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One source. `hosts`: the first is asked, and may lead to the others. `via`: a proxy of the site's that connects
-    to them (address, port). `every`: seconds; `rate`: bytes a second. `folder`: the site's, for a kind of its own."""
+    to them (address, port). `every`: seconds; `rate`: bytes a second. `folder`: the site's, for a kind of its own.
+    `since`: the first day whose documents of a CSAF provider are wanted, as 20250101; "": all."""
 
     name: str
     kind: Literal["https", "apt", "folder"]
     hosts: tuple[Host, ...] = ()
     via: tuple[str, int] | None = None
     path: str = "/"
-    listing: Literal["directory", "list", "json", ""] = ""
+    listing: Literal["directory", "list", "json", "csaf", ""] = ""
+    since: str = ""
     mapping: Mapping | None = None
     apt: Apt | None = None
     every: int = 21_600

@@ -45,6 +45,7 @@ def _source(name: str, said: FileSourceSaid, files: Mapping[str, bytes]) -> rows
     return rows.Source(
         name=name, kind="apt" if apt is not None else "https", hosts=hosts, via=said.via, path=server.path,
         listing=said.https.listing if said.https is not None else "",
+        since=(said.https.since or "")[:10].replace("-", "") if said.https is not None else "",
         mapping=_mapping(said.https.json_) if said.https is not None else None, apt=apt, every=said.every,
         windows=windows, rate=said.rate,
     )  # fmt: skip
