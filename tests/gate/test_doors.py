@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import grp
 import io
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from cofferdam.cli.main import main
+from cofferdam.gate.commands import FRESH_SECONDS, ControlServer
 from tests.gate.conftest import Site
 from tests.gate.plant import cli, log_of, reachable, refuses, running
 from tests.waiting import PATIENT, eventually
@@ -141,6 +143,24 @@ def test_a_group_that_asks_and_asks_keeps_nobody_else_out(site: Site) -> None:
     for one in held:
         one.close()
     eventually(lambda: by(LOOK.gr_gid, "status", "--json", "--state", str(site.state))[1] != "")
+
+
+def test_the_parts_are_not_made_to_report_by_who_asks_and_asks() -> None:
+    counted = []
+    server = ControlServer.__new__(ControlServer)
+    server._fresh_at = -FRESH_SECONDS
+
+    async def do(request: Any, user: str, more: bytes = b"") -> None:
+        counted.append(request.fresh)
+
+    server._do = do  # type: ignore[method-assign]
+
+    async def ask() -> None:
+        for role in ("look", "look", "sever", ""):
+            assert (await server._obey(b'{"type": "status"}', "anna", asyncio.StreamReader(), role)).ok
+
+    asyncio.run(ask())
+    assert counted == [True, False, False, True]
 
 
 def closed(one: socket.socket) -> bool:

@@ -16,6 +16,7 @@ import os
 import pwd
 import socket
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +41,8 @@ REQUEST_SECONDS = 5.0
 """For the request to arrive."""
 AT_A_DOOR = 8
 """Connections of a role that are open at a time; one more is closed unheard. Nobody's group keeps the gate busy."""
+FRESH_SECONDS = 1.0
+"""So often the parts are made to report for those who come by a door, however many ask."""
 NOBODY_LOGGED_IN = 0xFFFFFFFF
 """What the kernel says of processes that no login began."""
 
@@ -254,6 +257,7 @@ class ControlServer:
         self._gate = gate
         self._doors = dict(doors)
         self._at_door = dict.fromkeys(doors, 0)
+        self._fresh_at = -FRESH_SECONDS
         self._servers: list[asyncio.Server] = []
         self._path: Path = control_socket(gate.options.state)
 
@@ -326,6 +330,11 @@ class ControlServer:
             if role and not isinstance(request, MAY[role]):
                 may = "may look at this gate and cut off" if role == "sever" else "may look at this gate"
                 return Answer(False, error=f"{user} {may}, and no more", hint=_ASK_ROOT)
+            if role and isinstance(request, Status) and request.fresh:
+                # The parts have other work: what they said a moment ago is new enough for all who look.
+                now = time.monotonic()
+                request = Status(now - self._fresh_at >= FRESH_SECONDS)
+                self._fresh_at = now if request.fresh else self._fresh_at
             more = b""
             if isinstance(request, Reload) and request.bytes:
                 async with asyncio.timeout(REQUEST_SECONDS):
