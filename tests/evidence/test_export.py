@@ -371,6 +371,31 @@ def test_a_file_and_a_cursor(ledger: Ledger, tmp_path: Path, monkeypatch: pytest
     assert last == [ledger.log.size - 2, ledger.log.size - 1]
 
 
+def test_a_log_that_stands_still_is_not_read_again(ledger: Ledger, tmp_path: Path) -> None:
+    """A look at times, and no more; what is written then is sent at once."""
+    many(ledger, 3)
+    one = sending(ledger, Collector("disk", "folder", "", 0, ""), [], folder=tmp_path)
+    path, reads = tmp_path / ways.FILE, [0]
+    entries = one.reader.entries
+
+    def counted(start: int = 0) -> Iterator[tuple[int, bytes]]:
+        reads[0] += 1
+        return entries(start)
+
+    one.reader.entries = counted  # type: ignore[method-assign]
+    eventually(lambda: (one.turn(), bool(one._mark))[1])
+    assert one.cursor.next == ledger.log.size
+    before = reads[0]
+    for _ in range(20):
+        one.turn()
+    assert reads[0] == before
+    for size in range(1, 6):
+        many(ledger, 1)
+        one.turn()
+        assert len(path.read_bytes().splitlines()) == ledger.log.size
+        assert reads[0] >= before + size
+
+
 def test_kinds_and_a_cursor_that_is_damaged_or_of_another_log(ledger: Ledger, tmp_path: Path) -> None:
     path = tmp_path / ways.FILE
     to = Collector("disk", "folder", "", 0, "", kinds=("alarm",))

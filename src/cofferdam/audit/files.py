@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from cofferdam.audit.tiles import ENTRIES, HASH_BYTES, join_hashes, parse_path, 
 from cofferdam.audit.tree import WIDTH, leaf_hash
 from cofferdam.audit.verify import CHECKPOINT
 from cofferdam.errors import AuditError
+
+SURE_NS = 100_000_000
+"""After so long a file's time tells it from one that was written later; the kernel counts by some milliseconds."""
 
 
 class DirFiles:
@@ -192,6 +196,17 @@ class LogReader:
                 at = index // WIDTH
                 bundle = self._bundle(at, min(WIDTH, size - at * WIDTH))
             yield index, bundle[index % WIDTH]
+
+    def mark(self) -> tuple[tuple[str, int], ...]:
+        """What the files look like that each new entry changes: as long as it is the same, there is none. () where that
+        cannot be told: a file was written so lately that its time may not show the next time that it is."""
+        found = []
+        try:
+            for path in (self.folder / CHECKPOINT, *sorted((self.folder / FOLDER).iterdir())):
+                found.append((path.name, path.lstat().st_mtime_ns))
+        except OSError:
+            return ()  # whoever reads says what is wrong
+        return () if max(at for _, at in found) > time.time_ns() - SURE_NS else tuple(found)
 
     def size(self) -> int:
         """Durable entries, including those that no checkpoint covers yet."""

@@ -79,6 +79,8 @@ class Sending:
         self._flight: deque[int] = deque()
         """The entry behind each batch that is under way."""
         self._settled = 0
+        self._mark: tuple[tuple[str, int], ...] = ()
+        """Of the log, when it was read to its end."""
 
     def turn(self) -> float:
         """Seconds until the next turn. Raises nothing that a collector or a full disk can cause."""
@@ -102,6 +104,9 @@ class Sending:
         """Settles what has arrived and hands over a batch; True if there is more at once."""
         self._settle()
         if self.at - self.cursor.next >= IN_FLIGHT:
+            return False
+        mark = self.reader.mark()  # a journal is long, also where little is in it
+        if mark and mark == self._mark:
             return False
         batch: list[Item] = []
         # A collector that was away for longer than the log keeps entries does not get those: an entry tells it which.
@@ -127,7 +132,9 @@ class Sending:
             self.cursor.save(at)
         self.at, self.size = at, max(self.size, at)
         self._settle()
-        return at - start >= self.way.batch
+        more = at - start >= self.way.batch
+        self._mark = () if more else mark
+        return more
 
     def _kept(self) -> int:
         """From where on there is something to send. A collector that was away for longer than the log is kept misses
@@ -152,6 +159,7 @@ class Sending:
 
     def _back(self) -> None:
         """To what is sure."""
+        self._mark = ()
         self.at = self.cursor.next
         self._flight.clear()
         self._settled = 0
