@@ -9,6 +9,7 @@ import io
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from cofferdam.cli.main import main
 from cofferdam.gate.commands import FRESH_SECONDS, ControlServer
 from tests.gate.conftest import Site
-from tests.gate.plant import cli, log_of, reachable, refuses, running
+from tests.gate.plant import cli, log_of, refuses, running
 from tests.waiting import PATIENT, eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be others")
@@ -28,13 +29,15 @@ LOOK, SEVER, OTHER = (grp.getgrnam(name) for name in ("games", "users", "nogroup
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    made = Site(tmp_path_factory.mktemp("doors"))
-    reachable(made.state)
-    with running(made.state, made.policy, "--look", LOOK.gr_name, "--sever", SEVER.gr_name) as gate:
-        made.gate = gate
-        yield made
-    made.device.close()
+def site() -> Iterator[Site]:
+    # Not in pytest's own folder, which others than root do not get into: each session that begins shuts it anew.
+    with tempfile.TemporaryDirectory() as folder:
+        made = Site(Path(folder))
+        made.folder.chmod(0o755)
+        with running(made.state, made.policy, "--look", LOOK.gr_name, "--sever", SEVER.gr_name) as gate:
+            made.gate = gate
+            yield made
+        made.device.close()
 
 
 def by(group: int, *words: str) -> tuple[int, str, str]:
