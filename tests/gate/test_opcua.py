@@ -6,6 +6,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,17 @@ def test_subscriptions_bring_changes_and_history_brings_the_past(site: Site) -> 
         past = await level.read_raw_history(numvalues=5)
         assert len(past) == 5 and all(isinstance(one.Value.Value, float) for one in past)
         assert await _refused(speed.read_raw_history(numvalues=5)) == "BadUserAccessDenied"
+        span = ua.ReadRawModifiedDetails(
+            False, past[0].SourceTimestamp - timedelta(hours=1), past[0].SourceTimestamp + timedelta(hours=1)
+        )
+        span.NumValuesPerNode, point, pieces = 3, None, []
+        for _ in range(3):
+            piece = await level.history_read(span, point)
+            piece.StatusCode.check()
+            point = piece.ContinuationPoint
+            pieces.append([one.Value.Value for one in piece.HistoryData.DataValues])
+        flat = [value for piece in pieces for value in piece]
+        assert len(flat) == 9 and flat == [flat[0] + number for number in range(9)], pieces
 
     site.ask(work)
     eventually(lambda: sum(one.get("notices", 0) for one in events(site.gate.state, "reads-counted")) > 0)

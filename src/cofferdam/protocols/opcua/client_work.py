@@ -22,6 +22,7 @@ from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, S
 LIFETIME_MS = 600_000
 SESSION_MS = 120_000.0
 VALUE = 13
+MORE_DATA = 0x00A60000
 BAD_NODE, BAD_UNEXPECTED, BAD_LIMITS = 0x80340000, 0x80010000, 0x80080000
 NAMESPACES, URI = 1000, 1024
 """Of a server; characters of one."""
@@ -339,10 +340,14 @@ def _history(client: Any, request: m.History) -> Asking:
         return m.Samples(())
     if not isinstance(data, s.HistoryData) or len(data.values) > request.most + 2:
         raise Misfit("no history of as many values as were asked for")
+    more = bool(result.point) or result.status == MORE_DATA
     samples = [names.sample(one) for one in data.values[: m.HISTORY_VALUES]]
-    if sum(map(weight, samples)) > RECORD_BYTES:
-        return m.Refused(BAD_LIMITS)
-    return m.Samples(tuple(samples), bool(result.point))
+    size = 0
+    for count, sample in enumerate(samples):
+        size += weight(sample)
+        if size > RECORD_BYTES:  # as many as one record holds
+            return m.Samples(tuple(samples[:count]), True) if count else m.Refused(BAD_LIMITS)
+    return m.Samples(tuple(samples), more)
 
 
 # --- surveys --------------------------------------------------------------------------------------------------------

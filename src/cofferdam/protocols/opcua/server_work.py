@@ -28,7 +28,7 @@ from cofferdam.protocols.opcua.trust import application_uri, split_chain
 VALUE = 13
 READS, WRITES, BROWSES, PATHS, CALLS, ITEMS_AT_ONCE, HISTORIES = 1000, 100, 100, 100, 1, 1000, 10
 POINTS, POINT_REFERENCES = 10, 10_000
-"""Continuation points of a session; references of one node."""
+"""Continuation points of a session, and as many of history, the oldest of which go; references of one node."""
 COMMUNICATION_FAULT, NO_DATA = 6, 1
 """ServerState and ServiceLevel of a server whose plant is away (OPC 10000-5, 12.6; -4, 6.6.2.4.2)."""
 DESCRIBED = 16
@@ -67,6 +67,7 @@ class Services(ItemServices):
         self._space_of: tuple[Item, ...] = ()
         self._points: OrderedDict[bytes, list[s.ReferenceDescription]] = OrderedDict()
         self._point_size: dict[bytes, int] = {}
+        self._pasts: OrderedDict[bytes, m.History] = OrderedDict()  # what is left to read back, by continuation point
         self._by_kind: dict[type, Callable[[int, Any], None]] = {
             s.ReadRequest: self._read, s.WriteRequest: self._write, s.CallRequest: self._call,
             s.BrowseRequest: self._browse, s.BrowseNextRequest: self._browse_next, s.TranslateRequest: self._translate,
@@ -354,21 +355,32 @@ class Services(ItemServices):
         parts: list[m.OpcUaRequest] = []
         places: list[int] = []
         for place, one in enumerate(request.nodes):
-            found = self._item(one.node, None, "history") if one.node.ns else BAD_HISTORY
             if one.point:
-                found = BAD_POINT
+                rest = self._pasts.pop(one.point, None)
+                if rest is None or request.release or rest.item != self._item(one.node, None, "history"):
+                    status = 0 if request.release and rest is not None else BAD_POINT
+                    results[place] = s.HistoryResult(status, None, wire.NO_EXTENSION)
+                else:
+                    parts.append(rest)
+                    places.append(place)
+                continue
+            found = self._item(one.node, None, "history") if one.node.ns else BAD_HISTORY
             if isinstance(found, int):
                 results[place] = s.HistoryResult(found, None, wire.NO_EXTENSION)
                 continue
-            most = min(details.most or m.HISTORY_VALUES, m.HISTORY_VALUES)
-            parts.append(m.History(found, details.start, details.end, most, details.bounds))
+            most = min(details.most or m.HISTORY_VALUES, m.HISTORY_VALUES - 1)
+            # Where what does not go into one answer can be asked for later, one more than is wanted: not every server
+            # says by itself that there is more.
+            spans = bool(details.start and details.end)
+            parts.append(m.History(found, details.start, details.end, most + spans, details.bounds))
             places.append(place)
 
         def finish(answers: list[Any]) -> None:
             for place, part, answer in zip(places, parts, answers, strict=True):
-                if isinstance(answer, m.Samples):
+                if isinstance(answer, m.Samples) and isinstance(part, m.History):
+                    answer, point = self._rest(part, answer)
                     data = wire.pack(s.HistoryData([self._names.data(one, request.stamps) for one in answer.samples]))
-                    results[place] = s.HistoryResult(0x00A60000 if answer.more else 0, None, data)
+                    results[place] = s.HistoryResult(0x00A60000 if answer.more else 0, point, data)
                 else:
                     status = answer.status
                     if status == BAD_DENIED and isinstance(part, m.History):
@@ -377,6 +389,33 @@ class Services(ItemServices):
             self._reply(number, handle, s.HistoryReadResponse, results, [])
 
         self._start(parts, finish)
+
+    def _rest(self, asked: m.History, answer: m.Samples) -> tuple[m.Samples, bytes | None]:
+        """What a client is told of an answer, and the continuation point for the rest (OPC 10000-11, 6.5.3). Where a
+        span is bounded on both sides, the rest is asked for by time: values of one time are not torn apart."""
+        samples = answer.samples
+        if not asked.start or not asked.end or not samples:
+            return answer, None
+        kept = samples[: asked.most - 1]
+        if len(kept) == len(samples) and not answer.more:
+            return answer, None
+        step = 1 if asked.start <= asked.end else -1
+        if len(kept) < len(samples):
+            start = samples[len(kept)].source
+        else:  # the server told of fewer than it could: the last time may have more values
+            start = kept[-1].source
+        whole = kept
+        while kept and kept[-1].source == start:
+            kept = kept[:-1]
+        if not kept:  # more values of one time than go into one answer: there is no way between them
+            kept, start = whole, start + step
+        if not kept[-1].source or (asked.end - start) * step < 0 or (start - asked.start) * step <= 0:
+            return m.Samples(kept, True), None
+        point: bytes = self._server.facing.random(16)
+        self._pasts[point] = m.History(asked.item, start, asked.end, asked.most, False)
+        while len(self._pasts) > POINTS:
+            self._pasts.popitem(last=False)
+        return m.Samples(kept, True), point
 
     # --- browsing ---------------------------------------------------------------------------------------------------
 
