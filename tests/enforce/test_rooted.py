@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,23 @@ LACKING = os.geteuid() != 0 or bool(kernel.missing_capabilities((*NEEDED, *READI
 @pytest.mark.skipif(LACKING, reason="needs root and its capabilities")
 @pytest.mark.parametrize("mode", [0o755, 0o700])
 def test_what_root_starts_is_not_root(tmp_path: Path, mode: int) -> None:
-    """M8. `mode`: of the policy's folder; where only root may enter it, the gate keeps the right to read."""
+    """M8. `mode`: of the policy's folder; where only root may enter it, the gate keeps the right to read. Once the
+    state directory lies below that folder, on a file system of its own."""
     tmp_path.chmod(mode)
     site = Site(tmp_path)
+    disk = tmp_path / "disk"
+    if mode == 0o755:
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", disk], check=True)
+        site.state = disk / "state"
+    try:
+        _is_not_root(site, tmp_path, mode)
+    finally:
+        if mode == 0o755:
+            subprocess.run(["umount", "-l", disk], check=True)
+
+
+def _is_not_root(site: Site, tmp_path: Path, mode: int) -> None:
     with running(site.state, site.policy) as gate:
         with Client(site.port) as client:
             assert client.read()[0] == 3

@@ -189,8 +189,29 @@ def test_severing_works_when_it_cannot_be_made_durable_and_says_so(site: Site) -
             assert "is severed, but would not be after a restart" in err
             assert client.ended()
         assert [alarm["name"] for alarm in gate.status()["alarms"]] == ["severed-not-durable"]
+        code, _, err = cli("restore", "it", "--state", site.state)
+        assert code == 2 and "severed.json" in err
+        assert [cut["side"] for cut in gate.status()["severed"]] == ["it"], "it stays"
+        assert events(site.state, "restored") == []
         (site.state / "severed.json").rmdir()
         eventually(lambda: (site.state / "severed.json").is_file() and not gate.status()["alarms"])
+
+
+def test_what_was_cut_off_without_the_gate_has_its_entry_in_its_next_life(site: Site) -> None:
+    """As `cofferdam sever` writes it down where the gate hangs, until somebody kills it."""
+    with running(site.state, site.policy) as gate:
+        pid = gate.pids()["gate"]
+        os.kill(pid, signal.SIGSTOP)
+        code, _, err = cli("sever", "ot", "--state", site.state, "--reason", "drill")
+        assert code == 2 and "ot is cut off and stays so" in err
+        with contextlib.suppress(ProcessLookupError):  # the launcher has missed it, too
+            os.kill(pid, signal.SIGKILL)
+        gate.process.wait(PATIENT)
+    for _ in range(2):
+        with running(site.state, site.policy) as gate:
+            assert [cut["side"] for cut in gate.status()["severed"]] == ["ot"]
+            assert gate.stop() == 0
+    assert [(one["side"], one["by"]) for one in events(site.state, "severed")] == [("ot", "the command line: drill")]
 
 
 def test_a_damaged_severed_file_severs_both_sides_and_says_so(site: Site) -> None:

@@ -8,29 +8,75 @@ import json
 import os
 import resource
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cofferdam.errors import GateError
 from cofferdam.gate.log import Log
-from cofferdam.gate.state import Cut, Severed, load_severed, save_severed, with_cut
+from cofferdam.gate.state import (
+    SPARES,
+    Closure,
+    Cut,
+    Hands,
+    Severed,
+    keep_spare,
+    load_hands,
+    load_severed,
+    save_anchor,
+    save_hands,
+    save_severed,
+    with_cut,
+)
 
 
-def test_a_side_is_restored_on_a_full_disk(tmp_path: Path) -> None:
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a quarter of a MiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("needs root to mount a small file system")
-    try:
-        save_severed(folder, Severed((Cut("it", 1, "a"),)))
-        with (folder / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(bytes(4096)):
-                pass
-        save_severed(folder, Severed(()))
-        assert load_severed(folder) == Severed(())
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder: Path, name: str) -> None:
+    """Not a page is left."""
+    with (folder / name).open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_sides_are_severed_and_restored_on_a_full_disk(small: Path) -> None:
+    """One change after the other, whoever takes what each of them leaves free; then the reason is the right one, and
+    what was there is there still."""
+    keep_spare(small)
+    fill(small, "ballast")
+    one, both = Severed((Cut("it", 1, "a"),)), Severed((Cut("it", 1, "a"), Cut("ot", 2, "b")))
+    for turn, cuts in enumerate((one, both, one, Severed(()), one, both) * 3):
+        save_severed(small, cuts)
+        assert load_severed(small) == cuts
+        fill(small, f"more-{turn}")
+    for name in SPARES:
+        (small / name).unlink(missing_ok=True)
+    fill(small, "all")
+    with pytest.raises(GateError, match="No space left") as caught:
+        save_severed(small, one)
+    assert "make room" in caught.value.hint
+    assert load_severed(small) == both
+
+
+def test_what_is_saved_often_leaves_the_reserve_alone(small: Path) -> None:
+    keep_spare(small)
+    fill(small, "ballast")
+    with pytest.raises(GateError, match="No space left"):
+        save_anchor(small, 7, bytes(32))
+    assert all((small / name).exists() for name in SPARES)
+    many = tuple(Closure("asset", f"a{n}", n, "x" * 100, "y" * 400) for n in range(60))  # more than a spare holds
+    save_hands(small, Hands(many))
+    assert load_hands(small)[0].closures == many
 
 
 def test_severed_sides_come_back_as_written(tmp_path: Path) -> None:

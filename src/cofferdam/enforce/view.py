@@ -8,6 +8,7 @@ Not here: which process gets what besides (namespaces).
 
 from __future__ import annotations
 
+import errno
 import os
 import site
 import sys
@@ -105,10 +106,13 @@ def enter(at: Path, python: Python, reads: Iterable[Path] = (), writes: Iterable
     kernel.mount("", "/", "none", kernel.MS_REC | kernel.MS_PRIVATE)
     hard = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("tmpfs", str(at), "tmpfs", hard, _TREE)
+    made: list[Path] = []
     for path in (*python.shown, *reads):
-        _bind(at, path, hard | kernel.MS_RDONLY)
+        _bind(at, path, hard | kernel.MS_RDONLY, made)
     for path in writes:
-        _bind(at, path, hard | kernel.MS_NOEXEC)
+        _bind(at, path, hard | kernel.MS_NOEXEC, made)
+    for here in made:
+        kernel.mount("", str(here), flags=kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | hard)
     for path, target in python.links:
         here = at / path.relative_to("/")
         here.parent.mkdir(parents=True, exist_ok=True)
@@ -121,12 +125,21 @@ def enter(at: Path, python: Python, reads: Iterable[Path] = (), writes: Iterable
     os.chdir("/")
 
 
-def _bind(at: Path, path: Path, flags: int) -> None:
+def _bind(at: Path, path: Path, flags: int, made: list[Path]) -> None:
+    """Shows a path. Where it lies on a file system of its own below a folder that is shown already, that has only the
+    empty place for it: a small tree is put there for what is shown of it (`made`)."""
     here = at / path.relative_to("/")
-    if path.is_dir():
-        here.mkdir(parents=True, exist_ok=True)
-    else:
-        here.parent.mkdir(parents=True, exist_ok=True)
+    folder = here if path.is_dir() else here.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        top = next(one for one in folder.parents if one.is_dir())
+        kernel.mount("tmpfs", str(top), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _TREE)
+        made.append(top)
+        folder.mkdir(parents=True, exist_ok=True)
+    if folder is not here:
         here.touch(exist_ok=True)
     kernel.mount(str(path), str(here), flags=kernel.MS_BIND)
     kernel.mount("", str(here), flags=kernel.MS_REMOUNT | kernel.MS_BIND | flags)

@@ -107,7 +107,7 @@ def sever(state: Path, side: Literal["it", "ot"], reason: str, until_ns: int = 0
         severed = load_severed(state)
         if side not in severed.sides:
             found = Cut(side, time.time_ns(), "the command line", reason or "the gate did not answer")
-            save_severed(state, Severed((*severed.cuts, found)))
+            save_severed(state, Severed((*severed.cuts, found), "", (*severed.untold, side)))
 
     def watch() -> None:
         if not done.wait(CUT_SECONDS):

@@ -30,10 +30,11 @@ from cofferdam.audit.events.proof import ProofDone
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.evidence.model import Finding
 from cofferdam.gate.audit import now_ns
-from cofferdam.gate.gate import RECORD_SECONDS, REPORT_SECONDS, Gate
+from cofferdam.gate.gate import REPORT_SECONDS, Gate
 from cofferdam.gate.loading import ANSWER_BYTES
 from cofferdam.gate.pinging import ping_asset
 from cofferdam.gate.reload import reload_policy
+from cofferdam.gate.sides import RECORD_SECONDS
 from cofferdam.gate.state import Kind, control_socket
 
 REQUEST_BYTES = 64 << 10

@@ -31,7 +31,6 @@ from cofferdam.audit.events.gate import (
     GateStopped,
     PolicyLoaded,
     RecordViolation,
-    Restored,
     Severed,
 )
 from cofferdam.audit.supervision import PastWrite
@@ -55,6 +54,7 @@ from cofferdam.gate.loading import load_policy
 from cofferdam.gate.log import Log
 from cofferdam.gate.overlay.overlay import Overlay
 from cofferdam.gate.past_writes import PastWrites
+from cofferdam.gate.sides import RECORD_SECONDS, Sides
 from cofferdam.gate.told import assets_at, failure, told_files
 from cofferdam.gate.watch import report
 from cofferdam.gate.watch.drops import Drops
@@ -71,24 +71,13 @@ from cofferdam.policy.table import CompiledPolicy
 if TYPE_CHECKING:
     from cofferdam.gate.watch.metrics import Metrics
 
-TAKE_SECONDS = 5.0
-"""For a part to take a new policy or a severed side; one that does not is ended."""
-SEVER_SECONDS = 0.2
-"""For a part to take that a side is severed; one that does not is ended."""
 RECENT_SECONDS = 1.0
 """For the auditor to say what was written in the last minute; then all that a point may be is taken as spent."""
-RECORD_SECONDS = 2.0
-"""How long a command waits for its entry to be on disk."""
 STOP_SECONDS = 2.0
 """For what is under way at an orderly stop."""
 REPORT_SECONDS = 1.0
 ROUNDS = 5
 """How often sessions that are to end are looked for: one may begin while others are being ended."""
-COUNT_SECONDS = 0.05
-"""Before a side is severed, for the number of its sessions; cutting off matters more."""
-NOT_DURABLE = "severed-not-durable"
-"""The alarm while a side is severed and a restart would undo it."""
-SAVE_AGAIN_SECONDS = 2.0
 KEEP_ALIVE_SECONDS = 1.0
 AUDITOR_TELLS = "log-unwritable"
 """The alarm that the auditor itself records, as soon as it can."""
@@ -102,7 +91,7 @@ class Service(Protocol):
     async def close(self) -> None: ...
 
 
-class Gate:
+class Gate(Sides):
     """One running gate. `run()` is its life and returns the last order to the launcher."""
 
     def __init__(
@@ -206,7 +195,7 @@ class Gate:
         if self.hands.damage and not cuts.damage:
             now = now_ns()
             cuts = state.Severed(tuple(state.Cut(side, now, "gate", "hands.json is damaged") for side in ("it", "ot")))
-        self._take_severed(cuts)
+        self.take_severed(cuts)
         self.launcher.notify(Severing(self.severed))  # type: ignore[arg-type]
         network = network_plan(policy)
         self.separation = await self.launcher.prepare(network)
@@ -255,6 +244,8 @@ class Gate:
             self.log.warning("start-not-recorded-yet", reason=self.audit.reason)
         if self.cuts.damage:
             self.alarm("severed-state-damaged", self.cuts.damage)
+        if self.cuts.untold:
+            await self.tell_untold()
 
     async def start_crews(self, plans: Iterable[CrewPlan]) -> None:
         """Starts crews and waits until all are ready.
@@ -315,16 +306,9 @@ class Gate:
         if asked.what == "stop":
             self.stop("stopped by a signal")
         elif asked.what in ("sever-it", "sever-ot"):
-            self.spawn(self._severed_by_launcher(asked.what.removeprefix("sever-")))
+            self.spawn(self.severed_by_launcher(asked.what.removeprefix("sever-")))
         elif self._policy is not None and not self._stop.is_set():
             self.spawn(self.on_reload())
-
-    async def _severed_by_launcher(self, side: str) -> None:
-        """The launcher has ended a side's parts, by a signal: it is severed, as if somebody had asked the gate."""
-        try:
-            await self.sever(side, "a signal", "cut off by the launcher")
-        except GateError as error:
-            self.log.error("severed-not-durable", side=side, reason=str(error))
 
     def _keep_alive(self) -> None:
         """As long as this loop turns, the launcher is told so, and through it the service manager."""
@@ -403,78 +387,6 @@ class Gate:
             for part in crew.parts:
                 if part.name == producer:
                     crew.kill_part(part)
-
-    # --- severing -----------------------------------------------------------------------------------------------
-
-    def _take_severed(self, cuts: state.Severed) -> None:
-        self.cuts, self.severed = cuts, cuts.sides
-
-    async def sever(self, side: str, by: str, reason: str, until_ns: int = 0) -> int:
-        """Cuts a side off: in force, then durable, then recorded. Returns how many sessions it had.
-
-        In force comes first: whoever severs has a reason to do it now, and a full disk must not stand in the way.
-        `until_ns`: when it ends by itself; of two that sever one side the later end counts, and none is the latest.
-
-        Raises:
-            GateError: it is in force and cannot be made durable: a restart would undo it. It is tried again.
-        """
-        async with self.cutting:
-            await self.reports(COUNT_SECONDS)
-            sessions = report.open_sessions(list(self.crews.values()))
-            fresh = side not in self.severed
-            self._take_severed(state.with_cut(self.cuts, state.Cut(side, now_ns(), by, reason, until_ns)))  # type: ignore[arg-type]
-            await self._tell_severed((side,) if fresh else ())
-            trouble = self._save_severed()
-            who = clip(f"{by}: {reason}" if reason else by, 128)
-            self.log.warning("severed", side=side, by=by, reason=reason, sessions=sessions)
-            entry = Severed(side=side, by=who, sessions=sessions, until_ns=until_ns, wall_ns=now_ns())
-            await self.audit.record(entry, RECORD_SECONDS if self.audit.writable else 0)
-            if trouble is not None:
-                raise GateError(
-                    f"the {side} side is severed, but would not be after a restart: {trouble}", hint=trouble.hint
-                )
-            return sessions
-
-    def _save_severed(self) -> GateError | None:
-        """Makes the severed sides durable; if that fails raises an alarm, tries again later, and says why."""
-        try:
-            state.save_severed(self.options.state, self.cuts)
-        except GateError as error:
-            self.alarm(NOT_DURABLE, str(error))
-            asyncio.get_running_loop().call_later(SAVE_AGAIN_SECONDS, self._save_again)
-            return error
-        self.alarm(NOT_DURABLE, "")
-        return None
-
-    def _save_again(self) -> None:
-        if NOT_DURABLE in self.alarms:
-            self._save_severed()
-
-    async def restore(self, side: str, by: str, over_ns: int = 0) -> bool:
-        """Lets a side work again: recorded, durable, in force. False if it was not severed. `over_ns` above 0: only if
-        its end was before that.
-
-        Raises:
-            GateError: it cannot be made durable; the side stays cut off.
-        """
-        async with self.cutting:
-            if side not in self.severed or (over_ns and side not in self.cuts.over(over_ns)):
-                return False
-            cuts = state.Severed(tuple(cut for cut in self.cuts.cuts if cut.side != side))
-            await self.audit.record(Restored(side=side, by=clip(by, 128), wall_ns=now_ns()), RECORD_SECONDS)
-            state.save_severed(self.options.state, cuts)
-            self._take_severed(cuts)
-            self.alarm("severed-state-damaged", "")
-            await self._tell_severed()
-            self.log.warning("restored", side=side, by=by)
-            return True
-
-    async def _tell_severed(self, fresh: Collection[str] = ()) -> None:
-        self.launcher.notify(Severing(self.severed))  # type: ignore[arg-type]
-        for crew in self.leaving:
-            crew.kill()
-        seconds = SEVER_SECONDS if fresh else TAKE_SECONDS
-        await asyncio.gather(*(crew.take_severed(seconds, fresh) for crew in self.crews.values()))
 
     async def recent_writes(self, assets: Sequence[str]) -> tuple[PastWrite, ...] | None:
         """The writes of the last minute to these assets, as the log has them; None where nobody can say."""

@@ -123,15 +123,15 @@ class OperatorsHands:
             return ended
 
     async def restore(self, gate: Gate, kind: Kind, name: str, by: str) -> bool:
-        """Recorded, durable, in force. False if it was not severed. Raises: GateError; it stays severed."""
+        """Durable, recorded, in force. False if it was not severed. Raises: GateError; it stays severed."""
         async with self._lock:
             rest = tuple(one for one in self.now.closures if (one.kind, one.name) != (kind, name))
             if len(rest) == len(self.now.closures):
                 return False
             entry = Restored(side="", by=clip(by, 128), what=kind, name=clip(name, 128), wall_ns=now_ns())
-            await gate.audit.record(entry, RECORD_SECONDS)
             fresh = Hands(rest, self.now.grants, self.now.last)
             state.save_hands(self._folder, fresh)
+            await gate.audit.record(entry, RECORD_SECONDS)
             self.now = fresh
             await self._apply(gate)
             return True
@@ -160,7 +160,7 @@ class OperatorsHands:
             await self._record(gate, GrantAsked(number=number, conduit=clip(conduit, 128), by=clip(by, 128),
                                                 reason=clip(reason), seconds=seconds, wall_ns=now_ns()))  # fmt: skip
             fresh = Hands(self.now.closures, (*self.now.grants, asked), number)
-            state.save_hands(self._folder, fresh)
+            self._keep(gate, fresh, asked)
             self.now = fresh
             return asked
 
@@ -189,7 +189,7 @@ class OperatorsHands:
             done = Granted(number, asked.conduit, asked.by, asked.reason, seconds, asked.asked_ns, by, until)
             rest = tuple(done if one.number == number else one for one in self.now.grants)
             fresh = Hands(self.now.closures, rest, self.now.last)
-            state.save_hands(self._folder, fresh)
+            self._keep(gate, fresh, done)
             self.now = fresh
             await self._apply(gate)
             return done
@@ -263,6 +263,15 @@ class OperatorsHands:
             chunk = tuple(barred[begin : begin + CHUNK])
             ended += await crew.end_named(chunk, "what it was for is severed, or its grant is over", TAKE_SECONDS)
         return ended
+
+    def _keep(self, gate: Gate, hands: Hands, grant: Granted) -> None:
+        """Makes it durable. Raises: GateError; the log, which has the grant already, is told that it is over."""
+        try:
+            state.save_hands(self._folder, hands)
+        except GateError:
+            over = GrantEnded(number=grant.number, conduit=clip(grant.conduit, 128), by="the gate", wall_ns=now_ns())
+            gate.note(over)
+            raise
 
     async def _record(self, gate: Gate, entry: GrantAsked | GrantAgreed) -> None:
         if not await gate.audit.record(entry, RECORD_SECONDS):

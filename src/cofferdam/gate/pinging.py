@@ -20,7 +20,8 @@ from cofferdam.errors import GateError
 from cofferdam.gate.asking import ASK_SECONDS
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.crew.crew import Crew
-from cofferdam.gate.gate import RECORD_SECONDS, Gate
+from cofferdam.gate.gate import Gate
+from cofferdam.gate.sides import RECORD_SECONDS
 from cofferdam.policy.problems import nearest
 
 PAUSE_SECONDS = 1.0

@@ -21,8 +21,9 @@ from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate import expiry
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.crew.plan import Change, change_crews, plan_crews
-from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate
+from cofferdam.gate.gate import STOP_SECONDS, Gate
 from cofferdam.gate.loading import load_policy, taken
+from cofferdam.gate.sides import RECORD_SECONDS, TAKE_SECONDS
 from cofferdam.gate.told import assets_at, told_files
 from cofferdam.policy.table import CompiledPolicy
 

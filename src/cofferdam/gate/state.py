@@ -133,20 +133,23 @@ def load_hands(state: Path) -> tuple[Hands, str]:
 
 def save_hands(state: Path, hands: Hands) -> None:
     """Writes the file anew; durable on return. Raises: GateError."""
-    _save(state, "hands.json", msgspec.to_builtins(_HandsFile(1, hands)), "what is severed and granted")
+    _save(state, "hands.json", msgspec.to_builtins(_HandsFile(1, hands)), "what is severed and granted", reserve=True)
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1]
     severed: tuple[Cut, ...]
+    untold: tuple[Literal["it", "ot"], ...] = ()
 
 
 @dataclass(frozen=True)
 class Severed:
-    """What the file says. `damage` is why it could not be understood: then both sides count as cut off."""
+    """What the file says. `damage` is why it could not be understood: then both sides count as cut off. `untold`: sides
+    that were cut off without the gate, so that the log does not have it yet."""
 
     cuts: tuple[Cut, ...]
     damage: str = ""
+    untold: tuple[str, ...] = ()
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -164,8 +167,9 @@ def with_cut(severed: Severed, fresh: Cut) -> Severed:
             if not cut.until_ns or (fresh.until_ns and fresh.until_ns <= cut.until_ns):
                 return severed
             longer = msgspec.structs.replace(cut, until_ns=fresh.until_ns)
-            return Severed(tuple(longer if one is cut else one for one in severed.cuts), severed.damage)
-    return Severed((*severed.cuts, fresh), severed.damage)
+            rest = tuple(longer if one is cut else one for one in severed.cuts)
+            return Severed(rest, severed.damage, severed.untold)
+    return Severed((*severed.cuts, fresh), severed.damage, severed.untold)
 
 
 def load_severed(state: Path) -> Severed:
@@ -179,7 +183,7 @@ def load_severed(state: Path) -> Severed:
         damage = f"{path} cannot be understood ({error}); both sides are severed until someone restores them"
         now = time.time_ns()
         return Severed(tuple(Cut(side, now, "gate", "severed.json is damaged") for side in ("it", "ot")), damage)
-    return Severed(document.severed)
+    return Severed(document.severed, "", document.untold)
 
 
 def save_severed(state: Path, severed: Severed) -> None:
@@ -188,8 +192,9 @@ def save_severed(state: Path, severed: Severed) -> None:
     Raises:
         GateError: it cannot be written; the old file is still there.
     """
-    document = msgspec.to_builtins(_Document(1, severed.cuts))
-    _save(state, "severed.json", document, "which sides are severed")
+    untold = tuple(cut.side for cut in severed.cuts if cut.side in severed.untold)
+    document = msgspec.to_builtins(_Document(1, severed.cuts, untold))
+    _save(state, "severed.json", document, "which sides are severed", reserve=True)
 
 
 class _Expired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -215,7 +220,7 @@ def load_expired(state: Path) -> tuple[dict[str, int], str]:
 def save_expired(state: Path, expired: dict[str, int]) -> None:
     """Writes the file anew; durable on return. Raises: GateError."""
     document = msgspec.to_builtins(_Expired(1, expired))
-    _save(state, "expired.json", document, "which conduits have expired")
+    _save(state, "expired.json", document, "which conduits have expired", reserve=True)
 
 
 class _Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -245,21 +250,26 @@ def save_anchor(state: Path, size: int, root: bytes) -> None:
 
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-SPARE = "spare"
-"""Room for one file of the state on a full disk."""
-SPARE_BYTES = 64 << 10
+SPARES = ("spare", *(f"spare-{number}" for number in range(2, 9)))
+"""The reserve: room for the next changes of what is severed, granted and expired on a full disk, one each."""
+SPARE_BYTES = 16 << 10
 
 
 def keep_spare(state: Path) -> None:
-    """Have the spare file there while the disk has room for it."""
+    """Have the spare files there as far as the disk has room for them."""
     with contextlib.suppress(OSError):
-        fd = os.open(state / SPARE, _WRITE, 0o600)
-        try:
-            owned.plain(fd, alone=True)
-            os.posix_fallocate(fd, 0, SPARE_BYTES)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        for name in SPARES:
+            fd = os.open(state / name, _WRITE, 0o600)
+            try:
+                owned.plain(fd, alone=True)
+                if os.fstat(fd).st_blocks * 512 < SPARE_BYTES:
+                    os.posix_fallocate(fd, 0, SPARE_BYTES)
+                    os.fsync(fd)
+            except OSError:
+                (state / name).unlink()  # one without its room would be taken for one
+                raise
+            finally:
+                os.close(fd)
 
 
 class _Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -308,7 +318,7 @@ def save_night(state: Path, night: Night) -> None:
     _save(state, "night.json", msgspec.to_builtins(night), "when the gate was proved last")
 
 
-def _save(state: Path, name: str, document: object, what: str) -> None:
+def _save(state: Path, name: str, document: object, what: str, *, reserve: bool = False) -> None:
     path, fresh = state / name, state / f"{name}.new"
     text = json.dumps(document, indent=1).encode()
     try:
@@ -319,10 +329,11 @@ def _save(state: Path, name: str, document: object, what: str) -> None:
         try:
             _write(fresh, text)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not reserve:
                 raise
             fresh.unlink(missing_ok=True)
-            (state / SPARE).rename(fresh)  # which has its room already
+            if not _take_spares(state, fresh, len(text)):
+                raise
             _write(fresh, text)
         fresh.replace(path)
         directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -338,6 +349,19 @@ def _save(state: Path, name: str, document: object, what: str) -> None:
             f"cannot write {path}: {error.strerror or error}",
             hint=f"it records {what}; make room or make the directory writable, then do it again",
         ) from None
+
+
+def _take_spares(state: Path, fresh: Path, size: int) -> bool:
+    """Puts a spare file, which has its room already, in the place of a fresh one, and gives up so many others that
+    there is room for `size` bytes. False if there is none."""
+    there = [state / name for name in SPARES if (state / name).exists()]
+    if not there:
+        return False
+    more = max(0, -(-size // SPARE_BYTES) - 1)
+    for one in there[1 : 1 + more]:
+        one.unlink()
+    there[0].rename(fresh)
+    return True
 
 
 def _write(path: Path, text: bytes) -> None:
