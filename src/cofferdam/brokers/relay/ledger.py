@@ -59,24 +59,34 @@ def shown(leaf: bytes, index: int, count: int, path: Sequence[bytes], root: str)
 
 
 class _Run:
-    """Messages of one entry."""
+    """Messages of one entry. `who`: whose they are, "" if there are several."""
 
-    __slots__ = ("count", "first", "key", "last", "leaves", "reason", "sha256", "size", "tries", "who")
+    __slots__ = ("key", "leaves", "reason", "sha256", "size", "tries", "who")
 
     def __init__(self) -> None:
         self.leaves: list[tuple[int, bytes]] = []
-        self.first = self.last = self.count = self.size = self.tries = 0
+        self.size = self.tries = 0
         self.who = self.key = self.reason = ""
         self.sha256 = b""
 
     def add(self, number: int, leaf: bytes, who: str = "", key: str = "", sha256: bytes = b"", size: int = 0) -> None:
-        self.who = who if not self.count or who == self.who else ""
-        self.first = number if not self.count else min(self.first, number)
-        self.last = max(self.last, number)
-        self.count += 1
+        if who != self.who:
+            self.who = "" if self.leaves else who
         self.size += size
         self.key, self.sha256 = key, sha256
         self.leaves.append((number, leaf))
+
+    @property
+    def count(self) -> int:
+        return len(self.leaves)
+
+    @property
+    def first(self) -> int:
+        return min(self.leaves)[0]
+
+    @property
+    def last(self) -> int:
+        return max(self.leaves)[0]
 
     @property
     def root(self) -> str:

@@ -9,6 +9,7 @@ Not here: when which is answered (each broker's API).
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -115,5 +116,10 @@ def lines(values: list[dict[str, Any]]) -> Answer:
 
 def time_of(ns: int) -> str:
     """UTC ns as RFC 3339 has them, to the nanosecond."""
-    moment = datetime.datetime.fromtimestamp(ns // 1_000_000_000, datetime.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000:09d}Z"
+    return f"{_second(ns // 1_000_000_000)}.{ns % 1_000_000_000:09d}Z"
+
+
+@functools.lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    """Many values of one answer are of the same second, and to write one costs more than the rest of a message."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()[:19]
