@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cofferdam.model import Float64
+from cofferdam.model import Float64, Item
 from cofferdam.protocols.base import Released
 from cofferdam.protocols.opcua import kept, wire
 from cofferdam.protocols.opcua import messages as m
@@ -15,7 +15,7 @@ from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin import NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.kept import Keeping, Owner
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
-from cofferdam.protocols.opcua.subscriptions import Store, Subscription
+from cofferdam.protocols.opcua.subscriptions import Store, Subscription, Watched
 from cofferdam.protocols.opcua.trust import Trust
 from tests.protocols.opcua.pair import Pair, facing, trust
 
@@ -187,9 +187,12 @@ def owner(source: str = "a", uris: tuple[str, ...] = ("u",), user: str = "", cer
     return Owner("filler", source, user, "urn:x", certificate, uris)
 
 
-def kept_one(keeping: Keeping, whose: Owner, now: int = 0) -> int:
+def kept_one(keeping: Keeping, whose: Owner, now: int = 0, watched: bool = True) -> int:
     asked = s.CreateSubscriptionRequest(s.read_RequestHeader, 1000.0, 300, 10, 0, True, 0)  # type: ignore[arg-type]
     found = Subscription(keeping.number(), asked, now, Store())
+    item = Watched(found, 1, 1, 1, True)
+    item.request = m.Subscribe(Item("node", "i=1"), 0) if watched else None
+    found.items[1] = item
     keeping.hold(found, whose, None)
     keeping.keep(found, now)
     return found.id
@@ -218,3 +221,5 @@ def test_what_is_kept_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(one.size for one in keeping._kept.values()) <= kept.KEPT_BYTES
     kept_one(keeping, owner(), 400 * NS)
     assert len(keeping) == 1, "those whose lifetime is over go"
+    kept_one(keeping, owner(), 400 * NS, watched=False)
+    assert len(keeping) == 1, "one in which nothing is watched is not worth a place"

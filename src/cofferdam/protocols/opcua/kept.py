@@ -20,6 +20,8 @@ from cofferdam.protocols.opcua.subscriptions import Subscription
 KEPT, KEPT_OF_ONE, KEPT_BYTES = 200, 20, 16 << 20
 """Subscriptions without a session in a part, and of one owner; of all their values, in bytes as names.weight counts.
 The oldest goes."""
+KEPT_NS = 3600 * 1_000_000_000
+"""None is kept longer, whatever its lifetime."""
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -70,9 +72,9 @@ class Keeping:
     def keep(self, subscription: Subscription, now: int) -> None:
         """Its session is over. `now`: monotonic ns."""
         found = self._holders.pop(subscription.id, None)
-        if found is None:
-            return
-        left = (subscription.lifetime - subscription.since_client) * subscription.interval
+        if found is None or not any(item.request is not None for item in subscription.items.values()):
+            return  # one without a watch is made anew as easily, and strangers, who get none, would push out others'
+        left = min((subscription.lifetime - subscription.since_client) * subscription.interval, KEPT_NS)
         self._kept[subscription.id] = _Kept(found[0], subscription, now + left)
         self._sweep(now, found[0])
 
