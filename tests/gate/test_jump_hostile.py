@@ -101,6 +101,7 @@ class Asset:
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.sent = 0
         self.files = False
+        self.breaks = ""
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
@@ -111,6 +112,8 @@ class Asset:
                 return False
 
             def session_requested(self) -> Any:
+                if asset.breaks:
+                    return BrokenFiles(asset)
                 return (
                     SSHServerStreamSession(None, lambda chan: Names(cast(Any, chan)), 3, False)
                     if asset.files
@@ -471,3 +474,183 @@ def test_more_than_anybody_needs(site: Hostile, bystander: object) -> None:
     assert opened == 9
     assert refused == 31
     eventually(lambda: not [one for one in site.sessions() if one["asset"] == "second"])
+
+
+# --- clients that break SSH after they have signed in ---------------------------------------------------------------
+
+BYTE, UINT32, STRING = asyncssh.packet.Byte, asyncssh.packet.UInt32, asyncssh.packet.String
+ONE = UINT32(1 << 20) + UINT32(32_768)
+"""A window, and the largest packet."""
+
+
+def raw(connection: Any, kind: int, *body: bytes) -> Any:
+    """A packet that no honest client sends."""
+    asyncssh.SSHClientConnection.send_packet(connection, kind, *body)
+    return connection
+
+
+def opened(kind: bytes) -> Any:
+    return lambda c: raw(c, 90, STRING(kind), UINT32(77), ONE)
+
+
+def asked(*kinds: bytes, body: bytes = b"") -> Any:
+    """Requests on channel 0, which is open at the gate."""
+
+    def send(connection: Any) -> None:
+        for kind in kinds:
+            raw(connection, 98, UINT32(0), STRING(kind), b"\0", body)
+
+    return send
+
+
+BROKEN: dict[str, tuple[Any, bool | None]] = {
+    # (what is sent, whether the connection goes on; None: the answer ends the client of this test)
+    "a message that nobody knows": (lambda c: raw(c, 200), True),
+    "a request that nobody knows": (lambda c: raw(c, 80, STRING(b"x@example.org"), b"\0"), True),
+    "a channel that nobody knows": (opened(b"x@example.org"), None),
+    "a session's channel without its end": (lambda c: raw(c, 90, STRING(b"session"), UINT32(1)), False),
+    "requests that nobody knows": (asked(b"x@example.org", b"xon-xoff", b"exit-status", b"auth-agent"), True),
+    "an environment": (asked(b"env", body=STRING(b"LD_PRELOAD") + STRING(b"/tmp/x.so")), True),
+    "a subsystem that nobody knows": (asked(b"subsystem", body=STRING(b"netconf")), True),
+    "a terminal within a session": (asked(b"pty-req", body=b"\0" * 10), False),
+    "two programs in one session": (asked(b"shell", b"shell"), True),
+    "data of a channel that is none": (lambda c: raw(c, 94, UINT32(4_000), STRING(b"x")), False),
+    "data that nobody wants": (lambda c: [raw(c, 94, UINT32(0), STRING(bytes(32_000))) for _ in range(200)], True),
+    "data after the end": (lambda c: (raw(c, 96, UINT32(0)), raw(c, 94, UINT32(0), STRING(b"x"))), False),
+    "two ends": (lambda c: (raw(c, 97, UINT32(0)), raw(c, 97, UINT32(0))), False),
+    "a window beyond all": (lambda c: [raw(c, 93, UINT32(0), UINT32((1 << 32) - 1)) for _ in range(3)], True),
+    "a second sign-in": (
+        lambda c: raw(c, 50, STRING(b"lead"), STRING(b"ssh-connection"), STRING(b"none")), False,
+    ),
+    "another service": (lambda c: raw(c, 5, STRING(b"ssh-userauth")), False),
+    "keys that were not exchanged": (lambda c: raw(c, 21), False),
+    "half a key exchange": (lambda c: raw(c, 30, STRING(bytes(32))), False),
+    "a key exchange that is none": (lambda c: raw(c, 20, b"\0" * 30), False),
+    "an open that was never asked for": (lambda c: raw(c, 91, UINT32(9), UINT32(9), ONE), False),
+    "bytes that decipher to nothing": (lambda c: c._transport.write(bytes(100)), False),
+    "a disconnection with 20 kB": (lambda c: raw(c, 1, UINT32(2), STRING(b"x" * 20_000), STRING(b"")), False),
+}  # fmt: skip
+
+
+def test_clients_that_break_ssh(site: Hostile, bystander: object) -> None:
+    """Each is answered as the standard has it, or its connection ends, and nobody else's."""
+
+    async def one(what: str) -> bool:
+        connection = await site.client("tech")  # at the menu: channel 0 is its prompt
+        await connection.create_session(asyncssh.SSHClientSession, encoding=None)
+        act, _ = BROKEN[what]
+        act(connection)
+        try:
+            async with asyncio.timeout(PATIENT):
+                done = await connection.run("list", check=False)
+                return "station" in str(done.stdout)
+        except (asyncssh.Error, OSError, ValueError):
+            return False
+        finally:
+            connection.abort()
+
+    async def main() -> dict[str, bool]:
+        return {what: await one(what) for what in BROKEN}
+
+    found = asyncio.run(main())
+    assert found == {what: bool(goes_on) for what, (_, goes_on) in BROKEN.items()}
+    assert {"x@example.org"} <= {each["what"] for each in events(site.state, "tunnel-refused")}
+
+
+BEFORE: dict[str, bytes] = {
+    "a packet of 2 GB": b"\x7f\xff\xff\xff" + bytes(16),
+    "an empty packet": bytes(16),
+    "keys that were not exchanged": b"\0\0\0\x0c\x0a\x15" + bytes(10),
+    "a sign-in before keys": b"\0\0\0\x0c\x0a\x32" + bytes(10),
+    "a channel before keys": b"\0\0\0\x0c\x0a\x5a" + bytes(10),
+    "extensions before keys": b"\0\0\0\x0c\x0a\x07" + bytes(10),
+    "a message that nobody knows before keys": b"\0\0\0\x0c\x0a\xc8" + bytes(10),
+    "a key exchange with endless lists": b"\0\0\x40\x0c\x0a\x14" + bytes(16) + b"\xff\xff\xff\xff" * 4_095,
+}
+
+
+def test_strangers_who_break_ssh_before_there_are_keys(site: Hostile, bystander: object) -> None:
+    for name, data in BEFORE.items():
+        with socket.create_connection(("127.0.0.1", site.door), PATIENT) as sock:
+            sock.settimeout(PATIENT)
+            sock.sendall(b"SSH-2.0-x\r\n" + data)
+            said = b""
+            with contextlib.suppress(ConnectionResetError):
+                while piece := sock.recv(65_536):
+                    said += piece
+            assert said.startswith(b"SSH-2.0-Cofferdam"), name
+
+
+# --- assets that break SFTP -----------------------------------------------------------------------------------------
+
+
+def sftp_answer(kind: int, number: int, body: bytes) -> bytes:
+    return STRING(BYTE(kind) + UINT32(number) + body)
+
+
+NAMED = UINT32(1) + STRING(b"/srv") + STRING(b"") + UINT32(0)
+ANSWERS: dict[str, Any] = {
+    "another number": lambda kind, number: sftp_answer(104, number + 7, NAMED),
+    "a number twice": lambda kind, number: sftp_answer(104, number, NAMED) * 2,
+    "a kind that nobody knows": lambda kind, number: sftp_answer(99, number, b""),
+    "a packet of 4 GB": lambda kind, number: b"\xff\xff\xff\xff" + bytes(100),
+    "an empty packet": lambda kind, number: bytes(4),
+    "names without end": lambda kind, number: sftp_answer(104, number, UINT32((1 << 32) - 1) + STRING(b"x")),
+    "attributes of 4 GB": lambda kind, number: sftp_answer(105, number, UINT32(0x8000_0000) + UINT32((1 << 32) - 1)),
+    "no name at all": lambda kind, number: sftp_answer(104, number, UINT32(0)),
+    "a name that is no UTF-8": lambda kind, number: sftp_answer(
+        104, number, UINT32(1) + STRING(b"/\xff") + STRING(b"") + UINT32(0)
+    ),
+    "nothing": lambda kind, number: b"",
+    "a handle of another kind": lambda kind, number: sftp_answer(102, number, STRING(b"h" * 5_000)),
+}
+
+
+class BrokenFiles(asyncssh.SSHServerSession[bytes]):
+    """Says its version, and then what no honest server does."""
+
+    def __init__(self, asset: Asset) -> None:
+        self._asset = asset
+        self._begun = False
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._chan = chan
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return True
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        if not self._begun:
+            self._begun = True
+            self._chan.write(STRING(BYTE(2) + UINT32(3)))
+            return
+        kind, number = data[4], int.from_bytes(data[5:9], "big")
+        answer = ANSWERS[self._asset.breaks](kind, number)
+        if answer:
+            self._chan.write(answer)
+        else:
+            self._chan.close()
+
+
+def test_assets_that_break_sftp(site: Hostile, bystander: object) -> None:
+    """Each is its own session's end, or refused; the gate goes on, and so does the session beside it."""
+
+    async def one() -> str:
+        connection = await site.client("second")
+        try:
+            async with asyncio.timeout(PATIENT):
+                client = await connection.start_sftp_client()
+                return str(await client.realpath("/srv"))
+        except (asyncssh.Error, OSError) as error:
+            return f"refused: {error}"
+        finally:
+            connection.abort()
+
+    for what in ANSWERS:
+        site.asset.breaks = what
+        try:
+            found = asyncio.run(one())
+        finally:
+            site.asset.breaks = ""
+        assert found.startswith("refused") or found == "/srv", what
+        eventually(lambda: [each["asset"] for each in site.sessions()] == ["station"])
