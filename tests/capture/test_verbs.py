@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
+from cofferdam.cli.json_schemas import schema_of
 from cofferdam.cli.main import main
 from cofferdam.policy.syntax import FILL_IN
 from tests.capture.maker import Connection, pcap, read_answer, read_request, write_request
@@ -65,6 +67,7 @@ def test_simulate_json(policy: Path, traffic: Path, capsys: pytest.CaptureFixtur
     assert (report["allowed"], report["refused"]) == (1, 1)
     assert report["flows"][0]["groups"][1]["reason"] == "address"
     assert report["reading"]["packets"] == 7
+    jsonschema_rs.validate(schema_of("simulate"), report)
 
 
 def test_learn_json_and_stdout(traffic: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +77,7 @@ def test_learn_json_and_stdout(traffic: Path, capsys: pytest.CaptureFixture[str]
     report = json.loads(capsys.readouterr().out)
     assert report["text"] == text
     assert report["requests"] == 2
+    jsonschema_rs.validate(schema_of("learn"), report)
 
 
 def test_a_truncated_capture_is_reported_and_exits_2(

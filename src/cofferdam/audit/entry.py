@@ -105,8 +105,9 @@ class EntryHead(msgspec.Struct, frozen=True, gc=False):
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _entries = msgspec.json.Decoder(Entry)
-_OTHER_TIMES = {"from_ns", "to_ns", "opened_ns", "until_ns"}
-_MORE_TIMES = frozenset(kind for kind in DRAFTS if _OTHER_TIMES & set(kind.__struct_fields__))
+TIMES = frozenset({"wall_ns", "from_ns", "to_ns", "opened_ns", "until_ns"})
+"""Members of events that stand in the log as strings of digits: JSON's numbers do not hold them."""
+_MORE_TIMES = frozenset(kind for kind in DRAFTS if (TIMES - {"wall_ns"}) & set(kind.__struct_fields__))
 # A quote inside a JSON string is always escaped, so `"wall_ns":` can only be a member's name.
 _TIMES = re.compile(rb'"((?:wall|from|to|opened|until)_ns)":([0-9]+)')
 
