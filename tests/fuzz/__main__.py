@@ -39,7 +39,7 @@ def main() -> int:
         if len(chosen) != 1:
             print("--reproduce needs exactly one --target", file=sys.stderr)
             return 2
-        signal.signal(signal.SIGALRM, engine._alarm)
+        signal.signal(signal.SIGPROF, engine._alarm)
         shape, finding = engine.attempt(chosen[0], args.reproduce.read_bytes())
         print(finding.trace if finding else f"nothing wrong; shape {shape}")
         return 1 if finding else 0

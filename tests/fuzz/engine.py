@@ -36,7 +36,8 @@ class Hang(Exception):
 @dataclass(frozen=True)
 class Target:
     """`seeds` makes the first inputs (real frames, files, records); `run` is what is fuzzed; `tokens` are byte strings
-    that are worth inserting; an input never exceeds `max_bytes`; a run longer than `hang_seconds` is a finding."""
+    that are worth inserting; an input never exceeds `max_bytes`; a run that takes more than `hang_seconds` of the
+    processor is a finding."""
 
     name: str
     seeds: Callable[[], list[bytes]]
@@ -129,7 +130,7 @@ def _alarm(number: int, frame: FrameType | None) -> None:
 
 def attempt(target: Target, data: bytes) -> tuple[Hashable, Finding | None]:
     """Runs the target once, under the alarm clock."""
-    signal.setitimer(signal.ITIMER_REAL, target.hang_seconds)
+    signal.setitimer(signal.ITIMER_PROF, target.hang_seconds)
     try:
         return target.run(data), None
     except Exception as error:
@@ -140,7 +141,7 @@ def attempt(target: Target, data: bytes) -> tuple[Hashable, Finding | None]:
         )
         return None, Finding(target.name, data, "".join(traceback.format_exception(error)), place)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def shrink(finding: Finding, target: Target, tries: int = 400) -> Finding:
@@ -192,7 +193,7 @@ def fuzz(
             found.append(path)
             report(f"FOUND {state.target.name}: {finding.place}\n      {path}")
 
-    previous = signal.signal(signal.SIGALRM, _alarm)
+    previous = signal.signal(signal.SIGPROF, _alarm)
     try:
         states = []
         for target in chosen:
@@ -219,7 +220,7 @@ def fuzz(
                 report(progress(states, shown - start))
         report(progress(states, time.monotonic() - start))
     finally:
-        signal.signal(signal.SIGALRM, previous)
+        signal.signal(signal.SIGPROF, previous)
     return found
 
 

@@ -326,6 +326,7 @@ def test_quirks_are_known_and_fit_the_asset() -> None:
 
 NOTIFIERS = [
     ("at: 'nsu=u;s=A', fields: [a//b]", "a browse path, such as Severity"),
+    ("at: 'nsu=u;s=A', fields: all", "each field by its name"),
     ("at: 'nsu=u;s=A [0-3]'", "one object that events come from"),
     ("at: 'nsu=u;s=A -> nsu=u;s=B'", "one object that events come from"),
     ("at: 'ns=2;s=A'", "the server may number its namespaces anew"),

@@ -372,6 +372,8 @@ class PlaceChecks:
             if text == schema.DEFAULT_FIELDS:
                 continue
             try:
+                if text == schema.ALL:
+                    raise Misread("each field by its name, and `default` for those that all events have")
                 dialect.notation.field(text)
             except Misread as error:
                 self.at((*here, "fields", index), f"the field {quote(text)}", str(error), check="field")

@@ -42,7 +42,7 @@ FORMS = """forms of an operation:
 
 
 SHOWN = 12
-"""Parts of an operation that are told."""
+"""Fields of events that are told."""
 _VERBS = ("read", "write", "subscribe", "call", "events", "stream", "function", "write-function")
 
 
@@ -277,6 +277,10 @@ def _value(word: str) -> values.Number:
 def show(op: Operation, asset: Asset) -> str:
     """An operation in words: "read holding 100-101 (flow_total)"."""
     parts = []
+    of, fields = _event_fields(op, asset)
+    if of is not None:
+        told = ", ".join([*fields[:SHOWN], *([f"{len(fields) - SHOWN} more"] if len(fields) > SHOWN else [])])
+        return f"subscribe {of.space} ({told})"
     for read in op.reads:
         place = read.item if isinstance(read, Watch) else read
         parts.append(f"{'subscribe' if isinstance(read, Watch) else 'read'} {_with_points(place, asset, None)}")
@@ -294,9 +298,17 @@ def show(op: Operation, asset: Asset) -> str:
             names = [f" ({stream.name})" for stream in asset.streams if stream.at == write.item]
             parts.append(f"stream {write.space}{''.join(names[:1])}")
     if parts:
-        return " and ".join([*parts[:SHOWN], *([f"{len(parts) - SHOWN} more"] if len(parts) > SHOWN else [])])
+        return " and ".join(parts)
     kind = "write-function" if op.is_write else "function"
     return f"{kind} {op.function}{f'/{op.sub}' if op.sub >= 0 else ''}"
+
+
+def _event_fields(op: Operation, asset: Asset) -> tuple[Item | None, list[str]]:
+    """What events are asked of, and which of their fields; None where none are."""
+    watch, fields = next((read for read in op.reads if isinstance(read, Watch)), None), op.reads[1:]
+    if watch is None or not any(watch.item == one.at for one in asset.notifiers):
+        return None, []
+    return watch.item, [one.name.removeprefix(watch.item.name).lstrip(" ->") for one in fields if isinstance(one, Item)]
 
 
 def _with_points(place: Span | Item, asset: Asset, write: Change | Assign | None) -> str:
