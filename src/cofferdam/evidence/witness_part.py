@@ -9,7 +9,6 @@ Not here: a visit (witness_ways), alarms and entries (gate.watch.witness).
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import importlib
 import logging
@@ -20,10 +19,10 @@ from typing import Final
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.brokers.kit.aio import PartLoop
 from cofferdam.crossing.loops import LoopReactor
-from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.enforce import sandbox
 from cofferdam.enforce.crews import WITNESS
-from cofferdam.errors import AuditError, CofferdamError, CrossingError
+from cofferdam.errors import AuditError, CofferdamError
+from cofferdam.evidence.lone_part import WORDS, LonePart, facts_of, run
 from cofferdam.evidence.witness_records import (
     FROM_WITNESS,
     TO_WITNESS,
@@ -42,52 +41,33 @@ from cofferdam.evidence.witness_ways import Ask, Keeper, keeper
 ALIVE_SECONDS: Final = 5.0
 HEAD_SECONDS: Final = 15.0
 """For the gate to answer; then the visit is over."""
-EXIT_STOPPED, EXIT_GATE_GONE, EXIT_VIOLATION = 0, 2, 4
 
 
-class WitnessProcess:
-    """The process; `run()` returns its exit code."""
+class WitnessProcess(LonePart[ToWitness, FromWitness]):
+    """The process."""
+
+    name, task = "witness", Keepers
 
     def __init__(self, control_in: int, control_out: int) -> None:
-        self._reactor = LoopReactor(PartLoop())
-        self._code = EXIT_GATE_GONE
-        self._started = False
         self._asked: dict[str, asyncio.Future[Head]] = {}
-        self._gate: PipeSender[FromWitness] = PipeSender(self._reactor, control_out, FROM_WITNESS)
-        self._gate.on_closed = self._reactor.stop
-        PipeReceiver(self._reactor, control_in, TO_WITNESS, self._on_record, self._reactor.stop)
+        super().__init__(LoopReactor(PartLoop()), control_in, control_out, TO_WITNESS, FROM_WITNESS)
 
-    def run(self) -> int:
-        try:
-            self._reactor.run()
-        except CrossingError as error:
-            print(f"cofferdam: the witness was told what it does not understand: {error}", file=sys.stderr)
-            return EXIT_VIOLATION
-        return self._code
+    def heard(self, record: ToWitness) -> bool:
+        if not isinstance(record, Head):
+            return False
+        asked = self._asked.pop(record.witness, None)
+        if asked is not None and not asked.done():
+            asked.set_result(record)
+        return True
 
-    def _on_record(self, record: ToWitness) -> None:
-        match record:
-            case Keepers():
-                if self._started:
-                    raise CrossingError("told twice whom to visit")
-                self._started = True
-                self._begin(record)
-            case Head():
-                asked = self._asked.pop(record.witness, None)
-                if asked is not None and not asked.done():
-                    asked.set_result(record)
-            case _:
-                self._code = EXIT_STOPPED
-                self._reactor.stop()
-
-    def _begin(self, told: Keepers) -> None:
+    def begin(self, told: Keepers) -> None:
         if any(one.way == "sftp" for one in told.witnesses):
             _load_ssh()
         facts = sandbox.confine(WITNESS.parts["witness"])
         log = VerifierKey.parse(told.log)
         for one in told.witnesses:
             self._reactor.start(self._visits(keeper(one, log, self._asking(one.name), told.secret), told.seconds))
-        self._gate.send(WitnessReady(tuple((name, force, detail[:1024]) for name, force, detail in facts)))
+        self._gate.send(WitnessReady(facts_of(facts)))
         self._alive()
 
     def _alive(self) -> None:
@@ -114,9 +94,9 @@ class WitnessProcess:
             try:
                 size, note = await one.visit()
             except AuditError as wrong:
-                self._gate.send(NotKept(one.to.name, True, str(wrong)[:1024]))
+                self._gate.send(NotKept(one.to.name, True, str(wrong)[:WORDS]))
             except CofferdamError as trouble:
-                self._gate.send(NotKept(one.to.name, False, str(trouble)[:1024]))
+                self._gate.send(NotKept(one.to.name, False, str(trouble)[:WORDS]))
             else:
                 self._gate.send(Kept(one.to.name, size, note))
             await asyncio.sleep(max(seconds / 10, began + seconds - loop.time()))
@@ -132,15 +112,5 @@ def _load_ssh() -> None:
         importlib.import_module(name)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="cofferdam-witness")
-    for option in ("name", "kind", "part"):
-        parser.add_argument(f"--{option}", default="")
-    for option in ("control-in", "control-out"):
-        parser.add_argument(f"--{option}", type=int, required=True)
-    args = parser.parse_args()
-    return WitnessProcess(args.control_in, args.control_out).run()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("witness", WitnessProcess))
