@@ -41,6 +41,7 @@ from cofferdam.protocols.opcua.builtin import GOOD, NULL_NODE, LocalizedText, Ma
 from cofferdam.protocols.opcua.dialect import ARROW, field_path, split
 from cofferdam.protocols.opcua.identity import identity_of
 from cofferdam.protocols.opcua.names import UA, Namespaces
+from cofferdam.protocols.opcua.remembered import Heard
 from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy, SecurityError
 from cofferdam.protocols.opcua.trust import chain_mark
 
@@ -78,6 +79,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self.url = ""
         self.channel = ch.Channel(server=True, own=getattr(self.trust, "own", None), judge=self._judge,
                                   spend=self._spend_open)  # fmt: skip
+        self._heard = Heard()
         self._request_nonce = b""
         self._open: dict[int, tuple[jobs.Job, int]] = {}
         self.jobs = 0
@@ -305,7 +307,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         try:
             if self.jobs >= OPEN_JOBS:
                 raise Malformed("too many requests are under way", 0x80EE0000)
-            request = wire.decode(body.data, request=True)
+            request = self._heard.decode(body.data)
             if not isinstance(getattr(request, "header", None), s.RequestHeader):
                 raise Malformed("a response where a request is due")
             number = s.WRITERS[type(request)][0]
