@@ -111,9 +111,10 @@ def open_plain(name: str, facts: Facts, here: int) -> int | None:
     return None
 
 
-def move(name: str, facts: Facts, reasons: list[str], here: int, target: int) -> bool:
+def move(name: str, facts: Facts, reasons: list[str], here: int, target: int, *, synced: bool = True) -> bool:
     """Moves a file that is dealt with, once it is said why it is bad (`reasons`, into NAME.reason). False, if it was
-    another one by then: it is back in its place. Raises: FileExistsError, where there is no free name for it."""
+    another one by then: it is back in its place. Raises: FileExistsError, where there is no free name for it. `synced`:
+    it lasts when this returns; else the caller syncs both folders soon (what a power cut brings back is known)."""
     said = "".join(f"{line}\n" for line in reasons).encode()
     free = cut(shown(name))
     place = free
@@ -142,8 +143,9 @@ def move(name: str, facts: Facts, reasons: list[str], here: int, target: int) ->
             return False
         except FileExistsError:  # its producer has replaced it twice: what lay in between, nobody has read
             write(target, f"{place}.reason", b"replaced by another one before it was read: not taken\n")
-    os.fsync(target)
-    os.fsync(here)
+    if synced:
+        os.fsync(target)
+        os.fsync(here)
     return True
 
 

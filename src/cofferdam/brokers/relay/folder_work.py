@@ -67,6 +67,8 @@ BATCH: Final = 100
 AGAIN_SECONDS: Final = 60
 SWEEP_SECONDS: Final = 600.0
 """How often done files are looked through for those that have been kept long enough."""
+SYNCED_FILES: Final = 20
+"""After so many their folders are synced, as they are when no more is there just now."""
 REASONS_MOST: Final = 1_000
 """Lines of a `.reason`."""
 AT_ONCE: Final = 1_000
@@ -115,9 +117,13 @@ class Inward(FolderWork):
                         raise Trouble(f"{name} in {self.folder.name} is another one now")
                 worked = False
                 self.trouble = ""
-                for name in await self._ready(here):
+                for number, name in enumerate(await self._ready(here), 1):
                     self.check()
                     worked = await self._file(name, here, done, bad) or worked
+                    if number % SYNCED_FILES == 0:
+                        _sync(here, done, bad)
+                if worked:
+                    _sync(here, done, bad)
                 await self._sweep(done)
                 if not worked:
                     await self.sleep(POLL_SECONDS)
@@ -237,7 +243,7 @@ class Inward(FolderWork):
         """Moves a file that is dealt with. False, if it was another one by then: it is back in its place."""
         self._seen.pop(name, None)
         try:
-            return move(name, facts, reasons, here, target)
+            return move(name, facts, reasons, here, target, synced=False)
         except FileExistsError:
             raise Trouble(f"there is no free name for {shown(name)} in {self.folder.name}") from None
 
@@ -258,6 +264,12 @@ class Inward(FolderWork):
         for name in old:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=done)
+
+
+def _sync(*folders: int) -> None:
+    """That files have been moved lasts from now on. Until then a power cut may bring them back: they are known."""
+    for folder in folders:
+        os.fsync(folder)
 
 
 async def _names(folder: Path) -> AsyncIterator[str]:
