@@ -299,7 +299,8 @@ principals:
   operator: {zone: enterprise, addresses: [10.0.1.1]}
 conduits:
   reads: {from: enterprise, to: control, broker: modbus, owner: o, reason: r,
-    allow: [{who: [erp, operator], asset: [%s], registers: [holding 0-99], write_registers: [holding 0-99]}]}
+    allow: [{who: [erp, operator], asset: [%s], registers: [holding 0-99, input 0-9],
+      write_registers: [holding 0-99]}]}
 limits: {client_requests_burst: 4000, client_connections: 12, client_connections_per_address: 3}
 """
 
@@ -382,6 +383,40 @@ def test_a_gateway_that_answers_for_a_dead_unit_is_asked_as_sparingly() -> None:
     figures = stage.inner.figures()
     asked = figures["requests"]
     assert isinstance(asked, dict) and int(asked["u2"]) < 40 < int(asked["u1"])  # type: ignore[arg-type]
+
+
+def test_nobody_silences_a_unit_for_others_by_what_it_does_not_answer() -> None:
+    """One principal asks a unit without end for what it does not answer; others go on being served."""
+    stage = Stage(policy=gateway(2))
+    plant = Plant(stage)
+    hostile, good, late = stage.client("10.0.0.1"), stage.client("10.0.1.1"), stage.client("10.0.1.1", 2)
+
+    def turn(number: int, who: Wire) -> bool:
+        """What one round brings: the unit answers all but function 4."""
+        hostile.take()
+        hostile.on_data(read(number % 60000 + 1, 0, 1, unit=2, function=4))
+        who.on_data(read(number % 60000 + 1, 0, 1, unit=2))
+        for _ in range(6):
+            stage.cross()
+            for device in stage.devices:
+                up, device.on_connected = device.on_connected, None
+                if up is not None:
+                    up()
+                    stage.cross()
+                for frame in device.take():
+                    stage.reactor.advance(0.02)
+                    refused = exception(int.from_bytes(frame[:2], "big"), 4, 0x0B, 2)
+                    device.on_data(refused if frame[7] == 4 else answer(frame, 7))
+        stage.reactor.advance(0.05)
+        return any(frame[7] == 3 for frame in who.take())
+
+    assert sum(turn(number, good) for number in range(200)) >= 195
+    figures = stage.inner.figures()["requests"]
+    assert isinstance(figures, dict)
+    before = int(figures["u2"])  # type: ignore[arg-type]
+    assert before < 200 + 60, "and what it asks in vain is spared"
+    assert sum(turn(number, late) for number in range(200, 250)) >= 45
+    assert not plant.reached
 
 
 def test_units_of_one_line_are_told_apart() -> None:

@@ -132,7 +132,7 @@ class Device(Told):
         if self._clock() - job.arrived > job.timeout_ns and self._too_late(job):
             self._fail(job, Failure.BUSY, TOO_LATE)
             return
-        if self._silence.missed and not self._silence.may_ask(job.unit, job.timeout_ns, self._clock()):
+        if self._silence.silent and not self._silence.may_ask(job.unit, job.group, job.timeout_ns, self._clock()):
             self._fail(job, Failure.TIMEOUT, f"unit {job.unit} has not answered of late, and is asked now and then")
             return
         if not lines.count:
@@ -481,16 +481,15 @@ class Device(Told):
         unit = self._silence.unit(job.unit)
         if self._protocol.error_code(job.response) not in self._protocol.unreached:
             unit.unanswered = 0
-            if self._silence.missed:
-                self._silence.answered(job.unit)
+            self._silence.answered(job.unit, job.group)
             return True
         unit.unanswered += 1
         unit.missing = f"the gateway says that unit {job.unit} does not answer"
-        return not self._silence.unanswered(job.unit, now - job.sent, now)
+        return not self._silence.unanswered(job.unit, job.group, now - job.sent, now)
 
     def _give_up_unit(self, unit: int) -> list[Job]:
-        """A unit counts as silent: takes out all that waits for it, which is to fail."""
-        return self._lines.drop_if(lambda job: job.unit == unit)
+        """A unit counts as silent: takes out all that waits for it, which is to fail, but of those whom it answers."""
+        return self._lines.drop_if(lambda job: job.unit == unit and not self._silence.answers(unit, job.group))
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -537,7 +536,7 @@ class Device(Told):
                 connection.silent += 1
                 self._lines.charge(job.group, now - job.sent)
                 failed.append((job, Failure.TIMEOUT, f"no answer within {job.timeout_ns // 1_000_000} ms"))
-                if self.shared and self._silence.unanswered(job.unit, job.timeout_ns, now):
+                if self.shared and self._silence.unanswered(job.unit, job.group, job.timeout_ns, now):
                     why = f"unit {job.unit} does not answer"
                     failed += [(other, Failure.TIMEOUT, why) for other in self._give_up_unit(job.unit)]
             if late and (connection.machine.drop_after_timeout or connection.silent >= TIMEOUTS_IN_A_ROW):

@@ -11,10 +11,17 @@ Not here: sending, and what becomes of those that are told (device).
 from __future__ import annotations
 
 SILENT_AFTER = 2
-"""Requests to a unit without an answer, one after the other, after which it counts as silent."""
+"""Requests of one group to a unit without an answer, one after the other, after which it counts as silent."""
 PROBE_PAUSES = 12
 """A silent unit is asked again after so many times what the last attempt took of the line: its neighbours keep more
 than nine tenths of it."""
+
+OTHERS_FIRST = 4
+"""Who was not answered last waits for one such part of the pause more, so that others find out, too."""
+GROUPS = 256
+"""Of whom it is remembered that a unit answers them."""
+MISSES = 4096
+"""Units and groups of which it is remembered that there was no answer."""
 
 
 class Unit:
@@ -38,14 +45,18 @@ class Unit:
 
 
 class Silence:
-    """What is known of the units of one device. Times: monotonic ns."""
+    """What is known of the units of one device. Times: monotonic ns. `group`: for whom a unit is asked. Whoever was
+    answered last goes on asking: that a unit leaves without an answer what another asks says nothing to them, until
+    they find out themselves."""
 
-    __slots__ = ("_silent", "_units", "missed")
+    __slots__ = ("_good", "_missed", "_prober", "_units", "silent")
 
     def __init__(self) -> None:
-        self.missed: dict[int, int] = {}
-        """By unit: requests without an answer, one after the other. Empty as long as all is well."""
-        self._silent: dict[int, int] = {}  # by unit that counts as silent: when it is asked next
+        self._missed: dict[tuple[int, str], int] = {}  # of a unit and group: requests in a row without an answer
+        self.silent: dict[int, tuple[int, int]] = {}
+        """By unit that counts as silent: when it is asked next, and the pause before. Empty as long as all is well."""
+        self._prober: dict[int, str] = {}  # by unit: who has asked it last while it was silent
+        self._good: dict[int, set[str]] = {}  # by unit: who was answered last
         self._units: dict[int, Unit] = {}
 
     def unit(self, number: int) -> Unit:
@@ -55,25 +66,47 @@ class Silence:
             found = self._units[number] = Unit()
         return found
 
-    def may_ask(self, unit: int, timeout_ns: int, now: int) -> bool:
-        """Whether the unit is not silent, or is to be asked again by this request."""
-        due = self._silent.get(unit)
-        if due is None:
+    def answers(self, unit: int, group: str) -> bool:
+        """Whether the unit has answered what this group asked last."""
+        good = self._good.get(unit)
+        return good is not None and group in good
+
+    def may_ask(self, unit: int, group: str, timeout_ns: int, now: int) -> bool:
+        """Whether the unit is not silent to this group, or is to be asked again by this request: by who has not done so
+        last, if there is somebody."""
+        found = self.silent.get(unit)
+        if found is None or self.answers(unit, group):
             return True
-        if now < due:
+        due, pause = found
+        if now < (due + pause // OTHERS_FIRST if self._prober.get(unit) == group else due):
             return False
-        self._silent[unit] = now + PROBE_PAUSES * timeout_ns
+        self.silent[unit] = (now + PROBE_PAUSES * timeout_ns, PROBE_PAUSES * timeout_ns)
+        self._prober[unit] = group
         return True
 
-    def answered(self, unit: int) -> None:
+    def answered(self, unit: int, group: str) -> None:
         """It has, whatever it said."""
-        self.missed.pop(unit, None)
-        self._silent.pop(unit, None)
+        good = self._good.get(unit)
+        if good is None:
+            good = self._good[unit] = set()
+        if group in good:
+            return  # also where it is silent to others
+        if len(good) >= GROUPS:
+            good.clear()
+        good.add(group)
+        self._missed.pop((unit, group), None)
+        self.silent.pop(unit, None)
 
-    def unanswered(self, unit: int, took_ns: int, now: int) -> bool:
+    def unanswered(self, unit: int, group: str, took_ns: int, now: int) -> bool:
         """It has not, once more, which took so long. Whether it counts as silent now."""
-        missed = self.missed[unit] = self.missed.get(unit, 0) + 1
+        good = self._good.get(unit)
+        if good is not None:
+            good.discard(group)
+        if len(self._missed) >= MISSES:
+            self._missed.clear()
+        missed = self._missed[unit, group] = self._missed.get((unit, group), 0) + 1
         if missed < SILENT_AFTER:
             return False
-        self._silent[unit] = now + PROBE_PAUSES * took_ns
+        self.silent[unit] = (now + PROBE_PAUSES * took_ns, PROBE_PAUSES * took_ns)
+        self._prober[unit] = group
         return True
