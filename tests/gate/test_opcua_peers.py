@@ -69,8 +69,13 @@ def _policy(plants: dict[str, int], ports: dict[str, int], word: str = SECURED[0
         "counts": {"at": f"{node}.Counts", "type": "Int32", "elements": 4},
     }
     argument = {"name": "count", "type": "Int32", "min": 0, "max": 10}
-    methods = {"reset": {"at": f"{node} -> {node}.Reset", "arguments": [argument]}}
-    notifiers = {"alarms": {"at": node, "fields": ["default", f"nsu={LINE};Batch"]}}
+    acknowledge = [{"name": "event", "type": "ByteString", "max_length": 64},
+                   {"name": "comment", "type": "String", "max_length": 100}]  # fmt: skip
+    methods = {
+        "acknowledge": {"at": f"{node}.SpeedAlarm -> i=9111", "arguments": acknowledge},
+        "reset": {"at": f"{node} -> {node}.Reset", "arguments": [argument]},
+    }
+    notifiers = {"alarms": {"at": node, "fields": ["default", f"nsu={LINE};Batch", "AckedState/Id"]}}
     assets = {
         server: {
             "zone": "plant", "address": "127.0.0.1", "port": plants[server], "protocol": "opcua",
@@ -82,7 +87,7 @@ def _policy(plants: dict[str, int], ports: dict[str, int], word: str = SECURED[0
     }  # fmt: skip
     verbs = {
         "read": ["speed", "level", "counts"], "write": ["speed"], "subscribe": ["level"], "history": ["level"],
-        "call": ["reset"], "events": ["alarms"],
+        "call": ["reset", "acknowledge"], "events": ["alarms"],
     }  # fmt: skip
     rules = [{"who": "mes", "asset": name, **verbs} for name in assets]
     conduit = {"from": "office", "to": "plant", "broker": "opcua", "owner": "x", "reason": "x", "allow": rules}
@@ -207,7 +212,7 @@ def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str, i
             index = (await client.get_namespace_array()).index(LINE)
             line = client.get_node(ua.NodeId("Line1", index))
             below = {(await one.read_browse_name()).Name for one in await line.get_children()}
-            assert below == {"Speed", "Level", "Counts", "Reset"}
+            assert below - {"SpeedAlarm"} == {"Speed", "Level", "Counts", "Reset"}
             reset = client.get_node(ua.NodeId("Line1.Reset", index))
             [arguments] = [one for one in await reset.get_properties() if "Input" in str(one.nodeid.Identifier)]
             [argument] = await arguments.read_value()
@@ -278,6 +283,7 @@ def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int,
             **({"items": items} if run.get("items") else {}),
             **({"events": EVENTS} if run.get("events") else {}),
             **({"refresh": ["Good", True]} if run.get("refreshes") else {}),
+            **({"acknowledge": ["BadOutOfRange", False, "Good", True]} if run.get("refreshes") else {}),
             **({"cut": {"same": True, "more": True, "marks": [0x480]}} if run.get("cuts") else {}),
             "renewed": one.get("renewed") if run.get("renewals") else 0,
         }, run

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from cofferdam.model import Assign, Deny, Fault, Float64, Item
+from cofferdam.errors import CrossingError
+from cofferdam.model import Assign, Deny, Fault, Float64, Item, Text
 from cofferdam.protocols.base import Established, NoticeReceived, Over, ResponseReceived
 from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import messages as m
@@ -24,7 +25,7 @@ from cofferdam.protocols.opcua.security import POLICIES
 from cofferdam.protocols.opcua.trust import hash_password, is_password
 from cofferdam.protocols.registry import PROTOCOLS
 from tests.protocols.opcua.certificates import make
-from tests.protocols.opcua.pair import LEVEL, SPEED, Pair, asset, facing, plain, trust
+from tests.protocols.opcua.pair import LEVEL, RESET, SPEED, Pair, asset, facing, plain, trust
 
 NS = 1_000_000_000
 SECURED = [
@@ -568,6 +569,18 @@ def test_an_end_of_the_server_is_an_end_of_what_stands() -> None:
 def test_policies_by_name() -> None:
     assert set(POLICIES) == {"None", "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"}
     assert LocalizedText(None, None) == LocalizedText(None, None)
+
+
+def test_a_text_with_a_locale_is_a_text_to_policy_and_has_its_type_at_the_server() -> None:
+    pair = plain()
+    call = m.CallMethod(Item("method", RESET), (Text(("seen",)), Text(("plain",))), (0,))
+    PROTOCOLS["opcua"].check(call)
+    _, data = pair.client.send(call)
+    pair.to_server(data)
+    assert [request for _, request in pair.asked] == [call], "there and back"
+    for wrong in ((2,), (0, 5)):
+        with pytest.raises(CrossingError, match="no text"):
+            PROTOCOLS["opcua"].check(msgspec.structs.replace(call, localized=wrong))
 
 
 def test_passwords_are_kept_by_argon2id_and_those_of_earlier_files_are_known() -> None:

@@ -14,7 +14,7 @@ from cofferdam.model import Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, QualifiedName
+from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import Unnamed, method, weight, within
 from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, SecurityError
@@ -297,7 +297,12 @@ def _write(client: Any, request: m.Write) -> Asking:
 def _call(client: Any, request: m.CallMethod) -> Asking:
     names = client.namespaces
     owner, own = method(request.item)
-    call = s.MethodToCall(names.node(owner), names.node(own), [names.variant(one) for one in request.arguments])
+    arguments = [names.variant(one) for one in request.arguments]
+    for place in request.localized:
+        texts = request.arguments[place]
+        made = [LocalizedText(None, str(one)) for one in texts.values]
+        arguments[place] = Variant(21, made, True) if texts.array else Variant(21, made[0])
+    call = s.MethodToCall(names.node(owner), names.node(own), arguments)
     answer = yield s.CallRequest(client.header(), [call])
     refused = said(answer, s.CallResponse)
     if refused is not None:

@@ -126,8 +126,11 @@ class Write(_Message, frozen=True, tag=673):
 
 
 class CallMethod(_Message, frozen=True, tag=712):
+    """`localized`: the places of texts that are LocalizedTexts at the server, without a locale."""
+
     item: Item
     arguments: Annotated[tuple[Value, ...], Meta(max_length=64)] = ()
+    localized: Annotated[tuple[Annotated[int, Meta(ge=0, lt=64)], ...], Meta(max_length=64)] = ()
 
 
 class Survey(_Message, frozen=True, tag=527):

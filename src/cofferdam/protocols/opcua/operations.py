@@ -6,7 +6,20 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.model import NAME_LENGTH, Assign, Call, Deny, Failure, Fault, Item, Operation, Span, Watch, value_fault
+from cofferdam.model import (
+    NAME_LENGTH,
+    Assign,
+    Call,
+    Deny,
+    Failure,
+    Fault,
+    Item,
+    Operation,
+    Span,
+    Text,
+    Watch,
+    value_fault,
+)
 from cofferdam.protocols.base import Facing, Protocol
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.bystander import OpcUaBystander
@@ -101,6 +114,10 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
             _check_described(message)
         if isinstance(message, m.Events):
             _check_events(message)
+        if isinstance(message, m.CallMethod):
+            texts = [place for place, one in enumerate(message.arguments) if isinstance(one, Text)]
+            if not set(message.localized) <= set(texts):
+                raise CrossingError("a localized text that is no text")
 
     def mismatch(self, request: m.OpcUaRequest, response: m.OpcUaResponse) -> str:
         if isinstance(response, m.Refused):

@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography import x509
 
-from cofferdam.model import Assign, Item, Operation, Watch
+from cofferdam.model import Assign, Item, Operation, Text, Watch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
@@ -313,6 +313,11 @@ class Services(ItemServices):
             arguments = [self._names.crossing(argument) for argument in one.arguments]
         except Unnamed:
             arguments = [None]
+        # To policy a text with a locale is a text: an alarm's comment is one (OPC 10000-9, 5.5.2).
+        localized = tuple([place for place, value in enumerate(arguments) if isinstance(value, m.Texts)])
+        for place in localized:
+            value = arguments[place]
+            arguments[place] = Text(tuple([text.text for text in value.values]), value.array)
         if len(arguments) > 64 or any(value is None or isinstance(value, FOREIGN) for value in arguments):
             result = s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(one.arguments), [], [])
             self._reply(number, handle, s.CallResponse, [result], [])
@@ -332,7 +337,7 @@ class Services(ItemServices):
                 result = s.MethodResult(status, [], [], [])
             self._reply(number, handle, s.CallResponse, [result], [])
 
-        self._start([m.CallMethod(item, tuple(arguments))], finish)
+        self._start([m.CallMethod(item, tuple(arguments), localized)], finish)
 
     def _get_items(self, arguments: list[Variant]) -> s.MethodResult:
         if len(arguments) != 1 or arguments[0].type != 7 or arguments[0].array:

@@ -81,7 +81,7 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
   const node = (name) => `ns=${index};s=Line1${name ? "." + name : ""}`;
   const below = await session.browse({ nodeId: node(""), resultMask: 63, browseDirection: 0, includeSubtypes: true,
     referenceTypeId: "HierarchicalReferences" });
-  found.browse = [...new Set(below.references.map((one) => one.browseName.name))].sort();
+  found.browse = [...new Set(below.references.map((one) => one.browseName.name))].filter((one) => one !== "SpeedAlarm").sort();
   const values = await session.read(
     ["Speed", "Secret", "Counts"].map((name) => ({ nodeId: node(name), attributeId: AttributeIds.Value })));
   found.read = values.map((one) => one.statusCode.name);
@@ -104,13 +104,16 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
       requestedPublishingInterval: 100, requestedLifetimeCount: 100, requestedMaxKeepAliveCount: 10,
       publishingEnabled: true, maxNotificationsPerPublish: 0 });
     const filter = constructEventFilter(
-      ["Message", "Severity", "SourceName", { namespaceIndex: index, name: "Batch" }, "LocalTime"], ofType("BaseEventType"));
+      ["Message", "Severity", "SourceName", { namespaceIndex: index, name: "Batch" }, "LocalTime", "EventId", "AckedState.Id"],
+      ofType("BaseEventType"));
     const item = await subscription.monitor({ nodeId: node(""), attributeId: AttributeIds.EventNotifier },
       { samplingInterval: 0, queueSize: 100, discardOldest: true, filter }, TimestampsToReturn.Both);
     const seen = {};
+    let state = {};
     await new Promise((resolve) => {
       item.on("changed", (fields) => {
-        const [message, severity, source, batch, local] = fields.map((one) => one.value);
+        const [message, severity, source, batch, local, id, acked] = fields.map((one) => one.value);
+        if (acked !== null && id) state = { id, acked };
         seen[message.text.split(" ")[0]] = [severity, source, batch, local];
         if (Object.keys(seen).length === 2) resolve();
       });
@@ -123,6 +126,12 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
         inputArguments: [{ dataType: DataType.UInt32, value: subscription.subscriptionId }] });
       for (let at = 0; at < 600 && !seen.Condition; at++) await new Promise((resolve) => setTimeout(resolve, 50));
       found.refresh = [called.statusCode.name, Boolean(seen.Condition)];
+      const acknowledge = async (comment) => (await session.call({ objectId: node("SpeedAlarm"), methodId: "i=9111",
+        inputArguments: [{ dataType: DataType.ByteString, value: state.id },
+          { dataType: DataType.LocalizedText, value: { text: comment, locale: "en" } }] })).statusCode.name;
+      found.acknowledge = [await acknowledge("x".repeat(300)), state.acked, await acknowledge("seen by the office")];
+      for (let at = 0; at < 600 && !state.acked; at++) await new Promise((resolve) => setTimeout(resolve, 50));
+      found.acknowledge.push(state.acked);
     }
     await subscription.terminate();
   }

@@ -84,7 +84,7 @@ async function main() {
   const speed = own.findNode("s=Line1.Speed");
   line.addReference({ referenceType: "HasEventSource", nodeId: speed });
   const alarm = own.instantiateNonExclusiveLimitAlarm("NonExclusiveLimitAlarmType", {
-    browseName: "SpeedAlarm", organizedBy: line, conditionSource: speed, inputNode: speed, highHighLimit: 1e6,
+    browseName: "SpeedAlarm", nodeId: "s=Line1.SpeedAlarm", organizedBy: line, conditionSource: speed, inputNode: speed, highHighLimit: 1e6,
     highLimit: 0.5, lowLimit: -1e6, lowLowLimit: -1e7,
   });
   alarm.setEnabledState(true);
