@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -31,6 +32,8 @@ def test_on_a_real_gate_recorded_by_another(live: Site) -> None:
         "policy.values-checked": "tested", "broker.strict-parse": "tested", "broker.session-break": "tested",
         "broker.fail-closed": "tested",
     }  # fmt: skip
+    where = selftest.SEPARATED if os.geteuid() == 0 and selftest.can_wire() else selftest.PLAIN
+    assert {one["facts"][-1] for one in said["checks"]} == {where}
     assert said["recorded"] == 4
     assert live.device.writes == []
     assert live.device.connections == 0

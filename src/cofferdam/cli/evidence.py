@@ -367,8 +367,8 @@ def _selftest(args: argparse.Namespace) -> int:
     from cofferdam.gate.client import ask
 
     state = state_of(args)
-    selftest.apart()  # the control socket is a file: it is reached from any network
-    found = selftest.run(ask)
+    wires = selftest.apart() and selftest.can_wire()  # the control socket is a file: it is reached from any network
+    found = selftest.run(ask, wires=wires)
     recorded = 0
     try:
         for one in found:

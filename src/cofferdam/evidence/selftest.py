@@ -1,5 +1,6 @@
 """The self-test: a gate of its own, of the same installed code, with a made-up asset in memory, on which forbidden
-things are tried for real. The plant is not touched: as root all of it stands in a network namespace of its own.
+things are tried for real. The plant is not touched: as root all of it stands in a network namespace of its own, with
+two wires in it; the halves stand in namespaces of that gate's, client and asset at the far ends of the wires.
 
 Each attempt has a positive control: what is allowed works before and after, and the asset itself says what reached it.
 
@@ -25,7 +26,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+from pyroute2 import IPRoute
+
 from cofferdam.enforce import kernel
+from cofferdam.enforce.firewall import find_nft
+from cofferdam.enforce.netns import configure
+from cofferdam.enforce.users import NEEDED
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.evidence.model import Finding
 
@@ -39,19 +46,21 @@ _IDS = 0xBEE0
 """Transaction ids of the client: the asset must see others."""
 POLICY = """\
 site: self-test
-zones: {{enterprise: {{side: it}}, control: {{side: ot}}}}
+zones:
+  enterprise: {{side: it{office}}}
+  control: {{side: ot{plant}}}
 assets:
   made-up:
     zone: control
-    address: 127.0.0.1
+    address: {at.asset}
     port: {asset}
     protocol: modbus
     unit: 1
-    listen: "127.0.0.1:{listen}"
+    listen: "{at.gate}:{listen}"
     points:
       level: {{at: holding 0, type: uint16}}
       speed: {{at: holding 10, type: uint16, max: {limit}}}
-principals: {{tester: {{zone: enterprise, addresses: [127.0.0.1]}}}}
+principals: {{tester: {{zone: enterprise, addresses: [{at.client}]}}}}
 conduits:
   tests:
     from: enterprise
@@ -61,8 +70,27 @@ conduits:
     reason: the gate tries itself
     expires: 2099-12-31
     allow: [{{who: tester, asset: made-up, read: [level], write: [speed]}}]
-gate: {{separation: processes}}
+gate: {{separation: {separation}}}
 """
+
+
+class At(NamedTuple):
+    """Addresses: of the client, of the gate towards it, of the asset."""
+
+    client: str
+    gate: str
+    asset: str
+
+
+LOOPBACK = At("127.0.0.1", "127.0.0.1", "127.0.0.1")
+WIRES = At("198.51.100.2", "198.51.100.1", "203.0.113.2")
+"""Of documentation (RFC 5737): nobody's, in a network that nobody else is in."""
+PLANT = "203.0.113.1"
+"""The gate's towards the asset."""
+SEPARATED = "the halves stood in network namespaces of their own, under their filters and firewalls"
+PLAIN = "the halves were plain processes: no namespaces could be had"
+USERS = "63000-63499"
+"""For the parts of this gate: none that the one beside it has."""
 
 
 class Seen(NamedTuple):
@@ -75,10 +103,10 @@ class Seen(NamedTuple):
 class Asset:
     """A Modbus device in memory that remembers every request."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.seen: list[Seen] = []
         self.peers: list[tuple[str, int]] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         self.port: int = self._listener.getsockname()[1]
 
     def serve(self) -> None:
@@ -118,8 +146,8 @@ class Asset:
 class Client:
     """A client of the gate."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), STEP_SECONDS)
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection((address, port), STEP_SECONDS)
         self.own = self._socket.getsockname()
         self._id = _IDS
 
@@ -175,14 +203,33 @@ class Rig(NamedTuple):
     port: int
     state: Path
     ask: Callable[..., Any]
+    address: str = "127.0.0.1"
+
+    def client(self) -> Client:
+        """Raises: OSError."""
+        return Client(self.port, self.address)
 
 
-def run(ask: Callable[..., Any]) -> list[Finding]:
-    """Everything that is tried. `ask`: asks the gate with a state directory (gate.client).
+def run(ask: Callable[..., Any], *, wires: bool = False) -> list[Finding]:
+    """Everything that is tried. `ask`: asks the gate with a state directory (gate.client); `wires`: the halves stand in
+    network namespaces of their own, client and asset at the far ends of two wires, by what `apart` has made room for.
 
     Raises: CofferdamError, where the gate of the test does not start."""
-    with _rig(ask) as rig:
-        return [_values(rig), _broken(rig), _session(rig), _killed(rig)]
+    where = SEPARATED if wires else PLAIN
+    with _rig(ask, wires) as rig:
+        found = (_values(rig), _broken(rig), _session(rig), _killed(rig))
+        return [msgspec.structs.replace(one, facts=(*one.facts, where)) for one in found]
+
+
+def can_wire() -> bool:
+    """Whether a gate in namespaces can be had here; to be asked where `apart` has worked."""
+    if kernel.missing_capabilities(NEEDED):
+        return False
+    try:
+        find_nft()
+    except GateError:
+        return False
+    return True
 
 
 def apart() -> bool:
@@ -198,16 +245,36 @@ def apart() -> bool:
     return True
 
 
+def _wired() -> None:
+    """Two wires in this network: the gate takes one end of each, the other ones are the client's and the asset's."""
+    for name, address in (("office", WIRES.client), ("plant", WIRES.asset)):
+        with IPRoute() as netlink:
+            netlink.link("add", ifname=f"{name}0", kind="veth", peer=f"{name}1")
+        configure(f"{name}1", [f"{address}/29"], [])
+
+
 @contextlib.contextmanager
-def _rig(ask: Callable[..., Any]) -> Iterator[Rig]:
+def _rig(ask: Callable[..., Any], wires: bool) -> Iterator[Rig]:
+    at = LOOPBACK
+    if wires:
+        _wired()
+        at = WIRES
     with tempfile.TemporaryDirectory(prefix="cofferdam-selftest-") as name:
         folder = Path(name)
-        asset = Asset()
+        folder.chmod(0o755)  # the gate's user reads the policy; the state beside it is root's
+        asset = Asset(at.asset)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         policy = folder / "policy.yaml"
-        policy.write_text(POLICY.format(asset=asset.port, listen=port, limit=LIMIT))
+        ends = {"office": f", interface: office0, addresses: [{at.gate}/29]",
+                "plant": f", interface: plant0, addresses: [{PLANT}/29]"}  # fmt: skip
+        kept = dict.fromkeys(ends, "") if not wires else ends
+        separation = "namespaces" if wires else "processes"
+        policy.write_text(
+            POLICY.format(asset=asset.port, listen=port, limit=LIMIT, at=at, separation=separation, **kept)
+        )
         command = [sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(folder / "state")]
+        command += ["--users", USERS] if wires else []
         with (folder / "said").open("wb") as said:
             # It ends with whoever tries it, however that one ends. No thread runs yet: a fork may do more than exec.
             gate = subprocess.Popen(
@@ -216,7 +283,7 @@ def _rig(ask: Callable[..., Any]) -> Iterator[Rig]:
             )  # fmt: skip
         asset.serve()
         try:
-            rig = Rig(asset, port, folder / "state", ask)
+            rig = Rig(asset, port, folder / "state", ask, at.gate)
             _until(lambda: _works(rig, gate, folder), START_SECONDS, "the gate of the self-test did not start")
             yield rig
         finally:
@@ -233,7 +300,7 @@ def _works(rig: Rig, gate: subprocess.Popen[bytes] | None = None, folder: Path |
     """The positive control: an allowed read and an allowed write go through."""
     if gate is not None and folder is not None and gate.poll() is not None:
         raise CofferdamError(f"the gate of the self-test ended: {(folder / 'said').read_text()[-300:]}")
-    with contextlib.suppress(OSError), contextlib.closing(Client(rig.port)) as client:
+    with contextlib.suppress(OSError), contextlib.closing(rig.client()) as client:
         return client.read() == 42 and client.write(7)
     return False
 
@@ -256,7 +323,7 @@ def _values(rig: Rig) -> Finding:
     """A value outside its limits is refused, and the asset never sees it."""
     before = len(rig.asset.writes())
     wrong: list[str] = []
-    with contextlib.closing(Client(rig.port)) as client:
+    with contextlib.closing(rig.client()) as client:
         for value in (LIMIT + 1, 65535):
             if client.write(value):
                 wrong.append(f"a write of {value} was answered as done")
@@ -277,7 +344,7 @@ def _broken(rig: Rig) -> Finding:
         "no Modbus at all": b"GET / HTTP/1.1\r\n\r\n",
     }
     for name, frame in frames.items():
-        with contextlib.closing(Client(rig.port)) as client:
+        with contextlib.closing(rig.client()) as client:
             client.send(frame)
             if not client.ended():
                 wrong.append(f"{name}: the session went on")
@@ -297,7 +364,7 @@ def _broken(rig: Rig) -> Finding:
 def _session(rig: Rig) -> Finding:
     """What the asset sees is the gate's own: another connection, other transaction ids."""
     before = len(rig.asset.seen)
-    with contextlib.closing(Client(rig.port)) as client:
+    with contextlib.closing(rig.client()) as client:
         client.read()
         own = client.own
     new = rig.asset.seen[before:]
@@ -322,13 +389,13 @@ def _killed(rig: Rig) -> Finding:
     for role in ("inner", "outer"):
         halves = [half for pair in rig.ask(rig.state, "status")["pairs"] for half in pair["halves"]]
         pid = next(int(half["pid"]) for half in halves if half["role"] == role)
-        with contextlib.closing(Client(rig.port)) as client:
+        with contextlib.closing(rig.client()) as client:
             client.read()
             before = rig.asset.writes()
             os.kill(pid, signal.SIGKILL)
             if not client.ended():
                 wrong.append(f"the session outlived the {role} half")
-        with contextlib.suppress(OSError), contextlib.closing(Client(rig.port)) as client:
+        with contextlib.suppress(OSError), contextlib.closing(rig.client()) as client:
             if client.write(LIMIT + 1):
                 wrong.append(f"with the {role} half dead a forbidden write was answered as done")
         _until(functools.partial(_back, rig, pid), STEP_SECONDS, f"the {role} half did not come back")
