@@ -465,6 +465,7 @@ def test_a_new_password_is_kept_beside_the_old_one_until_it_is_known_which_holds
     assert asked.lines == (b"svc:" + asked.fresh.secret,)
     assert asked.fresh.secret.decode() not in repr(asked)
     assert "already" in stage.refuses("rotate", asset="plc", login="svc")
+    assert "just now" in stage.refuses("credential-set", asset="plc", login="svc", kind="password", secret="x")
     stage.inner.send(records.Rotated(asked.number, "unknown", "it went away"))
     eventually(lambda: stage.ask("assets")[0]["credentials"][0]["state"] == "not known: it went away")
     stage.ask("rotate", asset="plc", login="svc")

@@ -270,6 +270,25 @@ def test_a_certificate_after_the_key(desk: Desk) -> None:
     assert (connection.factors, connection.certified) == (("key", "code"), 0)
 
 
+def test_a_certificate_after_the_key_by_an_old_algorithm(desk: Desk) -> None:
+    """SHA-1 is no more taken there than anywhere."""
+    desk.keys["tech"] = key = asyncssh.generate_private_key("ssh-rsa", key_size=2048)
+    desk.accounts.add_key("tech", key.public_data, "", 0)
+    for digest, state in (("rsa-sha2-256", "in"), ("ssh-rsa", "code")):
+        connection = desk.connect()
+        signed = signed_data(connection.session_id, "tech", "rsa-sha2-256", key.public_data)
+        signature = key.sign(signed, b"rsa-sha2-256")
+        found = desk.signin.proof(
+            connection, "tech", "rsa-sha2-256", key.public_data, signature, ASSETS, desk.mono, desk.wall
+        )
+        assert found.state == "code"
+        text, _ = desk.certified.sign(connection, desk.wall)
+        blob, algorithm = base64.b64decode(text.split()[1]), f"{digest}-cert-v01@openssh.com"
+        signature = key.sign(signed_data(connection.session_id, "tech", algorithm, blob), digest.encode())
+        found = desk.signin.proof(connection, "tech", algorithm, blob, signature, ASSETS, desk.mono, desk.wall)
+        assert found.state == state, digest
+
+
 FORGED = {
     "expired": (("-n", "tech", "-V", "20300101:20300102"), "has expired"),
     "for years": (("-n", "tech", "-V", "20200101:20400102"), "has expired"),

@@ -72,6 +72,8 @@ class Rotating:
 
     def plan(self, said: NewCredential) -> tuple[events.AccessSet, Callable[[], Any]]:
         """An operator sets one. Raises: GateError."""
+        if (said.asset, said.login) in self._under_way.values():
+            raise GateError("its password is being changed just now", hint="cofferdam jump assets")
         public, secret = "", said.secret.encode()
         bare = self._keeper.deciding.policy.assets[said.asset].protocol == TELNET.name
         if bare != (said.kind in ("password", "none")) and said.kind != "password":
@@ -220,10 +222,11 @@ class Rotating:
             return
         asset, login = whose
         pending = _pending(asset, login)
+        fresh = self._accounts.meta(pending)
+        if not fresh:
+            return  # an operator has set another one meanwhile
         if record.outcome == "changed":
-            self._accounts.set_credential(
-                asset, login, "password", self._accounts.meta(pending), "rotation", self._keeper.wall
-            )
+            self._accounts.set_credential(asset, login, "password", fresh, "rotation", self._keeper.wall)
         if record.outcome != "unknown":
             self._accounts.run("DELETE FROM meta WHERE name=?", pending)
         if record.outcome == "changed":

@@ -165,6 +165,8 @@ class SignIn:
                 # the code is still missing.
                 if not why and (key != connection.key or user != connection.user):
                     why = "a certificate over another key, or for another name"
+                if not why and plain(algorithm) not in ALGORITHMS:
+                    why = f"the algorithm {algorithm[:40]}"
                 if not why and not _verifies(connection.session_id, user, plain(algorithm), key, signature, shown):
                     why = "a signature that does not fit"
                 if why:
