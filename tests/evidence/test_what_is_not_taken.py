@@ -1,0 +1,103 @@
+"""Checks that break, and reports of proofs that are not this gate's: neither says anything, and no other is harmed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cofferdam.audit.checkpoint import sign_note
+from cofferdam.audit.keys import make_key
+from cofferdam.errors import CofferdamError
+from cofferdam.evidence import gather
+from cofferdam.evidence.checks.registry import Made, run
+from cofferdam.evidence.checks.tables import run_checks
+from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.model import Finding
+from cofferdam.proof.render import as_json, note_text
+from cofferdam.proof.run import sign
+from cofferdam.proof.statements import Report, Statement
+from tests.evidence.ledger import NS, POLICY, SITE, T0, Ledger
+
+STATEMENT = Statement("solver", "it: nothing is forwarded", "proved", "so", ("x",), T0)
+GOOD = Report(SITE, "host", "0.1.0", POLICY, "namespaces", T0, T0, True, {"proved": 1}, (STATEMENT,))
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    made = Ledger(tmp_path_factory.mktemp("log"))
+    made.begin()
+    made.log.tick()
+    yield made
+    made.close()
+
+
+def _edited(change: Callable[[Any], None]) -> Callable[[str], str]:
+    def edit(text: str) -> str:
+        document = json.loads(text)
+        change(document)
+        return json.dumps(document)
+
+    return edit
+
+
+def _same(text: str) -> str:
+    return text
+
+
+REPORTS: dict[str, tuple[dict[str, Any], Callable[[str], str], str]] = {
+    "good": ({}, _same, ""),
+    "another site": ({"site": "elsewhere"}, _same, "of the site elsewhere"),
+    "another policy": ({"policy": "b" * 64}, _same, "another policy than the one in force"),
+    "the future": ({"finished_ns": T0 + 3600 * NS}, _same, "still to come"),
+    "unsigned": ({}, _edited(lambda d: d.update(note="")), "note"),
+    "a word changed": ({}, _edited(lambda d: d["report"]["statements"][0].update(says="not so")), "was changed"),
+    "more than was signed": ({}, _edited(lambda d: d.update(more=1)), "was changed"),
+}
+
+
+@pytest.mark.parametrize("case", REPORTS)
+def test_a_report_that_is_not_taken(ledger: Ledger, tmp_path: Path, case: str) -> None:
+    change, edit, words = REPORTS[case]
+    report, path = msgspec.structs.replace(GOOD, **change), tmp_path / "report.json"
+    path.write_text(edit(as_json(report, sign(report, ledger.state))))
+    taken = gather.admit(path, gather.log_key(ledger.state), SITE, POLICY, T0)
+    assert (words in taken.why) if words else not taken.why, taken.why
+    found, missing = run_checks(Inputs(T0, proven=taken), ["proof.nothing-forwarded"])
+    if words:
+        assert not found and taken.why in missing[0].reason
+    else:
+        assert [one.outcome for one in found] == ["proved"]
+
+
+def test_a_report_by_another_key_and_what_is_no_report(ledger: Ledger, tmp_path: Path) -> None:
+    path, key = tmp_path / "report.json", gather.log_key(ledger.state)
+    path.write_text(as_json(GOOD, sign_note(note_text(GOOD), make_key(key.name)).decode()))
+    taken = gather.admit(path, key, SITE, POLICY, T0)
+    assert taken.why
+    assert not run_checks(Inputs(T0, proven=taken), ["proof.nothing-forwarded"])[0]
+    for text in ("", "{}", "[]", "\x00", '{"report": 7, "note": "", "sha256": ""}'):
+        path.write_text(text)
+        with pytest.raises(CofferdamError):
+            gather.admit(path, key, SITE, POLICY, T0)
+
+
+def test_a_check_that_breaks_harms_no_other() -> None:
+    def good(_: Inputs) -> Finding:
+        return Finding("log.writable", "observed", "so")
+
+    def broken(_: Inputs) -> Finding:
+        return Finding("log.whole", "observed", str(1 // 0))
+
+    def blind(known: Inputs) -> Finding:
+        raise Unknown("root alone may see it")
+
+    made = [Made("log.whole", (), broken), Made("leak.silent", (), blind), Made("log.writable", (), good)]
+    found, missing = run(made, Inputs(T0))
+    assert [(one.check, one.outcome) for one in found] == [("log.whole", "failed"), ("log.writable", "observed")]
+    assert "the check itself broke: ZeroDivisionError" in found[0].says
+    assert [(one.check, one.reason) for one in missing] == [("leak.silent", "root alone may see it")]
