@@ -38,6 +38,7 @@ class Job:
         "heard",
         "joined",
         "line",
+        "own",
         "request",
         "response",
         "sent",
@@ -63,6 +64,7 @@ class Job:
         self.request = request
         self.source = source
         self.line = line
+        self.own = not source  # the gate asks for itself: few, and a write waits for some
         self.arrived = arrived
         self.timeout_ns = timeout_ns
         self.done = done
@@ -123,7 +125,7 @@ class Connection:
             self.gathered.discard(token)
         job = self.flight.pop(token)
         lines = self.lines
-        if lines is not None and job.source:
+        if lines is not None and not job.own:
             line = job.line
             if self.more and line in self.more:
                 left = self.more.pop(line) - 1
@@ -137,7 +139,7 @@ class Connection:
         """A request that is under way from now on."""
         self.flight[token] = job
         lines = self.lines
-        if lines is not None and job.source:
+        if lines is not None and not job.own:
             line = job.line
             if line in lines:  # by this connection: no other is free for that session (Device._free)
                 self.more[line] = self.more.get(line, 0) + 1
@@ -148,7 +150,7 @@ class Connection:
         """All that is under way, and is so no longer."""
         found = list(self.flight.values())
         for job in found:
-            if self.lines is not None and job.source:
+            if self.lines is not None and not job.own:
                 self.lines.pop(job.line, None)
         self.flight.clear()
         self.more.clear()

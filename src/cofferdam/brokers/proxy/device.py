@@ -27,7 +27,7 @@ from typing import Any
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.conduct import Conduct
 from cofferdam.brokers.proxy.connection import Connection, Job, due_at
-from cofferdam.brokers.proxy.lines import Lines
+from cofferdam.brokers.proxy.lines import OURS, Lines
 from cofferdam.brokers.proxy.silence import Silence, Unit
 from cofferdam.brokers.proxy.standing import Standing
 from cofferdam.brokers.proxy.told import Told
@@ -91,7 +91,7 @@ class Device(Told):
         self._connections: list[Connection] = []
         # Which connection has requests of a session under way. It matters where there is more than one.
         self._lines_at: dict[int, Connection] | None = {} if asset.connections > 1 else None
-        self._lines: Lines[Job] = Lines(lambda job: job.writes, lambda job: job.group)
+        self._lines: Lines[Job] = Lines(_urgent, lambda job: job.group)
         self.shared = False
         """Several units answer at this address."""
         self.units: dict[int, int] = {}
@@ -144,8 +144,7 @@ class Device(Told):
             self._fail(job, Failure.BUSY, "too many requests of this client wait for this device")
             return
         gives_way: Job | None = None
-        # The gate's own reads (source "") are few, and a write waits for each.
-        if lines.count >= self._limits.asset_queue and job.source:
+        if lines.count >= self._limits.asset_queue and not job.own:
             gives_way = lines.make_room(job.source, job.line, job.group)
             if gives_way is None:
                 self._fail(job, Failure.BUSY, "too many requests wait for this device")
@@ -183,11 +182,6 @@ class Device(Told):
             return False
         return True
 
-    def charge(self, group: str, duration_ns: int) -> None:
-        """What the gate asked for itself so long, it asked for this group."""
-        if self._lines.count:
-            self._lines.charge(group, duration_ns)
-
     def drop_line(self, source: str, line: int) -> None:
         """A client has gone: what it still has waiting is not sent."""
         for job in self._lines.drop(source, line):
@@ -202,7 +196,7 @@ class Device(Told):
         is under way, no other than its own."""
         least = self._places
         lines = self._lines_at
-        if lines is not None and job.source:
+        if lines is not None and not job.own:
             own = lines.get(job.line)
             if own is not None:
                 return own if own.load < least else None
@@ -403,7 +397,7 @@ class Device(Told):
     def _on_data(self, connection: Connection, data: bytes) -> None:
         machine = connection.machine
         finished: list[Job] = []
-        given_up: list[Job] = []
+        given_up: tuple[Job, ...] = ()
         enough = ""
         # One look at the clock: all that came in one piece came at one time.
         now = self._clock()
@@ -423,7 +417,7 @@ class Device(Told):
                     if self._lines.count:  # only where somebody waits does it matter who has used what
                         self._lines.charge(job.group, now - job.sent)
                     if self.shared and not self._heard(job, now):
-                        given_up += self._give_up_unit(job.unit)
+                        given_up += tuple(self._give_up_unit(job.unit))
                     if job.standing is not None and not self._protocol.is_error(event.response):
                         job.standing.connection, job.standing.token = connection, event.token
                         connection.standing[event.token] = job.standing
@@ -588,3 +582,8 @@ class Device(Told):
         """The policy has no such device any more: nothing is sent to it again, whoever still holds this object."""
         self.retired = reason
         self.close(reason)
+
+
+def _urgent(job: Job) -> bool:
+    """Writes, and what is read for one."""
+    return job.writes or (job.own and job.source.startswith(OURS))

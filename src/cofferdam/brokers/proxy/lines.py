@@ -19,6 +19,8 @@ Sessions = OrderedDict[int, deque[J]]
 
 URGENT_TURNS = 3
 """So many turns in a row go to what is urgent; then one goes to whoever has waited longest."""
+OURS = "\0"
+"""What begins so is no source, but what the gate asks for a group's writes: it is the first of what the group asks."""
 REMEMBERED = 1024
 """Sources whose use of the device is remembered, beyond those that have used it most of late."""
 
@@ -98,23 +100,24 @@ class Lines(Generic[J]):
 
     def _chosen(self, ready: Callable[[J], bool] | None) -> tuple[str, int] | None:
         """Whose turn it is: the least that a group has used, and of equals who waits longest."""
-        best: tuple[bool, int, str, int] | None = None
+        best: tuple[bool, int, bool, str, int] | None = None
         wanted = self.urgent if self._urgent and self._urgent_turns < URGENT_TURNS else None
         for source, sessions in self._sources.items():
             group = self._group_of(source)
             used = max(self._used.get(group, 0), self._now)
+            theirs = not source.startswith(OURS)
             for session, line in sessions.items():
                 if ready is not None and not ready(line[0]):
                     continue
                 later = wanted is not None and not wanted(line[0])
-                if best is None or (later, used) < best[:2]:
-                    best = (later, used, source, session)
+                if best is None or (later, used, theirs) < best[:3]:
+                    best = (later, used, theirs, source, session)
                 if not later:
                     break
         if best is None:
             return None
         self._urgent_turns = self._urgent_turns + 1 if wanted is not None and not best[0] else 0
-        return best[2], best[3]
+        return best[3], best[4]
 
     def make_room(self, source: str, session: int, group: str | None = None) -> J | None:
         """Takes out the newest job of the longest line of the source that has the most waiting, if that is more than

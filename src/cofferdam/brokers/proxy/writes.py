@@ -22,6 +22,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit import telling
 from cofferdam.brokers.proxy.connection import Job
+from cofferdam.brokers.proxy.lines import OURS
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request, Watch
 from cofferdam.brokers.proxy.sessions import Parked, Served, Session
 from cofferdam.errors import CrossingError
@@ -487,7 +488,9 @@ class WritePath(Part):
 
     def _expire_parked(self, served: Served, parked: Parked) -> None:
         if not parked.over:
-            self._let_go(served, parked, Failure.BUSY, NO_VALUE)
+            # Where its value has been asked for, it is the device that does not answer.
+            failure = Failure.TIMEOUT if served.judging is parked else Failure.BUSY
+            self._let_go(served, parked, failure, NO_VALUE)
             self._unpark(served)
 
     def _forget_parked(self, served: Served, session: Session | None) -> None:
@@ -519,7 +522,6 @@ class WritePath(Part):
             left -= 1
             if job.sent:
                 served.parked.charge(session.group, job.finished - job.sent)
-                served.device.charge(session.group, job.finished - job.sent)
             if job.response is None or self.protocol.is_error(job.response):
                 good = False
             else:
@@ -543,6 +545,6 @@ class WritePath(Part):
 
         served.judging = parked
         for request in requests:
-            job = Job(allowed, request, "", 0, self._clock(), served.timeout_ns, done)
-            job.unit = operation.unit
+            job = Job(allowed, request, "", session.id, self._clock(), served.timeout_ns, done)
+            job.unit, job.group, job.source = operation.unit, session.group, OURS + session.group
             served.device.submit(job)
