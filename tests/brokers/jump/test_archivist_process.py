@@ -166,6 +166,15 @@ def test_a_disk_that_fails(archive: Archive, tmp_path: Path, monkeypatch: pytest
     assert archive.child.status().alarms == {"jump-recording": f"recordings cannot be written: {why}"}
 
 
+def test_nothing_is_stored_before_the_log_knows_that_there_is_a_recording(archive: Archive) -> None:
+    archive.start()
+    archive.auditor.unwritable("disk full")
+    archive.child.status()
+    archive.inner.send(record(1), records.Happened(1, 1, "o", b"hello"))
+    found: records.Stored = archive.inner.wait_for(records.Stored)
+    assert (found.session, "the log does not take it" in found.trouble) == (1, True)
+
+
 class Paths:
     """What a session needs of its part, in the test's hand."""
 

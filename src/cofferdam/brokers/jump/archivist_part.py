@@ -9,6 +9,7 @@ Not here: the form of a recording (recording), who looks at one (cli.jump).
 from __future__ import annotations
 
 import base64
+import errno
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -164,7 +165,8 @@ class Archivist(Part):
             self._fail(record.session, writer, error)
             return
         self._took(began)
-        self._inner.send(records.Stored(record.session, record.number))
+        if writer.vouched:
+            self._inner.send(records.Stored(record.session, record.number))
         if record.kind == "x":
             self._finish(record.session)
         elif writer.due(now, MARK_NS, MARK_BYTES):
@@ -183,7 +185,22 @@ class Archivist(Part):
         self._trouble = ""
         self._count += 1
         self._writers[record.session] = writer
-        self._mark(writer, self._setting.clock())
+        writer.marked(self._setting.clock())
+
+        def vouched(ok: bool, why: str) -> None:
+            """Nothing is shown before the log knows that there is a recording; the session may be over by then."""
+            if writer.failed:
+                return
+            if ok:
+                writer.vouched = True
+                if writer.number:
+                    self._inner.send(records.Stored(record.session, writer.number))
+            elif self._writers.get(record.session) is writer:
+                self._fail(record.session, writer, OSError(errno.EIO, f"the log does not take it: {why}"))
+            else:
+                self._inner.send(records.Stored(record.session, 0, clip(f"the log does not take it: {why}")))
+
+        self._setting.audit.record(self._entry(writer, False), vouched)
 
     def _took(self, began_ns: int) -> None:
         """A disk that takes seconds is told; the inner part ends what waits for it for too long."""
@@ -194,6 +211,7 @@ class Archivist(Part):
         self._failed += 1
         self._trouble = error.strerror or str(error)
         del self._writers[session]
+        writer.failed = True
         writer.close()
         self._inner.send(records.Stored(session, 0, clip(self._trouble)))
         self._note(writer, True, self._trouble)
@@ -212,12 +230,12 @@ class Archivist(Part):
         self._note(writer, False)
 
     def _note(self, writer: Writer, ended: bool, reason: str = "") -> None:
-        self._setting.audit.note(
-            RecordingMarked(
-                wall_ns=self._setting.wall(), recording=writer.path.name, session=writer.session, size=writer.size,
-                sha256=writer.digest, ended=ended, reason=clip(reason),
-            ),
-            always=True,
+        self._setting.audit.note(self._entry(writer, ended, reason), always=True)
+
+    def _entry(self, writer: Writer, ended: bool, reason: str = "") -> RecordingMarked:
+        return RecordingMarked(
+            wall_ns=self._setting.wall(), recording=writer.path.name, session=writer.session, size=writer.size,
+            sha256=writer.digest, ended=ended, reason=clip(reason),
         )  # fmt: skip
 
     def _remove_old(self) -> None:

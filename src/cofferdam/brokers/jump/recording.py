@@ -30,6 +30,8 @@ class Writer:
     def __init__(self, path: Path, record: Record, wall_ns: int, now_ns: int) -> None:
         self.path = path
         self.session = record.name
+        self.vouched = self.failed = False
+        """Whether the log knows it; whether it could not be written."""
         self.number = 0
         self.size = 0
         self._began = self._synced = self._marked = now_ns
