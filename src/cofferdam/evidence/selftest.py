@@ -273,6 +273,7 @@ def _rig(ask: Callable[..., Any], wires: bool) -> Iterator[Rig]:
         policy.write_text(
             POLICY.format(asset=asset.port, listen=port, limit=LIMIT, at=at, separation=separation, **kept)
         )
+        policy.chmod(0o644)  # the launcher, whose child this is at night, has a umask that lets nobody else read
         command = [sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(folder / "state")]
         command += ["--users", USERS] if wires else []
         with (folder / "said").open("wb") as said:
