@@ -163,10 +163,10 @@ def test_subscriptions_are_few_and_those_that_nobody_asks_end() -> None:
 
 
 def test_what_no_policy_names_is_not_called() -> None:
-    """ConditionRefresh, and the methods by which others rebuild their nodes."""
+    """Disable of a condition, and RequestServerStateChange: methods of every server."""
     pair = plain(may=lambda operation: not operation.is_write)
     found = spied(pair)
-    for owner, own in ((NodeId(0, 2782), NodeId(0, 3875)), (NodeId(0, 2253), NodeId(0, 11492))):
+    for owner, own in ((NodeId(0, 2782), NodeId(0, 9028)), (NodeId(0, 2253), NodeId(0, 12886))):
         body(pair, s.CallRequest(pair.client.header(), [s.MethodToCall(owner, own, [])]))
         [(token, request)] = pair.asked
         assert isinstance(request, m.CallMethod), "it is judged like every call, and refused by the policy"
