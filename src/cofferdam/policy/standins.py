@@ -26,6 +26,8 @@ STAND_INS: Final[tuple[Any, ...]] = (
 )  # fmt: skip
 """What a wrong field becomes, one after the other, until its model takes it."""
 ROUNDS: Final = len(STAND_INS) + 4
+MOST_KNOWN: Final = 200
+"""Findings beyond which nobody asks for more in the same run: a gate that reloads waits for this."""
 OF_NAMES: Final = ("protocol", "broker", "tz", "quirks", "space")
 """Checks of names beside those that are called unknown-*."""
 
@@ -36,6 +38,8 @@ def unknown_names(
 ) -> None:  # fmt: skip
     """Appends to `known`. `model_of`: the model of a whole policy that names such brokers; `place`: where in the file a
     part of it stands."""
+    if len(known) > MOST_KNOWN:
+        return
     policy = _filled(document.root.plain(), model_of, kinds, place)
     if policy is None:
         return
