@@ -98,6 +98,26 @@ def test_what_is_caught_has_a_name_for_each_type(fast: ModuleType) -> None:
     assert not wrong
 
 
+def test_no_class_has_a_type_that_is_put_together_in_its_body(fast: ModuleType) -> None:
+    """`notice_type = A | B` in a class is a name for a type to the compiler: there would be no such attribute."""
+    wrong = []
+    for name in sorted(file for files in fast._groups(PACKAGE)[1].values() for file in files):
+        for kind in ast.walk(ast.parse((PACKAGE.parent / name).read_text())):
+            if isinstance(kind, ast.ClassDef):
+                values = [(one.lineno, one.value) for one in kind.body if isinstance(one, ast.Assign)]
+                wrong += [f"{name}:{line}" for line, value in values
+                          if isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr)
+                          and any(isinstance(side, ast.Name | ast.Attribute) and _is_kind(side) for side in
+                                  (value.left, value.right))]  # fmt: skip
+    assert not wrong
+
+
+def _is_kind(name: ast.Name | ast.Attribute) -> bool:
+    """Whether it is called as classes are."""
+    word = name.id if isinstance(name, ast.Name) else name.attr
+    return word[0].isupper() and not word.isupper()
+
+
 def test_records_are_found_by_what_they_derive_from(fast: ModuleType, tmp_path: Path) -> None:
     texts = {
         "a.py": "class A(msgspec.Struct, frozen=True): pass",

@@ -119,7 +119,12 @@ def test_the_playbooks_hold_for_the_compiled_code(tmp_path: Path) -> None:
     )
     said = subprocess.run([sys.executable, "-c", check], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert said.stdout.count(str(tmp_path)) == 2 and said.stdout.count(".so") == 2, said.stderr
-    suites = ["tests/brokers/test_playbooks.py", "tests/crossing", "tests/protocols/test_modbus_machine.py"]
+    protocols = ("modbus_machine", "registry", "opcua_transfer", "opcua_history")
+    suites = [
+        "tests/brokers/test_playbooks.py",
+        "tests/crossing",
+        *(f"tests/protocols/test_{one}.py" for one in protocols),
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *suites]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

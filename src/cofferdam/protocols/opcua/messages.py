@@ -250,4 +250,5 @@ class Happened(_Message, frozen=True, tag=916):
 
 
 OpcUaRequest: TypeAlias = Read | Write | CallMethod | Survey | History | Subscribe | Events
+OpcUaNotice: TypeAlias = Changed | Happened
 OpcUaResponse: TypeAlias = Values | Written | Outputs | Described | Samples | Subscribed | Refused

@@ -52,7 +52,7 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     dialect = OPCUA
     request_type = m.OpcUaRequest
     response_type = m.OpcUaResponse
-    notice_type = m.Changed | m.Happened
+    notice_type = m.OpcUaNotice
     speaks = True
     view = OpcUaView()
     functions = {
