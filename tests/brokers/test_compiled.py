@@ -119,7 +119,7 @@ def test_the_playbooks_hold_for_the_compiled_code(tmp_path: Path) -> None:
     )
     said = subprocess.run([sys.executable, "-c", check], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert said.stdout.count(str(tmp_path)) == 2 and said.stdout.count(".so") == 2, said.stderr
-    protocols = ("modbus_machine", "registry", "opcua_transfer", "opcua_history")
+    protocols = ("modbus_machine", "registry")
     suites = [
         "tests/brokers/test_playbooks.py",
         "tests/crossing",
