@@ -175,8 +175,8 @@ def test_subscriptions_bring_changes_and_history_brings_the_past(site: Site) -> 
             piece.StatusCode.check()
             point = piece.ContinuationPoint
             pieces.append([one.Value.Value for one in piece.HistoryData.DataValues])
-        flat = [value for piece in pieces for value in piece]
-        assert len(flat) == 9 and flat == [flat[0] + number for number in range(9)], pieces
+        _, *counted = [value for piece in pieces for value in piece]  # the first may be what the plant began with
+        assert len(counted) == 8 and counted == [counted[0] + number for number in range(8)], pieces
 
     site.ask(work)
     eventually(lambda: sum(one.get("notices", 0) for one in events(site.gate.state, "reads-counted")) > 0)
