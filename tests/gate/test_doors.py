@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from cofferdam.cli.main import main
-from cofferdam.gate.commands import FRESH_SECONDS, ControlServer
+from cofferdam.gate import commands
+from cofferdam.gate.commands import AT_A_DOOR, FRESH_SECONDS, ControlServer
 from tests.gate.conftest import Site
 from tests.gate.plant import cli, log_of, refuses, running
 from tests.waiting import PATIENT, eventually
@@ -98,6 +99,30 @@ def test_who_may_sever_severs_and_does_not_restore(site: Site) -> None:
     assert cli("restore", "asset", "plc", *state)[0] == 0
 
 
+@pytest.mark.parametrize(("what", "name"), [("asset", "plc"), ("principal", "erp"), ("conduit", "plc-road")])
+def test_who_may_sever_does_not_restore_by_severing_for_a_moment(site: Site, what: str, name: str) -> None:
+    """A second severing took the place of the first one, with its end."""
+    state = ("--state", str(site.state))
+    assert cli("sever", what, name, "--reason", "incident", *state)[0] == 0
+    code, out, err = by(SEVER.gr_gid, "sever", what, name, "--for", "1s", *state)
+    assert code == 0 and "stays so, as it was severed before" in out, err
+    [stands] = site.up.status()["closures"]
+    assert (stands["by"], stands["reason"], stands["until_ns"]) == ("root", "incident", 0)
+    assert cli("restore", what, name, *state)[0] == 0
+
+
+def test_words_of_who_may_sever_make_no_lines_for_others(site: Site) -> None:
+    state = ("--state", str(site.state))
+    words = "smoke\x1b[2J\u202e\nok: no alarm"
+    for what in (("asset", "plc"), ("ot",)):
+        assert by(SEVER.gr_gid, "sever", *what, "--reason", words, *state)[0] == 0
+    shown = cli("status", *state)[1]
+    cli("restore", "ot", *state)
+    cli("restore", "asset", "plc", *state)
+    assert shown.count("smoke\\u001b[2J\\u202e\\u000aok: no alarm") == 3
+    assert "\x1b[2J" not in shown and not any(line.startswith("ok: no") for line in shown.splitlines())
+
+
 def test_others_are_let_in_by_no_socket_and_see_no_file(site: Site) -> None:
     code, out, err = by(OTHER.gr_gid, "status", "--state", str(site.state))
     assert (code, out) == (2, "") and "is not for this user" in err and "--look" in err
@@ -146,6 +171,44 @@ def test_a_group_that_asks_and_asks_keeps_nobody_else_out(site: Site) -> None:
     for one in held:
         one.close()
     eventually(lambda: by(LOOK.gr_gid, "status", "--json", "--state", str(site.state))[1] != "")
+
+
+def test_one_of_a_group_keeps_the_others_of_it_out_neither(site: Site) -> None:
+    """Root has all places, and asks nothing; a member is answered."""
+    path = str(site.state / "sever.sock")
+    held = []
+    for _ in range(AT_A_DOOR):
+        one = socket.socket(socket.AF_UNIX)
+        one.connect(path)
+        held.append(one)
+    code, _, err = by(SEVER.gr_gid, "sever", "asset", "plc", "--state", str(site.state))
+    assert code == 0, err
+    assert [closed(one) for one in held] == [True] + [False] * (AT_A_DOOR - 1), "the oldest of who has most"
+    for one in held:
+        one.close()
+    assert cli("restore", "asset", "plc", "--state", str(site.state))[0] == 0
+
+
+def test_who_does_not_read_the_answer_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "ANSWER_SECONDS", 0.05)
+    server = ControlServer.__new__(ControlServer)
+    server._at_door = {"look": {}}
+
+    async def do(request: Any, user: str, more: bytes = b"") -> str:
+        return "x" * (4 << 20)
+
+    server._do = do  # type: ignore[method-assign]
+
+    async def ask() -> None:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        theirs.send(b'{"type": "policy"}\n')
+        async with asyncio.timeout(PATIENT):
+            await server._at("look", reader, writer)
+        assert not server._at_door["look"]
+        theirs.close()
+
+    asyncio.run(ask())
 
 
 def test_the_parts_are_not_made_to_report_by_who_asks_and_asks() -> None:

@@ -27,6 +27,7 @@ from cofferdam.gate.state import (
     save_anchor,
     save_hands,
     save_severed,
+    with_closure,
     with_cut,
 )
 
@@ -68,6 +69,30 @@ def test_sides_are_severed_and_restored_on_a_full_disk(small: Path) -> None:
     assert load_severed(small) == both
 
 
+def test_what_needs_more_than_the_reserve_leaves_it_to_the_sides(small: Path) -> None:
+    """What does not fit into the reserve anyway took all of it, and nothing could be severed any more."""
+    keep_spare(small)
+    fill(small, "ballast")
+    many = tuple(Closure("asset", f"plc-{n}", 1, "root", "r" * 512) for n in range(1000))
+    with pytest.raises(GateError, match="No space left"):
+        save_hands(small, Hands(many))
+    save_severed(small, Severed((Cut("it", 1, "a"),)))
+    assert load_severed(small).sides == ("it",) and load_hands(small) == (Hands(), "")
+
+
+@pytest.mark.parametrize("pages", range(1, 6))
+def test_what_fits_in_part_is_not_taken_for_written(small: Path, pages: int) -> None:
+    """A disk with some room left takes as much as it can, without an error: the rest was zeros."""
+    keep_spare(small)
+    save_hands(small, Hands())
+    (small / "room").write_bytes(bytes(4096 * pages))
+    fill(small, "ballast")
+    (small / "room").unlink()
+    many = tuple(Closure("asset", f"plc-{n}", 1, "root", "r" * 100) for n in range(200))
+    save_hands(small, Hands(many))
+    assert load_hands(small) == (Hands(many), "")
+
+
 def test_what_is_saved_often_leaves_the_reserve_alone(small: Path) -> None:
     keep_spare(small)
     fill(small, "ballast")
@@ -96,6 +121,15 @@ def test_of_two_that_sever_a_side_the_later_end_counts() -> None:
         found = with_cut(found, Cut("it", 5, "root", "", until))
         assert [cut.until_ns for cut in found.cuts] == [stands] and found.over(60) == over
     assert with_cut(found, Cut("ot", 5, "root")).sides == ("it", "ot")
+
+
+def test_of_two_that_sever_the_same_the_later_end_counts() -> None:
+    found: tuple[Closure, ...] = (Closure("asset", "other", 5, "root"),)
+    for until, stands in ((50, 50), (40, 50), (70, 70), (0, 0), (90, 0)):
+        found = with_closure(found, Closure("asset", "plc", 5, f"by {until}", "", until))
+        assert [one.until_ns for one in found] == [0, stands] and found[1].by == "by 50"
+    over = with_closure((Closure("asset", "plc", 5, "root", "", 50),), Closure("asset", "plc", 60, "anna", "", 90))
+    assert [(one.by, one.until_ns) for one in over] == [("anna", 90)], "what is over is no more"
 
 
 @pytest.mark.parametrize(

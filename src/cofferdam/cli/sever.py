@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import Any
 
 from cofferdam.errors import GateError
 
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     until = time.time_ns() + seconds * 10**9 if seconds else 0
     if args.what in SIDES:
         result = sever(state, args.what, args.reason, until)
-        shown = f"{args.what} is severed{f' for {args.lasts}' if seconds else ''}; "
+        shown = f"{args.what} is severed{_stays(args.lasts, until, result)}; "
         shown += f"{result['sessions']} sessions were open"
     elif args.what == "session":
         if seconds:
@@ -76,7 +77,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         result = ask(state, "sever-part", kind=args.what, name=args.name, reason=args.reason, until_ns=until)
         count = result["sessions"]
-        shown = f"{args.what} {args.name} is severed{f' for {args.lasts}' if seconds else ''}; "
+        shown = f"{args.what} {args.name} is severed{_stays(args.lasts, until, result)}; "
         shown += f"{count} session{'' if count == 1 else 's'} ended"
     print(json.dumps(result) if args.json else shown)
     return 0
+
+
+def _stays(lasts: str, until_ns: int, result: dict[str, Any]) -> str:
+    """For how long, in words: what was severed for longer already stays so."""
+    ends = result.get("until_ns", until_ns)
+    if ends == until_ns:
+        return f" for {lasts}" if until_ns else ""
+    return ", and stays so for longer, as it was severed before" if ends else ", and stays so, as it was severed before"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import functools
 import os
 import pwd
@@ -32,6 +31,7 @@ from cofferdam.evidence.model import Finding
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.gate import REPORT_SECONDS, Gate
 from cofferdam.gate.loading import ANSWER_BYTES
+from cofferdam.gate.log import spelled
 from cofferdam.gate.pinging import ping_asset
 from cofferdam.gate.reload import reload_policy
 from cofferdam.gate.sides import RECORD_SECONDS
@@ -40,8 +40,11 @@ from cofferdam.gate.state import Kind, control_socket
 REQUEST_BYTES = 64 << 10
 REQUEST_SECONDS = 5.0
 """For the request to arrive."""
+ANSWER_SECONDS = 5.0
+"""For an answer to be taken: who does not read holds no place for others."""
 AT_A_DOOR = 8
-"""Connections of a role that are open at a time; one more is closed unheard. Nobody's group keeps the gate busy."""
+"""Connections of a role that are open at a time. For one more, whoever has most there gives up the oldest of theirs;
+who has most already is closed unheard. Nobody's group keeps the gate busy, and nobody in it keeps the others out."""
 FRESH_SECONDS = 1.0
 """So often the parts are made to report for those who come by a door, however many ask."""
 NOBODY_LOGGED_IN = 0xFFFFFFFF
@@ -257,7 +260,8 @@ class ControlServer:
         """`doors`: a listening socket for each role that somebody has (enforce.doors)."""
         self._gate = gate
         self._doors = dict(doors)
-        self._at_door = dict.fromkeys(doors, 0)
+        # The connections of each role, the oldest first, with the user at the other end.
+        self._at_door: dict[str, dict[asyncio.StreamWriter, int]] = {role: {} for role in doors}
         self._fresh_at = -FRESH_SECONDS
         self._servers: list[asyncio.Server] = []
         self._path: Path = control_socket(gate.options.state)
@@ -291,14 +295,19 @@ class ControlServer:
             self._path.unlink(missing_ok=True)
 
     async def _at(self, role: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._at_door[role] >= AT_A_DOOR:
+        there = self._at_door[role]
+        try:
+            uid = _peer(writer)[1]
+        except OSError:  # it went away at once
+            uid = -1
+        if uid < 0 or (len(there) >= AT_A_DOOR and not _gives_way(there, uid)):
             writer.close()
             return
-        self._at_door[role] += 1
+        there[writer] = uid
         try:
             await self._serve(reader, writer, role)
         finally:
-            self._at_door[role] -= 1
+            there.pop(writer, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, role: str = "") -> None:
         try:
@@ -310,13 +319,19 @@ class ControlServer:
             else:
                 answer = Answer(False, error="only root and the user whose gate this is may use it")
             writer.write(self._encoded(answer) + b"\n")
-            await writer.drain()
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # it went away, or it is none of ours
         finally:
             writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await writer.wait_closed()
+            except TimeoutError:
+                writer.transport.abort()
+            except OSError:
+                pass
 
     def _encoded(self, answer: Answer) -> bytes:
         try:
@@ -336,6 +351,9 @@ class ControlServer:
                 now = time.monotonic()
                 request = Status(now - self._fresh_at >= FRESH_SECONDS)
                 self._fresh_at = now if request.fresh else self._fresh_at
+            if isinstance(request, (Sever, SeverPart, EndSession, AskGrant)):
+                # Their words are shown to others, who are root: no terminal is to obey them, and no line is to begin.
+                request = msgspec.structs.replace(request, reason=clip(spelled(request.reason)))
             more = b""
             if isinstance(request, Reload) and request.bytes:
                 async with asyncio.timeout(REQUEST_SECONDS):
@@ -376,10 +394,12 @@ class ControlServer:
             case Sever(side, reason, until_ns):
                 if until_ns and until_ns <= now_ns():
                     raise GateError("that end is over already", hint="--for takes a duration from now, such as 2h")
-                return {"side": side, "sessions": await gate.sever(side, user, reason, until_ns)}
+                sessions = await gate.sever(side, user, reason, until_ns)
+                ends = next((cut.until_ns for cut in gate.cuts.cuts if cut.side == side), 0)
+                return {"side": side, "sessions": sessions, "until_ns": ends}
             case SeverPart(kind, name, reason, until_ns):
-                return {"what": kind, "name": name,
-                        "sessions": await gate.hands.sever(gate, kind, name, user, reason, until_ns)}  # fmt: skip
+                sessions, ends = await gate.hands.sever(gate, kind, name, user, reason, until_ns)
+                return {"what": kind, "name": name, "sessions": sessions, "until_ns": ends}
             case RestorePart(kind, name):
                 return {"what": kind, "name": name, "changed": await gate.hands.restore(gate, kind, name, user)}
             case EndSession(session, reason):
@@ -418,6 +438,19 @@ class ControlServer:
 
 
 _ASK_ROOT = "root and the user whose gate it is may do the rest (docs/operations.md has the table)"
+
+
+def _gives_way(there: dict[asyncio.StreamWriter, int], uid: int) -> bool:
+    """Ends the oldest connection of the user with most of them, if that is more than `uid` would have with one more.
+    What it has asked for is done all the same."""
+    users = list(there.values())
+    most = max(users, key=users.count)
+    if users.count(most) <= users.count(uid) + 1:
+        return False
+    oldest = next(writer for writer, user in there.items() if user == most)
+    del there[oldest]
+    oldest.transport.abort()
+    return True
 
 
 def _verb(line: bytes) -> str:

@@ -94,8 +94,10 @@ class OperatorsHands:
 
     # --- severing -----------------------------------------------------------------------------------------------
 
-    async def sever(self, gate: Gate, kind: Kind, name: str, by: str, reason: str, until_ns: int) -> int:
-        """In force, then recorded; durable before it is said to be done. Returns how many sessions it ended.
+    async def sever(self, gate: Gate, kind: Kind, name: str, by: str, reason: str, until_ns: int) -> tuple[int, int]:
+        """In force, then recorded; durable before it is said to be done. Of two that sever the same the later end
+        counts, and none is the latest. Returns how many sessions it ended, and until when it stands (UTC ns; 0: no
+        end).
 
         Raises:
             GateError: there is no such thing; or it is in force and cannot be made durable.
@@ -104,11 +106,11 @@ class OperatorsHands:
         if until_ns and until_ns <= now_ns():
             raise GateError("that end is over already", hint="--for takes a duration from now, such as 2h")
         async with self._lock:
-            rest = [one for one in self.now.closures if (one.kind, one.name) != (kind, name)]
-            if len(rest) >= MOST:
+            closures = state.with_closure(self.now.closures, Closure(kind, name, now_ns(), by, reason, until_ns))
+            if len(closures) > MOST:
                 raise GateError(f"{MOST} things are severed already", hint="sever a side, or restore some")
-            fresh = Closure(kind, name, now_ns(), by, reason, until_ns)
-            self.now = Hands((*rest, fresh), self.now.grants, self.now.last)
+            self.now = Hands(closures, self.now.grants, self.now.last)
+            ends = next(one.until_ns for one in closures if (one.kind, one.name) == (kind, name))
             ended = await self._apply(gate)
             trouble = self._save(gate)
             gate.log.warning("severed", what=f"{kind} {name}", by=by, reason=reason, sessions=ended)
@@ -120,7 +122,7 @@ class OperatorsHands:
             if trouble is not None:
                 raise GateError(f"{kind} {name} is severed, but would not be after a restart: {trouble}",
                                 hint=trouble.hint)  # fmt: skip
-            return ended
+            return ended, ends
 
     async def restore(self, gate: Gate, kind: Kind, name: str, by: str) -> bool:
         """Durable, recorded, in force. False if it was not severed. Raises: GateError; it stays severed."""

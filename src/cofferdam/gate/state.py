@@ -23,6 +23,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -82,6 +83,18 @@ class Closure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def shown(self) -> str:
         return f"the {self.kind} {self.name}"
+
+
+def with_closure(closures: Sequence[Closure], fresh: Closure) -> tuple[Closure, ...]:
+    """One more closure. What is severed already stays so for the longer of both times, and by whom and why it was: who
+    may sever and not restore would restore it, otherwise, by severing it for a moment."""
+    rest = tuple(one for one in closures if (one.kind, one.name) != (fresh.kind, fresh.name))
+    for one in closures:
+        if one not in rest and one.stands(fresh.since_ns):
+            if not one.until_ns or (fresh.until_ns and fresh.until_ns <= one.until_ns):
+                return tuple(closures)
+            return (*rest, msgspec.structs.replace(one, until_ns=fresh.until_ns))
+    return (*rest, fresh)
 
 
 class Granted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -353,11 +366,11 @@ def _save(state: Path, name: str, document: object, what: str, *, reserve: bool 
 
 def _take_spares(state: Path, fresh: Path, size: int) -> bool:
     """Puts a spare file, which has its room already, in the place of a fresh one, and gives up so many others that
-    there is room for `size` bytes. False if there is none."""
+    there is room for `size` bytes. False if there are too few: then they stay, for what needs less."""
     there = [state / name for name in SPARES if (state / name).exists()]
-    if not there:
-        return False
     more = max(0, -(-size // SPARE_BYTES) - 1)
+    if len(there) < 1 + more:
+        return False
     for one in there[1 : 1 + more]:
         one.unlink()
     there[0].rename(fresh)
@@ -369,7 +382,9 @@ def _write(path: Path, text: bytes) -> None:
     try:
         owned.plain(fd, alone=True)  # somebody may have put another in its place since it was removed
         _hand_over(path.parent, fd)
-        os.pwrite(fd, text, 0)
+        done = 0
+        while done < len(text):  # a disk with room for a part of it takes that part, and says so by the count alone
+            done += os.pwrite(fd, text[done:], done)
         os.ftruncate(fd, len(text))
         os.fsync(fd)
     finally:
