@@ -12,7 +12,7 @@ from cofferdam.audit.events.access import Refused
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
-from tests.brokers.stage import WALL, Stage, Wire, answer, read, write
+from tests.brokers.stage import WALL, Stage, Wire, answer, exception, read, write
 from tests.examples import examples
 
 POLICY = """
@@ -105,10 +105,9 @@ def test_thirty_connections_leave_others_their_share_of_judged_writes(one_point:
     assert crowd.good[1] >= 0.45 * sum(crowd.good)
 
 
-def test_many_assets_of_one_line_are_no_more_than_one() -> None:
-    """One principal writes to twenty units of a line at once, and floods it with reads from twenty addresses; another
-    writes to one: each value is read in the turn of its principal."""
-    names = [f"u{n}" for n in range(1, 22)]
+def line_of(units: int) -> Stage:
+    """So many units of one line, each an asset with a point that has a step."""
+    names = [f"u{n}" for n in range(1, units + 1)]
     assets = "\n".join(
         f"  {name}: {{zone: control, address: 10.9.9.9, protocol: modbus, gateway: serial, unit: {n}, "
         f'listen: "127.0.0.1:502", points: {{s: {{at: holding 1, type: uint16, max_step: 5}}}}}}'
@@ -116,7 +115,13 @@ def test_many_assets_of_one_line_are_no_more_than_one() -> None:
     )
     head, _, tail = POLICY.format(connections=1, points="", queue=256).partition("  plc:")
     text = head + assets + "\nprincipals:" + tail.partition("principals:")[2].replace("asset: plc", f"asset: {names}")
-    stage = Stage(policy=compile_policy(loads(text), now_ns=WALL))
+    return Stage(policy=compile_policy(loads(text), now_ns=WALL))
+
+
+def test_many_assets_of_one_line_are_no_more_than_one() -> None:
+    """One principal writes to twenty units of a line at once, and floods it with reads from twenty addresses; another
+    writes to one: each value is read in the turn of its principal."""
+    stage = line_of(21)
     crowd = Crowd(stage, [], "judged", one_point=True)
     crowd.good, crowd.reads = [0, 0], []
     for unit in range(1, 21):
@@ -125,6 +130,70 @@ def test_many_assets_of_one_line_are_no_more_than_one() -> None:
     crowd.clients.append((1, 21, stage.client("10.0.1.1")))
     crowd.run(600)
     assert crowd.good[1] >= 0.4 * 600 / 2, crowd.good
+
+
+@pytest.mark.parametrize(("elsewhere", "here"), [(20, 1), (20, 5), (40, 1)])
+def test_whose_turn_is_far_off_holds_up_nobody_at_the_same_point(elsewhere: int, here: int) -> None:
+    """One principal writes to many units, and to the point that another writes to: the other's value was read after
+    that of the first, which waited for its turn behind all its own."""
+    stage = line_of(elsewhere + 1)
+    crowd = Crowd(stage, [], "judged", one_point=True)
+    crowd.good, crowd.reads = [0, 0], []
+    for number in range(elsewhere + here):
+        unit = min(number, elsewhere) + 1
+        crowd.clients.append((0, unit, stage.client(f"10.0.0.{number + 1}", 40000 + number)))
+    crowd.clients.append((1, elsewhere + 1, stage.client("10.0.1.1")))
+    crowd.run(400)
+    assert crowd.good[1] >= 0.4 * 400 / 2 and crowd.good[0], crowd.good
+
+
+@examples(60)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 15)), min_size=1, max_size=8),
+        min_size=1, max_size=6,
+    ),
+    st.integers(1, 2), st.sets(st.integers(0, 60)), st.integers(0, 40),
+)  # fmt: skip
+def test_principals_at_once_make_no_larger_step(
+    acts: list[list[tuple[int, int, int]]], connections: int, refused: set[int], clamp: int
+) -> None:
+    """Values are read for several principals at a time: each write is a step from what the device holds, also where it
+    refuses some writes, or says that it has done more than it has."""
+    stage = Stage(policy=policy(connections))
+    clients = [stage.client(f"10.0.{who}.1", 40000 + number) for who in range(3) for number in range(4)]
+    held, number, done = [10, 10], 0, 0
+    for act in acts:
+        for turn, (who, point, value) in enumerate(act):
+            number += 1
+            clients[who * 4 + turn % 4].on_data(write(number, point, value))
+        stage.cross()
+        while True:
+            frames = []
+            for device in stage.devices:
+                up, device.on_connected = device.on_connected, None
+                if up is not None:
+                    up()
+                    stage.cross()
+                frames += [(device, frame) for frame in device.take()]
+            if not frames:
+                break
+            for device, frame in frames:
+                stage.reactor.advance(0.001)
+                point, value = frame[9], int.from_bytes(frame[10:12], "big")
+                done += 1
+                if frame[7] == 3:
+                    device.on_data(answer(frame, held[point]))
+                elif done in refused:
+                    device.on_data(exception(int.from_bytes(frame[:2], "big"), 6, 4))
+                else:
+                    assert abs(value - held[point]) <= 5, "a larger step has arrived"
+                    held[point] = min(value, clamp)
+                    device.on_data(answer(frame))
+                stage.cross()
+    assert sum(len(client.take()) for client in clients) == number, "each has its answer"
+    served = stage.inner._served["plc"]
+    assert not served.judging and not served.parked.count
 
 
 def test_who_has_most_waiting_gives_way() -> None:

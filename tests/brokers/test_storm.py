@@ -185,7 +185,7 @@ class Storm:
             stage.inner.tick()
         assert (stage.outer.busy, stage.inner.busy) == (0, 0)
         for served in stage.inner._served.values():
-            assert (served.parked.count, served.judging, served.writes) == (0, None, 0)
+            assert (served.parked.count, served.judging, served.writes) == (0, {}, 0)
         assert all(session.under_way == 0 for session in stage.inner._sessions.values())
         for client in self.clients:
             assert client.closed or client.answered == set(client.asked), "a question without an answer"

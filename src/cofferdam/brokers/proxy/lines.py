@@ -20,7 +20,7 @@ Sessions = OrderedDict[int, deque[J]]
 URGENT_TURNS = 3
 """So many turns in a row go to what is urgent; then one goes to whoever has waited longest."""
 OURS = "\0"
-"""What begins so is no source, but what the gate asks for a group's writes: it is the first of what the group asks."""
+"""What begins so is no source, but what the gate asks for a group's writes: it goes before what the group reads."""
 REMEMBERED = 1024
 """Sources whose use of the device is remembered, beyond those that have used it most of late."""
 
@@ -105,10 +105,12 @@ class Lines(Generic[J]):
         for source, sessions in self._sources.items():
             group = self._group_of(source)
             used = max(self._used.get(group, 0), self._now)
-            theirs = not source.startswith(OURS)
+            ours = source.startswith(OURS)
             for session, line in sessions.items():
                 if ready is not None and not ready(line[0]):
                     continue
+                # What a group's writes need does not go before the writes that have it, or none of them would leave.
+                theirs = not ours and not (self.urgent is not None and self.urgent(line[0]))
                 later = wanted is not None and not wanted(line[0])
                 if best is None or (later, used, theirs) < best[:3]:
                     best = (later, used, theirs, source, session)

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 from cofferdam.brokers.kit.refusals import RefusalLog
+from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.device import Device
 from cofferdam.brokers.proxy.lines import Lines
 from cofferdam.brokers.proxy.records import Opened, Request, Watch
@@ -73,9 +74,9 @@ class Session:
 
 class Parked:
     """A write that waits for a present value. `tried_at`: when a value was asked for, for this write (monotonic ns); 0
-    before."""
+    before. `reads`: what is asked for. `passed`: another write came before meanwhile: it waits for that one's end."""
 
-    __slots__ = ("arrived", "operation", "over", "record", "session", "timer", "tried_at")
+    __slots__ = ("arrived", "operation", "over", "passed", "reads", "record", "session", "timer", "tried_at")
 
     def __init__(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
         self.session = session
@@ -83,6 +84,8 @@ class Parked:
         self.operation = operation
         self.arrived = arrived  # monotonic ns
         self.tried_at = 0
+        self.passed = False
+        self.reads: list[Job] = []
         self.timer: Timer | None = None
         self.over = False  # it has been judged, or turned away
 
@@ -100,10 +103,10 @@ class Served:
         self.adopt(asset, shared)
         self.steps = True  # a point has a max_step or max_rate, so that what reads bring is worth remembering
         self.writes = 0
-        # Writes that need a present value first; one after the other, so that each step is from the value before it,
-        # and in turns by principal, as at the device.
+        # Writes that need a present value first, in turns by principal, as at the device. Each principal has one value
+        # read at a time: whose turn at the device is far off holds up nobody else.
         self.parked: Lines[Parked] = Lines(group=lambda parked: parked.session.group)
-        self.judging: Parked | None = None  # the one whose value is being read
+        self.judging: dict[str, Parked] = {}  # by group: those whose value is being read
         self.unparking = False
 
     def adopt(self, asset: Asset, shared: SharedReads | None) -> None:

@@ -437,25 +437,46 @@ class WritePath(Part):
 
     def _unpark(self, served: Served) -> None:
         """Decides the parked write again whose turn it is, or reads the value that it needs: of those of whose points
-        no write is under way, one after the other. Each waits for as long as its asset may take to answer, whoever else
-        writes meanwhile."""
-        lines = served.parked
-        if served.unparking or not lines.count:
+        no write is under way, one after the other for each principal. Each waits for as long as its asset may take to
+        answer, whoever else writes meanwhile."""
+        if served.unparking or not (served.parked.count or served.judging):
             return
         served.unparking = True  # what is decided here may end others, and lead back here
         try:
             name = served.asset.name
-            while lines.count and served.judging is None:
-                try:
-                    parked = lines.pop(lambda parked: not self._state.in_doubt(name, parked.operation))
-                except IndexError:
+            while True:
+                parked = self._next_parked(served, name)
+                if parked is None:
                     return
                 self._judge_parked(served, parked)
         finally:
             served.unparking = False
 
+    def _next_parked(self, served: Served, name: str) -> Parked | None:
+        """Whose turn it is: first those whose value was read, and that another write came before. Of writes of one
+        point the next one's value is read after the one before has ended, unless that one still waits for its turn."""
+        for group, parked in served.judging.items():
+            if parked.passed and not self._state.in_doubt(name, parked.operation):
+                del served.judging[group]
+                return parked
+        asked = [one.operation for one in served.judging.values() if any(job.sent for job in one.reads)]
+
+        def ready(parked: Parked) -> bool:
+            operation = parked.operation
+            return (
+                parked.session.group not in served.judging
+                and not self._state.in_doubt(name, operation)
+                and not any(self._state.meet(name, operation, other) for other in asked)
+            )
+
+        try:
+            return served.parked.pop(ready)
+        except IndexError:
+            return None
+
     def _judge_parked(self, served: Served, parked: Parked) -> None:
         session, operation = parked.session, parked.operation
+        parked.passed = False
         if self._clock() - parked.arrived >= served.timeout_ns:  # its client has given up
             self._let_go(served, parked, Failure.BUSY, NO_VALUE)
             return
@@ -482,6 +503,8 @@ class WritePath(Part):
         """A parked write is not sent."""
         session = parked.session
         served.parked.drop(session.source, session.id)  # of a session one write is parked at a time
+        if parked.passed and served.judging.get(session.group) is parked:
+            del served.judging[session.group]
         self._unparked(parked)
         self._turn_away(session, parked.record.id, parked.operation, failure, why)
         self._go_on(session)
@@ -489,7 +512,8 @@ class WritePath(Part):
     def _expire_parked(self, served: Served, parked: Parked) -> None:
         if not parked.over:
             # Where its value has been asked for, it is the device that does not answer.
-            failure = Failure.TIMEOUT if served.judging is parked else Failure.BUSY
+            asked = served.judging.get(parked.session.group) is parked and not parked.passed
+            failure = Failure.TIMEOUT if asked else Failure.BUSY
             self._let_go(served, parked, failure, NO_VALUE)
             self._unpark(served)
 
@@ -499,9 +523,7 @@ class WritePath(Part):
             gone = served.parked.drain()
         else:
             gone = served.parked.drop(session.source, session.id)
-        judged = served.judging
-        if judged is not None and not judged.over and session in (None, judged.session):
-            gone.append(judged)
+        gone += [one for one in served.judging.values() if not one.over and session in (None, one.session)]
         for parked in gone:
             self._let_go(served, parked, Failure.BUSY, "its session, or its asset, is no more")
 
@@ -531,20 +553,25 @@ class WritePath(Part):
                 self._state.note_items(served.asset.name, held, job.sent)
             if left:
                 return
-            served.judging = None
+            if not parked.over and good and self._state.in_doubt(session.asset, operation):
+                # It keeps its principal's place; what was read is what the other write may have changed.
+                parked.passed, parked.tried_at, parked.reads = True, 0, []
+                self._unpark(served)
+                return
+            del served.judging[session.group]
             if parked.over:  # its session has ended meanwhile, or it waited too long: it was answered then
                 pass
             elif not good:
                 # Without the value the step cannot be judged: the write is not sent.
                 self._let_go(served, parked, job.failure or Failure.BAD_REPLY, "its present value cannot be read")
-            elif self._state.in_doubt(session.asset, operation):
-                served.parked.push(session.source, session.id, parked)
             else:
                 self._judge_parked(served, parked)
             self._unpark(served)
 
-        served.judging = parked
+        served.judging[session.group] = parked
+        parked.reads = []
         for request in requests:
             job = Job(allowed, request, "", session.id, self._clock(), served.timeout_ns, done)
             job.unit, job.group, job.source = operation.unit, session.group, OURS + session.group
+            parked.reads.append(job)
             served.device.submit(job)

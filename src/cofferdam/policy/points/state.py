@@ -220,6 +220,10 @@ class PointState:
         mine = set(self._touched(asset, op))
         return any(not mine.isdisjoint(self._touched(where, other)) for where, other in self._under_way)
 
+    def meet(self, asset: str, one: Operation, other: Operation) -> bool:
+        """Whether two writes touch the same point with a max_step or max_rate."""
+        return not set(self._touched(asset, one)).isdisjoint(self._touched(asset, other))
+
     def note_confirmed(self, asset: str, op: Operation, mono_ns: int) -> None:
         """The device has acknowledged the write that was sent at `mono_ns` (the time given to `note_write`).
 
