@@ -93,6 +93,22 @@ def test_a_warning_points_at_its_place(conduits: str, old: str, new: str, check:
     assert str(problem).startswith(f"policy.yaml:{problem.line}:{problem.column}: warning: found ")
 
 
+@pytest.mark.parametrize(
+    ("points", "found"),
+    [
+        ("{a: {at: holding 9.0}, b: {at: holding 9.1}, c: {at: holding 9.4-7, max: 5}, d: {at: holding 9.8}}", 0),
+        ("{a: {at: holding 9.0}, c: {at: holding 9.4-7, max: 5}, d: {at: holding 9.6, min: 0}}", 1),
+        ("{a: {at: holding 9.0}, b: {at: holding 9.1}, w: {at: holding 9, type: uint16, max: 7}}", 1),
+        ("{w: {at: holding 8, type: uint32, max: 7}, a: {at: holding 9.0}, b: {at: holding 9.15}}", 2),
+        ("{a: {at: holding 9.0}, w: {at: holding 9-10, type: uint32, max: 7}, b: {at: holding 10.3}}", 2),
+    ],
+)
+def test_bits_of_one_word_overlap_where_they_share_a_bit(points: str, found: int) -> None:
+    asset = f"  word: {{zone: plant, address: 10.20.0.40, protocol: modbus, points: {points}}}\n"
+    text = BASE.replace("principals:\n", f"{asset}principals:\n", 1) + READS
+    assert len([p for p in lint(loads(text), now_ns=NOW) if p.check == "overlap"]) == found
+
+
 def test_a_clean_policy_has_no_warnings() -> None:
     assert lint(loads(BASE + READS), now_ns=NOW) == ()
     assert lint(load(EXAMPLE), now_ns=NOW) == ()

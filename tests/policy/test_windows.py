@@ -210,6 +210,8 @@ def test_it_does_not_open_on_days_that_are_excepted(start: str, stop: str, opens
         ("2027-02-30", "days that the calendar has, which 2027-02-30 does not name"), (17, "dates such as"),
         ("2027-01-02 to 2026-12-24", "a first day that is not after the last"), ([["2027-01-01"]], "dates such as"),
         (["2027-05-01"] * 101, "1 to 100 of them"), ("2027-05-01 Europe/Paris", "dates such as"),
+        (["2027-05-01", "12-25"], "2027-01-02, which '12-25' is not"),
+        (["2027-05-01", "2027-01-02 to 2026-12-24"], "after the last, unlike 2027-01-02 to 2026-12-24"),
     ],
 )  # fmt: skip
 def test_dates_that_are_none(said: object, expected: str) -> None:

@@ -253,11 +253,18 @@ def _overlaps(asset: Asset) -> Iterator[tuple[Point, Point]]:
         spaces.setdefault(point.at.space, []).append(point)
     for points in spaces.values():
         points.sort(key=lambda point: (point.at.start, point.at.stop))
-        furthest = points[0]
-        for point in points[1:]:
-            if point.at.start < furthest.at.stop:
+        furthest: Point | None = None  # of those that are all of their cells
+        bits: dict[int, list[Point]] = {}  # by word, those that share none with each other
+        for point in points:
+            start, stop = point.at.start, point.at.stop
+            alike = (other for other in bits.get(start, ()) if not point.mask or other.mask & point.mask)
+            if furthest is not None and start < furthest.at.stop:
                 yield furthest, point
-            if point.at.stop > furthest.at.stop:
+            elif (other := next(alike, None)) is not None:
+                yield other, point
+            elif point.mask:
+                bits.setdefault(start, []).append(point)
+            if not point.mask and (furthest is None or stop > furthest.at.stop):
                 furthest = point
 
 

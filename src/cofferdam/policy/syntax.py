@@ -309,13 +309,15 @@ def dates(raw: Any) -> tuple[tuple[int, int], ...]:
     for entry in raw if isinstance(raw, list) else [raw]:
         span = _DATES.match(entry) if isinstance(entry, str) else None
         if span is None:
-            raise Expected(wanted, _near_date(entry))
+            here = f", which {entry!r:.40} is not" if isinstance(raw, list) else ""
+            raise Expected(f"{wanted}{here}", _near_date(entry))
         try:
             days = [calendar.fromisoformat(text) for text in (span[1], span[2] or span[1])]
         except ValueError:
             raise Expected(f"days that the calendar has, which {entry} does not name") from None
         if not days[0] <= days[1]:
-            raise Expected("a first day that is not after the last")
+            here = f", unlike {entry}" if isinstance(raw, list) else ""
+            raise Expected(f"a first day that is not after the last{here}")
         found.append((days[0].toordinal() - _ORDINAL, days[1].toordinal() - _ORDINAL))
     if not 0 < len(found) <= SPANS:
         raise Expected(f"1 to {SPANS} of them")
