@@ -75,6 +75,7 @@ def test_each_kind_ends_its_sessions_and_stays_through_a_reload(two: tuple[Two, 
     last = events(site.state, "severed")[-1]
     assert (last["side"], last["what"], last["name"], last["reason"], last["sessions"]) == ("", what, name, "a test", 1)
     assert events(site.state, "restored")[-1]["name"] == name
+    eventually(lambda: f'restored what="{what} {name}" by=' in gate.said())
 
 
 def test_a_session_is_ended_by_its_name_and_its_client_may_come_again(two: tuple[Two, Gate]) -> None:
@@ -101,6 +102,7 @@ def test_what_has_an_end_ends_by_itself(two: tuple[Two, Gate]) -> None:
     eventually(lambda: not gate.status()["closures"])
     eventually(lambda: site.works("a"))
     assert events(site.state, "severed")[-1]["until_ns"] and events(site.state, "restored")[-1]["by"] == "its time"
+    eventually(lambda: 'restored what="asset a" by="its time"' in gate.said())
     assert cli("sever", "it", "--for", "2s", "--state", site.state)[0] == 0
     [cut] = gate.status()["severed"]
     assert cut["until_ns"] and not site.works("a")

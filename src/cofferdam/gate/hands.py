@@ -136,6 +136,7 @@ class OperatorsHands:
             await gate.audit.record(entry, RECORD_SECONDS)
             self.now = fresh
             await self._apply(gate)
+            gate.log.warning("restored", what=f"{kind} {name}", by=by)
             return True
 
     # --- grants -------------------------------------------------------------------------------------------------
@@ -242,6 +243,8 @@ class OperatorsHands:
                                            wall_ns=now_ns()))  # fmt: skip
                     self._save(gate)
                     await self._apply(gate)
+                    for one in done:
+                        gate.log.warning("restored", what=f"{one.kind} {one.name}", by="its time")
 
     async def _apply(self, gate: Gate) -> int:
         """Every part works by it when this returns; one that does not say so in time is ended, and born with it. How
