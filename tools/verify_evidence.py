@@ -333,6 +333,7 @@ class Pack:
         self.cosigned = None
         self.findings = 0
         self.entries = {}
+        self.unreadable = set()
         self.path = path
 
     def wrong(self, where, problem):
@@ -356,7 +357,7 @@ class Pack:
     def check(self):
         files = self.read()
         for name in NEEDED:
-            if name not in files:
+            if name not in files and name not in self.unreadable:
                 self.wrong(name, "is missing")
         self.files = files
         self.manifest = self.attempt("manifest.json", self.json, "manifest.json") or {}
@@ -412,9 +413,11 @@ class Pack:
                         data = file.read(MAX_FILE + 1)
                 except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
                     self.wrong(name, "cannot be read: %s" % error)
+                    self.unreadable.add(name)
                     continue
                 except Exception as error:  # zlib's own
                     self.wrong(name, "cannot be read: %s" % error)
+                    self.unreadable.add(name)
                     continue
                 files[name] = data
         return files
@@ -432,7 +435,7 @@ class Pack:
         if manifest.get("format") != "cofferdam-evidence-pack-v1":
             raise Wrong("is of another format: %r" % manifest.get("format"))
         listed = manifest["files"]
-        for name in sorted(set(listed) - set(self.files)):
+        for name in sorted(set(listed) - set(self.files) - self.unreadable):
             self.wrong(name, "is in the manifest and not in the pack: removed, or renamed")
         for name in sorted(set(self.files) - set(listed) - {"manifest.json", "manifest.note"}):
             self.wrong(name, "is not in the manifest: added, or renamed")

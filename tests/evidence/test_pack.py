@@ -435,6 +435,20 @@ def test_every_byte_counts(made: Made, tmp_path: Path, capsys: pytest.CaptureFix
                 assert {name: archive.read(name) for name in archive.namelist()} == made.files
 
 
+def test_a_file_that_cannot_be_read_is_not_told_as_removed(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One byte inside a file's packed data: that file is named, by what is wrong with it."""
+    changed = bytearray(zipped(made.files))
+    with zipfile.ZipFile(io.BytesIO(bytes(changed))) as archive:
+        info = archive.getinfo("results.json")
+    changed[info.header_offset + 30 + len(info.filename) + 9] ^= 1
+    code, said = verdict(made, bytes(changed), tmp_path, capsys)
+    assert code == 1
+    assert "results.json: cannot be read: Bad CRC-32" in said
+    assert "missing" not in said and "removed" not in said
+
+
 def test_a_statement_counts_once_and_nobody_takes_it_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A withdrawal by a stranger withdraws nothing; a statement that was withdrawn is not brought again."""
     ledger = Ledger(tmp_path / "state")

@@ -257,7 +257,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, stranger: Stranger) -> Iterat
         yield Site(tmp_path_factory.mktemp("witnessed"), stranger, stack)
 
 
-def test_a_gate_gives_its_heads_by_itself_and_hears_who_says_no(site: Site) -> None:
+def test_a_gate_gives_its_heads_by_itself_and_hears_who_says_no(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = {"honest", "ahead", "forked", "otherkey", *(["safe"] if THERE else [])}
     eventually(lambda: wanted <= site.stood().keys())
     stood = site.stood()
@@ -281,6 +283,10 @@ def test_a_gate_gives_its_heads_by_itself_and_hears_who_says_no(site: Site) -> N
     code, out, _ = cli("audit", "verify", "--state", site.state, "--witness", "--json")
     found = {one["name"]: one for one in json.loads(out)["witnesses"]}
     assert code == 1 and found["ahead"]["wrong"] and found["nobody"]["trouble"] and not found["honest"]["wrong"]
+    monkeypatch.chdir(tmp_path)
+    Path("stick").mkdir()
+    code, _, err = cli("audit", "verify", "--state", site.state, "--witness", "stick")
+    assert code == 2 and "--witness ./stick" in err
     code, _, err = cli("audit", "verify", "--state", site.state, "--witness", "honst")
     assert code != 0 and "honest" in err
 
@@ -289,6 +295,10 @@ def test_a_gate_gives_its_heads_by_itself_and_hears_who_says_no(site: Site) -> N
     assert code == 0
     code, out, _ = cli("evidence", "check", "log.witnessed", "--state", site.state, "--json")
     assert code == 1 and "a witness says no" in out
+    # All that can be looked at: services that the policy does not use are counted, and not told one by one.
+    code, out, _ = cli("evidence", "check", "--no-verify", "--state", site.state)
+    assert code == 1 and "checks of what the policy does not use" in out and "failed   log.witnessed" in out
+    assert "recording.complete" not in out and "patch.approved" not in out and "proof.probes" in out
 
 
 def test_the_witnesses_are_the_policys(site: Site) -> None:

@@ -70,6 +70,20 @@ def test_many_conduits_and_alarms_fit_the_screen(calm: Site) -> None:
     assert sum("more" in line for line in shown) == 3
 
 
+def test_the_screen_says_until_when_a_conduit_is_open_and_what_became_of_the_night(calm: Site) -> None:
+    """At 80 columns: the day and hour whole, whatever the conduit is called; of the night, what came of it."""
+    status = calm.up.status()
+    name = "a-conduit-with-a-name-of-40-letters-here"
+    standing = status["conduits"][0]["standing"] | {"says": "open until Fri 2026-11-27 17:00 UTC"}
+    status["conduits"] = [status["conduits"][0] | {"name": name, "standing": standing}]
+    shown = [line for line, _ in status_short.lines(status, 80, 23, lambda ns: "1 s")]
+    [line] = [one for one in shown if one.startswith("a-conduit-wi")]
+    assert "open until Fri 17:00 UTC" in line and "…" in line and line.endswith("-")
+    assert status["conduits"][0]["name"] == name
+    [night] = [one for one in shown if one.startswith("nightly proof")]
+    assert "NO proof" in night and "none done yet" in night
+
+
 def test_each_alarm_has_a_way_out() -> None:
     assert way_out("asset-silent-plc-7").startswith("cofferdam ping plc-7")
     assert "cable" in way_out("zone-link-control")

@@ -25,6 +25,9 @@ MISTAKES = [
     # what is replaced, by what; the text at which the finding points; what was found, what is expected, the nearest
     ("  plc:", "\tplc:", "\tplc", "a tab before a word", "spaces", ""),
     ("    zone: plant", "   zone: plant", "address: 10.20.0.17", "begins in column 5", "column 4", ""),
+    ("    protocol: modbus", "   protocol: modbus", "protocol: modbus", "column 4", "the lines around it", ""),
+    ("    owner: someone", '    owner: "some" one', "one", "behind one that is over", "in quotes", ""),
+    ("address: 10.20.0.17", "address: 10.20.0.17:502", "10.20.0.17:502", "10.20.0.17:502", "`port:`", ""),
     ("site: works", "site works", "site works", "without a colon", "NAME: VALUE", "site: works"),
     ("    owner: someone", "    owner someone", "owner someone", "without a colon", "NAME: VALUE", "owner: someone"),
     ("max: 1500,", "max: 1500, {", "{at: holding 200", "{ that nothing closes", "} at the end", ""),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cofferdam.cli.gate_options import add_json, add_state, state_of
-from cofferdam.errors import AuditError
+from cofferdam.errors import AuditError, CofferdamError
 
 if TYPE_CHECKING:
     from cofferdam.audit.checkpoint import VerifierKey
@@ -271,7 +271,12 @@ def _witnesses(args: argparse.Namespace) -> tuple[Said, ...]:
     reader = _reader(args)
     folders = [Path(name) for name in args.witness if "/" in name]
     names = [name for name in args.witness if "/" not in name]
-    rows, secret = named(args, names) if names else ((), b"")
+    try:
+        rows, secret = named(args, names) if names else ((), b"")
+    except CofferdamError as error:
+        if folder := next((name for name in names if name and Path(name).is_dir()), ""):
+            error.hint = f"the folder of that name here is --witness ./{folder}"
+        raise
     return (*(folder_says(reader, folder.absolute()) for folder in folders), *ask_all(rows, reader, secret))
 
 

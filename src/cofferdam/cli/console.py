@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-WIDE = 160
+WIDE = 4000
 """Columns where the output is no terminal: a file or another program takes lines as long as they are."""
 
 

@@ -143,10 +143,15 @@ def _check(args: argparse.Namespace) -> int:
             if one.outcome == "failed":
                 for fact in one.facts:
                     console.print(f"         {fact}", style="red")
-        for lacking in missing:
+        states = bench.standing().checks
+        unused = [] if args.ids else [one for one in missing if not states[one.check].counts]
+        for lacking in (one for one in missing if one not in unused):
             console.print(f"{'?':8} {lacking.check}: {lacking.reason}", style="dim")
+        if unused:
+            of = "what the policy does not use (`evidence list` names them)"
+            console.print(f"{'-':8} {len(unused)} checks of {of}", style="dim")
         how = f"{recorded} new in the log" if bench.status is not None else "NOT RECORDED: the gate does not run"
-        console.print(f"{len(found)} checks found something, {len(missing)} could not; {how}")
+        console.print(f"{len(found)} checks found something, {len(missing) - len(unused)} could not; {how}")
     return 1 if any(one.outcome == "failed" for one in found) else 0
 
 

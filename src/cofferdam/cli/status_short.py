@@ -7,6 +7,7 @@ Not here: all of it (status).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from cofferdam.gate.watch.ways_out import is_notice
 RED, GREEN, YELLOW, BOLD = "bold red", "bold green", "yellow", "bold"
 Line = tuple[str, str]
 """A line and its style."""
+DAY = re.compile(r"(until [A-Z][a-z]{2}) [0-9]{4}-[0-9]{2}-[0-9]{2}")
+"""What a conduit's state says of a day that is less than a week off: its name is enough."""
 ALARM_LINES = 7
 """Of what is wrong at most; the rest is counted."""
 
@@ -37,7 +40,7 @@ def lines(status: dict[str, Any], width: int, height: int, age: Callable[[int], 
     found += wrong
     foot = _foot(status, now, age)
     room = max(4, height - len(found) - len(foot) - 1) if height else 0
-    conduits, assets = _conduits(status), _assets(status)
+    conduits, assets = _conduits(status, width), _assets(status)
     found += _within(conduits, room - min(len(assets), room // 2), "conduits") if room else conduits
     found += _within(assets, max(2, height - len(found) - len(foot) - 1), "assets") if room else assets
     found += foot
@@ -64,19 +67,19 @@ def cut_name(cut: dict[str, Any]) -> str:
     return f"{cut['kind']} {cut['name']}"
 
 
-def _conduits(status: dict[str, Any]) -> list[Line]:
+def _conduits(status: dict[str, Any], width: int) -> list[Line]:
     rows: list[tuple[Sequence[str], str]] = [(("conduit", "now", "sess", "reads", "writes", "refused", "p99 ms"), BOLD)]
     for one in status["conduits"]:
         recent = one["recent"]
         p99 = f"{recent['p99'] / 1000:.1f}" if recent["count"] else "-"
-        state = "severed" if one["severed"] else one["standing"]["says"]
+        state = "severed" if one["severed"] else DAY.sub(r"\1", one["standing"]["says"])
         good = one["standing"]["open"] and not one["severed"]
         rows.append((
             (one["name"], state, f"{one['sessions']:,}", f"{one['reads']:,}", f"{one['writes']:,}",
              f"{one['refused']:,}", f"{p99}{' OVER' if one['recent_over_budget'] else ''}"),
             "" if good and not one["recent_over_budget"] else YELLOW,
         ))  # fmt: skip
-    return _table(rows, left=2)
+    return _table(rows, left=2, width=width)
 
 
 def _assets(status: dict[str, Any]) -> list[Line]:
@@ -122,16 +125,20 @@ def _foot(status: dict[str, Any], now: int, age: Callable[[int], str]) -> list[L
     return found
 
 
-def _table(rows: Sequence[tuple[Sequence[str], str]], *, left: int, last_left: bool = False) -> list[Line]:
+def _table(
+    rows: Sequence[tuple[Sequence[str], str]], *, left: int, last_left: bool = False, width: int = 0
+) -> list[Line]:
     widths = [max(len(cells[column]) for cells, _ in rows) for column in range(len(rows[0][0]))]
-    widths[0], widths[1] = min(widths[0], 24), min(widths[1], 22)
+    widths[1] = min(widths[1], 24)
+    room = width - sum(widths[1:]) - 2 * (len(widths) - 1) if width else 24
+    widths[0] = min(widths[0], 24, max(12, room))
     found = []
     for cells, style in rows:
         shown = []
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        for column, (cell, wide) in enumerate(zip(cells, widths, strict=True)):
             is_left = column < left or (last_left and column == len(cells) - 1)
-            text = _cut(cell, width) if column < left else cell
-            shown.append(text.ljust(width) if is_left else text.rjust(width))
+            text = _cut(cell, wide) if column < left else cell
+            shown.append(text.ljust(wide) if is_left else text.rjust(wide))
         found.append(("  ".join(shown).rstrip(), style))
     return found
 

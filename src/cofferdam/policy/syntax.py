@@ -179,6 +179,8 @@ def address(raw: Any) -> str:
             return str(ipaddress.ip_address(raw))
     except ValueError:
         pass
+    if isinstance(raw, str) and re.fullmatch(r"[0-9.]+:[0-9]+|\[[0-9a-fA-F:.]+\]:[0-9]+", raw):
+        raise Expected("an IP address alone: the port of a device is `port:`, and `listen:` takes ADDRESS:PORT")
     raise Expected("an IP address, such as 10.20.0.17")
 
 

@@ -245,11 +245,14 @@ def _misread(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
         if context is not None and context.line < len(lines):
             found = f"{'{' if bracket == '}' else '['} that nothing closes"
             return problem(context.line, context.column, found, f"a comma between entries, and {bracket} at the end")
-    if "block end" in said:
+    at_start = not line[:column].strip()
+    if "block end" in said or (at_start and ("expected key" in said or "expected '-' indicator" in said)):
         found = f"a line that begins in column {column + 1}"
         return problem(row, column, found, "the column of the lines around it")
+    if "expected key" in said or "expected '-' indicator" in said:
+        return problem(row, column, "a text behind one that is over", "one text: all of it in quotes, or none")
     context_text = f" ({error.context})" if error.context else ""
-    return problem(row, column, f"{said.removeprefix('found ')}{context_text}", "YAML")
+    return problem(row, column, f"what is no YAML here ({said.removeprefix('found ')}{context_text})", "YAML")
 
 
 _ODD_SPACES = {

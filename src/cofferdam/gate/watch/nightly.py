@@ -185,17 +185,17 @@ class Nightly:
             return name, False, "OFF by the policy (evidence: proof): nobody proves the gate by itself"
         if self._trouble:
             return name, False, self._trouble
-        last = "; none has been done yet"
+        last = "; none done yet"
         if self._running:
             last = "; one is under way"
         elif self._night.ended:
             last = f"; the last was over at {datetime.fromtimestamp(self._night.ended, UTC):%Y-%m-%d %H:%M} UTC: "
             last += self._night.said
-        when = f"each day at {wanted.proof // 3600:02d}:{wanted.proof // 60 % 60:02d} ({wanted.zone})"
+        when = f"daily at {wanted.proof // 3600:02d}:{wanted.proof // 60 % 60:02d} ({wanted.zone})"
         if not self.whole:
             return (
                 name,
                 False,
-                f"{when} the gate tries itself and looks at its evidence; NO proof: no namespaces{last}",
+                f"{when}; NO proof: no namespaces{last}; the gate tries itself and looks at its evidence",
             )
-        return name, True, f"{when} the gate is proved, tries itself and looks at its evidence{last}"
+        return name, True, f"{when}{last}; the gate is proved, tries itself and looks at its evidence"
