@@ -191,6 +191,7 @@ def test_one_of_a_group_keeps_the_others_of_it_out_neither(site: Site) -> None:
 
 def test_who_does_not_read_the_answer_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(commands, "PLACE_SECONDS", 0.0)
     server = ControlServer.__new__(ControlServer)
     server._at_door = {"look": {}}
 
@@ -209,6 +210,41 @@ def test_who_does_not_read_the_answer_holds_no_place(monkeypatch: pytest.MonkeyP
         theirs.close()
 
     asyncio.run(ask())
+
+
+def test_a_loop_of_questions_is_no_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question takes a place for a while, also where it is answered at once."""
+    monkeypatch.setattr(commands, "PLACE_SECONDS", 10 * PATIENT)
+    server = ControlServer.__new__(ControlServer)
+    server._at_door = {"look": {}}
+
+    async def do(request: Any, user: str, more: bytes = b"") -> str:
+        return "here"
+
+    server._do = do  # type: ignore[method-assign]
+
+    async def ask(serving: asyncio.TaskGroup) -> tuple[asyncio.Task[None], bool]:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        theirs.send(b'{"type": "policy"}\n')
+        task = serving.create_task(server._at("look", reader, writer))
+        reader, writer = await asyncio.open_unix_connection(sock=theirs)
+        try:
+            async with asyncio.timeout(PATIENT):
+                return task, b"here" in await reader.read()
+        except ConnectionResetError:
+            return task, False
+        finally:
+            writer.close()
+
+    async def loop() -> list[bool]:
+        async with asyncio.TaskGroup() as serving:
+            asked = [await ask(serving) for _ in range(AT_A_DOOR + 1)]
+            for task, _ in asked:
+                task.cancel()
+        return [answered for _, answered in asked]
+
+    assert asyncio.run(loop()) == [True] * AT_A_DOOR + [False]
 
 
 def test_the_parts_are_not_made_to_report_by_who_asks_and_asks() -> None:

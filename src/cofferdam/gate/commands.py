@@ -36,6 +36,7 @@ from cofferdam.gate.pinging import ping_asset
 from cofferdam.gate.reload import reload_policy
 from cofferdam.gate.sides import RECORD_SECONDS
 from cofferdam.gate.state import Kind, control_socket
+from cofferdam.policy.table import CompiledPolicy
 
 REQUEST_BYTES = 64 << 10
 REQUEST_SECONDS = 5.0
@@ -45,6 +46,8 @@ ANSWER_SECONDS = 5.0
 AT_A_DOOR = 8
 """Connections of a role that are open at a time. For one more, whoever has most there gives up the oldest of theirs;
 who has most already is closed unheard. Nobody's group keeps the gate busy, and nobody in it keeps the others out."""
+PLACE_SECONDS = 0.1
+"""A connection at a door takes its place for so long at least: a loop that asks and asks leaves the gate its time."""
 FRESH_SECONDS = 1.0
 """So often the parts are made to report for those who come by a door, however many ask."""
 NOBODY_LOGGED_IN = 0xFFFFFFFF
@@ -263,6 +266,8 @@ class ControlServer:
         # The connections of each role, the oldest first, with the user at the other end.
         self._at_door: dict[str, dict[asyncio.StreamWriter, int]] = {role: {} for role in doors}
         self._fresh_at = -FRESH_SECONDS
+        self._rows: tuple[CompiledPolicy | None, str] = (None, "")
+        """The policy that was asked for last, as it is told."""
         self._servers: list[asyncio.Server] = []
         self._path: Path = control_socket(gate.options.state)
 
@@ -304,8 +309,10 @@ class ControlServer:
             writer.close()
             return
         there[writer] = uid
+        over = time.monotonic() + PLACE_SECONDS
         try:
             await self._serve(reader, writer, role)
+            await asyncio.sleep(over - time.monotonic())
         finally:
             there.pop(writer, None)
 
@@ -386,8 +393,9 @@ class ControlServer:
                     raise GateError("the policy's path is not absolute")
                 return await reload_policy(gate, Path(path) if path else None, more)
             case Policy():
-                rows = base64.b64encode(gate.base.to_bytes()).decode()
-                return {"hash": gate.policy_hash, "path": str(gate.policy_path), "rows": rows}
+                if self._rows[0] is not gate.base:
+                    self._rows = gate.base, base64.b64encode(gate.base.to_bytes()).decode()
+                return {"hash": gate.policy_hash, "path": str(gate.policy_path), "rows": self._rows[1]}
             case Down():
                 gate.stop(f"stopped by {user}")
                 return None
