@@ -37,7 +37,7 @@ def test_check_only(office: str, taken: bool, words: str, tmp_path: Path, capsys
     assert main(["up", str(policy), "--check-only", *where]) == 1, "this machine has no eth7"
     said = capsys.readouterr().out
     assert words in said and "interface eth7: zone plant; with namespaces it is taken away" in said
-    assert "127.0.0.1:1502 -> plc (10.20.0.17:502)" in said
+    assert "127.0.0.1:1502 -> plc (10.20.0.17:502)" in said and "of site works: 1 conduit, 1 asset\n" in said
     assert "NOT READY: zone plant: there is no interface eth7\n  this machine has " in said
     assert main(["up", str(policy), "--check-only", "--json", *where]) == 1
     found = json.loads(capsys.readouterr().out)

@@ -12,7 +12,7 @@ import msgspec
 
 from cofferdam.audit.lines import escaped
 from cofferdam.cli import old_export
-from cofferdam.cli.findings import print_problems
+from cofferdam.cli.findings import count_of, print_problems
 from cofferdam.errors import PolicyError
 from cofferdam.gate.crew.plan import plan_crews
 from cofferdam.policy.compile import compile_policy
@@ -62,13 +62,9 @@ def run(args: argparse.Namespace) -> int:
         print_problems(warnings)
         for line in old_export.rewritten(Path(old.file)) if old is not None else ():
             print(f"    {escaped(line)}")
-        print(f"{compiled.site}: {', '.join(_count(number, noun) for noun, number in counts.items())}")
-        print(f"no errors, {_count(len(warnings), 'warnings')}; hash {compiled.hash}")
+        print(f"{compiled.site}: {', '.join(count_of(number, noun) for noun, number in counts.items())}")
+        print(f"no errors, {count_of(len(warnings), 'warnings')}; hash {compiled.hash}")
     return 1 if warnings and args.strict else 0
-
-
-def _count(number: int, nouns: str) -> str:
-    return f"{number} {nouns if number != 1 else nouns.removesuffix('s')}"
 
 
 def _print_json(report: dict[str, Any]) -> None:

@@ -14,6 +14,11 @@ from cofferdam.policy.problems import Problem, excerpt
 from cofferdam.policy.yamltext import MAX_BYTES
 
 
+def count_of(number: int, nouns: str) -> str:
+    """ "2 assets", "1 asset"."""
+    return f"{number} {nouns if number != 1 else nouns.removesuffix('s')}"
+
+
 def print_problems(problems: Sequence[object]) -> None:
     """Each finding, with its line of the file; what a gate says of a policy that it refuses comes as text. What no
     terminal should get of it is not printed."""

@@ -138,6 +138,7 @@ def _sockets(said: list[str]) -> dict[str, Path]:
 def _check(args: argparse.Namespace) -> int:
     from cofferdam.brokers.registry import check_installed
     from cofferdam.cli import old_export
+    from cofferdam.cli.findings import count_of
     from cofferdam.cli.gate_options import state_of
     from cofferdam.cli.up_ready import Lack, lacks
     from cofferdam.gate.crew.plan import plan_crews
@@ -158,7 +159,8 @@ def _check(args: argparse.Namespace) -> int:
             json.dumps(_check_report(policy, plans) | {"ready": not code, "lacks": [one._asdict() for one in missing]})
         )
         return code
-    print(f"policy {policy.hash} of site {policy.site}: {len(policy.conduits)} conduits, {len(policy.assets)} assets")
+    conduits, assets = count_of(len(policy.conduits), "conduits"), count_of(len(policy.assets), "assets")
+    print(f"policy {policy.hash} of site {policy.site}: {conduits}, {assets}")
     for zone in policy.zones.values():
         if zone.interface:
             how = "shared with this machine" if zone.macvlan or zone.vlan else "taken away from this machine"
