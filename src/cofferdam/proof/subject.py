@@ -148,8 +148,8 @@ def open_subject(
         if fd is None:
             raise GateError(
                 f"the network namespace {entry.name} is not the one that the gate made",
-                hint="run `prove` where `cofferdam up` was started, which `ip netns exec` is not; otherwise somebody took "
-                "it away: stop the gate and start it anew",
+                hint="run `prove` where `cofferdam up` was started, which `ip netns exec` is not; otherwise somebody "
+                "took it away: stop the gate and start it anew",
             )
         interfaces, tunnel = _interfaces(wanted, made[entry.name])
         held = {moved.name: moved for moved in log.moved if moved.namespace == entry.name}
