@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+SPARES: Final = ("spare", *(f"spare-{number}" for number in range(2, 9)))
+"""A gate's reserve in its state directory: room for the next changes of what is severed, granted and expired on a full
+disk, one each."""
 MOST_BYTES: Final = 64 << 20
 _ENTER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

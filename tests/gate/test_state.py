@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam import owned
 from cofferdam.errors import GateError
 from cofferdam.gate.log import Log
 from cofferdam.gate.state import (
-    SPARES,
     Closure,
     Cut,
     Hands,
@@ -60,7 +60,7 @@ def test_sides_are_severed_and_restored_on_a_full_disk(small: Path) -> None:
         save_severed(small, cuts)
         assert load_severed(small) == cuts
         fill(small, f"more-{turn}")
-    for name in SPARES:
+    for name in owned.SPARES:
         (small / name).unlink(missing_ok=True)
     fill(small, "all")
     with pytest.raises(GateError, match="No space left") as caught:
@@ -98,7 +98,7 @@ def test_what_is_saved_often_leaves_the_reserve_alone(small: Path) -> None:
     fill(small, "ballast")
     with pytest.raises(GateError, match="No space left"):
         save_anchor(small, 7, bytes(32))
-    assert all((small / name).exists() for name in SPARES)
+    assert all((small / name).exists() for name in owned.SPARES)
     many = tuple(Closure("asset", f"a{n}", n, "x" * 100, "y" * 400) for n in range(60))  # more than a spare holds
     save_hands(small, Hands(many))
     assert load_hands(small)[0].closures == many
@@ -210,3 +210,12 @@ def test_a_reader_that_has_gone_harms_nobody() -> None:
         stream.close()
     except BrokenPipeError:
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root hands files over")
+def test_what_root_keeps_ready_is_the_gates(tmp_path: Path) -> None:
+    """A command of root's that severs for a gate that hangs makes the reserve anew: the gate is to use it."""
+    os.chown(tmp_path, 0, 64_000)
+    tmp_path.chmod(0o1770)
+    save_severed(tmp_path, Severed((Cut("it", 1, "a"),)))
+    assert {(tmp_path / name).stat().st_uid for name in (*owned.SPARES, "severed.json")} == {64_000}

@@ -26,6 +26,7 @@ from cofferdam.enforce.kernel_log import KernelLog
 from cofferdam.enforce.profile import Profile
 from cofferdam.enforce.users import Allotted, Users
 from cofferdam.errors import GateError
+from cofferdam.owned import SPARES
 
 PEER_FILES = ("peers.json", "peers.json.new", "wireguard.key", "wireguard.key.new")
 """What the gate keeps of the overlay in the state folder."""
@@ -79,7 +80,7 @@ class HousedIsolation(Isolation):
         os.chown(self._state, 0, self._users.gate)
         self._state.chmod(0o1770)
         (self._state / "gate.sock").unlink(missing_ok=True)
-        for name in (*(f"{kept}{end}" for kept in GATE_FILES for end in ("", ".new")), "spare", *PEER_FILES):
+        for name in (*(f"{kept}{end}" for kept in GATE_FILES for end in ("", ".new")), *SPARES, *PEER_FILES):
             with contextlib.suppress(FileNotFoundError):
                 os.chown(self._state / name, self._users.gate, self._users.gate, follow_symlinks=False)
         handed = self._state / "secrets"  # the gate reads them, and tells each to the one part that it is for

@@ -263,18 +263,17 @@ def save_anchor(state: Path, size: int, root: bytes) -> None:
 
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-SPARES = ("spare", *(f"spare-{number}" for number in range(2, 9)))
-"""The reserve: room for the next changes of what is severed, granted and expired on a full disk, one each."""
 SPARE_BYTES = 16 << 10
 
 
 def keep_spare(state: Path) -> None:
     """Have the spare files there as far as the disk has room for them."""
     with contextlib.suppress(OSError):
-        for name in SPARES:
+        for name in owned.SPARES:
             fd = os.open(state / name, _WRITE, 0o600)
             try:
                 owned.plain(fd, alone=True)
+                _hand_over(state, fd)
                 if os.fstat(fd).st_blocks * 512 < SPARE_BYTES:
                     os.posix_fallocate(fd, 0, SPARE_BYTES)
                     os.fsync(fd)
@@ -367,7 +366,7 @@ def _save(state: Path, name: str, document: object, what: str, *, reserve: bool 
 def _take_spares(state: Path, fresh: Path, size: int) -> bool:
     """Puts a spare file, which has its room already, in the place of a fresh one, and gives up so many others that
     there is room for `size` bytes. False if there are too few: then they stay, for what needs less."""
-    there = [state / name for name in SPARES if (state / name).exists()]
+    there = [state / name for name in owned.SPARES if (state / name).exists()]
     more = max(0, -(-size // SPARE_BYTES) - 1)
     if len(there) < 1 + more:
         return False
