@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from cofferdam.audit.checkpoint import sign_note
 from cofferdam.audit.keys import make_key
 from cofferdam.errors import CofferdamError
 from cofferdam.evidence import gather
+from cofferdam.evidence.checks import registry
 from cofferdam.evidence.checks.registry import Made, run
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.inputs import Inputs, Unknown
@@ -101,3 +105,27 @@ def test_a_check_that_breaks_harms_no_other() -> None:
     assert [(one.check, one.outcome) for one in found] == [("log.whole", "failed"), ("log.writable", "observed")]
     assert "the check itself broke: ZeroDivisionError" in found[0].says
     assert [(one.check, one.reason) for one in missing] == [("leak.silent", "root alone may see it")]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_check_that_comes_to_no_end_harms_no_other(monkeypatch: pytest.MonkeyPatch, elsewhere: bool) -> None:
+    def good(_: Inputs) -> Finding:
+        return Finding("log.writable", "observed", "so")
+
+    def endless(_: Inputs) -> Finding:
+        while True:
+            with contextlib.suppress(Exception):  # whatever it catches
+                sum(range(1000))
+
+    before = signal.getsignal(signal.SIGVTALRM)
+    monkeypatch.setattr(registry, "CHECK_SECONDS", 0.05)
+    made = [Made("log.whole", (), endless), Made("log.writable", (), good)]
+    if elsewhere:  # no signal is heard there: it is run as it is
+        with ThreadPoolExecutor(1) as pool:
+            found, _ = pool.submit(run, made[1:], Inputs(T0)).result()
+        assert [one.outcome for one in found] == ["observed"]
+        return
+    found, missing = run(made, Inputs(T0))
+    assert [(one.check, one.outcome) for one in found] == [("log.whole", "failed"), ("log.writable", "observed")]
+    assert "came to no end within 0.05 s" in found[0].says and not missing
+    assert signal.getsignal(signal.SIGVTALRM) is before and signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
