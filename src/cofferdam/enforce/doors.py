@@ -73,7 +73,8 @@ def opened(state: Path, groups: Mapping[str, int]) -> Iterator[dict[str, socket.
 
 
 def _bind(ours: socket.socket, path: Path, group_id: int) -> None:
-    """Nobody can connect before the group is set. Raises: OSError."""
+    """Nobody can connect before the group is set. What is bound here stays where it is: in a folder with the sticky bit
+    only who owns it can put another in its place. Raises: OSError."""
     old = os.umask(0o777)
     try:
         ours.bind(str(path))
