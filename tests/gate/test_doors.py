@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cofferdam.cli.main import main
+from cofferdam.enforce import doors
 from cofferdam.gate import commands
 from cofferdam.gate.commands import AT_A_DOOR, FRESH_SECONDS, ControlServer
 from tests.gate.conftest import Site
@@ -301,3 +302,13 @@ def test_without_groups_what_an_earlier_gate_left_is_gone(tmp_path: Path) -> Non
     with running(made.state, made.policy):
         assert not (made.state / "look.sock").exists() and not made.state.stat().st_mode & 1
     made.device.close()
+
+
+def test_without_groups_the_folder_is_as_the_site_has_it(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with doors.opened(tmp_path, {}) as made:
+        assert not made and tmp_path.stat().st_mode & 0o777 == 0o755
+    with doors.opened(tmp_path, {"look": LOOK.gr_gid}):
+        pass
+    with doors.opened(tmp_path, {}):
+        assert tmp_path.stat().st_mode & 0o777 == 0o754

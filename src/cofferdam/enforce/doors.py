@@ -49,10 +49,12 @@ def opened(state: Path, groups: Mapping[str, int]) -> Iterator[dict[str, socket.
     Raises: GateError.
     """
     made: dict[str, socket.socket] = {}
+    left = False
     try:
         for role in DOORS:
             path = door(state, role)
             try:
+                left = left or path.is_socket()
                 path.unlink(missing_ok=True)
                 if role in groups:
                     made[role] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -63,7 +65,8 @@ def opened(state: Path, groups: Mapping[str, int]) -> Iterator[dict[str, socket.
                     hint="whoever is not root can give a socket only to a group of their own",
                 ) from None
         mode = stat.S_IMODE(state.stat().st_mode)
-        wanted = mode | stat.S_IXOTH if groups else mode & ~stat.S_IXOTH
+        # Taken back only where an earlier gate gave it: who else may walk through is the site's to say.
+        wanted = mode | stat.S_IXOTH if groups else mode & ~stat.S_IXOTH if left else mode
         if wanted != mode:
             state.chmod(wanted)
         yield made
