@@ -66,14 +66,49 @@ def test_it_changes_its_mind_when_the_machine_does() -> None:
     assert not looking.on
 
 
-def test_it_sleeps_at_once_where_the_core_is_wanted() -> None:
+@pytest.mark.parametrize(("asleep_ns", "pays"), [(20_600, True), (20_200, False)])
+def test_what_it_has_found_to_pay_it_gives_up_only_where_it_pays_no_longer(asleep_ns: int, pays: bool) -> None:
+    looking = Looking(SPIN_NS)
+    tried(looking, 20_000, 26_000)
+    for _ in range(KEPT):
+        looking.passed()
+    tried(looking, 20_000, asleep_ns)
+    assert looking.on == pays
+
+
+def asleep(looking: Looking) -> int:
+    """For how many waits it sleeps before it looks again."""
+    waits = 0
+    while not looking.on:
+        looking.passed()
+        waits += 1
+    return waits
+
+
+def test_it_sleeps_at_once_where_the_core_is_wanted_and_goes_on_looking_when_it_is_not() -> None:
     looking = Looking(SPIN_NS)
     tried(looking, 20_000, 90_000)
+    for _ in range(100):
+        looking.passed()
     looking.scarce()
-    for _ in range(SCARCE):
-        assert not looking.on
+    assert not looking.on
+    assert asleep(looking) == SCARCE
+    for _ in range(KEPT - 100):
+        assert does(looking) == (True, False)  # what had been found still holds
         looking.passed()
     assert does(looking) == (True, True)
+
+
+def test_where_the_core_is_wanted_again_and_again_it_sleeps_longer_each_time() -> None:
+    looking = Looking(SPIN_NS)
+    pauses = []
+    for _ in range(12):  # it never comes to an end of its first trial
+        looking.scarce()
+        pauses.append(asleep(looking))
+    assert pauses == [min(SCARCE << n, KEPT) for n in range(12)]
+    tried(looking, 20_000, 90_000)
+    looking.scarce()
+    assert asleep(looking) == SCARCE
 
 
 def test_zero_never_looks() -> None:

@@ -2,10 +2,11 @@
 
 To look again and again costs a processor that others may need; to sleep costs the time that waking takes, which is a
 microsecond where all share a core and forty where an interrupt has to leave a virtual machine. So nobody is told which
-is better here. A loop tries both, `TRIED` waits each, and then does for `KEPT` waits what was better: it looks only
-where that makes the wait a tenth shorter. Where nothing comes soon, or another process wants the core, looking shortens
-nothing, and the loop sleeps. Where a single look shows that somebody else had the core meanwhile, it sleeps at once for
-a while.
+is better here. A loop tries both, `TRIED` waits each, and then does for `KEPT` waits what was better: it begins to look
+where that makes the wait a tenth shorter, and goes on while it makes it shorter at all, since a few waits say little.
+Where nothing comes soon, or another process wants the core, looking shortens nothing, and the loop sleeps. Where a
+single look shows that somebody else had the core meanwhile, it sleeps at once for a while: a short one, since
+most of those who come are gone in a moment, and twice as long each time that it happens again.
 
 Not here: the looking and the sleeping (reactor).
 """
@@ -18,8 +19,13 @@ TRIED: Final = 48
 """Waits of each kind that are compared."""
 KEPT: Final = 4096
 """Waits for which the better one stays in use."""
-SCARCE: Final = 256
-"""Waits for which a loop sleeps after somebody else needed its core."""
+BEGINS: Final = 90
+"""A loop begins to look where that makes the wait so many percent of what it was ..."""
+STAYS: Final = 98
+"""... and goes on while it makes it no more than so many."""
+SCARCE: Final = 16
+"""Waits for which a loop sleeps after somebody else needed its core; doubles up to `KEPT` until looking is found better
+once more."""
 SCARCE_NS: Final = 50_000
 """A look takes about a microsecond. One that takes so long has had to wait for the core."""
 LONGEST: Final = 4
@@ -29,13 +35,16 @@ LONGEST: Final = 4
 class Looking:
     """What one loop has found out. `on`: the next wait begins with looking. `trying`: its time (ns) is wanted."""
 
-    __slots__ = ("_asleep", "_left", "_longest", "_looked", "on", "trying")
+    __slots__ = ("_asleep", "_left", "_longest", "_looked", "_pause", "_pays", "_rest", "on", "trying")
 
     def __init__(self, spin_ns: int) -> None:
         self._longest = spin_ns * LONGEST
         self._left = TRIED
         self._looked = 0
         self._asleep = 0
+        self._pause = SCARCE
+        self._pays = False  # what was found last
+        self._rest = 0  # waits for which looking was still to stay in use when the core was found scarce
         self.on = self.trying = spin_ns > 0
 
     def waited(self, duration_ns: int) -> None:
@@ -51,17 +60,25 @@ class Looking:
         if self.on:
             self.on, self._left = False, TRIED
             return
-        self.on = self._looked * 10 <= self._asleep * 9
-        self.trying, self._left = False, KEPT
+        self._pays = self._looked * 100 <= self._asleep * (STAYS if self._pays else BEGINS)
+        self.on, self.trying, self._left = self._pays, False, KEPT
+        if self.on:
+            self._pause = SCARCE
 
     def passed(self) -> None:
         """Another wait is over."""
         self._left -= 1
-        if self._left <= 0 and self._longest:
-            self._left, self._looked, self._asleep = TRIED, 0, 0
-            self.on = self.trying = True
+        if self._left > 0 or not self._longest:
+            return
+        if self._rest:
+            self.on, self._left, self._rest = True, self._rest, 0
+            return
+        self._left, self._looked, self._asleep = TRIED, 0, 0
+        self.on = self.trying = True
 
     def scarce(self) -> None:
         """Somebody else had the core while this loop was looking."""
+        self._rest = 0 if self.trying else self._left
         self.on = self.trying = False
-        self._left = SCARCE
+        self._left = self._pause
+        self._pause = min(self._pause * 2, KEPT)
