@@ -371,6 +371,7 @@ class Fault(enum.StrEnum):
     RATE = "rate"  # more writes per minute than writes_per_minute
     WINDOW = "window"  # outside the conduit's time window
     EXPIRED = "expired"  # the conduit's expiry has passed
+    TAKEN = "taken"  # the stream is another client's just now
     SEVERED = "severed"  # an operator has cut this side off
     AUDIT = "audit"  # the audit log cannot be written
 
@@ -554,6 +555,7 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Kinds of items that it has, each with the characters after which a name goes on to a part of what stands before
     them."""
     route: str = ""  # how a request goes on from the address to the device, in the protocol's words
+    connected: bool = False  # requests go within a connection of the protocol's own (Dialect.connected)
     broadcast: int = -2
     """The unit to which a write reaches more than one device; an asset of any unit does not take such a write."""
     bits_of: tuple[tuple[str, str, int], ...] = ()

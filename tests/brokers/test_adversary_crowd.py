@@ -172,7 +172,7 @@ def test_one_reader_with_many_connections_does_not_keep_others_out() -> None:
     for reader in readers:
         reader.on_data(b"".join(read(number, number, 1) for number in range(1, 17)))
     stage.cross()
-    assert stage.inner._devices["127.0.0.1", 5020].queued(-1) == stage.policy.limits.asset_queue
+    assert stage.inner._devices["127.0.0.1", 5020, ""].queued(-1) == stage.policy.limits.asset_queue
     operator.on_data(write(9, SPEED, 10))
     operator.on_data(write(10, STEP, 10))  # for this one the gate has to read first
     stage.cross()

@@ -35,8 +35,9 @@ assets:
       reference: {{at: io Drive.0, type: dint, unit: rpm, min: 0, max: 1500}}
     streams:
       drive: {{at: io Drive, fastest: 10 ms, form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"}}
+      inputs: {{at: io Inputs, form: "outputs 193 of 0 bytes, inputs 100 of 8 bytes, config 151, no run"}}
 principals:
-  scada: {{zone: office, addresses: [127.0.0.9]}}
+  scada: {{zone: office, addresses: [127.0.0.9, 127.0.0.10]}}
 conduits:
   road:
     from: office
@@ -56,7 +57,7 @@ class Works:
         [self.port] = held_ports(1)
         self.state = folder / "state"
         self.policy = folder / "policy.yaml"
-        self.allow("stream: drive")
+        self.allow("stream: [drive, inputs]")
         self.gate = Gate(self.state, self.policy)
 
     def allow(self, verbs: str) -> None:
@@ -113,6 +114,35 @@ def test_packets_go_both_ways_within_the_limits(works: Works, scanner: Scanner) 
     assert road["packets"]["count"] >= 20 and road["packets"]["max"] > 0
     [written] = events(works.state, "write-allowed")[-1:]
     assert written["items"] == [["io drive", "stream", "", ["20000 us"]]]
+
+
+def test_a_drive_is_one_clients_and_its_inputs_are_for_all(works: Works, scanner: Scanner) -> None:
+    assert scanner.open(serial=30) == (0,)
+    other = Scanner(works.port, "127.0.0.10")
+    try:
+        assert other.open(serial=31) == (1, 0x0106), "it is owned"
+        [taken] = [one for one in events(works.state, "refused") if one["fault"] == "taken"]
+        assert "127.0.0.9" in taken["detail"]
+        # Input only: a heartbeat of no data to 193, as often as clients want.
+        inputs = b"\x20\x04\x24\x97\x2c\xc1\x2c\x64"
+        assert other.open(serial=32, sizes=(2, 10), path=inputs) == (0,)
+        assert scanner.open(serial=33, sizes=(2, 10), path=inputs) == (0,)
+        assert scanner.close_io(30) == 0
+        eventually(lambda: other.open(serial=34) == (0,))
+    finally:
+        other.shut()
+
+
+def test_packets_that_were_lost_are_told_in_the_log(works: Works, scanner: Scanner) -> None:
+    before = len(events(works.state, "stream-ended"))
+    assert scanner.open(serial=40) == (0,)
+    scanner.run(40, 0.1)
+    scanner._sequence += 7
+    scanner.run(41, 0.1)
+    assert scanner.close_io(40) == 0
+    eventually(lambda: len(events(works.state, "stream-ended")) > before)
+    ended = events(works.state, "stream-ended")[-1]
+    assert ended["lost_out"] == 7 and ended["reason"] == "given up by the client"
 
 
 def test_halves_have_a_real_time_priority_or_say_that_they_have_none(works: Works) -> None:
@@ -176,7 +206,7 @@ def test_sever_and_reload_end_it(works: Works, scanner: Scanner) -> None:
     works.cofferdam("reload")
     eventually(lambda: works.drive.connections == 0)
     assert scanner.open(serial=10) == (15,), "no rule allows it any more"
-    works.allow("stream: drive")
+    works.allow("stream: [drive, inputs]")
     works.cofferdam("reload")
     assert scanner.open(serial=11) == (0,)
     works.cofferdam("sever", "ot")

@@ -54,6 +54,19 @@ assets:
       bits: {{at: "tag Bits[0-1]", type: dword}}
       third: {{at: "tag Bits[1].3", type: bool}}
       level: {{at: tag Program:Main.Level, type: real, min: 0, max: 10}}
+  wrapper:
+    zone: plant
+    address: 127.0.0.1
+    protocol: enip
+    port: {device}
+    listen: 127.0.0.1:{other}
+    route: backplane 1
+    explicit: connected
+    points:
+      pump: {{at: tag Pump, type: dint, min: 0, max: 9}}
+      counts: {{at: "tag Counts[0-599]", type: dint}}
+      wide: {{at: tag Wide, type: structure}}
+      bits: {{at: "tag Bits[0-1]", type: dword}}
 principals:
   scada: {{zone: office, addresses: [127.0.0.1]}}
 conduits:
@@ -68,21 +81,23 @@ conduits:
         asset: packer
         read: [pump, recipe, motor, ratio, label, motors, second, bits, level]
         write: [pump, recipe, motor, ratio, label, motors, second, third, level]
+      - {{who: scada, asset: wrapper, read: all, write: [pump, counts, wide]}}
 """
 
 
 class Works:
     def __init__(self, folder: Path) -> None:
         self.rack = Rack()
-        [self.port] = held_ports(1)
+        self.port, self.other = held_ports(2)
         self.state = folder / "state"
         policy = folder / "policy.yaml"
-        policy.write_text(POLICY.format(device=self.rack.port, port=self.port))
+        policy.write_text(POLICY.format(device=self.rack.port, port=self.port, other=self.other))
         self.gate = Gate(self.state, policy)
 
-    def pylogix(self) -> Any:
-        plc = PLC("127.0.0.1", port=self.port)
+    def pylogix(self, port: int = 0) -> Any:
+        plc = PLC("127.0.0.1", port=port or self.port)
         plc.SocketTimeout = PATIENT
+        plc.ProcessorSlot = 1 if port else 0
         return plc
 
 
@@ -105,6 +120,9 @@ def rack(works: Works) -> Iterator[Rack]:
         tag.data[:] = bytes(len(tag.data))
     works.rack.written.clear()
     works.rack.asked.clear()
+    if works.rack.neighbour is not None:
+        for tag in works.rack.neighbour.tags:
+            tag.data[:] = bytes(len(tag.data))
     yield works.rack
     gc.collect()  # what pylogix and pycomm3 have left open is nobody else's
 
@@ -170,3 +188,48 @@ def test_no_clients_question_ends_the_halves(works: Works, rack: Rack) -> None:
         assert other.Read("Pump").Value == 0, "on the same connection"
     [pair] = works.gate.status()["pairs"]
     assert pair["restarts"] == 0 and any("the program" in one["detail"] for one in events(works.state, "malformed"))
+
+
+def test_two_controllers_behind_one_address_are_told_apart_by_their_slots(works: Works, rack: Rack) -> None:
+    assert rack.neighbour is not None
+    with works.pylogix() as one, works.pylogix(works.other) as other:
+        assert one.Write("Pump", 1200).Status == "Success"
+        assert other.Write("Pump", 10).Status == "Invalid Parameter", "by its own limits"
+        assert other.Write("Pump", 7).Status == "Success"
+        assert (one.Read("Pump").Value, other.Read("Pump").Value) == (1200, 7)
+    assert rack.tag("Pump").data == struct.pack("<i", 1200)
+    assert rack.neighbour.tag("Pump").data == struct.pack("<i", 7)
+    written = [(one["asset"], one["items"][0][3]) for one in events(works.state, "write-allowed")[-2:]]
+    assert written == [("packer", ["1200"]), ("wrapper", ["7"])]
+
+
+def test_what_goes_in_a_connection_may_be_long(works: Works, rack: Rack) -> None:
+    assert rack.neighbour is not None
+    before = rack.connected
+    with LogixDriver(f"127.0.0.1:{works.other}/1") as plc:
+        wide = {"Count": 3, "Steps": list(range(1500))}
+        # 6,004 bytes: the client sends it in pieces, it is one write, and goes on in pieces of our own.
+        assert plc.write(("Wide", wide)).error is None and plc.read("Wide").value == wide
+        assert plc.write(("Counts{600}", list(range(600)))).error is None
+        assert plc.read("Counts{600}").value == list(range(600))
+    assert rack.neighbour.tag("Wide").data == struct.pack("<1501i", 3, *range(1500))
+    assert set(rack.opened) == {4002} and rack.connected > before
+    [entry] = [one for one in events(works.state, "write-allowed") if one["items"][0][0] == "tag wide"]
+    assert entry["asset"] == "wrapper" and rack.neighbour.written[-2:] == ["Wide", "Counts"]
+    assert rack.neighbour.written.count("Wide") == 2, "each piece once, of which a connection holds 4,000 bytes"
+
+
+def test_a_connection_that_the_controller_has_forgotten_is_opened_again(works: Works, rack: Rack) -> None:
+    with works.pylogix(works.other) as plc:
+        assert plc.Read("Pump").Value == 0
+        rack.forget()
+        rack.large = 500  # and it has no large ones any more
+        try:
+            assert plc.Write("Pump", 5).Status != "Success", "nobody knows what became of it, and it is not sent again"
+            assert plc.Write("Pump", 6).Status == "Success" and plc.Read("Pump").Value == 6
+            assert plc.Read("Counts[0]", 600).Value == [0] * 600
+        finally:
+            rack.large = 4002
+            rack.forget()
+    assert rack.opened[-1] == 504
+    assert rack.neighbour is not None and rack.neighbour.written.count("Pump") >= 1

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tests.ports import held_port
 
 SINT, DINT, REAL = 0xC2, 0xC4, 0xCA
-STRING_ID, MOTOR_ID = 0xFCE, 0x123
+STRING_ID, MOTOR_ID, WIDE_ID = 0xFCE, 0x123, 0x234
 _SIZES = {0xC1: 1, SINT: 1, 0xC3: 2, DINT: 4, REAL: 4, 0xD3: 4}
 
 
@@ -44,6 +44,7 @@ TEMPLATES = {
             Member("Label", 0x8000 | STRING_ID, 1, 16),
         ),
     ),
+    WIDE_ID: Template("Wide", 0x51DE, 6004, (Member("Count", DINT, 1, 0), Member("Steps", DINT, 1500, 4))),
 }  # fmt: skip
 
 
@@ -78,20 +79,33 @@ def _size(code: int) -> int:
     return TEMPLATES[code & 0xFFF].size if code & 0x8000 else _SIZES[code]
 
 
-class Rack:
-    """The controller, at a port of loopback. `asked`: (service, path) of what has reached it, in order."""
+PORTS = {b"\x01\x00": 0, b"\x01\x01": 1}
+"""Routes by which the controllers of a rack are reached, and their slots."""
 
-    def __init__(self) -> None:
+
+class Rack:
+    """A controller, at a port of loopback; `neighbour`: the one in slot 1 behind the same address. `asked`: (service,
+    path) of what has reached it, in order; `large`: the longest connection that it opens; `opened`: sizes of those
+    that it has, `connected`: how many requests came in one."""
+
+    def __init__(self, *, alone: bool = True) -> None:
+        self.large = 4002
+        self.opened: list[int] = []
+        self.connected = 0
+        self.neighbour: Rack | None = Rack(alone=False) if alone else None
+        self._links: dict[int, tuple[int, int, Rack]] = {}
         self.tags = [
             Tag("Pump", DINT), Tag("Counts", DINT, 600), Tag("Recipe", 0x8000 | STRING_ID), Tag("Secret", DINT),
             Tag("Motor1", 0x8000 | MOTOR_ID), Tag("Motors", 0x8000 | MOTOR_ID, 3), Tag("Bits", 0xD3, 2),
-            Tag("Program:Main", DINT),
+            Tag("Program:Main", DINT), Tag("Wide", 0x8000 | WIDE_ID),
         ]  # fmt: skip
         self.local = [Tag("Level", REAL), Tag("Step", DINT)]
         self.numbers: dict[int, Tag] = {}
         self.download(1)
         self.asked: list[tuple[int, bytes]] = []
         self.written: list[str] = []
+        if not alone:
+            return
         self.port = held_port()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -126,21 +140,65 @@ class Rack:
                     frame, data = data[:end], data[end:]
                     if frame[0] == 0x65:
                         peer.sendall(frame[:4] + b"\7\0\0\0" + frame[8:])
+                    elif frame[0] == 0x70:
+                        peer.sendall(self._within(frame))
                     elif frame[0] == 0x6F:
                         cip = self.answer(frame[40:])
                         body = bytes(6) + b"\2\0\0\0\0\0\xb2\0" + len(cip).to_bytes(2, "little") + cip
                         peer.sendall(b"\x6f\0" + len(body).to_bytes(2, "little") + frame[4:24] + body)
 
+    def _within(self, frame: bytes) -> bytes:
+        """A request in a connection of class 3."""
+        number, sequence = int.from_bytes(frame[36:40], "little"), frame[44:46]
+        if number not in self._links:
+            return b"\x70\0\0\0" + frame[4:8] + b"\3\0\0\0" + frame[12:24]
+        theirs, size, slot = self._links[number]
+        self.connected += 1
+        assert len(frame) - 44 <= size, "more than the connection holds"
+        cip = sequence + slot.answer(frame[46:], size)
+        body = bytes(6) + struct.pack("<HHHIHH", 2, 0xA1, 4, theirs, 0xB1, len(cip)) + cip
+        return b"\x70\0" + len(body).to_bytes(2, "little") + frame[4:24] + body
+
+    def forget(self) -> None:
+        """Its connections of class 3 are over, as after their time-out."""
+        self._links.clear()
+
     # --- CIP
 
-    def answer(self, request: bytes) -> bytes:
-        """One request, in whatever it is wrapped."""
+    def _slot(self, route: bytes) -> Rack:
+        slot = PORTS.get(route)
+        if slot is None or self.neighbour is None:
+            raise Wrong(0x01, 0x0311)
+        return self.neighbour if slot else self
+
+    def _open(self, service: int, body: bytes) -> tuple[int, bytes]:
+        head = struct.unpack_from("<BBIIHHIB3x", body)
+        large = service == 0x5B
+        _, flags, _, _, transport, words = struct.unpack_from("<IIIIBB" if large else "<IHIHBB", body, 22)
+        size = flags & (0xFFFF if large else 0x1FF)
+        path = body[-2 * words :]
+        if large and size > self.large:
+            raise Wrong(0x08)
+        assert transport == 0xA3 and path.endswith(b"\x20\x02\x24\x01"), "class 3, to the message router"
+        slot = self._slot(path[:2]) if len(path) > 4 else self
+        number = 0x7000_0000 + len(self.opened)
+        self._links[number] = (head[3], size, slot)
+        self.opened.append(size)
+        return 0, struct.pack("<IIHHIIIBx", number, head[3], head[4], head[5], head[6], 2_000_000, 2_000_000, 0)
+
+    def answer(self, request: bytes, room: int = 504) -> bytes:
+        """One request, in whatever it is wrapped. `room`: how long the answer may be."""
+        self._room = room
         service, end = request[0], 2 + 2 * request[1]
         path, body = request[2:end], request[end:]
         try:
             if path == b"\x20\x06\x24\x01" and service == 0x52:
                 size = int.from_bytes(body[2:4], "little")
-                return self.answer(body[4 : 4 + size])
+                assert len(request) <= 504, "more than goes outside a connection"
+                return self._slot(body[-2:]).answer(body[4 : 4 + size])
+            if path == b"\x20\x06\x24\x01" and service in (0x54, 0x5B):
+                self.asked.append((service, path))
+                return bytes([service | 0x80, 0, 0, 0]) + self._open(service, body)[1]
             if path == b"\x20\x02\x24\x01" and service == 0x0A:
                 return self._packet(body)
             self.asked.append((service, path))
@@ -153,7 +211,7 @@ class Rack:
     def _packet(self, body: bytes) -> bytes:
         count = int.from_bytes(body[:2], "little")
         places = [*struct.unpack_from(f"<{count}H", body, 2), len(body)]
-        answers = [self.answer(body[a:b]) for a, b in itertools.pairwise(places)]
+        answers = [self.answer(body[a:b], self._room) for a, b in itertools.pairwise(places)]
         head, at = [count], 2 + 2 * count
         for one in answers:
             head.append(at)
@@ -239,7 +297,8 @@ class Rack:
         head = place.code.to_bytes(2, "little")
         if place.code & 0x8000:
             head = b"\xa0\2" + TEMPLATES[place.code & 0xFFF].handle.to_bytes(2, "little")
-        return (6, head + data[:480]) if len(data) > 480 else (0, head + data)
+        most = self._room - 24
+        return (6, head + data[:most]) if len(data) > most else (0, head + data)
 
     def _write(self, place: Place, body: bytes, piece: bool) -> tuple[int, bytes]:
         code, at = int.from_bytes(body[:2], "little"), 2

@@ -18,7 +18,7 @@ from ethernetip.device.virtual_device import VirtualDevice
 from tests.ports import held_port
 from tests.waiting import PATIENT
 
-OUTPUTS, INPUTS, CONFIG = 150, 100, 151
+OUTPUTS, INPUTS, CONFIG, HEARTBEAT = 150, 100, 151, 193
 UDP = 2222
 
 
@@ -42,6 +42,7 @@ class Drive:
                 outputs = device.add_assembly(OUTPUTS, 4)
                 device.add_assembly(INPUTS, 8)
                 device.add_assembly(CONFIG, 0)
+                device.add_assembly(HEARTBEAT, 0)
                 outputs.on_data_changed.append(self._told)
                 await device.start(self.port, UDP)
                 self._up.set()

@@ -139,7 +139,7 @@ def test_each_rule_broken_once(cip: str, status: tuple[int, ...]) -> None:
 def test_what_nobody_serves_is_said_to_be_judged() -> None:
     for cip, words in (
         ("0702 208e 2401 00", "FactoryTalk"), ("4c02 20b2 2421 0100", "FactoryTalk"), ("4b02 2067 2401 00", "PCCC"),
-        ("0502 2001 2401 00", "with data"), ("0e03 2004 2464 3003", "no point of the policy"),
+        ("0502 2001 2401 00", "with data"), ("1003 2004 2464 3003 01", "no point of the policy"),
         ("5a02 2006 2401", "connection manager"),
     ):  # fmt: skip
         request = request_of(rr(bytes.fromhex(cip)))

@@ -20,10 +20,11 @@ from typing import Any
 
 import msgspec
 
+from cofferdam.capture.frames import Datagram
 from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.streams import Sink, TcpFlow
 from cofferdam.errors import CaptureError, CofferdamError, RemoteProtocolError
-from cofferdam.model import Operation
+from cofferdam.model import Asset, Opening, Operation
 from cofferdam.protocols.base import (
     NEED_DATA,
     LocalAnswer,
@@ -79,8 +80,30 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     time_ns: int
 
 
+class FrameSeen(msgspec.Struct, frozen=True, gc=False):
+    """A frame of a stream that went as a datagram. `number`: the id that it names; `size` in bytes. `asked` has opened
+    the stream, and `message` is what went to the server in it: both None where the capture does not show that."""
+
+    protocol: str
+    source: bytes
+    target: bytes
+    number: int
+    size: int
+    asked: Asked | None
+    message: Any
+    packet: int
+    time_ns: int
+
+
 class Watcher(abc.ABC):
     """Who is told what the conversations were."""
+
+    def asset(self, flow: TcpFlow) -> Asset | None:
+        """What the policy says of the connection's server, if it is known."""
+        return None
+
+    def frame(self, frame: FrameSeen) -> None:  # noqa: B027 - most have no use for it
+        """A frame of a stream."""
 
     @abc.abstractmethod
     def asked(self, asked: Asked) -> None:
@@ -163,6 +186,35 @@ class Conversations(Sink):
         self._ports = ports
         self._known: OrderedDict[tuple[bytes, int], dict[str, Any]] = OrderedDict()  # what bystanders know of servers
         self._limits = limits or CaptureLimits()
+        followed = {name: one for name, one in protocols.items() if one.view is not None and one.dialect.datagrams}
+        self.datagram_ports = {one.dialect.datagrams: name for name, one in followed.items()}
+        # By (source, target, id): what opened the stream, and whether its frames go to the server.
+        self._streams: OrderedDict[tuple[bytes, bytes, int], tuple[Asked, bool]] = OrderedDict()
+
+    def datagram(self, datagram: Datagram) -> None:
+        """A datagram to one of `datagram_ports`."""
+        name = self.datagram_ports[datagram.target_port]
+        view = self._protocols[name].view
+        found = None if view is None else view.datagram(datagram.data)
+        if view is None or found is None:
+            return
+        source, target, (number, size) = datagram.source, datagram.target, found
+        asked, out = self._streams.get((source, target, number), (None, False))
+        message = None
+        if asked is not None and out:
+            message = view.frame_of(asked.request, self._watcher.asset(asked.flow), datagram.data)
+        at = datagram.packet, datagram.time_ns
+        self._watcher.frame(FrameSeen(name, source, target, number, size, asked, message, *at))
+
+    def _opened(self, flow: TcpFlow, view: View, asked: Asked, frame: bytes) -> None:
+        """A request was answered well; where it has opened a stream, its frames are known by their ids."""
+        if not any(type(write) is Opening for write in asked.operation.writes):
+            return
+        for out, number in zip((True, False), view.stream_ids(frame), strict=False):
+            ends = (flow.client, flow.server) if out else (flow.server, flow.client)
+            self._streams[*ends, number] = (asked, out)
+        while len(self._streams) > self._limits.standing:
+            self._streams.popitem(last=False)
 
     def data(self, flow: TcpFlow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
         """See Sink."""
@@ -280,6 +332,9 @@ class Conversations(Sink):
         machine = stream.machine
         if machine is None:
             machine = stream.machine = talk.protocol.server(midway=True)
+            asset = self._watcher.asset(flow)
+            if asset is not None:
+                machine.take_asset(asset)
             talk.tokens.clear()
         # The gate answers everything in time, so that after it an id may be used again.
         while talk.tokens and time_ns - talk.tokens[0][0] > self._limits.answer_patience_ns:
@@ -388,6 +443,9 @@ class Conversations(Sink):
             talk.requests.machine.release(asked.token)
         try:
             machine = talk.protocol.client(midway=True)
+            asset = self._watcher.asset(flow)
+            if asset is not None:
+                machine.take_asset(asset)
             token, sent = machine.send(asked.request)
             machine.receive_data(talk.view.rekey(frame, talk.view.key(sent)))
             event = machine.next_event()
@@ -398,6 +456,8 @@ class Conversations(Sink):
         else:
             if isinstance(event, ResponseReceived) and event.token == token:
                 self._watcher.answered(asked, event.response, time_ns)
+                if not talk.protocol.is_error(event.response):
+                    self._opened(flow, talk.view, asked, frame)
                 if quirk:
                     self._watcher.deviates(asked, quirk)
                 return

@@ -11,6 +11,7 @@ Not here: the order of segments (streams.py). Tunnels (GRE, VXLAN, IP in IP) are
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Container
 from ipaddress import ip_address
 from typing import Final
 
@@ -75,6 +76,17 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     time_ns: int
 
 
+class Datagram(msgspec.Struct, frozen=True, gc=False):
+    """One UDP datagram to a port at which frames of streams go. Addresses are packed."""
+
+    source: bytes
+    target: bytes
+    target_port: int
+    data: bytes
+    packet: int
+    time_ns: int
+
+
 class _Pieces:
     """The fragments of one datagram so far. Starts are byte offsets in its payload."""
 
@@ -91,15 +103,17 @@ _Key = tuple[bytes, bytes, int, int]
 
 
 class Decoder:
-    """Turns packets into TCP segments, one at a time.
+    """Turns packets into TCP segments, one at a time; `ports`: datagrams to these are kept as well.
 
-    Attributes: `skipped` counts packets that hold no TCP, by what they are; `damaged` counts packets whose headers
-    are cut off or contradict themselves; `fragments_lost` counts datagrams given up for missing, overlapping or too
-    many fragments.
+    Attributes: `datagram` is what the last packet held where it was such a datagram; `skipped` counts packets that hold
+    neither, by what they are; `damaged` counts packets whose headers are cut off or contradict themselves;
+    `fragments_lost` counts datagrams given up for missing, overlapping or too many fragments.
     """
 
-    def __init__(self, limits: CaptureLimits | None = None) -> None:
+    def __init__(self, limits: CaptureLimits | None = None, ports: Container[int] = ()) -> None:
         self._limits = limits or CaptureLimits()
+        self._ports = ports
+        self.datagram: Datagram | None = None
         self._waiting: OrderedDict[_Key, _Pieces] = OrderedDict()
         self._time_ns = 0
         self._tunnels = 0  # how many the packet has gone through
@@ -113,6 +127,7 @@ class Decoder:
         if packet.time_ns >= 0:
             self._time_ns = packet.time_ns
         self._tunnels = 0
+        self.datagram = None
         try:
             found = self._link(packet)
         except IndexError:
@@ -343,6 +358,10 @@ class Decoder:
     def _transport(
         self, packet: Packet, protocol: int, source: bytes, target: bytes, body: bytes, length: int
     ) -> Segment | None:
+        if protocol == _UDP and length >= 8 and _word(body, 2) in self._ports:
+            at = packet.number, self._time_ns
+            self.datagram = Datagram(source, target, _word(body, 2), body[8:length], *at)
+            return None
         if protocol != _TCP:
             self.skipped[_PROTOCOL_NAMES.get(protocol, f"IP protocol {protocol}")] += 1
             return None

@@ -19,10 +19,11 @@ from typing import Any, BinaryIO
 import msgspec
 
 from cofferdam.capture.cells import Cells
-from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
+from cofferdam.capture.conversation import Asked, FrameSeen, Malformed, Note, Watcher
 from cofferdam.capture.frames import address_text
 from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.named import VERBS, Named, quoted
+from cofferdam.capture.packets import SeenStreams
 from cofferdam.capture.reading import Reading, default_ports, follow
 from cofferdam.capture.simulate import LinkReport, Links, Remark
 from cofferdam.capture.streams import TcpFlow
@@ -55,6 +56,7 @@ class Learned(msgspec.Struct):
     requests: int = 0
     malformed: int = 0
     left_out: int = 0
+    frames: int = 0
     links: list[LinkReport] = []
     remarks: list[Remark] = []
     remarks_total: int = 0
@@ -142,6 +144,7 @@ class _Learner(Watcher):
         self.foreign_flows: Counter[str] = Counter()
         self.left_out = 0
         self.too_many = False
+        self.streams = SeenStreams(limits)
 
     def asked(self, asked: Asked) -> None:
         """Adds one request to what its client may do."""
@@ -232,6 +235,11 @@ class _Learner(Watcher):
             known = self._protocols[malformed.protocol].dialect.vendors.get(malformed.function)
             self.others[f"function {malformed.function} ({known or 'not public'})"] += 1
 
+    def frame(self, frame: FrameSeen) -> None:
+        """Counts a frame of a stream. What opened the stream is a request like another; what it writes where, nobody
+        can tell from the frame."""
+        self.streams.add(frame)
+
     def deviates(self, asked: Asked, quirk: str) -> None:
         """Counts an answer that a quirk explains."""
         if asked.user is not None:
@@ -288,8 +296,8 @@ def learn(
     text = writer.policy()
     return Learned(
         text, reading, sum(1 for pairs in learner.pairs.values() if pairs), len(learner.devices), writer.points,
-        learner.requests, learner.malformed_count, learner.left_out, learner.links.all(), learner.links.remarks,
-        learner.links.remarks_total,
+        learner.requests, learner.malformed_count, learner.left_out, learner.streams.frames, learner.links.all(),
+        learner.links.remarks, learner.links.remarks_total,
         tuple(f"{count} requests of {what}" for what, count in sorted(learner.others.items())),
         tuple(f"this looks like {what}" for what in sorted(learner.foreign_flows)),
     )  # fmt: skip
@@ -340,6 +348,7 @@ class _Writer:
                 "beyond the limit of pairs" if learner.too_many else "of clients or servers outside the given networks"
             )
             self._add(f"# {learner.left_out} requests {what} were left out.")
+        self._add(*learner.streams.lines())
         self._add(
             "#",
             "# Seen is not the same as wanted. Before this is used:",

@@ -185,7 +185,9 @@ class Named:
             yield "    streams:"
         for item in sorted(self._streams, key=_order):
             fastest = f", fastest: {self._streams[item]} us" if self._streams[item] else ""
-            yield f"      {self.name(item)}: {{at: {quoted(self.raw(item))}{fastest}}}"
+            form = "" if self._dialect.learned_form is None else self._dialect.learned_form(item)
+            form = f', form: "{form}"' if form else ""
+            yield f"      {self.name(item)}: {{at: {quoted(self.raw(item))}{fastest}{form}}}"
         if self.left_out:
             yield f"    # {self.left_out} requests of further items were left out"
 

@@ -38,6 +38,7 @@ class Reading(msgspec.Struct):
     last_ns: int = 0
     untimed: int = 0
     segments: int = 0
+    datagrams: int = 0
     connections: int = 0
     skipped: dict[str, int] = {}
     damaged: int = 0
@@ -75,8 +76,9 @@ def follow(
     """
     limits = limits or CaptureLimits()
     capture = CaptureFile(stream, name, limits)
-    decoder = Decoder(limits)
-    reassembler = Reassembler(Conversations(watcher, ports, limits, protocols), ports.keys(), limits)
+    conversations = Conversations(watcher, ports, limits, protocols)
+    decoder = Decoder(limits, conversations.datagram_ports)
+    reassembler = Reassembler(conversations, ports.keys(), limits)
     reading = Reading(name)
     try:
         for packet in capture:
@@ -88,6 +90,9 @@ def follow(
             segment = decoder.segment(packet)
             if segment is not None:
                 reassembler.segment(segment)
+            elif decoder.datagram is not None:
+                reading.datagrams += 1
+                conversations.datagram(decoder.datagram)
             if progress is not None and not packet.number % PROGRESS_PACKETS:
                 progress(packet.number, capture.offset)
     except CaptureError as error:

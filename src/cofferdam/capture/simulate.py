@@ -20,12 +20,12 @@ from typing import Any, BinaryIO
 import msgspec
 
 from cofferdam.capture.cells import Spaces
-from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
+from cofferdam.capture.conversation import Asked, FrameSeen, Malformed, Note, Watcher
 from cofferdam.capture.frames import address_text
 from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.reading import Reading, default_ports, follow, followed
 from cofferdam.capture.streams import TcpFlow
-from cofferdam.model import Allow, Asset, Change, Deny, Fault, Item, NeedValues, Span
+from cofferdam.model import Allow, Asset, Change, Deny, Fault, Item, NeedValues, Opening, Span
 from cofferdam.policy.points.decide import Flow, PointState
 from cofferdam.policy.points.ways import show_function
 from cofferdam.policy.table import CompiledPolicy
@@ -108,7 +108,9 @@ class Remark(msgspec.Struct):
 
 
 class Simulation(msgspec.Struct):
-    """A simulation's result. `judged_at` is "capture" or the one time (UTC ns) that all requests were judged at."""
+    """A simulation's result. `judged_at` is "capture" or the one time (UTC ns) that all requests were judged at.
+    `frames` counts packets of streams that went as datagrams: "allowed" and "refused" by the values that they would
+    write, "to the client", and "unknown" where the capture does not show who opened the stream."""
 
     policy_hash: str
     judged_at: str | int
@@ -117,6 +119,7 @@ class Simulation(msgspec.Struct):
     refused: int = 0
     depends: int = 0
     malformed: int = 0
+    frames: dict[str, int] = {}
     flows: list[FlowReport] = []
     links: list[LinkReport] = []
     remarks: list[Remark] = []
@@ -220,6 +223,7 @@ class _Simulation(Watcher):
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
         self._deviating: set[tuple[str, str]] = set()
         self.links = Links(limits)
+        self.frames: dict[str, int] = {}
         self.counts = {ALLOWED: 0, REFUSED: 0, DEPENDS: 0, MALFORMED: 0}
         self.left_out = 0
 
@@ -245,6 +249,40 @@ class _Simulation(Watcher):
                 kind.reads.add(read.space, read.start, read.stop, not isinstance(read, Span))
             for write in op.writes:
                 kind.writes.add(write.space, write.start, write.stop, not isinstance(write, Change))
+
+    def asset(self, flow: TcpFlow) -> Asset | None:
+        """See Watcher: what the machines then know is what those of the gate know."""
+        return self._asset(flow, -1)
+
+    def frame(self, frame: FrameSeen) -> None:
+        """Judges the values of one frame of a stream, if it goes to the server and the capture shows what opened it."""
+        asked = frame.asked
+        asset = None if asked is None else self._asset(asked.flow, -1)
+        if asked is None or asset is None or frame.message is None:
+            what = "unknown" if asked is None else "to the client"
+            self.frames[what] = self.frames.get(what, 0) + 1
+            return
+        protocol = self._protocols[frame.protocol]
+        operation = protocol.frame_operation(asked.request, frame.message, asset)
+        flow = self._flows.get((asked.flow.client, asset.name))
+        stream = next((write.item for write in asked.operation.writes if type(write) is Opening), None)
+        if not isinstance(flow, Flow) or stream is None:
+            return
+        wall_ns = frame.time_ns if self._at_ns is None else self._at_ns
+        opened = flow.decide(asked.operation, wall_ns)
+        wrong, fault = "", Fault.VALUE
+        if isinstance(opened, Deny):
+            wrong, fault = opened.detail, opened.fault
+        else:
+            wrong = flow.check_frame(stream, operation, self._state, frame.time_ns)
+        verdict = REFUSED if wrong else ALLOWED
+        self.frames[verdict] = self.frames.get(verdict, 0) + 1
+        if not wrong:
+            self._state.note_sent(asset.name, operation, frame.time_ns)
+        reason = fault.value if wrong else ""
+        rule = "" if isinstance(opened, NeedValues) else opened.rule
+        fields = (verdict, "", "packet of a stream", -1, "", rule, reason, wrong)
+        self._count(frame.protocol, asked.flow, asset, fields, frame.packet, frame.time_ns, request=False)
 
     def answered(self, asked: Asked, response: Any, time_ns: int) -> None:
         """Lets the state of points learn from an answer."""
@@ -339,10 +377,10 @@ class _Simulation(Watcher):
 
     def _count(
         self, protocol: str, connection: TcpFlow, asset: Asset | None, fields: _Fields,
-        packet: int, time_ns: int,
+        packet: int, time_ns: int, request: bool = True,
     ) -> _Kind | None:  # fmt: skip
         verdict, function, name, unit, conduit, rule, reason, detail = fields
-        self.counts[verdict] += 1
+        self.counts[verdict] += request
         place = (connection.client, connection.server, connection.server_port)
         asset_name = asset.name if asset is not None else ""
         key = (place, asset_name, verdict, function, unit, rule, reason)
@@ -397,8 +435,8 @@ def simulate(
     counts = simulation.counts
     return Simulation(
         policy.hash, "capture" if at_ns is None else at_ns, reading, counts[ALLOWED], counts[REFUSED],
-        counts[DEPENDS], counts[MALFORMED], simulation.flows(), simulation.links.all(), simulation.links.remarks,
-        simulation.links.remarks_total, simulation.left_out,
+        counts[DEPENDS], counts[MALFORMED], simulation.frames, simulation.flows(), simulation.links.all(),
+        simulation.links.remarks, simulation.links.remarks_total, simulation.left_out,
     )  # fmt: skip
 
 

@@ -114,6 +114,8 @@ def state_lines(
         span = ""
     lines.append(f"{reading.name}: {reading.format}, {_count(reading.packets, 'packet')}{span}")
     lines.append(f"{_count(reading.connections, 'connection')} followed, {_count(reading.segments, 'TCP segment')}")
+    if reading.datagrams:
+        lines.append(f"{_count(reading.datagrams, 'packet')} of streams by UDP")
     if reading.skipped:
         lines.append("not TCP over IP: " + ", ".join(f"{count} {kind}" for kind, count in reading.skipped.items()))
     if reading.other_ports:

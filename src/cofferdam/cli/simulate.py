@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise CaptureError(report.reading.error, hint=report.reading.hint)
     if not report.requests:
         raise capturing.nothing_found(report.reading, report.malformed)
-    return 0 if report.allowed == report.requests else 1
+    return 0 if report.allowed == report.requests and not report.frames.get(REFUSED) else 1
 
 
 def show(report: Simulation, console: Console, *, only_refused: bool = False) -> None:
@@ -83,6 +83,10 @@ def show(report: Simulation, console: Console, *, only_refused: bool = False) ->
     counts = ((report.allowed, ALLOWED), (report.refused, REFUSED), (report.depends, DEPENDS))
     parts = [f"[{_COLOURS[name]}]{count} {name}[/]" for count, name in (*counts, (report.malformed, MALFORMED))]
     console.print(f"{report.requests} requests: " + ", ".join(parts), highlight=False)
+    if report.frames:
+        words = {"unknown": "of streams whose opening is not in the capture"}
+        parts = [f"{count} {words.get(what, what)}" for what, count in report.frames.items()]
+        console.print(f"{sum(report.frames.values())} packets of streams: " + ", ".join(parts), highlight=False)
 
 
 def _table(flow: FlowReport, groups: list[Group]) -> Table:

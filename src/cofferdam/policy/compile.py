@@ -189,6 +189,7 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         bits_of=tuple((name, at.space, at.start) for name, at in sorted(asset.bits_of.items()) if isinstance(at, Span)),
         kinds=tuple((kind.name, kind.separators) for kind in dialect.kinds),
         route=asset.route or "",
+        connected=asset.explicit == "connected",
         broadcast=dialect.units.broadcast if dialect.units is not None else -2,
         also=places[1:],
         security=_security(asset, dialect),

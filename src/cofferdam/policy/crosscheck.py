@@ -167,6 +167,11 @@ class _Checker(Checking):
             such = f"a route such as {dialect.route_example}"
             expected = such if dialect.routes else f"no route: {dialect.name} has none"
             self.at((*here, "route"), f"the route {quote(asset.route)}", expected, check="route")
+        if asset.explicit is not None and not dialect.connected:
+            self.at((*here, "explicit"), quote(asset.explicit), f"nothing: {dialect.name} has none", check="explicit")
+        elif asset.explicit is not None and asset.outstanding != 1:
+            what = f"{asset.outstanding} within a connection, which has one request after the other"
+            self.at((*here, "outstanding"), what, "1; for more, `connections`", check="explicit")
         limited = [
             p for p, point in asset.points.items() if point.max_step or point.max_rate or point.writes_per_minute
         ]
@@ -375,6 +380,8 @@ class _Checker(Checking):
 def _one_unit(one: schema.Asset, other: schema.Asset, dialect: Dialect, *, serial: bool = False) -> bool:
     """Whether two assets at one address may be one device: most devices do not mind by which unit they are asked.
     `serial`: what would be so with a gateway to a serial line."""
+    if one.route is not None and other.route is not None and one.route != other.route:
+        return False  # behind the address a request goes on to another device
     units = dialect.units
     mine, theirs = _asked(one), _asked(other)
     if units is None or mine == theirs or -1 in (mine, theirs):

@@ -682,6 +682,11 @@ class Asset(Entry):
         description="How a request goes on from the address to the device, for protocols with routes. EtherNet/IP: "
         "`backplane 0` for the controller in slot 0 of the rack.",
     )
+    explicit: Annotated[Literal["connected"], *_choice("connected")] | None = Field(
+        None,
+        description="`connected`: requests go within a connection of class 3 (EtherNet/IP), which holds about 4,000 "
+        "bytes of a request where the device has large ones, and about 500 else. Without it each goes by itself.",
+    )
     quirks: Names = Field(
         (), description="Known deviations of the device from its protocol, by the names that the protocol's page lists."
     )

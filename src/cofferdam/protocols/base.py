@@ -150,10 +150,12 @@ class NoticeReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class FrameReceived(msgspec.Struct, frozen=True, gc=False):
-    """A frame of the stream that stands by the request `standing`."""
+    """A frame of the stream that stands by the request `standing`. `lost`: by its number, so many before it have not
+    come."""
 
     standing: int
     message: Any
+    lost: int = 0
 
 
 class Identified(msgspec.Struct, frozen=True, gc=False):
@@ -528,6 +530,10 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
         """What a client's frame of the stream that `request` opened would write. All its items are parts of the
         stream's. `asset`: what the policy says of it."""
         raise LocalProtocolError("this protocol has no streams")
+
+    def owned(self, request: Req, asset: Asset) -> bool:
+        """Whether the stream that `request` opens tells the device something, so that it is one client's at a time."""
+        return False
 
     def cadence(self, request: Req, response: Resp) -> Cadence | None:
         """How often frames of the stream come that `request` opened, by this answer; None where they have no times."""

@@ -255,9 +255,14 @@ class Dialect(msgspec.Struct, frozen=True):
     routes: str = ""
     """A regular expression for an asset's `route`; "" where the protocol has none."""
     route_example: str = ""
+    """How one is written."""
+    connected: bool = False
+    """Requests may go within a connection of its own that its machines open at the device (an asset's `explicit`)."""
     forms: str = ""
     """A regular expression for what a stream is made of, where the protocol needs to be told; "" where it does not."""
     form_example: str = ""
+    learned_form: Callable[[Item], str] | None = None
+    """The form of a stream that a capture shows, by the name that it has there; "" for none."""
     numberings: Callable[[str, str], str] | None = None
     """The notation of a text that is written by another numbering (an asset's `numbering`); None: there is no other."""
     datagrams: int = 0

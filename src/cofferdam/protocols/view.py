@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from cofferdam.model import Asset
+
 
 class View(abc.ABC):
     """How frames of one protocol look from outside. Stateless."""
@@ -42,6 +44,20 @@ class View(abc.ABC):
     def foreign(self, segment: bytes) -> str:
         """What a client's segment is where it is plainly another protocol that is taken for this one, in words."""
         return ""
+
+    def datagram(self, data: bytes) -> tuple[int, int] | None:
+        """(id, bytes) of a frame of a stream that went as a datagram; None for what is none. For protocols with
+        `Dialect.datagrams`, as are the next two."""
+        return None
+
+    def stream_ids(self, frame: bytes) -> tuple[int, ...]:
+        """By which ids frames of a stream go to the server and to the client, which this good answer has opened."""
+        return ()
+
+    def frame_of(self, request: Any, asset: Asset | None, data: bytes) -> Any:
+        """The message that a datagram to the server is, of the stream that `request` has opened; None for none.
+        `asset`: what the policy says of it, if that is known."""
+        return None
 
     @abc.abstractmethod
     def rekey(self, frame: bytes, key: bytes) -> bytes:

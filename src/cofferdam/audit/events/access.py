@@ -242,7 +242,8 @@ class ReadsCounted(Event, frozen=True, kw_only=True):
 
 class StreamEnded(Event, frozen=True, kw_only=True):
     """A stream is over, which the write `write` opened. Frames: `sent` to the asset, `received` from it, `refused` for
-    a value outside its limits, `dropped` since they came too fast or found no room."""
+    a value outside its limits, `dropped` since they came too fast or found no room, `lost_out` and `lost_in` on their
+    way from the client and from the asset, by their numbers."""
 
     session: Name
     write: Name
@@ -252,6 +253,8 @@ class StreamEnded(Event, frozen=True, kw_only=True):
     received: Count = 0
     refused: Count = 0
     dropped: Count = 0
+    lost_out: Count = 0
+    lost_in: Count = 0
     from_ns: WallNs
     to_ns: WallNs
 

@@ -119,6 +119,11 @@ class Connection:
         """How many places are taken."""
         return len(self.flight) - len(self.gathered) if self.gathered else len(self.flight)
 
+    @property
+    def streams(self) -> bool:
+        """Whether a stream stands on it."""
+        return any(one.stream is not None for one in self.standing.values())
+
     def take(self, token: int) -> Job:
         """A request that is under way no longer."""
         if self.gathered:

@@ -1,8 +1,8 @@
 """One device and the few connections to it that many clients share.
 
-A device is an address and port; assets that differ only in their unit share it. It never has more connections than
-`connections` and never more requests on one than `outstanding`; what comes above waits in lines that take turns
-(lines).
+A device is an address, a port and a route; assets that differ only in their unit share it. It never has more
+connections than `connections` and never more requests on one than `outstanding`; what comes above waits in lines that
+take turns (lines).
 
 Requests of one session reach the device in the order in which they were submitted: while one is under way, the next
 goes by the same connection or waits for it.
@@ -55,7 +55,8 @@ SHARED_WAIT = 5
 """Where several units share an address, reads wait in line for so many of the asset's timeouts, unless the policy says
 how long: one or two units that are off are found out meanwhile, and cost their neighbours no answer."""
 TIMEOUTS_IN_A_ROW = 3
-"""So many requests without an answer, and the connection is taken for dead and closed."""
+"""So many requests without an answer, and the connection is taken for dead and closed; not while a stream stands on it:
+its frames come or do not, and a side that falls silent ends it."""
 
 
 class Device(Told):
@@ -533,7 +534,8 @@ class Device(Told):
                 if self.shared and self._silence.unanswered(job.unit, job.group, job.timeout_ns, now):
                     why = f"unit {job.unit} does not answer"
                     failed += [(other, Failure.TIMEOUT, why) for other in self._give_up_unit(job.unit)]
-            if late and (connection.machine.drop_after_timeout or connection.silent >= TIMEOUTS_IN_A_ROW):
+            dead = connection.silent >= TIMEOUTS_IN_A_ROW and not connection.streams
+            if late and (connection.machine.drop_after_timeout or dead):
                 connection.transport.close()
                 self._connections.remove(connection)
                 why = "the connection was closed after an answer that did not come"

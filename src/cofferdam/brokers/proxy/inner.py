@@ -77,7 +77,7 @@ class Inner(StandingPath):
         self.broker = setting.broker
         self._zones, self._other_zone = setting.zones
         self._connect = setting.dial
-        self._devices: dict[tuple[str, int], Device] = {}
+        self._devices: dict[tuple[str, int, str], Device] = {}
         self._budget = LogBudget(setting.audit)
         self._reads_book = ReadsBook(setting.audit)
         self._troubles = Counted(setting.audit, ("detail",))
@@ -114,10 +114,10 @@ class Inner(StandingPath):
         self._own_side = str(policy.zones[self._other_zone].side)
         self._outer_side = str(policy.zones[self._zones[0]].side)
         kept: dict[str, Served] = {}
-        devices: dict[tuple[str, int], Device] = {}
+        devices: dict[tuple[str, int, str], Device] = {}
         for name in assets:
             asset = policy.assets[name]
-            key = (asset.address, asset.port)
+            key = (asset.address, asset.port, asset.route)
             device = devices.get(key) or self._devices.get(key)
             if device is None or not _same_device(device.asset, asset):
                 device = Device(
@@ -192,7 +192,7 @@ class Inner(StandingPath):
 
     def _datagram(self, source: str, port: int, data: bytes) -> None:
         """By UDP. One that no stream at a device of that address has is dropped, and counted."""
-        if not any(device.datagram(port, data) for (address, _), device in self._devices.items() if address == source):
+        if not any(device.datagram(port, data) for key, device in self._devices.items() if key[0] == source):
             self.limit_hits["stray_datagrams"] = self.limit_hits.get("stray_datagrams", 0) + 1
 
     def command(self, asked: Asked) -> None:
@@ -567,6 +567,6 @@ class Inner(StandingPath):
 
 
 def _same_device(old: Asset, new: Asset) -> bool:
-    return (old.connections, old.outstanding, old.quirks, old.route, old.security, old.manners) == (
-        new.connections, new.outstanding, new.quirks, new.route, new.security, new.manners,
+    return (old.connections, old.outstanding, old.quirks, old.connected, old.security, old.manners) == (
+        new.connections, new.outstanding, new.quirks, new.connected, new.security, new.manners,
     )  # fmt: skip

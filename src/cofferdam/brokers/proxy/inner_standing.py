@@ -16,7 +16,7 @@ import abc
 from typing import Any
 
 from cofferdam.audit.events.access import StreamEnded
-from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.base import MAX_SAFE_INTEGER, clip
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.frame_times import FrameTimes
@@ -25,7 +25,7 @@ from cofferdam.brokers.proxy.sessions import Served, Session
 from cofferdam.brokers.proxy.standing import Standing, form_of, opened, watched
 from cofferdam.brokers.proxy.writes import WritePath
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.model import Allow, Deny, Failure, Fault, NeedValues, Operation
+from cofferdam.model import Allow, Deny, Failure, Fault, Item, NeedValues, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.base import FrameReceived, NoticeReceived, Over
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
@@ -155,9 +155,25 @@ class StandingPath(WritePath):
         if isinstance(verdict, Allow):
             if self.protocol.notice_type is not None and watched(operation):
                 raise CrossingError(f"request {record.id} is a watch, and is not asked as one")
-            if opened(operation) is not None and not self._room(session, record.id):
-                return
+            stream = opened(operation)
+            if stream is not None:
+                deny = self._taken(session, stream, record.message, verdict)
+                if deny is not None:
+                    super()._settle(session, record, operation, deny, arrived)
+                    return
+                if not self._room(session, record.id):
+                    return
         super()._settle(session, record, operation, verdict, arrived)
+
+    def _taken(self, session: Session, stream: Item, request: Any, verdict: Allow) -> Deny | None:
+        """Why a stream cannot be this session's: what tells a device something has one owner at a time."""
+        if not self.protocol.owned(request, self._served[session.asset].asset):
+            return None
+        for one in self._standings.values():
+            if one.session.asset == session.asset and one.stream is not None and one.stream.space == stream.space:
+                owner = f"{stream.space} stands for {one.session.source} (session {one.session.name})"
+                return Deny(verdict.conduit, verdict.rule, Fault.TAKEN, clip(owner))
+        return None
 
     def _prepare(self, job: Job, session: Session, served: Served, operation: Operation, write: str) -> None:
         if opened(operation) is not None:
@@ -174,6 +190,12 @@ class StandingPath(WritePath):
         if self._sessions.get(session.id) is not session:  # its client has left meanwhile
             self._end(standing, "the session has ended", None)
             self._outer.send(Reply(number, job.response, device_ns, waited))
+            return
+        # Two may have been asked for at once, and a device that minds none has opened both.
+        deny = None if standing.stream is None else self._taken(session, standing.stream, job.request, job.allow)
+        if deny is not None:
+            self._end(standing, deny.detail, deny)
+            self._outer.send(Reply(number, self.protocol.refusal(job.request, deny), device_ns, waited))
             return
         self._last_handle += 1
         standing.handle = self._last_handle
@@ -220,7 +242,9 @@ class StandingPath(WritePath):
                 self._end(standing, "its news find no room", None)
                 return
             self._outer.send(Notice(standing.handle, event.message))
-        elif self._outer.full:
+            return
+        standing.lost_in += event.lost
+        if self._outer.full:
             standing.dropped += 1  # a frame that is late is worth nothing: the next one follows
         else:
             self._outer.send(Frame(standing.handle, event.message, self._reactor.now))
@@ -253,6 +277,7 @@ class StandingPath(WritePath):
         if misfit:
             raise CrossingError(f"a frame that does not belong to its stream: {misfit}")
         session = standing.session
+        standing.lost_out += record.lost
         try:
             if self._still(standing) and self._in_pace(standing):
                 self._judge_frame(standing, record.message, record.born)
@@ -372,6 +397,8 @@ class StandingPath(WritePath):
                     received=standing.received,
                     refused=standing.refused,
                     dropped=standing.dropped,
+                    lost_out=min(standing.lost_out, MAX_SAFE_INTEGER),
+                    lost_in=min(standing.lost_in, MAX_SAFE_INTEGER),
                     from_ns=standing.from_wall,
                     to_ns=self._wall(),
                 ),

@@ -111,7 +111,7 @@ class Standings:
         """A frame from the client. What belongs to no stream of its is left out: the stream has just ended."""
         handle = client.standing.get(event.standing)
         if handle is not None:
-            self._inner.send(Frame(handle, event.message, self._reactor.now))
+            self._inner.send(Frame(handle, event.message, self._reactor.now, event.lost))
 
     def sent(self, record: Frame[Any], now: int) -> None:
         """A frame of the asset's has been sent to its client. `now`: monotonic ns."""

@@ -29,6 +29,7 @@ Ns = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[str, Meta(max_length=128)]
 Address = Annotated[str, Meta(max_length=64)]
 Text = Annotated[str, Meta(max_length=512)]
+Lost = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
 
 # --- outer to inner ---------------------------------------------------------------------------------------------
@@ -71,11 +72,13 @@ class Unwatch(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unkn
 
 class Frame(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
     """A frame of the stream of this handle. The same in both directions; none is answered. `born`: when the half that
-    says it had read it (monotonic ns; both have one clock), for figures alone."""
+    says it had read it (monotonic ns; both have one clock), for figures alone; `lost`: so many before it have not come
+    to that half, for the log."""
 
     handle: Id
     message: M
     born: Ns = 0
+    lost: Lost = 0
 
 
 class Closed(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):

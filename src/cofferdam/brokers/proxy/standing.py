@@ -34,8 +34,9 @@ class Standing:
     """One watch or stream. Its device sets `connection` and `token` when the asset has agreed to it."""
 
     __slots__ = (
-        "allow", "bucket", "connection", "dropped", "early", "form", "from_wall", "handle", "in_a_row", "operation",
-        "received", "refused", "request", "sent", "served", "session", "stream", "times", "token", "write",
+        "allow", "bucket", "connection", "dropped", "early", "form", "from_wall", "handle", "in_a_row",
+        "lost_in", "lost_out", "operation", "received", "refused", "request", "sent", "served", "session", "stream",
+        "times", "token", "write",
     )  # fmt: skip
 
     def __init__(self, session: Any, served: Any, request: Any, operation: Operation, allow: Allow) -> None:
@@ -60,3 +61,5 @@ class Standing:
         self.received = 0
         self.refused = 0
         self.dropped = 0
+        self.lost_out = 0  # on their way to us: from the client, from the asset
+        self.lost_in = 0

@@ -6,7 +6,8 @@ long is fetched or sent in pieces, a list page by page, each step after the answ
 sender context, which the device repeats, name the conversation and its step. A conversation that was forgotten takes no
 further step: of a write in pieces the rest is not sent.
 
-Where the policy names a route, each request goes in an Unconnected Send along it. Not here: timers, sockets (brokers).
+Where the policy names a route, each request goes in an Unconnected Send along it; where it says `explicit: connected`,
+in a connection of class 3 (explicit), which has the route in its opening. Not here: timers, sockets (brokers).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
-from cofferdam.model import Asset
+from cofferdam.model import Asset, Value
 from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
@@ -36,14 +37,17 @@ from cofferdam.protocols.enip import paths, replies, requests, wire
 from cofferdam.protocols.enip.asked import known_of
 from cofferdam.protocols.enip.connections import LARGE
 from cofferdam.protocols.enip.dialect import ENIP
+from cofferdam.protocols.enip.explicit import Explicit
 from cofferdam.protocols.enip.io import PORT as IO_PORT
-from cofferdam.protocols.enip.io import IoForm, IoLink, IoLinks, forms_of
+from cofferdam.protocols.enip.io import IoForm, IoLink, IoLinks, form_for, forms_of
 from cofferdam.protocols.enip.replies import Misfit
 from cofferdam.protocols.enip.values import DATA, encode, size_of
 
 MAX_OUTSTANDING: Final = 16
 ROOM: Final = 480
-"""Bytes of data in one step of a write in pieces."""
+"""Bytes of data in one step of a write in pieces, or of a packet, outside a connection."""
+UNCONNECTED: Final = 504
+"""Bytes of a request outside a connection, with what is round it."""
 CLOSINGS: Final = 256
 """Closes whose answers may still come: they are asked for, and say nothing."""
 VENDOR: Final = 0x4346
@@ -91,6 +95,9 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         self._about = known_of(asset)
         self._route = paths.of_route(asset.route) if asset is not None else b""
         self._no_list = "no_list" in quirks
+        self._explicit: Explicit | None = None
+        if facing is not None and facing.asset.connected:
+            self._explicit = Explicit(self._route, VENDOR, facing.random)
         self._session = 1 if midway else 0
         self._midway = midway
         self._serial = 0
@@ -121,13 +128,17 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
 
     def on_time(self, now: int) -> None:
         self._now = now
+        if self._explicit is not None:
+            self._explicit.on_time(now)
         for link in self._io.silent(now):
             self._output += self._closing(link)
             self._events.append(Over(link.standing, "the device has sent nothing in time"))
 
     @property
     def deadline(self) -> int:
-        return self._io.deadline
+        streams = self._io.deadline
+        explicit = 0 if self._explicit is None else self._explicit.deadline
+        return min(streams, explicit) if streams and explicit else streams or explicit
 
     def datagram(self, port: int, data: bytes) -> FrameReceived | None:
         found = self._io.take(data, self._now)
@@ -154,7 +165,10 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         if len(self._open) >= self._outstanding:
             raise LocalProtocolError(f"{len(self._open)} requests are under way")
         try:
-            one = _Open(request, self._talk(request))
+            talk = self._talk(request)
+            if self._explicit is not None and not self._explicit.up and not isinstance(request, m.OpenIo):
+                talk = self._connected(self._explicit, talk)
+            one = _Open(request, talk)
             self._serial += 1
             data = self._stepped(self._serial, one, *next(one.talk))
         except (struct.error, ValueError, KeyError, TypeError) as error:
@@ -166,6 +180,8 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         one = self._open.pop(token, None)
         if one is None:
             return
+        if self._explicit is not None:
+            self._explicit.drop()
         if isinstance(one.request, m.OpenIo):
             self._late[token] = one  # a late yes has to be taken back
             while len(self._late) > MAX_OUTSTANDING:
@@ -211,13 +227,30 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         if one.step > STEPS:
             raise Misfit(f"no end after {STEPS} steps")
         # A connection's opening has the route in its own path.
-        if self._route and not isinstance(one.request, m.OpenIo):
-            request = _wrapped(request, self._route)
+        if not isinstance(one.request, m.OpenIo):
+            if self._explicit is None:
+                request = _wrapped(request, self._route) if self._route else request
+            elif self._explicit.up:
+                return self._explicit.framed(self._session, _context(token, one.step), token, one.step, request)
         return self._framed(token, one.step, request)
 
     def _framed(self, token: int, step: int, request: bytes) -> bytes:
-        context = struct.pack("<IHH", token & 0xFFFF_FFFF, step, 0x4346)
-        return wire.frame(wire.SEND_RR, self._session, context, wire.unconnected(request))
+        return wire.frame(wire.SEND_RR, self._session, _context(token, step), wire.unconnected(request))
+
+    def _connected(self, explicit: Explicit, talk: Talk) -> Talk:
+        """A conversation that opens the connection first in which it goes on."""
+        refused = yield from explicit.opening(lambda: self._now)
+        if refused is not None:
+            talk.close()
+            return refused
+        return (yield from talk)
+
+    def _room(self, path: bytes = b"") -> int:
+        """Bytes of data that a request on this path has room for, with a type and a place before them."""
+        if self._explicit is not None:
+            return self._explicit.room - 12 - len(path)
+        wrapped = 14 + len(self._route) if self._route else 0
+        return min(ROOM, UNCONNECTED - wrapped - 12 - len(path))
 
     def _frame(
         self, command: int, session: int, status: int, context: bytes, options: int, data: bytes
@@ -230,6 +263,16 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             self._session = session
             return Established()
         token, step, _ = struct.unpack("<IHH", context)
+        cip: bytes | None = None
+        if command == wire.SEND_UNIT and self._explicit is not None:
+            if status:  # of the connection the device knows no more, perhaps
+                self._explicit.drop()
+            else:
+                try:
+                    token, step, cip = self._explicit.taken(data, self._now)
+                except wire.BadPacket as bad:
+                    return Unmatched(str(bad))
+            command = wire.SEND_RR
         ours = session == self._session or self._midway
         if command == wire.SEND_RR and ours and step == 1 and token in self._closings:
             del self._closings[token]
@@ -239,7 +282,8 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         if command != wire.SEND_RR or one is None or one.step != step or not ours:
             return Unmatched(f"a late answer, or one to nothing: {command:04X} for {token}/{step}")
         try:
-            self._output += self._stepped(token, one, *one.talk.send(_answer(one, status, data)))
+            answer = _answer(one, status, data) if cip is None else replies.split(cip, one.service)
+            self._output += self._stepped(token, one, *one.talk.send(answer))
             return Continues(token) if late is None else None
         except StopIteration as end:
             response, fault = end.value, ""
@@ -272,7 +316,20 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             return self._packet(request)
         if isinstance(request, m.OpenIo):
             return self._open_io(request, self._serial + 1)
+        if isinstance(request, m.GetAttributes) and not self._midway and not self._about.sized(request.items):
+            return self._one_by_one(request)
         return self._plain(request)
+
+    def _one_by_one(self, request: m.GetAttributes) -> Talk:
+        """Attributes of which some have no known length, so that one answer could not be taken apart."""
+        found: list[Value | int] = []
+        for item in request.items:
+            one = m.GetAttribute(item)
+            data = requests.encode_request(one)
+            status, _, body = yield data[0], data
+            response = replies.decode_reply(one, body, self._about) if not status else None
+            found.append(response.value if isinstance(response, m.Held) else status)
+        return m.HeldList(tuple(found))
 
     def _plain(self, request: m.EnipRequest) -> Talk:
         data = requests.encode_request(request)
@@ -303,13 +360,14 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
 
     def _write(self, request: m.WriteTag) -> Talk:
         value = encode(request.code, request.handle, request.value)
-        if len(value) <= ROOM:
+        path = paths.of_tag(request.item)
+        room = self._room(path)
+        if len(value) <= room:
             data = requests.encode_request(request)
             status, more, body = yield requests.WRITE, data
         else:
             unit = size_of(request.code, request.handle) or 4
-            size = max(unit, ROOM - ROOM % unit)
-            path = paths.of_tag(request.item)
+            size = max(unit, room - room % unit)
             head = requests.write_head(request.code, request.handle, request.item.count)
             status, more, body = 0, (), b""
             for offset in range(0, len(value), size):
@@ -327,7 +385,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         """Packets of our own, each as large as it may be outside a connection."""
         found: list[m.Held | m.Done | m.CipError] = []
         left = LARGE
-        for parts in _grouped([(part, requests.encode_request(part)) for part in request.parts]):
+        for parts in _grouped([(part, requests.encode_request(part)) for part in request.parts], self._room()):
             path = paths.of_object(paths.ROUTER, 1)
             body = requests.packet([data for _, data in parts])
             status, more, body = yield requests.PACKET, requests.made(requests.PACKET, path, body)
@@ -374,7 +432,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             status, more, body = yield requests.LIST, requests.made(requests.LIST, path, body)
             if status not in (0, requests.MORE):
                 return replies.error(status, more)
-            for symbol in _symbols(body):
+            for symbol in replies.symbols(body):
                 found[symbol.instance] = symbol
             if len(found) > m.SYMBOLS:
                 raise Misfit(f"more than {m.SYMBOLS} tags")
@@ -391,7 +449,11 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             size = len(found)
 
     def _open_io(self, request: m.OpenIo, token: int) -> Talk:
-        form = self._forms[request.item.name]
+        form = self._forms.get(request.item.name)
+        if form is None and self._midway:
+            form = form_for(request.item, None)
+        if form is None:
+            raise LocalProtocolError(f"the policy has no stream {request.item.name}")
         self._names += 1
         name = (self._names & 0xFFFF, VENDOR, int.from_bytes(self._random(4), "little"))
         ours = int.from_bytes(self._random(4), "little") | 1 << 31
@@ -413,7 +475,8 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             raise Misfit("an opening's answer that ends too early")
         send_id, receive_id, *said, rpi_out, rpi_in = struct.unpack_from("<IIHHIII", data)
         fits = m.FASTEST_US <= rpi_out <= m.SLOWEST_US and m.FASTEST_US <= rpi_in <= m.SLOWEST_US
-        if receive_id != ours or tuple(said) != name or not fits:
+        named = self._midway or (receive_id == ours and tuple(said) == name)
+        if not named or not fits:
             raise Misfit("an opening's answer to another connection, or with another interval")
         link = IoLink(token, cls, send_id, ours, rpi_in, request.multiplier, self._now)
         link.send_size, link.header_out = form.out_size, form.run
@@ -437,7 +500,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         status, more, body = yield requests.GET_LIST, requests.made(requests.GET_LIST, path, body)
         if status:
             return replies.error(status, more)
-        words, size, count, handle = _template(body)
+        words, size, count, handle = replies.template(body)
         whole = min(words * 4 - 23, TEMPLATE)
         data = b""
         while True:
@@ -479,13 +542,18 @@ def _assemblies(form: IoForm) -> bytes:
     return paths.of_object(paths.ASSEMBLY, form.config) + paths.of_points(form.outputs, form.inputs)
 
 
-def _grouped(parts: list[tuple[Any, bytes]]) -> list[list[tuple[Any, bytes]]]:
+def _context(token: int, step: int) -> bytes:
+    """The eight bytes by which an answer is known that the device repeats."""
+    return struct.pack("<IHH", token & 0xFFFF_FFFF, step, 0x4346)
+
+
+def _grouped(parts: list[tuple[Any, bytes]], room: int) -> list[list[tuple[Any, bytes]]]:
     """Requests in packets that have room for them, and for answers of a common size."""
     groups: list[list[tuple[Any, bytes]]] = []
     size = answers = 0
     for part, data in parts:
         answer = 8 + 8 * (part.item.count if isinstance(part, m.ReadTag) else 0)
-        if not groups or size + len(data) + 2 > ROOM or answers + answer > ROOM:
+        if not groups or size + len(data) + 2 > room or answers + answer > room:
             groups.append([])
             size = answers = 0
         groups[-1].append((part, data))
@@ -498,34 +566,3 @@ def _wrapped(request: bytes, route: bytes) -> bytes:
     body = b"\x07\x28" + len(request).to_bytes(2, "little") + request + b"\0" * (len(request) & 1)
     body += bytes([len(route) // 2, 0]) + route
     return requests.made(requests.UNCONNECTED_SEND, paths.of_object(paths.MANAGER, 1), body)
-
-
-def _symbols(body: bytes) -> list[m.Symbol]:
-    """A page of name, type and dimensions. Raises: Misfit."""
-    found: list[m.Symbol] = []
-    at = 0
-    while at < len(body):
-        if at + 6 > len(body):
-            raise Misfit("a tag that ends after its page")
-        number, size = struct.unpack_from("<IH", body, at)
-        end = at + 6 + size
-        if end + 14 > len(body) or not 1 <= size <= 128:
-            raise Misfit("a tag that ends after its page, or without a name")
-        kind, *dimensions = struct.unpack_from("<H3I", body, end)
-        name = body[at + 6 : end].decode("latin-1")
-        if not name.isascii() or "\0" in name:
-            raise Misfit("a name that is no ASCII")
-        found.append(m.Symbol(number, name, kind, (dimensions[0], dimensions[1], dimensions[2])))
-        at = end + 14
-    return found
-
-
-def _template(body: bytes) -> tuple[int, int, int, int]:
-    """(definition size in words, structure size, members, handle) of a template. Raises: Misfit."""
-    form = struct.Struct("<HHHIHHIHHHHHH")
-    if len(body) != form.size:
-        raise Misfit("a template's attributes of another length")
-    count, a, x, words, b, y, size, c, z, members, d, w, handle = form.unpack(body)
-    if (count, a, b, c, d) != (4, 4, 5, 2, 1) or x or y or z or w:
-        raise Misfit("a template's attributes in another order, or not there")
-    return words, size, members, handle

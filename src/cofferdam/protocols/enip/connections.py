@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 
 from cofferdam.model import Asset, Item
 from cofferdam.protocols.enip import paths, wire
+from cofferdam.protocols.enip.dialect import learned_name
 from cofferdam.protocols.enip.epath import Path
+from cofferdam.protocols.enip.io import FIRST_NS, forms_of
 from cofferdam.protocols.enip.io import PORT as IO_PORT
-from cofferdam.protocols.enip.io import forms_of
-from cofferdam.protocols.enip.messages import FASTEST_US, SLOWEST_US, OpenIo
+from cofferdam.protocols.enip.messages import FASTEST_US, LONGEST, SLOWEST_US, OpenIo
 from cofferdam.protocols.enip.requests import CONNECTION, LONG, SECTION, SHORT, Refused
 
 IO_CONNECTIONS: Final = 64
@@ -36,9 +37,14 @@ class Unknown(Exception):
 class Link:
     """A connection's ids: `number` is ours, `to_client` the client's; `room`: bytes of an answer."""
 
-    __slots__ = ("name", "number", "room", "to_client")
+    __slots__ = ("due", "name", "number", "room", "timeout_ns", "to_client")
 
-    def __init__(self, number: int, to_client: int, room: int, name: tuple[int, int, int]) -> None:
+    def __init__(
+        self, number: int, to_client: int, room: int, name: tuple[int, int, int], timeout_ns: int = 0, now: int = 0
+    ) -> None:
+        """`timeout_ns`: for so long the client may ask nothing; 0: a bystander's, which has none."""
+        self.timeout_ns = timeout_ns
+        self.due = now + max(FIRST_NS, timeout_ns)
         self.number = number
         self.to_client = to_client
         self.room = room
@@ -78,11 +84,18 @@ class Connections:
         self._opens = float(IO_CONNECTIONS)
         self._opens_at = 0
 
-    def link(self, number: int, midway: bool) -> Link | None:
-        """The connection that a client's packet names. `midway`: what was opened before is taken as it is."""
-        if midway and number not in self._links:
-            return Link(number, number, LARGE, (0, 0, 0))
-        return self._links.get(number)
+    def link(self, number: int, midway: bool, now: int) -> Link | None:
+        """The connection that a client's packet names, which is used by it; one whose time is over is closed. `midway`:
+        what was opened before is taken as it is. `now`: monotonic ns."""
+        found = self._links.get(number)
+        if midway:
+            return found or Link(number, number, LARGE, (0, 0, 0))
+        if found is not None and now > found.due:
+            del self._links[number]
+            return None
+        if found is not None:
+            found.due = now + found.timeout_ns
+        return found
 
     def opening(self, large: bool, body: bytes) -> Opening:
         """Reads a Forward Open. Raises: Refused."""
@@ -108,8 +121,9 @@ class Connections:
             (into & mask, into & ~mask), transport, path,
         )  # fmt: skip
 
-    def open(self, opening: Opening, asset: Asset | None) -> bytes:
-        """Opens a class-3 connection; the answer's data. Raises: Refused."""
+    def open(self, opening: Opening, asset: Asset | None, now: int) -> bytes:
+        """Opens a class-3 connection; the answer's data. `now`: monotonic ns. Raises: Refused."""
+        self._links = {number: link for number, link in self._links.items() if now <= link.due}
         path = opening.path
         check_route(path.route, asset)
         if (path.cls, path.instance) != (paths.ROUTER, 1) or path.points or path.names:
@@ -125,7 +139,9 @@ class Connections:
             raise Refused(CONNECTION, f"more than {CONNECTIONS} connections", BOOK, 0x0113)
         self._last += 1
         number = 0x0C0F_0000 + (self._last & 0xFFFF)
-        self._links[number] = Link(number, opening.to_originator, size - 2, opening.name)
+        # What the client sends by: it is to come within so many of its intervals (CIP Volume 1, 3-4.4).
+        timeout_ns = opening.rpi_to_target * 1000 * (4 << opening.multiplier)
+        self._links[number] = Link(number, opening.to_originator, size - 2, opening.name, timeout_ns, now)
         return struct.pack(
             "<IIHHIIIBx", number, opening.to_originator, *opening.name,
             opening.rpi_to_target, opening.rpi_to_originator, 0,
@@ -134,12 +150,16 @@ class Connections:
     def io(
         self, opening: Opening, asset: Asset | None, beside: list[tuple[int, bytes]], source: str, now: int
     ) -> OpenIo:
-        """What an I/O connection asks, if it is one of the policy's streams. `now`: monotonic ns. Raises: Refused,
-        Unknown."""
+        """What an I/O connection asks, if it is one of the policy's streams. `asset`: None for a bystander, who knows
+        of none. `now`: monotonic ns. Raises: Refused, Unknown."""
         path = opening.path
         check_route(path.route, asset)
         points = path.points or path.instances[1:]
         config = path.instances[0] if path.instances else 0
+        if asset is None:
+            return _learned(opening, points, config)
+        if path.data:
+            raise Refused(CONNECTION, f"{len(path.data)} bytes of configuration, which are not carried", BOOK, 0x0126)
         asked = (path.cls, points, config)
         found = [
             (name, form)
@@ -210,6 +230,25 @@ class Connections:
         return body[4 : 4 + size]
 
 
+def _learned(opening: Opening, points: tuple[int, ...], config: int) -> OpenIo:
+    """What a bystander makes of an I/O connection: its name says its assemblies. Outputs that have room for it are
+    taken to begin with run or idle. Raises: Refused, Unknown."""
+    cls = opening.transport & 0x0F
+    rpis = opening.rpi_to_target, opening.rpi_to_originator
+    if opening.path.cls != paths.ASSEMBLY or len(points) != 2 or cls not in (0, 1):
+        raise Unknown(f"an I/O connection of class {cls} to class {opening.path.cls:02X}")
+    if not all(FASTEST_US <= rpi <= SLOWEST_US for rpi in rpis):
+        raise Refused(CONNECTION, f"intervals of {rpis[0]} and {rpis[1]} us", BOOK, 0x0111)
+    count = 2 if cls else 0
+    out, into = opening.parameters_to_target[0] - count, opening.parameters_to_originator[0] - count
+    run = out >= 4
+    sizes = out - 4 if run else out, into
+    if not all(0 <= size <= LONGEST for size in sizes) or max(*points, config) > 0xFFFF:
+        raise Unknown(f"an I/O connection of {out} and {into} bytes")
+    name = learned_name(points[0], sizes[0], points[1], sizes[1], config, run)
+    return OpenIo(Item("io", name), *rpis, opening.multiplier, 1 if cls else 0)
+
+
 def _io_types(opening: Opening) -> None:
     """Point to point or multicast, and nobody is a redundant owner. Raises: Refused."""
     for parameters, allowed, status in (
@@ -229,7 +268,7 @@ def client_port(beside: list[tuple[int, bytes]], source: str) -> int:
             raise Refused(CONNECTION, "a socket address of another form", wire.PACKET, 0x0205)
         said = ".".join(map(str, data[4:8]))
         if kind == wire.TO_ORIGINATOR:
-            if said not in ("0.0.0.0", source):  # noqa: S104 - compared with
+            if source and said not in ("0.0.0.0", source):  # noqa: S104 - compared with
                 raise Refused(CONNECTION, f"I/O to {said} is asked, from {source}", wire.PACKET, 0x0205)
             port = int.from_bytes(data[2:4], "big") or IO_PORT
     return port

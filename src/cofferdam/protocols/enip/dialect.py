@@ -77,6 +77,23 @@ _BYTES = {
 """Of types that a point in a stream's outputs may have."""
 
 
+_LEARNED = re.compile(r"o([0-9]{1,5})x([0-9]{1,4})_i([0-9]{1,5})x([0-9]{1,4})(?:_c([0-9]{1,5}))?(_n)?\Z")
+
+
+def learned_name(outputs: int, out_size: int, inputs: int, in_size: int, config: int, run: bool) -> str:
+    """What an I/O connection is called where no policy has a name for it: by its assemblies and their sizes."""
+    return f"o{outputs}x{out_size}_i{inputs}x{in_size}" + (f"_c{config}" if config else "") + ("" if run else "_n")
+
+
+def learned_form(item: Item) -> str:
+    """The form of such a connection, as a policy writes it; "" for one that is called otherwise."""
+    found = _LEARNED.match(item.name) if item.kind == "io" else None
+    if found is None:
+        return ""
+    form = f"outputs {found[1]} of {found[2]} bytes, inputs {found[3]} of {found[4]} bytes"
+    return form + (f", config {found[5]}" if found[5] else "") + (", no run" if found[6] else "")
+
+
 class EnipNotation(Notation):
     """ "tag Pump.Speed", "tag Counts[0-99]", "tag Status.3", "tag Program:Main.Level", "cip 1/1/6", "io Drive", "io
     Drive.4.0"."""
@@ -168,8 +185,10 @@ ENIP = Dialect(
         r"inputs [0-9]{1,5} of ([0-9]{1,3}|1[0-3][0-9]{2}|1400) bytes(, config [0-9]{1,5})?(, no run)?"
     ),
     form_example='"outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"',
+    learned_form=learned_form,
     datagrams=2222,
     discovery=True,
+    connected=True,
     route_example="backplane 0",
     routes=r"backplane ([0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])",
 )  # fmt: skip

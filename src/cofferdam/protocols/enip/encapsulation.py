@@ -184,7 +184,7 @@ class Encapsulation(ServerMachine[m.EnipRequest, m.EnipResponse]):
         body = items[1][1]
         if command == wire.SEND_UNIT:
             number = int.from_bytes(items[0][1], "little")
-            asked.link = self._connections.link(number, self._midway)
+            asked.link = self._connections.link(number, self._midway, self._now)
             if asked.link is None:
                 self._encapsulation(command, session, context, wire.BAD_DATA, f"the connection {number:#010x}")
                 return

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from cofferdam.model import Asset, Assign, Bool, Item, Point, Value, ValueType
 from cofferdam.protocols.enip import wire
+from cofferdam.protocols.enip.dialect import learned_form
 from cofferdam.protocols.enip.messages import LONGEST, IoData
 from cofferdam.protocols.enip.values import OF_TYPE, BadValue, decode, size_of
 
@@ -66,11 +67,17 @@ def forms_of(asset: Asset | None) -> dict[str, IoForm]:
     return {stream.at.name: form for stream in asset.streams if (form := form_of(stream.form)) is not None}
 
 
+def form_for(item: Item, asset: Asset | None) -> IoForm | None:
+    """The form of a stream: as the policy says it, or as its learned name does."""
+    found = forms_of(asset).get(item.name)
+    return found or form_of(learned_form(item))
+
+
 class IoLink:
     """One end of one open connection: what it takes and makes. `standing`: the token of the request that opened it."""
 
     __slots__ = (
-        "_at", "_count_in", "_count_out", "_last", "_room", "_rpi_ns", "_sequence", "cls", "due", "gaps", "header_in",
+        "_at", "_count_in", "_count_out", "_last", "_room", "_rpi_ns", "_sequence", "cls", "due", "header_in",
         "header_out", "name", "path", "port", "receive_id", "receive_size", "send_id", "send_size", "standing",
         "timeout_ns", )  # fmt: skip
 
@@ -87,7 +94,6 @@ class IoLink:
         self.name: tuple[int, int, int] = (0, 0, 0)
         self.path = b""  # of its assemblies, where we opened it
         self.port = PORT
-        self.gaps = 0
         self._rpi_ns = rpi_us * 1000
         self.timeout_ns = self._rpi_ns * (4 << multiplier)
         self.due = now + max(FIRST_NS, self.timeout_ns)
@@ -98,16 +104,18 @@ class IoLink:
         self._room = 4.0
         self._at = now
 
-    def take(self, sequence: int, data: bytes, now: int) -> IoData | None:
-        """A packet with this connection's id; None if it is old, repeated, of another size or too early."""
+    def take(self, sequence: int, data: bytes, now: int) -> tuple[IoData, int] | None:
+        """A packet with this connection's id, and how many before it have not come; None if it is old, repeated, of
+        another size or too early."""
         skip = (2 if self.cls else 0) + (4 if self.header_in else 0)
         if len(data) != skip + self.receive_size:
             return None
+        lost = 0
         if self._last >= 0:
             ahead = (sequence - self._last) & 0xFFFF_FFFF
             if not 1 <= ahead < AHEAD:
                 return None
-            self.gaps += ahead - 1
+            lost = ahead - 1
         # Three packets for two intervals, and a few at once after a pause.
         self._room = min(4.0, self._room + 1.5 * (now - self._at) / self._rpi_ns)
         self._at = now
@@ -119,7 +127,7 @@ class IoLink:
         count = int.from_bytes(data[:2], "little") if self.cls else (self._count_in + 1) & 0xFFFF
         moved, self._count_in = count != self._count_in, count
         run = bool(data[skip - 4] & 1) if self.header_in else True
-        return IoData(moved, run, data[skip:])
+        return IoData(moved, run, data[skip:]), lost
 
     def make(self, message: IoData) -> bytes:
         """A packet of our own. Raises: ValueError for data of another size."""
@@ -163,8 +171,8 @@ class IoLinks:
         link = self.by_standing[standing]
         self.output.append((link.port, link.make(message)))
 
-    def take(self, data: bytes, now: int) -> tuple[int, IoData] | None:
-        """(standing, packet) of a datagram; None for one that belongs to nothing, or is dropped."""
+    def take(self, data: bytes, now: int) -> tuple[int, IoData, int] | None:
+        """(standing, packet, lost before it) of a datagram; None for one that belongs to nothing, or is dropped."""
         try:
             items = wire.items_at(data, 0)
         except wire.BadPacket:
@@ -174,11 +182,11 @@ class IoLinks:
             return None
         number, sequence = struct.unpack("<II", items[0][1])
         link = self.by_id.get(number)
-        message = None if link is None else link.take(sequence, items[1][1], now)
-        if link is None or message is None:
+        found = None if link is None else link.take(sequence, items[1][1], now)
+        if link is None or found is None:
             self.dropped += 1
             return None
-        return link.standing, message
+        return link.standing, *found
 
     @property
     def deadline(self) -> int:

@@ -62,6 +62,13 @@ class Lists:
         self.names: dict[tuple[str, int], str] = {}
         """Names (in small letters) by program and number."""
         self._templates: set[int] = set()
+        self.sizes: dict[int, int] = {}
+        """Bytes of structures that were described, by their handle."""
+
+    def describe(self, instance: int, found: m.Structure) -> None:
+        """A structure's description has come."""
+        self.structures[instance] = found
+        self.sizes[found.handle] = found.size
 
     def asked(self, path: Path, body: bytes) -> Page:
         """Reads a Get Instance Attribute List. Raises: Refused."""

@@ -15,7 +15,7 @@ from cofferdam.protocols.enip import faults, paths, replies
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import requests as r
 from cofferdam.protocols.enip.dialect import ENIP
-from cofferdam.protocols.enip.io import assigned
+from cofferdam.protocols.enip.io import assigned, forms_of
 from cofferdam.protocols.enip.machine import EnipClient, EnipServer
 from cofferdam.protocols.enip.view import EnipView
 
@@ -42,6 +42,7 @@ REFUSALS: Final[dict[Fault, int]] = {
     Fault.RATE: RESOURCE,
     Fault.WINDOW: FORBIDDEN,
     Fault.EXPIRED: FORBIDDEN,
+    Fault.TAKEN: FORBIDDEN,
     Fault.SEVERED: FORBIDDEN,
     Fault.AUDIT: RESOURCE,
 }
@@ -123,6 +124,8 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
     def refusal(self, request: m.EnipRequest, deny: Deny) -> m.CipError:
         if isinstance(request, (m.Unserved, m.Service)) and deny.fault is Fault.FUNCTION:
             return m.CipError(r.NO_SERVICE)
+        if deny.fault is Fault.TAKEN:
+            return m.CipError(r.CONNECTION, (0x0106,))
         return m.CipError(REFUSALS[deny.fault])
 
     def failure(self, request: m.EnipRequest, failure: Failure) -> m.CipError:
@@ -161,6 +164,10 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
         if not isinstance(request, m.OpenIo):
             raise LocalProtocolError("no I/O connection")
         return Operation(r.OPEN, -1, -1, True, (), assigned(request.item.name, asset, frame.data))
+
+    def owned(self, request: m.EnipRequest, asset: Asset) -> bool:
+        form = forms_of(asset).get(request.item.name) if isinstance(request, m.OpenIo) else None
+        return form is not None and form.out_size > 0
 
     def cadence(self, request: m.EnipRequest, response: m.EnipResponse) -> Cadence | None:
         if not isinstance(request, m.OpenIo) or not isinstance(response, m.IoOpened):

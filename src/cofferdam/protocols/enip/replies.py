@@ -84,11 +84,8 @@ def decode_reply(request: m.EnipRequest, data: bytes, about: Known) -> m.EnipRes
     """The answer to a request that takes one, but for a tag's value. `data`: after a good status. Raises: Misfit."""
     match request:
         case m.GetAttribute(item):
-            kind = about.type_of(item.name)
-            if kind is None:
-                raise Misfit(f"{item.name}, whose type is not known")
             try:
-                return m.Held(0, 0, attribute(kind, data))
+                return m.Held(0, 0, attribute(about.type_of(item.name), data))
             except BadValue as error:
                 raise Misfit(f"{item.name}: {error}") from None
         case m.Identify():
@@ -135,7 +132,7 @@ def _attributes(names: tuple[str, ...], data: bytes, about: Known) -> m.HeldList
             found.append(status)
             continue
         kind = about.type_of(name)
-        if kind is None or kind is ValueType.BYTES:
+        if kind is ValueType.BYTES:
             raise Misfit(f"bytes of no known length for {name}")
         size = _SIZES[kind] if kind in _SIZES else 1 + (data[at] if at < len(data) else 0)
         try:
@@ -194,6 +191,37 @@ def structure(handle: int, size: int, count: int, data: bytes) -> m.Structure:
     if fault := faults.response_fault(found):
         raise Misfit(fault)
     return found
+
+
+def symbols(body: bytes) -> list[m.Symbol]:
+    """A page of name, type and dimensions. Raises: Misfit."""
+    found: list[m.Symbol] = []
+    at = 0
+    while at < len(body):
+        if at + 6 > len(body):
+            raise Misfit("a tag that ends after its page")
+        number, size = struct.unpack_from("<IH", body, at)
+        end = at + 6 + size
+        if end + 14 > len(body) or not 1 <= size <= 128:
+            raise Misfit("a tag that ends after its page, or without a name")
+        kind, *dimensions = struct.unpack_from("<H3I", body, end)
+        name = body[at + 6 : end].decode("latin-1")
+        if not name.isascii() or "\0" in name:
+            raise Misfit("a name that is no ASCII")
+        found.append(m.Symbol(number, name, kind, (dimensions[0], dimensions[1], dimensions[2])))
+        at = end + 14
+    return found
+
+
+def template(body: bytes) -> tuple[int, int, int, int]:
+    """(definition size in words, structure size, members, handle) of a template. Raises: Misfit."""
+    form = struct.Struct("<HHHIHHIHHHHHH")
+    if len(body) != form.size:
+        raise Misfit("a template's attributes of another length")
+    count, a, x, words, b, y, size, c, z, members, d, w, handle = form.unpack(body)
+    if (count, a, b, c, d) != (4, 4, 5, 2, 1) or x or y or z or w:
+        raise Misfit("a template's attributes in another order, or not there")
+    return words, size, members, handle
 
 
 _DONE: Final = (m.WriteTag, m.WriteBit, m.ModifyTag, m.SetAttribute, m.Service)

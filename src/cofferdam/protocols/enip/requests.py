@@ -8,6 +8,7 @@ Not here: what takes several requests (a value in pieces, a list in pages), pack
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from cofferdam.model import Item, ValueType
@@ -37,6 +38,8 @@ UNCONNECTED_SEND, OPEN, LARGE_OPEN, CLOSE, OWNER = 0x52, 0x54, 0x5B, 0x4E, 0x5A
 NO_SUCH, NO_SERVICE, FORBIDDEN, SHORT, LONG, PARAMETER, SEGMENT = 0x05, 0x08, 0x0F, 0x13, 0x15, 0x20, 0x04
 MORE, EXTENDED, BEYOND, WRONG_TYPE, CONNECTION = 0x06, 0xFF, 0x2105, 0x2107, 0x01
 
+NO_SIZES: Final[Mapping[int, int]] = {}
+
 _MASKS: Final[dict[int, Literal[1, 2, 4, 8]]] = {1: 1, 2: 2, 4: 4, 8: 8}
 _BY_NUMBERS: Final = frozenset({0x69, 0x72, 0x8E, 0xAC, 0xB2})
 """Classes that FactoryTalk, RSLinx and Studio use, with services that nobody has written down."""
@@ -54,14 +57,22 @@ class Refused(Exception):
 
 class Known(NamedTuple):
     """What the policy says of the asset: tags of which elements are points, and the types of attributes. `every`: a
-    bystander knows no policy, and takes each attribute as bytes."""
+    bystander knows no policy, and takes each attribute that is written as bytes."""
 
     arrays: frozenset[str] = frozenset()
     types: dict[str, ValueType] = {}
     every: bool = False
 
-    def type_of(self, name: str) -> ValueType | None:
-        """The type of an attribute; None for one that the policy does not know."""
+    def type_of(self, name: str) -> ValueType:
+        """The type of an attribute that is read: bytes for one that is no point."""
+        return self.types.get(name, ValueType.BYTES)
+
+    def sized(self, items: Iterable[Item]) -> bool:
+        """Whether each of these attributes has a length that its type says."""
+        return all(self.type_of(item.name) is not ValueType.BYTES for item in items)
+
+    def written_type(self, name: str) -> ValueType | None:
+        """The type of one that is written; None for one that is no point: no limit could be checked."""
         return self.types.get(name, ValueType.BYTES if self.every else None)
 
 
@@ -106,16 +117,23 @@ def is_tag(path: Path) -> bool:
 
 
 def decode_tag(
-    service: int, path: Path, body: bytes, about: Known, symbols: dict[tuple[str, int], str]
+    service: int,
+    path: Path,
+    body: bytes,
+    about: Known,
+    symbols: dict[tuple[str, int], str],
+    sizes: Mapping[int, int] = NO_SIZES,
 ) -> m.EnipRequest:
-    """A service on a tag, but for pieces. Raises: Refused."""
+    """A service on a tag, but for pieces. `sizes`: bytes of structures, by their handle, as far as they are known.
+    Raises: Refused."""
     if service == READ:
         if len(body) != 2:
             raise Refused(SHORT if len(body) < 2 else LONG, "Read Tag without its two bytes alone", DATA_ACCESS)
         return m.ReadTag(tag_of(path, int.from_bytes(body, "little"), about, symbols))
     if service == WRITE:
         code, handle, count, at = typed_head(body)
-        return written(tag_of(path, count, about, symbols), code, handle, body[at:])
+        unit = sizes.get(handle, 0) if code == STRUCTURE else 0
+        return written(tag_of(path, count, about, symbols), code, handle, body[at:], unit)
     if service == MODIFY:
         return _modify(tag_of(path, 1, about, symbols), body)
     name = path.names[-1][0] if path.names else "a tag"
@@ -134,9 +152,9 @@ def typed_head(body: bytes) -> tuple[int, int, int, int]:
     return code, handle, int.from_bytes(body[size - 2 : size], "little"), size
 
 
-def written(item: Item, code: int, handle: int, data: bytes) -> m.WriteTag:
-    """A whole write. Raises: Refused."""
-    size = size_of(code, handle) * item.count
+def written(item: Item, code: int, handle: int, data: bytes, unit: int = 0) -> m.WriteTag:
+    """A whole write. `unit`: bytes of a structure, where they are known. Raises: Refused."""
+    size = (size_of(code, handle) or unit) * item.count
     if size and len(data) != size:
         short = len(data) < size
         raise Refused(SHORT if short else LONG, f"{len(data)} bytes of a value that has {size}", DATA_ACCESS)
@@ -184,14 +202,14 @@ def decode_object(service: int, path: Path, body: bytes, about: Known) -> m.Enip
         name = f"{cls}/{instance}/{path.attribute}"
         if path.attribute < 0:
             raise Refused(SEGMENT, "no attribute in the path", paths.SECTION)
-        kind = about.type_of(name)
-        if kind is None:
-            return m.Unserved(service, cls, f"cip {name} is no point of the policy, so that its type is not known")
         item = Item("cip", name)
         if service == GET_ONE:
             if body:
                 raise Refused(LONG, "Get Attribute Single with data")
             return m.GetAttribute(item)
+        kind = about.written_type(name)
+        if kind is None:
+            return m.Unserved(service, cls, f"cip {name} is no point of the policy, so that its type is not known")
         try:
             return m.SetAttribute(item, attribute(kind, body))
         except BadValue as error:
@@ -201,7 +219,7 @@ def decode_object(service: int, path: Path, body: bytes, about: Known) -> m.Enip
             raise Refused(LONG, "Get Attributes All with data")
         return m.Identify()
     if service == GET_LIST:
-        return _attributes(cls, instance, body, about)
+        return _attributes(cls, instance, body)
     if cls in _BY_NUMBERS and body:
         why = f"service {service:02X} of class {cls:02X}: FactoryTalk, RSLinx and Studio ask so, by numbers"
         return m.Unserved(service, cls, f"{why}, and are not served: such a program goes by OPC UA, or stays there")
@@ -215,15 +233,12 @@ def decode_object(service: int, path: Path, body: bytes, about: Known) -> m.Enip
     return m.Service(service, cls, instance)
 
 
-def _attributes(cls: int, instance: int, body: bytes, about: Known) -> m.EnipRequest:
+def _attributes(cls: int, instance: int, body: bytes) -> m.EnipRequest:
     count = int.from_bytes(body[:2], "little")
     if len(body) != 2 + 2 * count or not 1 <= count <= m.ATTRIBUTES:
         raise Refused(SHORT if len(body) < 2 + 2 * count else LONG, f"a list of {count} attributes")
-    names = [f"{cls}/{instance}/{number}" for number in struct.unpack_from(f"<{count}H", body, 2)]
-    for name in names:
-        if about.type_of(name) is None:
-            return m.Unserved(GET_LIST, cls, f"cip {name} is no point of the policy, so that its type is not known")
-    return m.GetAttributes(tuple(Item("cip", name) for name in names))
+    numbers = struct.unpack_from(f"<{count}H", body, 2)
+    return m.GetAttributes(tuple(Item("cip", f"{cls}/{instance}/{number}") for number in numbers))
 
 
 def encode_request(request: m.EnipRequest) -> bytes:

@@ -44,7 +44,7 @@ from cofferdam.protocols.enip.epath import Path
 from cofferdam.protocols.enip.io import IoLink, IoLinks, forms_of
 from cofferdam.protocols.enip.lists import Lists
 from cofferdam.protocols.enip.requests import Refused
-from cofferdam.protocols.enip.values import DATA, size_of
+from cofferdam.protocols.enip.values import DATA, STRUCTURE, size_of
 
 HELD: Final = 4
 """Values of which a connection may be fetching pieces at one time."""
@@ -191,7 +191,7 @@ class EnipServer(Encapsulation):
 
     def _simple(self, service: int, path: Path, body: bytes) -> m.EnipRequest:
         if requests.is_tag(path):
-            return requests.decode_tag(service, path, body, self._about, self._lists.names)
+            return requests.decode_tag(service, path, body, self._about, self._lists.names, self._lists.sizes)
         return requests.decode_object(service, path, body, self._about)
 
     def _ask(self, asked: Asked, service: int, request: m.EnipRequest) -> None:
@@ -276,6 +276,9 @@ class EnipServer(Encapsulation):
         self._ask(asked, service, request)
 
     def _close(self, asked: Asked, body: bytes) -> None:
+        if self._midway:
+            self._said(asked, requests.CLOSE, b"")
+            return
         standing = self._connections.standing_of(body)
         if standing is None:
             self._said(asked, requests.CLOSE, self._connections.close(body))
@@ -322,7 +325,7 @@ class EnipServer(Encapsulation):
         elif service in (requests.OPEN, requests.LARGE_OPEN):
             opening = self._connections.opening(service == requests.LARGE_OPEN, body)
             if opening.transport & 0x0F == 3:
-                self._said(asked, service, self._connections.open(opening, self._asset))
+                self._said(asked, service, self._connections.open(opening, self._asset, self._now))
             else:
                 self._open_io(asked, service, opening, beside)
         elif service == requests.CLOSE:
@@ -372,11 +375,14 @@ class EnipServer(Encapsulation):
             raise Refused(requests.SHORT, "a piece without a byte", requests.DATA_ACCESS)
         item = requests.tag_of(path, count, self._about, self._lists.names)
         offset, data = int.from_bytes(body[at : at + 4], "little"), body[at + 4 :]
-        size = size_of(code, handle) * item.count
+        unit = size_of(code, handle) or (self._lists.sizes.get(handle, 0) if code == STRUCTURE else 0)
+        size = unit * item.count
         draft, self._draft = self._draft, None
         if not size or size > DATA:
-            raise Refused(requests.PARAMETER, "a value in pieces whose size is not known here, or too large",
-                          requests.DATA_ACCESS)  # fmt: skip
+            why = "a value in pieces that is too large"
+            if not size:
+                why = "pieces of a structure whose description was not asked for first, so that its size is not known"
+            raise Refused(requests.PARAMETER, why, requests.DATA_ACCESS)
         if not offset:
             draft = Draft(item, code, handle, size)
         elif draft is None or (draft.item, draft.code, draft.handle, len(draft.data)) != (item, code, handle, offset):
@@ -389,7 +395,7 @@ class EnipServer(Encapsulation):
             self._draft = draft
             self._said(asked, requests.WRITE_PIECE, b"")
         else:
-            self._ask(asked, requests.WRITE_PIECE, requests.written(item, code, handle, draft.data))
+            self._ask(asked, requests.WRITE_PIECE, requests.written(item, code, handle, draft.data, unit))
 
     # --- lists --------------------------------------------------------------------------------------------------
 
@@ -433,7 +439,7 @@ class EnipServer(Encapsulation):
             self._reads.clear()  # a symbol's number may mean another tag now
             return self._lists.page(asked.list, asked.room)
         elif isinstance(response, m.Structure):
-            self._lists.structures[request.instance] = response
+            self._lists.describe(request.instance, response)
             return self._lists.template(asked.list, asked.room)
         return replies.reply(service, 0, (), body)
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from cofferdam.model import Asset
 from cofferdam.protocols.enip import wire
+from cofferdam.protocols.enip.io import form_for
+from cofferdam.protocols.enip.messages import LONGEST, IoData, OpenIo
 from cofferdam.protocols.view import View
 
 _SEQUENCE = 44
@@ -41,6 +46,30 @@ class EnipView(View):
         """See View."""
         return -1
 
+    def datagram(self, data: bytes) -> tuple[int, int] | None:
+        """See View."""
+        found = _packet(data)
+        return None if found is None else (int.from_bytes(found[0][:4], "little"), len(found[1]))
+
+    def stream_ids(self, frame: bytes) -> tuple[int, ...]:
+        """See View: the two ids that a Forward Open's answer begins with."""
+        at = 44  # after the CIP answer's four bytes, outside a connection
+        if frame[0] != wire.SEND_RR or len(frame) < at + 8:
+            return ()
+        return int.from_bytes(frame[at : at + 4], "little"), int.from_bytes(frame[at + 4 : at + 8], "little")
+
+    def frame_of(self, request: Any, asset: Asset | None, data: bytes) -> IoData | None:
+        """See View."""
+        found = _packet(data)
+        form = form_for(request.item, asset) if isinstance(request, OpenIo) else None
+        if found is None or form is None:
+            return None
+        skip = (2 if request.cls else 0) + (4 if form.run else 0)
+        body = found[1]
+        if len(body) != skip + form.out_size or form.out_size > LONGEST:
+            return None
+        return IoData(True, bool(body[skip - 4] & 1) if form.run else True, body[skip:])
+
     def rekey(self, frame: bytes, key: bytes) -> bytes:
         """See View: the answer as a SendRRData with another's context."""
         if key[:1] == b"U":
@@ -49,6 +78,17 @@ class EnipView(View):
             body = wire.packet(((wire.NULL_ADDRESS, b""), (wire.UNCONNECTED, frame[_SEQUENCE + 2 :])))
             return wire.frame(wire.SEND_RR, int.from_bytes(key[1:5], "little"), key[5:13], body)
         return frame[:4] + key[1:5] + frame[8:12] + key[5:13] + frame[20:]
+
+
+def _packet(data: bytes) -> tuple[bytes, bytes] | None:
+    """The address and the data of an I/O packet."""
+    try:
+        items = wire.items_at(data, 0)
+    except wire.BadPacket:
+        return None
+    if [kind for kind, _ in items] != [wire.SEQUENCED_ADDRESS, wire.CONNECTED] or len(items[0][1]) != 8:
+        return None
+    return items[0][1], items[1][1]
 
 
 def _service(frame: bytes) -> int:

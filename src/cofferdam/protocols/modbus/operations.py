@@ -352,6 +352,7 @@ REFUSALS: Final[dict[Fault, ExceptionCode]] = {
     Fault.RATE: BUSY,
     Fault.WINDOW: ILLEGAL_FUNCTION,
     Fault.EXPIRED: ILLEGAL_FUNCTION,
+    Fault.TAKEN: GATEWAY_NO_PATH,
     Fault.SEVERED: GATEWAY_NO_PATH,
     Fault.AUDIT: SERVER_FAILURE,
 }
