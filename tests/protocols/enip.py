@@ -228,6 +228,39 @@ def run_client(data: bytes) -> Hashable:
     return frozenset(shape)
 
 
+CONNECTED = msgspec.structs.replace(ASSET, connected=True)
+
+
+def run_connected(data: bytes) -> Hashable:
+    """The same within a connection of class 3, and to what opens it (where the first byte is odd)."""
+    shape: list[Hashable] = []
+    opening, data = bool(data[:1]) and bool(data[0] & 1), data[1:]
+    for request in (ASKED[0], m.ReadTag(Item("tag", "counts", 0, 3))):
+        machine = client(CONNECTED)
+        machine.on_time(1)
+        _, sent = machine.send(request)
+        cip = cip_of(sent)
+        if not opening:
+            good = b"\x99\0\0\0" + cip[12:16] + cip[16:24] + struct.pack("<IIBx", 2_000_000, 2_000_000, 0)
+            _events(machine, [rr(b"\xdb\0\0\0" + good, 9, sent[12:20])])
+            sent = machine.take_output()
+        for at in range(0, min(len(data), 1000), 200):
+            piece = data[at : at + 200]
+            if sent[:1] == b"\x70":
+                items = ((wire.CONNECTED_ADDRESS, cip[12:16]), (wire.CONNECTED, sent[44:46] + piece))
+                frame = wire.frame(wire.SEND_UNIT, 9, bytes(8), wire.packet(items))
+            else:
+                frame = rr(piece, 9, sent[12:20])
+            for event in _events(machine, [frame]):
+                response = getattr(event, "response", None)
+                if response is not None:
+                    ENIP.check(response)
+                detail = str(getattr(event, "detail", "")).translate(NO_DIGITS)[:60]
+                shape.append((opening, type(event).__name__, type(response).__name__, detail))
+            sent = machine.take_output() or sent
+    return frozenset(shape)
+
+
 def run_messages(data: bytes) -> Hashable:
     """What a hostile half could put into a record: its types stop it, or `check`, or it can be put on the wire."""
     shape: list[Hashable] = []
@@ -290,5 +323,8 @@ TARGETS = [
            tokens=(b"\x20\x6b\x24\x01", b"\x91\x01a\0", b"\x4d\x02", b"\xa0\2\xce\x0f")),
     Target("enip-client", lambda: [b"\xcc\0\0\0\xc4\0" + bytes(40), b"\x81\0\0\0" + bytes(20), PACKET],
            run_client, tokens=(b"\xcc\0\6\0", b"\xd2\0\0\0", b"\xd5\0\6\0", b"\xff\1\5\x21")),
+    Target("enip-connected",
+           lambda: [b"\0\xcc\0\0\0\xc4\0" + bytes(40), b"\1\xdb\0\x08\0" + bytes(196) + b"\xd4\0\0\0" + bytes(26)],
+           run_connected, tokens=(b"\xcc\0\6\0", b"\xd2\0\0\0", b"\xdb\0\0\0", b"\xd4\0\1\1")),
     Target("enip-messages", message_seeds, run_messages),
 ]  # fmt: skip

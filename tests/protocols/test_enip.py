@@ -15,6 +15,8 @@ from cofferdam.errors import CrossingError, LocalProtocolError, PolicyError, Rem
 from cofferdam.model import Assign, Bool, Deny, Fault, Int32, Item, Octets, Text, UInt32
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from cofferdam.policy.points.asking import operation as operation_of
+from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
@@ -138,7 +140,7 @@ def test_each_rule_broken_once(cip: str, status: tuple[int, ...]) -> None:
 
 def test_what_nobody_serves_is_said_to_be_judged() -> None:
     for cip, words in (
-        ("0702 208e 2401 00", "FactoryTalk"), ("4c02 20b2 2421 0100", "FactoryTalk"), ("4b02 2067 2401 00", "PCCC"),
+        ("0702 208e 2401 00", "with data"), ("4c02 20b2 2421 0100", "FactoryTalk"), ("4b02 2067 2401 00", "PCCC"),
         ("0502 2001 2401 00", "with data"), ("1003 2004 2464 3003 01", "no point of the policy"),
         ("5a02 2006 2401", "connection manager"),
     ):  # fmt: skip
@@ -615,3 +617,95 @@ def test_a_point_lies_in_the_outputs_of_a_stream(point: str, expected: str) -> N
     with pytest.raises(PolicyError) as refused:
         compile_policy(loads(text), now_ns=NOW)
     assert expected in "".join(str(problem) for problem in refused.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("write-function 76/178", "goes by OPC UA"), ("function 82/114", "goes by OPC UA"),
+        ("write-function 75/103", "PCCC"), ("write-function 6/142", "allowed write_functions: none"),
+    ],
+)  # fmt: skip
+def test_explain_says_what_nobody_serves_and_what_to_do_instead(asked: str, words: str) -> None:
+    policy = compile_policy(loads(FORGED), now_ns=NOW)
+    [name] = policy.assets
+    operation = operation_of(asked, policy.assets[name], DIALECT)
+    flow = policy.flow("enip", "127.0.0.1", name)
+    assert isinstance(flow, Flow)
+    verdict = flow.decide(operation, NOW)
+    assert isinstance(verdict, Deny) and words in verdict.detail
+
+
+INNER = {
+    "a packet": requests.made(requests.PACKET, paths.of_object(2, 1), requests.packet([tag("a")])),
+    "an Unconnected Send": requests.made(
+        requests.UNCONNECTED_SEND, paths.of_object(6, 1), b"\7\x28\x06\0" + tag("a", body=b"")[:6] + b"\1\0\1\0"
+    ),
+    "a Forward Open": requests.made(requests.OPEN, paths.of_object(6, 1), bytes(40)),
+    "a Forward Close": requests.made(requests.CLOSE, paths.of_object(6, 1), bytes(12)),
+    "a piece of a write": tag("a", service=requests.WRITE_PIECE, body=b"\xc4\0\1\0" + bytes(8)),
+}
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_what_has_no_place_in_a_packet_is_refused_in_it(inner: str) -> None:
+    machine = server()
+    body = requests.packet([tag("b"), INNER[inner]])
+    machine.receive_data(rr(requests.made(requests.PACKET, paths.of_object(2, 1), body)))
+    event: Any = machine.next_event()
+    assert isinstance(event, RequestRefused), "the read beside it goes nowhere either"
+    answer = cip_of(machine.send(event.token, event.reply))
+    assert [part[2] for part in replies.parts(answer[4:])] == [0x0F, 0x04]
+    assert machine.next_event() is NEED_DATA
+
+
+@pytest.mark.parametrize("places", [(6, 6), (8, 6), (6, 5), (6, 200), (4, 8), (7, 12), (0, 0)])
+def test_places_in_a_packet_rise_within_it(places: tuple[int, int]) -> None:
+    machine = server()
+    body = struct.pack("<3H", 2, *places) + tag("a") + tag("b")
+    machine.receive_data(rr(requests.made(requests.PACKET, paths.of_object(2, 1), body)))
+    event: Any = machine.next_event()
+    assert isinstance(event, RequestRefused)
+    assert cip_of(machine.send(event.token, event.reply))[2] in (4, 0x13) and machine.next_event() is NEED_DATA
+
+
+WRITE = tag("counts", service=requests.WRITE, body=b"\xc4\0\1\0\7\0\0\0")
+HIDDEN = {
+    "in a packet of reads": (requests.PACKET, (2, 1), requests.packet([tag("a"), WRITE])),
+    "in an Unconnected Send": (0x52, (6, 1), b"\7\x28" + bytes([len(WRITE), 0]) + WRITE + b"\1\0\1\0"),
+    "as a bit": (0x4E, None, b"\4\0\1\0\0\0\xff\xff\xff\xff"),
+    "in one piece": (0x53, None, b"\xc4\0\1\0\0\0\0\0\7\0\0\0"),
+    "in Set List": (4, (1, 1), b"\1\0\6\0\7\0\0\0"),
+}
+
+
+@pytest.mark.parametrize("where", HIDDEN)
+def test_a_hidden_write_is_judged_as_the_write_that_it_is(where: str) -> None:
+    service, place, body = HIDDEN[where]
+    path = paths.of_tag(Item("tag", "counts")) if place is None else paths.of_object(*place)
+    operation = ENIP.operation(request_of(rr(requests.made(service, path, body))))
+    assert operation.is_write and (operation.writes or operation.never)
+
+
+def test_configuration_and_a_third_hosts_address_open_nothing() -> None:
+    machine = server()
+    head = (10, 14, 0, 5, 1, 77, 4711, 0, 10_000, 0x480A, 10_000, 0x480A, 1)
+    path = b"\x20\x04\x24\x97\x2c\x96\x2c\x64\x80\x01\xaa\xbb"
+    body = struct.pack("<BBIIHHIB3xIHIHBB", *head, len(path) // 2) + path
+    machine.receive_data(rr(requests.made(0x54, paths.of_object(6, 1), body)))
+    event: Any = machine.next_event()
+    answer = cip_of(machine.send(event.token, event.reply))
+    assert isinstance(event, RequestRefused) and answer[2:6] == b"\1\1\x26\1"
+
+
+def test_attributes_without_a_point_are_read_as_bytes_one_by_one() -> None:
+    request = m.GetAttributes((Item("cip", "172/1/1"), Item("cip", "172/1/2"), Item("cip", "1/1/6")))
+    assert request_of(rr(bytes.fromhex("0302 20ac 2401 0200 0100 0200"))) == m.GetAttributes(request.items[:2])
+    machine = client()
+    token, sent = machine.send(request)
+    for answer in (b"\x8e\0\0\0abc", b"\x8e\0\x14\0", b"\x8e\0\0\0\7\0\0\0"):
+        assert cip_of(sent)[10] == requests.GET_ONE
+        machine.receive_data(rr(answer, 9, sent[12:20]))
+        event = machine.next_event()
+        sent = machine.take_output()
+    assert event == ResponseReceived(token, m.HeldList((Octets((b"abc",)), 0x14, UInt32((7,)))))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import msgspec
 import pytest
 
 from cofferdam.errors import PolicyError
@@ -27,9 +26,8 @@ from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.client import EnipClient
 from cofferdam.protocols.enip.server import EnipServer
 from tests.policy.plant import NOW
-from tests.protocols.enip import ASSET, cip_of, client, rr, server, tag
+from tests.protocols.enip import ASSET, CONNECTED, cip_of, client, rr, server, tag
 
-CONNECTED = msgspec.structs.replace(ASSET, connected=True)
 READ = m.ReadTag(Item("tag", "pump"))
 GOOD = b"\xcc\0\0\0\xc4\0\1\0\0\0"
 

@@ -261,6 +261,8 @@ class Dialect(msgspec.Struct, frozen=True):
     forms: str = ""
     """A regular expression for what a stream is made of, where the protocol needs to be told; "" where it does not."""
     form_example: str = ""
+    unserved: Callable[[int, int], str] | None = None
+    """Why nobody serves a code and sub-code, whatever a rule says, in words; "" for one that is served."""
     learned_form: Callable[[Item], str] | None = None
     """The form of a stream that a capture shows, by the name that it has there; "" for none."""
     numberings: Callable[[str, str], str] | None = None

@@ -71,6 +71,9 @@ def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
         plain = code.isascii() and code.isdigit() and (not sub or (sub.isascii() and sub.isdigit()))
         if plain and low <= int(code) <= high:
             number = int(sub) if sub else -1
+            never = "" if dialect.unserved is None else dialect.unserved(int(code), number)
+            if never:
+                return Operation(int(code), number, _unit(asset), True, never=never)
             if int(code) in dialect.place_codes:
                 raise _bad(text, f"function {code} carries cells: ask read or write")
             changing = verb == "write-function" or dialect.changes(int(code), number)

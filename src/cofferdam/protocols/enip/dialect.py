@@ -94,6 +94,23 @@ def learned_form(item: Item) -> str:
     return form + (f", config {found[5]}" if found[5] else "") + (", no run" if found[6] else "")
 
 
+BY_NUMBERS = frozenset({0x69, 0x72, 0x8E, 0xAC, 0xB2})
+"""Classes that FactoryTalk, RSLinx and Studio use, with services that nobody has written down."""
+PCCC = 0x67
+_PLAIN = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 16, 21, 22})
+"""Services that mean the same on any class."""
+
+
+def unserved(service: int, cls: int) -> str:
+    """Why nobody serves a service of a class; "" for what may be served."""
+    if cls in BY_NUMBERS and service not in _PLAIN:
+        return (
+            f"service {service:02X} of class {cls:02X}: FactoryTalk, RSLinx and Studio ask so, by numbers, and are not "
+            "served: such a program goes by OPC UA, or stays there"
+        )
+    return "PCCC in a service 4B, which is not served yet" if cls == PCCC else ""
+
+
 class EnipNotation(Notation):
     """ "tag Pump.Speed", "tag Counts[0-99]", "tag Status.3", "tag Program:Main.Level", "cip 1/1/6", "io Drive", "io
     Drive.4.0"."""
@@ -185,6 +202,7 @@ ENIP = Dialect(
         r"inputs [0-9]{1,5} of ([0-9]{1,3}|1[0-3][0-9]{2}|1400) bytes(, config [0-9]{1,5})?(, no run)?"
     ),
     form_example='"outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"',
+    unserved=unserved,
     learned_form=learned_form,
     datagrams=2222,
     discovery=True,

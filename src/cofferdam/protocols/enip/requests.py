@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple
 from cofferdam.model import Item, ValueType
 from cofferdam.protocols.enip import faults, paths
 from cofferdam.protocols.enip import messages as m
+from cofferdam.protocols.enip.dialect import unserved
 from cofferdam.protocols.enip.epath import Path
 from cofferdam.protocols.enip.values import (
     DATA,
@@ -41,8 +42,6 @@ MORE, EXTENDED, BEYOND, WRONG_TYPE, CONNECTION = 0x06, 0xFF, 0x2105, 0x2107, 0x0
 NO_SIZES: Final[Mapping[int, int]] = {}
 
 _MASKS: Final[dict[int, Literal[1, 2, 4, 8]]] = {1: 1, 2: 2, 4: 4, 8: 8}
-_BY_NUMBERS: Final = frozenset({0x69, 0x72, 0x8E, 0xAC, 0xB2})
-"""Classes that FactoryTalk, RSLinx and Studio use, with services that nobody has written down."""
 
 
 class Refused(Exception):
@@ -220,11 +219,8 @@ def decode_object(service: int, path: Path, body: bytes, about: Known) -> m.Enip
         return m.Identify()
     if service == GET_LIST:
         return _attributes(cls, instance, body)
-    if cls in _BY_NUMBERS and body:
-        why = f"service {service:02X} of class {cls:02X}: FactoryTalk, RSLinx and Studio ask so, by numbers"
-        return m.Unserved(service, cls, f"{why}, and are not served: such a program goes by OPC UA, or stays there")
-    if cls == 0x67:
-        return m.Unserved(service, cls, "PCCC in a service 4B, which is not served yet")
+    if never := unserved(service, cls):
+        return m.Unserved(service, cls, never)
     if body or service in (GET_ALL, 0x02, 0x04):
         why = "with data that have no names" if body else "of a whole instance"
         return m.Unserved(

@@ -56,6 +56,10 @@ _IN_PACKET: Final = (m.ReadTag, m.WriteTag, m.WriteBit, m.ModifyTag, m.GetAttrib
 _READS: Final = frozenset({requests.READ, requests.READ_PIECE, requests.GET_ONE, requests.GET_LIST, requests.GET_ALL})
 
 
+class Misplaced(Refused):
+    """What has no place in a packet: nothing of that packet goes anywhere, whatever is beside it."""
+
+
 class EnipServer(Encapsulation):
     """See `ServerMachine` for the methods' contracts. A token is a number that is counted on."""
 
@@ -216,7 +220,7 @@ class EnipServer(Encapsulation):
         if len(parts) == len(found):
             asked.parts = tuple(service for service, _ in found)
             self._ask(asked, requests.PACKET, m.Packet(parts))
-        elif all(service in _READS and not isinstance(part, m.Unserved) for service, part in found):
+        elif all(service in _READS and not isinstance(part, (m.Unserved, Misplaced)) for service, part in found):
             self._divided(asked, found)
         else:
             self._whole(asked, found)
@@ -226,7 +230,7 @@ class EnipServer(Encapsulation):
         service, path, body = requests.split(data)
         nested = path.cls == paths.MANAGER or (path.cls == paths.ROUTER and service == requests.PACKET)
         if nested or (requests.is_tag(path) and service == requests.WRITE_PIECE):
-            raise Refused(requests.SEGMENT, f"service {service:02X} of class {path.cls:02X} inside a packet")
+            raise Misplaced(requests.SEGMENT, f"service {service:02X} of class {path.cls:02X} inside a packet")
         if not requests.is_tag(path) or service != requests.READ_PIECE:
             return service, self._simple(service, path, body)
         # A piece in a packet is a whole read whose answer has to have room there.
