@@ -341,6 +341,15 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     never: str = ""
 
 
+PAST = "history"
+"""The kind of items that are a point's recorded values: its elements are seconds of a span of time."""
+
+
+def cells_of(operation: Operation) -> int:
+    """How many cells, or elements, it reads. A span of the past counts as one."""
+    return sum(1 if isinstance(read, Item) and read.kind == PAST else read.count for read in operation.reads)
+
+
 class Allow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A verdict: the operation may be carried out. Only `policy` makes one; acting takes one as an argument.
 
@@ -466,6 +475,7 @@ class Method(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     at: Item
     arguments: tuple[Argument, ...] = ()
     writes_per_minute: int | None = None
+    returns: tuple[Argument, ...] = ()  # without limits
 
 
 class Notifier(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -510,6 +520,7 @@ class Security(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     server: str = ""
     user: str = ""
     revocation: bool = False
+    login: str = ""  # "certificate": we log in there by one
 
 
 class Manners(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
@@ -570,6 +581,9 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read_first: bool = False
     """It knows no writes of single bits: the gate reads a word, puts them in and writes it."""
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
+    calls_at: tuple[str, int] | None = None
+    """Where the inner half waits for the device, which opens connections to us; None: we open them."""
+    clients: tuple[tuple[str, int], ...] = ()  # clients to which the outer half opens connections for it
 
     @property
     def places(self) -> tuple[tuple[str, int], ...]:

@@ -124,7 +124,7 @@ def test_a_password_is_sent_where_it_is_encrypted() -> None:
         )
         answer = SimpleNamespace(endpoints=[endpoint], certificate=b"")
         if sent:
-            assert b"secret words" in (_identity(client, answer, b"n" * 32).body or b"")
+            assert b"secret words" in (_identity(client, answer, b"n" * 32)[0].body or b"")
         else:
             with pytest.raises(RemoteProtocolError, match="in the clear"):
                 _identity(client, answer, b"n" * 32)

@@ -279,8 +279,9 @@ class PartProcess:
         writes = (*([store] if store is not None else []), *folders.values())
         # From here on this process can do no more than its work. Sockets are open, modules loaded, and the policy of
         # later reloads comes over the control pipe.
+        profile = self.profile.needing(listens=bool(record.listeners), dials=record.dials)
         facts = sandbox.confine(
-            self.profile, writes, tuple(reads.values()),
+            profile, writes, tuple(reads.values()),
             deaf=[listener.fd for listener in record.listeners if listener.way == "out"],
             mute=[listener.fd for listener in record.listeners if listener.way == "in"],
         )  # fmt: skip

@@ -8,41 +8,34 @@ from __future__ import annotations
 
 import argparse
 import base64
-import getpass
 import ipaddress
 import json
-import os
-import secrets as dice
-import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from cofferdam.cli import pki_people
+from cofferdam.cli.pki_sides import (
+    Side,
+    ask,
+    chain_of_file,
+    facts_of,
+    locked,
+    of_file,
+    policy_of,
+    read,
+    save,
+    sides_of,
+    tell,
+)
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
-    from cofferdam.policy.table import CompiledPolicy
     from cofferdam.protocols.opcua.trust import Secret
 
-BROKER, KIND = "opcua", "opcua"
 DAYS = 730
 WARN_DAYS = 30
-START_SECONDS = 5.0
-"""How long a side that does not answer is asked again."""
 LEAST_PREFIX = 8
-
-
-class Side(NamedTuple):
-    """One side: its part of a crew, and where its listeners are."""
-
-    crew: str
-    part: str
-    addresses: tuple[str, ...]
-
-    @property
-    def words(self) -> str:
-        return "towards clients" if self.part == "outer" else "towards assets"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +60,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     trust = verb("trust", "trust a certificate that was refused, or one of a file", _trust)
     trust.add_argument("thumbprint", nargs="?", metavar="THUMBPRINT", help="its SHA-1, or the first digits of it")
     trust.add_argument("--file", type=Path, metavar="FILE", help="a certificate (DER or PEM), or an authority's")
+    trust.add_argument(
+        "--issuer", action="store_true", help="with --file: know this authority, which is as good as those above it"
+    )
     reject = verb("reject", "trust a certificate no longer, ever; its channels end", _reject)
     reject.add_argument("thumbprint", metavar="THUMBPRINT", help="its SHA-1, or the first digits of it")
     crl = verb("crl", "take a revocation list of an authority that is trusted", _crl)
@@ -77,15 +73,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     csr.add_argument("folder", type=Path, metavar="FOLDER", help="where; one file (PEM) for each side")
     imported = verb("import", "take a certificate that an authority has made of our request", _import)
     imported.add_argument("file", type=Path, metavar="FILE", help="the certificate (DER or PEM)")
-    user = verb("user", "give a user a password or a certificate, by which clients log in", _user)
+    user = verb("user", "give a user a password or a certificate, by which clients log in", pki_people.user)
     user.add_argument("name", metavar="NAME", help="the user, as a principal names it")
     user.add_argument("--password-file", type=Path, metavar="FILE", help="the password (default: it is asked for)")
     user.add_argument(
         "--certificate", type=Path, metavar="FILE", help="instead: the user's own certificate (DER or PEM)"
     )
     user.add_argument("--remove", action="store_true", help="take both away")
-    password = verb("password", "the password by which we log in at an asset", _password)
+    password = verb("password", "the password by which we log in at an asset", pki_people.password)
     password.add_argument("asset", metavar="ASSET", help="the asset, whose `security: user:` names the user")
+    identity = verb("identity", "a key and certificate by which we log in at an asset", pki_people.identity)
+    identity.add_argument("asset", metavar="ASSET", help="the asset, with `security: login: certificate`")
+    identity.add_argument("--key", type=Path, metavar="FILE", help="the key (PEM; default: one is made)")
+    identity.add_argument("--certificate", type=Path, metavar="FILE", help="its certificate (DER or PEM)")
+    identity.add_argument("--export", type=Path, metavar="FILE", help="write the certificate out, for the asset")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,99 +95,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 # --- where --------------------------------------------------------------------------------------------------------
-
-
-def _policy(args: argparse.Namespace) -> CompiledPolicy:
-    from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.client import ask
-    from cofferdam.policy.compile import compile_policy
-    from cofferdam.policy.load import load
-
-    path = args.policy or Path(ask(state_of(args), "status", fresh=False)["policy"]["path"])
-    return compile_policy(load(path), now_ns=time.time_ns())
-
-
-def _sides(args: argparse.Namespace, policy: CompiledPolicy) -> list[Side]:
-    from cofferdam.gate.crew.plan import plan_crews
-
-    found: dict[tuple[str, str], Side] = {}
-    for plan in plan_crews(policy).values():
-        if plan.broker != BROKER:
-            continue
-        places = {place[0] for asset in policy.assets.values() if asset.protocol == BROKER for place in asset.places}
-        for part in ("outer", "inner"):
-            if args.side in (None, part):
-                found[plan.base, part] = Side(plan.base, part, tuple(sorted(places)) if part == "outer" else ())
-    if not found:
-        raise GateError("the policy has no conduit with `broker: opcua`")
-    return list(found.values())
-
-
-def _read(args: argparse.Namespace, side: Side) -> Secret:
-    from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.secrets import read_secret, secret_file
-    from cofferdam.protocols.opcua.trust import read
-
-    path = secret_file(state_of(args), side.crew, side.part, KIND)
-    try:
-        return read(read_secret(path))
-    except FileNotFoundError:
-        return read(b"")
-    except OSError as error:
-        raise GateError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _save(args: argparse.Namespace, side: Side, secret: Secret) -> bool:
-    """Writes a side's file. Returns whether a side that runs has it already."""
-    import msgspec
-
-    from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.secrets import save_secret, secret_file
-
-    state = state_of(args)
-    data = msgspec.json.encode(secret)
-    owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()  # the gate's group is its user's own
-    save_secret(secret_file(state, side.crew, side.part, KIND), data, owner)
-    answer = _ask(args, side, "secrets", {"secret": msgspec.json.decode(data)})
-    return answer is not None
-
-
-def _ask(args: argparse.Namespace, side: Side, verb: str, arguments: Any) -> list[Any] | None:
-    """What a running side says, each of its pairs; None where no gate runs."""
-    from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.client import ask
-    from cofferdam.gate.state import control_socket
-
-    state = state_of(args)
-    if not control_socket(state).exists():
-        return None
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            said = ask(state, "ask-part", broker=BROKER, part=side.part, verb=verb, arguments=arguments)
-            answers = [each for each in said if each["crew"] == side.crew or each["crew"].startswith(f"{side.crew}:")]
-            wrong = next((each["error"] for each in answers if "error" in each), "" if answers else "it is not up")
-            if not wrong:
-                return [each["result"] for each in answers]
-        except GateError as error:
-            wrong = str(error)
-        if time.monotonic() >= deadline:
-            raise GateError(f"{side.crew}/{side.part} does not have it: {wrong}", hint="it has it once it starts anew")
-        time.sleep(0.2)  # it may just be starting
-
-
-def _locked(args: argparse.Namespace) -> Any:
-    from cofferdam.brokers.kit.http.vault import locked
-    from cofferdam.cli.gate_options import state_of
-
-    state = state_of(args)
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return locked(state)
-
-
-def _tell(args: argparse.Namespace, text: str, found: dict[str, Any]) -> int:
-    print(json.dumps(found) if args.json else text)
-    return 0
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------
@@ -241,49 +149,35 @@ def _new(args: argparse.Namespace) -> int:
 
     if not 1 <= args.days <= 36_500:
         raise GateError(f"{args.days} days are no life of a certificate", hint="1 to 36500")
-    policy = _policy(args)
+    policy = policy_of(args)
     done: dict[str, Any] = {}
-    with _locked(args):
-        for side in _sides(args, policy):
-            secret = _read(args, side)
+    with locked(args):
+        for side in sides_of(args, policy):
+            secret = read(args, side)
             if secret.certificate and not args.again:
                 continue
             made = _make(policy.site, side, args.days)
-            runs = _save(args, side, replace(secret, key=made.key, certificate=made.certificate))
+            runs = save(args, side, replace(secret, key=made.key, certificate=made.certificate, above=()))
             done[f"{side.crew}/{side.part}"] = {"thumbprint": mark(made.certificate), "in_use": runs}
     lines = [f"{name}: {found['thumbprint']}" for name, found in done.items()]
-    return _tell(args, "\n".join(lines) or "each side has a certificate; --again makes new ones", done)
-
-
-def _facts(der: bytes) -> dict[str, Any]:
-    from cryptography import x509
-
-    from cofferdam.protocols.opcua.trust import application_uri, mark
-
-    certificate = x509.load_der_x509_certificate(der)
-    until = certificate.not_valid_after_utc
-    return {
-        "thumbprint": mark(der),
-        "subject": certificate.subject.rfc4514_string(),
-        "application": application_uri(certificate),
-        "until": until.isoformat(),
-        "days": (until - datetime.now(UTC)).days,
-    }
+    return tell(args, "\n".join(lines) or "each side has a certificate; --again makes new ones", done)
 
 
 def _list(args: argparse.Namespace) -> int:
     found = []
-    for side in _sides(args, _policy(args)):
-        secret = _read(args, side)
+    for side in sides_of(args, policy_of(args)):
+        secret = read(args, side)
         refused = _rejected(args, side)
         found.append({
             "side": f"{side.crew}/{side.part}",
             "words": side.words,
-            "own": _facts(secret.certificate) if secret.certificate else None,
-            "trusted": [_facts(der) for der in secret.trusted],
+            "own": facts_of(secret.certificate) if secret.certificate else None,
+            "trusted": [facts_of(der) for der in secret.trusted],
+            "issuers": [facts_of(der) for der in secret.issuers],
+            "identities": {asset: facts_of(der) for asset, (_, der) in secret.identities.items()},
             "revoked": list(secret.revoked),
             "lists": [_list_facts(der) for der in secret.lists],
-            "refused": [_facts(base64.b64decode(der)) for der in refused.values()],
+            "refused": [facts_of(base64.b64decode(der)) for der in refused.values()],
             "users": sorted({*secret.users, *secret.user_certificates}),
             "passwords": sorted(secret.passwords),
         })  # fmt: skip
@@ -294,13 +188,15 @@ def _list(args: argparse.Namespace) -> int:
         print(f"{one['side']} ({one['words']})")
         own = one["own"]
         print(f"  own      {_line(own)}" if isinstance(own, dict) else "  own      none: `cofferdam pki new` makes one")
-        for word, key in (("trusts", "trusted"), ("refused", "refused")):
+        for word, key in (("trusts", "trusted"), ("issuer", "issuers"), ("refused", "refused")):
             for facts in one[key]:  # type: ignore[union-attr]
                 print(f"  {word:8} {_line(facts)}")
         for gone in one["revoked"]:  # type: ignore[union-attr]
             print(f"  rejected {gone}")
         for facts in one["lists"]:  # type: ignore[union-attr]
             print(f"  has      {_list_line(facts)}")
+        for asset, shown in one["identities"].items():  # type: ignore[union-attr]
+            print(f"  logs in  at {asset} by {_line(shown)}")
         if one["users"]:
             print(f"  users    {', '.join(one['users'])}")  # type: ignore[arg-type]
     return 0
@@ -323,61 +219,39 @@ def _line(facts: Any) -> str:
 def _trust(args: argparse.Namespace) -> int:
     from msgspec.structs import replace
 
+    from cofferdam.protocols.opcua.issuers import authorities
     from cofferdam.protocols.opcua.trust import mark
 
     if (args.thumbprint is None) == (args.file is None):
         raise GateError("what is to be trusted?", hint="a THUMBPRINT that `pki list` shows as refused, or --file")
-    sides = _sides(args, _policy(args))
+    sides = sides_of(args, policy_of(args))
+    if args.issuer and (args.file is None or not authorities([of_file(args.file)])):
+        raise GateError("--issuer is for the certificate of an authority", hint="--file FILE says which")
     if args.file is not None and args.side is None:
         raise GateError("who is to trust it?", hint="--side outer (a client's) or --side inner (an asset's)")
     done = {}
-    with _locked(args):
+    with locked(args):
         for side in sides:
-            der = _of_file(args.file) if args.file is not None else _refused(args, side, args.thumbprint)
+            der = of_file(args.file) if args.file is not None else _refused(args, side, args.thumbprint)
             if der is None:
                 continue
-            secret = _read(args, side)
-            known = tuple(one for one in secret.trusted if one != der)
+            secret = read(args, side)
             revoked = tuple(one for one in secret.revoked if one != mark(der))
-            runs = _save(args, side, replace(secret, trusted=(*known, der), revoked=revoked))
-            done[f"{side.crew}/{side.part}"] = {**_facts(der), "in_use": runs}
+            word = "issuers" if args.issuer else "trusted"
+            known = tuple(one for one in getattr(secret, word) if one != der)
+            runs = save(args, side, replace(secret, **{word: (*known, der)}, revoked=revoked))
+            done[f"{side.crew}/{side.part}"] = {**facts_of(der), "in_use": runs}
     if not done:
         raise GateError(
             f"nobody has refused a certificate {args.thumbprint}", hint="`cofferdam pki list` shows what was refused"
         )
-    return _tell(args, "\n".join(f"{name} trusts {_line(facts)}" for name, facts in done.items()), done)
-
-
-def _of_file(path: Path) -> bytes:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    data = path.read_bytes()
-    try:
-        pem = data.lstrip().startswith(b"-----")
-        certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
-    except ValueError as error:
-        raise GateError(f"{path} is no certificate", hint="one in PEM or DER is wanted") from error
-    return certificate.public_bytes(Encoding.DER)
-
-
-def _of_user(path: Path) -> bytes:
-    """A certificate that a user may log in by."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-
-    from cofferdam.protocols.opcua.security import LEAST_KEY_BITS, MOST_KEY_BITS
-
-    der = _of_file(path)
-    key = x509.load_der_x509_certificate(der).public_key()
-    if not isinstance(key, RSAPublicKey) or not LEAST_KEY_BITS <= key.key_size <= MOST_KEY_BITS:
-        raise GateError(f"the key of {path} is no RSA key of {LEAST_KEY_BITS} to {MOST_KEY_BITS} bits")
-    return der
+    says = "knows the issuer" if args.issuer else "trusts"
+    return tell(args, "\n".join(f"{name} {says} {_line(one)}" for name, one in done.items()), done)
 
 
 def _rejected(args: argparse.Namespace, side: Side) -> dict[str, str]:
     """What a running side has refused of late: thumbprint -> certificate, base64."""
-    return {name: der for one in _ask(args, side, "rejected", {}) or [] for name, der in one.items()}
+    return {name: der for one in ask(args, side, "rejected", {}) or [] for name, der in one.items()}
 
 
 def _refused(args: argparse.Namespace, side: Side, text: str) -> bytes | None:
@@ -399,17 +273,19 @@ def _reject(args: argparse.Namespace) -> int:
     if len(wanted) < LEAST_PREFIX or wanted.strip("0123456789abcdef"):
         raise GateError(f"{args.thumbprint!r} is no thumbprint", hint="`cofferdam pki list` shows them")
     done = {}
-    with _locked(args):
-        for side in _sides(args, _policy(args)):
-            secret = _read(args, side)
-            gone = [der for der in secret.trusted if mark(der).startswith(wanted)]
+    with locked(args):
+        for side in sides_of(args, policy_of(args)):
+            secret = read(args, side)
+            gone = [der for der in (*secret.trusted, *secret.issuers) if mark(der).startswith(wanted)]
             for der in gone[:1]:
                 kept = tuple(one for one in secret.trusted if one != der)
-                runs = _save(args, side, replace(secret, trusted=kept, revoked=(*secret.revoked, mark(der))))
+                issuers = tuple(one for one in secret.issuers if one != der)
+                revoked = (*secret.revoked, mark(der))
+                runs = save(args, side, replace(secret, trusted=kept, issuers=issuers, revoked=revoked))
                 done[f"{side.crew}/{side.part}"] = {"thumbprint": mark(der), "in_use": runs}
     if not done:
         raise GateError(f"nobody trusts a certificate {args.thumbprint}", hint="`cofferdam pki list` shows them")
-    return _tell(args, "\n".join(f"{name} trusts {one['thumbprint']} no longer" for name, one in done.items()), done)
+    return tell(args, "\n".join(f"{name} trusts {one['thumbprint']} no longer" for name, one in done.items()), done)
 
 
 def _crl(args: argparse.Namespace) -> int:
@@ -417,8 +293,8 @@ def _crl(args: argparse.Namespace) -> int:
     from cryptography.hazmat.primitives.serialization import Encoding
     from msgspec.structs import replace
 
+    from cofferdam.protocols.opcua.issuers import authorities
     from cofferdam.protocols.opcua.revocation import LIST_BYTES, LISTS, issuer_of
-    from cofferdam.protocols.opcua.trust import authorities
 
     data = args.file.read_bytes()
     if len(data) > 2 * LIST_BYTES:
@@ -432,10 +308,10 @@ def _crl(args: argparse.Namespace) -> int:
     if len(der) > LIST_BYTES:
         raise GateError(f"{args.file} has more than {LIST_BYTES >> 10} KiB")
     done = {}
-    with _locked(args):
-        for side in _sides(args, _policy(args)):
-            secret = _read(args, side)
-            known = authorities(secret.trusted)
+    with locked(args):
+        for side in sides_of(args, policy_of(args)):
+            secret = read(args, side)
+            known = authorities((*secret.trusted, *secret.issuers))
             number = issuer_of(der, known)[1]
             if number < 0:
                 continue
@@ -445,13 +321,13 @@ def _crl(args: argparse.Namespace) -> int:
             kept = tuple(one for one in secret.lists if one not in olds)
             if len(kept) >= LISTS:
                 raise GateError(f"{side.crew}/{side.part} has {LISTS} lists already")
-            runs = _save(args, side, replace(secret, lists=(*kept, der)))
+            runs = save(args, side, replace(secret, lists=(*kept, der)))
             done[f"{side.crew}/{side.part}"] = {**_list_facts(der), "in_use": runs}
     if not done:
         raise GateError(
             f"{args.file} is signed by no authority that is trusted", hint="`cofferdam pki trust --file AUTHORITY`"
         )
-    return _tell(args, "\n".join(f"{name} has {_list_line(one)}" for name, one in done.items()), done)
+    return tell(args, "\n".join(f"{name} has {_list_line(one)}" for name, one in done.items()), done)
 
 
 def _list_facts(der: bytes) -> dict[str, Any]:
@@ -475,15 +351,15 @@ def _list_line(facts: Any) -> str:
 def _export(args: argparse.Namespace) -> int:
     args.folder.mkdir(parents=True, exist_ok=True)
     done = {}
-    for side in _sides(args, _policy(args)):
-        secret = _read(args, side)
+    for side in sides_of(args, policy_of(args)):
+        secret = read(args, side)
         if secret.certificate:
             path = args.folder / f"{side.crew.replace('/', '-')}-{side.part}.der"
             path.write_bytes(secret.certificate)
             done[f"{side.crew}/{side.part}"] = str(path)
     if not done:
         raise GateError("no side has a certificate", hint="`cofferdam pki new` makes them")
-    return _tell(args, "\n".join(done.values()), done)
+    return tell(args, "\n".join(done.values()), done)
 
 
 def _csr(args: argparse.Namespace) -> int:
@@ -493,8 +369,8 @@ def _csr(args: argparse.Namespace) -> int:
 
     args.folder.mkdir(parents=True, exist_ok=True)
     done = {}
-    for side in _sides(args, _policy(args)):
-        secret = _read(args, side)
+    for side in sides_of(args, policy_of(args)):
+        secret = read(args, side)
         if not secret.certificate:
             continue
         key = serialization.load_pem_private_key(secret.key.encode(), None)
@@ -511,7 +387,7 @@ def _csr(args: argparse.Namespace) -> int:
         done[f"{side.crew}/{side.part}"] = str(path)
     if not done:
         raise GateError("no side has a key", hint="`cofferdam pki new` makes them")
-    return _tell(args, "\n".join(done.values()), done)
+    return tell(args, "\n".join(done.values()), done)
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -521,12 +397,12 @@ def _import(args: argparse.Namespace) -> int:
 
     from cofferdam.protocols.opcua.trust import application_uri
 
-    der = _of_file(args.file)
+    der, *above = chain_of_file(args.file)
     made = x509.load_der_x509_certificate(der)
     done = {}
-    with _locked(args):
-        for side in _sides(args, _policy(args)):
-            secret = _read(args, side)
+    with locked(args):
+        for side in sides_of(args, policy_of(args)):
+            secret = read(args, side)
             if not secret.certificate:
                 continue
             if serialization.load_pem_private_key(secret.key.encode(), None).public_key() != made.public_key():
@@ -539,75 +415,8 @@ def _import(args: argparse.Namespace) -> int:
                 )
             if not made.not_valid_before_utc <= datetime.now(UTC) <= made.not_valid_after_utc:
                 raise GateError(f"{args.file} is not valid now")
-            runs = _save(args, side, replace(secret, certificate=der))
-            done[f"{side.crew}/{side.part}"] = {**_facts(der), "in_use": runs}
+            runs = save(args, side, replace(secret, certificate=der, above=tuple(above)))
+            done[f"{side.crew}/{side.part}"] = {**facts_of(der), "in_use": runs}
     if not done:
         raise GateError(f"{args.file} is for no key of ours", hint="`cofferdam pki csr` writes requests for them")
-    return _tell(args, "\n".join(f"{name} shows {_line(facts)}" for name, facts in done.items()), done)
-
-
-# --- people -------------------------------------------------------------------------------------------------------
-
-
-def _ask_password(words: str) -> str:
-    text = getpass.getpass(words) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    return _checked(text)
-
-
-def _checked(text: str) -> str:
-    if not 1 <= len(text.encode()) <= 64:
-        raise GateError("a password has 1 to 64 bytes")
-    return text
-
-
-def _password_of(args: argparse.Namespace) -> str:
-    if args.password_file is None:
-        return _ask_password(f"password of {args.name}: ")
-    return _checked(args.password_file.read_text().rstrip("\n"))
-
-
-def _user(args: argparse.Namespace) -> int:
-    from msgspec.structs import replace
-
-    from cofferdam.protocols.opcua.trust import hash_password
-
-    if args.remove + (args.certificate is not None) + (args.password_file is not None) > 1:
-        raise GateError("one of --remove, --certificate and --password-file")
-    der = b"" if args.certificate is None else _of_user(args.certificate)
-    made = "" if args.remove or der else hash_password(_password_of(args), dice.token_bytes(16))
-    policy, runs = _policy(args), True
-    with _locked(args):
-        for side in _sides(args, policy):
-            if side.part == "outer":
-                secret = _read(args, side)
-                users, shown = dict(secret.users), dict(secret.user_certificates)
-                if made:
-                    users[args.name] = made
-                elif der:
-                    taken = next((name for name, one in shown.items() if one == der and name != args.name), "")
-                    if taken:
-                        raise GateError(f"that is the certificate of {taken!r} already")
-                    shown[args.name] = der
-                elif args.name in users or args.name in shown:
-                    users.pop(args.name, None)
-                    shown.pop(args.name, None)
-                else:
-                    raise GateError(f"there is no user {args.name!r}")
-                runs = _save(args, side, replace(secret, users=users, user_certificates=shown)) and runs
-    return _tell(args, f"{args.name} {'is gone' if args.remove else 'may log in'}", {"user": args.name, "in_use": runs})
-
-
-def _password(args: argparse.Namespace) -> int:
-    from msgspec.structs import replace
-
-    policy = _policy(args)
-    asset = policy.assets.get(args.asset)
-    if asset is None or asset.security is None or not asset.security.user:
-        raise GateError(f"{args.asset!r} is no asset with a user to log in as", hint="`security: {user: NAME}`")
-    text, runs = _ask_password(f"password of {asset.security.user} at {args.asset}: "), True
-    with _locked(args):
-        for side in _sides(args, policy):
-            if side.part == "inner":
-                secret = _read(args, side)
-                runs = _save(args, side, replace(secret, passwords={**secret.passwords, args.asset: text})) and runs
-    return _tell(args, f"we log in at {args.asset} as {asset.security.user}", {"asset": args.asset, "in_use": runs})
+    return tell(args, "\n".join(f"{name} shows {_line(facts)}" for name, facts in done.items()), done)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
-    from cofferdam.gate.crew.plan import CrewPlan
+    from cofferdam.gate.crew.plan import CrewPlan, Share
     from cofferdam.policy.table import CompiledPolicy
 
 _USUAL = {"clamd": "/run/clamav/clamd.ctl"}
@@ -188,6 +188,13 @@ def _check(args: argparse.Namespace) -> int:
     return code
 
 
+def _device(policy: CompiledPolicy, share: Share) -> list[object]:
+    """Address and port of what a share is for, if a part opens connections to it."""
+    asset = policy.assets.get(share.name)
+    found = [place for place in share.reaches if asset is None or place == (asset.address, asset.port)]
+    return [*found[0]] if found else []
+
+
 def _check_report(policy: CompiledPolicy, plans: Mapping[str, CrewPlan]) -> dict[str, object]:
     return {
         "policy": policy.hash,
@@ -213,7 +220,7 @@ def _check_report(policy: CompiledPolicy, plans: Mapping[str, CrewPlan]) -> dict
                 "assets": {
                     share.name: {
                         "listens": list(map(str, share.all_spots)),
-                        "device": list(share.reaches[0]) if share.reaches else [],
+                        "device": _device(policy, share),
                     }
                     for share in plan.shares
                 },

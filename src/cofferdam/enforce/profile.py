@@ -70,6 +70,9 @@ class Profile(msgspec.Struct, frozen=True):
     `root`: it keeps the launcher's own user, its rights and its sight of the machine: what looks at all others from
     outside. No input from a network reaches it, and it is no part: none of the crews has such a one beside others.
 
+    `by_need`: of `can`, what it may only where the policy needs it (a listener for it, something that it opens
+    connections to), and is without elsewhere.
+
     `sockets`: Unix sockets of services of the host that it may connect to, by the names under which the operator gives
     them to `cofferdam up --socket`.
     """
@@ -100,10 +103,13 @@ class Profile(msgspec.Struct, frozen=True):
     log: bool = False
     yields: Literal["", "low", "idle"] = ""
     root: bool = False
+    by_need: Can = Can.NOTHING
 
     def __post_init__(self) -> None:
         if (self.store or self.folders) != (Can.STORE in self.can):
             raise ValueError(f"{self.name} has a store or folders, or may write in some, but not both")
+        if self.by_need & ~(self.can & (Can.ACCEPT | Can.DIAL_TCP)):
+            raise ValueError(f"{self.name} may by need what it never may, or what no policy needs")
         if not set(self.makes) <= set(self.secrets):
             raise ValueError(f"{self.name} has secrets made for it that it does not get")
         if self.root and (self.confined or self.can or self.stands != "host" or self.secrets):
@@ -112,6 +118,12 @@ class Profile(msgspec.Struct, frozen=True):
             raise ValueError(f"{self.name} sees others' stores and may open no file")
         if bool(self.ordered_by) != (self.seconds > 0) or (self.ordered_by and (self.stands != "apart" or self.says)):
             raise ValueError(f"{self.name} is a job, and those stand apart, have a time limit, and tell no log")
+
+    def needing(self, *, listens: bool, dials: bool) -> Profile:
+        """As it is where the policy has it listen, or open connections, or not."""
+        spared = Can.NOTHING if listens else Can.ACCEPT
+        spared |= Can.NOTHING if dials else Can.DIAL_TCP
+        return msgspec.structs.replace(self, can=self.can & ~(self.by_need & spared), by_need=Can.NOTHING)
 
 
 class Crew(msgspec.Struct, frozen=True):

@@ -77,7 +77,8 @@ async def ping_asset(gate: Gate, asset: str, by: str) -> dict[str, Any]:
 
 def _asks(crew: Crew) -> bool:
     """Whether its inner half speaks with assets, as those of proxies do."""
-    return any(share.reaches for share in crew.plan.shares) and "inner" in crew.plan.parts
+    asked = any(share.reaches or share.spots.get("inner") for share in crew.plan.shares)
+    return asked and "inner" in crew.plan.parts
 
 
 async def _round_trip(crew: Crew) -> float:

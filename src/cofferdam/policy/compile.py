@@ -158,7 +158,9 @@ def _overlay(policy: schema.Policy) -> rows.Overlay | None:
 
 def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: Dialect, written: bool) -> Asset:
     points = tuple(_point(point_name, point, dialect) for point_name, point in sorted(asset.points.items()))
-    port = asset.port or dialect.default_port
+    reverse = asset.reverse or schema.Reverse()
+    # What opens connections itself is known by its address and by where it opens them to.
+    port = asset.port or dialect.default_port if reverse.listen is None else reverse.listen[1]
     # Where the policy names a place, the broker answers there and nowhere else.
     places = (asset.listen,) if asset.listen else tuple((address, dialect.default_port) for address in addresses)
     return Asset(
@@ -192,6 +194,8 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         connected=asset.explicit == "connected",
         broadcast=dialect.units.broadcast if dialect.units is not None else -2,
         also=places[1:],
+        calls_at=reverse.listen,
+        clients=tuple(sorted(set(reverse.clients))),
         security=_security(asset, dialect),
         device_unit=-1 if asset.device_unit in (None, asset.unit) else asset.device_unit or 0,
         manners=Manners(
@@ -238,7 +242,12 @@ def _security(asset: schema.Asset, dialect: Dialect) -> Security | None:
     said = asset.security or schema.Security()
     best = dialect.security[0]
     return Security(
-        said.clients or (best,), said.asset or best, said.server or "", said.user or "", said.revocation == "required"
+        said.clients or (best,),
+        said.asset or best,
+        said.server or "",
+        said.user or "",
+        said.revocation == "required",
+        said.login or "",
     )
 
 
@@ -300,7 +309,12 @@ def _method(name: str, method: schema.Method) -> Method:
         arguments.append(
             Argument(said.name, said.type, said.unit or "", low, high, said.elements or 1, said.max_length)
         )
-    return Method(name, _item(name, method.at), tuple(arguments), method.writes_per_minute)
+    returns: list[Argument] = []
+    for given in method.returns:
+        if given.type is None:  # crosscheck refuses it
+            raise ValueError(f"{given.name}, which {name} returns, has no type")
+        returns.append(Argument(given.name, given.type, given.unit or "", elements=given.elements or 1))
+    return Method(name, _item(name, method.at), tuple(arguments), method.writes_per_minute, tuple(returns))
 
 
 def _conduit(name: str, conduit: schema.Conduit, making: Making, kinds: Kinds) -> rows.Conduit:

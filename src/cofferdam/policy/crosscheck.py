@@ -38,6 +38,16 @@ def check(
     return checker.files
 
 
+_CALLS, _REACHED = -1, -2
+"""In the place of a port: devices of an address that open connections to us, and those that we open them to."""
+
+
+def _device_port(asset: schema.Asset, dialect: Dialect) -> int:
+    if asset.reverse is not None and asset.reverse.listen is not None:
+        return asset.reverse.listen[1]
+    return asset.port or dialect.default_port
+
+
 def _loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 
@@ -186,8 +196,44 @@ class _Checker(Checking):
         if asset.numbering is not None and dialect.numberings is None:
             found, expected = f"numbering {asset.numbering}", f"none: {dialect.name} has no numbered cells"
             self.at((*here, "numbering"), found, expected, check="numbering")
+        if asset.security is not None and asset.security.user and asset.security.login:
+            expected = "one of them: a user with a password, or a certificate"
+            self.at((*here, "security", "login"), "login beside user", expected, check="security")
+        self.reverse(here, asset, dialect)
         check_manners(self, here, asset)
         PlaceChecks(self, here, asset, dialect).check()
+
+    def reverse(self, here: Path, asset: schema.Asset, dialect: Dialect) -> None:
+        """Connections that are opened the other way round."""
+        said = asset.reverse
+        if said is None:
+            return
+        if not dialect.reverse:
+            expected = f"none: with {dialect.name}, who asks opens the connection"
+            self.at((*here, "reverse"), "reverse", expected, check="reverse")
+            return
+        if said.listen is None and not said.clients:
+            self.at((*here, "reverse"), "nothing in it", "listen, clients or both", check="reverse")
+        if said.listen is not None and asset.port is not None:
+            found, expected = f"port {asset.port}", "none: the device opens the connections, to reverse: listen:"
+            self.at((*here, "port"), found, expected, check="reverse")
+        zone = self.policy.zones.get(asset.zone)
+        own = [text.split("/")[0] for text in zone.addresses] if zone is not None else []
+        if said.listen is not None and own and said.listen[0] not in own:
+            expected = f"an address of this machine in {asset.zone}: {one_of(own)}"
+            self.at((*here, "reverse", "listen"), said.listen[0], expected, check="reverse")
+        key = (asset.zone, _plain(asset.address), _device_port(asset, dialect))
+        for other, twin in self.policy.assets.items():
+            if twin is asset:
+                break
+            if (twin.zone, _plain(twin.address), _device_port(twin, dialect)) == key:
+                there = None if twin.reverse is None else twin.reverse.listen
+                if said.listen is not None and there != said.listen:
+                    expected = f"a port that no other asset of {asset.address} has: {other} has this one"
+                    self.at((*here, "reverse", "listen"), f"port {said.listen[1]}", expected, check="reverse")
+        if said.clients and asset.listen is None and asset.overlay is None:
+            expected = "listen or overlay as well: it is the address by which these clients know the asset"
+            self.at((*here, "reverse", "clients"), "clients", expected, check="reverse")
 
     def listeners(self) -> None:
         """No two assets answer at one address and port, unless their units tell them apart."""
@@ -233,8 +279,12 @@ class _Checker(Checking):
                 continue
             zone = self.policy.zones.get(asset.zone)
             side = network_of(asset.zone, asset.address, self.policy.zones) if zone is not None else asset.zone
-            others = seen.setdefault((side, _plain(asset.address), asset.port or dialect.default_port), [])
-            for other in others:
+            others = seen.setdefault((side, _plain(asset.address), _device_port(asset, dialect)), [])
+            # A device that opens the connections may be one that is reached by another port as well.
+            callers = seen.setdefault((side, _plain(asset.address), _CALLS), [])
+            calls = asset.reverse is not None and asset.reverse.listen is not None
+            reached = seen.setdefault((side, _plain(asset.address), _REACHED), [])
+            for other in dict.fromkeys((*others, *(reached if calls else callers))):
                 twin = self.policy.assets[other]
                 if not _one_unit(asset, twin, dialect):
                     continue
@@ -246,6 +296,7 @@ class _Checker(Checking):
                     self.at(("assets", name, "address"), found, expected, check="device")
                     break
             others.append(name)
+            (callers if calls else reached).append(name)
 
     def shared_addresses(self) -> None:
         """Assets behind one address say alike how it wants to be asked."""

@@ -416,6 +416,11 @@ class PlaceChecks:
             seen.add(argument.name)
             if argument.type is not None:
                 self._value_limits(place, argument.type, argument)
+        names = [one.name for one in method.returns]
+        for index, given in enumerate(names):
+            if given in names[:index]:
+                place = (*here, "returns", index, "name")
+                self.at(place, f"{quote(given)} again", "a name of its own", check="name")
 
 
 def _word(kind: ValueType | str | None) -> str:

@@ -68,6 +68,8 @@ class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
     point: str = ""
     prefix: bool = False
     mask: int = 0  # only these bits of the one cell may be written; 0: all of it
+    fastest_us: int = 0  # of watches: the intervals that may be asked
+    slowest_us: int = 0  # 0: however long
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -246,6 +246,9 @@ Routes = Annotated[tuple[Route, ...], BeforeValidator(_listed), _one_or_list(_RO
 Endpoint = Annotated[tuple[str, int], *_read(syntax.endpoint, {"type": "string", "examples": ["127.0.0.1:502"]})]
 _PREFIX4_ITEM = {"type": "string", "examples": ["10.64.7.0/24"]}
 _PREFIX6_ITEM = {"type": "string", "examples": ["auto", "none", "fd12:3456:789a::/64"]}
+Endpoints = Annotated[
+    tuple[Endpoint, ...], BeforeValidator(_listed), _one_or_list({"type": "string", "examples": ["10.1.0.20:4845"]})
+]
 Prefix4 = Annotated[str, *_read(lambda raw: syntax.prefix(raw, 4), _PREFIX4_ITEM)]
 Prefix6 = Annotated[str, *_read(syntax.prefix6, _PREFIX6_ITEM)]
 Domain = Annotated[str, *_read(syntax.domain, {"type": "string", "examples": ["riverside-water.internal"]})]
@@ -532,12 +535,26 @@ class Argument(Entry):
     max_length: Length | None = Field(None, description="The longest text or byte string that may be passed.")
 
 
+class Returned(Entry):
+    """What a method gives back in one place of its answer."""
+
+    name: Name = Field(description="What clients are told that it is called.")
+    type: Type = Field(description="What it is, in the protocol's words.")
+    unit: Text | None = Field(None, description="The physical unit, for people.")
+    elements: Elements | None = Field(None, description="How many elements it has, where it is an array.")
+
+
 class Method(Entry):
     """Something that can be called at an asset. A call counts as a write."""
 
     at: At = Field(description="Which method, as the asset's protocol writes it.")
     arguments: Annotated[tuple[Argument, ...], BeforeValidator(as_list)] = Field(
         (), description="What it takes, in order. A call with other types, or another number of them, is refused."
+    )
+    returns: Annotated[tuple[Returned, ...], BeforeValidator(as_list)] = Field(
+        (),
+        description="What it gives back, in order, for clients to see. If it is said, what the device gives back in "
+        "another form is left out.",
     )
     writes_per_minute: Annotated[int, *_whole(1, 6000)] | None = Field(
         None, description="How many calls are sent within any 60 seconds, of all clients together."
@@ -592,6 +609,26 @@ class Security(Entry):
     )
     user: Text | None = Field(
         None, description="As whom the broker logs in at the asset. The password is `cofferdam pki password ASSET`."
+    )
+    login: Annotated[str, *_choice("certificate")] | None = Field(
+        None,
+        description="`certificate`: instead, the broker logs in at the asset by a certificate that is for that alone "
+        "(`cofferdam pki identity ASSET`).",
+    )
+
+
+class Reverse(Entry):
+    """Connections that who serves opens. For protocols that have such (OPC UA: reverse connect)."""
+
+    listen: Endpoint | None = Field(
+        None,
+        description="ADDRESS:PORT of this machine in the asset's zone, to which the device opens connections, from its "
+        "`address`. The gate opens none to it then.",
+    )
+    clients: Endpoints = Field(
+        (),
+        description="ADDRESS:PORT, or a list of them: to these clients the gate opens connections for the asset. Who "
+        "waits there has to be a principal that a rule names, by its address.",
     )
 
 
@@ -692,6 +729,9 @@ class Asset(Entry):
     )
     security: Security | None = Field(
         None, description="How the device is spoken with, for protocols that can be secured."
+    )
+    reverse: Reverse | None = Field(
+        None, description="Connections that the device opens, or that are opened to clients for it."
     )
     bits_of: dict[Name, At] = Field(
         {},

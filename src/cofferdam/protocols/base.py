@@ -188,6 +188,10 @@ class Cadence(msgspec.Struct, frozen=True, gc=False):
     silence: int
 
 
+def _any_pace(_item: Item) -> tuple[int, int]:
+    return 0, 0
+
+
 class Facing(msgspec.Struct, frozen=True, gc=False):
     """What a machine may know of where it stands, in a protocol whose machines need to know (`Protocol.common`).
 
@@ -195,7 +199,9 @@ class Facing(msgspec.Struct, frozen=True, gc=False):
     now: for what a machine tells of what there is; whether something is done is decided elsewhere. `reach`: whether
     some rule lets it "write" or "call" an item, whatever the value. `random` gives so many unpredictable bytes, `wall`
     UTC in ns. `local`: where the client has connected; "" and 0 on the other side. `alone`: there is no connection, but
-    a single question by UDP (`Dialect.discovery`), whose sender may be somebody else than its address says.
+    a single question by UDP (`Dialect.discovery`), whose sender may be somebody else than its address says. `dialled`:
+    who serves has opened the connection: we to the client, or the asset to us (`Dialect.reverse`). `pace`: the shortest
+    and the longest interval (µs) at which rules let it watch an item, 0 for no limit.
     """
 
     common: Any
@@ -207,6 +213,8 @@ class Facing(msgspec.Struct, frozen=True, gc=False):
     source: str = ""
     local: tuple[str, int] = ("", 0)
     alone: bool = False
+    dialled: bool = False
+    pace: Callable[[Item], tuple[int, int]] = _any_pace
 
 
 ServerCallEvent: TypeAlias = RequestReceived[Req] | RequestRefused[Resp] | Repeated | Waits | Literal[Need.DATA]

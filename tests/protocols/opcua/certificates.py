@@ -75,7 +75,11 @@ def sign(request: bytes, folder: Path) -> Path:
 class Authority:
     """An authority, which gives certificates and takes them back."""
 
-    def __init__(self, name: str = "authority") -> None:
+    def __init__(
+        self, name: str = "authority", above: Authority | None = None, *, under: int | None = None, days: int = 300
+    ) -> None:
+        """`above`: who has made it one; None: itself. `under`: how many authorities it may have below it."""
+        self._days = days
         self._key = _key(name, 2048)
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._serials: dict[Path, int] = {}
@@ -85,18 +89,22 @@ class Authority:
             key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
         )  # fmt: skip
         self.certificate = (
-            self._builder(self._name, self._key, now)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+            (above or self)
+            ._builder(self._name, self._key, now, days)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=under), True)
             .add_extension(usage, True)
-            .sign(self._key, hashes.SHA256())
+            .sign((above or self)._key, hashes.SHA256())
             .public_bytes(serialization.Encoding.DER)
         )
+        self.serial = x509.load_der_x509_certificate(self.certificate).serial_number
 
-    def _builder(self, subject: x509.Name, key: rsa.RSAPrivateKey, now: datetime) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: rsa.RSAPrivateKey, now: datetime, days: int = 300
+    ) -> x509.CertificateBuilder:
         return x509.CertificateBuilder(
             issuer_name=self._name, subject_name=subject, public_key=key.public_key(),
-            serial_number=x509.random_serial_number(), not_valid_before=now - timedelta(hours=1),
-            not_valid_after=now + timedelta(days=300),
+            serial_number=x509.random_serial_number(), not_valid_before=now - timedelta(days=100),
+            not_valid_after=now + timedelta(days=days),
         )  # fmt: skip
 
     def give(self, folder: Path) -> Path:
@@ -112,11 +120,12 @@ class Authority:
         (folder / "own.der").write_bytes(made.public_bytes(serialization.Encoding.DER))
         return folder
 
-    def list(self, *gone: Path, days: float = 30, ago: float = 0) -> bytes:
-        """A revocation list, with the certificates of these folders in it."""
+    def list(self, *gone: Path | Authority, days: float = 30, ago: float = 0) -> bytes:
+        """A revocation list, with the certificates of these folders, or of these authorities, in it."""
         now = datetime.now(UTC) - timedelta(days=ago)
         builder = x509.CertificateRevocationListBuilder(self._name, now, now + timedelta(days=days))
-        for folder in gone:
-            one = x509.RevokedCertificateBuilder(self._serials[folder], now).build()
+        for one_gone in gone:
+            serial = one_gone.serial if isinstance(one_gone, Authority) else self._serials[one_gone]
+            one = x509.RevokedCertificateBuilder(serial, now).build()
             builder = builder.add_revoked_certificate(one)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)

@@ -22,12 +22,18 @@ MES = "mes: {zone: office, addresses: [127.0.0.1]}"
 
 
 def policy(
-    plant: int, listen: int, *rules: str, security: str = "{clients: none, asset: none}", who: tuple[str, ...] = (MES,)
+    plant: int,
+    listen: int,
+    *rules: str,
+    security: str = "{clients: none, asset: none}",
+    who: tuple[str, ...] = (MES,),
+    reverse: str = "",
 ) -> str:
-    """The text; `plant` and `listen` are ports."""
+    """The text; `plant` and `listen` are ports. `reverse`: the asset's, where the plant's port is 0."""
     lines = [
         "site: riverside", "zones:", "  office: {side: it}", "  plant: {side: ot}", "assets:", "  filler:",
-        "    zone: plant", "    address: 127.0.0.1", f"    port: {plant}", "    protocol: opcua",
+        "    zone: plant", "    address: 127.0.0.1", *([f"    port: {plant}"] if plant else []),
+        *([f"    reverse: {reverse}"] if reverse else []), "    protocol: opcua",
         f'    listen: "127.0.0.1:{listen}"', f"    security: {security}", "    outstanding: 8", "    timeout: 5 s",
         "    points:",
         '      speed: {at: "nsu=urn:plant:line;s=Line1.Speed", type: Double, min: 0, max: 1500, max_step: 500}',

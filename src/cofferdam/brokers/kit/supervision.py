@@ -69,7 +69,7 @@ class Secret(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     """The first record to a part. `policy` is its slice, as CompiledPolicy.to_bytes(); `boot` makes session ids unique;
     `store` is its own folder, `reads` are those of other parts, by part; `folders` are
-    the site's, by name."""
+    the site's, by name. `dials`: the policy names something that it opens connections to."""
 
     crew: Name
     part: Name
@@ -89,6 +89,7 @@ class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fiel
     reads: dict[Name, Folder] = {}
     secrets: tuple[Secret, ...] = ()
     folders: dict[Name, Folder] = {}
+    dials: bool = True
 
 
 class NewPolicy(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):

@@ -141,6 +141,9 @@ def proxy(word: str) -> Broker:
     # The socket towards devices is made before the filter is on.
     streams = dialect is not None and any(kind.open for kind in dialect.kinds)
     datagrams = Can.DATAGRAMS if dialect is not None and dialect.datagrams else Can(0)
+    # Who serves may open the connection: then the halves do what else the other does, where a policy says so.
+    reverse = dialect is not None and dialect.reverse
+    dials, accepts = (Can.DIAL_TCP, Can.ACCEPT) if reverse else (Can(0), Can(0))
     return Broker(
         name=word,
         crew=Crew(
@@ -149,7 +152,8 @@ def proxy(word: str) -> Broker:
                 "outer": Profile(
                     f"{word}/outer",
                     stands="outer",
-                    can=Can.ACCEPT | datagrams,
+                    can=Can.ACCEPT | datagrams | dials,
+                    by_need=dials,
                     compiled=True,
                     urgent=streams,
                     secrets=secrets,
@@ -159,7 +163,8 @@ def proxy(word: str) -> Broker:
                 "inner": Profile(
                     f"{word}/inner",
                     stands="inner",
-                    can=Can.DIAL_TCP | datagrams,
+                    can=Can.DIAL_TCP | datagrams | accepts,
+                    by_need=accepts,
                     compiled=True,
                     urgent=streams,
                     secrets=secrets,

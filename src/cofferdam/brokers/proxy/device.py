@@ -104,6 +104,7 @@ class Device(Told):
         self._due = 0
         self._backoff = 0.0
         self._retry_at = 0
+        self._shut_until = 0  # for what it has done, nothing is taken from it either
         self.held = False
         """Nothing is sent while an operator has severed the device's side."""
         self.retired = ""
@@ -173,6 +174,10 @@ class Device(Told):
 
     def _may_connect(self) -> bool:
         """Whether a further connection may be opened now. With none up and a pause running, what waits fails."""
+        if self.asset.calls_at is not None:
+            if not self._connections:
+                self._fail_queue(Failure.UNREACHABLE, self.detail or "the device has not connected to us")
+            return False
         if self.retired or len(self._connections) >= self.asset.connections:
             return False
         if any(not connection.ready for connection in self._connections):
@@ -273,6 +278,25 @@ class Device(Told):
     # --- connections ------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
+        holder: list[Connection] = []
+        try:
+            transport = self._connect(self.asset.address, self.asset.port, lambda: self._connected(holder[0]))
+        except OSError as error:
+            self._failed_to_connect(error.strerror or str(error))
+            return
+        holder.append(self._begin(transport))
+
+    def arrived(self, transport: Transport) -> bool:
+        """The device has opened a connection to us. Whether it is taken; if not, it is the caller's to close."""
+        if self.held or self.retired or self._clock() < self._shut_until:
+            return False
+        if len(self._connections) >= self.asset.connections:
+            return False
+        self._connected(self._begin(transport))
+        return True
+
+    def _begin(self, transport: Transport) -> Connection:
+        """A connection that comes up."""
         asset = self.asset
         quirks = frozenset(asset.quirks)
         if self._facing is None:
@@ -281,36 +305,28 @@ class Device(Told):
             machine = self._protocol.client_facing(self._facing, quirks=quirks, outstanding=asset.outstanding)
         if self.units:
             machine = self._protocol.as_units(machine, self.units)
-        holder: list[Connection] = []
-
-        def connected() -> None:
-            connection = holder[0]
-            connection.last = self._clock()
-            if self._speaks:
-                # First the two machines agree on how they speak, within the time that a connection may take.
-                self._on_data(connection, b"")
-                self._arm(connection.last + int(self._limits.asset_connect_seconds * 1e9))
-                return
-            delay_ns = self.asset.manners.connect_delay_ms * 1_000_000
-            if delay_ns:
-                connection.last += delay_ns
-                self._reactor.call_at(connection.last, lambda: self._awake(connection))
-                return
-            self._is_up(connection)
-            self._pump()
-
-        try:
-            transport = self._connect(asset.address, asset.port, connected)
-        except OSError as error:
-            self._failed_to_connect(error.strerror or str(error))
-            return
         connection = Connection(transport, machine, self._clock(), self._lines_at)
         self._arm(connection.last + int(self._limits.asset_connect_seconds * 1e9))
-        holder.append(connection)
         heard = self._on_data if not asset.manners.pause_ms else self._on_data_then_rest
         transport.on_data = lambda data: heard(connection, data)
         transport.on_closed = lambda reason: self._on_closed(connection, reason)
         self._connections.append(connection)
+        return connection
+
+    def _connected(self, connection: Connection) -> None:
+        connection.last = self._clock()
+        if self._speaks:
+            # First the two machines agree on how they speak, within the time that a connection may take.
+            self._on_data(connection, b"")
+            self._arm(connection.last + int(self._limits.asset_connect_seconds * 1e9))
+            return
+        delay_ns = self.asset.manners.connect_delay_ms * 1_000_000
+        if delay_ns:
+            connection.last += delay_ns
+            self._reactor.call_at(connection.last, lambda: self._awake(connection))
+            return
+        self._is_up(connection)
+        self._pump()
 
     def _awake(self, connection: Connection) -> None:
         """The device was left alone for as long as it wants to be after connecting."""
@@ -457,7 +473,7 @@ class Device(Told):
             self._drop(connection, Failure.BAD_REPLY, enough)
             pause = self.conduct.pause_ns(now)
             if pause:
-                self._retry_at = max(self._retry_at, now + pause)
+                self._retry_at = self._shut_until = max(self._retry_at, now + pause)
                 self.detail = f"{self.asset.address}:{self.asset.port}: closed for {pause / 1e9:g} s: {enough}"
         if self._speaks and connection in self._connections:
             self._tend(connection)
@@ -559,20 +575,13 @@ class Device(Told):
 
     def tick(self) -> None:
         """To be called about twice a second: closes connections that nobody uses."""
+        if self.asset.calls_at is not None:
+            return  # it would open the next one at once
         now = self._clock()
         idle = self.asset.manners.idle_ms * 1_000_000 or int(self._limits.asset_idle_seconds * 1e9)
         for connection in list(self._connections):
             if connection.ready and not connection.flight and not connection.standing and now - connection.last > idle:
                 self._drop(connection, Failure.UNREACHABLE, "idle")
-
-    def unused_ns(self, now: int) -> int:
-        """For how long nobody has used its connections; 0 where none is up, or something is under way or waits."""
-        if self._lines.count or self.held or self.retired:
-            return 0
-        ready = [connection for connection in self._connections if connection.ready]
-        if not ready or any(connection.flight for connection in ready):
-            return 0
-        return now - max(connection.last for connection in ready)
 
     def close(self, reason: str) -> None:
         """Ends all connections; what waits or is under way fails."""

@@ -25,10 +25,23 @@ class Face:
         self.client: Client | None = None
 
     def facing(
-        self, common: Any, asset: Asset, wall: Callable[[], int], source: str, local: tuple[str, int], alone: bool
-    ) -> Facing:
+        self, common: Any, asset: Asset, wall: Callable[[], int], source: str, local: tuple[str, int], *,
+        alone: bool = False, dialled: bool = False,
+    ) -> Facing:  # fmt: skip
         """For its machine."""
-        return Facing(common, asset, secrets.token_bytes, wall, self._may, self._reach, source, local, alone)
+        return Facing(
+            common,
+            asset,
+            secrets.token_bytes,
+            wall,
+            self._may,
+            self._reach,
+            source,
+            local,
+            alone,
+            dialled,
+            self._pace,
+        )
 
     def _may(self, operation: Operation) -> bool:
         return self.client is not None and self._would(self.client, operation)
@@ -37,10 +50,15 @@ class Face:
         sessions = () if self.client is None else self.client.sessions.values()
         return any(isinstance(one.flow, Flow) and one.flow.reaches(verb, item) for one in sessions)
 
+    def _pace(self, item: Item) -> tuple[int, int]:
+        sessions = () if self.client is None else self.client.sessions.values()
+        return next((one.flow.pace(item) for one in sessions if isinstance(one.flow, Flow)), (0, 0))
+
 
 def towards(common: Any, asset: Asset, wall: Callable[[], int]) -> Facing:
     """For a machine towards an asset: policy is asked before such a one is."""
-    return Facing(common, asset, secrets.token_bytes, wall, _everything, _everything)
+    dialled = asset.calls_at is not None
+    return Facing(common, asset, secrets.token_bytes, wall, _everything, _everything, dialled=dialled)
 
 
 def _everything(*_asked: object) -> bool:

@@ -22,6 +22,7 @@ from cofferdam.brokers.kit.datagrams import Datagrams, bound
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import AssetStatus
+from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device
 from cofferdam.brokers.proxy.face import towards
@@ -189,6 +190,19 @@ class Inner(StandingPath):
         if self._standings:
             self._judge_all_again()
         return ended
+
+    def accept(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> None:
+        """A device has opened a connection to us, where the policy says that one does. From elsewhere, and where there
+        is enough of it, it is closed, and counted."""
+        everywhere = ("::" if ":" in local[0] else "0.0.0.0", local[1])  # noqa: S104 - looked up, not bound to
+        for device in self._devices.values():
+            asset = device.asset
+            if asset.address == source and asset.calls_at in (local, everywhere):
+                if device.arrived(transport):
+                    return
+                break
+        self.limit_hits["stray_connections"] = self.limit_hits.get("stray_connections", 0) + 1
+        transport.close()
 
     def _datagram(self, source: str, port: int, data: bytes) -> None:
         """By UDP. One that no stream at a device of that address has is dropped, and counted."""
@@ -567,6 +581,6 @@ class Inner(StandingPath):
 
 
 def _same_device(old: Asset, new: Asset) -> bool:
-    return (old.connections, old.outstanding, old.quirks, old.connected, old.security, old.manners) == (
-        new.connections, new.outstanding, new.quirks, new.connected, new.security, new.manners,
+    return (old.connections, old.outstanding, old.quirks, old.connected, old.security, old.manners, old.calls_at) == (
+        new.connections, new.outstanding, new.quirks, new.connected, new.security, new.manners, new.calls_at,
     )  # fmt: skip

@@ -25,7 +25,7 @@ from cofferdam.brokers.proxy.sessions import Served, Session
 from cofferdam.brokers.proxy.standing import Standing, form_of, opened, watched
 from cofferdam.brokers.proxy.writes import WritePath
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.model import Allow, Deny, Failure, Fault, Item, NeedValues, Operation
+from cofferdam.model import Allow, Deny, Failure, Fault, Item, NeedValues, Operation, cells_of
 from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.base import FrameReceived, NoticeReceived, Over
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
@@ -77,7 +77,7 @@ class StandingPath(WritePath):
             served = self._served[session.asset]
             tally = session.counts(verdict.conduit)
             tally.reads += 1
-            tally.cells += sum(read.count for read in operation.reads)
+            tally.cells += cells_of(operation)
             arrived = self._clock()
             job = Job(
                 verdict,

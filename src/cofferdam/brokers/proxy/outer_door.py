@@ -33,6 +33,7 @@ from cofferdam.brokers.proxy.clients import (
     statuses,
 )
 from cofferdam.brokers.proxy.face import Face, shown_by
+from cofferdam.brokers.proxy.outer_calls import Calls
 from cofferdam.brokers.proxy.outer_datagrams import ClientDatagrams
 from cofferdam.brokers.proxy.outer_standing import Standings
 from cofferdam.brokers.proxy.records import (
@@ -92,6 +93,7 @@ class Door(Part):
                 setting.reactor, self.clients, self._standings, self._inner, self.limit_hits,
                 self.protocol.dialect.datagrams, self._accept_alone,
             )  # fmt: skip
+        self._calls = Calls(setting.dial, self._take_in, self.close, self.clients, setting.clock)
         self._full = (0, "")  # when all places were taken last, and by whom most
         self._take(setting.policy, setting.assets)
 
@@ -114,6 +116,7 @@ class Door(Part):
             asset = policy.assets[name]
             for place in asset.places:
                 self._by_listener.setdefault(place, {})[asset.unit] = asset
+        self._calls.take(policy.assets[name] for name in assets)
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         """Judges by another policy from now on. Returns how many sessions it ended."""
@@ -167,14 +170,15 @@ class Door(Part):
 
     def accept(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> None:
         """A client has connected to a listener bound to, or reached at, `local`."""
-        self._take_in(transport, source, port, local, alone=False)
+        self._take_in(transport, source, port, local)
 
     def _accept_alone(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> Client | None:
         return self._take_in(transport, source, port, local, alone=True)
 
     def _take_in(
-        self, transport: Transport, source: str, port: int, local: tuple[str, int], *, alone: bool
-    ) -> Client | None:
+        self, transport: Transport, source: str, port: int, local: tuple[str, int], *, alone: bool = False,
+        dialled: bool = False,
+    ) -> Client | None:  # fmt: skip
         limits = self.limits
         if self.stopping or self._own_side in self.severed:
             self._turn_away(transport, source, "severed", f"the {self._own_side} side is severed")
@@ -203,7 +207,7 @@ class Door(Part):
         self._of_source[share] = self._of_source.get(share, 0) + 1
         first = next(iter(assets.values()))
         face = Face(self._would)
-        facing = face.facing(self._common, first, self._wall, source, local, alone)
+        facing = face.facing(self._common, first, self._wall, source, local, alone=alone, dialled=dialled)
         client = face.client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
         client.share, client.group = share, group
         client.assets, client.local = assets, local[0]
@@ -313,6 +317,10 @@ class Door(Part):
             return found
         return found | {"connections-full": f"all places for clients are taken, most of them by {greedy}"[:512]}
 
+    def _is_known(self, source: str) -> bool:
+        """Whether some principal comes from this address, as far as addresses tell."""
+        return bool(self.policy.principals_of(source, self._zones, None))
+
     def _turn_away(self, transport: Transport, source: str, limit: str, detail: str) -> None:
         transport.close()
         self._limit(limit, source, detail)
@@ -381,6 +389,8 @@ class Door(Part):
                 for session in client.sessions.values():
                     if session.refusals is not None:
                         session.refusals.tick(wall)
+        if self._calls.wanted and not self.stopping and self._own_side not in self.severed:
+            self._calls.tick(self._is_known)
         self._limit_notes.tick(now, wall)
         self._budget.tick(wall)
         forget_full(self._paces, now, self._rate, self._burst)

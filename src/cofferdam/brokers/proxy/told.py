@@ -17,6 +17,8 @@ class Told(Speaking):
 
     shared: bool
     detail: str
+    held: bool
+    retired: str
     _lines: Lines[Job]
     _line: Unit
     _silence: Silence
@@ -57,3 +59,12 @@ class Told(Speaking):
         if self._connections:
             return "connecting"
         return "backing-off" if self._retry_at > self._clock() else "idle"
+
+    def unused_ns(self, now: int) -> int:
+        """For how long nobody has used its connections; 0 where none is up, or something is under way or waits."""
+        if self._lines.count or self.held or self.retired:
+            return 0
+        ready = [connection for connection in self._connections if connection.ready]
+        if not ready or any(connection.flight for connection in ready):
+            return 0
+        return now - max(connection.last for connection in ready)

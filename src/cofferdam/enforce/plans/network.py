@@ -189,18 +189,20 @@ def _link(zone: Zone) -> Link:
 
 def _listens(policy: CompiledPolicy, need: _Need, zones: Collection[str]) -> Iterable[Listen]:
     """One entry for each set of principals and port, so that equal ones share a rule."""
-    sources: dict[tuple[str, ...], list[tuple[bool, tuple[str, ...]]]] = {}
+    sources: dict[tuple[tuple[str, ...], ...], list[tuple[bool, tuple[str, ...]]]] = {}
     found: dict[tuple[tuple[str, ...], str, int, bool, bool], set[str]] = {}
     for listen in need.needs.listens:
         if listen.zone not in zones:
             continue
-        ways = sources.get(listen.who)
+        ways = sources.get((listen.who, listen.sources))
         if ways is None:
             who = [policy.principals[name] for name in listen.who]
-            ways = sources[listen.who] = [
+            ways = sources[listen.who, listen.sources] = [
                 (tunnel, _collapsed(text for one in who if bool(one.peer) == tunnel for text in one.networks))
                 for tunnel in (False, True)
             ]
+            if listen.sources:
+                ways.append((False, _collapsed(listen.sources)))
         for tunnel, networks in ways:
             if networks:
                 key = (networks, listen.zone, listen.port, tunnel, listen.datagrams)

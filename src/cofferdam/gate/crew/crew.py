@@ -145,6 +145,7 @@ class Crew(Supervisor[Part]):
                     store=part.born.store,
                     reads=dict(part.born.reads),
                     folders=dict(part.born.folders),
+                    dials=plan.parts[name].dials,
                     secrets=load_secrets(gate.options.state, plan.base, name, kinds),
                 )
             )

@@ -61,13 +61,14 @@ class Share:
 @dataclass(frozen=True)
 class PartPlan:
     """One part of a crew. `place`: None for one that stands apart. `zones`: whom it works for. `folders`: of the
-    site's, by name."""
+    site's, by name. `dials`: there is something that it opens connections to."""
 
     place: Place | None
     zones: tuple[str, ...] = ()
     spots: tuple[Spot, ...] = ()
     store: Store | None = None
     folders: tuple[str, ...] = ()
+    dials: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,9 @@ def plan_crews(policy: CompiledPolicy, *, shards: int = 1) -> dict[str, CrewPlan
 def _parts(group: Group) -> dict[str, PartPlan]:
     """The parts of a crew, without what they listen at."""
     return {
-        name: PartPlan(_place(part), tuple(sorted(part.zones)), (), part.store, tuple(sorted(part.folders)))
+        name: PartPlan(
+            _place(part), tuple(sorted(part.zones)), (), part.store, tuple(sorted(part.folders)), bool(part.reaches)
+        )
         for name, part in group.parts.items()
     }
 
@@ -294,10 +297,12 @@ def _same_place(old: CrewPlan, new: CrewPlan) -> bool:
 
 
 def _goes_on(old: CrewPlan, new: CrewPlan) -> bool:
-    """Whether the processes that run can serve the new plan: they are the same, and have its listeners and
-    folders."""
+    """Whether the processes that run can serve the new plan: they are the same, have its listeners and folders, and
+    may open connections if it has them do so."""
     return old.parts.keys() == new.parts.keys() and all(
-        set(part.spots) <= set(old.parts[name].spots) and set(part.folders) <= set(old.parts[name].folders)
+        set(part.spots) <= set(old.parts[name].spots)
+        and set(part.folders) <= set(old.parts[name].folders)
+        and (old.parts[name].dials or not part.dials)
         for name, part in new.parts.items()
     )
 

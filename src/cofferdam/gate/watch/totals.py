@@ -68,7 +68,8 @@ class Totals:
         """What a part reported. Gauges count only while it `lives`."""
         for name, count in status.limits.items():
             self.limits.add(name, count)
-        if Can.ACCEPT in broker.crew.parts[part].can:
+        profile = broker.crew.parts[part]
+        if Can.ACCEPT in profile.can & ~profile.by_need:
             # Told by those who face clients: what another part refuses comes back to them, and would be counted twice.
             self.malformed = min(self.malformed + status.malformed, MOST)
             for name, count in status.faults.items():

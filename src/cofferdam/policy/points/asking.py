@@ -6,6 +6,7 @@ Not here: judging and explaining them (policy.explain).
 from __future__ import annotations
 
 import math
+import re
 
 from cofferdam.errors import CofferdamError
 from cofferdam.model import (
@@ -33,7 +34,8 @@ FORMS = """forms of an operation:
   read SPACE FIRST [COUNT]        read holding 100 2
   write POINT VALUE               write pump_speed 1400
   write SPACE FIRST VALUE...      write holding 200 1400 30
-  subscribe POINT                 subscribe tank_level    (where the protocol has such)
+  subscribe POINT [INTERVAL]      subscribe tank_level 500ms    (where the protocol has such)
+  history POINT [SPAN]            history tank_level 8h         (none: without an end)
   call METHOD [ARGUMENT...]       call reset 5
   events NOTIFIER [FIELD...]      events alarms Severity  (none: all that the policy names)
   stream STREAM                   stream drive
@@ -43,7 +45,7 @@ FORMS = """forms of an operation:
 
 SHOWN = 12
 """Fields of events that are told."""
-_VERBS = ("read", "write", "subscribe", "call", "events", "stream", "function", "write-function")
+_VERBS = ("read", "write", "subscribe", "history", "call", "events", "stream", "function", "write-function")
 
 
 def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
@@ -57,8 +59,10 @@ def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
         return _read(words[1:], asset, dialect, text)
     if verb == "write" and len(words) >= 3:
         return _write(words[1:], asset, dialect, text)
-    if verb == "subscribe" and len(words) == 2:
-        return _watch(words[1], asset, dialect, text)
+    if verb == "subscribe" and len(words) in (2, 3):
+        return _watch(words[1], words[2:], asset, dialect, text)
+    if verb == "history" and len(words) in (2, 3) and dialect.history:
+        return _past(words[1], words[2:], asset, dialect, text)
     if verb == "call" and len(words) >= 2:
         return _call(words[1:], asset, dialect, text)
     if verb == "events" and len(words) >= 2:
@@ -203,11 +207,35 @@ def _typed(point: Point | Argument, words: str, text: str) -> Value:
         raise _bad(text, f"{point.name}: {error}") from None
 
 
-def _watch(name: str, asset: Asset, dialect: Dialect, text: str) -> Operation:
+_TIME = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(us|ms|s|min|h|d)\Z")
+_UNITS = {"us": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86_400 * 10**6}
+
+
+def _duration(words: list[str], text: str) -> int:
+    """A time in µs; 0 where none is said."""
+    if not words:
+        return 0
+    found = _TIME.match(words[0])
+    if found is None:
+        raise _bad(text, f"{words[0]} is no time, such as 500ms, 8h or 7d")
+    return round(float(found[1]) * _UNITS[found[2]])
+
+
+def _past(name: str, span: list[str], asset: Asset, dialect: Dialect, text: str) -> Operation:
+    _, place, _, _ = _place([name], asset, dialect, text)
+    kind = dialect.kind(dialect.history)
+    if not isinstance(place, Item) or kind is None:
+        raise _bad(text, f"{name} has no past")
+    seconds = -(-_duration(span, text) // 1_000_000)
+    past = Item(kind.name, place.name, 0, seconds) if seconds else Item(kind.name, place.name)
+    return Operation(kind.read, -1, _unit(asset), False, (past,))
+
+
+def _watch(name: str, every: list[str], asset: Asset, dialect: Dialect, text: str) -> Operation:
     found, place, point, _ = _place([name], asset, dialect, text)
     if not isinstance(place, Item) or not isinstance(found, Kind) or not found.watch:
         raise _bad(text, f"{found.name} cannot be subscribed to in {dialect.name}")
-    interval = point.fastest_us if point is not None else 0
+    interval = _duration(every, text) or (point.fastest_us if point is not None else 0)
     return Operation(found.watch, -1, _unit(asset), False, (Watch(place, interval),))
 
 

@@ -41,6 +41,7 @@ from cofferdam.model import (
     Operation,
     Point,
     Span,
+    cells_of,
 )
 from cofferdam.policy import windows
 from cofferdam.policy.points import values
@@ -84,7 +85,7 @@ class Known:
         self.operation = operation
         self.verdict = verdict
         self.conduit = verdict.conduit
-        self.cells = sum(span.count for span in operation.reads)
+        self.cells = cells_of(operation)
         self.unit = operation.unit
 
 
@@ -245,6 +246,14 @@ class Flow:
         """Whether some rule allows to "write" or "call" such an item, whatever the value and the hour."""
         access = VERBS.index(verb)
         return any(way.reaches(access, item) for way in self.ways)
+
+    def pace(self, item: Item) -> tuple[int, int]:
+        """The shortest and the longest interval (µs) at which rules let an item be watched; 0 for no limit."""
+        found = [way.pace(item) for way in self.ways if way.is_open and way.reaches(VERBS.index("subscribe"), item)]
+        if not found:
+            return 0, 0
+        slowest = [longest for _, longest in found]
+        return min(shortest for shortest, _ in found), 0 if 0 in slowest else max(slowest)
 
     def assess(self, op: Operation, wall_ns: int) -> list[tuple[Way, Allow | Deny]]:
         """The verdict of each conduit alone, values included, in the policy's order. For explanations; not cached."""

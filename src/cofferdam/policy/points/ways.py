@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cofferdam.model import NEVER, Call, Change, Fault, Item, Opening, Operation, Span, Watch
 from cofferdam.policy import windows
-from cofferdam.policy.points.cover import Reach
+from cofferdam.policy.points.cover import Cover, Reach
 from cofferdam.policy.rows import Clock, Conduit, Piece, Rule
 from cofferdam.protocols.dialect import bits_text, show_range
 
@@ -23,7 +23,7 @@ _ALLOWS = ("reading", "writing", "calling", "subscribing", "streaming")
 class Way:
     """One conduit, as far as it concerns a flow: its rules for the flow's principals and asset."""
 
-    __slots__ = ("_reaches", "bits", "conduit", "functions", "is_open", "rules", "until", "write_functions")
+    __slots__ = ("_paced", "_reaches", "bits", "conduit", "functions", "is_open", "rules", "until", "write_functions")
 
     def __init__(self, conduit: Conduit, rules: Sequence[Rule]) -> None:
         self.conduit = conduit
@@ -40,6 +40,8 @@ class Way:
             for piece in rule.writes:
                 if piece.mask:
                     self.bits.setdefault((piece.at.space, piece.at.start), []).append((piece, rule.number))
+        watches = [(piece, rule.number) for rule in rules for piece in rule.watches]
+        self._paced = watches if any(piece.fastest_us or piece.slowest_us for piece, _ in watches) else []
         self.functions = _numbers((code, rule.number) for rule in rules for code in rule.functions)
         self.write_functions = _numbers((code, rule.number) for rule in rules for code in rule.write_functions)
         self.is_open = False
@@ -110,8 +112,35 @@ class Way:
             if missing < span.stop:
                 distance, piece, number = cover.nearest(missing)
                 return Fault.ADDRESS, distance, number, f"{asked}; the nearest allowed is {name_piece(piece)}"
+            if access == 3 and self._paced:
+                paced = self._at_pace(op, span)
+                if isinstance(paced, tuple):
+                    return paced
+                cover = paced
             numbers += cover.rules(span.start, span.stop)
         return sorted(set(numbers))
+
+    def pace(self, item: Item) -> tuple[int, int]:
+        """The shortest and the longest interval (µs) at which all of an item may be watched, as far as rules say so; 0
+        for none."""
+        found = [piece for piece, _ in self._paced if piece.at.space == item.space]
+        if not found:
+            return 0, 0
+        slowest = [piece.slowest_us for piece in found]
+        return min(piece.fastest_us for piece in found), 0 if 0 in slowest else max(slowest)
+
+    def _at_pace(self, op: Operation, span: Span | Item) -> Cover | tuple[Fault, int, int, str]:
+        """What may be watched at the interval that is asked; or the fault, distance, rule and sentence."""
+        asked = next((read.interval_us for read in op.reads if isinstance(read, Watch)), 0)
+        here = [(piece, number) for piece, number in self._paced if piece.at.space == span.space]
+        cover = Cover([(p, n) for p, n in here if p.fastest_us <= asked <= (p.slowest_us or asked)])
+        if cover.covers(span.start, span.stop):
+            return cover
+        piece, number = here[0]
+        allowed = f"from {interval_text(piece.fastest_us)}" if piece.fastest_us else "any"
+        allowed += f" to {interval_text(piece.slowest_us)}" if piece.slowest_us else " on" if piece.fastest_us else ""
+        what = f"{name_piece(piece)} every {interval_text(asked)} is asked; intervals {allowed} are allowed"
+        return Fault.RATE, 0, number, what
 
     def alone(self, op: Operation) -> list[tuple[Piece, int]]:
         """The bits that may be written of the one word that a write is of; none where all of it may be written, or
@@ -170,6 +199,13 @@ class Way:
         allowed = ", ".join(show_function(*entry) for entry in sorted(known)) or "none"
         changing = ", which may change the device," if op.is_write else ""
         return f"function {code}{changing} is asked; allowed {kind}: {allowed}"
+
+
+def interval_text(us: int) -> str:
+    """An interval in words."""
+    if us >= 1_000_000:
+        return f"{us / 1_000_000:g} s"
+    return f"{us / 1000:g} ms"
 
 
 def name_piece(piece: Piece) -> str:

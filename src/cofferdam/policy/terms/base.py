@@ -42,7 +42,7 @@ class Place(Struct, frozen=True):
 
 class Listen(Struct, frozen=True):
     """A socket at which a part answers principals of `zone`. `share`: what it answers for. `said`: where the policy
-    says so, for messages."""
+    says so, for messages. `sources`: who may come, where these are devices and no principals."""
 
     zone: str
     address: str
@@ -51,6 +51,7 @@ class Listen(Struct, frozen=True):
     share: str
     said: Path = ()
     datagrams: bool = False
+    sources: tuple[str, ...] = ()
 
 
 class Reach(Struct, frozen=True):

@@ -8,6 +8,7 @@ Not here: how operations are judged (policy.points), what a protocol knows (the 
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -91,13 +92,24 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             who.setdefault(rule.asset, set()).update(rule.who)
         listens: list[Listen] = []
         reaches: list[Reach] = []
+        waits: list[Listen] = []
+        calls: list[Reach] = []
         apart: dict[str, str] = {}
         for name in sorted(who):
             asset = policy.assets[name]
             may = tuple(sorted(who[name]))
             said: Path = ("assets", name, "listen" if asset.listen else "overlay")
             listens += [Listen(conduit.from_zone, *place, may, name, said) for place in asset.places]
-            reaches.append(Reach(asset.zone, asset.address, asset.port, name))
+            if asset.calls_at is None:
+                reaches.append(Reach(asset.zone, asset.address, asset.port, name))
+            else:
+                place_said: Path = ("assets", name, "reverse", "listen")
+                waits.append(Listen(asset.zone, *asset.calls_at, (), name, place_said, sources=(asset.address,)))
+            calls += [
+                Reach(conduit.from_zone, *client, name)
+                for client in asset.clients
+                if any(_comes_from(policy.principals[one], client[0]) for one in may)
+            ]
             if self.dialect.discovery:
                 # At an address of our own only: what comes to all of them may have been sent to everybody.
                 listens += [
@@ -114,8 +126,8 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             apart[name] = f"the device {asset.address}:{asset.port} of {where}"
         return Needs(
             {
-                OUTER: PartNeeds(_place(policy, conduit.from_zone), listens=tuple(listens)),
-                INNER: PartNeeds(_place(policy, conduit.to_zone), reaches=tuple(reaches)),
+                OUTER: PartNeeds(_place(policy, conduit.from_zone), listens=tuple(listens), reaches=tuple(calls)),
+                INNER: PartNeeds(_place(policy, conduit.to_zone), listens=tuple(waits), reaches=tuple(reaches)),
             },
             apart,
         )
@@ -134,10 +146,10 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
         """The outer half judges, and so knows the points; it must not know where the device is. The inner half does
         not know where clients find it."""
         if part == INNER:
-            return replace(asset, listen=None, also=())
+            return replace(asset, listen=None, also=(), clients=())
         return replace(
             asset, address="", port=0, connections=1, outstanding=1, timeout_ms=0, share_reads_ms=0, manners=PLAIN,
-            device_unit=-1, present=(), read_first=False,
+            device_unit=-1, present=(), read_first=False, calls_at=None,
         )  # fmt: skip
 
     # --- explanations
@@ -181,8 +193,15 @@ class _Named:
             reads = _over_gaps(reads)
         writes = _pieces(self._written, rule.write, self._writable, rule.write_registers)
         calls = _pieces(self._methods, rule.call)
-        watches = _pieces(points, rule.subscribe, self._watchable)
+        watches = tuple(
+            replace(piece, fastest_us=rule.fastest or 0, slowest_us=rule.slowest or 0)
+            for piece in _pieces(points, rule.subscribe, self._watchable)
+        )
         past = _renamed(_pieces(points, rule.history, self._readable), self._history)
+        if rule.longest is not None:  # what is asked of the past is seconds of it
+            seconds = max(rule.longest // 1_000_000, 1)
+            past = tuple(rows.Piece(Item(self._history, piece.at.name, 0, seconds), piece.point)
+                         for piece in past if isinstance(piece.at, Item))  # fmt: skip
         named = self._notifiers if ALL in rule.events else rule.events
         notifiers = [self._notifiers[name] for name in sorted(named)]
         sources = tuple(rows.Piece(one.at, one.name) for one in notifiers)
@@ -288,6 +307,12 @@ def _conditions(op: Operation, asset: Asset, alone: str) -> Iterable[str]:
         for method in asset.methods:
             if method.at.space == change.space and method.writes_per_minute is not None:
                 yield f"{method.name} may be called at most {method.writes_per_minute} times a minute"
+
+
+def _comes_from(principal: rows.Principal, address: str) -> bool:
+    """Whether a principal of a zone, and not of the overlay, has this address."""
+    one = ipaddress.ip_address(address)
+    return not principal.peer and any(one in ipaddress.ip_network(network) for network in principal.networks)
 
 
 def _place(policy: CompiledPolicy, zone: str) -> Place:

@@ -39,6 +39,11 @@ class RuleChecks:
         if not any(getattr(rule, word) for word in ("subscribe", "call", "stream", "history", "events", *words)):
             expected = f"{', '.join(words[:-1])} or {words[-1]}"
             self.at(self.here, "a rule that allows nothing", expected, check="missing")
+        for word, of in (("fastest", "subscribe"), ("slowest", "subscribe"), ("longest", "history")):
+            if getattr(rule, word) is not None and not getattr(rule, of):
+                self.at((*self.here, word), f"{word} without {of}", f"{of}, which it limits", check="limit")
+        if rule.fastest is not None and rule.slowest is not None and rule.slowest < rule.fastest:
+            self.at((*self.here, "slowest"), "a slowest interval below the fastest", "a longer one", check="limit")
         for index, who in enumerate(rule.who):
             path: Path = (*self.here, "who", index)
             if self.checking.known("principals", who, path):

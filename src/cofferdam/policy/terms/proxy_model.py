@@ -31,8 +31,18 @@ class ProxyRule(schema.Rule):
         description="Points of which the client may have the values come by themselves, or `all`. For protocols with "
         "subscriptions; reading is not implied.",
     )
+    fastest: schema.Microseconds | None = Field(
+        None, description="The shortest interval at which the client may have values of `subscribe` looked at."
+    )
+    slowest: schema.Microseconds | None = Field(
+        None,
+        description="The longest one. Where a protocol revises intervals, any other becomes the nearest of these.",
+    )
     history: Names = Field(
         (), description="Points whose recorded values may be read, for protocols with history; or `all`."
+    )
+    longest: schema.Microseconds | None = Field(
+        None, description="The longest span of time that one question about `history` may be of: `8 h`, `7 d`."
     )
     events: Names = Field(
         (),

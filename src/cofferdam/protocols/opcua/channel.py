@@ -59,10 +59,16 @@ class Body(msgspec.Struct, frozen=True, gc=False):
 
 
 class Own(msgspec.Struct, frozen=True):
-    """What we show and sign with."""
+    """What we show and sign with. `above`: the authorities that are sent with the certificate."""
 
     certificate: bytes
     key: RSAPrivateKey
+    above: bytes = b""
+
+    @property
+    def sent(self) -> bytes:
+        """The certificate as peers get it."""
+        return self.certificate + self.above
 
 
 class _Token:
@@ -89,7 +95,7 @@ class Channel:
         self.mode = 1
         self.id = 0
         self.peer: bytes = b""
-        """The certificate of the other end."""
+        """The certificate of the other end, with its authorities behind it where they were sent."""
         self.peer_key: RSAPublicKey | None = None
         self._judge = judge
         self._spend = spend
@@ -98,6 +104,8 @@ class Channel:
         self._send_size = LEAST_BUFFER
         self._send_most = MESSAGE_BYTES
         self._send_chunks = CHUNKS
+        self.called = False
+        """The peer is a server that has opened the connection, and has still to say so (RHE)."""
         self.greeted = False
         self.opened = False
         self._tokens: list[_Token] = []
@@ -155,6 +163,13 @@ class Channel:
                 return found
 
     def _frame(self, kind: bytes, final: bytes, frame: bytes) -> Body | None:
+        if kind == b"RHE":
+            if not self.called:
+                raise Fault("RHE where none is expected", BAD_MESSAGE_TYPE)
+            self.called = False
+            return Body(kind, 0, frame[8:])
+        if self.called:
+            raise Fault("another message than RHE from a server that has opened the connection", BAD_MESSAGE_TYPE)
         if kind in (b"HEL", b"ACK", b"ERR"):
             if kind == b"HEL" and not (self.server and not self.greeted):
                 raise Fault("HEL where none is expected", BAD_MESSAGE_TYPE)
@@ -242,7 +257,8 @@ class Channel:
             raise Fault(f"OPN for channel {channel}, which is not this one", BAD_CHANNEL)
         if not self.server and policy is not self.policy:
             raise Fault("the answer to OPN has another policy", BAD_SECURITY, PART6_CHANNEL)
-        if self.opened and (policy is not self.policy or (certificate or b"") != self.peer):
+        known = security.leaf_of(certificate or b"") == security.leaf_of(self.peer)
+        if self.opened and (policy is not self.policy or not known):
             raise Fault("a renewal with another policy or certificate", BAD_SECURITY, PART6_CHANNEL)
         body = frame[reader.pos :]
         if policy is NONE:
@@ -254,6 +270,8 @@ class Channel:
                 raise Fault("there is no key here for a secured channel", BAD_POLICY, PART6_CHANNEL)
             if mark != security.thumbprint(self.own.certificate) or not certificate:
                 raise Fault("OPN for another certificate than ours", BAD_SECURITY, PART6_CHANNEL)
+            if known and len(self.peer) > len(certificate):
+                certificate = self.peer  # its authorities came the first time
             key = self._judge(certificate, policy)  # also at each renewal
             self._spend()
             try:
@@ -342,8 +360,8 @@ class Channel:
             return head[:4] + struct.pack("<I", len(head) + len(plain)) + head[8:] + plain
         if self.own is None or self.peer_key is None:
             raise LocalProtocolError("a secured channel without certificates")
-        writer.octets(self.own.certificate)
-        writer.octets(security.thumbprint(self.peer))
+        writer.octets(self.own.sent)
+        writer.octets(security.thumbprint(security.leaf_of(self.peer)))
         return security.asymmetric(self.policy, writer.made(), plain, self.own.key, self.peer_key)
 
     # --- out ------------------------------------------------------------------------------------------------------
@@ -384,7 +402,29 @@ def error_frame(status: int, reason: str = "") -> bytes:
     return _HEAD.pack(b"ERR", b"F", 8 + len(data)) + data
 
 
-_KINDS = frozenset((b"HEL", b"ACK", b"ERR", b"OPN", b"MSG", b"CLO"))
+_KINDS = frozenset((b"HEL", b"ACK", b"ERR", b"OPN", b"MSG", b"CLO", b"RHE"))
+
+
+def reverse_hello(uri: str, url: str) -> bytes:
+    """RHE: the first word of a server that has opened the connection (OPC 10000-6, 7.1.2.6)."""
+    writer = Writer()
+    writer.string(uri)
+    writer.string(url)
+    data = writer.made()
+    return _HEAD.pack(b"RHE", b"F", 8 + len(data)) + data
+
+
+def take_reverse_hello(data: bytes) -> tuple[str, str]:
+    """(the ApplicationUri that the server says it has, the URL that HEL is to have). Both are hints. Raises: Fault."""
+    reader = Reader(data)
+    try:
+        uri, url = reader.string() or "", reader.string() or ""
+        reader.done()
+    except Malformed as error:
+        raise Fault(f"RHE: {error}", BAD_DECODING) from None
+    if max(len(uri.encode()), len(url.encode())) >= URL_BYTES:
+        raise Fault("RHE with a URI or URL of 4,096 bytes or more", BAD_URL)
+    return uri, url
 
 
 def _may_start(data: bytes) -> bool:

@@ -87,7 +87,10 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self.channel = ch.Channel(server=False, own=getattr(trust, "own", None), judge=self._judge)
         self.url = "opc.tcp://localhost" if self.asset is None else f"opc.tcp://{_host(self.asset)}:{self.asset.port}"
         self._wire_id = 0
-        self._output.append(self.channel.hello(self.url))
+        if facing is not None and facing.dialled:
+            self.channel.called = True
+        else:
+            self._output.append(self.channel.hello(self.url))
 
     # --- what the house calls ---------------------------------------------------------------------------------------
 
@@ -275,6 +278,9 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
     # --- answers ----------------------------------------------------------------------------------------------------
 
     def _body(self, body: ch.Body) -> None:
+        if body.kind == b"RHE":
+            self._called(*ch.take_reverse_hello(body.data))
+            return
         if body.kind == b"ACK":
             self.channel.take_ack(body.data)
             self.start(0, work.handshake(self))
@@ -304,6 +310,18 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         if status in _ENDED and self.established:
             raise RemoteProtocolError(f"the server has ended the session with 0x{status:08X}", section=SECTION)
         self._step(token, generator, answer)
+
+    def _called(self, uri: str, url: str) -> None:
+        """A server has opened the connection. Who it says that it is only spares us one that is certainly another; its
+        certificate is judged as ever. Its URL goes back to it, and nowhere else."""
+        wanted = self._wanted[0]
+        if wanted and uri != wanted:
+            raise RemoteProtocolError(
+                f"a server that calls itself {uri[:256]!r} has connected, and the policy has {wanted!r}",
+                section="OPC 10000-6, 7.1.2.6",
+            )
+        self.url = url or self.url
+        self._output.append(self.channel.hello(self.url))
 
     def _decoded(self, token: int, data: bytes) -> Any:
         try:

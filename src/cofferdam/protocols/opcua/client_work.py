@@ -16,8 +16,8 @@ from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.dialect import ARROW
-from cofferdam.protocols.opcua.names import Unnamed, method, weight, within
-from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, SecurityError
+from cofferdam.protocols.opcua.names import Unnamed, is_of, method, value_weight, weight, within
+from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, Policy, SecurityError, leaf_of
 
 LIFETIME_MS = 600_000
 SESSION_MS = 120_000.0
@@ -85,14 +85,14 @@ def handshake(client: Any) -> Asking:
         yield from _discover(client, trust)
     uri = trust.uri or "urn:cofferdam:opcua"
     nonce = facing.random(32)
-    own = b"" if channel.own is None else channel.own.certificate
+    own, sent = (b"", b"") if channel.own is None else (channel.own.certificate, channel.own.sent)
     description = s.ApplicationDescription(uri, "urn:cofferdam", LocalizedText(None, "Cofferdam"), 1, None, None, [])
     answer = yield s.CreateSessionRequest(
-        client.header(), description, None, client.url, "Cofferdam", nonce, own or None, SESSION_MS, 0
+        client.header(), description, None, client.url, "Cofferdam", nonce, sent or None, SESSION_MS, 0
     )
     _refused(answer, s.CreateSessionResponse, "CreateSession")
     if channel.policy is not NONE:
-        if answer.certificate != channel.peer:
+        if leaf_of(answer.certificate or b"") != leaf_of(channel.peer):
             raise RemoteProtocolError("CreateSession shows another certificate than the channel", section=SECTION)
         try:
             channel.policy.verify(channel.peer_key, answer.signature.signature or b"", own + nonce)
@@ -102,10 +102,10 @@ def handshake(client: Any) -> Asking:
     server_nonce = answer.nonce or b""
     signature = s.SignatureData(None, None)
     if channel.policy is not NONE:
-        signed = channel.policy.sign(channel.own.key, channel.peer + server_nonce)
+        signed = channel.policy.sign(channel.own.key, leaf_of(channel.peer) + server_nonce)
         signature = s.SignatureData(channel.policy.signature_uri, signed)
-    identity = _identity(client, answer, server_nonce)
-    answer = yield s.ActivateSessionRequest(client.header(), signature, [], [], identity, s.SignatureData(None, None))
+    identity, proof = _identity(client, answer, server_nonce)
+    answer = yield s.ActivateSessionRequest(client.header(), signature, [], [], identity, proof)
     _refused(answer, s.ActivateSessionResponse, "ActivateSession")
     answer = yield _read_server(client)
     client.is_up(_namespaces(answer))
@@ -183,10 +183,15 @@ def _discover(client: Any, trust: Any) -> Asking:
     raise RemoteProtocolError(f"the server offers no {client.policy.name} in this mode", section="OPC 10000-4, 5.5.4")
 
 
-def _identity(client: Any, answer: Any, nonce: bytes) -> Any:
+_UNSIGNED = s.SignatureData(None, None)
+_KINDS = ("an anonymous identity", "a user name", "a user's certificate")
+
+
+def _identity(client: Any, answer: Any, nonce: bytes) -> tuple[Any, s.SignatureData]:
+    """The broker's own identity at the asset, and the signature that goes with it. Raises: RemoteProtocolError."""
     security = client.asset.security
     user = security.user if security is not None else ""
-    kind = 1 if user else 0
+    kind = 2 if security is not None and security.login == "certificate" else 1 if user else 0
     tokens = [
         token
         for endpoint in answer.endpoints
@@ -195,22 +200,40 @@ def _identity(client: Any, answer: Any, nonce: bytes) -> Any:
         if token.kind == kind
     ] or [token for endpoint in answer.endpoints for token in endpoint.tokens if token.kind == kind]
     if not tokens:
-        raise RemoteProtocolError(
-            f"the server takes no {'user name' if user else 'anonymous'} identity", section="OPC 10000-4, 7.40"
-        )
+        raise RemoteProtocolError(f"the server does not take {_KINDS[kind]}", section="OPC 10000-4, 7.40")
     token = tokens[0]
-    if not user:
-        return wire.pack(s.AnonymousToken(token.id))
-    password = client.facing.common.secret.passwords.get(client.asset.name, "").encode()
+    if not kind:
+        return wire.pack(s.AnonymousToken(token.id)), _UNSIGNED
     policy = BY_URI.get(token.policy, NONE) if token.policy else client.channel.policy
+    certificate = answer.certificate or b""
+    if kind == 2:
+        return _by_certificate(client, token, policy, certificate, nonce)
+    password = client.facing.common.secret.passwords.get(client.asset.name, "").encode()
     if policy is NONE:
         if client.channel.policy is NONE or client.channel.mode != SIGN_AND_ENCRYPT:  # signed alone, all can read it
             raise RemoteProtocolError("the server wants a password in the clear", section="OPC 10000-4, 7.40.4")
-        return wire.pack(s.UserNameToken(token.id, user, password, None))
-    certificate = answer.certificate or b""
+        return wire.pack(s.UserNameToken(token.id, user, password, None)), _UNSIGNED
     key = client._judge(certificate, policy)
     data = (len(password) + len(nonce)).to_bytes(4, "little") + password + nonce
-    return wire.pack(s.UserNameToken(token.id, user, policy.seal(key, data), policy.encryption_uri))
+    return wire.pack(s.UserNameToken(token.id, user, policy.seal(key, data), policy.encryption_uri)), _UNSIGNED
+
+
+def _by_certificate(
+    client: Any, token: s.UserTokenPolicy, policy: Policy, certificate: bytes, nonce: bytes
+) -> tuple[Any, s.SignatureData]:
+    """Signed for this server and this session (OPC 10000-4, 7.40.5)."""
+    own = client.facing.common.identity(client.asset.name)
+    if own is None:
+        raise RemoteProtocolError(
+            f"there is no certificate to log in by: `cofferdam pki identity {client.asset.name}` makes one",
+            section="OPC 10000-4, 7.40.5",
+        )
+    if policy is NONE:
+        raise RemoteProtocolError("the server names no policy to sign by", section="OPC 10000-4, 7.40.5")
+    client._judge(certificate, policy)  # nobody else gets a signature
+    signed = policy.sign(own.key, leaf_of(certificate) + nonce)
+    made = s.SignatureData(policy.signature_uri, signed)
+    return wire.pack(s.CertificateToken(token.id, own.certificate)), made
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -224,7 +247,9 @@ def ask(client: Any, token: int, request: m.OpcUaRequest) -> Asking:
         if isinstance(request, m.Write):
             return (yield from _write(client, request))
         if isinstance(request, m.CallMethod):
-            return (yield from _call(client, request))
+            return (yield from _call(client, (request,)))
+        if isinstance(request, m.CallMethods):
+            return (yield from _call(client, request.calls))
         if isinstance(request, m.Survey):
             return (yield from _survey(client, request))
         if isinstance(request, m.History):
@@ -294,30 +319,46 @@ def _write(client: Any, request: m.Write) -> Asking:
     return m.Written(tuple(answer.results))
 
 
-def _call(client: Any, request: m.CallMethod) -> Asking:
+def _call(client: Any, calls: Sequence[m.CallMethod]) -> Asking:
     names = client.namespaces
-    owner, own = method(request.item)
-    arguments = [names.variant(one) for one in request.arguments]
-    for place in request.localized:
-        texts = request.arguments[place]
-        made = [LocalizedText(None, str(one)) for one in texts.values]
-        arguments[place] = Variant(21, made, True) if texts.array else Variant(21, made[0])
-    call = s.MethodToCall(names.node(owner), names.node(own), arguments)
-    answer = yield s.CallRequest(client.header(), [call])
+    asked = []
+    for one in calls:
+        owner, own = method(one.item)
+        arguments = [names.variant(value) for value in one.arguments]
+        for place in one.localized:
+            texts = one.arguments[place]
+            made = [LocalizedText(None, str(text)) for text in texts.values]
+            arguments[place] = Variant(21, made, True) if texts.array else Variant(21, made[0])
+        asked.append(s.MethodToCall(names.node(owner), names.node(own), arguments))
+    answer = yield s.CallRequest(client.header(), asked)
     refused = said(answer, s.CallResponse)
     if refused is not None:
         return refused
-    if len(answer.results) != 1:
-        raise Misfit(f"{len(answer.results)} results for one call")
-    result = answer.results[0]
+    if len(answer.results) != len(calls):
+        raise Misfit(f"{len(answer.results)} results for {len(calls)} calls")
+    found = [_outputs(client, one.item, result) for one, result in zip(calls, answer.results, strict=True)]
+    if sum([sum(map(value_weight, one.outputs)) for one in found]) > RECORD_BYTES:
+        found = [m.Outputs(one.status, one.inputs, (None,) * len(one.outputs)) for one in found]
+    return found[0] if len(calls) == 1 else m.Results(tuple(found))
+
+
+def _outputs(client: Any, item: Item, result: s.MethodResult) -> m.Outputs:
+    """What a method gives back; where policy says what that is, nothing else."""
     if len(result.outputs) > 64 or len(result.inputs) > 64:
         raise Misfit("more than 64 arguments in an answer")
-    outputs = []
+    outputs: list[Any] = []
     for one in result.outputs:
         try:
-            outputs.append(names.crossing(one))
+            outputs.append(client.namespaces.crossing(one))
         except Unnamed:
             outputs.append(None)
+    asset = client.asset
+    said_of = next((one.returns for one in asset.methods if one.at == item), ()) if asset is not None else ()
+    if said_of and outputs:
+        outputs = [
+            value if is_of(value, one.type) and value.array == (one.elements > 1) else None
+            for value, one in zip(outputs, said_of, strict=False)
+        ]
     return m.Outputs(result.status, tuple(result.inputs), tuple(outputs))
 
 

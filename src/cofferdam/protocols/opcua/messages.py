@@ -31,7 +31,7 @@ from cofferdam.model import (
     Value,
 )
 
-READ_ITEMS, WRITE_ITEMS, SURVEY_ITEMS, HISTORY_VALUES = 1000, 100, 1000, 10_000
+READ_ITEMS, WRITE_ITEMS, SURVEY_ITEMS, HISTORY_VALUES, CALLS = 1000, 100, 1000, 10_000, 10
 FIELDS, EVENTS, OF_TYPES, TYPES = 100, 1000, 20, 200
 """Fields of an event; events of one notice; types of which subtypes are wanted as well, and such of which they are
 not."""
@@ -133,6 +133,12 @@ class CallMethod(_Message, frozen=True, tag=712):
     localized: Annotated[tuple[Annotated[int, Meta(ge=0, lt=64)], ...], Meta(max_length=64)] = ()
 
 
+class CallMethods(_Message, frozen=True, tag=711):
+    """Several, judged as one: with one that is not allowed none is called. Their order is the server's affair."""
+
+    calls: Annotated[tuple[CallMethod, ...], Meta(min_length=2, max_length=CALLS)]
+
+
 class Survey(_Message, frozen=True, tag=527):
     """What these nodes are, and the objects on the way to them."""
 
@@ -193,6 +199,10 @@ class Outputs(_Message, frozen=True, tag=715):
     outputs: Annotated[tuple[AnyValue | None, ...], Meta(max_length=64)]
 
 
+class Results(_Message, frozen=True, tag=714):
+    results: Annotated[tuple[Outputs, ...], Meta(min_length=2, max_length=CALLS)]
+
+
 class Node(_Message, frozen=True):
     """What a node is. `parents`: (its place in the description, the type of the reference) of what it hangs on;
     `klass` 1 object, 2 variable, 4 method; `type`: its type definition, or ""."""
@@ -249,6 +259,6 @@ class Happened(_Message, frozen=True, tag=916):
     events: Annotated[tuple[Happening, ...], Meta(min_length=1, max_length=EVENTS)]
 
 
-OpcUaRequest: TypeAlias = Read | Write | CallMethod | Survey | History | Subscribe | Events
+OpcUaRequest: TypeAlias = Read | Write | CallMethod | CallMethods | Survey | History | Subscribe | Events
 OpcUaNotice: TypeAlias = Changed | Happened
-OpcUaResponse: TypeAlias = Values | Written | Outputs | Described | Samples | Subscribed | Refused
+OpcUaResponse: TypeAlias = Values | Written | Outputs | Results | Described | Samples | Subscribed | Refused

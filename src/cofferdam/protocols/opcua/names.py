@@ -14,7 +14,7 @@ from typing import Any
 from cofferdam import model
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.builtin import Data, LocalizedText, NodeId, QualifiedName, Variant
-from cofferdam.protocols.opcua.dialect import ARROW, canonical, split
+from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN, canonical, split
 
 UA = "http://opcfoundation.org/UA/"
 MEMO = 4096
@@ -228,6 +228,11 @@ def value_weight(value: Any) -> int:
     if isinstance(value, (m.Nodes, m.Guids)):
         return 40 + sum([len(one.encode()) + 5 for one in value.values])
     return 40 + 9 * len(value.values)
+
+
+def is_of(value: Any, kind: model.ValueType) -> bool:
+    """Whether a value that crosses is of a type that policy has."""
+    return value is not None and _KINDS.get(type(value)) == BUILTIN[kind]
 
 
 def method(item: model.Item) -> tuple[str, str]:

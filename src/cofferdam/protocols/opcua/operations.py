@@ -8,6 +8,7 @@ from typing import Any
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import (
     NAME_LENGTH,
+    PAST,
     Assign,
     Call,
     Deny,
@@ -34,7 +35,8 @@ DENIED, AWAY, TIMEOUT, BUSY, RANGE, RESOURCE = 0x801F0000, 0x80310000, 0x800A000
 _FAULTS = {Fault.VALUE: RANGE, Fault.STEP: RANGE, Fault.RATE: BUSY, Fault.SEVERED: AWAY, Fault.AUDIT: RESOURCE}
 _FAILURES = {Failure.UNREACHABLE: AWAY, Failure.TIMEOUT: TIMEOUT, Failure.BUSY: BUSY, Failure.BAD_REPLY: AWAY}
 _ANSWERS: dict[type, type] = {
-    m.Read: m.Values, m.Write: m.Written, m.CallMethod: m.Outputs, m.Survey: m.Described, m.History: m.Samples,
+    m.Read: m.Values, m.Write: m.Written, m.CallMethod: m.Outputs, m.CallMethods: m.Results,
+    m.Survey: m.Described, m.History: m.Samples,
     m.Subscribe: m.Subscribed, m.Events: m.Subscribed,
 }  # fmt: skip
 _KINDS: dict[type, str] = {
@@ -114,9 +116,11 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
             _check_described(message)
         if isinstance(message, m.Events):
             _check_events(message)
-        if isinstance(message, m.CallMethod):
-            texts = [place for place, one in enumerate(message.arguments) if isinstance(one, Text)]
-            if not set(message.localized) <= set(texts):
+        for call in message.calls if isinstance(message, m.CallMethods) else (message,):
+            if not isinstance(call, m.CallMethod):
+                break
+            texts = [place for place, one in enumerate(call.arguments) if isinstance(one, Text)]
+            if not set(call.localized) <= set(texts):
                 raise CrossingError("a localized text that is no text")
 
     def mismatch(self, request: m.OpcUaRequest, response: m.OpcUaResponse) -> str:
@@ -133,6 +137,9 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
         elif isinstance(response, m.Written) and isinstance(request, m.Write):
             if len(response.results) != len(request.writes):
                 return f"{len(response.results)} results for {len(request.writes)} writes"
+        elif isinstance(response, m.Results) and isinstance(request, m.CallMethods):
+            if len(response.results) != len(request.calls):
+                return f"{len(response.results)} results for {len(request.calls)} calls"
         elif (
             isinstance(response, m.Samples)
             and isinstance(request, m.History)
@@ -152,10 +159,12 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
             return Operation(WRITE, -1, -1, True, (), request.writes)
         if isinstance(request, m.CallMethod):
             return Operation(CALL, -1, -1, True, (), (Call(request.item, request.arguments),))
+        if isinstance(request, m.CallMethods):
+            return Operation(CALL, -1, -1, True, (), tuple([Call(one.item, one.arguments) for one in request.calls]))
         if isinstance(request, m.Survey):
             return Operation(BROWSE, -1, -1, False, request.items)
         if isinstance(request, m.History):
-            return Operation(HISTORY, -1, -1, False, (request.item,))
+            return Operation(HISTORY, -1, -1, False, (past(request),))
         watch = Watch(request.item, request.interval_us)
         if isinstance(request, m.Events):  # a watch of the notifier, and of each field a read
             fields = [field_item(request.item, field) for field in asked_fields(request)]
@@ -176,6 +185,8 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
             return response.status
         if isinstance(response, m.Outputs):
             return response.status if response.status & 0x80000000 else 0
+        if isinstance(response, m.Results):
+            return next((one.status for one in response.results if one.status & 0x80000000), 0)
         if isinstance(response, m.Written):
             return next((status for status in response.results if status & 0x80000000), 0)
         return 0
@@ -230,6 +241,14 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
         return wider_response if request == wider_request else None
 
 
+def past(request: m.History) -> Item:
+    """What of the past is asked for: so many seconds, or all of it where an end is open."""
+    if not request.start or not request.end:
+        return request.item
+    seconds = -(-abs(request.end - request.start) // 10_000_000)
+    return Item(PAST, request.item.name, 0, min(max(seconds, 1), 1 << 31))
+
+
 def _check_name(name: str) -> None:
     try:
         split(name)
@@ -257,6 +276,8 @@ def _items(message: Any) -> list[tuple[str, Item]]:
         return [("node", item) for item in message.items]
     if isinstance(message, m.Write):
         return [("node", write.item) for write in message.writes]
+    if isinstance(message, m.CallMethods):
+        return [("method", call.item) for call in message.calls]
     if isinstance(message, m.Survey):
         return [("about", item) for item in message.items]
     kind = _KINDS.get(type(message))
@@ -268,6 +289,10 @@ def _values(message: Any) -> list[Any]:
         return [write.value for write in message.writes]
     if isinstance(message, m.CallMethod):
         return list(message.arguments)
+    if isinstance(message, m.CallMethods):
+        return [value for call in message.calls for value in call.arguments]
+    if isinstance(message, m.Results):
+        return [value for one in message.results for value in one.outputs]
     if isinstance(message, (m.Values, m.Samples, m.Changed)):
         return [sample.value for sample in message.samples]
     if isinstance(message, m.Outputs):

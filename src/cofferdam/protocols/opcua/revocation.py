@@ -12,6 +12,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from cofferdam.protocols.opcua.issuers import has_issued
+
 LISTS, LIST_BYTES = 20, 256 << 10
 """Of one side; bytes of one."""
 
@@ -45,11 +47,7 @@ class Revocations:
     def wrong(self, certificate: x509.Certificate, wall: int, required: bool) -> tuple[bool, str]:
         """(whether it is revoked, why a certificate is not good); "" if it is. `wall`: UTC ns."""
         for number, authority in enumerate(self._authorities):
-            if certificate.issuer != authority.subject or certificate == authority:
-                continue
-            try:
-                certificate.verify_directly_issued_by(authority)
-            except (ValueError, TypeError, InvalidSignature):
+            if certificate == authority or not has_issued(authority, certificate):
                 continue
             known = self._lists.get(number)
             serial = certificate.serial_number

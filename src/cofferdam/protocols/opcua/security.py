@@ -177,6 +177,13 @@ class Keys:
         return plain
 
 
+def leaf_of(chain: bytes) -> bytes:
+    """The certificate (DER) with whose authorities a chain goes on; what is no certificate stays as it is."""
+    if chain[:2] != b"\x30\x82":
+        return chain
+    return chain[: 4 + int.from_bytes(chain[2:4], "big")]
+
+
 def thumbprint(certificate: bytes) -> bytes:
     """SHA-1 of a certificate (DER), by which the standard names it."""
     return hashlib.sha1(certificate, usedforsecurity=False).digest()

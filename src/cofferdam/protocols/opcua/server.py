@@ -42,11 +42,13 @@ from cofferdam.protocols.opcua.dialect import ARROW, field_path, split
 from cofferdam.protocols.opcua.identity import identity_of
 from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.opcua.remembered import Heard
-from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy, SecurityError
+from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy, SecurityError, leaf_of
 from cofferdam.protocols.opcua.trust import chain_mark
 
 NS = 1_000_000_000
 HELLO_NS, OPEN_NS, SESSION_NS = 5 * NS, 10 * NS, 30 * NS
+CALLED_NS = 120 * NS
+"""For HEL of a client that we have connected to: it may have nobody who wants us just then."""
 OPENS_PER_SECOND = 5
 LEAST_LIFE_MS, MOST_LIFE_MS = 60_000, 3_600_000
 LEAST_SESSION_MS, MOST_SESSION_MS = 10_000.0, 3_600_000.0
@@ -102,6 +104,10 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self.uri = uris[1]
         self.names = Namespaces(uris)
         self.services = work.Services(self)
+        self._hello_ns = HELLO_NS
+        if facing is not None and facing.dialled:
+            self._hello_ns = CALLED_NS
+            self._output.append(ch.reverse_hello(self.uri, self._own_url()))
 
     # --- what the house calls ---------------------------------------------------------------------------------------
 
@@ -151,7 +157,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def _limit(self) -> int:
         channel = self.channel
         if not channel.greeted:
-            return self._started + HELLO_NS
+            return self._started + self._hello_ns
         if not channel.opened:
             return self._started + OPEN_NS
         return 1 << 63 if self.activated else self._started + OPEN_NS + SESSION_NS
@@ -292,6 +298,8 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def _body(self, body: ch.Body) -> None:
         if body.kind == b"HEL":
             self.url, answer = self.channel.take_hello(body.data)
+            if self._hello_ns == CALLED_NS:
+                self._started = self.now
             self._output.append(answer)
         elif body.kind == b"OPN":
             self._open_channel(body)
@@ -457,7 +465,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
 
     def _endpoints(self) -> list[s.EndpointDescription]:
         """Ours alone: nothing of the asset's."""
-        certificate = None if self.channel.own is None else self.channel.own.certificate
+        certificate = None if self.channel.own is None else self.channel.own.sent
         found = []
         for policy, mode in self._offered():
             tokens = [s.UserTokenPolicy("anonymous", 0, None, None, None)]
@@ -501,8 +509,9 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         if channel.policy is not NONE:
             if not 32 <= len(nonce) <= 128:
                 raise Malformed("a client nonce of less than 32 bytes", BAD_NONCE)
-            given = request.certificate or b""
-            if given != channel.peer:
+            # Either may have its authorities behind it; what is signed and compared is the certificate alone.
+            given = leaf_of(request.certificate or b"")
+            if given != leaf_of(channel.peer):
                 raise Malformed("another certificate than the channel's", BAD_CERTIFICATE)
             uri = work.uri_of(given)
             if uri != (request.client.uri or ""):
@@ -519,7 +528,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._nonce = self._random(32)
         self.session = NodeId(1, self._random(16), "b")
         self.token = NodeId(0, self._random(32), "b")
-        certificate = None if channel.own is None else channel.own.certificate
+        certificate = None if channel.own is None else channel.own.sent
         self.reply(
             number, request.header.handle, s.CreateSessionResponse, self.session, self.token, timeout, self._nonce,
             certificate, self._endpoints(), [], signature, ch.MESSAGE_BYTES,

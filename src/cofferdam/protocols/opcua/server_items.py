@@ -415,6 +415,8 @@ class ItemServices(abc.ABC):
         for point in self._server.facing.asset.points:
             if point.at.space == item.space:
                 us = max(us, point.fastest_us)  # the standard's way: what is too fast is revised
+        shortest, longest = self._server.facing.pace(item)
+        us = min(max(us, shortest), longest or us) if not longest or longest >= shortest else us
         return m.Subscribe(item, us, min(max(asked.queue, 1), 100), asked.discard, trigger, deadband)
 
     def _item_gone(self, item: Watched) -> None:

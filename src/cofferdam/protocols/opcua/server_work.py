@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography import x509
 
-from cofferdam.model import Assign, Item, Operation, Text, Watch
+from cofferdam.model import Assign, Item, Operation, Watch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
@@ -21,12 +21,12 @@ from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, No
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
 from cofferdam.protocols.opcua.jobs import Job
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, item_of
-from cofferdam.protocols.opcua.server_items import ItemServices
+from cofferdam.protocols.opcua.server_calls import BAD_DENIED, BAD_NOTHING, BAD_OPERATIONS, BAD_TYPE, CallServices
 from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space, is_arguments
 from cofferdam.protocols.opcua.trust import application_uri, split_chain
 
 VALUE = 13
-READS, WRITES, BROWSES, PATHS, CALLS, ITEMS_AT_ONCE, HISTORIES = 1000, 100, 100, 100, 1, 1000, 10
+READS, WRITES, BROWSES, PATHS, CALLS, ITEMS_AT_ONCE, HISTORIES = 1000, 100, 100, 100, m.CALLS, 1000, 10
 POINTS, POINT_REFERENCES = 10, 10_000
 """Continuation points of a session, and as many of history, the oldest of which go; references of one node."""
 COMMUNICATION_FAULT, NO_DATA = 6, 1
@@ -36,15 +36,10 @@ DESCRIBED = 16
 FRESH_NS = 10_000_000_000
 """So old may a description be that is browsed."""
 RETRY_NS, MOST_RETRY_NS = 500_000_000, 10_000_000_000
-BAD_NODE, BAD_DENIED, BAD_NOT_WRITABLE = 0x80340000, 0x801F0000, 0x803B0000
-BAD_TYPE, BAD_RANGE, BAD_ATTRIBUTE = 0x80740000, 0x80360000, 0x80350000
-BAD_OPERATIONS, BAD_NOTHING, BAD_ENCODING = 0x80100000, 0x800F0000, 0x80380000
+BAD_NODE, BAD_NOT_WRITABLE, BAD_RANGE, BAD_ATTRIBUTE = 0x80340000, 0x803B0000, 0x80360000, 0x80350000
+BAD_ENCODING = 0x80380000
 BAD_POINT, BAD_NO_POINTS, BAD_NOT_CONNECTED = 0x804A0000, 0x804B0000, 0x80310000
 BAD_UNSUPPORTED, BAD_FILTER, BAD_METHOD = 0x800B0000, 0x80450000, 0x80750000
-CONDITIONS, REFRESH, REFRESH_ITEM = NodeId(0, 2782), 3875, 12912
-"""ConditionType, and its methods ConditionRefresh and ConditionRefresh2."""
-SERVER, GET_ITEMS = NodeId(0, 2253), NodeId(0, 11492)
-BAD_SUBSCRIPTION = 0x80280000
 BAD_HISTORY, BAD_TOO_MANY_ITEMS, BAD_INVALID_ARGUMENT = 0x80710000, 0x80DB0000, 0x80AB0000
 
 
@@ -56,7 +51,7 @@ def uri_of(certificate: bytes) -> str:
         return ""
 
 
-class Services(ItemServices):
+class Services(CallServices):
     """What a session asks."""
 
     def __init__(self, server: Any) -> None:
@@ -110,9 +105,10 @@ class Services(ItemServices):
             return 1 if self._may(Operation(WATCH, -1, -1, False, (watch,))) else 0, False
         item = Item("node", name)
         level = 1 if self._may(Operation(READ, -1, -1, False, (item,))) else 0
-        level |= 1 if self._may(Operation(WATCH, -1, -1, False, (Watch(item, 10**9),))) else 0
+        interval = self._server.facing.pace(item)[1] or 10**9
+        level |= 1 if self._may(Operation(WATCH, -1, -1, False, (Watch(item, interval),))) else 0
         level |= 2 if self._may_write(item) else 0
-        level |= 4 if self._may(Operation(HISTORY, -1, -1, False, (Item("history", name),))) else 0
+        level |= 4 if self._may(Operation(HISTORY, -1, -1, False, (Item("history", name, 0, 1),))) else 0
         return level, False
 
     def _callable(self, item: Any) -> bool:
@@ -282,70 +278,6 @@ class Services(ItemServices):
             self._reply(number, handle, s.WriteResponse, results, [])
 
         self._start([m.Write(tuple(writes))], finish)
-
-    def _call(self, number: int, request: s.CallRequest) -> None:
-        handle = request.header.handle
-        if not request.methods:
-            raise Malformed("a Call of nothing", BAD_NOTHING)
-        if len(request.methods) > CALLS:
-            raise Malformed(f"{len(request.methods)} methods in one Call; one is taken", BAD_OPERATIONS)
-        [one] = request.methods
-        if one.object == SERVER and one.method == GET_ITEMS:
-            self._reply(number, handle, s.CallResponse, [self._get_items(one.arguments)], [])
-            return
-        if one.object == CONDITIONS and one.method.ns == 0 and one.method.id in (REFRESH, REFRESH_ITEM):
-            numbers = [argument.value for argument in one.arguments if argument.type == 7 and not argument.array]
-            if len(numbers) != (1 if one.method.id == REFRESH else 2) or len(numbers) != len(one.arguments):
-                result = s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(one.arguments), [], [])
-                self._reply(number, handle, s.CallResponse, [result], [])
-                return
-            self._refresh(numbers, lambda status: self._reply(
-                number, handle, s.CallResponse, [s.MethodResult(status, [], [], [])], []
-            ))  # fmt: skip
-            return
-        try:
-            owner, own = self._names.name(one.object), self._names.name(one.method)
-        except Unnamed:
-            self._reply(number, handle, s.CallResponse, [s.MethodResult(BAD_NODE, [], [], [])], [])
-            return
-        arguments = []
-        try:
-            arguments = [self._names.crossing(argument) for argument in one.arguments]
-        except Unnamed:
-            arguments = [None]
-        # To policy a text with a locale is a text: an alarm's comment is one (OPC 10000-9, 5.5.2).
-        localized = tuple([place for place, value in enumerate(arguments) if isinstance(value, m.Texts)])
-        for place in localized:
-            value = arguments[place]
-            arguments[place] = Text(tuple([text.text for text in value.values]), value.array)
-        if len(arguments) > 64 or any(value is None or isinstance(value, FOREIGN) for value in arguments):
-            result = s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(one.arguments), [], [])
-            self._reply(number, handle, s.CallResponse, [result], [])
-            return
-        item = Item("method", f"{owner}{ARROW}{own}")
-
-        def finish(answers: list[Any]) -> None:
-            [answer] = answers
-            if isinstance(answer, m.Outputs):
-                try:
-                    outputs = [self._names.variant(value) for value in answer.outputs]
-                except Unnamed:
-                    outputs = []
-                result = s.MethodResult(answer.status, list(answer.inputs), [], outputs)
-            else:
-                status = self._no(item.name) if answer.status == BAD_DENIED else answer.status
-                result = s.MethodResult(status, [], [], [])
-            self._reply(number, handle, s.CallResponse, [result], [])
-
-        self._start([m.CallMethod(item, tuple(arguments), localized)], finish)
-
-    def _get_items(self, arguments: list[Variant]) -> s.MethodResult:
-        if len(arguments) != 1 or arguments[0].type != 7 or arguments[0].array:
-            return s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(arguments), [], [])
-        found = self._items_of(arguments[0].value)
-        if found is None:
-            return s.MethodResult(BAD_SUBSCRIPTION, [], [], [])
-        return s.MethodResult(0, [0], [], [Variant(7, one, True) for one in found])
 
     # --- history ----------------------------------------------------------------------------------------------------
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.model import Method
+from cofferdam.model import Argument, Method
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, LocalizedText, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin import Data, Extension, LocalizedText, NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN
 from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 
@@ -131,8 +131,9 @@ _EVENTS = (
 )  # fmt: skip
 SERVER = NodeId(0, 2253)
 
-ARGUMENTS = "cofferdam:InputArguments:"
-"""How the names of nodes begin that say what a method takes: in our own namespace, and made of the policy."""
+ARGUMENTS = "cofferdam:"
+"""How the names of nodes begin that say what a method takes and gives back: in our own namespace, and made of the
+policy."""
 
 
 def is_arguments(node: NodeId) -> bool:
@@ -179,36 +180,23 @@ class Space:
             self._add_arguments(method)
 
     def _add_arguments(self, method: Method) -> None:
-        """The property by which clients learn what a method takes (OPC 10000-3, 5.7); what it gives back is the
-        server's affair."""
+        """The properties by which clients learn what a method takes, and gives back as far as policy says it (OPC
+        10000-3, 5.7)."""
         own = method.at.name.rpartition(ARROW)[2]
         try:
             above = self.nodes.get(self._shown.node(own))
         except Unnamed:
             return
-        node = NodeId(1, f"{ARGUMENTS}{method.name}", "s")
-        if above is None or above.facts.klass != 4 or not method.arguments or node in self._arguments:
+        if above is None or above.facts.klass != 4:
             return
-        title = ("", "InputArguments")
-        facts = m.Node(own, 2, title, m.Localized("", title[1]), "i=68", "i=296", 1, 1)
-        entry = self.nodes[node] = Entry(node, QualifiedName(0, title[1]), NodeId(0, 68), facts)
-        _join(above, HAS_PROPERTY, entry)
-        made = []
-        for one in method.arguments:
-            several = one.elements > 1
-            unit = LocalizedText(None, one.unit or None)
-            made.append(
-                wire.pack(
-                    s.Argument(
-                        one.name,
-                        NodeId(0, BUILTIN[one.type]),
-                        1 if several else -1,
-                        [one.elements] if several else [],
-                        unit,
-                    )
-                )
-            )
-        self._arguments[node] = Variant(22, made, True)
+        for title, some in (("InputArguments", method.arguments), ("OutputArguments", method.returns)):
+            node = NodeId(1, f"{ARGUMENTS}{title}:{method.name}", "s")
+            if not some or node in self._arguments:
+                continue
+            facts = m.Node(own, 2, ("", title), m.Localized("", title), "i=68", "i=296", 1, 1)
+            entry = self.nodes[node] = Entry(node, QualifiedName(0, title), NodeId(0, 68), facts)
+            _join(above, HAS_PROPERTY, entry)
+            self._arguments[node] = Variant(22, [_argument(one) for one in some], True)
 
     def _add(self, facts: m.Node) -> Entry | None:
         try:
@@ -347,6 +335,12 @@ class Space:
             return self._shown.node(facts.data_type) if facts.data_type else NodeId(0, 24)
         except (Unnamed, ValueError):
             return NodeId(0, 24)
+
+
+def _argument(one: Argument) -> Extension:
+    several = one.elements > 1
+    kind, unit = NodeId(0, BUILTIN[one.type]), LocalizedText(None, one.unit or None)
+    return wire.pack(s.Argument(one.name, kind, 1 if several else -1, [one.elements] if several else [], unit))
 
 
 def _event_types() -> dict[NodeId, Entry]:

@@ -15,12 +15,12 @@ import datetime
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidKey, InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidKey, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -29,16 +29,16 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cofferdam.errors import GateError
 from cofferdam.protocols.opcua.budget import Budget
 from cofferdam.protocols.opcua.channel import BAD_SECURITY, Fault, Own
+from cofferdam.protocols.opcua.issuers import CHAIN, HASHES, authorities, is_authority, path, wrong
 from cofferdam.protocols.opcua.kept import Keeping
 from cofferdam.protocols.opcua.revocation import Revocations
 from cofferdam.protocols.opcua.security import LEAST_KEY_BITS, MOST_KEY_BITS, Policy
 
 REJECTED = 100
-CHAIN = 3
-"""Certificates of one chain."""
 CHAIN_BYTES = 16_384
 SECTION = "OPC 10000-4, 6.1.3"
 BAD_TIME, BAD_REVOKED, BAD_REVOCATION_UNKNOWN = 0x80140000, 0x801D0000, 0x801B0000
+BAD_ISSUER_TIME, BAD_ISSUER_REVOKED, BAD_ISSUER_UNKNOWN = 0x80150000, 0x801E0000, 0x801C0000
 ITERATIONS, MEMORY_KIB = 2, 19 * 1024
 """Of argon2id: what OWASP recommends, which is some 40 ms and 19 MiB for each password that is looked at."""
 NOBODY = f"$argon2id$v=19$m={MEMORY_KIB},t={ITERATIONS},p=1${'A' * 22}${'A' * 43}"
@@ -50,7 +50,6 @@ seconds at once, since a client of many assets connects to all of them. A use is
 of them."""
 LOGINS, LOGINS_ALL = 2, 10
 """Passwords that are looked at in a second, likewise. One is some 50 ms."""
-_HASHES = frozenset({"sha256", "sha384", "sha512"})
 
 
 SOON_NS = 30 * 86_400 * 10**9
@@ -72,7 +71,13 @@ class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user_certificates: dict[str, bytes] = {}
     """By user: the certificate (DER) by which that user may log in."""
     lists: tuple[bytes, ...] = ()
-    """Revocation lists (DER) of authorities that are trusted."""
+    """Revocation lists (DER) of authorities that are trusted, or are issuers."""
+    issuers: tuple[bytes, ...] = ()
+    """Certificates (DER) of authorities in between: they are known, and are as good as those above them."""
+    above: tuple[bytes, ...] = ()
+    """Certificates (DER) of the authorities that peers are sent with our own, its own first."""
+    identities: dict[str, tuple[str, bytes]] = {}
+    """By asset: the key (PEM) and the certificate (DER) by which we log in there."""
 
     def __repr__(self) -> str:
         return "<secret>"
@@ -171,14 +176,9 @@ class Trust:
         own: Own | None = None
         uri = ""
         if secret.certificate or secret.key:
-            try:
-                key = serialization.load_pem_private_key(secret.key.encode(), None)
-                certificate = x509.load_der_x509_certificate(secret.certificate)
-            except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-                raise GateError(f"the key or certificate for OPC UA is damaged: {error}") from None
-            if not isinstance(key, RSAPrivateKey) or key.public_key() != certificate.public_key():
-                raise GateError("the key for OPC UA is not that of its certificate", hint="cofferdam pki new")
-            own, uri = Own(secret.certificate, key), application_uri(certificate)
+            own, certificate = _own(secret.key, secret.certificate, b"".join(secret.above))
+            uri = application_uri(certificate)
+        self._identities = {asset: _own(*found)[0] for asset, found in secret.identities.items()}
         self.secret, self.own, self.uri = secret, own, uri
         self._trusted = {mark(der): der for der in secret.trusted}
         for gone in secret.revoked:
@@ -186,13 +186,16 @@ class Trust:
         for known in self._trusted:
             self.rejected.pop(known, None)
         self._ends = []
-        for der, ours in ((secret.certificate, True), *((der, False) for der in self._trusted.values())):
+        mine = (secret.certificate, *(der for _, der in secret.identities.values()))
+        theirs = (*self._trusted.values(), *secret.issuers)
+        for der, ours in (*((der, True) for der in mine), *((der, False) for der in theirs)):
             if der:
                 found = x509.load_der_x509_certificate(der)
                 self._ends.append((int(found.not_valid_after_utc.timestamp()) * 10**9, mark(der), ours))
         self._authorities = authorities(self._trusted.values())
+        self._issuers = authorities(secret.issuers)
         try:
-            self._revocations = Revocations(secret.lists, self._authorities)
+            self._revocations = Revocations(secret.lists, (*self._authorities, *self._issuers))
         except ValueError as error:
             raise GateError(f"a revocation list for OPC UA is damaged: {error}") from None
         self.generation += 1
@@ -205,7 +208,8 @@ class Trust:
         Raises: Fault.
         """
         try:
-            leaf, *_ = split_chain(data)
+            leaf, *sent = split_chain(data)
+            between = (*self._issuers, *authorities(sent))
             certificate = x509.load_der_x509_certificate(leaf)
             key = certificate.public_key()
             hash_name = certificate.signature_hash_algorithm
@@ -214,11 +218,12 @@ class Trust:
         name = mark(leaf)
         if not isinstance(key, RSAPublicKey) or not LEAST_KEY_BITS <= key.key_size <= MOST_KEY_BITS:
             raise Fault(f"the certificate {name} has no RSA key of 2,048 to 4,096 bits", BAD_SECURITY, SECTION)
-        if hash_name is None or hash_name.name not in _HASHES:
+        if hash_name is None or hash_name.name not in HASHES:
             raise Fault(f"the certificate {name} is signed with a hash that is too weak", BAD_SECURITY, SECTION)
         if name in self.secret.revoked:
             raise Fault(f"the certificate {name} was rejected by an operator", BAD_SECURITY, SECTION)
-        if name not in self._trusted and not self._issued(certificate):
+        above = path(certificate, self._authorities, between, self._was_rejected)
+        if name not in self._trusted and not above:
             self.rejected[name] = leaf
             self.rejected.move_to_end(name)
             while len(self.rejected) > REJECTED:
@@ -233,6 +238,8 @@ class Trust:
         begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
         if not begin <= seconds <= end:
             raise Fault(f"the certificate {name} is not valid at this time", BAD_TIME, SECTION)
+        if name not in self._trusted:
+            self._judge_issuers(name, above, wall, revocation)
         revoked, why = self._revocations.wrong(certificate, wall, revocation)
         if why:
             raise Fault(f"the certificate {name}: {why}", BAD_REVOKED if revoked else BAD_REVOCATION_UNKNOWN, SECTION)
@@ -244,15 +251,30 @@ class Trust:
             )
         return key
 
-    def _issued(self, certificate: x509.Certificate) -> bool:
-        for authority in self._authorities:
-            if authority.subject == certificate.issuer and mark_of(authority) not in self.secret.revoked:
-                try:
-                    certificate.verify_directly_issued_by(authority)
-                except (ValueError, TypeError, InvalidSignature):
-                    continue
-                return True
-        return False
+    def _was_rejected(self, authority: x509.Certificate) -> bool:
+        return bool(self.secret.revoked) and mark_of(authority) in self.secret.revoked
+
+    def _judge_issuers(self, name: str, above: list[x509.Certificate], wall: int, revocation: bool) -> None:
+        """Whether all authorities of a chain are good. The last of them is trusted. Raises: Fault."""
+        for below, authority in enumerate(above):
+            who = f"the authority {mark_of(authority)} above the certificate {name}"
+            why = wrong(authority, below, wall)
+            if why:
+                raise Fault(f"{who} {why}", BAD_ISSUER_TIME if "time" in why else BAD_SECURITY, SECTION)
+            last = below == len(above) - 1
+            revoked, why = self._revocations.wrong(authority, wall, revocation and not last)
+            if why:
+                status = BAD_ISSUER_REVOKED if revoked else BAD_ISSUER_UNKNOWN
+                raise Fault(f"{who}: {why}", status, SECTION)
+            if revocation and not last and authority not in self._issuers:
+                # Of one that came with the certificate nobody here has a list.
+                raise Fault(
+                    f"{who} is not known here: `cofferdam pki trust --issuer FILE`", BAD_ISSUER_UNKNOWN, SECTION
+                )
+
+    def identity(self, asset: str) -> Own | None:
+        """By what we log in at an asset, where that is a certificate."""
+        return self._identities.get(asset)
 
     def server_certificate(self, asset: str, pin: str) -> bytes:
         """What an asset's server shows, as far as it is known beforehand: what it has shown and was trusted; else the
@@ -337,33 +359,27 @@ class Trust:
         raise GateError(f"there is no {verb!r} here")
 
 
+def _own(pem: str, der: bytes, above: bytes = b"") -> tuple[Own, x509.Certificate]:
+    """A key of ours and its certificate. Raises: GateError."""
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), None)
+        certificate = x509.load_der_x509_certificate(der)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise GateError(f"the key or certificate for OPC UA is damaged: {error}") from None
+    if not isinstance(key, RSAPrivateKey) or key.public_key() != certificate.public_key():
+        raise GateError("the key for OPC UA is not that of its certificate", hint="cofferdam pki new")
+    return Own(der, key, above), certificate
+
+
 def mark_of(certificate: x509.Certificate) -> str:
     """See mark."""
     return mark(certificate.public_bytes(serialization.Encoding.DER))
 
 
-def authorities(trusted: Iterable[bytes]) -> list[x509.Certificate]:
-    """Those of some certificates (DER) that are authorities."""
-    return [found for found in map(x509.load_der_x509_certificate, trusted) if _is_authority(found)]
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    # A self-signed application certificate may say CA as well (asyncua's do): it is an authority if it may sign.
-    try:
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
-        return found.value.ca
-    return found.value.ca and usage.key_cert_sign
-
-
 def _is_pure_authority(der: bytes) -> bool:
     """An authority that is no application."""
     certificate = x509.load_der_x509_certificate(der)
-    return _is_authority(certificate) and not application_uri(certificate)
+    return is_authority(certificate) and not application_uri(certificate)
 
 
 def read(data: bytes) -> Secret:

@@ -1,0 +1,181 @@
+"""What all verbs of `cofferdam pki` need: the sides of a policy, their files in the state directory, how one that runs
+is asked. Not here: the verbs (pki, pki_people), what a file means (protocols.opcua.trust)."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cofferdam.errors import GateError
+
+if TYPE_CHECKING:
+    from cofferdam.policy.table import CompiledPolicy
+    from cofferdam.protocols.opcua.trust import Secret
+
+BROKER, KIND = "opcua", "opcua"
+START_SECONDS = 5.0
+"""How long a side that does not answer is asked again."""
+
+
+class Side(NamedTuple):
+    """One side: its part of a crew, and where its listeners are."""
+
+    crew: str
+    part: str
+    addresses: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        return "towards clients" if self.part == "outer" else "towards assets"
+
+
+def policy_of(args: argparse.Namespace) -> CompiledPolicy:
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+    from cofferdam.policy.compile import compile_policy
+    from cofferdam.policy.load import load
+
+    path = args.policy or Path(ask(state_of(args), "status", fresh=False)["policy"]["path"])
+    return compile_policy(load(path), now_ns=time.time_ns())
+
+
+def sides_of(args: argparse.Namespace, policy: CompiledPolicy) -> list[Side]:
+    from cofferdam.gate.crew.plan import plan_crews
+
+    found: dict[tuple[str, str], Side] = {}
+    for plan in plan_crews(policy).values():
+        if plan.broker != BROKER:
+            continue
+        places = {place[0] for asset in policy.assets.values() if asset.protocol == BROKER for place in asset.places}
+        for part in ("outer", "inner"):
+            if args.side in (None, part):
+                found[plan.base, part] = Side(plan.base, part, tuple(sorted(places)) if part == "outer" else ())
+    if not found:
+        raise GateError("the policy has no conduit with `broker: opcua`")
+    return list(found.values())
+
+
+def read(args: argparse.Namespace, side: Side) -> Secret:
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.secrets import read_secret, secret_file
+    from cofferdam.protocols.opcua.trust import read
+
+    path = secret_file(state_of(args), side.crew, side.part, KIND)
+    try:
+        return read(read_secret(path))
+    except FileNotFoundError:
+        return read(b"")
+    except OSError as error:
+        raise GateError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def save(args: argparse.Namespace, side: Side, secret: Secret) -> bool:
+    """Writes a side's file. Returns whether a side that runs has it already."""
+    import msgspec
+
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.secrets import save_secret, secret_file
+
+    state = state_of(args)
+    data = msgspec.json.encode(secret)
+    owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()  # the gate's group is its user's own
+    save_secret(secret_file(state, side.crew, side.part, KIND), data, owner)
+    answer = ask(args, side, "secrets", {"secret": msgspec.json.decode(data)})
+    return answer is not None
+
+
+def ask(args: argparse.Namespace, side: Side, verb: str, arguments: Any) -> list[Any] | None:
+    """What a running side says, each of its pairs; None where no gate runs."""
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+    from cofferdam.gate.state import control_socket
+
+    state = state_of(args)
+    if not control_socket(state).exists():
+        return None
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            said = ask(state, "ask-part", broker=BROKER, part=side.part, verb=verb, arguments=arguments)
+            answers = [each for each in said if each["crew"] == side.crew or each["crew"].startswith(f"{side.crew}:")]
+            wrong = next((each["error"] for each in answers if "error" in each), "" if answers else "it is not up")
+            if not wrong:
+                return [each["result"] for each in answers]
+        except GateError as error:
+            wrong = str(error)
+        if time.monotonic() >= deadline:
+            raise GateError(f"{side.crew}/{side.part} does not have it: {wrong}", hint="it has it once it starts anew")
+        time.sleep(0.2)  # it may just be starting
+
+
+def locked(args: argparse.Namespace) -> Any:
+    from cofferdam.brokers.kit.http.vault import locked
+    from cofferdam.cli.gate_options import state_of
+
+    state = state_of(args)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return locked(state)
+
+
+def tell(args: argparse.Namespace, text: str, found: dict[str, Any]) -> int:
+    print(json.dumps(found) if args.json else text)
+    return 0
+
+
+def of_file(path: Path) -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    data = path.read_bytes()
+    try:
+        pem = data.lstrip().startswith(b"-----")
+        certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
+    except ValueError as error:
+        raise GateError(f"{path} is no certificate", hint="one in PEM or DER is wanted") from error
+    return certificate.public_bytes(Encoding.DER)
+
+
+def chain_of_file(path: Path) -> list[bytes]:
+    """The certificates of a file: the first, and the authorities above it, where they follow (PEM)."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from cofferdam.protocols.opcua.issuers import CHAIN, has_issued
+
+    data = path.read_bytes()
+    if not data.lstrip().startswith(b"-----"):
+        return [of_file(path)]
+    try:
+        found = x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise GateError(f"{path} is no certificate", hint="one in PEM or DER is wanted") from error
+    if len(found) > CHAIN:
+        raise GateError(f"{path} has {len(found)} certificates", hint=f"a chain has {CHAIN} at most")
+    for below, above in itertools.pairwise(found):
+        if not has_issued(above, below):
+            raise GateError(
+                f"the certificates of {path} are no chain", hint="each is issued by the one that follows it"
+            )
+    return [one.public_bytes(Encoding.DER) for one in found]
+
+
+def facts_of(der: bytes) -> dict[str, Any]:
+    from cryptography import x509
+
+    from cofferdam.protocols.opcua.trust import application_uri, mark
+
+    certificate = x509.load_der_x509_certificate(der)
+    until = certificate.not_valid_after_utc
+    return {
+        "thumbprint": mark(der),
+        "subject": certificate.subject.rfc4514_string(),
+        "application": application_uri(certificate),
+        "until": until.isoformat(),
+        "days": (until - datetime.now(UTC)).days,
+    }
