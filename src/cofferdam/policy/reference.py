@@ -28,6 +28,8 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Methods", schema.Method, "`assets:` NAME `methods:` NAME"),
     ("Notifiers", schema.Notifier, "`assets:` NAME `notifiers:` NAME"),
     ("Arguments", schema.Argument, "`assets:` NAME `methods:` NAME `arguments:`"),
+    ("What methods return", schema.Returned, "`assets:` NAME `methods:` NAME `returns:`"),
+    ("Reverse", schema.Reverse, "`assets:` NAME `reverse:`"),
     ("Security", schema.Security, "`assets:` NAME `security:`"),
     ("Streams", schema.Stream, "`assets:` NAME `streams:` NAME"),
     ("Principals", schema.Principal, "`principals:` NAME"),
