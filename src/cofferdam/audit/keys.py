@@ -9,6 +9,7 @@ Not here: what is signed (checkpoint, frames).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -41,6 +42,32 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     finally:
         os.close(descriptor)
     temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def write_beside(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """As `write_file`, in a folder where others may write or another of us writes at the same time: what is there under
+    any name is not opened. One that is ended in between leaves a hidden file.
+
+    Raises:
+        OSError: also where something else than a file is at `path`, such as a link.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, "a link, or something else that is no file, is there")
+    temporary = path.with_name(f".{path.name[:200]}.{os.urandom(8).hex()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     sync_folder(path.parent)
 
 

@@ -215,6 +215,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    from cofferdam.audit.lines import escaped
     from cofferdam.audit.show import checkpoint_file, verify_folder
 
     folder, key = _folder(args), _key(args)
@@ -234,7 +235,7 @@ def _verify(args: argparse.Namespace) -> int:
         print(json.dumps({**verified.as_json(), **({"witnesses": [one._asdict() for one in said]} if said else {})}))
         return 1 if findings or bad else 0
     for one in bad:
-        print(f"WRONG: {one}" if one.wrong else one)
+        print(escaped(f"WRONG: {one}" if one.wrong else str(one)))
     for finding in findings:
         print(finding)
     if findings:

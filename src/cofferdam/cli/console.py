@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,18 +14,30 @@ WIDE = 4000
 
 
 def terminal() -> Console:
-    """Where lines go. Without markup: what is printed may quote strangers."""
+    """Where lines go. Without markup, and without what drives a terminal: what is printed may quote strangers."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE, soft_wrap=True)
+    from cofferdam.audit.lines import escaped
+
+    class Lines(Console):
+        def print(self, *given: Any, **named: Any) -> None:
+            super().print(*(escaped(one) if isinstance(one, str) else one for one in given), **named)
+
+    return Lines(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDE, soft_wrap=True)
 
 
 def table(*columns: str) -> Table:
-    """A table without a title."""
+    """A table without a title, whose cells are texts."""
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    from cofferdam.audit.lines import escaped
+
+    class Rows(Table):
+        def add_row(self, *cells: Any, **named: Any) -> None:
+            super().add_row(*(escaped(one) if isinstance(one, str) else one for one in cells), **named)
+
+    made = Rows(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
     return made

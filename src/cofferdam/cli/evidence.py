@@ -188,7 +188,7 @@ def _list(args: argparse.Namespace) -> int:
         )  # fmt: skip
     terminal().print(shown)
     for line in bench.lately():
-        print(line)
+        terminal().print(line)
     return 0
 
 
@@ -271,10 +271,7 @@ def _report(args: argparse.Namespace) -> int:
     elif args.oscal:
         print(json.dumps(oscal.assessment_results(made), indent=1, ensure_ascii=False))
     elif args.html is not None:
-        try:
-            args.html.write_text(reports.as_html(made), encoding="utf-8")
-        except OSError as error:
-            raise CofferdamError(f"cannot write {args.html}: {error.strerror}") from None
+        _write(args.html, reports.as_html(made).encode())
         print(f"wrote {args.html}")
     else:
         console = terminal()
@@ -296,6 +293,16 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _write(path: Path, data: bytes) -> None:
+    """In one step: whole, or as it was. Raises: CofferdamError."""
+    from cofferdam.audit.keys import write_beside
+
+    try:
+        write_beside(path.absolute(), data)
+    except OSError as error:
+        raise CofferdamError(f"cannot write {path}: {error.strerror or error}") from None
+
+
 def _clocks(args: argparse.Namespace) -> int:
     import msgspec
 
@@ -307,10 +314,7 @@ def _clocks(args: argparse.Namespace) -> int:
     found = bench.clocks()
     remind(bench)
     if args.ics is not None:
-        try:
-            args.ics.write_text(calendar(found, bench.history.site), encoding="utf-8", newline="")
-        except OSError as error:
-            raise CofferdamError(f"cannot write {args.ics}: {error.strerror}") from None
+        _write(args.ics, calendar(found, bench.history.site).encode())
         print(f"wrote {args.ics}")
     elif args.json:
         print(json.dumps([msgspec.to_builtins(one) for one in found], indent=1, ensure_ascii=False))
@@ -326,7 +330,6 @@ def _clocks(args: argparse.Namespace) -> int:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    from cofferdam.audit.keys import write_file
     from cofferdam.cli.evidence_bench import tell
     from cofferdam.cli.gate_options import state_of
     from cofferdam.errors import GateError
@@ -336,10 +339,7 @@ def _pack(args: argparse.Namespace) -> int:
     made = make(
         state, lambda bench: framework_of(args.framework, bench), since=args.since, until=args.until, level=args.sl
     )
-    try:
-        write_file(args.output.absolute(), made.data)
-    except OSError as error:
-        raise CofferdamError(f"cannot write {args.output}: {error.strerror}") from None
+    _write(args.output, made.data)
     name = Path(args.framework).stem
     event = {"kind": "pack-made", "framework": name, "pack": made.digest, "size": made.size,
              "since": args.since or "", "until": args.until or ""}  # fmt: skip

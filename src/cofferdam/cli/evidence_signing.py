@@ -99,7 +99,8 @@ def _attest(args: argparse.Namespace) -> int:
     paper = b""
     if args.file is not None:
         try:
-            paper = args.file.read_bytes()
+            with args.file.open("rb") as file:
+                paper = file.read(attest.MAX_PAPER_BYTES + 1)
         except OSError as error:
             raise CofferdamError(f"{args.file} cannot be read: {error.strerror}") from None
         if len(paper) > attest.MAX_PAPER_BYTES:
@@ -237,6 +238,7 @@ def _sign(key: Path, text: str) -> str:
 
 
 def _signer(args: argparse.Namespace) -> int:
+    from cofferdam.audit.lines import escaped
     from cofferdam.cli.evidence_bench import bench_of
     from cofferdam.evidence import sshsig
 
@@ -250,7 +252,8 @@ def _signer(args: argparse.Namespace) -> int:
             print(json.dumps(rows, indent=1, ensure_ascii=False))
         for row in [] if args.json else rows:
             ends = f", removed by entry {row['removed']}" if int(str(row["removed"])) >= 0 else ""
-            print(f"{row['person']} ({row['role'] or 'no role'}) {row['fingerprint']} entry {row['added']}{ends}")
+            who = f"{row['person']} ({row['role'] or 'no role'})"
+            print(escaped(f"{who} {row['fingerprint']} entry {row['added']}{ends}"))
         return 0
     if args.person is None or not args.person.isprintable() or len(args.person) > 100:
         raise CofferdamError("name the person", hint=f"cofferdam evidence signer {args.what} PERSON KEY.pub")

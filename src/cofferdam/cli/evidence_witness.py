@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Leaves the head, or prints the key."""
     from cofferdam.audit.events.base import clip
     from cofferdam.audit.files import LogReader
+    from cofferdam.audit.lines import escaped
     from cofferdam.cli.evidence_bench import tell
     from cofferdam.cli.gate_options import state_of
     from cofferdam.evidence import gather, witness
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     except GateError as untold:
         print(f"not recorded: {untold}")
     if wrong is not None:
-        print(json.dumps({"good": False, "problem": str(wrong)}) if args.json else f"WRONG: {wrong}")
+        print(json.dumps({"good": False, "problem": str(wrong)}) if args.json else escaped(f"WRONG: {wrong}"))
         return 1
     went_on = f"; it goes on from the {before:,} that were kept" if before >= 0 else ""
     plain = {"good": True, "entries": size, "before": before}

@@ -72,6 +72,7 @@ def _collectors(args: argparse.Namespace, state: Path) -> tuple[Collector, ...]:
 
 def _test(args: argparse.Namespace) -> int:
     from cofferdam.audit.files import LogReader
+    from cofferdam.audit.lines import escaped
     from cofferdam.cli.gate_options import state_of
     from cofferdam.enforce import sites
     from cofferdam.evidence.export.forms import item
@@ -108,7 +109,7 @@ def _test(args: argparse.Namespace) -> int:
     else:
         for to in collectors:
             good = "its folder is there" if to.folder else f"took entry {one.index}"
-            print(f"{to.name}: {found[to.name] or good}")
+            print(escaped(f"{to.name}: {found[to.name] or good}"))
     return 1 if any(found.values()) else 0
 
 

@@ -170,14 +170,15 @@ def _evidence(state: Path, report: Report, note: str) -> None:
 
 
 def _show(args: argparse.Namespace, report: Report, note: str) -> None:
+    from cofferdam.audit.keys import write_beside
     from cofferdam.proof import render
 
     for path, text in ((args.html, render.as_html), (args.output, render.as_json)):
         if path is not None:
             try:
-                path.write_text(text(report, note), encoding="utf-8")
+                write_beside(path.absolute(), text(report, note).encode())
             except OSError as error:
-                raise CofferdamError(f"cannot write {path}: {error.strerror}") from None
+                raise CofferdamError(f"cannot write {path}: {error.strerror or error}") from None
     if args.json:
         print(render.as_json(report, note))
         return

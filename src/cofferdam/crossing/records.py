@@ -19,9 +19,10 @@ R = TypeVar("R")
 class RecordCodec(Generic[R]):
     """Encodes and decodes the members of one union. `limit` bounds a record's encoded size in bytes."""
 
-    __slots__ = ("_decode", "_decode_many", "encode", "limit")
+    __slots__ = ("_decode", "_decode_many", "encode", "limit", "union")
 
     def __init__(self, union: Any, *, limit: int = 1 << 20) -> None:
+        self.union = union
         self._decode = msgspec.msgpack.Decoder(union).decode
         self._decode_many = msgspec.msgpack.Decoder(list[union]).decode
         self.encode = msgspec.msgpack.Encoder().encode

@@ -8,10 +8,13 @@ Not here: what the words mean (model).
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable
 from datetime import date
 from importlib import resources
 from pathlib import Path
+
+import msgspec
 
 from cofferdam.errors import PolicyError
 from cofferdam.evidence.model import STRENGTH, Catalogue, Check, Clock, Control, Framework, seconds
@@ -24,6 +27,10 @@ ROOMS = ("house", "jump", "console", "patch", "diode", "mirror", "relay", "opcua
 BY = ("gate", "part", "operator", "outside")
 SPECIAL = {"asked": 0, "event": -1}
 MAX_FRAMEWORK_BYTES = 1 << 20
+FRAMEWORK = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
+FORMULA = ("=", "+", "-", "@", " ")
+"""What a control's name does not begin with: a table of them is opened by a spreadsheet."""
+OWN = "A framework of the site's own, which does not ship with the product: its words and its checks are the site's."
 
 
 class _Reading:
@@ -148,6 +155,8 @@ _CONTROL = ("says", "by", "theme", "checks", "rest", "level", "from", "compare",
 
 def _control(reading: _Reading, name: str, node: Node, checks: dict[str, Check], themes: tuple[str, ...]) -> Control:
     fields = reading.fields(node, _CONTROL, ("says", "by", "theme"))
+    if not name.isprintable() or name.startswith(FORMULA) or not 0 < len(name) <= 64:
+        reading.wrong(node, f'"{name}"', "a control's name in one line, that begins with none of = + - @")
     by = reading.choice(fields.get("by"), BY, "gate")
     rest = reading.text(fields.get("rest"))
     named = reading.names(fields.get("checks"), checks, "checks")
@@ -204,6 +213,8 @@ def read_framework(file: str, text: str, base: Catalogue) -> Framework:
         for name, (_, node) in reading.map(sections.get("controls", Node(file, 1, 1, {})), "controls").items()
     }
     name = reading.text(sections.get("framework"))
+    if name and (not FRAMEWORK.fullmatch(name) or len(name) > 64):
+        reading.wrong(sections["framework"], f'"{name}"', "small letters, digits, dots and dashes")
     if name in base.frameworks:
         reading.wrong(sections["framework"], f'"{name}"', "a name that no framework has yet")
     _refuse(reading)
@@ -240,5 +251,6 @@ def with_own(base: Catalogue, files: Iterable[Path]) -> Catalogue:
         except UnicodeDecodeError as error:
             raise PolicyError(f"{path} is not UTF-8: byte {error.start}") from None
         found = read_framework(str(path), text, base)
+        found = msgspec.structs.replace(found, note=f"{OWN} {found.note}".strip())
         base = Catalogue(base.themes, base.clocks, base.checks, {**base.frameworks, found.id: found})
     return base

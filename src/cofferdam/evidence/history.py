@@ -23,7 +23,11 @@ KEPT_BEFORE = 400
 MAX_SUBJECTS = 20_000
 """Checks times subjects that are kept; beyond it a log is not what a gate writes."""
 HAPPENINGS = 2000
-"""Of one kind, the latest."""
+"""Of one kind, the latest; of how exports stood, of each collector and witness."""
+ALL = frozenset(("attestation-withdrawn",))
+"""Kinds of which none is forgotten: what was taken back would count again once enough others came after it."""
+MAX_NAMES = 200
+"""Collectors and witnesses that are told apart."""
 MAX_KINDS = 500
 """Kinds that are counted."""
 MAX_PROBLEMS = 100
@@ -83,7 +87,7 @@ class Happening(msgspec.Struct, frozen=True):
 
 class Attestation(msgspec.Struct, frozen=True):
     """What a person signed for. `withdrawn`: the index of the entry that took it back, -1 if none has; `trouble`: why
-    it does not count, or ""."""
+    it does not count, or ""; `wall_ns`: when by the clock, of which the log's own time is ahead after a jump."""
 
     index: int
     time_ns: int
@@ -95,6 +99,7 @@ class Attestation(msgspec.Struct, frozen=True):
     until_ns: int
     withdrawn: int = -1
     trouble: str = ""
+    wall_ns: int = 0
 
 
 class Signer(msgspec.Struct, frozen=True):
@@ -124,6 +129,8 @@ class History:
     signers: list[Signer] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
     happened: dict[str, list[Happening]] = field(default_factory=dict)
+    stood: dict[str, list[Happening]] = field(default_factory=dict)
+    """How exports stood, by collector."""
     problems: list[str] = field(default_factory=list)
     """What this reading could not understand; a verification says more."""
 
@@ -175,6 +182,9 @@ def read(entries: Iterable[tuple[int, bytes]]) -> History:
                 _take(found, entry, parse_time(entry.time))
             except (AuditError, KeyError, TypeError, ValueError) as error:
                 _trouble(found, index, error)
+    if found.stood:
+        every = (one for each in found.stood.values() for one in each)
+        found.happened["export-stood"] = sorted(every, key=lambda one: one.index)
     if last:
         found.first_ns, found.last_ns = parse_time(first), parse_time(last)
     return found
@@ -204,6 +214,7 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         made = Attestation(
             entry.index, time_ns, str(event["check"]), str(event["person"]), str(event["statement"]),
             str(event["signature"]), str(event.get("paper", "")), int(event["until_ns"]),
+            wall_ns=int(event.get("wall_ns") or time_ns),
         )  # fmt: skip
         found.attestations.append(made)
     if kind == "refused" and not (event.get("is_write") and event.get("fault") in VALUE_FAULTS):
@@ -211,8 +222,11 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
     if kind == "half-died" and event.get("expected"):
         return
     here = found.happened.setdefault(kind, [])
+    if kind == "export-stood":  # one that breaks and works in turns does not push out what is known of another
+        name = str(event.get("collector", ""))
+        here = found.stood.setdefault(name if name in found.stood or len(found.stood) < MAX_NAMES else "", [])
     here.append(Happening(entry.index, time_ns, entry.maker, entry.policy, event))
-    if len(here) > 2 * HAPPENINGS:
+    if len(here) > 2 * HAPPENINGS and kind not in ALL:
         del here[:HAPPENINGS]
 
 

@@ -176,6 +176,7 @@ def _entries(bench: Bench, now: Standing, from_ns: int, to_ns: int) -> Iterator[
         yield from (one.index for one in results if from_ns <= one.time_ns <= to_ns)
     for kind in KINDS:
         yield from (one.index for one in bench.history.of(kind) if from_ns <= one.time_ns <= to_ns)
+    yield from bench.backing.entries
     # Who might sign is needed from the beginning, and so is what the present state rests on.
     for one in bench.history.signers:
         yield one.added

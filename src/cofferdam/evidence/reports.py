@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from cofferdam.audit.lines import escaped
 from cofferdam.evidence.clocks import Due
 from cofferdam.evidence.model import MEANINGS, STATUSES, Catalogue, Framework, spoken
 from cofferdam.evidence.standing import CheckState, ControlState, Standing, controls, coverage
@@ -137,7 +138,8 @@ def as_csv(report: Report) -> str:
 
 def _safe(text: str) -> str:
     # A text that begins so is a formula to a spreadsheet.
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    text = escaped(text)
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def _safe(text: str) -> str:
 
 def as_html(report: Report) -> str:
     """One page: summary, controls, what is not covered, clocks, what the words mean."""
-    esc = html.escape
+    esc = _esc
     legend = "".join(f"<dt>{_badge(name)}</dt><dd>{esc(says)}</dd>" for name, says in MEANINGS.items())
     counts = "".join(
         f"<td>{_badge(name)}<br><b>{report.coverage[name]}</b></td>"
@@ -169,13 +171,18 @@ def as_html(report: Report) -> str:
     )
 
 
+def _esc(text: str) -> str:
+    """For a page: no markup, and nothing that turns the reading direction or cannot be seen."""
+    return html.escape(escaped(text))
+
+
 def _badge(status: str) -> str:
     word = html.escape(status)
     return f"<span class='s {word.replace(' ', '-')}'><span aria-hidden='true'>{MARKS[status]}</span> {word}</span>"
 
 
 def _rows(report: Report) -> str:
-    esc = html.escape
+    esc = _esc
     lines = ["<table class='controls'><thead><tr><th>Control</th><th>Asks for</th><th>Status</th><th>Evidence</th>"
              "</tr></thead><tbody>"]  # fmt: skip
     for row in report.rows:
@@ -194,7 +201,7 @@ def _rows(report: Report) -> str:
 
 
 def _check(check: CheckState) -> str:
-    esc = html.escape
+    esc = _esc
     entry = f" <span class='entry'>entry {check.index}</span>" if check.index >= 0 else ""
     age = f", {spoken(check.age)} old" if check.age >= 0 else ""
     facts = "".join(f"<li>{esc(fact)}</li>" for fact in check.facts)
@@ -205,7 +212,7 @@ def _check(check: CheckState) -> str:
 
 
 def _uncovered(report: Report) -> str:
-    esc = html.escape
+    esc = _esc
     rows = [row.control for row in report.rows if row.control.status == "not covered"]
     if not rows:
         return "<p>Every control of this report has evidence of some kind.</p>"
@@ -219,7 +226,7 @@ def _uncovered(report: Report) -> str:
 def _changes(report: Report) -> str:
     if not report.since:
         return ""
-    esc = html.escape
+    esc = _esc
     lines = "".join(
         f"<tr><td class='id'>{esc(one.control)}</td><td>{_badge(one.before)}</td><td>{_badge(one.now)}</td></tr>"
         for one in report.changed
@@ -232,7 +239,7 @@ def _changes(report: Report) -> str:
 def _clocks(report: Report) -> str:
     if not report.clocks:
         return ""
-    esc = html.escape
+    esc = _esc
     lines = "".join(
         f"<tr><td class='id'>{esc(one.clock)}</td><td>{esc(one.state)}</td><td>{esc(one.last or 'never')}</td>"
         f"<td>{esc(one.due)}</td><td>{esc(one.done)}</td></tr>"

@@ -9,7 +9,7 @@ Not here: reading the log (history), whether a signature is good (attest), showi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -23,6 +23,10 @@ NS = 1_000_000_000
 OF_A_POLICY = ("proof.", "policy.", "ports.", "access.no-direct")
 """Checks whose result is about the policy under which it was found."""
 ALL_POLICIES = frozenset(("policy.reviewed", "policy.change-approved", "proof.canaries", "proof.sabotage"))
+
+
+Unbacked = Callable[[Result], str]
+"""Why no signed report says what a result says, where one has to (backing); "" otherwise."""
 
 
 def of_a_policy(check: str) -> bool:
@@ -89,7 +93,7 @@ def age_seconds(result_time_ns: int, result_wall_ns: int, last_ns: int, wall_ns:
 
 def standing(
     catalogue: Catalogue, history: History, attestations: Collection[Attestation], *, wall_ns: int, policy: str = "",
-    brokers: Collection[str] | None = None,
+    brokers: Collection[str] | None = None, unbacked: Unbacked = lambda _: "",
 ) -> Standing:  # fmt: skip
     """How every check stands. `policy`: the hash of the policy in force; `brokers`: the words that it uses, None where
     that is not known; `attestations`: those whose signatures were looked at."""
@@ -101,7 +105,7 @@ def standing(
     for (name, _), results in history.results.items():
         by_check.setdefault(name, []).append(results[-1])
     states = {
-        name: _check(check, by_check.get(name, []), signed.get(name, []), history, wall_ns, policy, brokers)
+        name: _check(check, by_check.get(name, []), signed.get(name, []), history, wall_ns, policy, brokers, unbacked)
         for name, check in catalogue.checks.items()
     }
     return Standing(history.site, policy, now_ns, wall_ns, history.size, states, tuple(attestations))
@@ -109,13 +113,13 @@ def standing(
 
 def _check(
     check: Check, results: list[Result], signed: list[Attestation], history: History, wall_ns: int, policy: str,
-    brokers: Collection[str] | None,
+    brokers: Collection[str] | None, unbacked: Unbacked,
 ) -> CheckState:  # fmt: skip
     unused = brokers is not None and check.room not in ("house", "console", "ha") and check.room not in brokers
-    found = _newest(check, results, history, wall_ns, policy) if results else None
+    found = _newest(check, results, history, wall_ns, policy, unbacked) if results else None
     by_people = [one for one in (_attested(check, a, history, wall_ns, policy) for a in signed) if one is not None]
     valid = [one for one in by_people if one.status == "attested"]
-    if found is not None and (found.status != "stale" or not valid):
+    if found is not None and (found.status not in ("stale", "not covered") or not valid):
         return found
     if valid:
         return max(valid, key=lambda one: one.index)
@@ -138,10 +142,12 @@ def _why_nothing(check: Check) -> str:
     return f"it has not been found: `cofferdam evidence check {check.id}` says what is missing"
 
 
-def _newest(check: Check, results: list[Result], history: History, wall_ns: int, policy: str) -> CheckState:
+def _newest(
+    check: Check, results: list[Result], history: History, wall_ns: int, policy: str, unbacked: Unbacked
+) -> CheckState:
     """Over all subjects: the weakest that is not too old. A subject that nobody speaks of any more falls away once it
     is older than the check allows, if others are newer."""
-    states = [_one(check, result, history, wall_ns, policy) for result in results]
+    states = [_one(check, result, history, wall_ns, policy, unbacked) for result in results]
     fresh = [one for one in states if one.status != "stale"]
     states = fresh or states
     status = weakest([one.status for one in states])
@@ -151,7 +157,7 @@ def _newest(check: Check, results: list[Result], history: History, wall_ns: int,
     return msgspec.structs.replace(oldest, subjects=subjects)
 
 
-def _one(check: Check, result: Result, history: History, wall_ns: int, policy: str) -> CheckState:
+def _one(check: Check, result: Result, history: History, wall_ns: int, policy: str, unbacked: Unbacked) -> CheckState:
     age = age_seconds(result.time_ns, result.wall_ns, history.last_ns, wall_ns)
     valid = min(result.valid, check.valid)
     status, says = result.outcome, result.says
@@ -163,6 +169,8 @@ def _one(check: Check, result: Result, history: History, wall_ns: int, policy: s
             status, says = "stale", f"older than {spoken(valid)}: {says}"
         elif of_policy and policy and result.policy != policy:
             status, says = "stale", f"found under another policy, {result.policy[:12]}: {says}"
+        elif why := unbacked(result):
+            status, says = "not covered", f"the gate says so in entry {result.index}, and nothing signed does: {why}"
         elif _weaker(check.best, status):
             status = check.best  # an entry cannot say more than its check can establish
     return CheckState(
@@ -180,8 +188,9 @@ def _attested(check: Check, one: Attestation, history: History, wall_ns: int, po
     says = f"{one.person} signed for it"
     if one.trouble:
         return CheckState(check.id, "failed", f"{says}, and {one.trouble}", (), -1, 0, one.index)
-    age = age_seconds(one.time_ns, one.time_ns, history.last_ns, wall_ns)
-    ends = min(check.valid, (one.until_ns - one.time_ns) // NS) - max(age, 0)
+    at = one.wall_ns or one.time_ns
+    age = age_seconds(one.time_ns, at, history.last_ns, wall_ns)
+    ends = min(check.valid, (one.until_ns - at) // NS) - max(age, 0)
     status = "stale" if age < 0 or ends < 0 else "attested"
     if check.id == "policy.reviewed" and policy and about(one, "policy") != policy:
         status, says = "stale", f"{says}, for another policy than the one in force"

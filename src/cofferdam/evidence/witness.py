@@ -12,9 +12,10 @@ from base64 import b64decode
 from pathlib import Path
 from typing import NamedTuple
 
+from cofferdam import owned
 from cofferdam.audit.checkpoint import Checkpoint, open_checkpoint
 from cofferdam.audit.files import LogReader
-from cofferdam.audit.keys import write_file
+from cofferdam.audit.keys import write_beside
 from cofferdam.audit.proof import prove_consistency
 from cofferdam.audit.tree import WIDTH
 from cofferdam.errors import CofferdamError
@@ -44,8 +45,8 @@ def keep(reader: LogReader, folder: Path) -> Kept:
     note = reader.checkpoint_note() if before is None else _goes_on(reader, folder, before)
     now = open_checkpoint(note, reader.key)
     try:
-        write_file(folder / str(now.size), note)
-        write_file(folder / LAST, note)
+        write_beside(folder / str(now.size), note)
+        write_beside(folder / LAST, note)
     except OSError as error:
         raise CofferdamError(f"{folder} cannot be written: {error.strerror}") from None
     return Kept(now.size, before.size if before is not None else -1)
@@ -65,7 +66,7 @@ def _left(folder: Path) -> bytes:
     if not folder.is_dir():
         raise CofferdamError(f"{folder} is not a folder", hint="mount what keeps the checkpoints, or make it")
     try:
-        return (folder / LAST).read_bytes()
+        return owned.read(folder / LAST)  # somebody else's folder: no link is followed, no pipe waited for
     except FileNotFoundError:
         return b""
     except OSError as error:

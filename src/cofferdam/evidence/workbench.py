@@ -5,6 +5,7 @@ A console works with this, and so do the verbs. Not here: asking the gate, print
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from cofferdam.audit.files import LogReader
 from cofferdam.audit.show import moment
 from cofferdam.evidence import drifting, gather, reports
 from cofferdam.evidence.attest import verified
+from cofferdam.evidence.backing import Backing
 from cofferdam.evidence.catalogue import catalogue, with_own
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import Due, dues
@@ -48,8 +50,10 @@ class Bench:
         proofs, nights = self.history.of("proof-done"), self.history.of("night-done")
         found = ["no proof is in the log: sudo cofferdam prove"]
         if proofs:
-            what = proofs[-1].event.get("result")
+            what, why = proofs[-1].event.get("result"), self.backing.signed(proofs[-1])
             found = [f"last proof: {what}, {self._ago(proofs[-1].at_ns)}, entry {proofs[-1].index}"]
+            if why:
+                found.append(f"  that is the gate's word alone: {why}")
         if nights:
             event = nights[-1].event
             words = "; ".join(map(str, (*event.get("failed", ()), *event.get("done", ()))))
@@ -94,8 +98,13 @@ class Bench:
         """How every check stands now."""
         return standing(
             self.catalogue, self.history, self.attestations, wall_ns=self.wall_ns, policy=self.policy,
-            brokers=self.brokers,
+            brokers=self.brokers, unbacked=self.backing.why,
         )  # fmt: skip
+
+    @functools.cached_property
+    def backing(self) -> Backing:
+        """The reports of proofs, against which what the log says of them is held."""
+        return Backing(self.state, self.history, self.reader.key, max(self.wall_ns, self.history.last_ns))
 
     def at(self, when_ns: int) -> Standing:
         """How every check stood at an earlier time, by what the log had then."""
@@ -110,7 +119,10 @@ class Bench:
         loaded = [one for one in self.history.of("policy-loaded") if one.time_ns <= when_ns]
         policy = str(loaded[-1].event.get("policy", "")) if loaded else ""
         signed = [one for one in self.attestations if one.time_ns <= when_ns]
-        return standing(self.catalogue, then, signed, wall_ns=when_ns, policy=policy, brokers=self.brokers)
+        return standing(
+            self.catalogue, then, signed, wall_ns=when_ns, policy=policy, brokers=self.brokers,
+            unbacked=self.backing.why,
+        )  # fmt: skip
 
     def clocks(self) -> tuple[Due, ...]:
         return dues(self.catalogue, self.history, self.wall_ns)

@@ -17,6 +17,8 @@ from cofferdam.enforce.doors import DOORS, door
 from cofferdam.errors import GateError, PolicyError
 from cofferdam.gate.state import Cut, Severed, control_socket, load_severed, save_severed
 
+ANSWER_BYTES = 256 << 20
+"""More than any gate says: one that was taken over fills nobody's memory."""
 ANSWER_SECONDS = 60.0
 """A reload of a large policy with restarts takes seconds; longer than this the gate hangs."""
 
@@ -45,7 +47,7 @@ def ask(
         with _connected(state, seconds) as gate:
             gate.sendall(line)
             with gate.makefile("rb") as answers:
-                raw = answers.readline()
+                raw = answers.readline(ANSWER_BYTES)
     except PermissionError:
         raise GateError(
             f"the gate's control socket {path} is not for this user",
@@ -63,12 +65,18 @@ def ask(
         raise GateError(f"the gate's control socket {path}: {error.strerror or error}") from None
     if not raw:
         raise GateError("the gate ended before it answered", hint="its messages are on its stderr or in the journal")
-    answer = json.loads(raw)
-    if answer["ok"]:
-        return answer["result"]
-    if answer["problems"]:
-        raise PolicyError(answer["error"], problems=tuple(answer["problems"]), hint=answer["hint"])
-    raise GateError(answer["error"], hint=answer["hint"])
+    try:
+        answer = json.loads(raw)
+        if answer["ok"]:
+            return answer["result"]
+        said, hint, problems = str(answer["error"]), str(answer["hint"]), tuple(map(str, answer["problems"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise GateError(
+            "what the gate answers is no answer", hint="one that was just ended does that; or it is not to be believed"
+        ) from None
+    if problems:
+        raise PolicyError(said, problems=problems, hint=hint)
+    raise GateError(said, hint=hint)
 
 
 def _connected(state: Path, seconds: float | None) -> socket.socket:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cofferdam import owned
+from cofferdam.audit.events.base import MAX_SAFE_INTEGER
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_file
 from cofferdam.errors import AuditError
@@ -50,7 +51,7 @@ class Cursor:
         self.next = 0
         try:
             kept = json.loads(owned.read(self._path))  # root reads it as well: `export status`
-            if kept["log"] == log and isinstance(kept["next"], int) and kept["next"] >= 0:
+            if kept["log"] == log and type(kept["next"]) is int and 0 <= kept["next"] <= MAX_SAFE_INTEGER:
                 self.next = kept["next"]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # from the beginning: twice is allowed, left out is not
@@ -72,7 +73,7 @@ class Sending:
         self.way = way
         self._say, self._clock = say, clock
         self.at = cursor.next
-        self.size = cursor.next
+        self.size = 0
         self._pause = 0.0
         self._said: tuple[bool, str] | None = None
         self._said_at = 0.0
@@ -109,6 +110,8 @@ class Sending:
         if mark and mark == self._mark:
             return False
         batch: list[Item] = []
+        if self.at > self.size and self.at > (size := self.reader.size()):
+            self._put_back(size)
         # A collector that was away for longer than the log keeps entries does not get those: an entry tells it which.
         start = at = self._kept()
         for index, data in self.reader.entries(start):
@@ -135,6 +138,19 @@ class Sending:
         more = at - start >= self.way.batch
         self._mark = () if more else mark
         return more
+
+    def _put_back(self, size: int) -> None:
+        """The log ends before what this collector has had: it was put back to an earlier state, or the cursor says
+        what never was. What the log writes from here on has numbers that the collector has seen, so all of it goes
+        again. Raises: OSError, WayError."""
+        had = (
+            f"{self.at:,} entries were given over, and the log has {size:,}: it was put back, or the cursor is damaged"
+        )
+        self.way.close()
+        self._back()
+        self.cursor.save(0)
+        self.at = 0
+        raise WayError(f"{had}; all of it is sent again (cofferdam audit verify --witness)")
 
     def _kept(self) -> int:
         """From where on there is something to send. A collector that was away for longer than the log is kept misses

@@ -25,8 +25,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cofferdam.audit.lines import escaped
 from cofferdam.brokers.kit.tls import show
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.evidence.export.forms import FORMS, Item, framed, syslog
@@ -37,6 +38,8 @@ STALL_SECONDS = 30.0
 """So long a collector may take nothing at all; one that reads slowly is only slow."""
 SETTLE_SECONDS = 3.0
 MAX_ANSWER_BYTES = 64 << 10
+ANSWER_SECONDS = 60.0
+"""For a whole answer, from the request on."""
 MAX_DATAGRAM_BYTES = 60_000
 FILE = "cofferdam.jsonl"
 FILE_BYTES = 256 << 20
@@ -296,10 +299,10 @@ class Https(Way):
                 connection.close()
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._drop()
-            raise WayError(f"{self.to.where}: {str(error) or type(error).__name__}") from None
+            raise WayError(f"{self.to.where}: {escaped(str(error)[:300]) or type(error).__name__}") from None
         if not 200 <= answer.status < 300:
             self._drop()
-            raise WayError(f"{self.to.where} answers {answer.status} {answer.reason}")
+            raise WayError(f"{self.to.where} answers {answer.status} {escaped(answer.reason[:200])}")
         self.handed += 1
 
     def arrived(self) -> int:
@@ -320,8 +323,46 @@ class Https(Way):
             connection.close()
 
 
+class _Bounded:
+    """A file of an answer, of which no more is read than an answer may have, in no more time: the library reads
+    whatever a chunk says of its length, and passes over any number of answers 100."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._left = 2 * MAX_ANSWER_BYTES
+        self._until = time.monotonic() + ANSWER_SECONDS
+
+    def _most(self, count: int | None) -> int:
+        if self._left <= 0 or time.monotonic() > self._until:
+            raise OSError(errno.EMSGSIZE, "its answer is too long, or takes too long")
+        return self._left if count is None or count < 0 else min(count, self._left)
+
+    def read(self, count: int | None = -1) -> bytes:
+        data: bytes = self._file.read(self._most(count))
+        self._left -= len(data)
+        return data
+
+    def readline(self, count: int | None = -1) -> bytes:
+        data: bytes = self._file.readline(self._most(count))
+        self._left -= len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer of which so much is read and no more."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.fp = _Bounded(self.fp)  # type: ignore[assignment]
+
+
 class _Connection(http.client.HTTPSConnection):
     """To an address, by whatever name its certificate has."""
+
+    response_class = _Answer
 
     def __init__(self, to: Collector, secured: ssl.SSLContext) -> None:
         super().__init__(to.host or to.address, to.port, timeout=STALL_SECONDS, context=secured)

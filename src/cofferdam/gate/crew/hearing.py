@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -39,9 +39,39 @@ CELLS_A_NAME: Final = 3_000
 """Values and buckets that are kept of one part: so many, and more for each name of its policies."""
 LABELS: Final = 4096
 """Labels of a figure that is kept apart by what no policy names, such as a consumer."""
+RECORDS_A_SECOND, RECORDS_AT_ONCE = 50, 500
+"""What a part of the house may say: an honest one has some in a second at most."""
 _DONE_TAG: Final = 5
 _SLACK: Final = 16384
 """Around the result of an answer: its error and hint."""
+
+
+R = TypeVar("R")
+
+
+class Bounded(RecordCodec[R]):
+    """Decodes what a part of the house says of itself (an export, the witness, the name server, the leak probe), which
+    is a word now and then. One that says more was taken over, or is broken: it ends, before the gate has no turn left
+    for anything else. Of one part's life."""
+
+    __slots__ = ("_at", "_left")
+
+    def __init__(self, like: RecordCodec[R]) -> None:
+        """`like`: of the same records."""
+        super().__init__(like.union, limit=like.limit)
+        self._left = float(RECORDS_AT_ONCE)
+        self._at = time.monotonic()
+
+    def decode(self, data: bytes | memoryview) -> R:
+        now = time.monotonic()
+        self._left = min(RECORDS_AT_ONCE, self._left + (now - self._at) * RECORDS_A_SECOND) - 1
+        self._at = now
+        if self._left < 0:
+            raise CrossingError(f"it says more than {RECORDS_A_SECOND} things a second, unasked")
+        return super().decode(data)
+
+    def decode_many(self, data: bytes | memoryview) -> list[R]:
+        raise CrossingError("a batch, which no part sends here")
 
 
 class Incoming(RecordCodec[FromPart]):

@@ -21,6 +21,7 @@ from cofferdam.enforce.overlay.records import (
 from cofferdam.enforce.plans.overlay import NameZone
 from cofferdam.errors import GateError
 from cofferdam.gate.context import Context
+from cofferdam.gate.crew.hearing import Bounded
 from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.supervisor import Child, Supervisor
 
@@ -70,7 +71,7 @@ class NameServer(Supervisor[NamesPart]):
         return [PartOrder("names", *self._sockets)]
 
     def adopt(self, born: Born) -> NamesPart:
-        return NamesPart(self._gate.reactor, "names", born, FROM_NAMES, TO_NAMES, self._violation)
+        return NamesPart(self._gate.reactor, "names", born, Bounded(FROM_NAMES), TO_NAMES, self._violation)
 
     async def configure(self) -> None:
         for part in self.parts:

@@ -30,6 +30,7 @@ from cofferdam.evidence.export.records import (
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.auditor import Auditor
+from cofferdam.gate.crew.hearing import Bounded
 from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.supervisor import Child, Supervisor
 from cofferdam.gate.secrets import load_secrets
@@ -58,7 +59,7 @@ class ExportPart(Child[ToExport, FromExport]):
     def __init__(self, owner: Exporting, gate: Context, born: Born) -> None:
         self._owner = owner
         self.ready: ExportReady | None = None
-        super().__init__(gate.reactor, owner.name, born, FROM_EXPORT, TO_EXPORT, owner.violation)
+        super().__init__(gate.reactor, owner.name, born, Bounded(FROM_EXPORT), TO_EXPORT, owner.violation)
 
     @property
     def is_ready(self) -> bool:
@@ -151,6 +152,7 @@ class Exporting(Supervisor[ExportPart]):
 
     def violation(self, part: ExportPart, detail: str) -> None:
         self._gate.log.error("export-violation", collector=self.to.name, detail=detail)
+        self.stands(False, self._next, f"its process was taken over, or is broken: {detail}")
         self.kill_part(part)
 
     def has_other_secrets(self) -> bool:

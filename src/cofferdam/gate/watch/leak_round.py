@@ -14,6 +14,7 @@ from cofferdam.enforce.orders import PartOrder, Place
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CrossingError, GateError
 from cofferdam.gate.context import Context
+from cofferdam.gate.crew.hearing import Bounded
 from cofferdam.proof import leaking
 from cofferdam.proof.leak_records import ASK_ROUND, ROUND_DONE, AskRound, RoundDone
 from cofferdam.proof.statements import Statements
@@ -46,7 +47,7 @@ async def one_round(gate: Context) -> tuple[list[str], dict[str, str]]:
         gate.reactor,
         born.read_fd,
         born.write_fd,
-        ROUND_DONE,
+        Bounded(ROUND_DONE),
         ASK_ROUND,
         lambda record: None if done.done() else done.set_result(record),
         on_closed,

@@ -37,6 +37,7 @@ from cofferdam.evidence.witness_records import (
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.auditor import Auditor
+from cofferdam.gate.crew.hearing import Bounded
 from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.supervisor import Child, Supervisor
 from cofferdam.gate.secrets import load_secrets
@@ -70,7 +71,7 @@ class WitnessPart(Child[ToWitness, FromWitness]):
     def __init__(self, owner: Witnessing, gate: Context, born: Born) -> None:
         self._owner = owner
         self.ready: WitnessReady | None = None
-        super().__init__(gate.reactor, "witness", born, FROM_WITNESS, TO_WITNESS, owner.violation)
+        super().__init__(gate.reactor, "witness", born, Bounded(FROM_WITNESS), TO_WITNESS, owner.violation)
 
     @property
     def is_ready(self) -> bool:

@@ -1,0 +1,462 @@
+"""What somebody says who owns the gate, a collector, the folder of a witness, or a name on a screen: nothing turns good
+by it, nothing is passed over, and nobody's terminal, memory or file is theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import socket
+import ssl
+import threading
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cofferdam.audit.events.evidence import AttestationMade, AttestationWithdrawn, ExportStood, SignerAdded
+from cofferdam.audit.events.proof import ProofDone
+from cofferdam.audit.files import LogReader
+from cofferdam.audit.keys import write_beside
+from cofferdam.cli import console
+from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.evidence import attest, gather, reports, sshsig, witness
+from cofferdam.evidence.catalogue import OWN, catalogue, with_own
+from cofferdam.evidence.pack import make
+from cofferdam.evidence.workbench import Bench
+from cofferdam.gate import client
+from cofferdam.gate.state import control_socket
+from cofferdam.policy.rows import Collector
+from tests.evidence.ledger import SITE, Ledger, make_key, signature, statement
+from tests.evidence.test_export import Certificates, many, sending
+from tests.evidence.test_pack import tool
+from tests.waiting import eventually
+
+ESC = "\x1b]0;mine\x07\x1b[2J\u202e"
+CHECK = "proof.nothing-forwarded"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    made = Ledger(tmp_path / "state")
+    made.begin()
+    return made
+
+
+def stands(ledger: Ledger, check: str) -> Any:
+    ledger.log.publish()
+    bench = Bench.read(ledger.state, None)
+    bench.wall_ns = ledger.now
+    return bench.standing().checks[check]
+
+
+def verdict(ledger: Ledger, capsys: pytest.CaptureFixture[str], data: bytes) -> tuple[int, str]:
+    path = ledger.state.parent / "pack.zip"
+    path.write_bytes(data)
+    capsys.readouterr()
+    code = tool.main([str(path), "--key", str(ledger.state / "keys/audit.pub")])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def packed(ledger: Ledger) -> bytes:
+    ledger.log.publish()
+    return make(ledger.state, lambda bench: bench.catalogue.frameworks["iec62443-3-3"]).data
+
+
+# --- an owned gate ----------------------------------------------------------------------------------------------
+
+
+def test_a_proof_that_nobody_made(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """The gate can write any entry. What a proof establishes counts with a report that is signed with the log's key."""
+    ledger.found(CHECK, "proved")
+    ledger.say(ProofDone(report="b" * 64, result="proved"))
+    found = stands(ledger, CHECK)
+    assert found.status == "not covered" and "nothing signed does" in found.says
+    assert any("the gate's word alone" in line for line in Bench.read(ledger.state, None).lately())
+
+    ledger.prove()
+    assert stands(ledger, CHECK).status == "proved"
+    assert not any("word alone" in line for line in Bench.read(ledger.state, None).lately())
+    code, said = verdict(ledger, capsys, packed(ledger))
+    assert code == 0 and f"missing, as it says itself: proofs/{'b' * 64}.json" in said
+    ledger.day(0.5)
+    ledger.found(CHECK, "proved")  # the report of then, for a claim of today
+    assert "nothing signed does" in stands(ledger, CHECK).says
+    ledger.prove(failed=True)
+    assert "the report says failed of it" in stands(ledger, CHECK).says
+    # A person may sign for what nothing signed shows.
+    key = make_key(ledger.state.parent)
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{key}.pub").read_text()), role="owner"))
+    said, until = statement(ledger, CHECK)
+    ledger.say(AttestationMade(check=CHECK, person="Ada Berg", statement=said, until_ns=until,
+                               signature=signature(key, said)))  # fmt: skip
+    assert stands(ledger, CHECK).status == "attested"
+
+
+def test_a_report_that_was_changed_or_is_of_another_key(ledger: Ledger) -> None:
+    ledger.found(CHECK, "proved")
+    digest = ledger.prove()
+    path = gather.folder(ledger.state, gather.PROOFS) / f"{digest}.json"
+    whole = path.read_bytes()
+    for change in (
+        lambda data: data.replace(b"nothing is forwarded", b"nothing is forwardeD"), lambda data: b"{}",
+        lambda data: data.replace(POLICY_A, POLICY_B),
+    ):  # fmt: skip
+        path.write_bytes(change(whole))
+        assert stands(ledger, CHECK).status == "not covered"
+    path.unlink()
+    assert stands(ledger, CHECK).status == "not covered"
+    path.write_bytes(whole)
+    assert stands(ledger, CHECK).status == "proved"
+
+
+POLICY_A, POLICY_B = b"a" * 64, b"b" * 64
+
+
+def test_the_verifier_asks_for_the_report(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody with the log's key shows as proved what an entry says, and no report."""
+    from tests.evidence.test_pack import Made
+
+    made = Made.__new__(Made)
+    index = ledger.found(CHECK, "proved")
+    ledger.found("log.whole", "tested")
+    data = packed(ledger)
+    assert verdict(ledger, capsys, data)[0] == 0
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    results = json.loads(files["results.json"])
+    results["now"][CHECK].update(status="proved", index=index, says=f"{CHECK}: said so", facts=[])
+    files["results.json"] = json.dumps(results).encode()
+    from cofferdam.audit.checkpoint import SignerKey
+
+    made.key = SignerKey.parse((ledger.state / "keys/audit.key").read_text())
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, one in made.signed_anew(files).items():
+            archive.writestr(name, one)
+    code, said = verdict(ledger, capsys, out.getvalue())
+    assert code == 1
+    assert "and no report signed with the log's key is of that proof" in said
+
+
+def test_what_was_withdrawn_stays_so(ledger: Ledger, tmp_path: Path) -> None:
+    """Thousands of withdrawals of nothing push none out that is good."""
+    key = make_key(tmp_path)
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{key}.pub").read_text()), role="owner"))
+    said, until = statement(ledger, "paper.training")
+    index = ledger.say(AttestationMade(check="paper.training", person="Ada Berg", statement=said, until_ns=until,
+                                       signature=signature(key, said)))  # fmt: skip
+    assert stands(ledger, "paper.training").status == "attested"
+    text = attest.withdrawal(site=SITE, attestation=index, text="", person="Ada Berg", made_ns=ledger.now)
+    ledger.say(AttestationWithdrawn(attestation=index, person="Ada Berg", statement=text,
+                                    signature=signature(key, text)))  # fmt: skip
+    ledger.say(*(AttestationWithdrawn(attestation=0, person="x", statement="", signature="") for _ in range(4100)))
+    assert stands(ledger, "paper.training").status == "not covered"
+
+
+def test_what_is_signed_after_a_clock_was_put_right_counts(ledger: Ledger, tmp_path: Path) -> None:
+    """The log's own time stays ahead after a jump; a person's signature of today is of today."""
+    key = make_key(tmp_path)
+    ledger.day(365)
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{key}.pub").read_text()), role="owner"))
+    said, until = statement(ledger, "paper.training")
+    ledger.say(AttestationMade(check="paper.training", person="Ada Berg", statement=said, until_ns=until,
+                               signature=signature(key, said)))  # fmt: skip
+    ledger.day(1)
+    assert stands(ledger, "paper.training").status == "stale"  # of a time that is still to come
+    said, until = statement(ledger, "paper.training")
+    ledger.say(AttestationMade(check="paper.training", person="Ada Berg", statement=said, until_ns=until,
+                               signature=signature(key, said)))  # fmt: skip
+    assert stands(ledger, "paper.training").status == "attested"
+
+
+def answering(state: Path, answer: Callable[[socket.socket], None]) -> None:
+    """Something at the place of the gate's control socket."""
+    state.mkdir(exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(control_socket(state)))
+    listener.listen()
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer, listener:
+            peer.recv(65536)
+            try:
+                answer(peer)
+            except OSError:
+                pass
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+@pytest.mark.parametrize("said", [b"[1", b"7\n", b'{"ok":false}\n', b"[" * 200_000 + b"\n", b"\xff\n"])
+def test_an_answer_that_is_none(tmp_path: Path, said: bytes) -> None:
+    answering(tmp_path / "s", lambda peer: peer.sendall(said))
+    with pytest.raises(GateError, match="is no answer"):
+        client.ask(tmp_path / "s", "status")
+
+
+def test_an_answer_without_end_fills_nobodys_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ANSWER_BYTES", 1 << 20)
+    sent: list[int] = []
+
+    def endless(peer: socket.socket) -> None:
+        for _ in range(64):
+            sent.append(peer.send(b"x" * (1 << 20)))
+
+    answering(tmp_path / "s", endless)
+    with pytest.raises(GateError, match="is no answer"):
+        client.ask(tmp_path / "s", "status")
+    assert sum(sent) < 8 << 20
+
+
+# --- a hostile collector ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def collector(certificates: Certificates, script: Callable[[ssl.SSLSocket], None]) -> Collector:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.cert, certificates.key)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener:
+            peer, _ = listener.accept()
+            try:
+                with context.wrap_socket(peer, server_side=True) as secured:
+                    secured.recv(65536)
+                    script(secured)
+            except OSError:
+                pass
+
+    threading.Thread(target=serve, daemon=True).start()
+    port = listener.getsockname()[1]
+    return Collector("lake", "https", "127.0.0.1", port, "127.0.0.1", authority=certificates.ca.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", b"x" * 65536),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n" * 9000),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000),
+        (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n" * 9000),
+    ],
+    ids=["a chunk of -1", "a trailer without end", "100 without end", "headers without end"],
+)
+def test_an_https_answer_without_end(ledger: Ledger, certificates: Certificates, head: bytes, piece: bytes) -> None:
+    """So much of it is read and no more, whatever it says of its own length."""
+    many(ledger, 3)
+    sent: list[int] = []
+
+    def script(peer: ssl.SSLSocket) -> None:
+        peer.sendall(head)
+        for _ in range(1500):
+            peer.sendall(piece)
+            sent.append(len(piece))
+
+    said: list[Any] = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    one = sending(ledger, collector(certificates, script), said)
+    one.turn()
+    one.way.close()
+    assert said[-1].working is False
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 << 10
+    eventually(lambda: threading.active_count() < 20)
+    assert sum(sent) < 60 << 20
+
+
+def test_the_words_of_a_collector_drive_nobodys_terminal(ledger: Ledger, certificates: Certificates) -> None:
+    many(ledger, 3)
+    said: list[Any] = []
+
+    def script(peer: ssl.SSLSocket) -> None:
+        peer.sendall(b"HTTP/1.1 500 \x1b]0;mine\x07\r\nContent-Length: 0\r\n\r\n")
+        while peer.recv(65536):
+            pass
+
+    to = collector(certificates, script)
+    sending(ledger, to, said).turn()
+    assert "answers 500" in said[-1].detail and said[-1].detail.isprintable()
+
+
+def test_a_log_that_was_put_back_is_sent_again(ledger: Ledger, tmp_path: Path) -> None:
+    """The collector has had more than the log has: what is written from there on is not left out, and it is said."""
+    path, said = tmp_path / "cofferdam.jsonl", list[Any]()
+    to = Collector("disk", "folder", "", 0, "")
+    many(ledger, 10)
+    ledger.close()
+    shutil.copytree(ledger.state, tmp_path / "backup")
+    grown = Ledger(ledger.state)
+    many(grown, 100)
+    one = sending(grown, to, said, folder=tmp_path)
+    while one.cursor.next < grown.log.size:
+        one.turn()
+    cursor = (grown.state / "cursors/disk.json").read_bytes()
+    grown.close()
+    shutil.rmtree(ledger.state)
+    shutil.copytree(tmp_path / "backup", ledger.state)
+    (ledger.state / "cursors").mkdir()
+    (ledger.state / "cursors/disk.json").write_bytes(cursor)
+    path.unlink()
+    again = Ledger(ledger.state)
+    many(again, 20)
+    said.clear()
+    two = sending(again, to, said, folder=tmp_path)
+    for _ in range(4):
+        two.turn()
+    assert any(not one.working and "put back" in one.detail for one in said)
+    assert [json.loads(line)["index"] for line in path.read_text().split("\n")[:-1]] == list(range(again.log.size))
+    again.close()
+
+
+def test_a_collector_that_breaks_again_and_again_hides_no_witness(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger.found("log.whole", "tested")
+    head = ledger.head()
+    ledger.say(ExportStood(collector="witness:w1", next=int(head.split(b"\n")[1]), working=True, note=head.decode()))
+    ledger.say(*(ExportStood(collector="soc", next=1, working=False, detail=f"{n}") for n in range(4100)))
+    ledger.log.publish()
+    stood = Bench.read(ledger.state, None).history.of("export-stood")
+    assert [one.event["collector"] for one in stood].count("witness:w1") == 1
+    assert [one.index for one in stood] == sorted(one.index for one in stood)
+    with zipfile.ZipFile(BytesIO(packed(ledger))) as archive:
+        assert "witnesses/w1.note" in archive.namelist()
+
+
+# --- somebody else's folders and files --------------------------------------------------------------------------
+
+
+def test_a_folder_of_somebody_elses(ledger: Ledger, tmp_path: Path) -> None:
+    """Root leaves a head in it: no pipe is waited for, no link followed, no file opened that somebody laid there."""
+    away, mine = tmp_path / "away", tmp_path / "mine"
+    away.mkdir()
+    mine.write_text("mine")
+    ledger.head()
+    reader = LogReader(ledger.state / "audit", gather.log_key(ledger.state))
+    for name in ("checkpoint.new", f"{reader.checkpoint().size}.new"):
+        os.mkfifo(away / name)
+    assert witness.keep(reader, away).before == -1
+    (away / "checkpoint").unlink()
+    os.mkfifo(away / "checkpoint")
+    with pytest.raises(CofferdamError, match="cannot be read"):
+        witness.keep(reader, away)
+    (away / "checkpoint").unlink()
+    (away / "checkpoint").symlink_to(mine)
+    with pytest.raises(CofferdamError, match="cannot be read"):
+        witness.keep(reader, away)
+    assert mine.read_text() == "mine"
+
+
+def test_a_file_is_written_whole_or_not(tmp_path: Path) -> None:
+    """Two who write the same file at once; a link, a pipe, a device and a folder in its place."""
+    out, wrong = tmp_path / "out.zip", list[str]()
+
+    def write(number: int) -> None:
+        for _ in range(40):
+            write_beside(out, bytes([number]) * (200_000 + number))
+            if len(set(out.read_bytes())) != 1:
+                wrong.append("mixed")
+
+    both = [threading.Thread(target=write, args=(number,)) for number in (1, 2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert not wrong and [path.name for path in tmp_path.iterdir()] == ["out.zip"]
+    target = tmp_path / "target"
+    target.write_text("kept")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "pipe", "folder", "/dev/null", "/dev/stdout"):
+        with pytest.raises(OSError, match="no file, is there"):
+            write_beside(tmp_path / name, b"x")
+    assert target.read_text() == "kept"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+# --- words of strangers -----------------------------------------------------------------------------------------
+
+
+def test_a_name_of_a_stranger_on_screen_and_paper(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anybody who can reach the jump server chooses the name of a sign-in that fails."""
+    from cofferdam.cli.main import main
+
+    ledger.found("access.lockout", "observed", f"entry 7: {ESC}<b>=x")
+    ledger.found("access.mfa", "failed", f"entry 7: {ESC}")
+    ledger.log.publish()
+    state = str(ledger.state)
+    for words in (["show", "access.lockout"], ["list"], ["report", "--framework", "nis2"]):
+        main(["evidence", *words, "--state", state])
+        said = capsys.readouterr().out
+        assert all(line.isprintable() for line in said.splitlines()), words
+    bench = Bench.read(ledger.state, None)
+    made = bench.report(bench.catalogue.frameworks["iec62443-3-3"])
+    page = reports.as_html(made)
+    assert "\x1b" not in page and "\u202e" not in page and "<b>=x" not in page
+    row = msgspec.structs.replace(made.rows[0].control, why=f"  =HYPERLINK(1)\r{ESC}")
+    table = reports.as_csv(msgspec.structs.replace(made, rows=(msgspec.structs.replace(made.rows[0], control=row),)))
+    assert "'  =HYPERLINK" in table and "\x1b" not in table
+    shown = console.table("a")
+    shown.add_row(ESC)
+    console.terminal().print(shown)
+    console.terminal().print(ESC)
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+
+
+def test_the_verifier_repeats_nothing_raw_and_reads_no_bomb(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger.found("log.whole", "tested")
+    good = packed(ledger)
+    assert verdict(ledger, capsys, good)[0] == 0
+    for data in (b"<html>all is well</html>" + good, good + b"x"):
+        assert verdict(ledger, capsys, data)[0] == 1
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("manifest.json", json.dumps({"format": ESC, "site": ESC, "files": {ESC: {}}}))
+    code, said = verdict(ledger, capsys, out.getvalue())
+    assert code == 1 and all(line.isprintable() for line in said.splitlines())
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("manifest.json", b"[" + b"{}," * (4 << 20) + b"{}]")
+        archive.writestr("results.json", b"[" + b"{}," * (4 << 20) + b"{}]")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    code, said = verdict(ledger, capsys, out.getvalue())
+    assert code == 1 and said.count("is not looked at: it is large") == 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 << 10
+    strange = bytearray(good)
+    strange[good.index(b"PK\x01\x02") + 6] = 99  # a version of the format that nobody has
+    assert verdict(ledger, capsys, bytes(strange))[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("framework: house-rules", "framework: NERC-CIP", "small letters"),
+        ("framework: house-rules", "framework: nerc‑cip", "small letters"),
+        ("  A-1:", "  =A1:", "begins with none of"),
+        ("  A-1:", '  "A\\u202e1":', "begins with none of"),
+    ],
+)
+def test_a_framework_that_is_named_like_another(tmp_path: Path, old: str, new: str, words: str) -> None:
+    control = "  A-1: {by: gate, theme: [log], says: x, checks: [log.whole]}"
+    text = f"framework: house-rules\ntitle: NERC CIP\ncontrols:\n{control}\n"
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    assert with_own(catalogue(), [path]).frameworks["house-rules"].note == OWN
+    path.write_text(text.replace(old, new))
+    with pytest.raises(PolicyError) as raised:
+        with_own(catalogue(), [path])
+    assert words in "\n".join(map(str, raised.value.problems))
