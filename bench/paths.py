@@ -162,6 +162,24 @@ class HAProxy(Middle):
         return ["haproxy", "-db", "-q", "-f", str(config)]
 
 
+class ModbusProxy(Middle):
+    """modbus-proxy (PyPI): reads each frame's header, and passes one request at a time over one connection to the
+    device. It checks nothing and refuses nobody. Not installed with Cofferdam."""
+
+    name, label = "modbus-proxy", "modbus-proxy"
+
+    def check(self) -> None:
+        if not shutil.which("modbus-proxy"):
+            raise BenchError(
+                "modbus-proxy is not on PATH",
+                "install it into an environment of its own (`python3 -m venv DIR`, `DIR/bin/pip install modbus-proxy`)",
+            )
+
+    def command(self, place: Place, folder: Path, port: int, device_port: int) -> list[str]:
+        bind, device = f"{place.front}:{port}", f"tcp://{place.device_address}:{device_port}"
+        return ["modbus-proxy", "--bind", bind, "--modbus", device]
+
+
 class CofferdamSplit(Middle):
     """`cofferdam up` as users run it: two halves, two pipes, the audit log on disk."""
 
@@ -214,9 +232,8 @@ class CofferdamOverlay(CofferdamSealed):
 
 
 OVERLAY = "203.0.113.7"  # RFC 5737, like the other addresses of the benchmark; clients come by their default route
-PATHS: dict[str, type[Middle]] = {
-    kind.name: kind
-    for kind in (Direct, HAProxy, CofferdamOne, CofferdamSplit, CofferdamBare, CofferdamSealed, CofferdamOverlay)
+PATHS: dict[str, type[Middle]] = {kind.name: kind for kind in (Direct, HAProxy, ModbusProxy)} | {
+    kind.name: kind for kind in (CofferdamOne, CofferdamSplit, CofferdamBare, CofferdamSealed, CofferdamOverlay)
 }
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from netns import LOOPBACK, Namespaces, Place, remove_left_over
-from paths import CONNECTIONS, OUTSTANDING, PATHS, Middle, haproxy_version
+from paths import CONNECTIONS, OUTSTANDING, PATHS, Middle, ModbusProxy, haproxy_version
 from processes import HERE, LOAD, BenchError, Process, SystemCalls, build_load, cpu_of, held_port, name_of
 from results import FIGURES, GOALS, Load, Results, Run, remarks, steps, table
 
@@ -54,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/run.py", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--paths", default=",".join(PATHS), help="which, with commas between: %(default)s")
+    usual = ",".join(name for name in PATHS if name != ModbusProxy.name or shutil.which(name))
+    parser.add_argument(
+        "--paths", default=usual, help=f"some of {','.join(PATHS)}; default: all, modbus-proxy where it is installed"
+    )
     parser.add_argument(
         "--clients",
         default="1,32,128",
