@@ -26,6 +26,7 @@ from cofferdam.policy.table import CompiledPolicy, to_bytes
 from cofferdam.policy.terms.base import AnyTerms, Scope
 from cofferdam.policy.terms.kinds import KINDS
 from tests import waiting
+from tests.nursery import Born, bear
 from tests.waiting import PATIENT, readable
 
 POLICY = """
@@ -221,18 +222,23 @@ class PartChild:
         self.records: list[FromPart] = []
         fds = {"control-in": control_in, "control-out": control_out, "audit-in": audit_in, "audit-out": audit_out}
         self._inherit = [*fds.values(), *inputs.values(), *outputs.values()]
-        self._argv = [sys.executable, "-I", *build, "--name", f"test/{part}", "--kind", kind, "--part", part]
+        self._build = build
+        self._argv = ["--name", f"test/{part}", "--kind", kind, "--part", part]
         for name, fd in fds.items():
             self._argv += [f"--{name}", str(fd)]
         for other, fd in inputs.items():
             self._argv += ["--in", f"{other}={fd}"]
         for other, fd in outputs.items():
             self._argv += ["--out", f"{other}={fd}"]
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Born | None = None
 
     def start(self, listeners: list[socket.socket], stderr: IO[bytes] | None = None) -> None:
         inherit = self._inherit + [sock.fileno() for sock in listeners]
-        self.process = subprocess.Popen(self._argv, pass_fds=inherit, stderr=stderr)
+        self.process = bear(self._build, self._argv, inherit, 2 if stderr is None else stderr.fileno())
+        if self.process is None:
+            start = ("-c", "".join(reversed(self._build[1:]))) if self._build[0] == "-c" else self._build
+            command = [sys.executable, "-I", *start, *self._argv]
+            self.process = subprocess.Popen(command, pass_fds=inherit, stderr=stderr)
         for fd in self._inherit:
             os.close(fd)
 

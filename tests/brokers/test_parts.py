@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -12,25 +13,36 @@ from cofferdam.brokers.registry import BROKERS, CREWS, named
 from cofferdam.protocols.dialects import DIALECTS
 
 LOADED = """
-import json, sys
-from cofferdam.brokers.half import main
+import json, os, sys
+from cofferdam.brokers import half
 from cofferdam.brokers.registry import BROKERS, named
-broker = BROKERS[sys.argv[1]]
-named(broker.make[sys.argv[2]])
-for (source, target), place in broker.records.items():
-    if sys.argv[2] in (source, target):
-        named(place)
-for module in broker.crew.parts[sys.argv[2]].preload:
-    __import__(module)
-print(json.dumps(sorted(sys.modules)))
+for word, part in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        broker = BROKERS[word]
+        named(broker.make[part])
+        for ends, place in broker.records.items():
+            if part in ends:
+                named(place)
+        for module in broker.crew.parts[part].preload:
+            __import__(module)
+        print(json.dumps([word, part, sorted(sys.modules)]), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, (word, part)
 """
+"""What each part loads, of a process each that has loaded what all do."""
 PARTS = [(word, part) for word, broker in BROKERS.items() for part in broker.make]
+
+
+@functools.cache
+def all_loaded() -> dict[tuple[str, str], set[str]]:
+    command = [sys.executable, "-I", "-c", LOADED, json.dumps(PARTS)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {(word, part): set(modules) for word, part, modules in map(json.loads, said.splitlines())}
 
 
 def loaded(word: str, part: str) -> set[str]:
     """The modules in a process that runs this part."""
-    said = subprocess.run([sys.executable, "-I", "-c", LOADED, word, part], capture_output=True, text=True, check=True)
-    return set(json.loads(said.stdout))
+    return all_loaded()[word, part]
 
 
 def room(module: str) -> str:

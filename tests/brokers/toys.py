@@ -300,7 +300,7 @@ class RunningToy:
         self.auditor = Auditor()
         self.number = 0
         self.port = int(listener.getsockname()[1])
-        self.child = PartChild(word, "part", self.auditor, {}, {}, ("-c", START + WATCH))
+        self.child = PartChild(word, "part", self.auditor, {}, {}, ("-c", WATCH, START))
         self.auditor.start()
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the toy
         self.child.start([listener], self.said)

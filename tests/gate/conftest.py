@@ -45,7 +45,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A gate that several tests share: none of them changes anything."""
     made = Site(tmp_path_factory.mktemp("calm"))
-    with running(made.state, made.policy) as gate:
+    with running(made.state, made.policy, kind=Gate) as gate:
         made.gate = gate
         yield made
     made.device.close()

@@ -15,7 +15,7 @@ from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 from cofferdam.gate.commands import person
 from cofferdam.gate.secrets import load_secrets, secret_file
-from tests.gate.plant import Client, Device, Gate, cli, events, policy_text, running
+from tests.gate.plant import Client, Device, Gate, events, policy_text, refuses, running
 from tests.ports import held_ports
 from tests.waiting import eventually
 
@@ -193,7 +193,7 @@ def test_a_secret_that_others_can_read_keeps_the_crew_from_starting(tmp_path: Pa
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\x80")
     path.chmod(0o644)
-    code, _, err = cli("up", made.policy, "--state", made.state)
+    code, err = refuses(made.state, made.policy)
     assert code == 2 and "can be read by others" in err and f"chmod 600 {path}" in err
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     made.device.close()

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from cofferdam.cli.main import main
 from cofferdam.enforce import doors
 from cofferdam.gate import commands
 from cofferdam.gate.commands import AT_A_DOOR, FRESH_SECONDS, ControlServer
+from tests.folders import others_get_into
 from tests.gate.conftest import Site
 from tests.gate.plant import cli, log_of, refuses, running
 from tests.waiting import PATIENT, eventually
@@ -32,10 +32,8 @@ LOOK, SEVER, OTHER = (grp.getgrnam(name) for name in ("games", "users", "nogroup
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    # Not in pytest's own folder, which others than root do not get into: each session that begins shuts it anew.
-    with tempfile.TemporaryDirectory() as folder:
-        made = Site(Path(folder))
-        made.folder.chmod(0o755)
+    with others_get_into() as folder:
+        made = Site(folder)
         with running(made.state, made.policy, "--look", LOOK.gr_name, "--sever", SEVER.gr_name) as gate:
             made.gate = gate
             yield made

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ pytest.importorskip("ethernetip")
 from tests.gate.plant import Gate, events
 from tests.ports import held_ports
 from tests.protocols.scanner import Drive, Scanner
+from tests.verbs import cli
 from tests.waiting import eventually
 
 POLICY = """\
@@ -64,8 +63,8 @@ class Works:
         self.policy.write_text(POLICY.format(device=self.drive.port, port=self.port, verbs=verbs))
 
     def cofferdam(self, *words: str) -> None:
-        command = [sys.executable, "-m", "cofferdam.cli.main", *words, "--state", str(self.state)]
-        subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
+        code, out, err = cli(*words, "--state", self.state)
+        assert code == 0, out + err
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import pytest
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.gate.client import ask
 from cofferdam.gate.watch.metrics import OWN, described
+from tests.folders import others_get_into
 from tests.gate.conftest import Site
 from tests.gate.plant import (
     SPEED,
@@ -28,7 +29,6 @@ from tests.gate.plant import (
     events,
     log_of,
     policy_text,
-    reachable,
     read_text,
     running,
 )
@@ -391,28 +391,38 @@ def test_without_a_gate_each_verb_says_so_and_the_way_out(tmp_path: Path, verb: 
     assert "no gate runs" in err and "cofferdam up" in err and str(tmp_path) in err
 
 
-def test_the_control_socket_is_for_the_owner(live: Site) -> None:
-    assert (live.state / "gate.sock").stat().st_mode & 0o777 == 0o600
+def test_the_control_socket_is_for_the_owner() -> None:
+    with others_get_into() as folder:
+        site = Site(folder)
+        try:
+            with running(site.state, site.policy) as gate:
+                for_the_owner(site.state, gate)
+        finally:
+            site.device.close()
+
+
+def for_the_owner(state: Path, gate: Gate) -> None:
+    assert (state / "gate.sock").stat().st_mode & 0o777 == 0o600
     with socket.socket(socket.AF_UNIX) as peer:
         peer.settimeout(PATIENT)
-        peer.connect(str(live.state / "gate.sock"))
+        peer.connect(str(state / "gate.sock"))
         peer.sendall(b'{"type": "sever", "side": "all"}\n')
         answer = json.loads(peer.makefile("rb").readline())
     assert not answer["ok"] and "not understood" in answer["error"]
     if os.geteuid() == 0:
-        live.state.chmod(0o755)
-        (live.state / "gate.sock").chmod(0o666)
+        state.chmod(0o755)
+        (state / "gate.sock").chmod(0o666)
         script = (
             "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
             's.sendall(b\'{"type": "down"}\\n\'); print(s.makefile().readline())'
         )
         nobody = subprocess.run(
             ["/usr/bin/setpriv", "--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-c", script,
-             str(reachable(live.state) / "gate.sock")],
+             str(state / "gate.sock")],
             capture_output=True, text=True, timeout=PATIENT,
         )  # fmt: skip
         assert "only root and the user" in nobody.stdout, nobody.stderr
-        assert live.up.process.poll() is None
+        assert gate.process.poll() is None
 
 
 def test_a_real_client_and_a_real_server(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.gate.conftest import Site
-from tests.gate.plant import Client, Gate, cli, events, log_of, policy_text, refuses, running
+from tests.gate.plant import Client, Gate, cli, events, log_of, policy_text, refuses, running, tried
 from tests.gate.test_reload import refused
 from tests.ports import held_port
 from tests.waiting import PATIENT, eventually
@@ -85,7 +85,7 @@ def test_namespaces_that_can_not_be_had(site: Site) -> None:
 
 def test_a_second_gate_in_the_same_state_directory(site: Site) -> None:
     with running(site.state, site.policy) as gate:
-        code, _, said = cli("up", site.policy, "--state", site.state)
+        code, said = tried(site.state, site.policy)
         assert code == 2 and "another gate runs" in said and "--state" in said
         assert gate.process.poll() is None and gate.status()["pairs"][0]["working"]
 

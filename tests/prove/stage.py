@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from cofferdam.lab.water.play import Water
 from cofferdam.proof import run as proof
 from cofferdam.proof.subject import Subject, open_subject, places
 from tests.gate.plant import Gate
-from tests.waiting import PATIENT
+from tests.verbs import cli
 
 
 class Stage:
@@ -55,11 +54,10 @@ class Stage:
 
     def prove(self, *words: str) -> tuple[int, dict[str, Any]]:
         """`cofferdam prove --json`: the exit code and the document."""
-        command = [sys.executable, "-m", "cofferdam.cli.main", "prove", "--json", "--state", str(self.state), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * PATIENT)
-        assert done.stdout, done.stderr
-        document: dict[str, Any] = json.loads(done.stdout)
-        return done.returncode, document
+        code, out, err = cli("prove", "--json", "--state", self.state, *words)
+        assert out, err
+        document: dict[str, Any] = json.loads(out)
+        return code, document
 
 
 @contextlib.contextmanager

@@ -6,8 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +27,7 @@ from cofferdam.proof.subject import Part, Subject, open_subject, places
 from tests.enforce.site import ERP, GATE_IT, GATE_OT, PlantDevice, Site, netns
 from tests.gate.plant import Gate
 from tests.prove.stage import staged
-from tests.waiting import PATIENT
+from tests.verbs import cli
 
 pytestmark = netns
 RELAY = f"""
@@ -97,9 +95,7 @@ def failed(out: Statements) -> dict[str, list[str]]:
 
 
 def test_all_that_is_said_of_both_crews_holds(running: Running) -> None:
-    command = [sys.executable, "-m", "cofferdam.cli.main", "prove", "--json", "--state", str(running.gate.state)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * PATIENT)
-    document = json.loads(done.stdout)["report"]
+    document = json.loads(cli("prove", "--json", "--state", running.gate.state)[1])["report"]
     found = {said["name"]: said for said in document["statements"]}
     # The packet filter's programs are those of the whole host, where other tests may run.
     assert {name for name, said in found.items() if said["status"] == "failed"} <= {"host: packet filter programs"}

@@ -39,6 +39,7 @@ from tests.gate.conftest import Site as PlainSite
 from tests.gate.conftest import site as site
 from tests.gate.plant import running
 from tests.prove.stage import Stage, run, staged
+from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 
@@ -71,10 +72,7 @@ class TestAll:
         # The signed note names the report's hash, and so does the audit log.
         key = VerifierKey.parse((stage.state / "keys" / "audit.pub").read_text())
         assert document["sha256"] in open_note(document["note"].encode(), key)
-        log = subprocess.run(
-            [sys.executable, "-m", "cofferdam.cli.main", "audit", "show", "--state", str(stage.state), "--json"],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+        log = cli("audit", "show", "--state", stage.state, "--json")[1]
         assert document["sha256"] in log and "proof-done" in log
         text = page.read_text()
         assert "<script" not in text and "http://" not in text and "https://" not in text
@@ -525,10 +523,7 @@ def test_a_leak_is_an_alarm_an_entry_and_an_exit_code_and_ends(stage: Stage) -> 
     code, _ = stage.prove("--leaks")
     assert code == 0
     assert _alarms(ask(stage.state, "status")) == []
-    log = subprocess.run(
-        [sys.executable, "-m", "cofferdam.cli.main", "audit", "show", "--state", str(stage.state), "--json"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    log = cli("audit", "show", "--state", stage.state, "--json")[1]
     entries = [json.loads(line) for line in log.splitlines()] if log.startswith("{") else json.loads(log)
     assert any("leak-found" in json.dumps(entry) for entry in entries)
 
@@ -623,7 +618,7 @@ def test_a_probe_that_is_off_is_said_everywhere_and_asks_when_it_is_told_to(stag
         assert code == 0 and found[stage.lab.addresses.device]["status"] == "tested"
         assert found["between proofs"]["status"] == "assumed" and "OFF" in found["between proofs"]["says"]
     assert ask(stage.state, "status")["leak_probe"]["seconds"] == 300
-    log = run(sys.executable, "-m", "cofferdam.cli.main", "audit", "show", "--state", str(stage.state), "--json")
+    log = cli("audit", "show", "--state", stage.state, "--json")[1]
     said = [json.loads(line)["event"] for line in log.splitlines()]
     assert [event["seconds"] for event in said if event["kind"] == "leak-probe-set"][-2:] == [0, 300]
     _, document = stage.prove("--leaks")

@@ -1,10 +1,11 @@
 """Part (d): forbidden system calls, tried in the sandbox of each kind of part that runs, and of the tunnel's program.
 
-One process is put in a part's place by the code that does it for parts. Each probe is a fresh child of it, which takes
-the part's limits, closes all it has, puts the part's filter on, and then makes one call with arguments that the kernel
-would take. It ends by it, or says with which error the call came back. An error other than "not permitted" means that
-the filter let the call through. Which calls a part may make, its profile says: all others must be refused. wireguard-go
-is a program of its own: for it the probe has its filter, and nothing else of its place.
+One process is put in a part's place by the code that does it for parts. A probe is a fresh child of it, which takes the
+part's limits, closes all it has, puts the part's filter on, and then makes one call after the other with arguments that
+the kernel would take. It ends by one, and the next probe goes on behind that; or it says with which error a call came
+back. An error other than "not permitted" means that the filter let the call through, and that probe makes no other.
+Which calls a part may make, its profile says: all others must be refused. wireguard-go is a program of its own: for it
+the probe has its filter, and nothing else of its place.
 
 Not here: the filter (sandbox), namespaces and users (namespaces).
 """
@@ -43,6 +44,7 @@ from cofferdam.proof.subject import Part, Subject, road
 
 PART = "probes"
 SILENT: Final = "no answer, and nothing says that the packet did not go out"
+_TRY, _FILTER, _REFUSAL, _DONE = "try ", "ended by the filter", "refused", "done"
 _REFUSED: Final = (errno.EPERM, errno.EACCES, errno.EROFS)
 _libc = ctypes.CDLL(None, use_errno=True)
 _call = _libc.syscall
@@ -211,11 +213,11 @@ def _try_all(subject: Subject, policy: Path, name: str, part: Part | None, out: 
             berth = _berth(subject, isolation, part, folder) if part is not None else None
             asked = [attempt for attempt in ATTEMPTS if attempt.asked_of(profile)]
             control, *answers = _run_each(isolation, berth, [None, *asked])
-            if control != "done":
+            if control != _DONE:
                 out.say(PART, f"{name}: control", "failed", f"a probe of the {name} sandbox did not run: {control}")
                 return
             for attempt, said in zip(asked, answers, strict=True):
-                if said.startswith(("ended by", "refused")):
+                if said.startswith((_FILTER, _REFUSAL)):
                     refused.append(f"{attempt.name} ({attempt.call}): {said}")
                 else:
                     out.say(PART, f"{name}: {attempt.name}", "failed",
@@ -314,7 +316,7 @@ def _run(isolation: NamespaceIsolation, berth: Berth | None, what: _What) -> str
 
 
 def _run_each(isolation: NamespaceIsolation, berth: Berth | None, whats: Sequence[_What]) -> list[str]:
-    """One probe for each, each a process of its own, since the filter ends it: what became of their calls.
+    """What became of each call. As many probes as it takes, since the filter ends them.
 
     They are born where the part stands, of one process that was put in its place once. `berth`: None for the tunnel's
     program, which stands with the host.
@@ -351,7 +353,10 @@ def _stand(isolation: NamespaceIsolation, berth: Berth | None, whats: Sequence[_
                 isolation.stand(berth)
             os.dup2(pipe, 3)
             os.closerange(4, 65536)
-            said = json.dumps([_born(berth, what) for what in whats]).encode()
+            answers: list[str] = []
+            while len(answers) < len(whats):
+                answers += _born(berth, whats[len(answers) :])
+            said = json.dumps(answers).encode()
         except BaseException as error:
             said = f"{type(error).__name__}: {error}".encode()
         while said:
@@ -360,24 +365,30 @@ def _stand(isolation: NamespaceIsolation, berth: Berth | None, whats: Sequence[_
         os._exit(0)
 
 
-def _born(berth: Berth | None, what: _What) -> str:
+def _born(berth: Berth | None, whats: Sequence[_What]) -> list[str]:
+    """What became of the first ones: of one at least, and of no more than one that was not refused."""
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _probe(berth, what, write_fd)
+        _probe(berth, whats, write_fd)
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as pipe:
-        said = pipe.read().decode()
+        *found, last = pipe.read().decode().split("\n")
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        if number == signal.SIGSYS and said == "try ":
-            return "ended by the filter"
-        return f"died of {signal.Signals(number).name} after {said!r}"
-    return said.removeprefix("try ") or f"ended with {os.waitstatus_to_exitcode(status)} before it said anything"
+        by_filter = number == signal.SIGSYS and last == _TRY
+        found.append(_FILTER if by_filter else f"died of {signal.Signals(number).name} after {last!r}")
+    elif last or not found:
+        ended = f"ended with {os.waitstatus_to_exitcode(status)} before it said anything"
+        found.append(last.removeprefix(_TRY) or ended)
+    answers = [one.removeprefix(_TRY) for one in found]
+    # Behind a call that worked, there may be another who speaks (a fork's child).
+    end = next((at for at, one in enumerate(answers, 1) if not one.startswith((_REFUSAL, _DONE))), len(answers))
+    return answers[:end]
 
 
-def _probe(berth: Berth | None, what: _What, pipe: int) -> None:
+def _probe(berth: Berth | None, whats: Sequence[_What], pipe: int) -> None:
     """In the process that tries. Nothing returns from here."""
     try:
         if berth is not None:
@@ -388,9 +399,9 @@ def _probe(berth: Berth | None, what: _What, pipe: int) -> None:
         ends = os.pipe()
         family = socket.socket()
         hands = Hands(*ends, near.detach(), far.detach(), family.detach())
-        if isinstance(what, tuple) and not isinstance(what, Attempt):
-            said = _try_connection(what)
-            os.write(3, said.encode())
+        first = whats[0]
+        if isinstance(first, tuple) and not isinstance(first, Attempt):
+            os.write(3, _try_connection(first).encode())
             os._exit(0)
         if berth is None:
             tunnel.confine_program()
@@ -399,24 +410,33 @@ def _probe(berth: Berth | None, what: _What, pipe: int) -> None:
             _, there, why = sandbox.confine(berth.profile, berth.writes, tuple(berth.reads))[0]
         if not there:
             os.write(3, f"no filter: {why}".encode())
-        elif what is None:
-            os.write(3, b"done")
-        else:
-            arguments = [_argument(value) for value in what.make(hands)]
-            os.write(3, b"try ")
-            result = _call(ctypes.c_long(NUMBERS[platform.machine()][what.call]), *arguments)
-            number = ctypes.get_errno()
-            if result >= 0:
-                os.write(3, f"it worked ({result})".encode())
-            elif number in _REFUSED:
-                os.write(3, f"refused, {errno.errorcode[number]}".encode())
-            else:
-                os.write(3, f"it reached the kernel, which said {errno.errorcode.get(number, number)}".encode())
+            os._exit(0)
+        for what in whats:
+            if not isinstance(what, Attempt):
+                os.write(3, f"{_DONE}\n".encode())
+                continue
+            said = _try(what, hands)
+            os.write(3, f"{said}\n".encode())
+            if not said.startswith(_REFUSAL):
+                break  # what it has changed is in nobody's way
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.write(3, f"the probe failed: {error}".encode())
     finally:
         os._exit(0)
+
+
+def _try(what: Attempt, hands: Hands) -> str:
+    """Makes the call under the filter, which may end the process."""
+    arguments = [_argument(value) for value in what.make(hands)]
+    os.write(3, _TRY.encode())
+    result = _call(ctypes.c_long(NUMBERS[platform.machine()][what.call]), *arguments)
+    number = ctypes.get_errno()
+    if result >= 0:
+        return f"it worked ({result})"
+    if number in _REFUSED:
+        return f"{_REFUSAL}, {errno.errorcode[number]}"
+    return f"it reached the kernel, which said {errno.errorcode.get(number, number)}"
 
 
 def _argument(value: object) -> object:

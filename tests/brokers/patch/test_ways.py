@@ -25,6 +25,7 @@ from cofferdam.brokers.patch import ftp, tftp
 from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.policy.terms.patch_checks import der_of
 from cofferdam.policy.terms.patch_rows import Ftp, Tftp, Way
+from tests.folders import others_get_into
 from tests.ports import held_port, held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -59,9 +60,6 @@ class Ftpd:
         (self.files / "fw").mkdir(parents=True)
         user = pwd.getpwnam("daemon")
         os.chown(self.files / "fw", user.pw_uid, user.pw_gid)
-        for each in (folder, *folder.parents):
-            if str(each).startswith("/tmp/") and not each.stat().st_mode & 0o001:
-                each.chmod(each.stat().st_mode | 0o011)
         self.pem = certificate(folder)
         self.port, self.low = held_ports(2)
         lines = [
@@ -106,12 +104,13 @@ def answers(port: int) -> bool:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["ftp", "ftps"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ftpd, str]]:
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[Ftpd, str]]:
     if FTPD is None or os.geteuid() != 0:
         pytest.skip("vsftpd, which takes root to start")
-    made = Ftpd(tmp_path_factory.mktemp("ftp"), tls=request.param)
-    yield made, made.pin if request.param else ""
-    made.close()
+    with others_get_into() as folder:
+        made = Ftpd(folder, tls=request.param)
+        yield made, made.pin if request.param else ""
+        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -290,9 +289,6 @@ class Tftpd:
     def __init__(self, folder: Path, *options: str) -> None:
         self.files = folder / "files"
         self.files.mkdir(parents=True)
-        for each in (self.files, *self.files.parents):
-            if str(each).startswith("/tmp/"):
-                each.chmod(each.stat().st_mode | 0o011)
         self.files.chmod(0o777)
         self.port = held_port()
         command = [TFTPD, "-4", "--foreground", "--address", f":{self.port}", "--create", "--user", "nobody",
@@ -309,12 +305,13 @@ class Tftpd:
 
 
 @pytest.fixture(scope="module")
-def tftpd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tftpd]:
+def tftpd() -> Iterator[Tftpd]:
     if not Path(TFTPD).exists() or os.geteuid() != 0:
         pytest.skip("tftpd-hpa, which takes root to start")
-    made = Tftpd(tmp_path_factory.mktemp("tftp"))
-    yield made
-    made.close()
+    with others_get_into() as folder:
+        made = Tftpd(folder)
+        yield made
+        made.close()
 
 
 def send(way: Way, file: Path, sha256: str = SHA256) -> Outcome:
