@@ -27,8 +27,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from enip_io import Adapter, Scanner
-from processes import BenchError, held_port
+from enip_io import OUTPUTS, Adapter, Scanner
+from processes import BenchError, cpu_of, descendants, held_port
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
 CELL = [sys.executable, "-m", "cofferdam.lab.packer.cell"]
@@ -55,10 +55,8 @@ assets:
     port: {drive_port}
     protocol: enip
     listen: "{gate}:{io}"
-    points:
-      reference: {{at: io Drive.0, type: dint, min: 0, max: 2000000000}}
-    streams:
-      drive: {{at: io Drive, fastest: 2 ms, form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"}}
+    points: {{{points}}}
+    streams: {{{streams}}}
 principals:
   bench: {{zone: office, addresses: [127.0.0.0/8]}}
 limits: {{client_requests_per_second: 100000}}
@@ -73,8 +71,12 @@ conduits:
     priority: {priority}
     allow:
       - {{who: bench, asset: packer, read: all}}
-      - {{who: bench, asset: drive, stream: drive}}
+      - {{who: bench, asset: drive, stream: all}}
 """
+CONNECTIONS = 20
+"""A stream with outputs is one connection's at a time: there is one for each."""
+ASKED = 2000
+"""Requests by which processor time is measured."""
 READ = b"\x4c\x03\x91\x04Pump\x01\x00"
 
 
@@ -132,6 +134,15 @@ def median(ask: Callable[[], Any], seconds: float) -> float:
         ask()
         times.append((time.perf_counter_ns() - began) / 1000)
     return statistics.median(times)
+
+
+def worked(pid: int, ask: Callable[[], Any]) -> float:
+    """The processor time of one request, of a process and all that it has begun, in µs."""
+    family = list(descendants(pid))
+    before = sum(cpu_of(one).total for one in family)
+    for _ in range(ASKED):
+        ask()
+    return (sum(cpu_of(one).total for one in family) - before) * 1e6 / ASKED
 
 
 def libraries() -> dict[str, Callable[[str, int], tuple[Callable[[], Any], Callable[[], Any]]]]:
@@ -197,17 +208,27 @@ def io_ages(
 
 
 @contextlib.contextmanager
-def plant(priority: str = "realtime") -> Iterator[tuple[dict[str, tuple[str, int]], Adapter]]:
-    """The devices, the gate and HAProxy, and where each answers."""
+def plant(priority: str = "realtime") -> Iterator[tuple[dict[str, tuple[str, int]], Adapter, dict[str, int]]]:
+    """The devices, the gate and HAProxy, where each answers, and by which process of ours it was begun."""
     with tempfile.TemporaryDirectory(prefix="cofferdam-bench-") as folder, contextlib.ExitStack() as ends:
         wanted = {"tags": GATE, "io": GATE, "controller": CONTROLLER, "drive": DRIVE, "haproxy": GATE, "other": NOBODY}
         places = {name: (at, held_port(at)) for name, at in wanted.items()}
         policy = Path(folder) / "policy.yaml"
+        streams = [
+            f'drive{index}: {{at: io Drive{index}, fastest: 2 ms, form: "outputs {OUTPUTS + index} of 4 bytes, '
+            'inputs 100 of 8 bytes, config 99"}'
+            for index in range(CONNECTIONS)
+        ]
+        points = [
+            f"reference{index}: {{at: io Drive{index}.0, type: dint, min: 0, max: 2000000000}}"
+            for index in range(CONNECTIONS)
+        ]
         ports = {"tags": places["tags"][1], "io": places["io"][1]}
         policy.write_text(
             POLICY.format(
                 gate=GATE, controller=CONTROLLER, drive=DRIVE, controller_port=places["controller"][1],
-                drive_port=places["drive"][1], priority=priority, **ports,
+                drive_port=places["drive"][1], priority=priority, points=", ".join(points),
+                streams=", ".join(streams), **ports,
             )
         )  # fmt: skip
         adapter = Adapter(*places["drive"])
@@ -226,14 +247,16 @@ def plant(priority: str = "realtime") -> Iterator[tuple[dict[str, tuple[str, int
             commands.append(["haproxy", "-db", "-q", "-f", str(config)])
         else:
             del places["haproxy"]
-        for command in commands:
+        pids: dict[str, int] = {}
+        for way, command in zip(("direct", "gate", "haproxy"), commands, strict=False):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            pids[way] = process.pid
             ends.callback(process.wait, 30)
             ends.callback(process.terminate)
         for name in ("controller", "tags", "haproxy"):
             if name in places:
                 _wait(places[name])
-        yield places, adapter
+        yield places, adapter, pids
 
 
 def _wait(place: tuple[str, int]) -> None:
@@ -252,12 +275,13 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
     def note(what: str, way: str, value: float) -> None:
         found.setdefault(what, {}).setdefault(way, []).append(value)
 
-    with plant() as (places, adapter):
+    with plant() as (places, adapter, pids):
         ways = {"direct": "controller", "haproxy": "haproxy", "gate": "tags"}
         for _ in range(rounds):
             for way, place in ((way, places[name]) for way, name in ways.items() if name in places):
                 raw = Raw(*place)
                 note("one tag, raw socket, µs", way, median(lambda: raw.ask(READ), seconds))  # noqa: B023
+                note("one tag, processor time, µs", way, worked(pids[way], lambda: raw.ask(READ)))  # noqa: B023
                 twenty = packet(20)
                 note("20 tags in a packet, µs", way, median(lambda: raw.ask(twenty), seconds))  # noqa: B023
                 raw.close()
@@ -268,7 +292,8 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
                     close()
         for way, place in (("direct", places["drive"]), ("gate", places["io"])):
             for what, count, interval, multiplier in (
-                ("I/O at 10 ms, 20 connections", 20, 0.01, 3), ("I/O at 2 ms x 4, one connection", 1, 0.002, 0),
+                (f"I/O at 10 ms, {CONNECTIONS} connections", CONNECTIONS, 0.01, 3),
+                ("I/O at 2 ms x 4, one connection", 1, 0.002, 0),
             ):  # fmt: skip
                 ages, late, silent = io_ages(adapter, place, count, interval, multiplier, io_seconds)
                 if ages:

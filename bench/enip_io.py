@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 UDP = 2222
+OUTPUTS = 150
+"""The assembly of the first connection's outputs; each further one has the next."""
 MASK = 0x3FFF_FFFF
 """Of a clock in µs: about 18 minutes, and a number that any DINT holds."""
 
@@ -138,7 +140,8 @@ class Scanner:
                 "<BBIIHHIB3xIHIHBB", 10, 14, 0, 0x5CA0_0000 + index, index + 1, 77, base, multiplier, rpi, 0x480A, rpi,
                 0x480A, 1, 4,
             )  # fmt: skip
-            answer = raw.ask(b"\x54\x02\x20\x06\x24\x01" + body + b"\x20\x04\x24\x97\x2c\x96\x2c\x64")
+            path = bytes([0x20, 4, 0x24, 99, 0x2C, OUTPUTS + index, 0x2C, 100])
+            answer = raw.ask(b"\x54\x02\x20\x06\x24\x01" + body + path)
             self._numbers.append(int.from_bytes(answer[4:8], "little"))
 
     def run(self, seconds: float) -> None:

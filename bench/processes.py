@@ -122,7 +122,7 @@ class Process:
 
     def family(self) -> list[int]:
         """This process and all its living descendants; remembered for `stop`."""
-        found = list(_descendants(self.pid))
+        found = list(descendants(self.pid))
         for pid in found:
             self._family.setdefault(pid, _born(pid))
         return found
@@ -148,7 +148,7 @@ class Process:
         self._errors.close()
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
     yield pid
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
@@ -157,7 +157,7 @@ def _descendants(pid: int) -> Iterator[int]:
     for thread in threads:
         with contextlib.suppress(OSError):
             for child in (thread / "children").read_text().split():
-                yield from _descendants(int(child))
+                yield from descendants(int(child))
 
 
 def _stat(pid: int) -> list[str]:

@@ -702,6 +702,7 @@ def test_attributes_without_a_point_are_read_as_bytes_one_by_one() -> None:
     request = m.GetAttributes((Item("cip", "172/1/1"), Item("cip", "172/1/2"), Item("cip", "1/1/6")))
     assert request_of(rr(bytes.fromhex("0302 20ac 2401 0200 0100 0200"))) == m.GetAttributes(request.items[:2])
     machine = client()
+    event: Any = None
     token, sent = machine.send(request)
     for answer in (b"\x8e\0\0\0abc", b"\x8e\0\x14\0", b"\x8e\0\0\0\7\0\0\0"):
         assert cip_of(sent)[10] == requests.GET_ONE
