@@ -100,6 +100,31 @@ async def the_drive_follows(cast: Cast) -> list[Finding]:
     ]
 
 
+async def severed_the_drive_stops(cast: Cast) -> list[Finding]:
+    """The IT side is severed while the drive follows: it stops at once, and is told nothing until it is restored"""
+    at = len(cast.cell.seen)
+    scanning = asyncio.create_task(cast.ask("drive", value=800, seconds=2.5))
+    try:
+        await cast.cell.wait_for(lambda event: isinstance(event, events.Written) and event.value == 800, after=at)
+        cut = await cast.scene.verb("sever", "it")
+        await cast.cell.wait_for(lambda event: isinstance(event, events.Stopped), after=at)
+        mark = len(cast.cell.seen)
+    finally:
+        told = await scanning
+    late = cast.written(mark)
+    away = await cast.ask("read", "Pump")
+    back = await cast.scene.verb("restore", "it")
+    return [
+        Finding(
+            "cofferdam sever it, while the scanner says 800; then the SCADA system reads",
+            "the drive stops, though the scanner goes on; nobody is answered",
+            f"exit {cut.code}; opened {told[0]}; told after that {late}; SCADA: {'; '.join(away)}",
+            cut.code == 0 and told[0] == "00" and not late and not away[0].startswith("Success"),
+        ),
+        Finding("cofferdam restore it", "exit 0", f"exit {back.code}", back.code == 0),
+    ]
+
+
 async def the_log_names_them(cast: Cast) -> list[Finding]:
     """The log names each write and each I/O connection, with its counts"""
     answer = await cast.scene.verb("audit", "show", "--json")
@@ -114,10 +139,10 @@ async def the_log_names_them(cast: Cast) -> list[Finding]:
     return [
         Finding(
             "cofferdam audit show",
-            "the writes by their tags, the two openings, and how each ended with its counts",
+            "the writes by their tags, the three openings, and how each ended with its counts",
             f"{wrote}; ends {[(one.get('sent'), one.get('refused')) for one in ended]}",
-            wrote == ["tag pump", "tag pump", "tag line", "io drive", "io drive"]
-            and len(ended) == 2
+            wrote == ["tag pump", "tag pump", "tag line", "io drive", "io drive", "io drive"]
+            and len(ended) == 3
             and ended[0].get("sent", 0) > 5
             and ended[1].get("refused") == 3,
         )
@@ -129,5 +154,6 @@ STEPS: tuple[Step, ...] = (
     writes_within_limits,
     an_intruder_tries,
     the_drive_follows,
+    severed_the_drive_stops,
     the_log_names_them,
 )
