@@ -6,7 +6,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Callable, Coroutine, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ import pytest
 from asyncua import ua as types
 from asyncua.client.client import Client
 
-from tests.gate.plant import Gate, events, log_of, running
+from tests.gate.plant import Gate, cli, events, log_of, running
 from tests.ports import held_ports
-from tests.protocols.opcua.site import plant, policy
+from tests.protocols.opcua.site import RULES, plant, policy
 from tests.waiting import PATIENT, eventually
 
 ua: Any = types
 LINE = "urn:plant:line"
+MORE = (
+    "{who: mes, asset: filler, call: [rinse], subscribe: [counts], fastest: 1 s, slowest: 5 s, history: [counts], "
+    "longest: 1 h}"
+)
 logging.getLogger("asyncua").setLevel(logging.CRITICAL)
 
 
@@ -48,7 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("opcua")
     plant_port, port = held_ports(2)
     file = folder / "policy.yaml"
-    file.write_text(policy(plant_port, port))
+    file.write_text(policy(plant_port, port, RULES, MORE))
     with plant(plant_port), running(folder / "state", file) as gate:
         yield Site(gate, plant_port, port, file)
 
@@ -119,19 +123,95 @@ def test_writes_and_calls_keep_their_limits(site: Site) -> None:
     ]
 
 
+def test_several_methods_are_called_or_none(site: Site) -> None:
+    async def work(client: Any) -> None:
+        index = (await client.get_namespace_array()).index(LINE)
+
+        async def call(*asked: tuple[str, int]) -> list[Any]:
+            requests = []
+            for name, number in asked:
+                one = ua.CallMethodRequest(ua.NodeId("Line1", index), ua.NodeId(f"Line1.{name}", index))
+                one.InputArguments = [ua.Variant(number, ua.VariantType.Int32)]
+                requests.append(one)
+            return list(await client.uaclient.call(requests))
+
+        def names(found: list[Any]) -> list[str]:
+            return [one.StatusCode.name for one in found]
+
+        [alone] = await call(("Reset", 1))
+        count = alone.OutputArguments[0].Value
+        both = await call(("Reset", 3), ("Rinse", 4))
+        assert names(both) == ["Good", "Good"]
+        assert [one.OutputArguments[0].Value for one in both] == [count + 1, None], "the second is no String"
+        for refused, last in (
+            ((("Reset", 3), ("Purge", 4)), "BadNodeIdUnknown"), ((("Reset", 3), ("Rinse", 40)), "BadOutOfRange"),
+            ((("Reset", 3), ("Reset", 4)), "BadOutOfRange"), ((("Reset", 3),) * 11, "BadTooManyOperations"),
+        ):  # fmt: skip
+            try:
+                assert names(await call(*refused))[-1] == last
+            except ua.UaStatusCodeError as error:
+                assert type(error).__name__ == last
+        [alone] = await call(("Reset", 1))
+        assert alone.OutputArguments[0].Value == count + 3, "of what was refused nothing was called"
+        given = {(await one.read_browse_name()).Name: await one.read_value()
+                 for one in await client.get_node(ua.NodeId("Line1.Reset", index)).get_properties()}  # fmt: skip
+        assert [(one.Name, one.DataType) for one in given["OutputArguments"]] == [("calls", ua.NodeId(6, 0))]
+        assert [one.Name for one in given["InputArguments"]] == ["count"]
+
+    site.ask(work)
+
+
+def test_a_rule_says_how_often_may_be_looked_and_how_far_back(site: Site) -> None:
+    async def work(client: Any) -> None:
+        counts = await _node(client, "Line1.Counts")
+        subscription = await client.create_subscription(100, None)
+        found = []
+        for interval in (100.0, 2000.0, 60_000.0):
+            item = ua.MonitoredItemCreateRequest()
+            item.ItemToMonitor = ua.ReadValueId(counts.nodeid, ua.AttributeIds.Value)
+            item.MonitoringMode = ua.MonitoringMode.Reporting
+            item.RequestedParameters = ua.MonitoringParameters(1, interval, None, 1, True)
+            asked = ua.CreateMonitoredItemsParameters(subscription.subscription_id, ua.TimestampsToReturn.Both, [item])
+            [made] = await client.uaclient.create_monitored_items(asked)
+            found.append((made.StatusCode.name, made.RevisedSamplingInterval))
+        assert found == [("Good", 1000.0), ("Good", 2000.0), ("Good", 5000.0)]
+        await subscription.delete()
+
+        async def past(hours: float) -> str:
+            end = datetime.now(UTC).replace(tzinfo=None)
+            details = (
+                ua.ReadRawModifiedDetails(False, end - timedelta(hours=hours), end, 5)
+                if hours
+                else (ua.ReadRawModifiedDetails(False, end, ua.DateTime(1601, 1, 1), 5))
+            )
+            return str((await counts.history_read(details)).StatusCode.name)
+
+        assert await past(2) == await past(0) == "BadUserAccessDenied", "longer than allowed, and without an end"
+        assert await past(0.9) not in ("BadUserAccessDenied", "BadNodeIdUnknown"), "what the server says of it"
+
+    site.ask(work)
+    where = ("explain", site.policy, "--from", "127.0.0.1", "--asset", "filler", "--operation")
+    for operation, said in (
+        ("subscribe counts 2s", ""), ("subscribe counts 100ms", "counts"), ("history counts 30min", ""),
+        ("history counts 2h", "[0-7199]"),
+    ):  # fmt: skip
+        code, text, _ = cli(*where, operation)
+        assert (code == 0) == (not said) and said in text, text
+
+
 def test_a_client_sees_its_nodes_and_no_other(site: Site) -> None:
     async def work(client: Any) -> None:
         children = await client.nodes.objects.get_children()
         names = [(await one.read_browse_name()).Name for one in children]
         assert names == ["Server", "Line1"], "the other line is not on the way to anything"
         below = {(await one.read_browse_name()).Name: one for one in await children[1].get_children()}
-        assert below.keys() == {"Speed", "Level", "Counts", "Reset"}
+        assert below.keys() == {"Speed", "Level", "Counts", "Reset", "Rinse"}
         level = await client.nodes.objects.get_child([f"{children[1].nodeid.NamespaceIndex}:Line1",
                                                       f"{children[1].nodeid.NamespaceIndex}:Level"])  # fmt: skip
         assert level == below["Level"]
         rights = {name: await node.read_attribute(ua.AttributeIds.UserAccessLevel) for name, node in below.items()
-                  if name != "Reset"}  # fmt: skip
-        assert {name: one.Value.Value for name, one in rights.items()} == {"Speed": 3, "Level": 5, "Counts": 1}
+                  if name not in ("Reset", "Rinse")}  # fmt: skip
+        assert {name: one.Value.Value for name, one in rights.items()} == {"Speed": 3, "Level": 5, "Counts": 5}
         kind = await below["Speed"].read_data_type()
         assert kind == ua.NodeId(11, 0) and await below["Speed"].read_type_definition() == ua.NodeId(63, 0)
         executable = await below["Reset"].read_attribute(ua.AttributeIds.UserExecutable)

@@ -22,6 +22,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, NodeId, Variant
 from cofferdam.protocols.opcua.channel import Fault
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
+from cofferdam.protocols.opcua.moving import Held
 from cofferdam.protocols.opcua.security import POLICIES
 from cofferdam.protocols.opcua.trust import Trust, hash_password
 from tests.protocols.opcua.certificates import make
@@ -58,9 +59,9 @@ class Session:
         self.activated: list[s.ActivateSessionRequest] = []
         activate = server._activate
 
-        def noted(number: int, request: s.ActivateSessionRequest) -> None:
+        def noted(number: int, request: s.ActivateSessionRequest, moved: Held | None) -> None:
             self.activated.append(request)
-            activate(number, request)
+            activate(number, request, moved)
 
         server._activate = noted  # type: ignore[method-assign]
         self.pair = Pair(server, client, now=seconds * 10**9).run()

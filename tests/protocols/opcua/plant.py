@@ -1,8 +1,9 @@
 """A plant's server in a process of its own: asyncua, by others. `python plant.py PORT [OPTION...]`.
 
-Options: `swap` has its namespaces in another order; `secure FOLDER` has a key there, and offers security alone. It says
-"ready" on stdout. Line1 has Speed (writable), Level, Recipe, Counts (an array), Secret, and the methods Reset and
-Purge. Five times a second it has an event of severity 100, and one of 700 of a type of its own, with Batch and Cost.
+Options: `swap` has its namespaces in another order; `secure FOLDER` has a key there, and offers security alone;
+`everywhere` has it listen at all addresses. It says "ready" on stdout. Line1 has Speed (writable), Level, Recipe,
+Counts (an array), Secret, and the methods Reset, Purge and Rinse. Five times a second it has an event of severity 100, and one
+of 700 of a type of its own, with Batch and Cost.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LINE, OTHER = "urn:plant:line", "urn:plant:other"
 async def run(port: int, options: list[str]) -> None:
     server = Server()
     await server.init()
-    server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/")
+    server.set_endpoint(f"opc.tcp://{'0.0.0.0' if 'everywhere' in options else '127.0.0.1'}:{port}/")
     await server.set_application_uri("urn:plant:server")
     if "secure" in options:
         folder = Path(options[options.index("secure") + 1])
@@ -70,7 +71,7 @@ async def run(port: int, options: list[str]) -> None:
         calls.append(count.Value)
         return [ua.Variant(len(calls), ua.VariantType.Int32)]
 
-    for name in ("Reset", "Purge"):
+    for name in ("Reset", "Purge", "Rinse"):
         await line.add_method(
             ua.NodeId(f"Line1.{name}", ns), ua.QualifiedName(name, ns), reset, [ua.VariantType.Int32],
             [ua.VariantType.Int32],

@@ -44,6 +44,11 @@ def policy(
         "      reset:",
         '        at: "nsu=urn:plant:line;s=Line1 -> nsu=urn:plant:line;s=Line1.Reset"',
         "        arguments: [{name: count, type: Int32, min: 0, max: 10}]",
+        "        returns: [{name: calls, type: Int32}]",
+        "      rinse:",
+        '        at: "nsu=urn:plant:line;s=Line1 -> nsu=urn:plant:line;s=Line1.Rinse"',
+        "        arguments: [{name: count, type: Int32, min: 0, max: 10}]",
+        "        returns: [{name: note, type: String}]",
         "    notifiers:",
         '      alarms: {at: "nsu=urn:plant:line;s=Line1", fields: [default, "nsu=urn:plant:line;Batch"]}',
         '      brief: {at: "nsu=urn:plant:line;s=Line1", fields: [Message, Severity]}',
@@ -70,9 +75,9 @@ def plant(port: int, *options: str | Path) -> contextlib.AbstractContextManager[
     return _server(sys.executable, str(Path(__file__).with_name("plant.py")), str(port), *map(str, options))
 
 
-def node_plant(port: int, *folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+def node_plant(port: int, *options: Path | str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """The same by node-opcua."""
-    return _server("node", str(NODE / "server.js"), str(port), *map(str, folder))
+    return _server("node", str(NODE / "server.js"), str(port), *map(str, options))
 
 
 def node_client(*runs: dict[str, Any]) -> list[dict[str, Any]]:

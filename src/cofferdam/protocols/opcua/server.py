@@ -30,19 +30,20 @@ from cofferdam.protocols.base import (
     RequestReceived,
     RequestRefused,
     ServerEvent,
-    ServerMachine,
 )
 from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import jobs, wire
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import server_work as work
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import GOOD, NULL_NODE, LocalizedText, Malformed, NodeId
+from cofferdam.protocols.opcua.builtin import GOOD, NULL_NODE, Malformed, NodeId
 from cofferdam.protocols.opcua.dialect import ARROW, field_path, split
 from cofferdam.protocols.opcua.identity import identity_of
+from cofferdam.protocols.opcua.moving import Held, Where
 from cofferdam.protocols.opcua.names import UA, Namespaces
+from cofferdam.protocols.opcua.offering import Offering
 from cofferdam.protocols.opcua.remembered import Heard
-from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy, SecurityError, leaf_of
+from cofferdam.protocols.opcua.security import NONE, Policy, SecurityError, leaf_of
 from cofferdam.protocols.opcua.trust import chain_mark
 
 NS = 1_000_000_000
@@ -55,8 +56,6 @@ LEAST_SESSION_MS, MOST_SESSION_MS = 10_000.0, 3_600_000.0
 CLOCK_TICKS = 3600 * 10_000_000
 """A request's time stamp may be so far from ours."""
 OPEN_JOBS = 100
-TRANSPORT = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary"
-PRODUCT = "urn:cofferdam"
 SECTION4, SECTION6 = "OPC 10000-4, 5", "OPC 10000-6, 6.7"
 
 BAD_SESSION, BAD_NOT_ACTIVATED, BAD_TOO_MANY_SESSIONS = 0x80250000, 0x80270000, 0x80560000
@@ -66,7 +65,7 @@ BAD_SERVER_BUSY, BAD_AWAY = 0x80EE0000, 0x80310000
 BAD_CERTIFICATE, BAD_TOO_MANY_OPERATIONS, BAD_RESPONSE_TOO_LARGE = 0x80120000, 0x80100000, 0x80B90000
 
 
-class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
+class OpcUaServer(Offering):
     """See the top."""
 
     def __init__(self, facing: Facing | None) -> None:
@@ -95,6 +94,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self.client_uri = ""
         self.user = ""
         self._credential: object = None
+        self._held: Held | None = None
         self._nonce = b""
         self._session_ns = 0
         self._last = 0
@@ -229,6 +229,14 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         return len(self._open)
 
     def gone(self) -> None:
+        held = self._held
+        if held is not None and self.trust is not None and self.activated and self._error is None:
+            self.say_where(held)
+            self.services.end()
+            self.trust.sessions.park(held, self.now)
+            return
+        if held is not None and self.trust is not None:
+            self.trust.sessions.forget(self.token)
         self.services.end()
 
     def notice(self, standing: int, message: Any) -> bytes:
@@ -351,9 +359,13 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             self._create_session(number, request)
             return
         if self.token == NULL_NODE or not _same(header.token, self.token):
-            raise Malformed("no such session", BAD_SESSION)
+            moved = self._elsewhere(header.token) if isinstance(request, s.ActivateSessionRequest) else None
+            if moved is None:
+                raise Malformed("no such session", BAD_SESSION)
+            self._activate(number, request, moved)
+            return
         if isinstance(request, s.ActivateSessionRequest):
-            self._activate(number, request)
+            self._activate(number, request, None)
             return
         if not self.activated and not isinstance(request, s.CloseSessionRequest):
             self._close_session()
@@ -389,27 +401,6 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise ch.Fault("OPN again and again", ch.BAD_TIMEOUT, SECTION6)
         if not self.may_work():
             raise ch.Fault("more OPN from this source, or from all, than are looked at", BAD_SERVER_BUSY, SECTION6)
-
-    def _offers(self, policy: Policy, mode: int) -> bool:
-        return (policy, mode) in self._offered()
-
-    def _words(self) -> tuple[str, ...]:
-        """What the policy says of clients' security."""
-        if self.facing is None:
-            return ("none",)
-        security = self.facing.asset.security
-        return ("Basic256Sha256",) if security is None else security.clients
-
-    def _offered(self) -> list[tuple[Policy, int]]:
-        """What the policy lets clients use, the strongest first."""
-        found = []
-        for word in self._words():
-            name, _, mode = word.partition(" ")
-            if name == "none":
-                found.append((NONE, 1))
-            elif self.channel.own is not None:
-                found.append((POLICIES[name], 2 if mode == "sign" else 3))
-        return found
 
     def _open_channel(self, body: ch.Body) -> None:
         self._opens = [at for at in self._opens if self.now - at < NS]
@@ -450,54 +441,6 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             self._greeted = True
             self._events.append(Established())
 
-    # --- discovery --------------------------------------------------------------------------------------------------
-
-    def _description(self) -> s.ApplicationDescription:
-        return s.ApplicationDescription(
-            self.uri, PRODUCT, LocalizedText(None, "Cofferdam"), 0, None, None, [self.url or self._own_url()]
-        )
-
-    def _own_url(self) -> str:
-        if self.facing is None:
-            return ""
-        address, port = self.facing.local
-        return f"opc.tcp://[{address}]:{port}" if ":" in address else f"opc.tcp://{address}:{port}"
-
-    def _endpoints(self) -> list[s.EndpointDescription]:
-        """Ours alone: nothing of the asset's."""
-        certificate = None if self.channel.own is None else self.channel.own.sent
-        found = []
-        for policy, mode in self._offered():
-            tokens = [s.UserTokenPolicy("anonymous", 0, None, None, None)]
-            if self.channel.own is not None:
-                guard = policy if policy is not NONE else POLICIES["Basic256Sha256"]
-                tokens.append(s.UserTokenPolicy("user", 1, None, None, guard.uri))
-                if self.trust is not None and self.trust.secret.user_certificates:
-                    tokens.append(s.UserTokenPolicy("certificate", 2, None, None, guard.uri))
-            level = 0 if policy is NONE else 50 + 10 * mode + policy.key // 16 + policy.pss
-            found.append(
-                s.EndpointDescription(
-                    self.url or self._own_url(),
-                    self._description(),
-                    certificate,
-                    mode,
-                    policy.uri,
-                    tokens,
-                    TRANSPORT,
-                    level,
-                )
-            )
-        return found
-
-    def _discovery(self, number: int, request: Any) -> None:
-        handle = request.header.handle
-        if isinstance(request, s.FindServersRequest):
-            wanted = not request.uris or self.uri in request.uris
-            self.reply(number, handle, s.FindServersResponse, [self._description()] if wanted else [])
-            return
-        wanted = not request.profiles or TRANSPORT in request.profiles
-        self.reply(number, handle, s.GetEndpointsResponse, self._endpoints() if wanted else [])
-
     # --- session ----------------------------------------------------------------------------------------------------
 
     def _create_session(self, number: int, request: s.CreateSessionRequest) -> None:
@@ -534,31 +477,83 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             certificate, self._endpoints(), [], signature, ch.MESSAGE_BYTES,
         )  # fmt: skip
 
-    def _activate(self, number: int, request: s.ActivateSessionRequest) -> None:
+    def _elsewhere(self, token: NodeId) -> Held | None:
+        """A session that had, or has, another connection, and may be activated on this one."""
+        if self.trust is None or self.token != NULL_NODE:
+            return None
+        found: Held | None = self.trust.sessions.find(token, self._where(), self.now)
+        if found is not None and found.server is not None:
+            found.server.say_where(found)
+        return found
+
+    def _where(self) -> Where:
+        channel, facing = self.channel, self.facing
+        certificate = chain_mark(channel.peer) if channel.peer else ""
+        asset, source = ("", "") if facing is None else (facing.asset.name, facing.source)
+        return Where(asset, source, certificate, channel.policy.uri, channel.mode, self.names.uris)
+
+    def say_where(self, held: Held) -> None:
+        """What the session holds just now, for another connection to go on with."""
+        held.nonce, held.user, held.application, held.timeout = (
+            self._nonce, self.user, self.client_uri, self._session_ns,
+        )  # fmt: skip
+        held.subscriptions = tuple(self.services.subscriptions.all)
+        held.until = self._last + self._session_ns
+
+    def _activate(self, number: int, request: s.ActivateSessionRequest, moved: Held | None) -> None:
+        """`moved`: the session that this is to become; nothing changes for it before all is proven."""
         channel = self.channel
+        nonce = self._nonce if moved is None else moved.nonce
         if channel.policy is not NONE and channel.own is not None and channel.peer_key is not None:
-            signed = channel.own.certificate + self._nonce
+            signed = channel.own.certificate + nonce
             try:
                 if request.signature.algorithm != channel.policy.signature_uri:
                     raise SecurityError("another algorithm")
                 channel.policy.verify(channel.peer_key, request.signature.signature or b"", signed)
             except SecurityError:
-                self._close_session()
+                if moved is None:
+                    self._close_session()
                 raise Malformed("the client has not signed for its session", BAD_SIGNATURE) from None
-        user = identity_of(self, self._nonce, request)
-        if self.activated and user != self.user:
+        user = identity_of(self, nonce, request)
+        if (self.activated and user != self.user) or (moved is not None and user != moved.user):
             raise Malformed("a session of another user", BAD_IDENTITY_REJECTED)
         self._nonce = self._random(32)
         self.user, self.activated, self._last = user, True, self.now
+        if moved is not None:
+            self._go_on_with(moved)
         self._look_at = self.now + self._session_ns + 1
         self._credential = self.trust.credential(user) if user and self.trust is not None else None
+        if self.trust is not None and moved is None:
+            self._held = Held(self.token, self.session, self._where(), self)
+            self.trust.sessions.hold(self._held)
         mark = "" if not channel.peer else chain_mark(channel.peer)
         self._events.append(Identified(user, self.client_uri if channel.peer else "", mark))
         self.reply(number, request.header.handle, s.ActivateSessionResponse, self._nonce, [], [])
         self._events.append(LocalAnswer(self.new_token(), jobs.Ready(self.take_output())))
 
+    def _go_on_with(self, moved: Held) -> None:
+        """Takes a session over, and its subscriptions."""
+        self.token, self.session, self.client_uri = moved.token, moved.session, moved.application
+        self._session_ns = moved.timeout
+        before, moved.server = moved.server, self
+        for one in moved.subscriptions:
+            self.services.take(one)
+        if before is not None:
+            before.surrender_session()
+        self._held = moved
+        if self.trust is not None:
+            self.trust.sessions.hold(moved)
+
+    def surrender_session(self) -> None:
+        """Another connection of the same client has the session."""
+        self._held = None
+        self._close_session()
+
     def _close_session(self) -> None:
         self.services.end()
+        if self._held is not None and self.trust is not None:
+            self.trust.sessions.forget(self.token)
+            self._held = None
         self.token = self.session = NULL_NODE
         self.activated = False
         self._started = self.now - OPEN_NS  # the time for a new one runs

@@ -196,10 +196,10 @@ class ItemServices(abc.ABC):
     def _transfer(self, number: int, request: s.TransferRequest) -> None:
         if not request.subscriptions or len(request.subscriptions) > TRANSFERS:
             raise Malformed("a transfer of none or too many", BAD_OPERATIONS)
-        results = [self._take(one) for one in request.subscriptions]
+        results = [self.take(one) for one in request.subscriptions]
         self._reply(number, request.header.handle, s.TransferResponse, results, [])
 
-    def _take(self, number: int) -> s.TransferResult:
+    def take(self, number: int) -> s.TransferResult:
         """A subscription of another session, which may have ended. Its watches are asked for in this one's name."""
         keeping, now = self._keeping, self._server.now
         if self.subscriptions.full:

@@ -8,7 +8,7 @@ const net = require("net");
 const path = require("path");
 const {
   OPCUAClient, OPCUACertificateManager, AttributeIds, DataType, SecurityPolicy, MessageSecurityMode, UserTokenType,
-  TimestampsToReturn, constructEventFilter, ofType, ClientMonitoredItemGroup, ReadRawModifiedDetails, HistoryReadRequest, StatusCodes, ClientSubscription,
+  ClientReverseConnect, TimestampsToReturn, constructEventFilter, ofType, ClientMonitoredItemGroup, ReadRawModifiedDetails, HistoryReadRequest, StatusCodes, ClientSubscription,
 } = require("node-opcua");
 
 // A way to a port that can be cut: { url, cut }.
@@ -41,13 +41,13 @@ async function cut(session, node, way) {
   };
   item.on("changed", (value) => { seen++; if (value.statusCode.value) marks.push(value.statusCode.value); });
   await more(3);
-  const before = seen;
+  const [before, id] = [seen, String(session.sessionId)];
   way.cut();
   await more(3);
-  return { same: subscription.subscriptionId === first, more: seen >= before + 3, marks };
+  return { session: String(session.sessionId) === id, same: subscription.subscriptionId === first, more: seen >= before + 3, marks };
 }
 
-async function run({ url, policy, mode, folder, user, password, certificate, events: EVENTS = false, refreshes = false, cuts = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
+async function run({ url, reverse = "", server = "", policy, mode, folder, user, password, certificate, events: EVENTS = false, refreshes = false, cuts = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
   const found = {};
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "peer-"));
   const manager = new OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: true, rootFolder: root });
@@ -62,9 +62,16 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
     options.certificateFile = path.join(root, "own.crt");
     options.privateKeyFile = path.join(folder, "own.pem");
   }
+  if (server) options.serverCertificate = fs.readFileSync(server);
   const client = OPCUAClient.create(options);
+  const waits = reverse ? new ClientReverseConnect({ connectionUrl: reverse }) : null;
   const way = cuts ? await relay(Number(new URL(url.replace("opc.tcp", "http")).port)) : { url };
-  await client.connect(way.url);
+  if (waits) {
+    await waits.start();
+    await client.connectReverse(waits, { endpointUrl: url });
+  } else {
+    await client.connect(way.url);
+  }
   let renewed = 0;
   client.on("security_token_renewed", () => renewed++);
   const identity = user
@@ -162,6 +169,7 @@ async function run({ url, policy, mode, folder, user, password, certificate, eve
   found.renewed = renewed;
   await session.close();
   await client.disconnect();
+  if (waits) await waits.stop();
   return found;
 }
 

@@ -1,5 +1,6 @@
-// A plant's server by others (node-opcua): `node server.js PORT [FOLDER]`, the same nodes as ../plant.py has. With
-// FOLDER (own.der, own.pem) it offers security alone. It says "ready" on stdout, and then what is called.
+// A plant's server by others (node-opcua): `node server.js PORT [FOLDER [URL]]`, the same nodes as ../plant.py has. With
+// FOLDER (own.der, own.pem) it offers security alone. With a URL after that it opens connections to a client that waits
+// there (reverse connect). It says "ready" on stdout, and then what is called.
 "use strict";
 const fs = require("fs");
 const os = require("os");
@@ -30,6 +31,10 @@ async function main() {
     });
   } else {
     Object.assign(options, { securityPolicies: [SecurityPolicy.None], securityModes: [MessageSecurityMode.None] });
+  }
+  if (process.argv[4]) {
+    options.host = "0.0.0.0";
+    options.reverseConnect = { connections: [{ endpointUrl: process.argv[4] }], reconnectDelay: 200, maxReconnectDelay: 500 };
   }
   const server = new OPCUAServer(options);
   await server.initialize();
