@@ -142,8 +142,9 @@ def test_what_is_kept_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         held.park(one, 1)
         return where
 
-    for number in range(6):
-        mine = park(number, "10.1.0.20")
+    mine = park(0, "10.1.0.20")
+    for number in range(1, 6):
+        park(number, "10.1.0.20")
     assert len(held) == 3 and held.find(NodeId(0, b"5", "b"), mine, 1) is not None
     for number in range(6, 10):
         park(number, f"10.1.0.{number}")

@@ -2,8 +2,8 @@
 
 Options: `swap` has its namespaces in another order; `secure FOLDER` has a key there, and offers security alone;
 `everywhere` has it listen at all addresses. It says "ready" on stdout. Line1 has Speed (writable), Level, Recipe,
-Counts (an array), Secret, and the methods Reset, Purge and Rinse. Five times a second it has an event of severity 100, and one
-of 700 of a type of its own, with Batch and Cost.
+Counts (an array), Secret, and the methods Reset, Purge and Rinse. Five times a second it has an event of severity 100,
+and one of 700 of a type of its own, with Batch and Cost.
 """
 
 from __future__ import annotations
