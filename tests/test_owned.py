@@ -12,7 +12,6 @@ from cofferdam import owned
 from cofferdam.audit.keys import find_public
 from cofferdam.brokers.kit.http.vault import Vault
 from cofferdam.cli.diode import _Keys
-from cofferdam.cli.diode_riding import NOTED, _put
 from cofferdam.errors import AuditError, GateError
 from cofferdam.evidence.export.sending import Cursor
 from cofferdam.gate import state
@@ -86,7 +85,7 @@ def test_no_link_on_the_way_is_read_through_either(handed: Path, tmp_path: Path,
 
 
 def test_what_a_part_has_planted_is_not_waited_for_and_not_written_through(tmp_path: Path) -> None:
-    """The log's public key, an export's cursor, a report for a diode: root reads and writes beside their owners."""
+    """The log's public key, an export's cursor: root reads and writes beside their owners."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     for kind in ("pipe", "link"):
@@ -97,11 +96,9 @@ def test_what_a_part_has_planted_is_not_waited_for_and_not_written_through(tmp_p
         with pytest.raises(AuditError, match="cannot be read"):
             find_public(None, tmp_path / "audit.pub")
         assert Cursor(tmp_path, "soc", "log").next == 0
-    for name in (".status-1.json", f".{NOTED}.new"):
-        (tmp_path / name).symlink_to(victim)
-    _put(tmp_path, "status-1.json", b"{}")
-    owned.write(tmp_path, [NOTED], b"{}", os.geteuid())
-    assert (tmp_path / "status-1.json").read_bytes() == b"{}" and victim.read_text() == "precious"
+    (tmp_path / ".cursor.new").symlink_to(victim)
+    owned.write(tmp_path, ["cursor"], b"{}", os.geteuid())
+    assert (tmp_path / "cursor").read_bytes() == b"{}" and victim.read_text() == "precious"
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -35,7 +35,8 @@ from cofferdam.audit.sealed import BLOCK, Sealed, parse_sealed
 from cofferdam.audit.tree import WIDTH, range_root
 from cofferdam.audit.upkeep import LOOK_NS, Retention, Upkeep
 from cofferdam.audit.verify import Verification, verify_log
-from cofferdam.cli import diode_riding
+from cofferdam.brokers.diode.keeper_inside import LogCopy
+from cofferdam.brokers.diode.teller import units
 from cofferdam.errors import AuditError, CofferdamError
 from cofferdam.evidence import gather, witness
 from tests.audit.conftest import Clock, write
@@ -396,10 +397,11 @@ def test_a_copy_outside_by_the_diode_knows_what_was_dropped(kept: Kept, tmp_path
     kept.log.publish()
     gone = kept.reader().first()
     assert gone
-    (tmp_path / "channel").mkdir()
-    diode_riding.report(kept.home, tmp_path / "channel", {}, "c")
-    assert diode_riding.gather(tmp_path / "channel", tmp_path / "outside", kept.log.key.verifier) == 1
-    report = verify_log(DirFiles(tmp_path / "outside"), kept.log.key.verifier)
+    (tmp_path / "outside").mkdir()
+    copy = LogCopy(tmp_path / "outside", kept.log.key.verifier)
+    for _, unit in units(DirFiles(kept.home / "audit"), 0):
+        copy.take(unit)
+    report = verify_log(DirFiles(copy.folder), kept.log.key.verifier)
     assert report.good and report.gone == gone
 
 

@@ -185,7 +185,25 @@ def open_note(data: bytes, key: VerifierKey) -> str:
 
 def open_checkpoint(data: bytes, key: VerifierKey) -> Checkpoint:
     """A checkpoint that `key` has signed. Raises: AuditError."""
-    lines = open_note(data, key).split("\n")
+    found = _parsed(open_note(data, key))
+    if found.origin != key.name:
+        raise AuditError(f"the checkpoint is of the log {found.origin!r}, the key of {key.name!r}")
+    return found
+
+
+def claimed_checkpoint(data: bytes) -> Checkpoint:
+    """What a checkpoint says, whoever has signed it: for those who have no key, and believe nothing of it.
+
+    Raises: AuditError, if it is none."""
+    try:
+        text = data.decode() if len(data) <= MAX_NOTE_BYTES else ""
+    except UnicodeDecodeError as error:
+        raise AuditError("the signed note is not UTF-8") from error
+    return _parsed(text.rpartition("\n\n")[0] + "\n")
+
+
+def _parsed(text: str) -> Checkpoint:
+    lines = text.split("\n")
     if len(lines) < 4 or any(not line for line in lines[:-1]):
         raise AuditError("the checkpoint lacks the three lines origin, size and root")
     origin, size, root = lines[:3]
@@ -196,6 +214,4 @@ def open_checkpoint(data: bytes, key: VerifierKey) -> Checkpoint:
             raise ValueError("size or root")
     except (ValueError, binascii.Error) as error:
         raise AuditError(f"the checkpoint is malformed: {error}") from error
-    if origin != key.name:
-        raise AuditError(f"the checkpoint is of the log {origin!r}, the key of {key.name!r}")
     return Checkpoint(origin, count, raw)

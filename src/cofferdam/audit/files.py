@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from cofferdam.audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from cofferdam.audit.dropped import DROPPED, parse_dropped
@@ -229,15 +230,24 @@ class LogReader:
             for frame in read_segment(path, data, self.key).frames:
                 yield from enumerate(frame.entries, frame.first)
 
-    def hashes(self, size: int) -> _Hashes:
+    def hashes(self, size: int) -> Hashes:
         """A reader of tile hashes for proofs in the tree of `size` entries."""
-        return _Hashes(self.files, size)
+        return Hashes(self.files, size)
 
 
-class _Hashes:
+class Readable(Protocol):
+    """A log's folder, or what stands for one."""
+
+    folder: Path
+
+    def read(self, path: str) -> bytes | None:
+        """The file's bytes, or None if there is no such file. Raises: AuditError."""
+
+
+class Hashes:
     """Reads hashes of tiles, keeping the last few tiles."""
 
-    def __init__(self, files: DirFiles, size: int) -> None:
+    def __init__(self, files: Readable, size: int) -> None:
         self.files, self.size = files, size
         self.kept: dict[tuple[int, int], list[bytes]] = {}
 

@@ -8,7 +8,7 @@ Not here: reading and writing files (log, files).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cofferdam.audit.entry import MAX_ENTRY_BYTES
 from cofferdam.audit.tree import WIDTH
@@ -59,6 +59,23 @@ def edge(size: int) -> list[tuple[int, int, int]]:
         size //= WIDTH
         level += 1
     return found
+
+
+def growth(old: int, new: int, kept: int = 0, *, whole: bool = False) -> Iterator[str]:
+    """What a log of `new` entries has, by paths, and one of `old` entries has not: tiles of every level and entries,
+    and the unfinished ones at its edge (not where only `whole` ones are asked for). Entries below `kept`, and their
+    leaf hashes, are there no more."""
+    levels: list[tuple[int | str, int, int]] = [(ENTRIES, old, new)]
+    level, low, high = 0, old, new
+    while high:
+        levels.append((level, low, high))
+        level, low, high = level + 1, low // WIDTH, high // WIDTH
+    for name, low, high in levels:
+        gone = kept // WIDTH if name in (ENTRIES, 0) else 0
+        for index in range(max(low // WIDTH, gone), high // WIDTH):
+            yield tile_path(name, index)
+        if high % WIDTH and not whole:
+            yield tile_path(name, high // WIDTH, high % WIDTH)
 
 
 def split_hashes(data: bytes) -> list[bytes]:

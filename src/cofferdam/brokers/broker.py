@@ -50,6 +50,7 @@ class Broker:
     take no more from a pipe while what they have to say to its other end finds no room. `alarms`: parts whose alarms
     are the gate's; another that raises one is ended. `figures`: what each part reports, by part; a part that reports
     another is ended. Parts may report the same one, and it is summed.
+    `rekeys`: parts that take their secrets anew while they run, when the policy is loaded again (`take_secrets`).
     `needs`: Python modules that its parts import and that an extra of the broker's name brings, not the base.
     """
 
@@ -58,6 +59,7 @@ class Broker:
     make: dict[str, str]
     records: dict[tuple[str, str], str]
     answers: frozenset[str] = frozenset()
+    rekeys: frozenset[str] = frozenset()
     alarms: frozenset[str] = frozenset()
     figures: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
@@ -198,6 +200,10 @@ class Part(abc.ABC):
     @abc.abstractmethod
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         """Works by this policy from now on. Returns how many sessions ended by it."""
+
+    def take_secrets(self, secrets: Mapping[str, bytes]) -> None:  # noqa: B027 - most have them for life
+        """Its secrets, as they are by now (`Broker.rekeys`); said before the policy. Raises: GateError: they are not
+        what they should be; it goes on with those that it has."""
 
     @abc.abstractmethod
     def set_severed(self, sides: Collection[str]) -> None:

@@ -304,6 +304,11 @@ class PartProcess:
         policy = CompiledPolicy.from_bytes(record.policy)
         if self.audit is not None:
             self.audit.policy = policy.hash
+        if record.secrets is not None:
+            try:
+                part.take_secrets({secret.name: secret.value for secret in record.secrets})
+            except GateError as unfit:
+                print(f"{self.name}: {unfit}", file=sys.stderr)  # it goes on with those that it has
         ended = part.take_policy(policy, record.assets)
         self._policy = policy.hash
         if not self._stop_by:  # a part that stops has closed its listeners: their numbers may be others' by now

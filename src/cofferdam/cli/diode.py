@@ -41,8 +41,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     pair.add_argument("--strand", default="", metavar="CONDUIT", help="where the policy has several strands: which")
     pair.add_argument("--output", type=Path, metavar="FILE", help="where the file for the other end goes")
     pair.add_argument("--take", type=Path, metavar="FILE", help="the other end's file: bring it in")
-    pair.add_argument("--old-days", type=int, default=OLD_DAYS, metavar="N", help="with --take: for so many days the "
-                      f"key that was there before stays good (default: {OLD_DAYS})")  # fmt: skip
+    pair.add_argument("--old-days", type=int, default=OLD_DAYS, metavar="N", help="with --take and --new: for so many "
+                      f"days the key that was there before stays good (default: {OLD_DAYS})")  # fmt: skip
     pair.add_argument("--new", action="store_true", help="new keys in the place of this end's own")
     verb("status", "what this end sends or hears, keeps, and misses", _status)
     ticket = verb("ticket", "outside: a ticket for what is missing, to be carried inside", _ticket)
@@ -59,16 +59,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     test.add_argument("--rates", default="", metavar="LIST", help="such as `50,100,200`, Mbit/s (default: from a tenth "
                       "of the policy's rate to twice it)")  # fmt: skip
     test.add_argument("--seconds", type=float, default=1.0, metavar="S", help="for each rate (default: 1)")
-    report = verb("report", "inside: put the status and what is new of the audit log into a channel's folder", _report)
-    report.add_argument("channel", metavar="CHANNEL", help="such as files:reports; it lets *.json and *.tar through")
-    report.add_argument("--every", type=float, default=0, metavar="S", help="again and again, after so many seconds")
-    gather = verb(
-        "gather", "outside: take what was reported of the inside's audit log into a copy, and verify", _gather
-    )
-    gather.add_argument("folder", type=Path, metavar="FOLDER", help="where the channel's files come in")
-    gather.add_argument("--log", type=Path, required=True, metavar="DIR", help="the copy of the log; made if need be")
-    gather.add_argument("--key", metavar="KEY", help="the inside's public key, a file or the key itself: "
-                        "keys/audit.pub of its state, carried by hand")  # fmt: skip
+    tell = verb("tell", "inside: have what is new of the audit log go out now, and not within the minute", _tell)
+    tell.add_argument("--again", action="store_true", help="all of it once more, where the copy outside misses "
+                      "something that is not kept any more")  # fmt: skip
+    verb("inside", "outside: the status of the inside, as it was told last", _told)
     parser.epilog = (
         "Nothing comes back over a strand: what the inside knows of the outside, a person has carried. "
         "Example: cofferdam diode pair inside --policy policy.yaml --output inside.pair"
@@ -137,8 +131,9 @@ def _pair(args: argparse.Namespace) -> int:
     plans = plan_crews(policy.on(machine))
     base = next(plan.base for plan in plans.values() if plan.broker == "diode" and strand in plan.conduits)
     keys = _Keys(state_of(args), base)
-    own = keys.own(args.end, new=args.new)
-    mine = pairing.PairFile("pair of a strand", 1, policy.site, strand, args.end, *own)
+    own = keys.own(args.end, new=args.new, old_days=args.old_days)
+    log = _log_key(state_of(args)) if args.end == "inside" else ""
+    mine = pairing.PairFile("pair of a strand", 1, policy.site, strand, args.end, *own, log)
     shown = {"end": args.end, "strand": strand, "words": mine.words, "file": "", "taken": ""}
     if args.take is not None:
         other = pairing.read(_read(args.take))
@@ -156,12 +151,23 @@ def _pair(args: argparse.Namespace) -> int:
         _say([f"{shown['file']}: for the machine at the other end of {strand}. It holds no secret.",
               f"  its words: {mine.words}"])  # fmt: skip
         _qr(mine.words)
+        if args.end == "inside" and not log:
+            _say(["  The audit log has no key yet. Once the gate has run, a file that is written anew has it, too:",
+                  "  with it the outside checks who has signed the log (carries: gate:log)."])  # fmt: skip
     if shown["taken"]:
         _say([f"taken: the {'outside' if args.end == 'inside' else 'inside'} end of {strand}",
               f"  its words: {shown['taken']}",
               "Compare them with those on the other machine's screen. If they differ, somebody has changed the file.",
-              "Then start the gate, or start it anew: cofferdam down, cofferdam up."])  # fmt: skip
+              "Then start the gate; or, if it runs: cofferdam reload."])  # fmt: skip
     return 0
+
+
+def _log_key(state: Path) -> str:
+    """The public key of this machine's audit log, "" where there is none yet. Raises: CofferdamError."""
+    from cofferdam.audit.keys import find_public
+
+    path = state / "keys" / "audit.pub"
+    return find_public(None, path).text if path.exists() else ""
 
 
 def _check(other: Any, mine: Any) -> None:
@@ -218,40 +224,59 @@ class _Keys:
         owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()  # the gate's group is its user's own
         save_secret(self._path(part), _encode(keys), owner)
 
-    def own(self, end: str, *, new: bool) -> tuple[str, str]:
-        """This end's public keys (sign, seal); made if there are none."""
+    def own(self, end: str, *, new: bool, old_days: int) -> tuple[str, str]:
+        """This end's public keys (sign, seal); made if there are none, or `new` ones. Raises: GateError."""
         from cofferdam.brokers.diode import pairing
         from cofferdam.brokers.diode.pairing import KeeperKeys, ReceiverKeys, SenderKeys, SpoolKeys
 
         if end == "inside":
             sender = self._load("sender", SenderKeys)
             if sender is None or new:
-                sender = SenderKeys(pairing.new_signer()[0], sender.receivers if sender is not None else ())
+                private = pairing.new_signer()[0]
+                if sender is None:
+                    sender = SenderKeys(private)
+                else:
+                    former = pairing.former(sender.former, sender.sign, *_days(old_days))
+                    sender = SenderKeys(private, sender.receivers, former)
                 self._save("sender", sender)
                 if self._load("spool", SpoolKeys) is None:
                     self._save("spool", SpoolKeys())
             return pairing.signer_public(sender.sign), ""
         receiver, keeper = self._load("receiver", ReceiverKeys), self._load("keeper", KeeperKeys)
         if receiver is None or keeper is None or new:
-            receiver = ReceiverKeys(pairing.new_sealer()[0], receiver.senders if receiver is not None else ())
-            keeper = KeeperKeys(pairing.new_signer()[0])
+            private = pairing.new_sealer()[0]
+            if receiver is None:
+                receiver = ReceiverKeys(private)
+            else:
+                former = pairing.former(receiver.former, receiver.seal, *_days(old_days))
+                receiver = ReceiverKeys(private, receiver.senders, former)
+            keeper = KeeperKeys(pairing.new_signer()[0], keeper.log if keeper is not None else "")
             self._save("receiver", receiver)
             self._save("keeper", keeper)
         return pairing.signer_public(keeper.sign), pairing.sealer_public(receiver.seal)
 
     def take(self, end: str, other: Any, old_days: int) -> None:
         """Brings the other end's keys in. Raises: GateError."""
-        from cofferdam.brokers.diode.pairing import ReceiverKeys, SenderKeys, SpoolKeys, take
+        from cofferdam.brokers.diode.pairing import KeeperKeys, ReceiverKeys, SenderKeys, SpoolKeys, take
 
-        now = time.time_ns()
-        until = now + max(0, old_days) * 86_400 * 10**9
+        now, until = _days(old_days)
         if end == "inside":
             sender, spool = self._load("sender", SenderKeys), self._load("spool", SpoolKeys)
-            self._save("sender", SenderKeys(sender.sign, take(sender.receivers, other.seal, now, until)))
+            self._save("sender", SenderKeys(sender.sign, take(sender.receivers, other.seal, now, until), sender.former))
             self._save("spool", SpoolKeys(take(spool.tickets, other.sign, now, until)))
         else:
             receiver = self._load("receiver", ReceiverKeys)
-            self._save("receiver", ReceiverKeys(receiver.seal, take(receiver.senders, other.sign, now, until)))
+            senders = take(receiver.senders, other.sign, now, until)
+            self._save("receiver", ReceiverKeys(receiver.seal, senders, receiver.former))
+            keeper = self._load("keeper", KeeperKeys)
+            if keeper.log != other.log:
+                self._save("keeper", KeeperKeys(keeper.sign, other.log))
+
+
+def _days(count: int) -> tuple[int, int]:
+    """(now, so many days later), UTC ns."""
+    now = time.time_ns()
+    return now, now + max(0, count) * 86_400 * 10**9
 
 
 def _read(path: Path) -> bytes:
@@ -348,6 +373,8 @@ def _outside(each: dict[str, Any]) -> Iterator[str]:
         told = f"{datetime.fromtimestamp(beat['told'] // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
         yield (f"  epoch {each['epoch']} of {each['sender']}; heartbeat {beat['age']} s ago, its clock says {told} "
                f"({beat['differs']:+} s to ours), {beat['queue']} bytes wait inside")  # fmt: skip
+    if each["told"]:
+        yield from _about_inside(each["told"])
     trouble = each["trouble"]
     yield (f"  {trouble['foreign']} foreign packets, {trouble['blocks']} blocks lost, {trouble['kernel']} packets "
            f"dropped by the kernel, {trouble['overrun']} records not taken in time")  # fmt: skip
@@ -415,47 +442,50 @@ def _give_up(args: argparse.Namespace) -> int:
     return 0
 
 
-# --- reports ----------------------------------------------------------------------------------------------------------
+# --- what the inside tells of itself ----------------------------------------------------------------------------------
 
 
-def _report(args: argparse.Namespace) -> int:
-    from cofferdam.cli.diode_riding import report
-    from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.client import whole_status
-
-    state = state_of(args)
-    while True:
-        folders = _ask(args, "spool", "status")["folders"]
-        if args.channel not in folders:
-            raise GateError(f"{args.channel} is no channel of files", hint=f"there are {', '.join(folders)}")
-        try:
-            put = report(state, Path(folders[args.channel]), dict(whole_status(state)), args.channel)
-        except OSError as error:
-            raise GateError(f"no report can be written: {error.filename}: {error.strerror}") from None
-        if args.json:
-            print(json.dumps(put), flush=True)
-        else:
-            _say(put)
-        if args.every <= 0:
-            return 0
-        time.sleep(args.every)
-
-
-def _gather(args: argparse.Namespace) -> int:
-    from cofferdam.audit.keys import find_public
-    from cofferdam.cli.diode_riding import gather
-
-    log = args.log.absolute()
-    key = find_public(args.key, log.parent / "keys" / "audit.pub")
-    try:
-        count = gather(args.folder, log, key)
-    except OSError as error:
-        raise GateError(f"{error.filename}: {error.strerror}") from None
-    if args.json:
-        print(json.dumps({"taken": count, "log": str(log)}))
-    else:
-        print(f"{count} reports taken; the copy in {log} holds: cofferdam audit verify --log {log} --key ...")
+def _tell(args: argparse.Namespace) -> int:
+    found = _ask(args, "teller", "look", again=args.again)
+    told = "it is told from its beginning" if args.again else f"{found['told']} entries have been told before"
+    print(json.dumps(found) if args.json else f"what is new of the audit log goes out now; {told}")
     return 0
+
+
+def _told(args: argparse.Namespace) -> int:
+    found = _ask(args, "keeper", "inside")
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    _say(_about_inside(found))
+    if found["status"]:
+        from rich.console import Console
+
+        from cofferdam.cli.status import render
+
+        try:
+            shown: Any = render(found["status"])
+        except (KeyError, TypeError, ValueError, AttributeError):  # another version's, or cut short, or a lie
+            shown = json.dumps(found["status"], indent=1)
+        Console(markup=False, highlight=False).print(shown)
+    return 0
+
+
+def _about_inside(told: dict[str, Any]) -> Iterator[str]:
+    """What is known outside of the inside's status and log, in lines."""
+    if not told:
+        yield "  nothing is told of the inside by this policy: carries: [gate:status, gate:log]"
+        return
+    if told["came_ns"]:
+        age = max(0, time.time_ns() - told["came_ns"]) // 10**9
+        at = f"{datetime.fromtimestamp(told['told_ns'] // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
+        yield f"  its status came {age} s ago; its clock said {at}"
+    log = told["log"]
+    if log is not None:
+        waits = f"; one over {log['waits']} waits for what is missing" if log["waits"] else ""
+        whose = "signed by the inside's key" if log["signed"] else "whose signature nobody has checked here"
+        yield f"  its audit log: a checkpoint over {log['entries']} entries, {whose}{waits}"
+        yield f"  cofferdam audit verify --log {log['folder']} --key audit.pub"
 
 
 # --- test -------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,9 @@ def add(verbs: Any, common: Any) -> None:
     witness.add_argument(
         "--key", action="store_true", help="print the public key by which the gate signs in by SFTP; made at first"
     )
+    witness.add_argument("--log", type=Path, metavar="LOG", help="the checkpoint of this log, such as the copy that a "
+                         "strand has brought, and not of the gate's own")  # fmt: skip
+    witness.add_argument("--log-key", metavar="KEY", help="with --log: its public key, a file or the key itself")
     common(witness)
 
 
@@ -34,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Leaves the head, or prints the key."""
     from cofferdam.audit.events.base import clip
     from cofferdam.audit.files import LogReader
+    from cofferdam.audit.keys import find_public
     from cofferdam.audit.lines import escaped
     from cofferdam.cli.evidence_bench import tell
     from cofferdam.cli.gate_options import state_of
@@ -52,12 +56,17 @@ def run(args: argparse.Namespace) -> int:
     wrong: AuditError | None = None
     size = before = -1
     try:
-        size, before = witness.keep(LogReader(state / "audit", gather.log_key(state)), folder)
+        if args.log is not None:
+            reader = LogReader(args.log, find_public(args.log_key, args.log.parent / "keys" / "audit.pub"))
+        else:
+            reader = LogReader(state / "audit", gather.log_key(state))
+        size, before = witness.keep(reader, folder)
         event["next"] = size
     except AuditError as error:
         wrong, event["working"], event["detail"] = error, False, clip(str(error))
     try:
-        tell(state, "record", event=event)
+        if args.log is None:  # what another machine's log leaves is no event of this one's
+            tell(state, "record", event=event)
     except GateError as untold:
         print(f"not recorded: {untold}")
     if wrong is not None:

@@ -123,7 +123,7 @@ def _known(state: Path) -> Known:
         zone: conduit.terms.hardware
         for conduit in policy.conduits.values()
         if isinstance(conduit.terms, DiodeRows)
-        for zone in (conduit.from_zone, conduit.to_zone)
+        for zone in (conduit.from_zone, conduit.to_zone, *(zone for one in conduit.terms.links for zone in one.zones))
     }
     return Known(state, status, path, policy, plan, CREWS, peers, peer_addresses(policy), hardware)
 

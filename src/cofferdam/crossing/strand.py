@@ -18,6 +18,7 @@ Not here: numbers, blocks, what is missing (brokers.diode).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from cofferdam.crossing.channel import Receiver, Sender
-from cofferdam.crossing.reactor import Reactor
+from cofferdam.crossing.reactor import READ, Reactor, Timer
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CrossingError, LocalProtocolError, StoreError
 from cofferdam.limits import is_strand_end
@@ -38,7 +39,11 @@ from cofferdam.limits import is_strand_end
 R = TypeVar("R")
 
 LOOK_SECONDS: Final = 0.02
-"""How often an end looks into its folder."""
+"""How often an end looks into its folder, where the kernel does not tell it to."""
+TOLD_SECONDS: Final = 0.5
+"""And where it does: whatever it may have missed."""
+PAUSE_SECONDS: Final = 0.002
+"""From one look to the next at least: whoever shares the folder can have the kernel tell as often as it likes."""
 FILE_BYTES: Final = 1 << 20
 """Records of one file, if there are several in it."""
 LARGEST: Final = 64 << 20
@@ -47,6 +52,8 @@ BUSY_MOST: Final = 32
 """What a part may have under way while it is given more."""
 STOPPED: Final = ".stopped"
 """The mark of a channel of which no more is taken; it holds why."""
+_NAMES: Final = 0x40 | 0x80 | 0x200
+"""IN_MOVED_FROM, IN_MOVED_TO, IN_DELETE (inotify(7))."""
 _ARRAY: Final = struct.Struct(">BI")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -55,6 +62,70 @@ _MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONB
 HANDED: Final = ".handed"
 """The name of the last file that was taken inside: later ones have higher names, whatever the clock says."""
 _NAME: Final = re.compile(r"[0-9]{20}")
+
+
+class Look:
+    """Calls `look` soon after a name came into a folder or went from it, as the kernel tells (inotify), and now and
+    then in any case; without inotify every LOOK_SECONDS.
+
+    To be made before the part's filter closes: it then only reads. `look` says after how many seconds it has to look
+    again at the latest; 0: when it is told to."""
+
+    def __init__(self, reactor: Reactor, folders: Iterable[Path], look: Callable[[], float]) -> None:
+        self._reactor, self._call = reactor, look
+        self._fd = _watch(folders)
+        self._pace = LOOK_SECONDS if self._fd < 0 else TOLD_SECONDS
+        self._timer: Timer | None = None
+        self._hurries = False
+        self._last = 0
+        self._closed = False
+        if self._fd >= 0:
+            reactor.add(self._fd, READ, self._told)
+        self.soon()
+
+    def _told(self, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._fd, 1 << 16)
+        self.soon()
+
+    def soon(self) -> None:
+        """It looks as soon as it may."""
+        if not self._hurries and not self._closed:
+            self._hurries = True
+            waited = (time.monotonic_ns() - self._last) / 1e9
+            self._at(max(0.0, PAUSE_SECONDS - waited))
+
+    def _at(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._reactor.call_in(seconds, self._turn)
+
+    def _turn(self) -> None:
+        self._timer, self._hurries = None, False
+        if self._closed:
+            return
+        self._last = time.monotonic_ns()
+        wait = self._call()
+        if not self._closed and not self._hurries:
+            self._at(min(wait or self._pace, self._pace))
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._fd >= 0:
+                self._reactor.remove(self._fd)
+                os.close(self._fd)
+
+
+def _watch(folders: Iterable[Path]) -> int:
+    """A descriptor that is readable when a name came into one of these folders or went; -1 where there is none, since
+    the user has as many as the kernel gives one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = int(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+    if fd >= 0 and any(libc.inotify_add_watch(fd, os.fsencode(folder), _NAMES) < 0 for folder in folders):
+        os.close(fd)
+        return -1
+    return fd
 
 
 def waiting(folder: Path) -> list[str]:
@@ -168,7 +239,6 @@ class StrandSender(Sender[R]):
         self._there: deque[tuple[str, int]] = deque()
         """Files that were handed over and lie there still, and their bytes."""
         self._scheduled = False
-        self._looking = False
         self.trouble = ""
         """Why nothing can be handed over just now."""
         for path in folder.glob(".[0-9]*"):
@@ -177,7 +247,7 @@ class StrandSender(Sender[R]):
             self._there.append((name, (folder / name).stat().st_size))
         self._number = max([_last(folder), *(int(name) for name, _ in self._there if name.isdecimal())])
         self._count()
-        self._look_later()
+        self._looks = Look(reactor, (folder,), self._look)
 
     def send(self, record: R) -> None:
         if self.closed:
@@ -219,36 +289,30 @@ class StrandSender(Sender[R]):
             del self._records[:count]
             self._there.append((f"{number:020d}", len(whole)))
         self._count()
-        self._look_later()
 
     def _count(self) -> None:
         self.backlog = sum(map(len, self._records)) + sum(size for _, size in self._there)
 
-    def _look_later(self) -> None:
-        if not self._looking and (self._there or self._records):
-            self._looking = True
-            self._reactor.call_in(LOOK_SECONDS, self._look)
-
-    def _look(self) -> None:
+    def _look(self) -> float:
         """What the strand's part has taken is gone."""
-        self._looking = False
         if self.closed:
-            return
+            return 0
         was_full = self.full
         while self._there and not os.path.lexists(self._folder / self._there[0][0]):
             self._there.popleft()
         if self._records and not self._scheduled:
             self.flush()
         self._count()
-        self._look_later()
         if was_full and not self.full and self.on_room is not None:
             self.on_room()
+        return 0
 
     def close(self) -> None:
         if not self.closed:
             if self._records:
                 self.flush()
             self.closed = True
+            self._looks.close()
 
 
 class StrandReceiver(Receiver[R]):
@@ -273,33 +337,31 @@ class StrandReceiver(Receiver[R]):
         """Files that were given to the part, and lie there until it has nothing under way."""
         self._paused = False
         self._closed = False
-        reactor.call_in(LOOK_SECONDS, self._look)
+        self._looks = Look(reactor, (folder,), self._look)
 
-    def _look(self) -> None:
-        if self._closed:
-            return
+    def _look(self) -> float:
+        wait = 0.0
         try:
             if not self._paused:
-                self._turn()
+                wait = LOOK_SECONDS if self._turn() or self._given else 0
         except CrossingError as error:
             self.close()
             stop(self._folder, str(error))
             if self.on_violation is None:
                 raise
             self.on_violation(error)
-            return
-        self._reactor.call_in(LOOK_SECONDS, self._look)
+        return wait
 
-    def _turn(self) -> None:
-        """Raises: CrossingError."""
+    def _turn(self) -> bool:
+        """Whether there is more than may be given just now. Raises: CrossingError."""
         self._clear()
         if os.path.lexists(self._folder / STOPPED):
-            return
+            return False
         for name in waiting(self._folder):
             if name in self._given:
                 continue
             if self._paused or self._closed or self._busy() > BUSY_MOST:
-                return
+                return True
             try:
                 data = read(self._folder, name)
             except FileNotFoundError:
@@ -307,6 +369,7 @@ class StrandReceiver(Receiver[R]):
             self._given[name] = None
             for record in self._codec.decode_many(data):
                 self.on_record(record)
+        return False
 
     def _clear(self) -> None:
         if self._given and not self._busy():
@@ -320,6 +383,8 @@ class StrandReceiver(Receiver[R]):
 
     def resume(self) -> None:
         self._paused = False
+        self._looks.soon()
 
     def close(self) -> None:
         self._closed = True
+        self._looks.close()

@@ -168,6 +168,10 @@ class Isolation(abc.ABC):
         """Which network a place is in: sockets of one may not be used in another."""
         return place.side
 
+    def strand_of(self, space: str) -> str:
+        """The part whose end of a strand such a network is for, "" where it is for none."""
+        return ""
+
     def forking(self, profile: Profile) -> AbstractContextManager[None]:
         """Around the fork of a child with this profile."""
         return nullcontext()

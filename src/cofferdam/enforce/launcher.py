@@ -400,7 +400,7 @@ class Launcher:
                 raise GateError(f"{profile.name} runs already")  # a gate that was taken over could order many
             if (part.place is None) == (profile.stands in ("outer", "inner")):
                 raise GateError(f"{profile.name} is to stand {profile.stands}, and the order says {part.place}")
-            self._check_listeners(part, profile)
+            self._check_listeners(part, profile, f"{order.road or order.crew}/{part.part}")
             users[part.part] = self._isolation.user(f"{order.road or order.crew}/{part.part}")
             if profile.store:
                 folders[part.part] = stores.make(
@@ -428,8 +428,9 @@ class Launcher:
         log = {self._state / "audit": self._isolation.user("auditor/auditor")} if profile.log else {}
         return log | {folders[name]: users[name] for name in profile.reads if name in folders}
 
-    def _check_listeners(self, part: PartOrder, profile: Profile) -> None:
-        """A part gets listeners of its own network, if it may use any."""
+    def _check_listeners(self, part: PartOrder, profile: Profile, who: str) -> None:
+        """A part gets listeners of its own network, if it may use any; and the ends of a strand that the network plan
+        has for it alone, wherever they are."""
         for number in part.listeners:
             held = self._listeners.get(number)
             if held is None:
@@ -439,7 +440,9 @@ class Launcher:
                 raise GateError(f"{profile.name} is given a listener, and may use none of that kind")
             if part.place is None:
                 raise GateError(f"{profile.name} is given a listener, and may use none")
-            if held.space != self._isolation.space(part.place):
+            if held.space != self._isolation.space(part.place) and not (
+                held.way and self._isolation.strand_of(held.space) == who
+            ):
                 raise GateError(f"{profile.name} is given a listener of {held.space}, and stands elsewhere")
 
     def _spawn_part(

@@ -372,6 +372,10 @@ class NamespaceIsolation(HousedIsolation):
     def space(self, place: Place) -> str:
         return self._plan.space_of(place.side, place.zone) if self._plan is not None else place.side
 
+    def strand_of(self, space: str) -> str:
+        sides = self._plan.sides if self._plan is not None else ()
+        return next((side.strand.who for side in sides if side.space == space and side.strand is not None), "")
+
     def _take_place(self, berth: Berth) -> None:
         if berth.profile.stands in ("outer", "inner"):
             if berth.place is None:

@@ -64,6 +64,8 @@ class Profile(msgspec.Struct, frozen=True):
 
     `log`: it sees the audit log's folder, without its key, read-only (as `audit` among what it reads).
 
+    `told`: the gate hands it its own status each minute, as a command (HOUSE_STATUS).
+
     `yields`: to those that carry traffic: it runs at the lowest priority ("low"), or when nothing else wants the
     processor at all ("idle", SCHED_IDLE).
 
@@ -101,6 +103,7 @@ class Profile(msgspec.Struct, frozen=True):
     sockets: tuple[str, ...] = ()
     urgent: bool = False
     log: bool = False
+    told: bool = False
     yields: Literal["", "low", "idle"] = ""
     root: bool = False
     by_need: Can = Can.NOTHING

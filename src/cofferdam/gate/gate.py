@@ -56,7 +56,7 @@ from cofferdam.gate.overlay.overlay import Overlay
 from cofferdam.gate.past_writes import PastWrites
 from cofferdam.gate.sides import RECORD_SECONDS, Sides
 from cofferdam.gate.told import assets_at, failure, told_files
-from cofferdam.gate.watch import report
+from cofferdam.gate.watch import report, telling
 from cofferdam.gate.watch.drops import Drops
 from cofferdam.gate.watch.evidence import Evidence
 from cofferdam.gate.watch.forwarding import forwarded
@@ -219,6 +219,7 @@ class Gate(Sides):
         self.spawn(self.drops.watch(self._stop))
         self.spawn(self.troubles.watch(self._stop))
         self.spawn(self.evidence.work(self._stop))
+        self.spawn(telling.work(self.crews, self.status, self._stop))
         self.spawn(expiry.watch(self, self._stop))
         self.spawn(self.hands.watch(self, self._stop))
         self._keep_recent()

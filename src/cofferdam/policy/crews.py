@@ -181,7 +181,7 @@ def _of(conduit: Conduit, needs: Needs) -> Group:
         made = parts[name] = GroupPart(
             listens=list(part.listens), reaches=list(part.reaches), store=part.store, folders=folders
         )
-        made.strands = [part.strand] if part.strand is not None else []
+        made.strands = list(part.strands)
         if part.place is not None:
             made.side, made.zones = part.place.side.value, {part.place.zone}
     return Group(conduit.broker, parts, {conduit.name: needs}, dict(needs.apart), bool(conduit.strand))

@@ -39,7 +39,7 @@ from cofferdam.errors import CofferdamError, GateError
 from cofferdam.proof import canaries, frames, reading
 from cofferdam.proof.frames import FAMILIES, Target
 from cofferdam.proof.statements import Statements
-from cofferdam.proof.subject import Side, Subject
+from cofferdam.proof.subject import Part, Side, Subject, road
 
 Json = dict[str, Any]
 PART: Final = "one-way"
@@ -127,19 +127,22 @@ def frames_to_all(address: object) -> bool:
 
 def _socket(subject: Subject, side: Side, strand: Strand, out: Statements) -> None:
     """The one socket that the part has, and which ways it is open."""
-    part = next((one for one in subject.parts if one.side == side.name and one.part == strand.part), None)
+    part = _part(subject, strand)
     facts = reading.process(part.pid) if part is not None else None
     if part is None or facts is None:
         out.say(PART, f"{side.name}: socket", "failed", f"the {strand.part} of the strand {strand.zone} does not run")
         return
     held = {int(file["target"][8:-1]): file["fd"] for file in facts["files"] if file["target"].startswith("socket:[")}
+    # Of a strand with several links it holds one of each: where each is, its own end's statement says.
+    links = [other for other in subject.sides.values() if other.plan.strand and other.plan.strand.who == strand.who]
     there = {one["inode"]: one for one in side.run(_udp)}
-    wrong = [] if len(held) == 1 else [f"it holds {len(held)} sockets"]
+    elsewhere = {one["inode"] for other in links if other is not side for one in other.run(_udp)}
+    wrong = [] if len(held) == len(links) else [f"it holds {len(held)} sockets for {len(links)} links"]
+    wrong += [f"socket {inode} is none of UDP" for inode in held if inode not in there and inode not in elsewhere]
+    held = {inode: fd for inode, fd in held.items() if inode in there}
+    wrong += [] if len(held) == 1 else [f"{len(held)} of its sockets are here"]
     for inode in held:
-        one = there.get(inode)
-        if one is None:
-            wrong.append(f"socket {inode} is none of UDP")
-            continue
+        one = there[inode]
         ends = (one["source"], one["sport"], one["destination"], one["dport"])
         if ends != (strand.address, strand.port, strand.peer, strand.port):
             wrong.append(f"it goes from {ends[0]}:{ends[1]} to {ends[2]}:{ends[3]}")
@@ -147,8 +150,13 @@ def _socket(subject: Subject, side: Side, strand: Strand, out: Statements) -> No
             wrong.append("it is open for reading")
     says = "is connected to the other end and shut for reading" if strand.way == "out" else (
         "hears the other end alone; that nothing is written to it, its filter says and the walls")  # fmt: skip
-    out.check(PART, f"{side.name}: socket", f"the {strand.part} holds one socket, of UDP, which {says}", wrong,
+    out.check(PART, f"{side.name}: socket", f"the {strand.part} holds one socket here, of UDP, which {says}", wrong,
               [f"descriptor {fd}, socket {inode}" for inode, fd in held.items()])  # fmt: skip
+
+
+def _part(subject: Subject, strand: Strand) -> Part | None:
+    """Whose end it is; it stands at the strand's first link."""
+    return next((one for one in subject.parts if road(one.crew) == strand.crew and one.part == strand.part), None)
 
 
 def _udp() -> list[Json]:
@@ -168,7 +176,7 @@ def _udp() -> list[Json]:
 
 def _filter(subject: Subject, side: Side, strand: Strand, out: Statements) -> None:
     """The part's filter, put on by a fresh process that has a pair of sockets at the number that the part's has."""
-    part = next((one for one in subject.parts if one.side == side.name and one.part == strand.part), None)
+    part = _part(subject, strand)
     if part is None:
         return  # said already
     profile = subject.profile(part)

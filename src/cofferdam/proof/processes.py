@@ -74,9 +74,10 @@ def _folders(subject: Subject, part: Part, profile: Profile) -> tuple[list[Path]
     """Those that it may write, and those that it may read."""
     store = [stores.of(subject.state, part.crew, part.part)] if profile.store else []
     there = {other.part for other in subject.parts if other.crew == part.crew}
+    log = [subject.state / "audit"] if profile.log else []
     return [*store, *part.folders], [
-        stores.of(subject.state, part.crew, name) for name in profile.reads if name in there
-    ]
+        *log, *(stores.of(subject.state, part.crew, name) for name in profile.reads if name in there)
+    ]  # fmt: skip
 
 
 def _place(subject: Subject, part: Part, facts: Json, out: Statements) -> None:
@@ -181,7 +182,7 @@ def _descriptors(
                 good.append(f"{shown} {own[inode]['protocol'] if inode in own else 'tcp'}")
             else:
                 wrong.append(f"{shown} is a socket of no kind that a part has")
-        elif target.startswith("pipe:[") or target in _MAY_BE_OPEN:
+        elif target.startswith("pipe:[") or target in _MAY_BE_OPEN or (target == "anon_inode:inotify" and writes):
             good.append(shown)
         elif file["fd"] <= 2:
             good.append(f"{shown} (standard stream, given at the start)")

@@ -28,7 +28,7 @@ COUNTS = """
 def strand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strand]:
     with Strand(
         tmp_path_factory.mktemp("strand"), more="wait: 1 s,", zones=ZONES, conduits=COUNTS,
-        carries="files:reports, counts-out",
+        carries='files:reports, counts-out, "gate:log", "gate:status"',
     ) as strand:  # fmt: skip
         strand.attach("plant0", strand.inside, "10.84.0.9/24")
         strand.attach("office0", strand.outside, "10.85.0.9/24")

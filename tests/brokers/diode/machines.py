@@ -1,6 +1,7 @@
 """Two machines, each a network namespace, joined by a veth: the inside and the outside of a strand, with a gate each.
 
     inside  strand0 ══ strand0  outside
+            strand1 ══ strand1             where there are two links
 
 The gates take the ends into namespaces of their own. Loss is made there, by a rule beside theirs.
 """
@@ -26,6 +27,10 @@ from tests import waiting
 from tests.enforce.site import ip
 from tests.gate.plant import Gate
 
+SECOND = """
+  second-in: {side: ot, machine: inside, interface: strand1, addresses: [10.83.1.1/30], crossing: diode}
+  second-out: {side: it, machine: outside, interface: strand1, addresses: [10.83.1.2/30], crossing: diode}
+"""
 MACHINES = ("inside", "outside")
 PARTS = {"inside": ("spool", "sender"), "outside": ("keeper", "receiver")}
 
@@ -109,12 +114,23 @@ class Machine:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def prove(self, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
-        """`cofferdam prove` on this machine: its exit code, and the statements by their names."""
+    @property
+    def launcher(self) -> str:
+        """The process id of the gate's launcher."""
         assert self.gate is not None
         status = Path(f"/proc/{self.gate.status()['pid']}/status").read_text()
-        launcher = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
-        command = ["nsenter", "-t", launcher, "-n", "-m", sys.executable, "-m", "cofferdam.cli.main", "prove",
+        return next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
+
+    def space(self, ending: str) -> list[str]:
+        """What runs a command in the network namespace that the gate has made for an end of a link."""
+        within = ["nsenter", "-t", self.launcher, "-m"]
+        names = subprocess.run([*within, "ls", "/run/netns"], capture_output=True, text=True, check=True).stdout.split()
+        (name,) = (name for name in names if name.endswith(ending))
+        return [*within, "ip", "netns", "exec", name]
+
+    def prove(self, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        """`cofferdam prove` on this machine: its exit code, and the statements by their names."""
+        command = ["nsenter", "-t", self.launcher, "-n", "-m", sys.executable, "-m", "cofferdam.cli.main", "prove",
                    "--state", str(self.state), "--json", *options]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.stdout, done.stderr
@@ -129,13 +145,18 @@ class Strand:
     """Both machines. Use as a context manager."""
 
     def __init__(
-        self, folder: Path, more: str = "", files: str = "", zones: str = "", conduits: str = "", carries: str = ""
-    ) -> None:
+        self, folder: Path, more: str = "", files: str = "", zones: str = "", conduits: str = "", carries: str = "",
+        *, links: int = 1,
+    ) -> None:  # fmt: skip
         tag = secrets.token_hex(2)
         self.policy = folder / "policy.yaml"
         self.site = f"t{os.getpid()}{tag}"
         files = files or '{names: ["*.csv", "*.json", "*.tar"], most: 200 MB}'
         carries = carries or "files:reports"
+        self.links = links
+        if links == 2:
+            zones += SECOND
+            more += "links: [{from: second-in, to: second-out}], "
         self.policy.write_text(f"""
 site: {self.site}
 zones:
@@ -160,10 +181,11 @@ conduits:
         try:
             for machine in self.machines:
                 ip("netns", "add", machine.namespace)
-            other = ("peer", "name", "strand0", "netns", self.outside.namespace)
-            ip("-n", self.inside.namespace, "link", "add", "strand0", "type", "veth", *other)
-            # Else packets cross in bundles of 44, and a bundle is lost whole.
-            ip("-n", self.inside.namespace, "link", "set", "strand0", "gso_max_segs", "1")
+            for link in [f"strand{number}" for number in range(self.links)]:
+                other = ("peer", "name", link, "netns", self.outside.namespace)
+                ip("-n", self.inside.namespace, "link", "add", link, "type", "veth", *other)
+                # Else packets cross in bundles of 44, and a bundle is lost whole.
+                ip("-n", self.inside.namespace, "link", "set", link, "gso_max_segs", "1")
             self.pair()
         except BaseException:
             self._remove()
@@ -196,18 +218,21 @@ conduits:
         """Waits until the outside hears the inside: what was sent before both stood is missing, and rightly so."""
         eventually(lambda: self.outside.status()["heartbeat"])
 
-    def lose(self, share: float) -> None:
-        """From now on so much is lost, at random, before the receiver's end."""
+    def lose(self, share: float, link: int = 0) -> None:
+        """From now on so much is lost, at random, before the receiver's end of a link."""
         text = "add table netdev loss\ndelete table netdev loss\n"
         if share:
             text += f"""table netdev loss {{
                 chain in {{
-                    type filter hook ingress device "strand0" priority -510; policy accept;
+                    type filter hook ingress device "strand{link}" priority -510; policy accept;
                     numgen random mod 10000 < {min(9999, round(share * 10000))} counter drop
                 }}
             }}
             """
-        command = ["nsenter", "-t", str(self.outside.pid("receiver")), "-n", "nft", "-f", "-"]
+        where = ["nsenter", "-t", str(self.outside.pid("receiver")), "-n"]
+        if link:
+            where = self.outside.space("it.second-out")
+        command = [*where, "nft", "-f", "-"]
         subprocess.run(command, input=text, text=True, check=True)
 
     def said(self) -> str:

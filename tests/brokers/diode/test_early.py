@@ -12,7 +12,7 @@ from cofferdam.brokers.diode import pairing, records
 from cofferdam.brokers.diode.inbox import EARLY_BYTES, EARLY_NS, Early
 from cofferdam.brokers.diode.outbox import Outbox, encode
 from cofferdam.brokers.diode.receiver import Receiver
-from cofferdam.brokers.diode.sealing import Seal, announce
+from cofferdam.brokers.diode.sealing import Seal, announce, new_seal
 from cofferdam.brokers.diode.wire import BULK, HELLO, Packet, pack, unpack
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
@@ -78,7 +78,8 @@ class Hearing:
 
     def epoch(self, number: int) -> tuple[Seal, bytes]:
         """A new one, and the packet that announces it."""
-        seal, (body,) = announce(number, WALL, bytes.fromhex(self._signer), [bytes.fromhex(self._seal_to)], aes=True)
+        seal = new_seal(number, aes=True)
+        (body,) = announce(seal, WALL, [bytes.fromhex(self._signer)], [bytes.fromhex(self._seal_to)])
         return seal, pack(HELLO, number, 0, 0, 0, 0) + body
 
     def feed(self, *packets: bytes) -> None:

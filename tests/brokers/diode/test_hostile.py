@@ -52,7 +52,7 @@ conduits:
   strand:
     {from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, wait: 1 s,
      repeat: {younger: 24 h, at: "02:00"}, spool: {keep: 72 h, most: 2 MB},
-     carries: [history, files:reports, files:others],
+     carries: [history, "gate:log", "gate:status", files:reports, files:others],
      files: {reports: {names: ["*.csv"], most: 1 MB, per_day: 3 MB}, others: {names: ["*.bin"], scan: true}}}
 """
 WALL, EPOCH = 10**18, 5
@@ -78,6 +78,7 @@ class Part:
             "reports-out",
             "others-in",
             "others-out",
+            "strand-inside",
             *(strand_end("history", way) for way in ("in", "out")),
         )
         self.folders = {name: folder / name for name in names}
@@ -100,7 +101,7 @@ class Part:
             secrets={pairing.SECRET: msgspec.json.encode(keys)}, folders=self.folders, store=folder / "store",
             senders={"receiver": channel, "sender": channel},
             run_job=lambda job, order, done: self.jobs.append(done),
-            reactor=SimpleNamespace(later=self.later.append, call_in=lambda _, call: None),
+            reactor=SimpleNamespace(later=self.later.append, call_in=lambda *_: None, add=lambda *_: None),
             audit=SimpleNamespace(note=lambda event, **_: self.said.append(event), record=record, writable=True),
         )  # fmt: skip
         self.part = make(cast(Any, self.setting))
@@ -264,7 +265,7 @@ def test_what_a_part_outside_cannot_take_stops_its_channel(outside: Outside) -> 
     outside.say(Piece("records:history", EPOCH, 1, records.parts(b"no record")[0]))
     (name,) = strand.waiting(folder)
     taken: list[Any] = []
-    reactor = SimpleNamespace(call_in=lambda _, call: calls.append(call))
+    reactor = SimpleNamespace(call_in=lambda _, call: calls.append(call), add=lambda *_: None, remove=lambda _: None)
     calls: list[Callable[[], None]] = []
     codec: Any = RecordCodec(Beat)
     strand.StrandReceiver(cast(Any, reactor), folder, codec, taken.append, lambda: 0)
@@ -487,7 +488,7 @@ def test_a_clock_that_is_set_back_loses_nothing(inside: Part) -> None:
     """Names go on after the last that was taken, whatever the clock says by then."""
     folder = inside.folders[strand_end("history", "out")]
     codec: Any = RecordCodec(Beat)
-    reactor = SimpleNamespace(later=lambda call: call(), call_in=lambda _, call: None)
+    reactor = SimpleNamespace(later=lambda call: call(), call_in=lambda *_: None, add=lambda *_: None)
     for wall in (10**18, 10**17):
         sender: Any = strand.StrandSender(cast(Any, reactor), folder, codec, wall=functools.partial(int, wall))
         sender.send(beat())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cofferdam.brokers.diode.inbox import OPEN_BYTES, OPEN_MOST, Inbox
 from cofferdam.brokers.diode.outbox import parity_for
-from cofferdam.brokers.diode.sealing import AES, CHACHA, TAG, Seal, announce, believe, named
+from cofferdam.brokers.diode.sealing import AES, CHACHA, TAG, Seal, announce, believe, named, new_seal
 from cofferdam.brokers.diode.wire import (
     BULK,
     HEAD_BYTES,
@@ -208,14 +208,16 @@ def test_an_epoch_is_believed_of_whom_it_should() -> None:
     signer, receiver = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
     public, to = signer.public_key().public_bytes_raw(), receiver.public_key().public_bytes_raw()
     own = {named(to): receiver.private_bytes_raw()}
-    seal, (body, other) = announce(9, 1234, signer.private_bytes_raw(), [to, bytes(31) + b"\x09"], aes=True)
+    seal = new_seal(9, aes=True)
+    (body, other) = announce(seal, 1234, [signer.private_bytes_raw()], [to, bytes(31) + b"\x09"])
+    assert believe(other, own, {public: 100}, 1) is None  # for another receiver, by one who is known
     hello = believe(body, own, {public: 100}, 99)
-    assert (hello.epoch, hello.wall_ns, hello.sender) == (9, 1234, public)
+    assert hello is not None and (hello.epoch, hello.wall_ns, hello.sender) == (9, 1234, public)
     assert hello.seal.open(BULK, 1, 1, 1, 64, closed(seal, BULK, 1, b"x")) == b"x"
     for wrong_body, keys, senders, now in (
-        (body, own, {public: 100}, 100), (body, own, {}, 1), (body, {}, {public: 100}, 1),
+        (body, own, {public: 100}, 100), (body, own, {}, 1), (other, own, {}, 1),
         (body[:-1] + bytes([body[-1] ^ 1]), own, {public: 100}, 1), (bytes([1]) + body[1:], own, {public: 100}, 1),
-        (body + b"x", own, {public: 100}, 1), (other, own, {public: 100}, 1),
+        (body + b"x", own, {public: 100}, 1), (other[:-1], own, {public: 100}, 1),
     ):  # fmt: skip
         with pytest.raises(RemoteProtocolError):
             believe(wrong_body, keys, senders, now)

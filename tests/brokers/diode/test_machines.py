@@ -179,18 +179,33 @@ def test_nothing_leaves_the_outside_nor_enters_the_inside(strand: Strand) -> Non
     assert round_of(20) == 0
 
 
-def test_the_audit_log_of_the_inside_is_verified_outside(strand: Strand, tmp_path: Path) -> None:
-    folder, log, key = strand.outside.folder(), tmp_path / "log", str(strand.inside.state / "keys" / "audit.pub")
+def test_the_log_and_the_status_of_the_inside_are_outside(
+    strand: Strand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As records, within seconds of their time; verified by the usual verb, and left to a witness."""
+    state, key = str(strand.outside.state), str(strand.inside.state / "keys" / "audit.pub")
+    eventually(lambda: strand.outside.status()["told"]["came_ns"])
+    before = 0
     for at in range(2):
-        before = len(list(folder.glob("audit-*.tar")))
-        assert main(["diode", "report", "files:reports", "--state", str(strand.inside.state)]) == 0
-        eventually(lambda: len(list(folder.glob("audit-*.tar"))) > before)  # noqa: B023
-        assert main(["diode", "gather", str(folder), "--log", str(log), "--key", key]) == 0
-        assert main(["audit", "verify", "--log", str(log), "--key", key]) == 0
-        if not at:
-            digest = put(strand, "between.csv", b"1\n")  # it makes an entry
-            arrived(strand, "between.csv", digest)
-    assert any(json.loads(path.read_text())["status"]["site"] == strand.site for path in folder.glob("status-*.json"))
+        assert main(["diode", "tell", "--state", str(strand.inside.state), *(["--again"] if at else [])]) == 0
+        eventually(lambda: strand.outside.status()["told"]["log"]["entries"] > before)  # noqa: B023
+        told = strand.outside.status()["told"]["log"]
+        before = told["entries"]
+        assert main(["audit", "verify", "--log", told["folder"], "--key", key]) == 0
+        words = ["evidence", "witness", str(tmp_path), "--log", told["folder"], "--log-key", key]
+        assert main([*words, "--state", state]) == 0
+        digest = put(strand, f"between-{at}.csv", b"1\n")  # it makes an entry
+        arrived(strand, f"between-{at}.csv", digest)
+        capsys.readouterr()
+        eventually(lambda: _signed(strand.inside.state) > before)  # noqa: B023
+    assert main(["diode", "inside", "--state", state, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"]["site"] == strand.site
+    assert main(["diode", "inside", "--state", state]) == 0
+    assert strand.site in capsys.readouterr().out
+
+
+def _signed(state: Path) -> int:
+    return int(ask(state, "status", fresh=False)["audit"]["signed"])
 
 
 def test_status_says_what_makes_it_one_way(strand: Strand, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,12 @@ class Inside(Bench):
 
     def crash_in(self, copy: Path, *, lost: bool = False) -> None:
         self.sender.closed = True
+        self.sender._looks.close()
         super().crash_in(copy, lost=lost)
+
+    def close(self) -> None:
+        self.sender._looks.close()
+        super().close()
 
 
 class Outside(Bench):
@@ -72,6 +77,10 @@ class Outside(Bench):
         self.receiver.close()
         super().crash_in(copy, lost=lost)
 
+    def close(self) -> None:
+        self.receiver.close()
+        super().close()
+
 
 class _Soon:
     """The loop's timers, without waiting for them."""
@@ -81,6 +90,12 @@ class _Soon:
 
     def call_in(self, seconds: float, call: Callable[[], None]) -> None:
         self._reactor.call_in(0, call)
+
+    def add(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """It looks in any case."""
+
+    def remove(self, fd: int) -> None:
+        """As if it had been there."""
 
 
 class Both:

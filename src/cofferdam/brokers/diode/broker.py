@@ -1,5 +1,5 @@
-"""What the diode declares: inside, a spool that keeps and a sender that sends; outside, a receiver that hears and a
-keeper that keeps. Each machine has its two; on one machine all four are there, for a look at it."""
+"""What the diode declares: inside, a spool that keeps and a sender that sends, and a teller where the gate itself is
+told of; outside, a receiver that hears and a keeper that keeps. On one machine all are there, for a look at it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,17 @@ DIODE: Final = Broker(
                 preload=_LATE,
                 says=kinds((*events.SPOOL, *gate.PART)),
             ),
+            "teller": Profile(
+                "diode/teller", stands="apart", can=Can.READ, log=True, told=True, says=_SIDE, yields="low",
+            ),
             "sender": Profile(
                 "diode/sender", stands="inner", can=Can.EMIT, secrets=("strand",), preload=_LATE, says=_SIDE
             ),
         },
-        pipes=(("spool", "sender"), ("sender", "spool"), ("receiver", "keeper"), ("keeper", "receiver")),
+        pipes=(
+            ("spool", "sender"), ("sender", "spool"), ("receiver", "keeper"), ("keeper", "receiver"),
+            ("teller", "spool"), ("spool", "teller"),
+        ),
         jobs={
             "scan": Profile(
                 "diode/scan", stands="apart", can=Can.READ | Can.DIAL_LOCAL, program="cofferdam.brokers.job",
@@ -47,22 +53,26 @@ DIODE: Final = Broker(
                 sockets=("clamd",),
             )
         },
-        optional=frozenset({"receiver", "keeper", "spool", "sender"}),
+        optional=frozenset({"receiver", "keeper", "spool", "sender", "teller"}),
     ),
     make={
         "receiver": "cofferdam.brokers.diode.receiver:Receiver",
         "keeper": "cofferdam.brokers.diode.keeper:Keeper",
         "spool": "cofferdam.brokers.diode.spool:Spool",
         "sender": "cofferdam.brokers.diode.sender:Sender",
+        "teller": "cofferdam.brokers.diode.teller:Teller",
     },
     jobs={"scan": "cofferdam.brokers.diode.scan:look"},
     records={
         ("spool", "sender"): "cofferdam.brokers.diode.records:to_sender",
         ("sender", "spool"): "cofferdam.brokers.diode.records:from_sender",
+        ("teller", "spool"): "cofferdam.brokers.diode.records:from_teller",
+        ("spool", "teller"): "cofferdam.brokers.diode.records:to_teller",
         ("receiver", "keeper"): "cofferdam.brokers.diode.records:to_keeper",
         ("keeper", "receiver"): "cofferdam.brokers.diode.records:from_keeper",
     },
-    alarms=frozenset({"receiver", "keeper", "spool", "sender"}),
+    rekeys=frozenset({"receiver", "keeper", "spool", "sender"}),
+    alarms=frozenset({"receiver", "keeper", "spool", "sender", "teller"}),
     figures={
         "receiver": figures.RECEIVER, "keeper": figures.KEEPER, "spool": figures.SPOOL, "sender": figures.SENDER,
     },

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.diode import records, tickets
 from cofferdam.brokers.diode.figures import KEEPER
 from cofferdam.brokers.diode.keeper_files import RESERVE_BYTES, SECOND, Files
+from cofferdam.brokers.diode.keeper_inside import Inside
 from cofferdam.brokers.diode.keeper_records import Handing
 from cofferdam.brokers.diode.keeper_store import KeeperStore
 from cofferdam.brokers.diode.ledger import Channel, Gap
@@ -29,9 +30,10 @@ from cofferdam.brokers.diode.pairing import KeeperKeys, load
 from cofferdam.brokers.diode.records import Beat, Known, Piece
 from cofferdam.brokers.diode.sender import row_of
 from cofferdam.brokers.kit.figures import Figures, Reported
-from cofferdam.errors import CofferdamError, CrossingError, GateError, StoreError, StoreFull
+from cofferdam.errors import AuditError, CofferdamError, CrossingError, GateError, StoreError, StoreFull
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.diode_rows import FILES as FILES_RIDE
+from cofferdam.policy.terms.diode_rows import LOG, STATUS
 
 GRACE_NS: Final = 1_200_000_000
 """What is missing for so long is named: a block's parity, and blocks that were woven into it, come meanwhile."""
@@ -42,6 +44,10 @@ TICKET_SECONDS: Final = 7 * 86_400
 """How long a ticket is good."""
 TELL_NS: Final = 10 * SECOND
 """Strangers and losses are counted for so long, and told as one entry."""
+UNTOLD_SECONDS: Final = 200
+"""A status comes each minute."""
+WAITS_SECONDS: Final = 300
+"""So long a checkpoint of the inside's log may wait for what it covers."""
 RUNS_MOST: Final = 64
 """Steps of tests that are remembered."""
 
@@ -90,16 +96,35 @@ class Keeper(Part):
             setting, self._strand, self._row, self._store, self._figures, self._channel,
             lambda name: self._store.save(self._channels, {name}),
         )  # fmt: skip
-        self._handing = Handing(setting, self._row, self._store, self._channel, self._lost)
+        self._inside = self._told()
+        self._handing = Handing(setting, self._row, self._store, self._channel, self._lost, self._inside)
         self._handing.trouble = self._troubled
         self._files.begin()
         self._handing.begin()
         setting.senders["receiver"].send(records.Start(max(0, self._store.epoch - 1)))
 
+    def _told(self) -> Inside | None:
+        """What the gate inside tells of itself is kept by it. Raises: StoreError."""
+        folder = self._setting.folders.get(self._row.told)
+        if folder is None:
+            return None
+        try:
+            key = self._keys.log if self._keys is not None else ""
+            return Inside(folder, LOG in self._row.gate, key, self._setting.wall)
+        except (AuditError, OSError) as error:
+            raise StoreError(
+                f"what was told of the inside cannot be read: {error}", hint=f"move {folder} away, to begin anew"
+            ) from None
+
     def _channel(self, name: str) -> Channel:
         return self._channels.setdefault(name, Channel(name))
 
     # --- the gate ---------------------------------------------------------------------------------------------------
+
+    def take_secrets(self, secrets: Mapping[str, bytes]) -> None:
+        self._keys = load(KeeperKeys, secrets) or self._keys
+        if self._inside is not None and self._keys is not None:
+            self._inside.take_key(self._keys.log)
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._strand, self._row = row_of(policy)
@@ -258,6 +283,8 @@ class Keeper(Part):
             self._give_up(asked, asked.decode(GiveUp))
         elif asked.verb == "test":
             asked.answer(self._tests())
+        elif asked.verb == "inside":
+            asked.answer({**self._tells(), "status": self._inside.status if self._inside is not None else {}})
         else:
             super().command(asked)
 
@@ -365,7 +392,7 @@ class Keeper(Part):
                 "age": round((now - self._beat_at) / 1e9, 1), "told": beat.wall_ns, "queue": beat.queue,
                 "differs": round((wall - beat.wall_ns) / 1e9, 1), "dropped": beat.dropped,
             },
-            "stopped": self._stopped,
+            "stopped": self._stopped, "told": self._tells(),
             "trouble": dict(zip(("foreign", "blocks", "kernel", "overrun"), self._trouble, strict=True)),
             "folders": {row.channel: str(self._files.folder(row.channel)) for row in self._row.files},
             "channels": [
@@ -386,6 +413,9 @@ class Keeper(Part):
             ],
         }  # fmt: skip
 
+    def _tells(self) -> dict[str, Any]:
+        return self._inside.tells() if self._inside is not None else {}
+
     def figures(self) -> Reported:
         self._figures.set(
             "heartbeat", self._setting.wall() - (self._setting.clock() - self._beat_at) if self._beat else 0
@@ -398,6 +428,15 @@ class Keeper(Part):
         since = self._beat_at or self._born
         if now - since > SILENT_NS:
             found["silent"] = f"the inside of {self._strand} has not been heard for {(now - since) // SECOND} s"
+        elif self._inside is not None and STATUS in self._row.gate:
+            age = (self._setting.wall() - self._inside.came_ns) // SECOND
+            if age > UNTOLD_SECONDS and (now - self._born) // SECOND > UNTOLD_SECONDS:
+                found["untold"] = f"the inside of {self._strand} lives, and has not told its status for {age} s"
+        if self._inside is not None and (waits := self._inside.waits())[2] > WAITS_SECONDS * SECOND:
+            found["log"] = (
+                f"the copy of the inside's log has {waits[0]} entries of {waits[1]}: something has not come. A ticket "
+                "brings it; inside, `cofferdam diode tell --again`, if it is not kept there any more"
+            )
         if self._files.not_scanned:
             found["scan"] = clip(f"files of {self._strand} wait for their scan: {self._files.not_scanned}")
         if self._full:

@@ -4,7 +4,8 @@ A piece counts as come when it is on disk: in the folder of the part that it is 
 the store. What waits too long for what is missing goes on without it, which then comes later, or never.
 
 What the records say is their conduit's affair. A part that finds one that no honest part would send marks its folder,
-and the channel is stopped. Not here: numbers (ledger), how they are taken (crossing.strand).
+and the channel is stopped. What the gate inside tells of itself goes no further: it is kept here (keeper_inside).
+Not here: numbers (ledger), how they are taken (crossing.strand).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.diode.keeper_inside import Inside
 from cofferdam.brokers.diode.keeper_store import Held, KeeperStore
 from cofferdam.brokers.diode.ledger import Channel, Gap, Order
 from cofferdam.brokers.diode.records import Piece, part
@@ -57,7 +59,9 @@ class Handing:
         store: KeeperStore,
         channel: Callable[[str], Channel],
         lost: Callable[[str, list[Gap]], None],
+        inside: Inside | None = None,
     ) -> None:
+        self._inside = inside
         self._setting = setting
         self.row = row
         self._store = store
@@ -130,11 +134,20 @@ class Handing:
         gone = self._gone
         touched = {held.channel for held in self._fresh}
         for name, order in self._orders.items():
-            folder = self._setting.folders[strand_end(name.partition(":")[2], "in")]
+            if name in self._broken:
+                continue
+            kind, _, rider = name.partition(":")
+            folder = self._setting.folders[strand_end(rider, "in")] if kind == RECORDS else None
             before = len(gone)
             for epoch, number, count, whole in order.peek(self._channel(name), now):
                 try:
-                    strand.put(folder, f"{epoch:020d}-{number:020d}", whole, synced=False)
+                    if folder is not None:
+                        strand.put(folder, f"{epoch:020d}-{number:020d}", whole, synced=False)
+                    elif self._inside is not None:
+                        self._inside.take(whole)
+                except CrossingError as violation:
+                    self._broken[name] = str(violation)
+                    break
                 except OSError as error:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
                         raise
@@ -143,7 +156,8 @@ class Handing:
                 gone.append((name, epoch, number, number + count - 1))
                 order.done(epoch, number)
             if len(gone) > before:
-                strand.sync(folder)
+                if folder is not None:
+                    strand.sync(folder)
                 touched.add(name)
         if not touched:
             return
@@ -171,6 +185,7 @@ class Handing:
                     found[channel] = str(error)
             if len(strand.waiting(folder)) > FOLDER_MOST:
                 self.full.add(channel)
+        for channel in self.row.handed:
             for (epoch, first), unit in list(self._units.get(channel, {}).items()):
                 have = self._channel(channel).epochs[epoch].have
                 if any(first + at in have for at in range(unit.count) if at not in unit.found):

@@ -48,11 +48,13 @@ class PairFile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     end: Literal["inside", "outside"]
     sign: Hex
     seal: Hex | Literal[""] = ""
+    log: Annotated[str, Meta(max_length=256)] = ""
+    """Inside: the public key of its audit log, where there is one by then."""
 
     @property
     def words(self) -> str:
         """What both screens show."""
-        return words(bytes.fromhex(self.sign + self.seal))
+        return words(bytes.fromhex(self.sign + self.seal) + self.log.encode())
 
 
 class Good(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,10 +65,12 @@ class Good(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SenderKeys(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the sender has: its own key, private, and those to seal to."""
+    """What the sender has: its own key, private, and those to seal to; and its `former` keys, private, by which it
+    announces as well until their day."""
 
     sign: Hex
     receivers: tuple[Good, ...] = ()
+    former: tuple[Good, ...] = ()
 
     def __repr__(self) -> str:
         return "SenderKeys(<secret>)"
@@ -79,19 +83,22 @@ class SpoolKeys(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReceiverKeys(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the receiver has: its own key, private, and who may announce an epoch."""
+    """What the receiver has: its own key, private, and who may announce an epoch; and its `former` keys, private, which
+    open as well until their day."""
 
     seal: Hex
     senders: tuple[Good, ...] = ()
+    former: tuple[Good, ...] = ()
 
     def __repr__(self) -> str:
         return "ReceiverKeys(<secret>)"
 
 
 class KeeperKeys(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the keeper has: the key that signs tickets, private."""
+    """What the keeper has: the key that signs tickets, private; and the public one of the inside's audit log."""
 
     sign: Hex
+    log: str = ""
 
     def __repr__(self) -> str:
         return "KeeperKeys(<secret>)"
@@ -129,6 +136,14 @@ def take(good: tuple[Good, ...], key: str, now_ns: int, old_until: int) -> tuple
     if len(kept) >= KEYS_MOST:
         raise GateError(f"{len(kept)} keys of the other end are good", hint="wait until some have had their day")
     return (*kept, Good(key))
+
+
+def former(before: tuple[Good, ...], key: str, now_ns: int, until: int) -> tuple[Good, ...]:
+    """An end's own keys that are good besides a new one: those that were, and the one before. Raises: GateError."""
+    kept = [one for one in before if one.until > now_ns]
+    if len(kept) >= KEYS_MOST:
+        raise GateError(f"{len(kept)} former keys are good", hint="wait until some have had their day")
+    return (*kept, Good(key, until)) if until > now_ns else tuple(kept)
 
 
 def new_signer() -> tuple[str, str]:

@@ -1,22 +1,23 @@
-"""The receiver: reads packets in large batches from a socket that it cannot write to, and hands what was sealed to the
-keeper.
+"""The receiver: reads packets in large batches from sockets that it cannot write to, one for each link, and hands what
+was sealed to the keeper. Of what comes over several links it takes what comes first.
 
 A packet proves nothing until the seal of its block holds; a false one costs its bytes for a while, within bounds. What
 a block holds is decoded strictly, and believed as far as its sender's signature goes.
 
-The socket was bound by the launcher; writing to its number is refused by this part's filter. Not here: numbers and gaps
-(keeper).
+The sockets were bound by the launcher; writing to their numbers is refused by this part's filter. Not here: numbers
+and gaps (keeper).
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import socket
 import struct
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from cofferdam.brokers.broker import Part, Setting
@@ -46,6 +47,8 @@ HELLOS_A_SECOND: Final = 50
 """Announcements that are looked at: a signature costs a tenth of a millisecond."""
 TWICE_SECONDS: Final = 3
 """An older epoch that is announced so long is more than what was under way when a new one began."""
+SILENT_NS: Final = 5_000_000_000
+"""A link by which nothing comes for so long, while something comes by another, is silent."""
 _MSG_DONTWAIT: Final = 0x40
 _CONTROL: Final = 64
 
@@ -103,6 +106,14 @@ class Batches:
         return [bytes(view[slot * size : slot * size + lengths[slot * 16 + 14]]) for slot in range(count)]
 
 
+class _Link:
+    """One link of the strand. `name`: its zone here, "" for the first; `heard`: when a packet came last."""
+
+    def __init__(self, name: str, batches: Batches) -> None:
+        self.name, self.batches = name, batches
+        self.heard = time.monotonic_ns()
+
+
 class Receiver(Part):
     """The part."""
 
@@ -110,20 +121,17 @@ class Receiver(Part):
         super().__init__(setting)
         self._setting = setting
         self._strand, self._row = row_of(setting.policy)
-        keys = load(ReceiverKeys, setting.secrets)
-        self._own = {}
+        self._own: dict[bytes, bytes] = {}
         self._senders: dict[bytes, int] = {}
-        if keys is not None:
-            public = bytes.fromhex(sealer_public(keys.seal))
-            self._own = {named(public): bytes.fromhex(keys.seal)}
-            self._senders = {bytes.fromhex(one.key): one.until for one in keys.senders}
+        self.take_secrets(setting.secrets)
         self._keeper = setting.senders["keeper"]
         self._codec: RecordCodec[records.OnStrand] = RecordCodec(records.OnStrand)
         self._figures = Figures(RECEIVER)
-        self._batches: Batches | None = None
+        self._links: dict[socket.socket, _Link] = {}
         self._inbox: Inbox | None = None
         self._early = Early()
         self._heard: bytes = b""
+        self._key = b""
         self._above = -1
         self._hellos = HELLOS_A_SECOND
         self._severed = False
@@ -139,6 +147,15 @@ class Receiver(Part):
 
     # --- the gate ---------------------------------------------------------------------------------------------------
 
+    def take_secrets(self, secrets: Mapping[str, bytes]) -> None:
+        keys = load(ReceiverKeys, secrets)
+        if keys is None:
+            return
+        wall = self._setting.wall()
+        own = [keys.seal, *(one.key for one in keys.former if one.until > wall)]
+        self._own = {named(bytes.fromhex(sealer_public(one))): bytes.fromhex(one) for one in own}
+        self._senders = {bytes.fromhex(one.key): one.until for one in keys.senders}
+
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._strand, self._row = row_of(policy)
         return 0
@@ -147,12 +164,13 @@ class Receiver(Part):
         self._severed = bool(sides)
 
     def serve_datagrams(self, sock: socket.socket, listener: Listener) -> None:
-        self._batches = Batches(sock.fileno(), PACKET_BYTES[self._row.jumbo])
-        self._setting.reactor.add(sock.fileno(), READ, self._readable)
+        batches = Batches(sock.fileno(), PACKET_BYTES[self._row.jumbo])
+        link = self._links[sock] = _Link(self._row.link(listener.address), batches)
+        self._setting.reactor.add(sock.fileno(), READ, functools.partial(self._readable, link))
 
     def end_datagrams(self, sock: socket.socket) -> None:
         self._setting.reactor.remove(sock.fileno())
-        self._batches = None
+        self._links.pop(sock, None)
 
     def on_record(self, source: str, record: Any) -> None:
         if self._above >= 0:
@@ -161,13 +179,11 @@ class Receiver(Part):
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
-    def _readable(self, _events: int) -> None:
-        batches = self._batches
-        if batches is None:
-            return
+    def _readable(self, link: _Link, _events: int) -> None:
         for _ in range(CALLS):
-            packets = batches.take()
+            packets = link.batches.take()
             if packets:
+                link.heard = time.monotonic_ns()
                 self._figures.add("received", len(packets))
                 if not self._severed and self._above >= 0:
                     self._feed(packets)
@@ -214,6 +230,11 @@ class Receiver(Part):
         except RemoteProtocolError:
             self._figures.add("refused_hellos")
             raise
+        if hello is None:
+            return
+        if self._inbox is not None and hello.epoch == self._inbox.epoch and hello.seal.key == self._key:
+            self._heard = body  # the same one, by another key or for one: keys are being changed
+            return
         if hello.epoch <= self._above:
             self._older += 1
             self._figures.add("refused_hellos")
@@ -222,7 +243,7 @@ class Receiver(Part):
         if self._inbox is not None:
             self._add_up(self._inbox.counts)
         self._heard, self._above = body, hello.epoch
-        self._inbox = Inbox(hello.seal)
+        self._inbox, self._key = Inbox(hello.seal), hello.seal.key
         self._bad = ""
         self._keeper.send(records.Epoch(hello.epoch, hello.wall_ns, words(hello.sender)))
         for packet in self._early.take(hello.epoch):  # they overtook the announcement, or an earlier one was lost
@@ -259,6 +280,10 @@ class Receiver(Part):
     def _foreign(self, counts: Counts) -> int:
         return counts.foreign + self._early.foreign + self._strange
 
+    @property
+    def _drops(self) -> int:
+        return sum(link.batches.drops for link in self._links.values())
+
     def tick(self) -> None:
         self._ticks += 1
         if self._ticks % 2:
@@ -267,7 +292,7 @@ class Receiver(Part):
         self._twice, self._older = self._twice + 1 if self._older else 0, 0
         self._early.expire(time.monotonic_ns())
         counts = self._counts()
-        drops = self._batches.drops if self._batches is not None else 0
+        drops = self._drops
         overrun = int(self._figures.report()["overrun"].get("", 0))  # type: ignore[arg-type]
         now = (self._foreign(counts), counts.evicted, drops, overrun)
         if now != self._before and self._above >= 0:
@@ -284,7 +309,7 @@ class Receiver(Part):
         reported["blocks_whole"] = {"": counts.whole}
         reported["blocks_spoiled"] = {"": counts.spoiled}
         reported["blocks_lost"] = {"": counts.evicted}
-        reported["kernel_drops"] = {"": self._batches.drops if self._batches is not None else 0}
+        reported["kernel_drops"] = {"": self._drops}
         reported["blocks_open"] = {"": self._inbox.open if self._inbox is not None else 0}
         reported["held"] = {"": self._early.held + (self._inbox.held if self._inbox is not None else 0)}
         return reported
@@ -298,6 +323,13 @@ class Receiver(Part):
                 f"an older epoch of the strand {self._strand} is announced again and again: two senders with one key, "
                 "or somebody who replays it"
             )
+        heard = max((link.heard for link in self._links.values()), default=0)
+        for link in self._links.values():
+            if heard - link.heard > SILENT_NS:
+                of = link.name or "the first one"
+                found[f"link-{link.name or 'first'}"] = (
+                    f"nothing comes by the link {of} of the strand {self._strand}, while another brings what is sent"
+                )
         if self._bad:
             found["sender"] = f"the sender of the strand {self._strand} says what is no record: {self._bad}"
         return found

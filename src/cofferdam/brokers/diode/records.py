@@ -112,6 +112,39 @@ ToSender = Begin | Piece | Beat | Known | Pace
 FromSender = Room
 
 
+# --- teller and spool -------------------------------------------------------------------------------------------------
+
+
+class Bit(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """Part of what the gate tells (a `LogUnit` or `StatusUnit`, encoded); there is `more` of it. `log`: so many entries
+    have been told once this is taken; 0: as many as before."""
+
+    what: Literal["log", "status"]
+    data: Annotated[bytes, Meta(max_length=PIECE_BYTES)]
+    more: bool
+    log: Count = 0
+
+
+class Go(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """The spool takes the next one. `log`: so many entries of the log have been told."""
+
+    log: Count
+
+
+FromTeller = Bit
+ToTeller = Go
+
+
+def from_teller(*_: object) -> RecordCodec[FromTeller]:
+    """The codec from the teller to the spool."""
+    return RecordCodec(FromTeller, limit=RECORD_BYTES)
+
+
+def to_teller(*_: object) -> RecordCodec[ToTeller]:
+    """The codec from the spool to the teller."""
+    return RecordCodec(ToTeller, limit=1 << 10)
+
+
 # --- receiver and keeper ----------------------------------------------------------------------------------------------
 
 
@@ -219,5 +252,38 @@ def part(body: bytes) -> tuple[int, int, bytes]:
         raise CrossingError(f"piece {at} of {count}")
     return at, count, body[_PART.size :]
 
+
+# --- what the gate inside tells of itself -----------------------------------------------------------------------------
+
+LOG_FILE_BYTES: Final = 17 << 20
+"""The largest file of a log: 256 entries of 64 kB."""
+UNIT_BYTES: Final = LOG_FILE_BYTES + (1 << 20)
+
+
+class LogFile(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A tile of the audit log, by its path: it is what it is for good."""
+
+    path: Annotated[str, Meta(max_length=128)]
+    data: Annotated[bytes, Meta(max_length=LOG_FILE_BYTES)]
+
+
+class LogUnit(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """Tiles of the audit log; `head`: a checkpoint that they and earlier ones lead up to; `dropped`: which entries are
+    not kept inside any more, as the log says it."""
+
+    files: Annotated[tuple[LogFile, ...], Meta(max_length=4096)]
+    head: Annotated[bytes, Meta(max_length=1 << 16)] = b""
+    dropped: Annotated[bytes, Meta(max_length=1 << 10)] = b""
+
+
+class StatusUnit(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """The gate's status as JSON, compressed (zlib)."""
+
+    wall_ns: Ns
+    data: Annotated[bytes, Meta(max_length=1 << 16)]
+
+
+GATE: Final[RecordCodec[LogUnit | StatusUnit]] = RecordCodec(LogUnit | StatusUnit, limit=UNIT_BYTES)
+"""What the channels `gate:log` and `gate:status` carry."""
 
 State = Literal["one-way by hardware", "one-way by software", "one-way by software, and not separated here"]

@@ -11,6 +11,7 @@ Not here: files in which keys travel (pairing), what is in a block (blocks).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -55,7 +56,7 @@ class Seal:
     """One epoch's."""
 
     def __init__(self, epoch: int, cipher: int, key: bytes) -> None:
-        self.epoch = epoch
+        self.epoch, self.cipher, self.key = epoch, cipher, key
         self._box: Any = AESGCM(key) if cipher == AES else ChaCha20Poly1305(key)
 
     def close(self, kind: int, block: int, k: int, m: int, size: int, text: bytes, into: memoryview) -> None:
@@ -105,29 +106,30 @@ class Hello(NamedTuple):
     seal: Seal
 
 
-def announce(
-    epoch: int, wall_ns: int, signer: bytes, receivers: Sequence[bytes], *, aes: bool
-) -> tuple[Seal, list[bytes]]:
-    """A new epoch: its seal, and an announcement for each receiver. `signer`: our Ed25519 key, `receivers`: X25519
-    public keys, 32 bytes each."""
-    key, cipher = os.urandom(KEY), AES if aes else CHACHA
-    mine = Ed25519PrivateKey.from_private_bytes(signer)
+def new_seal(epoch: int, *, aes: bool) -> Seal:
+    """Of a new epoch."""
+    return Seal(epoch, AES if aes else CHACHA, os.urandom(KEY))
+
+
+def announce(seal: Seal, wall_ns: int, signers: Sequence[bytes], receivers: Sequence[bytes]) -> list[bytes]:
+    """The announcements of an epoch: by each of our Ed25519 keys to each receiver's X25519 public key, of 32 bytes."""
     found = []
-    for receiver in receivers:
+    for signer, receiver in itertools.product(signers, receivers):
         once = X25519PrivateKey.generate()
         shared = once.exchange(X25519PublicKey.from_public_bytes(receiver))
-        sealed = ChaCha20Poly1305(_derive(shared, epoch)).encrypt(bytes(12), key, b"")
-        body = _HELLO.pack(epoch, cipher, wall_ns, named(receiver), once.public_key().public_bytes_raw(), sealed)
-        found.append(body + mine.sign(_DOMAIN + body))
-    return Seal(epoch, cipher, key), found
+        sealed = ChaCha20Poly1305(_derive(shared, seal.epoch)).encrypt(bytes(12), seal.key, b"")
+        public = once.public_key().public_bytes_raw()
+        body = _HELLO.pack(seal.epoch, seal.cipher, wall_ns, named(receiver), public, sealed)
+        found.append(body + Ed25519PrivateKey.from_private_bytes(signer).sign(_DOMAIN + body))
+    return found
 
 
-def believe(body: bytes, own: Mapping[bytes, bytes], senders: Mapping[bytes, int], now_ns: int) -> Hello:
+def believe(body: bytes, own: Mapping[bytes, bytes], senders: Mapping[bytes, int], now_ns: int) -> Hello | None:
     """An announcement by one of `senders` (public key -> until when, UTC ns) to one of our keys (`own`: the name of
-    the public key -> private key).
+    the public key -> private key). None: it is for another receiver, which the sender knows as well.
 
     Raises:
-        RemoteProtocolError: it is none, by nobody that is known, or for another.
+        RemoteProtocolError: it is none, or by nobody that is known.
     """
     if len(body) != HELLO_BYTES:
         raise RemoteProtocolError("an announcement of another length", section="diode")
@@ -136,8 +138,10 @@ def believe(body: bytes, own: Mapping[bytes, bytes], senders: Mapping[bytes, int
     if sender is None:
         raise RemoteProtocolError("an announcement by no sender that is known", section="diode")
     private = own.get(to)
-    if private is None or cipher not in (AES, CHACHA):
-        raise RemoteProtocolError("an announcement for another receiver", section="diode")
+    if private is None:
+        return None
+    if cipher not in (AES, CHACHA):
+        raise RemoteProtocolError("an announcement with a cipher that is not known", section="diode")
     try:
         shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(once))
         key = ChaCha20Poly1305(_derive(shared, epoch)).decrypt(bytes(12), sealed, b"")

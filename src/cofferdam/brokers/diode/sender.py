@@ -1,11 +1,13 @@
-"""The sender: takes records from the spool, makes sealed blocks of them, and writes packets to a socket that it cannot
-read from.
+"""The sender: takes records from the spool, makes sealed blocks of them, and writes packets to sockets that it cannot
+read from: one for each link, and every packet to all of them.
 
 It waits for nobody. It sends at the policy's rate and never more at once than its burst, by time: the receiver cannot
 say that it is too much. Prompt packets go first. The epoch is announced again each second.
 
-The socket was made, connected and shut for reading by the launcher; reading from its number is refused by this part's
-filter. Not here: what is sent, when, and what is kept (spool).
+The sockets were made, connected and shut for reading by the launcher; reading from their numbers is refused by this
+part's filter. A link that takes nothing just now loses what the others take.
+
+Not here: what is sent, when, and what is kept (spool).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from cofferdam.brokers.broker import Part, Setting
@@ -26,8 +28,8 @@ from cofferdam.brokers.diode import records
 from cofferdam.brokers.diode.figures import SENDER
 from cofferdam.brokers.diode.outbox import MS, Outbox, encode
 from cofferdam.brokers.diode.pairing import SenderKeys, load
-from cofferdam.brokers.diode.sealing import announce, has_aes
-from cofferdam.brokers.diode.wire import HELLO, UDP_BYTES, pack, shard_bytes
+from cofferdam.brokers.diode.sealing import Seal, announce, has_aes, new_seal
+from cofferdam.brokers.diode.wire import HEAD_BYTES, HELLO, UDP_BYTES, pack, shard_bytes
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.errors import CrossingError, GateError
@@ -73,6 +75,25 @@ def speed_of(sock: socket.socket) -> tuple[str, int]:
     return names[0], 0 if mbits in (0, 0xFFFF, 0xFFFFFFFF) else mbits * 1_000_000
 
 
+class _Link:
+    """One link of the strand. `name`: its zone here, "" for the first."""
+
+    def __init__(self, name: str, sock: socket.socket) -> None:
+        self.name, self.sock = name, sock
+        self.mtu = sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        self.segments = 1
+        self.error = ""
+        self.error_at = 0
+
+    def split(self, size: int) -> None:
+        """The kernel makes packets of `size` bytes of each write, where it can."""
+        try:
+            self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, size)
+            self.segments = min(SEGMENTS, WRITE_MOST // size)
+        except OSError:
+            self.segments = 1  # a kernel without it
+
+
 class Sender(Part):
     """The part."""
 
@@ -84,9 +105,10 @@ class Sender(Part):
         self._keys = load(SenderKeys, setting.secrets)
         self._aes = has_aes()
         self._figures = Figures(SENDER)
-        self._sock: socket.socket | None = None
+        self._links: list[_Link] = []
         self._segments = 1
         self._shard = 0
+        self._seal: Seal | None = None
         self._out: Outbox | None = None
         self._hellos: list[bytes] = []
         self._hello_at = 0
@@ -99,8 +121,6 @@ class Sender(Part):
         self._stuck: list[bytes] = []
         self._put = 0
         self._told = 0
-        self._error = ""
-        self._error_at = 0
         self._speed = ("", 0)
         self.set_severed(setting.severed)
 
@@ -109,6 +129,10 @@ class Sender(Part):
         return time.monotonic_ns()
 
     # --- the gate ---------------------------------------------------------------------------------------------------
+
+    def take_secrets(self, secrets: Mapping[str, bytes]) -> None:
+        self._keys = load(SenderKeys, secrets) or self._keys
+        self._announce()
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._strand, self._row = row_of(policy)
@@ -121,23 +145,19 @@ class Sender(Part):
         self._severed = bool(sides) and (here is None or here.side.value in sides or "it" in sides)
 
     def serve_datagrams(self, sock: socket.socket, listener: Listener) -> None:
-        self._sock = sock
-        mtu = sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        self._links.append(_Link(self._row.link(listener.address), sock))
         try:
-            self._shard = shard_bytes(mtu, jumbo=self._row.jumbo)
+            self._shard = shard_bytes(min(link.mtu for link in self._links), jumbo=self._row.jumbo)
         except ValueError as error:
             raise GateError(f"the strand {self._strand}: {error}") from None
-        size = self._shard + 26
-        try:
-            sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, size)
-            self._segments = min(SEGMENTS, WRITE_MOST // size)
-        except OSError:
-            self._segments = 1  # a kernel without it
-
-        self._speed = speed_of(sock)
+        for link in self._links:
+            link.split(self._shard + HEAD_BYTES)
+        self._segments = min(link.segments for link in self._links)
+        if len(self._links) == 1:
+            self._speed = speed_of(sock)
 
     def end_datagrams(self, sock: socket.socket) -> None:
-        self._sock = None
+        self._links = [link for link in self._links if link.sock is not sock]
 
     # --- the spool --------------------------------------------------------------------------------------------------
 
@@ -165,16 +185,22 @@ class Sender(Part):
     def _begin(self, epoch: int) -> None:
         if self._out is not None:
             raise CrossingError("a second Begin")
-        if self._keys is None:
-            raise CrossingError("Begin, and the ends are no pair")
-        wall = self._setting.wall()
-        receivers = [bytes.fromhex(one.key) for one in self._keys.receivers if one.until > wall]
-        seal, bodies = announce(epoch, wall, bytes.fromhex(self._keys.sign), receivers, aes=self._aes)
-        self._hellos = [pack(HELLO, epoch, 0, 0, 0, 0) + body for body in bodies]
-        self._out = Outbox(seal, self._shard, k=self._row.k, m=self._row.m, hostile=self._row.hostile)
+        self._seal = new_seal(epoch, aes=self._aes)
+        self._out = Outbox(self._seal, self._shard, k=self._row.k, m=self._row.m, hostile=self._row.hostile)
+        self._announce()
         for _ in range(FIRST_HELLOS):
             self._hello()
         self._wake()
+
+    def _announce(self) -> None:
+        """What is said each second, by the keys that are good now."""
+        if self._seal is None or self._keys is None:
+            return
+        wall = self._setting.wall()
+        receivers = [bytes.fromhex(one.key) for one in self._keys.receivers if one.until > wall]
+        signers = [self._keys.sign, *(one.key for one in self._keys.former if one.until > wall)]
+        bodies = announce(self._seal, wall, [bytes.fromhex(one) for one in signers], receivers)
+        self._hellos = [pack(HELLO, self._seal.epoch, 0, 0, 0, 0) + body for body in bodies]
 
     # --- out --------------------------------------------------------------------------------------------------------
 
@@ -192,7 +218,7 @@ class Sender(Part):
     def _pump(self) -> None:
         self._soon = False
         out = self._out
-        if out is None or self._sock is None:
+        if out is None or not self._links:
             return
         now = self._now
         out.tick(now)
@@ -239,10 +265,9 @@ class Sender(Part):
 
     def _write(self, packets: list[bytes]) -> None:
         """Packets of one size but the last, or of any size one by one."""
-        sock = self._sock
-        if sock is None:
+        if not self._links:
             return
-        size = self._shard + 26
+        size = self._shard + HEAD_BYTES
         groups: list[list[bytes]] = []
         if len(packets) > 1 and self._segments > 1:
             for packet in packets:
@@ -254,29 +279,32 @@ class Sender(Part):
             groups = [[packet] for packet in packets]
         for at, group in enumerate(groups):
             data = b"".join(group)
-            for _ in range(2):
-                try:
-                    os.write(sock.fileno(), data)
-                except BlockingIOError:
-                    self._stuck = [packet for rest in groups[at:] for packet in rest]
-                    return
-                except OSError as error:
-                    self._trouble(error)
-                    if error.errno == errno.ECONNREFUSED:
-                        continue  # said of an earlier packet; this one has not left yet
-                    break
-                else:
-                    self._figures.add("packets", len(group))
-                    self._figures.add("sent", len(data))
-                    break
+            taken = [self._send(link, data) for link in self._links]
+            if not any(taken):  # none has room
+                self._stuck = [packet for rest in groups[at:] for packet in rest]
+                return
+            self._figures.add("packets", len(group))
+            self._figures.add("sent", len(data))
+            self._figures.add("unsent", taken.count(False))
             self._tokens -= len(data) + len(group) * (UDP_BYTES + 24)
 
-    def _trouble(self, error: OSError) -> None:
-        if error.errno not in _LOST:
-            raise error
-        self._figures.add("unsent")
-        if error.errno != errno.ECONNREFUSED:
-            self._error, self._error_at = error.strerror or str(error), self._now
+    def _send(self, link: _Link, data: bytes) -> bool:
+        """Over one link. Whether it had room: what does not leave all the same is lost on it, as on a wire that is
+        cut."""
+        for _ in range(2):
+            try:
+                os.write(link.sock.fileno(), data)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno not in _LOST:
+                    raise
+                self._figures.add("unsent")
+                if error.errno == errno.ECONNREFUSED:
+                    continue  # said of an earlier packet; this one has not left yet
+                link.error, link.error_at = error.strerror or str(error), self._now
+            return True
+        return True
 
     def _say(self) -> None:
         """What has left, so that the spool hands over more."""
@@ -312,6 +340,10 @@ class Sender(Part):
                 f"the strand {self._strand} sends at {show_rate(self._row.rate)}, and {interface} has "
                 f"{show_rate(speed)}: what is more is lost"
             )
-        if self._error and self._now - self._error_at < 10 * HELLO_NS:
-            found["link"] = f"packets of the strand {self._strand} do not leave: {self._error}"
+        for link in self._links:
+            if link.error and self._now - link.error_at < 10 * HELLO_NS:
+                of = f"the link {link.name} of " if link.name else ""
+                found[f"link-{link.name}".rstrip("-")] = (
+                    f"packets of {of}the strand {self._strand} do not leave: {link.error}"
+                )
         return found

@@ -15,7 +15,7 @@ import hashlib
 import os
 import secrets as random_numbers
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
@@ -32,8 +32,9 @@ from cofferdam.brokers.diode.spool_files import DAY, SECOND, Taking
 from cofferdam.brokers.diode.spool_riding import Riding
 from cofferdam.brokers.diode.spool_store import FileRow, SpoolStore, piece_of
 from cofferdam.brokers.kit.figures import Figures, Reported
-from cofferdam.crossing.strand import LOOK_SECONDS
+from cofferdam.crossing.strand import PAUSE_SECONDS, Look
 from cofferdam.errors import GateError, StoreError, StoreFull
+from cofferdam.limits import strand_end
 from cofferdam.policy.table import CompiledPolicy
 
 CREDIT_BYTES: Final = 16 << 20
@@ -125,6 +126,8 @@ class Spool(Part):
         self._full = ""
         self._halted = False
         self._dropped_count = 0
+        riding = [setting.folders[strand_end(name, "out")] for name in self._row.records]
+        self._looks = Look(self._reactor, riding, self._look) if riding else None
         if self._keys is not None:
             self._begin()
 
@@ -143,9 +146,14 @@ class Spool(Part):
         for channel, epoch, first, last in self._store.unsent():
             self._send_records(channel, epoch, first, last, again=True)
         self._beat()
-        self._look()
+        self._riding.begin()
 
     # --- the gate ---------------------------------------------------------------------------------------------------
+
+    def take_secrets(self, secrets: Mapping[str, bytes]) -> None:
+        self._keys = load(SpoolKeys, secrets) or self._keys
+        if self._keys is not None and not self.epoch:
+            self._begin()
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._strand, self._row = row_of(policy)
@@ -158,6 +166,9 @@ class Spool(Part):
 
     def on_record(self, source: str, record: Any) -> None:
         if self._halted:
+            return
+        if isinstance(record, records.Bit):
+            self._riding.bit(record, self.epoch)
             return
         self._left = min(self._handed, self._left + record.sent)
         while self._marks and self._marks[0][0] <= self._left:
@@ -252,10 +263,10 @@ class Spool(Part):
 
     # --- records of conduits that ride
 
-    def _look(self) -> None:
+    def _look(self) -> float:
         """What they have handed over."""
-        if self._halted:
-            return
+        if self._halted or not self.epoch:
+            return 0
         more = False
         try:
             if not self._full or self._ticks % 10 == 0:
@@ -264,7 +275,7 @@ class Spool(Part):
             self._full = str(error)
         if self._store.size > self._row.room:
             self._age()
-        self._reactor.call_in(0.001 if more else LOOK_SECONDS, self._look)
+        return PAUSE_SECONDS if more else 0
 
     def _prompt(self, piece: Piece) -> None:
         self._figures.add("records_sent", 1, piece.channel)
@@ -426,6 +437,7 @@ class Spool(Part):
         if not self._full or self._ticks % 10 == 0:
             self._files.full = ""
             self._files.scan()
+        self._riding.take_told(self.epoch)
         if self._audit.writable and self._waiting_for_log:
             waiting, self._waiting_for_log = self._waiting_for_log, []
             for one in waiting:

@@ -3,7 +3,8 @@
 They travel over pipes of the same kind as a crossing, decoded as strictly: a broken part can lie in its report, but
 cannot make the gate do more than show the lie. A report has at most REPORT_BYTES; what is more comes in pages, and what
 is long (sessions) only when it is asked for. A part never receives a descriptor here, and no path but that of its own
-store. Secrets come here and by no other way: once, at birth, to the part whose profile lists them.
+store. Secrets come here and by no other way: at birth, to the part whose profile lists them, and again with a new
+policy where its broker takes them while it runs.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ HOUSE_SESSIONS: Final = "house:sessions"
 """A verb that every part knows: answered with its sessions, the first SESSIONS of them (`SessionStatus` as JSON)."""
 HOUSE_END: Final = "house:end"
 """Another: end all sessions that come from these addresses (`EndSources`); answered with how many there were."""
+
+HOUSE_STATUS: Final = "house:status"
+"""Said each minute to parts whose profile is `told`: the gate's status (StatusReport as JSON, compressed by zlib), or
+where that is too large, its first lines."""
 
 
 class Listener(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -98,6 +103,8 @@ class NewPolicy(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fiel
     policy: bytes
     listeners: tuple[Listener, ...] = ()
     assets: tuple[str, ...] = ()
+    secrets: tuple[Secret, ...] | None = None
+    """As they are by now, for a part that takes them anew (`Broker.rekeys`)."""
 
 
 class SetSevered(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):

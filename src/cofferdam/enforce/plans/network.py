@@ -86,11 +86,10 @@ def _zones(policy: CompiledPolicy, side: str) -> list[Zone]:
 
 def _strands(policy: CompiledPolicy, needs: list[_Need]) -> Iterable[SidePlan]:
     """A namespace for each end of a strand."""
-    for need in needs:
-        strand = need.needs.strand
-        if strand is None or not policy.zones[strand.zone].interface:
-            continue
+    for need, strand in ((one, strand) for one in needs for strand in one.needs.strands):
         zone = policy.zones[strand.zone]
+        if not zone.interface:
+            continue
         yield SidePlan(
             side="it" if zone.side.value == "it" else "ot",
             links=(_link(zone),),

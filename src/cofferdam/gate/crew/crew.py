@@ -25,6 +25,7 @@ from cofferdam.brokers.kit.supervision import (
     EndSources,
     Listener,
     NewPolicy,
+    Secret,
     SessionStatus,
     SetSevered,
     Stop,
@@ -238,8 +239,20 @@ class Crew(Supervisor[Part]):
             part.works_by(self._gate.policy)
             own = plan.slice(self._gate.policy, part.born.part)
             part.owed += 1
-            part.send(NewPolicy(policy=own, listeners=self._inherited(part), assets=plan.asset_names))
+            secrets = self._anew(part.born.part)
+            part.send(NewPolicy(own, self._inherited(part), plan.asset_names, secrets))
         return await self._all(parts, lambda part: part.policy == wanted and not part.owed, seconds, "policy")
+
+    def _anew(self, name: str) -> tuple[Secret, ...] | None:
+        """A part's secrets as they are by now, where it takes them while it runs."""
+        if name not in self.broker.rekeys:
+            return None
+        kinds = self.broker.crew.parts[name].secrets
+        try:
+            return load_secrets(self._gate.options.state, self.plan.base, name, kinds)
+        except GateError as error:
+            self._gate.log.error("secrets-not-taken", part=f"{self.name}/{name}", reason=str(error))
+            return None
 
     async def take_held(self, listeners: Mapping[Spot, HeldListener], seconds: float) -> int:
         """Has the parts work by the gate's present policy, whose hash may be the one that they have: each has to say

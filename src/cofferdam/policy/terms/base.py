@@ -95,14 +95,15 @@ class Folder(Struct, frozen=True):
 
 class PartNeeds(Struct, frozen=True):
     """What one part needs for a conduit. `place`: None for one that stands apart, with no network at all. `machine`:
-    the one that such a part runs on, where the site has several; one with a place runs where its zone hangs."""
+    the one that such a part runs on, where the site has several; one with a place runs where its zone hangs. `strands`:
+    ends that it has, each in a zone of its own; it stands in that of the first."""
 
     place: Place | None = None
     listens: tuple[Listen, ...] = ()
     reaches: tuple[Reach, ...] = ()
     store: Store | None = None
     folders: tuple[Folder, ...] = ()
-    strand: Strand | None = None
+    strands: tuple[Strand, ...] = ()
     machine: str = ""
 
 

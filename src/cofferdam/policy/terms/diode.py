@@ -23,10 +23,12 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Ask, Folder, Making, Needs, PartNeeds, Place, Scope, Store, Strand, Terms
 from cofferdam.policy.terms.diode_model import DiodeConduit, DiodeRule
-from cofferdam.policy.terms.diode_rows import FILES, RECORDS, DiodeRows, FilesRow, show_rate, strand_of
+from cofferdam.policy.terms.diode_rows import FILES, GATE, RECORDS, DiodeRows, FilesRow, Link, show_rate, strand_of
 from cofferdam.policy.yamltext import quote
 
-SPOOL, SENDER, RECEIVER, KEEPER = "spool", "sender", "receiver", "keeper"
+SPOOL, SENDER, RECEIVER, KEEPER, TELLER = "spool", "sender", "receiver", "keeper", "teller"
+LINKS_MOST: Final = 3
+"""Besides the first."""
 STORE_SHARE: Final = 1.25
 """The store's quota, in times of what the spool has room for."""
 
@@ -45,29 +47,23 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
     def check(self, name: str, conduit: DiodeConduit, numbers: Sequence[int], checking: Checking) -> None:
         here = ("conduits", name)
         zones = checking.policy.zones
-        for field, zone_name, side in (("from", conduit.from_zone, "ot"), ("to", conduit.to_zone, "it")):
-            zone = zones.get(zone_name)
-            if zone is None:
-                continue
-            if zone.side != side:
-                expected = f"a zone of side {side}: data leaves the plant by a strand"
-                checking.at((*here, field), f"{zone_name} of side {zone.side}", expected, check="strand")
-            elif zone.crossing != "diode":
-                checking.at((*here, field), f"{zone_name}", "a zone with crossing: diode, an end of the strand",
-                            check="strand")  # fmt: skip
-            for other, said in checking.policy.conduits.items():
-                if other != name and zone_name in (said.from_zone, said.to_zone):
-                    expected = "a zone of its own: a strand has two ends and nothing else"
-                    checking.at((*here, field), f"{zone_name}, which {other} uses as well", expected, check="strand")
-        ends = [zones[end] for end in (conduit.from_zone, conduit.to_zone) if end in zones]
-        if len(ends) == 2 and (ends[0].machine is None) != (ends[1].machine is None):
-            checking.at((*here, "to"), "one end with a machine", "a machine for both, or for none", check="machine")
-        if len(ends) == 2 and all(len(end.addresses) == 1 for end in ends):
-            first, last = (ipaddress.ip_interface(end.addresses[0]) for end in ends)
-            if first.network != last.network or first.ip == last.ip:
-                checking.at(
-                    (*here, "to"), f"ends at {first} and {last}", "two addresses of one network", check="strand"
-                )
+        self._ends(name, (*here,), conduit.from_zone, conduit.to_zone, checking)
+        taken = {conduit.from_zone, conduit.to_zone}
+        machines = [zones[end].machine for end in (conduit.from_zone, conduit.to_zone) if end in zones]
+        if len(conduit.links) > LINKS_MOST:
+            checking.key(
+                (*here, "links"), f"{len(conduit.links)} further links", f"at most {LINKS_MOST}", check="links"
+            )
+        for number, link in enumerate(conduit.links):
+            at = (*here, "links", number)
+            known = [checking.known("zones", end, (*at, way)) for way, end in link.ends]
+            self._ends(name, at, link.from_zone, link.to_zone, checking)
+            for way, end in link.ends:
+                if end in taken:
+                    checking.at((*at, way), f"{end}, which is an end already", "a zone of its own", check="links")
+                taken.add(end)
+            if all(known) and [zones[end].machine for _, end in link.ends] != machines:
+                checking.at((*at, "to"), "ends on other machines", "those of the strand's first link", check="links")
         if conduit.allow:
             checking.at((*here, "allow"), "rules", "nothing: `carries` says what passes", check="allow")
         if conduit.window or conduit.expires:
@@ -81,6 +77,36 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
                         check="repeat")  # fmt: skip
         self._riders(name, conduit, checking)
 
+    @staticmethod
+    def _ends(name: str, here: Path, begin: str, end: str, checking: Checking) -> None:
+        """The zones of one link."""
+        zones = checking.policy.zones
+        for field, zone_name, side in (("from", begin, "ot"), ("to", end, "it")):
+            zone = zones.get(zone_name)
+            if zone is None:
+                continue
+            if zone.side != side:
+                expected = f"a zone of side {side}: data leaves the plant by a strand"
+                checking.at((*here, field), f"{zone_name} of side {zone.side}", expected, check="strand")
+            elif zone.crossing != "diode":
+                checking.at((*here, field), f"{zone_name}", "a zone with crossing: diode, an end of the strand",
+                            check="strand")  # fmt: skip
+            for other, said in checking.policy.conduits.items():
+                links = said.links if isinstance(said, DiodeConduit) else ()
+                used = {said.from_zone, said.to_zone, *(zone for link in links for _, zone in link.ends)}
+                if other != name and zone_name in used:
+                    expected = "a zone of its own: a strand has two ends and nothing else"
+                    checking.at((*here, field), f"{zone_name}, which {other} uses as well", expected, check="strand")
+        ends = [zones[one] for one in (begin, end) if one in zones]
+        if len(ends) == 2 and (ends[0].machine is None) != (ends[1].machine is None):
+            checking.at((*here, "to"), "one end with a machine", "a machine for both, or for none", check="machine")
+        if len(ends) == 2 and all(len(end.addresses) == 1 for end in ends):
+            first, last = (ipaddress.ip_interface(one.addresses[0]) for one in ends)
+            if first.network != last.network or first.ip == last.ip:
+                checking.at(
+                    (*here, "to"), f"ends at {first} and {last}", "two addresses of one network", check="strand"
+                )
+
     def _riders(self, name: str, conduit: DiodeConduit, checking: Checking) -> None:
         here = ("conduits", name)
         for number, (kind, rider) in enumerate(conduit.carries):
@@ -90,7 +116,7 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
                 checking.at(at, f"{named} a second time", "each rider once", check="carries")
             elif kind == RECORDS:
                 self._crossing(name, conduit, at, rider, checking)
-            elif rider not in conduit.files:
+            elif kind == FILES and rider not in conduit.files:
                 near = nearest(rider, conduit.files)
                 known = one_of(conduit.files) if conduit.files else "one, in `files`"
                 checking.at(at, f"the channel of files {quote(rider)}", known, f"files:{near}" if near else "", "files")
@@ -129,7 +155,7 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
     def to_row(self, name: str, conduit: DiodeConduit, making: Making) -> DiodeRows:
         zones = making.policy.zones
         ends = [zones[conduit.from_zone], zones[conduit.to_zone]]
-        sends, hears = (str(ipaddress.ip_interface(end.addresses[0]).ip) for end in ends)
+        sends, hears = _address(making, conduit.from_zone), _address(making, conduit.to_zone)
         return DiodeRows(
             port=conduit.port, sends=sends, hears=hears, inside=ends[0].machine or "", outside=ends[1].machine or "",
             rate=conduit.rate, burst=conduit.burst, k=conduit.block, m=max(1, conduit.block * conduit.overhead // 100),
@@ -144,6 +170,12 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
                 for channel, said in sorted(conduit.files.items())
             ),
             records=tuple(sorted(rider for kind, rider in conduit.carries if kind == RECORDS)),
+            gate=tuple(sorted(rider for kind, rider in conduit.carries if kind == GATE)),
+            told=f"{name}-inside",
+            links=tuple(
+                Link(link.from_zone, link.to_zone, *(_address(making, end) for _, end in link.ends))
+                for link in conduit.links
+            ),
         )  # fmt: skip
 
     # --- needs
@@ -156,18 +188,21 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
         def folders(way: str) -> tuple[Folder, ...]:
             said = {one.out if way == "out" else one.into: ("files", one.name) for one in row.files}
             ends = {strand_end(one, way): ("carries",) for one in row.records}
+            ends |= {row.told: ("carries",)} if row.gate and way == "in" else {}
             here = ("conduits", conduit.name)
             return tuple(
                 Folder(name, conduit.name, (*here, *at), shared=True) for name, at in (*said.items(), *ends.items())
             )
 
-        out = Strand(conduit.from_zone, "out", row.sends, row.hears, row.port, conduit.name)
-        into = Strand(conduit.to_zone, "in", row.hears, row.sends, row.port, conduit.name)
+        links = (Link(conduit.from_zone, conduit.to_zone, row.sends, row.hears), *row.links)
+        out = tuple(Strand(one.from_zone, "out", one.sends, one.hears, row.port, conduit.name) for one in links)
+        into = tuple(Strand(one.to_zone, "in", one.hears, one.sends, row.port, conduit.name) for one in links)
         parts = {
-            RECEIVER: PartNeeds(Place(outside, conduit.to_zone), strand=into),
+            RECEIVER: PartNeeds(Place(outside, conduit.to_zone), strands=into),
             KEEPER: PartNeeds(store=store, machine=row.outside, folders=folders("in")),
             SPOOL: PartNeeds(store=store, machine=row.inside, folders=folders("out")),
-            SENDER: PartNeeds(Place(inside, conduit.from_zone), strand=out),
+            SENDER: PartNeeds(Place(inside, conduit.from_zone), strands=out),
+            **({TELLER: PartNeeds(machine=row.inside)} if row.gate else {}),
         }
         return Needs(parts, {conduit.name: f"the strand {conduit.name}"})
 
@@ -207,6 +242,10 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
             conditions=[] if why else [f"at most {row.most} bytes", f"sent at {show_rate(terms.rate)}"],
             considered=[verdict],
         )  # fmt: skip
+
+
+def _address(making: Making, zone: str) -> str:
+    return str(ipaddress.ip_interface(making.policy.zones[zone].addresses[0]).ip)
 
 
 def rows_of(conduit: rows.Conduit) -> DiodeRows:

@@ -13,13 +13,13 @@ from pydantic import BeforeValidator, Field
 from cofferdam.policy import schema, syntax
 from cofferdam.policy.fields import as_list, one_or_list, one_or_more, read_by, whole
 from cofferdam.policy.schema import Name, Text
-from cofferdam.policy.terms.diode_rows import FILES, RECORDS, RIDER_LETTERS, UNITS
+from cofferdam.policy.terms.diode_rows import FILES, GATE, LOG, RECORDS, RIDER_LETTERS, STATUS, UNITS
 
 DAY: Final = 86_400
 _RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(kbit/s|Mbit/s|Gbit/s)\Z")
 _END: Final = "\\Z"
 RATE_LEAST, RATE_MOST = 10_000, 100_000_000_000
-_RIDER: Final = re.compile(rf"(?:({FILES}):)?([A-Za-z0-9][A-Za-z0-9._-]{{0,62}})\Z")
+_RIDER: Final = re.compile(rf"(?:({FILES}|{GATE}):)?([A-Za-z0-9][A-Za-z0-9._-]{{0,62}})\Z")
 
 
 def _rate(raw: Any) -> int:
@@ -35,7 +35,9 @@ def _rate(raw: Any) -> int:
 def _rider(raw: Any) -> tuple[str, str]:
     found = _RIDER.match(raw) if isinstance(raw, str) else None
     if found is None:
-        raise syntax.Expected("what rides: files:NAME, or the name of a conduit")
+        raise syntax.Expected(f"what rides: files:NAME, {GATE}:{LOG}, {GATE}:{STATUS}, or the name of a conduit")
+    if found[1] == GATE and found[2] not in (LOG, STATUS):
+        raise syntax.Expected(f"{GATE}:{LOG}, the audit log of the inside, or {GATE}:{STATUS}, its status")
     if not found[1] and len(found[2]) > RIDER_LETTERS:
         raise syntax.Expected(f"a conduit whose name has at most {RIDER_LETTERS} letters")
     return found[1] or RECORDS, found[2]
@@ -147,6 +149,19 @@ class StrandRepeat(schema.Entry):
     )
 
 
+class StrandLink(schema.Entry):
+    """A further pair of ends: zones with `crossing: diode` of the same two machines, with an interface each. All that
+    is sent goes over every link, and the outside takes what comes first."""
+
+    from_zone: Name = Field(alias="from", description="The end inside.")
+    to_zone: Name = Field(alias="to", description="The end outside.")
+
+    @property
+    def ends(self) -> tuple[tuple[str, str], ...]:
+        """(the word of the policy, the zone)."""
+        return ("from", self.from_zone), ("to", self.to_zone)
+
+
 class DiodeRule(schema.Rule):
     """Nothing: what passes stands under `carries`."""
 
@@ -157,8 +172,12 @@ class DiodeConduit(schema.Conduit):
     with its `machine`. What makes it one-way is software, unless `hardware` says what else does."""
 
     carries: Riders = Field(
-        description="What rides: `files:NAME`, a channel of `files`; or the name of a conduit, whose crossing goes "
-        "over the strand: a mirror with `acks: none`."
+        description="What rides: `files:NAME`, a channel of `files`; the name of a conduit, whose crossing goes over "
+        "the strand: a mirror with `acks: none`, or a relay; `gate:log`, the inside's audit log, which can be verified "
+        "outside; `gate:status`, its status once a minute."
+    )
+    links: Annotated[tuple[StrandLink, ...], BeforeValidator(as_list)] = Field(
+        (), description="Further links in parallel, for a strand that bears the loss of one of them."
     )
     port: Annotated[int, *whole(1, 65535)] = Field(4799, description="The UDP port, at both ends.")
     rate: Annotated[int, *read_by(_rate, {"type": "string", "examples": ["400 Mbit/s"]})] = Field(

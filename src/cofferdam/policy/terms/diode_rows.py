@@ -11,8 +11,9 @@ from typing import Final
 
 from msgspec import Struct
 
-FILES, RECORDS = "files", "records"
-"""What can ride: files, and the crossing of another conduit."""
+FILES, RECORDS, GATE = "files", "records", "gate"
+"""What can ride: files, the crossing of another conduit, and what the gate inside tells of itself:"""
+LOG, STATUS = "log", "status"
 RIDER_LETTERS: Final = 48
 """Of the name of a conduit that rides."""
 
@@ -67,11 +68,26 @@ class FilesRow(Struct, frozen=True, forbid_unknown_fields=True):
         return ""
 
 
+class Link(Struct, frozen=True, forbid_unknown_fields=True):
+    """A further link: the zones of its ends, and their addresses."""
+
+    from_zone: str
+    to_zone: str
+    sends: str
+    hears: str
+
+    @property
+    def zones(self) -> tuple[str, str]:
+        return self.from_zone, self.to_zone
+
+
 class DiodeRows(Struct, frozen=True, forbid_unknown_fields=True, tag="diode"):
     """A strand. `sends` and `hears`: its ends' addresses. `rate` in bits a second, `burst` in bytes, blocks of `k` data
     shards and `m` of parity, `keep` and `younger` in seconds, `room` in bytes, `at` in seconds of the UTC day (-1: no
     backfill). `inside`, `outside`: machines. `hardware`: what makes it one-way, as the operator attests; "" for
-    nothing. `wait` in ns: how long a record waits for those before it. `records`: conduits whose crossing rides."""
+    nothing. `wait` in ns: how long a record waits for those before it. `records`: conduits whose crossing rides.
+    `links`: besides the first one. `gate`: what the gate inside tells of itself, LOG or STATUS, and the folder outside
+    that it comes into, `told`."""
 
     port: int
     sends: str
@@ -92,8 +108,23 @@ class DiodeRows(Struct, frozen=True, forbid_unknown_fields=True, tag="diode"):
     wait: int
     files: tuple[FilesRow, ...]
     records: tuple[str, ...]
+    links: tuple[Link, ...] = ()
+    gate: tuple[str, ...] = ()
+    told: str = ""
 
     @property
     def channels(self) -> tuple[str, ...]:
         """All that ride, as they are called on the strand."""
-        return (*(row.channel for row in self.files), *(f"{RECORDS}:{name}" for name in self.records))
+        return (*(row.channel for row in self.files), *self.handed)
+
+    def link(self, address: str) -> str:
+        """Which link an end's address is of, by its zone there; "" for the first one."""
+        for one in self.links:
+            if address in (one.sends, one.hears):
+                return one.from_zone if address == one.sends else one.to_zone
+        return ""
+
+    @property
+    def handed(self) -> tuple[str, ...]:
+        """Those of them that are no files."""
+        return (*(f"{RECORDS}:{name}" for name in self.records), *(f"{GATE}:{name}" for name in self.gate))
