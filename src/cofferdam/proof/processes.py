@@ -164,9 +164,13 @@ def _descriptors(
     out: Statements,
 ) -> None:  # fmt: skip
     writes, reads = folders
-    own = {sock["inode"]: sock for sock in subject.sides[part.side].reading["sockets"]} if part.side else {}
+    # A strand's part has an end of each of its links, in namespaces that are for it alone.
+    who = f"{road(part.crew)}/{part.part}"
+    links = {name for name, side in subject.sides.items() if side.plan.strand and side.plan.strand.who == who}
+    mine = {part.side, *links} if part.side else set()
+    own = {sock["inode"]: sock for name in mine for sock in subject.sides[name].reading["sockets"]}
     far = {
-        sock["inode"] for name, side in subject.sides.items() if name != part.side for sock in side.reading["sockets"]
+        sock["inode"] for name, side in subject.sides.items() if name not in mine for sock in side.reading["sockets"]
     } - {0}  # fmt: skip
     wrong, good = [], []
     for file in facts["files"]:
