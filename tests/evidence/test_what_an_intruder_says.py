@@ -24,12 +24,16 @@ from cofferdam.audit.events.proof import ProofDone
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_beside
 from cofferdam.cli import console
-from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.errors import CofferdamError, CrossingError, GateError, PolicyError
 from cofferdam.evidence import attest, gather, reports, sshsig, witness
 from cofferdam.evidence.catalogue import OWN, catalogue, with_own
+from cofferdam.evidence.checks.logs import witnessed
+from cofferdam.evidence.export.records import FROM_EXPORT, Standing
+from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.pack import make
 from cofferdam.evidence.workbench import Bench
 from cofferdam.gate import client
+from cofferdam.gate.crew.hearing import RECORDS_AT_ONCE, Bounded
 from cofferdam.gate.state import control_socket
 from cofferdam.policy.rows import Collector
 from tests.evidence.ledger import SITE, Ledger, make_key, signature, statement
@@ -216,6 +220,33 @@ def test_an_answer_without_end_fills_nobodys_memory(tmp_path: Path, monkeypatch:
     assert sum(sent) < 8 << 20
 
 
+def test_a_status_that_is_none(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """A gate that says of itself what no gate says: the log alone is looked at, and that is said."""
+    from cofferdam.cli.main import main
+
+    ledger.log.publish()
+    said = {"ok": True, "result": {"policy": {}, "version": "\x1b[2J"}, "error": "", "hint": "", "problems": []}
+    answering(ledger.state, lambda peer: peer.sendall(json.dumps(said).encode() + b"\n"))
+    assert main(["evidence", "list", "--state", str(ledger.state)]) == 0
+    assert "the log alone is looked at" in (heard := capsys.readouterr()).err and "\x1b" not in heard.err
+
+
+@pytest.mark.parametrize(("records", "said"), [(RECORDS_AT_ONCE, False), (RECORDS_AT_ONCE + 60, True)])
+def test_a_part_of_the_house_that_says_too_much(records: int, said: bool) -> None:
+    """It ends before the gate has no turn left for anything else."""
+    codec = Bounded(FROM_EXPORT)
+    words = codec.encode(Standing(5, 0, True, ""))
+    broke = False
+    try:
+        for _ in range(records):
+            codec.decode(words)
+    except CrossingError:
+        broke = True
+    assert broke is said
+    with pytest.raises(CrossingError):
+        codec.decode_many(words)
+
+
 # --- a hostile collector ----------------------------------------------------------------------------------------
 
 
@@ -318,6 +349,45 @@ def test_a_log_that_was_put_back_is_sent_again(ledger: Ledger, tmp_path: Path) -
     assert any(not one.working and "put back" in one.detail for one in said)
     assert [json.loads(line)["index"] for line in path.read_text().split("\n")[:-1]] == list(range(again.log.size))
     again.close()
+
+
+def test_a_collector_that_takes_a_byte_now_and_then(ledger: Ledger, tmp_path: Path) -> None:
+    """It is no broken connection, and no export that works either."""
+    many(ledger, 3)
+    ledger.log.publish()
+    said, now = list[Any](), [1000.0]
+    one = sending(ledger, Collector("disk", "folder", "", 0, ""), said, folder=tmp_path)
+    one._clock = lambda: now[0]
+    one.way.arrived = lambda: 0  # type: ignore[method-assign]
+    for wait in (0, 20, 800):
+        now[0] += wait
+        one.turn()
+        assert said[-1].working
+    now[0] += 200
+    one.turn()
+    assert not said[-1].working and "too slowly" in said[-1].detail
+    del one.way.arrived
+    one.turn()
+    now[0] += 20
+    one.turn()
+    assert said[-1].working
+
+
+def test_a_witness_of_which_nothing_is_heard(ledger: Ledger) -> None:
+    """Another that is well does not speak for it; one that is visited by hand may be quiet."""
+    known: dict[str, str] = {}
+    head = ledger.head().decode()
+    ledger.say(*(ExportStood(collector=f"witness:{name}", next=1, working=True, note=note)
+                 for name, note in (("quiet", head), ("well", head), ("stick", ""))))  # fmt: skip
+    for day, outcome in ((0.05, "observed"), (0.2, "failed")):
+        ledger.day(day)
+        ledger.say(ExportStood(collector="witness:well", next=1, working=True, note=head))
+        ledger.log.publish()
+        history = gather.history(ledger.state)[1]
+        found = witnessed(Inputs(ledger.now, history=history))
+        assert found.outcome == outcome
+        known[outcome] = " ".join(found.facts)
+    assert "quiet" in known["failed"] and "well" not in known["failed"] and "stick" not in known["failed"]
 
 
 def test_a_collector_that_breaks_again_and_again_hides_no_witness(

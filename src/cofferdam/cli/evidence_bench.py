@@ -6,6 +6,7 @@ Not here: what the verbs do (evidence, evidence_signing).
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
 
 def bench_of(args: argparse.Namespace) -> Bench:
     """What the log and the running gate say. Raises: CofferdamError."""
+    from cofferdam.audit.lines import escaped
     from cofferdam.cli.gate_options import state_of
     from cofferdam.evidence.workbench import Bench
-    from cofferdam.gate.client import ask
+    from cofferdam.gate.client import ask, whole
 
-    state = state_of(args)
+    state, status = state_of(args), None
     try:
-        status = ask(state, "status")
+        said = ask(state, "status")
     except GateError:
-        status = None  # the log can be read without the gate
+        return Bench.read(state, None)  # the log can be read without the gate
+    try:
+        status = whole(said)
+    except GateError as error:
+        print(f"the log alone is looked at, and nothing is recorded: {escaped(str(error))}", file=sys.stderr)
     return Bench.read(state, status)
 
 
@@ -62,13 +68,13 @@ def remind(bench: Bench) -> None:
 
 def keep_baseline(state: Path, document: dict[str, Any]) -> str:
     """Keeps a baseline by its hash, which it returns. Raises: OSError."""
-    from cofferdam.audit.keys import write_file
+    from cofferdam.audit.keys import write_beside
     from cofferdam.evidence import baseline, gather
 
     digest = baseline.digest(document)
     path = gather.folder(state, gather.BASELINES, make=True) / f"{digest}.json"
     if not path.exists():
-        write_file(path, baseline.canonical(document), 0o600)
+        write_beside(path, baseline.canonical(document), 0o600)
     return digest
 
 

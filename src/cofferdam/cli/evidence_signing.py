@@ -88,7 +88,7 @@ def _tell(bench: Bench, **event: Any) -> None:
 
 
 def _attest(args: argparse.Namespace) -> int:
-    from cofferdam.audit.keys import write_file
+    from cofferdam.audit.keys import write_beside
     from cofferdam.audit.show import last_moment
     from cofferdam.cli.evidence_bench import bench_of
     from cofferdam.evidence import attest, gather
@@ -130,7 +130,7 @@ def _attest(args: argparse.Namespace) -> int:
     signature = _signature(args, text, signer)
     if args.file is not None:
         where = gather.folder(bench.state, gather.PAPERS, make=True)
-        write_file(where / digest, paper, 0o600)
+        write_beside(where / digest, paper, 0o600)
     _tell(
         bench, kind="attestation-made", check=args.check, person=signer.person, statement=text, signature=signature,
         paper=digest, until_ns=until // 10**9 * 10**9,

@@ -27,7 +27,7 @@ from typing import Any
 from cofferdam import __version__
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.files import LogReader
-from cofferdam.audit.keys import find_public, write_file
+from cofferdam.audit.keys import find_public, write_beside
 from cofferdam.audit.show import verify_folder
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.evidence.history import History, read
@@ -88,7 +88,7 @@ def keep_report(state: Path, text: str, digest: str) -> Path:
     """Keeps a proof's report, as JSON with its note. Raises: OSError."""
     where = folder(state, PROOFS, make=True)
     path = where / f"{digest}.json"
-    write_file(path, text.encode())
+    write_beside(path, text.encode())
     kept = sorted(where.glob("*.json"), key=lambda one: one.stat().st_mtime)
     for old in kept[:-KEPT_PROOFS]:
         old.unlink(missing_ok=True)

@@ -166,12 +166,16 @@ def whole_status(state: Path) -> dict[str, Any]:
 
     Raises: GateError, also where it is a gate of another version that leaves something out.
     """
+    return whole(ask(state, "status"))
+
+
+def whole(status: Any) -> dict[str, Any]:
+    """A gate's status, if it is one. Raises: GateError, where it is of another version, or of nobody that is a gate."""
     import msgspec
 
     from cofferdam import __version__
     from cofferdam.gate.watch.report import StatusReport
 
-    status = ask(state, "status")
     missing = "" if isinstance(status, dict) else "it is not a record"
     if not missing:
         lacking = [name for name in StatusReport.__struct_fields__ if name not in status]

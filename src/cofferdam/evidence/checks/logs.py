@@ -124,6 +124,12 @@ def witnessed(known: Inputs) -> Finding:
              if not one.event.get("working")]  # fmt: skip
     if wrong:
         return Finding("log.witnessed", "failed", "a witness says no, or does not have the head", tuple(wrong[:8]))
+    # Those of the policy, whose entries have a note, are visited each minute. (A stick is, when somebody comes by.)
+    wrong = [f"{name}: nothing was heard of it since entry {one.index}, and it is told each hour"[:500]
+             for name, one in stood.items()
+             if one.event.get("note") and known.now_ns - one.at_ns > 2 * 3600 * 10**9]  # fmt: skip
+    if wrong:
+        return Finding("log.witnessed", "failed", "nobody says whether a witness has the head", tuple(wrong[:8]))
     facts = tuple(
         f"{name}: {one.event.get('next')} entries, {spoken((known.now_ns - one.at_ns) // 10**9)} ago"
         for name, one in stood.items()

@@ -28,6 +28,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a way that broke is tried again, doubled each time."""
 IN_FLIGHT = 200_000
 """Entries that may be handed over without having surely arrived."""
+LATE_SECONDS = 900.0
+"""An entry that has not arrived after so long is late, also where the collector takes a byte now and then."""
 SAY_SECONDS = 10.0
 """Between two words on how it stands, where nothing changes."""
 
@@ -80,6 +82,10 @@ class Sending:
         self._flight: deque[int] = deque()
         """The entry behind each batch that is under way."""
         self._settled = 0
+        self._goal = 0
+        """The newest entry when `_goal_at` was; `_is_late`: what is said if it has not arrived for long."""
+        self._goal_at = self._looked_at = 0.0
+        self._is_late = ""
         self._mark: tuple[tuple[str, int], ...] = ()
         """Of the log, when it was read to its end."""
 
@@ -98,8 +104,23 @@ class Sending:
             self._stand(False, f"our own side: {error}")
             return LONGEST_PAUSE / 3
         self._pause = 0.0
-        self._stand(True, "")
+        late = self._late()
+        self._stand(not late, late)
         return 0.0 if more else POLL_SECONDS
+
+    def _late(self) -> str:
+        """What is to be said where it works too slowly: what was the newest entry LATE_SECONDS ago has not arrived."""
+        now = self._clock()
+        if self._looked_at and now - self._looked_at < SAY_SECONDS:
+            return self._is_late
+        self._looked_at = now
+        if self.cursor.next >= self._goal:
+            self._goal, self._goal_at, self._is_late = self._newest(), now, ""
+        elif now - self._goal_at >= LATE_SECONDS:
+            self._is_late = (
+                f"it takes entries, and too slowly: some have waited for {LATE_SECONDS / 60:.0f} min and more"
+            )
+        return self._is_late
 
     def _work(self) -> bool:
         """Settles what has arrived and hands over a batch; True if there is more at once."""
