@@ -451,6 +451,8 @@ class Point(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     lowest of them."""
     bcd: bool = False
     """Its cells are decimal digits, four in a word."""
+    structure: str = ""
+    """It is a structure of this encoding, whose bytes may be read as they are, up to `max_length`; nobody writes it."""
     factor: Span | None = None
     """The word that holds, as an int16, the power of ten by which the value is multiplied; limits are in what that
     makes, and `scale` and `offset` are 1 and 0."""

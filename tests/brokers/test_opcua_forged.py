@@ -40,10 +40,10 @@ from tests.protocols.opcua.site import policy
 
 OPCUA = PROTOCOLS["opcua"]
 LINE = "nsu=urn:plant:line;s=Line1"
-RESET, PURGE = (f"{LINE} -> {LINE}.{name}" for name in ("Reset", "Purge"))
+RESET, PURGE, RINSE = (f"{LINE} -> {LINE}.{name}" for name in ("Reset", "Purge", "Rinse"))
 RULES = (
-    "{who: mes, asset: filler, read: [speed, level, counts], subscribe: [level], write: [speed, recipe, counts], "
-    "call: [reset], history: [level], events: [brief]}",
+    "{who: mes, asset: filler, read: [speed, level, counts, limits, title], subscribe: [level], "
+    "write: [speed, recipe, counts], call: [reset, rinse], history: [level], events: [brief]}",
     "{who: guest, asset: filler, read: [level]}",
 )
 WHO = ("mes: {zone: office, addresses: [127.0.0.1]}", "guest: {zone: office, addresses: 10.1.0.66}")
@@ -107,6 +107,8 @@ class Device:
                 return m.Written((0,) * len(writes))
             case m.CallMethod():
                 return m.Outputs(0, (), ())
+            case m.CallMethods(calls):
+                return m.Results((m.Outputs(0, (), ()),) * len(calls))
             case m.Survey(items):
                 return m.Described(tuple(m.Node(one.name, 2, ("", "x"), m.Localized("", "x")) for one in items
                                          if " -> " not in one.name))  # fmt: skip
@@ -191,6 +193,13 @@ class Forger:
             writes.append(Assign(item, self.value(item)))
         return m.Write(tuple(writes))
 
+    def call(self, name: str) -> Any:
+        rng = self.rng
+        count: Any = Int32((rng.choice((0, 3, 10, 10, 11)),), rng.random() < 0.1)
+        return m.CallMethod(
+            Item("method", name), rng.choice(((count,),) * 4 + ((), (count, count), (Float64((1.0,)),)))
+        )
+
     def request(self) -> Any:
         rng = self.rng
         chance = rng.random()
@@ -199,9 +208,10 @@ class Forger:
         if chance < 0.6:
             return m.Read(tuple(self.item() for _ in range(rng.choice((1, 1, 2, 5)))))
         if chance < 0.75:
-            count: Any = Int32((rng.choice((0, 3, 10, 11, -1)),), rng.random() < 0.1)
-            return m.CallMethod(Item("method", rng.choice((RESET, RESET, RESET, PURGE))),
-                                rng.choice(((count,), (count,), (), (count, count), (Float64((1.0,)),))))  # fmt: skip
+            if chance < 0.65:
+                names = rng.choice(((RESET, RINSE), (RINSE, RESET), (RESET, RESET), (RESET, PURGE)))
+                return m.CallMethods(tuple(self.call(name) for name in names))
+            return self.call(rng.choice((RESET, RESET, RESET, PURGE)))
         if chance < 0.78:
             fields = rng.choices(FIELDS, k=rng.choice((1, 1, 2)))
             narrow = rng.choice(((0, (), ()),) * 4 + ((500, (), ()), (0, ("i=2782",), ()), (0, (), ("i=2041",))))
@@ -278,6 +288,10 @@ def test_nothing_reaches_the_asset_that_policy_does_not_allow(seed: int) -> None
             assert any(not isinstance(verdict, Deny) for verdict in verdicts), request
             if isinstance(request, m.Write):
                 _within(request)
+            calls = request.calls if isinstance(request, m.CallMethods) else (request,)
+            for call in calls if isinstance(calls[0], m.CallMethod) else ():
+                count: Any = call.arguments[0].values[0]
+                assert call.item.name in (RESET, RINSE) and 0 <= count <= 10, request
         for speed in device.speeds:
             assert last is None or abs(speed - last) <= 500, device.speeds
             last = speed
@@ -311,7 +325,7 @@ def test_the_forger_tries_what_it_should() -> None:
         for device in run(seed).plant:
             seen.update(type(one).__name__ for one in device.asked)
             seen.update(one.writes[0].item.name for one in device.asked if isinstance(one, m.Write))
-    kinds = ("Read", "Write", "CallMethod", "Subscribe", "History", "Survey", "Events")
+    kinds = ("Read", "Write", "CallMethod", "CallMethods", "Subscribe", "History", "Survey", "Events")
     for kind in (*kinds, *(f"{LINE}.{name}" for name in ("Speed", "Recipe", "Counts"))):
         assert seen[kind] > 5, seen
 

@@ -26,6 +26,7 @@ MORE = (
     "longest: 1 h}"
 )
 logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+VALUES = "{who: mes, asset: filler, read: [limits, title], subscribe: [limits], write: [title]}"
 
 
 class Site:
@@ -52,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("opcua")
     plant_port, port = held_ports(2)
     file = folder / "policy.yaml"
-    file.write_text(policy(plant_port, port, RULES, MORE))
+    file.write_text(policy(plant_port, port, RULES, MORE, VALUES))
     with plant(plant_port), running(folder / "state", file) as gate:
         yield Site(gate, plant_port, port, file)
 
@@ -161,6 +162,37 @@ def test_several_methods_are_called_or_none(site: Site) -> None:
     site.ask(work)
 
 
+def test_a_structure_is_read_as_it_is_and_a_text_is_written_with_its_locale(site: Site) -> None:
+    class Handler:
+        def __init__(self) -> None:
+            self.values: list[Any] = []
+
+        def datachange_notification(self, _node: Any, value: Any, _data: Any) -> None:
+            self.values.append(value)
+
+    async def work(client: Any) -> None:
+        limits, title = await _node(client, "Line1.Limits"), await _node(client, "Line1.Title")
+        assert await limits.read_value() == ua.Range(0.0, 1500.0)
+        assert await _refused(limits.write_value(ua.Range(0.0, 9000.0))) == "BadTypeMismatch"
+        assert await _refused(limits.write_value(b"x" * 16)) == "BadUserAccessDenied"
+        handler = Handler()
+        subscription = await client.create_subscription(100, handler)
+        await subscription.subscribe_data_change(limits)
+        for _ in range(int(PATIENT * 20)):
+            if handler.values:
+                break
+            await asyncio.sleep(0.05)
+        assert handler.values == [ua.Range(0.0, 1500.0)]
+        await subscription.delete()
+        assert (await title.read_value()).Text == "filler"
+        await title.write_value(ua.Variant(ua.LocalizedText("line 1", "en"), ua.VariantType.LocalizedText))
+        assert (await title.read_value()).Text == "line 1"
+        long = ua.Variant(ua.LocalizedText("a longer one", "en"), ua.VariantType.LocalizedText)
+        assert await _refused(title.write_value(long)) == "BadOutOfRange"
+
+    site.ask(work)
+
+
 def test_a_rule_says_how_often_may_be_looked_and_how_far_back(site: Site) -> None:
     async def work(client: Any) -> None:
         counts = await _node(client, "Line1.Counts")
@@ -205,13 +237,13 @@ def test_a_client_sees_its_nodes_and_no_other(site: Site) -> None:
         names = [(await one.read_browse_name()).Name for one in children]
         assert names == ["Server", "Line1"], "the other line is not on the way to anything"
         below = {(await one.read_browse_name()).Name: one for one in await children[1].get_children()}
-        assert below.keys() == {"Speed", "Level", "Counts", "Reset", "Rinse"}
+        assert below.keys() == {"Speed", "Level", "Counts", "Reset", "Rinse", "Limits", "Title"}
         level = await client.nodes.objects.get_child([f"{children[1].nodeid.NamespaceIndex}:Line1",
                                                       f"{children[1].nodeid.NamespaceIndex}:Level"])  # fmt: skip
         assert level == below["Level"]
-        rights = {name: await node.read_attribute(ua.AttributeIds.UserAccessLevel) for name, node in below.items()
-                  if name not in ("Reset", "Rinse")}  # fmt: skip
-        assert {name: one.Value.Value for name, one in rights.items()} == {"Speed": 3, "Level": 5, "Counts": 5}
+        named = [name for name in below if name not in ("Reset", "Rinse")]
+        rights = [(await below[name].read_attribute(ua.AttributeIds.UserAccessLevel)).Value.Value for name in named]
+        assert dict(zip(named, rights, strict=True)) == {"Speed": 3, "Level": 5, "Counts": 5, "Limits": 1, "Title": 3}
         kind = await below["Speed"].read_data_type()
         assert kind == ua.NodeId(11, 0) and await below["Speed"].read_type_definition() == ua.NodeId(63, 0)
         executable = await below["Reset"].read_attribute(ua.AttributeIds.UserExecutable)

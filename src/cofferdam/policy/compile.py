@@ -290,8 +290,16 @@ def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
         offset=offset,
         mask=mask,
         bcd=point.type == schema.BCD,
+        structure=_structure(point, dialect),
         factor=point.scale_from if isinstance(point.scale_from, Span) else None,
     )
+
+
+def _structure(point: schema.Point, dialect: Dialect) -> str:
+    if point.structure is None:
+        return ""
+    place = dialect.notation.parse(point.structure)
+    return place.name if isinstance(place, Item) else ""
 
 
 def _item(name: str, at: Span | Item | None) -> Item:

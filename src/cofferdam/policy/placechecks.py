@@ -283,6 +283,8 @@ class PlaceChecks:
             )
         if point.fastest is not None and kind is not None and not kind.watch:
             self.at((*here, "fastest"), f"a limit for {kind.words}", "what can be subscribed to", check="fastest")
+        if point.structure is not None:
+            self._structure(here, point)
         self._value_limits(here, point.type, point)
         several = (point.elements or (at.count if at.first >= 0 else 1)) > 1
         if several or point.type not in typed.NUMBERS:
@@ -292,6 +294,23 @@ class PlaceChecks:
                 self.at((*here, field), f"{field} of {what}", expected, check="step")
         else:
             self._rate(here, point.type, point)
+
+    def _structure(self, here: Path, point: schema.Point) -> None:
+        """A structure that is passed on as it is."""
+        notation = self.dialect.notation
+        try:
+            place = notation.parse(point.structure or "") if self.dialect.structures else None
+        except Misread as error:
+            self.at((*here, "structure"), quote(point.structure or ""), str(error), error.near, "structure")
+            return
+        if not self.dialect.structures:
+            self.at((*here, "structure"), "a structure", f"none: {self.dialect.name} has none", check="structure")
+        elif not isinstance(place, Item) or place.first >= 0 or self.dialect.kind(place.kind) is None:
+            self.at((*here, "structure"), notation.show(place or Span("", 0, 1)), "the node of an encoding",
+                    check="structure")  # fmt: skip
+        elif point.type is not ValueType.BYTES or point.max_length is None:
+            expected = "type: ByteString and max_length: what nobody decodes is bytes, and so many at most"
+            self.at((*here, "structure"), "a structure without them", expected, check="structure")
 
     def _rate(self, here: Path, kind: ValueType, point: schema.Point) -> None:
         """Whether a max_rate is in the point's own unit, and lets it move at all."""

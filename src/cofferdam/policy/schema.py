@@ -516,6 +516,12 @@ class Point(Entry):
         None,
         description="The longest text (characters) or byte string (bytes) that may be written. For such types.",
     )
+    structure: Text | None = Field(
+        None,
+        description="The value is a structure that the gate does not decode, of this encoding (the node of its Default "
+        "Binary): `nsu=urn:plant:line;i=5001`. With `type: ByteString` and `max_length`. It may be read, and never "
+        "written.",
+    )
     fastest: Microseconds | None = Field(
         None,
         description="How often the value may be looked at for who has subscribed to it: no interval is shorter. For "

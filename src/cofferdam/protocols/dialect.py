@@ -265,6 +265,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Why nobody serves a code and sub-code, whatever a rule says, in words; "" for one that is served."""
     learned_form: Callable[[Item], str] | None = None
     """The form of a stream that a capture shows, by the name that it has there; "" for none."""
+    structures: bool = False
+    """Points may be structures, by the notation's name of their encoding."""
     reverse: bool = False
     """Who serves may open the connection, for an asset's `reverse`."""
     numberings: Callable[[str, str], str] | None = None

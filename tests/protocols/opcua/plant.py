@@ -2,8 +2,8 @@
 
 Options: `swap` has its namespaces in another order; `secure FOLDER` has a key there, and offers security alone;
 `everywhere` has it listen at all addresses. It says "ready" on stdout. Line1 has Speed (writable), Level, Recipe,
-Counts (an array), Secret, and the methods Reset, Purge and Rinse. Five times a second it has an event of severity 100,
-and one of 700 of a type of its own, with Batch and Cost.
+Counts (an array), Limits (a structure), Title, Secret, and the methods Reset, Purge and Rinse. Five times a second it
+has an event of severity 100, and one of 700 of a type of its own, with Batch and Cost.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ async def run(port: int, options: list[str]) -> None:
         ("Recipe", "cola", ua.VariantType.String),
         ("Counts", [1, 2, 3, 4], ua.VariantType.Int32),
         ("Secret", 42, ua.VariantType.Int32),
+        ("Limits", ua.Range(0.0, 1500.0), ua.VariantType.ExtensionObject),
+        ("Title", ua.LocalizedText("filler", "en"), ua.VariantType.LocalizedText),
     )
     for name, value, kind in more:
         node = await line.add_variable(ua.NodeId(f"Line1.{name}", ns), ua.QualifiedName(name, ns), value, kind)

@@ -40,6 +40,8 @@ def policy(
         '      level: {at: "nsu=urn:plant:line;s=Line1.Level", type: Double, fastest: 50 ms}',
         '      recipe: {at: "nsu=urn:plant:line;s=Line1.Recipe", type: String, max_length: 8}',
         '      counts: {at: "nsu=urn:plant:line;s=Line1.Counts", type: Int32, elements: 4}',
+        '      limits: {at: "nsu=urn:plant:line;s=Line1.Limits", type: ByteString, structure: "i=886", max_length: 64}',
+        '      title: {at: "nsu=urn:plant:line;s=Line1.Title", type: String, max_length: 8}',
         "    methods:",
         "      reset:",
         '        at: "nsu=urn:plant:line;s=Line1 -> nsu=urn:plant:line;s=Line1.Reset"',

@@ -168,6 +168,8 @@ class Items:
             at = point.at
             if at.stop <= item.start or at.start >= item.stop:
                 continue
+            if point.structure:
+                return f"{point.name} is a structure that nobody decodes, and nobody may write"
             # Where the point's elements stand among the values. A whole's first element is number 0.
             base = max(item.first, 0)
             have = 0 if value is None else len(value.values)

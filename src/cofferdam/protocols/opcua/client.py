@@ -17,7 +17,7 @@ from collections.abc import Generator
 from typing import Any, ClassVar
 
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
-from cofferdam.model import Asset
+from cofferdam.model import Asset, Item
 from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
@@ -81,6 +81,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._renewing = False
         self._soon = False
         self.asset: Asset | None = None if facing is None else facing.asset
+        self.structures = _structures(self.asset)
         self.policy, self.mode = _security(self.asset)
         trust = None if facing is None else facing.common
         self._generation = 0 if trust is None else trust.generation
@@ -96,6 +97,9 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
 
     def receive_data(self, data: bytes) -> None:
         self.channel.receive(data)
+
+    def take_asset(self, asset: Asset) -> None:
+        self.asset, self.structures = asset, _structures(asset)
 
     def on_time(self, now: int) -> None:
         self._now = now
@@ -410,6 +414,15 @@ def _security(asset: Asset | None) -> tuple[Policy, int]:
     if name == "none":
         return POLICIES["None"], 1
     return POLICIES[name], 2 if mode == "sign" else 3
+
+
+def _structures(asset: Asset | None) -> dict[str, tuple[str, int]]:
+    """By node: the encoding and the most bytes of structures that may cross as they are."""
+    points = () if asset is None else asset.points
+    return {
+        point.at.name: (point.structure, point.max_length or 0)
+        for point in points if point.structure and isinstance(point.at, Item)
+    }  # fmt: skip
 
 
 def _host(asset: Asset) -> str:

@@ -294,9 +294,10 @@ def _read(client: Any, request: m.Read) -> Asking:
         return refused
     if len(answer.results) != len(nodes):
         raise Misfit(f"{len(answer.results)} values for {len(nodes)} nodes")
-    samples = [names.sample(one) for one in answer.results]
-    for number, item in enumerate([item for place, item in enumerate(request.items) if place not in unknown]):
-        samples[number] = within(item, samples[number])
+    asked = [item for place, item in enumerate(request.items) if place not in unknown]
+    structure = client.structures.get
+    samples = [within(item, names.sample(one, structure(item.name)))
+               for item, one in zip(asked, answer.results, strict=True)]  # fmt: skip
     for number in sorted(unknown):
         samples.insert(number, m.Sample(None, BAD_NODE))
     if sum(map(weight, samples)) > RECORD_BYTES:
@@ -307,9 +308,10 @@ def _read(client: Any, request: m.Read) -> Asking:
 def _write(client: Any, request: m.Write) -> Asking:
     names = client.namespaces
     nodes = []
-    for write in request.writes:
+    for place, write in enumerate(request.writes):
         item = write.item
-        nodes.append(s.WriteValue(names.node(item.name), VALUE, index_range(item), Data(names.variant(write.value))))
+        variant = _localized(write.value) if place in request.localized else names.variant(write.value)
+        nodes.append(s.WriteValue(names.node(item.name), VALUE, index_range(item), Data(variant)))
     answer = yield s.WriteRequest(client.header(), nodes)
     refused = said(answer, s.WriteResponse)
     if refused is not None:
@@ -319,6 +321,11 @@ def _write(client: Any, request: m.Write) -> Asking:
     return m.Written(tuple(answer.results))
 
 
+def _localized(texts: Any) -> Variant:
+    made = [LocalizedText(None, str(text)) for text in texts.values]
+    return Variant(21, made, True) if texts.array else Variant(21, made[0])
+
+
 def _call(client: Any, calls: Sequence[m.CallMethod]) -> Asking:
     names = client.namespaces
     asked = []
@@ -326,9 +333,7 @@ def _call(client: Any, calls: Sequence[m.CallMethod]) -> Asking:
         owner, own = method(one.item)
         arguments = [names.variant(value) for value in one.arguments]
         for place in one.localized:
-            texts = one.arguments[place]
-            made = [LocalizedText(None, str(text)) for text in texts.values]
-            arguments[place] = Variant(21, made, True) if texts.array else Variant(21, made[0])
+            arguments[place] = _localized(one.arguments[place])
         asked.append(s.MethodToCall(names.node(owner), names.node(own), arguments))
     answer = yield s.CallRequest(client.header(), asked)
     refused = said(answer, s.CallResponse)
@@ -387,7 +392,7 @@ def _history(client: Any, request: m.History) -> Asking:
     if not isinstance(data, s.HistoryData) or len(data.values) > request.most + 2:
         raise Misfit("no history of as many values as were asked for")
     more = bool(result.point) or result.status == MORE_DATA
-    samples = [names.sample(one) for one in data.values[: m.HISTORY_VALUES]]
+    samples = [names.sample(one, client.structures.get(request.item.name)) for one in data.values[: m.HISTORY_VALUES]]
     size = 0
     for count, sample in enumerate(samples):
         size += weight(sample)

@@ -205,6 +205,7 @@ OPCUA = Dialect(
         "Basic256Sha256", "Aes256_Sha256_RsaPss", "Aes128_Sha256_RsaOaep", "Basic256Sha256 sign",
         "Aes256_Sha256_RsaPss sign", "Aes128_Sha256_RsaOaep sign", "none",
     ),
+    structures=True,
     reverse=True,
     secrets=("opcua",),
     preload=("cryptography.hazmat.backends.openssl.backend", "encodings.idna"),

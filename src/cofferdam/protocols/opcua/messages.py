@@ -32,6 +32,7 @@ from cofferdam.model import (
 )
 
 READ_ITEMS, WRITE_ITEMS, SURVEY_ITEMS, HISTORY_VALUES, CALLS = 1000, 100, 1000, 10_000, 10
+STRUCTURE_BYTES = 65_536
 FIELDS, EVENTS, OF_TYPES, TYPES = 100, 1000, 20, 200
 """Fields of an event; events of one notice; types of which subtypes are wanted as well, and such of which they are
 not."""
@@ -99,9 +100,18 @@ class Nodes(_Message, frozen=True, tag="nodes"):
     array: bool = False
 
 
+class Structures(_Message, frozen=True, tag="structure"):
+    """Structures of one encoding, whose bytes nobody has looked at: where a point says so, and nowhere else."""
+
+    builtin: ClassVar[int] = 22
+    values: Annotated[tuple[Annotated[bytes, Meta(max_length=STRUCTURE_BYTES)], ...], Meta(max_length=1000)]
+    encoding: Name
+    array: bool = False
+
+
 AnyValue: TypeAlias = (
     Bool | Int8 | UInt8 | Int16 | UInt16 | Int32 | UInt32 | Int64 | UInt64 | Float32 | Float64 | Text | Octets
-    | Times | Guids | Statuses | Texts | Names | Nodes
+    | Times | Guids | Statuses | Texts | Names | Nodes | Structures
 )  # fmt: skip
 
 
@@ -122,7 +132,10 @@ class Read(_Message, frozen=True, tag=631):
 
 
 class Write(_Message, frozen=True, tag=673):
+    """`localized`: the places of texts that are LocalizedTexts at the server, without a locale."""
+
     writes: Annotated[tuple[Assign, ...], Meta(min_length=1, max_length=WRITE_ITEMS)]
+    localized: Annotated[tuple[Annotated[int, Meta(ge=0, lt=WRITE_ITEMS)], ...], Meta(max_length=WRITE_ITEMS)] = ()
 
 
 class CallMethod(_Message, frozen=True, tag=712):

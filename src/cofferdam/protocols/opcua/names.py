@@ -13,7 +13,7 @@ from typing import Any
 
 from cofferdam import model
 from cofferdam.protocols.opcua import messages as m
-from cofferdam.protocols.opcua.builtin import Data, LocalizedText, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin import Data, Extension, LocalizedText, NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN, canonical, split
 
 UA = "http://opcfoundation.org/UA/"
@@ -21,7 +21,7 @@ MEMO = 4096
 SHORT = 4096
 """Characters of a name or a locale."""
 BAD_NOT_READABLE, BAD_NODE, BAD_RANGE = 0x803A0000, 0x80340000, 0x80360000
-FOREIGN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes)
+FOREIGN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes, m.Structures)
 """Values that policy has no types for."""
 
 
@@ -155,14 +155,32 @@ class Namespaces:
                 values = [QualifiedName(self.index(uri), name) for uri, name in value.values]
             elif kind == 17:
                 values = [self.node(name) for name in value.values]
+            elif kind == 22:
+                node = self.node(value.encoding)
+                values = [Extension(node, body) for body in value.values]
             else:
                 values = list(value.values)
         return Variant(kind, values, True) if value.array else Variant(kind, values[0])
 
-    def sample(self, data: Data) -> m.Sample:
-        """A DataValue, as it crosses: what has no form there is a value that cannot be read."""
+    def structures(self, variant: Variant, name: str, most: int) -> m.Structures:
+        """Structures of one encoding, of so many bytes at most each. Raises: Unnamed for any other value."""
+        wanted = self.node(name)
+        values = variant.value if variant.array else [variant.value]
+        if variant.type != 22 or len(values) > 1000 or len(variant.dimensions) > 1:
+            raise Unnamed("no structure, or too many")
+        if any(one.type != wanted or one.body is None or len(one.body) > most for one in values):
+            raise Unnamed("a structure of another encoding, or a longer one")
+        return m.Structures(tuple([one.body for one in values]), name, variant.array)
+
+    def sample(self, data: Data, structure: tuple[str, int] | None = None) -> m.Sample:
+        """A DataValue, as it crosses: what has no form there is a value that cannot be read. `structure`: the encoding
+        and the most bytes of what may cross as it is."""
+        variant = data.value
         try:
-            return m.Sample(self.crossing(data.value), data.status, data.source_time, data.server_time)
+            if structure is not None and variant is not None and variant.type:
+                value = self.structures(variant, *structure)
+                return m.Sample(value, data.status, data.source_time, data.server_time)
+            return m.Sample(self.crossing(variant), data.status, data.source_time, data.server_time)
         except Unnamed:
             return m.Sample(None, BAD_NOT_READABLE, data.source_time, data.server_time)
 
@@ -219,7 +237,7 @@ def value_weight(value: Any) -> int:
         return 40
     if isinstance(value, model.Text):
         return 40 + sum([len(one.encode()) + 5 for one in value.values])
-    if isinstance(value, model.Octets):
+    if isinstance(value, (model.Octets, m.Structures)):
         return 40 + sum([len(one) + 5 for one in value.values])
     if isinstance(value, m.Texts):
         return 40 + sum([len(one.locale.encode()) + len(one.text.encode()) + 12 for one in value.values])

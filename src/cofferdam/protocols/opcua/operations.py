@@ -103,10 +103,15 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
             fault = value_fault(value) if not isinstance(value, FOREIGN) else ""
             if fault:
                 raise CrossingError(fault)
+            if isinstance(value, m.Structures):
+                _check_name(value.encoding)
             if isinstance(value, m.Nodes):
                 for name in value.values:
                     _check_name(name)
         if isinstance(message, m.Write):
+            texts = [place for place, one in enumerate(message.writes) if isinstance(one.value, Text)]
+            if not set(message.localized) <= set(texts):
+                raise CrossingError("a localized text that is no text")
             for write in message.writes:
                 if write.value is None:
                     raise CrossingError("a write of nothing")

@@ -581,6 +581,9 @@ def _uris(facing: Facing | None) -> tuple[str, ...]:
             uri = split(name)[0] if name else ""
             if uri and uri != own:
                 found[uri] = None
+    for point in asset.points:
+        if point.structure and split(point.structure)[0]:
+            found[split(point.structure)[0]] = None
     for notifier in asset.notifiers:
         for field in notifier.fields:
             for uri, _ in field_path(field.name.partition(ARROW)[2]):

@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography import x509
 
-from cofferdam.model import Assign, Item, Operation, Watch
+from cofferdam.model import Assign, Item, Operation, Text, Watch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
@@ -243,6 +243,7 @@ class Services(CallServices):
             raise Malformed(f"a Write of {len(nodes)} nodes", BAD_OPERATIONS)
         faults = [0] * len(nodes)
         writes: list[Assign] = []
+        localized: list[int] = []
         for place, one in enumerate(nodes):
             if one.node.ns == 0 or one.attribute != VALUE:
                 faults[place] = BAD_NOT_WRITABLE
@@ -255,6 +256,9 @@ class Services(CallServices):
                 value = self._names.crossing(one.value.value)
             except Unnamed:
                 value = None
+            if isinstance(value, m.Texts):  # to policy a text with a locale is a text
+                localized.append(len(writes))
+                value = Text(tuple([text.text for text in value.values]), value.array)
             if value is None or isinstance(value, FOREIGN) or one.value.status:
                 faults[place] = BAD_TYPE
                 continue
@@ -277,7 +281,7 @@ class Services(CallServices):
                 results = [answer.status] * len(writes)
             self._reply(number, handle, s.WriteResponse, results, [])
 
-        self._start([m.Write(tuple(writes))], finish)
+        self._start([m.Write(tuple(writes), tuple(localized))], finish)
 
     # --- history ----------------------------------------------------------------------------------------------------
 

@@ -319,7 +319,8 @@ class Watches:
         for one in items:
             shared = subscription.items.get(one.handle)
             if shared is not None and isinstance(shared.request, m.Subscribe):
-                sample = within(shared.request.item, names.sample(one.value))
+                item = shared.request.item
+                sample = within(item, names.sample(one.value, self._client.structures.get(item.name)))
                 if weight(sample) > NEWS_BYTES:
                     sample = m.Sample(None, BAD_LIMITS)
                 found.setdefault(one.handle, []).append(sample)
