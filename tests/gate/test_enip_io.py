@@ -189,6 +189,20 @@ def test_packets_that_do_not_belong_are_dropped(works: Works, scanner: Scanner) 
     scanner._sequence = 1000
     scanner.run(350, 0.2)
     assert works.drive.references == [*told, 350]
+    # Hundreds of a stranger's, and ten times as many as agreed: dropped, counted, and the fair ones go on.
+    strays = int(works.gate.status()["limits"].get("stray_datagrams", 0))
+    flood = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    flood.bind(("127.0.0.8", 0))
+    with flood:
+        for number in range(300):
+            scanner.say(402, number=number, source=flood)
+    scanner._sequence = 5000
+    scanner.run(360, 0.2)
+    for _ in range(100):
+        scanner.say(361)
+    eventually(lambda: int(works.gate.status()["limits"]["stray_datagrams"]) >= strays + 380)
+    scanner.run(362, 0.2)
+    assert works.drive.references[-1] == 362 and 402 not in works.drive.references
 
 
 def test_a_client_that_falls_silent_is_closed_on_the_other_side(works: Works, scanner: Scanner) -> None:

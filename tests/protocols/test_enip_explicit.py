@@ -225,21 +225,21 @@ def in_connection(machine: EnipServer, number: bytes, sequence: int = 1) -> Any:
 
 def test_a_clients_connection_lives_as_long_as_it_is_used() -> None:
     machine = server()
-    number = open_class_3(machine)[4:8]
-    # The first may take ten seconds, each further one four of its intervals (8 s).
-    for at in (9_900_000_000, 17_800_000_000, 25_700_000_000):
+    number = open_class_3(machine, rpi=3_000_000)[4:8]
+    # Four of its intervals: 12 s. No connection has less than ten.
+    for at in (11_900_000_000, 23_800_000_000, 35_700_000_000):
         machine.on_time(1 + at)
         event = in_connection(machine, number)
         assert isinstance(event, RequestReceived), at
         machine.send(event.token, m.CipError(5))
-    machine.on_time(25_700_000_002 + 8_000_000_000)
+    machine.on_time(35_700_000_002 + 12_000_000_000)
     event = in_connection(machine, number)
     assert isinstance(event, RequestRefused) and "the connection" in event.detail
     # Those that are over keep no place from others.
     for serial in range(2, 6):
-        assert open_class_3(machine, serial)[2] == 0
+        assert open_class_3(machine, serial, rpi=1)[2] == 0
     assert open_class_3(machine, 6)[2] == 1
-    machine.on_time(60_000_000_000)
+    machine.on_time(47_700_000_003 + 10_000_000_000)
     assert open_class_3(machine, 6)[2] == 0
 
 

@@ -44,7 +44,7 @@ class Link:
     ) -> None:
         """`timeout_ns`: for so long the client may ask nothing; 0: a bystander's, which has none."""
         self.timeout_ns = timeout_ns
-        self.due = now + max(FIRST_NS, timeout_ns)
+        self.due = now + timeout_ns
         self.number = number
         self.to_client = to_client
         self.room = room
@@ -139,8 +139,9 @@ class Connections:
             raise Refused(CONNECTION, f"more than {CONNECTIONS} connections", BOOK, 0x0113)
         self._last += 1
         number = 0x0C0F_0000 + (self._last & 0xFFFF)
-        # What the client sends by: it is to come within so many of its intervals (CIP Volume 1, 3-4.4).
-        timeout_ns = opening.rpi_to_target * 1000 * (4 << opening.multiplier)
+        # What the client sends by: it is to come within so many of its intervals (CIP Volume 1, 3-4.4). Nobody gains by
+        # an interval that is shorter than how often its client asks.
+        timeout_ns = max(FIRST_NS, opening.rpi_to_target * 1000 * (4 << opening.multiplier))
         self._links[number] = Link(number, opening.to_originator, size - 2, opening.name, timeout_ns, now)
         return struct.pack(
             "<IIHHIIIBx", number, opening.to_originator, *opening.name,
