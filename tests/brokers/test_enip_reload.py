@@ -103,3 +103,42 @@ def test_a_request_that_cannot_cross_ends_its_own_session_and_no_other(monkeypat
     assert sent == [m.ReadTag(Item("tag", "level"))]
     assert bad.closed and not good.closed
     stage.inner.end()
+
+
+def test_requests_without_an_answer_end_no_stream() -> None:
+    """The drive ran on by its own packets, and an attribute that it would not tell three times stopped it."""
+    stage = opened()
+    [answer] = ask(stage, 3, m.OpenIo(DRIVE, 10_000, 10_000, 0, 1))
+    stage.plant[0].link.on_data = lambda _: None
+    for number in range(5):
+        stage.inner.take(records.Request(1, 100 + number, m.ReadTag(Item("tag", "level"))))
+        stage.reactor.advance(1.1)
+    told = stage.to_outer.take()
+    assert sum(isinstance(one, records.Failed) for one in told) == 5
+    assert not [one for one in told if isinstance(one, records.Unwatched)] and not stage.plant[0].link.closed
+    stage.reactor.advance(10)  # nor does the device say anything in it: that ends it, and with it the connection
+    stage.inner.take(records.Request(1, 200, m.ReadTag(Item("tag", "level"))))
+    stage.reactor.advance(1.1)
+    [over] = [one for one in stage.to_outer.take() if isinstance(one, records.Unwatched)]
+    assert over.handle == answer.handle and "nothing in time" in over.detail and stage.plant[0].link.closed
+    stage.inner.end()
+
+
+def test_two_that_ask_for_outputs_at_once_do_not_both_have_them() -> None:
+    stage = opened()
+    stage.inner.take(records.Opened(2, "t", "127.0.0.1", "packer"))
+    opening = m.OpenIo(DRIVE, 10_000, 10_000, 0, 1)
+    stage.inner.take(records.Request(1, 3, opening))
+    stage.inner.take(records.Request(2, 4, opening))
+    stage.turn()
+    told = stage.to_outer.take()
+    [mine] = [one for one in told if isinstance(one, records.Watched)]
+    [theirs] = [one for one in told if isinstance(one, records.Reply)]
+    assert theirs.message == m.CipError(1, (0x0106,)) and (mine.id, theirs.id) == (3, 4)
+    # And one that comes later is not asked of the device at all.
+    asked = len(stage.plant[0].asked)
+    stage.inner.take(records.Request(2, 5, opening))
+    stage.turn()
+    [denied] = [one for one in stage.to_outer.take() if isinstance(one, records.Denied)]
+    assert denied.fault is Fault.TAKEN and "127.0.0.1" in denied.detail and len(stage.plant[0].asked) == asked
+    stage.inner.end()
