@@ -289,17 +289,30 @@ def ecdsa(key, raw, signed):
     key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(digest))
 
 
+TAGS = re.compile("html|head|meta|title|style|body|h1|h2|p|table|thead|tbody|tr|th|td|div|span|ul|li|b|br|dl|dt|dd")
+ATTRIBUTES = {"class", "charset", "content", "http-equiv", "lang", "name", "aria-hidden"}
+HIDES = re.compile(
+    r"display\s*:(?!\s*table-header-group)|visibility|opacity|content\s*:|url\s*\(|@import|clip|\\", re.IGNORECASE
+)
+
+
 class Page(html.parser.HTMLParser):
-    """The rows of the page's table of controls: (id, status) of each row of four cells that begins with an id."""
+    """The rows of the page's table of controls: (id, status) of each row of four cells that begins with an id.
+    `strange`: what a page of ours has not, such as what runs, loads, leads elsewhere, or hides a part of it."""
 
     def __init__(self, text):
         super().__init__()
+        self.strange, self._style = [], False
         self.rows, self._cells, self._inner, self._badge = [], [], 0, False
         self._id = self._status = ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        named = (dict(attrs).get("class") or "").split()
+        given = dict(attrs)
+        named = (given.get("class") or "").split()
+        if not TAGS.fullmatch(tag) or not set(given) <= ATTRIBUTES or given.get("http-equiv", "").lower() == "refresh":
+            self.strange.append("<%s %s>" % (tag, " ".join(sorted(given))))
+        self._style = tag == "style"
         if tag == "tr":
             self._cells, self._id, self._status = [], "", ""
         elif tag == "td":
@@ -310,6 +323,7 @@ class Page(html.parser.HTMLParser):
             self._badge, self._status = True, ""
 
     def handle_endtag(self, tag):
+        self._style = False
         if tag == "tr" and len(self._cells) == 4 and self._cells[0]:
             self.rows.append((self._id.strip(), self._status.strip()))
         elif tag == "div":
@@ -317,7 +331,12 @@ class Page(html.parser.HTMLParser):
         elif tag == "td":
             self._badge = False
 
+    def handle_comment(self, data):
+        self.strange.append("a comment")
+
     def handle_data(self, data):
+        if self._style and HIDES.search(data):
+            self.strange.append("a style that hides or adds something: %s" % HIDES.search(data).group())
         if len(self._cells) == 1 and not self._inner:
             self._id += data
         elif self._badge and not self._inner:
@@ -550,6 +569,10 @@ class Pack:
                 raise Wrong("does not lead to the checkpoint: there were two logs")
         at = self.witness.signed(self.files[name]) if self.witness is not None else None
         if at is not None:
+            if at > ns(self.results["report"]["made"]) // 1_000_000_000 + FUTURE:
+                raise Wrong(
+                    "was co-signed at a time that was still to come: the witness's clock or the log's was wrong"
+                )
             signed.append((size, at))
 
     # --- entries
@@ -705,7 +728,10 @@ class Pack:
         self.attempt("oscal/assessment-results.json", self.check_oscal, [status for _, status in said])
 
     def check_page(self, page, said):
-        self.same("report.html", Page(page).rows, said)
+        shown = Page(page)
+        for one in shown.strange[:8]:
+            self.wrong("report.html", "has what no page of ours has: %s" % one)
+        self.same("report.html", shown.rows, said)
 
     def check_table(self, said):
         if "report.csv" in self.files:

@@ -60,7 +60,9 @@ class Made:
         self.kept_size = int(self.kept.split(b"\n")[1])
         ledger.say(ExportStood(collector="witness:safe", next=self.kept_size, working=True))
         text = self.kept.decode().rpartition("\n\n")[0] + "\n"
-        self.head = self.kept.decode() + cosignature({"name": "w.example", "seed": "11" * 32}, text)
+        self.head = self.kept.decode() + cosignature(
+            {"name": "w.example", "seed": "11" * 32, "at": ledger.now // NS}, text
+        )
         ledger.say(ExportStood(collector="witness:w1", next=self.kept_size, working=True, note=self.head))
         ledger.found("log.whole", "tested")
         self.held = ledger.found("config.drift", "tested")
@@ -310,6 +312,14 @@ SIGNED: list[tuple[str, Change, str]] = [
     ("a head that leads nowhere", lambda f, m: edit(f"consistency/{m.kept_size}.json", lambda d, _: d.update(
      hashes=d["hashes"][::-1]))(f, m), "there were two logs"),
     ("a script in the page", _script, "holds a script"),
+    ("a page that hides a status", _swap("report.html", b"</style>", b".failed{display:none}</style>"),
+     "hides or adds"),
+    ("a page that leads elsewhere", _swap("report.html", b"<h1>", b"<a href='x'></a><h1>"),
+     "no page of ours has: <a href>"),
+    ("a page that runs something", _swap("report.html", b"<body>", b"<body onload='x'>"), "ours has: <body onload>"),
+    ("a page that goes away", _swap("report.html", b"<title>", b"<meta http-equiv='Refresh' content='0'><title>"),
+     "ours has: <meta content http-equiv>"),
+    ("facts that its entry has not", now_of("monitor.denials", facts=["none"]), "other facts than its entry's"),
     ("results that are none", lambda f, _: f.update({"results.json": b"7"}), "is no record"),
     ("a failure passed over", edit("results.json", lambda d, m: d["now"]["config.drift"].update(
      status="tested", index=m.held)), "is shown as tested, and failed by entry"),
@@ -382,6 +392,16 @@ def test_a_witness_that_must_have_signed(made: Made, tmp_path: Path, capsys: pyt
     pack.check()
     assert pack.cosigned[0] == made.kept_size
     assert not any("witness" in one for one in said), said
+    pack = tool.Pack(
+        str(path), tool.Key(made.key.verifier.text), None, None, said.append, tool.Witness(vkey("w.example", "11" * 32))
+    )
+    files = dict(made.files)
+    pack.read = lambda: files
+    results = json.loads(files["results.json"])
+    results["report"]["made"] = "2020-01-01T00:00:00Z"
+    files["results.json"] = json.dumps(results).encode()
+    pack.check()
+    assert any("co-signed at a time that was still to come" in one for one in said)
     key = tmp_path / "w.vkey"
     key.write_text(vkey("w.example", "22" * 32))
     code, words = verdict(made, made.pack, tmp_path, capsys, "--witness", str(key))

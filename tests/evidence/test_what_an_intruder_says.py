@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -24,17 +25,26 @@ from cofferdam.audit.events.proof import ProofDone
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_beside
 from cofferdam.cli import console
+from cofferdam.crossing.framing import pack
+from cofferdam.crossing.pipe import make_pipe
+from cofferdam.crossing.reactor import Reactor
+from cofferdam.enforce.overlay.records import NamesStatus
 from cofferdam.errors import CofferdamError, CrossingError, GateError, PolicyError
 from cofferdam.evidence import attest, gather, reports, sshsig, witness
 from cofferdam.evidence.catalogue import OWN, catalogue, with_own
 from cofferdam.evidence.checks.logs import witnessed
 from cofferdam.evidence.export.records import FROM_EXPORT, Standing
+from cofferdam.evidence.export.sending import Cursor
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.pack import make
+from cofferdam.evidence.witness_records import Alive
 from cofferdam.evidence.workbench import Bench
 from cofferdam.gate import client
 from cofferdam.gate.crew.hearing import RECORDS_AT_ONCE, Bounded
+from cofferdam.gate.overlay.names import NameServer
 from cofferdam.gate.state import control_socket
+from cofferdam.gate.watch.exports import ExportPart
+from cofferdam.gate.watch.witness import WitnessPart
 from cofferdam.policy.rows import Collector
 from tests.evidence.ledger import SITE, Ledger, make_key, signature, statement
 from tests.evidence.test_export import Certificates, many, sending
@@ -247,6 +257,43 @@ def test_a_part_of_the_house_that_says_too_much(records: int, said: bool) -> Non
         codec.decode_many(words)
 
 
+@pytest.mark.parametrize("kind", ["export", "witness", "names"])
+def test_one_that_floods_the_gate_is_a_violation(kind: str) -> None:
+    """By the pipe that it has: the gate reads so much of it and no more, whatever kind it is."""
+    reactor = Reactor()
+    theirs, ours = make_pipe(), make_pipe()
+    wrong: list[str] = []
+    born: Any = SimpleNamespace(
+        read_fd=theirs[0], write_fd=ours[1], ended=SimpleNamespace(add_done_callback=lambda _: None, done=lambda: False)
+    )
+    owner: Any = SimpleNamespace(
+        name=kind, violation=lambda _, detail: wrong.append(detail), stands=lambda *_: None, heard=lambda *_: None,
+        _gate=SimpleNamespace(reactor=reactor), _violation=lambda _, detail: wrong.append(detail),
+    )  # fmt: skip
+    record: Any
+    if kind == "export":
+        ExportPart(owner, owner._gate, born)
+        record = Standing(5, 0, True, "")
+    elif kind == "witness":
+        WitnessPart(owner, owner._gate, born)
+        record = Alive()
+    else:
+        NameServer.adopt(owner, born)
+        record = NamesStatus(0, 0, 0, 0, 0, 0)
+    packets = pack([msgspec.msgpack.encode(record)] * 200)
+    for _ in range(40):
+        for packet in packets:
+            try:
+                os.write(theirs[1], packet)
+            except BrokenPipeError:
+                break
+        for _ in range(4):
+            reactor.turn(0)
+    assert wrong and "things a second" in wrong[0]
+    os.close(theirs[1])
+    os.close(ours[0])
+
+
 # --- a hostile collector ----------------------------------------------------------------------------------------
 
 
@@ -388,6 +435,14 @@ def test_a_witness_of_which_nothing_is_heard(ledger: Ledger) -> None:
         assert found.outcome == outcome
         known[outcome] = " ".join(found.facts)
     assert "quiet" in known["failed"] and "well" not in known["failed"] and "stick" not in known["failed"]
+
+
+@pytest.mark.parametrize("left", [b"{}," * 400_000, b"[" * 900, b'{"log":1}', b"7", b'{"log":"%s","next":true}'])
+def test_a_cursor_that_an_owned_export_left(ledger: Ledger, tmp_path: Path, left: bytes) -> None:
+    """Root reads it: `export status`."""
+    key = gather.log_key(ledger.state).text
+    (tmp_path / "soc.json").write_bytes(left.replace(b"%s", key.encode()))
+    assert Cursor(tmp_path, "soc", key).next == 0
 
 
 def test_a_collector_that_breaks_again_and_again_hides_no_witness(

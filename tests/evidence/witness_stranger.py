@@ -61,7 +61,7 @@ def vkey(name: str, seed: str) -> str:
 
 
 def cosignature(one: dict[str, Any], text: str) -> str:
-    at = int(time.time())
+    at = one.get("at") or int(time.time())
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(one["seed"]))
     raw = key.sign(f"cosignature/v1\ntime {at}\n{text}".encode())
     number = bytes.fromhex(vkey(one["name"], one["seed"]).split("+")[1])

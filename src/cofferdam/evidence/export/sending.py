@@ -30,6 +30,8 @@ IN_FLIGHT = 200_000
 """Entries that may be handed over without having surely arrived."""
 LATE_SECONDS = 900.0
 """An entry that has not arrived after so long is late, also where the collector takes a byte now and then."""
+CURSOR_BYTES = 1000
+"""Of a cursor's file; a longer one is none, and nobody's memory is filled by it."""
 SAY_SECONDS = 10.0
 """Between two words on how it stands, where nothing changes."""
 
@@ -52,10 +54,11 @@ class Cursor:
         self._log = log
         self.next = 0
         try:
-            kept = json.loads(owned.read(self._path))  # root reads it as well: `export status`
+            data = owned.read(self._path)  # root reads it as well: `export status`
+            kept = json.loads(data if len(data) <= CURSOR_BYTES else b"")
             if kept["log"] == log and type(kept["next"]) is int and 0 <= kept["next"] <= MAX_SAFE_INTEGER:
                 self.next = kept["next"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # from the beginning: twice is allowed, left out is not
 
     def save(self, index: int) -> None:
