@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.diode import keeper_files, pairing, records
+from cofferdam.brokers.diode import keeper_files, pairing, records, spool_files
 from cofferdam.brokers.diode.keeper import SILENT_NS, Keeper
 from cofferdam.brokers.diode.ledger import JUMP_MOST
 from cofferdam.brokers.diode.records import FILES, Beat, Chunk, Epoch, Manifest, Piece, Span, Told
@@ -89,6 +89,7 @@ class Part:
         self.said: list[Any] = []
         self.sent: list[Any] = []
         self.later: list[Callable[[], Any]] = []
+        self.turns = 0
         self.jobs: list[Callable[[bytes, str], None]] = []
         channel = SimpleNamespace(send=self.sent.append, backlog=0)
 
@@ -101,10 +102,16 @@ class Part:
             secrets={pairing.SECRET: msgspec.json.encode(keys)}, folders=self.folders, store=folder / "store",
             senders={"receiver": channel, "sender": channel},
             run_job=lambda job, order, done: self.jobs.append(done),
-            reactor=SimpleNamespace(later=self.later.append, call_in=lambda *_: None, add=lambda *_: None),
+            reactor=SimpleNamespace(later=self.later.append, call_in=self._call_in, add=lambda *_: None),
             audit=SimpleNamespace(note=lambda event, **_: self.said.append(event), record=record, writable=True),
         )  # fmt: skip
         self.part = make(cast(Any, self.setting))
+
+    def _call_in(self, seconds: float, call: Callable[[], Any]) -> None:
+        """What is put off to another turn comes in it; what is for later never does here."""
+        if not seconds:
+            self.turns += 1
+            self.later.append(call)
 
     def turn(self) -> None:
         while self.later:
@@ -437,6 +444,21 @@ def test_what_conduits_hand_over_is_numbered_once(inside: Part) -> None:
     inside.part._riding.look(inside.part.epoch)
     found = [(one.number, one.prompt) for one in inside.sent if isinstance(one, Piece)]
     assert found == [(1, True), (2, False), (3, False)]
+
+
+def test_a_large_file_is_worked_on_in_many_turns(
+    inside: Part, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gigabyte in one turn, and the part says nothing meanwhile: it would be ended as silent, again and again."""
+    for module in (spool_files, keeper_files):
+        monkeypatch.setattr(module, "SLICE_BYTES", 10_000)
+        monkeypatch.setattr(module, "SYNC_BYTES", 20_000)
+    hand(inside, "a.csv", data := os.urandom(100_000))
+    assert inside.turns >= 9
+    outside = Outside(tmp_path_factory.mktemp("outside"))
+    outside.say(*file(1, "a.csv", data))
+    assert outside.turns >= 9 and (outside.folders["reports-in"] / "a.csv").read_bytes() == data
+    outside.part.halt()
 
 
 def test_keys_have_their_day() -> None:

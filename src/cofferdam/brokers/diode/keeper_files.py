@@ -38,7 +38,10 @@ SCAN_AGAIN_SECONDS: Final = 30.0
 """So long a file waits whose scan gave no verdict."""
 RESERVE_BYTES: Final = 64 << 20
 """Room on the disk that is left free."""
-SLICE_BYTES: Final = 8 << 20
+SLICE_BYTES: Final = 4 << 20
+"""Worked through in one turn of the loop."""
+SYNC_BYTES: Final = 16 << 20
+"""Of a file that is being copied, before they are synced."""
 
 
 @dataclass
@@ -50,6 +53,7 @@ class _Copying:
     into: int
     digest: Any
     at: int
+    synced: int = 0
 
 
 class Files:
@@ -235,8 +239,11 @@ class Files:
         while rest:
             done = os.pwrite(copying.into, rest, copying.at)
             copying.at, rest = copying.at + done, rest[done:]
+        if copying.at - copying.synced >= SYNC_BYTES:  # a gigabyte at the end would hold the part up for too long
+            os.fdatasync(copying.into)
+            copying.synced = copying.at
         if data and copying.at < row.size:
-            self._setting.reactor.later(self._check)
+            self._setting.reactor.call_in(0, self._check)  # in another turn: the others have theirs in between
             return
         os.fsync(copying.into)
         os.close(copying.source)
@@ -251,7 +258,7 @@ class Files:
         else:
             self._record(row)
         if self._whole:
-            self._setting.reactor.later(self._check)
+            self._setting.reactor.call_in(0, self._check)
 
     # --- scanned
 

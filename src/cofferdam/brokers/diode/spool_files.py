@@ -25,10 +25,10 @@ from cofferdam.brokers.diode.spool_store import FileRow, SpoolStore
 from cofferdam.errors import StoreError
 from cofferdam.policy.terms.diode_rows import DiodeRows, FilesRow
 
-SLICE_BYTES: Final = 8 << 20
+SLICE_BYTES: Final = 4 << 20
+"""Worked through in one turn of the loop."""
 SYNC_BYTES: Final = 16 << 20
 """Of a file that is being copied, before they are synced."""
-"""Worked through in one turn of the loop."""
 SCAN_MOST: Final = 2_000
 """Entries of a folder that are looked at."""
 TOLD_MOST: Final = 1_000
@@ -186,7 +186,7 @@ class Taking:
                 os.fdatasync(copying.into)
                 copying.synced = copying.at
             if data and copying.at < row.size:
-                self._setting.reactor.later(self._copy)
+                self._setting.reactor.call_in(0, self._copy)  # in another turn: the others have theirs in between
                 return
             os.fsync(copying.into)
             now = os.fstat(copying.source)
