@@ -80,3 +80,10 @@ def test_what_a_broker_declares_is_there_and_fits_together(word: str) -> None:
     assert broker.answers <= broker.crew.parts.keys()
     for place in [*broker.make.values(), *broker.records.values()]:
         assert callable(named(place))
+
+
+def test_what_brokers_declare_takes_no_library_to_read() -> None:
+    """The launcher, which may hold privilege, and parts without a network read the declarations too."""
+    code = "import sys; from cofferdam.brokers.registry import BROKERS; dict(BROKERS); print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"asyncio", "ssl", "cryptography", "pydantic", "yaml", "asyncssh", "lxml"} & set(said.split())

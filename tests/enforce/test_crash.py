@@ -15,8 +15,8 @@ import pytest
 from cofferdam.enforce import journal
 from cofferdam.enforce.plans.records import namespace_name
 from tests.enforce.site import DEVICE, GATE_IT, GATE_OT, PlantDevice, Site, ip, netns
-from tests.gate.plant import Gate, cli, refuses
-from tests.waiting import PATIENT
+from tests.gate.plant import QuickGate, cli, refuses
+from tests.waiting import PATIENT, eventually
 
 pytestmark = netns
 
@@ -26,7 +26,7 @@ def test_after_a_crash_down_puts_everything_back_and_touches_nothing_else(site: 
     foreign = f"{site.office}x"
     ip("netns", "add", foreign)
     try:
-        gate = Gate(site.state, site.policy)
+        gate = QuickGate(site.state, site.policy)
         try:
             gate.wait_ready()
             halves = gate.pids()
@@ -57,7 +57,7 @@ def _ours(pid: int) -> bool:
 
 
 def test_a_clearing_up_is_told_to_programs(site: Site) -> None:
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
     try:
         gate.wait_ready()
         gate.process.send_signal(signal.SIGKILL)
@@ -70,11 +70,11 @@ def test_a_clearing_up_is_told_to_programs(site: Site) -> None:
 
 def test_after_a_crash_the_next_start_clears_up_by_itself(site: Site) -> None:
     before = site.host()
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
     gate.wait_ready()
     gate.process.send_signal(signal.SIGKILL)
     gate.process.wait(PATIENT)
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
     try:
         gate.wait_ready()
         assert gate.stop() == 0
@@ -84,7 +84,7 @@ def test_after_a_crash_the_next_start_clears_up_by_itself(site: Site) -> None:
 
 
 def test_an_interface_that_is_gone_does_not_keep_the_rest_from_coming_back(site: Site) -> None:
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
     gate.wait_ready()
     gate.process.send_signal(signal.SIGKILL)
     gate.process.wait(PATIENT)
@@ -120,7 +120,7 @@ def test_an_interface_that_is_not_there_ends_the_start_and_moves_nothing(site: S
 
 
 def test_a_failed_start_leaves_what_an_earlier_gate_left(site: Site) -> None:
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
     try:
         gate.wait_ready()
         assert gate.stop() == 0
@@ -133,7 +133,7 @@ def test_a_failed_start_leaves_what_an_earlier_gate_left(site: Site) -> None:
     assert sorted(site.state.rglob("*")) == before
     assert cli("down", "--state", site.state)[0] == 0, "there is nothing to clear up, and that is said"
     site.policy.write_text(good)
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
     try:
         gate.wait_ready()
         assert gate.stop() == 0
@@ -149,7 +149,7 @@ def test_a_stop_puts_everything_back_and_addresses_are_kept_where_the_policy_giv
     ip("route", "add", "fd99::/64", "via", "fd82::254", "dev", site.ot)
     before = site.host()
     device = PlantDevice(site.plant)
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
     try:
         gate.wait_ready()
         with site.client() as client:
@@ -201,7 +201,7 @@ def test_an_interface_is_made_on_another_which_stays(site: Site, kind: str) -> N
         ip("-n", site.plant, "addr", "add", f"{DEVICE}/24", "dev", "v20")
     links = ip("-br", "link")
     device = PlantDevice(site.plant)
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
     try:
         gate.wait_ready()
         with site.client() as client:
@@ -227,7 +227,7 @@ def test_a_macvlan_has_the_same_hardware_address_after_a_crash(site: Site) -> No
     seen = []
     try:
         for ending in (signal.SIGKILL, signal.SIGTERM):
-            gate = Gate(site.state, site.policy)
+            gate = QuickGate(site.state, site.policy)
             try:
                 gate.wait_ready()
                 with site.client() as client:
@@ -262,9 +262,15 @@ def test_and_is_said_at_start_and_in_status_where_it_does_not(site: Site) -> Non
     with (site.folder / "said").open("wb") as errors:
         process = subprocess.Popen(command, stderr=errors)
     try:
-        while (done := cli("status", "--state", site.state, "--json"))[0] != 0:
+        done: list[tuple[int, str, str]] = []
+
+        def answers() -> bool:
             assert process.poll() is None, (site.folder / "said").read_text()
-        status = json.loads(done[1])
+            done[:] = [cli("status", "--state", site.state, "--json")]
+            return done[0][0] == 0
+
+        eventually(answers)
+        status = json.loads(done[0][1])
     finally:
         process.terminate()
         process.wait(PATIENT)

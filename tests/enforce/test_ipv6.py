@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.enforce.site import PlantDevice, Site, ip, netns
-from tests.gate.plant import Gate, cli
+from tests.gate.plant import QuickGate, cli
 from tests.waiting import eventually
 
 pytestmark = netns
@@ -36,7 +36,7 @@ def test_a_brokered_read_by_ipv6(site: Site) -> None:
     ip("-n", site.office, "route", "add", "fd00:65::/64", "via", "fd00:81::1")
     ip("-n", site.plant, "addr", "add", f"{DEVICE6}/64", "dev", "net0", "nodad")
     device = PlantDevice(site.plant, DEVICE6)
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
     try:
         gate.wait_ready()
         for address in (OVERLAY6, NEAR6):
@@ -69,7 +69,7 @@ def test_a_reload_that_brings_ipv6_gives_moved_interfaces_theirs_back(site: Site
     ip("-n", site.office, "route", "add", "fd00:65::/64", "via", "fd00:81::1")
     ip("-n", site.plant, "addr", "add", f"{DEVICE6}/64", "dev", "net0", "nodad")
     device = PlantDevice(site.plant, DEVICE6)
-    gate = Gate(site.state, site.policy)
+    gate = QuickGate(site.state, site.policy)
 
     def of_gate(*words: str) -> str:
         return "".join(ip("-n", name, *words) for name in site.gates())

@@ -56,7 +56,7 @@ from tests.brokers.jump.site import THERE, Sshd
 from tests.brokers.patch import test_hostile_sftp as hostile_sftp
 from tests.evidence.ledger import Ledger
 from tests.evidence.witness_stranger import vkey
-from tests.gate.plant import Device, Gate, cli, events, policy_text
+from tests.gate.plant import Device, QuickGate, cli, events, policy_text
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -239,7 +239,7 @@ class Site:
         self.policy.write_text(
             policy_text({"plc": (self.device.port, port)}, extra="\n".join(["audit:", "  witnesses:", *lines]))
         )
-        self.gate = Gate(self.state, self.policy)
+        self.gate = QuickGate(self.state, self.policy)
         stack.callback(self.gate.close)
         self.gate.wait_ready()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from cofferdam.cli.main import main
 from tests.brokers.patch.makers import Gpg, Sshd, run, ssh_key
-from tests.gate.plant import Gate
+from tests.gate.plant import QuickGate
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -103,7 +103,7 @@ class Works:
         if prepare is not None:
             prepare(self)
         sockets = ["--socket", f"clamd={clamd}"] if clamd is not None else []
-        self.gate = Gate(self.state, self.policy, *sockets, *options)
+        self.gate = QuickGate(self.state, self.policy, *sockets, *options)
         self.gate.wait_ready()
 
     def write_policy(self) -> None:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -223,7 +223,7 @@ class Gate:
     def _begin(self, command: list[str], env: dict[str, str], errors: int) -> subprocess.Popen[bytes] | Born:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, env=env)
 
-    def wait_ready(self, seconds: float = PATIENT) -> Gate:
+    def wait_ready(self, seconds: float = PATIENT) -> Self:
         """Until the gate answers and all pairs work."""
         try:
             eventually(self._is_ready, seconds)

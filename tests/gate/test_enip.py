@@ -22,7 +22,7 @@ from pycomm3.exceptions import ResponseError
 from pylogix import PLC
 
 from cofferdam.protocols.enip import wire
-from tests.gate.plant import Gate, events
+from tests.gate.plant import QuickGate, events
 from tests.ports import held_ports
 from tests.protocols.logix import Controller
 from tests.waiting import PATIENT, eventually
@@ -79,7 +79,7 @@ class Works:
         self.state = folder / "state"
         policy = folder / "policy.yaml"
         policy.write_text(POLICY.format(device=self.controller.port, port=self.port))
-        self.gate = Gate(self.state, policy)
+        self.gate = QuickGate(self.state, policy)
 
     def pylogix(self) -> Any:
         plc = PLC("127.0.0.1", port=self.port)

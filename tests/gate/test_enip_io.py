@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("ethernetip")
 
-from tests.gate.plant import Gate, events
+from tests.gate.plant import QuickGate, events
 from tests.ports import held_ports
 from tests.protocols.scanner import Drive, Scanner
 from tests.verbs import cli
@@ -57,7 +57,7 @@ class Works:
         self.state = folder / "state"
         self.policy = folder / "policy.yaml"
         self.allow("stream: [drive, inputs]")
-        self.gate = Gate(self.state, self.policy)
+        self.gate = QuickGate(self.state, self.policy)
 
     def allow(self, verbs: str) -> None:
         self.policy.write_text(POLICY.format(device=self.drive.port, port=self.port, verbs=verbs))

@@ -19,7 +19,7 @@ from pycomm3 import LogixDriver
 from pylogix import PLC
 
 from cofferdam.protocols.enip import paths, requests, wire
-from tests.gate.plant import Gate, events
+from tests.gate.plant import QuickGate, events
 from tests.ports import held_ports
 from tests.protocols.rack import Rack
 from tests.waiting import PATIENT
@@ -92,7 +92,7 @@ class Works:
         self.state = folder / "state"
         policy = folder / "policy.yaml"
         policy.write_text(POLICY.format(device=self.rack.port, port=self.port, other=self.other))
-        self.gate = Gate(self.state, policy)
+        self.gate = QuickGate(self.state, policy)
 
     def pylogix(self, port: int = 0) -> Any:
         plc = PLC("127.0.0.1", port=port or self.port)

@@ -15,7 +15,7 @@ import pytest
 
 from cofferdam.errors import GateError
 from tests.brokers.jump.site import THERE, JumpSite, ends, reads_until
-from tests.gate.plant import Gate
+from tests.gate.plant import QuickGate
 from tests.waiting import eventually
 
 pytestmark = [
@@ -79,7 +79,7 @@ def test_killed_under_load(site: JumpSite) -> None:
         shown = [ends(process) for process in working]
         eventually(lambda: not counters(site))
         if part == "gate":
-            site.gate = Gate(site.state, site.policy)
+            site.gate = QuickGate(site.state, site.policy)
         site.gate.wait_ready()
         eventually(lambda: works_again(site))
         eventually(lambda: not site.sessions())

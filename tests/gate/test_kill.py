@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.gate.plant import Client, Device, Gate, log_of, policy_text
+from tests.gate.plant import Client, Device, Gate, QuickGate, log_of, policy_text
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -131,7 +131,7 @@ def kill_and_look(folder: Path, port: int, cycles: int, seed: int) -> Outcome:
     policy, state = folder / "policy.yaml", folder / "state"
     policy.write_text(policy_text({"plc": (device.port, port)}))
     chance = random.Random(seed)
-    gate = Gate(state, policy).wait_ready()
+    gate = QuickGate(state, policy).wait_ready()
     load = Load(port)
     took: dict[str, list[float]] = {}
     try:
@@ -142,7 +142,7 @@ def kill_and_look(folder: Path, port: int, cycles: int, seed: int) -> Outcome:
             os.kill(pid, signal.SIGKILL)
             if victim == "gate":
                 assert gate.process.wait(PATIENT) != 0, "the launcher says that the gate's death was in order"
-                gate = Gate(state, policy)
+                gate = QuickGate(state, policy)
             took.setdefault(victim, []).append(served_again(port, load, killed))
             before = len(load.confirmed)
             eventually(lambda before=before: len(load.confirmed) >= before + LOAD_WRITES)  # type: ignore[misc]

@@ -14,7 +14,7 @@ import pytest
 
 from cofferdam.cli.main import main
 from tests.brokers.mirror.crew import PASSWORD, Plant, historian
-from tests.gate.plant import Gate
+from tests.gate.plant import QuickGate
 from tests.ports import held_ports
 from tests.services import needs_postgres
 from tests.waiting import PATIENT, eventually
@@ -65,7 +65,7 @@ class Works:
         ))  # fmt: skip
         self.password = folder / "password"
         self.password.write_text(PASSWORD + "\n")
-        self.gate = Gate(self.state, policy)
+        self.gate = QuickGate(self.state, policy)
 
     def mirror(self, *words: str, code: int = 0) -> str:
         """`cofferdam mirror ...`."""

@@ -23,7 +23,7 @@ from cofferdam.cli.main import main
 from cofferdam.enforce import kernel
 from cofferdam.enforce.users import FILE, NEEDED
 from tests.brokers.relay.certificates import make
-from tests.gate.plant import Gate, cli, events
+from tests.gate.plant import QuickGate, cli, events
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -85,7 +85,7 @@ class Works:
         for name, made in (("ca", AUTHORITY), ("server", SERVER)):
             (folder / f"{name}.pem").write_bytes(made.pem)
             (folder / f"{name}.key").write_bytes(made.key)
-        self.gate = Gate(self.state, self.policy)
+        self.gate = QuickGate(self.state, self.policy)
 
     def relay(self, *words: str, code: int = 0) -> str:
         """`cofferdam relay ...`."""
@@ -275,7 +275,7 @@ def test_what_a_gate_left_that_was_root_in_all_its_parts_is_taken_over(works: Wo
     works.state.chmod(0o700)
     for path in works.state.rglob(FILE):  # who has which user: nobody had one
         path.unlink()
-    works.gate = Gate(works.state, works.policy).wait_ready()
+    works.gate = QuickGate(works.state, works.policy).wait_ready()
     pids = works.gate.pids()
     users = {part: Path(f"/proc/{pids[part]}").stat().st_uid for part in ("keeper", "gate", "outer", "inner")}
     status = Path(f"/proc/{pids['auditor']}/status").read_text()  # not dumpable: its folder there is root's

@@ -17,7 +17,7 @@ from dnslib import DNSRecord
 
 from cofferdam.gate.client import ask
 from cofferdam.gate.overlay.peers import load_peers, private_key, public_key
-from tests.gate.plant import Device, Gate, cli, events, policy_text
+from tests.gate.plant import Device, QuickGate, cli, events, policy_text
 from tests.overlay.works import text
 from tests.ports import held_port
 from tests.waiting import PATIENT, eventually
@@ -32,7 +32,7 @@ class World:
         self.server = f"127.{53 + secrets.randbelow(100)}.{secrets.randbelow(250)}.{1 + secrets.randbelow(250)}"
         self.state, self.policy = folder / "state", folder / "policy.yaml"
         self.write()
-        self.gate = Gate(self.state, self.policy).wait_ready()
+        self.gate = QuickGate(self.state, self.policy).wait_ready()
 
     def write(self, name: str = "plc", dns: str = "") -> None:
         overlay = (

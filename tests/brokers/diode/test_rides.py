@@ -24,7 +24,7 @@ from cofferdam.gate.client import ask
 from tests.brokers.diode.machines import eventually
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd
 from tests.enforce.site import netns
-from tests.gate.plant import Gate, events
+from tests.gate.plant import QuickGate, events
 from tests.ports import held_ports
 from tests.protocols.device import Device, served
 
@@ -90,7 +90,7 @@ class Works:
         for verb, first, other in (("--output", "inside", "outside"), ("--take", "outside", "inside")):
             for end, file in (("inside", first), ("outside", other)):
                 self.cli("diode", "pair", end, "--policy", str(self.policy), verb, str(folder / f"{file}.pair"))
-        self.gate = Gate(self.state, self.policy, *(["--socket", f"clamd={clamd}"] if clamd else []))
+        self.gate = QuickGate(self.state, self.policy, *(["--socket", f"clamd={clamd}"] if clamd else []))
         try:
             self.gate.wait_ready()
         except BaseException:

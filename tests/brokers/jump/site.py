@@ -21,7 +21,7 @@ import pyotp
 
 from cofferdam.cli.main import main
 from cofferdam.gate.client import ask
-from tests.gate.plant import Gate
+from tests.gate.plant import QuickGate
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -196,7 +196,7 @@ class JumpSite:
         self.askpass.chmod(0o755)
         self.codes: dict[str, str] = {}
         self.station = Sshd(folder / "station", station)
-        self.gate = Gate(self.state, self.policy, *options)
+        self.gate = QuickGate(self.state, self.policy, *options)
         self.known_hosts = folder / "known_hosts"
 
     def write_policy(self, **words: str) -> None:

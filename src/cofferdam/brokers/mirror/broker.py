@@ -10,7 +10,7 @@ from cofferdam.audit.entry import kinds
 from cofferdam.audit.events import gate
 from cofferdam.audit.events import mirror as events
 from cofferdam.brokers.broker import Broker
-from cofferdam.brokers.kit.http import doors
+from cofferdam.brokers.kit.http import declared as http
 from cofferdam.brokers.mirror.figures import COLLECTOR, KEEPER, LOADER, READER, SPOOLER
 from cofferdam.enforce.profile import Can, Crew, Profile
 
@@ -73,7 +73,7 @@ MIRROR: Final = Broker(
                 reads=("keeper",),
                 memory=32 << 30,
                 secrets=("mirror",),
-                preload=(*_ARROW, *doors.LATE, "duckdb"),
+                preload=(*_ARROW, *http.LATE, "duckdb"),
                 says=kinds((*events.READER, *gate.PART)),
             ),
             "loader": Profile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cofferdam.brokers.kit.figures import counter, gauge, histogram
-from cofferdam.brokers.kit.http import doors
+from cofferdam.brokers.kit.http import declared as http
 
 COLLECTOR: Final = (
     counter("read", "Samples that were read at a source", by="source"),
@@ -44,7 +44,7 @@ KEEPER: Final = (
     histogram("sealing", "How long a file took to seal or to merge"),
 )
 READER: Final = (
-    *doors.FIGURES,
+    *http.FIGURES,
     counter("queries", "Queries that were answered", by="principal"),
     counter("query_rows", "Rows that were answered", by="principal"),
     counter("query_bytes", "Bytes that were answered", by="principal", unit="bytes"),

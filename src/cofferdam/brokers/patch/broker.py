@@ -10,7 +10,7 @@ from cofferdam.audit.entry import kinds
 from cofferdam.audit.events import gate, http
 from cofferdam.audit.events import patch as events
 from cofferdam.brokers.broker import Broker
-from cofferdam.brokers.kit.http.doors import FIGURES, LATE
+from cofferdam.brokers.kit.http.declared import FIGURES, LATE
 from cofferdam.brokers.patch.figures import FETCHER, INSTALLER, INTAKE, KEEPER
 from cofferdam.enforce.profile import Can, Crew, Profile
 

@@ -10,7 +10,7 @@ from cofferdam.audit.events import gate
 from cofferdam.audit.events import relay as events
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.figures import counter, gauge
-from cofferdam.brokers.kit.http import doors
+from cofferdam.brokers.kit.http import declared as http
 from cofferdam.brokers.relay.figures import FIGURES
 from cofferdam.enforce.profile import Can, Crew, Profile
 
@@ -18,8 +18,8 @@ _SIDES: Final = ("outer", "outer-nats", "outer-tables", "outer-folders", "inner-
 _OUTER: Final = tuple(side for side in _SIDES if side.startswith("outer"))
 _XML: Final = ("cofferdam.policy.messages.xml_checking",)
 """A later policy may bring the first channel of XML."""
-_LATE: Final = (*_XML, *doors.LATE)
-SIDE: Final = doors.FIGURES
+_LATE: Final = (*_XML, *http.LATE)
+SIDE: Final = http.FIGURES
 TABLES: Final = (
     gauge("table_connections_away", "connections to databases that do not work just now"),
     counter("table_rows_taken", "rows of outbox tables that the relay is done with"),

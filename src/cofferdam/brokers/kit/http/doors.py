@@ -22,7 +22,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.http import KeysSet, RequestRefused
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit import aio
-from cofferdam.brokers.kit.figures import Figure, Reported, counter, gauge
+from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.http.api import Api
 from cofferdam.brokers.kit.http.connection import Connection, Limits, Shared
 from cofferdam.brokers.kit.http.keys import Given, Keyring, Secrets, read_secrets
@@ -32,14 +32,6 @@ from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.doors import Door
 
-LATE: Final = ("encodings.idna", "encodings.latin_1", "cryptography.hazmat.backends.openssl.backend")
-"""What libraries import when they first need it, which is too late once the filter is on: for a profile's preload."""
-FIGURES: Final[tuple[Figure, ...]] = (
-    gauge("http_connections", "open connections of HTTP clients"),
-    gauge("http_doors_shut", "addresses at which nobody is let in, since their certificate is not there"),
-    counter("http_requests", "HTTP requests"),
-    counter("http_refused", "HTTP requests that were refused as a whole"),
-)
 TELL_SECONDS: Final = 2.0
 """How often refusals are told to the audit log."""
 SOON_NS: Final = 14 * 86_400 * 10**9
