@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,9 @@ from cofferdam.cli.main import main
 from tests.brokers.mirror.crew import PASSWORD, Plant, historian
 from tests.gate.plant import QuickGate
 from tests.ports import held_ports
+from tests.protocols.opcua.certificates import make
+from tests.protocols.opcua.site import pki
+from tests.protocols.opcua.site import plant as plant_of_opcua
 from tests.services import needs_postgres
 from tests.waiting import PATIENT, eventually
 
@@ -27,6 +32,14 @@ zones:
   plant: {{side: ot, level: 2}}
 principals:
   lake: {{zone: office, addresses: [127.0.0.1]}}
+assets:
+  filler:
+    zone: plant
+    address: 127.0.0.1
+    port: {opcua}
+    protocol: opcua
+    security: {{asset: Aes256_Sha256_RsaPss, server: "urn:plant:server"}}
+    points: {{level: {{at: "nsu=urn:plant:line;s=Line1.Level", type: Double, unit: cm}}}}
 conduits:
   history:
     from: plant
@@ -44,6 +57,7 @@ conduits:
         quality: quality
         every: 200 ms
         since: 2 days
+      line: {{asset: filler, every: 200 ms}}
       lab: {{folder: lab, form: csv, settle: 0 s, of: lab_ph}}
     listen:
       office: {{at: "127.0.0.1:{office}", plain: true}}
@@ -58,10 +72,11 @@ class Works:
 
     def __init__(self, folder: Path, plant: Plant) -> None:
         self.state = folder / "state"
-        self.office, management = held_ports(2)
+        self.office, management, self.opcua = held_ports(3)
         policy = folder / "policy.yaml"
         policy.write_text(POLICY.format(
-            office=self.office, management=management, historian=plant.made.port, database=plant.database
+            office=self.office, management=management, opcua=self.opcua, historian=plant.made.port,
+            database=plant.database,
         ))  # fmt: skip
         self.password = folder / "password"
         self.password.write_text(PASSWORD + "\n")
@@ -74,6 +89,15 @@ class Works:
             found = main(["mirror", *words, "--state", str(self.state)])
         assert found == code, complained.getvalue() + said.getvalue()
         return said.getvalue() + complained.getvalue()
+
+    def pids(self) -> dict[str, int]:
+        """Of the mirror's parts that are ready."""
+        found = {}
+        for pair in self.gate.status()["pairs"]:
+            for half in pair["halves"]:
+                if pair["broker"] == "mirror" and half["ready"]:
+                    found[half["name"].rpartition("/")[2]] = half["pid"]
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +118,53 @@ def works(tmp_path_factory: pytest.TempPathFactory, plant: Plant) -> Iterator[Wo
         yield made
     finally:
         made.gate.stop()
+
+
+def test_a_server_under_keys_and_a_reader_that_is_killed(works: Works, tmp_path: Path) -> None:
+    """Keys come by the verbs that the proxies of OPC UA have; a reader that ends is born again, and nobody else is."""
+    theirs = make(tmp_path / "plant", "urn:plant:server")
+    said = ["--state", str(works.state), "--json"]
+    made = json.loads(done(pki("new", *said)))
+    assert [name.rpartition("/")[2] for name in made] == ["collector"]
+    with plant_of_opcua(works.opcua, "secure", theirs):
+        key = json.loads(works.mirror("key", "new", "lake", "--json"))["key"]
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{works.office}", timeout=PATIENT, trust_env=False,
+            headers={"authorization": f"Bearer {key}"},
+        ) as lake:  # fmt: skip
+
+            def levels() -> int:
+                try:
+                    answer = lake.get("/v1/samples", params={"tag": "filler.level", "last": "1h"})
+                except httpx.TransportError:  # a connection of the reader's that was killed
+                    return 0
+                rows = answer.json()["samples"] if answer.status_code == 200 else []
+                return sum(row["quality"] == 0 for row in rows)
+
+            eventually(lambda: "is not trusted" in works.mirror("status"))
+            assert not levels()
+            [side] = json.loads(done(pki("list", *said)))
+            assert side["words"].startswith("towards assets, whose") and len(side["refused"]) == 1
+            done(pki("trust", side["refused"][0]["thumbprint"], *said))
+            eventually(lambda: levels() > 3)
+            before = works.pids()
+            for _ in range(3):
+                reader = works.pids()["reader"]
+                os.kill(reader, signal.SIGKILL)
+                eventually(lambda reader=reader: works.pids().get("reader", reader) != reader)  # type: ignore[misc]
+                count = levels()
+                eventually(lambda count=count: levels() > count)  # type: ignore[misc]
+            after = works.pids()
+            assert {**after, "reader": 0} == {**before, "reader": 0}
+            os.kill(after["keeper"], signal.SIGKILL)  # which takes all of them along, as ever
+            eventually(lambda: not set(works.pids().values()) & set(after.values()) and len(works.pids()) == len(after))
+            eventually(levels)
+
+
+def done(found: tuple[int, str, str]) -> str:
+    """What a command said, which went well."""
+    assert found[0] == 0, found
+    return found[1]
 
 
 def test_from_a_password_to_a_plot(works: Works, plant: Plant) -> None:

@@ -7,6 +7,7 @@ the gate runs or not; the rest is asked of the running keeper. Not here: keys (c
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -90,6 +91,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     _when(backfill)
     verb("seal", "seal now what is not sealed yet, before a copy of the store is made, say", _seal)
     verb("check", "read every sealed file through, and say what is damaged", _check)
+    rebuild = verb("rebuild", "make the catalogue of the store anew, where it is damaged, gone or too old", _rebuild)
+    rebuild.add_argument("--yes", action="store_true", help="do it although the present one can be read")
     verb("gaps", "what is known to be missing, and why", _gaps)
     hold = verb("hold", "keep a time whatever its age, until it is let go", _hold)
     _when(hold)
@@ -139,6 +142,12 @@ def _ask(args: argparse.Namespace, part: str, verb: str, **arguments: object) ->
 def _view(args: argparse.Namespace) -> View:
     """The store as it is now, read from its files."""
     from cofferdam.brokers.mirror.query import Reading
+
+    return Reading(_store(args)).view()
+
+
+def _store(args: argparse.Namespace) -> Path:
+    """Its folder."""
     from cofferdam.cli.gate_options import state_of
     from cofferdam.enforce import stores
 
@@ -152,7 +161,7 @@ def _view(args: argparse.Namespace) -> View:
         names = ", ".join(path.parent.name.replace("%2F", "/") for path in found)
         words = f"several mirrors have stores: {names}" if found else f"there is no mirror's store beneath {base}"
         raise GateError(words, hint="say which with --crew NAME" if found else "name the gate's with --state")
-    return Reading(found[0]).view()
+    return found[0]
 
 
 def _span(args: argparse.Namespace, usual: str = "24h") -> tuple[int, int]:
@@ -428,6 +437,85 @@ def _check(args: argparse.Namespace) -> int:
 def _seal(args: argparse.Namespace) -> int:
     found = _ask(args, "keeper", "seal")
     return _print(args, found, [f"{found['hot']} samples are being sealed"])
+
+
+def _rebuild(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.mirror import catalogue
+    from cofferdam.errors import StoreError
+
+    folder = _store(args)
+    with contextlib.suppress(StoreError):
+        if (folder / catalogue.NAME).exists() and not args.yes:
+            catalogue.load(folder)
+            hint = "--yes makes it anew all the same, such as after it was put back from an older backup"
+            raise GateError("the catalogue can be read", hint=hint)
+    try:
+        _ask(args, "keeper", "status")
+    except GateError:
+        pass  # no gate, or a keeper that does not start: nobody writes there
+    else:
+        raise GateError("its keeper runs, and has a catalogue", hint="stop the gate first: cofferdam down")
+    found = _as_owner(folder, _progress(args))
+    lines = [f"{found['files']} sealed files, {found['rows']} samples of {found['tags']} tags are in a new catalogue"]
+    lines += [f"{name} cannot be read: it was set aside" for name in found["damaged"]]
+    if found["held"]:
+        lines.append(
+            "nothing is known of what was held: everything is, until `cofferdam mirror hold --release` over its time"
+        )
+    if not found["before"]:
+        lines.append("gaps of before stand in the audit log alone (samples-lost, history-dropped)")
+    return _print(args, found, lines)
+
+
+def _progress(args: argparse.Namespace) -> Callable[[int, int], None]:
+    def tell(done: int, of: int) -> None:
+        if sys.stderr.isatty() and not args.json:
+            print(f"\r{done} of {of} files", end="", file=sys.stderr)
+
+    return tell
+
+
+def _as_owner(folder: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Makes a catalogue anew as the user whose store it is: root opens none of that user's files, and leaves none."""
+    facts = folder.lstat()
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writes)
+        with os.fdopen(reads, "rb") as file:
+            said = file.read()
+        _, status = os.waitpid(child, 0)
+        found: dict[str, Any] = json.loads(said or b"{}")
+        if status or "error" in found:
+            raise GateError(str(found.get("error", "making it anew ended without a word")))
+        return found
+    code = 1
+    try:
+        os.close(reads)
+        found = _rebuilt(folder, (facts.st_uid, facts.st_gid), progress)
+        with os.fdopen(writes, "wb") as out:
+            out.write(json.dumps(found).encode())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _rebuilt(folder: Path, owner: tuple[int, int], progress: Callable[[int, int], None]) -> dict[str, Any]:
+    import msgspec
+
+    from cofferdam.brokers.mirror import anew
+    from cofferdam.errors import StoreError
+
+    try:
+        os.chdir(folder)
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(owner[1], owner[1], owner[1])
+            os.setresuid(owner[0], owner[0], owner[0])
+        found: dict[str, Any] = msgspec.to_builtins(anew.rebuild(Path(), time.time_ns(), progress))
+    except (StoreError, OSError) as error:
+        return {"error": str(error)}
+    return found
 
 
 def _gaps(args: argparse.Namespace) -> int:

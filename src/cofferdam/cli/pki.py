@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cofferdam.cli import pki_people
 from cofferdam.cli.pki_sides import (
+    MIRROR,
     Side,
     ask,
     chain_of_file,
@@ -48,7 +49,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(work=work)
         sub.add_argument("--policy", type=Path, metavar="POLICY", help="a policy (default: the running gate's)")
-        sub.add_argument("--side", choices=["outer", "inner"], help="outer: towards clients; inner: towards assets")
+        sub.add_argument(
+            "--side", choices=["outer", "inner", MIRROR],
+            help="outer: towards clients; inner: towards assets; mirror: towards assets whose history is mirrored",
+        )  # fmt: skip
         add_state(sub)
         add_json(sub)
         return sub
@@ -228,7 +232,7 @@ def _trust(args: argparse.Namespace) -> int:
     if args.issuer and (args.file is None or not authorities([of_file(args.file)])):
         raise GateError("--issuer is for the certificate of an authority", hint="--file FILE says which")
     if args.file is not None and args.side is None:
-        raise GateError("who is to trust it?", hint="--side outer (a client's) or --side inner (an asset's)")
+        raise GateError("who is to trust it?", hint="--side outer (a client's), inner (an asset's) or mirror (too)")
     done = {}
     with locked(args):
         for side in sides:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cofferdam.cli.pki_sides import facts_of, locked, of_file, policy_of, read, save, sides_of, tell
+from cofferdam.cli.pki_sides import facts_of, locked, logs_in, of_file, policy_of, read, save, sides_of, tell
 from cofferdam.errors import GateError
 
 DAYS = 730
@@ -88,7 +88,7 @@ def password(args: argparse.Namespace) -> int:
     text, runs = _ask_password(f"password of {asset.security.user} at {args.asset}: "), True
     with locked(args):
         for side in sides_of(args, known):
-            if side.part == "inner":
+            if logs_in(side, known, args.asset):
                 secret = read(args, side)
                 runs = save(args, side, replace(secret, passwords={**secret.passwords, args.asset: text})) and runs
     return tell(args, f"we log in at {args.asset} as {asset.security.user}", {"asset": args.asset, "in_use": runs})
@@ -139,7 +139,7 @@ def identity(args: argparse.Namespace) -> int:
     runs = True
     with locked(args):
         for side in sides_of(args, known):
-            if side.part == "inner":
+            if logs_in(side, known, args.asset):
                 secret = read(args, side)
                 identities = {**secret.identities, args.asset: (pem, der)}
                 runs = save(args, side, replace(secret, identities=identities)) and runs

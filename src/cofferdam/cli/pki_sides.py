@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cofferdam.protocols.opcua.trust import Secret
 
 BROKER, KIND = "opcua", "opcua"
+MIRROR, COLLECTOR = "mirror", "collector"
+"""The mirror's collector speaks with assets as well, on its own connection and by its own key."""
 START_SECONDS = 5.0
 """How long a side that does not answer is asked again."""
 
@@ -29,9 +32,12 @@ class Side(NamedTuple):
     crew: str
     part: str
     addresses: tuple[str, ...]
+    broker: str = BROKER
 
     @property
     def words(self) -> str:
+        if self.broker == MIRROR:
+            return "towards assets, whose history is mirrored"
         return "towards clients" if self.part == "outer" else "towards assets"
 
 
@@ -50,6 +56,8 @@ def sides_of(args: argparse.Namespace, policy: CompiledPolicy) -> list[Side]:
 
     found: dict[tuple[str, str], Side] = {}
     for plan in plan_crews(policy).values():
+        if plan.broker == MIRROR and args.side in (None, MIRROR) and watched(policy, plan.conduits):
+            found[plan.base, COLLECTOR] = Side(plan.base, COLLECTOR, (), MIRROR)
         if plan.broker != BROKER:
             continue
         places = {place[0] for asset in policy.assets.values() if asset.protocol == BROKER for place in asset.places}
@@ -57,8 +65,23 @@ def sides_of(args: argparse.Namespace, policy: CompiledPolicy) -> list[Side]:
             if args.side in (None, part):
                 found[plan.base, part] = Side(plan.base, part, tuple(sorted(places)) if part == "outer" else ())
     if not found:
-        raise GateError("the policy has no conduit with `broker: opcua`")
+        of = f" that has such a side ({args.side})" if args.side else ""
+        raise GateError(f"the policy has no conduit with `broker: opcua`, nor a mirror of an OPC UA asset{of}")
     return list(found.values())
+
+
+def watched(policy: CompiledPolicy, conduits: Iterable[str]) -> frozenset[str]:
+    """The OPC UA assets whose history some conduits mirror."""
+    from cofferdam.policy.terms.mirror_rows import Device, MirrorRows
+
+    rows = [row for name in conduits if isinstance(row := policy.conduits[name].terms, MirrorRows)]
+    assets = {source.asset for row in rows for source in row.sources if isinstance(source, Device)}
+    return frozenset(name for name in assets if policy.assets[name].protocol == BROKER)
+
+
+def logs_in(side: Side, policy: CompiledPolicy, asset: str) -> bool:
+    """Whether a side logs in at an asset."""
+    return side.part == "inner" or (side.broker == MIRROR and asset in watched(policy, policy.conduits))
 
 
 def read(args: argparse.Namespace, side: Side) -> Secret:
@@ -99,10 +122,13 @@ def ask(args: argparse.Namespace, side: Side, verb: str, arguments: Any) -> list
     state = state_of(args)
     if not control_socket(state).exists():
         return None
+    from cofferdam.protocols.opcua.dialect import PKI
+
     deadline = time.monotonic() + START_SECONDS
+    verb = f"{PKI}{verb}" if side.broker == MIRROR else verb
     while True:
         try:
-            said = ask(state, "ask-part", broker=BROKER, part=side.part, verb=verb, arguments=arguments)
+            said = ask(state, "ask-part", broker=side.broker, part=side.part, verb=verb, arguments=arguments)
             answers = [each for each in said if each["crew"] == side.crew or each["crew"].startswith(f"{side.crew}:")]
             wrong = next((each["error"] for each in answers if "error" in each), "" if answers else "it is not up")
             if not wrong:

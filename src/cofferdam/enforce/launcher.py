@@ -417,16 +417,26 @@ class Launcher:
                 folders.get(part.part),
                 part.quota or profile.quota,
                 crew.is_read(part.part),
-                self._reads(profile, folders, users),
+                self._reads(crew, order, part.part, folders, users),
                 site[part.part],
                 urgent=part.urgent,
             )
             for part in order.parts
         }
 
-    def _reads(self, profile: Profile, folders: Mapping[str, Path], users: Mapping[str, int]) -> dict[Path, int]:
-        log = {self._state / "audit": self._isolation.user("auditor/auditor")} if profile.log else {}
-        return log | {folders[name]: users[name] for name in profile.reads if name in folders}
+    def _reads(
+        self, crew: Crew, order: Spawn, part: str, folders: Mapping[str, Path], users: Mapping[str, int]
+    ) -> dict[Path, int]:
+        """What a part sees of others' stores, with whose each is."""
+        profile = crew.parts[part]
+        found = {self._state / "audit": self._isolation.user("auditor/auditor")} if profile.log else {}
+        for name in profile.reads:
+            if name in folders:
+                found[folders[name]] = users[name]
+            elif part in crew.alone and (folder := stores.of(self._state, order.crew, name)).is_dir():
+                # It is born again by itself: whose store it sees lives on.
+                found[folder] = self._isolation.user(f"{order.road or order.crew}/{name}")
+        return found
 
     def _check_listeners(self, part: PartOrder, profile: Profile, who: str) -> None:
         """A part gets listeners of its own network, if it may use any; and the ends of a strand that the network plan

@@ -136,6 +136,8 @@ class Crew(msgspec.Struct, frozen=True):
     `rides` are crossings (from, to) that are made by a strand, where the conduit rides on one: both ends are parts with
     folders. One of them may be a pipe elsewhere.
 
+    `alone`: parts without a pipe: one that ends is born again by itself, and the others go on.
+
     `instead`: part -> pipes that are not made where this part is there, since it takes the place of one of their ends.
 
     `jobs` are processes that live for one piece of work and are thrown away: one part has the gate start them, gives
@@ -147,6 +149,7 @@ class Crew(msgspec.Struct, frozen=True):
     pipes: tuple[tuple[str, str], ...] = ()
     optional: frozenset[str] = frozenset()
     jobs: dict[str, Profile] = {}
+    alone: frozenset[str] = frozenset()
     rides: tuple[tuple[str, str], ...] = ()
     instead: dict[str, tuple[tuple[str, str], ...]] = {}
 
@@ -166,6 +169,12 @@ class Crew(msgspec.Struct, frozen=True):
         for name, profile in (*self.parts.items(), *self.jobs.items()):
             if unknown := [other for other in profile.reads if not (other in self.parts and self.parts[other].store)]:
                 raise ValueError(f"{name} of the crew {self.kind} reads {unknown[0]}, which has no store")
+        joined = {name for pipe in (*self.pipes, *self.rides) for name in pipe}
+        for name in self.alone:
+            if name in joined or name not in self.optional or self.parts[name].store:
+                raise ValueError(
+                    f"{name} of the crew {self.kind} lives alone, and has a pipe or a store, or is always there"
+                )
         for pipe in self.pipes:
             if not set(pipe) <= self.parts.keys() or pipe[0] == pipe[1]:
                 raise ValueError(f"the crew {self.kind} has a pipe {pipe[0]} -> {pipe[1]} without both ends")

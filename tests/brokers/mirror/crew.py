@@ -40,6 +40,7 @@ principals:
   bi: {{zone: office, addresses: [127.0.0.1]}}
   lake: {{zone: office, addresses: [127.0.0.1]}}
   coarse: {{zone: office, addresses: [127.0.0.1]}}
+  far: {{zone: office, addresses: [127.0.0.9]}}
 {assets}
 conduits:
   history:
@@ -67,9 +68,10 @@ conduits:
       - {{who: bi, read: [flow_*, tank]}}
       - {{who: lake, read: all, sql: true}}
       - {{who: coarse, read: [flow_*], resolution: 1 min}}
+      - {{who: far, read: all}}
 """
 PARTS = ("keeper", "spooler", "collector", "reader")
-PRINCIPALS = ("bi", "lake", "coarse")
+PRINCIPALS = ("bi", "lake", "coarse", "far")
 FILES, LOADER = "files", "loader"
 """Parts that are there where a source is a folder, and where history is copied into a database."""
 PIPES = tuple((a, b) for one, other in (("collector", "spooler"), (FILES, "spooler"), ("spooler", "keeper"))

@@ -19,6 +19,7 @@ from tests.brokers.mirror.pairing import NOW, Pair
 
 DAY_NS = 24 * HOUR_NS
 TODAY = NOW // DAY_NS * DAY_NS
+WEIGHTED = ("time_avg", "good", "uncertain", "bad")
 FUNCTIONS = ("avg", "min", "max", "count", "first", "last", "delta")
 
 
@@ -43,12 +44,41 @@ def reference(rows: dict[int, tuple[float, int]], every: int, since: int, until:
     ]  # fmt: skip
 
 
+def weighted(rows: dict[int, tuple[float, int]], every: int, since: int, until: int, hold: int) -> list[Any]:
+    """What holds how long, by hand: each sample until the next."""
+    steps: dict[int, list[float]] = {}
+    times = sorted(at for at in rows if at < until)
+    for at, upto in zip(times, [*times[1:], hold], strict=True):
+        value, quality = rows[at]
+        at = max(at, since)
+        while at < upto:
+            step = since + (at - since) // every * every
+            end = min(upto, step + every)
+            area, weight, good, bad = steps.get(step, [0.0] * 4)
+            span = (end - at) / 1e9
+            if quality == 0x80000000:
+                bad += span
+            else:
+                good += span
+                if not math.isnan(value):
+                    area, weight = area + value * span, weight + span
+            steps[step] = [area, weight, good, bad]
+            at = end
+    return [
+        (step, {"time_avg": area / weight if weight else None, "good": good, "uncertain": 0.0, "bad": bad})
+        for step, (area, weight, good, bad) in sorted(steps.items())
+    ]
+
+
 def same(found: list[Any], wanted: list[Any]) -> None:
     assert [at for at, _ in found] == [at for at, _ in wanted]
     for (_, one), (_, other) in zip(found, wanted, strict=True):
         assert one.keys() == other.keys()
         for name in one:
-            assert math.isclose(one[name], other[name], rel_tol=1e-12, abs_tol=1e-9), (name, one, other)
+            if None in (one[name], other[name]):
+                assert one[name] == other[name], (name, one, other)
+            else:
+                assert math.isclose(one[name], other[name], rel_tol=1e-9, abs_tol=1e-6), (name, one, other)
 
 
 def take(pair: Pair, rows: list[tuple[int, float, int]], tag: str = "tank_a") -> None:
@@ -86,6 +116,9 @@ def test_hours_and_minutes_are_those_of_the_samples(tmp_path: Path, monkeypatch:
     def right() -> None:
         for every in steps:
             same(asked(pair, "tank_a", every, since, until), reference(rows, every, since, until))
+        for every in (HOUR_NS, DAY_NS, 6 * DAY_NS):
+            found = asked(pair, "tank_a", every, since, until, functions=WEIGHTED)
+            same(found, weighted(rows, every, since, until, min(until, pair.wall)))
 
     for day in (4, 3, 2):
         add(day, 400)
@@ -104,12 +137,15 @@ def test_hours_and_minutes_are_those_of_the_samples(tmp_path: Path, monkeypatch:
     read = sealing.read_group
 
     def counted(file: Any, *said: Any) -> Any:
-        reads.append(file.schema_arrow.names == partials.PARTIAL.names)
+        reads.append(file.schema_arrow.names in (partials.PARTIAL.names, partials.HOURLY.names))
         return read(file, *said)
 
     monkeypatch.setattr(sealing, "read_group", counted)
     asked(pair, "tank_a", HOUR_NS, TODAY - 4 * DAY_NS, TODAY - DAY_NS)
     assert reads and all(reads)  # no sample was looked at
+    reads.clear()
+    asked(pair, "tank_a", DAY_NS, TODAY - 4 * DAY_NS, TODAY - DAY_NS, functions=WEIGHTED)
+    assert reads.count(False) <= 1  # but for the one before it all
     monkeypatch.undo()
 
     add(3, 30)  # late, and hot: in every answer at once

@@ -137,6 +137,15 @@ def test_a_call_that_fails(lives: Lives, calls: dict[str, list[str]], part: str,
         assert goes_on or (ends and call == "fsync"), said
 
 
+@needs_gcc
+@pytest.mark.parametrize("part", PARTS)
+def test_a_disk_that_stands_still_for_a_while(lives: Lives, calls: dict[str, list[str]], part: str) -> None:
+    """Nothing is acknowledged meanwhile, nothing is lost, and nobody ends by it."""
+    at = str(calls[part].count("fdatasync") // 2 + 1)
+    code, said, _ = lives.live(part, do="slow", only="fdatasync", at=at)
+    assert code == 0 and said == [*(f"stored {n}" for n in range(BATCHES)), "end"]
+
+
 # --- disks of real crews ----------------------------------------------------------------------------------------------
 
 

@@ -15,11 +15,11 @@ from cofferdam.brokers.mirror import api
 from cofferdam.errors import PolicyError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import Question
-from cofferdam.policy.load import loads
+from cofferdam.policy.load import load, loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
-from cofferdam.policy.terms.mirror_rows import MirrorRows
+from cofferdam.policy.terms.mirror_rows import About, MirrorRows, Postgres
 
 PAGE = Path(__file__).parents[3] / "docs" / "mirror.md"
 POLICY = textwrap.dedent(re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)[0])
@@ -50,6 +50,49 @@ def test_each_part_knows_what_it_has_to_and_no_more() -> None:
     for part in ("spooler", "keeper", "reader"):
         assert "10.2.0.5" not in str(rows[part]), part
     assert not rows["collector"].rules and not rows["keeper"].rules
+
+
+LISTED = "tag;Description;unit;PLC\r\ntank_1;Level of tank 1;m;7\r\nflow_total;;m³;\r\n\r\n"
+SOURCE = "        tags: [tank_*, flow_*]"
+
+
+def listed(folder: Path, text: bytes, also: str = "") -> MirrorRows:
+    """The policy of the page with an engineer's list of tags."""
+    (folder / "tags.csv").write_bytes(text)
+    (folder / "policy.yaml").write_text(POLICY.replace(SOURCE, f"        list: tags.csv{also}"))
+    row = compile_policy(load(folder / "policy.yaml"), now_ns=time.time_ns()).conduits["history"].terms
+    assert isinstance(row, MirrorRows)
+    return row
+
+
+def test_a_list_of_the_engineer_s(tmp_path: Path) -> None:
+    row = listed(tmp_path, b"\xef\xbb\xbf" + LISTED.encode())
+    assert isinstance(row.sources[0], Postgres) and row.sources[0].tags == ("tank_1", "flow_total")
+    assert row.about == {"tank_1": About("m", "Level of tank 1"), "flow_total": About("m³")}
+    both = listed(tmp_path, b"tag\npump_1\n", f"\n{SOURCE}")
+    assert isinstance(both.sources[0], Postgres) and set(both.sources[0].tags) == {"tank_*", "flow_*", "pump_1"}
+    policy = compile_policy(load(tmp_path / "policy.yaml"), now_ns=time.time_ns())
+    scope = Scope(frozenset({"history"}), frozenset({"history"}))
+    for part in ("collector", "spooler", "keeper"):
+        assert not KINDS["mirror"].slice(policy, scope, part).conduits["history"].terms.about  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"name,unit\na,m\n", "no column `tag`"),
+        (b"tag,unit\na,m\na,m\n", "row 3: a is there twice"),
+        (b"tag\nflow_*\n", "row 2: a tag's name"),
+        (b"tag\n\n", "no tags"),
+        (b"tag,unit\na,\xff\n", "no UTF-8 from byte 11"),
+        (b'tag,unit\n"a,m\n', "row"),
+        (b"tag,description\na," + b"x" * 301 + b"\n", "at most 300 characters"),
+    ],
+)
+def test_a_list_that_is_none(tmp_path: Path, text: bytes, says: str) -> None:
+    with pytest.raises(PolicyError) as error:
+        listed(tmp_path, text)
+    assert any(says in str(problem) for problem in error.value.problems), "\n".join(map(str, error.value.problems))
 
 
 @pytest.mark.parametrize(

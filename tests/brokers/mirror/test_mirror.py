@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cofferdam.brokers.kit.http.keys import Secrets
-from cofferdam.brokers.mirror import api, query, sql
+from cofferdam.brokers.mirror import api, catalogue, query, sql
 from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch
-from tests.brokers.mirror.crew import Plant, RunningCrew, crew, historian
+from tests.brokers.mirror.crew import PRINCIPALS, Plant, RunningCrew, crew, historian
 from tests.services import Postgres, needs_postgres
 from tests.waiting import eventually
 
@@ -26,6 +27,11 @@ pytestmark = needs_postgres
 NOW = int(time.time())
 BEGIN = NOW - 7200
 LAST = {"last": "3h"}
+LOSSES = [
+    catalogue.Loss(source, BEGIN * 10**9, NOW * 10**9, 7, "the spool had no room for it", NOW * 10**9)
+    for source in ("historian", "elsewhere", "*")
+]
+"""Known before anything came; `elsewhere` is a source of which nobody here may read a tag by name."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +46,10 @@ def mirror(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     plant.add([(f"flow_{n}", BEGIN + s, n + s / 10, 192) for s in range(0, 7200, 10) for n in range(5)])
     plant.add([("tank", NOW - 60, 1.5, 192), ("secret", NOW - 60, 7.0, 192), ("flow_nan", NOW - 50, float("nan"), 0)])
     plant.add([("flow_bad", BEGIN + 60 * s, float(s), 0x80000000 if s % 2 else 192) for s in range(100)])
-    with crew(tmp_path_factory.mktemp("mirror"), plant) as running:
+    stores = tmp_path_factory.mktemp("mirror")
+    (stores / "keeper").mkdir(mode=0o700)
+    catalogue.save(stores / "keeper", catalogue.Catalogue(losses=LOSSES))
+    with crew(stores, plant) as running:
         running.catches_up()
         yield running
         running.ends_well()
@@ -92,6 +101,15 @@ def test_a_tag_that_one_may_not_read_does_not_exist(mirror: RunningCrew) -> None
     assert "secret" in get(mirror, "lake", "samples", tags="*", format="ndjson", **LAST).text
     for what in ("aggregates", "at"):
         assert get(mirror, "bi", what, tag="secret", **({} if what == "at" else LAST)).status_code == 404
+
+
+def test_gaps_of_sources_of_which_one_may_read_nothing_are_not_told(mirror: RunningCrew) -> None:
+    def told(who: str) -> set[tuple[str, int | None]]:
+        return {(one["source"], one["points"]) for one in get(mirror, who, "gaps", last="1d").json()["gaps"]}
+
+    assert told("lake") == {("historian", 7), ("elsewhere", 7), ("*", 7)}
+    assert told("bi") == {("historian", 7), ("*", None)}  # of what else was lost, not how much
+    assert get(mirror, "bi", "gaps", **{"from": str((NOW + 5) * 10**9)}).json()["gaps"] == []
 
 
 def test_resolution_holds_in_every_answer(mirror: RunningCrew) -> None:
@@ -224,6 +242,25 @@ def test_keys_of_nobody_and_for_some_tags(mirror: RunningCrew) -> None:
     with mirror.client("") as client:
         assert client.get("/v1/tags").status_code == 401
         assert client.get("/health").status_code == 204
+    answer = get(mirror, "far", "tags")  # a key that somebody has taken along to another machine
+    assert answer.status_code in (401, 403), answer.text
+
+
+def test_clients_that_do_not_read_hold_up_nobody(mirror: RunningCrew) -> None:
+    """They have asked for all there is, and take nothing of it."""
+    ask = "GET /v1/samples?tags=*&last=3h&format=json HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n"
+    slow = []
+    for who in ("lake", "lake", "bi", "bi"):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", mirror.port))
+        one.sendall(ask.format(mirror.keys[who]).encode())
+        slow.append(one)
+    for who in ("bi", "lake"):
+        for _ in range(5):
+            assert len(get(mirror, who, "samples", tag="flow_2", **LAST).json()["samples"]) == 720
+    for one in slow:
+        one.close()
 
 
 SQL_THAT_WRITES = (
@@ -281,7 +318,7 @@ def test_a_key_for_some_tags_has_no_sql(mirror: RunningCrew) -> None:
     """SQL sees all tags: a key that is limited to some would be no limit."""
 
     def brought(secrets: Secrets) -> None:
-        assert mirror.ask("reader", "secrets", secrets=msgspec.to_builtins(secrets))["keys"] == 3
+        assert mirror.ask("reader", "secrets", secrets=msgspec.to_builtins(secrets))["keys"] == len(PRINCIPALS)
 
     keys = mirror.rows | {"lake": msgspec.structs.replace(mirror.rows["lake"], scopes=("flow_*",))}
     brought(Secrets(keys=tuple(keys.values())))

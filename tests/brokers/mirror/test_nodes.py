@@ -8,19 +8,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
+import msgspec
 
 from cofferdam.brokers.mirror.columns import Sample, check
 from cofferdam.brokers.mirror.nodes import EPOCH_TICKS, NO_PLACE, Watcher
 from cofferdam.brokers.mirror.points import SILENCE
 from cofferdam.brokers.mirror.records import FLOAT, Fetch, Samples, from_source
-from cofferdam.errors import PolicyError
 from cofferdam.model import Float64, Text, UInt64
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.terms.mirror_rows import Device
 from cofferdam.protocols.opcua import messages as m
 from tests.ports import held_port
+from tests.protocols.opcua.certificates import make
+from tests.protocols.opcua.pair import trust
 from tests.protocols.opcua.site import plant, policy
 from tests.waiting import PATIENT
 
@@ -62,7 +63,7 @@ def test_what_changes_what_was_missed_and_what_has_no_place(tmp_path: Path) -> N
     hands = Hands()
 
     async def work() -> None:
-        watcher = Watcher(source, found.assets["filler"], hands.take, time.time_ns, None, 600 * 10**9)
+        watcher = Watcher(source, found.assets["filler"], hands.take, time.time_ns, None, 600 * 10**9, trust())
         assert await watcher.once()  # there is no server yet
         assert {(tag, quality) for tag, _, _, quality in hands.rows} == {(f"filler.{one}", SILENCE) for one in POINTS}
         hands.rows.clear()
@@ -107,7 +108,7 @@ def test_times_and_texts_that_no_server_should_have(tmp_path: Path) -> None:
         hands.append(record)
 
     now = 1_800_000_000 * 10**9
-    watcher = Watcher(source, found.assets["filler"], take, lambda: now, None, 600 * 10**9)
+    watcher = Watcher(source, found.assets["filler"], take, lambda: now, None, 600 * 10**9, trust())
 
     def sample(value: Any, at: int, status: int = 0) -> Sample:
         return watcher._sample("filler.recipe", m.Sample(value, status, at // 100 + EPOCH_TICKS if at else 0))
@@ -126,18 +127,35 @@ def test_times_and_texts_that_no_server_should_have(tmp_path: Path) -> None:
     assert watcher._last["filler.recipe"] == now
 
 
-def test_a_channel_with_keys_is_refused_by_the_policy() -> None:
-    text = policy(4840, 4841, security="{clients: none}")
-    mirror = """
-  history:
-    from: plant
-    to: office
-    broker: mirror
-    owner: data
-    reason: reports
-    sources: {line: {asset: filler}}
-    allow: []
-"""
-    with pytest.raises(PolicyError) as refused:
-        loads(text + mirror.lstrip("\n"))
-    assert "a mirror has no keys for OPC UA" in str(refused.value.problems)
+def test_a_server_that_is_spoken_with_under_keys(tmp_path: Path) -> None:
+    """Nothing is read of a server whose certificate nobody trusts; of one that is trusted, all is, sealed."""
+    port = held_port()
+    theirs, ours = make(tmp_path / "plant", "urn:plant:server"), make(tmp_path / "ours", "urn:cofferdam:mirror")
+    security = "{clients: none, asset: Aes256_Sha256_RsaPss, server: 'urn:plant:server'}"
+    found = compile_policy(loads(policy(port, held_port(), security=security)), now_ns=time.time_ns())
+    source = Device(name="line", asset="filler", points=("level", "recipe"), every=100, history=True)
+
+    async def work() -> None:
+        with plant(port, "secure", theirs):
+            for common in (trust(), trust(ours)):
+                hands = Hands()
+                watcher = Watcher(source, found.assets["filler"], hands.take, time.time_ns, None, 600 * 10**9, common)
+                words = await watcher.once()
+                assert ("cofferdam pki new" if common.own is None else "is not trusted") in words
+                assert {quality for *_, quality in hands.rows} == {SILENCE}
+                watcher.close()
+            assert "cofferdam pki trust" in str(common.alarms(time.time_ns()))
+            hands, common = Hands(), trust(ours, theirs)
+            watcher = Watcher(source, found.assets["filler"], hands.take, time.time_ns, None, 600 * 10**9, common)
+            await until(watcher, hands, 10)
+            assert {quality for *_, quality in hands.rows} == {0}
+            machine = watcher._session.machine if watcher._session is not None else None
+            assert machine is not None and machine.channel.policy.name == "Aes256_Sha256_RsaPss"
+            common.take(msgspec.structs.replace(common.secret, trusted=()))  # it is trusted no longer
+            deadline = time.monotonic() + PATIENT
+            while "is not trusted" not in (trouble := await watcher.once()):
+                assert time.monotonic() < deadline, trouble
+                await asyncio.sleep(0.05)
+            watcher.close()
+
+    asyncio.run(work())

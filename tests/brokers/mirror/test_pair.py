@@ -18,8 +18,8 @@ from cofferdam.audit.events.mirror import SamplesLost
 from cofferdam.brokers.mirror import hot, spool
 from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, check, pack
 from cofferdam.brokers.mirror.query import Deadline, Reading
-from cofferdam.brokers.mirror.records import Lost, Samples, Taken, to_keeper
-from cofferdam.errors import CrossingError, StoreError
+from cofferdam.brokers.mirror.records import POINTS_MOST, Lost, Samples, Taken, from_source, to_keeper
+from cofferdam.errors import CrossingError
 from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
 
@@ -184,17 +184,6 @@ def test_a_spool_that_is_damaged(tmp_path: Path) -> None:
     pair.close()
 
 
-def test_a_catalogue_that_is_damaged_is_not_guessed_at(tmp_path: Path) -> None:
-    pair = Pair(tmp_path)
-    pair.back()
-    pair.offer(batch("live", [("tank_a", NOW, 1.0)]))
-    pair.all()
-    pair.seal()
-    (tmp_path / "keeper" / "catalogue.json").write_text("{")
-    with pytest.raises(StoreError):
-        pair.born()
-
-
 # --- hostile --------------------------------------------------------------------------------------------------------
 
 GOOD = pack("live", "historian", [Sample("tank_a", NOW, 1.5), Sample("flow_b", NOW, True), Sample("flow_b", NOW, "x")])
@@ -208,6 +197,7 @@ FORGED: dict[str, dict[str, Any]] = {
     "a name with a line's end": {"names": ("tank_a", "flow\nb")},
     "no samples, and names": {"tag": b"", "time": b"", "kind": b"", "value": b"", "quality": b"", "texts": ()},
     "server times for some": {"server": b"\0" * 8},
+    "more samples than a batch has": {"kind": bytes(POINTS_MOST + 1)},
 }
 
 
@@ -222,6 +212,15 @@ def test_a_batch_that_no_source_can_send(tmp_path: Path, what: str) -> None:
         pair.spooler.on_record("collector", forged)
     with pytest.raises(CrossingError):
         pair.keeper.on_record("spooler", msgspec.structs.replace(forged, number=1))
+
+
+def test_a_record_that_says_to_have_2_31_samples() -> None:
+    """Its length is looked at before anything of it is."""
+    whole = bytearray(from_source().encode(GOOD))
+    at = whole.index(b"\xc4" + bytes([len(GOOD.time)]))
+    forged = bytes(whole[:at]) + b"\xc6" + (1 << 31).to_bytes(4, "big") + bytes(whole[at + 2 :])
+    with pytest.raises(CrossingError):
+        from_source().decode(forged)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from cofferdam.brokers.mirror.points import spans
 from cofferdam.model import Point, Span, ValueType
 from cofferdam.protocols.modbus import messages as m
 from tests import services
+from tests.brokers.mirror.between import HEAD, Between, between, data, huge, row
 from tests.brokers.mirror.crew import FILES, LOADER, PASSWORD, Plant, RunningCrew, crew, historian
 from tests.brokers.mirror.test_kill import verified
 from tests.ports import held_port
@@ -48,7 +49,7 @@ assets:
     unit: 1
     timeout: 300 ms
     points:
-      level: {{at: input 12, type: uint16}}
+      level: {{at: input 12, type: uint16, unit: mm}}
       flow: {{at: input 13, type: uint16}}
       total: {{at: holding 100, type: uint32}}
       far: {{at: holding 150, type: uint16}}
@@ -90,11 +91,13 @@ DRIVER = Path("/usr/lib/x86_64-linux-gnu/odbc/psqlodbcw.so")
 class Plc(Device):
     """One that may stop answering."""
 
-    silent = False
+    silent = odd = False
 
     def answer(self, request: m.ModbusRequest) -> m.ModbusResponse:
         if self.silent:
             raise ConnectionError
+        if self.odd and isinstance(request, m.ReadInputRegisters):
+            return m.ReadInputRegistersResponse((1, 2, 3))
         return super().answer(request)
 
 
@@ -102,7 +105,7 @@ class Site:
     """All that the crew reads."""
 
     def __init__(self, made: Postgres) -> None:
-        self.changes, self.odd, self.mends, self.slow = (Plant(made) for _ in range(4))
+        self.changes, self.odd, self.mends, self.slow, self.hostile = (Plant(made) for _ in range(5))
         self.ascii = Plant(made, "-E", "SQL_ASCII", "-T", "template0", "--locale=C")
         self.device = Plc()
         self.office = made.fresh()
@@ -112,6 +115,7 @@ class Site:
                 with contextlib.suppress(psycopg.errors.DuplicateObject):
                     conn.execute(f"create role {role} login password '{PASSWORD}'")
             conn.execute(f"grant create on database {self.office_name} to cofferdam_loader")
+        self.between: Between
         self.mirror: RunningCrew
         self.lake: httpx.Client
 
@@ -152,13 +156,15 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     for tag, value, when in ODD:
         found.odd.conn.execute(f"insert into samples values (%s, {when}, %s)", (tag, value))
     opcua = held_port()
-    with served(found.device) as port, opcua_site.plant(opcua):
+    with served(found.device) as port, opcua_site.plant(opcua), between(made.port) as found.between:
         more = ["plc: {asset: plc, every: 200 ms}", "line: {asset: filler, every: 200 ms}", LAB, BATCH]
         for name, plant, words in (
             ("odd", found.odd, TABLE), ("mends", found.mends, "table: samples, server: server"),
             ("slow", found.slow, SLOW), ("ascii", found.ascii, TABLE),
         ):  # fmt: skip
             more.append(ALSO.format(name=name, port=made.port, database=plant.database, more=words))
+        database, port_between = found.hostile.database, found.between.port
+        more.append(ALSO.format(name="hostile", port=port_between, database=database, more="table: samples"))
         where = f'at: "127.0.0.1:{made.port}", database: {found.office_name}'
         copy = f", store: postgresql, postgresql: {{{where}, plain: true}}"
         folders, assets = ("lab", "batch"), ASSETS.format(port=port, opcua=opcua)
@@ -169,7 +175,7 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         ):  # fmt: skip
             yield found
             found.mirror.ends_well()
-    for plant in (found.odd, found.mends, found.slow, found.ascii):
+    for plant in (found.odd, found.mends, found.slow, found.ascii, found.hostile):
         plant.conn.close()
 
 
@@ -190,6 +196,9 @@ def test_a_historian_that_changes_under_it(site: Site) -> None:
     plant.conn.execute("revoke select on samples from mirror")
     eventually(lambda: any("denied" in words for words in site.told("away")))
     plant.conn.execute("grant select on samples to mirror")
+    plant.conn.execute("alter table samples alter column time type timestamp using time at time zone 'UTC'")
+    eventually(lambda: any("says nothing in the autumn hour" in words for words in site.told("differs")))
+    plant.conn.execute("alter table samples alter column time type timestamptz using time at time zone 'UTC'")
     plant.conn.execute("truncate samples")
     plant.conn.execute("alter table samples alter column value type int using value::int")
     plant.conn.execute("alter table samples add column note text")
@@ -262,6 +271,37 @@ def test_texts_of_a_database_that_does_not_say_how_they_are_encoded(site: Site) 
     assert run["differences"] == 0 and not run["failed"], run  # texts beside numbers of other sources
 
 
+HOSTILE: dict[str, tuple[list[tuple[bytes, int]], str]] = {
+    "a row of 8 MB": (huge(8 << 20), "a row of 8388608 bytes"),
+    "a row of 700 MB": (huge(700 << 20), ""),  # what first has no room for it differs: libpq, or this part
+    "a number of no bytes": (
+        [(data(HEAD + row(b"x", bytes(8), b"", None, None, None) + b"\xff\xff"), 1), (b"c\0\0\0\4", 1)], "no COPY"
+    ),
+    "a time of three bytes": ([(data(HEAD + row(b"x", b"abc", bytes(8), None, None, None)), 1)], ""),
+    "a row that ends early": ([(data(HEAD + b"\0\6\0\0"), 1)], "no COPY"),
+}  # fmt: skip
+
+
+@needs_postgres
+def test_a_historian_that_was_taken_over(site: Site) -> None:
+    """Whatever it sends in the place of rows is told, and ends the reading of it for a moment, and of nobody else."""
+    hostile, mirror = site.hostile, site.mirror
+    hostile.add([("h", time.time(), 0.0, 192)])
+    eventually(lambda: site.value("h") == [0])
+    process = mirror.children["collector"].process
+    assert process is not None
+    for number, (what, (said, words)) in enumerate(HOSTILE.items(), 1):
+        site.between.say = list(said)
+        eventually(lambda number=number: site.between.said == number)  # type: ignore[misc]
+        hostile.add([("h", time.time(), float(number), 192)])
+        eventually(lambda number=number: site.value("h")[-1] == number)  # type: ignore[misc]
+        site.odd.add([("beside", time.time(), float(number), 192)])
+        eventually(lambda number=number: (site.value("beside") or [0])[-1] == number)  # type: ignore[misc]
+        told = [one.detail for one in mirror.auditor.of(SourceTold) if one.source == "hostile"]
+        assert any(words in one for one in told), (what, told)
+        assert process.poll() is None, mirror.stderr("collector")
+
+
 @needs_postgres
 def test_a_historian_that_is_slow_and_is_killed_in_mid_reading(site: Site) -> None:
     """It stands still in mid reading; the others are not late for it, and what it had sent is not doubled."""
@@ -276,7 +316,7 @@ def test_a_historian_that_is_slow_and_is_killed_in_mid_reading(site: Site) -> No
     (pid,) = site.slow.conn.execute(asked).fetchone() or (0,)
     os.kill(pid, signal.SIGKILL)  # the whole cluster begins anew
     eventually(lambda: len(site.value("slow", limit="100000")) == many)
-    for plant in (site.changes, site.odd, site.mends, site.slow, site.ascii):
+    for plant in (site.changes, site.odd, site.mends, site.slow, site.ascii, site.hostile):
         plant.conn.close()
         eventually(lambda plant=plant: _again(plant))  # type: ignore[misc]
     assert len(site.value("slow", limit="100000", revisions="all")) == many
@@ -314,6 +354,8 @@ def test_a_real_device(site: Site) -> None:
     last = site.last
     eventually(lambda: last("plc.pump"))
     assert last("plc.level")["value"] == 2012 and last("plc.level")["quality"] == 0
+    tags = site.lake.get("/v1/tags", params={"search": "LEVEL plc"}).json()["tags"]
+    assert [(one["tag"], one["unit"]) for one in tags] == [("plc.level", "mm")]
     assert last("plc.total")["value"] == 1100 << 16 | 1101
     assert last("plc.pump")["value"] is True
     beyond = last("plc.beyond")  # an exception of the device: bad, with its code
@@ -322,6 +364,15 @@ def test_a_real_device(site: Site) -> None:
     assert (m.ReadInputRegisters, 12, 2) in reads  # two points in one read
     assert not any(isinstance(one, (m.WriteSingleRegister, m.WriteMultipleRegisters)) for one in site.device.seen)
     site.device.input[12] = 7
+    eventually(lambda: last("plc.level")["value"] == 7)
+    for counted in (65_535, 0):  # a counter that begins again is what it is
+        site.device.input[13] = counted
+        eventually(lambda counted=counted: last("plc.flow")["value"] == counted)  # type: ignore[misc]
+    site.device.odd = True  # it was asked for two registers: what it says is no answer, and the others come
+    eventually(lambda: last("plc.level")["quality"] == 0x80050000)
+    count = sum(value is True for value in site.value("plc.pump"))
+    eventually(lambda: sum(value is True for value in site.value("plc.pump")) > count)
+    site.device.odd = False
     eventually(lambda: last("plc.level")["value"] == 7)
     site.device.silent = True  # a mirror of it says so, and goes on saying so
     eventually(lambda: last("plc.level")["quality"] == 0x80050000)

@@ -43,10 +43,10 @@ def aggregate(
     `now`. Raises: TooMuch, StoreError."""
     weighted = bool({"time_avg", "good", "uncertain", "bad"} & set(functions))
     hold = min(now, edges[-1]) if weighted else None
-    step = 0 if weighted else _beforehand(edges)
+    step = _beforehand(edges, (partials.HOUR,) if weighted else (partials.HOUR, partials.MINUTE))
     for tag in tags:
         if step:
-            yield from _from_partials(view, tag, edges, functions, step, deadline, most)
+            yield from _from_partials(view, tag, edges, functions, step, deadline, most, hold)
             continue
         at = 0
         while at < len(edges) - 1:  # some days at a time: of a year, not all is in memory
@@ -60,18 +60,19 @@ def aggregate(
             at = upto
 
 
-def _beforehand(edges: Sequence[int]) -> int:
-    """The longest step (s) that was reckoned beforehand of which all of these are made; 0: none is."""
-    for step in (partials.HOUR, partials.MINUTE):
+def _beforehand(edges: Sequence[int], steps: Sequence[int]) -> int:
+    """The first of some steps (s) that were reckoned beforehand of which all of these are made; 0: none is."""
+    for step in steps:
         if all(edge % (step * 10**9) == 0 for edge in edges):
             return step
     return 0
 
 
 def _from_partials(
-    view: View, tag: str, edges: Sequence[int], functions: Sequence[str], step: int, deadline: Deadline, most: int
+    view: View, tag: str, edges: Sequence[int], functions: Sequence[str], step: int, deadline: Deadline, most: int,
+    hold: int | None,
 ) -> Iterator[Bucket]:  # fmt: skip
-    """A tag's aggregates without weights: of days that were reckoned beforehand, or of samples."""
+    """A tag's aggregates: of days that were reckoned beforehand, or of samples."""
     found, spans = view.reckoned(tag, edges[0], edges[-1], step, deadline)
     at = edges[0]
     for low, high in [*spans, (edges[-1], edges[-1])]:
@@ -80,18 +81,51 @@ def _from_partials(
             deadline.check()
             table = view.samples([tag], at, upto, deadline, most=most)
             if table.num_rows:
-                found.append(partials.reckon(table, step))
+                hourly = step == partials.HOUR
+                found.append(partials.reckon_hours(table) if hourly else partials.reckon(table, step))
             at = upto
         at = high
-    if not found:
+    lead = view.before(tag, edges[0] - 1, deadline) if hold is not None else STORED.empty_table()
+    if not found and not lead.num_rows:
         return
-    table = partials.in_order(pa.concat_tables(found))
-    place = _places(table["begin"].cast(pa.int64()), pa.array(edges, pa.int64()))
-    whole = partials.together(table.append_column("place", place), ["place"])
-    for row in sorted(whole.to_pylist(), key=lambda row: int(row["place"])):
-        count = row["count"]
-        row |= {"avg": row["sum"] / count if count else None, "delta": row["last"] - row["first"]}
-        yield Bucket(tag, edges[row["place"]], {name: row[name] for name in functions})
+    buckets: dict[int, dict[str, Any]] = {}
+    whole: pa.Table | None = None
+    if found:
+        joined = partials.in_order(pa.concat_tables(found))
+        place = _places(joined["begin"].cast(pa.int64()), pa.array(edges, pa.int64()))
+        whole = joined.append_column("place", place)
+        some = whole.filter(pc.greater(joined["count"], 0))
+        for row in partials.together(some, ["place"]).to_pylist():
+            buckets[row["place"]] = row | {"avg": row["sum"] / row["count"], "delta": row["last"] - row["first"]}
+    if hold is not None:
+        sums = _Sums(edges)
+        _hold_partials(sums, whole, lead, hold)
+        sums.into(buckets)
+    for number in sorted(buckets):
+        values = buckets[number]
+        yield Bucket(tag, edges[number], {name: values.get(name, 0 if name == "count" else None) for name in functions})
+
+
+def _hold_partials(sums: _Sums, table: pa.Table | None, lead: pa.Table, hold: int) -> None:
+    """What holds how long in hours (HOURLY, with the `place` of each), and between them."""
+    ends: list[tuple[int, float, int]] = []  # since when, which value, of which verdict
+    if lead.num_rows:
+        value, judged = lead["value"][0].as_py(), verdict(lead["quality"])[0].as_py()
+        ends.append((lead["time"].cast(pa.int64())[0].as_py(), math.nan if value is None else value, judged))
+    begins: list[int] = []
+    if table is not None:
+        for row in table.group_by("place", use_threads=False).aggregate([(name, "sum") for name in SUMS]).to_pylist():
+            for index, name in enumerate(SUMS):
+                sums.of(row["place"])[index] += row[f"{name}_sum"]
+        begins = table["at"].cast(pa.int64()).to_pylist()
+        ends += zip(
+            table["until"].cast(pa.int64()).to_pylist(), table["end"].to_pylist(), table["end_verdict"].to_pylist(),
+            strict=True,
+        )  # fmt: skip
+    if not lead.num_rows:
+        begins = begins[1:]
+    for (since, value, judged), until in zip(ends, [*begins, hold], strict=True):
+        sums.add(since, until, value, judged)
 
 
 def _of_tag(
@@ -135,22 +169,45 @@ def _weigh(found: dict[int, dict[str, Any]], table: pa.Table, edges: Sequence[in
     """Time-weighted average and seconds by quality: each sample holds until the next, within its steps."""
     times = table["time"].cast(pa.int64()).to_pylist()
     values, kinds = table["value"].to_pylist(), verdict(table["quality"]).to_pylist()
-    sums: dict[int, list[float]] = {}
-    for index, begin in enumerate(times):
-        end = times[index + 1] if index + 1 < len(times) else hold
+    sums = _Sums(edges)
+    for begin, end, value, kind in zip(times, [*times[1:], hold], values, kinds, strict=True):
+        sums.add(begin, end, math.nan if value is None else value, kind)
+    sums.into(found)
+
+
+SUMS: Final = ("area", "weight", *partials.VERDICTS)
+
+
+class _Sums:
+    """Of each step: the integral of values over seconds, the seconds of which it is, and those of each verdict."""
+
+    def __init__(self, edges: Sequence[int]) -> None:
+        self._edges = edges
+        self._sums: dict[int, list[float]] = {}
+
+    def of(self, place: int) -> list[float]:
+        """Those of a step."""
+        return self._sums.setdefault(place, [0.0] * len(SUMS))
+
+    def add(self, begin: int, end: int, value: float, kind: int) -> None:
+        """A value holds from one time until another."""
+        edges = self._edges
         begin = max(begin, edges[0])
         at = bisect.bisect_right(edges, begin) - 1
         while begin < end and at < len(edges) - 1:
             upto = min(end, edges[at + 1])
             span = (upto - begin) / 1e9
-            one = sums.setdefault(at, [0.0, 0.0, 0.0, 0.0, 0.0])
-            one[2 + kinds[index]] += span
-            value = values[index]
-            if kinds[index] != BAD and value is not None and not math.isnan(value):
+            one = self.of(at)
+            one[2 + kind] += span
+            if kind != BAD and not math.isnan(value):
                 one[0] += value * span
                 one[1] += span
             begin, at = upto, at + 1
-    for at, (total, span, *seconds) in sums.items():
-        one_found = found.setdefault(at, {})
-        of = dict(zip(("good", "uncertain", "bad"), (round(one, 9) for one in seconds), strict=True))
-        one_found |= {**of, "time_avg": total / span if span > 0 and math.isfinite(total) else None}  # fmt: skip
+
+    def into(self, found: dict[int, dict[str, Any]]) -> None:
+        """What comes of it, by step."""
+        for at, (total, span, *seconds) in self._sums.items():
+            of = dict(zip(partials.VERDICTS, (round(one, 9) for one in seconds), strict=True))
+            found.setdefault(at, {}).update(
+                of, time_avg=total / span if span > 0 and math.isfinite(total) else None
+            )  # fmt: skip

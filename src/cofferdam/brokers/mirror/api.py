@@ -1,6 +1,6 @@
 """The HTTP API of the mirror's reader.
 
-    GET  /v1/tags                 which tags there are: pattern, after, limit
+    GET  /v1/tags                 which tags there are: pattern, search, after, limit
     GET  /v1/samples              tag= or tags=A,B; from, to, last; limit; revisions=all; after=COMMIT for what is new
     GET  /v1/aggregates           the same, with every= (1s to 1month), zone=, functions=avg,max,...
     GET  /v1/at                   the value at a time: previous, or how=linear
@@ -37,10 +37,11 @@ from cofferdam.brokers.kit.http.problems import Problems, Refusal, answer, refus
 from cofferdam.brokers.kit.threads import Busy, Threads
 from cofferdam.brokers.mirror import forms, sql
 from cofferdam.brokers.mirror.aggregates import FUNCTIONS, aggregate
+from cofferdam.brokers.mirror.catalogue import ANY_SOURCE
 from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch, View
 from cofferdam.errors import StoreError
 from cofferdam.policy.messages.checked import Problem
-from cofferdam.policy.terms.mirror_rows import Matcher, MirrorRows, ReadRule, Rights, rights_of
+from cofferdam.policy.terms.mirror_rows import About, Matcher, MirrorRows, ReadRule, Rights, rights_of
 
 ROWS_MOST: Final = 1_000_000
 """Of one answer."""
@@ -69,12 +70,13 @@ _WORDS: Final = {
     "samples": {"tag", "tags", "from", "to", "last", "zone", "limit", "format", "revisions", "after"},
     "aggregates": {"tag", "tags", "from", "to", "last", "zone", "every", "functions", "format"},
     "at": {"tag", "tags", "time", "zone", "how", "format"},
-    "tags": {"pattern", "after", "limit", "format"},
+    "tags": {"pattern", "search", "after", "limit", "format"},
     "gaps": {"from", "to", "last", "zone", "format"},
     "stream": {"tag", "tags", "after"},
 }
 _RECKONING: Final = (ArithmeticError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException)
 """Of an answer that is reckoned from files nobody here writes: nothing is left behind by it."""
+NOTHING: Final = About()
 T = TypeVar("T")
 Count = Callable[[str, str, str, int, int, tuple[str, ...], int], None]
 """(principal, key, what, rows, bytes, tags, ns): an answer, for figures and the audit log."""
@@ -258,13 +260,18 @@ class Api(api.Api):
         view = await self._view(known)
         rights, after = self._rights(known), said.get("after", "")
         limit = self._limit_of(said, 1_000, TAGS_PAGE)
-        match = Matcher([said.get("pattern", "*")])
+        match, words = Matcher([said.get("pattern", "*")]), said.get("search", "").casefold().split()
+        about = self.row.about
 
         def work() -> list[dict[str, Any]]:
             found = []
             for name, tag in sorted(view.tags().items()):
                 if name > after and match(name) and (rule := self._rule(known, rights, name)) is not None:
+                    told = about.get(name, NOTHING)
+                    if words and not all(word in f"{name} {told.description}".casefold() for word in words):
+                        continue
                     one = {"tag": name, "source": tag.source, "type": ("float", "int", "bool", "text")[tag.kind],
+                           "unit": told.unit, "description": told.description,
                            "first": time_of(tag.first), "last": time_of(tag.last)}  # fmt: skip
                     if rule.resolution:
                         one["resolution"] = f"{rule.resolution}s"
@@ -276,7 +283,7 @@ class Api(api.Api):
         rows = await self._run(known.principal, work)
         more = {"after": rows[-1]["tag"]} if len(rows) >= limit else {}
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
-        names = ("tag", "source", "type", "first", "last", "resolution")
+        names = ("tag", "source", "type", "unit", "description", "first", "last", "resolution")
         return self._rows(request, known, view, form, more, "tags", names, iter(rows)), len(rows), []
 
     async def _samples(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
@@ -363,11 +370,22 @@ class Api(api.Api):
     async def _gaps(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
         view = await self._view(known)
         since, until = self._span(said) if "from" in said or "last" in said else (-(1 << 63), 1 << 63)
-        rows = [
-            {"source": one.source, "from": time_of(one.since), "to": time_of(one.until), "points": one.points,
-             "why": one.why}
-            for one in view.catalogue.losses if one.since < until and one.until >= since
-        ]  # fmt: skip
+        rights = self._rights(known)
+        everything = rights.all and (not known.scopes or Matcher(known.scopes).all)
+
+        def work() -> list[dict[str, Any]]:
+            own = {tag.source for name, tag in view.tags().items() if self._rule(known, rights, name) is not None}
+            found = []
+            for one in view.catalogue.losses:
+                here = one.known and one.since < until and one.until >= since
+                if here and (everything or one.source in own or (one.source == ANY_SOURCE and own)):
+                    # How much of what one may not read was lost as well is nobody's business.
+                    points = one.points if everything or one.source in own else None
+                    found.append({"source": one.source, "from": time_of(one.since), "to": time_of(one.until),
+                                  "points": points, "why": one.why})  # fmt: skip
+            return found
+
+        rows = await self._run(known.principal, work)
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
         names = ("source", "from", "to", "points", "why")
         return self._rows(request, known, view, form, {}, "gaps", names, iter(rows)), len(rows), []

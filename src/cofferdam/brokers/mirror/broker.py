@@ -13,6 +13,7 @@ from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.http import declared as http
 from cofferdam.brokers.mirror.figures import COLLECTOR, KEEPER, LOADER, READER, SPOOLER
 from cofferdam.enforce.profile import Can, Crew, Profile
+from cofferdam.protocols.opcua.dialect import OPCUA
 
 _ARROW: Final = ("pyarrow", "pyarrow.acero", "pyarrow.compute", "pyarrow.parquet", "encodings.idna", "zoneinfo")
 _PIPES: Final = (("collector", "spooler"), ("files", "spooler"), ("spooler", "keeper"))
@@ -28,12 +29,12 @@ MIRROR: Final = Broker(
                 stands="inner",
                 can=Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE,
                 runtime="asyncio",
-                secrets=("mirror",),
+                secrets=("mirror", *OPCUA.secrets),
                 preload=(
                     *_ARROW,
                     "cofferdam.protocols.modbus.operations",
                     "cofferdam.protocols.opcua.operations",
-                    "cryptography.hazmat.backends.openssl.backend",
+                    *OPCUA.preload,
                 ),
                 says=kinds((*events.SOURCE, *gate.PART)),
             ),
@@ -90,6 +91,7 @@ MIRROR: Final = Broker(
         },
         pipes=(*_PIPES, *_BACK),
         optional=frozenset({"collector", "files", "spooler", "keeper", "reader", "loader"}),
+        alone=frozenset({"reader", "loader"}),
         rides=(("spooler", "keeper"),),
     ),
     make={

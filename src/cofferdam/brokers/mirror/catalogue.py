@@ -20,8 +20,12 @@ from msgspec import Struct
 from cofferdam.errors import StoreError, StoreFull
 
 NAME: Final = "catalogue.json"
+COPY: Final = "catalogue.copy"
+"""The same once more, for whoever has to make a catalogue anew. It is not waited for: it may be one generation off."""
 LINGER_SECONDS: Final = 600
 VERSION: Final = 1
+ANY_SOURCE: Final = "*"
+"""Of a loss of which nobody knows whose it was, or that is of several."""
 
 
 class File(Struct, frozen=True):
@@ -51,6 +55,8 @@ class Reckoned(Struct, frozen=True):
     rows: int
     size: int
     sha256: str
+    form: int = 1
+    """Which columns it has (partials.FORM)."""
 
 
 class Loss(Struct, frozen=True):
@@ -109,27 +115,31 @@ class Catalogue(Struct):
     holds: list[Hold] = []
     dropped: int = 0
     """Everything before this hour is gone by age or for want of room; 0: nothing."""
+    found: str = ""
+    """What was mended when it was made anew, for the keeper to tell."""
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Catalogue).decode
 
 
-def load(folder: Path) -> Catalogue:
-    """The present one; an empty one where there is none. Raises: StoreError where it cannot be understood."""
+REBUILD: Final = "`cofferdam mirror rebuild` makes it anew of the sealed files; or put the store back from a backup"
+
+
+def load(folder: Path, name: str = NAME) -> Catalogue:
+    """The present one; an empty one where there was none yet. Raises: StoreError where it cannot be understood."""
     try:
-        found = _decode((folder / NAME).read_bytes())
+        found = _decode((folder / name).read_bytes())
     except FileNotFoundError:
+        if name == NAME and load(folder, COPY).generation > 1:  # of the first, the copy is there a moment before
+            raise StoreError(f"{folder / NAME} is gone", hint=REBUILD) from None
         return Catalogue()
     except OSError as error:
-        raise StoreError(f"{folder / NAME} cannot be read: {error.strerror or error}") from None
-    except msgspec.MsgspecError as error:
-        raise StoreError(
-            f"{folder / NAME} is damaged: {error}",
-            hint="put it back from a backup of the store; the sealed files beside it are as they were",
-        ) from None
+        raise StoreError(f"{folder / name} cannot be read: {error.strerror or error}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise StoreError(f"{folder / name} is damaged: {error}", hint=REBUILD) from None
     if found.version != VERSION:
-        raise StoreError(f"{folder / NAME} is of version {found.version}, and this is {VERSION}")
+        raise StoreError(f"{folder / name} is of version {found.version}, and this is {VERSION}")
     return found
 
 
@@ -138,7 +148,10 @@ def save(folder: Path, catalogue: Catalogue) -> None:
     catalogue.generation += 1
     fresh = folder / "catalogue.new"
     try:
-        write_durably(fresh, _encode(catalogue))
+        data = _encode(catalogue)
+        write_durably(fresh, data, sync=False)
+        fresh.rename(folder / COPY)
+        write_durably(fresh, data)
         fresh.rename(folder / NAME)
         sync_folder(folder)
     except OSError as error:
@@ -148,14 +161,15 @@ def save(folder: Path, catalogue: Catalogue) -> None:
         raise failed(error, folder) from None
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Raises: OSError."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(file, view) :]
-        os.fsync(file)
+        if sync:
+            os.fsync(file)
     finally:
         os.close(file)
 

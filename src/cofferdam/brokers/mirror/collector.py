@@ -33,6 +33,8 @@ from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Sampl
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.mirror_rows import Copy, Device, Drop, Postgres
+from cofferdam.protocols.opcua.dialect import PKI, PKI_REJECTED, PKI_SECRETS
+from cofferdam.protocols.registry import PROTOCOLS
 
 WINDOW: Final = 8
 """Batches that the spooler has not stored yet."""
@@ -63,6 +65,8 @@ class Collector(Part):
         self._start = setting.start
         self._figures = Figures(self.declared)
         self._secrets = read_secrets(setting.secrets, setting.broker)
+        self.opcua: Any = PROTOCOLS["opcua"].common(setting.secrets) if Device in self.kinds else None
+        """Our key towards servers of OPC UA, and whom we trust."""
         self._work: dict[str, Work] = {}
         self._upto: dict[str, int] | None = None
         self._sent = self._stored = 0
@@ -135,6 +139,8 @@ class Collector(Part):
                 )
             )  # fmt: skip
             asked.answer({"passwords": len(now)})
+        elif self.opcua is not None and asked.verb in (PKI_SECRETS, PKI_REJECTED):
+            asked.answer(PROTOCOLS["opcua"].command(self.opcua, asked.verb.removeprefix(PKI), asked.arguments))
         elif asked.verb == "status":
             asked.answer([work.told() for work in self._work.values()])
         else:
@@ -239,6 +245,8 @@ class Collector(Part):
 
     def alarms(self) -> dict[str, str]:
         found = {}
+        if self.opcua is not None:
+            found.update(PROTOCOLS["opcua"].alarms(self.opcua, self.setting.wall()))
         for name, work in list(self._work.items())[:ALARMS_MOST]:
             if work.trouble:
                 found[f"mirror-{name}"] = clip(f"{name}: {work.trouble}")
@@ -276,6 +284,8 @@ class Work:
                 self._troubled("differs", str(error))
             except (psycopg.Error, OSError) as error:
                 self._troubled("away", postgres.words(error))
+            except MemoryError:  # one value of a hostile source: what it had was given back with its connection
+                self._troubled("differs", "it sends more at once than there is memory for")
             if time.monotonic() - began > LAST_SECONDS:
                 wait = FIRST_SECONDS
             for one in list(self._asked):
@@ -337,6 +347,9 @@ class Tables(Work):
         try:
             self.well()
             await self._follow(historian)
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            # What a hostile historian answers ends the reading of it, and of nothing else.
+            raise Differs(f"what it says is not understood ({type(error).__name__}: {error})") from None
         finally:
             await historian.close()
 
@@ -443,7 +456,8 @@ class Devices(Work):
         reader: points.Reader | nodes.Watcher
         if asset.protocol == "opcua":
             future = owner.row.future * 10**9
-            reader = nodes.Watcher(one, asset, owner.send, owner.setting.wall, owner.upto(one.name), future)
+            upto = owner.upto(one.name)
+            reader = nodes.Watcher(one, asset, owner.send, owner.setting.wall, upto, future, owner.opcua)
         else:
             reader = points.Reader(one, asset, owner.send, owner.setting.wall)
         due = time.monotonic()

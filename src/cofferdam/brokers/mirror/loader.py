@@ -76,6 +76,7 @@ _NAMES: Final = ("tag", "time", "ns", "kind", "value", "whole", "text", "quality
 class Loader(Collector):
     """The part."""
 
+    kinds = (Copy,)
     declared: tuple[Figure, ...] = LOADER
 
     def __init__(self, setting: Setting) -> None:

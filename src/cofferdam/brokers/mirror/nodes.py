@@ -4,7 +4,7 @@ Each change comes with the source's time, the server's, and its status, whole. W
 was no connection is read afterwards (HistoryRead), where it has a history; so is what a keeper asks for again. A server
 that is away gives samples of bad quality for each of its points: never silence. Nothing here ever writes.
 
-Not here: channels with keys (the policy refuses them for a mirror), when it is stopped (collector).
+Not here: keys and whom to trust (protocols.opcua.trust, which the collector has), when it is stopped (collector).
 """
 
 from __future__ import annotations
@@ -147,15 +147,16 @@ class Watcher:
 
     def __init__(
         self, source: Device, asset: Asset, hand: Callable[[Samples], Awaitable[None]], wall: Callable[[], int],
-        upto: int | None, future_ns: int,
+        upto: int | None, future_ns: int, common: Any,
     ) -> None:  # fmt: skip
+        """`common`: what all connections of the part share (`Protocol.common`): its key, and whom it trusts."""
         self.source = source
         self.asset = asset
         self._hand = hand
         self._wall = wall
         self._points = [one for one in asset.points if one.name in source.points and isinstance(one.at, Item)]
         self._protocol = PROTOCOLS[asset.protocol]
-        self._common = self._protocol.common({})
+        self._common = common
         self._session: _Session | None = None
         self._names: dict[int, str] = {}
         self._refused: dict[str, int] = {}
@@ -167,6 +168,8 @@ class Watcher:
         self._last: dict[str, int] = {}
         """By tag: the source's time of the last that was handed on."""
         self._not_before = 0.0
+        self._wrong = ""
+        """Why the last attempt to reach it failed."""
 
     async def once(self) -> str:
         """Hands on what has changed; what is wrong, "" if nothing."""
@@ -178,7 +181,7 @@ class Watcher:
                 session = await self._connect()
             except OSError as error:
                 self.close()
-                words = str(error) or trouble or "it does not answer"
+                words = self._wrong = str(error) or trouble or "it does not answer"
                 await self._give([self._bad(self._tag(point), SILENCE) for point in self._points])
                 return words
         came, session.came = session.came, []
@@ -212,7 +215,7 @@ class Watcher:
     async def _connect(self) -> _Session:
         """A session with a watch on each point. What was missed is read first. Raises: OSError."""
         if time.monotonic() < self._not_before:
-            raise ConnectionError("it could not be reached a moment ago")
+            raise ConnectionError(self._wrong or "it could not be reached a moment ago")
         self._not_before = time.monotonic() + AGAIN_SECONDS
         self.close()
         facing = Facing(self._common, self.asset, secrets.token_bytes, self._wall, _everything, _everything)

@@ -1,5 +1,6 @@
 """What is reckoned beforehand: of each tag and minute, and of each tag and hour, how many good samples there are, their
-sum, least, most, first and last. From these an aggregate over any longer step is put together.
+sum, least, most, first and last; of an hour also what holds how long. From these an aggregate over any longer step is
+put together.
 
 They are made of sealed files that hold a day whole, and say which: of hours that another file has something of, or the
 hot log, samples are read instead, until the day has been made into one file again. So late data is in every answer, and
@@ -39,9 +40,19 @@ PARTIAL: Final = pa.schema([
     ("tag", pa.string()), ("begin", TIME), ("count", pa.int64()), ("sum", pa.float64()), ("min", pa.float64()),
     ("max", pa.float64()), ("first", pa.float64()), ("last", pa.float64()),
 ])  # fmt: skip
+HOURLY: Final = pa.schema([
+    *PARTIAL, ("at", TIME), ("until", TIME), ("end", pa.float64()), ("end_verdict", pa.int64()), ("area", pa.float64()),
+    ("weight", pa.float64()), ("good", pa.float64()), ("uncertain", pa.float64()), ("bad", pa.float64()),
+])  # fmt: skip
+"""Of an hour also what holds how long, from its first sample (`at`) to its last (`until`): the value's integral over
+seconds, the seconds of which it is, the seconds of each verdict; and what the last one holds from there on (`end`, NaN
+where that is nothing to reckon with). What is between two hours is reckoned when it is asked for."""
+FORM: Final = 2
+"""Of these files: those of an earlier one are made anew."""
 _OF: Final = [("value", "count"), ("value", "sum"), ("value", "min"), ("value", "max"), ("value", "first"),
               ("value", "last")]  # fmt: skip
 GOOD, UNCERTAIN, BAD = 0, 1, 2
+VERDICTS: Final = ("good", "uncertain", "bad")
 
 
 def verdict(quality: Any) -> Any:
@@ -77,6 +88,55 @@ def reckon(table: pa.Table, step: int) -> pa.Table:
         [found["tag"], found["begin"].cast(TIME), *(found[name] for name in names)], schema=PARTIAL
     )
     return in_order(table)
+
+
+def reckon_hours(table: pa.Table) -> pa.Table:
+    """Of the last revisions of samples, sorted by (tag, time): HOURLY. An hour of bad samples has a count of 0."""
+    if not table.num_rows:
+        return HOURLY.empty_table()
+    times = table["time"].cast(pa.int64()).combine_chunks()
+    begin = sealing.floor_to(times, HOUR_NS)
+    tags, count = table["tag"].combine_chunks(), table.num_rows
+    following = pc.and_(
+        pc.equal(tags.slice(1), tags.slice(0, count - 1)), pc.equal(begin.slice(1), begin.slice(0, count - 1))
+    )
+    spans = pc.multiply(pc.subtract(times.slice(1), times.slice(0, count - 1)), pc.cast(following, pa.int64()))
+    seconds = pc.divide(pa.concat_arrays([_flat(spans), pa.array([0], pa.int64())]).cast(pa.float64()), 1e9)
+    usable, judged = good(table).combine_chunks(), _flat(verdict(table["quality"]))
+    values = table["value"].combine_chunks()
+    reckoned = pc.if_else(usable, values, pa.scalar(None, pa.float64()))
+    plain = pa.table({
+        "tag": tags, "begin": begin, "value": reckoned, "time": times, "verdict": judged,
+        "end": pc.if_else(usable, values, float("nan")),
+        "area": pc.if_else(usable, pc.multiply(pc.fill_null(values, 0.0), seconds), 0.0),
+        "weight": pc.if_else(usable, seconds, 0.0),
+        **{name: pc.if_else(pc.equal(judged, of), seconds, 0.0) for of, name in enumerate(VERDICTS)},
+    })  # fmt: skip
+    sums = ("area", "weight", *VERDICTS)
+    found = plain.group_by(["tag", "begin"], use_threads=False).aggregate(
+        [
+            *_OF,
+            ("time", "min"),
+            ("time", "max"),
+            ("end", "last"),
+            ("verdict", "last"),
+            *((name, "sum") for name in sums),
+        ]
+    )
+    names = ["value_count", "value_sum", "value_min", "value_max", "value_first", "value_last"]
+    made = pa.Table.from_arrays(
+        [
+            found["tag"], found["begin"].cast(TIME), *(found[name] for name in names), found["time_min"].cast(TIME),
+            found["time_max"].cast(TIME), found["end_last"], found["verdict_last"].cast(pa.int64()),
+            *(found[f"{name}_sum"] for name in sums),
+        ],
+        schema=HOURLY,
+    )  # fmt: skip
+    return in_order(made)
+
+
+def _flat(column: Any) -> Any:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def in_order(table: pa.Table) -> pa.Table:
@@ -127,7 +187,7 @@ def make(folder: Path, what: Wanted) -> list[Reckoned]:
         for table in sealing.merged([folder / file.name]):
             last = tidy(table, latest=True)
             minutes.append(reckon(last, MINUTE))
-            hours.append(_hours(minutes[-1]))
+            hours.append(reckon_hours(last))
         of_day = pa.concat_tables(minutes) if minutes else PARTIAL.empty_table()
         if of_day.num_rows and of_day.num_rows * WORTH <= file.rows:
             found.append(
@@ -138,14 +198,6 @@ def make(folder: Path, what: Wanted) -> list[Reckoned]:
     upto = max(file.commits for file in what.files)
     name = f"hours-{month_of(what.files[0])}-{what.files[-1].first:08d}-{upto:016d}{SUFFIX}"
     return [*found, _write(folder, name, table, HOUR, of, month_of(what.files[0]))]
-
-
-def _hours(minutes: pa.Table) -> pa.Table:
-    """Hours out of minutes, which are sorted."""
-    if not minutes.num_rows:
-        return minutes
-    begin = sealing.floor_to(minutes["begin"].cast(pa.int64()), HOUR_NS)
-    return together(minutes.set_column(1, "begin", begin), ["tag", "begin"]).cast(PARTIAL)
 
 
 def together(table: pa.Table, by: Sequence[str]) -> pa.Table:
@@ -161,10 +213,10 @@ def together(table: pa.Table, by: Sequence[str]) -> pa.Table:
 def _kept(folder: Path, what: Wanted) -> pa.Table:
     """What a file of hours has of the days that are as they were."""
     if what.joined is None or not what.kept:
-        return PARTIAL.empty_table()
-    file = sealing.open_file(folder / what.joined.name, PARTIAL)
+        return HOURLY.empty_table()
+    file = sealing.open_file(folder / what.joined.name, HOURLY)
     table = pa.concat_tables([sealing.read_group(file, index) for index in range(file.num_row_groups)])
-    return within(table.cast(PARTIAL), [(one.first * HOUR_NS, (one.last + 1) * HOUR_NS) for one in what.kept])
+    return within(table.cast(HOURLY), [(one.first * HOUR_NS, (one.last + 1) * HOUR_NS) for one in what.kept])
 
 
 def within(table: pa.Table, spans: Collection[tuple[int, int]]) -> pa.Table:
@@ -187,7 +239,7 @@ def _write(folder: Path, name: str, table: pa.Table, step: int, of: tuple[str, .
         sealing.sync_file(fresh)
         fresh.rename(path)
         sealing.settle(folder)
-        return Reckoned(name, step, of, month, table.num_rows, path.stat().st_size, sealing.sha256_of(path))
+        return Reckoned(name, step, of, month, table.num_rows, path.stat().st_size, sealing.sha256_of(path), FORM)
     except OSError as error:
         fresh.unlink(missing_ok=True)
         raise failed(error, folder) from None

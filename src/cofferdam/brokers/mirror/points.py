@@ -125,6 +125,8 @@ class Reader:
         self._reads = spans([point for point in asset.points if point.name in source.points])
         self._unit = max(1, asset.unit)
         self._not_before = 0.0
+        self._wrong = ""
+        """Why the last attempt to reach it failed."""
         self.ahead = (0, "")
         """None is: their clock is ours."""
 
@@ -133,7 +135,8 @@ class Reader:
         samples: list[Sample] = []
         trouble = ""
         for span, points in self._reads:
-            trouble = await self._read(span, points, samples) or trouble
+            wrong = await self._read(span, points, samples)
+            trouble = trouble or wrong
         if samples:
             await self._hand(pack("live", self.source.name, samples))
         return trouble
@@ -146,7 +149,8 @@ class Reader:
         except OSError as error:
             self.close()
             self._bad(points, SILENCE, samples)
-            return str(error) or "it does not answer"
+            self._wrong = str(error) or "it does not answer"
+            return self._wrong
         if wrong := self._protocol.mismatch(request, response):
             self.close()
             self._bad(points, SILENCE, samples)
@@ -182,7 +186,7 @@ class Reader:
         if self._line is not None and not self._line.lost:
             return self._line
         if time.monotonic() < self._not_before:
-            raise ConnectionError("it could not be reached a moment ago")
+            raise ConnectionError(self._wrong or "it could not be reached a moment ago")
         self._not_before = time.monotonic() + AGAIN_SECONDS
         machine = self._protocol.client(quirks=frozenset(self.asset.quirks), outstanding=1)
         seconds = max(1.0, self.asset.timeout_ms / 1000)

@@ -10,12 +10,13 @@ Not here: when what is read (collector).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import struct
 import time
 import zoneinfo
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -25,7 +26,7 @@ from psycopg import AsyncConnection, sql
 
 from cofferdam.brokers.mirror.columns import GOOD, HOUR_NS, NO_TIME, STORED, Summary, stored, summary, tidy, to_batch
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, TEXT_BYTES, WHOLE, Lane, Samples
-from cofferdam.policy.terms.mirror_rows import Copy, Matcher, Postgres, tag_name
+from cofferdam.policy.terms.mirror_rows import TAG_CHARACTERS, Copy, Matcher, Postgres, tag_name
 
 EPOCH_US: Final = 946_684_800_000_000
 """PostgreSQL counts from 2000."""
@@ -40,6 +41,10 @@ BAD: Final = 0x80000000
 CONNECT_SECONDS: Final = 10
 STATEMENT_MS: Final = 300_000
 TEXT_MOST: Final = TEXT_BYTES - 1024
+NAME_MOST: Final = 4 * TAG_CHARACTERS + 4
+"""Of a tag's name, so much is asked for: a longer one is none that is taken, whatever else there is of it."""
+ROW_BYTES: Final = 4 << 20
+"""Of one row. No honest database sends more, since longer values stay there."""
 EARLIEST_NS, LATEST_NS = -(1 << 63) + 1, (1 << 63) - 1
 
 _KINDS: Final = {
@@ -128,13 +133,20 @@ class Historian:
         if one.quality and is_[one.quality] not in _WHOLES:
             raise Differs(f"the column {one.quality} is {is_[one.quality]}, and a quality is a whole number")
         self._kind, cast = _KINDS[is_[one.value]]
+        value: sql.Composable = sql.SQL("{}::{}").format(sql.Identifier(one.value), sql.SQL(cast))
+        long: sql.Composable = sql.SQL("NULL::int8")
+        if self._kind == TEXT:  # what is too long stays in the database, and its length is told
+            size = sql.SQL("pg_catalog.octet_length({})").format(value)
+            value = sql.SQL("CASE WHEN {} <= {} THEN {} END").format(size, sql.Literal(TEXT_MOST), value)
+            long = sql.SQL("CASE WHEN {} > {} THEN {}::int8 END").format(size, sql.Literal(TEXT_MOST), size)
         parts = [
-            sql.SQL("{}::text").format(sql.Identifier(one.tag)),
+            sql.SQL("pg_catalog.left({}::text, {})").format(sql.Identifier(one.tag), sql.Literal(NAME_MOST)),
             sql.Identifier(one.time),
-            sql.SQL("{}::{}").format(sql.Identifier(one.value), sql.SQL(cast)),
+            value,
         ]
         parts.append(sql.SQL("{}::int8").format(sql.Identifier(one.quality)) if one.quality else sql.SQL("NULL::int8"))
         parts.append(sql.Identifier(one.server) if one.server else sql.SQL("NULL::timestamptz"))
+        parts.append(long)
         self._select = sql.SQL(", ").join(parts)
 
     async def _look(self) -> list[int]:
@@ -161,14 +173,15 @@ class Historian:
                 raise Differs("its columns are of other types than they were")
             async with cursor.copy(statement) as copy:
                 async for data in copy:
-                    try:
+                    if len(data) > ROW_BYTES:
+                        raise Differs(f"a row of {len(data)} bytes; at most {ROW_BYTES} are read")
+                    with _understood():
                         self._rows_of(bytes(data), together, reading, begun=begun)
-                    except (struct.error, LookupError, ArithmeticError, ValueError) as error:
-                        raise Differs(f"what it sends is no COPY of its columns ({error})") from None
                     begun = True
                     if rows.count >= BATCH_POINTS or rows.text_bytes > TEXT_BYTES // 2:
                         yield rows.take(rows.before)
-        together.end()
+        with _understood():
+            together.end()
         yield rows.take(max(rows.latest, since_ns) if rows.latest != NO_TIME else since_ns)
 
     def _rows_of(self, row: bytes, together: _Together, reading: Reading, *, begun: bool) -> None:
@@ -179,13 +192,13 @@ class Historian:
 
     def _row(self, row: bytes, at: int, together: _Together, reading: Reading) -> int:
         fields: list[bytes | None] = []
-        for _ in range(5):
+        for _ in range(6):
             (length,) = struct.unpack_from(">i", row, at)
             at += 4
             fields.append(None if length < 0 else row[at : at + length])
             at += max(0, length)
         reading.rows += 1
-        name, when, value, quality, server = fields
+        name, when, value, quality, server, long = fields
         tag = self._tag(name, reading)
         if tag is None or when is None:
             if when is None:
@@ -198,7 +211,7 @@ class Historian:
             return at
         reading.latest_ns = max(reading.latest_ns, ns)
         together.saw(ns)
-        if value is not None and self._kind == TEXT and (wrong := _wrong(value)):
+        if self._kind == TEXT and (wrong := _wrong(value, long)):
             reading.fault(Fault(tag, "value", f"{wrong}, at {_EPOCH + datetime.timedelta(microseconds=ns // 1000)}"))
             return at
         together.add(tag, value, quality, server)
@@ -427,16 +440,28 @@ async def dial(source: Postgres | Copy, password: str) -> AsyncConnection[Any]:
     )  # fmt: skip
 
 
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """Raises: Differs, where bytes that a database has sent are no rows."""
+    try:
+        yield
+    except (struct.error, LookupError, ArithmeticError, ValueError) as error:
+        raise Differs(f"what it sends is no COPY of its columns ({error})") from None
+
+
 def _text(raw: str | bytes) -> str:
     """Of a database that does not say how its texts are encoded, they come as bytes. What is no UTF-8 is left as
     surrogates, which no tag's name may have."""
     return raw if isinstance(raw, str) else raw.decode("utf-8", "surrogateescape")
 
 
-def _wrong(value: bytes) -> str:
-    """Why a text is not taken; "" if it is."""
-    if len(value) > TEXT_MOST:
-        return f"a text of {len(value)} bytes; at most {TEXT_MOST} are taken"
+def _wrong(value: bytes | None, long: bytes | None) -> str:
+    """Why a text is not taken; "" if it is. `long`: its length, where it is longer than any that is."""
+    if long is not None or (value is not None and len(value) > TEXT_MOST):
+        size = int.from_bytes(long, "big", signed=True) if long is not None else len(value or b"")
+        return f"a text of {size} bytes; at most {TEXT_MOST} are taken"
+    if value is None:
+        return ""
     try:
         value.decode()
     except UnicodeDecodeError as error:

@@ -249,10 +249,12 @@ class View:
     def reckoned(
         self, tag: str, since: int, until: int, step: int, deadline: Deadline
     ) -> tuple[list[pa.Table], list[tuple[int, int]]]:
-        """What was reckoned beforehand of a tag (PARTIAL, by steps of so many seconds), and the spans of time for which
-        that is all there is, in order. A file that cannot be read is passed over: samples are read instead."""
+        """What was reckoned beforehand of a tag (PARTIAL, or HOURLY, by steps of so many seconds), and the spans of
+        time for which that is all there is, in order. A file that cannot be read is passed over: samples are read
+        instead."""
         hot = [pc.min_max(part["time"].cast(pa.int64())).as_py() for table in self._tables
                if (part := _cut(table, pa.array([tag]), since, until)).num_rows]  # fmt: skip
+        schema = partials.HOURLY if step == partials.HOUR else partials.PARTIAL
         by_file: dict[str, list[tuple[int, int]]] = {}
         for low, high, name in self._reading.alone(self.catalogue, step):
             low, high = max(low, since), min(high, until)
@@ -262,9 +264,9 @@ class View:
         for name, some in by_file.items():
             deadline.check()
             try:
-                opened = self._reading.file(name, partials.PARTIAL)
+                opened = self._reading.file(name, schema)
                 table = pa.concat_tables(
-                    [partials.PARTIAL.empty_table()]
+                    [schema.empty_table()]
                     + [sealing.read_group(opened, index) for index in sealing.groups_of(opened, tag, tag)]
                 )
             except StoreError:

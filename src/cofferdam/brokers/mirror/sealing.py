@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,6 +29,51 @@ GROUP_ROWS: Final = 50_000
 AT_ONCE_ROWS: Final = 1_000_000
 """Of samples that are made into one file: so many are in memory at a time."""
 DAY_HOURS: Final = 24
+FACTS: Final = "cofferdam"
+"""The key of a file's facts in its metadata."""
+_NAME: Final = re.compile(r"(?:h(-?[0-9]{7,9})|d(-?[0-9]{7,9})-(-?[0-9]{7,9}))-([0-9]{16})\.parquet\Z")
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a sealed file says of itself: hours, the commit up to which it has what was taken, by lane the number of the
+    last batch among that, and the files that it was made of. `commits` 0: it is of a version that said nothing."""
+
+    first: int = 0
+    last: int = 0
+    commits: int = 0
+    taken: dict[str, int] = {}
+    of: tuple[str, ...] = ()
+
+
+def facts_of(file: pq.ParquetFile) -> Facts:
+    """Those of an open file."""
+    said = (file.metadata.metadata or {}).get(FACTS.encode())
+    try:
+        return msgspec.json.decode(said, type=Facts) if said is not None else Facts()
+    except msgspec.MsgspecError:
+        return Facts()
+
+
+def is_name(name: str) -> bool:
+    """Whether a sealed file may be called so."""
+    return _NAME.match(name) is not None
+
+
+def commit_in(name: str) -> int:
+    """The commit in the name of a sealed file; 0 for another name."""
+    found = _NAME.match(name)
+    return int(found[4]) if found is not None else 0
+
+
+def hours_in(name: str) -> tuple[int, int]:
+    """The first and the last hour that the name of a sealed file tells: of one that is not merged, those of its day."""
+    found = _NAME.match(name)
+    if found is None:
+        return 0, 0
+    if found[1] is not None:
+        first = int(found[1])
+        return first, first // DAY_HOURS * DAY_HOURS + DAY_HOURS - 1
+    return int(found[2]), int(found[3])
 
 
 def seal(folder: Path, commits: Sequence[Commit]) -> list[File]:
@@ -36,6 +83,9 @@ def seal(folder: Path, commits: Sequence[Commit]) -> list[File]:
     if table.num_rows == 0:
         return []
     upto = max(one.commit for one in commits)
+    taken: dict[str, int] = {}
+    for one in commits:
+        taken[one.lane] = max(taken.get(one.lane, 0), one.number)
     hours = hours_of(table)
     found = []
     days = pc.floor(pc.divide(hours.cast(pa.float64()), float(DAY_HOURS))).cast(pa.int64())
@@ -43,7 +93,8 @@ def seal(folder: Path, commits: Sequence[Commit]) -> list[File]:
         of = pc.equal(days, day)
         ends = pc.min_max(hours.filter(of)).as_py()
         first, last = ends["min"], ends["max"]
-        found.append(_write(folder, f"h{first:08d}-{upto:016d}", [table.filter(of)], first, last, upto, whole=False))
+        facts = Facts(first, last, upto, taken)
+        found.append(_write(folder, f"h{first:08d}-{upto:016d}", [table.filter(of)], facts, whole=False))
     settle(folder)
     return found
 
@@ -77,7 +128,12 @@ def merge(folder: Path, files: Sequence[File]) -> File:
     first, last = min(one.first for one in files), max(one.last for one in files)
     upto = max(one.commits for one in files)
     paths = [folder / one.name for one in files]
-    found = _write(folder, f"d{first:08d}-{last:08d}-{upto:016d}", merged(paths), first, last, upto, whole=True)
+    taken: dict[str, int] = {}
+    for path in paths:
+        for lane, number in facts_of(open_file(path)).taken.items():
+            taken[lane] = max(taken.get(lane, 0), number)
+    facts = Facts(first, last, upto, taken, tuple(one.name for one in files))
+    found = _write(folder, f"d{first:08d}-{last:08d}-{upto:016d}", merged(paths), facts, whole=True)
     settle(folder)
     return found
 
@@ -166,9 +222,7 @@ def sha256_of(path: Path) -> str:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def _write(
-    folder: Path, stem: str, tables: Iterable[pa.Table], first: int, last: int, upto: int, *, whole: bool
-) -> File:
+def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts, *, whole: bool) -> File:
     """A sealed file, synced; it counts once the catalogue has it. Raises: StoreError."""
     path, fresh = folder / f"{stem}.parquet", folder / f"{stem}.new"
     rows = 0
@@ -185,9 +239,13 @@ def _write(
                     writer.write_table(group, row_group_size=group.num_rows)
                     rows += group.num_rows
                     tags.update(pc.unique(group["tag"]).to_pylist())
+            writer.add_key_value_metadata({FACTS: msgspec.json.encode(facts).decode()})
         sync_file(fresh)
         fresh.rename(path)
-        return File(path.name, first, last, rows, path.stat().st_size, sha256_of(path), upto, len(tags), whole=whole)
+        return File(
+            path.name, facts.first, facts.last, rows, path.stat().st_size, sha256_of(path), facts.commits, len(tags),
+            whole=whole,
+        )  # fmt: skip
     except OSError as error:
         fresh.unlink(missing_ok=True)
         raise failed(error, folder) from None

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cofferdam import disk
-from cofferdam.brokers.mirror import catalogue, hot, partials, sealing
+from cofferdam.brokers.mirror import anew, catalogue, hot, partials, sealing
 from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned, Tag
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, stored, tidy
 from cofferdam.brokers.mirror.records import LANES, Lane, Samples
@@ -44,7 +44,8 @@ class Store:
         self.hot: list[hot.Commit] = []
         self.hot_rows = 0
         self.newest = NO_TIME
-        self.found = ""
+        self.found = self._catalogue.found
+        self._catalogue.found = ""
         self._settled = True
         self.log = hot.HotLog(folder)
         self._lingering: list[tuple[float, str]] = []
@@ -54,11 +55,11 @@ class Store:
             raise StoreError(f"the store {folder} cannot be read: {error.strerror or error}") from None
 
     def _open(self) -> None:
+        made = self._catalogue.reckoned  # of an earlier form they are made anew, and samples are read until then
+        self._catalogue.reckoned = [one for one in made if one.form == partials.FORM]
         known = {file.name for file in self.catalogue.files}
         named = known | {one.name for one in self.catalogue.reckoned}
-        for path in self.folder.iterdir():
-            if path.suffix == ".new" or (path.suffix in (".parquet", partials.SUFFIX) and path.name not in named):
-                path.unlink()  # a crash left it: nothing in the catalogue says that it is there
+        self._clean(known, named)
         missing = [name for name in known if not (self.folder / name).exists()]
         if missing:
             self.found = f"{len(missing)} sealed files are gone: {', '.join(sorted(missing)[:3])}"
@@ -80,6 +81,28 @@ class Store:
             elif not whole:
                 path.unlink()
         self._drop_hot()
+
+    def _clean(self, known: Collection[str], named: Collection[str]) -> None:
+        """Removes what a crash has left: what nothing in the catalogue names, and that is elsewhere as well. Raises:
+        StoreError, where it is not: then the catalogue is older than its files."""
+        odd = []
+        for path in self.folder.iterdir():
+            if path.suffix == ".new" or (path.suffix == partials.SUFFIX and path.name not in named):
+                path.unlink()
+            elif sealing.is_name(path.name) and path.name not in named:
+                odd.append(path)
+        if not odd:
+            return
+        upto = anew.reach(self.folder, self.catalogue.sealed)
+        there = all((self.folder / name).exists() for name in known)
+        for path in odd:
+            if not there or sealing.commit_in(path.name) > upto:
+                raise StoreError(
+                    f"the catalogue of {self.folder} is older than {path.name}, which it does not name",
+                    hint=catalogue.REBUILD,
+                )
+        for path in odd:
+            path.unlink()
 
     @property
     def catalogue(self) -> catalogue.Catalogue:

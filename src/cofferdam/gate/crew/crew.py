@@ -82,6 +82,7 @@ class Crew(Supervisor[Part]):
         self.plan = plan
         self.broker = BROKERS[plan.broker]
         self.kind = self.broker.crew.kind
+        self.alone = self.broker.crew.alone
         self.totals = Totals()
         """What the parts of earlier lives counted."""
         self._jobs = Jobs(gate, self.name, self.road, self.broker)
@@ -98,19 +99,22 @@ class Crew(Supervisor[Part]):
         return self.plan.base
 
     def orders(self) -> Sequence[PartOrder]:
-        self._born_with = {name: part.spots for name, part in self.plan.parts.items()}
-        urgent = self._gate.policy.urgent(self.plan.broker, self.plan.conduits)
-        return [
-            PartOrder(
-                name,
-                part.place,
-                tuple(self._listeners[spot].number for spot in part.spots),
-                part.store.quota if part.store is not None else 0,
-                part.folders,
-                urgent,
-            )
-            for name, part in self.plan.parts.items()
-        ]
+        self._born_with = {}
+        return [self.order_of(name) for name in self.plan.parts]
+
+    def order_of(self, part: str) -> PartOrder:
+        plan = self.plan.parts.get(part)
+        if plan is None:
+            raise GateError(f"the policy needs no {self.name}/{part} any more")
+        self._born_with[part] = plan.spots
+        return PartOrder(
+            part,
+            plan.place,
+            tuple(self._listeners[spot].number for spot in plan.spots),
+            plan.store.quota if plan.store is not None else 0,
+            plan.folders,
+            self._gate.policy.urgent(self.plan.broker, self.plan.conduits),
+        )
 
     def adopt(self, born: Born) -> Part:
         name, gate = f"{self.name}/{born.part}", self._gate
@@ -124,32 +128,37 @@ class Crew(Supervisor[Part]):
         if _is_paced(gate.policy, plan.asset_names):
             recent = await gate.recent_writes(plan.asset_names)
         for part in self.parts:
-            name = part.born.part
-            profile = self.broker.crew.parts[name]
-            kinds = profile.secrets
-            make_secrets(gate.options.state, plan.base, name, profile.makes)
-            part.works_by(gate.policy)
-            part.send(
-                Configure(
-                    crew=self.name,
-                    part=name,
-                    broker=plan.broker,
-                    source_zones=plan.source_zones,
-                    target_zone=plan.target_zone,
-                    boot=boot,
-                    policy=plan.slice(gate.policy, name),
-                    severed=gate.severed,
-                    listeners=self._inherited(part),
-                    assets=plan.asset_names,
-                    again=recent is None,
-                    recent=recent or (),
-                    store=part.born.store,
-                    reads=dict(part.born.reads),
-                    folders=dict(part.born.folders),
-                    dials=plan.parts[name].dials,
-                    secrets=load_secrets(gate.options.state, plan.base, name, kinds),
-                )
+            self._configure(part, boot, recent)
+
+    def configure_alone(self, part: Part) -> None:
+        self._configure(part, f"{self._gate.boot}.{next(self._gate.births)}", ())
+
+    def _configure(self, part: Part, boot: str, recent: tuple[PastWrite, ...] | None) -> None:
+        gate, plan, name = self._gate, self.plan, part.born.part
+        profile = self.broker.crew.parts[name]
+        make_secrets(gate.options.state, plan.base, name, profile.makes)
+        part.works_by(gate.policy)
+        part.send(
+            Configure(
+                crew=self.name,
+                part=name,
+                broker=plan.broker,
+                source_zones=plan.source_zones,
+                target_zone=plan.target_zone,
+                boot=boot,
+                policy=plan.slice(gate.policy, name),
+                severed=gate.severed,
+                listeners=self._inherited(part),
+                assets=plan.asset_names,
+                again=recent is None,
+                recent=recent or (),
+                store=part.born.store,
+                reads=dict(part.born.reads),
+                folders=dict(part.born.folders),
+                dials=plan.parts[name].dials,
+                secrets=load_secrets(gate.options.state, plan.base, name, profile.secrets),
             )
+        )
 
     def _inherited(self, part: Part) -> tuple[Listener, ...]:
         """The listeners by their numbers in a part."""
@@ -194,7 +203,10 @@ class Crew(Supervisor[Part]):
 
     def on_ready(self) -> None:
         for part in self.parts:
-            self._gate.note(HalfStarted(half=clip(part.name, 128), pid=part.born.pid, wall_ns=time.time_ns()))
+            self.on_part_ready(part)
+
+    def on_part_ready(self, part: Part) -> None:
+        self._gate.note(HalfStarted(half=clip(part.name, 128), pid=part.born.pid, wall_ns=time.time_ns()))
 
     def on_end(self, part: Part, reason: str, expected: bool) -> None:
         if part.status is not None:

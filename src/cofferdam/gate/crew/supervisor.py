@@ -1,7 +1,8 @@
 """The life of one crew, of whatever kind: its parts are born together, watched, ended together, and born again.
 
 A part that ends or hangs takes its crew with it: what is durable lies in stores, and nothing else is carried over into
-the next life. What waits in listeners' backlogs, which the launcher holds, is served by it.
+the next life. What waits in listeners' backlogs, which the launcher holds, is served by it. A part that nothing joins
+to the others (`alone`) is born again by itself.
 
 Not here: what the parts of a kind of crew are told (crew, auditor, overlay.names), which crews there are (plan).
 """
@@ -194,6 +195,11 @@ class Supervisor(abc.ABC, Generic[C]):
         self._late = False
         self._ended = asyncio.Event()
         self._pacing = Restarts()
+        self._waiting: dict[str, float] = {}
+        """Parts that are born again alone, and when (monotonic, s)."""
+        self._newborn: dict[str, float] = {}
+        """Those that were, and until when they have to be ready."""
+        self._lone_pacing: dict[str, Restarts] = {}
 
     # --- what a kind of crew is ---------------------------------------------------------------------------------
 
@@ -228,6 +234,19 @@ class Supervisor(abc.ABC, Generic[C]):
 
     def on_ready(self) -> None:
         """All parts are ready."""
+
+    alone: frozenset[str] = frozenset()
+    """Parts that nothing joins to the others: one that ends is born again by itself."""
+
+    def order_of(self, part: str) -> PartOrder:
+        """The order for one of those. Raises: GateError."""
+        raise GateError(f"{self.name}/{part} is not born alone")
+
+    def configure_alone(self, part: C) -> None:
+        """Tells one of those all that makes it ready. Raises: GateError."""
+
+    def on_part_ready(self, part: C) -> None:
+        """One of those is ready."""
 
     def on_end(self, part: C, reason: str, expected: bool) -> None:
         """A part has ended, and all that it said was read."""
@@ -296,12 +315,15 @@ class Supervisor(abc.ABC, Generic[C]):
         return all(part.is_ready and part.alive for part in self.parts)
 
     async def _watch(self) -> None:
-        """Until a part ends or hangs."""
+        """Until a part ends or hangs that is not born again alone."""
         looked = time.monotonic()
+        self._waiting.clear()
+        self._newborn.clear()
         while True:
             ended = [part.born.ended for part in self.parts]
-            done, _ = await asyncio.wait(ended, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-            if done:
+            soon = min(1.0, *(max(0.0, due - time.monotonic()) for due in self._waiting.values()), 1.0)
+            done, _ = await asyncio.wait(ended, timeout=soon, return_when=asyncio.FIRST_COMPLETED)
+            if done and not self._goes_on():
                 return
             now = time.monotonic()
             if now - looked > OWN_PAUSE_SECONDS:
@@ -309,9 +331,53 @@ class Supervisor(abc.ABC, Generic[C]):
                     part.heard = now
             looked = now
             for part in self.parts:
-                if now - part.heard > self.silence_seconds:
-                    self._gate.log.error("part-hangs", part=part.name, silent_seconds=round(now - part.heard))
-                    self.kill_part(part)
+                self._look_at(part, now)
+            for name in [name for name, due in self._waiting.items() if due <= now]:
+                await self._revive(name)
+
+    def _look_at(self, part: C, now: float) -> None:
+        """Whether it lives."""
+        name = part.born.part
+        if name in self._newborn:
+            if part.is_ready:
+                del self._newborn[name]
+                self._gate.log.info("part-started", part=part.name, pid=part.born.pid)
+                self.on_part_ready(part)
+            elif now > self._newborn[name]:
+                self._gate.log.error("part-not-ready", part=part.name, seconds=round(self.ready_seconds))
+                self.kill_part(part)
+        elif now - part.heard > self.silence_seconds:
+            self._gate.log.error("part-hangs", part=part.name, silent_seconds=round(now - part.heard))
+            self.kill_part(part)
+
+    def _goes_on(self) -> bool:
+        """Whether the crew goes on without the parts that have ended, which are born again then."""
+        gone = [part for part in self.parts if not part.alive]
+        if self._stop_asked.is_set() or self._planned_end or any(part.born.part not in self.alone for part in gone):
+            return False
+        for part in gone:
+            name = part.born.part
+            was_ready = name not in self._newborn
+            self._newborn.pop(name, None)
+            self.parts.remove(part)
+            self._buried(part, expected=False)
+            self.restarts += 1
+            now = time.monotonic()
+            self._waiting[name] = now + self._lone_pacing.setdefault(name, Restarts()).delay(was_ready, now)
+        return True
+
+    async def _revive(self, name: str) -> None:
+        """A part is born again, while the others go on; where that cannot be, all are."""
+        del self._waiting[name]
+        try:
+            [born] = await self._gate.launcher.spawn(self.kind, self.name, [self.order_of(name)], road=self.road)
+            part = self.adopt(born)
+            self.parts.append(part)
+            self._newborn[name] = time.monotonic() + self.ready_seconds
+            self.configure_alone(part)
+        except GateError as error:
+            self._gate.log.error("part-not-started", part=f"{self.name}/{name}", reason=str(error))
+            self.kill()
 
     async def _bury(self, was_ready: bool) -> None:
         """Ends what is left of the crew and tells how it ended."""
@@ -323,12 +389,7 @@ class Supervisor(abc.ABC, Generic[C]):
         expected = self._stop_asked.is_set() or self._planned_end
         reasons, hints = [], []
         for part in self.parts:
-            part.forget()
-            status = part.born.ended.result()
-            reason = how(status, part.born.call, part.failing)
-            level = self._gate.log.info if expected else self._gate.log.error
-            level("part-ended", part=part.name, pid=part.born.pid, status=status, reason=reason)
-            self.on_end(part, reason, expected)
+            self._buried(part, expected=expected)
             if part.failing:
                 reasons.append(f"{part.name}: {part.failing}")
                 hints.append(part.hint)
@@ -339,6 +400,15 @@ class Supervisor(abc.ABC, Generic[C]):
                 hints.append("is the machine busy with other work?")
             self._fail_first(self.failure("; ".join(reasons or said), next(filter(None, hints), "")))
         self.parts = []
+
+    def _buried(self, part: C, *, expected: bool) -> None:
+        """Tells how a part ended, once all that it said was read."""
+        part.forget()
+        status = part.born.ended.result()
+        reason = how(status, part.born.call, part.failing)
+        level = self._gate.log.info if expected else self._gate.log.error
+        level("part-ended", part=part.name, pid=part.born.pid, status=status, reason=reason)
+        self.on_end(part, reason, expected)
 
     def _fail_first(self, error: CofferdamError) -> None:
         if not self.first.done():

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import msgspec
 
-from cofferdam.model import NEVER, Allow, Asset, Deny, Fault, Side, ValueType
+from cofferdam.model import NEVER, Allow, Deny, Fault, Side, ValueType
 from cofferdam.policy import rows, windows
 from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.findings import Checking, Linting
@@ -23,8 +23,10 @@ from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Ask, Folder, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
 from cofferdam.policy.terms.door_words import door_row
 from cofferdam.policy.terms.mirror_checks import MirrorChecks
+from cofferdam.policy.terms.mirror_list import listed
 from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, MirrorSaid, SourceSaid
 from cofferdam.policy.terms.mirror_rows import (
+    About,
     Copy,
     Device,
     Drop,
@@ -68,7 +70,8 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
             for number, rule in enumerate(conduit.allow)
         )
         return MirrorRows(
-            sources=tuple(_source(name, one, making.assets) for name, one in sorted(conduit.sources.items())),
+            sources=tuple(_source(name, one, making) for name, one in sorted(conduit.sources.items())),
+            about=_about(conduit, making),
             rules=rules,
             copy=_copy(said, rules) if said.postgresql is not None else None,
             keep=said.keep,
@@ -128,10 +131,11 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
     def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> MirrorRows | None:
         row = _row(conduit)
         if part == LOADER:
-            return msgspec.structs.replace(row, sources=(), rules=(), stands={}, doors=())
+            return msgspec.structs.replace(row, sources=(), rules=(), stands={}, doors=(), about={})
         row = msgspec.structs.replace(row, copy=None)
         if part == READER:
             return msgspec.structs.replace(row, sources=())
+        row = msgspec.structs.replace(row, about={})
         if part == KEEPER:  # whom it believes what, and not how the plant is reached
             sources = tuple(
                 msgspec.structs.replace(one, address="", port=0, database="", role="", password="", query="", table="")
@@ -288,7 +292,30 @@ def _copy(said: MirrorSaid, rules: tuple[ReadRule, ...]) -> Copy | None:
     )
 
 
-def _source(name: str, said: SourceSaid, assets: dict[str, Asset]) -> Source:
+def _listed(said: SourceSaid, making: Making) -> dict[str, About]:
+    return listed(making.files[said.tag_list]) if said.tag_list is not None else {}
+
+
+def _tags(said: SourceSaid, making: Making) -> tuple[str, ...]:
+    """Patterns: what was said, and each name of a list."""
+    if said.tag_list is None:
+        return tuple(said.tags)
+    return (*(said.tags if "tags" in said.model_fields_set else ()), *_listed(said, making))
+
+
+def _about(conduit: MirrorConduit, making: Making) -> dict[str, About]:
+    """What is said of tags: the units of an asset's points, and above them what lists say."""
+    found: dict[str, About] = {}
+    for said in conduit.sources.values():
+        for point in making.assets[said.asset].points if said.asset is not None else ():
+            if point.unit:
+                found[f"{said.asset}.{point.name}"] = About(point.unit)
+        found.update({tag: about for tag, about in _listed(said, making).items() if about != About()})
+    return found
+
+
+def _source(name: str, said: SourceSaid, making: Making) -> Source:
+    assets = making.assets
     if said.asset is not None:
         history = assets[said.asset].protocol == "opcua"
         known = [point.name for point in assets[said.asset].points if history or point.type is not ValueType.TEXT]
@@ -312,7 +339,7 @@ def _source(name: str, said: SourceSaid, assets: dict[str, Asset]) -> Source:
             times=said.times,
             zone=said.zone or "",
             kind=said.type,
-            tags=tuple(said.tags),
+            tags=_tags(said, making),
             settle=said.settle,
             keep_files=said.keep_files,
             every=said.every,
@@ -333,7 +360,7 @@ def _source(name: str, said: SourceSaid, assets: dict[str, Asset]) -> Source:
         value=said.value,
         quality=said.quality or "",
         server=said.server or "",
-        tags=tuple(said.tags),
+        tags=_tags(said, making),
         every=said.every,
         overlap=said.overlap,
         since=said.since,

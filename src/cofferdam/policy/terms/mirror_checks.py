@@ -14,6 +14,7 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.schema import ALL
 from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.door_words import DoorChecks
+from cofferdam.policy.terms.mirror_list import listed
 from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, SourceSaid
 from cofferdam.policy.terms.mirror_rows import EVERYTHING, SINCE_1970, Matcher
 
@@ -89,12 +90,31 @@ class MirrorChecks:
                 if of != kind and field in said.model_fields_set and field not in own[kind]:
                     where = {"at": "a database (at)", "asset": "an asset", "folder": "a folder"}[of]
                     self.at((*at, field), f"{field} beside {kind}", f"it belongs to {where}", check="source")
+        if said.tag_list is not None:
+            self.listed(at, said)
         if kind == "at":
             self.database(at, said)
         elif kind == "folder":
             self.folder(at, said)
         if kind == "asset":
             self.device(at, said)
+
+    def listed(self, at: Path, said: SourceSaid) -> None:
+        data = self.checking.file(said.tag_list or "", (*at, "list"))
+        if data is None:
+            return
+        try:
+            tags = listed(data)
+        except ValueError as error:
+            expected = "CSV whose first row is tag,unit,description"
+            self.at((*at, "list"), f"{said.tag_list}: {error}", expected, check="list")
+            return
+        if said.asset is not None:
+            asset = self.checking.policy.assets.get(said.asset)
+            known = {f"{said.asset}.{point}" for point in asset.points} if asset is not None else set(tags)
+            if strange := next((tag for tag in tags if tag not in known), ""):
+                found = f"{said.tag_list}: {strange}, which is no point of {said.asset}"
+                self.at((*at, "list"), found, f"{said.asset}.POINT", nearest(strange, known), check="list")
 
     def database(self, at: Path, said: SourceSaid) -> None:
         if said.database is None:
@@ -153,9 +173,6 @@ class MirrorChecks:
         if asset.protocol not in ("modbus", "opcua"):
             self.at((*at, "asset"), f"{name}, which speaks {asset.protocol}", "an asset that speaks modbus or opcua",
                     check="protocol")  # fmt: skip
-        if asset.protocol == "opcua" and (asset.security is None or asset.security.asset != "none"):
-            found = f"{name}, which is spoken with under keys"
-            self.at((*at, "asset"), found, "security: {asset: none}: a mirror has no keys for OPC UA", check="protocol")
         for index, point in enumerate(said.points):
             if point != ALL and point not in asset.points:
                 near = nearest(point, asset.points)

@@ -12,7 +12,18 @@ from pydantic import BeforeValidator, Field
 
 from cofferdam.limits import FOLDER_NAME
 from cofferdam.policy import schema, syntax, zones
-from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
+from cofferdam.policy.fields import (
+    YES_NO,
+    FileName,
+    as_list,
+    choice,
+    one_or_list,
+    one_or_more,
+    read_by,
+    size,
+    span,
+    whole,
+)
 from cofferdam.policy.problems import nearest
 from cofferdam.policy.schema import Name, Names
 from cofferdam.policy.terms.door_words import DoorSaid
@@ -144,8 +155,8 @@ class SourceSaid(schema.Entry):
     )
     asset: Name | None = Field(
         None,
-        description="An asset of the zone `from`, by Modbus or OPC UA (which is watched, without keys: `security: "
-        "{asset: none}`); a tag is then ASSET.POINT.",
+        description="An asset of the zone `from`, by Modbus or OPC UA (which is watched, under the keys of "
+        "`security:`; `cofferdam pki` brings them); a tag is then ASSET.POINT.",
     )
     points: Names = Field((), description="With `asset`: its points that are read. Default: all.")
     folder: Annotated[str, *read_by(_folder, {"type": "string", "pattern": FOLDER_NAME})] | None = Field(
@@ -197,7 +208,14 @@ class SourceSaid(schema.Entry):
         json_schema_extra={"default": "30 days"},
     )
     tags: Patterns = Field(
-        (EVERYTHING,), description="Which tags are mirrored, by name, with `*` for anything. Default: all."
+        (EVERYTHING,),
+        description="Which tags are mirrored, by name, with `*` for anything. Default: all, or those of `list`.",
+    )
+    tag_list: FileName | None = Field(
+        None,
+        alias="list",
+        description="An engineer's list of tags, a CSV file beside the policy with the columns `tag`, `unit` and "
+        "`description`: these tags are mirrored as well as those of `tags`, and readers see what it says of them.",
     )
     every: Annotated[int, *read_by(_every, schema.DURATION)] = Field(
         10_000, description="How often it is read. Default: 10 s.", json_schema_extra={"default": "10 s"}

@@ -22,6 +22,13 @@ TAGS_MOST: Final = 100_000
 """Tags of one mirror."""
 
 
+class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """What an engineer says of a tag."""
+
+    unit: str = ""
+    description: str = ""
+
+
 class Postgres(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="postgresql"):
     """A historian in PostgreSQL: the columns of a table (SCHEMA.TABLE), or of what a query gives. `password` names a
     secret; `plain`: without TLS. `quality` and `server` may be "": there is no such column. `tags`: patterns. `every`
@@ -127,7 +134,7 @@ class Copy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class MirrorRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="mirror"):
     """What one conduit of the mirror says. Sizes are bytes, times seconds. `most`: of sealed files (0: what the disk
     has). `future`: a sample may be so far ahead of the clock. `outer` and `inner`: the zones of readers and plant;
-    `stands`: where each principal does."""
+    `stands`: where each principal does; `about`: what is said of tags, by name."""
 
     sources: tuple[Source, ...] = ()
     rules: tuple[ReadRule, ...] = ()
@@ -143,6 +150,7 @@ class MirrorRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     stands: dict[str, str] = {}
     doors: tuple[Door, ...] = ()
     copy: Copy | None = None
+    about: dict[str, About] = {}
 
 
 class Matcher:
@@ -164,6 +172,8 @@ class Rights:
 
     def __init__(self, rules: Collection[ReadRule]) -> None:
         self._rules = [(Matcher(rule.read), rule) for rule in rules]
+        self.all = any(match.all for match, _ in self._rules)
+        """Whether there is nothing that one may not read in some way."""
         self.sql = any(rule.sql and EVERYTHING in rule.read and not rule.resolution for rule in rules)
 
     def rule(self, tag: str) -> ReadRule | None:

@@ -20,6 +20,9 @@ from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation
 
 READ, WRITE, CALL, BROWSE, HISTORY, WATCH = 631, 673, 712, 527, 664, 751
 """Function codes: the encoding ids of the requests (OPC 10000-6, A.3)."""
+PKI = "pki-"
+PKI_SECRETS, PKI_REJECTED = f"{PKI}secrets", f"{PKI}rejected"
+"""What verbs about keys are called at a part that has verbs of its own beside them."""
 ARROW = " -> "
 IDENTIFIER = 4096
 PATH = 20

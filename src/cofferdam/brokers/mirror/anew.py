@@ -1,0 +1,144 @@
+"""Making the catalogue anew, where it is damaged, gone, or older than the files beside it.
+
+Each sealed file says of itself what the catalogue has of it (`sealing.Facts`), and there is a copy of the catalogue
+beside it. From the files come the list of what there is, what was taken, and the tags; from the copy, if it can be
+read, what was held and what is known to be missing. Where that is gone as well, everything is held, until a person lets
+it go: nothing is dropped that somebody may have wanted kept. Nothing is deleted here, and what cannot be read is set
+aside.
+
+Not here: when the keeper refuses a catalogue (store), the verb (cli.mirror).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cofferdam.brokers.mirror import catalogue, hot, sealing
+from cofferdam.brokers.mirror.catalogue import Catalogue, File, Hold, Loss, Tag
+from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.errors import StoreError
+
+BY: Final = "cofferdam mirror rebuild"
+WHY: Final = "what was held before is not known: the catalogue was made anew"
+
+
+class Rebuilt(msgspec.Struct):
+    """What came of it."""
+
+    files: int = 0
+    rows: int = 0
+    tags: int = 0
+    damaged: list[str] = []
+    held: bool = False
+    before: bool = False
+    """Whether a catalogue could be read, or its copy."""
+
+
+def rebuild(folder: Path, wall: int, progress: Callable[[int, int], None] = lambda _done, _all: None) -> Rebuilt:
+    """Puts a catalogue in place that is made of the files. Raises: StoreError, OSError: nothing was changed, but for
+    damaged files, which were set aside."""
+    found, made = Rebuilt(), Catalogue()
+    for name in (catalogue.NAME, catalogue.COPY):  # one that was put back may be older than the copy
+        with contextlib.suppress(StoreError):
+            if (folder / name).exists() and (known := catalogue.load(folder, name)).generation >= made.generation:
+                made, found.before = known, True
+    tags = made.tags if found.before else {}
+    files: list[tuple[File, sealing.Facts]] = []
+    paths = sorted(path for path in folder.glob("*.parquet") if sealing.is_name(path.name))
+    for number, path in enumerate(paths):
+        progress(number, len(paths))
+        try:
+            files.append(_file(path, tags))
+        except StoreError as error:
+            found.damaged.append(path.name)
+            path.rename(path.with_name(f"{path.name}.damaged"))
+            low, high = sealing.hours_in(path.name)
+            made.losses.append(Loss(catalogue.ANY_SOURCE, low * HOUR_NS, (high + 1) * HOUR_NS, 0, str(error), wall))
+    merged = {name for _, facts in files for name in facts.of}
+    kept = [(file, facts) for file, facts in files if file.name not in merged]
+    names = {file.name for file, _ in kept}
+    for gone in [file for file in made.files if not (folder / file.name).exists() and file.name not in merged]:
+        made.losses.append(
+            Loss(catalogue.ANY_SOURCE, gone.first * HOUR_NS, (gone.last + 1) * HOUR_NS, gone.rows, "its file is gone",
+                 wall)
+        )  # fmt: skip
+    made.files = [file for file, _ in kept]
+    made.reckoned = [one for one in made.reckoned if names.issuperset(one.of) and (folder / one.name).exists()]
+    made.tags = tags
+    made.sealed = max([made.sealed, *(file.commits for file in made.files)])
+    for _, facts in files:
+        for lane, number in facts.taken.items():
+            made.taken[lane] = max(made.taken.get(lane, 0), number)
+    if not found.before and made.files:
+        made.holds = [Hold(min(file.first for file in made.files), max(file.last for file in made.files), BY, WHY)]
+        found.held = True
+    made.generation = max(made.generation, _generation(folder)) + 1
+    made.found = f"the catalogue was made anew of {len(made.files)} sealed files" + (
+        f", {len(found.damaged)} were damaged and set aside" if found.damaged else ""
+    )
+    found.files, found.tags = len(made.files), len(tags)
+    found.rows = sum(file.rows for file in made.files)
+    catalogue.save(folder, made)
+    return found
+
+
+def _generation(folder: Path) -> int:
+    """The generation in a catalogue that is too damaged to be read whole: readers' marks must not come again."""
+    with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
+        data = (folder / catalogue.NAME).read_bytes()[:200]
+        at = data.index(b'"generation":') + len(b'"generation":')
+        return int(data[at : at + 18].split(b",")[0])
+    return int(max((path.stat().st_mtime for path in folder.iterdir()), default=0))
+
+
+def _file(path: Path, tags: dict[str, Tag]) -> tuple[File, sealing.Facts]:
+    """What the catalogue has of a file, read whole; what it has of tags is added. Raises: StoreError."""
+    opened = sealing.open_file(path)
+    facts = sealing.facts_of(opened)
+    rows, names, ends = 0, set[str](), []
+    for index in range(opened.num_row_groups):
+        group = sealing.read_group(opened, index)  # all of its columns: their checksums are looked at
+        rows += group.num_rows
+        plain = pa.table({"tag": group["tag"], "time": group["time"].cast(pa.int64()), "kind": group["kind"]})
+        some = plain.group_by("tag", use_threads=False).aggregate(
+            [("time", "min"), ("time", "max"), ("time", "count"), ("kind", "last")]
+        )  # fmt: skip
+        for row in some.to_pylist():
+            _add(tags, row)
+            names.add(row["tag"])
+        ends.append(pc.min_max(plain["time"]).as_py())
+    if not ends:
+        raise StoreError("it has no samples")
+    first, last = min(one["min"] for one in ends) // HOUR_NS, max(one["max"] for one in ends) // HOUR_NS
+    if facts.commits:
+        first, last = facts.first, facts.last
+    else:  # of a version that wrote no facts: its name has the rest
+        facts = msgspec.structs.replace(facts, commits=sealing.commit_in(path.name))
+    size, sha256 = path.stat().st_size, sealing.sha256_of(path)
+    file = File(path.name, first, last, rows, size, sha256, facts.commits, len(names), whole=path.name[0] == "d")
+    return file, facts
+
+
+def _add(tags: dict[str, Tag], row: dict[str, Any]) -> None:
+    had = tags.get(row["tag"])
+    low, high, kind = row["time_min"], row["time_max"], row["kind_last"]
+    if had is None:
+        tags[row["tag"]] = Tag("", kind, low, high, row["time_count"])
+    else:  # how many there were, the copy has counted
+        had.first, had.last = min(had.first, low), max(had.last, high)
+
+
+def reach(folder: Path, sealed: int) -> int:
+    """Up to which commit the hot log goes on from what is sealed."""
+    for path in hot.files(folder, 0):
+        for one in hot.read(path):
+            if one.commit == sealed + 1:
+                sealed = one.commit
+    return sealed

@@ -1,0 +1,148 @@
+"""A catalogue that is damaged, gone, or older than its files: the keeper deletes nothing and does not start, and what
+is made anew of the files has everything that was sealed, once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cofferdam.brokers.mirror import anew, catalogue
+from cofferdam.brokers.mirror.catalogue import Hold, Loss
+from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.errors import StoreError
+from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
+
+DAYS = (0, 1, 2)
+ROWS = 50
+
+
+def filled(pair: Pair, number: int) -> None:
+    """A batch of each lane, sealed: an hour of each of some days."""
+    for lane in ("live", "backfill"):
+        for day in DAYS:
+            at = NOW - 24 * day * HOUR_NS + number * 10**9 * ROWS
+            tag = "tank_a" if lane == "live" else "flow_b"
+            pair.offer(batch(lane, [(tag, at + n * 10**9, number + n / 7) for n in range(ROWS)]))
+    pair.all()
+    pair.seal()
+
+
+def has(pair: Pair) -> dict[str, int]:
+    return pair.has(HOUR - 24 * len(DAYS), HOUR)
+
+
+def _gone(folder: Path) -> None:
+    (folder / catalogue.NAME).unlink()
+
+
+def _damaged(folder: Path) -> None:
+    (folder / catalogue.NAME).write_text('{"version":1,"generation":7')
+
+
+def _both(folder: Path) -> None:
+    _damaged(folder)
+    (folder / catalogue.COPY).write_text("{")
+
+
+@pytest.mark.parametrize("harm", [_gone, _damaged, _both])
+def test_a_catalogue_is_made_anew_of_the_files(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    keeper = tmp_path / "keeper"
+    for number in range(3):
+        filled(pair, number)
+        if number == 1:
+            pair.keeper._merge([file for file in pair.keeper.store.catalogue.files if file.first // 24 == HOUR // 24])
+            pair.settle()
+            found = pair.keeper.store.catalogue
+            found.holds = [Hold(HOUR - 5, HOUR, "auditor", "why")]
+            found.losses = [Loss("historian", 1, 2, 3, "lost", NOW)]
+            catalogue.save(keeper, found)
+    pair.offer(batch("live", [("tank_a", NOW + 1, 1.0)]))  # not sealed yet
+    pair.all()
+    wanted = {"tank_a": 3 * ROWS * len(DAYS) + 1, "flow_b": 3 * ROWS * len(DAYS)}
+    assert has(pair) == wanted
+    before = sorted(path.name for path in keeper.glob("*.parquet"))
+    harm(keeper)
+    with pytest.raises(StoreError) as refused:
+        pair.born()
+    assert "cofferdam mirror rebuild" in (refused.value.hint or "")
+    assert sorted(path.name for path in keeper.glob("*.parquet")) == before  # nothing is deleted
+    made = anew.rebuild(keeper, NOW)
+    assert not made.damaged and made.before == (harm is not _both)
+    pair.born()
+    assert "made anew" in pair.keeper.alarms()["mirror-store-mended"]
+    pair.all()
+    assert has(pair) == wanted
+    found = pair.keeper.store.catalogue
+    if harm is _both:  # nobody knows what was held: all of it is
+        assert [(one.first, one.last) for one in found.holds] == [
+            (min(file.first for file in found.files), max(file.last for file in found.files))
+        ]
+    else:
+        assert [one.by for one in found.holds] == ["auditor"] and [one.why for one in found.losses] == ["lost"]
+    filled(pair, 3)  # it goes on, with the numbers that it had
+    assert has(pair) == {tag: count + ROWS * len(DAYS) for tag, count in wanted.items()}
+    assert len(found.losses) == (harm is not _both)
+    pair.born()
+    assert "mirror-store-mended" not in pair.keeper.alarms()
+    pair.close()
+
+
+def test_a_catalogue_from_an_older_backup_costs_no_file(tmp_path: Path) -> None:
+    """The keeper used to take what an older catalogue does not name for what a crash had left, and delete it."""
+    pair = Pair(tmp_path)
+    pair.back()
+    keeper = tmp_path / "keeper"
+    filled(pair, 0)
+    shutil.copy(keeper / catalogue.NAME, tmp_path / "backup.json")
+    filled(pair, 1)
+    wanted = has(pair)
+    for path in keeper.glob("hot-*"):  # they lie there for ten minutes more
+        path.unlink()
+    shutil.copy(tmp_path / "backup.json", keeper / catalogue.NAME)
+    with pytest.raises(StoreError, match="older than"):
+        pair.born()
+    anew.rebuild(keeper, NOW)
+    pair.born()
+    pair.all()
+    assert has(pair) == wanted
+    pair.close()
+
+
+def test_what_a_crash_has_left_is_removed_as_before(tmp_path: Path) -> None:
+    """Sealed, and not in the catalogue yet: the hot log still has it."""
+    pair = Pair(tmp_path)
+    pair.back()
+    filled(pair, 0)
+    pair.offer(batch("live", [("tank_a", NOW + 5, 1.0)]))
+    pair.all()
+    shutil.copy(tmp_path / "keeper" / catalogue.NAME, tmp_path / "before.json")
+    pair.seal()
+    (path,) = (tmp_path / "keeper").glob(f"h*-{pair.keeper.store.commit:016d}.parquet")
+    shutil.copy(tmp_path / "before.json", tmp_path / "keeper" / catalogue.NAME)
+    wanted = has(pair)
+    pair.born()
+    assert not path.exists() and has(pair) == wanted
+    pair.close()
+
+
+def test_a_damaged_file_is_set_aside_and_told(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    filled(pair, 0)
+    keeper = tmp_path / "keeper"
+    first, *_ = sorted(keeper.glob("*.parquet"))
+    data = bytearray(first.read_bytes())
+    data[len(data) // 3] ^= 1
+    first.write_bytes(data)
+    (keeper / "notes.parquet").write_bytes(b"somebody's own")
+    _both(keeper)
+    made = anew.rebuild(keeper, NOW)
+    assert made.damaged == [first.name] and first.with_name(f"{first.name}.damaged").exists()
+    pair.born()
+    assert len(pair.keeper.store.catalogue.losses) == 1 and (keeper / "notes.parquet").exists()
+    pair.close()
