@@ -53,6 +53,9 @@ ORDER = ["proved", "tested", "observed", "attested", "stale", "not covered", "fa
 NEEDED = ["manifest.json", "manifest.note", "checkpoint", "results.json", "signers.json", "report.html"]
 NAMESPACE = "attestation@cofferdam"
 FUTURE = 300
+OF_A_POLICY = ("proof.", "policy.", "ports.", "access.no-direct")
+OF_ANY_POLICY = ("policy.reviewed", "policy.change-approved", "proof.canaries", "proof.sabotage")
+SIGNED_BY_HASH = ("policy.reviewed", "policy.change-approved")
 UTC = datetime.timezone.utc  # noqa: UP017 - for Python 3.9
 sha256 = hashlib.sha256
 
@@ -520,7 +523,9 @@ class Pack:
             kept, kept_root = open_checkpoint(self.kept, self.key, "the kept checkpoint")
             if kept > size:
                 self.wrong(
-                    "checkpoint", "covers %d entries; the kept one covers %d: the log was cut back" % (size, kept)
+                    "checkpoint",
+                    "covers %d entries, and the kept one %d: the pack, of %s, is older, or the log was cut back; a "
+                    "pack made after it, with `--kept` of it, shows which" % (size, kept, self.manifest.get("to")),
                 )
             elif kept == size and kept_root != root:
                 self.wrong("checkpoint", "has another root than the kept one of the same size: two logs")
@@ -531,7 +536,10 @@ class Pack:
     def check_kept(self, kept, kept_root, size, root):
         name = "consistency/%d.json" % kept
         if name not in self.files:
-            raise Wrong("cannot be compared with the kept one of %d entries: no witness on record had that one" % kept)
+            raise Wrong(
+                "cannot be compared with the kept one of %d entries: no witness on record had that one; "
+                "a pack made with `--kept` of it can be" % kept
+            )
         path = [base64.b64decode(one, validate=True) for one in self.json(name)["hashes"]]
         if not consistent(kept, kept_root, size, root, path):
             raise Wrong("does not go on from the kept one of %d entries: the log was written anew" % kept)
@@ -617,6 +625,9 @@ class Pack:
                 self.newest.setdefault(event["check"], {})[event.get("subject", "")] = index
         for name in sorted(set(self.newest) - set(self.results["now"])):
             self.wrong("check %s" % name, "has entries, and is not shown")
+        loaded = [at for at in sorted(self.entries) if self.entries[at]["event"].get("kind") == "policy-loaded"]
+        if loaded and self.entries[loaded[-1]]["event"].get("policy") != report["policy"]:
+            self.wrong("results.json", "is of another policy than entry %d, the last that loaded one" % loaded[-1])
         for row in self.results["history"]:
             self.attempt("result %s of entry %s" % (row.get("check"), row.get("index")), self.check_row, row, checks)
         for name, state in self.results["now"].items():
@@ -642,7 +653,7 @@ class Pack:
         failed = [at for at in newest.values() if self.entries[at]["event"]["outcome"] == "failed"]
         if failed and status != "failed":
             raise Wrong("is shown as %s, and failed by entry %d" % (status, max(failed)))
-        if newest and not state["counts"]:
+        if any(self.entries[at]["event"]["outcome"] != "not covered" for at in newest.values()) and not state["counts"]:
             raise Wrong("is left out, and has results: entry %d" % max(newest.values()))
         if status in ("not covered", "stale"):
             return
@@ -682,6 +693,13 @@ class Pack:
                 raise Wrong("was found at a time that was still to come")
             if (name.startswith("proof.") or outcome == "proved") and not self.is_backed(wall, entry.get("policy")):
                 raise Wrong("is shown as %s, and no report signed with the log's key is of that proof" % status)
+            self.check_policy(name, OF_ANY_POLICY, entry.get("policy"))
+
+    def check_policy(self, name, exempt, policy):
+        """What is about the rules of one policy counts for no other."""
+        now = self.results["report"]["policy"]
+        if now and policy != now and name.startswith(OF_A_POLICY) and name not in exempt:
+            raise Wrong("rests on what was found or signed under another policy, %s" % str(policy)[:12])
 
     def is_backed(self, wall, policy):
         """Whether the pack has a signed report of a proof of this time, under this policy. An entry says what the gate
@@ -706,6 +724,8 @@ class Pack:
             raise Wrong("rests on an attestation that ended on %s" % when(int(event["until_ns"]))[:10])
         if made - ns(self.entries[index]["time"]) > (checks[name]["valid"] + 1) * 1_000_000_000:
             raise Wrong("rests on an attestation that is older than it counts")
+        exempt = [one for one in OF_ANY_POLICY if one not in SIGNED_BY_HASH]
+        self.check_policy(name, exempt, json.loads(event["statement"]).get("policy"))
 
     def check_controls(self):
         if self.results is None:

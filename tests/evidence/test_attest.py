@@ -149,17 +149,21 @@ def test_a_review_is_of_one_policy(folder: Path, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.begin()
     ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{ada}.pub").read_text())))
-    for check in ("policy.reviewed", "paper.policy"):
+    bound = ("policy.reviewed", "policy.change-approved", "policy.fits-traffic", "policy.owner-reason")
+    for check in (*bound, "paper.policy"):
         said, until = statement(ledger, check)
         ledger.say(
             AttestationMade(
                 check=check, person="Ada Berg", statement=said, signature=signature(ada, said), until_ns=until
             )
         )
-    assert Bench.read(tmp_path, None).standing().checks["policy.reviewed"].status == "attested"
+    before = Bench.read(tmp_path, None).at(ledger.now).checks
+    assert {before[check].status for check in (*bound, "paper.policy")} == {"attested"}
+    assert any("up to its entry" in fact and "a" * 64 in fact for fact in before["policy.reviewed"].facts)
     ledger.say(PolicyLoaded(policy="c" * 64, previous="a" * 64))
-    now = Bench.read(tmp_path, None).standing().checks
-    assert (now["policy.reviewed"].status, now["paper.policy"].status) == ("stale", "attested")
+    now = Bench.read(tmp_path, None).at(ledger.now).checks
+    assert {now[check].status for check in bound} == {"stale"}  # who approved one change has approved no later one
+    assert now["paper.policy"].status == "attested"
     ledger.close()
 
 

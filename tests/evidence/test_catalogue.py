@@ -43,6 +43,10 @@ def test_every_function_has_its_entry_and_no_check_can_say_more_than_it_may() ->
     assert set(STATEMENTS) == set(SAYS) <= set(CHECKS)
     assert all(catalogue().checks[name].best != "attested" for name in CHECKS)
     assert {one.id for one in MINUTE} <= {name for name, one in catalogue().checks.items() if one.every}
+    # What is said to be looked at again within the day, the gate looks at itself: all else waits for the night.
+    often = {name for name, one in catalogue().checks.items() if 0 < one.every < 86_400}
+    assert often & set(CHECKS) <= {one.id for one in MINUTE}
+    assert all(one.valid > one.every for one in catalogue().checks.values())  # or a night that is late makes it stale
 
 
 def test_the_word_that_an_assessor_alone_may_say_is_nowhere() -> None:

@@ -30,7 +30,7 @@ from cofferdam.errors import GateError
 from cofferdam.evidence import gather
 from cofferdam.evidence.checks.tables import CHECKS, run_checks
 from cofferdam.evidence.history import History, read
-from cofferdam.evidence.inputs import Disk, Inputs, Proven, Software, TimeDaemon
+from cofferdam.evidence.inputs import Inputs, Proven, Software, TimeDaemon
 from cofferdam.evidence.workbench import Bench
 from cofferdam.gate.client import ask
 from cofferdam.proof import run as run_proof
@@ -352,7 +352,7 @@ IN_WORDS: dict[str, Callable[[Inputs], Inputs]] = {
     "broker.latency-budget": _status(conduits__0__budget=5, conduits__0__recent_over_budget=True),
     "log.writable": _status(audit__writable=False),
     "policy.owner-reason": _conduits_without,
-    "log.capacity": lambda known: replace(known, disk=Disk(1 << 20, 1 << 40, 1 << 20)),
+    "log.capacity": _status(audit__disk__free=1 << 20),
     "log.retention": lambda known: replace(
         known, history=read(((300, entries((0, _died))[0][1]), (301, entries((1, _back))[0][1])))
     ),

@@ -21,11 +21,14 @@ from cofferdam.audit.events.evidence import (
     AttestationMade,
     AttestationWithdrawn,
     ExportStood,
+    NightDone,
     SignerAdded,
     SignerRemoved,
 )
+from cofferdam.audit.events.gate import HalfDied, HalfStarted, PolicyLoaded
 from cofferdam.audit.events.jump import RecordingMarked
-from cofferdam.errors import CofferdamError
+from cofferdam.audit.files import LogReader
+from cofferdam.errors import AuditError, CofferdamError
 from cofferdam.evidence import attest, gather, sshsig
 from cofferdam.evidence.pack import make
 from tests.evidence.ledger import NS, SITE, Ledger, make_key, signature, statement
@@ -160,6 +163,43 @@ def test_good_and_the_same_to_the_byte(made: Made, tmp_path: Path, capsys: pytes
     assert "cut back" in verdict(made, made.pack, tmp_path, capsys, "--checkpoint", str(later))[1]
 
 
+def test_a_head_that_no_witness_has_on_record(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An auditor has copied any head: the site makes the pack with it, and the verifier sees the log go on from it."""
+    head = sign_checkpoint(Checkpoint(made.key.name, 3, _root(made.state, 3)), made.key)
+    kept = tmp_path / "kept"
+    kept.write_bytes(head)
+    assert "cannot be compared" in verdict(made, made.pack, tmp_path, capsys, "--checkpoint", str(kept))[1]
+    framework = lambda bench: bench.catalogue.frameworks["iec62443-3-3"]  # noqa: E731
+    pack = make(made.state, framework, kept=(head,)).data
+    said = verdict(made, pack, tmp_path, capsys, "--checkpoint", str(kept))[1]
+    assert said.splitlines()[1:] == ["WRONG: 1 findings in the pack"]  # the one who signed late, as ever
+    forked = sign_checkpoint(Checkpoint(made.key.name, 3, b"\0" * 32), made.key)
+    for wrong, words in (
+        (forked, "written anew"),
+        (sign_checkpoint(Checkpoint(made.key.name, 10_000, b"\0" * 32), made.key), "put back or cut"),
+        (sign_checkpoint(Checkpoint(SITE, 3, b"\0" * 32), STRANGER), "has not signed this"),
+        (b"no note", "note"),
+    ):
+        with pytest.raises(AuditError, match=words):
+            make(made.state, framework, kept=(wrong,))
+    kept.write_bytes(forked)
+    assert "written anew" in verdict(made, pack, tmp_path, capsys, "--checkpoint", str(kept))[1]
+
+
+def _root(state: Path, size: int) -> bytes:
+    """Of the log's first entries."""
+    reader = LogReader(state / "audit", gather.log_key(state))
+    return tree_hash([entry for _, entry in reader.some(range(size), reader.checkpoint().size)])
+
+
+def tree_hash(entries: list[bytes]) -> bytes:
+    """RFC 6962, 2.1."""
+    if len(entries) == 1:
+        return hashlib.sha256(b"\0" + entries[0]).digest()
+    half = 1 << (len(entries) - 1).bit_length() - 1
+    return hashlib.sha256(b"\1" + tree_hash(entries[:half]) + tree_hash(entries[half:])).digest()
+
+
 def test_a_pack_of_good_things_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = Ledger(tmp_path / "state")
     ledger.begin()
@@ -175,6 +215,23 @@ def test_a_pack_of_good_things_only(tmp_path: Path, capsys: pytest.CaptureFixtur
         key = tmp_path / "state/keys/audit.pub"
         assert tool.main([str(tmp_path / "pack.zip"), "--key", str(key), "--at", "2027-01-01"]) == 0
         assert "good" in capsys.readouterr().out
+
+
+def test_entries_that_are_cited_are_in_the_pack(tmp_path: Path) -> None:
+    """What a report names by its number can be looked at; and the nights are there."""
+    ledger = Ledger(tmp_path / "state")
+    ledger.begin()
+    died = ledger.say(HalfDied(half="modbus/enterprise-control/inner", pid=7, status=-9))
+    back = ledger.say(HalfStarted(half="modbus/enterprise-control/inner", pid=8))
+    other = ledger.say(HalfDied(half="modbus/enterprise-control/outer", pid=9, status=0))
+    night = ledger.say(NightDone(done=("prove: nothing wrong",)))
+    ledger.found("recovery.known-state", "tested", f"entry {died}: it died, back by entry {back}", "entry 99999")
+    ledger.close()
+    pack = make(tmp_path / "state", lambda bench: bench.catalogue.frameworks["nist-800-53r5"])
+    with zipfile.ZipFile(io.BytesIO(pack.data)) as archive:
+        names = set(archive.namelist())
+    assert {f"entries/{index}.json" for index in (died, back, night)} <= names
+    assert f"entries/{other}.json" not in names
 
 
 def edit(name: str, work: Callable[[Any, Made], None]) -> Change:
@@ -350,6 +407,8 @@ SIGNED: list[tuple[str, Change, str]] = [
      "not in the pack"),
     ("OSCAL that says more", _swap("oscal/assessment-results.json", b'"value": "not covered"', b'"value": "tested"'),
      "another status of a control"),
+    ("results of another policy", edit("results.json", lambda d, _: d["report"].update(policy="d" * 64)),
+     "is of another policy than entry"),
     ("results of another site", edit("results.json", lambda d, _: d["report"].update(site="elsewhere")),
      "another site"),
     ("results of another log's size", edit("results.json", lambda d, _: d["report"].update(entries=7)),
@@ -409,6 +468,39 @@ def test_a_witness_that_must_have_signed(made: Made, tmp_path: Path, capsys: pyt
     assert "no head in the pack has a co-signature of w.example" in words
     key.write_text(made.key.verifier.text)
     assert verdict(made, made.pack, tmp_path, capsys, "--witness", str(key))[0] == 2
+
+
+def test_what_was_found_or_signed_under_another_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A finding and an approval of the policy before: the pack says stale, and whoever says more is named."""
+    ledger = Ledger(tmp_path / "state")
+    ledger.begin()
+    ada = make_key(tmp_path)
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{ada}.pub").read_text())))
+    ledger.found("policy.least", "observed")
+    said, until = statement(ledger, "policy.change-approved")
+    ledger.say(
+        AttestationMade(check="policy.change-approved", person="Ada Berg", statement=said, until_ns=until,
+                        signature=signature(ada, said))
+    )  # fmt: skip
+    ledger.say(PolicyLoaded(policy="c" * 64, previous="a" * 64))
+    ledger.close()
+    pack = make(tmp_path / "state", lambda bench: bench.catalogue.frameworks["nerc-cip"]).data
+    with zipfile.ZipFile(io.BytesIO(pack)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    path, key = tmp_path / "pack.zip", tmp_path / "state/keys/audit.pub"
+    path.write_bytes(pack)
+    assert tool.main([str(path), "--key", str(key)]) == 0
+    now = json.loads(files["results.json"])["now"]
+    for check, better in (("policy.least", "observed"), ("policy.change-approved", "attested")):
+        assert now[check]["status"] == "stale"
+        now[check].update(status=better, says=now[check]["says"].partition(": ")[2])
+    files["results.json"] = json.dumps(json.loads(files["results.json"]) | {"now": now}).encode()
+    path.write_bytes(zipped(files))
+    capsys.readouterr()
+    assert tool.main([str(path), "--key", str(key)]) == 1
+    out = capsys.readouterr().out
+    for check in ("policy.least", "policy.change-approved"):
+        assert f"check {check}: rests on what was found or signed under another policy" in out
 
 
 def test_archives_that_are_none(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,11 @@ from cofferdam.audit.events.access import Malformed
 from cofferdam.audit.events.evidence import CheckDone, ExportStood
 from cofferdam.audit.events.gate import Restored, Severed
 from cofferdam.evidence.catalogue import catalogue
+from cofferdam.evidence.checks.logs import ANEW, OUT
 from cofferdam.evidence.checks.policies import WIDE
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import calendar, dues
+from cofferdam.evidence.clocks import day as day_of
 from cofferdam.evidence.history import History, read
 from cofferdam.evidence.inputs import Inputs, Proven
 from cofferdam.evidence.model import STATUSES, STRENGTH, Finding, weakest
@@ -183,6 +185,9 @@ def test_clocks() -> None:
         1,
         2,
     )
+    assert [(one.day, one.entry, one.late) for one in found["log-retention"].history] == [
+        (day_of(T0 * NS), 0, False), (day_of((T0 + 100 * DAY) * NS), 1, True)
+    ]  # fmt: skip
     assert (found["log-review"].state, found["log-review"].last) == ("overdue", "")
     assert found["island-drill"].state == "never done"
     soon = {one.clock: one.state for one in dues(catalogue(), log, int((T0 + 340 * DAY) * NS))}
@@ -212,6 +217,40 @@ def judged(*said: tuple[float, Any], day: float, check: str) -> str:
     known = Inputs(int((T0 + day * DAY) * NS), history=read(entries(*said)))
     found, missing = run_checks(known, [check])
     return found[0].outcome if found else missing[0].reason
+
+
+AWAY = [ExportStood(collector="soc", next=7, working=False, detail="refused", wall_ns=int((T0 + 1.1 * DAY) * NS))]
+ARCHIVE = ExportStood(collector="archive", next=9, working=True, wall_ns=int((T0 + 1.099 * DAY) * NS))
+THERE = ExportStood(collector="soc", next=9, working=True, wall_ns=int((T0 + 1.12 * DAY) * NS))
+
+
+def test_an_export_that_works_again_turns_its_check() -> None:
+    """Also where another collector, which has worked all along, says so only once an hour."""
+    failed = done("log.exported", "failed", wall_day=1.11)
+    said = [(1.099, ARCHIVE), (1.1, AWAY[0]), (1.11, failed)]
+    assert judged(*said, day=1.115, check="log.exported") == "failed"
+    assert judged(*said, (1.12, THERE), day=1.125, check="log.exported") == "observed"
+
+
+def test_what_had_failed_and_is_gone() -> None:
+    """Where the policy has nothing of the kind any more, a failure is over, and says so; where nothing had failed,
+    nothing is found; and what nobody looks at any more stays failed."""
+    out = [ExportStood(collector=name, next=9, working=True, detail="it is out of the policy") for name in ("soc", "a")]
+    quiet = judged((1, out[0]), (1, out[1]), day=1.2, check="log.exported")
+    assert "nothing is exported" in quiet
+    said = [(0.5, AWAY[0]), (0.6, done("log.exported", "failed")), (1, out[0]), (1, out[1])]
+    known = Inputs(int((T0 + 1.2 * DAY) * NS), history=read(entries(*said)))
+    [found], missing = run_checks(known, ["log.exported"])
+    assert (found.outcome, missing) == ("not covered", [])
+    assert "it had failed, and is over: nothing is exported" in found.says
+    log = read(entries(*said, (1.2, done("log.exported", "not covered"))))
+    assert now(log, 1.3).checks["log.exported"].status == "not covered"
+    assert now(log, 400).checks["log.exported"].status == "not covered"  # it is no finding that grows old
+    probe = {"works": False, "detail": "OFF by the policy", "last_ns": 0, "seconds": 0}
+    known = Inputs(T0 * NS, status={"alarms": [], "leak_probe": probe},
+                   history=read(entries((0, done("leak.silent", "failed")))))  # fmt: skip
+    found_, missing = run_checks(known, ["leak.silent"])
+    assert not found_ and not missing[0].gone
 
 
 CUT, BACK = Severed(side="it", by="ada"), Restored(side="it", by="ada")
@@ -259,7 +298,7 @@ class Noting:
     """A gate that notes what it is told."""
 
     def __init__(self, state: Path = Path("/nowhere")) -> None:
-        self.policy_hash = POLICY
+        self.policy, self.policy_hash = None, POLICY
         self.options = Options(state / "policy.yaml", state)
         self.noted: list[CheckDone] = []
         self.standing: dict[str, str] = {}
@@ -326,3 +365,31 @@ def test_a_check_that_failed_is_an_alarm_over_restarts_too(tmp_path: Path) -> No
     room.take([Finding("log.whole", "failed", "again")], "root")
     assert not gate.standing["failed-checks-unknown"]
     assert started()[0].standing["check-log.whole"] == "again"
+
+
+def test_the_gate_finds_within_the_minute_how_exports_and_witnesses_stand(tmp_path: Path) -> None:
+    """From what it is told itself, before anybody reads the log; and a policy without any ends a failure."""
+    gate, clock = Noting(tmp_path), [T0 * NS]
+    room = Evidence(cast("Context", gate), lambda: None, lambda: clock[0])
+
+    def minute(*told: ExportStood) -> dict[str, str]:
+        for event in told:
+            room.told(msgspec.structs.replace(event, wall_ns=clock[0]))
+        clock[0] += 61 * NS
+        gate.noted.clear()
+        room.round()
+        return {one.check: one.outcome for one in gate.noted if one.check in ("log.exported", "log.witnessed")}
+
+    soc = ExportStood(collector="soc", next=9, working=True)
+    safe = ExportStood(collector="witness:safe", next=9, working=True)
+    assert minute() == {}
+    assert minute(soc, safe) == {"log.exported": "observed", "log.witnessed": "observed"}
+    assert minute(AWAY[0]) == {"log.exported": "failed"}
+    assert "soc" in gate.standing["check-log.exported"]
+    assert minute() == {}
+    assert minute(msgspec.structs.replace(soc, detail=ANEW)) == {}  # its alarm is over, and nothing is known of it
+    assert minute(soc) == {"log.exported": "observed"}
+    assert minute(msgspec.structs.replace(safe, working=False, detail="another head")) == {"log.witnessed": "failed"}
+    assert minute(msgspec.structs.replace(safe, detail=OUT)) == {"log.witnessed": "not covered"}
+    assert not gate.standing["check-log.witnessed"] and not gate.standing["check-log.exported"]
+    assert minute() == {}

@@ -74,6 +74,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     pack.add_argument(
         "--to", dest="until", metavar="TIME", help="as things stood then; a day with all its hours (default: now)"
     )
+    pack.add_argument("--kept", type=Path, action="append", default=[], metavar="FILE",
+                      help="a checkpoint that somebody kept elsewhere: shows that the log goes on from it")  # fmt: skip
     pack.epilog = "tools/verify_evidence.py checks it. Exit code 1 if it is not signed: the key is root's."
     _common(pack)
     evidence_signing.add(verbs, _common)
@@ -337,8 +339,9 @@ def _pack(args: argparse.Namespace) -> int:
 
     state = state_of(args)
     made = make(
-        state, lambda bench: framework_of(args.framework, bench), since=args.since, until=args.until, level=args.sl
-    )
+        state, lambda bench: framework_of(args.framework, bench), since=args.since, until=args.until, level=args.sl,
+        kept=[_kept(path) for path in args.kept],
+    )  # fmt: skip
     _write(args.output, made.data)
     name = Path(args.framework).stem
     event = {"kind": "pack-made", "framework": name, "pack": made.digest, "size": made.size,
@@ -359,6 +362,13 @@ def _pack(args: argparse.Namespace) -> int:
         if not made.signed:
             print("  NOT SIGNED: the log's key cannot be read; run it as root")
     return 0 if made.signed else 1
+
+
+def _kept(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CofferdamError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _selftest(args: argparse.Namespace) -> int:

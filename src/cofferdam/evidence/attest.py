@@ -240,13 +240,15 @@ def _read(text: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def facts(one: Attestation) -> tuple[str, ...]:
-    """What an attestation says, for people: its text, who in which role until when, the paper."""
+    """What an attestation says, for people: its text, who in which role until when, what it is bound to, the paper."""
     said, _ = _read(one.statement)
     if said is None:
         return (one.statement[:500],)
     role, paper = said.get("role"), said.get("paper")
     lines = [str(said.get("text")), f"{said.get('person')}{f', {role}' if role else ''}, {said.get('made')}, counts "
              f"until {said.get('until')}"]  # fmt: skip
+    if isinstance(said.get("entries"), int):
+        lines.append(f"about the log up to its entry {said['entries'] - 1}, and the policy {said.get('policy')}")
     if isinstance(paper, dict):
         lines.append(f"about the paper {paper.get('name')}, SHA-256 {paper.get('sha256')}")
     return tuple(" ".join(text.split())[:500] for text in lines)

@@ -29,15 +29,27 @@ RESET: dict[str, tuple[str, ...]] = {
     "account-review": ("attestation:access.reviewed",),
     "vulnerability": ("attestation:vulnerability",),
     "island-drill": ("drill:island",),
-    "restore-drill": ("drill:restore", "check:backup.restored"),
+    "restore-drill": ("drill:restore", "check:backup.restored", "attestation:backup.restored"),
     "evidence-keep": ("pack:",),
 }
 """What sets a clock anew: a kind of happening and what it is about."""
 
 
+SHOWN = 100
+"""Times at which a duty was done that are listed; the latest."""
+
+
+class Done(msgspec.Struct, frozen=True):
+    """One time that it was done: the day (UTC), its entry, and whether that was after the day on which it was due."""
+
+    day: str
+    entry: int
+    late: bool
+
+
 class Due(msgspec.Struct, frozen=True):
     """One clock. `state`: "on time", "due soon", "overdue", "never done"; dates are UTC days, "" for none. `late`: how
-    often it was done after its day."""
+    often it was done after its day, of `times`; `history` has each of the latest."""
 
     clock: str
     state: str
@@ -49,6 +61,7 @@ class Due(msgspec.Struct, frozen=True):
     done: str
     serves: tuple[str, ...]
     entry: int = -1
+    history: tuple[Done, ...] = ()
 
 
 def day(ns: int) -> str:
@@ -62,7 +75,12 @@ def dues(catalogue: Catalogue, history: History, now_ns: int) -> tuple[Due, ...]
 
 def _due(clock: Clock, history: History, now_ns: int) -> Due:
     times = sorted(_times(clock.id, history))
-    late = sum(1 for (before, _), (after, _) in itertools.pairwise(times) if after - before > clock.after * NS)
+    begins = [(history.first_ns, -1), *times]  # the first time is due from the day on which the log begins
+    done = [
+        Done(day(after), entry, after - before > clock.after * NS)
+        for (before, _), (after, entry) in itertools.pairwise(begins)
+    ]
+    late = sum(one.late for one in done)
     # What was never done is due from the day on which the log begins.
     start = times[-1][0] if times else history.first_ns or now_ns
     due_ns = start + clock.after * NS
@@ -74,7 +92,8 @@ def _due(clock: Clock, history: History, now_ns: int) -> Due:
     else:
         state = "on time" if times else "never done"
     last, entry = (day(times[-1][0]), times[-1][1]) if times else ("", -1)
-    return Due(clock.id, state, last, day(due_ns), left, late, len(times), clock.done, clock.serves, entry)
+    return Due(clock.id, state, last, day(due_ns), left, late, len(times), clock.done, clock.serves, entry,
+               tuple(done[-SHOWN:]))  # fmt: skip
 
 
 def _times(name: str, history: History) -> Iterator[tuple[int, int]]:

@@ -5,12 +5,12 @@ What was not gathered is None, and a check that needs it says that it is missing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cofferdam.evidence.baseline import Difference
-from cofferdam.evidence.history import History
+from cofferdam.evidence.history import Happening, History
 from cofferdam.policy.problems import Problem
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.proof.statements import Report
@@ -21,6 +21,10 @@ FUTURE_NS = 300 * 1_000_000_000
 
 class Unknown(Exception):
     """A check can say nothing: what it looks at is not there. The reason is for people."""
+
+
+class Gone(Unknown):
+    """It can say nothing since the policy in force has nothing of the kind. What had failed of it is over."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class Inputs:
     drift: Drift | None = None
     components: int | None = None
     """Entries of the bill of materials."""
+    stood: Sequence[Happening] | None = None
+    """How exports and witnesses stand, as the gate itself was told; without it the log says."""
 
     def the_status(self) -> Mapping[str, Any]:
         if self.status is None:
@@ -109,6 +115,10 @@ class Inputs:
         if self.history is None:
             raise Unknown("the log was not read")
         return self.history
+
+    def how_it_stood(self) -> Sequence[Happening]:
+        """How exports and witnesses stood, the last of each last."""
+        return self.stood if self.stood is not None else self.the_history().of("export-stood")
 
     def the_report(self) -> Report:
         if self.proven is None:

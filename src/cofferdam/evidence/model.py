@@ -31,8 +31,9 @@ SECOND = 1_000_000_000
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 Status = Literal["proved", "tested", "observed", "attested", "stale", "not covered", "failed"]
-Outcome = Literal["proved", "tested", "observed", "failed"]
-"""What a check finds. Attested comes from people, stale and not covered from what is missing."""
+Outcome = Literal["proved", "tested", "observed", "failed", "not covered"]
+"""What a check finds. Attested comes from people, stale from age. Not covered is found where something had failed and
+the policy has nothing of the kind any more."""
 By = Literal["gate", "part", "operator", "outside"]
 
 
@@ -171,7 +172,13 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """A check that could say nothing, and why."""
+    """A check that could say nothing, and why. `gone`: the policy in force has nothing that it could be about."""
 
     check: str
     reason: str
+    gone: bool = False
+
+    @property
+    def over(self) -> Finding:
+        """What is found where it had failed, and is gone."""
+        return Finding(self.check, "not covered", f"it had failed, and is over: {self.reason}")

@@ -22,20 +22,22 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from cofferdam import owned
-from cofferdam.audit.checkpoint import SignerKey, sign_note
+from cofferdam.audit.checkpoint import SignerKey, open_checkpoint, sign_note
 from cofferdam.audit.show import last_moment, moment
 from cofferdam.audit.tree import consistency_proof, inclusion_proof
 from cofferdam.errors import AuditError, CofferdamError
 from cofferdam.evidence import gather, oscal, reports
 from cofferdam.evidence.clocks import calendar, dues
+from cofferdam.evidence.heads import older, went_on
 from cofferdam.evidence.model import Framework
 from cofferdam.evidence.standing import Standing
 from cofferdam.evidence.witness import COLLECTOR
@@ -51,9 +53,11 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 KINDS = (
     "attestation-made", "attestation-withdrawn", "signer-added", "signer-removed", "baseline-taken", "pack-made",
     "drill-done", "proof-done", "policy-loaded", "policy-refused", "severed", "restored", "clock-jump", "torn-tail",
-    "export-stood", "gate-started", "gate-stopped", "alarm", "recording-marked", "entries-dropped",
+    "export-stood", "gate-started", "gate-stopped", "alarm", "recording-marked", "entries-dropped", "night-done",
 )  # fmt: skip
 """Kinds whose entries of the period are all in the pack, beside those of the results."""
+CITED = re.compile(r"\bentry (\d{1,15})\b")
+"""How words of a check name an entry of the log."""
 PUBLIC = ("nist-800-53r5",)
 """Frameworks that have a public OSCAL catalogue: no catalogue of ours goes with them."""
 README = """\
@@ -92,13 +96,16 @@ def make(state: Path, framework_of: Any, **period: Any) -> Pack:
 
 
 def make_once(
-    state: Path, framework_of: Any, *, since: str | None = None, until: str | None = None, level: int = 0
-) -> Pack:
+    state: Path, framework_of: Any, *, since: str | None = None, until: str | None = None, level: int = 0,
+    kept: Sequence[bytes] = (),
+) -> Pack:  # fmt: skip
     """A pack over the log as the last checkpoint has it. `framework_of(bench)` gives the framework; `since`, `until`:
-    times as a user says them.
+    times as a user says them; `kept`: checkpoints that somebody else has, from which the pack is to show that the log
+    goes on.
 
     Raises:
         CofferdamError: no log, no checkpoint yet, or more entries than a pack holds.
+        AuditError: a kept checkpoint is not of this log.
     """
     bench = Bench.under_checkpoint(state)
     note = bench.reader.checkpoint_note()
@@ -141,6 +148,7 @@ def make_once(
         files["oscal/catalog.json"] = _json(oscal.catalog(framework, reports.when(to_ns)))
     files |= dict(_proven(bench, chosen, size))
     files |= dict(_consistency(bench, size))
+    files |= dict(_going_on(bench, note, kept))
     documents, missing = _documents(bench, chosen)
     for name, (head, note) in _witnessed(bench, chosen).items():
         if head == size or f"consistency/{head}.json" in files:
@@ -171,9 +179,16 @@ def _version(bench: Bench) -> str:
 
 def _entries(bench: Bench, now: Standing, from_ns: int, to_ns: int) -> Iterator[int]:
     """The indexes of everything that is referred to."""
-    yield from (state.index for state in now.checks.values() if state.index >= 0)
+    for state in now.checks.values():
+        if state.index >= 0:
+            yield state.index
+            yield from _cited(bench, (state.says, *state.facts))
     for results in bench.history.results.values():
-        yield from (one.index for one in results if from_ns <= one.time_ns <= to_ns)
+        for result in results:
+            if from_ns <= result.time_ns <= to_ns:
+                yield result.index
+                if result.outcome == "failed":
+                    yield from _cited(bench, (result.says, *result.facts))
     for kind in KINDS:
         yield from (one.index for one in bench.history.of(kind) if from_ns <= one.time_ns <= to_ns)
     yield from bench.backing.entries
@@ -185,6 +200,14 @@ def _entries(bench: Bench, now: Standing, from_ns: int, to_ns: int) -> Iterator[
     yield from (one.index for one in bench.attestations if one.time_ns <= to_ns)
     loaded = [one.index for one in bench.history.of("policy-loaded") if one.time_ns <= to_ns]
     yield from loaded[-1:]
+
+
+def _cited(bench: Bench, words: Iterable[str]) -> Iterator[int]:
+    """Entries that a report names in its words, as far as the log has them: whoever reads of one wants to see it."""
+    for text in words:
+        for number in map(int, CITED.findall(text)):
+            if bench.history.first <= number < bench.history.size:
+                yield number
 
 
 def _results(bench: Bench, made: reports.Report, now: Standing, from_ns: int, to_ns: int) -> dict[str, Any]:
@@ -229,6 +252,20 @@ def _consistency(bench: Bench, size: int) -> Iterator[tuple[str, bytes]]:
         with contextlib.suppress(AuditError):  # the entries around it have gone from the log
             path = [base64.b64encode(one).decode() for one in consistency_proof(old, size, hashes)]
             yield f"consistency/{old}.json", _json({"size": old, "hashes": path})
+
+
+def _going_on(bench: Bench, note: bytes, kept: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
+    """For each checkpoint that somebody has kept: that this log begins with it. Raises: AuditError, if it does not."""
+    now = open_checkpoint(note, bench.reader.key)
+    for text in kept:
+        before = open_checkpoint(text, bench.reader.key)
+        older(before.size, now.size)
+        proof: Sequence[bytes] = ()
+        if 0 < before.size < now.size:
+            proof = consistency_proof(before.size, now.size, bench.reader.hashes(now.size))
+            path = [base64.b64encode(one).decode() for one in proof]
+            yield f"consistency/{before.size}.json", _json({"size": before.size, "hashes": path})
+        went_on(before, note, proof, bench.reader.key)
 
 
 def _witnessed(bench: Bench, chosen: set[int]) -> dict[str, tuple[int, bytes]]:

@@ -242,10 +242,14 @@ def _clocks(report: Report) -> str:
     esc = _esc
     lines = "".join(
         f"<tr><td class='id'>{esc(one.clock)}</td><td>{esc(one.state)}</td><td>{esc(one.last or 'never')}</td>"
-        f"<td>{esc(one.due)}</td><td>{esc(one.done)}</td></tr>"
+        f"<td>{esc(one.due)}</td><td>{f'{one.late} of {one.times}' if one.times else ''}</td>"
+        f"<td>{esc(one.done)}</td></tr>"
         for one in report.clocks
     )
-    head = "<thead><tr><th>Clock</th><th>State</th><th>Last</th><th>Due</th><th>What sets it anew</th></tr></thead>"
+    head = (
+        "<thead><tr><th>Clock</th><th>State</th><th>Last</th><th>Due</th><th>Late</th><th>What sets it anew</th></tr>"
+        "</thead>"
+    )
     return f"<h2>Clocks</h2><table class='controls'>{head}{lines}</table>"
 
 

@@ -28,10 +28,18 @@ ALL_POLICIES = frozenset(("policy.reviewed", "policy.change-approved", "proof.ca
 Unbacked = Callable[[Result], str]
 """Why no signed report says what a result says, where one has to (backing); "" otherwise."""
 
+SIGNED_BY_HASH = frozenset(("policy.reviewed", "policy.change-approved"))
+"""What a person signs for one policy, though no result of the gate's is about one."""
+
 
 def of_a_policy(check: str) -> bool:
     """Whether its results count for one policy alone."""
     return check.startswith(OF_A_POLICY) and check not in ALL_POLICIES
+
+
+def signed_for_a_policy(check: str) -> bool:
+    """Whether a person's signature for it counts for the policy alone that the statement names."""
+    return of_a_policy(check) or check in SIGNED_BY_HASH
 
 
 class CheckState(msgspec.Struct, frozen=True):
@@ -119,6 +127,8 @@ def _check(
     found = _newest(check, results, history, wall_ns, policy, unbacked) if results else None
     by_people = [one for one in (_attested(check, a, history, wall_ns, policy) for a in signed) if one is not None]
     valid = [one for one in by_people if one.status == "attested"]
+    if found is not None and found.status == "not covered" and unused:
+        return msgspec.structs.replace(found, counts=False)
     if found is not None and (found.status not in ("stale", "not covered") or not valid):
         return found
     if valid:
@@ -162,7 +172,7 @@ def _one(check: Check, result: Result, history: History, wall_ns: int, policy: s
     valid = min(result.valid, check.valid)
     status, says = result.outcome, result.says
     of_policy = of_a_policy(check.id)
-    if status != "failed":
+    if status not in ("failed", "not covered"):
         if age < 0:
             status, says = "stale", f"it was found at a time that is still to come, by a clock that was wrong: {says}"
         elif age > valid:
@@ -192,7 +202,7 @@ def _attested(check: Check, one: Attestation, history: History, wall_ns: int, po
     age = age_seconds(one.time_ns, at, history.last_ns, wall_ns)
     ends = min(check.valid, (one.until_ns - at) // NS) - max(age, 0)
     status = "stale" if age < 0 or ends < 0 else "attested"
-    if check.id == "policy.reviewed" and policy and about(one, "policy") != policy:
+    if signed_for_a_policy(check.id) and policy and about(one, "policy") != policy:
         status, says = "stale", f"{says}, for another policy than the one in force"
     return CheckState(check.id, status, says, facts(one), age, ends, one.index, subjects=(one.person,))
 

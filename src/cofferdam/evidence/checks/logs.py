@@ -5,7 +5,7 @@ from __future__ import annotations
 from cofferdam.audit.entry import DRAFTS, parse_time
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.history import Happening
-from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.inputs import Disk, Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding, spoken
 
 TABLE = Table()
@@ -18,6 +18,8 @@ RETENTION_DAYS = 90
 MAX_ERROR_SECONDS = 1.0
 OUT = "it is out of the policy"
 """What the gate says of a witness or a collector that the policy no longer names (gate.watch)."""
+ANEW = "it is told anew from here on"
+"""What it tells itself of one whose alarm is over, before it is told again."""
 
 
 @TABLE.check("log.whole", "files")
@@ -43,10 +45,18 @@ def content(known: Inputs) -> Finding:
     )
 
 
-@TABLE.check("log.capacity", "files")
+def _room(known: Inputs) -> Disk | None:
+    """By the gate's own word where it runs, which knows better how fast the log grows."""
+    said = known.status["audit"].get("disk") if known.status is not None else None
+    if not said or said["free"] < 0 or said["total"] <= 0:
+        return known.disk
+    return Disk(said["free"], said["total"], max(0, said["per_day"]))
+
+
+@TABLE.check("log.capacity", "status")
 def capacity(known: Inputs) -> Finding:
     """There is room for the log."""
-    disk = known.disk
+    disk = _room(known)
     if disk is None:
         raise Unknown("the log's disk was not looked at")
     share = disk.free / max(1, disk.total)
@@ -81,21 +91,25 @@ def retention(known: Inputs) -> Finding:
     return Finding("log.retention", "observed", f"{days} days of the log are kept", facts)
 
 
-@TABLE.check("log.exported", "history")
+def _entry(one: Happening) -> str:
+    """Its number, where the log was read: the gate is told before there is an entry."""
+    return f" (entry {one.index})" if one.index >= 0 else ""
+
+
+@TABLE.check("log.exported", "exports")
 def exported(known: Inputs) -> Finding:
     """Entries reach the central collector, in order and without gaps."""
-    history = known.the_history()
     stood: dict[str, Happening] = {
-        str(one.event.get("collector")): one for one in history.of("export-stood")
+        str(one.event.get("collector")): one for one in known.how_it_stood()
         if not str(one.event.get("collector", "")).startswith("witness:")
     }  # fmt: skip
     stood = {name: one for name, one in stood.items() if one.event.get("detail") != OUT}
     if not stood:
-        raise Unknown("nothing is exported: `collectors:` in the policy's `audit:` names who gets the entries")
+        raise Gone("nothing is exported: `collectors:` in the policy's `audit:` names who gets the entries")
     wrong, good = [], []
     for name, one in stood.items():
         ago = (known.now_ns - one.at_ns) // 10**9
-        words = f"{name}: next entry {one.event.get('next')}, {spoken(ago)} ago (entry {one.index})"
+        words = f"{name}: next entry {one.event.get('next')}, {spoken(ago)} ago{_entry(one)}"
         if not one.event.get("working"):
             wrong.append(f"{words}: {one.event.get('detail')}"[:500])
         elif ago > 2 * 3600:
@@ -104,28 +118,28 @@ def exported(known: Inputs) -> Finding:
             good.append(words)
     if wrong:
         return Finding("log.exported", "failed", "entries do not reach a collector", tuple(wrong[:8]))
+    # Each has said so lately, or it would have failed: the newest of them ends a failure, whichever it was of.
     return Finding("log.exported", "observed", f"entries reach {len(good)} collectors in order", tuple(good[:8]),
-                   at_ns=min(one.at_ns for one in stood.values()))  # fmt: skip
+                   at_ns=max(one.at_ns for one in stood.values()))  # fmt: skip
 
 
-@TABLE.check("log.witnessed", "history", "files")
+@TABLE.check("log.witnessed", "exports")
 def witnessed(known: Inputs) -> Finding:
     """A copy of the log's head is where the gate cannot change it."""
-    history = known.the_history()
     stood: dict[str, Happening] = {
-        str(one.event["collector"]).removeprefix("witness:"): one for one in history.of("export-stood")
+        str(one.event["collector"]).removeprefix("witness:"): one for one in known.how_it_stood()
         if str(one.event.get("collector", "")).startswith("witness:")
     }  # fmt: skip
     stood = {name: one for name, one in stood.items() if one.event.get("detail") != OUT}
     if not stood:
-        raise Unknown("no checkpoint is kept elsewhere: `cofferdam evidence witness` gives them away")
+        raise Gone("no checkpoint is kept elsewhere: `cofferdam evidence witness` gives them away")
     # One that says no is never outvoted by another: it holds a head that this log does not lead to.
-    wrong = [f"{name}: {one.event.get('detail')} (entry {one.index})"[:500] for name, one in stood.items()
+    wrong = [f"{name}: {one.event.get('detail')}{_entry(one)}"[:500] for name, one in stood.items()
              if not one.event.get("working")]  # fmt: skip
     if wrong:
         return Finding("log.witnessed", "failed", "a witness says no, or does not have the head", tuple(wrong[:8]))
     # Those of the policy, whose entries have a note, are visited each minute. (A stick is, when somebody comes by.)
-    wrong = [f"{name}: nothing was heard of it since entry {one.index}, and it is told each hour"[:500]
+    wrong = [f"{name}: nothing was heard of it lately{_entry(one)}, and it is told each hour"[:500]
              for name, one in stood.items()
              if one.event.get("note") and known.now_ns - one.at_ns > 2 * 3600 * 10**9]  # fmt: skip
     if wrong:

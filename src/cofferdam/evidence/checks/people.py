@@ -13,7 +13,7 @@ from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.checks.services import lately, session, verdict
 from cofferdam.evidence.history import Happening, History
-from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.inputs import Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding
 from cofferdam.policy.terms.jump_rows import JumpRows
 
@@ -33,7 +33,7 @@ def _rows(known: Inputs) -> dict[str, JumpRows]:
     """The conduits of the jump server. Raises: Unknown, where there is none."""
     found = {name: one.terms for name, one in known.the_policy().conduits.items() if isinstance(one.terms, JumpRows)}
     if not found:
-        raise Unknown("the policy has no conduit of the jump server")
+        raise Gone("the policy has no conduit of the jump server")
     return found
 
 
@@ -178,7 +178,7 @@ def scanned(known: Inputs) -> Finding:
     """What went to an asset by a conduit that has files scanned was found clean before."""
     history, rows = known.the_history(), _rows(known)
     if not any(row.files.scan for row in rows.values()):
-        raise Unknown("no conduit has files scanned: `files: {scan: true}`")
+        raise Gone("no conduit has files scanned: `files: {scan: true}`")
     by_session = {str(one.event["session"]): str(one.event["conduit"]) for one in history.of("access-opened")}
     passed = [
         one

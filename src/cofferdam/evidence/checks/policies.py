@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cofferdam.errors import CofferdamError
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.history import VALUE_FAULTS
-from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.inputs import Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding
 from cofferdam.model import NEVER, Asset, Point
 from cofferdam.policy.explain import Question
@@ -32,7 +32,7 @@ def owner_reason(known: Inputs) -> Finding:
     if without:
         return Finding("policy.owner-reason", "failed", f"{len(without)} conduits lack owner or reason", tuple(without))
     if not policy.conduits:
-        raise Unknown("the policy has no conduit")
+        raise Gone("the policy has no conduit")
     facts = tuple(f"{one.name}: {one.owner}: {one.reason}"[:500] for one in list(policy.conduits.values())[:10])
     return Finding("policy.owner-reason", "observed", f"{len(policy.conduits)} conduits name owner and reason", facts)
 
@@ -74,7 +74,7 @@ def values_checked(known: Inputs) -> Finding:
     policy = known.the_policy()
     asked = list(_limited(policy))
     if not asked:
-        raise Unknown("no rule writes a point with limits")
+        raise Gone("no rule writes a point with limits")
     step = max(1, len(asked) // ASKED)
     wrong: list[str] = []
     good: list[str] = []

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.inputs import Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding, Missing
 
 Run = Callable[[Inputs], Finding]
@@ -24,7 +24,8 @@ class Endless(BaseException):
 
 
 class Made(NamedTuple):
-    """A check's function. `looks`: which of the inputs it needs: "status", "policy", "proof", "history", "files"."""
+    """A check's function. `looks`: which of the inputs it needs: "status", "policy", "exports", "proof", "history",
+    "files"."""
 
     id: str
     looks: tuple[str, ...]
@@ -81,7 +82,7 @@ def run(made: Iterable[Made], known: Inputs) -> tuple[list[Finding], list[Missin
         except Endless:
             found.append(Finding(one.id, "failed", f"the check itself came to no end within {CHECK_SECONDS:g} s"))
         except Unknown as why:
-            missing.append(Missing(one.id, str(why)))
+            missing.append(Missing(one.id, str(why), isinstance(why, Gone)))
         except Exception as error:  # a bug in one check must not hide what the others find
             found.append(Finding(one.id, "failed", f"the check itself broke: {error!r}"[:500]))
         else:

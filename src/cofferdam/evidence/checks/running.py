@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cofferdam.enforce.orders import BESIDES
 from cofferdam.evidence.checks.registry import Table
-from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.inputs import Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding, spoken
 
 TABLE = Table()
@@ -90,7 +90,7 @@ def latency(known: Inputs) -> Finding:
     """The latency that is added stays within each conduit's budget."""
     conduits = [one for one in known.the_status()["conduits"] if one["budget"]]
     if not conduits:
-        raise Unknown("no conduit has a latency budget")
+        raise Gone("no conduit has a latency budget")
     over = [one for one in conduits if one["recent_over_budget"]]
     shown = over or conduits
     facts = tuple(
@@ -138,7 +138,7 @@ def assets(known: Inputs) -> Finding:
     """The devices behind the gate are listed."""
     policy, status = known.the_policy(), known.the_status()
     if not policy.assets:
-        raise Unknown("the policy names no asset")
+        raise Gone("the policy names no asset")
     states = {one["name"]: one["state"] for one in status["assets"]}
     facts = tuple(
         f"{asset.name}: {asset.address}:{asset.port} {asset.protocol}, {states.get(asset.name, 'not asked yet')}"

@@ -9,7 +9,7 @@ from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.checks.services import lately, verdict
-from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.inputs import Gone, Inputs
 from cofferdam.evidence.model import Finding
 
 TABLE = Table()
@@ -43,7 +43,7 @@ def read_only(known: Inputs) -> Finding:
     """The part that serves readers may change nothing: what the launcher gives it has no way to write."""
     policy = known.the_policy()
     if not any(one.broker == "mirror" for one in policy.conduits.values()):
-        raise Unknown("the policy has no mirror")
+        raise Gone("the policy has no mirror")
     crew = BROKERS["mirror"].crew
     readers = {name: one for name, one in crew.parts.items() if one.reads}
     wrong = [f"{name} may write files" for name, one in readers.items() if one.store or one.can & Can.STORE]
@@ -59,7 +59,7 @@ def secured(known: Inputs) -> Finding:
     policy = known.the_policy()
     assets = [one for one in policy.assets.values() if one.security is not None]
     if not assets:
-        raise Unknown("the policy has no asset of OPC UA with `security`")
+        raise Gone("the policy has no asset of OPC UA with `security`")
     wrong, facts = [], []
     for one in assets:
         said = one.security

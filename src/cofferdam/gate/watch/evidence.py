@@ -19,8 +19,10 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.evidence import FACTS, CheckDone, ExportStood, Told
 from cofferdam.errors import GateError
 from cofferdam.evidence.catalogue import catalogue
+from cofferdam.evidence.checks.logs import ANEW
 from cofferdam.evidence.checks.registry import run
 from cofferdam.evidence.checks.tables import MINUTE
+from cofferdam.evidence.history import Happening
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.model import Finding
 from cofferdam.evidence.standing import of_a_policy
@@ -77,6 +79,8 @@ class Evidence:
         self._clocks: set[str] = set()
         self._last: dict[str, int] = {}
         """When each check of ours ran last."""
+        self._stood: dict[str, Happening] = {}
+        """How each export and witness stands, as we were told last."""
 
     def restore(self) -> None:
         """Raises again what had failed when the gate stopped last, and was not found otherwise."""
@@ -130,9 +134,11 @@ class Evidence:
             return
         for one in due:
             self._last[one.id] = now
-        known = Inputs(now, status=msgspec.to_builtins(self._status()), policy=self._gate.policy)
-        found, _ = run(due, known)
-        self.take(found, BY)
+        known = Inputs(
+            now, status=msgspec.to_builtins(self._status()), policy=self._gate.policy, stood=tuple(self._stood.values())
+        )
+        found, missing = run(due, known)
+        self.take([*found, *(one.over for one in missing if one.gone and "" in self._alarms.get(one.check, ()))], BY)
 
     def take(self, found: Iterable[Finding], by: str) -> int:
         """Records what is new or due, and keeps the alarms. How many entries it makes."""
@@ -188,6 +194,11 @@ class Evidence:
     def told(self, event: Told) -> None:
         """What others do outside the gate: an export that stands still is an alarm."""
         if isinstance(event, ExportStood):
+            if event.detail != ANEW:
+                at, said = event.wall_ns or self._clock(), msgspec.to_builtins(event)
+                self._stood[event.collector] = Happening(-1, at, "gate", self._gate.policy_hash, said)
+                while len(self._stood) > MOST:
+                    del self._stood[next(iter(self._stood))]
             self._gate.alarm(f"export-{event.collector}", "" if event.working else event.detail or "it stands still")
 
     def _alarm(self, one: Finding) -> bool:

@@ -17,7 +17,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.evidence import ExportStood
 from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import GateError
-from cofferdam.evidence.checks.logs import OUT
+from cofferdam.evidence.checks.logs import ANEW, OUT
 from cofferdam.evidence.export.records import (
     FROM_EXPORT,
     TO_EXPORT,
@@ -176,7 +176,7 @@ class Exporting(Supervisor[ExportPart]):
 
     def forget(self) -> None:
         """It is told otherwise from here on: its alarm was of what is over."""
-        self._tell_gate(self._event(True, ""))
+        self._tell_gate(self._event(True, ANEW))
 
     def _event(self, working: bool, detail: str) -> ExportStood:
         return ExportStood(
