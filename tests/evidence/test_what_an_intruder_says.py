@@ -453,7 +453,11 @@ def test_a_collector_that_breaks_again_and_again_hides_no_witness(
     ledger.say(ExportStood(collector="witness:w1", next=int(head.split(b"\n")[1]), working=True, note=head.decode()))
     ledger.say(*(ExportStood(collector="soc", next=1, working=False, detail=f"{n}") for n in range(4100)))
     ledger.log.publish()
+    ledger.say(*(ExportStood(collector="well", next=1, working=True) for _ in range(3)))
+    ledger.say(*(ExportStood(collector=f"n{n % 7}", next=1, working=False, detail=f"{n}") for n in range(4100)))
+    ledger.log.publish()
     stood = Bench.read(ledger.state, None).history.of("export-stood")
+    assert [one.event["collector"] for one in stood].count("well") == 3 and len(stood) < 2000
     assert [one.event["collector"] for one in stood].count("witness:w1") == 1
     assert [one.index for one in stood] == sorted(one.index for one in stood)
     with zipfile.ZipFile(BytesIO(packed(ledger))) as archive:

@@ -23,11 +23,16 @@ KEPT_BEFORE = 400
 MAX_SUBJECTS = 20_000
 """Checks times subjects that are kept; beyond it a log is not what a gate writes."""
 HAPPENINGS = 2000
-"""Of one kind, the latest; of how exports stood, of each collector and witness."""
+"""Of one kind, the latest."""
+OF_A_COLLECTOR = 100
+"""Of how the export to one collector stood, the latest: one that breaks and works in turns pushes out nothing of others
+nor of the witnesses."""
 ALL = frozenset(("attestation-withdrawn",))
 """Kinds of which none is forgotten: what was taken back would count again once enough others came after it."""
-MAX_NAMES = 200
-"""Collectors and witnesses that are told apart."""
+MAX_NAMES = 40
+"""Collectors that are told apart."""
+WITNESS = "witness:"
+"""Before a witness's name, where a collector's would stand."""
 MAX_KINDS = 500
 """Kinds that are counted."""
 MAX_PROBLEMS = 100
@@ -130,7 +135,7 @@ class History:
     tallies: dict[str, Tally] = field(default_factory=dict)
     happened: dict[str, list[Happening]] = field(default_factory=dict)
     stood: dict[str, list[Happening]] = field(default_factory=dict)
-    """How exports stood, by collector."""
+    """How exports stood, by collector; of witnesses together."""
     problems: list[str] = field(default_factory=list)
     """What this reading could not understand; a verification says more."""
 
@@ -221,13 +226,17 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         return
     if kind == "half-died" and event.get("expected"):
         return
-    here = found.happened.setdefault(kind, [])
-    if kind == "export-stood":  # one that breaks and works in turns does not push out what is known of another
+    here, most = found.happened.setdefault(kind, []), HAPPENINGS
+    if kind == "export-stood":
         name = str(event.get("collector", ""))
-        here = found.stood.setdefault(name if name in found.stood or len(found.stood) < MAX_NAMES else "", [])
+        if name.startswith(WITNESS):
+            name = WITNESS
+        else:
+            name, most = name if name in found.stood or len(found.stood) < MAX_NAMES else "", OF_A_COLLECTOR
+        here = found.stood.setdefault(name, [])
     here.append(Happening(entry.index, time_ns, entry.maker, entry.policy, event))
-    if len(here) > 2 * HAPPENINGS and kind not in ALL:
-        del here[:HAPPENINGS]
+    if len(here) > 2 * most and kind not in ALL:
+        del here[:most]
 
 
 def _result(found: History, entry: Entry, time_ns: int) -> None:
