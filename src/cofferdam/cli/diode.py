@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from cofferdam.errors import GateError
+from cofferdam.errors import CrossingError, GateError
 
 Work = Callable[[argparse.Namespace], int]
 PARTS: Final = {"inside": "spool", "outside": "keeper"}
@@ -453,22 +453,43 @@ def _tell(args: argparse.Namespace) -> int:
 
 
 def _told(args: argparse.Namespace) -> int:
+    import base64
+
+    from cofferdam.brokers.diode.keeper_inside import unpacked
+
     found = _ask(args, "keeper", "inside")
+    packed = base64.b64decode(found.pop("packed", ""))
+    try:
+        status = unpacked(packed) if packed else {}
+    except CrossingError as error:  # the keeper has looked at it, and it may be another's by now
+        raise GateError(f"what the outside's keeper holds is no status: {error}") from None
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps({**found, "status": status}))
         return 0
     _say(_about_inside(found))
-    if found["status"]:
+    if status:
         from rich.console import Console
 
         from cofferdam.cli.status import render
 
+        status = _plain(status)
         try:
-            shown: Any = render(found["status"])
-        except (KeyError, TypeError, ValueError, AttributeError):  # another version's, or cut short, or a lie
-            shown = json.dumps(found["status"], indent=1)
+            shown: Any = render(status)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):  # another version's, or a lie
+            shown = json.dumps(status, indent=1)
         Console(markup=False, highlight=False).print(shown)
     return 0
+
+
+def _plain(told: Any) -> Any:
+    """What another machine has told, without what a terminal obeys."""
+    from cofferdam.audit.lines import escaped
+
+    if isinstance(told, str):
+        return escaped(told)
+    if isinstance(told, dict):
+        return {escaped(str(name)): _plain(value) for name, value in told.items()}
+    return [_plain(one) for one in told] if isinstance(told, list) else told
 
 
 def _about_inside(told: dict[str, Any]) -> Iterator[str]:

@@ -139,8 +139,8 @@ class Part:
 
 
 class Outside(Part):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, Keeper, pairing.KeeperKeys(SIGN))
+    def __init__(self, folder: Path, log: str = "") -> None:
+        super().__init__(folder, Keeper, pairing.KeeperKeys(SIGN, log))
         self.say(Epoch(EPOCH, WALL, "words"))
 
     def say(self, *told: Any) -> None:

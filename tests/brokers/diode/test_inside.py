@@ -22,17 +22,18 @@ from cofferdam.audit.log import AuditLog
 from cofferdam.audit.tiles import growth
 from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.diode import keeper_inside
-from cofferdam.brokers.diode.keeper_inside import STATUS_BYTES, Inside, LogCopy
-from cofferdam.brokers.diode.records import GATE, Bit, Go, LogFile, LogUnit, StatusUnit
+from cofferdam.brokers.diode.keeper_inside import STATUS_BYTES, Inside, LogCopy, unpacked
+from cofferdam.brokers.diode.records import GATE, Bit, Go, LogFile, LogUnit, Piece, StatusUnit, parts
 from cofferdam.brokers.diode.teller import BATCH_BYTES, LOOK_TICKS, Teller, units
 from cofferdam.brokers.kit.supervision import ARGUMENT_BYTES, HOUSE_STATUS
+from cofferdam.cli.diode import _plain
 from cofferdam.cli.main import main
 from cofferdam.errors import AuditError, CrossingError, StoreFull
 from cofferdam.gate.watch import telling
 from tests.audit.conftest import Opener, write
 from tests.audit.conftest import clock as clock  # fixtures
 from tests.audit.conftest import opener as opener
-from tests.brokers.diode.test_hostile import WALL, sliced
+from tests.brokers.diode.test_hostile import EPOCH, WALL, Outside, file, sliced
 
 
 def grow(log: AuditLog, count: int) -> None:
@@ -198,6 +199,62 @@ def test_a_disk_that_is_full_takes_nothing_of_a_log(both: Both, monkeypatch: pyt
     assert both.copy.head is not None
 
 
+def test_a_checkpoint_that_does_not_go_on_is_forgotten(both: Both) -> None:
+    """Else the next process would fall over it, and nothing of any channel would be taken."""
+    grow(both.log, 300)
+    both.take(both.tell())
+    forged = sign_checkpoint(Checkpoint(both.key.name, 301 + 1, bytes(32)), SignerKey(both.key.name, bytes(32)))
+    (both.copy.coming / "checkpoint").write_bytes(forged)
+    again = LogCopy(both.folder, both.key)
+    assert again.tells() == (301, 0) and not again.wrong
+    (both.copy.coming / "checkpoint").write_bytes(b"\xff no note")
+    assert LogCopy(both.folder, both.key).tells() == (301, 0)
+    grow(both.log, 1)
+    for unit in both.tell():
+        again.take(unit)
+    assert again.tells() == (302, 0)
+
+
+@pytest.mark.parametrize("what", ["another log", "a file", "a checkpoint that is none"])
+def test_a_copy_that_is_none_costs_its_channel_alone(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "strand-inside"
+    folder.mkdir()
+    if what == "a file":
+        (folder / "log").write_text("x")
+    else:
+        (folder / "log").mkdir()
+        other = sign_checkpoint(Checkpoint("x", 1, bytes(32)), make_key("x"))
+        (folder / "log" / "checkpoint").write_bytes(other if what == "another log" else b"x")
+    outside = Outside(tmp_path, log=make_key("inside").verifier.text)
+    whole = GATE.encode(LogUnit(()))
+    outside.say(Piece("gate:log", EPOCH, 1, parts(whole)[0]), *file(1, "a.csv", b"1"))
+    outside.ticks(1)
+    assert list(outside.part._stopped) == ["gate:log"] and "to begin anew" in outside.part._stopped["gate:log"]
+    assert (outside.folders["reports-in"] / "a.csv").read_bytes() == b"1"
+    outside.part.halt()
+
+
+def test_a_log_without_room_costs_its_channel_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = Outside(tmp_path)
+    monkeypatch.setattr(keeper_inside, "RESERVE_BYTES", 1 << 60)
+    whole = GATE.encode(LogUnit((LogFile("tile/0/000.p/1", bytes(32)),)))
+    outside.say(Piece("gate:log", EPOCH, 1, parts(whole)[0]), *file(1, "a.csv", b"1"))
+    outside.ticks(1)
+    assert (outside.folders["reports-in"] / "a.csv").read_bytes() == b"1" and not outside.part._stopped
+    assert "too little room" in outside.part.alarms()["waits-log"]
+    outside.say(Piece("gate:log", EPOCH, 2, parts(whole)[0]))  # it is missing, and so named
+    monkeypatch.undo()
+    outside.ticks(1)
+    assert (outside.folders["strand-inside"] / "coming" / "tile" / "0" / "000.p" / "1").exists()
+    assert "waits-log" not in outside.part.alarms()
+    outside.part.halt()
+
+
+def test_what_the_inside_tells_drives_no_terminal() -> None:
+    told = {"site": "\x1b[2J", "alarms": [{"na\nme": "\x9b31m", "n": 1}], "ok": True}
+    assert _plain(told) == {"site": "\\x1b[2J", "alarms": [{"na\\nme": "\\x9b31m", "n": 1}], "ok": True}
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"no zlib", zlib.compress(b"[1]"), zlib.compress(b"{"), zlib.compress(b"{}")[:-1],
@@ -216,7 +273,7 @@ def test_the_last_status_stands(tmp_path: Path) -> None:
     inside = Inside(tmp_path, False, "", lambda: WALL)
     for at in (5, 9, 7):  # the last comes late
         inside.take(GATE.encode(StatusUnit(at, zlib.compress(b'{"site": "%d"}' % at))))
-    assert inside.status == {"site": "9"} and inside.tells()["told_ns"] == 9
+    assert unpacked(inside.status) == {"site": "9"} and inside.tells()["told_ns"] == 9
     kept = msgspec.json.decode((tmp_path / "status.json").read_bytes())
     assert kept == {"told_ns": 9, "came_ns": WALL, "status": {"site": "9"}}
 

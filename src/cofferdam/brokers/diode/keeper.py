@@ -9,6 +9,7 @@ Not here: the disk (keeper_store), numbers (ledger), tickets (tickets).
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 from collections.abc import Collection, Mapping
@@ -30,7 +31,7 @@ from cofferdam.brokers.diode.pairing import KeeperKeys, load
 from cofferdam.brokers.diode.records import Beat, Known, Piece
 from cofferdam.brokers.diode.sender import row_of
 from cofferdam.brokers.kit.figures import Figures, Reported
-from cofferdam.errors import AuditError, CofferdamError, CrossingError, GateError, StoreError, StoreFull
+from cofferdam.errors import CofferdamError, CrossingError, GateError, StoreError, StoreFull
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.diode_rows import FILES as FILES_RIDE
 from cofferdam.policy.terms.diode_rows import LOG, STATUS
@@ -104,17 +105,12 @@ class Keeper(Part):
         setting.senders["receiver"].send(records.Start(max(0, self._store.epoch - 1)))
 
     def _told(self) -> Inside | None:
-        """What the gate inside tells of itself is kept by it. Raises: StoreError."""
+        """What the gate inside tells of itself is kept by it. Raises: GateError."""
         folder = self._setting.folders.get(self._row.told)
         if folder is None:
             return None
-        try:
-            key = self._keys.log if self._keys is not None else ""
-            return Inside(folder, LOG in self._row.gate, key, self._setting.wall)
-        except (AuditError, OSError) as error:
-            raise StoreError(
-                f"what was told of the inside cannot be read: {error}", hint=f"move {folder} away, to begin anew"
-            ) from None
+        key = self._keys.log if self._keys is not None else ""
+        return Inside(folder, LOG in self._row.gate, key, self._setting.wall)
 
     def _channel(self, name: str) -> Channel:
         return self._channels.setdefault(name, Channel(name))
@@ -284,7 +280,8 @@ class Keeper(Part):
         elif asked.verb == "test":
             asked.answer(self._tests())
         elif asked.verb == "inside":
-            asked.answer({**self._tells(), "status": self._inside.status if self._inside is not None else {}})
+            packed = self._inside.status if self._inside is not None else b""
+            asked.answer({**self._tells(), "packed": base64.b64encode(packed).decode()})
         else:
             super().command(asked)
 
@@ -439,6 +436,8 @@ class Keeper(Part):
             )
         if self._files.not_scanned:
             found["scan"] = clip(f"files of {self._strand} wait for their scan: {self._files.not_scanned}")
+        for name, why in self._handing.waits.items():
+            found[f"waits-{name.partition(':')[2]}"] = clip(f"nothing more of {name} of {self._strand} is taken: {why}")
         if self._full:
             found["store"] = f"nothing is taken from {self._strand}: {self._full}"
         for name, detail in list(self._stopped.items())[:8]:

@@ -49,20 +49,37 @@ class LogCopy:
     """The copy, in a folder that has the two. `key`: that of the log, where it is known."""
 
     def __init__(self, folder: Path, key: VerifierKey | None) -> None:
-        """Raises: AuditError, OSError."""
         self.folder, self.key = folder / LOG, key
         self.coming = folder / COMING
-        for one in (self.folder, self.coming):
-            one.mkdir(mode=0o750, exist_ok=True)
         self._log, self._new = DirFiles(self.folder), DirFiles(self.coming)
         self.head: Checkpoint | None = None
         self.waits: Checkpoint | None = None
         """Of which something has not come."""
+        self.wrong = ""
+        """Why nothing is taken: what lies there is no copy of this log."""
+        try:
+            self._begin()
+        except (AuditError, OSError) as error:
+            self.wrong = f"{self.folder}: {error}; move {folder} away, to begin anew"
+
+    def _begin(self) -> None:
+        """Raises: AuditError, OSError."""
+        for one in (self.folder, self.coming):
+            one.mkdir(mode=0o750, exist_ok=True)
         if (note := self._log.read(CHECKPOINT)) is not None:
             self.head = self._open(note)
-        if (note := self._new.read(CHECKPOINT)) is not None:
-            self.waits = self._open(note)
-        self.look()  # the process before may have ended in the middle of it
+        try:
+            if (note := self._new.read(CHECKPOINT)) is not None:
+                self.waits = self._open(note)
+            self.look()  # the process before may have ended in the middle of it
+        except AuditError:
+            self._drop()  # it is of no use: a later one will be
+
+    def _drop(self) -> None:
+        """The checkpoint that waits is none that this log could have."""
+        (self.coming / CHECKPOINT).unlink(missing_ok=True)
+        (self.coming / DROPPED).unlink(missing_ok=True)
+        self.waits = None
 
     def read(self, path: str) -> bytes | None:
         """A file of the log, whether it is in force or not."""
@@ -78,6 +95,8 @@ class LogCopy:
 
     def take(self, unit: LogUnit) -> None:
         """What was told is on disk on return. Raises: AuditError: no honest gate would tell it; StoreFull; OSError."""
+        if self.wrong:
+            raise AuditError(self.wrong)
         size = sum(len(file.data) for file in unit.files)
         if disk.room(self.folder)[0] < RESERVE_BYTES + size:
             raise StoreFull(f"{self.folder} has too little room for what is new of the log")
@@ -95,7 +114,11 @@ class LogCopy:
             if self.waits is None or said.size >= self.waits.size:
                 put(self.coming / CHECKPOINT, unit.head)
                 self.waits = said
-        self.look()
+        try:
+            self.look()
+        except AuditError:
+            self._drop()
+            raise
 
     def look(self) -> None:
         """Puts the checkpoint that waits in force, if all is there that it covers. Raises: AuditError: it does not go
@@ -166,15 +189,15 @@ class Inside:
     """Both, for one keeper. `folder`: the site's, for what is told."""
 
     def __init__(self, folder: Path, log: bool, key: str, wall: Callable[[], int]) -> None:
-        """`key`: of the log, "" where it is not known. Raises: AuditError, OSError."""
+        """`key`: of the log, "" where it is not known. Raises: GateError."""
         self._folder = folder
         self._copy = LogCopy(folder, _key(key)) if log else None
         self._wall = wall
         self.told_ns = self.came_ns = 0
         self._waits_ns = 0
         """When the status was told, by the clock inside, and when it came, by ours; UTC ns."""
-        self.status: dict[str, Any] = {}
-        """As it was told last."""
+        self.status = b""
+        """As it was told last, compressed: whoever looks unpacks it (`unpacked`)."""
 
     def take_key(self, key: str) -> None:
         """The log's key from now on. Raises: GateError."""
@@ -196,17 +219,10 @@ class Inside:
 
     def _status(self, unit: StatusUnit) -> None:
         """Raises: CrossingError, OSError."""
-        unpacker = zlib.decompressobj()
-        try:
-            data = unpacker.decompress(unit.data, STATUS_BYTES)
-            if unpacker.unconsumed_tail or not unpacker.eof:
-                raise CrossingError("a status that is too large, or cut short")
-            status = msgspec.json.decode(data, type=dict[str, Any])
-        except (zlib.error, msgspec.MsgspecError, RecursionError) as error:
-            raise CrossingError(f"a status that is none: {error}") from None
+        status = unpacked(unit.data)
         if unit.wall_ns < self.told_ns:
             return  # it comes late
-        self.told_ns, self.came_ns, self.status = unit.wall_ns, self._wall(), status
+        self.told_ns, self.came_ns, self.status = unit.wall_ns, self._wall(), unit.data
         told = {"told_ns": self.told_ns, "came_ns": self.came_ns, "status": status}
         put(self._folder / "status.json", msgspec.json.encode(told))
 
@@ -233,6 +249,19 @@ class Inside:
                 "folder": str(copy.folder),
             }
         return {"folder": str(self._folder), "told_ns": self.told_ns, "came_ns": self.came_ns, "log": log}
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """A status as it was told. Raises: CrossingError."""
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(data, STATUS_BYTES)
+        if unpacker.unconsumed_tail or not unpacker.eof:
+            raise CrossingError("a status that is too large, or cut short")
+        status: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CrossingError(f"a status that is none: {error}") from None
+    return status
 
 
 def _key(text: str) -> VerifierKey | None:

@@ -23,7 +23,7 @@ from cofferdam.brokers.diode.keeper_store import Held, KeeperStore
 from cofferdam.brokers.diode.ledger import Channel, Gap, Order
 from cofferdam.brokers.diode.records import Piece, part
 from cofferdam.crossing import strand
-from cofferdam.errors import CrossingError
+from cofferdam.errors import CrossingError, StoreFull
 from cofferdam.limits import strand_end
 from cofferdam.policy.terms.diode_rows import RECORDS, DiodeRows
 
@@ -79,6 +79,8 @@ class Handing:
         """What is called with what went wrong at the end of a turn."""
         self.full: set[str] = set()
         """Channels whose part does not take what there is."""
+        self.waits: dict[str, str] = {}
+        """Channels that have no room, and why; others have some."""
 
     def begin(self) -> None:
         """Goes on with what waited when the process ended."""
@@ -148,6 +150,10 @@ class Handing:
                 except CrossingError as violation:
                     self._broken[name] = str(violation)
                     break
+                except StoreFull as no_room:  # of its own: the others have their reserve
+                    self.full.add(name)
+                    self.waits[name] = str(no_room)
+                    break
                 except OSError as error:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
                         raise
@@ -175,6 +181,7 @@ class Handing:
         why."""
         found = dict(self._broken)
         self.full.clear()
+        self.waits.clear()
         for name in self.row.records:
             channel = f"{RECORDS}:{name}"
             folder = self._setting.folders[strand_end(name, "in")]
