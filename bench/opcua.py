@@ -4,8 +4,8 @@ the outer half's memory for sessions with items.
     python -m bench.opcua [--rounds N] [--reads N] [--sessions N]
 
 Prints a JSON line for each: medians in µs and their ratio, with the CPU time of each half for a request. The two ways
-take turns, so that what else the machine does falls on both; its load is told first. Not here: what others put between
-(HAProxy), many clients at once.
+take turns, so that what else the machine does falls on both; its load is told first. Then come many of them (opcua_many). Not here: what
+others put between (HAProxy): it asks for a client and a server in C, of which none can be had freely.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from asyncua import ua as types
 from asyncua.client.client import Client
 from asyncua.common.utils import Buffer
 from asyncua.ua import ua_binary
+from bench import opcua_many
 from tests.gate.plant import cli, running
 from tests.ports import held_ports
 from tests.protocols.opcua.certificates import make
@@ -190,7 +191,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         for secured in (False, True):
             reads(args, Path(name) / ("secured" if secured else "plain"), secured)
-    return 0
+    return opcua_many.main([])
 
 
 if __name__ == "__main__":

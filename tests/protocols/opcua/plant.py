@@ -1,9 +1,10 @@
 """A plant's server in a process of its own: asyncua, by others. `python plant.py PORT [OPTION...]`.
 
 Options: `swap` has its namespaces in another order; `secure FOLDER` has a key there, and offers security alone;
-`everywhere` has it listen at all addresses. It says "ready" on stdout. Line1 has Speed (writable), Level, Recipe,
-Counts (an array), Limits (a structure), Title, Secret, and the methods Reset, Purge and Rinse. Five times a second it
-has an event of severity 100, and one of 700 of a type of its own, with Batch and Cost.
+`everywhere` has it listen at all addresses; `many N SECONDS` has it have N nodes that change so often, and nothing else
+that does. It says "ready" on stdout. Line1 has Speed (writable), Level, Recipe, Counts (an array), Limits (a
+structure), Title, Secret, and the methods Reset, Purge and Rinse. Five times a second it has an event of severity 100,
+and one of 700 of a type of its own, with Batch and Cost.
 """
 
 from __future__ import annotations
@@ -19,6 +20,16 @@ from asyncua.server.server import Server
 ua: Any = types
 
 LINE, OTHER = "urn:plant:line", "urn:plant:other"
+
+
+async def _change(many: list[Any], every: float) -> None:
+    """All of these change every so many seconds, or as often as this server can."""
+    at, due = 0.0, asyncio.get_running_loop().time()
+    while True:
+        at, due = at + 1.0, due + every
+        for node in many:
+            await node.write_value(at)
+        await asyncio.sleep(max(due - asyncio.get_running_loop().time(), 0.0))
 
 
 async def run(port: int, options: list[str]) -> None:
@@ -90,8 +101,19 @@ async def run(port: int, options: list[str]) -> None:
         for kind in (ua.ObjectIds.BaseEventType, jam.nodeid)
     ]
     events[1].event.Batch, events[1].event.Cost = "B7", 12.5
+    many, every = [], 0.0
+    if "many" in options:
+        count, every = int(options[options.index("many") + 1]), float(options[options.index("many") + 2])
+        many = [
+            await line.add_variable(
+                ua.NodeId(f"Line1.N{number}", ns), ua.QualifiedName(f"N{number}", ns), 0.0, ua.VariantType.Double
+            )
+            for number in range(count)
+        ]
     async with server:
         print("ready", flush=True)
+        if many:
+            await _change(many, every)
         at = 0.0
         while True:
             await asyncio.sleep(0.05)

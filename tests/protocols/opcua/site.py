@@ -72,7 +72,7 @@ def node_missing() -> str:
     return "" if (NODE / "node_modules" / "node-opcua").is_dir() else f"`npm ci` was not said in {NODE.name}"
 
 
-def plant(port: int, *options: str | Path) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+def plant(port: int, *options: str | Path | float) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """The plant's server (asyncua), ready; ended afterwards."""
     return _server(sys.executable, str(Path(__file__).with_name("plant.py")), str(port), *map(str, options))
 
