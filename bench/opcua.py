@@ -4,8 +4,9 @@ the outer half's memory for sessions with items.
     python -m bench.opcua [--rounds N] [--reads N] [--sessions N]
 
 Prints a JSON line for each: medians in µs and their ratio, with the CPU time of each half for a request. The two ways
-take turns, so that what else the machine does falls on both; its load is told first. Then come many of them (opcua_many). Not here: what
-others put between (HAProxy): it asks for a client and a server in C, of which none can be had freely.
+take turns, so that what else the machine does falls on both; its load is told first. Then come many of them
+(opcua_many). Not here: what others put between (HAProxy): that asks for a client and a server in C, of which none can
+be had freely.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab import events
+from cofferdam.lab.filling.intruder import intrude
 from cofferdam.lab.filling.plant import LINE
 
 PATIENCE_SECONDS = 10.0
@@ -162,6 +163,17 @@ class Person:
         await subscription.delete()
         return " ".join(f"{value:g}" for value in seen[:count])
 
+    async def history(self, name: str, minutes: float) -> str:
+        """How many recorded values there are of the last minutes, at most five."""
+        end = datetime.now(UTC).replace(tzinfo=None)
+        found = await (await self._node(name)).read_raw_history(end - timedelta(minutes=minutes), end, 5)
+        return str(len(found))
+
+    async def intrude(self, how: str) -> str:
+        """What one without a right may try from the same address; what comes of it."""
+        token = self._client.uaclient.session.authentication_token if self._client is not None else None
+        return await intrude(how, self._url, (self._keys / "own.der").read_bytes(), self._server.read_bytes(), token)
+
     async def attempt(self, action: str, work: Callable[[], Awaitable[Any]]) -> None:
         """Does something, and says what came of it."""
         try:
@@ -183,6 +195,8 @@ class Person:
                 "call": functools.partial(self.call, point, value),
                 "browse": self.browse,
                 "watch": functools.partial(self.watch, point, command.count),
+                "history": functools.partial(self.history, point, value),
+                "intrude": functools.partial(self.intrude, point),
             }
             if command.do not in works:
                 raise CofferdamError(f"{self.who} knows no command {command.do!r}", hint=", ".join(works))

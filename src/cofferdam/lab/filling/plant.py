@@ -1,4 +1,5 @@
-"""A filling line with an OPC UA server of its own (asyncua): speed, level, recipe, the methods Reset and Purge.
+"""A filling line with an OPC UA server of its own (asyncua): speed, level, recipe, bottles and state, the methods
+Reset and Purge, and a history of the level.
 
 Beside it stands another line with nodes of the same names, in another namespace: who read by numbers would read it
 after a restart in which both change places. Not here: who uses it (people), the gate.
@@ -44,6 +45,8 @@ async def serve(address: str, port: int, swapped: bool, sink: events.Sink) -> No
             return [ua.Variant(count.Value, ua.VariantType.Int32)]
 
         await node("Speed", speed, ua.VariantType.Double)
+        await node("Bottles", 0, ua.VariantType.Int32)
+        await node("State", 1, ua.VariantType.Int32)
         await node("Recipe", "cola", ua.VariantType.String)
         await node("Secret", 4711, ua.VariantType.Int32)
         found = await node("Level", 0.0, ua.VariantType.Double)
@@ -54,6 +57,7 @@ async def serve(address: str, port: int, swapped: bool, sink: events.Sink) -> No
                 [ua.VariantType.Int32],
             )  # fmt: skip
     async with server:
+        await server.historize_node_data_change(level, count=100)
         sink(events.Listening(address, port))
         height = 0.0
         while True:

@@ -39,6 +39,8 @@ def _assets(where: Addresses) -> str:
     points:
       filler_speed: {{at: "nsu=urn:works:filler;s=Line.Speed", type: Double, min: 0, max: 1500, max_step: 200}}
       filler_level: {{at: "nsu=urn:works:filler;s=Line.Level", type: Double}}
+      filler_bottles: {{at: "nsu=urn:works:filler;s=Line.Bottles", type: Int32}}
+      filler_state: {{at: "nsu=urn:works:filler;s=Line.State", type: Int32}}
       filler_recipe: {{at: "nsu=urn:works:filler;s=Line.Recipe", type: String, max_length: 16}}
     methods:
       reset_counter:
@@ -63,7 +65,7 @@ _CONDUITS = """\
     reason: OEE
     expires: 2035-06-30
     allow:
-      - {who: filling-mes, asset: filler-1, read: all, subscribe: [filler_level]}
+      - {who: filling-mes, asset: filler-1, read: all, subscribe: [filler_level], history: [filler_level], longest: 1 h}
       - {who: anna, asset: filler-1, read: all, write: [filler_speed], call: [reset_counter]}
 """
 

@@ -67,12 +67,15 @@ async def one_sees_what_one_may_use(cast: Cast) -> list[Finding]:
     seen = await cast.ask(cast.mes, "browse")
     watched = await cast.ask(cast.mes, "watch", "Line.Level", count=5)
     return [
-        Finding("the MES browses", "Line: Level Recipe Speed", seen.detail, seen.detail == "Line: Level Recipe Speed"),
+        Finding("the MES browses", "its five nodes and no sixth", seen.detail,
+                seen.detail == "Line: Bottles Level Recipe Speed State"),
         Finding(
             "the MES subscribes to the level", "five changes", watched.detail, len(watched.detail.split()) == 5
         ),
         await cast.tries(cast.mes, "the MES reads a node of the line that it knows of", "BadNodeIdUnknown", "read",
                          "Line.Secret"),
+        await cast.tries(cast.mes, "the MES reads back half an hour of the level", "ok", "history", "Line.Level", 30),
+        await cast.tries(cast.mes, "and two hours of it", "BadUserAccessDenied", "history", "Line.Level", 120),
     ]  # fmt: skip
 
 
@@ -109,8 +112,24 @@ async def a_restart_with_other_numbers(cast: Cast) -> list[Finding]:
     ]
 
 
+async def an_intruder_gets_nowhere(cast: Cast) -> list[Finding]:
+    """Somebody at the operator's own address without its key: no certificate, a stolen token, a looped chain, 10 MB"""
+    findings = []
+    for how, wanted in (
+        ("without a certificate", "BadSecurityChecksFailed"), ("with a stolen token", "BadSecurityChecksFailed"),
+        ("with a looped chain", "BadSecurityChecksFailed"), ("with 10 MB of chunks", "closed"),
+    ):  # fmt: skip
+        seen = await cast.ask(cast.operator, "intrude", how)
+        good = seen.detail in (wanted, "BadTcpMessageTooLarge" if "chunks" in how else wanted)
+        findings.append(Finding(f"an intruder {how}", wanted, seen.detail, good))
+    goes_on = await cast.ask(cast.mes, "read", "Line.Speed")
+    findings.append(Finding("the MES reads all the while", "ok", goes_on.outcome, goes_on.outcome == "ok"))
+    return findings
+
+
 async def the_log_names_each(cast: Cast) -> list[Finding]:
     """The audit log names each write and call, who, and by which rule"""
+    verified = await cast.scene.verb("audit", "verify")
     shown = await cast.scene.verb("audit", "show", "--json", "--kind", "write-allowed")
     found = [line for line in shown.out.splitlines() if "Line.Speed" in line or "Line.Reset" in line]
     users = all("anna" in line for line in found)
@@ -120,7 +139,8 @@ async def the_log_names_each(cast: Cast) -> list[Finding]:
             "one write and one call, of anna's",
             f"{len(found)} entries, all of anna's: {users}",
             len(found) == 2 and users,
-        )
+        ),
+        Finding("the log verifies", "exit 0", f"exit {verified.code}", verified.code == 0),
     ]
 
 
@@ -128,6 +148,7 @@ STEPS: tuple[Step, ...] = (
     strangers_are_let_in_by_the_operator_of_the_gate,
     one_sees_what_one_may_use,
     values_and_calls_are_judged,
+    an_intruder_gets_nowhere,
     a_restart_with_other_numbers,
     the_log_names_each,
 )
