@@ -19,19 +19,22 @@ import compileall
 import contextlib
 import fcntl
 import gc
+import importlib
 import os
 import signal
 import socket
 import struct
+import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cofferdam
 from cofferdam.enforce import kernel
 from tests import examples as examples  # loads hypothesis's profile, before any property is read
-from tests import ports
+from tests import nursery, ports
 from tests.services import nats_server as nats_server
 from tests.services import postgres_server as postgres_server
 
@@ -64,6 +67,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell's background has children ignore Ctrl-C, and theirs, which tests send it to.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Each worker of a whole run loads other modules first: what pytest makes of a module's assertions, which is dear,
+    the others then find made. What cannot be loaded is said when it is collected."""
+    workerinput: dict[str, Any] | None = getattr(session.config, "workerinput", None)
+    if workerinput is None or [Path(one) for one in session.config.args] != [Path("tests")]:
+        return
+    worker, count = int(workerinput["workerid"].removeprefix("gw")), int(workerinput["workercount"])
+    here = Path(__file__).parent
+    for path in sorted(here.rglob("test_*.py"))[worker::count]:
+        with warnings.catch_warnings(), contextlib.suppress(Exception, pytest.skip.Exception):
+            warnings.simplefilter("error")
+            importlib.import_module(".".join(path.relative_to(here.parent).with_suffix("").parts))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,7 +129,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Each report says what its phase has used, wherever it ran."""
     report = yield
-    now = sum(os.times()[:4])
+    now = sum(os.times()[:4]) + nursery.used
     report.user_properties = [*report.user_properties, (CPU, now - item.config.stash.get(USED, now))]
     item.config.stash[USED] = now
     return report

@@ -74,7 +74,7 @@ IT, OT = Place("it", "office"), Place("ot", "plant")
 PARTS = (PartOrder("outer", IT), PartOrder("keeper"), PartOrder("inner", OT))
 ALL = (*PARTS, PartOrder("reader", IT))
 PROGRAM = r"""
-import contextlib, ctypes, duckdb, errno, fcntl, json, os, resource, socket, sqlite3, sys, threading
+import contextlib, ctypes, errno, fcntl, json, os, resource, socket, sys, threading
 from pathlib import Path
 from cofferdam.enforce import sandbox
 from cofferdam.enforce.profile import Can, Profile
@@ -458,6 +458,9 @@ def test_sqlite_and_duckdb_work_where_parts_stand(sealed: Stage) -> None:
     reads with threads."""
     crew = sealed.spawn(*ALL, crew="toy/bases")
     keeper, reader = crew["keeper"], crew["reader"]
+    loads = "import duckdb, sqlite3\n"  # before the filter, as all of a part's modules
+    for puppet in (keeper, reader):
+        puppet.do(loads)
     store = keeper.child.store
     close = "all(fact[1] for fact in sandbox.confine(Profile('toy', 'apart', {}), {}))"
     assert keeper.do(close.format("Can.STORE, store=True", f"[Path('{store}')]"))
@@ -476,6 +479,7 @@ for number in range(50):
     )
     sealed.end({"keeper": keeper})
     keeper = sealed.spawn(*PARTS, crew="toy/bases")["keeper"]  # DuckDB wants to be opened before the filter
+    keeper.do(loads)
     assert keeper.do(copy.format(store)) == 5000
     assert reader.do("(base := duckdb.connect(config={'threads': 1}), globals().update(base=base))[1]") is None
     assert reader.do(close.format("Can.READ", f"None, [Path('{store}')]"))
