@@ -71,7 +71,7 @@ conduits:
     priority: {priority}
     allow:
       - {{who: bench, asset: packer, read: all}}
-      - {{who: bench, asset: drive, stream: all}}
+      - {{who: bench, asset: drive, stream: [{names}]}}
 """
 CONNECTIONS = 20
 """A stream with outputs is one connection's at a time: there is one for each."""
@@ -228,7 +228,7 @@ def plant(priority: str = "realtime") -> Iterator[tuple[dict[str, tuple[str, int
             POLICY.format(
                 gate=GATE, controller=CONTROLLER, drive=DRIVE, controller_port=places["controller"][1],
                 drive_port=places["drive"][1], priority=priority, points=", ".join(points),
-                streams=", ".join(streams), **ports,
+                streams=", ".join(streams), names=", ".join(f"drive{index}" for index in range(CONNECTIONS)), **ports,
             )
         )  # fmt: skip
         adapter = Adapter(*places["drive"])

@@ -105,6 +105,11 @@ def test_a_request_that_cannot_cross_ends_its_own_session_and_no_other(monkeypat
     stage.inner.end()
 
 
+def closed(stage: EnipStage) -> bool:
+    """Whether the connection to the device is."""
+    return stage.plant[0].link.closed
+
+
 def test_requests_without_an_answer_end_no_stream() -> None:
     """The drive ran on by its own packets, and an attribute that it would not tell three times stopped it."""
     stage = opened()
@@ -115,12 +120,12 @@ def test_requests_without_an_answer_end_no_stream() -> None:
         stage.reactor.advance(1.1)
     told = stage.to_outer.take()
     assert sum(isinstance(one, records.Failed) for one in told) == 5
-    assert not [one for one in told if isinstance(one, records.Unwatched)] and not stage.plant[0].link.closed
+    assert not [one for one in told if isinstance(one, records.Unwatched)] and not closed(stage)
     stage.reactor.advance(10)  # nor does the device say anything in it: that ends it, and with it the connection
     stage.inner.take(records.Request(1, 200, m.ReadTag(Item("tag", "level"))))
     stage.reactor.advance(1.1)
     [over] = [one for one in stage.to_outer.take() if isinstance(one, records.Unwatched)]
-    assert over.handle == answer.handle and "nothing in time" in over.detail and stage.plant[0].link.closed
+    assert over.handle == answer.handle and "nothing in time" in over.detail and closed(stage)
     stage.inner.end()
 
 

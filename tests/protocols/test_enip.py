@@ -11,8 +11,8 @@ from hypothesis import given
 
 from cofferdam.capture.learn import learn
 from cofferdam.capture.simulate import simulate
-from cofferdam.errors import CrossingError, LocalProtocolError, PolicyError, RemoteProtocolError
-from cofferdam.model import Assign, Bool, Deny, Fault, Int32, Item, Octets, Text, UInt32
+from cofferdam.errors import CofferdamError, CrossingError, LocalProtocolError, PolicyError, RemoteProtocolError
+from cofferdam.model import Allow, Assign, Bool, Deny, Fault, Int32, Item, Octets, Text, UInt32
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.asking import operation as operation_of
@@ -384,6 +384,9 @@ def test_io_faster_than_agreed_is_dropped_and_a_close_gives_it_up() -> None:
     number = int.from_bytes(bytes(range(7, 11)), "little") | 1 << 31
     taken = [machine.datagram(2222, datagram(number, n, bytes(10))) for n in range(1, 20)]
     assert sum(one is not None for one in taken) == 4
+    machine.on_time(1 + 20_000_000)
+    later = machine.datagram(2222, datagram(number, 23, bytes(10)))
+    assert later is not None and later.lost == 3, "what came and was dropped is not lost"
     close = requests.made(0x4E, paths.of_object(6, 1), struct.pack("<BBHHIBx", 10, 14, 1, 77, 4711, 0))
     machine.receive_data(rr(close))
     event = machine.next_event()
@@ -710,3 +713,18 @@ def test_attributes_without_a_point_are_read_as_bytes_one_by_one() -> None:
         event = machine.next_event()
         sent = machine.take_output()
     assert event == ResponseReceived(token, m.HeldList((Octets((b"abc",)), 0x14, UInt32((7,)))))
+
+
+def test_a_bit_is_read_by_reading_its_tag_and_a_policy_that_says_otherwise_is_told() -> None:
+    with pytest.raises(PolicyError) as refused:
+        compile_policy(loads(FORGED.replace("read: [pump, level", "read: [alarm, pump, level")), now_ns=NOW)
+    [problem] = refused.value.problems
+    assert "alarm, which is a part of tag status" in str(problem) and "which is read whole" in str(problem)
+    policy = compile_policy(loads(FORGED.replace("read: [pump, level, counts, serial]", "read: all")), now_ns=NOW)
+    [name] = policy.assets
+    with pytest.raises(CofferdamError, match="reads tag status whole"):
+        operation_of("read alarm", policy.assets[name], DIALECT)
+    flow = policy.flow("enip", "127.0.0.1", name)
+    assert isinstance(flow, Flow)
+    assert isinstance(flow.decide(operation_of("write alarm 1", policy.assets[name], DIALECT), NOW), Allow)
+    assert isinstance(flow.decide(ENIP.operation(m.ReadTag(Item("tag", "status"))), NOW), Deny), "all is no more"

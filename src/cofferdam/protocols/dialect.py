@@ -261,6 +261,9 @@ class Dialect(msgspec.Struct, frozen=True):
     forms: str = ""
     """A regular expression for what a stream is made of, where the protocol needs to be told; "" where it does not."""
     form_example: str = ""
+    part_of: Callable[[Item], str] | None = None
+    """What is read, written as in a policy, where an item is a part of it that nobody reads by itself; "" for one that
+    is read."""
     unserved: Callable[[int, int], str] | None = None
     """Why nobody serves a code and sub-code, whatever a rule says, in words; "" for one that is served."""
     learned_form: Callable[[Item], str] | None = None
@@ -306,7 +309,11 @@ class Dialect(msgspec.Struct, frozen=True):
     def readable(self, place: Span | Item) -> bool:
         """Whether there is a way to read such a place."""
         found = self.found(place)
-        return isinstance(found, Space) or (found is not None and found.read > 0)
+        return isinstance(found, Space) or (found is not None and found.read > 0 and not self.whole_of(place))
+
+    def whole_of(self, place: Span | Item) -> str:
+        """See `part_of`."""
+        return self.part_of(place) if self.part_of is not None and isinstance(place, Item) else ""
 
     def watchable(self, place: Span | Item) -> bool:
         """Whether there is a way to watch such a place."""

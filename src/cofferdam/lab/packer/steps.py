@@ -103,14 +103,13 @@ async def the_drive_follows(cast: Cast) -> list[Finding]:
 async def severed_the_drive_stops(cast: Cast) -> list[Finding]:
     """The IT side is severed while the drive follows: it stops at once, and is told nothing until it is restored"""
     at = len(cast.cell.seen)
-    scanning = asyncio.create_task(cast.ask("drive", value=800, seconds=2.5))
-    try:
+    async with asyncio.TaskGroup() as meanwhile:
+        scanning = meanwhile.create_task(cast.ask("drive", value=800, seconds=2.5))
         await cast.cell.wait_for(lambda event: isinstance(event, events.Written) and event.value == 800, after=at)
         cut = await cast.scene.verb("sever", "it")
         await cast.cell.wait_for(lambda event: isinstance(event, events.Stopped), after=at)
         mark = len(cast.cell.seen)
-    finally:
-        told = await scanning
+    told = scanning.result()
     late = cast.written(mark)
     away = await cast.ask("read", "Pump")
     back = await cast.scene.verb("restore", "it")

@@ -152,6 +152,8 @@ def _read(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Operat
         raise _bad(text, f"{' '.join(rest)} is too much")
     if isinstance(place, Span) and (place.count < 1 or place.stop > 65536):
         raise _bad(text, f"{place.count} cells from {place.start} on are not within 0 to 65535")
+    if whole := dialect.whole_of(place):
+        raise _bad(text, f"{dialect.notation.show(place)} is a part of {whole}: who reads it reads {whole} whole")
     return Operation(found.read, -1, _unit(asset), False, (place,))
 
 

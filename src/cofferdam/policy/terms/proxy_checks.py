@@ -125,8 +125,11 @@ class RuleChecks:
                 point = asset.points[point_name]
                 if point.at is not None and self.dialect.found(point.at) is not None and not self._fits(field, point):
                     kind = point.at.space if isinstance(point.at, Span) else point.at.kind
-                    found = f"{point_name}, which is {kind}"
-                    self.at(path, found, f"a point {self._what_fits(field)}", check=field)
+                    found, expected = f"{point_name}, which is {kind}", f"a point {self._what_fits(field)}"
+                    whole = self.dialect.whole_of(point.at) if field == "read" else ""
+                    if whole:
+                        found, expected = f"{point_name}, which is a part of {whole}", f"{whole}, which is read whole"
+                    self.at(path, found, expected, check=field)
 
     def _what_fits(self, field: str) -> str:
         spaces = [] if field in ("subscribe", "history") else [

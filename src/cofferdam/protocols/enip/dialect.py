@@ -94,6 +94,12 @@ def learned_form(item: Item) -> str:
     return form + (f", config {found[5]}" if found[5] else "") + (", no run" if found[6] else "")
 
 
+def bit_of(item: Item) -> str:
+    """The tag by which a bit is read; "" for what is no bit."""
+    name, _, bit = item.name.rpartition(".")
+    return f"tag {name}" if item.kind == "tag" and item.first < 0 and bit.isdigit() and name else ""
+
+
 BY_NUMBERS = frozenset({0x69, 0x72, 0x8E, 0xAC, 0xB2})
 """Classes that FactoryTalk, RSLinx and Studio use, with services that nobody has written down."""
 PCCC = 0x67
@@ -202,6 +208,7 @@ ENIP = Dialect(
         r"inputs [0-9]{1,5} of ([0-9]{1,3}|1[0-3][0-9]{2}|1400) bytes(, config [0-9]{1,5})?(, no run)?"
     ),
     form_example='"outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"',
+    part_of=bit_of,
     unserved=unserved,
     learned_form=learned_form,
     datagrams=2222,

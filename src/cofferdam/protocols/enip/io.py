@@ -77,7 +77,7 @@ class IoLink:
     """One end of one open connection: what it takes and makes. `standing`: the token of the request that opened it."""
 
     __slots__ = (
-        "_at", "_count_in", "_count_out", "_last", "_room", "_rpi_ns", "_sequence", "cls", "due", "header_in",
+        "_at", "_count_in", "_count_out", "_last", "_lost", "_room", "_rpi_ns", "_sequence", "cls", "due", "header_in",
         "header_out", "name", "path", "port", "receive_id", "receive_size", "send_id", "send_size", "standing",
         "timeout_ns", )  # fmt: skip
 
@@ -98,6 +98,7 @@ class IoLink:
         self.timeout_ns = self._rpi_ns * (4 << multiplier)
         self.due = now + max(FIRST_NS, self.timeout_ns)
         self._last = -1
+        self._lost = 0
         self._count_in = -1
         self._count_out = 0
         self._sequence = 0
@@ -110,19 +111,19 @@ class IoLink:
         skip = (2 if self.cls else 0) + (4 if self.header_in else 0)
         if len(data) != skip + self.receive_size:
             return None
-        lost = 0
         if self._last >= 0:
             ahead = (sequence - self._last) & 0xFFFF_FFFF
             if not 1 <= ahead < AHEAD:
                 return None
-            lost = ahead - 1
+            self._lost += ahead - 1
+        self._last = sequence
         # Three packets for two intervals, and a few at once after a pause.
         self._room = min(4.0, self._room + 1.5 * (now - self._at) / self._rpi_ns)
         self._at = now
         if self._room < 1.0:
             return None
         self._room -= 1.0
-        self._last = sequence
+        lost, self._lost = self._lost, 0
         self.due = now + self.timeout_ns
         count = int.from_bytes(data[:2], "little") if self.cls else (self._count_in + 1) & 0xFFFF
         moved, self._count_in = count != self._count_in, count
