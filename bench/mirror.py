@@ -8,9 +8,12 @@ durable transaction. The disk's own fdatasync is printed beside it all: whatever
 from __future__ import annotations
 
 import argparse
+import csv
+import datetime
 import math
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -23,7 +26,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from cofferdam.brokers.mirror import sealing
+from cofferdam.brokers.mirror import catalogue, hot, partials, sealing
 from cofferdam.brokers.mirror.aggregates import aggregate
 from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, check, pack, to_batch
 from cofferdam.brokers.mirror.query import Deadline, Reading
@@ -55,6 +58,13 @@ def plant_like(tags: int, batches: int) -> list[Samples]:
             row += 1
         found.append(pack("live", "bench", samples))
     return found
+
+
+def _rows_of(record: Samples) -> list[Sample]:
+    """The samples of a record."""
+    tags, times = memoryview(record.tag).cast("I"), memoryview(record.time).cast("q")
+    values = memoryview(record.value).cast("d")
+    return [Sample(record.names[tag], at, value, 192) for tag, at, value in zip(tags, times, values, strict=True)]
 
 
 def fdatasync_us(folder: Path) -> float:
@@ -89,6 +99,64 @@ def ingest(folder: Path, records: Sequence[Samples]) -> tuple[float, Store]:
     return len(records) * BATCH / (time.perf_counter() - began), store
 
 
+def lags(folder: Path, records: Sequence[Samples]) -> list[float]:
+    """ms from a batch's coming until it is readable: durable in the spool, and then in the store."""
+    for part in ("lag-spool", "lag-store"):
+        (folder / part).mkdir()
+    spool, store = Spool(folder / "lag-spool", 1 << 40, 0), Store(folder / "lag-store")
+    second = to_keeper()
+    taken = []
+    for record in records:
+        began = time.perf_counter()
+        kept = spool.add(record, time.time_ns())
+        spool.sync()
+        crossed = second.decode(second.encode(kept))
+        check(crossed)
+        store.add(crossed, to_batch(crossed))
+        store.sync()
+        taken.append((time.perf_counter() - began) * 1e3)
+    return taken
+
+
+def year(folder: Path, tags: int = 10) -> Reading:
+    """A year of some tags, a sample every ten minutes, sealed by the day and reckoned."""
+    folder.mkdir()
+    found = catalogue.Catalogue()
+    first = START // HOUR_NS // 24 * 24
+    for day in range(365):
+        samples = [
+            Sample(f"tag{tag}", (first + 24 * day) * HOUR_NS + n * 600 * 10**9, 20 + math.sin(n / 9) + tag, 192)
+            for tag in range(tags)
+            for n in range(144)
+        ]
+        commit = hot.Commit(day + 1, "live", day + 1, "bench", to_batch(pack("live", "bench", samples)))
+        found.files += sealing.seal(folder, [commit])
+    found.sealed = 365
+    found.tags = {
+        f"tag{tag}": catalogue.Tag("bench", 0, first * HOUR_NS, (first + 8760) * HOUR_NS, 1) for tag in range(tags)
+    }
+    while (what := partials.wanted(found.files, found.reckoned, 1 << 30)) is not None:
+        gone = {what.joined.name} if what.joined is not None else set()
+        found.reckoned = [one for one in found.reckoned if one.name not in gone] + partials.make(folder, what)
+    catalogue.save(folder, found)
+    return Reading(folder)
+
+
+def real_data(folder: Path, data: Path) -> float:
+    """Bytes a sample of a real machine's temperature (22,695 rows), sealed."""
+    folder.mkdir()
+    with data.open(newline="") as file:
+        rows = [
+            (int(datetime.datetime.fromisoformat(f"{row['timestamp']}+00:00").timestamp()) * 10**9, float(row["value"]))
+            for row in csv.DictReader(file)
+        ]
+    pieces = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
+    records = [pack("live", "bench", [Sample("t", at, value, 192) for at, value in some]) for some in pieces]
+    commits = [hot.Commit(n, "live", n, "bench", to_batch(record)) for n, record in enumerate(records, 1)]
+    file_of_all = sealing.merge(folder, sealing.seal(folder, commits))
+    return file_of_all.size / file_of_all.rows
+
+
 def best(work: Callable[[], Any], times: int = 5) -> float:
     """The best of some runs, in ms."""
     taken = []
@@ -99,13 +167,14 @@ def best(work: Callable[[], Any], times: int = 5) -> float:
     return min(taken) * 1e3
 
 
-def postgres(folder: Path, records: Sequence[Samples]) -> float:
-    """Samples a second into PostgreSQL: COPY of a batch and its commit. Rows are made beforehand. 0: not here."""
+def postgres(folder: Path, records: Sequence[Samples]) -> tuple[float, float]:
+    """Samples a second into PostgreSQL: COPY of a batch and its commit; and the same without repetitions (a staging
+    table, and ON CONFLICT DO NOTHING). Rows are made beforehand. 0: not here."""
     import psycopg
 
     where = binaries()
     if where is None:
-        return 0
+        return 0, 0
     found = user()
     home = folder / "postgres"
     home.mkdir()
@@ -127,7 +196,7 @@ def postgres(folder: Path, records: Sequence[Samples]) -> float:
             except psycopg.OperationalError:
                 time.sleep(0.05)
         else:
-            return 0
+            return 0, 0
         with conn:
             conn.execute("create table samples(tag int, time bigint, value float8, quality bigint)")
             conn.commit()
@@ -144,7 +213,20 @@ def postgres(folder: Path, records: Sequence[Samples]) -> float:
                 with conn.cursor() as cursor, cursor.copy("copy samples from stdin") as copy:
                     copy.write(text)
                 conn.commit()
-            return len(records) * BATCH / (time.perf_counter() - began)
+            copied = len(records) * BATCH / (time.perf_counter() - began)
+            conn.execute(
+                "create table once(tag int, time bigint, value float8, quality bigint, primary key (tag, time))"
+            )
+            conn.execute("create temp table stage(like samples) on commit delete rows")
+            conn.commit()
+            few = texts[: max(1, len(texts) // 4)]
+            began = time.perf_counter()
+            for text in few:
+                with conn.cursor() as cursor, cursor.copy("copy stage from stdin") as copy:
+                    copy.write(text)
+                conn.execute("insert into once select * from stage on conflict do nothing")
+                conn.commit()
+            return copied, len(few) * BATCH / (time.perf_counter() - began)
     finally:
         process.terminate()
         process.wait()
@@ -154,12 +236,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench/mirror.py", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--tags", type=int, default=1_000)
     parser.add_argument("--batches", type=int, default=100, help="of 10,000 samples (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/nab-machine-temperature.csv"), metavar="FILE",
+                        help="real data: CSV with timestamp and value")  # fmt: skip
     args = parser.parse_args(arguments)
     records = plant_like(args.tags, args.batches)
     with tempfile.TemporaryDirectory(prefix="cofferdam-bench-", dir=Path.cwd()) as name:
         folder = Path(name)
         disk = fdatasync_us(folder)
+        cpu = time.process_time()
         rate, store = ingest(folder, records)
+        cpu = (time.process_time() - cpu) / (len(records) * BATCH) * 1e6
         commits = store.to_seal()
         began = time.perf_counter()
         files = sealing.seal(store.folder, commits)
@@ -186,12 +272,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ).fetchall()  # fmt: skip
 
         print(f"disk: fdatasync of 4 kB {disk:.0f} µs (median)")
-        print(f"ingest, durable twice, {args.tags} tags, batches of {BATCH}: {rate:,.0f} samples/s")
-        copied = postgres(folder, records)
+        print(f"ingest, durable twice, {args.tags} tags, batches of {BATCH}: {rate:,.0f} samples/s,"
+              f" {cpu:.2f} µs of processor time each")  # fmt: skip
+        copied, once = postgres(folder, records)
         print(f"PostgreSQL, COPY of {BATCH} and a commit: {copied:,.0f} rows/s" if copied else "PostgreSQL: not here")
         if copied:
             print(f"  ratio {rate / copied:.1f} (goal of the whole crew: 3)")
+            print(f"PostgreSQL, the same without repetitions: {once:,.0f} rows/s, ratio {rate / once:.1f}")
+        batches = [pack("live", "bench", _rows_of(record)[:2_500]) for record in records[:200]]
+        taken = sorted(lags(folder, batches))
+        print(f"lag of a batch of 2,500, spool to readable: median {taken[len(taken) // 2]:.1f} ms, p99"
+              f" {taken[int(len(taken) * 0.99)]:.1f} ms; of it two fdatasync {2 * disk / 1e3:.1f} ms")  # fmt: skip
         print(f"sealing: {rows:,} samples in {sealing_s:.2f} s, {size / rows:.2f} bytes a sample")
+        reading = year(folder / "year")
+        whole = reading.view()
+        since = min(tag.first for tag in whole.catalogue.tags.values())
+        hours = [since + n * HOUR_NS for n in range(8761)]
+        for names in (functions, ("time_avg", "good", "bad")):
+            cpu = time.process_time()
+            ms = best(lambda names=names: list(aggregate(whole, ["tag3"], hours, names, Deadline(60), 0, hours[-1])))  # type: ignore[misc]
+            cpu = (time.process_time() - cpu) / 5 * 1e3
+            print(
+                f"a year of hours of one tag, {', '.join(names)}: {ms:.1f} ms ({cpu:.1f} ms of processor time; goal 20)"
+            )
+        if args.data is not None and args.data.is_file():
+            print(
+                f"real data ({args.data.name}): {real_data(folder / 'real', args.data):.2f} bytes a sample (goal 6.5)"
+            )
+        print(f"this process at its largest: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+        print(f"load: {os.getloadavg()[0]:.1f}")
         print(f"one tag of {args.tags}, 1-minute aggregates of {rows:,}: API's path {best(direct):.2f} ms,"
               f" SQL {best(by_sql):.2f} ms")  # fmt: skip
     return 0

@@ -34,7 +34,7 @@ PLOT_WIDTH: Final = 72
 
 def _sides(policy: CompiledPolicy, crew: str) -> list[keys.Side]:
     from cofferdam.gate.crew.plan import plan_crews
-    from cofferdam.policy.terms.mirror import COLLECTOR, LOADER, READER
+    from cofferdam.policy.terms.mirror import COLLECTOR, LOADER, PUBLISHER, READER
     from cofferdam.policy.terms.mirror_rows import MirrorRows, Postgres
 
     found = []
@@ -49,6 +49,8 @@ def _sides(policy: CompiledPolicy, crew: str) -> list[keys.Side]:
         found.append(keys.Side(plan.base, COLLECTOR, passwords=passwords))
         if copies := frozenset(row.copy.password for row in rows if row.copy is not None):
             found.append(keys.Side(plan.base, LOADER, passwords=copies))
+        if published := frozenset(row.publish.password for row in rows if row.publish is not None):
+            found.append(keys.Side(plan.base, PUBLISHER, passwords=published))
     return found
 
 
@@ -223,6 +225,8 @@ def _status(args: argparse.Namespace) -> int:
         sources += _ask(args, "files", "status")
     if keeper["copied"]:
         sources += _ask(args, "loader", "status")
+    if keeper["published"]:
+        sources += _ask(args, "publisher", "status")
 
     def lines() -> Iterable[str]:
         yield f"{keeper['conduit']}: {keeper['tags']} tags, newest {_time(keeper['newest'])}, " + (
@@ -247,7 +251,10 @@ def _status(args: argparse.Namespace) -> int:
             where = f"{one['waits']} files wait" if "waits" in one else f"read up to {_time(one['upto'] or 0)}"
             if "copied" in one:
                 where = f"{one['copied']} of {keeper['commit']} batches are there"
-            yield f"  {'copy' if 'copied' in one else 'source':8}{one['source']}: {state}; {where}"
+            if "left" in one:
+                where = "nothing is known yet" if one["left"] < 0 else f"{one['left']} sealed files are not there yet"
+            word = "copy" if "copied" in one else "table" if "left" in one else "source"
+            yield f"  {word:8}{one['source']}: {state}; {where}"
         yield f"  gaps    {keeper['gaps'] or 'none'}" + (" (cofferdam mirror gaps)" if keeper["gaps"] else "")
         for hold in keeper["holds"]:
             first, last = hold["first"] * HOUR * 10**9, (hold["last"] + 1) * HOUR * 10**9

@@ -72,7 +72,7 @@ conduits:
 """
 PARTS = ("keeper", "spooler", "collector", "reader")
 PRINCIPALS = ("bi", "lake", "coarse", "far")
-FILES, LOADER = "files", "loader"
+FILES, LOADER, PUBLISHER = "files", "loader", "publisher"
 """Parts that are there where a source is a folder, and where history is copied into a database."""
 PIPES = tuple((a, b) for one, other in (("collector", "spooler"), (FILES, "spooler"), ("spooler", "keeper"))
               for a, b in ((one, other), (other, one)))  # fmt: skip
@@ -140,7 +140,7 @@ class RunningCrew:
     @property
     def parts(self) -> tuple[str, ...]:
         """Those that this policy needs."""
-        needs = ((FILES, "folder:", "more"), (LOADER, "postgresql", "mirror"))
+        needs = ((FILES, "folder:", "more"), (LOADER, "postgresql", "mirror"), (PUBLISHER, "publish:", "mirror"))
         return (*PARTS, *(part for part, word, option in needs if word in self.options.get(option, "")))
 
     def folder(self, name: str) -> Path:
@@ -159,6 +159,8 @@ class RunningCrew:
     def secrets(self, part: str) -> Secrets:
         if part == LOADER:
             return Secrets(passwords={"postgresql": PASSWORD})
+        if part == PUBLISHER:
+            return Secrets(passwords={"s3": PASSWORD})
         if part == "collector":
             return Secrets(passwords={"historian": PASSWORD})
         return Secrets(keys=tuple(self.rows.values()))
@@ -196,7 +198,7 @@ class RunningCrew:
         if part == "reader":
             listeners = (Listener(self.listener.fileno(), *self.listener.getsockname()[:2]),)
         secrets: tuple[Secret, ...] = ()
-        if part in ("collector", "reader", LOADER):
+        if part in ("collector", "reader", LOADER, PUBLISHER):
             secrets = (Secret("mirror", write_secrets(self.secrets(part))),)
         return Configure(
             crew="mirror",
@@ -209,7 +211,7 @@ class RunningCrew:
             listeners=listeners,
             assets=("history",),
             store=str(self.store(part)) if part in ("keeper", "spooler") else "",
-            reads={"keeper": str(self.store("keeper"))} if part in ("reader", LOADER) else {},
+            reads={"keeper": str(self.store("keeper"))} if part in ("reader", LOADER, PUBLISHER) else {},
             folders={name: str(self.folder(name)) for name in self.folders} if part == FILES else {},
             secrets=secrets,
         )

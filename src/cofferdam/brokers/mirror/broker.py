@@ -1,6 +1,7 @@
 """What the mirror declares: a collector in the plant, a part with the site's folders where files are a source, a
 spooler and a keeper apart, a reader in the office that sees the keeper's store read-only and has no pipe to anybody;
-and so does a loader, where history is copied into a database of the office's."""
+and so do a loader, where history is copied into a database of the office's, and a publisher, where it is published on
+an object store."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from cofferdam.audit.events import gate
 from cofferdam.audit.events import mirror as events
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.http import declared as http
-from cofferdam.brokers.mirror.figures import COLLECTOR, KEEPER, LOADER, READER, SPOOLER
+from cofferdam.brokers.mirror.figures import COLLECTOR, KEEPER, LOADER, PUBLISHER, READER, SPOOLER
 from cofferdam.enforce.profile import Can, Crew, Profile
 from cofferdam.protocols.opcua.dialect import OPCUA
 
@@ -88,10 +89,29 @@ MIRROR: Final = Broker(
                 preload=(*_ARROW, "pyarrow.csv"),
                 says=kinds((*events.SOURCE, *gate.PART)),
             ),
+            "publisher": Profile(
+                "mirror/publisher",
+                stands="outer",
+                can=Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE | Can.READ,
+                runtime="asyncio",
+                reads=("keeper",),
+                memory=32 << 30,
+                secrets=("mirror",),
+                preload=(
+                    *_ARROW,
+                    "cofferdam.brokers.mirror.iceberg",
+                    "zstandard",
+                    "pyiceberg.avro.decoder_fast",
+                    "pyiceberg.table.maintenance",
+                    "rich.console",
+                    "rich.table",
+                ),
+                says=kinds((*events.SOURCE, *gate.PART)),
+            ),
         },
         pipes=(*_PIPES, *_BACK),
-        optional=frozenset({"collector", "files", "spooler", "keeper", "reader", "loader"}),
-        alone=frozenset({"reader", "loader"}),
+        optional=frozenset({"collector", "files", "spooler", "keeper", "reader", "loader", "publisher"}),
+        alone=frozenset({"reader", "loader", "publisher"}),
         rides=(("spooler", "keeper"),),
     ),
     make={
@@ -101,6 +121,7 @@ MIRROR: Final = Broker(
         "keeper": "cofferdam.brokers.mirror.keeper:Keeper",
         "reader": "cofferdam.brokers.mirror.reader:Reader",
         "loader": "cofferdam.brokers.mirror.loader:Loader",
+        "publisher": "cofferdam.brokers.mirror.publisher:Publisher",
     },
     records={
         ("collector", "spooler"): "cofferdam.brokers.mirror.records:from_source",
@@ -111,7 +132,7 @@ MIRROR: Final = Broker(
         ("keeper", "spooler"): "cofferdam.brokers.mirror.records:from_keeper",
     },
     needs=("pyarrow", "duckdb", "psycopg"),
-    alarms=frozenset({"collector", "files", "spooler", "keeper", "reader", "loader"}),
+    alarms=frozenset({"collector", "files", "spooler", "keeper", "reader", "loader", "publisher"}),
     figures={
         "collector": COLLECTOR,
         "files": COLLECTOR,
@@ -119,5 +140,6 @@ MIRROR: Final = Broker(
         "keeper": KEEPER,
         "reader": READER,
         "loader": LOADER,
+        "publisher": PUBLISHER,
     },
 )

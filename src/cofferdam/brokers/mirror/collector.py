@@ -32,7 +32,7 @@ from cofferdam.brokers.mirror.postgres import Differs, Historian, Reading, Seen
 from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Samples, Stored
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.mirror_rows import Copy, Device, Drop, Postgres
+from cofferdam.policy.terms.mirror_rows import Copy, Device, Drop, Postgres, Publish
 from cofferdam.protocols.opcua.dialect import PKI, PKI_REJECTED, PKI_SECRETS
 from cofferdam.protocols.registry import PROTOCOLS
 
@@ -48,7 +48,7 @@ REREAD_SHARE: Final = 10
 FETCHES_MOST: Final = 10_000
 ALARMS_MOST: Final = 32
 
-Source = Postgres | Device | Drop | Copy
+Source = Postgres | Device | Drop | Copy | Publish
 
 
 class Collector(Part):
@@ -130,7 +130,8 @@ class Collector(Part):
             before, now = self._secrets.passwords, given.secrets.passwords
             self._secrets = given.secrets
             renewed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
-            own = [one.name for one in self.sources() if isinstance(one, (Postgres, Copy)) and one.password in renewed]
+            with_password = [one for one in self.sources() if isinstance(one, (Postgres, Copy, Publish))]
+            own = [one.name for one in with_password if one.password in renewed]
             self._settle(own)
             self.setting.audit.note(
                 KeysSet(

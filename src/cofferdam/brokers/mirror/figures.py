@@ -20,6 +20,11 @@ LOADER: Final = (
     counter("copied", "Samples that were copied into the site's PostgreSQL"),
     gauge("copy_waiting", "Batches that the site's PostgreSQL does not have yet"),
 )
+PUBLISHER: Final = (
+    *COLLECTOR,
+    counter("published", "Sealed files that were added to the published table, or removed from it"),
+    gauge("publish_waiting", "Sealed files that the published table does not have yet, or has still"),
+)
 SPOOLER: Final = (
     counter("spooled", "Samples that are on the spool's disk", by="lane"),
     gauge("spool", "Bytes of the spool", unit="bytes"),

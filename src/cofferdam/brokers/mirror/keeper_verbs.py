@@ -102,6 +102,7 @@ class Verbs:
                 "holds": [msgspec.to_builtins(hold) for hold in found.holds][:100], "full": keeper.full,
                 "taken": dict(keeper.store.taken),
                 "sources": [one.name for one in keeper.row.sources], "copied": keeper.row.store == "postgresql",
+                "published": keeper.row.published,
             }
         )  # fmt: skip
 

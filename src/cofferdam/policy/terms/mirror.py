@@ -33,12 +33,14 @@ from cofferdam.policy.terms.mirror_rows import (
     Matcher,
     MirrorRows,
     Postgres,
+    Publish,
     ReadRule,
     Source,
     rights_of,
 )
 
 COLLECTOR, FILES, SPOOLER, KEEPER, READER, LOADER = "collector", "files", "spooler", "keeper", "reader", "loader"
+PUBLISHER = "publisher"
 
 
 class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
@@ -74,6 +76,8 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
             about=_about(conduit, making),
             rules=rules,
             copy=_copy(said, rules) if said.postgresql is not None else None,
+            publish=_publish(said, making),
+            published=said.publish is not None,
             keep=said.keep,
             most=said.most,
             spool=said.spool,
@@ -124,15 +128,18 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
         }
         if row.copy is not None:
             parts[LOADER] = PartNeeds(office, reaches=(Reach(row.outer, row.copy.address, row.copy.port, share),))
+        if (there := row.publish) is not None:
+            parts[PUBLISHER] = PartNeeds(office, reaches=(Reach(row.outer, there.address, there.port, share),))
         return Needs(parts, {share: f"the mirror's store for {row.inner} and {row.outer}"})
 
     # --- slices
 
     def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> MirrorRows | None:
         row = _row(conduit)
-        if part == LOADER:
-            return msgspec.structs.replace(row, sources=(), rules=(), stands={}, doors=(), about={})
-        row = msgspec.structs.replace(row, copy=None)
+        if part in (LOADER, PUBLISHER):
+            row = msgspec.structs.replace(row, sources=(), rules=(), stands={}, doors=(), about={})
+            return msgspec.structs.replace(row, **{"publish" if part == LOADER else "copy": None})
+        row = msgspec.structs.replace(row, copy=None, publish=None)
         if part == READER:
             return msgspec.structs.replace(row, sources=())
         row = msgspec.structs.replace(row, about={})
@@ -238,6 +245,8 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
             dials = [(("sources", one), said.plain, said.at) for one, said in conduit.sources.items() if said.at]
             if (copy := conduit.mirror.postgresql) is not None:
                 dials.append((("mirror", "postgresql"), copy.plain, copy.at))
+            if (there := conduit.mirror.publish) is not None:
+                dials.append((("mirror", "publish"), there.plain, there.at))
             for where, plain, at in (*doors, *dials):
                 if plain and at is not None and not at[0].startswith("127.") and at[0] != "::1":
                     place = ("conduits", name, *where, "plain")
@@ -289,6 +298,25 @@ def _copy(said: MirrorSaid, rules: tuple[ReadRule, ...]) -> Copy | None:
         plain=found.plain,
         keep=said.keep,
         rules=rules,
+    )
+
+
+def _publish(said: MirrorSaid, making: Making) -> Publish | None:
+    found = said.publish
+    if found is None:
+        return None
+    return Publish(
+        name="publish",
+        address=found.at[0],
+        port=found.at[1],
+        bucket=found.bucket,
+        path=found.path,
+        key=found.key,
+        password=found.password,
+        region=found.region,
+        host=found.host or "",
+        authority=making.files[found.authority] if found.authority is not None else b"",
+        plain=found.plain,
     )
 
 

@@ -5,6 +5,7 @@ Not here: the form of single fields (mirror_model), what is legal but unwise (mi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from cofferdam.model import ValueType
@@ -15,7 +16,7 @@ from cofferdam.policy.schema import ALL
 from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.mirror_list import listed
-from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, SourceSaid
+from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, PublishSaid, SourceSaid
 from cofferdam.policy.terms.mirror_rows import EVERYTHING, SINCE_1970, Matcher
 
 _OF_COLUMNS = ("tag", "time", "value", "quality", "server")
@@ -54,6 +55,8 @@ class MirrorChecks:
             found = f"store: {conduit.mirror.store}, and {database}"
             expected = "store: postgresql, and postgresql: {at: ADDRESS:PORT, database: NAME}"
             self.at((*self.here, "mirror", "store"), found, expected, check="store")
+        if conduit.mirror.publish is not None:
+            self.publish((*self.here, "mirror", "publish"), conduit.mirror.publish)
         strand = strand_of(policy.conduits, self.name)
         fitting = "none" if strand else "crossing"
         if conduit.mirror.acks != fitting:
@@ -76,6 +79,16 @@ class MirrorChecks:
             self.at((*self.here, "allow"), found, f"listen: {conduit.to_zone}: {{at: ...}}", check="listen")
         for number, rule in zip(self.numbers, conduit.allow, strict=True):
             self.rule((*self.here, "allow", number), rule)
+
+    def publish(self, at: Path, said: PublishSaid) -> None:
+        if said.plain == (said.authority is not None):
+            found = "plain, and an authority" if said.plain else "TLS without an authority"
+            self.checking.key(at, found, "authority: FILE.pem, or plain: yes", check="authority")
+        data = self.checking.file(said.authority, (*at, "authority")) if said.authority is not None else None
+        if data is not None and (b"-----BEGIN CERTIFICATE-----" not in data or not data.isascii()):
+            self.at((*at, "authority"), f"{said.authority}: no certificates", "certificates in PEM", check="file")
+        if said.host is not None and not re.fullmatch(r"[A-Za-z0-9.-]{1,253}", said.host):
+            self.at((*at, "host"), said.host, "a host's name", check="host")
 
     def source(self, at: Path, said: SourceSaid) -> None:
         kinds = said.kinds
@@ -173,6 +186,9 @@ class MirrorChecks:
         if asset.protocol not in ("modbus", "opcua"):
             self.at((*at, "asset"), f"{name}, which speaks {asset.protocol}", "an asset that speaks modbus or opcua",
                     check="protocol")  # fmt: skip
+        if asset.reverse is not None and asset.reverse.listen is not None:
+            found = f"{name}, which opens the connections itself"
+            self.at((*at, "asset"), found, "an asset that the mirror can connect to", check="protocol")
         for index, point in enumerate(said.points):
             if point != ALL and point not in asset.points:
                 near = nearest(point, asset.points)

@@ -239,6 +239,50 @@ class CopySaid(schema.Entry):
     plain: Annotated[bool, *YES_NO] = Field(False, description="Without TLS: whoever is on the wire can read it.")
 
 
+def _bucket(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", raw):
+        return raw
+    raise syntax.Expected("a bucket's name: 3 to 63 small letters, digits, dots and -")
+
+
+def _path(raw: Any) -> str:
+    if isinstance(raw, str) and len(raw) <= 200 and re.fullmatch(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", raw):
+        return raw
+    raise syntax.Expected("a path of letters, digits, - and _, such as plant/history")
+
+
+def _word(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"[A-Za-z0-9._/+=-]{1,128}", raw):
+        return raw
+    raise syntax.Expected("a word of letters and digits")
+
+
+Word = Annotated[str, *read_by(_word, {"type": "string", "examples": ["us-east-1"]})]
+
+
+class PublishSaid(schema.Entry):
+    """An object store (S3, MinIO, Ceph) in the readers' zone, in which what is sealed is published as an Apache Iceberg
+    table, for engines that read such tables."""
+
+    at: schema.Endpoint = Field(description="Its ADDRESS:PORT in the zone `to`: `10.1.0.50:9000`.")
+    bucket: Annotated[str, *read_by(_bucket, {"type": "string", "examples": ["history"]})] = Field(
+        description="The bucket, which is there already."
+    )
+    path: Annotated[str, *read_by(_path, {"type": "string", "examples": ["plant/history"]})] = Field(
+        "cofferdam/history", description="Where the table lies in it. Nobody else may write there."
+    )
+    key: Word = Field(description="The id of the access key.")
+    password: Name = Field("s3", description="The name of its secret; `cofferdam mirror password NAME` brings it in.")
+    region: Word = Field("us-east-1", description="The region that requests are signed for.")
+    host: schema.Text | None = Field(
+        None, description="The name in its certificate, which is asked for as well. Default: its address."
+    )
+    authority: FileName | None = Field(
+        None, description="A file beside the policy (PEM): whose certificates are taken. Needed, unless `plain`."
+    )
+    plain: Annotated[bool, *YES_NO] = Field(False, description="Without TLS: whoever is on the wire can read it.")
+
+
 class MirrorSaid(schema.Entry):
     """What is kept, and how."""
 
@@ -268,6 +312,9 @@ class MirrorSaid(schema.Entry):
         "the database of `postgresql:` as well.",
     )
     postgresql: CopySaid | None = Field(None, description="With `store: postgresql`: where it is copied to.")
+    publish: PublishSaid | None = Field(
+        None, description="Where what is sealed is published as an Apache Iceberg table. Default: nowhere."
+    )
     acks: Annotated[Literal["crossing", "none"], *choice("crossing", "none")] = Field(
         "crossing", description="`crossing`: the store tells the spool what it has. `none`: nothing ever goes back."
     )

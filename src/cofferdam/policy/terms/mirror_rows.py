@@ -131,6 +131,23 @@ class Copy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     rules: tuple[ReadRule, ...] = ()
 
 
+class Publish(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A bucket of an object store (S3) in which history is published as an Iceberg table, beneath `path`. `key`: the
+    access key's id; `password` names its secret; `authority`: PEM, whose certificates are taken; `host`: whose name."""
+
+    name: str
+    address: str
+    port: int
+    bucket: str
+    path: str
+    key: str
+    password: str
+    region: str
+    host: str = ""
+    authority: bytes = b""
+    plain: bool = False
+
+
 class MirrorRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="mirror"):
     """What one conduit of the mirror says. Sizes are bytes, times seconds. `most`: of sealed files (0: what the disk
     has). `future`: a sample may be so far ahead of the clock. `outer` and `inner`: the zones of readers and plant;
@@ -150,6 +167,9 @@ class MirrorRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     stands: dict[str, str] = {}
     doors: tuple[Door, ...] = ()
     copy: Copy | None = None
+    publish: Publish | None = None
+    published: bool = False
+    """Whether there is such a place: which it is, the keeper need not know."""
     about: dict[str, About] = {}
 
 

@@ -1,0 +1,146 @@
+"""History as an Iceberg table on an object store (moto's S3), read back by others: pyiceberg and Arrow's own S3."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cofferdam.brokers.mirror.objects import Bucket, signed
+from cofferdam.policy.terms.mirror_rows import Publish
+from tests.brokers.mirror.crew import PASSWORD, PUBLISHER, Plant, RunningCrew, crew, historian
+from tests.ports import held_port
+from tests.services import Postgres, needs_postgres
+from tests.waiting import eventually
+
+moto = pytest.importorskip("moto.server")
+static = pytest.importorskip("pyiceberg.table").StaticTable
+KEY = "AKIDMIRROR"
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Postgres]:
+    with historian() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    found = held_port()
+    server = moto.ThreadedMotoServer("127.0.0.1", found, verbose=False)
+    server.start()
+    yield found
+    server.stop()
+
+
+def at(port: int, path: str = "plant/history") -> Publish:
+    return Publish(name="publish", address="127.0.0.1", port=port, bucket="history", path=path, key=KEY, password="s3",
+                   region="us-east-1", plain=True)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bucket(port: int) -> Bucket:
+    found = Bucket(at(port), PASSWORD)
+    found._ask("PUT", "", b"", {})
+    return found
+
+
+def table(bucket: Bucket) -> Any:
+    """The table, as others find it: by the hint, with an S3 of theirs."""
+    hint = bucket.get("plant/history/metadata/version-hint.text")
+    assert hint is not None
+    return static.from_metadata(
+        f"s3://history/plant/history/metadata/v{int(hint)}.metadata.json",
+        {"s3.endpoint": f"http://127.0.0.1:{bucket.where.port}", "s3.access-key-id": KEY,
+         "s3.secret-access-key": PASSWORD, "s3.region": "us-east-1", "s3.force-virtual-addressing": "false"},
+    )  # fmt: skip
+
+
+def rows(bucket: Bucket) -> list[tuple[Any, ...]]:
+    found = table(bucket).scan().to_arrow().to_pylist()
+    return sorted((one["tag"], one["time"].timestamp() + one["ns"] / 1e9, one["value"]) for one in found)
+
+
+@needs_postgres
+def test_what_is_sealed_is_in_the_table_once(tmp_path: Path, made: Postgres, bucket: Bucket) -> None:
+    """Hour by hour, late ones, and a day that was made into one file; whoever is killed in between."""
+    plant = Plant(made)
+    begin = int(time.time()) // 86_400 * 86_400 - 2 * 86_400
+    wanted: list[tuple[Any, ...]] = []
+
+    def _sealing(mirror: RunningCrew) -> int:
+        mirror.ask("keeper", "seal")  # not while something is merged
+        found: int = mirror.ask("keeper", "status")["hot"]
+        return found
+
+    def add(mirror: RunningCrew, since: int, count: int) -> None:
+        some: list[tuple[str, float, float | None, int]] = [
+            (f"tag{n}", float(since + s), n + s / 7, 192) for s in range(count) for n in range(3)
+        ]
+        plant.add(some)
+        wanted.extend((tag, when, value) for tag, when, value, _ in some)
+        mirror.ask("keeper", "backfill", first=since // 3600, last=since // 3600)
+        mirror.catches_up()
+        eventually(lambda: not _sealing(mirror))
+        eventually(lambda: _is_there(mirror))
+
+    def _is_there(mirror: RunningCrew) -> bool:
+        (found,) = mirror.ask(PUBLISHER, "status")
+        generation = mirror.ask("keeper", "status")["generation"]
+        return bool(found["published"] == generation and not found["left"] and not found["trouble"])
+
+    where = f"at: '127.0.0.1:{bucket.where.port}', bucket: history, path: plant/history"
+    publish = f"publish: {{{where}, key: {KEY}, plain: true}}"
+    with crew(tmp_path, plant, mirror=f", {publish}") as mirror:
+        add(mirror, begin + 3600, 50)
+        assert rows(bucket) == sorted(wanted)
+        add(mirror, begin + 7200, 40)
+        add(mirror, begin + 3700, 30)  # late: the hour is there once
+        assert rows(bucket) == sorted(wanted)
+        assert len({one["file_path"] for one in table(bucket).inspect.files().to_pylist()}) <= 3
+        mirror.kill(PUBLISHER)
+        mirror.start()
+        add(mirror, begin + 86_400, 20)
+        assert rows(bucket) == sorted(wanted)
+        assert {one["partition"]["day"] for one in table(bucket).inspect.files().to_pylist()} == {
+            datetime.date.fromtimestamp(begin), datetime.date.fromtimestamp(begin + 86_400)
+        }  # fmt: skip
+        hint = int(bucket.get("plant/history/metadata/version-hint.text") or b"0")
+        bucket.put(f"plant/history/metadata/v{hint + 1}.metadata.json", b"{}")  # somebody else has written there
+        plant.add([("tag0", float(begin + 9000), 1.0, 192)])
+        mirror.ask("keeper", "backfill", first=(begin + 9000) // 3600, last=(begin + 9000) // 3600)
+        mirror.catches_up()
+        eventually(lambda: not _sealing(mirror))
+        eventually(lambda: "somebody else" in str(mirror.children[PUBLISHER].status().alarms))
+        bucket.delete(f"plant/history/metadata/v{hint + 1}.metadata.json")
+        wanted.append(("tag0", float(begin + 9000), 1.0))
+        eventually(lambda: _is_there(mirror))
+        assert rows(bucket) == sorted(wanted)
+        mirror.ends_well()
+
+
+def test_signatures_are_those_of_the_reference() -> None:
+    """As Amazon's own library signs the same request."""
+    auth = pytest.importorskip("botocore.auth")
+    request_of = pytest.importorskip("botocore.awsrequest").AWSRequest
+    credentials = pytest.importorskip("botocore.credentials").Credentials(KEY, PASSWORD)
+    for method, path, data, more in (
+        ("GET", "/history/a/b.parquet", b"", {}),
+        ("PUT", "/history/metadata/v1.metadata.json", b"{}", {"if-none-match": "*"}),
+        ("PUT", "/history/odd%20name%2B.parquet", bytes(range(256)), {}),
+    ):  # fmt: skip
+        ours = signed(method, "s3.example:9000", path, data, more, "eu-west-3", KEY, PASSWORD)
+        request = request_of(method, f"https://s3.example:9000{path}", data=data, headers={
+            name: ours[name] for name in ours if name not in ("authorization", "x-amz-date")
+        })  # fmt: skip
+        signer = auth.S3SigV4Auth(credentials, "s3", "eu-west-3")
+        request.context["timestamp"] = ours["x-amz-date"]
+        request.context["payload_signing_enabled"] = True
+        request.headers["X-Amz-Date"] = ours["x-amz-date"]
+        canonical = signer.canonical_request(request)
+        wanted = signer.signature(signer.string_to_sign(request, canonical), request)
+        assert ours["authorization"].endswith(f"Signature={wanted}")
