@@ -20,7 +20,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from cofferdam.audit.events.evidence import AttestationMade, AttestationWithdrawn, ExportStood, SignerAdded
+from cofferdam.audit.events.evidence import (
+    AttestationMade,
+    AttestationWithdrawn,
+    ExportStood,
+    SignerAdded,
+    SignerRemoved,
+)
 from cofferdam.audit.events.proof import ProofDone
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_beside
@@ -52,6 +58,7 @@ from tests.evidence.test_pack import tool
 from tests.waiting import eventually
 
 ESC = "\x1b]0;mine\x07\x1b[2J\u202e"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 CHECK = "proof.nothing-forwarded"
 
 
@@ -188,6 +195,30 @@ def test_what_is_signed_after_a_clock_was_put_right_counts(ledger: Ledger, tmp_p
     ledger.say(AttestationMade(check="paper.training", person="Ada Berg", statement=said, until_ns=until,
                                signature=signature(key, said)))  # fmt: skip
     assert stands(ledger, "paper.training").status == "attested"
+
+
+def test_subjects_without_end_hide_no_failure(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cofferdam.evidence import history
+
+    monkeypatch.setattr(history, "MAX_SUBJECTS", 50)
+    for number in range(60):
+        ledger.found("leak.silent", "tested", subject=f"made-up {number}")
+    ledger.found("log.whole", "failed")
+    assert stands(ledger, "log.whole").status == "failed"
+    assert any("too many subjects" in one for one in gather.history(ledger.state)[1].problems)
+
+
+def test_signers_come_and_go(ledger: Ledger) -> None:
+    """Each removal is of that person's key, of all times that it was let before, and of nobody else's."""
+    for person, key in (("a", "k1"), ("a", "k2"), ("b", "k1"), ("a", "k1")):
+        ledger.say(SignerAdded(person=person, key=key))
+    ended = ledger.say(SignerRemoved(person="a", key="k1"))
+    ledger.say(SignerRemoved(person="c", key="k1"), SignerAdded(person="a", key="k1"))
+    ledger.log.publish()
+    found = gather.history(ledger.state)[1].signers
+    assert [(one.person, one.key, one.removed) for one in found] == [
+        ("a", "k1", ended), ("a", "k2", -1), ("b", "k1", -1), ("a", "k1", ended), ("a", "k1", -1),
+    ]  # fmt: skip
 
 
 def answering(state: Path, answer: Callable[[socket.socket], None]) -> None:
@@ -526,9 +557,10 @@ def test_a_name_of_a_stranger_on_screen_and_paper(ledger: Ledger, capsys: pytest
 
     ledger.found("access.lockout", "observed", f"entry 7: {ESC}<b>=x")
     ledger.found("access.mfa", "failed", f"entry 7: {ESC}")
+    ledger.say(SignerAdded(person=ESC, role=ESC, key=sshsig.key_line(KEY)))
     ledger.log.publish()
     state = str(ledger.state)
-    for words in (["show", "access.lockout"], ["list"], ["report", "--framework", "nis2"]):
+    for words in (["show", "access.lockout"], ["list"], ["report", "--framework", "nis2"], ["signer", "list"]):
         main(["evidence", *words, "--state", state])
         said = capsys.readouterr().out
         assert all(line.isprintable() for line in said.splitlines()), words

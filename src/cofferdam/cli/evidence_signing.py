@@ -329,7 +329,9 @@ def _bom(args: argparse.Namespace) -> int:
 
 
 def _say(args: argparse.Namespace, plain: dict[str, Any], words: str) -> None:
-    print(json.dumps(plain, ensure_ascii=False) if args.json else words)
+    from cofferdam.audit.lines import escaped
+
+    print(json.dumps(plain, ensure_ascii=False) if args.json else escaped(words))
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -21,7 +21,8 @@ from cofferdam.evidence.model import Result
 KEPT_BEFORE = 400
 """Results of one check and subject that are kept: more than a year, once a day."""
 MAX_SUBJECTS = 20_000
-"""Checks times subjects that are kept; beyond it a log is not what a gate writes."""
+"""Checks times subjects that are kept; beyond it a log is not what a gate writes. What is about the gate as a whole is
+kept in any case."""
 HAPPENINGS = 2000
 """Of one kind, the latest."""
 OF_A_COLLECTOR = 100
@@ -134,6 +135,8 @@ class History:
     signers: list[Signer] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
     happened: dict[str, list[Happening]] = field(default_factory=dict)
+    signing: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """Where those stand in `signers` who have not been removed, by person and key."""
     stood: dict[str, list[Happening]] = field(default_factory=dict)
     """How exports stood, by collector; of witnesses together."""
     problems: list[str] = field(default_factory=list)
@@ -207,14 +210,12 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         _result(found, entry, time_ns)
         return
     if kind == "signer-added":
-        found.signers.append(Signer(str(event["person"]), str(event["key"]), str(event.get("role", "")), entry.index))
+        signer = Signer(str(event["person"]), str(event["key"]), str(event.get("role", "")), entry.index)
+        found.signing.setdefault((signer.person, signer.key), []).append(len(found.signers))
+        found.signers.append(signer)
     elif kind == "signer-removed":
-        found.signers = [
-            msgspec.structs.replace(one, removed=entry.index)
-            if one.removed < 0 and (one.person, one.key) == (event["person"], event["key"])
-            else one
-            for one in found.signers
-        ]
+        for at in found.signing.pop((str(event["person"]), str(event["key"])), ()):
+            found.signers[at] = msgspec.structs.replace(found.signers[at], removed=entry.index)
     elif kind == "attestation-made":
         made = Attestation(
             entry.index, time_ns, str(event["check"]), str(event["person"]), str(event["statement"]),
@@ -242,7 +243,8 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
 def _result(found: History, entry: Entry, time_ns: int) -> None:
     event = entry.event
     key = (str(event["check"]), str(event.get("subject", "")))
-    if key not in found.results and len(found.results) >= MAX_SUBJECTS:
+    if key not in found.results and len(found.results) >= MAX_SUBJECTS and key[1]:
+        _trouble(found, entry.index, ValueError("there are too many subjects of checks"))
         return
     here = found.results.setdefault(key, [])
     here.append(
