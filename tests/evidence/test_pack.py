@@ -28,6 +28,7 @@ from cofferdam.audit.events.evidence import (
 from cofferdam.audit.events.gate import HalfDied, HalfStarted, PolicyLoaded
 from cofferdam.audit.events.jump import RecordingMarked
 from cofferdam.audit.files import LogReader
+from cofferdam.cli.main import main
 from cofferdam.errors import AuditError, CofferdamError
 from cofferdam.evidence import attest, gather, sshsig
 from cofferdam.evidence.pack import make
@@ -184,6 +185,15 @@ def test_a_head_that_no_witness_has_on_record(made: Made, tmp_path: Path, capsys
             make(made.state, framework, kept=(wrong,))
     kept.write_bytes(forked)
     assert "written anew" in verdict(made, pack, tmp_path, capsys, "--checkpoint", str(kept))[1]
+
+
+def test_what_is_no_checkpoint_is_named(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plan.pdf").write_bytes(b"%PDF" + b"x" * 100_000)
+    words = ["evidence", "pack", "--framework", "nis2", str(tmp_path / "p.zip"), "--state", str(made.state), "--kept"]
+    for name, said in (("plan.pdf", "plan.pdf is no checkpoint"), ("none", "none cannot be read")):
+        assert main([*words, str(tmp_path / name)]) != 0
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "p.zip").exists()
 
 
 def _root(state: Path, size: int) -> bytes:

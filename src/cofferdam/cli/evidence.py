@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cofferdam.evidence.model import Catalogue, Framework
     from cofferdam.evidence.workbench import Bench
 
+MOST_KEPT = 64 << 10
+"""Bytes of a checkpoint with all its signatures."""
 COLOURS = {
     "proved": "green", "tested": "green", "observed": "green", "attested": "cyan", "stale": "yellow",
     "not covered": "dim", "failed": "bold red", "coming": "dim", "overdue": "bold red", "due soon": "yellow",
@@ -365,8 +367,15 @@ def _pack(args: argparse.Namespace) -> int:
 
 
 def _kept(path: Path) -> bytes:
+    """A checkpoint. Raises: CofferdamError, where a file can be none."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_KEPT + 1)
+        if len(data) <= MOST_KEPT and b"\n\n" in data:
+            return data
+        raise CofferdamError(
+            f"{path} is no checkpoint", hint="the file `checkpoint` of a witness's folder, as it was copied"
+        )
     except OSError as error:
         raise CofferdamError(f"{path} cannot be read: {error.strerror}") from None
 
