@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from cofferdam.errors import CrossingError, GateError
+from cofferdam.errors import AuditError, CrossingError, GateError
 
 Work = Callable[[argparse.Namespace], int]
 PARTS: Final = {"inside": "spool", "outside": "keeper"}
@@ -179,6 +179,13 @@ def _check(other: Any, mine: Any) -> None:
             f"this file is for the strand {other.strand} of {other.site}, not {mine.strand} of {mine.site}",
             hint="each strand has a pair of files of its own",
         )
+    if other.log:
+        from cofferdam.audit.checkpoint import VerifierKey
+
+        try:
+            VerifierKey.parse(other.log)
+        except AuditError as error:
+            raise GateError(f"this file's key of the audit log is none: {error}", hint="have it made anew") from None
     if other.end == "outside" and not other.seal:
         raise GateError("this file has no key to seal to", hint="have it made anew")
 
@@ -275,8 +282,10 @@ class _Keys:
 
 def _days(count: int) -> tuple[int, int]:
     """(now, so many days later), UTC ns."""
+    from cofferdam.brokers.diode.pairing import EVER
+
     now = time.time_ns()
-    return now, now + max(0, count) * 86_400 * 10**9
+    return now, min(EVER, now + max(0, count) * 86_400 * 10**9)
 
 
 def _read(path: Path) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.brokers.diode import pairing
 from cofferdam.cli.main import main
 
 POLICY = """
@@ -50,18 +51,21 @@ class Site:
         ("strand", "the strand second of riverside, not strand"),
         ("cut", "no file of a pair"),
         ("changed", "no file of a pair"),
+        ("log", "key of the audit log is none"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, why: str) -> None:
     one = Site(tmp_path, "riverside")
     given = {
         "own": one, "site": Site(tmp_path, "other"), "strand": Site(tmp_path, "riverside", "second"), "cut": one,
-        "changed": one,
+        "changed": one, "log": one,
     }[what].file("inside" if what == "own" else "outside")  # fmt: skip
     if what == "cut":
         given.write_bytes(given.read_bytes()[:-9])
     elif what == "changed":
         given.write_text(json.dumps({**json.loads(given.read_text()), "sign": "0"}))
+    elif what == "log":
+        given.write_text(json.dumps({**json.loads(given.read_text()), "log": "x+y"}))
     assert one.pair("inside", "--output", str(tmp_path / "x")) == 0
     capsys.readouterr()
     assert one.pair("inside", "--take", str(given)) != 0
@@ -69,3 +73,18 @@ def test_a_wrong_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert re.search(why, said.err + said.out), said.err
     good = one.folder / "good"
     assert one.pair("outside", "--output", str(good)) == 0 and one.pair("inside", "--take", str(good)) == 0
+
+
+@pytest.mark.parametrize("end", ["inside", "outside"])
+def test_new_keys_leave_the_old_ones_their_days(tmp_path: Path, end: str) -> None:
+    """Also where somebody asks for more days than there are: the keys are read again."""
+    one = Site(tmp_path, "riverside")
+    first = one.file(end).read_bytes()
+    for number, days in enumerate(("0", "7", "99999999999999")):
+        assert one.pair(end, "--new", "--old-days", days, "--output", str(tmp_path / f"{number}")) == 0
+    assert one.pair(end, "--output", str(tmp_path / "last")) == 0
+    assert (tmp_path / "last").read_bytes() == (tmp_path / "2").read_bytes() != first
+    part, kind = ("sender", pairing.SenderKeys) if end == "inside" else ("receiver", pairing.ReceiverKeys)
+    (path,) = (one.folder / end / "secrets").rglob(f"{part}/strand")
+    keys = pairing.load(kind, {"strand": path.read_bytes()})  # type: ignore[type-var]
+    assert keys is not None and len(keys.former) == 2 and keys.former[1].until == pairing.EVER
