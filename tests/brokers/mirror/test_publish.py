@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cofferdam.brokers.mirror.objects import Bucket, signed
+from cofferdam.brokers.mirror.query import Reading
 from cofferdam.policy.terms.mirror_rows import Publish
 from tests.brokers.mirror.crew import PASSWORD, PUBLISHER, Plant, RunningCrew, crew, historian
 from tests.ports import held_port
@@ -121,6 +122,39 @@ def test_what_is_sealed_is_in_the_table_once(tmp_path: Path, made: Postgres, buc
         eventually(lambda: _is_there(mirror))
         assert rows(bucket) == sorted(wanted)
         mirror.ends_well()
+
+
+class Hostile:
+    """A bucket that answers whatever it likes."""
+
+    def __init__(self, port: int, answers: dict[str, bytes]) -> None:
+        self.where = at(port)
+        self._answers = answers
+
+    def get(self, key: str) -> bytes | None:
+        return next((data for end, data in self._answers.items() if key.endswith(end)), None)
+
+    def put(self, key: str, data: bytes, *, new: bool = False) -> None:
+        raise AssertionError(f"it wrote {key}")
+
+
+META = '{"format-version":2,"table-uuid":"9c12d441-03fe-4693-9a96-a0705ddf69c1","location":"s3://elsewhere/x",'
+HOSTILE: dict[str, dict[str, bytes]] = {
+    "a hint that is none": {"version-hint.text": b"../../7"},
+    "a number without end": {"version-hint.text": b"9" * 5000},
+    "no table": {"version-hint.text": b"3"},
+    "a table that is none": {"version-hint.text": b"3", "v3.metadata.json": b"\0" * 100},
+    "a table of another form": {"version-hint.text": b"3", "v3.metadata.json": META.encode() + b'"last-column-id":1}'},
+    "depth": {"version-hint.text": b"3", "v3.metadata.json": b"[" * 100_000},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_an_object_store_that_was_taken_over(tmp_path: Path, what: str) -> None:
+    iceberg = pytest.importorskip("cofferdam.brokers.mirror.iceberg")
+    table = iceberg.Published(Hostile(1, HOSTILE[what]), "plant/history", "history")
+    with pytest.raises((iceberg.Odd, OSError)):
+        table.step(Reading(tmp_path).view())
 
 
 def test_signatures_are_those_of_the_reference() -> None:

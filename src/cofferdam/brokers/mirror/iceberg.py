@@ -39,6 +39,7 @@ from cofferdam.brokers.mirror.catalogue import File
 from cofferdam.brokers.mirror.columns import STORED
 from cofferdam.brokers.mirror.objects import Bucket
 from cofferdam.brokers.mirror.query import View
+from cofferdam.errors import StoreError
 
 ROWS_AT_ONCE: Final = 500_000
 """Of one object: so many are in memory."""
@@ -71,6 +72,10 @@ _ARROW: Final = pa.schema([
 ])  # fmt: skip
 
 
+class Odd(Exception):
+    """What lies in the bucket is not understood, or is not as it was: in the words of whoever stumbled over it."""
+
+
 class Published:
     """One table. `name` is the mirror's; made anew for each session."""
 
@@ -84,7 +89,15 @@ class Published:
 
     def step(self, view: View) -> tuple[int, int]:
         """Brings some days up to what the store has, in one commit: how many sealed files were added or removed, and
-        how many are left to be. Raises: OSError, StoreError, and what pyiceberg raises."""
+        how many are left to be. Raises: OSError, StoreError, Odd."""
+        try:
+            return self._step(view)
+        except (OSError, StoreError):
+            raise
+        except Exception as error:  # of a library that reads what an object store answers: this ends the step alone
+            raise Odd(f"what the object store has is not understood ({type(error).__name__}: {error})") from None
+
+    def _step(self, view: View) -> tuple[int, int]:
         table = self._table = self._table or self._load() or self._create()
         there: dict[str, list[DataFile]] = {}
         for task in table.scan().plan_files():

@@ -12,15 +12,12 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
-from pydantic import ValidationError
-from pyiceberg.exceptions import CommitFailedException
-
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.figures import Figure
 from cofferdam.brokers.kit.threads import Threads
 from cofferdam.brokers.mirror.collector import Collector, Work
 from cofferdam.brokers.mirror.figures import PUBLISHER
-from cofferdam.brokers.mirror.iceberg import Published
+from cofferdam.brokers.mirror.iceberg import Odd, Published
 from cofferdam.brokers.mirror.objects import Bucket
 from cofferdam.brokers.mirror.postgres import Differs
 from cofferdam.brokers.mirror.query import Reading
@@ -94,11 +91,8 @@ class Publishing(Work):
                     await self.pause(PAUSE_SECONDS)
         except FileExistsError as error:
             raise Differs(f"somebody else writes to this table ({error})") from None
-        except (ValidationError, CommitFailedException, StoreError) as error:
+        except (Odd, StoreError) as error:
             raise Differs(" ".join(str(error).split())[:400]) from None
-        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, NotImplementedError) as error:
-            # What an object store answers may end the publishing, and nothing of the plant's.
-            raise Differs(f"what the object store has is not understood ({type(error).__name__}: {error})") from None
         finally:
             self.left = -1
 

@@ -17,8 +17,8 @@ from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.scene import Actor, Scene
 
 PATIENCE_SECONDS = 60.0
-PARTS = ("keeper", "collector")
-"""Those that are killed: the suite kills each."""
+PARTS = ("keeper", "collector", "reader")
+"""Those that are killed; the last is born again alone. The suite kills each."""
 WRITES = {
     "COPY": "COPY (SELECT 1) TO '/tmp/mine.csv'",
     "ATTACH": "ATTACH '/tmp/mine.db'",
@@ -71,7 +71,7 @@ async def history_crosses_whole(cast: Cast) -> list[Finding]:
 
 
 async def killed_and_complete(cast: Cast) -> list[Finding]:
-    """kill -9 of the mirror's keeper and collector while the historian writes: nothing is lost, nothing doubled"""
+    """kill -9 of the mirror's keeper, collector and reader while the historian writes: nothing is lost, nothing doubled"""
     killed: list[str] = []
     for part in PARTS:
         before = await _pid(cast, part)
