@@ -10,6 +10,7 @@ import pytest
 from cofferdam.errors import PolicyError
 from cofferdam.model import Int32, Item, Octets
 from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.lint import lint
 from cofferdam.policy.load import loads
 from cofferdam.protocols.base import (
     NEED_DATA,
@@ -202,6 +203,34 @@ assets:
     assert problems("enip") == ""
     assert "modbus has none" in problems("modbus")
     assert "one request after the other" in problems("enip", ", outstanding: 2")
+
+
+def test_two_assets_of_one_address_are_two_devices_by_their_routes_alone() -> None:
+    text = """
+site: works
+zones: {office: {side: it}, plant: {side: ot}}
+assets:
+  one: {zone: plant, address: 10.0.0.9, protocol: enip, FIRST points: {p: {at: tag Pump, type: dint, min: 0, max: 9}}}
+  two: {zone: plant, address: 10.0.0.9, protocol: enip, SECOND points: {p: {at: tag Pump, type: dint, min: 0, max: 9}}}
+principals: {scada: {zone: office, addresses: [10.1.0.1]}}
+conduits:
+  road:
+    {from: office, to: plant, broker: enip, owner: me, reason: a test,
+     allow: [{who: scada, asset: [one, two], write: p}]}
+"""
+
+    def said(first: str, second: str) -> str:
+        found = text.replace("FIRST", first).replace("SECOND", second)
+        try:
+            compile_policy(loads(found), now_ns=NOW)
+            shared = [warning for warning in lint(loads(found), now_ns=NOW) if warning.check == "shared-address"]
+        except PolicyError as error:
+            return "".join(map(str, error.problems))
+        return "".join(map(str, shared))
+
+    assert said("route: backplane 0,", "route: backplane 1,") == ""
+    for first, second in (("", ""), ("route: backplane 0,", ""), ("route: backplane 2,", "route: backplane 2,")):
+        assert "the device of one" in said(first, second), (first, second)
 
 
 # ---- towards clients

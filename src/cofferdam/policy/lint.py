@@ -50,8 +50,8 @@ def _assets_without_points(run: Linting) -> None:
 
 
 def _shared_addresses(run: Linting) -> None:
-    """Two assets at the same address, port and unit, or at one address without units that tell them apart."""
-    seen: dict[tuple[str, str, int], list[tuple[str, int]]] = {}
+    """Two assets at the same address, port and unit, or at one address without units or routes that tell them apart."""
+    seen: dict[tuple[str, str, int], list[tuple[str, int, str]]] = {}
     for name, asset in run.policy.assets.items():
         others = seen.setdefault(
             (
@@ -61,14 +61,15 @@ def _shared_addresses(run: Linting) -> None:
             ),
             [],
         )
-        for other, unit in others:
-            if unit == asset.unit or -1 in (unit, asset.unit):
+        for other, unit, route in others:
+            apart = route and asset.route and route != asset.route
+            if not apart and (unit == asset.unit or -1 in (unit, asset.unit)):
                 run.value(
                     ("assets", name, "address"), "shared-address", f"the address of {other} again, with the same unit",
                     "an address or unit of its own (limits of connections count for each asset)",
                 )  # fmt: skip
                 break
-        others.append((name, asset.unit))
+        others.append((name, asset.unit, asset.route or ""))
 
 
 def _everyone(run: Linting) -> None:
