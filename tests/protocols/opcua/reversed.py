@@ -72,9 +72,9 @@ class _Threaded:
 class Caller(_Threaded):
     """A server at `port` that opens connections to `to`, one after the other."""
 
-    def __init__(self, port: int, to: int, uri: str = "urn:plant:server") -> None:
+    def __init__(self, port: int, to: int, uri: str = "urn:plant:server", host: str = "127.0.0.1") -> None:
         super().__init__()
-        self.port, self.to, self.uri = port, to, uri
+        self.port, self.to, self.uri, self.host = port, to, uri, host
         self.calls = 0
         self._now: list[asyncio.StreamWriter] = []
         self.start(self._run())
@@ -82,7 +82,7 @@ class Caller(_Threaded):
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(OSError):
-                gate = await asyncio.open_connection("127.0.0.1", self.to)
+                gate = await asyncio.open_connection(self.host, self.to)
                 self.calls += 1
                 self.writers.append(gate[1])
                 gate[1].write(reverse_hello(self.uri, f"opc.tcp://127.0.0.1:{self.port}/"))
@@ -101,16 +101,16 @@ class Caller(_Threaded):
 class Answerer(_Threaded):
     """Clients that connect to `near` have the connections that come to `port`; `said`: the RHE of each of these."""
 
-    def __init__(self, port: int, near: int) -> None:
+    def __init__(self, port: int, near: int, host: str = "127.0.0.1") -> None:
         super().__init__()
-        self.port, self.near = port, near
+        self.port, self.near, self.host = port, near, host
         self.said: list[tuple[str, str]] = []
         self._waiting: asyncio.Queue[Any] = asyncio.Queue()
         self.start(self._run())
 
     async def _run(self) -> None:
         servers = [
-            await asyncio.start_server(self._called, "127.0.0.1", self.port),
+            await asyncio.start_server(self._called, self.host, self.port),
             await asyncio.start_server(self._asked, "127.0.0.1", self.near),
         ]
         try:
