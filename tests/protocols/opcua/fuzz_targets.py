@@ -14,6 +14,7 @@ from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, Extension, LocalizedText, Malformed, NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.bystander import OpcUaBystander
+from cofferdam.protocols.opcua.channel import reverse_hello
 from cofferdam.protocols.opcua.events import filter_of
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import UA, Namespaces
@@ -54,6 +55,10 @@ def requests() -> list[bytes]:
             s.BrowseRequest(header, s.ViewDescription(NodeId(0, 0), 0, 0), 0,
                             [s.BrowseDescription(NodeId(0, 85), 0, NodeId(0, 33), True, 0, 63)]),
             s.CallRequest(header, [s.MethodToCall(node.node, node.node, [])]),
+            s.CallRequest(header, [s.MethodToCall(node.node, node.node, [Variant(6, 3)])] * 2),
+            s.ActivateSessionRequest(header, s.SignatureData(None, None), [], [], wire.pack(s.AnonymousToken("a")),
+                                     s.SignatureData(None, None)),
+            s.WriteRequest(header, [s.WriteValue(node.node, 13, None, Data(Variant(21, LocalizedText("en", "x"))))]),
             s.CreateSubscriptionRequest(header, 100.0, 100, 10, 0, True, 0),
             s.CreateItemsRequest(header, 1, 2, [s.ItemToCreate(node, 2, wanted)]),
             s.CreateItemsRequest(header, 1, 2, [s.ItemToCreate(
@@ -90,6 +95,21 @@ def stream(data: bytes) -> Hashable:
     except RemoteProtocolError as error:
         return str(error)[:24]
     return count
+
+
+def called(data: bytes) -> Hashable:
+    """Any bytes from a server that has connected to us: at most a hello of ours, or RemoteProtocolError."""
+    client = OpcUaClient(msgspec.structs.replace(facing(trust()), dialled=True), 8)
+    client.on_time(1)
+    client.receive_data(data)
+    try:
+        while client.next_event() is not NEED_DATA:
+            pass
+    except RemoteProtocolError as error:
+        return str(error)[:24]
+    said = client.take_output()
+    assert said == b"" or said[:3] == b"HEL", "it is asked nothing before it has agreed"
+    return len(said) > 0, client.url[:8]
 
 
 def session(data: bytes) -> Hashable:
@@ -212,6 +232,7 @@ NAMES = Namespaces((UA, "urn:a", "urn:plant:line"))
 TARGETS = [
     Target("opcua-codec", requests, decode),
     Target("opcua-stream", lambda: [plain().client.channel.hello("opc.tcp://x"), b"HELF", b"OPNF"], stream),
+    Target("opcua-called", lambda: [reverse_hello("urn:a", "opc.tcp://x"), b"RHEF", b"ACKF"], called),
     Target("opcua-session", requests, session),
     Target("opcua-answer", answers, answer),
     Target("opcua-news", published, news),
