@@ -231,7 +231,8 @@ def test_sever_and_reload_end_it(works: Works, scanner: Scanner) -> None:
 def test_when_a_half_dies_nothing_stale_is_sent(works: Works, half: str) -> None:
     scanner = Scanner(works.port)
     try:
-        assert scanner.open(serial=20, rpi=10_000, multiplier=2) == (0,)
+        # What was restored a moment ago may not have come to both halves yet.
+        eventually(lambda: scanner.open(serial=20, rpi=10_000, multiplier=2) == (0,))
         scanner.run(50, 0.2, 0.01)
         [pair] = works.gate.status()["pairs"]
         restarts = pair["restarts"]
