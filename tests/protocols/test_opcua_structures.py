@@ -111,3 +111,23 @@ def test_a_policy_says_which_and_how_long(what: str) -> None:
     with pytest.raises(PolicyError) as refused:
         loads(POLICY.format(protocol=protocol, at=at, said=said))
     assert expected in " ".join(map(str, refused.value.problems))
+
+
+def test_short_names_of_namespaces_are_written_out() -> None:
+    short = 'namespaces: {{line: "urn:a;b%c"}},'
+    text = POLICY.replace("points:", f"{short} points:", 1).replace(
+        "{{limits: {{at: {at}, {said}}}}}", "{{limits: {{at: {at}, {said}}}}}, methods: {{run: {{at: {method}}}}}"
+    )
+
+    def asset(at: str, said: str, method: str) -> Any:
+        return loads(text.format(protocol="opcua", at=at, said=said, method=method)).policy.assets["filler"]
+
+    said = 'type: ByteString, max_length: 8, structure: "line:i=5001"'
+    found = asset('"line:s=Limits:x=1 [0-3]"', said, '"line:s=Line -> i=9111"')
+    point = found.points["limits"]
+    assert point.at == Item("node", "nsu=urn:a%3Bb%25c;s=Limits:x=1", 0, 4)
+    assert point.structure == "nsu=urn:a%3Bb%25c;i=5001"
+    assert found.methods["run"].at == Item("method", "nsu=urn:a%3Bb%25c;s=Line -> i=9111")
+    with pytest.raises(PolicyError) as refused:
+        asset('"lime:s=Limits"', said, '"i=1 -> i=2"')
+    assert "a short name of the asset's namespaces (line)" in " ".join(map(str, refused.value.problems))

@@ -199,6 +199,9 @@ class _Checker(Checking):
         if asset.security is not None and asset.security.user and asset.security.login:
             expected = "one of them: a user with a password, or a certificate"
             self.at((*here, "security", "login"), "login beside user", expected, check="security")
+        if asset.namespaces and dialect.shorts is None:
+            found, expected = "namespaces", f"none: {dialect.name} has none"
+            self.at((*here, "namespaces"), found, expected, check="namespaces")
         self.reverse(here, asset, dialect)
         check_manners(self, here, asset)
         PlaceChecks(self, here, asset, dialect).check()

@@ -93,6 +93,7 @@ class Reading:
         self.dialects = dialects
         self.dialect: Dialect | None = None
         self.numbering = ""
+        self.shorts: dict[str, str] = {}
 
 
 def _dialect(info: ValidationInfo) -> Dialect | None:
@@ -108,10 +109,13 @@ def _read_within(info: ValidationInfo, raw: Any, field: str, handler: Callable[[
     outside, reading.dialect = reading.dialect, reading.dialects.get(name) if isinstance(name, str) else None
     said = raw.get("numbering") if isinstance(raw, dict) else None
     reading.numbering = said if isinstance(said, str) else ""
+    shorts = raw.get("namespaces") if isinstance(raw, dict) else None
+    known = shorts.items() if isinstance(shorts, dict) else ()
+    reading.shorts = {str(short): uri for short, uri in known if isinstance(uri, str)}
     try:
         return handler(raw)
     finally:
-        reading.dialect, reading.numbering = outside, ""
+        reading.dialect, reading.numbering, reading.shorts = outside, "", {}
 
 
 def _unit(raw: Any, info: ValidationInfo) -> int:
@@ -141,10 +145,21 @@ def _place(raw: Any, info: ValidationInfo) -> Span | Item | None:
     reading = info.context
     try:
         if isinstance(reading, Reading):
-            text = dialect.numbered(text, reading.numbering)
+            text = dialect.written_out(dialect.numbered(text, reading.numbering), reading.shorts)
         return dialect.notation.parse(text)
     except Misread as error:
         raise syntax.Expected(str(error), error.near) from None
+
+
+def _node_text(raw: Any, info: ValidationInfo) -> str:
+    """A text that names a place, with its short names written out."""
+    text, dialect = syntax.text(raw), _dialect(info)
+    try:
+        if dialect is not None and isinstance(info.context, Reading):
+            text = dialect.written_out(text, info.context.shorts)
+    except Misread as error:
+        raise syntax.Expected(str(error), error.near) from None
+    return text
 
 
 def _raw(raw: Any, info: ValidationInfo) -> Piece | None:
@@ -325,6 +340,7 @@ Numbering = Annotated[Literal["zero", "one", "modicon"], *_choice("zero", "one",
 Elements = Annotated[int, *_whole(1, 65536)]
 Length = Annotated[int, *_whole(1, 65536)]
 At = Annotated[Span | Item | None, *_read(_place, PLACE)]
+NodeText = Annotated[str, *_read(_node_text, {"type": "string", "minLength": 1})]
 """Unread (None) only where the asset's protocol is wrong."""
 Type = Annotated[ValueType | None, *_read(_type, {"type": "string", "enum": TYPES})]
 PointType = Annotated[
@@ -516,7 +532,7 @@ class Point(Entry):
         None,
         description="The longest text (characters) or byte string (bytes) that may be written. For such types.",
     )
-    structure: Text | None = Field(
+    structure: NodeText | None = Field(
         None,
         description="The value is a structure that the gate does not decode, of this encoding (the node of its Default "
         "Binary): `nsu=urn:plant:line;i=5001`. With `type: ByteString` and `max_length`. It may be read, and never "
@@ -744,6 +760,11 @@ class Asset(Entry):
         description="Spaces of bits that the device keeps in words of another space: `{coil: holding 100}` where coils "
         "0 to 15 are the bits of holding 100, coils 16 to 31 those of holding 101, and so on. Limits of a point then "
         "hold for writes by either name.",
+    )
+    namespaces: dict[Name, Text] = Field(
+        {},
+        description="Short names for what a protocol's names of places begin with, for `at` and `structure`. OPC UA: "
+        '`{line: "urn:plant:line"}`, and `at: "line:s=Line1.Speed"` is `nsu=urn:plant:line;s=Line1.Speed`.',
     )
     numbering: Numbering | None = Field(
         None,

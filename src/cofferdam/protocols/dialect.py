@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import abc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -272,6 +272,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Points may be structures, by the notation's name of their encoding."""
     reverse: bool = False
     """Who serves may open the connection, for an asset's `reverse`."""
+    shorts: Callable[[str, Mapping[str, str]], str] | None = None
+    """A place with short names written out (an asset's `namespaces`); None: there are none."""
     numberings: Callable[[str, str], str] | None = None
     """The notation of a text that is written by another numbering (an asset's `numbering`); None: there is no other."""
     datagrams: int = 0
@@ -279,6 +281,10 @@ class Dialect(msgspec.Struct, frozen=True):
     discovery: bool = False
     """A question may come alone, by UDP at the port of the connections (`protocols.base.Facing.alone`). For protocols
     with `datagrams`."""
+
+    def written_out(self, text: str, shorts: Mapping[str, str]) -> str:
+        """A place with the short names of an asset's `namespaces` written out. Raises: Misread for one that is none."""
+        return text if self.shorts is None else self.shorts(text, shorts)
 
     def numbered(self, text: str, numbering: str) -> str:
         """A place that is written by that numbering ("": none was said), in the notation; unchanged where it cannot

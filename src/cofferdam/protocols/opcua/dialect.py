@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cofferdam.model import Item, Span, ValueType
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation
@@ -104,6 +104,24 @@ def field_path(text: str) -> tuple[tuple[str, str], ...]:
     if not found or at < len(text) or len(text) > FIELD or "\0" in text or ARROW in text:
         raise ValueError(f"{text!r} is no field")
     return tuple(found)
+
+
+_SHORT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):([isgb]=.*)\Z", re.DOTALL)
+
+
+def written_out(text: str, shorts: Mapping[str, str]) -> str:
+    """The text with "line:s=Speed" as "nsu=urn:plant:line;s=Speed". Raises: Misread for a short name that is none."""
+    made = []
+    for part in text.split(ARROW):
+        found = _SHORT.match(part.strip())
+        if found is None:
+            made.append(part)
+        elif found[1] not in shorts:
+            known = ", ".join(sorted(shorts)) or "none are said"
+            raise Misread(f"a short name of the asset's namespaces ({known}), or nsu=URI;{found[2]}")
+        else:
+            made.append(canonical(shorts[found[1]], *found[2].split("=", 1)))
+    return ARROW.join(made)
 
 
 class OpcUaNotation(Notation):
@@ -209,6 +227,7 @@ OPCUA = Dialect(
         "Aes256_Sha256_RsaPss sign", "Aes128_Sha256_RsaOaep sign", "none",
     ),
     structures=True,
+    shorts=written_out,
     reverse=True,
     secrets=("opcua",),
     preload=("cryptography.hazmat.backends.openssl.backend", "encodings.idna"),
