@@ -107,7 +107,7 @@ class Look:
         self._last = time.monotonic_ns()
         wait = self._call()
         if not self._closed and not self._hurries:
-            self._at(min(wait or self._pace, self._pace))
+            self._at(min(wait, self._pace) if wait else self._pace)
 
     def close(self) -> None:
         if not self._closed:
@@ -296,7 +296,7 @@ class StrandSender(Sender[R]):
     def _look(self) -> float:
         """What the strand's part has taken is gone."""
         if self.closed:
-            return 0
+            return 0.0
         was_full = self.full
         while self._there and not os.path.lexists(self._folder / self._there[0][0]):
             self._there.popleft()
@@ -305,7 +305,7 @@ class StrandSender(Sender[R]):
         self._count()
         if was_full and not self.full and self.on_room is not None:
             self.on_room()
-        return 0
+        return 0.0
 
     def close(self) -> None:
         if not self.closed:
@@ -343,7 +343,7 @@ class StrandReceiver(Receiver[R]):
         wait = 0.0
         try:
             if not self._paused:
-                wait = LOOK_SECONDS if self._turn() or self._given else 0
+                wait = LOOK_SECONDS if self._turn() or self._given else 0.0
         except CrossingError as error:
             self.close()
             stop(self._folder, str(error))

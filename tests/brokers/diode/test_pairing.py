@@ -84,7 +84,9 @@ def test_new_keys_leave_the_old_ones_their_days(tmp_path: Path, end: str) -> Non
         assert one.pair(end, "--new", "--old-days", days, "--output", str(tmp_path / f"{number}")) == 0
     assert one.pair(end, "--output", str(tmp_path / "last")) == 0
     assert (tmp_path / "last").read_bytes() == (tmp_path / "2").read_bytes() != first
-    part, kind = ("sender", pairing.SenderKeys) if end == "inside" else ("receiver", pairing.ReceiverKeys)
-    (path,) = (one.folder / end / "secrets").rglob(f"{part}/strand")
-    keys = pairing.load(kind, {"strand": path.read_bytes()})  # type: ignore[type-var]
+    (path,) = (one.folder / end / "secrets").rglob(f"{'sender' if end == 'inside' else 'receiver'}/strand")
+    data = {pairing.SECRET: path.read_bytes()}
+    keys: pairing.SenderKeys | pairing.ReceiverKeys | None = pairing.load(pairing.SenderKeys, data) if (
+        end == "inside"
+    ) else pairing.load(pairing.ReceiverKeys, data)  # fmt: skip
     assert keys is not None and len(keys.former) == 2 and keys.former[1].until == pairing.EVER

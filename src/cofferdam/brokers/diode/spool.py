@@ -266,7 +266,7 @@ class Spool(Part):
     def _look(self) -> float:
         """What they have handed over."""
         if self._halted or not self.epoch:
-            return 0
+            return 0.0
         more = False
         try:
             if not self._full or self._ticks % 10 == 0:
@@ -275,7 +275,7 @@ class Spool(Part):
             self._full = str(error)
         if self._store.size > self._row.room:
             self._age()
-        return PAUSE_SECONDS if more else 0
+        return PAUSE_SECONDS if more else 0.0
 
     def _prompt(self, piece: Piece) -> None:
         self._figures.add("records_sent", 1, piece.channel)
