@@ -153,8 +153,8 @@ class StrandLink(schema.Entry):
     """A further pair of ends: zones with `crossing: diode` of the same two machines, with an interface each. All that
     is sent goes over every link, and the outside takes what comes first."""
 
-    from_zone: Name = Field(alias="from", description="The end inside.")
-    to_zone: Name = Field(alias="to", description="The end outside.")
+    from_zone: Name = Field(alias="from", description="The zone of its end inside.")
+    to_zone: Name = Field(alias="to", description="The zone of its end outside.")
 
     @property
     def ends(self) -> tuple[tuple[str, str], ...]:
