@@ -3,6 +3,7 @@ is made anew of the files has everything that was sealed, once."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from cofferdam.brokers.mirror import anew, catalogue
 from cofferdam.brokers.mirror.catalogue import Hold, Loss
 from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.cli.main import main
 from cofferdam.errors import StoreError
 from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
 
@@ -90,6 +92,29 @@ def test_a_catalogue_is_made_anew_of_the_files(tmp_path: Path, harm: Callable[[P
     pair.born()
     assert "mirror-store-mended" not in pair.keeper.alarms()
     pair.close()
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It works as the store's owner, on a store that no keeper has, and not without need."""
+    pair = Pair(tmp_path / "made")
+    pair.back()
+    filled(pair, 0)
+    pair.close()
+    keeper = tmp_path / "stores" / "mirror%2Foffice-plant" / "keeper"
+    shutil.copytree(tmp_path / "made" / "keeper", keeper)
+    owner = (65_534, 65_534) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    for path in (keeper, *keeper.iterdir()):
+        os.chown(path, *owner)
+    words = ["mirror", "rebuild", "--state", str(tmp_path)]
+    assert main(words) == 2 and "can be read" in capsys.readouterr().err
+    _both(keeper)
+    assert main(["mirror", "tags", "--state", str(tmp_path)]) == 2
+    assert "mirror rebuild" in capsys.readouterr().err
+    assert main(words) == 0
+    assert "2 tags are in a new catalogue" in capsys.readouterr().out
+    assert (keeper / catalogue.NAME).stat().st_uid == owner[0]
+    assert len(catalogue.load(keeper).holds) == 1
+    assert main([*words, "--yes"]) == 0
 
 
 def test_a_catalogue_from_an_older_backup_costs_no_file(tmp_path: Path) -> None:

@@ -272,6 +272,10 @@ SQL_THAT_WRITES = (
     "SELECT * FROM sys", "DELETE FROM hot_log", "RESET enable_external_access",
     "EXPLAIN ANALYZE CREATE TABLE mine AS SELECT 1", "EXPLAIN ANALYZE CREATE TEMP TABLE mine AS SELECT 1",
     "explain /* */ analyze INSERT INTO hot_log SELECT 1", "EXPLAIN ANALYZE COPY (SELECT 1) TO '{store}/x.csv'",
+    "SELECT * FROM add_grammar_extension('x')", "SELECT * FROM enable_logging('FileSystem', storage='file')",
+    "SELECT * FROM pandas_scan()", "SELECT * FROM arrow_scan()", "SELECT * FROM sniff_csv('/etc/passwd')",
+    "SELECT * FROM query('COPY (SELECT 1) TO ''/tmp/x.csv''')", "SELECT * FROM duckdb_secrets()",
+    "SELECT * FROM enable_profiling(save_location='{store}/x')", "WITH x AS (INSERT INTO hot_log VALUES (1)) SELECT 1",
     "SELECT length(repeat('x', 4000000000))", "SELECT list_sum(range(1000000000))",
 )  # fmt: skip
 
