@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from cofferdam.brokers.proxy.records import MOST_LOST
 from cofferdam.capture.learn import learn
 from cofferdam.capture.simulate import simulate
 from cofferdam.errors import CofferdamError, CrossingError, LocalProtocolError, PolicyError, RemoteProtocolError
@@ -387,6 +388,14 @@ def test_io_faster_than_agreed_is_dropped_and_a_close_gives_it_up() -> None:
     machine.on_time(1 + 20_000_000)
     later = machine.datagram(2222, datagram(number, 23, bytes(10)))
     assert later is not None and later.lost == 3, "what came and was dropped is not lost"
+    # Numbers that jump as far as they may, and are dropped for their pace: what is told of it fits a record.
+    at = 23
+    for _ in range(8):
+        at = (at + (1 << 31) - 1) & 0xFFFF_FFFF
+        machine.datagram(2222, datagram(number, at, bytes(10)))
+    machine.on_time(1 + 40_000_000)
+    far = machine.datagram(2222, datagram(number, (at + 5) & 0xFFFF_FFFF, bytes(10)))
+    assert far is not None and far.lost == MOST_LOST
     close = requests.made(0x4E, paths.of_object(6, 1), struct.pack("<BBHHIBx", 10, 14, 1, 77, 4711, 0))
     machine.receive_data(rr(close))
     event = machine.next_event()
@@ -728,3 +737,25 @@ def test_a_bit_is_read_by_reading_its_tag_and_a_policy_that_says_otherwise_is_to
     assert isinstance(flow, Flow)
     assert isinstance(flow.decide(operation_of("write alarm 1", policy.assets[name], DIALECT), NOW), Allow)
     assert isinstance(flow.decide(ENIP.operation(m.ReadTag(Item("tag", "status"))), NOW), Deny), "all is no more"
+
+
+def test_many_attributes_are_asked_for_as_far_as_one_answer_holds() -> None:
+    """Of 64 attributes each may have thousands of bytes: no record and no frame is longer than it may be."""
+    request = m.GetAttributes(tuple(Item("cip", f"172/1/{number}") for number in range(1, 65)))
+    machine = client()
+    _, sent = machine.send(request)
+    asked_for, event = 0, None
+    while sent:
+        asked_for += 1
+        machine.receive_data(rr(b"\x8e\0\0\0" + bytes(400), 9, sent[12:20]))
+        event = machine.next_event()
+        sent = machine.take_output()
+    assert isinstance(event, ResponseReceived) and asked_for == 10
+    values = event.response.values
+    assert values[9] == Octets((bytes(400),)) and values[10:] == (0x11,) * 54
+    other = server()
+    body = struct.pack("<65H", 64, *range(1, 65))
+    other.receive_data(rr(requests.made(requests.GET_LIST, paths.of_object(172, 1), body)))
+    received: Any = other.next_event()
+    assert received.request == request
+    assert cip_of(other.send(received.token, event.response))[:4] == b"\x83\0\x11\0"

@@ -151,7 +151,7 @@ class NoticeReceived(msgspec.Struct, frozen=True, gc=False):
 
 class FrameReceived(msgspec.Struct, frozen=True, gc=False):
     """A frame of the stream that stands by the request `standing`. `lost`: by its number, so many before it have not
-    come."""
+    come, less than 2^31."""
 
     standing: int
     message: Any

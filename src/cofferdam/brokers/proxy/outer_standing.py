@@ -13,7 +13,7 @@ from typing import Any
 
 from cofferdam.brokers.proxy.clients import Client, Pending
 from cofferdam.brokers.proxy.frame_times import FrameTimes, Times
-from cofferdam.brokers.proxy.records import Frame, Notice, Unwatch, Unwatched
+from cofferdam.brokers.proxy.records import MOST_LOST, Frame, Notice, Unwatch, Unwatched
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import CrossingError
@@ -111,7 +111,7 @@ class Standings:
         """A frame from the client. What belongs to no stream of its is left out: the stream has just ended."""
         handle = client.standing.get(event.standing)
         if handle is not None:
-            self._inner.send(Frame(handle, event.message, self._reactor.now, event.lost))
+            self._inner.send(Frame(handle, event.message, self._reactor.now, min(event.lost, MOST_LOST)))
 
     def sent(self, record: Frame[Any], now: int) -> None:
         """A frame of the asset's has been sent to its client. `now`: monotonic ns."""

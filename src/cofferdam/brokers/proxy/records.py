@@ -29,7 +29,8 @@ Ns = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[str, Meta(max_length=128)]
 Address = Annotated[str, Meta(max_length=64)]
 Text = Annotated[str, Meta(max_length=512)]
-Lost = Annotated[int, Meta(ge=0, lt=1 << 31)]
+MOST_LOST = (1 << 31) - 1
+Lost = Annotated[int, Meta(ge=0, le=MOST_LOST)]
 
 
 # --- outer to inner ---------------------------------------------------------------------------------------------

@@ -323,12 +323,17 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
     def _one_by_one(self, request: m.GetAttributes) -> Talk:
         """Attributes of which some have no known length, so that one answer could not be taken apart."""
         found: list[Value | int] = []
+        left = LARGE  # no client can be told more than one answer holds, and so the device is not asked for more
         for item in request.items:
+            if left <= 0:
+                found.append(0x11)
+                continue
             one = m.GetAttribute(item)
             data = requests.encode_request(one)
             status, _, body = yield data[0], data
             response = replies.decode_reply(one, body, self._about) if not status else None
             found.append(response.value if isinstance(response, m.Held) else status)
+            left -= 4 + len(body)
         return m.HeldList(tuple(found))
 
     def _plain(self, request: m.EnipRequest) -> Talk:

@@ -115,7 +115,8 @@ class IoLink:
             ahead = (sequence - self._last) & 0xFFFF_FFFF
             if not 1 <= ahead < AHEAD:
                 return None
-            self._lost += ahead - 1
+            # A client's numbers may jump as they like: what is told of it has a bound (brokers.proxy.records.Lost).
+            self._lost = min(AHEAD - 1, self._lost + ahead - 1)
         self._last = sequence
         # Three packets for two intervals, and a few at once after a pause.
         self._room = min(4.0, self._room + 1.5 * (now - self._at) / self._rpi_ns)

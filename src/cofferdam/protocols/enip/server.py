@@ -445,6 +445,8 @@ class EnipServer(Encapsulation):
         elif isinstance(response, m.Structure):
             self._lists.describe(request.instance, response)
             return self._lists.template(asked.list, asked.room)
+        if len(body) + 4 > asked.room:
+            return replies.reply(service, 0x11)
         return replies.reply(service, 0, (), body)
 
     def _value(self, asked: Asked, response: m.Held) -> bytes:
