@@ -744,7 +744,8 @@ def test_many_attributes_are_asked_for_as_far_as_one_answer_holds() -> None:
     request = m.GetAttributes(tuple(Item("cip", f"172/1/{number}") for number in range(1, 65)))
     machine = client()
     _, sent = machine.send(request)
-    asked_for, event = 0, None
+    asked_for = 0
+    event: Any = None
     while sent:
         asked_for += 1
         machine.receive_data(rr(b"\x8e\0\0\0" + bytes(400), 9, sent[12:20]))
