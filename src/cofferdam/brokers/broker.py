@@ -65,6 +65,9 @@ class Broker:
     needs: tuple[str, ...] = ()
     jobs: dict[str, str] = field(default_factory=dict)
     """Job of the crew -> "module:function", which takes a `Job` and gives its answer."""
+    loads: dict[str, dict[bytes, str]] = field(default_factory=dict)
+    """Job -> what may stand in its order -> a module that it needs then: loaded before its filter is on. An order that
+    has these bytes elsewhere costs time, and no more; one that lacks them gets an error."""
 
     @property
     def declared(self) -> dict[str, Figure]:

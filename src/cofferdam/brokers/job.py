@@ -51,6 +51,9 @@ def run(kind: str, job: str, control_in: int, control_out: int) -> int:
     if not taken:
         return 2
     order = taken[0]
+    for said, module in broker.loads.get(job, {}).items():
+        if said in order.arguments:  # not read before the filter is on
+            __import__(module)
     reads = {name: Path(folder) for name, folder in order.reads.items()}
     sandbox.confine(profile, (), tuple(reads.values()))
     try:

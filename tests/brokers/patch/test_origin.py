@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from cofferdam.brokers.kit.supervision import DoJob, JobResult
 from cofferdam.brokers.patch.origin import NotProved, prove
+from cofferdam.brokers.patch.reports import Order, Report
+from cofferdam.crossing.framing import PACKET, Assembler, pack
+from cofferdam.crossing.link import RECORD_BYTES
+from cofferdam.crossing.pipe import make_pipe
+from cofferdam.crossing.records import RecordCodec
 from tests.brokers.patch.makers import Gpg, run
+from tests.waiting import PATIENT, readable
 
 OSSLSIGNCODE = pytest.mark.skipif(shutil.which("osslsigncode") is None, reason="osslsigncode is not installed")
 MINISIGN = pytest.mark.skipif(shutil.which("minisign") is None, reason="minisign is not installed")
@@ -111,6 +122,32 @@ def test_a_publisher_signs_a_program(publisher: Publisher, tmp_path: Path) -> No
     signed = publisher.sign(a_program(tmp_path), tmp_path / "signed.exe")
     found = prove("authenticode", signed, b"", [publisher.ca.read_bytes()], "Vendor Ltd")
     assert found.facts["publisher"] == "Vendor Ltd"
+
+
+@OSSLSIGNCODE
+def test_an_examiner_under_its_filter_has_loaded_what_its_order_needs(publisher: Publisher, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    publisher.sign(a_program(tmp_path), store / "signed.exe")
+    (store / "ca").write_bytes(publisher.ca.read_bytes())
+    (told, tell), (hear, said) = make_pipe(), make_pipe()
+    command = ["-m", "cofferdam.brokers.job", "--name", "test", "--kind", "patch", "--job", "examiner",
+               "--control-in", str(told), "--control-out", str(said)]  # fmt: skip
+    order = msgspec.json.encode(Order("signed.exe", "authenticode", ("ca",), "Vendor Ltd"))
+    with subprocess.Popen([sys.executable, "-I", *command], pass_fds=(told, said)) as process:
+        for fd in (told, said):
+            os.close(fd)
+        for packet in pack([RecordCodec(DoJob).encode(DoJob(order, {"keeper": str(store)}))]):
+            os.write(tell, packet)
+        assembler, found = Assembler(RECORD_BYTES), list[bytes]()
+        while not found and readable([hear], PATIENT) and (packet := os.read(hear, PACKET)):
+            found += assembler.feed(packet)
+    for fd in (tell, hear):
+        os.close(fd)
+    answers: RecordCodec[JobResult] = RecordCodec(JobResult, limit=RECORD_BYTES)
+    answer = answers.decode(found[0])
+    report = msgspec.json.decode(answer.result, type=Report)
+    assert (process.returncode, report.refused, report.facts["publisher"]) == (0, "", "Vendor Ltd")
 
 
 @OSSLSIGNCODE

@@ -132,6 +132,7 @@ PATCH: Final = Broker(
         ("keeper", "installer"): "cofferdam.brokers.patch.records:keeper_to_installer",
         ("installer", "keeper"): "cofferdam.brokers.patch.records:installer_to_keeper",
     },
+    loads={job: {b'"authenticode"': "lief"} for job in ("examiner", "ruler")},
     jobs={
         "examiner": "cofferdam.brokers.patch.examiner:examine",
         "ruler": "cofferdam.brokers.patch.examiner:examine",

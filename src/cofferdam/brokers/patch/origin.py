@@ -18,9 +18,8 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import lief
 import pysequoia
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -41,11 +40,13 @@ from msgspec import Struct
 from cofferdam.brokers.patch import cms
 from cofferdam.errors import CofferdamError
 
+if TYPE_CHECKING:
+    import lief
+
 SIGNATURE_BYTES: Final = 1 << 20
 CHAIN_MOST: Final = 6
 _STAMPS: Final = ("1.2.840.113549.1.9.6", "1.3.6.1.4.1.311.3.3.1")
 """Unauthenticated attributes that may be there: counter-signatures. Anything else could have been put in by anybody."""
-_GOOD_DIGESTS: Final = (lief.PE.ALGORITHMS.SHA_256, lief.PE.ALGORITHMS.SHA_384, lief.PE.ALGORITHMS.SHA_512)
 _LISTED: Final = re.compile(r"\\?(?P<hash>[0-9a-fA-F]{64}) [ *](?P<name>.{1,400})\Z")
 _TAGGED: Final = re.compile(r"SHA256 \((?P<name>.{1,400})\) = (?P<hash>[0-9a-fA-F]{64})\Z")
 _PE_CERTIFICATE_HEAD: Final = 8
@@ -138,6 +139,9 @@ def pgp_certificates(keys: Sequence[bytes]) -> dict[str, Any]:
 
 
 def _authenticode(file: Path, keys: Sequence[bytes], publisher: str) -> Proved:
+    import lief  # half a second of processor time, which other proofs need not pay (broker.loads)
+
+    good = (lief.PE.ALGORITHMS.SHA_256, lief.PE.ALGORITHMS.SHA_384, lief.PE.ALGORITHMS.SHA_512)
     roots: list[Certificate] = []
     for key in keys:
         try:
@@ -163,7 +167,7 @@ def _authenticode(file: Path, keys: Sequence[bytes], publisher: str) -> Proved:
     if len(signatures) != 1 or len(signers) != 1:
         raise NotProved("it has several signatures or signers: it is not said which counts")
     signer = signers[0]
-    if first.digest_algorithm not in _GOOD_DIGESTS or signer.digest_algorithm not in _GOOD_DIGESTS:
+    if first.digest_algorithm not in good or signer.digest_algorithm not in good:
         raise NotProved("an Authenticode signature by a weak hash (SHA-1 or MD5)")
     foreign = [
         str(getattr(attribute, "oid", "") or attribute.type).rpartition(".")[2]
@@ -187,6 +191,8 @@ def _authenticode(file: Path, keys: Sequence[bytes], publisher: str) -> Proved:
 def _covers_all(file: Path, binary: lief.PE.Binary) -> None:
     """What an Authenticode hash leaves out is the table of signatures alone. That must be the file's end, and hold
     nothing but the signatures (the well-known way to add data to a signed file is its padding)."""
+    import lief
+
     directory = binary.data_directory(lief.PE.DataDirectory.TYPES.CERTIFICATE_TABLE)
     if directory is None:
         raise NotProved("it has no table of signatures")
@@ -219,6 +225,8 @@ def _der_length(data: bytes) -> int:
 
 
 def _is_stamp(attribute: object) -> bool:
+    import lief
+
     kinds = (getattr(lief.PE, "PKCS9CounterSignature", None), getattr(lief.PE, "MsCounterSign", None))
     return isinstance(attribute, tuple(kind for kind in kinds if kind is not None))
 
