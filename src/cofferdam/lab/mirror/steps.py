@@ -71,7 +71,7 @@ async def history_crosses_whole(cast: Cast) -> list[Finding]:
 
 
 async def killed_and_complete(cast: Cast) -> list[Finding]:
-    """kill -9 of the mirror's keeper, collector and reader while the historian writes: nothing is lost, nothing doubled"""
+    """kill -9 of the mirror's keeper, collector and reader while the historian writes: nothing is lost or doubled"""
     killed: list[str] = []
     for part in PARTS:
         before = await _pid(cast, part)
