@@ -41,6 +41,7 @@ TABLE = [
     ("broker: modbus", "broker: mudbus", "mudbus",
      'found the broker "mudbus", expected one of modbus', "did you mean modbus"),
     ("protocol: modbus", "protocol: mod-bus", "mod-bus", "found the protocol", "did you mean modbus"),
+    ("protocol: modbus", "protocol: EtherNetIP", "EtherNetIP", "found the protocol", "did you mean enip"),
     ("read: [flow, level]", "read: [flow, levl]", "levl", 'found the point "levl"', "did you mean level"),
     # fields
     ("    owner: someone", "    ovner: someone", "ovner", 'found the field "ovner"', "did you mean owner"),

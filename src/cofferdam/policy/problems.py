@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -51,9 +52,15 @@ def excerpt(problem: Problem, text: str) -> str:
     return f"{problem.line:>6} | {shown}\n       | {' ' * (column - cut)}{'^' * max(1, width)}"
 
 
+ALSO: Final = {"ethernetip": "enip", "ethernet-ip": "enip", "cip": "enip", "iec62541": "opcua", "uart": "serial"}
+"""What the field calls things by, where it is not like our name."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The valid name that is most like `name`, or "" if none is."""
     by_fold = {candidate.lower(): candidate for candidate in sorted(valid)}
+    if (known := ALSO.get(name.lower(), "")) in by_fold:
+        return by_fold[known]
     found = difflib.get_close_matches(name.lower(), list(by_fold), n=1, cutoff=0.6)
     return by_fold[found[0]] if found else ""
 
