@@ -361,7 +361,9 @@ IN_WORDS: dict[str, Callable[[Inputs], Inputs]] = {
     "proof.canaries": _proved_again("canaries"),
     "proof.probes": _proved_again("probes"),
     "proof.sabotage": _proved_again("sabotage"),
-    "log.exported": lambda known: replace(known, history=_happened(ExportStood(collector="c", next=0, working=False))),
+    "log.exported": lambda known: replace(
+        known, history=_happened(ExportStood(collector="disk", next=0, working=False))
+    ),
     "recovery.known-state": lambda known: replace(
         known, status=None, history=read(entries((0, _died), (0, _back), (1, _died)))
     ),

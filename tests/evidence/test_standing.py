@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -14,20 +15,23 @@ from cofferdam import policy as policy_room
 from cofferdam.audit.entry import encode_event, format_time
 from cofferdam.audit.events.access import Malformed
 from cofferdam.audit.events.evidence import CheckDone, ExportStood
-from cofferdam.audit.events.gate import Restored, Severed
+from cofferdam.audit.events.gate import GateStarted, Restored, Severed
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.logs import ANEW, OUT
 from cofferdam.evidence.checks.policies import WIDE
-from cofferdam.evidence.checks.tables import run_checks
+from cofferdam.evidence.checks.tables import CHECKS, MINUTE, run_checks
 from cofferdam.evidence.clocks import calendar, dues
 from cofferdam.evidence.clocks import day as day_of
-from cofferdam.evidence.history import History, read
+from cofferdam.evidence.history import KEPT_BEFORE, History, read
 from cofferdam.evidence.inputs import Inputs, Proven
 from cofferdam.evidence.model import STATUSES, STRENGTH, Finding, weakest
+from cofferdam.evidence.pack import MOST_ENTRIES
 from cofferdam.evidence.standing import Standing, control, controls, coverage, standing
+from cofferdam.evidence.workbench import Bench
 from cofferdam.gate.context import Context, Options
 from cofferdam.gate.watch.evidence import Evidence
 from cofferdam.proof.statements import Report, Statement
+from tests.evidence.ledger import Ledger
 
 NS = 1_000_000_000
 DAY = 86_400
@@ -233,7 +237,7 @@ def test_an_export_that_works_again_turns_its_check() -> None:
 
 
 def test_what_had_failed_and_is_gone() -> None:
-    """Where the policy has nothing of the kind any more, a failure is over, and says so; where nothing had failed,
+    """Where the policy has nothing of the kind any more, what was found is over, and says so; where nothing was,
     nothing is found; and what nobody looks at any more stays failed."""
     out = [ExportStood(collector=name, next=9, working=True, detail="it is out of the policy") for name in ("soc", "a")]
     quiet = judged((1, out[0]), (1, out[1]), day=1.2, check="log.exported")
@@ -242,10 +246,15 @@ def test_what_had_failed_and_is_gone() -> None:
     known = Inputs(int((T0 + 1.2 * DAY) * NS), history=read(entries(*said)))
     [found], missing = run_checks(known, ["log.exported"])
     assert (found.outcome, missing) == ("not covered", [])
-    assert "it had failed, and is over: nothing is exported" in found.says
+    assert "what was found of it is over: nothing is exported" in found.says
     log = read(entries(*said, (1.2, done("log.exported", "not covered"))))
     assert now(log, 1.3).checks["log.exported"].status == "not covered"
     assert now(log, 400).checks["log.exported"].status == "not covered"  # it is no finding that grows old
+    [found], _ = run_checks(  # nor does what was good end as one that nobody has looked at for long
+        Inputs(int((T0 + 1.2 * DAY) * NS), history=read(entries((0.6, done("log.exported", "observed")), (1, out[0])))),
+        ["log.exported"],
+    )
+    assert found.outcome == "not covered"
     probe = {"works": False, "detail": "OFF by the policy", "last_ns": 0, "seconds": 0}
     known = Inputs(T0 * NS, status={"alarms": [], "leak_probe": probe},
                    history=read(entries((0, done("leak.silent", "failed")))))  # fmt: skip
@@ -393,3 +402,121 @@ def test_the_gate_finds_within_the_minute_how_exports_and_witnesses_stand(tmp_pa
     assert minute(msgspec.structs.replace(safe, detail=OUT)) == {"log.witnessed": "not covered"}
     assert not gate.standing["check-log.witnessed"] and not gate.standing["check-log.exported"]
     assert minute() == {}
+    assert minute(safe)
+    assert minute(msgspec.structs.replace(safe, detail=OUT)) == {"log.witnessed": "not covered"}  # also what was good
+    # By hand: its witness is in no policy.
+    clock[0] -= 400 * DAY * NS  # a clock that is set makes nobody silent
+    assert minute()["log.exported"] == "observed"
+    clock[0] += 800 * DAY * NS
+    assert minute()["log.exported"] == "observed"
+
+
+def test_a_restart_makes_no_failure_good(tmp_path: Path) -> None:
+    """Neither what the policy names and has not said a word yet, nor a stick with another head, of which nobody says
+    anything again by itself; what the policy named no more when the gate came back is over."""
+    clock = [T0 * NS]
+    named = compiled(("soc", "a"), ("w1",))
+
+    def minute(room: Evidence, gate: Noting, *told: ExportStood) -> dict[str, str]:
+        for event in told:
+            room.told(event)
+        clock[0] += 61 * NS
+        gate.noted.clear()
+        room.round()
+        return {one.check: one.outcome for one in gate.noted if one.check in ("log.exported", "log.witnessed")}
+
+    def started(policy: Any) -> tuple[Evidence, Noting]:
+        gate = Noting(tmp_path)
+        gate.policy = policy
+        room = Evidence(cast("Context", gate), lambda: None, lambda: clock[0])
+        room.restore()
+        return room, gate
+
+    soc, a, w1 = (ExportStood(collector=name, next=9, working=True) for name in ("soc", "a", "witness:w1"))
+    room, gate = started(named)
+    assert minute(room, gate, soc, a, w1) == {"log.exported": "observed", "log.witnessed": "observed"}
+    no = ExportStood(collector="witness:stick", next=0, working=False, detail="written anew")
+    broken = msgspec.structs.replace(soc, working=False, detail="refused")
+    assert minute(room, gate, no, broken) == {"log.exported": "failed", "log.witnessed": "failed"}
+    room, gate = started(named)
+    assert minute(room, gate) == {"log.witnessed": "failed"}
+    assert gate.standing["check-log.exported"] and gate.standing["export-witness:stick"] == "written anew"
+    assert minute(room, gate, a, w1) == {}
+    assert gate.standing["check-log.exported"] and gate.standing["check-log.witnessed"]
+    assert minute(room, gate, soc) == {"log.exported": "observed"}
+    assert minute(room, gate, msgspec.structs.replace(no, working=True)) == {"log.witnessed": "observed"}
+    assert minute(room, gate, msgspec.structs.replace(w1, working=False, detail="another head"), broken)
+    room, gate = started(compiled((), ()))
+    assert minute(room, gate) == {"log.exported": "not covered", "log.witnessed": "not covered"}
+
+
+def test_of_a_gate_that_has_just_come_back_nothing_is_held_against_collectors() -> None:
+    """By the log, in which their last words are of another life, weeks ago."""
+    note = msgspec.structs.replace(KEPT, collector="witness:w1", note="n")
+    soc = ExportStood(collector="soc", next=9, working=True)
+    old = ExportStood(collector="old", next=9, working=False, detail="refused")
+    was = msgspec.structs.replace(note, collector="witness:was")
+    said = [(0, note), (0, soc), (0, old), (0, was), (0.1, msgspec.structs.replace(was, working=False, note=""))]
+    start = (7, GateStarted(version="1", pid=1))
+    named = compiled(("soc",), ("w1",))
+
+    def outcomes(day: float, *more: tuple[float, Any]) -> dict[str, str]:
+        known = Inputs(int((T0 + day * DAY) * NS), policy=named, history=read(entries(*said, start, *more)))
+        return {one.check: one.outcome for one in run_checks(known, ["log.exported", "log.witnessed"])[0]}
+
+    assert outcomes(7.001) == {}
+    both = (7.002, soc), (7.002, note)
+    assert outcomes(7.003, *both) == {"log.exported": "observed", "log.witnessed": "observed"}
+    assert outcomes(7.1) == {"log.exported": "failed", "log.witnessed": "failed"}  # silent for two hours is silent
+    assert outcomes(7.003, (7.002, FORKED), both[1]) == {"log.witnessed": "failed"}  # a stick is in no policy
+
+
+def compiled(collectors: tuple[str, ...], witnesses: tuple[str, ...]) -> Any:
+    """A policy that names these; nothing else of it is looked at here."""
+    audit = SimpleNamespace(
+        collectors=[SimpleNamespace(name=name) for name in collectors],
+        witnesses=[SimpleNamespace(name=name) for name in witnesses],
+    )
+    return SimpleNamespace(audit=audit)
+
+
+def test_the_first_minutes_of_a_log_say_nothing_of_its_growth() -> None:
+    """A fresh gate on a small disk: ten minutes of its start, taken for a day, would fill it in a week."""
+
+    def outcome(day: float, per_day: int = 500 << 20) -> str:
+        disk = {"free": 5 << 30, "total": 8 << 30, "per_day": per_day, "since": format_time(T0 * NS).decode()}
+        [found], _ = run_checks(Inputs(int((T0 + day * DAY) * NS), status={"audit": {"disk": disk}}), ["log.capacity"])
+        return found.outcome
+
+    assert (outcome(0.01), outcome(2), outcome(2, 50 << 20)) == ("observed", "failed", "observed")
+
+
+def test_how_it_stood_long_ago_is_read_from_the_log_of_then() -> None:
+    """What counts for an hour is found twice an hour, and a year of that is not kept."""
+    checks = [(day / 48, done(LEAK, "tested")) for day in range(3 * KEPT_BEFORE)]
+    log = entries(*checks)
+    assert (LEAK, "") in read(log).forgot
+    then = read(log, int((T0 + 2.01 * DAY) * NS))
+    assert then.size == 97 and now(then, 2.01).checks[LEAK].status == "tested"
+    checks[5] = (5 / 48, done(LEAK, "failed"))  # what turned is known long after
+    assert [one.outcome for one in read(entries(*checks)).results[LEAK, ""][:3]] == ["tested", "failed", "tested"]
+
+
+def test_a_year_of_every_check_fits_a_pack() -> None:
+    ours, most = {one.id for one in MINUTE}, 0
+    for name in CHECKS:
+        again = min(DAY, catalogue().checks[name].valid // 2) if name in ours else DAY
+        most += min(2 * KEPT_BEFORE, 366 * DAY // again)
+    assert most + 4000 < MOST_ENTRIES
+
+
+def test_a_report_as_of_long_ago(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.begin()
+    for half in range(2 * KEPT_BEFORE + 1):
+        ledger.day(half / 48)
+        ledger.found(LEAK, "tested")
+    then = ledger.now - 15 * DAY * NS
+    ledger.head()
+    assert Bench.under_checkpoint(tmp_path).at(then).checks[LEAK].status == "tested"
+    ledger.close()

@@ -77,11 +77,11 @@ def log_key(state: Path) -> VerifierKey:
     return find_public(None, state / "keys" / "audit.pub")
 
 
-def history(state: Path, size: int | None = None) -> tuple[LogReader, History]:
-    """Reads the log, whole or its first `size` entries. Raises: AuditError."""
+def history(state: Path, size: int | None = None, until_ns: int | None = None) -> tuple[LogReader, History]:
+    """Reads the log, whole or its first `size` entries, or as it was at a time. Raises: AuditError."""
     reader = LogReader(state / "audit", log_key(state))
     count = None if size is None else max(0, size - reader.first())
-    return reader, read(itertools.islice(reader.entries(), count))
+    return reader, read(itertools.islice(reader.entries(), count), until_ns)
 
 
 def keep_report(state: Path, text: str, digest: str) -> Path:

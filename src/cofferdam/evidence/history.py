@@ -8,18 +8,21 @@ Not here: reading files (audit.files), what it means (standing, checks).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from cofferdam.audit.entry import Entry, decode_entry, parse_time
+from cofferdam.audit.entry import Entry, decode_entry, format_time, parse_time
 from cofferdam.errors import AuditError
 from cofferdam.evidence.model import Result
 
 KEPT_BEFORE = 400
-"""Results of one check and subject that are kept: more than a year, once a day."""
+"""Results of one check and subject that are kept: more than a year, once a day. What counts for an hour is found more
+often: of that it is days, and of the time before when the outcome changed. Who asks how it stood then reads the log up
+to that time (`until_ns`)."""
 MAX_SUBJECTS = 20_000
 """Checks times subjects that are kept; beyond it a log is not what a gate writes. What is about the gate as a whole is
 kept in any case."""
@@ -131,6 +134,8 @@ class History:
     site: str = ""
     results: dict[tuple[str, str], list[Result]] = field(default_factory=dict)
     """By check and subject, oldest first."""
+    forgot: set[tuple[str, str]] = field(default_factory=set)
+    """Those of which some are not kept."""
     attestations: list[Attestation] = field(default_factory=list)
     signers: list[Signer] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -165,16 +170,19 @@ class History:
         return [one for one in self.signers if one.added < index and (one.removed < 0 or one.removed > index)]
 
 
-def read(entries: Iterable[tuple[int, bytes]]) -> History:
-    """Reads a log, oldest entry first."""
+def read(entries: Iterable[tuple[int, bytes]], until_ns: int | None = None) -> History:
+    """Reads a log, oldest entry first. `until_ns`: no entry of after that time."""
     found = History()
     first = last = ""
+    until = "" if until_ns is None else format_time(until_ns).decode()
     for index, data in entries:
         try:
             light = _light.decode(data)
         except msgspec.MsgspecError as error:
             _trouble(found, index, error)
             continue
+        if until and light.time > until:
+            break  # the log's time never goes backward
         if not first:
             found.first = index
         first, last = first or light.time, light.time
@@ -255,4 +263,7 @@ def _result(found: History, entry: Entry, time_ns: int) -> None:
         )
     )  # fmt: skip
     if len(here) > 2 * KEPT_BEFORE:
-        del here[:KEPT_BEFORE]
+        found.forgot.add(key)
+        old = here[:KEPT_BEFORE]
+        turned = [one for before, one in itertools.pairwise(old) if one.outcome != before.outcome]
+        here[:KEPT_BEFORE] = [old[0], *turned[-KEPT_BEFORE // 2 :]]

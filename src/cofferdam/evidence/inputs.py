@@ -24,7 +24,7 @@ class Unknown(Exception):
 
 
 class Gone(Unknown):
-    """It can say nothing since the policy in force has nothing of the kind. What had failed of it is over."""
+    """It can say nothing since the policy in force has nothing of the kind. What was found of it is over."""
 
 
 @dataclass(frozen=True)

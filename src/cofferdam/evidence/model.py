@@ -32,8 +32,8 @@ _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 Status = Literal["proved", "tested", "observed", "attested", "stale", "not covered", "failed"]
 Outcome = Literal["proved", "tested", "observed", "failed", "not covered"]
-"""What a check finds. Attested comes from people, stale from age. Not covered is found where something had failed and
-the policy has nothing of the kind any more."""
+"""What a check finds. Attested comes from people, stale from age. Not covered is found where something had been found
+and the policy has nothing of the kind any more."""
 By = Literal["gate", "part", "operator", "outside"]
 
 
@@ -180,5 +180,5 @@ class Missing(msgspec.Struct, frozen=True):
 
     @property
     def over(self) -> Finding:
-        """What is found where it had failed, and is gone."""
-        return Finding(self.check, "not covered", f"it had failed, and is over: {self.reason}")
+        """What is found where something had been found, and is gone."""
+        return Finding(self.check, "not covered", f"what was found of it is over: {self.reason}")

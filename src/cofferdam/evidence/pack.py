@@ -44,8 +44,9 @@ from cofferdam.evidence.witness import COLLECTOR
 from cofferdam.evidence.workbench import Bench
 
 FORMAT = "cofferdam-evidence-pack-v1"
-MOST_ENTRIES = 20_000
-"""Entries that one pack refers to; a shorter period has fewer."""
+MOST_ENTRIES = 50_000
+"""Entries that one pack refers to: more than a year of every check, each of which is found again once a day or more
+often; a shorter period has fewer. The verifier takes 60,000 files."""
 MOST_HEADS = 2000
 """Heads kept by witnesses that one pack shows to be of its log; the oldest are left out."""
 ATTEMPTS = 5

@@ -21,7 +21,7 @@ from cofferdam.evidence.backing import Backing
 from cofferdam.evidence.catalogue import catalogue, with_own
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import Due, dues
-from cofferdam.evidence.history import Attestation, History
+from cofferdam.evidence.history import KEPT_BEFORE, Attestation, History
 from cofferdam.evidence.model import Catalogue, Finding, Framework, Missing, spoken
 from cofferdam.evidence.standing import Standing, standing
 
@@ -53,7 +53,7 @@ class Bench:
             what, why = proofs[-1].event.get("result"), self.backing.signed(proofs[-1])
             found = [f"last proof: {what}, {self._ago(proofs[-1].at_ns)}, entry {proofs[-1].index}"]
             if why:
-                found.append(f"  that is the gate's word alone: {why}")
+                found.append(f"  that is the gate's word alone ({why}); `--leaks` and `--diode` keep no report")
         if nights:
             event = nights[-1].event
             words = "; ".join(map(str, (*event.get("failed", ()), *event.get("done", ()))))
@@ -108,11 +108,14 @@ class Bench:
 
     def at(self, when_ns: int) -> Standing:
         """How every check stood at an earlier time, by what the log had then."""
+        results = self.history.results
+        if any(results[key][-KEPT_BEFORE].time_ns > when_ns for key in self.history.forgot):
+            results = gather.history(self.state, self.history.size, when_ns)[1].results
         then = replace(
             self.history,
             results={
-                key: kept for key, results in self.history.results.items()
-                if (kept := [one for one in results if one.time_ns <= when_ns])
+                key: kept for key, found in results.items()
+                if (kept := [one for one in found if one.time_ns <= when_ns])
             },
             last_ns=min(self.history.last_ns, when_ns),
         )  # fmt: skip

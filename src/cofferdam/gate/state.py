@@ -287,26 +287,29 @@ def keep_spare(state: Path) -> None:
 class _Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1]
     failed: dict[str, dict[str, str]]
+    stood: dict[str, str] = {}
 
 
-def load_failed(state: Path) -> tuple[dict[str, dict[str, str]], str]:
-    """Checks of the evidence that failed: by name and subject, each with its words; and why the file cannot be
-    understood."""
+def load_failed(state: Path) -> tuple[dict[str, dict[str, str]], dict[str, str], str]:
+    """Checks of the evidence that failed: by name and subject, each with its words; witnesses by hand that have another
+    head, with theirs; and why the file cannot be understood."""
     path = state / "failed-checks.json"
     try:
-        return dict(msgspec.json.decode(owned.read(path), type=_Failed).failed), ""
+        found = msgspec.json.decode(owned.read(path), type=_Failed)
+        return dict(found.failed), dict(found.stood), ""
     except FileNotFoundError:
-        return {}, ""
+        return {}, {}, ""
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return {}, (
+        damage = (
             f"{path} cannot be understood ({error}): alarms of checks that had failed are not here until they are "
             "found again: `cofferdam evidence list --status failed`"
         )
+        return {}, {}, damage
 
 
-def save_failed(state: Path, failed: dict[str, dict[str, str]]) -> None:
+def save_failed(state: Path, failed: dict[str, dict[str, str]], stood: dict[str, str]) -> None:
     """Writes the file anew; durable on return. Raises: GateError."""
-    _save(state, "failed-checks.json", msgspec.to_builtins(_Failed(1, failed)), "which checks failed")
+    _save(state, "failed-checks.json", msgspec.to_builtins(_Failed(1, failed, stood)), "which checks failed")
 
 
 class Night(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

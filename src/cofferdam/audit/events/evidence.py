@@ -21,8 +21,8 @@ Signature = Annotated[str, Meta(max_length=SIGNATURE)]
 class CheckDone(Event, frozen=True, kw_only=True):
     """A check of the catalogue had this outcome about `subject` ("": the gate as a whole). `result` is the hash of
     check, subject and outcome: the same as long as nothing changed. `valid_seconds`: how long it counts. Written when
-    the outcome changes and once a day. "not covered": it had failed, and the policy has nothing of the
-    kind any more."""
+    the outcome changes and once a day. "not covered": something had been found, and the policy has nothing
+    of the kind any more."""
 
     check: Name
     outcome: Literal["proved", "tested", "observed", "failed", "not covered"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cofferdam.audit.entry import DRAFTS, parse_time
 from cofferdam.evidence.checks.registry import Table
-from cofferdam.evidence.history import Happening
+from cofferdam.evidence.history import WITNESS, Happening
 from cofferdam.evidence.inputs import Disk, Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding, spoken
 
@@ -15,6 +15,8 @@ LEAST_DAYS = 14
 LEAST_FREE = 0.05
 """The share of the disk that must be free whatever the rate is."""
 RETENTION_DAYS = 90
+SILENT_SECONDS = 2 * 3600
+"""So long a collector or a witness of the policy may say nothing, which says so every hour."""
 MAX_ERROR_SECONDS = 1.0
 OUT = "it is out of the policy"
 """What the gate says of a witness or a collector that the policy no longer names (gate.watch)."""
@@ -50,7 +52,9 @@ def _room(known: Inputs) -> Disk | None:
     said = known.status["audit"].get("disk") if known.status is not None else None
     if not said or said["free"] < 0 or said["total"] <= 0:
         return known.disk
-    return Disk(said["free"], said["total"], max(0, said["per_day"]))
+    # The first minutes of a log are its busiest, and its files have room that is still empty: no rate on its first day.
+    young = not said["since"] or known.now_ns - parse_time(said["since"]) < DAY_NS
+    return Disk(said["free"], said["total"], 0 if young else max(0, said["per_day"]))
 
 
 @TABLE.check("log.capacity", "status")
@@ -91,6 +95,38 @@ def retention(known: Inputs) -> Finding:
     return Finding("log.retention", "observed", f"{days} days of the log are kept", facts)
 
 
+def _stood(known: Inputs, before: str) -> tuple[dict[str, Happening], list[str]]:
+    """How each stands that counts, by its name without `before`; and those of the policy of which no word has come
+    since the gate started. One that the policy no longer names counts no more, also where it was taken out while no
+    gate ran; but a folder or a stick to which somebody brings the head by hand is in no policy."""
+    last: dict[str, Happening] = {}
+    visited: set[str] = set()
+    for one in known.how_it_stood():
+        name = str(one.event.get("collector", ""))
+        if name.startswith(WITNESS) == bool(before):
+            name = name.removeprefix(before)
+            last[name] = one
+            if one.event.get("note"):
+                visited.add(name)
+    named: set[str] | None = None
+    if known.policy is not None:
+        audit = known.policy.audit
+        named = {one.name for one in (audit.witnesses if before else audit.collectors)}
+    found = {
+        name: one for name, one in last.items()
+        if one.event.get("detail") != OUT
+        and (named is None or name in named or (bool(before) and name not in visited))
+    }  # fmt: skip
+    # The gate knows what it was told itself; the log has words of earlier lives as well.
+    started = known.history.last("gate-started") if known.stood is None and known.history is not None else None
+    since = started.index if started is not None and known.now_ns - started.at_ns < SILENT_SECONDS * 10**9 else -1
+    silent = [
+        name for name in sorted(named or ())
+        if name not in found or (since >= 0 and 0 <= found[name].index < since and found[name].event.get("working"))
+    ]  # fmt: skip
+    return found, silent
+
+
 def _entry(one: Happening) -> str:
     """Its number, where the log was read: the gate is told before there is an entry."""
     return f" (entry {one.index})" if one.index >= 0 else ""
@@ -99,12 +135,8 @@ def _entry(one: Happening) -> str:
 @TABLE.check("log.exported", "exports")
 def exported(known: Inputs) -> Finding:
     """Entries reach the central collector, in order and without gaps."""
-    stood: dict[str, Happening] = {
-        str(one.event.get("collector")): one for one in known.how_it_stood()
-        if not str(one.event.get("collector", "")).startswith("witness:")
-    }  # fmt: skip
-    stood = {name: one for name, one in stood.items() if one.event.get("detail") != OUT}
-    if not stood:
+    stood, silent = _stood(known, "")
+    if not stood and not silent:
         raise Gone("nothing is exported: `collectors:` in the policy's `audit:` names who gets the entries")
     wrong, good = [], []
     for name, one in stood.items():
@@ -112,12 +144,16 @@ def exported(known: Inputs) -> Finding:
         words = f"{name}: next entry {one.event.get('next')}, {spoken(ago)} ago{_entry(one)}"
         if not one.event.get("working"):
             wrong.append(f"{words}: {one.event.get('detail')}"[:500])
-        elif ago > 2 * 3600:
+        elif name in silent:
+            continue
+        elif ago > SILENT_SECONDS:
             wrong.append(f"{words}: it says so every hour")
         else:
             good.append(words)
     if wrong:
         return Finding("log.exported", "failed", "entries do not reach a collector", tuple(wrong[:8]))
+    if silent:
+        raise Unknown(f"no word of {silent[0]} has come since the gate started")
     # Each has said so lately, or it would have failed: the newest of them ends a failure, whichever it was of.
     return Finding("log.exported", "observed", f"entries reach {len(good)} collectors in order", tuple(good[:8]),
                    at_ns=max(one.at_ns for one in stood.values()))  # fmt: skip
@@ -126,12 +162,8 @@ def exported(known: Inputs) -> Finding:
 @TABLE.check("log.witnessed", "exports")
 def witnessed(known: Inputs) -> Finding:
     """A copy of the log's head is where the gate cannot change it."""
-    stood: dict[str, Happening] = {
-        str(one.event["collector"]).removeprefix("witness:"): one for one in known.how_it_stood()
-        if str(one.event.get("collector", "")).startswith("witness:")
-    }  # fmt: skip
-    stood = {name: one for name, one in stood.items() if one.event.get("detail") != OUT}
-    if not stood:
+    stood, silent = _stood(known, WITNESS)
+    if not stood and not silent:
         raise Gone("no checkpoint is kept elsewhere: `cofferdam evidence witness` gives them away")
     # One that says no is never outvoted by another: it holds a head that this log does not lead to.
     wrong = [f"{name}: {one.event.get('detail')}{_entry(one)}"[:500] for name, one in stood.items()
@@ -140,10 +172,12 @@ def witnessed(known: Inputs) -> Finding:
         return Finding("log.witnessed", "failed", "a witness says no, or does not have the head", tuple(wrong[:8]))
     # Those of the policy, whose entries have a note, are visited each minute. (A stick is, when somebody comes by.)
     wrong = [f"{name}: nothing was heard of it lately{_entry(one)}, and it is told each hour"[:500]
-             for name, one in stood.items()
-             if one.event.get("note") and known.now_ns - one.at_ns > 2 * 3600 * 10**9]  # fmt: skip
+             for name, one in stood.items() if name not in silent
+             and one.event.get("note") and known.now_ns - one.at_ns > SILENT_SECONDS * 10**9]  # fmt: skip
     if wrong:
         return Finding("log.witnessed", "failed", "nobody says whether a witness has the head", tuple(wrong[:8]))
+    if silent:
+        raise Unknown(f"no word of {silent[0]} has come since the gate started")
     facts = tuple(
         f"{name}: {one.event.get('next')} entries, {spoken((known.now_ns - one.at_ns) // 10**9)} ago"
         for name, one in stood.items()

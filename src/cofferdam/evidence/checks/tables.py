@@ -56,13 +56,13 @@ def run_checks(known: Inputs, names: Iterable[str] | None = None) -> tuple[list[
             missing.append(Missing(one.check, why))
     left = {one.check for one in missing}
     found = [one for one in found if one.check not in left]
-    over = [one for one in missing if one.gone and _had_failed(one.check, known)]
+    over = [one for one in missing if one.gone and _was_found(one.check, known)]
     return [*found, *(one.over for one in over)], [one for one in missing if one not in over]
 
 
-def _had_failed(check: str, known: Inputs) -> bool:
+def _was_found(check: str, known: Inputs) -> bool:
     past = known.history.results.get((check, ""), []) if known.history is not None else []
-    return bool(past) and past[-1].outcome == "failed"
+    return bool(past) and past[-1].outcome != "not covered"
 
 
 def _counts_not(one: Finding, known: Inputs) -> str:

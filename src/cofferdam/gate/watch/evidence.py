@@ -10,7 +10,8 @@ Not here: the checks (evidence.checks), what needs the log, root or a proof (the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -22,9 +23,9 @@ from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.logs import ANEW
 from cofferdam.evidence.checks.registry import run
 from cofferdam.evidence.checks.tables import MINUTE
-from cofferdam.evidence.history import Happening
+from cofferdam.evidence.history import WITNESS, Happening
 from cofferdam.evidence.inputs import Inputs
-from cofferdam.evidence.model import Finding
+from cofferdam.evidence.model import Finding, Missing
 from cofferdam.evidence.standing import of_a_policy
 from cofferdam.gate import state
 from cofferdam.gate.audit import now_ns
@@ -81,15 +82,20 @@ class Evidence:
         """When each check of ours ran last."""
         self._stood: dict[str, Happening] = {}
         """How each export and witness stands, as we were told last."""
+        self._stood_at: dict[str, float] = {}
+        """When that was (monotonic): a clock that is set makes nobody silent."""
 
     def restore(self) -> None:
         """Raises again what had failed when the gate stopped last, and was not found otherwise."""
-        failed, damage = state.load_failed(self._gate.options.state)
+        failed, stood, damage = state.load_failed(self._gate.options.state)
         self._gate.alarm(DAMAGED, clip(damage))
         for check, subjects in failed.items():
             self._alarms[check] = dict(subjects)
             for words in list(subjects.values())[:1]:
                 self._gate.alarm(f"check-{check}", clip(words))
+        for name, words in stood.items():  # nobody says it again by itself
+            if self._is_by_hand(name):
+                self.told(ExportStood(collector=name, next=0, working=False, detail=clip(words)))
 
     async def work(self, stop: asyncio.Event) -> None:
         """Round after round, until the gate stops."""
@@ -135,10 +141,22 @@ class Evidence:
         for one in due:
             self._last[one.id] = now
         known = Inputs(
-            now, status=msgspec.to_builtins(self._status()), policy=self._gate.policy, stood=tuple(self._stood.values())
+            now, status=msgspec.to_builtins(self._status()), policy=self._gate.policy, stood=tuple(self._as_it_stands())
         )
         found, missing = run(due, known)
-        self.take([*found, *(one.over for one in missing if one.gone and "" in self._alarms.get(one.check, ()))], BY)
+        self.take([*found, *(one.over for one in missing if one.gone and self._was_found(one))], BY)
+
+    def _as_it_stands(self) -> Iterator[Happening]:
+        """How each export and witness stands; the time is by the clock as it is now, however it was set since."""
+        now, at = self._clock(), time.monotonic()
+        for name, one in self._stood.items():
+            when = now - int((at - self._stood_at[name]) * 1e9)
+            yield msgspec.structs.replace(one, event=one.event | {"wall_ns": when})
+
+    def _was_found(self, one: Missing) -> bool:
+        """Whether something was found of it, in this life or, where that failed, before."""
+        known = self._known.get((one.check, ""))
+        return "" in self._alarms.get(one.check, ()) or (known is not None and known[0] != one.over.digest)
 
     def take(self, found: Iterable[Finding], by: str) -> int:
         """Records what is new or due, and keeps the alarms. How many entries it makes."""
@@ -170,13 +188,27 @@ class Evidence:
             )  # fmt: skip
             count += 1
         if changed:
-            try:
-                state.save_failed(self._gate.options.state, {name: one for name, one in self._alarms.items() if one})
-            except GateError as error:
-                self._gate.alarm(DAMAGED, clip(str(error)))
-            else:
-                self._gate.alarm(DAMAGED, "")
+            self._save()
         return count
+
+    def _save(self) -> None:
+        failed = {name: one for name, one in self._alarms.items() if one}
+        stood = {
+            name: str(one.event.get("detail", "")) for name, one in self._stood.items()
+            if not one.event.get("working") and self._is_by_hand(name)
+        }  # fmt: skip
+        try:
+            state.save_failed(self._gate.options.state, failed, stood)
+        except GateError as error:
+            self._gate.alarm(DAMAGED, clip(str(error)))
+        else:
+            self._gate.alarm(DAMAGED, "")
+
+    def _is_by_hand(self, name: str) -> bool:
+        """Whether it is a folder or a stick to which somebody brings the head, and no witness of the policy."""
+        policy = self._gate.policy
+        named = () if policy is None else (one.name for one in policy.audit.witnesses)
+        return name.startswith(WITNESS) and name.removeprefix(WITNESS) not in named
 
     def reports(self) -> tuple[CheckReport, ...]:
         """What status and metrics say of it."""
@@ -197,8 +229,11 @@ class Evidence:
             if event.detail != ANEW:
                 at, said = event.wall_ns or self._clock(), msgspec.to_builtins(event)
                 self._stood[event.collector] = Happening(-1, at, "gate", self._gate.policy_hash, said)
+                self._stood_at[event.collector] = time.monotonic()
                 while len(self._stood) > MOST:
-                    del self._stood[next(iter(self._stood))]
+                    del self._stood_at[first := next(iter(self._stood))], self._stood[first]
+                if self._is_by_hand(event.collector):
+                    self._save()  # as often as somebody comes by
             self._gate.alarm(f"export-{event.collector}", "" if event.working else event.detail or "it stands still")
 
     def _alarm(self, one: Finding) -> bool:
