@@ -14,6 +14,7 @@ import pytest
 
 from cofferdam.enforce.orders import MAX_ORDER, MAX_PART, ORDERS, PLANS, REPORTS, Prepare, Prepared
 from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
+from cofferdam.enforce.statefolder import _on_the_way
 from cofferdam.gate.crew.launcher import LauncherLink
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, events, refuses, running
@@ -182,6 +183,34 @@ def test_a_state_directory_that_others_can_write_to_is_refused(site: Site, mode:
     code, err = refuses(site.state, site.policy)
     assert code == 2 and "can be written to by others" in err and "chmod 700" in err
     assert list(site.state.iterdir()) == [], "nothing was put where others could swap it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory to a group")
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o2770])
+def test_a_state_directory_that_others_can_put_out_of_its_place_is_refused(
+    site: Site, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They put another there, and answered root's commands: a severing was told that was none."""
+    shared = site.folder / "shared"
+    shared.mkdir()
+    os.chown(shared, 0, 12345)
+    shared.chmod(mode)
+    (site.folder / "link").symlink_to(shared / "state")
+    for state in (shared / "state", shared / "deep" / "state", site.folder / "link"):
+        code, err = refuses(state, site.policy)
+        assert code == 2 and "can be put out of its place by others" in err and f"chmod go-w {shared}" in err
+    shared.chmod(mode | 0o1000)
+    assert not list(_on_the_way(shared / "state")), "the sticky bit keeps others from it"
+    shared.chmod(mode & ~0o022)
+    assert not list(_on_the_way(shared / "state"))
+    os.chown(shared, 12345, 12345)
+    assert list(_on_the_way(shared / "state")) == [shared]
+    monkeypatch.setenv("SUDO_UID", "12345")
+    assert not list(_on_the_way(shared / "state")), "who calls root by sudo is root in the end"
+    monkeypatch.delenv("SUDO_UID")
+    os.chown(shared, 0, 0)
+    os.lchown(site.folder / "link", 12345, 12345)
+    assert list(_on_the_way(site.folder / "link")) == [site.folder / "link"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory to somebody else")

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from cofferdam.enforce.doors import login_of
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
-from cofferdam.gate.commands import person
+from cofferdam.gate.commands import _user
 from cofferdam.gate.secrets import load_secrets, secret_file
 from tests.gate.plant import Client, Device, Gate, events, policy_text, refuses, running
 from tests.ports import held_ports
@@ -142,7 +143,10 @@ def test_who_asks_is_what_the_kernel_says(works: Works) -> None:
     """An act of an operator names them in the log; what the question itself says of that counts for nothing."""
     works.ask("keeper", "pause", channel="orders", by="somebody else")
     works.ask("keeper", "resume", channel="orders")
-    assert {entry["by"] for entry in events(works.state, "channel-set")} == {person(os.getpid(), os.geteuid())}
+    login = login_of(os.getpid())
+    assert {entry["by"] for entry in events(works.state, "channel-set")} == {
+        _user(os.geteuid() if login < 0 else login)
+    }
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------

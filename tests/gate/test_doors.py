@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import fcntl
 import grp
 import io
 import json
 import os
+import pwd
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +22,14 @@ import pytest
 
 from cofferdam.cli.main import main
 from cofferdam.enforce import doors
+from cofferdam.errors import GateError
 from cofferdam.gate import commands
-from cofferdam.gate.commands import AT_A_DOOR, FRESH_SECONDS, ControlServer
+from cofferdam.gate.client import ask, cut_off
+from cofferdam.gate.commands import AT_A_DOOR, FRESH_SECONDS, LET_IN, ControlServer
+from cofferdam.gate.state import control_socket
 from tests.folders import others_get_into
 from tests.gate.conftest import Site
-from tests.gate.plant import cli, log_of, refuses, running
+from tests.gate.plant import cli, events, log_of, refuses, running
 from tests.waiting import PATIENT, eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be others")
@@ -169,7 +177,7 @@ def test_a_group_that_asks_and_asks_keeps_nobody_else_out(site: Site) -> None:
     eventually(lambda: sum(closed(one) for one in held) >= 40 - 8)
     for one in held:
         one.close()
-    eventually(lambda: by(LOOK.gr_gid, "status", "--json", "--state", str(site.state))[1] != "")
+    eventually(lambda: '"policy":' in by(LOOK.gr_gid, "status", "--json", "--state", str(site.state))[1])
 
 
 def test_one_of_a_group_keeps_the_others_of_it_out_neither(site: Site) -> None:
@@ -188,11 +196,23 @@ def test_one_of_a_group_keeps_the_others_of_it_out_neither(site: Site) -> None:
     assert cli("restore", "asset", "plc", "--state", str(site.state))[0] == 0
 
 
+class Alone:
+    """A gate and its launcher, that know nobody's login."""
+
+    @property
+    def launcher(self) -> Alone:
+        return self
+
+    async def ask_login(self, pid: int) -> int:
+        return -1
+
+
 def test_who_does_not_read_the_answer_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(commands, "PLACE_SECONDS", 0.0)
     server = ControlServer.__new__(ControlServer)
     server._at_door = {"look": {}}
+    server._gate = Alone()  # type: ignore[assignment]
 
     async def do(request: Any, user: str, more: bytes = b"") -> str:
         return "x" * (4 << 20)
@@ -216,6 +236,7 @@ def test_a_loop_of_questions_is_no_load(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(commands, "PLACE_SECONDS", 10 * PATIENT)
     server = ControlServer.__new__(ControlServer)
     server._at_door = {"look": {}}
+    server._gate = Alone()  # type: ignore[assignment]
 
     async def do(request: Any, user: str, more: bytes = b"") -> str:
         return "here"
@@ -274,8 +295,12 @@ def closed(one: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize(
-    "line", [b'{"type": "down"', b"\xff\n", b"x" * 70_000 + b"\n", b"[]\n", b'{"type": "ask-part"}\n']
-)
+    "line",
+    [
+        b'{"type": "down"', b"\xff\n", b"x" * 70_000 + b"\n", b"[]\n", b'{"type": "ask-part"}\n',
+        b'{"type":"ask-part","broker":"b","part":"p","verb":"v","arguments":{"a":' + 20_000 * b"[" + b"\n",
+    ],
+)  # fmt: skip
 def test_what_is_no_question_is_no_harm(site: Site, line: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.settimeout(PATIENT)
@@ -286,6 +311,164 @@ def test_what_is_no_question_is_no_harm(site: Site, line: bytes) -> None:
         answer: dict[str, Any] = json.loads(one.makefile("rb").readline() or b'{"ok": false}')
     assert not answer["ok"]
     assert site.up.status()["pid"] == site.up.pids()["gate"]
+    assert not events(site.state, "command-failed"), "who may look writes no entries"
+
+
+@pytest.mark.parametrize("what", ['"sever","side":"ot"', '"sever-part","kind":"asset","name":"plc"'])
+@pytest.mark.parametrize("until", [2**63, 2**64, 10**40])
+def test_no_severing_that_the_log_cannot_say(site: Site, what: str, until: int) -> None:
+    """It stood, and nobody's name was on record for it."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(PATIENT)
+        one.connect(str(site.state / "sever.sock"))
+        one.sendall(f'{{"type":{what},"until_ns":{until}}}\n'.encode())
+        answer: dict[str, Any] = json.loads(one.makefile("rb").readline())
+    assert not answer["ok"] and "not understood" in answer["error"]
+    status = site.up.status()
+    assert not status["severed"] and not status["closures"]
+
+
+def test_root_is_the_login_and_a_member_is_the_user(site: Site) -> None:
+    """The gate itself sees no process of the machine. A process that no login began may say whose it is, once, without
+    a privilege: of a member that is no word to go by."""
+    daemon = pwd.getpwnam("daemon").pw_uid
+    for uid, group, role, login in ((0, 0, "gate", daemon), (NOBODY, SEVER.gr_gid, "sever", 0)):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setgroups([])
+                os.setresgid(group, group, group)
+                os.setresuid(uid, uid, uid)
+                ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as after exec: its files in /proc are its own
+                Path("/proc/self/loginuid").write_text(str(login))
+                with socket.socket(socket.AF_UNIX) as one:
+                    one.connect(str(site.state / f"{role}.sock"))
+                    one.sendall(b'{"type":"sever-part","kind":"asset","name":"plc","reason":"login"}\n')
+                    os.write(write, one.makefile("rb").readline())
+            finally:
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            said = pipe.read()
+        os.waitpid(pid, 0)
+        if not said:
+            pytest.skip("this kernel lets nobody have another login")
+        assert json.loads(said)["ok"]
+    by = [entry["by"] for entry in events(site.state, "severed") if entry["reason"] == "login"]
+    assert by == ["daemon", "nobody"]
+    assert cli("restore", "asset", "plc", "--state", str(site.state))[0] == 0
+
+
+def test_users_without_a_name_are_one(site: Site) -> None:
+    """Whoever has ids of their own for a container (subuid) is thousands of users."""
+    held = []
+    for number in range(2 * AT_A_DOOR):
+        one = socket.socket(socket.AF_UNIX)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setgroups([LOOK.gr_gid])
+                os.setresuid(*3 * (1_000_000_000 + number,))
+                one.connect(str(site.state / "look.sock"))
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        held.append(one)
+    eventually(lambda: sum(not closed(one) for one in held) <= AT_A_DOOR)  # they have all places
+    out = by(LOOK.gr_gid, "status", "--json", "--state", str(site.state))[1]
+    assert "policy" in json.loads(out), out
+    for one in held:
+        one.close()
+
+
+def test_however_many_knock_the_gate_has_its_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(commands, "BREATH_SECONDS", 10 * PATIENT)
+    server = ControlServer.__new__(ControlServer)
+    server._at_door, server._met = {"look": {}}, set()
+    met = []
+
+    async def meet(role: str, came: socket.socket) -> None:
+        met.append(came)
+
+    server._meet = meet  # type: ignore[method-assign]
+
+    async def knock() -> None:
+        with socket.socket(socket.AF_UNIX) as door, contextlib.ExitStack() as held:
+            door.bind(str(tmp_path / "door"))
+            door.listen(4 * LET_IN)
+            for _ in range(3 * LET_IN):
+                one = held.enter_context(socket.socket(socket.AF_UNIX))
+                one.connect(str(tmp_path / "door"))
+            async with asyncio.TaskGroup() as serving:
+                letting = serving.create_task(server._let_in("look", door))
+                for _ in range(100 * LET_IN):
+                    await asyncio.sleep(0)
+                letting.cancel()
+
+    asyncio.run(knock())
+    assert len(met) == LET_IN
+    for one in met:
+        one.close()
+
+
+def test_a_command_waits_its_turn_where_many_knock(tmp_path: Path) -> None:
+    """The kernel keeps so many that wait, and told all others at once to come again."""
+    with socket.socket(socket.AF_UNIX) as gate, socket.socket(socket.AF_UNIX) as first:
+        gate.bind(str(control_socket(tmp_path)))
+        gate.listen(0)
+        first.connect(str(control_socket(tmp_path)))
+        with pytest.raises(GateError, match="does not answer"):
+            ask(tmp_path, "status", seconds=0.05)
+
+        def serve() -> None:
+            for _ in range(2):
+                one, _ = gate.accept()
+                with one, contextlib.suppress(OSError):
+                    one.sendall(b'{"ok":true,"result":1,"error":"","hint":"","problems":[]}\n')
+
+        later = threading.Timer(0.2, serve)
+        later.start()
+        assert ask(tmp_path, "status", seconds=PATIENT) == 1
+        later.join()
+
+
+def test_who_may_look_pings_once_a_second_whatever_the_asset() -> None:
+    server = ControlServer.__new__(ControlServer)
+    server._pinged = {}
+
+    async def do(request: Any, user: str, more: bytes = b"") -> None:
+        pass
+
+    server._do = do  # type: ignore[method-assign]
+
+    async def ping(asset: str, user: str, role: str) -> bool:
+        line = json.dumps({"type": "ping", "asset": asset}).encode()
+        return (await server._obey(line, user, asyncio.StreamReader(), role)).ok
+
+    async def loop() -> list[bool]:
+        who = (("a", "anna", "look"), ("b", "anna", "sever"), ("b", "ben", "look"), ("a", "uid 7", "look"))
+        more = (("b", "uid 8", "look"), ("c", "anna", ""))
+        return [await ping(*one) for one in (*who, *more)]
+
+    assert asyncio.run(loop()) == [True, False, True, True, False, True]
+
+
+def test_nobody_has_root_signal_whom_they_like(tmp_path: Path) -> None:
+    """Whoever could put a lock there named any process: SIGUSR1 ends most."""
+    victim = os.fork()
+    if victim == 0:
+        signal.pause()
+        os._exit(0)
+    with (tmp_path / "lock").open("w") as lock:
+        lock.write(f"{victim}\n")
+        lock.flush()
+        os.fchown(lock.fileno(), NOBODY, NOBODY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not cut_off(tmp_path, "it")
+    assert os.waitpid(victim, os.WNOHANG) == (0, 0)
+    os.kill(victim, signal.SIGKILL)
+    os.waitpid(victim, 0)
 
 
 def test_a_group_that_is_none_is_said_before_anything_starts(tmp_path: Path, site: Site) -> None:

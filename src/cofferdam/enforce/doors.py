@@ -20,7 +20,9 @@ from cofferdam.errors import GateError
 
 DOORS = ("look", "sever")
 """The roles: who may look at the gate, and who may cut off as well."""
-BACKLOG = 16
+BACKLOG = 128
+_NO_LOGIN = 0xFFFFFFFF
+"""What the kernel says of processes that no login began."""
 
 
 def door(state: Path, role: str) -> Path:
@@ -36,6 +38,16 @@ def group(name: str) -> int:
         raise GateError(
             f"there is no group {name!r} on this machine", hint=f"make it: addgroup --system {name}"
         ) from None
+
+
+def login_of(pid: int) -> int:
+    """The user whose login began a process (`loginuid`, which sudo and su leave alone); -1 where none did, or where
+    nobody knows."""
+    try:
+        found = int(Path(f"/proc/{pid}/loginuid").read_text())
+    except (OSError, ValueError):
+        return -1
+    return found if 0 <= found < _NO_LOGIN else -1
 
 
 @contextlib.contextmanager

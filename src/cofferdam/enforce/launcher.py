@@ -41,6 +41,7 @@ from cofferdam.enforce.orders import (
     TUNNEL,
     AskDropped,
     Asked,
+    AskLogin,
     AskTunnel,
     Child,
     CloseListener,
@@ -48,6 +49,7 @@ from cofferdam.enforce.orders import (
     Finish,
     Kill,
     ListenerOpened,
+    Login,
     Notify,
     OpenListener,
     Order,
@@ -296,6 +298,8 @@ class Launcher:
                 self._answer(serial, lambda: self._report(TunnelState(serial, self._isolation.tunnel().state())))
             case AskDropped(serial):
                 self._answer(serial, lambda: self._report(self._isolation.dropped(serial)))
+            case AskLogin(serial, pid):
+                self._report(Login(serial, doors.login_of(pid)))
             case Kill(child):
                 if child in self._children and child != GATE_CHILD:
                     os.kill(self._children[child].pid, signal.SIGKILL)

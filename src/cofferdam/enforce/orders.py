@@ -182,6 +182,13 @@ class AskDropped(Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fi
     serial: Number
 
 
+class AskLogin(Struct, frozen=True, array_like=True, tag=15, forbid_unknown_fields=True):
+    """Whose login began this process of root's? The gate sees no process but its own. Answered by `Login`."""
+
+    serial: Number
+    pid: Number
+
+
 class Severing(Struct, frozen=True, array_like=True, tag=13, forbid_unknown_fields=True):
     """These sides are severed, as far as the gate knows: it tells its parts so from their birth. Not answered. A side
     that the launcher has cut off by itself stays without parts until it stands here."""
@@ -201,6 +208,7 @@ Order = (
     | SetTunnel
     | AskTunnel
     | AskDropped
+    | AskLogin
     | Severing
 )
 
@@ -342,7 +350,16 @@ class DroppedState(Struct, frozen=True, array_like=True, tag=9, forbid_unknown_f
     wires: Annotated[tuple[Wired, ...], Meta(max_length=256)] = ()
 
 
-Report = Prepared | ListenerOpened | Spawned | OrderFailed | Exited | Asked | TunnelSet | TunnelState | DroppedState
+class Login(Struct, frozen=True, array_like=True, tag=10, forbid_unknown_fields=True):
+    """The user who logged in; -1 where no login began the process, or nobody knows."""
+
+    serial: Number
+    uid: Annotated[int, Meta(ge=-1, lt=0xFFFFFFFF)]
+
+
+Report = (
+    Prepared | ListenerOpened | Spawned | OrderFailed | Exited | Asked | TunnelSet | TunnelState | DroppedState | Login
+)
 
 ORDERS: RecordCodec[Order] = RecordCodec(Order, limit=MAX_ORDER)
 PLANS: RecordCodec[NetworkPlan] = RecordCodec(NetworkPlan, limit=PLAN_BYTES)

@@ -6,8 +6,11 @@ Not here: what lies in it (gate.state, journal, stores, the auditor).
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
+import pwd
 import stat
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from cofferdam.enforce import journal
@@ -57,11 +60,57 @@ def lock_state(state: Path) -> int:
     return lock
 
 
+def _on_the_way(state: Path) -> Iterator[Path]:
+    """Folders and links that lead to a state directory, and that somebody else could have lead elsewhere."""
+    ours = {0, os.geteuid(), _unknown_user(), _behind_sudo()}
+    for named in (state.absolute(), *state.absolute().parents):
+        if named.is_symlink() and named.lstat().st_uid not in ours:
+            yield named
+    for folder in dict.fromkeys((*state.absolute().parents, *state.resolve().parents)):
+        found = folder.stat()
+        shared = found.st_mode & stat.S_IWOTH or (
+            found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid, ours)
+        )
+        if found.st_uid not in ours or (shared and not found.st_mode & stat.S_ISVTX):
+            yield folder
+
+
+def _is_own_group(number: int, users: Collection[int]) -> bool:
+    """Whether it is root's group, or the own one of such a user with nobody else in it: many machines let those write."""
+    if number == 0:
+        return True
+    try:
+        found = grp.getgrgid(number)
+        return not found.gr_mem and pwd.getpwnam(found.gr_name).pw_uid in users
+    except KeyError:
+        return False
+
+
+def _behind_sudo() -> int:
+    """Who has root do this, in a folder of their own."""
+    said = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
+    return int(said) if said.isascii() and said.isdigit() else 0
+
+
+def _unknown_user() -> int:
+    """Whose things in a user namespace nobody in it can be."""
+    try:
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
 def _own(state: Path) -> None:
     """Whoever can write to the state directory can restore a severed side and swap the log: it must be ours alone.
+    Whoever can put another in its place can do as much, and answer root's commands as if they were the gate.
 
     Raises: GateError.
     """
+    for place in _on_the_way(state):
+        raise GateError(
+            f"the state directory {state} can be put out of its place by others, who may write to {place}",
+            hint=f"make that this user's alone: chmod go-w {place}, owned by root or this user; or another --state",
+        )
     found = state.stat()
     sticky_group = found.st_mode & stat.S_ISVTX and not found.st_mode & stat.S_IWOTH
     if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o022 and not sticky_group):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
+import contextlib
 import os
 import pwd
 import socket
@@ -50,12 +50,21 @@ PLACE_SECONDS = 0.1
 """A connection at a door takes its place for so long at least: a loop that asks and asks leaves the gate its time."""
 FRESH_SECONDS = 1.0
 """So often the parts are made to report for those who come by a door, however many ask."""
-NOBODY_LOGGED_IN = 0xFFFFFFFF
-"""What the kernel says of processes that no login began."""
+LET_IN, BREATH_SECONDS = 16, 0.01
+"""So many connections of a role are let in, or shut out, before the next breath: the rest wait in the kernel. However
+many knock, that is a twentieth of the gate's time or so."""
+PING_SECONDS = 1.0
+"""From one ping of a member to the next, whatever the asset: each is an entry of the log."""
+LOGIN_SECONDS = 0.2
+"""For the launcher to say whose login it is. A severing does not wait for a name."""
+NOBODY = -1
+"""All users that this machine has no name for count as one: anybody may have thousands of those (subuid)."""
 
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(max_length=128)]
 SideName = Literal["it", "ot"]
+Until = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""What the log and the state files can say; a day in 2262."""
 
 
 class Status(Struct, frozen=True, tag="status", forbid_unknown_fields=True):
@@ -85,7 +94,7 @@ class Sever(Struct, frozen=True, tag="sever", forbid_unknown_fields=True):
 
     side: SideName
     reason: Text = ""
-    until_ns: Annotated[int, Meta(ge=0)] = 0
+    until_ns: Until = 0
 
 
 class SeverPart(Struct, frozen=True, tag="sever-part", forbid_unknown_fields=True):
@@ -94,7 +103,7 @@ class SeverPart(Struct, frozen=True, tag="sever-part", forbid_unknown_fields=Tru
     kind: Kind
     name: Name
     reason: Text = ""
-    until_ns: Annotated[int, Meta(ge=0)] = 0
+    until_ns: Until = 0
 
 
 class RestorePart(Struct, frozen=True, tag="restore-part", forbid_unknown_fields=True):
@@ -122,13 +131,13 @@ class AskGrant(Struct, frozen=True, tag="ask-grant", forbid_unknown_fields=True)
 class AgreeGrant(Struct, frozen=True, tag="agree-grant", forbid_unknown_fields=True):
     """A second person agrees."""
 
-    number: Annotated[int, Meta(ge=1)]
+    number: Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 
 class EndGrant(Struct, frozen=True, tag="end-grant", forbid_unknown_fields=True):
     """A grant, or what was asked for, is over."""
 
-    number: Annotated[int, Meta(ge=1)]
+    number: Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 
 class Restore(Struct, frozen=True, tag="restore", forbid_unknown_fields=True):
@@ -266,6 +275,9 @@ class ControlServer:
         # The connections of each role, the oldest first, with the user at the other end.
         self._at_door: dict[str, dict[asyncio.StreamWriter, int]] = {role: {} for role in doors}
         self._fresh_at = -FRESH_SECONDS
+        self._pinged: dict[str, float] = {}
+        self._letting_in: list[asyncio.Task[None]] = []
+        self._met: set[asyncio.Task[None]] = set()
         self._rows: tuple[CompiledPolicy | None, str] = (None, "")
         """The policy that was asked for last, as it is told."""
         self._servers: list[asyncio.Server] = []
@@ -288,10 +300,15 @@ class ControlServer:
             raise GateError(f"cannot make the control socket {self._path}: {error}", hint=hint) from None
         self._servers = [await asyncio.start_unix_server(self._serve, sock=ours, limit=REQUEST_BYTES)]
         for role, sock in self._doors.items():
-            serve = functools.partial(self._at, role)
-            self._servers.append(await asyncio.start_unix_server(serve, sock=sock, limit=REQUEST_BYTES))
+            self._letting_in.append(asyncio.get_running_loop().create_task(self._let_in(role, sock)))
 
     async def close(self) -> None:
+        for task in self._letting_in:  # who has been let in is answered, as long as there is time
+            task.cancel()
+        await asyncio.gather(*self._letting_in, return_exceptions=True)
+        self._letting_in.clear()
+        for sock in self._doors.values():
+            sock.close()
         for server in self._servers:
             server.close()
             await server.wait_closed()
@@ -299,13 +316,46 @@ class ControlServer:
             self._servers.clear()
             self._path.unlink(missing_ok=True)
 
+    async def _let_in(self, role: str, sock: socket.socket) -> None:
+        """Takes connections at a door, some at a time. Who would be shut out is so before anything is made for them.
+        Raises nothing."""
+        sock.setblocking(False)
+        loop, there = asyncio.get_running_loop(), self._at_door[role]
+        while True:
+            for _ in range(LET_IN):
+                try:
+                    came, _ = await loop.sock_accept(sock)
+                except OSError:  # it went away, or there is no room for it just now
+                    break
+                try:
+                    shut = len(there) >= AT_A_DOOR and not _would_give_way(there, _counts_as(_peer(came)[1]))
+                except OSError:
+                    shut = True
+                if shut:
+                    came.close()
+                    continue
+                task = loop.create_task(self._meet(role, came))
+                self._met.add(task)
+                task.add_done_callback(self._met.discard)
+            await asyncio.sleep(BREATH_SECONDS)
+
+    async def _meet(self, role: str, came: socket.socket) -> None:
+        """Whatever goes wrong with who came costs them their connection."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=came, limit=REQUEST_BYTES)
+            await self._at(role, reader, writer)
+        except Exception as error:
+            came.close()
+            self._gate.log.error("command-failed", command="?", by=role, reason=f"{type(error).__name__}: {error}")
+
     async def _at(self, role: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = self._at_door[role]
         try:
-            uid = _peer(writer)[1]
+            uid = _counts_as(_peer(writer.get_extra_info("socket"))[1])
         except OSError:  # it went away at once
-            uid = -1
-        if uid < 0 or (len(there) >= AT_A_DOOR and not _gives_way(there, uid)):
+            writer.close()
+            return
+        if len(there) >= AT_A_DOOR and not _gives_way(there, uid):
             writer.close()
             return
         there[writer] = uid
@@ -318,11 +368,11 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, role: str = "") -> None:
         try:
-            pid, uid = _peer(writer)
+            pid, uid = _peer(writer.get_extra_info("socket"))
             async with asyncio.timeout(REQUEST_SECONDS):
                 line = await reader.readuntil(b"\n")
             if role or uid in (0, os.geteuid()):
-                answer = await self._obey(line, person(pid, uid), reader, role)
+                answer = await self._obey(line, await self._person(pid, uid, role), reader, role)
             else:
                 answer = Answer(False, error="only root and the user whose gate this is may use it")
             writer.write(self._encoded(answer) + b"\n")
@@ -350,6 +400,9 @@ class ControlServer:
     async def _obey(self, line: bytes, user: str, reader: asyncio.StreamReader, role: str) -> Answer:
         try:
             request = msgspec.json.decode(line, type=Request)
+        except Exception as error:  # whatever the words are (too deep, too large), they are theirs and no bug of ours
+            return Answer(False, error=f"not understood: {error}", hint="is the command of the gate's own version?")
+        try:
             if role and not isinstance(request, MAY[role]):
                 may = "may look at this gate and cut off" if role == "sever" else "may look at this gate"
                 return Answer(False, error=f"{user} {may}, and no more", hint=_ASK_ROOT)
@@ -358,6 +411,8 @@ class ControlServer:
                 now = time.monotonic()
                 request = Status(now - self._fresh_at >= FRESH_SECONDS)
                 self._fresh_at = now if request.fresh else self._fresh_at
+            if role and isinstance(request, PingAsset):
+                self._pace(user)
             if isinstance(request, (Sever, SeverPart, EndSession, AskGrant)):
                 # Their words are shown to others, who are root: no terminal is to obey them, and no line is to begin.
                 request = msgspec.structs.replace(request, reason=clip(spelled(request.reason)))
@@ -366,8 +421,6 @@ class ControlServer:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     more = await reader.readexactly(request.bytes)
             return Answer(True, await self._do(request, user, more))
-        except msgspec.MsgspecError as error:
-            return Answer(False, error=f"not understood: {error}", hint="is the command of the gate's own version?")
         except (asyncio.IncompleteReadError, TimeoutError):
             raise  # it went away in the middle: nothing was done
         except PolicyError as error:
@@ -377,6 +430,30 @@ class ControlServer:
         except Exception as error:  # an operator's command never ends the gate, whatever it met
             self._gate.command_failed(_verb(line), user, error)
             return Answer(False, None, f"it failed: {error}", "the gate's log says more")
+
+    def _pace(self, user: str) -> None:
+        """Raises: GateError, for who has pinged a moment ago."""
+        user = "" if user.startswith(_NAMELESS) else user  # whoever may be many counts as one
+        now = time.monotonic()
+        self._pinged = {one: at for one, at in self._pinged.items() if now - at < PING_SECONDS}
+        if user in self._pinged:
+            raise GateError(f"{user or 'somebody'} asked less than a second ago", hint="wait, and ask again")
+        self._pinged[user] = now
+
+    async def _person(self, pid: int, uid: int, role: str) -> str:
+        """Who it is: for root, and for the gate's user, the one who logged in (`loginuid`, which sudo and su leave
+        alone), if the launcher knows; for members of a group the user that they are.
+
+        So that two people are two although both may do this as root only. Root can pretend to be anybody: this tells
+        colleagues apart, it does not keep root from lying. A member could lie, too: a process that no login began may
+        say once who logged in, without any privilege. So a member's word for it is not asked.
+        """
+        login = -1
+        if uid == 0 or (not role and uid == os.geteuid()):
+            with contextlib.suppress(GateError, TimeoutError):
+                async with asyncio.timeout(LOGIN_SECONDS):
+                    login = await self._gate.launcher.ask_login(pid)
+        return _user(uid if login < 0 else login)
 
     async def _do(self, request: Request, user: str, more: bytes = b"") -> object:
         gate = self._gate
@@ -448,17 +525,37 @@ class ControlServer:
 _ASK_ROOT = "root and the user whose gate it is may do the rest (docs/operations.md has the table)"
 
 
+def _would_give_way(there: Mapping[Any, int], uid: int) -> bool:
+    """Whether somebody has more there than `uid` would have with one more."""
+    users = list(there.values())
+    return max(map(users.count, users)) > users.count(uid) + 1
+
+
 def _gives_way(there: dict[asyncio.StreamWriter, int], uid: int) -> bool:
     """Ends the oldest connection of the user with most of them, if that is more than `uid` would have with one more.
     What it has asked for is done all the same."""
+    if not _would_give_way(there, uid):
+        return False
     users = list(there.values())
     most = max(users, key=users.count)
-    if users.count(most) <= users.count(uid) + 1:
-        return False
     oldest = next(writer for writer, user in there.items() if user == most)
     del there[oldest]
     oldest.transport.abort()
     return True
+
+
+_named: set[int] = set()
+"""Users that this machine has a name for, as far as they came."""
+
+
+def _counts_as(uid: int) -> int:
+    """As whom a user takes places."""
+    if uid not in _named:
+        try:
+            _named.add(pwd.getpwuid(uid).pw_uid)
+        except KeyError:
+            return NOBODY
+    return uid
 
 
 def _verb(line: bytes) -> str:
@@ -477,28 +574,19 @@ def by_whom(event: evidence.Told, user: str) -> evidence.Told:
     return msgspec.structs.replace(event, **changes)
 
 
-def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:
-    """The process and the user id at the other end, as the kernel knows them."""
-    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", raw)
+def _peer(end: socket.socket) -> tuple[int, int]:
+    """The process and the user id at the other end, as the kernel knows them. Raises: OSError."""
+    raw = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    pid, uid, _ = struct.unpack("iII", raw)
     return pid, uid
 
 
-def person(pid: int, uid: int) -> str:
-    """Who it is: the one who logged in, if the kernel knows (`loginuid`, which sudo and su leave alone), else the user.
-
-    So that two people are two although both may do this as root only. Root can pretend to be anybody: this tells
-    colleagues apart, it does not keep root from lying.
-    """
-    try:
-        login = int(Path(f"/proc/{pid}/loginuid").read_text())
-    except (OSError, ValueError):
-        return _user(uid)
-    return _user(uid if login == NOBODY_LOGGED_IN else login)
+_NAMELESS = "uid "
+"""No user's name begins so: it has a space."""
 
 
 def _user(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"uid {uid}"
+        return f"{_NAMELESS}{uid}"

@@ -19,6 +19,7 @@ from cofferdam.enforce.orders import (
     REPORTS,
     AskDropped,
     Asked,
+    AskLogin,
     AskTunnel,
     Child,
     CloseListener,
@@ -27,6 +28,7 @@ from cofferdam.enforce.orders import (
     Finish,
     Kill,
     ListenerOpened,
+    Login,
     Notify,
     OpenListener,
     Order,
@@ -50,7 +52,7 @@ from cofferdam.enforce.orders import (
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import CrossingError, GateError
 
-R = TypeVar("R", Prepared, ListenerOpened, Spawned, TunnelSet, TunnelState, DroppedState)
+R = TypeVar("R", Prepared, ListenerOpened, Spawned, TunnelSet, TunnelState, DroppedState, Login)
 
 MAX_FDS = 2 * MOST_PARTS
 """Descriptors with one report: two for each child of a crew."""
@@ -141,6 +143,10 @@ class LauncherLink:
         """What the firewalls have dropped so far, and how the interfaces do. Raises: GateError."""
         return (await self._call(AskDropped(self._next()), DroppedState))[0]
 
+    async def ask_login(self, pid: int) -> int:
+        """The user whose login began this process of the machine; -1 where none did. Raises: GateError."""
+        return (await self._call(AskLogin(self._next(), pid), Login))[0].uid
+
     def kill(self, born: Born) -> None:
         """Ends a child at once; nothing happens if it has ended."""
         if not born.ended.done():
@@ -184,7 +190,7 @@ class LauncherLink:
 
     async def _call(
         self,
-        order: Prepare | OpenListener | Spawn | SpawnJob | SetTunnel | AskTunnel | AskDropped,
+        order: Prepare | OpenListener | Spawn | SpawnJob | SetTunnel | AskTunnel | AskDropped | AskLogin,
         kind: type[R],
     ) -> tuple[R, list[int]]:
         try:
