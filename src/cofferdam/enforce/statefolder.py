@@ -76,7 +76,7 @@ def _on_the_way(state: Path) -> Iterator[Path]:
 
 
 def _is_own_group(number: int, users: Collection[int]) -> bool:
-    """Whether it is root's group, or the own one of such a user with nobody else in it: many machines let those write."""
+    """Whether it is root's group, or that of such a user with nobody else in it: many machines let those write."""
     if number == 0:
         return True
     try:
