@@ -15,14 +15,14 @@ from cofferdam import policy as policy_room
 from cofferdam.audit.entry import encode_event, format_time
 from cofferdam.audit.events.access import Malformed
 from cofferdam.audit.events.evidence import CheckDone, ExportStood
-from cofferdam.audit.events.gate import GateStarted, Restored, Severed
+from cofferdam.audit.events.gate import GateStarted, HalfStarted, Restored, Severed
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.logs import ANEW, OUT
 from cofferdam.evidence.checks.policies import WIDE
 from cofferdam.evidence.checks.tables import CHECKS, MINUTE, run_checks
 from cofferdam.evidence.clocks import calendar, dues
 from cofferdam.evidence.clocks import day as day_of
-from cofferdam.evidence.history import KEPT_BEFORE, History, read
+from cofferdam.evidence.history import HAPPENINGS, KEPT_BEFORE, History, read
 from cofferdam.evidence.inputs import Inputs, Proven
 from cofferdam.evidence.model import STATUSES, STRENGTH, Finding, weakest
 from cofferdam.evidence.pack import MOST_ENTRIES
@@ -30,6 +30,7 @@ from cofferdam.evidence.standing import Standing, control, controls, coverage, s
 from cofferdam.evidence.workbench import Bench
 from cofferdam.gate.context import Context, Options
 from cofferdam.gate.watch.evidence import Evidence
+from cofferdam.model import NEVER
 from cofferdam.proof.statements import Report, Statement
 from tests.evidence.ledger import Ledger
 
@@ -307,7 +308,8 @@ class Noting:
     """A gate that notes what it is told."""
 
     def __init__(self, state: Path = Path("/nowhere")) -> None:
-        self.policy, self.policy_hash = None, POLICY
+        self.policy: Any = None
+        self.policy_hash = POLICY
         self.options = Options(state / "policy.yaml", state)
         self.noted: list[CheckDone] = []
         self.standing: dict[str, str] = {}
@@ -480,6 +482,24 @@ def compiled(collectors: tuple[str, ...], witnesses: tuple[str, ...]) -> Any:
     return SimpleNamespace(audit=audit)
 
 
+def test_what_the_gate_finds_of_a_policy_is_found_anew_with_the_next_one(tmp_path: Path) -> None:
+    """Within the minute, and not when its day is over: a policy is changed by day."""
+    gate, clock = Noting(tmp_path), [T0 * NS]
+    conduit = SimpleNamespace(name="c", expires=NEVER, rules=(), owner="o", reason="r", expires_text="")
+    gate.policy = SimpleNamespace(audit=compiled((), ()).audit, conduits={"c": conduit}, assets={})
+    room = Evidence(cast("Context", gate), lambda: None, lambda: clock[0])
+
+    def minute() -> list[str]:
+        clock[0] += 61 * NS
+        gate.noted.clear()
+        room.round()
+        return [one.check for one in gate.noted if one.check == "policy.expiry"]
+
+    assert (minute(), minute()) == (["policy.expiry"], [])
+    gate.policy_hash = OTHER
+    assert (minute(), minute()) == (["policy.expiry"], [])
+
+
 def test_the_first_minutes_of_a_log_say_nothing_of_its_growth() -> None:
     """A fresh gate on a small disk: ten minutes of its start, taken for a day, would fill it in a week."""
 
@@ -500,6 +520,17 @@ def test_how_it_stood_long_ago_is_read_from_the_log_of_then() -> None:
     assert then.size == 97 and now(then, 2.01).checks[LEAK].status == "tested"
     checks[5] = (5 / 48, done(LEAK, "failed"))  # what turned is known long after
     assert [one.outcome for one in read(entries(*checks)).results[LEAK, ""][:3]] == ["tested", "failed", "tested"]
+
+
+def test_a_broker_in_use_is_not_forgotten() -> None:
+    """Neither since a part of another one comes up again and again, nor since the gate has run for longer than the log
+    is kept: what is not covered of it would be left out, as if the policy used nothing of it."""
+    start, jump = GateStarted(version="1", pid=1), HalfStarted(half="jump/a/inner", pid=7)
+    flaps = [(1.0, HalfStarted(half="modbus/a/inner", pid=7))] * (2 * HAPPENINGS + 1)
+    log = entries((0, start), (0, jump), *flaps)
+    assert read(log).brokers() == frozenset(("jump", "modbus"))
+    assert read(log[-9:]).brokers() is None
+    assert read([*log, *((len(log) + at, data) for at, data in entries((2, start)))]).brokers() == frozenset()
 
 
 def test_a_year_of_every_check_fits_a_pack() -> None:

@@ -93,6 +93,21 @@ def packed(ledger: Ledger) -> bytes:
 # --- an owned gate ----------------------------------------------------------------------------------------------
 
 
+def test_a_proof_that_the_gate_keeps_to_itself(ledger: Ledger) -> None:
+    """Root has its report."""
+    ledger.prove()
+    bench = Bench.read(ledger.state, None)
+    assert not any("knows nothing" in line for line in bench.lately())
+    path = gather.keep_report(ledger.state, "{}", "c" * 64)
+    os.utime(path, ns=(ledger.now + 1, ledger.now + 1))
+    [one] = [path for path in path.parent.iterdir() if path.stem != "c" * 64]
+    os.utime(one, ns=(ledger.now, ledger.now))
+    assert any(f"knows nothing: cofferdam prove --verify {path}" in line for line in bench.lately())
+    os.utime(path, ns=(bench.history.first_ns - 1, bench.history.first_ns - 1))
+    os.utime(one, ns=(bench.history.first_ns - 2, bench.history.first_ns - 2))
+    assert not any("knows nothing" in line for line in bench.lately())
+
+
 def test_a_proof_that_nobody_made(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     """The gate can write any entry. What a proof establishes counts with a report that is signed with the log's key."""
     ledger.found(CHECK, "proved")

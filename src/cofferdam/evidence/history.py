@@ -144,6 +144,9 @@ class History:
     """Where those stand in `signers` who have not been removed, by person and key."""
     stood: dict[str, list[Happening]] = field(default_factory=dict)
     """How exports stood, by collector; of witnesses together."""
+    crews: set[str] = field(default_factory=set)
+    """Brokers whose parts have come up since the gate started last: one that comes up again and again pushes out no
+    other."""
     problems: list[str] = field(default_factory=list)
     """What this reading could not understand; a verification says more."""
 
@@ -157,13 +160,10 @@ class History:
         found = self.of(kind)
         return found[-1] if found else None
 
-    def brokers(self) -> frozenset[str]:
-        """The words of the brokers whose parts have come up since the gate started last, by the names of the parts."""
-        started = self.last("gate-started")
-        since = started.index if started is not None else -1
-        return frozenset(
-            str(one.event.get("half", "")).partition("/")[0] for one in self.of("half-started") if one.index > since
-        )
+    def brokers(self) -> frozenset[str] | None:
+        """The words of the brokers whose parts have come up since the gate started last, by the names of the parts;
+        None where that is so long ago that its entry has gone."""
+        return frozenset(self.crews) if self.last("gate-started") is not None or not self.first else None
 
     def signers_at(self, index: int) -> list[Signer]:
         """Who might sign when the entry of this index was written."""
@@ -231,6 +231,10 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
             wall_ns=int(event.get("wall_ns") or time_ns),
         )  # fmt: skip
         found.attestations.append(made)
+    elif kind == "gate-started":
+        found.crews.clear()
+    elif kind == "half-started" and len(found.crews) < MAX_KINDS:
+        found.crews.add(str(event.get("half", "")).partition("/")[0])
     if kind == "refused" and not (event.get("is_write") and event.get("fault") in VALUE_FAULTS):
         return
     if kind == "half-died" and event.get("expected"):

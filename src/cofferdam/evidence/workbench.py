@@ -15,13 +15,14 @@ from typing import Any
 from cofferdam import __version__
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.show import moment
+from cofferdam.errors import CofferdamError
 from cofferdam.evidence import drifting, gather, reports
 from cofferdam.evidence.attest import verified
 from cofferdam.evidence.backing import Backing
 from cofferdam.evidence.catalogue import catalogue, with_own
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import Due, dues
-from cofferdam.evidence.history import KEPT_BEFORE, Attestation, History
+from cofferdam.evidence.history import KEPT_BEFORE, Attestation, Happening, History
 from cofferdam.evidence.model import Catalogue, Finding, Framework, Missing, spoken
 from cofferdam.evidence.standing import Standing, standing
 
@@ -54,11 +55,24 @@ class Bench:
             found = [f"last proof: {what}, {self._ago(proofs[-1].at_ns)}, entry {proofs[-1].index}"]
             if why:
                 found.append(f"  that is the gate's word alone ({why}); `--leaks` and `--diode` keep no report")
+        if unknown := self._unrecorded(proofs):
+            found.append(f"a proof's report is kept of which the log knows nothing: cofferdam prove --verify {unknown}")
         if nights:
             event = nights[-1].event
             words = "; ".join(map(str, (*event.get("failed", ()), *event.get("done", ()))))
             found.append(f"last nightly work: {words}; over {self._ago(nights[-1].at_ns)}, entry {nights[-1].index}")
         return tuple(found)
+
+    def _unrecorded(self, proofs: Sequence[Happening]) -> Path | None:
+        """The newest report, if no entry names it: root keeps one after the gate has said that it recorded it."""
+        try:
+            folder = gather.folder(self.state, gather.PROOFS)
+            kept = {one.stat().st_mtime_ns: one for one in folder.glob("*.json")}
+        except (CofferdamError, OSError):
+            return None
+        said, at = {str(one.event.get("report")) for one in proofs}, max(kept, default=0)
+        # The log no longer has the entries of what is older than itself.
+        return kept[at] if at > self.history.first_ns and kept[at].stem not in said else None
 
     def _ago(self, at_ns: int) -> str:
         return f"{reports.when(at_ns)} ({spoken(max(0, self.wall_ns - at_ns) // 10**9)} ago)"
@@ -80,8 +94,8 @@ class Bench:
         return str(loaded.event.get("policy", "")) if loaded is not None else ""
 
     @property
-    def brokers(self) -> frozenset[str]:
-        """The words of the brokers in use, by the gate or else by the log."""
+    def brokers(self) -> frozenset[str] | None:
+        """The words of the brokers in use, by the gate or else by the log; None where neither knows."""
         if self.status is None:
             return self.history.brokers()
         return frozenset(one["broker"] for one in self.status["conduits"])

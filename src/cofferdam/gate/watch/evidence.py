@@ -80,6 +80,8 @@ class Evidence:
         self._clocks: set[str] = set()
         self._last: dict[str, int] = {}
         """When each check of ours ran last."""
+        self._about = ""
+        """The policy of the last round."""
         self._stood: dict[str, Happening] = {}
         """How each export and witness stands, as we were told last."""
         self._stood_at: dict[str, float] = {}
@@ -132,6 +134,9 @@ class Evidence:
     def round(self) -> None:
         """Runs what is due."""
         now, checks = self._clock(), catalogue().checks
+        if self._about != self._gate.policy_hash:  # what was found of another one counts no more
+            self._about = self._gate.policy_hash
+            self._last = {name: at for name, at in self._last.items() if not of_a_policy(name)}
         due = [
             one for one in MINUTE
             if now - self._last.get(one.id, 0) >= max(checks[one.id].every, 0) * 10**9 or now < self._last[one.id]
