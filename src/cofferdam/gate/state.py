@@ -284,7 +284,7 @@ def keep_spare(state: Path) -> None:
                 os.close(fd)
 
 
-class _Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     format: Literal[1]
     failed: dict[str, dict[str, str]]
     stood: dict[str, str] = {}
