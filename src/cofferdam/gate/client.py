@@ -62,10 +62,16 @@ def ask(
         ) from None
     except TimeoutError:
         raise GateError(f"the gate does not answer within {seconds:.0f} s") from None
+    except (ConnectionResetError, BrokenPipeError):
+        raw = b""
     except OSError as error:
         raise GateError(f"the gate's control socket {path}: {error.strerror or error}") from None
     if not raw:
-        raise GateError("the gate ended before it answered", hint="its messages are on its stderr or in the journal")
+        raise GateError(
+            "the gate closed the connection before it answered",
+            hint="it has just ended (its messages are on its stderr or in the journal), or others of your group ask so "
+            "much that no place is left: ask again",
+        )
     try:
         answer = json.loads(raw)
         if answer["ok"]:
