@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cofferdam.cli.main import main
@@ -25,7 +26,7 @@ from cofferdam.enforce import doors
 from cofferdam.errors import GateError
 from cofferdam.gate import commands
 from cofferdam.gate.client import ask, cut_off
-from cofferdam.gate.commands import AT_A_DOOR, FRESH_SECONDS, LET_IN, ControlServer, _counts_as
+from cofferdam.gate.commands import AT_A_DOOR, LET_IN, ControlServer, Status, _counts_as, _Shown
 from cofferdam.gate.state import control_socket
 from tests.folders import others_get_into
 from tests.gate.conftest import Site
@@ -267,22 +268,30 @@ def test_a_loop_of_questions_is_no_load(monkeypatch: pytest.MonkeyPatch) -> None
     assert asyncio.run(loop()) == [True] * AT_A_DOOR + [False]
 
 
-def test_the_parts_are_not_made_to_report_by_who_asks_and_asks() -> None:
+def test_the_parts_are_not_made_to_report_by_who_asks_and_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "FRESH_SECONDS", 10 * PATIENT)
     counted = []
     server = ControlServer.__new__(ControlServer)
-    server._fresh_at = -FRESH_SECONDS
 
-    async def do(request: Any, user: str, more: bytes = b"") -> None:
-        counted.append(request.fresh)
+    async def do(request: Any, user: str, more: bytes = b"") -> int:
+        counted.append(request.fresh if isinstance(request, Status) else "")
+        return len(counted)
 
     server._do = do  # type: ignore[method-assign]
 
-    async def ask() -> None:
-        for role in ("look", "look", "sever", ""):
-            assert (await server._obey(b'{"type": "status"}', "anna", asyncio.StreamReader(), role)).ok
+    async def ask() -> list[object]:
+        server._shown = _Shown()
+        told = []
+        more = ("down", "")  # what root has changed shows at once
+        for verb, role in (*(("status", role) for role in ("look", "look", "sever", "")), more, ("status", "look")):
+            line = json.dumps({"type": verb}).encode()
+            answer = await server._obey(line, "anna", asyncio.StreamReader(), role)
+            assert answer.ok
+            told.append(msgspec.json.decode(msgspec.json.encode(answer.result)))
+        return told
 
-    asyncio.run(ask())
-    assert counted == [True, False, False, True]
+    assert asyncio.run(ask()) == [1, 1, 1, 2, 3, 4]
+    assert counted == [True, True, "", False]
 
 
 def closed(one: socket.socket) -> bool:
@@ -469,6 +478,7 @@ def test_who_may_look_pings_once_a_second_whatever_the_asset() -> None:
         return (await server._obey(line, user, asyncio.StreamReader(), role)).ok
 
     async def loop() -> list[bool]:
+        server._shown = _Shown()
         who = (("a", "anna", "look"), ("b", "anna", "sever"), ("b", "ben", "look"), ("a", "uid 7", "look"))
         more = (("b", "uid 8", "look"), ("c", "anna", ""))
         return [await ping(*one) for one in (*who, *more)]

@@ -16,7 +16,7 @@ import pwd
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,7 +49,8 @@ who has most already is closed unheard. Nobody's group keeps the gate busy, and 
 PLACE_SECONDS = 0.1
 """A connection at a door takes its place for so long at least: a loop that asks and asks leaves the gate its time."""
 FRESH_SECONDS = 1.0
-"""So often the parts are made to report for those who come by a door, however many ask."""
+"""So often the parts are made to report for those who come by a door, and the status is told anew, however many ask: of
+thousands of assets it takes a tenth of a second."""
 LET_IN, BREATH_SECONDS = 16, 0.01
 """So many connections of a role are let in, or shut out, before the next breath: the rest wait in the kernel. However
 many knock, that is a twentieth of the gate's time or so."""
@@ -265,6 +266,34 @@ class Answer(Struct, frozen=True):
     problems: tuple[str, ...] = ()
 
 
+class _Shown:
+    """The status, as it was told to those who come by a door: what was told a moment ago is new enough for all of them,
+    unless somebody has changed something."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._told, self._at, self._changes = msgspec.Raw(), -FRESH_SECONDS, 0
+        self._fresh_at = -FRESH_SECONDS
+
+    def forget(self) -> None:
+        """Something is about to change, or has."""
+        self._at, self._changes = -FRESH_SECONDS, self._changes + 1
+
+    async def of(self, tell: Callable[[Status], Awaitable[object]]) -> msgspec.Raw:
+        """One who asks has it told; the others wait for that. The parts have other work than to report: whatever
+        changes, they do so once in a while."""
+        async with self._lock:
+            now = time.monotonic()
+            if now - self._at < FRESH_SECONDS:
+                return self._told
+            changes, fresh = self._changes, now - self._fresh_at >= FRESH_SECONDS
+            self._fresh_at = now if fresh else self._fresh_at
+            told = msgspec.Raw(msgspec.json.encode(await tell(Status(fresh))))
+            if changes == self._changes:
+                self._told, self._at = told, now
+            return told
+
+
 class ControlServer:
     """Serves the control socket of one gate."""
 
@@ -274,7 +303,7 @@ class ControlServer:
         self._doors = dict(doors)
         # The connections of each role, the oldest first, with the user at the other end.
         self._at_door: dict[str, dict[asyncio.StreamWriter, int]] = {role: {} for role in doors}
-        self._fresh_at = -FRESH_SECONDS
+        self._shown = _Shown()
         self._pinged: dict[str, float] = {}
         self._letting_in: list[asyncio.Task[None]] = []
         self._met: set[asyncio.Task[None]] = set()
@@ -406,11 +435,8 @@ class ControlServer:
             if role and not isinstance(request, MAY[role]):
                 may = "may look at this gate and cut off" if role == "sever" else "may look at this gate"
                 return Answer(False, error=f"{user} {may}, and no more", hint=_ASK_ROOT)
-            if role and isinstance(request, Status) and request.fresh:
-                # The parts have other work: what they said a moment ago is new enough for all who look.
-                now = time.monotonic()
-                request = Status(now - self._fresh_at >= FRESH_SECONDS)
-                self._fresh_at = now if request.fresh else self._fresh_at
+            if role and isinstance(request, Status):
+                return Answer(True, await self._shown.of(lambda status: self._do(status, user)))
             if role and isinstance(request, PingAsset):
                 self._pace(user)
             if isinstance(request, (Sever, SeverPart, EndSession, AskGrant)):
@@ -420,7 +446,11 @@ class ControlServer:
             if isinstance(request, Reload) and request.bytes:
                 async with asyncio.timeout(REQUEST_SECONDS):
                     more = await reader.readexactly(request.bytes)
-            return Answer(True, await self._do(request, user, more))
+            try:
+                return Answer(True, await self._do(request, user, more))
+            finally:
+                if not isinstance(request, _LOOK):
+                    self._shown.forget()
         except (asyncio.IncompleteReadError, TimeoutError):
             raise  # it went away in the middle: nothing was done
         except PolicyError as error:
