@@ -259,8 +259,7 @@ class RunningCrew:
         for part in self.parts:
             process = self.children[part].process
             assert process is not None
-            assert process.wait(PATIENT) == 0, self.stderr(part)
-            assert self.stderr(part) == ""
+            assert (part, process.wait(PATIENT), self.stderr(part)) == (part, 0, "")
 
     def kill(self, part: str) -> None:
         """kill -9 of one part; the others end by themselves. `start` has them born again."""

@@ -106,13 +106,20 @@ class Answerer(_Threaded):
         self.port, self.near, self.host = port, near, host
         self.said: list[tuple[str, str]] = []
         self._waiting: asyncio.Queue[Any] = asyncio.Queue()
+        self._listens = threading.Event()
         self.start(self._run())
+        self._listens.wait()
+        if self._work.done():
+            self._work.result()  # why nobody listens
 
     async def _run(self) -> None:
-        servers = [
-            await asyncio.start_server(self._called, self.host, self.port),
-            await asyncio.start_server(self._asked, "127.0.0.1", self.near),
-        ]
+        try:
+            servers = [
+                await asyncio.start_server(self._called, self.host, self.port),
+                await asyncio.start_server(self._asked, "127.0.0.1", self.near),
+            ]
+        finally:
+            self._listens.set()
         try:
             await asyncio.Event().wait()
         finally:
