@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from cofferdam.audit.entry import Draft
@@ -360,6 +361,20 @@ class Pair:
         for half in self.halves:
             half.close()
         self.auditor.stop()
+
+
+def tell_to_stop(children: Iterable[PartChild], seconds: float) -> None:
+    """Tells all parts of a crew to stop before any of them does: one that sees another end, and has had no order of its
+    own yet, ends as one that was left alone."""
+    held = [(child, child.process) for child in children if child.process is not None]
+    for _, process in held:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        for child, _ in held:
+            child.send(Stop(seconds))
+    finally:
+        for _, process in held:
+            process.send_signal(signal.SIGCONT)
 
 
 def listen() -> socket.socket:

@@ -25,7 +25,7 @@ from cofferdam.policy.table import CompiledPolicy, to_bytes
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
 from tests import services
-from tests.brokers.harness import WATCHED, Auditor, PartChild
+from tests.brokers.harness import WATCHED, Auditor, PartChild, tell_to_stop
 from tests.services import Postgres
 from tests.waiting import PATIENT, eventually
 
@@ -273,13 +273,11 @@ class RunningCrew:
     def ends_well(self) -> None:
         for part in self.parts:
             self.children[part].status()
-        for part in reversed(self.parts):
-            self.children[part].send(Stop(5.0))
+        tell_to_stop(self.children.values(), 5.0)
         for part in self.parts:
             process = self.children[part].process
             assert process is not None
-            assert process.wait(PATIENT) == 0, self.stderr(part)
-            assert self.stderr(part) == ""
+            assert (part, process.wait(PATIENT), self.stderr(part)) == (part, 0, "")
 
     def close(self) -> None:
         for part in self.said:

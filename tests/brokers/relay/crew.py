@@ -24,7 +24,7 @@ from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy, to_bytes
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
-from tests.brokers.harness import WATCHED, Auditor, PartChild, listen
+from tests.brokers.harness import WATCHED, Auditor, PartChild, listen, tell_to_stop
 from tests.waiting import PATIENT
 
 OFFICE, PLANT, ELSEWHERE = "127.0.0.1", "127.0.0.2", "127.0.0.9"
@@ -254,8 +254,7 @@ class RunningCrew:
         """All are still there, end in order, and had nothing to say on stderr."""
         for part in self.parts:
             self.children[part].status()
-        for part in (*(part for part in self.parts if part != "keeper"), "keeper"):
-            self.children[part].send(Stop(2.0))
+        tell_to_stop(self.children.values(), 2.0)
         for part in self.parts:
             process = self.children[part].process
             assert process is not None
