@@ -4,17 +4,21 @@ stand still, and a state directory that others can write to."""
 from __future__ import annotations
 
 import asyncio
+import grp
 import os
+import pwd
 import signal
 import socket
 import stat
+import struct
 import time
+from pathlib import Path
 
 import pytest
 
 from cofferdam.enforce.orders import MAX_ORDER, MAX_PART, ORDERS, PLANS, REPORTS, Prepare, Prepared
 from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
-from cofferdam.enforce.statefolder import _on_the_way
+from cofferdam.enforce.statefolder import _is_own_group, _on_the_way
 from cofferdam.gate.crew.launcher import LauncherLink
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, events, refuses, running
@@ -208,9 +212,52 @@ def test_a_state_directory_that_others_can_put_out_of_its_place_is_refused(
     monkeypatch.setenv("SUDO_UID", "12345")
     assert not list(_on_the_way(shared / "state")), "who calls root by sudo is root in the end"
     monkeypatch.delenv("SUDO_UID")
+    os.chown(shared, 65534, 0)
+    if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
+        assert list(_on_the_way(shared / "state")) == [shared], "nobody is a user, too, but in a user namespace"
     os.chown(shared, 0, 0)
     os.lchown(site.folder / "link", 12345, 12345)
     assert list(_on_the_way(site.folder / "link")) == [site.folder / "link"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to name others in an access list")
+@pytest.mark.parametrize(
+    ("tag", "may", "most", "others"),
+    [(2, 7, 7, True), (8, 7, 7, True), (2, 5, 7, False), (2, 7, 5, False), (8, 5, 7, False)],
+)
+def test_who_an_access_list_names_can_put_a_state_directory_out_of_its_place(
+    tmp_path: Path, tag: int, may: int, most: int, others: bool
+) -> None:
+    entries = [(1, 7, 2**32 - 1), (4, 5, 2**32 - 1), (16, most, 2**32 - 1), (32, 5, 2**32 - 1), (tag, may, 12345)]
+    listed = b"".join(struct.pack("<HHI", *entry) for entry in sorted(entries))
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_access", struct.pack("<I", 2) + listed)
+    except OSError:
+        pytest.skip("this file system has no access lists")
+    assert list(_on_the_way(tmp_path / "state")) == [tmp_path] * others
+
+
+def test_whose_a_group_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many machines have a user in their own group by name, too; and some have others in root's."""
+    users = {"root": 0, "anna": 1000, "bob": 1001}
+    groups = {0: ("root", ["bob"]), 1000: ("anna", ["anna", "gone"]), 1001: ("bob", []), 1002: ("anna", ["bob"])}
+
+    def user(name: str) -> pwd.struct_passwd:
+        return pwd.struct_passwd((name, "x", users[name], 0, "", "", ""))
+
+    monkeypatch.setattr(pwd, "getpwnam", user)
+    monkeypatch.setattr(
+        grp, "getgrgid", lambda number: grp.struct_group((groups[number][0], "x", number, groups[number][1]))
+    )
+    assert [_is_own_group(number, {0, 1000}) for number in (0, 1000, 1001, 1002, 7)] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    groups[0] = ("root", ["root", "anna"])
+    assert _is_own_group(0, {0, 1000})
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory to somebody else")

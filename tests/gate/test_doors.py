@@ -23,6 +23,7 @@ import pytest
 
 from cofferdam.cli.main import main
 from cofferdam.enforce import doors
+from cofferdam.enforce.statefolder import lock_state
 from cofferdam.errors import GateError
 from cofferdam.gate import commands
 from cofferdam.gate.client import ask, cut_off
@@ -280,18 +281,20 @@ def test_the_parts_are_not_made_to_report_by_who_asks_and_asks(monkeypatch: pyte
     server._do = do  # type: ignore[method-assign]
 
     async def ask() -> list[object]:
-        server._shown = _Shown()
+        server._shown, server._peers = _Shown(), _Shown()
         told = []
         more = ("down", "")  # what root has changed shows at once
-        for verb, role in (*(("status", role) for role in ("look", "look", "sever", "")), more, ("status", "look")):
+        peers = [("peers", role) for role in ("look", "sever")]  # the launcher forks for each that is asked of it
+        looks = (("status", role) for role in ("look", "look", "sever", ""))
+        for verb, role in (*looks, *peers, more, ("status", "look"), *peers):
             line = json.dumps({"type": verb}).encode()
             answer = await server._obey(line, "anna", asyncio.StreamReader(), role)
             assert answer.ok
             told.append(msgspec.json.decode(msgspec.json.encode(answer.result)))
         return told
 
-    assert asyncio.run(ask()) == [1, 1, 1, 2, 3, 4]
-    assert counted == [True, True, "", False]
+    assert asyncio.run(ask()) == [1, 1, 1, 2, 3, 3, 4, 5, 6, 6]
+    assert counted == [True, True, "", "", False, ""]
 
 
 def closed(one: socket.socket) -> bool:
@@ -501,6 +504,59 @@ def test_nobody_has_root_signal_whom_they_like(tmp_path: Path) -> None:
     assert os.waitpid(victim, os.WNOHANG) == (0, 0)
     os.kill(victim, signal.SIGKILL)
     os.waitpid(victim, 0)
+
+
+def test_root_cuts_off_the_gate_of_another_user_that_hangs(tmp_path: Path) -> None:
+    launcher = os.fork()
+    if launcher == 0:
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        signal.pause()
+        os._exit(0)
+    eventually(lambda: f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}" in status_of(launcher))
+    with (tmp_path / "lock").open("w") as lock:
+        lock.write(f"{launcher}\n")
+        lock.flush()
+        os.fchown(lock.fileno(), NOBODY, NOBODY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = cut_off(tmp_path, "it")
+    if not done:
+        os.kill(launcher, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(launcher, 0)[1]) == signal.SIGUSR1
+
+
+def status_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+def test_a_lock_that_another_user_left_is_this_users(tmp_path: Path) -> None:
+    """The hint for such a folder says chown of it alone; root's `sever` then took the launcher for a stranger's."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "lock").touch(0o600)
+    os.chown(tmp_path / "lock", NOBODY, NOBODY)
+    os.close(lock_state(tmp_path))
+    assert (tmp_path / "lock").stat().st_uid == 0
+
+
+def test_nobody_agrees_to_their_own_wish_while_the_launcher_is_busy() -> None:
+    """They were "root" then, and so another person."""
+    server = ControlServer.__new__(ControlServer)
+
+    class Busy:
+        @property
+        def launcher(self) -> Busy:
+            return self
+
+        async def ask_login(self, pid: int) -> int:
+            raise TimeoutError
+
+    server._gate = Busy()  # type: ignore[assignment]
+
+    async def agree() -> commands.Answer:
+        user = await server._person(1, 0, "")
+        return await server._obey(b'{"type":"agree-grant","number":1}', user, asyncio.StreamReader(), "")
+
+    answer = asyncio.run(agree())
+    assert not answer.ok and "too busy" in answer.error
 
 
 def test_a_group_that_is_none_is_said_before_anything_starts(tmp_path: Path, site: Site) -> None:

@@ -5,12 +5,14 @@ Not here: what lies in it (gate.state, journal, stores, the auditor).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import grp
 import os
 import pwd
 import stat
-from collections.abc import Collection, Iterator
+import struct
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from cofferdam.enforce import journal
@@ -40,6 +42,8 @@ def lock_state(state: Path) -> int:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         _own(state)
         lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if os.fstat(lock).st_uid != os.geteuid():  # another user's gate left it, and it says whose process it names
+            os.fchown(lock, os.geteuid(), -1)
     except OSError as error:
         raise GateError(
             f"cannot use the state directory {state}: {error.strerror}",
@@ -69,21 +73,50 @@ def _on_the_way(state: Path) -> Iterator[Path]:
     for folder in dict.fromkeys((*state.absolute().parents, *state.resolve().parents)):
         found = folder.stat()
         shared = found.st_mode & stat.S_IWOTH or (
-            found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid, ours)
+            found.st_mode & stat.S_IWGRP and not _is_ours_alone(folder, found.st_gid, ours)
         )
         if found.st_uid not in ours or (shared and not found.st_mode & stat.S_ISVTX):
             yield folder
 
 
+_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_WRITE = 2, 4, 8, 16, 2
+
+
+def _is_ours_alone(folder: Path, group: int, users: Collection[int]) -> bool:
+    """Whether only such users may write to a folder, of those to whom its mode's bits for the group allow it: where it
+    has an access list (acl(5)), these bits are the most that anybody named in it may."""
+    try:
+        listed = list(struct.iter_unpack("<HHI", os.getxattr(folder, "system.posix_acl_access")[4:]))
+    except OSError:
+        return _is_own_group(group, users)
+    most = next((may for tag, may, _ in listed if tag == _ACL_MASK), _ACL_WRITE)
+    for tag, may, number in listed:
+        if not may & most & _ACL_WRITE:
+            continue
+        if tag == _ACL_USER and number not in users:
+            return False
+        if tag in (_ACL_GROUP, _ACL_GROUP_OBJ) and not _is_own_group(number if tag == _ACL_GROUP else group, users):
+            return False
+    return True
+
+
 def _is_own_group(number: int, users: Collection[int]) -> bool:
-    """Whether it is root's group, or that of such a user with nobody else in it: many machines let those write."""
-    if number == 0:
-        return True
+    """Whether it is root's group, or that of such a user, with nobody else in it: many machines let those write."""
     try:
         found = grp.getgrgid(number)
-        return not found.gr_mem and pwd.getpwnam(found.gr_name).pw_uid in users
     except KeyError:
-        return False
+        return number == 0
+    whose = {0} if number == 0 else _users([found.gr_name])
+    return bool(whose) and whose | _users(found.gr_mem) <= set(users)
+
+
+def _users(names: Sequence[str]) -> set[int]:
+    """The numbers of those that there are."""
+    found = set()
+    for name in names:
+        with contextlib.suppress(KeyError):
+            found.add(pwd.getpwnam(name).pw_uid)
+    return found
 
 
 def _behind_sudo() -> int:
@@ -93,8 +126,10 @@ def _behind_sudo() -> int:
 
 
 def _unknown_user() -> int:
-    """Whose things in a user namespace nobody in it can be."""
+    """Whose things in a user namespace nobody in it can be. Outside of any it is a user like others (nobody)."""
     try:
+        if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
+            return 0
         return int(Path("/proc/sys/kernel/overflowuid").read_text())
     except (OSError, ValueError):
         return 0

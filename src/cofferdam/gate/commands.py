@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import os
 import pwd
 import socket
@@ -267,8 +266,8 @@ class Answer(Struct, frozen=True):
 
 
 class _Shown:
-    """The status, as it was told to those who come by a door: what was told a moment ago is new enough for all of them,
-    unless somebody has changed something."""
+    """The status, or the peers, as they were told to those who come by a door: what was told a moment ago is new enough
+    for all of them, unless somebody has changed something."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -303,7 +302,7 @@ class ControlServer:
         self._doors = dict(doors)
         # The connections of each role, the oldest first, with the user at the other end.
         self._at_door: dict[str, dict[asyncio.StreamWriter, int]] = {role: {} for role in doors}
-        self._shown = _Shown()
+        self._shown, self._peers = _Shown(), _Shown()
         self._pinged: dict[str, float] = {}
         self._letting_in: list[asyncio.Task[None]] = []
         self._met: set[asyncio.Task[None]] = set()
@@ -437,8 +436,12 @@ class ControlServer:
                 return Answer(False, error=f"{user} {may}, and no more", hint=_ASK_ROOT)
             if role and isinstance(request, Status):
                 return Answer(True, await self._shown.of(lambda status: self._do(status, user)))
+            if role and isinstance(request, Peers):  # the launcher has a process made for it
+                return Answer(True, await self._peers.of(lambda _: self._do(request, user)))
             if role and isinstance(request, PingAsset):
                 self._pace(user)
+            if isinstance(request, (AskGrant, AgreeGrant)) and user.endswith(_UNHEARD):
+                raise GateError("the launcher is too busy to say whose login this is", hint="ask again in a moment")
             if isinstance(request, (Sever, SeverPart, EndSession, AskGrant)):
                 # Their words are shown to others, who are root: no terminal is to obey them, and no line is to begin.
                 request = msgspec.structs.replace(request, reason=clip(spelled(request.reason)))
@@ -451,6 +454,7 @@ class ControlServer:
             finally:
                 if not isinstance(request, _LOOK):
                     self._shown.forget()
+                    self._peers.forget()
         except (asyncio.IncompleteReadError, TimeoutError):
             raise  # it went away in the middle: nothing was done
         except PolicyError as error:
@@ -480,9 +484,11 @@ class ControlServer:
         """
         login = -1
         if uid == 0 or (not role and uid == os.geteuid()):
-            with contextlib.suppress(GateError, TimeoutError):
+            try:
                 async with asyncio.timeout(LOGIN_SECONDS):
                     login = await self._gate.launcher.ask_login(pid)
+            except (GateError, TimeoutError):
+                return _user(uid) + _UNHEARD
         return _user(uid if login < 0 else login)
 
     async def _do(self, request: Request, user: str, more: bytes = b"") -> object:
@@ -611,6 +617,8 @@ def _peer(end: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
+_UNHEARD = " (login unknown)"
+"""Of whom the launcher did not say in time who logged in: they may be who asked for the grant that they agree to."""
 _NAMELESS = "uid "
 """No user's name begins so: it has a space."""
 
