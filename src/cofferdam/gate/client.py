@@ -181,7 +181,7 @@ def cut_off(state: Path, side: str) -> bool:
                     signal.pidfd_send_signal(launcher, signal.SIGUSR1 if side == "it" else signal.SIGUSR2)
                 finally:
                     os.close(launcher)
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError):
         return False
     return True
 
