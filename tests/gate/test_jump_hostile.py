@@ -189,12 +189,14 @@ def bystander(site: Hostile) -> Iterator[subprocess.Popen[bytes]]:
     process = site.start("tech", "station", "cat")
     assert process.stdin is not None
     assert process.stdout is not None
-    eventually(lambda: any(one["asset"] == "station" for one in site.sessions()))
-    yield process
-    process.stdin.write(b"still here\n")
-    process.stdin.flush()
-    assert process.stdout.read(11) == b"still here\n"
-    stops(process)
+    try:
+        eventually(lambda: any(one["asset"] == "station" for one in site.sessions()))
+        yield process
+        process.stdin.write(b"still here\n")
+        process.stdin.flush()
+        assert process.stdout.read(11) == b"still here\n"
+    finally:
+        stops(process)
 
 
 def sftp(site: JumpSite, who: str, user: str, *lines: str) -> str:

@@ -108,6 +108,7 @@ class Sshd:
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.authorized}\nStrictModes no\nPermitRootLogin yes\nMaxStartups 100\n"
             "PasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+            f"SetEnv HOME={folder}\n"  # the shell's start is the test's, not that of whoever runs it
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)

@@ -210,7 +210,7 @@ def _station(folder: Path, address: str, port: int) -> Path:
     config.write_text(
         f"Port {port}\nListenAddress {address}\nHostKey {host_key}\nPidFile none\nUsePAM no\nStrictModes no\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nPasswordAuthentication no\nPermitRootLogin yes\n"
-        "Subsystem sftp internal-sftp\n"
+        f"Subsystem sftp internal-sftp\nSetEnv HOME={folder}\n"  # not the shell's start of whoever runs the demo
     )
     return config
 
