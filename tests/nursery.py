@@ -26,6 +26,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,6 +40,8 @@ _STARTS = "-m", "cofferdam.brokers.half"
 
 used = 0.0
 """Seconds of processor time of those that were born and have ended, and of their children."""
+_turn = threading.RLock()
+"""Whoever bears, or takes an end: tests with several gates do so in several threads."""
 
 
 # --- in the tests ----------------------------------------------------------------------------------------------------
@@ -68,12 +71,17 @@ class Born:
             poll = select.poll()
             poll.register(self._ended, select.POLLIN)
             if poll.poll(milliseconds):
-                global used
-                said = os.read(self._ended, 64).split()
-                os.close(self._ended)
-                assert said, "the process that bore it has ended"
-                self.returncode, used = int(said[0]), used + float(said[1])
+                with _turn:
+                    self._take()
         return self.returncode
+
+    def _take(self) -> None:
+        global used
+        if self.returncode is None:
+            said = os.read(self._ended, 64).split()
+            os.close(self._ended)
+            assert said, "the process that bore it has ended"
+            self.returncode, used = int(said[0]), used + float(said[1])
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -130,23 +138,24 @@ def bear(
     words = dict(zip(arguments[::2], arguments[1::2], strict=False))
     first = "".join(build[2:])
     key = (words["--kind"], words["--part"], "") if not first else ("", "", first)
-    nursery = _there.pop(key, None) or _Nursery(*key)
-    _there[key] = nursery  # the newest comes last
-    idle = [key for key, one in _there.items() if all(child.poll() is not None for child in one.born)]
-    for old in idle[: max(0, len(_there) - MOST)]:
-        if old != key:
-            _there.pop(old).close()
-    ended, tells = os.pipe2(os.O_CLOEXEC)
     request = {
         "code": build[1] if build[0] == "-c" else "", "argv": list(arguments), "numbers": list(fds),
         "environment": dict(environment), "files": resource.getrlimit(resource.RLIMIT_NOFILE),
     }  # fmt: skip
-    try:
-        pid = nursery.bear(request, [tells, 1, stderr, *fds])
-    finally:
-        os.close(tells)
-    nursery.born.add(found := Born([*build, *arguments], pid, ended))
-    return found
+    with _turn:
+        nursery = _there.pop(key, None) or _Nursery(*key)
+        _there[key] = nursery  # the newest comes last
+        idle = [key for key, one in _there.items() if all(child.poll() is not None for child in one.born)]
+        for old in idle[: max(0, len(_there) - MOST)]:
+            if old != key:
+                _there.pop(old).close()
+        ended, tells = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid = nursery.bear(request, [tells, 1, stderr, *fds])
+        finally:
+            os.close(tells)
+        nursery.born.add(found := Born([*build, *arguments], pid, ended))
+        return found
 
 
 @atexit.register
