@@ -4,6 +4,7 @@ OpenSSH's server."""
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import shutil
 import socket as socketlib
@@ -11,6 +12,8 @@ import subprocess
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.ports import held_port
 from tests.waiting import PATIENT, eventually
@@ -51,6 +54,72 @@ def ssh_key(folder: Path, name: str) -> Path:
     key = folder / name
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", key)
     return key
+
+
+class Publisher:
+    """An authority and a publisher's certificate under it, by openssl."""
+
+    def __init__(self, folder: Path, *, usage: str = "codeSigning", name: str = "Vendor Ltd", days: int = 365) -> None:
+        folder.mkdir()
+        self.ca, self.key, self.cert = folder / "ca.pem", folder / "key.pem", folder / "cert.pem"
+        run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / "ca.key", "-out", self.ca,
+            "-subj", "/CN=Vendor CA", "-days", "3650", "-addext", "basicConstraints=critical,CA:TRUE",
+            "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
+        run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", self.key, "-out", folder / "csr",
+            "-subj", f"/O=Vendor/CN={name}")  # fmt: skip
+        extensions = folder / "ext"
+        extensions.write_text(f"keyUsage=critical,digitalSignature\nextendedKeyUsage={usage}\n")
+        run("openssl", "x509", "-req", "-in", folder / "csr", "-CA", self.ca, "-CAkey", folder / "ca.key",
+            "-CAcreateserial", "-days", str(days), "-out", self.cert, "-extfile", extensions)  # fmt: skip
+
+    def sign(self, file: Path, out: Path, *more: str) -> Path:
+        run("osslsigncode", "sign", "-certs", self.cert, "-key", self.key, "-h", "sha256", *more, "-in", file,
+            "-out", out)  # fmt: skip
+        return out
+
+    def holds(self, file: Path) -> bool:
+        """Whether osslsigncode finds its signature good."""
+        command = ["osslsigncode", "verify", "-CAfile", str(self.ca), "-in", str(file)]
+        return subprocess.run(command, capture_output=True, timeout=PATIENT).returncode == 0
+
+
+def a_program(folder: Path) -> Path:
+    """A PE file: a launcher of distlib or setuptools, as pip and uv bring them, or one of our own making."""
+    for name in ("distlib", "setuptools", "pip"):
+        try:
+            files = importlib.metadata.files(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found = next((each for each in files if each.name in ("t64.exe", "cli-64.exe")), None)
+        if found is not None and Path(str(found.locate())).is_file():
+            return Path(str(found.locate()))
+    pytest.skip("no PE file at hand")
+
+
+def a_package(folder: Path, payload: bytes) -> Path:
+    """An installer package, by wixl."""
+    (folder / "fw.bin").write_bytes(payload)
+    (folder / "fw.wxs").write_text(
+        """<?xml version="1.0"?><Wix xmlns="http://schemas.microsoft.com/wix/2006/wi">
+        <Product Id="*" UpgradeCode="12345678-1234-1234-1234-111111111111" Name="Fw" Version="1.0.0"
+         Manufacturer="Vendor" Language="1033"><Package InstallerVersion="200" Compressed="yes"/>
+        <Media Id="1" Cabinet="c.cab" EmbedCab="yes"/><Directory Id="TARGETDIR" Name="SourceDir">
+        <Directory Id="D" Name="D"><Component Id="C" Guid="12345678-1234-1234-1234-222222222222">
+        <File Id="F" Source="fw.bin"/></Component></Directory></Directory>
+        <Feature Id="X" Level="1"><ComponentRef Id="C"/></Feature></Product></Wix>"""
+    )
+    subprocess.run(["wixl", "-o", "fw.msi", "fw.wxs"], cwd=folder, check=True, capture_output=True, timeout=PATIENT)
+    return folder / "fw.msi"
+
+
+def a_cabinet(folder: Path, payload: bytes) -> Path:
+    """A cabinet, by gcab."""
+    (folder / "fw.bin").write_bytes(payload)
+    subprocess.run(["gcab", "-c", "fw.cab", "fw.bin"], cwd=folder, check=True, capture_output=True, timeout=PATIENT)
+    return folder / "fw.cab"
+
+
+HAS_PUBLISHERS = all(map(shutil.which, ("osslsigncode", "wixl", "gcab")))
 
 
 EICAR = (r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-" + "ANTIVIRUS-TEST-FILE!$H+H*").encode()

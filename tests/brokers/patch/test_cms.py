@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from cofferdam.brokers.patch.origin import NotProved, prove
+from cofferdam.brokers.patch.origin import NotProved, Pins, prove
 from tests.brokers.patch.makers import run
 
 CODE = ExtendedKeyUsageOID.CODE_SIGNING
@@ -79,13 +79,13 @@ def file(tmp_path: Path) -> Path:
              ("-outform", "DER", "-md", "sha512")], ids=" ".join,
 )  # fmt: skip
 def test_what_openssl_signs_is_taken(maker: Maker, file: Path, more: tuple[str, ...]) -> None:
-    found = prove("cms", file, maker.sign(file, *more), [maker.root], "Vendor Inc")
+    found = prove("cms", file, maker.sign(file, *more), Pins([maker.root], "Vendor Inc"))
     assert (found.detail, found.facts["publisher"]) == ("CMS, Vendor Inc", "Vendor Inc")
 
 
 def test_by_ecdsa_as_well(tmp_path: Path, file: Path) -> None:
     made = Maker(tmp_path / "ec", kind="ec")
-    assert prove("cms", file, made.sign(file), [made.root], "").detail == "CMS, Vendor Inc"
+    assert prove("cms", file, made.sign(file), Pins([made.root], "")).detail == "CMS, Vendor Inc"
 
 
 def test_another_file_is_refused(maker: Maker, file: Path) -> None:
@@ -93,9 +93,9 @@ def test_another_file_is_refused(maker: Maker, file: Path) -> None:
         signature = maker.sign(file, *more)
         file.write_bytes(file.read_bytes() + b"!")
         with pytest.raises(NotProved, match=r"another file|does not hold"):
-            prove("cms", file, signature, [maker.root], "")
+            prove("cms", file, signature, Pins([maker.root], ""))
     with pytest.raises(NotProved, match="the publisher is"):
-        prove("cms", file, maker.sign(file), [maker.root], "Else")
+        prove("cms", file, maker.sign(file), Pins([maker.root], "Else"))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_another_file_is_refused(maker: Maker, file: Path) -> None:
 )  # fmt: skip
 def test_what_is_signed_otherwise_is_refused(maker: Maker, file: Path, more: tuple[str, ...], says: str) -> None:
     with pytest.raises(NotProved, match=says):
-        prove("cms", file, maker.sign(file, *more), [maker.root], "")
+        prove("cms", file, maker.sign(file, *more), Pins([maker.root], ""))
 
 
 def test_certificates_that_are_for_something_else(maker: Maker, tmp_path: Path, file: Path) -> None:
@@ -119,11 +119,11 @@ def test_certificates_that_are_for_something_else(maker: Maker, tmp_path: Path, 
     over = Maker(tmp_path / "over", days=-1)
     for made, says in ((mail, "not for signing code"), (none, "not for signing code"), (over, "not now")):
         with pytest.raises(NotProved, match=says):
-            prove("cms", file, made.sign(file), [made.root], "")
+            prove("cms", file, made.sign(file), Pins([made.root], ""))
     with pytest.raises(NotProved, match="not for signatures"):
-        prove("cms", file, cipher.sign(file), [cipher.root], "")
+        prove("cms", file, cipher.sign(file), Pins([cipher.root], ""))
     with pytest.raises(NotProved, match="does not lead to a pinned"):
-        prove("cms", file, maker.sign(file), [mail.root], "")
+        prove("cms", file, maker.sign(file), Pins([mail.root], ""))
 
 
 def test_two_signers_and_what_stands_behind(maker: Maker, tmp_path: Path, file: Path) -> None:
@@ -131,12 +131,12 @@ def test_two_signers_and_what_stands_behind(maker: Maker, tmp_path: Path, file: 
     both = run("openssl", "cms", "-sign", "-binary", "-in", file, "-outform", "DER", "-signer", maker.certificate,
                "-inkey", maker.key, "-signer", other.certificate, "-inkey", other.key)  # fmt: skip
     with pytest.raises(NotProved, match="several have signed"):
-        prove("cms", file, both, [maker.root], "")
+        prove("cms", file, both, Pins([maker.root], ""))
     with pytest.raises(NotProved, match="something behind"):
-        prove("cms", file, maker.sign(file) + b"\0", [maker.root], "")
+        prove("cms", file, maker.sign(file) + b"\0", Pins([maker.root], ""))
     for wrong in (b"", b"\x30", b"\x30\x80\0\0", b"\x30\x84\0\0\0\1\0", b"-----BEGIN CMS-----\n=\n-----END CMS-----\n"):
         with pytest.raises(NotProved):
-            prove("cms", file, wrong, [maker.root], "")
+            prove("cms", file, wrong, Pins([maker.root], ""))
 
 
 def test_no_changed_byte_is_taken(maker: Maker, file: Path) -> None:
@@ -148,7 +148,7 @@ def test_no_changed_byte_is_taken(maker: Maker, file: Path) -> None:
         at = dice.randrange(len(signature))
         changed = signature[:at] + bytes([signature[at] ^ 1 << dice.randrange(8)]) + signature[at + 1 :]
         try:
-            found = prove("cms", file, changed, [maker.root], "Vendor Inc")
+            found = prove("cms", file, changed, Pins([maker.root], "Vendor Inc"))
         except NotProved:
             continue
         taken += 1

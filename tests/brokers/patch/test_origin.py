@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -14,13 +13,13 @@ import msgspec
 import pytest
 
 from cofferdam.brokers.kit.supervision import DoJob, JobResult
-from cofferdam.brokers.patch.origin import NotProved, prove
+from cofferdam.brokers.patch.origin import NotProved, Pins, prove
 from cofferdam.brokers.patch.reports import Order, Report
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.link import RECORD_BYTES
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
-from tests.brokers.patch.makers import Gpg, run
+from tests.brokers.patch.makers import Gpg, Publisher, a_program, run
 from tests.waiting import PATIENT, readable
 
 OSSLSIGNCODE = pytest.mark.skipif(shutil.which("osslsigncode") is None, reason="osslsigncode is not installed")
@@ -40,7 +39,7 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
 def test_a_vendor_signs_by_gpg(vendor: Gpg, tmp_path: Path) -> None:
     file = tmp_path / "fw"
     file.write_bytes(b"firmware")
-    found = prove("pgp", file, vendor.sign(b"firmware"), [vendor.public()], "")
+    found = prove("pgp", file, vendor.sign(b"firmware"), Pins([vendor.public()]))
     assert "Vendor" in found.detail
     assert len(found.facts["certificate"]) == 40
 
@@ -71,45 +70,10 @@ def test_what_gpg_did_not_sign_is_refused(vendor: Gpg, tmp_path: Path, what: str
     elif what == "not-a-key":
         keys = [b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n"]
     with pytest.raises(NotProved, match=says):
-        prove("pgp", file, signature, keys, "")
+        prove("pgp", file, signature, Pins(keys))
 
 
 # --- Authenticode -----------------------------------------------------------------------------------------------------
-
-
-class Publisher:
-    """An authority and a publisher's certificate under it, by openssl."""
-
-    def __init__(self, folder: Path, *, usage: str = "codeSigning", name: str = "Vendor Ltd", days: int = 365) -> None:
-        folder.mkdir()
-        self.ca, self.key, self.cert = folder / "ca.pem", folder / "key.pem", folder / "cert.pem"
-        run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / "ca.key", "-out", self.ca,
-            "-subj", "/CN=Vendor CA", "-days", "3650", "-addext", "basicConstraints=critical,CA:TRUE",
-            "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
-        run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", self.key, "-out", folder / "csr",
-            "-subj", f"/O=Vendor/CN={name}")  # fmt: skip
-        extensions = folder / "ext"
-        extensions.write_text(f"keyUsage=critical,digitalSignature\nextendedKeyUsage={usage}\n")
-        run("openssl", "x509", "-req", "-in", folder / "csr", "-CA", self.ca, "-CAkey", folder / "ca.key",
-            "-CAcreateserial", "-days", str(days), "-out", self.cert, "-extfile", extensions)  # fmt: skip
-
-    def sign(self, file: Path, out: Path, *more: str) -> Path:
-        run("osslsigncode", "sign", "-certs", self.cert, "-key", self.key, "-h", "sha256", *more, "-in", file,
-            "-out", out)  # fmt: skip
-        return out
-
-
-def a_program(folder: Path) -> Path:
-    """A PE file: a launcher of distlib or setuptools, as pip and uv bring them, or one of our own making."""
-    for name in ("distlib", "setuptools", "pip"):
-        try:
-            files = importlib.metadata.files(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        found = next((each for each in files if each.name in ("t64.exe", "cli-64.exe")), None)
-        if found is not None and Path(str(found.locate())).is_file():
-            return Path(str(found.locate()))
-    pytest.skip("no PE file at hand")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +84,7 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
 @OSSLSIGNCODE
 def test_a_publisher_signs_a_program(publisher: Publisher, tmp_path: Path) -> None:
     signed = publisher.sign(a_program(tmp_path), tmp_path / "signed.exe")
-    found = prove("authenticode", signed, b"", [publisher.ca.read_bytes()], "Vendor Ltd")
+    found = prove("authenticode", signed, b"", Pins([publisher.ca.read_bytes()], "Vendor Ltd"))
     assert found.facts["publisher"] == "Vendor Ltd"
 
 
@@ -185,7 +149,7 @@ def test_a_program_that_is_not_the_publishers(publisher: Publisher, tmp_path: Pa
         name = "Somebody Else"
     file.write_bytes(data)
     with pytest.raises(NotProved, match=says):
-        prove("authenticode", file, b"", [ca.read_bytes()], name)
+        prove("authenticode", file, b"", Pins([ca.read_bytes()], name))
 
 
 def padded(data: bytearray) -> bytearray:
@@ -222,7 +186,7 @@ def test_minisign(tmp_path: Path, what: str, says: str) -> None:
         signature = signature.replace(b"version 1", b"version 2")
     key = (tmp_path / ("two.pub" if what == "other" else "one.pub")).read_bytes()
     if not what:
-        assert prove("minisign", file, signature, [key], "").facts["comment"] == "version 1"
+        assert prove("minisign", file, signature, Pins([key])).facts["comment"] == "version 1"
         return
     with pytest.raises(NotProved, match=says):
-        prove("minisign", file, signature, [key], "")
+        prove("minisign", file, signature, Pins([key]))

@@ -22,6 +22,10 @@ READER_BYTES: Final = 1 << 30
 READER_SECONDS: Final = 120.0
 
 _TIMES: Final = ("_strptime",)
+_TEXTS: Final = tuple(
+    f"encodings.{name}" for name in ("cp437", "cp1252", "ascii", "latin_1", "utf_16", "utf_16_le", "utf_8_sig")
+)
+"""What names and texts in archives may be written in."""
 _SSH: Final = ("asyncssh", "encodings.idna", "encodings.ascii", "asyncio.streams")
 
 PATCH: Final = Broker(
@@ -85,7 +89,7 @@ PATCH: Final = Broker(
                 stands="apart",
                 can=Can.READ | Can.DIAL_LOCAL,
                 program="cofferdam.brokers.job",
-                preload=(*_TIMES, "encodings.cp437", "encodings.ascii", "encodings.latin_1"),
+                preload=(*_TIMES, *_TEXTS),
                 reads=("keeper",),
                 memory=EXAMINER_BYTES,
                 ordered_by="keeper",
@@ -98,7 +102,7 @@ PATCH: Final = Broker(
                 stands="apart",
                 can=Can.READ | Can.DIAL_LOCAL | Can.CODE,
                 program="cofferdam.brokers.job",
-                preload=(*_TIMES, "encodings.cp437", "encodings.ascii", "encodings.latin_1"),
+                preload=(*_TIMES, *_TEXTS),
                 reads=("keeper",),
                 memory=EXAMINER_BYTES,
                 ordered_by="keeper",
@@ -132,13 +136,12 @@ PATCH: Final = Broker(
         ("keeper", "installer"): "cofferdam.brokers.patch.records:keeper_to_installer",
         ("installer", "keeper"): "cofferdam.brokers.patch.records:installer_to_keeper",
     },
-    loads={job: {b'"authenticode"': "lief"} for job in ("examiner", "ruler")},
     jobs={
         "examiner": "cofferdam.brokers.patch.examiner:examine",
         "ruler": "cofferdam.brokers.patch.examiner:examine",
         "reader": "cofferdam.brokers.patch.advice.reader:read",
     },
-    needs=("tuf", "pysequoia", "lief", "asyncssh", "h11"),
+    needs=("tuf", "pysequoia", "asyncssh", "h11"),
     alarms=frozenset({"intake", "keeper", "installer"}),
     figures={"intake": (*FIGURES, *INTAKE), "fetcher": FETCHER, "keeper": KEEPER, "installer": (*FIGURES, *INSTALLER)},
 )

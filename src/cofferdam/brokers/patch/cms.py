@@ -1,12 +1,12 @@
-"""A detached CMS signature (RFC 5652; PKCS #7 of old): who signed a file, as far as its signature itself says. Runs in
-the examiner, which is thrown away and may start no program: so this is a strict reader of DER and nothing of `openssl`.
+"""A CMS signature (RFC 5652; PKCS #7 of old): who signed a file, as far as its signature itself says. Runs in the
+examiner, which is thrown away and may start no program: so this is a strict reader of DER and nothing of `openssl`.
 
     one signer, by SHA-256 or better, over the file's own hash and the other signed attributes
-    no content within, nothing behind, no attributes that nobody signed but time stamps
+    nothing behind, no attributes that nobody signed but time stamps
     by a certificate that is for signatures
 
-What is not known is refused: indefinite lengths (BER), RSASSA-PSS, several signers. Not here: chains, dates and what a
-certificate is for besides signatures (origin).
+What is not known is refused: indefinite lengths (BER), RSASSA-PSS, several signers. Not here: signatures within a file
+(authenticode), time stamps (stamps), chains, dates and what a certificate is for besides signatures (origin).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,7 @@ from cryptography.x509 import (
     SubjectKeyIdentifier,
     load_der_x509_certificate,
 )
+from msgspec import Struct
 
 from cofferdam.errors import CofferdamError
 
@@ -39,7 +41,12 @@ _SIGNED: Final = bytes.fromhex("2a864886f70d010702")
 _DATA: Final = bytes.fromhex("2a864886f70d010701")
 _CONTENT_TYPE: Final = bytes.fromhex("2a864886f70d010903")
 _DIGEST: Final = bytes.fromhex("2a864886f70d010904")
-_STAMP: Final = bytes.fromhex("2a864886f70d010910020e")
+STAMP: Final = bytes.fromhex("2a864886f70d010910020e")
+CODE_STAMP: Final = bytes.fromhex("2b060104018237030301")
+_COUNTER: Final = bytes.fromhex("2a864886f70d010906")
+STAMPS: Final = frozenset({STAMP, CODE_STAMP, _COUNTER})
+"""Attributes that may be there without the signer's signature: time stamps of RFC 3161, as CMS and as Authenticode have
+them, and counter-signatures of old, which show nothing here."""
 _HASHES: Final[dict[bytes, tuple[str, hashes.HashAlgorithm]]] = {
     bytes.fromhex("608648016503040201"): ("sha256", hashes.SHA256()),
     bytes.fromhex("608648016503040202"): ("sha384", hashes.SHA384()),
@@ -59,7 +66,7 @@ class NotSigned(CofferdamError):
     """It is no signature of this kind, or it does not hold."""
 
 
-class _Der:
+class Der:
     """Values of DER, one after the other (X.690). Raises NotSigned where they are none."""
 
     def __init__(self, data: bytes) -> None:
@@ -99,8 +106,19 @@ class _Der:
             raise NotSigned("what is signed is not all of it: something behind the CMS signature")
 
 
-def signer(file: Path, signature: bytes) -> tuple[Certificate, list[Certificate]]:
-    """(the signer's certificate, the others that came with it), once its signature over the file holds.
+class Signed(Struct, frozen=True):
+    """A signature that holds. `content`: what it is over, where that came with it; `value`: the signature itself, which
+    a time stamp is over; `stamps`: what stands beside it, by its kind, and is signed by somebody else."""
+
+    certificate: Certificate
+    others: list[Certificate]
+    content: bytes
+    value: bytes
+    stamps: dict[bytes, bytes]
+
+
+def signer(file: Path, signature: bytes) -> Signed:
+    """A detached signature over a file.
 
     Raises:
         NotSigned: with the reason.
@@ -110,36 +128,72 @@ def signer(file: Path, signature: bytes) -> tuple[Certificate, list[Certificate]
         data = base64.b64decode(b"".join(found[1].split()), validate=True) if found else signature
     except binascii.Error:
         raise NotSigned("the CMS signature is damaged") from None
-    outer = _Der(data)
-    info = _Der(outer.take(SEQUENCE))
+
+    def digest(name: str) -> bytes:
+        made = hashlib.new(name)
+        with file.open("rb") as opened:
+            while piece := opened.read(1 << 20):
+                made.update(piece)
+        return made.digest()
+
+    return opened_signature(data, (_DATA,), digest)
+
+
+def opened_signature(data: bytes, kinds: Collection[bytes], digest: Callable[[str], bytes] | None = None) -> Signed:
+    """A signature over what came with it, of one of these kinds; or over what `digest` gives the hash of.
+
+    Raises:
+        NotSigned: with the reason.
+    """
+    outer = Der(data)
+    info = Der(outer.take(SEQUENCE))
     outer.end()
     if info.take(OID) != _SIGNED:
         raise NotSigned("it is CMS, and not signed data")
-    wrapped = _Der(info.take(0xA0))
+    wrapped = Der(info.take(0xA0))
     info.end()
-    signed = _Der(wrapped.take(SEQUENCE))
+    signed = Der(wrapped.take(SEQUENCE))
     wrapped.end()
     signed.take(INTEGER)
-    signed.take(SET)
-    content = _Der(signed.take(SEQUENCE))
-    if content.take(OID) != _DATA:
-        raise NotSigned("the CMS signature is over something else than a file")
-    if content.tag != -1:
-        raise NotSigned("the CMS signature has a content of its own: it has to be detached")
+    methods = Der(signed.take(SET))
+    method = methods.whole(SEQUENCE)[0]
+    methods.end()
+    holder = Der(signed.take(SEQUENCE))
+    kind = holder.take(OID)
+    if kind not in kinds:
+        raise NotSigned("the CMS signature is over something else than a file" if digest is not None else
+                        "the signature is over something else than it should be")  # fmt: skip
+    content = b""
+    if digest is not None:
+        if holder.tag != -1:
+            raise NotSigned("the CMS signature has a content of its own: it has to be detached")
+    else:
+        within = Der(holder.take(0xA0))
+        content = within.take(within.tag)
+        within.end()
+    holder.end()
     certificates = _certificates(signed.take(0xA0)) if signed.tag == 0xA0 else []
     if signed.tag == 0xA1:
         signed.take(0xA1)
-    infos = _Der(signed.take(SET))
+    infos = Der(signed.take(SET))
     signed.end()
-    one = _Der(infos.take(SEQUENCE))
+    if Der(Der(method).take(SEQUENCE)).take(OID) not in _HASHES:
+        raise NotSigned("a CMS signature by a weak hash (SHA-1 or MD5), or by one that is not known here")
+    one = Der(infos.take(SEQUENCE))
     if infos.tag != -1:
         raise NotSigned("several have signed: it is not said which counts")
-    certificate = _check(file, one, certificates)
-    return certificate, [other for other in certificates if other != certificate]
+    try:
+        certificate, value, stamps = _check(
+            one, certificates, kind, digest or (lambda name: hashlib.new(name, content).digest())
+        )
+    except (ValueError, UnsupportedAlgorithm) as error:  # certificates are read where they are asked
+        raise NotSigned(f"a certificate in the signature that cannot be read: {error}") from None
+    others = [other for other in certificates if other != certificate]
+    return Signed(certificate, others, content, value, stamps)
 
 
 def _certificates(data: bytes) -> list[Certificate]:
-    rest = _Der(data)
+    rest = Der(data)
     found: list[Certificate] = []
     while rest.tag != -1:
         if len(found) >= CERTIFICATES_MOST:
@@ -151,27 +205,32 @@ def _certificates(data: bytes) -> list[Certificate]:
     return found
 
 
-def _check(file: Path, info: _Der, certificates: list[Certificate]) -> Certificate:
+def _check(
+    info: Der, certificates: list[Certificate], kind: bytes, digest: Callable[[str], bytes]
+) -> tuple[Certificate, bytes, dict[bytes, bytes]]:
     info.take(INTEGER)
     certificate = _named(info, certificates)
-    name, algorithm = _hash_of(_Der(info.take(SEQUENCE)).take(OID))
-    digest = hashlib.new(name)
-    with file.open("rb") as opened:
-        while piece := opened.read(1 << 20):
-            digest.update(piece)
+    name, algorithm = hash_of(Der(info.take(SEQUENCE)).take(OID))
     if info.tag == 0xA0:
         whole, attributes = info.whole(0xA0)
-        _attributes(attributes, digest.digest())
+        _attributes(attributes, kind, digest(name))
         over = hashlib.new(name, b"\x31" + whole[1:]).digest()
+    elif kind != _DATA:
+        raise NotSigned("a signature without signed attributes, over something else than a file")
     else:
-        over = digest.digest()
-    method = _Der(info.take(SEQUENCE)).take(OID).hex()
+        over = digest(name)
+    method = Der(info.take(SEQUENCE)).take(OID).hex()
     value = info.take(OCTETS)
+    stamps: dict[bytes, bytes] = {}
     if info.tag == 0xA1:
-        rest = _Der(info.take(0xA1))
+        rest = Der(info.take(0xA1))
         while rest.tag != -1:
-            if _Der(rest.take(SEQUENCE)).take(OID) != _STAMP:
+            one = Der(rest.take(SEQUENCE))
+            stamp = one.take(OID)
+            if stamp not in STAMPS or stamp in stamps:
                 raise NotSigned("what is signed is not all of it: attributes that nobody signed")
+            stamps[stamp] = one.take(SET)
+            one.end()
     info.end()
     if method != _RSA and _BY_HASH.get(method) != name:
         raise NotSigned("the CMS signature is by a method that is not known here, or by a weak one")
@@ -188,17 +247,18 @@ def _check(file: Path, info: _Der, certificates: list[Certificate]) -> Certifica
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         raise NotSigned("the CMS signature does not hold") from None
     _may_sign(certificate)
-    return certificate
+    return certificate, value, stamps
 
 
-def _hash_of(oid: bytes) -> tuple[str, hashes.HashAlgorithm]:
+def hash_of(oid: bytes) -> tuple[str, hashes.HashAlgorithm]:
+    """Raises: NotSigned."""
     found = _HASHES.get(oid)
     if found is None:
         raise NotSigned("a CMS signature by a weak hash (SHA-1 or MD5), or by one that is not known here")
     return found
 
 
-def _named(info: _Der, certificates: list[Certificate]) -> Certificate:
+def _named(info: Der, certificates: list[Certificate]) -> Certificate:
     """The certificate that the signer names, by issuer and number or by its key's id."""
     if info.tag == 0x80:
         wanted = info.take(0x80)
@@ -209,7 +269,7 @@ def _named(info: _Der, certificates: list[Certificate]) -> Certificate:
             except (ExtensionNotFound, DuplicateExtension, ValueError):
                 continue
     else:
-        by = _Der(info.take(SEQUENCE))
+        by = Der(info.take(SEQUENCE))
         issuer, _ = by.whole(SEQUENCE)
         number = int.from_bytes(by.take(INTEGER), "big", signed=True)
         by.end()
@@ -219,18 +279,18 @@ def _named(info: _Der, certificates: list[Certificate]) -> Certificate:
     raise NotSigned("the signer's certificate is not in the signature")
 
 
-def _attributes(data: bytes, digest: bytes) -> None:
+def _attributes(data: bytes, of: bytes, digest: bytes) -> None:
     found: dict[bytes, bytes] = {}
-    rest = _Der(data)
+    rest = Der(data)
     while rest.tag != -1:
-        one = _Der(rest.take(SEQUENCE))
+        one = Der(rest.take(SEQUENCE))
         name, values = one.take(OID), one.take(SET)
         one.end()
         if name in found:
             raise NotSigned("a signed attribute that stands twice")
         found[name] = values
-    kind, said = _Der(found.get(_CONTENT_TYPE, b"")), _Der(found.get(_DIGEST, b""))
-    if kind.take(OID) != _DATA or said.take(OCTETS) != digest:
+    kind, said = Der(found.get(_CONTENT_TYPE, b"")), Der(found.get(_DIGEST, b""))
+    if kind.take(OID) != of or said.take(OCTETS) != digest:
         raise NotSigned("the CMS signature is over another file")
     kind.end()
     said.end()

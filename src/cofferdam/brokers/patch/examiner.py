@@ -15,7 +15,7 @@ import msgspec
 
 from cofferdam.brokers.broker import Job
 from cofferdam.brokers.kit import clamd as scanner
-from cofferdam.brokers.patch import apt_bundle, archives, debs, origin, yara
+from cofferdam.brokers.patch import apt_bundle, archives, debs, origin, wsus_bundle, yara
 from cofferdam.brokers.patch.reports import Order, Report
 from cofferdam.errors import CofferdamError
 
@@ -50,7 +50,7 @@ def examine(job: Job) -> bytes:
     if not refused and not archive and order.scan == "clamd":
         path = job.sockets.get("clamd", "")
         absent = scanner.Scanned("not scanned", "no scanner: give its socket with `cofferdam up --socket clamd=PATH`")
-        largest = counting.largest if counting is not None and order.proof != "apt" else 0
+        largest = counting.largest if counting is not None and order.proof not in ("apt", "wsus") else 0
         scanned = scanner.scan(path, file, _parts(order, file), largest=largest) if path else absent
     if not refused and not archive and order.yara and scanned.verdict in ("clean", "not scanned"):
         scanned = _yara(scanned, order, store, file)
@@ -71,10 +71,12 @@ def examine(job: Job) -> bytes:
 
 
 def _parts(order: Order, file: Path) -> scanner.Parts | None:
-    """A repository is scanned package by package (as a whole it is larger than scanners look), and a package by what it
-    is made of."""
+    """A repository is scanned package by package and an export file by file (as a whole they are larger than scanners
+    look), and a package by what it is made of."""
     if order.proof == "apt":
         return apt_bundle.contents(file)
+    if order.proof == "wsus":
+        return wsus_bundle.contents(file)
     with file.open("rb") as opened:
         is_package = opened.read(len(debs.MAGIC)) == debs.MAGIC
     return debs.of(file) if is_package else None
@@ -82,21 +84,27 @@ def _parts(order: Order, file: Path) -> scanner.Parts | None:
 
 def _prove(store: Path, order: Order, file: Path, digest: str) -> origin.Proved:
     """Raises: NotProved."""
-    keys = [_read(store, key, KEYS_BYTES) for key in order.keys]
+
+    def read(names: tuple[str, ...]) -> list[bytes]:
+        return [_read(store, name, KEYS_BYTES) for name in names]
+
+    pins = origin.Pins(read(order.keys), order.publisher, read(order.stamps))
     if order.proof == "apt":
-        return apt_bundle.prove(file, order.version, keys, order.packages)
+        return apt_bundle.prove(file, order.version, pins.keys, order.packages)
     if order.proof == "two-sources":
         if not order.second:
             raise origin.NotProved("it has come by one way only")
         facts = {"first": order.first, "second": order.second}
         return origin.Proved(f"TWO SOURCES, unsigned by its maker: {order.first}, and {order.second}", facts)
     signature = _read(store, order.signature, origin.SIGNATURE_BYTES) if order.signature else b""
+    if order.proof == "wsus":
+        return wsus_bundle.prove(file, signature, read(order.exporters), pins)
     if order.list:
         listed = _beneath(store, order.list)
-        proved = origin.prove(order.proof, listed, signature, keys, order.publisher)
+        proved = origin.prove(order.proof, listed, signature, pins)
         origin.in_list(_read(store, order.list, origin.SIGNATURE_BYTES), order.name, digest)
         return origin.Proved(f"{proved.detail}, by its list of SHA-256", {**proved.facts, "list": "SHA-256"})
-    return origin.prove(order.proof, file, signature, keys, order.publisher)
+    return origin.prove(order.proof, file, signature, pins)
 
 
 def _yara(before: scanner.Scanned, order: Order, store: Path, file: Path) -> scanner.Scanned:

@@ -117,7 +117,9 @@ class Examining:
         order = Order(
             file=f"plain/{number}",
             proof=product.origin.proof,
-            keys=tuple(f"keys/{hashlib.sha256(key).hexdigest()}" for key in product.origin.keys),
+            keys=_named(product.origin.keys),
+            stamps=_named(product.origin.stamps),
+            exporters=_named(product.origin.exporters),
             publisher=product.origin.publisher,
             signature=f"plain/{number}.sig" if row.signed else "",
             list=f"plain/{number}.list" if row.signed and product.origin.list else "",
@@ -240,6 +242,11 @@ def unseal(
         done(why)
 
     step()
+
+
+def _named(keys: tuple[bytes, ...]) -> tuple[str, ...]:
+    """Where an examiner finds them."""
+    return tuple(f"keys/{hashlib.sha256(key).hexdigest()}" for key in keys)
 
 
 def asked_of(product: Product) -> str:

@@ -36,7 +36,8 @@ from cofferdam.policy.terms.patch_source_rows import Fetch, Source
 AGAIN_SECONDS: Final = 600
 """After a look that failed, where `every` is longer."""
 SIGNATURE_BYTES: Final = 1 << 20
-ENDINGS: Final = {"pgp": (".asc", ".sig"), "minisign": (".minisig",), "cms": (".p7s", ".sig")}
+ENDINGS: Final = {"pgp": (".asc", ".sig"), "minisign": (".minisig",), "cms": (".p7s", ".sig"),
+                  "wsus": (".asc", ".sig")}  # fmt: skip
 """How a detached signature is called, by the kind of proof."""
 DOING_SECONDS: Final = 0.5
 """How often progress is told."""

@@ -127,7 +127,7 @@ class Keeper(Part):
         self.repository = Repository(self.store / "tuf", first.root, self.setting.secrets.get("online"))
         self.desk.renew()
         for product in self.rows.products:
-            for key in (*product.origin.keys, *((product.yara,) if product.yara else ())):
+            for key in (*product.origin.files, *((product.yara,) if product.yara else ())):
                 path = self.store / "keys" / hashlib.sha256(key).hexdigest()
                 if not path.exists():
                     write_file(path, key)

@@ -1,12 +1,13 @@
 """Proof of origin: whether a file was made by whom the policy names. Runs in the examiner, which is thrown away.
 
     pgp           a detached OpenPGP signature by one of the pinned certificates, neither expired nor revoked
-    authenticode  the signature within a PE file, over all of it, by a code-signing certificate under a pinned one
+    authenticode  the signature within a PE, MSI, CAB or CAT file, over all of it, by a code-signing certificate under a
+                  pinned one
     cms           a detached CMS signature (PKCS #7) by a code-signing certificate under a pinned one
     minisign      a detached Ed25519 signature by a pinned key, over the file and over its trusted comment
 
 A list of hashes that is signed by one of these proves what stands in it. A bare checksum is no proof. Not here: a
-Debian repository (apt_bundle), CMS, MSI and CAB, sigstore (see the docs: not there yet).
+Debian repository (apt_bundle), an export of WSUS (wsus_bundle), certificates (chains).
 """
 
 from __future__ import annotations
@@ -18,38 +19,19 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pysequoia
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import (
-    BasicConstraints,
-    Certificate,
-    DuplicateExtension,
-    ExtendedKeyUsage,
-    ExtensionNotFound,
-    ObjectIdentifier,
-    load_der_x509_certificate,
-    load_pem_x509_certificates,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
-from cofferdam.brokers.patch import cms
+from cofferdam.brokers.patch import authenticode, chains, cms, compound
 from cofferdam.errors import CofferdamError
 
-if TYPE_CHECKING:
-    import lief
-
 SIGNATURE_BYTES: Final = 1 << 20
-CHAIN_MOST: Final = 6
-_STAMPS: Final = ("1.2.840.113549.1.9.6", "1.3.6.1.4.1.311.3.3.1")
-"""Unauthenticated attributes that may be there: counter-signatures. Anything else could have been put in by anybody."""
 _LISTED: Final = re.compile(r"\\?(?P<hash>[0-9a-fA-F]{64}) [ *](?P<name>.{1,400})\Z")
 _TAGGED: Final = re.compile(r"SHA256 \((?P<name>.{1,400})\) = (?P<hash>[0-9a-fA-F]{64})\Z")
-_PE_CERTIFICATE_HEAD: Final = 8
 
 
 class NotProved(CofferdamError):
@@ -63,16 +45,25 @@ class Proved(Struct, frozen=True):
     facts: dict[str, str] = {}
 
 
-def prove(kind: str, file: Path, signature: bytes, keys: Sequence[bytes], publisher: str) -> Proved:
+class Pins(Struct, frozen=True):
+    """What a proof must rest on, by the policy: `keys` of its kind, the name in the signer's certificate, and the
+    authorities whose time stamps count once that certificate has expired."""
+
+    keys: Sequence[bytes]
+    publisher: str = ""
+    stamps: Sequence[bytes] = ()
+
+
+def prove(kind: str, file: Path, signature: bytes, pins: Pins) -> Proved:
     """Raises: NotProved, with the reason."""
     if kind == "pgp":
-        return _pgp(file, signature, keys)
+        return _pgp(file, signature, pins.keys)
     if kind == "authenticode":
-        return _authenticode(file, keys, publisher)
+        return _authenticode(file, pins)
     if kind == "cms":
-        return _cms(file, signature, keys, publisher)
+        return _cms(file, signature, pins)
     if kind == "minisign":
-        return _minisign(file, signature, keys)
+        return _minisign(file, signature, pins.keys)
     raise NotProved(f"the proof {kind} cannot be checked here")
 
 
@@ -135,196 +126,35 @@ def pgp_certificates(keys: Sequence[bytes]) -> dict[str, Any]:
     return pinned
 
 
-# --- Authenticode -----------------------------------------------------------------------------------------------------
+# --- Authenticode and CMS -------------------------------------------------------------------------------------------
 
 
-def _authenticode(file: Path, keys: Sequence[bytes], publisher: str) -> Proved:
-    import lief  # half a second of processor time, which other proofs need not pay (broker.loads)
-
-    good = (lief.PE.ALGORITHMS.SHA_256, lief.PE.ALGORITHMS.SHA_384, lief.PE.ALGORITHMS.SHA_512)
-    roots: list[Certificate] = []
-    for key in keys:
-        try:
-            roots += load_pem_x509_certificates(key)
-        except ValueError as error:
-            raise NotProved(f"a pinned certificate that cannot be read: {error}") from None
-    with file.open("rb") as opened:
-        if opened.read(2) != b"MZ":
-            raise NotProved("no PE file: Authenticode is checked in those alone, so far")
-    binary = lief.PE.parse(str(file))
-    if binary is None:
-        raise NotProved("a PE file that cannot be read")
-    signatures = list(binary.signatures)
-    if not signatures:
-        raise NotProved("it has no Authenticode signature")
-    _covers_all(file, binary)
-    # Dates are checked below, by the second: its own check calls a certificate of this second one of the future.
-    outcome = binary.verify_signature(lief.PE.Signature.VERIFICATION_CHECKS.SKIP_CERT_TIME)
-    if outcome != lief.PE.Signature.VERIFICATION_FLAGS.OK:
-        raise NotProved(f"the Authenticode signature does not hold: {_flags(outcome)}")
-    first = signatures[0]
-    signers = list(first.signers)
-    if len(signatures) != 1 or len(signers) != 1:
-        raise NotProved("it has several signatures or signers: it is not said which counts")
-    signer = signers[0]
-    if first.digest_algorithm not in good or signer.digest_algorithm not in good:
-        raise NotProved("an Authenticode signature by a weak hash (SHA-1 or MD5)")
-    foreign = [
-        str(getattr(attribute, "oid", "") or attribute.type).rpartition(".")[2]
-        for attribute in signer.unauthenticated_attributes
-        if getattr(attribute, "oid", "") not in _STAMPS and not _is_stamp(attribute)
-    ]
-    if foreign:
-        raise NotProved(f"what is signed is not all of it: attributes that nobody signed ({', '.join(foreign[:4])})")
-    if signer.cert is None:
-        raise NotProved("the signer's certificate is not in the signature")
+def _authenticode(file: Path, pins: Pins) -> Proved:
     try:
-        certificate = load_der_x509_certificate(bytes(signer.cert.raw))
-        others = [load_der_x509_certificate(bytes(one.raw)) for one in first.certificates]
-    except ValueError as error:
-        raise NotProved(f"a certificate in the signature that cannot be read: {error}") from None
-    facts = _signs_code(certificate, others, roots, publisher)
-    facts["stamped"] = "yes" if list(signer.unauthenticated_attributes) else "no"
-    return Proved(f"Authenticode, {facts['publisher']}", facts)
+        with file.open("rb") as opened:
+            kind, signed = authenticode.signer(opened, file.stat().st_size)
+    except (cms.NotSigned, compound.NotCompound) as error:
+        raise NotProved(str(error)) from None
+    return _by_code(f"Authenticode of {kind}", signed, pins)
 
 
-def _covers_all(file: Path, binary: lief.PE.Binary) -> None:
-    """What an Authenticode hash leaves out is the table of signatures alone. That must be the file's end, and hold
-    nothing but the signatures (the well-known way to add data to a signed file is its padding)."""
-    import lief
-
-    directory = binary.data_directory(lief.PE.DataDirectory.TYPES.CERTIFICATE_TABLE)
-    if directory is None:
-        raise NotProved("it has no table of signatures")
-    start, size, length = directory.rva, directory.size, file.stat().st_size
-    if start + size != length:
-        raise NotProved("what is signed is not all of it: data behind the signature")
-    with file.open("rb") as opened:
-        opened.seek(start)
-        table = opened.read(size)
-    at = 0
-    while at < len(table):
-        entry = int.from_bytes(table[at : at + 4], "little")
-        if entry < _PE_CERTIFICATE_HEAD or at + entry > len(table):
-            raise NotProved("what is signed is not all of it: a table of signatures that is wrong")
-        body = table[at + _PE_CERTIFICATE_HEAD : at + entry]
-        padding = body[_der_length(body) :]
-        if len(padding) > 7 or any(padding):
-            raise NotProved("what is signed is not all of it: data in the padding of the signature")
-        at += (entry + 7) & ~7
-
-
-def _der_length(data: bytes) -> int:
-    """The length of the DER value at the start."""
-    if len(data) < 2:
-        return 0
-    if data[1] < 0x80:
-        return 2 + data[1]
-    count = data[1] & 0x7F
-    return 2 + count + int.from_bytes(data[2 : 2 + count], "big")
-
-
-def _is_stamp(attribute: object) -> bool:
-    import lief
-
-    kinds = (getattr(lief.PE, "PKCS9CounterSignature", None), getattr(lief.PE, "MsCounterSign", None))
-    return isinstance(attribute, tuple(kind for kind in kinds if kind is not None))
-
-
-def _leads_to(certificate: Certificate, roots: Sequence[Certificate], others: Sequence[Certificate]) -> bool:
-    """Whether a chain of signatures goes to a pinned certificate, by authorities alone."""
-    there = certificate
-    for _ in range(CHAIN_MOST):
-        if there in roots or any(_issued(there, root) for root in roots):
-            return True
-        above = next((one for one in others if one != there and _is_authority(one) and _issued(there, one)), None)
-        if above is None:
-            return False
-        there = above
-    return False
-
-
-def _issued(certificate: Certificate, by: Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(by)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def _is_authority(certificate: Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(BasicConstraints).value.ca
-    except (ExtensionNotFound, DuplicateExtension, ValueError):
-        return False
-
-
-def _usage(certificate: Certificate) -> list[ObjectIdentifier]:
-    try:
-        return list(certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value)
-    except (ExtensionNotFound, DuplicateExtension):
-        return []
-
-
-def _common_name(certificate: Certificate) -> str:
-    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[0].value) if found else certificate.subject.rfc4514_string()
-
-
-def _flags(outcome: object) -> str:
-    return str(outcome).rpartition(".")[2].replace("|", " and ").lower()
-
-
-# --- CMS --------------------------------------------------------------------------------------------------------------
-
-
-def _cms(file: Path, signature: bytes, keys: Sequence[bytes], publisher: str) -> Proved:
+def _cms(file: Path, signature: bytes, pins: Pins) -> Proved:
     """By a code-signing certificate under a pinned one. `openssl cms -verify` takes certificates for mail, and those
     for code only where it is told not to look: here it is looked at, and only those count."""
-    roots: list[Certificate] = []
-    for key in keys:
-        try:
-            roots += load_pem_x509_certificates(key)
-        except ValueError as error:
-            raise NotProved(f"a pinned certificate that cannot be read: {error}") from None
     try:
-        certificate, others = cms.signer(file, signature)
+        signed = cms.signer(file, signature)
     except cms.NotSigned as error:
         raise NotProved(str(error)) from None
-    except ValueError as error:
-        raise NotProved(f"a certificate in the signature that cannot be read: {error}") from None
-    facts = _signs_code(certificate, others, roots, publisher)
-    return Proved(f"CMS, {facts['publisher']}", facts)
+    return _by_code("CMS", signed, pins)
 
 
-def _signs_code(
-    certificate: Certificate, others: Sequence[Certificate], roots: Sequence[Certificate], publisher: str
-) -> dict[str, str]:
-    """What is kept of a certificate that may sign code for this publisher ("": any that a root vouches for).
-
-    Raises:
-        NotProved: it may not.
-    """
+def _by_code(what: str, signed: cms.Signed, pins: Pins) -> Proved:
+    """Raises: NotProved."""
     try:
-        name, usage = _common_name(certificate), _usage(certificate)
-    except ValueError as error:
-        raise NotProved(f"a certificate in the signature that cannot be read: {error}") from None
-    if not _leads_to(certificate, roots, others):
-        raise NotProved(f"the signer {name!r} does not lead to a pinned certificate")
-    if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
-        raise NotProved(f"the certificate of {name!r} is not for signing code")
-    now = datetime.now(UTC)
-    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not since <= now <= until:
-        raise NotProved(f"the signer's certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d}, not now")
-    if publisher and name != publisher:
-        raise NotProved(f"it is signed by {name!r}, and the publisher is {publisher!r}")
-    return {
-        "publisher": name,
-        "certificate": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
-        "serial": f"{certificate.serial_number:x}",
-        "valid_to": f"{until:%Y-%m-%d}",
-    }
+        facts = chains.signs_code(signed, pins.keys, pins.publisher, pins.stamps)
+    except (chains.NotVouched, cms.NotSigned) as error:
+        raise NotProved(str(error)) from None
+    return Proved(f"{what}, {facts['publisher']}", facts)
 
 
 # --- minisign ---------------------------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ class Order(Struct, frozen=True, forbid_unknown_fields=True):
     version: str = ""
     first: str = ""
     second: str = ""
+    stamps: tuple[str, ...] = ()
+    exporters: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     """Of a repository's snapshot: what its rules name."""
     scan: str = ""

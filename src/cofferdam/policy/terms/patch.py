@@ -204,7 +204,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             bare = tuple(replace(each, hosts=(), via=None, mapping=None) for each in row.sources)
             ways = tuple(Way(asset=way.asset, address="", pull=way.pull) for way in row.ways)
             return replace(row, ways=ways, doors=(), sources=bare)
-        products = tuple(replace(each, origin=replace(each.origin, keys=()), yara=b"") for each in row.products)
+        products = tuple(replace(each, origin=_unproved(each.origin), yara=b"") for each in row.products)
         doors = tuple(door for door in row.doors if door.zone == row.inner)
         return replace(
             row, products=products, puts=(), doors=doors, stands={}, inventory=(), sources=(), fetches=()
@@ -304,7 +304,12 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
 def _bare(row: PatchRows) -> tuple[Product, ...]:
     """Products, without what their origin is proved by."""
     replace = msgspec.structs.replace
-    return tuple(replace(each, origin=replace(each.origin, keys=(), publisher=""), yara=b"") for each in row.products)
+    return tuple(replace(each, origin=replace(_unproved(each.origin), publisher=""), yara=b"") for each in row.products)
+
+
+def _unproved(origin: Origin) -> Origin:
+    """Without what a file is proved by."""
+    return msgspec.structs.replace(origin, keys=(), stamps=(), exporters=())
 
 
 def _proof(row: PatchRows, product: str) -> str:
@@ -329,12 +334,15 @@ def _day(said: str | None) -> int:
 def _origin(said: OriginSaid, making: Making) -> Origin:
     if said.pgp:
         return Origin(proof="pgp", keys=tuple(making.files[file] for file in said.pgp), list=said.list_ or "")
-    if said.authenticode:
-        keys = tuple(making.files[file] for file in said.authenticode)
-        return Origin(proof="authenticode", keys=keys, publisher=said.publisher or "")
-    if said.cms:
-        keys = tuple(making.files[file] for file in said.cms)
-        return Origin(proof="cms", keys=keys, publisher=said.publisher or "")
+    for proof in ("authenticode", "cms", "wsus"):
+        if getattr(said, proof):
+            return Origin(
+                proof=proof,
+                keys=tuple(making.files[file] for file in getattr(said, proof)),
+                publisher=said.publisher or "",
+                stamps=tuple(making.files[file] for file in said.stamps),
+                exporters=tuple(making.files[file] for file in said.exporters),
+            )
     if said.apt:
         return Origin(proof="apt", keys=tuple(making.files[file] for file in said.apt))
     if said.two_sources:

@@ -22,7 +22,9 @@ from cofferdam.policy.terms.patch_source_checks import SourceChecks
 from cofferdam.policy.terms.patch_source_rows import FILE
 from cofferdam.policy.yamltext import quote
 
-PROOFS = ("pgp", "authenticode", "cms", "minisign", "apt", "two_sources")
+PROOFS = ("pgp", "authenticode", "cms", "minisign", "apt", "wsus", "two_sources")
+BY_CODE = ("authenticode", "cms", "wsus")
+"""Proofs by certificates for signing code."""
 ROOT_BYTES = 1 << 20
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 INVENTORY_MOST = 10_000
@@ -135,14 +137,21 @@ class PatchChecks:
             found = f"{' and '.join(named)}" if named else "no proof of origin"
             self.at(at, found, f"one of {one_of(PROOFS)}", check="origin")
             return
-        if said.publisher is not None and named[0] not in ("authenticode", "cms"):
-            self.at((*at, "publisher"), "a publisher", "it with `authenticode` or `cms` alone", check="origin")
+        for word, value in (("publisher", said.publisher), ("stamps", said.stamps)):
+            if value and named[0] not in BY_CODE:
+                self.at((*at, word), f"`{word}`", "it with `authenticode`, `cms` or `wsus` alone", check="origin")
+        if bool(said.exporters) != bool(said.wsus):
+            found = "an export that nobody signs" if said.wsus else "`exporters`"
+            self.at(at, found, "`wsus` with `exporters`, whose signature its metadata has", check="origin")
         if said.list_ is not None and named[0] not in ("pgp", "minisign"):
             self.at((*at, "list"), "a signed list", "it with `pgp` or `minisign`", check="origin")
         if said.list_ is not None and not FILE.match(said.list_):
             self.at((*at, "list"), f"the name {quote(said.list_)}", "a plain name, such as SHA256SUMS", check="origin")
         for index, file in enumerate(getattr(said, named[0]) if named[0] != "two_sources" else ()):
             self.checking.file(file, (*at, named[0], index))
+        for word in ("stamps", "exporters"):
+            for index, file in enumerate(getattr(said, word)):
+                self.checking.file(file, (*at, word, index))
 
     def root(self) -> None:
         at = (*self.here, "root")

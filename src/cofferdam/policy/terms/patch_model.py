@@ -77,8 +77,9 @@ class OriginSaid(schema.Entry):
     pgp: FileNames = Field((), description="OpenPGP certificates (files beside the policy), one of which must have "
         "signed it: a signature beside the file, NAME.asc or NAME.sig.")  # fmt: skip
     authenticode: FileNames = Field(
-        (), description="X.509 certificates (PEM), one of which its Authenticode signature must lead to. For PE files."
-    )
+        (), description="X.509 certificates (PEM), one of which its Authenticode signature must lead to. For programs "
+        "(PE), installer packages (MSI), cabinets (CAB, MSU) and catalogues (CAT).",
+    )  # fmt: skip
     minisign: FileNames = Field(
         (), description="minisign public keys, one of which must have signed it: NAME.minisig beside the file."
     )
@@ -90,6 +91,14 @@ class OriginSaid(schema.Entry):
         (), description="OpenPGP certificates, one of which must have signed the repository's InRelease, which leads "
         "to the hash of each package. For snapshots that a source of kind `apt` takes."
     )  # fmt: skip
+    wsus: FileNames = Field(
+        (), description="For exports of a WSUS server in one tar: X.509 certificates (PEM), one of which the "
+        "Authenticode signature of each update must lead to. With `exporters`."
+    )  # fmt: skip
+    exporters: FileNames = Field(
+        (), description="With `wsus`: OpenPGP certificates, one of which must have signed the export (NAME.asc or "
+        "NAME.sig beside it). Its metadata is signed by nobody else."
+    )  # fmt: skip
     two_sources: Yes = Field(
         False, description="Nobody signs it: the same file must come by two ways, from two that are not the same. It "
         "is marked so for ever."
@@ -99,8 +108,13 @@ class OriginSaid(schema.Entry):
         "which is signed instead of the file itself, and comes with its version."
     )  # fmt: skip
     publisher: Text | None = Field(
-        None, description="With `authenticode` or `cms`: the common name that the signer's certificate must have."
-    )
+        None, description="With `authenticode`, `cms` or `wsus`: the common name that the signer's certificate must "
+        "have."
+    )  # fmt: skip
+    stamps: FileNames = Field(
+        (), description="With `authenticode`, `cms` or `wsus`: X.509 certificates (PEM) of time-stamp authorities. A "
+        "signer's certificate that has expired then counts, where one of these says that it had signed before."
+    )  # fmt: skip
 
 
 class ProductSaid(schema.Entry):

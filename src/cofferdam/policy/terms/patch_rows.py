@@ -17,19 +17,27 @@ from cofferdam.policy.terms.patch_source_rows import Fetch, Source, bundle_name
 LARGEST_FILE: Final = 16_000_000_000
 """The most bytes of one file that any product may have."""
 
-Proof = Literal["pgp", "authenticode", "minisign", "cms", "apt", "two-sources"]
+Proof = Literal["pgp", "authenticode", "minisign", "cms", "apt", "wsus", "two-sources"]
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which proof of origin a file must have. `keys`: what it is proved by, as it stands in the policy's files (OpenPGP
     certificates, X.509 certificates in PEM, minisign keys). `publisher`: the name that the signer's certificate must
-    have. `stamped`: a signature must have a trusted time stamp once its certificate has expired. `list`: the name of a
-    list of SHA-256 that is what is signed, instead of the file itself."""
+    have. `stamps`: authorities (X.509 in PEM) whose time stamps count once that certificate has expired. `exporters`:
+    who signs an export of WSUS (OpenPGP). `list`: the name of a list of SHA-256 that is signed, instead of the file
+    itself."""
 
     proof: Proof
     keys: tuple[bytes, ...]
     publisher: str = ""
     list: str = ""
+    stamps: tuple[bytes, ...] = ()
+    exporters: tuple[bytes, ...] = ()
+
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """All that an examiner is given."""
+        return (*self.keys, *self.stamps, *self.exporters)
 
     @property
     def detached(self) -> bool:
