@@ -12,7 +12,7 @@ from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms import jump
 from cofferdam.policy.terms.base import Scope
-from cofferdam.policy.terms.jump_rows import JumpRows, fits, leads_to, matching, names, within
+from cofferdam.policy.terms.jump_rows import JumpRows, fits, is_opaque, leads_to, matching, names, within, words_of
 from cofferdam.policy.terms.kinds import KINDS
 
 POLICY = """
@@ -76,6 +76,10 @@ WRONG = [
     ("idle: 10 min", "rotate: {command: passwd, says: x}", "never say the new password", "{new}"),
     ("idle: 10 min", "rotate: {command: 'x {new}'}", "in the command's line", "a command that reads it"),
     ("as: service", "as: 'a b'", "a b", "account"),
+    ("[uptime, ", "['rsync --server *', ", "rsync --server *", "`opaque: [rsync]`"),
+    ("commands: [uptime", "opaque: 'sh -c *', commands: [uptime", "sh -c *", "one program"),
+    ("do: shell}", "do: shell, opaque: rsync}", "opaque without exec", "do: [exec]"),
+    ("most: 100 MB", "rate: 1 kB", "1 kB", "10"),
 ]  # fmt: skip
 
 
@@ -100,7 +104,10 @@ def test_warnings() -> None:
     more = POLICY.replace("      - {who: {group: vendor-x}", f"      {old}\n      - {{who: {{group: vendor-x}}", 1)
     (unencrypted,) = [problem for problem in lint(loads(more), now_ns=NOW) if problem.check == "unencrypted"]
     assert "line, reached by telnet" in unencrypted.found
-    assert len(jump.CHECKS) == 4
+    more = POLICY.replace("exec, commands:", "exec, opaque: [rsync, /bin/sh], commands:")
+    (opaque,) = [problem for problem in lint(loads(more), now_ns=NOW) if problem.check == "opaque"]
+    assert "rsync, /bin/sh with whatever arguments" in opaque.found
+    assert len(jump.CHECKS) == 5
 
 
 def test_what_its_parts_need() -> None:
@@ -189,3 +196,43 @@ def test_commands_and_paths() -> None:
     assert not any(within(path, patterns) for path in ("/srv/logsx", "/srv", "/tmp/a/x.csv", "/tmp/x.csv/y", "/"))
     assert all(leads_to(path, patterns) for path in ("/", "/srv", "/srv/logs", "/tmp"))
     assert not any(leads_to(path, patterns) for path in ("/etc", "/srv/other"))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("/bin/sh -c 'echo ~ && sleep 0; id'", ["/bin/sh", "-c", "echo ~ && sleep 0; id"]),
+        ("/bin/sh -c 'a'\"'\"'b'", ["/bin/sh", "-c", "a'b"]),
+        ("rsync --server -vlogDtpre.iLsfxCIvu . /srv/a\\ b/*.csv", None),
+        ("rsync ''  \"x y\" ", ["rsync", "", "x y"]),
+        *[(f"rsync --server {more}", []) for more in (
+            "; id", "a;id", "| id", "& id", "> /x", "< /x", "`id`", "$(id)", "$HOME", '"$(id)"', '"`id`"', "\nid",
+            "(id)", "a\0", "'open", '"open', "open\\", "# x", "!x", "{a,b}",
+        )],
+    ],
+)  # fmt: skip
+def test_one_command_and_no_other(command: str, words: list[str] | None) -> None:
+    found = words_of(command)
+    assert found == (["rsync", "--server", "-vlogDtpre.iLsfxCIvu", ".", "/srv/a b/*.csv"] if words is None else words)
+
+
+@pytest.mark.parametrize(
+    ("command", "may"),
+    [
+        ("rsync --server . /srv", True), ("/bin/sh -c 'a && b'", True), ("/bin/sh", True),
+        ("rsync . host:/", False), ("/usr/bin/rsync --server . /srv", False), ("sh -c a", False),
+        ("X=1 /bin/sh -c a", False), ("/bin/sh -c a; b", False), ("", False), ("/bin/sh*", False),
+        ("/bin/s? -c a", False),
+    ],
+)  # fmt: skip
+def test_opaque_programs(command: str, may: bool) -> None:
+    assert is_opaque(command, ("rsync", "/bin/sh")) is may
+
+
+def test_opaque_is_explained() -> None:
+    policy = compiled(POLICY.replace("do: exec, commands: [uptime,", "do: exec, opaque: rsync, commands: [uptime,"))
+    said = {"person": "tech1", "asset": "station"}
+    for do, note in (("exec:rsync --server . /x", True), ("exec:uptime", False)):
+        found = KINDS["jump"].explain(policy, Question("10.1.0.7", said | {"do": do}, NOW))
+        assert found.allowed
+        assert any("recorded as bytes" in one for one in found.conditions) is note

@@ -32,6 +32,8 @@ def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     export.add_argument("--output", type=Path, required=True, metavar="FILE", help="a new file, of mode 0600")
     export.add_argument("--v3", action="store_true", help="as asciicast v3: times relative, the exit as an event")
     export.add_argument("--text", action="store_true", help="what was shown, without what drives a terminal")
+    export.add_argument("--raw", action="store_true", help="what a program said, as the bytes that it was")
+    export.add_argument("--typed", action="store_true", help="what it was told (`opaque` rules), as the bytes")
     search = verb(
         "search", "which recordings showed a word; each that is looked through is in the log", _search, parent
     )
@@ -139,13 +141,15 @@ def _shows(kind: str, text: str) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from cofferdam.brokers.jump.recording import events
+    from cofferdam.brokers.jump.recording import events, stream
     from cofferdam.cli.jump_asking import show
 
     name = _find(args)
     data = _whole(args, name)
     if args.v3:
         data = _third(data)
+    elif args.raw or args.typed:
+        data = stream(data, "i" if args.typed else "o")
     elif args.text:
         shown = "".join(text for _, kind, text in events(data) if kind == "o")
         data = _plain(shown).encode("utf-8", "replace")
@@ -168,7 +172,7 @@ def _third(data: bytes) -> bytes:
     }  # fmt: skip
     lines, before = [json.dumps(said)], 0.0
     for at, kind, text in events(data):
-        if kind != "b":
+        if kind not in ("b", "B"):
             lines.append(json.dumps([round(at - before, 6), kind, text]))
             before = at
     return ("\n".join(lines) + "\n").encode()

@@ -46,6 +46,11 @@ CREATE TABLE approval(request INTEGER NOT NULL, person TEXT NOT NULL, how TEXT N
 CREATE TABLE block(kind TEXT NOT NULL, name TEXT NOT NULL, by TEXT NOT NULL, reason TEXT NOT NULL,
     at_ns INTEGER NOT NULL, PRIMARY KEY(kind, name)) STRICT
 """
+_USED: Final = """
+CREATE TABLE IF NOT EXISTS used(person TEXT NOT NULL, conduit TEXT NOT NULL, day INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, PRIMARY KEY(person, conduit)) STRICT
+"""
+"""Younger than the format: a store of before gets it, and a version of before does not mind it."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ class Accounts:
             self.run(f"PRAGMA user_version={VERSION}")
             key = asyncssh.generate_private_key("ssh-ed25519")
             self.run("INSERT INTO meta VALUES('host-key', ?)", key.export_private_key("openssh"))
+        self.run(_USED)
         self.run("COMMIT")
         if known and self._one("PRAGMA quick_check(1)")[0] != "ok":
             raise StoreError(f"{self.path} is damaged", hint="bring back the last backup")
@@ -309,6 +315,21 @@ class Accounts:
 
     def settle(self, request: int, state: str, until_ns: int) -> None:
         self.run("UPDATE request SET state=?, until_ns=? WHERE id=?", state, until_ns, request)
+
+    # --- what was moved ---------------------------------------------------------------------------------------------
+
+    def used(self, person: str, conduit: str, day: int) -> int:
+        """Bytes of files that somebody has moved by a conduit in this day (of UTC, counted since 1970); or in a later
+        one, where the clock was set back."""
+        row = self._one("SELECT bytes FROM used WHERE person=? AND conduit=? AND day>=?", person, conduit, day)
+        return int(row[0]) if row is not None else 0
+
+    def use(self, person: str, conduit: str, day: int, count: int) -> None:
+        self.run(
+            "INSERT INTO used VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET "
+            "bytes=CASE WHEN day<?3 THEN 0 ELSE bytes END + ?4, day=max(day, ?3)",
+            person, conduit, day, count,
+        )  # fmt: skip
 
     # --- blocks -----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from cofferdam.model import NEVER
 from cofferdam.policy import windows
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.jump_rows import Do, JumpRows, Right, matching, names, rights
+from cofferdam.policy.terms.jump_rows import Do, JumpRows, Right, fits, matching, names, rights
 from cofferdam.protocols.terminals.dialect import SSH
 
 FRESH_NS: Final = 300 * 10**9
@@ -209,7 +209,7 @@ class Deciding:
         """What a grant says of a session's work. The inner part goes by it to the end, so that a session whose terms
         have changed ends."""
         if session.asked.what != "sftp":
-            return right.row.record
+            return right.row.record, session.asked.what == "exec" and fits(session.asked.command, right.line.commands)
         return self.files(session.connection.person, right, session.asset), right.row.files
 
     def files(self, person: str, right: Right, asset: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -28,6 +28,7 @@ from cofferdam.brokers.jump.inner_held import Quarantine
 from cofferdam.brokers.jump.inner_open import Down, Folder, Up
 from cofferdam.brokers.jump.inner_seen import attributes_of, is_folder, is_link, text_of, wholes
 from cofferdam.brokers.jump.inner_session import Live
+from cofferdam.brokers.jump.inner_share import Share
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.errors import CofferdamError
 from cofferdam.policy.terms.jump_rows import Files as FileRules
@@ -56,11 +57,11 @@ class Files:
 
     def __init__(
         self, live: Live, sftp: asyncssh.SFTPClient, rules: FileRules, setting: Setting, quarantine: Quarantine,
-        refused: Counted,
+        refused: Counted, share: Share,
     ) -> None:  # fmt: skip
         self._live, self._grant = live, live.grant
         self._sftp, self._rules, self._setting = sftp, rules, setting
-        self._quarantine, self._refused = quarantine, refused
+        self._quarantine, self._refused, self._share = quarantine, refused, share
         self._handles: dict[int, Down | Up | Folder] = {}
         self._last = 0
         self._asked = 0
@@ -368,13 +369,18 @@ class Files:
 
     async def _read(self, down: Down, offset: int, count: int) -> m.Answer:
         self._count(count)
-        if down.number:
-            data = (await self._quarantine.piece(down.number, offset))[:count]
-        else:
-            data = cast(bytes, await down.file.read(count, offset))
+        data = b""
+        try:
+            if down.number:
+                data = (await self._quarantine.piece(down.number, offset))[:count]
+            else:
+                data = cast(bytes, await down.file.read(count, offset))
+        finally:
+            self._total -= count - len(data)
+            self._share.give(count - len(data))
         if not data:
             return m.Status("eof")
-        self._total -= count - len(data)
+        await self._pace(len(data))
         others = sum(one.waiting for one in self._handles.values() if isinstance(one, Down) and one is not down)
         down.add(offset, data, OUT_OF_ORDER_BYTES - others)
         return m.Content(data)
@@ -382,7 +388,12 @@ class Files:
     def _count(self, count: int) -> None:
         if self._total + count > self._rules.quota:
             raise _No(f"more than {self._rules.quota} bytes in one session")
+        self._share.take(count, self._setting.wall())
         self._total += count
+
+    async def _pace(self, count: int) -> None:
+        """The answer waits for its time: a client asks for no more while it waits for so many."""
+        await self._share.pace(count, self._setting.clock, lambda: self._over or self._live.done)
 
     # --- up ---------------------------------------------------------------------------------------------------------
 
@@ -445,6 +456,7 @@ class Files:
         finally:
             up.pending.discard(done)
             done.set_result(None)
+        await self._pace(len(data))
         return m.Status("ok")
 
     async def _close(self, handle: int) -> m.Answer:

@@ -24,6 +24,7 @@ from cofferdam.brokers.jump.inner_files import Files
 from cofferdam.brokers.jump.inner_held import Quarantine
 from cofferdam.brokers.jump.inner_rotate import rotate
 from cofferdam.brokers.jump.inner_session import Live
+from cofferdam.brokers.jump.inner_share import Share
 from cofferdam.brokers.jump.inner_ssh import FilesLeg, NoLeg, connect, open_files, open_session
 from cofferdam.brokers.jump.inner_telnet import open_telnet
 from cofferdam.brokers.kit.counted import Counted
@@ -55,6 +56,7 @@ class Inner(Part):
         self._bytes = {"sent": 0, "received": 0}
         self._files: dict[int, tuple[Files, asyncssh.SSHClientConnection]] = {}
         self._quarantine = Quarantine(self._archivist.send)
+        self._shares: dict[tuple[str, str], Share] = {}
         self._refused = Counted(setting.audit)
         self._host_keys_refused: dict[str, int] = {}
         self._severed = False
@@ -96,6 +98,8 @@ class Inner(Part):
         for number, (_, connection) in list(self._files.items()):
             if connection.is_closed() and number in self._live:
                 self._live[number].leg_closed("the asset's end is gone")
+        for whose, share in self._shares.items():
+            self._tell_share(*whose, share)
         self._refused.tick(self.now(), self._setting.wall())
 
     def stop(self) -> None:
@@ -142,10 +146,28 @@ class Inner(Part):
     def ended(self, live: Live, reason: str) -> None:
         if (found := self._files.pop(live.number, None)) is not None:
             found[0].end()
+            whose = (live.grant.conduit, live.grant.person)
+            share = self._shares[whose]
+            share.sessions -= 1
+            self._tell_share(*whose, share)
+            if not share.sessions:
+                del self._shares[whose]
         if self._live.pop(live.number, None) is not None:
             self._bytes["sent"] += live.sent
             self._bytes["received"] += live.received
             self._keeper.send(records.Ended(live.number, clip(reason, 1000), live.sent, live.received))
+
+    def _share(self, grant: records.Grant, rules: FileRules) -> Share:
+        """What its person still may, together with their other sessions of files."""
+        share = self._shares.setdefault(
+            (grant.conduit, grant.person), Share(rules, grant.left, self._setting.wall())
+        )  # fmt: skip
+        share.sessions += 1
+        return share
+
+    def _tell_share(self, conduit: str, person: str, share: Share) -> None:
+        if count := share.untold():
+            self._keeper.send(records.Used(conduit, person, count))
 
     def idle(self, live: Live) -> None:
         self._keeper.send(records.Idle(live.number))
@@ -226,7 +248,8 @@ class Inner(Part):
             if grant.what == "sftp":
                 sftp = await open_files(live, connection)
                 rules = self.rows[grant.conduit].files if grant.conduit in self.rows else FileRules()
-                files = Files(live, sftp, rules, self._setting, self._quarantine, self._refused)
+                share = self._share(grant, rules)
+                files = Files(live, sftp, rules, self._setting, self._quarantine, self._refused, share)
                 live.files = files.ask
                 self._files[grant.session] = (files, connection)
                 live.start(FilesLeg(lambda: self._start(self._leave(files, connection))))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.jump import records
@@ -76,7 +76,7 @@ class Live:
         self._untaken = 0
         self._room = CREDIT
         self._leg_full = False
-        self._held: deque[tuple[int, int, bytes, bool]] = deque()
+        self._held: deque[tuple[int, int, bytes, Literal["shown", "error", "typed"]]] = deque()
         self._held_bytes = 0
         self._last = 0
         self._credit = CREDIT
@@ -129,11 +129,11 @@ class Live:
             piece = data[at : at + PIECE]
             if self.grant.record:
                 self._last += 1
-                self._held.append((self._last, self._ways.now(), piece, error))
+                self._held.append((self._last, self._ways.now(), piece, "error" if error else "shown"))
                 self._held_bytes += len(piece)
                 self._ways.to_archivist(records.Happened(self.number, self._last, "o", piece))
             elif self.locked:
-                self._held.append((0, self._ways.now(), piece, error))
+                self._held.append((0, self._ways.now(), piece, "error" if error else "shown"))
                 self._held_bytes += len(piece)
             else:
                 self._show(piece, error)
@@ -183,11 +183,14 @@ class Live:
         self._finish()
 
     def _release(self) -> None:
-        """Shows what is in the recording; nothing at a terminal that is locked."""
+        """Shows what is in the recording, and sends what was typed; nothing at a terminal that is locked."""
         while self._held and self._held[0][0] <= self._stored and not self.locked:
-            _, _, piece, error = self._held.popleft()
-            self._held_bytes -= len(piece)
-            self._show(piece, error)
+            _, _, piece, way = self._held.popleft()
+            if way == "typed":
+                self._write(piece)
+            else:
+                self._held_bytes -= len(piece)
+                self._show(piece, way == "error")
         self._hold()
 
     # --- the person -------------------------------------------------------------------------------------------------
@@ -210,7 +213,7 @@ class Live:
             case records.Resize(_, columns, rows):
                 self._later(lambda: self._resize(columns, rows))
             case records.SendEnd():
-                self._later(lambda: self._leg.write_eof() if self._leg is not None else None)
+                self._later(self._write_eof)
             case records.Signal(_, signal) if not self.locked:
                 self._later(lambda: self._leg.signal(signal) if self._leg is not None else None)
             case records.FileAsk():
@@ -246,6 +249,27 @@ class Live:
     def _send(self, data: bytes) -> None:
         if self._leg is None:
             self._early.append(lambda: self._send(data))
+            return
+        if not self.grant.opaque:
+            self._write(data)
+            return
+        self._last += 1
+        self._held.append((self._last, self._ways.now(), data, "typed"))
+        self._ways.to_archivist(records.Happened(self.number, self._last, "i", data))
+
+    def _write_eof(self) -> None:
+        """After what was typed, and may still be on its way into the recording."""
+        if any(way == "typed" for _, _, _, way in self._held):
+            self._held.append((self._last, self._ways.now(), b"", "typed"))
+        elif self._leg is not None:
+            self._leg.write_eof()
+
+    def _write(self, data: bytes) -> None:
+        """To the asset. Nothing at all: the person says no more."""
+        if self._leg is None:
+            return
+        if not data:
+            self._leg.write_eof()
             return
         self.sent += len(data)
         self._untaken += len(data)

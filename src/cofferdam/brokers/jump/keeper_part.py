@@ -36,9 +36,11 @@ from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CrossingError, GateError, StoreError
 from cofferdam.model import NEVER
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.jump_rows import fits
 
 CONNECTIONS_MOST: Final = 4_096
 """More than the outer part lets in."""
+DAY_NS: Final = 86_400 * 10**9
 WARNINGS: Final = (600, 300, 60)
 """Seconds before its end at which a session is warned."""
 
@@ -173,6 +175,9 @@ class Keeper(Part):
         if source == "inner":
             if isinstance(record, records.Rotated):
                 self._rotating.came_of_it(record)
+                return
+            if isinstance(record, records.Used):
+                self.accounts.use(record.person, record.conduit, self.wall // DAY_NS, record.count)
                 return
             session = self.live.get(record.session)
             if session is None:
@@ -334,7 +339,9 @@ class Keeper(Part):
             wall_ns=self.wall, session=session.name, connection=connection.name, person=connection.person,
             source=connection.source, asset=asked.asset, login=right.line.login, what=asked.what,
             conduit=right.conduit, rule=right.rule, request=session.request, command=clip(asked.command),
-            recorded=right.row.record and asked.what != "sftp",
+            recorded=asked.what != "sftp" and (
+                right.row.record or (asked.what == "exec" and not fits(asked.command, right.line.commands))
+            ),
         )  # fmt: skip
         self.audit.record(entry, functools.partial(self._recorded, session))
 
@@ -356,6 +363,7 @@ class Keeper(Part):
         kind, secret = credential
         up, down = self.deciding.files(session.connection.person, session.right, session.asset)
         session.terms = self.deciding.terms(session, session.right)
+        opaque = asked.what == "exec" and not fits(asked.command, line.commands)
         self._inner.send(
             records.Grant(
                 session=session.number, name=session.name, person=session.connection.person,
@@ -363,11 +371,16 @@ class Keeper(Part):
                 login=line.login, credential=self._rotating.grant(session, kind, secret),
                 host_key=self.accounts.asset_key(session.asset), what=asked.what,
                 seconds=min(LONGEST_SECONDS, max(0.001, (still.until_ns - self.wall) / 1e9)),
-                record=row.record and asked.what != "sftp", command=asked.command, terminal=asked.terminal, up=up,
-                down=down,
+                record=(row.record or opaque) and asked.what != "sftp", command=asked.command, terminal=asked.terminal,
+                up=up, down=down, opaque=opaque, left=self._left(session),
             )
         )  # fmt: skip
         self.watching.began(session)
+
+    def _left(self, session: Session) -> int:
+        """Bytes of files that its person may still move today, where that has a limit."""
+        most, conduit = session.right.row.files.day, session.right.conduit
+        return max(0, most - self.accounts.used(session.connection.person, conduit, self.wall // DAY_NS))
 
     def _refuse(self, connection: Connection, asked: records.Open, reason: str) -> None:
         self._counts["sessions_refused"] += 1

@@ -1,8 +1,8 @@
 """A recording: asciicast v2 (a JSON header, then a JSON line for each event), written so that what is there is whole.
 
-Events are "o" (shown), "r" (resized), "m" (a mark), "x" (how it ended), and "b": bytes that a program without a
-terminal said and that are no text, in base64. Players skip what they do not know. What is no UTF-8 on a terminal stands
-as lone surrogates (`\\udc80` and so on), so that nothing is lost.
+Events are "o" (shown), "i" (typed, where a rule says `opaque`), "r" (resized), "m" (a mark), "x" (how it ended), and
+"b" and "B": bytes that a program without a terminal said or was told and that are no text, in base64. Players skip what
+they do not know. What is no UTF-8 stands as lone surrogates (`\\udc80` and so on), so that nothing is lost.
 
 Not here: who is recorded (inner_session), what vouches for it (archivist_part).
 """
@@ -22,6 +22,7 @@ from typing import Any, Final
 from cofferdam.brokers.jump.records import Record
 
 SUFFIX: Final = ".cast"
+_BYTES: Final = {"o": "b", "i": "B"}
 
 
 class Writer:
@@ -51,10 +52,16 @@ class Writer:
 
     def add(self, kind: str, data: bytes, now_ns: int, number: int) -> int:
         """One event. Returns the bytes that it took."""
-        if kind == "o" and self._bare and not _is_text(data):
-            kind, text = "b", base64.b64encode(data).decode()
+        if kind in _BYTES and self._bare:
+            # Each piece by itself: a letter in two of them must not wait while bytes pass it.
+            if _is_text(data):
+                text = data.decode("utf-8", "surrogateescape")
+            else:
+                kind, text = _BYTES[kind], base64.b64encode(data).decode()
+        elif kind == "o":
+            text = self._decode(data)
         else:
-            text = self._decode(data) if kind == "o" else data.decode("utf-8", "replace")
+            text = data.decode("utf-8", "surrogateescape" if kind == "i" else "replace")
         line = json.dumps([round((now_ns - self._began) / 1e9, 6), kind, text]).encode() + b"\n"
         self._write(line)
         self.number = number
@@ -109,6 +116,14 @@ def events(data: bytes) -> Iterator[tuple[float, str, str]]:
     for line in data.split(b"\n")[1:-1]:
         at, kind, text = json.loads(line)
         yield float(at), str(kind), str(text)
+
+
+def stream(data: bytes, kind: str) -> bytes:
+    """All that was shown ("o") or typed ("i"), as the bytes that it was."""
+    return b"".join(
+        text.encode("utf-8", "surrogateescape") if found == kind else base64.b64decode(text)
+        for _, found, text in events(data) if found in (kind, _BYTES[kind])
+    )  # fmt: skip
 
 
 def header(data: bytes) -> dict[str, Any]:

@@ -248,7 +248,9 @@ class Credential(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
 
 class Grant(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     """A session may begin now, and may last for `seconds`. `name` is the session's in the log. `host_key`: what the
-    asset must show (SSH's form); empty where it has none. `up`, `down`: where files may go to and come from."""
+    asset must show (SSH's form); empty where it has none. `up`, `down`: where files may go to and come from. `opaque`:
+    what is typed is recorded as well, before it is sent. `left`: bytes of files that the person may still move today,
+    where the rows have a limit."""
 
     session: Number
     name: Name
@@ -266,6 +268,8 @@ class Grant(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=T
     terminal: Terminal | None = None
     up: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
     down: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+    opaque: bool = False
+    left: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)] = 0
 
 
 class Revoke(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
@@ -332,7 +336,15 @@ class Rotated(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unkn
     why: Text
 
 
-FromInner = Ended | Idle | Rotated
+class Used(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
+    """So many bytes of files went for a person by a conduit since that was said last."""
+
+    conduit: Name
+    person: Name
+    count: Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
+
+
+FromInner = Ended | Idle | Rotated | Used
 
 
 # --- outer and inner --------------------------------------------------------------------------------------------
@@ -457,12 +469,12 @@ class Record(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=
 
 
 class Happened(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
-    """What was shown ("o"), a resizing ("r", COLUMNSxROWS), a mark ("m"), the end ("x", the exit). Numbered from 1 in
-    each session."""
+    """What was shown ("o") or typed ("i"), a resizing ("r", COLUMNSxROWS), a mark ("m"), the end ("x", the exit).
+    Numbered from 1 in each session."""
 
     session: Number
     number: Number
-    kind: Literal["o", "r", "m", "x"]
+    kind: Literal["o", "i", "r", "m", "x"]
     data: Data
 
 

@@ -46,8 +46,10 @@ from cofferdam.policy.terms.jump_rows import (
     JumpRows,
     Line,
     Rotate,
+    fits,
     matching,
     within,
+    words_of,
 )
 from cofferdam.protocols.terminals.dialect import SSH, TELNET, TERMINALS
 
@@ -55,6 +57,8 @@ OUTER, INNER, KEEPER, ARCHIVIST = "outer", "inner", "keeper", "archivist"
 KEEPER_BYTES = 1_000_000_000
 ARCHIVE_BYTES = 100_000_000_000
 """Room for recordings and quarantine."""
+OPAQUE = frozenset({"rsync", "git-upload-pack", "git-receive-pack", "unison", "borg"})
+"""Programs that speak a protocol of their own by stdin, so that no pattern says what they do."""
 
 
 class JumpTerms(Terms[JumpConduit, JumpRows]):
@@ -125,10 +129,18 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             elif asset.protocol not in (SSH.name, TELNET.name):
                 what = f"{name}, which speaks {asset.protocol}"
                 checking.at(at, what, "an asset that speaks ssh or telnet", "", "protocol")
-        if "exec" in rule.do and not rule.commands:
+        if "exec" in rule.do and not rule.commands and not rule.opaque:
             checking.at((*here, "do"), "exec without commands", "`commands: [uptime, journalctl *]`", "", "commands")
-        if rule.commands and "exec" not in rule.do:
-            checking.at((*here, "commands"), "commands without exec", "`do: [exec]`, or no commands", "", "commands")
+        for word in ("commands", "opaque"):
+            if getattr(rule, word) and "exec" not in rule.do:
+                checking.at((*here, word), f"{word} without exec", f"`do: [exec]`, or no {word}", "", "commands")
+        for index, program in enumerate(rule.opaque):
+            if words_of(program) != [program] or "*" in program:
+                checking.at((*here, "opaque", index), program, "one program: `rsync`, `/bin/sh`", "", "opaque")
+        for index, command in enumerate(rule.commands):
+            if command.split(" ")[0].rpartition("/")[2] in OPAQUE:
+                said = "`opaque: [rsync]`, which records both ways what it is told and says"
+                checking.at((*here, "commands", index), command, said, "", "opaque")
         if {"up", "down"} & set(rule.do) and not rule.paths:
             checking.at((*here, "do"), "files without paths", "`paths: [/srv/logs/**]`", "", "paths")
 
@@ -147,7 +159,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                 Line(
                     number=number, who=tuple(sorted(rule.who)), assets=tuple(sorted(rule.asset)), login=rule.login,
                     do=tuple(do for do in DOES if do in rule.do), commands=tuple(rule.commands),
-                    paths=tuple(rule.paths),
+                    paths=tuple(rule.paths), opaque=tuple(rule.opaque),
                 )
                 for number, rule in enumerate(conduit.allow)
             ),
@@ -163,7 +175,8 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             lock=conduit.lock or 0,
             sessions=conduit.sessions,
             files=Files(
-                most=files.most, quota=files.quota, scan=files.scan, mode=0o777 if files.executable else 0o666
+                most=files.most, quota=files.quota, day=files.day or 0, rate=files.rate or 0, scan=files.scan,
+                mode=0o777 if files.executable else 0o666,
             ),
             rotate=None if conduit.rotate is None else Rotate(
                 command=conduit.rotate.command, says=conduit.rotate.says, every=conduit.rotate.every or 0
@@ -247,6 +260,9 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                     conditions += [f"one of {by} watches it, all the time"]
             if row.files.scan and do == "up":
                 conditions += ["clamd finds nothing in the file"]
+            rights = matching(found, {who}, name, "exec", command=what)
+            if do == "exec" and not any(fits(what, one.line.commands) for one in rights):
+                conditions += ["what the program says and is told is recorded as bytes, and judged by nothing"]
         return explained(
             policy, question, verdict, broker=self.word, operation=said, target=name, asset=name,
             answer="a sentence on stderr, and the session ends", conditions=conditions, considered=[verdict],
@@ -336,10 +352,20 @@ def _unencrypted(run: Linting) -> None:
             run.key(("conduits", name), "unencrypted", found, "an asset that speaks ssh")
 
 
+def _opaque(run: Linting) -> None:
+    """Programs that the jump server lets people run at assets whatever they are told, and can only record."""
+    for name, conduit in _conduits(run):
+        for number, rule in enumerate(conduit.allow):
+            if rule.opaque:
+                found = f"{', '.join(rule.opaque)} with whatever arguments: recorded, and judged by nothing"
+                run.key(("conduits", name, "allow", number, "opaque"), "opaque", found, "`commands`, `up`, `down`")
+
+
 CHECKS: dict[str, Callable[[Linting], None]] = {
     "jump server without approval": _no_approval,
     "jump server unrecorded": _unrecorded,
     "jump server unscanned": _unscanned,
     "jump server unencrypted": _unencrypted,
+    "jump server opaque": _opaque,
 }
 JumpTerms.warnings = CHECKS

@@ -164,6 +164,12 @@ class FilesSaid(schema.Entry):
         description="All files of one session together. Default: 10 GB.",
         json_schema_extra={"default": "10 GB"},
     )
+    day: Annotated[int, *_size(1, 10**13)] | None = Field(
+        None, description="All files of one person in one day (of UTC), in however many sessions. Default: no limit."
+    )
+    rate: Annotated[int, *_size(10_000, 10**10)] | None = Field(
+        None, description="How much of files one person moves in a second: `5 MB`. Default: no limit."
+    )
     scan: Yes = Field(
         False,
         description="What goes to the asset or comes from it is kept apart until clamd has looked through it "
@@ -198,6 +204,12 @@ class JumpRule(schema.Rule):
     )
     commands: Commands = Field(
         (), description="What `exec` may run: exact commands, or patterns with `*` (never more than one command)."
+    )
+    opaque: Commands = Field(
+        (),
+        description="Programs that `exec` may run with whatever arguments, by the word by which they are called: "
+        "`rsync`, `/bin/sh`. What they say and are told is recorded whole, as bytes, and judged by nothing: not by "
+        "`paths` either.",
     )
     paths: Paths = Field(
         (),

@@ -9,6 +9,7 @@ Not here: how rows are made from a policy file (terms.jump), accounts and approv
 from __future__ import annotations
 
 import fnmatch
+import string
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, Literal
 
@@ -24,7 +25,8 @@ PERSON, GROUP = "person:", "group:"
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One line of `allow`. `who`: "person:NAME" or "group:NAME". `login`: the account at the asset. `commands`: what
-    `exec` may run, as patterns. `paths`: where files may be, as patterns; empty: anywhere that the login may."""
+    `exec` may run, as patterns. `paths`: where files may be, as patterns; empty: anywhere that the login may. `opaque`:
+    programs that `exec` may run whatever they are told, recorded both ways."""
 
     number: int
     who: tuple[str, ...]
@@ -33,6 +35,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     do: tuple[Do, ...]
     commands: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    opaque: tuple[str, ...] = ()
 
 
 class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,11 +52,13 @@ class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What holds for files: the largest, all of a session (bytes), whether they are scanned, permission bits that may
-    be set."""
+    """What holds for files: the largest, all of a session, all of a person's day, how many in a second (bytes; 0: no
+    limit), whether they are scanned, permission bits that may be set."""
 
     most: int = 1_000_000_000
     quota: int = 10_000_000_000
+    day: int = 0
+    rate: int = 0
     scan: bool = False
     mode: int = 0o666
 
@@ -124,7 +129,7 @@ def matching(
     return [
         right for right in rights(rows, who)
         if asset in right.line.assets and do in right.line.do and login in ("", right.line.login)
-        and (do != "exec" or fits(command, right.line.commands))
+        and (do != "exec" or fits(command, right.line.commands) or is_opaque(command, right.line.opaque))
     ]  # fmt: skip
 
 
@@ -137,6 +142,53 @@ def fits(text: str, patterns: Iterable[str]) -> bool:
         if "*" in pattern and not set(text) & set(";&|<>`$\n\r\\(){}") and fnmatch.fnmatchcase(text, _literal(pattern)):
             return True
     return False
+
+
+def is_opaque(text: str, programs: Iterable[str]) -> bool:
+    """Whether a command is one of these programs, by the very word that the rule has, with whatever arguments, and for
+    a shell nothing but that one command. An rsync that is a client of its own is none: it would begin things there."""
+    words = words_of(text)
+    if not words or words[0] not in programs:
+        return False
+    return words[0].rpartition("/")[2] != "rsync" or words[1:2] == ["--server"]
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a command, if any POSIX shell reads it as one command and puts nothing in the place of what stands
+    there but names of files; none: it does not."""
+    words: list[str] = []
+    word, quote, escaped = "", "", False
+    begun = False
+    for letter in text:
+        if not letter.isprintable():
+            return []
+        if escaped:
+            word, escaped = word + letter, False
+        elif quote == "'":
+            word, quote = (word, "") if letter == "'" else (word + letter, quote)
+        elif quote:
+            if letter in "$`\\":
+                return []
+            word, quote = (word, "") if letter == '"' else (word + letter, quote)
+        elif letter in "'\"":
+            quote, begun = letter, True
+        elif letter == "\\":
+            escaped = begun = True
+        elif letter == " ":
+            if begun:
+                words.append(word)
+            word, begun = "", False
+        elif letter in _PLAIN:
+            word, begun = word + letter, True
+        else:
+            return []
+    if quote or escaped:
+        return []
+    return [*words, word] if begun else words
+
+
+_PLAIN: Final = frozenset(string.ascii_letters + string.digits + "-._/:=,+%@^*?[]~")
+"""What is nothing to a shell, and `*?[]~`, which stand for names of files."""
 
 
 def _literal(pattern: str) -> str:
