@@ -284,7 +284,7 @@ def _tags(args: argparse.Namespace) -> int:
 
 def _query(args: argparse.Namespace) -> int:
     from cofferdam.brokers.mirror import forms
-    from cofferdam.brokers.mirror.aggregates import aggregate
+    from cofferdam.brokers.mirror.aggregates import aggregate, buckets
     from cofferdam.brokers.mirror.query import Deadline
     from cofferdam.policy.problems import nearest
 
@@ -305,11 +305,9 @@ def _query(args: argparse.Namespace) -> int:
         return 0
     width = (until - since) // PLOT_WIDTH + 1
     edges = [since + index * width for index in range(PLOT_WIDTH + 1)]
-    buckets = {
-        (one.begin - since) // width: one.values
-        for one in aggregate(view, [args.tag], edges, ("avg", "min", "max", "count"), deadline, 0, time.time_ns())
-    }
-    for line in _plot(args.tag, buckets, since, until):
+    found = aggregate(view, [args.tag], edges, ("avg", "min", "max", "count"), deadline, 0, time.time_ns())
+    steps = {(one.begin - since) // width: one.values for one in buckets(found)}
+    for line in _plot(args.tag, steps, since, until):
         print(line)
     return 0
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cofferdam.brokers.mirror import partials, sealing
-from cofferdam.brokers.mirror.aggregates import aggregate
+from cofferdam.brokers.mirror.aggregates import aggregate, buckets
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, Sample, pack
 from cofferdam.brokers.mirror.query import Deadline, Reading
 from tests.brokers.mirror.pairing import NOW, Pair
@@ -28,7 +28,7 @@ def asked(pair: Pair, tag: str, every: int, since: int, until: int, *, functions
     view = Reading(pair.folder / "keeper").view()
     edges = list(range(since, until + 1, every))
     found = aggregate(view, [tag], edges, functions, Deadline(60), 0, pair.wall)
-    return [(one.begin, one.values) for one in found]
+    return [(one.begin, one.values) for one in buckets(found)]
 
 
 def reference(rows: dict[int, tuple[float, int]], every: int, since: int, until: int) -> list[Any]:

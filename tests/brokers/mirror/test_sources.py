@@ -105,7 +105,7 @@ class Site:
     """All that the crew reads."""
 
     def __init__(self, made: Postgres) -> None:
-        self.changes, self.odd, self.mends, self.slow, self.hostile = (Plant(made) for _ in range(5))
+        self.changes, self.odd, self.mends, self.slow, self.hostile, self.filled = (Plant(made) for _ in range(6))
         self.ascii = Plant(made, "-E", "SQL_ASCII", "-T", "template0", "--locale=C")
         self.device = Plc()
         self.office = made.fresh()
@@ -160,7 +160,7 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         more = ["plc: {asset: plc, every: 200 ms}", "line: {asset: filler, every: 200 ms}", LAB, BATCH]
         for name, plant, words in (
             ("odd", found.odd, TABLE), ("mends", found.mends, "table: samples, server: server"),
-            ("slow", found.slow, SLOW), ("ascii", found.ascii, TABLE),
+            ("slow", found.slow, SLOW), ("ascii", found.ascii, TABLE), ("filled", found.filled, TABLE),
         ):  # fmt: skip
             more.append(ALSO.format(name=name, port=made.port, database=plant.database, more=words))
         database, port_between = found.hostile.database, found.between.port
@@ -175,7 +175,7 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         ):  # fmt: skip
             yield found
             found.mirror.ends_well()
-    for plant in (found.odd, found.mends, found.slow, found.ascii, found.hostile):
+    for plant in (found.odd, found.mends, found.slow, found.ascii, found.hostile, found.filled):
         plant.conn.close()
 
 
@@ -271,6 +271,25 @@ def test_texts_of_a_database_that_does_not_say_how_they_are_encoded(site: Site) 
     assert run["differences"] == 0 and not run["failed"], run  # texts beside numbers of other sources
 
 
+@needs_postgres
+def test_a_historian_that_is_filled_late(site: Site) -> None:
+    """While nothing newer is there, no time counts as read: what an outage of its own held back comes as soon as it is
+    written. What is newer is reached at once, however long nothing was recorded."""
+    now = int(time.time())
+    site.filled.add([("filled", now - 80 * 86_400, 0, 192)])
+    for hours in (30, 29, 9, 7, 2):
+        eventually(lambda: len(site.value("filled") or ()) > 0)
+        before = site.value("filled")
+        site.filled.add([("filled", now - hours * 3600 + s * 300, hours + s, 192) for s in range(12)])
+        wanted = before + [hours + s for s in range(12)]
+        eventually(lambda wanted=wanted: site.value("filled") == wanted)  # type: ignore[misc]
+    upto = (now - 2 * 3600 + 11 * 300) * 10**9
+    (told,) = (one for one in site.mirror.ask("collector", "status") if one["source"] == "filled")
+    assert told["upto"] == told["newest"] == upto
+    site.filled.add([("filled", now, 1.5, 192)])
+    eventually(lambda: site.value("filled")[-1] == 1.5)
+
+
 HOSTILE: dict[str, tuple[list[tuple[bytes, int]], str]] = {
     "a row of 8 MB": (huge(8 << 20), "a row of 8388608 bytes"),
     "a row of 700 MB": (huge(700 << 20), ""),  # what first has no room for it differs: libpq, or this part
@@ -316,7 +335,7 @@ def test_a_historian_that_is_slow_and_is_killed_in_mid_reading(site: Site) -> No
     (pid,) = site.slow.conn.execute(asked).fetchone() or (0,)
     os.kill(pid, signal.SIGKILL)  # the whole cluster begins anew
     eventually(lambda: len(site.value("slow", limit="100000")) == many)
-    for plant in (site.changes, site.odd, site.mends, site.slow, site.ascii, site.hostile):
+    for plant in (site.changes, site.odd, site.mends, site.slow, site.ascii, site.hostile, site.filled):
         plant.conn.close()
         eventually(lambda plant=plant: _again(plant))  # type: ignore[misc]
     assert len(site.value("slow", limit="100000", revisions="all")) == many

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cofferdam.brokers.mirror import partials
-from cofferdam.brokers.mirror.columns import HOUR_NS, STORED
+from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, TIME
 from cofferdam.brokers.mirror.partials import BAD, good, verdict
 from cofferdam.brokers.mirror.query import Deadline, View
 
@@ -34,13 +34,29 @@ class Bucket(NamedTuple):
     values: dict[str, float | int | None]
 
 
+def schema_of(functions: Sequence[str]) -> pa.Schema:
+    """The columns of aggregates."""
+    columns = [(name, pa.int64() if name == "count" else pa.float64()) for name in functions]
+    return pa.schema([("tag", pa.string()), ("time", TIME), *columns])
+
+
+def buckets(tables: Iterable[pa.Table]) -> Iterator[Bucket]:
+    """Aggregates one by one, for whom there are few."""
+    for table in tables:
+        names = table.schema.names[2:]
+        columns = [table[name].to_pylist() for name in names]
+        times = table["time"].cast(pa.int64()).to_pylist()
+        for tag, at, *values in zip(table["tag"].to_pylist(), times, *columns, strict=True):
+            yield Bucket(tag, at, dict(zip(names, values, strict=True)))
+
+
 def aggregate(
     view: View, tags: Sequence[str], edges: Sequence[int], functions: Sequence[str], deadline: Deadline, most: int,
     now: int,
-) -> Iterator[Bucket]:  # fmt: skip
-    """Aggregates of some tags over the steps between `edges` (UTC ns, ascending). Bad samples count as bad seconds and
-    nothing else. `time_avg`, and the seconds, take a value to hold until the next sample, and the last one until
-    `now`. Raises: TooMuch, StoreError."""
+) -> Iterator[pa.Table]:  # fmt: skip
+    """Aggregates of some tags over the steps between `edges` (UTC ns, ascending), as tables of `schema_of`, some steps
+    of one tag each. Bad samples count as bad seconds and nothing else. `time_avg`, and the seconds, take a value to
+    hold until the next sample, and the last one until `now`. Raises: TooMuch, StoreError."""
     weighted = bool({"time_avg", "good", "uncertain", "bad"} & set(functions))
     hold = min(now, edges[-1]) if weighted else None
     step = _beforehand(edges, (partials.HOUR,) if weighted else (partials.HOUR, partials.MINUTE))
@@ -56,24 +72,47 @@ def aggregate(
             table = view.samples([tag], piece[0], piece[-1], deadline, most=most)
             lead = view.before(tag, piece[0] - 1, deadline) if weighted else STORED.empty_table()
             until = min(hold, piece[-1]) if hold is not None else None
-            yield from _of_tag(tag, table, lead, pa.array(piece, pa.int64()), piece, functions, until)
+            yield from _of_tag(tag, table, lead, piece, functions, until)
             at = upto
 
 
 def _beforehand(edges: Sequence[int], steps: Sequence[int]) -> int:
     """The first of some steps (s) that were reckoned beforehand of which all of these are made; 0: none is."""
     for step in steps:
-        if all(edge % (step * 10**9) == 0 for edge in edges):
+        if math.gcd(*edges) % (step * 10**9) == 0:
             return step
     return 0
+
+
+def _answer(tag: str, edges: Sequence[int], places: Sequence[int], columns: Mapping[str, Any],
+            functions: Sequence[str]) -> pa.Table:  # fmt: skip
+    """The steps at these places, by function; a function of which nothing is known has nothing."""
+    schema = schema_of(functions)
+    count = len(places)
+    times = pa.array([edges[place] for place in places], pa.int64()).cast(TIME)
+    found = [
+        column if isinstance(column, pa.ChunkedArray) else pa.array(column, schema.field(name).type)
+        for name in functions
+        for column in [columns.get(name, [0 if name == "count" else None] * count)]
+    ]
+    return pa.table([pa.repeat(tag, count), times, *found], schema=schema)
+
+
+_PARTS: Final = {
+    "avg": ("sum",), "min": ("min",), "max": ("max",), "first": ("first",), "last": ("last",),
+    "delta": ("first", "last"),
+}  # fmt: skip
+_HELD: Final = ("at", "until", "end", "end_verdict", "area", "weight", *partials.VERDICTS)
 
 
 def _from_partials(
     view: View, tag: str, edges: Sequence[int], functions: Sequence[str], step: int, deadline: Deadline, most: int,
     hold: int | None,
-) -> Iterator[Bucket]:  # fmt: skip
+) -> Iterator[pa.Table]:  # fmt: skip
     """A tag's aggregates: of days that were reckoned beforehand, or of samples."""
-    found, spans = view.reckoned(tag, edges[0], edges[-1], step, deadline)
+    parts = {part for name in functions for part in _PARTS.get(name, ())}
+    names = ["begin", "count", *sorted(parts), *(_HELD if hold is not None else ())]
+    found, spans = view.reckoned(tag, edges[0], edges[-1], step, deadline, names)
     at = edges[0]
     for low, high in [*spans, (edges[-1], edges[-1])]:
         while at < low:
@@ -82,28 +121,33 @@ def _from_partials(
             table = view.samples([tag], at, upto, deadline, most=most)
             if table.num_rows:
                 hourly = step == partials.HOUR
-                found.append(partials.reckon_hours(table) if hourly else partials.reckon(table, step))
+                found.append((partials.reckon_hours(table) if hourly else partials.reckon(table, step)).select(names))
             at = upto
         at = high
     lead = view.before(tag, edges[0] - 1, deadline) if hold is not None else STORED.empty_table()
     if not found and not lead.num_rows:
         return
-    buckets: dict[int, dict[str, Any]] = {}
+    places: list[int] = []
+    columns: dict[str, Any] = {}
     whole: pa.Table | None = None
     if found:
-        joined = partials.in_order(pa.concat_tables(found))
+        joined = pa.concat_tables(found)
+        joined = joined.take(pc.sort_indices(joined, [("begin", "ascending")]))
         place = _places(joined["begin"].cast(pa.int64()), pa.array(edges, pa.int64()))
         whole = joined.append_column("place", place)
-        some = whole.filter(pc.greater(joined["count"], 0))
-        for row in partials.together(some, ["place"]).to_pylist():
-            buckets[row["place"]] = row | {"avg": row["sum"] / row["count"], "delta": row["last"] - row["first"]}
+        some = partials.together(whole.filter(pc.greater(joined["count"], 0)), ["place"])
+        some = some.take(pc.sort_indices(some, [("place", "ascending")]))
+        places, columns = some["place"].to_pylist(), {name: some[name] for name in some.schema.names}
+        if "sum" in parts:
+            columns["avg"] = pc.divide(some["sum"], some["count"].cast(pa.float64()))
+        if {"first", "last"} <= parts:
+            columns["delta"] = pc.subtract(some["last"], some["first"])
     if hold is not None:
         sums = _Sums(edges)
         _hold_partials(sums, whole, lead, hold)
-        sums.into(buckets)
-    for number in sorted(buckets):
-        values = buckets[number]
-        yield Bucket(tag, edges[number], {name: values.get(name, 0 if name == "count" else None) for name in functions})
+        places, columns = sums.beside(places, columns, functions)
+    if places:
+        yield _answer(tag, edges, places, columns, functions)
 
 
 def _hold_partials(sums: _Sums, table: pa.Table | None, lead: pa.Table, hold: int) -> None:
@@ -114,9 +158,10 @@ def _hold_partials(sums: _Sums, table: pa.Table | None, lead: pa.Table, hold: in
         ends.append((lead["time"].cast(pa.int64())[0].as_py(), math.nan if value is None else value, judged))
     begins: list[int] = []
     if table is not None:
-        for row in table.group_by("place", use_threads=False).aggregate([(name, "sum") for name in SUMS]).to_pylist():
-            for index, name in enumerate(SUMS):
-                sums.of(row["place"])[index] += row[f"{name}_sum"]
+        by_place = table.group_by("place", use_threads=False).aggregate([(name, "sum") for name in SUMS])
+        columns = [by_place[f"{name}_sum"].to_pylist() for name in SUMS]
+        for place, *rest in zip(by_place["place"].to_pylist(), *columns, strict=True):
+            sums.put(place, rest)
         begins = table["at"].cast(pa.int64()).to_pylist()
         ends += zip(
             table["until"].cast(pa.int64()).to_pylist(), table["end"].to_pylist(), table["end_verdict"].to_pylist(),
@@ -129,29 +174,29 @@ def _hold_partials(sums: _Sums, table: pa.Table | None, lead: pa.Table, hold: in
 
 
 def _of_tag(
-    tag: str, table: pa.Table, lead: pa.Table, steps: pa.Array, edges: Sequence[int], functions: Sequence[str],
-    hold: int | None,
-) -> Iterator[Bucket]:  # fmt: skip
+    tag: str, table: pa.Table, lead: pa.Table, edges: Sequence[int], functions: Sequence[str], hold: int | None
+) -> Iterator[pa.Table]:
     if not table.num_rows and not lead.num_rows:
         return
     times = table["time"].cast(pa.int64())
-    place = _places(times, steps)
+    place = _places(times, pa.array(edges, pa.int64()))
     plain = pa.table({"place": place, "time": times, "value": table["value"]}).filter(good(table))
     grouped = plain.group_by("place", use_threads=False).aggregate(
         [("value", "mean"), ("value", "min"), ("value", "max"), ("value", "count"), ("value", "first"),
          ("value", "last")]
-    ).to_pydict()  # fmt: skip
+    )  # fmt: skip
+    grouped = grouped.take(pc.sort_indices(grouped, [("place", "ascending")]))
     names = {"avg": "value_mean", "min": "value_min", "max": "value_max", "count": "value_count",
              "first": "value_first", "last": "value_last"}  # fmt: skip
-    found: dict[int, dict[str, Any]] = {}
-    for index, at in enumerate(grouped["place"]):
-        found[at] = {name: grouped[column][index] for name, column in names.items()}
-        found[at]["delta"] = found[at]["last"] - found[at]["first"]
+    places: list[int] = grouped["place"].to_pylist()
+    columns: dict[str, Any] = {name: grouped[column] for name, column in names.items()}
+    columns["delta"] = pc.subtract(columns["last"], columns["first"])
     if hold is not None:
-        _weigh(found, pa.concat_tables([lead, table]), edges, hold)
-    for at in sorted(found):
-        values = found[at]
-        yield Bucket(tag, edges[at], {name: values.get(name, 0 if name == "count" else None) for name in functions})
+        sums = _Sums(edges)
+        _weigh(sums, pa.concat_tables([lead, table]), hold)
+        places, columns = sums.beside(places, columns, functions)
+    if places:
+        yield _answer(tag, edges, places, columns, functions)
 
 
 def _places(times: Any, steps: pa.Array) -> Any:
@@ -165,14 +210,12 @@ def _places(times: Any, steps: pa.Array) -> Any:
     return pa.array([bisect.bisect_right(edges, at) - 1 for at in flat.to_pylist()], pa.int64())
 
 
-def _weigh(found: dict[int, dict[str, Any]], table: pa.Table, edges: Sequence[int], hold: int) -> None:
+def _weigh(sums: _Sums, table: pa.Table, hold: int) -> None:
     """Time-weighted average and seconds by quality: each sample holds until the next, within its steps."""
     times = table["time"].cast(pa.int64()).to_pylist()
     values, kinds = table["value"].to_pylist(), verdict(table["quality"]).to_pylist()
-    sums = _Sums(edges)
     for begin, end, value, kind in zip(times, [*times[1:], hold], values, kinds, strict=True):
         sums.add(begin, end, math.nan if value is None else value, kind)
-    sums.into(found)
 
 
 SUMS: Final = ("area", "weight", *partials.VERDICTS)
@@ -185,9 +228,9 @@ class _Sums:
         self._edges = edges
         self._sums: dict[int, list[float]] = {}
 
-    def of(self, place: int) -> list[float]:
-        """Those of a step."""
-        return self._sums.setdefault(place, [0.0] * len(SUMS))
+    def put(self, place: int, sums: list[float]) -> None:
+        """What is known of a step of which nothing was."""
+        self._sums[place] = sums
 
     def add(self, begin: int, end: int, value: float, kind: int) -> None:
         """A value holds from one time until another."""
@@ -197,17 +240,31 @@ class _Sums:
         while begin < end and at < len(edges) - 1:
             upto = min(end, edges[at + 1])
             span = (upto - begin) / 1e9
-            one = self.of(at)
+            one = self._sums.setdefault(at, [0.0] * len(SUMS))
             one[2 + kind] += span
             if kind != BAD and not math.isnan(value):
                 one[0] += value * span
                 one[1] += span
             begin, at = upto, at + 1
 
-    def into(self, found: dict[int, dict[str, Any]]) -> None:
-        """What comes of it, by step."""
-        for at, (total, span, *seconds) in self._sums.items():
-            of = dict(zip(partials.VERDICTS, (round(one, 9) for one in seconds), strict=True))
-            found.setdefault(at, {}).update(
-                of, time_avg=total / span if span > 0 and math.isfinite(total) else None
-            )  # fmt: skip
+    def beside(
+        self, places: Sequence[int], columns: Mapping[str, Any], functions: Sequence[str]
+    ) -> tuple[list[int], dict[str, Any]]:
+        """All steps of which something is known, in order, and their columns."""
+        both = sorted(self._sums.keys() | set(places))
+        found: dict[str, Any] = {}
+        nothing = [0.0] * len(SUMS)
+        rows = [self._sums.get(place, nothing) for place in both]
+        for name in functions:
+            if name == "time_avg":
+                found[name] = [
+                    area / weight if weight > 0 and math.isfinite(area) else None for area, weight, *_ in rows
+                ]
+            elif name in partials.VERDICTS:
+                index = SUMS.index(name)
+                found[name] = [round(row[index], 9) if place in self._sums else None
+                               for place, row in zip(both, rows, strict=True)]  # fmt: skip
+            elif name in columns:
+                known = dict(zip(places, columns[name].to_pylist(), strict=True))
+                found[name] = [known.get(place, 0 if name == "count" else None) for place in both]
+        return both, found

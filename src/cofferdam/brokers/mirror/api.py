@@ -36,7 +36,7 @@ from cofferdam.brokers.kit.http.messages import Answer, Gone
 from cofferdam.brokers.kit.http.problems import Problems, Refusal, answer, refusal, time_of
 from cofferdam.brokers.kit.threads import Busy, Threads
 from cofferdam.brokers.mirror import forms, sql
-from cofferdam.brokers.mirror.aggregates import FUNCTIONS, aggregate
+from cofferdam.brokers.mirror.aggregates import FUNCTIONS, aggregate, schema_of
 from cofferdam.brokers.mirror.catalogue import ANY_SOURCE
 from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch, View
 from cofferdam.errors import StoreError
@@ -337,7 +337,8 @@ class Api(api.Api):
         deadline, now = Deadline(QUERY_SECONDS), self._wall()
 
         def work() -> pa.Table:
-            return forms.table_of(aggregate(view, tags, edges, functions, deadline, 4 * ROWS_MOST, now), functions)
+            found = aggregate(view, tags, edges, functions, deadline, 4 * ROWS_MOST, now)
+            return pa.concat_tables([schema_of(functions).empty_table(), *found])
 
         table = await self._run(known.principal, work)
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))

@@ -115,6 +115,8 @@ class Catalogue(Struct):
     holds: list[Hold] = []
     dropped: int = 0
     """Everything before this hour is gone by age or for want of room; 0: nothing."""
+    night: int = 0
+    """Days since 1970: those before it were compared with the source at night."""
     found: str = ""
     """What was mended when it was made anew, for the keeper to tell."""
 

@@ -369,17 +369,23 @@ class Tables(Work):
             limit = now + self.owner.row.future * 10**9
             until = min(since + self.step + (overlap if again else 0), limit)
             latest = await self._read(historian, since, until, "live", seen)
-            if until < limit:  # all before the end of this step has been read, whatever there was
-                await self._mark(one.name, until)
-            elif latest > 0:
-                self.newest = max(self.newest, latest)
+            self.newest = max(self.newest, latest)
+            waits = until >= limit
+            if not waits and latest <= upto:
+                # A time in which there is nothing is over once something newer is there: a historian that is itself
+                # filled late, after an outage of its own, would otherwise be read past what is still to come.
+                following = await historian.following(until, limit)
+                if following is None:
+                    waits = True
+                else:
+                    await self._mark(one.name, following - 1000)
             if again:
                 reread = began + max(one.every / 1000, one.overlap / REREAD_SHARE)
                 seen.forget(upto - overlap)
                 await self._look_ahead(historian, limit)
             while self._asked:
                 await self._answer(historian, self._asked.popleft())
-            if until >= limit:
+            if waits:
                 took = time.monotonic() - began
                 await self.pause(max(one.every / 1000 - took, took, 0.01))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-import itertools
 import math
 import re
 import zoneinfo
@@ -23,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cofferdam.brokers.kit.http.problems import refusal, time_of
-from cofferdam.brokers.mirror.aggregates import Bucket
 from cofferdam.brokers.mirror.columns import HOUR_NS
 from cofferdam.brokers.mirror.records import BOOL, TEXT, WHOLE
 
@@ -189,21 +187,6 @@ def rows_of(table: pa.Table, *, revisions: bool = False) -> Iterator[dict[str, A
         if revisions:
             found["commit"] = commit
         yield found
-
-
-def table_of(found: Iterable[Bucket], functions: Sequence[str]) -> pa.Table:
-    """Aggregates as a table, some at a time: a million of them are some ten MB, and as many objects are a hundred times
-    that."""
-    kinds = {"count": pa.int64()}
-    columns_of = [(name, kinds.get(name, pa.float64())) for name in functions]
-    schema = pa.schema([("tag", pa.string()), ("time", pa.timestamp("ns")), *columns_of])
-    pieces = [schema.empty_table()]
-    rest = iter(found)
-    while some := list(itertools.islice(rest, SLICE_ROWS)):
-        columns: list[Any] = [[one.tag for one in some], [one.begin for one in some]]
-        columns += [[one.values[name] for one in some] for name in functions]
-        pieces.append(pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema))
-    return pa.concat_tables(pieces)
 
 
 def aggregates_of(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -31,7 +31,7 @@ ROWS_MOST: Final = 2_000_000
 """Hours of tags in one file: the next days begin another."""
 WORTH: Final = 4
 """Minutes are kept where there are so many times as many samples."""
-GROUP_ROWS: Final = 8_192
+GROUP_ROWS: Final = 2_048
 """Of a group, which is what is unpacked for one tag: some tags of a month."""
 SUFFIX: Final = ".reckoned"
 """They are Parquet as well; but whoever reads `*.parquet` of the store reads samples, and each once."""
@@ -200,14 +200,16 @@ def make(folder: Path, what: Wanted) -> list[Reckoned]:
     return [*found, _write(folder, name, table, HOUR, of, month_of(what.files[0]))]
 
 
+_TOGETHER: Final = {"count": "sum", "sum": "sum", "min": "min", "max": "max", "first": "first", "last": "last"}
+
+
 def together(table: pa.Table, by: Sequence[str]) -> pa.Table:
-    """Partial aggregates in the order of time, put together by some columns, in any order."""
-    found = table.group_by(list(by), use_threads=False).aggregate(
-        [("count", "sum"), ("sum", "sum"), ("min", "min"), ("max", "max"), ("first", "first"), ("last", "last")]
-    )  # fmt: skip
-    columns = ["count_sum", "sum_sum", "min_min", "max_max", "first_first", "last_last"]
-    return pa.table([*(found[name] for name in by), *(found[name] for name in columns)],
-                    names=[*by, "count", "sum", "min", "max", "first", "last"])  # fmt: skip
+    """Partial aggregates in the order of time, put together by some columns, in any order: those of them that the table
+    has."""
+    names = [name for name in _TOGETHER if name in table.schema.names]
+    found = table.group_by(list(by), use_threads=False).aggregate([(name, _TOGETHER[name]) for name in names])
+    columns = [*(found[name] for name in by), *(found[f"{name}_{_TOGETHER[name]}"] for name in names)]
+    return pa.table(columns, names=[*by, *names])
 
 
 def _kept(folder: Path, what: Wanted) -> pa.Table:

@@ -276,6 +276,19 @@ class Historian:
         row = await (await self._conn.execute(statement)).fetchone()
         return (int(row[0]), _text(row[1] or "")) if row else (0, "")
 
+    async def following(self, after_ns: int, until_ns: int) -> int | None:
+        """The time (UTC ns) of the first row after a time and up to another, of whatever tag; None: there is none.
+        Raises: psycopg.Error."""
+        when = sql.Identifier(self.source.time)
+        statement = sql.SQL("SELECT {} FROM {} WHERE {} > {} AND {} <= {} ORDER BY 1 LIMIT 1").format(
+            when, self._from, when, _moment(after_ns), when, _moment(until_ns)
+        )
+        row = await (await self._conn.execute(statement)).fetchone()
+        if row is None:
+            return None
+        since: datetime.timedelta = row[0] - _EPOCH
+        return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+
     async def close(self) -> None:
         await self._conn.close()
 

@@ -247,11 +247,11 @@ class View:
                 yield sealing.read_group(opened, index).cast(STORED)
 
     def reckoned(
-        self, tag: str, since: int, until: int, step: int, deadline: Deadline
+        self, tag: str, since: int, until: int, step: int, deadline: Deadline, names: Sequence[str]
     ) -> tuple[list[pa.Table], list[tuple[int, int]]]:
-        """What was reckoned beforehand of a tag (PARTIAL, or HOURLY, by steps of so many seconds), and the spans of
-        time for which that is all there is, in order. A file that cannot be read is passed over: samples are read
-        instead."""
+        """What was reckoned beforehand of a tag (columns of PARTIAL, or HOURLY, by steps of so many seconds), and the
+        spans of time for which that is all there is, in order. A file that cannot be read is passed over: samples are
+        read instead."""
         hot = [pc.min_max(part["time"].cast(pa.int64())).as_py() for table in self._tables
                if (part := _cut(table, pa.array([tag]), since, until)).num_rows]  # fmt: skip
         schema = partials.HOURLY if step == partials.HOUR else partials.PARTIAL
@@ -265,13 +265,14 @@ class View:
             deadline.check()
             try:
                 opened = self._reading.file(name, schema)
-                table = pa.concat_tables(
-                    [schema.empty_table()]
-                    + [sealing.read_group(opened, index) for index in sealing.groups_of(opened, tag, tag)]
-                )
+                groups = [
+                    sealing.read_group(opened, index, ["tag", *names]) for index in sealing.groups_of(opened, tag, tag)
+                ]
             except StoreError:
                 continue
-            found.append(partials.within(table.filter(pc.equal(table["tag"], tag)), _joined(some)))
+            for table in groups:
+                mine = table.filter(pc.equal(table["tag"], tag)).select(names)
+                found.append(partials.within(mine, _joined(some)))
             spans += some
         return found, sorted(spans)
 

@@ -230,9 +230,10 @@ def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts, *,
     try:
         with pq.ParquetWriter(
             fresh, STORED, compression="zstd", compression_level=3, version="2.6", data_page_version="2.0",
-            use_dictionary=["tag", "kind", "quality", "text", "value"], write_page_checksum=True,
+            use_dictionary=["tag", "kind", "quality", "text"], write_page_checksum=True,
             column_encoding={"time": "DELTA_BINARY_PACKED", "whole": "DELTA_BINARY_PACKED",
-                             "server": "DELTA_BINARY_PACKED", "commit": "DELTA_BINARY_PACKED"},
+                             "server": "DELTA_BINARY_PACKED", "commit": "DELTA_BINARY_PACKED",
+                             "value": "BYTE_STREAM_SPLIT"},  # a third less than a dictionary, also of few values
         ) as writer:  # fmt: skip
             for table in tables:
                 for group in _cut(table):

@@ -1,9 +1,10 @@
 """Whether the mirror has what it should: its files as they were sealed, and each hour as its source has it.
 
-Each hour, once it is over, is counted at the source by itself; each night the day before is, and there values are
-compared as well: by a digest over the samples of each tag and hour. A tag that has fewer samples here than there, or
-others, makes the hour be read again, by the backfill lane, where repetitions vanish; then it is counted once more. A
-source that has fewer than the mirror is told of and changes nothing: a source that was emptied empties no mirror.
+Each hour, once it is over, is counted at the source by itself, and where something had come late, so are the hours
+before it, back to one that is whole; each night the day before is, and there values are compared as well: by a digest
+over the samples of each tag and hour. A tag that has fewer samples here than there, or others, makes the hour be read
+again, by the backfill lane, where repetitions vanish; then it is counted once more. A source that has fewer than the
+mirror is told of and changes nothing: a source that was emptied empties no mirror.
 
 Not here: how a source counts (postgres), what a digest is (columns).
 """
@@ -36,9 +37,12 @@ DIFFERENCES_MOST: Final = 200
 RUNS_MOST: Final = 16
 HOURLY_AFTER_NS: Final = 300 * 10**9
 """How long after an hour's end it is counted."""
+BACK_HOURS: Final = 31 * 24
+"""So far what came late is followed."""
 NIGHTLY_HOUR: Final = 1
 """UTC."""
-
+NIGHTS_MOST: Final = 7
+"""Days that are compared together, after nights in which nothing ran."""
 
 _NOTHING: Final = Summary(0, 0, 0)
 
@@ -63,6 +67,10 @@ class Run:
         self.ended = False
         self.done = 0
         self.total = last - first + 1
+        self.oldest: dict[str, int] = {}
+        """By source: the first hour that it is asked for."""
+        self.back = first
+        """Hours before `first`, down to this one, are counted where the one behind them was not whole."""
 
     def told(self) -> dict[str, Any]:
         """For an operator."""
@@ -88,7 +96,8 @@ class Verifying:
         self._not_before = 0.0
         wall = keeper.setting.wall()
         self._hourly = wall // HOUR_NS
-        self._night = self._day(wall)
+        found = keeper.store.catalogue  # of nights in which no gate ran: it is written with whatever is written next
+        found.night = found.night or self._day(wall)
 
     @staticmethod
     def _day(wall: int) -> int:
@@ -106,6 +115,7 @@ class Verifying:
         if against == "store":
             sources = [""]
         run.total = (last - first + 1) * len(sources)
+        run.oldest = dict.fromkeys(sources, first)
         self._queue += [(run, hour, source, 0) for hour in range(first, last + 1) for source in sources]
         if not run.total or run.failed:
             self._end(run)
@@ -121,12 +131,13 @@ class Verifying:
         """Called twice a second."""
         wall = self._keeper.setting.wall()
         if self._keeper.row.nightly and self._keeper.acks and not self.busy:
-            if self._day(wall) > self._night:
-                self._night = self._day(wall)
-                self.begin(self._night * 24 - 24, self._night * 24 - 1, "source", "")
+            found, night = self._keeper.store.catalogue, self._day(wall)
+            if night > found.night:
+                self.begin(max(found.night, night - NIGHTS_MOST) * 24, night * 24 - 1, "source", "")
+                found.night = night
             elif (hour := (wall - HOURLY_AFTER_NS) // HOUR_NS) > self._hourly:
                 self._hourly = hour
-                self.begin(hour - 2, hour - 1, "counts", "")
+                self.begin(hour - 2, hour - 1, "counts", "").back = hour - BACK_HOURS
         if self._asked is not None and time.monotonic() > self._asked[5]:
             run, _, source, *_ = self._asked
             self._asked = None
@@ -237,6 +248,11 @@ class Verifying:
                 fewer.append((tag, hour, mine.times, has))
             elif mine.times > has:
                 more.append((tag, hour, mine.times, has))
+        if fewer and hour == run.oldest[source] > run.back:
+            run.oldest[source] = hour - 1
+            run.first = min(run.first, hour - 1)
+            run.total += 1
+            self._queue.append((run, hour - 1, source, 0))
         if fewer and turn < ROUNDS:
             if turn % FETCH_EVERY == 0:
                 fetch = Fetch(source, hour * HOUR_NS, (hour + 1) * HOUR_NS)

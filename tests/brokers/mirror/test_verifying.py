@@ -1,0 +1,98 @@
+"""Counting at a source by itself: what came late is followed back, and nights in which nothing ran are made up for. The
+source is a table in this process, which answers as the collector does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cofferdam.brokers.mirror import verifying
+from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.brokers.mirror.records import Count, Counted, Fetch
+from tests.brokers.mirror.pairing import HOUR, Pair, batch
+
+FIRST = HOUR - 40
+
+
+class Table:
+    """A historian: of each hour, minutes at which it has a sample."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.rows: dict[int, list[int]] = {}
+        self.asked: list[Count] = []
+
+    def add(self, hours: range, minute: int) -> None:
+        for hour in hours:
+            self.rows.setdefault(hour, []).append(minute)
+
+    def send(self, hours: range, *, lane: str = "live") -> None:
+        times = [hour * HOUR_NS + 60 * 10**9 * minute for hour in hours for minute in self.rows[hour]]
+        samples = [("tank_a", at, at / 1e12) for at in times]
+        self.pair.offer(batch("live" if lane == "live" else "backfill", samples))
+        self.pair.all()
+
+    def work(self) -> None:
+        """Until the keeper asks nothing more."""
+        pair = self.pair
+        while True:
+            pair.keeper.tick()
+            pair.settle()
+            records = [one for one in pair.to_spooler.waiting if isinstance(one, (Count, Fetch))]
+            pair.back()
+            for one in records:
+                if isinstance(one, Fetch):
+                    self.send(range(one.since // HOUR_NS, one.until // HOUR_NS), lane="backfill")
+                    continue
+                self.asked.append(one)
+                many = len(self.rows.get(one.hour, ()))
+                told = (("tank_a",), (many,)) if many else ((), ())
+                pair.keeper.on_record("spooler", Counted(one.request, one.source, one.hour, *told))
+                pair.settle()
+            if not records and not pair.keeper.verifying.busy:
+                return
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pair:
+    monkeypatch.setattr(verifying, "SETTLE_SECONDS", 0.0)
+    return Pair(tmp_path)
+
+
+def test_what_came_late_is_followed_back_to_an_hour_that_is_whole(pair: Pair) -> None:
+    """A station that was cut off hands in ten hours at once: the next counting finds the last two, and so the rest."""
+    source = Table(pair)
+    source.add(range(FIRST, HOUR), 1)
+    source.send(range(FIRST, HOUR))
+    source.add(range(HOUR - 10, HOUR), 2)
+    pair.wall = (HOUR + 1) * HOUR_NS - 1
+    source.work()
+    assert not source.asked  # the hour is not over
+    pair.wall = HOUR * HOUR_NS + verifying.HOURLY_AFTER_NS + HOUR_NS
+    source.work()
+    assert pair.has(FIRST, HOUR) == {"tank_a": sum(map(len, source.rows.values()))}
+    assert {one.hour for one in source.asked} == {*range(HOUR - 11, HOUR + 1)}
+    source.asked.clear()
+    pair.wall += HOUR_NS
+    source.work()
+    assert [one.hour for one in source.asked] == [HOUR, HOUR + 1]
+    pair.close()
+
+
+def test_nights_without_a_gate_are_made_up_for(pair: Pair) -> None:
+    source = Table(pair)
+    day = HOUR // 24
+    for nights, days in ((1, 1), (3, 3), (40, verifying.NIGHTS_MOST)):
+        source.add(range(HOUR, HOUR + 1), nights)
+        source.send(range(HOUR, HOUR + 1))
+        pair.seal()  # with which the catalogue is written
+        pair.wall += nights * 24 * HOUR_NS
+        day += nights
+        pair.born()
+        source.asked.clear()
+        source.work()
+        compared = {one.hour // 24 for one in source.asked if one.values}
+        assert compared == {*range(day - days, day)}
+        pair.seal()
+    pair.close()
