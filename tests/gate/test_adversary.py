@@ -18,7 +18,7 @@ import pytest
 
 from cofferdam.enforce.orders import MAX_ORDER, MAX_PART, ORDERS, PLANS, REPORTS, Prepare, Prepared
 from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
-from cofferdam.enforce.statefolder import _is_own_group, _on_the_way
+from cofferdam.enforce.statefolder import _is_own_group, _on_the_way, _own
 from cofferdam.gate.crew.launcher import LauncherLink
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, events, refuses, running
@@ -218,6 +218,57 @@ def test_a_state_directory_that_others_can_put_out_of_its_place_is_refused(
     os.chown(shared, 0, 0)
     os.lchown(site.folder / "link", 12345, 12345)
     assert list(_on_the_way(site.folder / "link")) == [site.folder / "link"]
+    os.lchown(site.folder / "link", 0, 0)
+    (site.folder / "kept").mkdir()
+    (shared / "inner").symlink_to(site.folder / "kept" / "state")
+    (site.folder / "outer").symlink_to(shared / "inner")
+    assert not list(_on_the_way(site.folder / "outer"))
+    shared.chmod(0o757)
+    assert list(_on_the_way(site.folder / "outer")) == [shared], "a link that a link leads to is theirs to change"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory to a group")
+def test_a_sticky_state_directory_is_nobodys_but_the_gates(site: Site) -> None:
+    """Members of a group laid ready what stands in it: a grant that nobody had agreed to opened its conduit."""
+    site.state.mkdir()
+    os.chown(site.state, 0, grp.getgrnam("users").gr_gid)
+    site.state.chmod(0o1770)
+    code, err = refuses(site.state, site.policy)
+    assert code == 2 and "can be written to by others" in err
+    os.chown(site.state, 0, 64_000)  # as a gate of root's leaves it
+    _own(site.state)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to name others in an access list")
+def test_what_is_made_in_a_state_directory_is_nobody_elses_by_an_access_list(site: Site) -> None:
+    """The list that a folder has for what is made in it let a user of no group sever, lay a grant ready, and remove
+    files of the log: a mode is no more than the most that it allows."""
+    entries = [(1, 7, 2**32 - 1), (2, 7, 12345), (4, 7, 2**32 - 1), (16, 7, 2**32 - 1), (32, 5, 2**32 - 1)]
+    listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(site.folder, "system.posix_acl_default", listed)
+    except OSError:
+        pytest.skip("this file system has no access lists")
+    with running(site.state, site.policy, "--look", "games"):
+        for path in (site.state, site.state / "look.sock", site.state / "audit", site.state / "audit" / "tile"):
+            assert not [name for name in os.listxattr(path) if "acl" in name], path
+    for name in ("system.posix_acl_default", "system.posix_acl_access"):
+        os.setxattr(site.state, name, listed)
+        site.state.chmod(0o700)
+        code, err = refuses(site.state, site.policy)
+        assert code == 2 and f"setfacl -R -b -k {site.state}" in err, err
+        os.removexattr(site.state, name)
+
+
+@pytest.mark.parametrize("what", ["pipe", "second name"])
+def test_a_lock_that_is_no_file_of_its_own_is_refused(site: Site, what: str) -> None:
+    site.state.mkdir(0o700)
+    other = site.folder / "other"
+    other.write_text("precious")
+    os.mkfifo(site.state / "lock") if what == "pipe" else os.link(other, site.state / "lock")
+    code, err = refuses(site.state, site.policy)
+    assert code == 2 and "it is no plain file" in err and "Traceback" not in err
+    assert other.read_text() == "precious"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to name others in an access list")
@@ -245,7 +296,11 @@ def test_whose_a_group_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def user(name: str) -> pwd.struct_passwd:
         return pwd.struct_passwd((name, "x", users[name], 0, "", "", ""))
 
+    born = {0: 0, 1000: 1000, 1001: 1001}
     monkeypatch.setattr(pwd, "getpwnam", user)
+    monkeypatch.setattr(
+        pwd, "getpwall", lambda: [pwd.struct_passwd(("", "x", uid, gid, "", "", "")) for uid, gid in born.items()]
+    )
     monkeypatch.setattr(
         grp, "getgrgid", lambda number: grp.struct_group((groups[number][0], "x", number, groups[number][1]))
     )
@@ -258,6 +313,8 @@ def test_whose_a_group_is(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     groups[0] = ("root", ["root", "anna"])
     assert _is_own_group(0, {0, 1000})
+    born[1003] = 1000  # no line of a group names whom it is the first group of
+    assert not _is_own_group(1000, {0, 1000})
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory to somebody else")

@@ -42,10 +42,16 @@ def group(name: str) -> int:
 
 def login_of(pid: int) -> int:
     """The user whose login began a process (`loginuid`, which sudo and su leave alone); -1 where none did, or where
-    nobody knows."""
+    this kernel does not say.
+
+    Raises: GateError: the process has gone, so nobody knows any more.
+    """
+    proc = Path(f"/proc/{pid}")
     try:
-        found = int(Path(f"/proc/{pid}/loginuid").read_text())
+        found = int((proc / "loginuid").read_text())
     except (OSError, ValueError):
+        if not proc.exists():
+            raise GateError(f"there is no process {pid} any more") from None
         return -1
     return found if 0 <= found < _NO_LOGIN else -1
 

@@ -299,7 +299,7 @@ class Launcher:
             case AskDropped(serial):
                 self._answer(serial, lambda: self._report(self._isolation.dropped(serial)))
             case AskLogin(serial, pid):
-                self._report(Login(serial, doors.login_of(pid)))
+                self._answer(serial, lambda: self._report(Login(serial, doors.login_of(pid))))
             case Kill(child):
                 if child in self._children and child != GATE_CHILD:
                     os.kill(self._children[child].pid, signal.SIGKILL)

@@ -183,7 +183,8 @@ class AskDropped(Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fi
 
 
 class AskLogin(Struct, frozen=True, array_like=True, tag=15, forbid_unknown_fields=True):
-    """Whose login began this process of root's? The gate sees no process but its own. Answered by `Login`."""
+    """Whose login began this process of root's? The gate sees no process but its own. Answered by `Login`, or
+    by `OrderFailed` where the process has gone."""
 
     serial: Number
     pid: Number

@@ -175,8 +175,11 @@ def cut_off(state: Path, side: str) -> bool:
             except BlockingIOError:
                 launcher = os.pidfd_open(int(lock.read(32)))
                 try:
-                    # Whoever made that would have us signal whom they like: it is to be a process of their own.
+                    # Whoever made that would have us signal whom they like: it is to be a process of their own, and one
+                    # that has the lock. (A gate in a container knows itself by a number that is another's here.)
                     if owner not in (0, os.geteuid()) and _user_of(launcher) != owner:
+                        return False
+                    if os.geteuid() == 0 and not _has_open(launcher, lock.fileno()):
                         return False
                     signal.pidfd_send_signal(launcher, signal.SIGUSR1 if side == "it" else signal.SIGUSR2)
                 finally:
@@ -188,9 +191,24 @@ def cut_off(state: Path, side: str) -> bool:
 
 def _user_of(process: int) -> int:
     """Whose a process is, by a descriptor of it; -1 if it is of more than one user. Raises: OSError, ValueError."""
-    pid = re.findall(r"^Pid:\s+(-?\d+)$", Path(f"/proc/self/fdinfo/{process}").read_text(), re.MULTILINE)[0]
-    users = re.findall(r"^Uid:(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[0].split()
+    users = re.findall(r"^Uid:(.*)$", (_folder_of(process) / "status").read_text(), re.MULTILINE)[0].split()
     return int(users[0]) if len(set(users)) == 1 else -1
+
+
+def _has_open(process: int, file: int) -> bool:
+    """Whether a process, by a descriptor of it, has the file open that is open here. Raises: OSError, ValueError."""
+    wanted = os.fstat(file)
+    for held in (_folder_of(process) / "fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed just now
+            if os.path.samestat(held.stat(), wanted):
+                return True
+    return False
+
+
+def _folder_of(process: int) -> Path:
+    """What /proc says of a process, by a descriptor of it. Raises: OSError, LookupError."""
+    pid = re.findall(r"^Pid:\s+(-?\d+)$", Path(f"/proc/self/fdinfo/{process}").read_text(), re.MULTILINE)[0]
+    return Path(f"/proc/{pid}")
 
 
 def whole_status(state: Path) -> dict[str, Any]:

@@ -580,18 +580,31 @@ def _gives_way(there: dict[asyncio.StreamWriter, int], uid: int) -> bool:
     return True
 
 
-_named: set[int] = set()
-"""Users that this machine has a name for, as far as they came."""
+class _Named:
+    """Users that this machine has a name for. To look for one in a list of thousands takes milliseconds, and whoever
+    has no name may come a thousand times a second, each time as another."""
+
+    def __init__(self) -> None:
+        self._users: frozenset[int] = frozenset()
+        self._of: tuple[int, ...] | None = None
+
+    def __contains__(self, uid: int) -> bool:
+        try:
+            found = Path("/etc/passwd").stat()
+            of: tuple[int, ...] = (found.st_ino, found.st_size, found.st_mtime_ns)
+        except OSError:
+            of = ()
+        if of != self._of:
+            self._users, self._of = frozenset(user.pw_uid for user in pwd.getpwall()), of
+        return uid in self._users
+
+
+_named = _Named()
 
 
 def _counts_as(uid: int) -> int:
     """As whom a user takes places."""
-    if uid not in _named:
-        try:
-            _named.add(pwd.getpwuid(uid).pw_uid)
-        except KeyError:
-            return NOBODY
-    return uid
+    return uid if uid in _named else NOBODY
 
 
 def _verb(line: bytes) -> str:

@@ -273,7 +273,8 @@ def keep_spare(state: Path) -> None:
             fd = os.open(state / name, _WRITE, 0o600)
             try:
                 owned.plain(fd, alone=True)
-                _hand_over(state, fd)
+                if not os.fstat(fd).st_size:  # what somebody has put there may be another's, and not theirs to read
+                    _hand_over(state, fd)
                 if os.fstat(fd).st_blocks * 512 < SPARE_BYTES:
                     os.posix_fallocate(fd, 0, SPARE_BYTES)
                     os.fsync(fd)
@@ -383,21 +384,23 @@ def _write(path: Path, text: bytes) -> None:
     fd = os.open(path, _WRITE, 0o600)
     try:
         owned.plain(fd, alone=True)  # somebody may have put another in its place since it was removed
-        _hand_over(path.parent, fd)
         done = 0
         while done < len(text):  # a disk with room for a part of it takes that part, and says so by the count alone
             done += os.pwrite(fd, text[done:], done)
         os.ftruncate(fd, len(text))
+        _hand_over(path.parent, fd)  # not before: what somebody has put there may be another's
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
 def _hand_over(state: Path, fd: int) -> None:
-    """What root writes in a state directory that was handed to the gate's user is that user's, who is to replace it."""
+    """What root writes in a state directory that was handed to the gate's user, or that is another user's, is that
+    user's, who is to read and replace it."""
     found = state.stat()
-    if os.geteuid() == 0 and found.st_mode & stat.S_ISVTX and found.st_gid:
-        os.fchown(fd, found.st_gid, found.st_gid)
+    owner = found.st_gid if found.st_mode & stat.S_ISVTX and not found.st_uid else found.st_uid
+    if os.geteuid() == 0 and owner:
+        os.fchown(fd, owner, owner if owner == found.st_gid else -1)
 
 
 def default_state(*, own: bool = False) -> Path:
