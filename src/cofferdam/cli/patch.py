@@ -101,6 +101,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     result.add_argument("product", metavar="PRODUCT", help="the product")
     result.add_argument("says", choices=["done", "failed", "again"], help="what you found")
     result.add_argument("--detail", default="", help="how you know, for the record")
+    result.add_argument("--technician", metavar="NAME", default="", help="who has installed it by hand")
+    result.add_argument("--reads", metavar="VERSION", default="", help="the version that the asset shows")
     verb("verify", "read all files through: hashes as the catalogue, the metadata and the audit log have them", _verify)
     export = verb("export", "write the evidence out: files, origins, scans, signatures, steps (JSON)", _export)
     export.add_argument("output", type=Path, metavar="FILE", help="a new file")
@@ -430,7 +432,8 @@ def _set(args: argparse.Namespace) -> int:
 
 
 def _result(args: argparse.Namespace) -> int:
-    said = {"asset": args.asset, "product": args.product, "says": args.says, "detail": args.detail}
+    words = ("asset", "product", "says", "detail", "technician", "reads")
+    said = {word: getattr(args, word) for word in words}
     return _told(args, _installer(args, "result", **said))
 
 

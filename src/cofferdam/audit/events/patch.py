@@ -188,13 +188,16 @@ class InstallEnded(Event, frozen=True, kw_only=True):
 
 
 class PlanSet(Event, frozen=True, kw_only=True):
-    """A person changed what is under way. `what`: pause, resume, stop, or the result that a person found."""
+    """A person changed what is under way. `what`: pause, resume, stop, or the result that a person found. `technician`:
+    who installed it by hand; `reads`: the version that the asset shows."""
 
     what: Name
     by: Name
     product: Name = ""
     asset: Name = ""
     detail: Text = ""
+    technician: Name = ""
+    reads: Name = ""
 
 
 class AdvisoriesRead(Event, frozen=True, kw_only=True):

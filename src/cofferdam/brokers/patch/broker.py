@@ -68,6 +68,7 @@ PATCH: Final = Broker(
                 can=Can.ACCEPT | Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE | Can.STORE | Can.DIAL_UDP | Can.DATAGRAMS,
                 runtime="asyncio",
                 store=True,
+                folders=True,
                 reads=("keeper",),
                 secrets=("patch",),
                 preload=(*LATE, *_TIMES, *_SSH),

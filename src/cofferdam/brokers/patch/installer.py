@@ -29,7 +29,7 @@ from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.http.connection import Limits
 from cofferdam.brokers.kit.http.doors import HttpPart
-from cofferdam.brokers.patch import ddi, health, pushing, records, sftp
+from cofferdam.brokers.patch import ddi, hands, health, pushing, records, sftp
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.figures import INSTALLER
 from cofferdam.brokers.patch.installer_verbs import InstallerVerbs
@@ -431,6 +431,13 @@ class Installer(HttpPart):
                 return step
         return None
 
+    def dealt_with(self, step: Step) -> None:
+        """A person has said what became of a step: what lies there for technicians is taken away."""
+        way = self.way(step.asset)
+        release = next((each for each in self.releases if each.custom.number == step.release), None)
+        if way is not None and way.hands and release is not None:
+            hands.take_away(self.setting.folders.get(way.hands), way.asset, release.custom.file)
+
     def count(self, sent: int) -> None:
         self.figures_.add("patch_sent_bytes", sent)
 
@@ -464,6 +471,8 @@ class Installer(HttpPart):
             self.figures_.add("patch_sent_bytes", count)
 
         file, name = self._files / release.sha256, release.custom.file
+        if way.hands:
+            return await hands.lay_out(self.setting.folders.get(way.hands), way.asset, release, file)
         return await pushing.push(way, self.secret(way), file, name, release.size, release.sha256, progress)
 
     def secret(self, way: Way) -> str:
@@ -471,6 +480,8 @@ class Installer(HttpPart):
 
     async def finish(self, step: Step, install: Install, way: Way) -> None:
         """The health check, and what a failure leads to."""
+        if way.hands:
+            return  # a person says what became of it
         if install.health is None:
             self.settle(step, "done")
             return

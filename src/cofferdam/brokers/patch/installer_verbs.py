@@ -6,10 +6,10 @@ Not here: when anything is sent (plan), sending (installer).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from cofferdam.audit.entry import Draft
@@ -22,7 +22,7 @@ from cofferdam.brokers.patch.plan import NS, Held, Plan, State, Step, upcoming
 from cofferdam.brokers.patch.records import Release
 from cofferdam.errors import GateError, StoreError
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.patch_rows import PatchRows
+from cofferdam.policy.terms.patch_rows import PatchRows, Way
 
 WEEKS: Final = 4
 """Windows are shown so far ahead."""
@@ -43,6 +43,8 @@ class _Result(Struct, forbid_unknown_fields=True):
     product: str
     says: str
     detail: records.Text = ""
+    technician: Annotated[str, Meta(max_length=128)] = ""
+    reads: Annotated[str, Meta(max_length=128)] = ""
 
 
 class Installing(Protocol):
@@ -77,6 +79,12 @@ class Installing(Protocol):
     def settle(self, step: Step, state: State, detail: str = "") -> Step:
         """Writes what became of a step."""
 
+    def way(self, asset: str) -> Way | None:
+        """How an asset gets its files."""
+
+    def dealt_with(self, step: Step) -> None:
+        """A person has said what became of it."""
+
 
 class InstallerVerbs:
     """The installer's."""
@@ -104,7 +112,8 @@ class InstallerVerbs:
             self._settled_by(found)
             draft = events.PlanSet(
                 wall_ns=self._part.setting.wall(), what=f"result-{found.says}", by=clip(found.by, 128),
-                product=found.product, asset=found.asset, detail=found.detail,
+                product=found.product, asset=found.asset, detail=found.detail, technician=clip(found.technician, 128),
+                reads=clip(found.reads, 128),
             )  # fmt: skip
             self._decided(asked, draft, lambda: self._result(found))
         else:
@@ -155,12 +164,23 @@ class InstallerVerbs:
             raise GateError(f"{said.asset} is {step.state}: there is nothing to settle")
         if said.says not in ("done", "again", "failed"):
             raise GateError("a result is done, failed, or again")
+        way = self._part.way(said.asset)
+        if way is not None and way.hands and said.says == "done" and not (said.technician and said.reads):
+            raise GateError(
+                f"{said.asset} is installed by hand: who did it, and which version does it show?",
+                hint="--technician NAME --reads VERSION",
+            )
         return step
 
     def _result(self, said: _Result) -> None:
         step = self._settled_by(said)
         state: State = "again" if said.says == "again" else "done" if said.says == "done" else "failed"
-        self._part.settle(replace(step, tries=0), state, f"{said.by}: {said.detail}")
+        words = [said.by, *([f"by {said.technician}"] if said.technician else [])]
+        if said.reads and said.reads != step.version and state == "done":
+            state = "failed"
+            words.append(f"it shows {said.reads} and not {step.version}")
+        self._part.settle(replace(step, tries=0), state, f"{', '.join(words)}: {said.detail}")
+        self._part.dealt_with(step)
 
     def _plan_told(self) -> dict[str, Any]:
         now = self._part.setting.wall()

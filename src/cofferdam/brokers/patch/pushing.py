@@ -19,6 +19,8 @@ def kind(way: Way) -> str:
         return "sftp"
     if way.ftp is not None:
         return "ftps" if way.ftp.certificate else "ftp"
+    if way.hands:
+        return "hands"
     return "tftp" if way.tftp is not None else ""
 
 

@@ -172,6 +172,10 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             Folder(each.folder, share, ("conduits", conduit.name, "sources", each.name, "folder"))
             for each in row.sources if each.folder
         )  # fmt: skip
+        laid_out = tuple(
+            Folder(folder, share, ("conduits", conduit.name, "ways"))
+            for folder in sorted({way.hands for way in row.ways if way.hands})
+        )  # fmt: skip
         outer = Place(Side(policy.zones[row.outer].side), row.outer)
         fetched = tuple(Reach(row.outer, address, port, share) for address, port in fetches)
         fetcher = {FETCHER: PartNeeds(outer, reaches=fetched)} if fetches else {}
@@ -181,7 +185,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             KEEPER: PartNeeds(store=Store(quota), folders=folders),
             INSTALLER: PartNeeds(
                 Place(Side(policy.zones[row.inner].side), row.inner), listens=listens(row.inner), reaches=reaches,
-                store=Store(quota),
+                store=Store(quota), folders=laid_out,
             ),
         }  # fmt: skip
         return Needs(parts, dict.fromkeys(products, f"the patch store for {row.outer} and {row.inner}"))
@@ -351,7 +355,8 @@ def _origin(said: OriginSaid, making: Making) -> Origin:
 
 
 def _way(asset: str, said: WaySaid, making: Making) -> Way:
-    address = said.address or making.assets[asset].address
+    known = making.assets.get(asset)
+    address = said.address or (known.address if known is not None else "")
     sftp = None
     if said.sftp is not None:
         sftp = Sftp(
@@ -367,7 +372,10 @@ def _way(asset: str, said: WaySaid, making: Making) -> Way:
         )  # fmt: skip
     if said.tftp is not None:
         tftp = Tftp(port=said.tftp.port, path=said.tftp.path, read_back=said.tftp.read_back)
-    return Way(asset=asset, address=address, sftp=sftp, pull=said.pull or "", rate=said.rate, ftp=ftp, tftp=tftp)
+    return Way(
+        asset=asset, address=address, sftp=sftp, pull=said.pull or "", rate=said.rate, ftp=ftp, tftp=tftp,
+        hands=said.hands or "",
+    )  # fmt: skip
 
 
 def _health(said: HealthSaid | None) -> Health | None:

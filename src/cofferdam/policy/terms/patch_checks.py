@@ -186,7 +186,7 @@ class PatchChecks:
         for asset, way in self.conduit.ways.items():
             at = (*self.here, "ways", asset)
             known = self.checking.policy.assets.get(asset)
-            if known is None and way.address is None:
+            if known is None and way.address is None and way.hands is None:
                 assets = self.checking.names("assets")
                 self.checking.key(
                     at, f"{quote(asset)}, which is no asset, without an address", "an asset, or `address:`",
@@ -194,8 +194,8 @@ class PatchChecks:
                 )  # fmt: skip
             elif known is not None and known.zone != self.conduit.to_zone:
                 self.checking.key(at, f"{asset}, which is in {known.zone}", f"an asset of {self.conduit.to_zone}")
-            if sum(one is not None for one in (way.sftp, way.ftp, way.tftp, way.pull)) != 1:
-                expected = "one of `sftp: {...}`, `ftp: {...}`, `tftp: {...}` and `pull: PRINCIPAL`"
+            if sum(one is not None for one in (way.sftp, way.ftp, way.tftp, way.pull, way.hands)) != 1:
+                expected = "one of `sftp: {...}`, `ftp: {...}`, `tftp: {...}`, `pull: PRINCIPAL` and `hands: FOLDER`"
                 self.checking.key(at, "several ways or none", expected, check="way")
             if way.ftp is not None and way.ftp.certificate is not None:
                 data = self.checking.file(way.ftp.certificate, (*at, "ftp", "certificate"))
@@ -213,6 +213,11 @@ class PatchChecks:
                 if self.conduit.to_zone not in self.conduit.listen:
                     found = f"an asset that pulls, and no place to listen at in {self.conduit.to_zone}"
                     self.at((*at, "pull"), found, "`listen: {ZONE: {at: ADDRESS:PORT}}`", check="way")
+        dropped = {said.folder for said in self.conduit.sources.values() if said.folder is not None}
+        for asset, way in self.conduit.ways.items():
+            if way.hands is not None and way.hands in dropped:
+                found = f"the folder {way.hands}, in which files are left for the gate"
+                self.at((*self.here, "ways", asset, "hands"), found, "a folder of its own", check="way")
         pulling = [way.pull for way in self.conduit.ways.values() if way.pull is not None]
         for who in sorted({who for who in pulling if pulling.count(who) > 1}):
             found = f"{who}, as whom two assets pull"
@@ -250,6 +255,10 @@ class PatchChecks:
                     f"a file of {asset}, which has no SFTP or FTP",
                     "tcp or http",
                     check="health",
+                )
+            elif rule.health is not None and self.conduit.ways[asset].hands is not None:
+                self.at(
+                    (*at, "health"), f"{asset}, whose version a technician reads back", "no `health`", check="health"
                 )
         if rule.ring is not None and rule.ring not in self.conduit.rings:
             rings = self.conduit.rings

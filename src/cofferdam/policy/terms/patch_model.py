@@ -26,7 +26,7 @@ from cofferdam.policy.fields import (
 from cofferdam.policy.schema import Name, Names, Text
 from cofferdam.policy.terms.door_words import DoorSaid
 from cofferdam.policy.terms.patch_rows import LARGEST_FILE, Scheme
-from cofferdam.policy.terms.patch_source_model import FileSourceSaid, Packages, Patterns
+from cofferdam.policy.terms.patch_source_model import FileSourceSaid, FolderName, Packages, Patterns
 
 DAY: Final = 86_400
 DATA_PORTS: Final = 100
@@ -180,7 +180,7 @@ class TftpSaid(schema.Entry):
 
 
 class WaySaid(schema.Entry):
-    """How an asset gets its files: one of `sftp`, `ftp`, `tftp`, `pull`."""
+    """How an asset gets its files: one of `sftp`, `ftp`, `tftp`, `pull`, `hands`."""
 
     address: schema.Address | None = Field(
         None, description="The asset's address. Default: the one that it has under `assets`."
@@ -190,6 +190,11 @@ class WaySaid(schema.Entry):
     tftp: TftpSaid | None = Field(None, description="We push by TFTP. With `separation: processes` alone, so far.")
     pull: Name | None = Field(
         None, description="It fetches by HTTPS itself, as this principal of its zone, with a key or a certificate."
+    )
+    hands: FolderName | None = Field(
+        None,
+        description="A technician installs it with the maker's own tool: it is laid out in this folder of the site's "
+        "(`cofferdam up --folders`), for the site to give out to read only.",
     )
     rate: Annotated[int, *size(1_000, 10**10)] = Field(
         1_000_000,

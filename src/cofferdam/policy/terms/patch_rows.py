@@ -91,8 +91,9 @@ class Tftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How an asset gets its files: `sftp`, `ftp`, `tftp`, or it fetches them itself by HTTPS, as the principal `pull`.
-    `rate`: bytes a second that are reckoned with."""
+    """How an asset gets its files: `sftp`, `ftp`, `tftp`, or it fetches them itself by HTTPS, as the principal `pull`;
+    or they are laid out for a technician in a folder of the site's (`hands`). `rate`: bytes a second that are reckoned
+    with."""
 
     asset: str
     address: str
@@ -101,6 +102,7 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     rate: int = 1_000_000
     ftp: Ftp | None = None
     tftp: Tftp | None = None
+    hands: str = ""
 
     @property
     def secret(self) -> str:
