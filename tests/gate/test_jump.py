@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.brokers.jump.serial_line import SER2NET, Controller
 from tests.brokers.jump.site import TELNETD, THERE, JumpSite, Telnetd, ends, reads_until
 from tests.gate.plant import events
 from tests.ports import held_ports
@@ -32,10 +33,14 @@ TELNET = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JumpSite]:
     folder = tmp_path_factory.mktemp("jump")
-    (port,) = held_ports(1)
-    old = f"old: {{zone: plant, address: 127.0.0.1, port: {port}, protocol: telnet}}"
-    rule = "- {who: {group: staff}, asset: old, as: operator, do: shell}"
-    made = JumpSite(folder, assets=old, rules=rule, free="certificates: 8 h")
+    port, line, drive = held_ports(3)
+    assets = "\n  ".join(
+        f"{name}: {{zone: plant, address: 127.0.0.1, port: {at}, protocol: {protocol}}}"
+        for name, at, protocol in (("old", port, "telnet"), ("line", line, "telnet"), ("drive", drive, "serial"))
+    )
+    rule = "- {who: {group: staff}, asset: [old, line, drive], as: operator, do: shell}"
+    made = JumpSite(folder, assets=assets, rules=rule, free="certificates: 8 h")
+    made.ports |= {"line": line, "drive": drive}
     telnetd = Telnetd(folder / "old", port) if TELNETD.exists() else None
     try:
         made.set_up()
@@ -522,6 +527,40 @@ def test_a_password_that_the_asset_does_not_take(site: JumpSite) -> None:
             assert (done.returncode, b"does not take the gate's credential" in done.stderr + done.stdout) == (1, True)
             assert b"login:" not in done.stdout
     assert events(site.state, "access-ended")[-1]["received"] == 0
+
+
+@pytest.mark.skipif(not Path(SER2NET).exists(), reason="there is no ser2net (Debian)")
+def test_a_serial_line_behind_ser2net(site: JumpSite) -> None:
+    """By telnet with RFC 2217 offered, at which nobody signs in, and bare, where the gate does; one place each."""
+    secret = site.folder / "secret"
+    secret.write_text("geheim\n")
+    site.jump("credential", "line", "operator", "--none")
+    site.jump("credential", "drive", "operator", "--password", str(secret))
+    for name, how, password in (("line", "telnet(rfc2217)", ""), ("drive", "raw", "geheim")):
+        controller = Controller(site.folder / f"{name}-end", site.ports[name], how, password)
+        try:
+            process = site.begins("tech", name, more=("-tt",))
+            assert process.stdin is not None
+            process.stdin.write(b"\r" if name == "line" else b"")
+            process.stdin.flush()
+            said = reads_until(process, b"PLC> ")
+            if name == "drive":
+                refused = site.ssh("tech", "drive", more=("-tt",))
+                assert b"drive has 1 session, and takes no more" in refused.stdout + refused.stderr
+            process.stdin.write(b"volts\r")
+            process.stdin.flush()
+            said += reads_until(process, b"24.1 V")
+            process.kill()
+            ends(process)
+        finally:
+            controller.close()
+        eventually(lambda: not site.sessions())
+        newest = json.loads(site.jump("recording", "list", "--json"))[0]
+        played = site.jump("recording", "play", newest["name"], "--speed", "0")
+        assert "24.1 V" in played
+        assert "geheim" not in played + said.decode()
+    assert "drive                    serial, UNENCRYPTED" in site.jump("assets")
+    assert "serial, which has no keys" in site.jump("credential", "drive", "operator", "--new-key", code=2)
 
 
 SOAK = [pytest.param(part, marks=pytest.mark.soak) for part in ("outer", "archivist", "inner")]

@@ -24,6 +24,7 @@ assets:
   station: {zone: plant, address: 10.20.0.30, protocol: ssh}
   switch: {zone: plant, address: 10.20.0.31, protocol: ssh}
   line: {zone: plant, address: 10.20.0.34, protocol: telnet}
+  drive: {zone: plant, address: 10.20.0.35, protocol: serial}
   screen: {zone: plant, address: 10.20.0.32, protocol: vnc}
   plc: {zone: plant, address: 10.20.0.33, protocol: modbus}
 principals:
@@ -59,6 +60,7 @@ WRONG = [
     ("asset: station, as: service", "asset: statoin, as: service", "statoin", "did you mean station"),
     ("asset: station, as: service", "asset: screen, as: service", "screen", "desktops come with the console"),
     ("asset: station, as: service", "asset: plc, as: service", "plc", "an asset that speaks ssh"),
+    ("asset: station, as: service", "asset: drive, as: service", "down, up at drive, which speaks serial", "shell"),
     ("asset: station, as: service", "asset: line, as: service", "down, up at line", "expected shell"),
     ("do: [shell, up, down], paths: [/srv/logs/**, /tmp/*.csv]", "do: up", "files without paths", "paths"),
     ("do: exec, commands: [uptime, \"journalctl -u *\"]", "do: exec", "exec without commands", "commands"),
@@ -100,10 +102,10 @@ def test_warnings() -> None:
     assert {"no-approval", "unrecorded", "unscanned"} <= found
     clean = {problem.check for problem in lint(loads(POLICY), now_ns=NOW)}
     assert clean & {"no-approval", "unrecorded", "unscanned", "no-points"} == {"no-points"}  # the PLC's
-    old = "- {who: {person: tech1}, asset: line, as: admin, do: shell}"
+    old = "- {who: {person: tech1}, asset: [line, drive], as: admin, do: shell}"
     more = POLICY.replace("      - {who: {group: vendor-x}", f"      {old}\n      - {{who: {{group: vendor-x}}", 1)
     (unencrypted,) = [problem for problem in lint(loads(more), now_ns=NOW) if problem.check == "unencrypted"]
-    assert "line, reached by telnet" in unencrypted.found
+    assert "drive, line, reached unencrypted" in unencrypted.found
     more = POLICY.replace("exec, commands:", "exec, opaque: [rsync, /bin/sh], commands:")
     (opaque,) = [problem for problem in lint(loads(more), now_ns=NOW) if problem.check == "opaque"]
     assert "rsync, /bin/sh with whatever arguments" in opaque.found

@@ -85,7 +85,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a certificate for each session, by the gate's authority; its line for the asset is printed",
     )
-    kind.add_argument("--none", action="store_true", help="it does not ask (telnet alone, such as a ser2net)")
+    kind.add_argument("--none", action="store_true", help="it does not ask (telnet and serial lines alone)")
     rotate = verb("rotate", "change a password of the gate's at an asset, by the policy's command", _rotate)
     rotate.add_argument("asset", metavar="ASSET", help="the asset")
     rotate.add_argument("login", metavar="LOGIN", help="the account there")

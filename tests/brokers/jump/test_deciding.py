@@ -26,7 +26,7 @@ principals: {people: {zone: office, addresses: [10.1.0.0/24]}}
 conduits:
   d:
     {from: office, to: plant, broker: jump, owner: o, reason: r, listen: "10.1.0.2:22", clients: people,
-     window: {from: "01:30", to: "03:30", zone: Europe/Paris},
+     sessions_at_asset: 3, window: {from: "01:30", to: "03:30", zone: Europe/Paris},
      allow: [{who: {person: tech}, asset: day, as: svc, do: shell}]}
   s:
     {from: office, to: plant, broker: jump, owner: o, reason: r, listen: "10.1.0.2:22", clients: people,
@@ -60,9 +60,9 @@ def deciding(accounts: Accounts) -> Deciding:
     return Deciding(accounts, compile_policy(loads(POLICY), now_ns=NIGHT))
 
 
-def asks(judge: Deciding, asset: str, wall_ns: int, now_ns: int = 0) -> Yes | str:
+def asks(judge: Deciding, asset: str, wall_ns: int, now_ns: int = 0, there: int = 0) -> Yes | str:
     connection = Connection(1, "c", "10.1.0.9", 1, person="tech", wants=asset, state="in")
-    return judge.session(connection, records.Open(1, 1, asset, "shell"), 0, wall_ns, now_ns)
+    return judge.session(connection, records.Open(1, 1, asset, "shell"), 0, there, wall_ns, now_ns)
 
 
 def approved(judge: Deciding, accounts: Accounts, wall_ns: int, now_ns: int, seconds: int = 7_200) -> int:
@@ -91,6 +91,13 @@ def test_hours_in_which_it_takes_nobodys_word(accounts: Accounts, when: str, unt
     else:
         assert isinstance(found, Yes)
         assert (found.until_ns, found.request) == (at(until), 0)
+
+
+def test_sessions_at_one_asset(accounts: Accounts) -> None:
+    """62443-3-3 SR 2.7: concurrent sessions are bounded, here of whomever."""
+    judge, wall = deciding(accounts), at("2030-05-07T02:00")
+    assert isinstance(asks(judge, "day", wall, there=2), Yes)
+    assert asks(judge, "day", wall, there=3) == "day has 3 sessions, and takes no more"
 
 
 def test_an_approval_that_lasts_longer_than_the_hours(accounts: Accounts) -> None:

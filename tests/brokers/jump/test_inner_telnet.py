@@ -12,6 +12,7 @@ import pytest
 from cofferdam.brokers.jump.inner_ssh import NoLeg
 from cofferdam.brokers.jump.inner_telnet import BEFORE_BYTES, WRITE_BYTES, TelnetLeg, open_telnet
 from cofferdam.brokers.jump.records import Credential, Grant
+from cofferdam.model import Asset
 
 
 class Session:
@@ -57,7 +58,8 @@ def run(kind: str, asset: Any, after: Any = None) -> Session:
 
         server = await asyncio.start_server(served, "127.0.0.1", 0)
         try:
-            await open_telnet(cast(Any, session), *server.sockets[0].getsockname()[:2])
+            address, port = server.sockets[0].getsockname()[:2]
+            await open_telnet(cast(Any, session), Asset("old", "plant", address, port, "telnet", -1, None))
             if after is not None:
                 await after(session)
         finally:

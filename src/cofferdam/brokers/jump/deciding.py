@@ -20,7 +20,7 @@ from cofferdam.policy import windows
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import Do, JumpRows, Right, fits, matching, names, rights
-from cofferdam.protocols.terminals.dialect import SSH
+from cofferdam.protocols.terminals.dialect import SERIAL, SSH
 
 FRESH_NS: Final = 300 * 10**9
 """How long ago an approver may have signed in."""
@@ -91,9 +91,10 @@ class Deciding:
     # --- a session --------------------------------------------------------------------------------------------------
 
     def session(
-        self, connection: Connection, asked: records.Open, standing_now: int, wall_ns: int, now_ns: int
+        self, connection: Connection, asked: records.Open, standing_now: int, there_now: int, wall_ns: int, now_ns: int
     ) -> Yes | str:
-        """Whether it may begin, or why not. `standing_now`: sessions that the person has already."""
+        """Whether it may begin, or why not. `standing_now`: sessions that the person has already; `there_now`: that the
+        asset has, of whomever."""
         person, asset = connection.person, asked.asset
         if asset not in self.assets:
             return f"there is no asset {asset[:64]!r}"
@@ -115,6 +116,9 @@ class Deciding:
                 continue
             if standing_now >= right.row.sessions:
                 return f"you have {standing_now} sessions, and {right.row.sessions} at a time are allowed"
+            most = 1 if self.policy.assets[asset].protocol == SERIAL.name else right.row.sessions_at_asset
+            if 0 < most <= there_now:
+                return f"{asset} has {there_now} session{'s' if there_now > 1 else ''}, and takes no more"
             if self._accounts.credential(asset, right.line.login) is None:
                 return f"the keeper has no credential for {right.line.login} at {asset}: tell the operator"
             if self.policy.assets[asset].protocol == SSH.name and not self._accounts.asset_key(asset):

@@ -35,7 +35,7 @@ from cofferdam.model import Asset
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import Files as FileRules
 from cofferdam.policy.terms.jump_rows import JumpRows
-from cofferdam.protocols.terminals.dialect import TELNET
+from cofferdam.protocols.terminals.dialect import BARE
 
 
 class Inner(Part):
@@ -238,8 +238,8 @@ class Inner(Part):
     async def _serve(self, live: Live, asset: Asset) -> None:
         grant = live.grant
         try:
-            if asset.protocol == TELNET.name:
-                await open_telnet(live, asset.address, asset.port)
+            if asset.protocol in BARE:
+                await open_telnet(live, asset)
                 return
             connection = await connect(grant, asset.address, asset.port)
             if live.done:

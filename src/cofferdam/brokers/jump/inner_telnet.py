@@ -1,8 +1,11 @@
-"""The leg to an asset that speaks telnet: on the plant's side alone, unencrypted, and shown as that.
+"""The leg to an asset that speaks telnet, or is a serial line: on the plant's side alone, unencrypted, shown as that.
 
 The gate signs in at the prompts by itself: the person is shown nothing before that is done, and never the password.
 What a prompt looks like is not standardised; what is looked for stands here. An asset without a login (a serial line
 behind ser2net) has a credential of the kind "none".
+
+A serial line (`protocol: serial`) is one behind a device server that gives its bytes by TCP as they are (ser2net's raw
+mode, "TCP server" of others). It has no sizes and no end; who is to sign in there wakes it with a return first.
 
 Not here: telnet itself (protocols.telnet), the session around the leg (inner_session).
 """
@@ -18,7 +21,9 @@ from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.inner_ssh import SIGN_IN_SECONDS, NoLeg
 from cofferdam.brokers.kit import aio
 from cofferdam.errors import RemoteProtocolError
+from cofferdam.model import Asset
 from cofferdam.protocols.telnet.machine import Client
+from cofferdam.protocols.terminals.dialect import TELNET
 
 LOGIN: Final = re.compile(rb"(?i)(login|user ?name|user) ?: *\Z")
 PASSWORD: Final = re.compile(rb"(?i)pass(word|code|wort)[^\r\n]{0,40}: *\Z")
@@ -34,10 +39,12 @@ WRITE_BYTES: Final = 65_536
 class TelnetLeg(asyncio.Protocol):
     """A terminal at the asset."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, protocol: str = TELNET.name) -> None:
         terminal = live.grant.terminal
         self._live = live
-        self._machine = Client(terminal.term, terminal.columns, terminal.rows) if terminal else Client()
+        self._machine: Client | Bare = Bare()
+        if protocol == TELNET.name:
+            self._machine = Client(terminal.term, terminal.columns, terminal.rows) if terminal else Client()
         self._transport: Any = None
         self._full = self._held = False
         self._timer: asyncio.TimerHandle | None = None
@@ -53,6 +60,8 @@ class TelnetLeg(asyncio.Protocol):
         transport.set_write_buffer_limits(WRITE_BYTES)
         if self._state == "open":
             self._let_in()
+        elif isinstance(self._machine, Bare):
+            self._type(b"", "login")
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -174,14 +183,38 @@ class TelnetLeg(asyncio.Protocol):
             transport.abort()
 
 
-async def open_telnet(live: Live, address: str, port: int) -> None:
+class Bare:
+    """A line whose bytes are what they are."""
+
+    def __init__(self) -> None:
+        self._out = bytearray()
+
+    def receive_data(self, data: bytes) -> bytes:
+        return data
+
+    def send(self, data: bytes) -> None:
+        self._out += data
+
+    def data_to_send(self) -> bytes:
+        out = bytes(self._out)
+        self._out.clear()
+        return out
+
+    def resize(self, columns: int, rows: int) -> None:
+        """It has no size."""
+
+    def interrupt(self) -> None:
+        self.send(b"\x03")
+
+
+async def open_telnet(live: Live, asset: Asset) -> None:
     """Starts the session's leg. Raises: NoLeg."""
     if live.grant.credential.kind == "key":
-        raise NoLeg(f"the gate has a key for {live.grant.asset}, and telnet takes none: tell the operator")
-    leg = TelnetLeg(live)
+        raise NoLeg(f"the gate has a key for {asset.name}, and {asset.protocol} takes none: tell the operator")
+    leg = TelnetLeg(live, asset.protocol)
     try:
         async with asyncio.timeout(SIGN_IN_SECONDS):
-            await aio.dial(address, port, lambda: leg)
+            await aio.dial(asset.address, asset.port, lambda: leg)
             await leg.signed_in()
     except TimeoutError:
         raise NoLeg(f"{live.grant.asset} does not ask for a login, or does not answer it") from None

@@ -312,7 +312,8 @@ class Keeper(Part):
         if not connection.wants or asked.asset != connection.wants:
             raise CrossingError(f"a session at {asked.asset!r} for a connection to {connection.wants}")
         standing = sum(1 for one in self.live.values() if one.connection.person == connection.person)
-        found = self.deciding.session(connection, asked, standing, self.wall, self.now)
+        there = sum(1 for one in self.live.values() if one.asset == asked.asset)
+        found = self.deciding.session(connection, asked, standing, there, self.wall, self.now)
         if isinstance(found, str) or self._stopping:
             self._refuse(connection, asked, found if isinstance(found, str) else "the gate stops")
             return

@@ -25,7 +25,7 @@ from cofferdam.brokers.jump.deciding import Session
 from cofferdam.brokers.jump.desk import Desk
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.jump_rows import JumpRows, Rotate
-from cofferdam.protocols.terminals.dialect import SSH, TELNET
+from cofferdam.protocols.terminals.dialect import BARE, SSH
 
 By = Annotated[str, Meta(min_length=1, max_length=128)]
 AUTHORITY: Final = "assets-authority"
@@ -38,8 +38,8 @@ _SETS: Final = ("abcdefghjkmnpqrstuvwxyz", "ABCDEFGHJKLMNPQRSTUVWXYZ", "23456789
 
 
 class NewCredential(msgspec.Struct, forbid_unknown_fields=True):
-    """A private key (OpenSSH, PEM), a password, a certificate for each session, or none (a telnet asset that does not
-    ask)."""
+    """A private key (OpenSSH, PEM), a password, a certificate for each session, or none (of telnet and
+    serial lines, where the asset does not ask)."""
 
     asset: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
     login: Annotated[str, Meta(min_length=1, max_length=32)]
@@ -75,10 +75,13 @@ class Rotating:
         if (said.asset, said.login) in self._under_way.values():
             raise GateError("its password is being changed just now", hint="cofferdam jump assets")
         public, secret = "", said.secret.encode()
-        bare = self._keeper.deciding.policy.assets[said.asset].protocol == TELNET.name
+        protocol = self._keeper.deciding.policy.assets[said.asset].protocol
+        bare = protocol in BARE
         if bare != (said.kind in ("password", "none")) and said.kind != "password":
             raise GateError(
-                f"{said.asset} speaks telnet, which has no keys" if bare else f"{said.asset} does not go without one",
+                f"{said.asset} speaks {protocol}, which has no keys"
+                if bare
+                else f"{said.asset} does not go without one",
                 hint="a password, or --none" if bare else "a key, or a password",
             )
         if said.kind == "new-key":

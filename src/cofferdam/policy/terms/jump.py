@@ -51,7 +51,7 @@ from cofferdam.policy.terms.jump_rows import (
     within,
     words_of,
 )
-from cofferdam.protocols.terminals.dialect import SSH, TELNET, TERMINALS
+from cofferdam.protocols.terminals.dialect import BARE, SSH, TERMINALS
 
 OUTER, INNER, KEEPER, ARCHIVIST = "outer", "inner", "keeper", "archivist"
 KEEPER_BYTES = 1_000_000_000
@@ -123,12 +123,13 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             if asset.protocol in COMING:
                 what = f"{name}, which speaks {asset.protocol}"
                 checking.at(at, what, f"an asset that speaks ssh: {COMING[asset.protocol]}", "", "coming")
-            elif asset.protocol == TELNET.name and set(rule.do) != {"shell"}:
+            elif asset.protocol in BARE and set(rule.do) != {"shell"}:
                 wrong = ", ".join(sorted(set(rule.do) - {"shell"}))
-                checking.at((*here, "do"), f"{wrong} at {name}, which speaks telnet", "shell", "", "telnet")
-            elif asset.protocol not in (SSH.name, TELNET.name):
+                said = f"{wrong} at {name}, which speaks {asset.protocol}"
+                checking.at((*here, "do"), said, "shell", "", asset.protocol)
+            elif asset.protocol not in (SSH.name, *BARE):
                 what = f"{name}, which speaks {asset.protocol}"
-                checking.at(at, what, "an asset that speaks ssh or telnet", "", "protocol")
+                checking.at(at, what, "an asset that speaks ssh, telnet or serial", "", "protocol")
         if "exec" in rule.do and not rule.commands and not rule.opaque:
             checking.at((*here, "do"), "exec without commands", "`commands: [uptime, journalctl *]`", "", "commands")
         for word in ("commands", "opaque"):
@@ -174,6 +175,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             idle=conduit.idle,
             lock=conduit.lock or 0,
             sessions=conduit.sessions,
+            sessions_at_asset=conduit.sessions_at_asset or 0,
             files=Files(
                 most=files.most, quota=files.quota, day=files.day or 0, rate=files.rate or 0, scan=files.scan,
                 mode=0o777 if files.executable else 0o666,
@@ -341,14 +343,15 @@ def _unscanned(run: Linting) -> None:
 
 
 def _unencrypted(run: Linting) -> None:
-    """Assets that people reach by telnet: the gate's leg to them is unencrypted, and so is the gate's credential."""
+    """Assets that people reach by telnet or a serial line: the gate's leg to them is unencrypted, and so is the gate's
+    credential."""
     for name, conduit in _conduits(run):
         assets = sorted({
             asset for rule in conduit.allow for asset in rule.asset
-            if asset in run.policy.assets and run.policy.assets[asset].protocol == TELNET.name
+            if asset in run.policy.assets and run.policy.assets[asset].protocol in BARE
         })  # fmt: skip
         if assets:
-            found = f"{', '.join(assets)}, reached by telnet: whoever is on that network reads the password"
+            found = f"{', '.join(assets)}, reached unencrypted: whoever is on that network reads the password"
             run.key(("conduits", name), "unencrypted", found, "an asset that speaks ssh")
 
 

@@ -19,7 +19,6 @@ _LOGIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,31}\Z")
 _HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 _YES_NO: Final = {"true": True, "false": False, "yes": True, "no": False}
 COMING: Final = {
-    "serial": "a serial line is reached through ser2net, as an asset that speaks telnet",
     "vnc": "desktops come with the console, as pixels, and recorded",
     "rdp": "desktops come with the console, as pixels, and recorded",
 }
@@ -256,6 +255,10 @@ class JumpConduit(schema.Conduit):
     )
     rotate: RotateSaid | None = Field(None, description="How the gate's passwords at the assets are changed.")
     sessions: Annotated[int, *whole(1, 64)] = Field(4, description="Sessions that one person may have at a time.")
+    sessions_at_asset: Annotated[int, *whole(1, 1_000)] | None = Field(
+        None,
+        description="Sessions that an asset may have at a time, of whomever. Default: no limit; a serial line has one.",
+    )
     notice: Text | None = Field(None, description="What is shown before anybody signs in.")
     allow: Annotated[tuple[JumpRule, ...], BeforeValidator(as_list)] = Field(
         description="The rules: who, at which assets, as whom, and what may be done there."

@@ -75,7 +75,8 @@ class Rotate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="jump"):
     """A conduit of the jump server. `clients` are principals by address. Times in seconds. `record`: terminals are
     recorded, and kept for `keep`, and all together in `room` bytes. `names`: as what people know the door. `lock`: when
-    a terminal at which nobody types is blanked; 0: never. `certificates`: how long one counts; 0: there are none."""
+    a terminal at which nobody types is blanked; 0: never. `certificates`: how long one counts; 0: there are none.
+    `sessions`: of one person at a time; `sessions_at_asset`: of whomever; 0: no limit."""
 
     outer: str
     inner: str
@@ -90,6 +91,7 @@ class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     idle: int = 900
     lock: int = 0
     sessions: int = 4
+    sessions_at_asset: int = 0
     files: Files = Files()
     rotate: Rotate | None = None
     certificates: int = 0

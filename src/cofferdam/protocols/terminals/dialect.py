@@ -33,7 +33,10 @@ def _terminal(name: str, port: int) -> Dialect:
 
 SSH: Final = _terminal("ssh", 22)
 TELNET: Final = _terminal("telnet", 23)
-SERIAL: Final = _terminal("serial", 1)
+SERIAL: Final = _terminal("serial", 4001)
+"""A serial line behind a device server that gives its bytes by TCP as they are; the port is most servers' first."""
 VNC: Final = _terminal("vnc", 5900)
 RDP: Final = _terminal("rdp", 3389)
 TERMINALS: Final = (SSH, TELNET, SERIAL, VNC, RDP)
+BARE: Final = frozenset({TELNET.name, SERIAL.name})
+"""What has no keys, no commands and no files, and is unencrypted."""
