@@ -1,4 +1,4 @@
-"""Assets that take files by FTPS and by TFTP, of a real gate, under its filter: vsftpd, tftpd-hpa."""
+"""Assets that take files by FTPS, TFTP and SMB, of a real gate, under its filter: vsftpd, tftpd-hpa, samba."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ import pytest
 
 from cofferdam.cli.main import main
 from tests.brokers.patch.test_cms import Maker
+from tests.brokers.patch.test_smb import ME, PASSWORD, SMBD, Samba
 from tests.brokers.patch.test_ways import FTPD, TFTPD, Ftpd, Tftpd
 from tests.gate.patching import Works
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(
-    FTPD is None or not Path(TFTPD).exists() or os.geteuid() != 0,
-    reason="vsftpd and tftpd-hpa, which take root to start",
+    FTPD is None or not Path(TFTPD).exists() or not Path(SMBD).exists() or os.geteuid() != 0,
+    reason="vsftpd, tftpd-hpa and samba, which take root to start",
 )
 
 
 class Plant(Works):
-    """A press with FTPS and a drive with TFTP besides."""
+    """A press with FTPS, a drive with TFTP and a station with a share besides."""
 
-    def __init__(self, folder: Path, ftpd: Ftpd, tftpd: Tftpd) -> None:
-        self.ftpd, self.tftpd = ftpd, tftpd
+    def __init__(self, folder: Path, ftpd: Ftpd, tftpd: Tftpd, samba: Samba) -> None:
+        self.ftpd, self.tftpd, self.samba = ftpd, tftpd, samba
+        password = folder / "password"
+        password.write_text(PASSWORD + "\n")
         (folder / "press.pem").write_bytes(b"-----BEGIN CERT" + ftpd.pem.read_bytes().partition(b"-----BEGIN CERT")[2])
-        super().__init__(folder)
+
+        def prepare(works: Works) -> None:
+            works.patch("credential", "station", "--policy", str(works.policy), "--file", str(password))
+
+        super().__init__(folder, prepare=prepare)
 
     def write_policy(self) -> None:
         super().write_policy()
@@ -38,12 +45,14 @@ class Plant(Works):
         ftp: {{port: {self.ftpd.port}, data: {self.ftpd.low}-{self.ftpd.low}, user: anonymous, certificate: press.pem,
                path: "fw/{{file}}"}}
       drive: {{address: 127.0.0.1, rate: 10 MB, tftp: {{port: {self.tftpd.port}}}}}
+      station: {{address: 127.0.0.1, rate: 10 MB, smb: {{port: {self.samba.port}, share: updates, user: {ME}}}}}
       panel: {{address"""
         text = text.replace("\n      panel: {address", ways, 1)
         health = "health: {file: fw/press.bin, says: pressed, within: 20 s}, back: previous"
         rules = f"""
       - {{asset: press, install: plc-firmware, ring: test, {health}}}
       - {{asset: drive, install: plc-firmware, ring: test}}
+      - {{asset: station, install: plc-firmware, ring: test, {health.replace("fw/", "")}}}
 gate:"""
         self.policy.write_text(text.replace("\ngate:", rules, 1))
 
@@ -52,24 +61,28 @@ gate:"""
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     ftpd = Ftpd(tmp_path_factory.mktemp("ftp"), tls=True)
     tftpd = Tftpd(tmp_path_factory.mktemp("tftp"))
-    made = Plant(tmp_path_factory.mktemp("plant"), ftpd, tftpd)
+    samba = Samba(tmp_path_factory.mktemp("samba"))
+    made = Plant(tmp_path_factory.mktemp("plant"), ftpd, tftpd, samba)
     yield made
     made.close()
+    samba.close()
     ftpd.close()
     tftpd.close()
 
 
-def test_files_go_by_ftps_and_tftp_and_the_way_back_holds(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_go_by_ftps_tftp_and_smb_and_the_way_back_holds(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(plant.policy)]) in (0, 1)
     said = capsys.readouterr().out
     assert "TFTP to drive: no login, no protection" in said
     assert "FTP without TLS" not in said
     good = b"pressed " * 100_000
     plant.release("press.bin", good, "1.0")
-    eventually(lambda: {plant.asset(name)["state"] for name in ("press", "drive")} == {"done"})
+    eventually(lambda: {plant.asset(name)["state"] for name in ("press", "drive", "station")} == {"done"})
     assert (plant.ftpd.files / "fw" / "press.bin").read_bytes() == good
     assert (plant.tftpd.files / "press.bin").read_bytes() == good
     assert [each.name for each in (plant.ftpd.files / "fw").iterdir()] == ["press.bin"]
+    assert (plant.samba.files / "press.bin").read_bytes() == good
+    assert [each.name for each in plant.samba.files.iterdir()] == ["press.bin"]
     plant.release("press.bin", b"broken " * 1000, "2.0")
     eventually(lambda: plant.asset("press")["state"] == "back")
     assert (plant.ftpd.files / "fw" / "press.bin").read_bytes() == good

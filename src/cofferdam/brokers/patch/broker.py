@@ -71,7 +71,7 @@ PATCH: Final = Broker(
                 folders=True,
                 reads=("keeper",),
                 secrets=("patch",),
-                preload=(*LATE, *_TIMES, *_SSH),
+                preload=(*LATE, *_TIMES, *_SSH, "encodings.utf_16_le"),
                 says=kinds((*events.INSTALLER, *http.HTTP, *gate.PART)),
             ),
         },

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cofferdam.brokers.patch import ftp, sftp, tftp
+from cofferdam.brokers.patch import ftp, sftp, smb, tftp
 from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.policy.terms.patch_rows import Way
 
@@ -17,6 +17,8 @@ def kind(way: Way) -> str:
     """How the log names it; "" for an asset that fetches."""
     if way.sftp is not None:
         return "sftp"
+    if way.smb is not None:
+        return "smb"
     if way.ftp is not None:
         return "ftps" if way.ftp.certificate else "ftp"
     if way.hands:
@@ -28,6 +30,8 @@ async def push(
     way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
 ) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does."""
+    if way.smb is not None:
+        return await smb.push(way, secret, file, name, size, sha256, progress)
     if way.ftp is not None:
         return await ftp.push(way, secret, file, name, size, sha256, progress)
     if way.tftp is not None:
@@ -37,6 +41,8 @@ async def push(
 
 async def read_text(way: Way, secret: str, path: str, most: int) -> str:
     """A small file of the asset. Raises: OSError."""
+    if way.smb is not None:
+        return await smb.read_text(way, secret, path, most)
     if way.ftp is not None:
         return await ftp.read_text(way, secret, path, most)
     return await sftp.read_text(way, secret, path, most)

@@ -49,6 +49,7 @@ from cofferdam.policy.terms.patch_rows import (
     Product,
     Put,
     Sftp,
+    Smb,
     Software,
     Tftp,
     Way,
@@ -372,9 +373,15 @@ def _way(asset: str, said: WaySaid, making: Making) -> Way:
         )  # fmt: skip
     if said.tftp is not None:
         tftp = Tftp(port=said.tftp.port, path=said.tftp.path, read_back=said.tftp.read_back)
+    smb = None
+    if said.smb is not None:
+        smb = Smb(
+            port=said.smb.port, share=said.smb.share, user=said.smb.user, domain=said.smb.domain or "",
+            path=said.smb.path, secret=said.smb.secret or asset,
+        )  # fmt: skip
     return Way(
         asset=asset, address=address, sftp=sftp, pull=said.pull or "", rate=said.rate, ftp=ftp, tftp=tftp,
-        hands=said.hands or "",
+        hands=said.hands or "", smb=smb,
     )  # fmt: skip
 
 

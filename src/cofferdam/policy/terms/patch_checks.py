@@ -194,8 +194,8 @@ class PatchChecks:
                 )  # fmt: skip
             elif known is not None and known.zone != self.conduit.to_zone:
                 self.checking.key(at, f"{asset}, which is in {known.zone}", f"an asset of {self.conduit.to_zone}")
-            if sum(one is not None for one in (way.sftp, way.ftp, way.tftp, way.pull, way.hands)) != 1:
-                expected = "one of `sftp: {...}`, `ftp: {...}`, `tftp: {...}`, `pull: PRINCIPAL` and `hands: FOLDER`"
+            if sum(one is not None for one in (way.sftp, way.smb, way.ftp, way.tftp, way.pull, way.hands)) != 1:
+                expected = "one of `sftp: {...}`, `smb`, `ftp`, `tftp`, `pull: PRINCIPAL` and `hands: FOLDER`"
                 self.checking.key(at, "several ways or none", expected, check="way")
             if way.ftp is not None and way.ftp.certificate is not None:
                 data = self.checking.file(way.ftp.certificate, (*at, "ftp", "certificate"))
@@ -252,7 +252,7 @@ class PatchChecks:
             elif rule.health is not None and rule.health.file and not _reads(self.conduit.ways[asset]):
                 self.at(
                     (*at, "health", "file"),
-                    f"a file of {asset}, which has no SFTP or FTP",
+                    f"a file of {asset}, which has no SFTP, SMB or FTP",
                     "tcp or http",
                     check="health",
                 )
@@ -326,7 +326,7 @@ def _unprotected(run: Linting) -> None:
 
 
 def _reads(way: WaySaid) -> bool:
-    return way.sftp is not None or way.ftp is not None
+    return way.sftp is not None or way.smb is not None or way.ftp is not None
 
 
 def _unsigned(run: Linting) -> None:

@@ -52,6 +52,12 @@ def _host_key(raw: Any) -> str:
     raise syntax.Expected("the asset's own host key, as `ssh-keyscan ADDRESS` prints it: ssh-ed25519 AAAA...")
 
 
+def _share(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"[^\\/:*?\"<>|\x00-\x1f]{1,80}", raw):
+        return raw
+    raise syntax.Expected("a name as Windows has it, such as updates")
+
+
 def _ports(raw: Any) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9][0-9]{0,4})-([1-9][0-9]{0,4})", raw) if isinstance(raw, str) else None
     if found and int(found[1]) <= int(found[2]) <= 65535 and int(found[2]) - int(found[1]) < DATA_PORTS:
@@ -68,6 +74,7 @@ FileNames = Annotated[
 Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_more), one_or_list({"type": "string", "minLength": 1})]
 Page = Annotated[tuple[int, str], *read_by(_page, {"type": "string", "examples": ["8080/version"]})]
 RemotePath = Annotated[str, *read_by(_path, {"type": "string", "examples": ["/update/{file}"]})]
+ShareName = Annotated[str, *read_by(_share, {"type": "string", "examples": ["updates"]})]
 HostKey = Annotated[str, *read_by(_host_key, {"type": "string", "examples": ["ssh-ed25519 AAAAC3..."]})]
 
 
@@ -171,6 +178,17 @@ class FtpSaid(schema.Entry):
     secret: Name | None = Field(None, description="The name of our credential, a password. Default: the asset's name.")
 
 
+class SmbSaid(schema.Entry):
+    """The asset takes files in a share of its own, by SMB 3.1.1, encrypted."""
+
+    port: Annotated[int, *whole(1, 65535)] = Field(445, description="The port at which it takes SMB.")
+    share: ShareName = Field(description="The share's name.")
+    user: ShareName = Field(description="The user to log in as.")
+    domain: ShareName | None = Field(None, description="The user's domain. Default: the asset's own users.")
+    path: RemotePath = Field("{file}", description="Where the file goes in the share; `{file}` stands for its name.")
+    secret: Name | None = Field(None, description="The name of our credential, a password. Default: the asset's name.")
+
+
 class TftpSaid(schema.Entry):
     """The asset takes files by TFTP, which has neither login nor protection."""
 
@@ -180,12 +198,13 @@ class TftpSaid(schema.Entry):
 
 
 class WaySaid(schema.Entry):
-    """How an asset gets its files: one of `sftp`, `ftp`, `tftp`, `pull`, `hands`."""
+    """How an asset gets its files: one of `sftp`, `smb`, `ftp`, `tftp`, `pull`, `hands`."""
 
     address: schema.Address | None = Field(
         None, description="The asset's address. Default: the one that it has under `assets`."
     )
     sftp: SftpSaid | None = Field(None, description="We push by SFTP.")
+    smb: SmbSaid | None = Field(None, description="We push by SMB 3.1.1, encrypted, into a share of its own.")
     ftp: FtpSaid | None = Field(None, description="We push by FTP, or by FTPS where it has a `certificate`.")
     tftp: TftpSaid | None = Field(None, description="We push by TFTP. With `separation: processes` alone, so far.")
     pull: Name | None = Field(
@@ -209,7 +228,9 @@ class HealthSaid(schema.Entry):
 
     tcp: Annotated[int, *whole(1, 65535)] | None = Field(None, description="A TCP port that takes connections.")
     http: Page | None = Field(None, description="A page, as PORT/PATH, that answers 200 and has `says` in it.")
-    file: RemotePath | None = Field(None, description="A file on the asset (by SFTP or FTP) that has `says` in it.")
+    file: RemotePath | None = Field(
+        None, description="A file on the asset (by SFTP, SMB or FTP) that has `says` in it."
+    )
     says: Text | None = Field(
         None, description="What the page or file must have in it; `{version}` stands for the release's version."
     )

@@ -90,10 +90,21 @@ class Tftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     read_back: bool = True
 
 
+class Smb(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The asset takes files in a share, by SMB 3.1.1 with encryption. `path`, `secret` as for SFTP."""
+
+    port: int
+    share: str
+    user: str
+    domain: str
+    path: str
+    secret: str
+
+
 class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How an asset gets its files: `sftp`, `ftp`, `tftp`, or it fetches them itself by HTTPS, as the principal `pull`;
-    or they are laid out for a technician in a folder of the site's (`hands`). `rate`: bytes a second that are reckoned
-    with."""
+    """How an asset gets its files: `sftp`, `smb`, `ftp`, `tftp`, or it fetches them itself by HTTPS, as the principal
+    `pull`; or they are laid out for a technician in a folder of the site's (`hands`). `rate`: bytes a second that are
+    reckoned with."""
 
     asset: str
     address: str
@@ -103,11 +114,12 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     ftp: Ftp | None = None
     tftp: Tftp | None = None
     hands: str = ""
+    smb: Smb | None = None
 
     @property
     def secret(self) -> str:
         """The name of our credential at the asset, "" for none."""
-        said = self.sftp or self.ftp
+        said = self.sftp or self.ftp or self.smb
         return said.secret if said is not None else ""
 
     @property
@@ -115,6 +127,8 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         """TCP ports at which the asset is sent files."""
         if self.sftp is not None:
             return (self.sftp.port,)
+        if self.smb is not None:
+            return (self.smb.port,)
         if self.ftp is not None:
             return (self.ftp.port, *range(self.ftp.data[0], self.ftp.data[1] + 1))
         return ()
