@@ -34,7 +34,7 @@ import pytest
 import cofferdam
 from cofferdam.enforce import kernel
 from tests import examples as examples  # loads hypothesis's profile, before any property is read
-from tests import nursery, ports
+from tests import forks, nursery, ports
 from tests.services import nats_server as nats_server
 from tests.services import postgres_server as postgres_server
 
@@ -71,7 +71,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Each worker of a whole run loads other modules first: what pytest makes of a module's assertions, which is dear,
-    the others then find made. What cannot be loaded is said when it is collected."""
+    the others then find made. What cannot be loaded is said when it is collected.
+
+    What is loaded stays: until all is collected, a collector that looks through it again and again is left out."""
+    gc.disable()
     workerinput: dict[str, Any] | None = getattr(session.config, "workerinput", None)
     if workerinput is None or [Path(one) for one in session.config.args] != [Path("tests")]:
         return
@@ -91,6 +94,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole modules are moved, since the cases of one share what is expensive to make."""
     heavy = {item.path for item in items if item.get_closest_marker("heavy")}
     items.sort(key=lambda item: (item.path not in heavy, GATES.isdisjoint(item.path.parts)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()  # nor later: the collector would write to each object, and take its page apart (tests.forks)
+        forks.make_cheap()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -138,6 +152,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="module", autouse=True)
 def descriptors(request: pytest.FixtureRequest) -> Iterator[None]:
     """A module that keeps descriptors fails: hundreds of such modules run in one process, and others go by numbers."""
+    forks.make_cheap()
     before = _descriptors()
     yield
     assert gc.isenabled(), f"{request.node.nodeid} has left the collector switched off"

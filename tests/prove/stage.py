@@ -33,6 +33,7 @@ class Stage:
         self.gate = gate
         self.state = gate.state
         self.folder = folder
+        self._namespaces: dict[str, str] = {}
 
     @contextlib.contextmanager
     def subject(self) -> Iterator[Subject]:
@@ -49,8 +50,11 @@ class Stage:
                 made.close()
 
     def namespace(self, side: str) -> str:
-        with self.subject() as subject:
-            return subject.sides[side].namespace
+        """Its name, which is the site's for as long as there is a gate."""
+        if not self._namespaces:
+            with self.subject() as subject:
+                self._namespaces = {one: found.namespace for one, found in subject.sides.items()}
+        return self._namespaces[side]
 
     def prove(self, *words: str) -> tuple[int, dict[str, Any]]:
         """`cofferdam prove --json`: the exit code and the document."""
