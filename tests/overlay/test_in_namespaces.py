@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyotp
 import pytest
 from dnslib import RCODE, DNSRecord
 
@@ -25,7 +26,8 @@ from cofferdam.gate.client import ask as ask_gate
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
-from tests.enforce.site import ERP, GATE_IT, PORT, PlantDevice, Site, at, ip, netns
+from tests.brokers.jump.site import THERE, Sshd
+from tests.enforce.site import DEVICE, ERP, GATE_IT, PORT, PlantDevice, Site, at, ip, netns
 from tests.gate.plant import Client, Gate, cli, events
 from tests.waiting import PATIENT, eventually
 
@@ -34,6 +36,18 @@ ERP6, GATE6 = "fd81::20", "fd81::1"
 TIMEOUT = PATIENT
 SILENCE = 0.7
 """How long is waited for what must not come."""
+
+VENDOR = f"""
+  vendor-helps:
+    from: office
+    to: plant
+    broker: jump
+    owner: tests
+    reason: tests
+    listen: "{GATE_IT}:22"
+    clients: laptop
+    allow: [{{who: {{person: vendor}}, asset: station, as: root, do: exec, commands: "echo *"}}]
+"""
 
 
 class World(Site):
@@ -56,8 +70,12 @@ class World(Site):
             f"  auto: {{zone: plant, address: 10.82.0.17, protocol: modbus, unit: 1, {points}}}\nprincipals:",
         )
         plain = plain.replace(
-            f"addresses: [{ERP}]}}", f"addresses: [{ERP}, '{ERP6}']}}\n  alice: {{zone: office, peer: alice}}"
+            f"addresses: [{ERP}]}}",
+            f"addresses: [{ERP}, '{ERP6}']}}\n  alice: {{zone: office, peer: alice}}"
+            "\n  laptop: {zone: office, peer: laptop}",
         )
+        station = f"  station: {{zone: plant, address: {DEVICE}, protocol: ssh}}\nprincipals:"
+        plain = plain.replace("principals:", station).replace("gate: {", VENDOR + "gate: {")
         plain = plain.replace("{who: erp, asset: [plc, near]", "{who: [erp, alice], asset: [plc, near, auto]")
         endpoint = f'"{self.host_side}:{self.port}"'
         return plain + f"overlay: {{prefix: 10.91.7.0/24, wireguard: {{endpoint: {endpoint}, peers: 10.91.8.0/24}}}}\n"
@@ -317,6 +335,67 @@ def test_a_peer_reaches_an_asset_by_name_and_is_cut_off_by_revoke(live: Running)
     assert [event["peer"] for event in events(world.state, "peer-revoked")][-1] == "alice"
     closed = [event for event in events(world.state, "session-closed") if "revoked" in event["reason"]]
     assert closed
+
+
+@needs_wireguard
+@pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
+def test_a_vendor_who_has_nothing_but_a_tunnel(live: Running) -> None:
+    """CIP-005-7 R2.1, R2.3; CIP-003-9 Att. 1 section 6. The tunnel ends at the gate and opens one door, at which two
+    factors are asked for; a session of ours goes on. Without the tunnel the peer comes nowhere, nor once it is gone."""
+    world = live.world
+
+    def jump(*words: str, **arguments: str) -> str:
+        code, out, err = cli("jump", *words, "--state", world.state)
+        assert code == 0, err
+        return out
+
+    key = world.folder / "vendor"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    jump("person", "add", "vendor")
+    jump("factor", "key", "vendor", f"{key}.pub")
+    (world.folder / "known").write_text(jump("known-hosts"))
+    askpass = world.folder / "askpass"
+    askpass.write_text('#!/bin/sh\necho "$TEST_CODE"\n')
+    askpass.chmod(0o755)
+    sshd = Sshd(world.folder / "station", 22, DEVICE, world.plant)
+
+    def ssh(namespace: str, code: str, to: str = GATE_IT) -> subprocess.CompletedProcess[bytes]:
+        said = ("IdentitiesOnly=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=2", "LogLevel=ERROR",
+                f"UserKnownHostsFile={world.folder}/known", "NumberOfPasswordPrompts=1")  # fmt: skip
+        command = ["ip", "netns", "exec", namespace, "ssh", "-F", "none", "-i", str(key)]
+        for option in said:
+            command += ["-o", option]
+        asked = {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force", "TEST_CODE": code}
+        return subprocess.run(
+            [*command, f"station@{to}", "echo", "in"], capture_output=True, env=os.environ | asked, timeout=PATIENT,
+            stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+
+    def code() -> str:
+        (answer,) = ask_gate(world.state, "ask-part", broker="jump", part="keeper", verb="code-new",
+                             arguments={"person": "vendor"}, crew="")  # fmt: skip
+        return pyotp.TOTP(answer["result"]["secret"]).at(int(time.time()) + 30)
+
+    try:
+        made = json.loads(jump("credential", "station", "root", "--new-key", "--json"))
+        sshd.authorize(made["public_key"])
+        (world.folder / "station.pub").write_text(sshd.public_key)
+        jump("host-key", "station", "--file", str(world.folder / "station.pub"), "--yes")
+        assert ssh(world.away, code()).returncode == 255  # there is no way there
+        assert ssh(world.office, code()).returncode == 255  # where no client is
+        with peer(live, "laptop") as host:
+            assert (done := ssh(world.away, "000000")).returncode == 255, done
+            done = ssh(world.away, code())
+            assert (done.stdout, done.returncode) == (b"in\n", 0), done.stderr
+            (opened,) = events(world.state, "access-opened")
+            assert opened["source"] in host.addresses
+            for there, port in ((world.places("auto")[0], PORT), (DEVICE, 22), (GATE_IT, PORT), (GATE_IT, 53)):
+                ip("-n", world.away, "route", "replace", f"{there}/32", "dev", host.name)
+                with pytest.raises(OSError), at(world.away):
+                    socket.create_connection((there, port), SILENCE).close()
+        assert ssh(world.away, code()).returncode == 255
+    finally:
+        sshd.close()
 
 
 @needs_wireguard

@@ -97,15 +97,16 @@ case "$1" in *assword*) echo "$TEST_PASSWORD";; *ode*) echo "$TEST_CODE";; *) ec
 class Sshd:
     """A real sshd, as an asset, for the user who runs the tests."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, address: str = "127.0.0.1", namespace: str = "") -> None:
         folder.mkdir()
         self.folder, self.port = folder, port
+        self._within = ["ip", "netns", "exec", namespace] if namespace else []
         self.host_key = folder / "host_key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.host_key)], check=True)
         self.authorized = folder / "authorized_keys"
         self.authorized.write_text("")
         (folder / "config").write_text(
-            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile none\nUsePAM no\n"
+            f"Port {port}\nListenAddress {address}\nHostKey {self.host_key}\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {self.authorized}\nStrictModes no\nPermitRootLogin yes\nMaxStartups 100\n"
             "PasswordAuthentication no\nSubsystem sftp internal-sftp\n"
             f"SetEnv HOME={folder}\n"  # the shell's start is the test's, not that of whoever runs it
@@ -115,7 +116,7 @@ class Sshd:
         self.start()
 
     def start(self) -> None:
-        command = [SSHD, "-D", "-e", "-f", str(self.folder / "config")]
+        command = [*self._within, SSHD, "-D", "-e", "-f", str(self.folder / "config")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
         eventually(lambda: "listening" in (self.folder / "log").read_text())

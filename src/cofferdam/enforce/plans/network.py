@@ -56,6 +56,21 @@ def network_plan(policy: CompiledPolicy) -> NetworkPlan:
     )
 
 
+def doors(policy: CompiledPolicy, peer: str) -> tuple[str, ...]:
+    """The addresses at which something answers this peer of the overlay: what its tunnel has to lead to."""
+    own = [
+        ipaddress.ip_network(text)
+        for principal in policy.principals.values() if principal.peer == peer for text in principal.networks
+    ]  # fmt: skip
+
+    def has(listen: Listen) -> bool:
+        there = [ipaddress.ip_network(text) for text in listen.sources]
+        return listen.tunnel and any(a.version == b.version and a.subnet_of(b) for a in own for b in there)  # type: ignore[arg-type]
+
+    plan = network_plan(policy)
+    return _sorted({address for side in plan.sides for one in side.listens if has(one) for address in one.addresses})
+
+
 class _Need(NamedTuple):
     """What one part of a crew needs for a conduit."""
 

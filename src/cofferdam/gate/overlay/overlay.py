@@ -18,6 +18,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.overlay import PeerAdded, PeerRevoked
 from cofferdam.enforce.orders import TUNNEL_PEERS, PeerState, Place, TunnelPeer
 from cofferdam.enforce.overlay.records import NamesStatus
+from cofferdam.enforce.plans.network import doors
 from cofferdam.enforce.plans.overlay import PORT, name_zone, peer_addresses
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.audit import now_ns
@@ -200,7 +201,8 @@ class Overlay:
             added = PeerAdded(peer=name, key=key, addresses=addresses, by=clip(by, 128), wall_ns=now_ns())
             await gate.audit.record(added, RECORD_SECONDS)
             wireguard = overlay.wireguard
-            places = {f"{text}/{128 if ':' in text else 32}" for text in policy.overlays.values()}
+            leads_to = {*policy.overlays.values(), *doors(policy, name)}
+            places = {f"{text}/{128 if ':' in text else 32}" for text in leads_to}
             return {
                 "host": wireguard.endpoint[0],
                 "port": wireguard.endpoint[1],
