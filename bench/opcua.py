@@ -14,15 +14,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import functools
 import json
 import logging
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-import timeit
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +29,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from asyncua import ua as types
 from asyncua.client.client import Client
-from asyncua.common.utils import Buffer
-from asyncua.ua import ua_binary
 from bench import opcua_many
 from tests.gate.plant import cli, running
 from tests.ports import held_ports
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.site import plant, policy
 
-from cofferdam.protocols.opcua import wire
+from cofferdam.enforce import compiled
 
 ua: Any = types
 LINE = "urn:plant:line"
+CODEC = Path(__file__).with_name("opcua_codec.py")
 
 
 HERTZ = os.sysconf("SC_CLK_TCK")
@@ -106,36 +104,6 @@ class Silent:
         return
 
 
-def codec() -> list[dict[str, Any]]:
-    """Both codecs on the same messages: µs each, the best of some rounds."""
-    node = ua.ReadValueId(ua.NodeId("Line1.Speed", 2), ua.AttributeIds.Value)
-    found: list[Any] = []
-    for count in (1, 100):
-        asked = ua.ReadRequest()
-        asked.Parameters.NodesToRead = [node] * count
-        answer = ua.ReadResponse()
-        answer.Results = [ua.DataValue(ua.Variant(1.5, ua.VariantType.Double), SourceTimestamp=None)] * count
-        for theirs, request in ((asked, True), (answer, False)):
-            data = ua_binary.struct_to_binary(theirs)
-            ours = wire.decode(data, request=request)
-            kind = type(theirs)
-
-            def read_theirs(data: bytes = data, kind: type = kind) -> Any:
-                return ua_binary.struct_from_binary(kind, Buffer(data))
-
-            ways = {
-                "decode": (functools.partial(wire.decode, data, request=request), read_theirs),
-                "encode": (functools.partial(wire.encode, ours), functools.partial(ua_binary.struct_to_binary, theirs)),
-            }
-            for what, (mine, other) in ways.items():
-                own, others = (min(timeit.repeat(work, number=200 // count + 1, repeat=20)) for work in (mine, other))
-                own, others = (each / (200 // count + 1) * 1e6 for each in (own, others))
-                name = f"{kind.__name__} of {count}"
-                found.append({"codec": what, "message": name, "us": round(own, 1), "asyncua_us": round(others, 1),
-                              "faster": round(others / own, 1)})  # fmt: skip
-    return found
-
-
 def reads(args: argparse.Namespace, folder: Path, secured: bool) -> None:
     """Reads of one node and of a hundred, both ways."""
     folder.mkdir()
@@ -187,8 +155,9 @@ def main() -> int:
     args = parser.parse_args()
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     print(json.dumps({"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}), flush=True)
-    for one in codec():
-        print(json.dumps(one), flush=True)
+    build = compiled.find()
+    how = [build.arguments[0], "--run"] if build.is_compiled else []
+    subprocess.run([sys.executable, *(["-I"] if how else []), *how, str(CODEC)], check=True)
     with tempfile.TemporaryDirectory() as name:
         for secured in (False, True):
             reads(args, Path(name) / ("secured" if secured else "plain"), secured)

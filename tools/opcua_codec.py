@@ -1,6 +1,7 @@
-"""Makes protocols/opcua/services.py from tools/opcua.txt: `python tools/opcua_codec.py > .../services.py`.
+"""Makes protocols/opcua/structures.py and services.py from tools/opcua.txt: `python tools/opcua_codec.py FOLDER`.
 
-A type for each structure, a straight-line reader and writer, and two tables of those that have an encoding id.
+A type for each structure (structures), a straight-line reader and writer, and two tables of those that have an encoding
+id (services). They are two modules since only what defines no msgspec structure can be compiled (docs/adr/0020).
 """
 
 from __future__ import annotations
@@ -18,8 +19,17 @@ PLAIN = {  # type of the table -> (type in Python, bytes at least, default)
 }  # fmt: skip
 LETTERS = {"boolean": "?", "byte": "B", "u16": "H", "u32": "I", "i32": "i", "i64": "q", "f64": "d"}
 """Of struct: fields of a fixed size that follow each other are read and written at once."""
-HEAD = '''"""Structures of OPC UA, their readers and writers. Made by tools/opcua_codec.py from tools/opcua.txt: change
-those."""
+TYPES_HEAD = '''"""Structures of OPC UA. Made by tools/opcua_codec.py from tools/opcua.txt: change those."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cofferdam.protocols.opcua.builtin_types import Data, Extension, LocalizedText, NodeId, QualifiedName, Variant
+
+'''
+HEAD = '''"""Readers and writers of OPC UA's structures. Made by tools/opcua_codec.py from tools/opcua.txt:
+change those."""
 
 from __future__ import annotations
 
@@ -27,18 +37,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from cofferdam.protocols.opcua.builtin import (
-    Data,
-    Extension,
-    LocalizedText,
-    NodeId,
-    QualifiedName,
-    Reader,
-    Variant,
-    Writer,
-)
+from cofferdam.protocols.opcua.builtin import Reader, Writer
 '''
 
 
@@ -70,19 +69,27 @@ def _runs(fields: list[tuple[str, str, bool]]) -> list[list[tuple[str, str, bool
     return found
 
 
+def make_types(text: str) -> str:
+    """The module of the types."""
+    lines: list[str] = []
+    for name, _, fields in parse(text):
+        lines += ["", f"class {name}(msgspec.Struct, frozen=True, gc=False):"]
+        for what, kind, array in fields:
+            python = PLAIN[kind][0] if kind in PLAIN else kind
+            lines.append(f"    {what}: {f'list[{python}]' if array else python}")
+        lines.append("")
+    return "\n".join([TYPES_HEAD.rstrip("\n"), "", *lines])
+
+
 def make(text: str) -> str:
-    """The module."""
+    """The module of the readers and writers."""
     structures = parse(text)
     least = {kind: size for kind, (_, size) in PLAIN.items()}
     lines: list[str] = []
     forms: set[str] = set()
     for name, _, fields in structures:
         least[name] = sum(4 if array else least[kind] for _, kind, array in fields)
-        lines += ["", f"class {name}(msgspec.Struct, frozen=True, gc=False):"]
-        for what, kind, array in fields:
-            python = PLAIN[kind][0] if kind in PLAIN else kind
-            lines.append(f"    {what}: {f'list[{python}]' if array else python}")
-        lines += ["", "", f"def read_{name}(r: Reader) -> {name}:", "    r.spend()"]
+        lines += ["", f"def read_{name}(r: Reader) -> {name}:", "    r.spend()"]
         for run in _runs(fields):
             what, kind, array = run[0]
             if len(run) > 1:
@@ -121,7 +128,11 @@ def make(text: str) -> str:
     lines += ["}", '"""By encoding id."""', "WRITERS: dict[type, tuple[int, Callable[[Writer, Any], None]]] = {"]
     lines += [f"    {name}: ({number}, write_{name})," for name, number, _ in structures if number]
     lines += ["}", '"""By type: its encoding id and its writer."""', ""]
-    head = [HEAD, *(f'{_form(form)} = struct.Struct("<{form}")' for form in sorted(forms)), ""]
+    names = sorted((name for name, _, _ in structures), key=str.swapcase)
+    imports = ["from cofferdam.protocols.opcua.structures import (", *(f"    {name}," for name in names), ")", ""]
+    exported = ["__all__ = [", *(f'    "{name}",' for name in names), "]", ""]
+    constants = [f'{_form(form)} = struct.Struct("<{form}")' for form in sorted(forms)]
+    head = [HEAD.rstrip("\n"), *imports, *exported, *constants, ""]
     return "\n".join([*head, *lines])
 
 
@@ -131,4 +142,6 @@ def _form(letters: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(make(TABLE.read_text()))
+    folder = Path(sys.argv[1])
+    (folder / "structures.py").write_text(make_types(TABLE.read_text()))
+    (folder / "services.py").write_text(make(TABLE.read_text()))

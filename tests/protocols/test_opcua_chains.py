@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def test_a_channel_goes_by_a_chain_in_both_directions_and_is_renewed(site: Site)
     chain = site.der(site.filler) + site.plant.certificate
     for one in (server, client):
         assert one.own is not None
-        one.own = msgspec.structs.replace(one.own, above=site.plant.certificate)
+        one.own = dataclasses.replace(one.own, above=site.plant.certificate)
     client.learn_server("filler", chain)
     pair = Pair(OpcUaServer(facing(server, word)), OpcUaClient(facing(client, word), 8)).run()
     assert any(isinstance(one, Established) for one in pair.heard), (pair.server_error, pair.client_error)

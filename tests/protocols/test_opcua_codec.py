@@ -24,7 +24,8 @@ from cofferdam.protocols.dialect import Misread
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, Malformed, NodeId, Reader, Variant, Writer
+from cofferdam.protocols.opcua.builtin import Reader, Writer
+from cofferdam.protocols.opcua.builtin_types import Data, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import OPCUA, split
 from cofferdam.protocols.opcua.names import Namespaces
 from cofferdam.protocols.registry import PROTOCOLS
@@ -40,8 +41,9 @@ def test_the_codec_is_what_its_table_makes() -> None:
     assert spec is not None and spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    made = tool.make(tool.TABLE.read_text())
-    assert (ROOT / "src/cofferdam/protocols/opcua/services.py").read_text() == made, "run tools/opcua_codec.py"
+    for name, make in (("structures", tool.make_types), ("services", tool.make)):
+        file = ROOT / "src/cofferdam/protocols/opcua" / f"{name}.py"
+        assert file.read_text() == make(tool.TABLE.read_text()), "run tools/opcua_codec.py"
 
 
 # --- at one with another codec ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from cofferdam.protocols.opcua import events as ev
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import LocalizedText, Malformed, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin_types import LocalizedText, Malformed, NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.dialect import field_path, field_text
 from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.registry import PROTOCOLS

@@ -11,7 +11,7 @@ from cofferdam.protocols.base import ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin_types import Data, NodeId, QualifiedName, Variant
 from tests.protocols.opcua.pair import LEVEL, Pair, plain
 
 BAD_POINT = 0x804A0000

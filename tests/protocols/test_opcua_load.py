@@ -17,7 +17,7 @@ from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.budget import Budget
-from cofferdam.protocols.opcua.builtin import NULL_NODE, LocalizedText, NodeId
+from cofferdam.protocols.opcua.builtin_types import NULL_NODE, LocalizedText, NodeId
 from cofferdam.protocols.opcua.client_work import NO_QUALIFIED, _identity
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.security import NONE, POLICIES, SecurityError

@@ -18,7 +18,15 @@ from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import NULL_NODE, Data, LocalizedText, NodeId, QualifiedName, Variant, Writer
+from cofferdam.protocols.opcua.builtin import Writer
+from cofferdam.protocols.opcua.builtin_types import (
+    NULL_NODE,
+    Data,
+    LocalizedText,
+    NodeId,
+    QualifiedName,
+    Variant,
+)
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 from cofferdam.protocols.opcua.security import POLICIES

@@ -12,7 +12,7 @@ from cofferdam.model import Float64
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import moving, wire
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import NodeId
+from cofferdam.protocols.opcua.builtin_types import NodeId
 from cofferdam.protocols.opcua.moving import Held, Sessions, Where
 from cofferdam.protocols.opcua.trust import Trust, hash_password
 from tests.protocols.opcua.certificates import make

@@ -14,7 +14,7 @@ from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, NodeId, Variant
+from cofferdam.protocols.opcua.builtin_types import Data, NodeId, Variant
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.security import POLICIES
 from tests.protocols.opcua.certificates import make

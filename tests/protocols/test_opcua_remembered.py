@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cofferdam.protocols.opcua import remembered, wire
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import Malformed, NodeId, QualifiedName
+from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId, QualifiedName
 from cofferdam.protocols.opcua.remembered import Heard
 
 TOKENS = st.sampled_from(

@@ -19,7 +19,7 @@ from cofferdam.protocols.base import BadResponse, Established, ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, NodeId, Variant
+from cofferdam.protocols.opcua.builtin_types import Data, NodeId, Variant
 from cofferdam.protocols.opcua.channel import Fault
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.moving import Held

@@ -10,7 +10,7 @@ from cofferdam.errors import CrossingError, PolicyError
 from cofferdam.model import Assign, Float64, Item, Text
 from cofferdam.policy.load import loads
 from cofferdam.protocols.opcua import messages as m
-from cofferdam.protocols.opcua.builtin import Data, Extension, NodeId, Variant
+from cofferdam.protocols.opcua.builtin_types import Data, Extension, NodeId, Variant
 from cofferdam.protocols.opcua.names import BAD_NOT_READABLE, UA, Namespaces, Unnamed
 from cofferdam.protocols.registry import PROTOCOLS
 

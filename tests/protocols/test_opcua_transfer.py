@@ -12,7 +12,7 @@ from cofferdam.protocols.base import Released
 from cofferdam.protocols.opcua import kept, wire
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin_types import NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.kept import Keeping, Owner
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.subscriptions import Store, Subscription, Watched

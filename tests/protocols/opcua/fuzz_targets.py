@@ -12,7 +12,15 @@ from cofferdam.protocols.base import NEED_DATA, NoticeReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, Extension, LocalizedText, Malformed, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin_types import (
+    Data,
+    Extension,
+    LocalizedText,
+    Malformed,
+    NodeId,
+    QualifiedName,
+    Variant,
+)
 from cofferdam.protocols.opcua.bystander import OpcUaBystander
 from cofferdam.protocols.opcua.channel import reverse_hello
 from cofferdam.protocols.opcua.events import filter_of

@@ -4,88 +4,30 @@
 is held against what is left, every structure against a budget, nesting against DEPTH. Lengths below -1 are errors, text
 is UTF-8 without NUL.
 
-NodeIds here are as on the wire, with the index of a namespace: what an index means is its owner's business (names).
-Not here: services (services, which is generated), framing (channel).
+Not here: the types (builtin_types), services (services, which is generated), framing (channel).
 """
 
 from __future__ import annotations
 
-import base64
 import struct
 import uuid
 from typing import Any
 
-import msgspec
-
-from cofferdam.errors import CofferdamError
-
-DEPTH = 10
-"""Nesting of Variants, DiagnosticInfos and the like."""
-OBJECTS = 20_000
-"""Structures in one message: one byte on the wire can be an object in memory."""
-TEXT_BYTES = 65_536
-"""Of a string or byte string."""
-SECTION = "OPC 10000-6, 5.2.2"
-GOOD, BAD_DECODING, BAD_LIMITS = 0, 0x80070000, 0x80080000
-
-
-class Malformed(CofferdamError):
-    """A body that is no message. `status`: the code of the standard for it."""
-
-    def __init__(self, message: str, status: int = BAD_DECODING) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class NodeId(msgspec.Struct, frozen=True, gc=False):
-    """As on the wire. `id`: a number, a text, 16 bytes with `kind` "g", bytes with "b". `uri` and `server` belong to
-    ExpandedNodeIds alone."""
-
-    ns: int
-    id: int | str | bytes
-    kind: str = "i"
-    uri: str = ""
-    server: int = 0
-
-
-class QualifiedName(msgspec.Struct, frozen=True, gc=False):
-    ns: int
-    name: str | None
-
-
-class LocalizedText(msgspec.Struct, frozen=True, gc=False):
-    locale: str | None
-    text: str | None
-
-
-class Extension(msgspec.Struct, frozen=True, gc=False):
-    """An ExtensionObject: its type and its body, or None."""
-
-    type: NodeId
-    body: bytes | None
-
-
-class Variant(msgspec.Struct, frozen=True, gc=False):
-    """`type` 1-25, 0 for null; `value` a list where `array`. `dimensions`: of a matrix."""
-
-    type: int
-    value: Any
-    array: bool = False
-    dimensions: tuple[int, ...] = ()
-
-
-class Data(msgspec.Struct, frozen=True, gc=False):
-    """A DataValue. Times in 100 ns since 1601; 0: none."""
-
-    value: Variant | None = None
-    status: int = 0
-    source_time: int = 0
-    server_time: int = 0
-
-
-NULL_NODE = NodeId(0, 0)
-NULL = Variant(0, None)
-EMPTY = Extension(NULL_NODE, None)
+from cofferdam.protocols.opcua.builtin_types import (
+    BAD_LIMITS,
+    DEPTH,
+    EMPTY,
+    NULL,
+    OBJECTS,
+    TEXT_BYTES,
+    Data,
+    Extension,
+    LocalizedText,
+    Malformed,
+    NodeId,
+    QualifiedName,
+    Variant,
+)
 
 _I8, _U16, _I16 = struct.Struct("<b"), struct.Struct("<H"), struct.Struct("<h")
 _U32, _I32, _U64, _I64 = struct.Struct("<I"), struct.Struct("<i"), struct.Struct("<Q"), struct.Struct("<q")
@@ -566,11 +508,3 @@ class Writer:
             self.i64(value.source_time)
         if value.server_time:
             self.i64(value.server_time)
-
-
-def show_node(node: NodeId) -> str:
-    """A NodeId as people write it, with its index."""
-    ident = node.id
-    if isinstance(ident, bytes):
-        ident = str(uuid.UUID(bytes_le=ident)) if node.kind == "g" else base64.b64encode(ident).decode()
-    return f"ns={node.ns};{node.kind}={ident}"

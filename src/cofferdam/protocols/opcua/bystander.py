@@ -17,7 +17,8 @@ from cofferdam.model import Assign, Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Malformed, NodeId, Reader
+from cofferdam.protocols.opcua.builtin import Reader
+from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId
 from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import FOREIGN, UA, Namespaces, Unnamed, item_of, within
 from cofferdam.protocols.opcua.security import NONE

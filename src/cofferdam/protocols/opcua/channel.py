@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
 from cofferdam.protocols.opcua import security
-from cofferdam.protocols.opcua.builtin import Malformed, Reader, Writer
+from cofferdam.protocols.opcua.builtin import Reader, Writer
+from cofferdam.protocols.opcua.builtin_types import Malformed
 from cofferdam.protocols.opcua.security import NONE, Keys, Policy, SecurityError
 
 BUFFER = 65_536
@@ -50,7 +51,8 @@ class Fault(RemoteProtocolError):
         self.status = status
 
 
-class Body(msgspec.Struct, frozen=True, gc=False):
+@dataclass(frozen=True)
+class Body:
     """One whole message: `kind` MSG, OPN, CLO, HEL, ACK, ERR; b"" for a request of this id that the peer took back."""
 
     kind: bytes
@@ -58,7 +60,8 @@ class Body(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-class Own(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Own:
     """What we show and sign with. `above`: the authorities that are sent with the certificate."""
 
     certificate: bytes

@@ -36,7 +36,7 @@ from cofferdam.protocols.opcua import client_work as work
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import NULL_NODE, Malformed
+from cofferdam.protocols.opcua.builtin_types import NULL_NODE, Malformed
 from cofferdam.protocols.opcua.names import Namespaces
 from cofferdam.protocols.opcua.security import POLICIES, Policy
 from cofferdam.protocols.opcua.watches import Wait, Watches

@@ -14,7 +14,14 @@ from cofferdam.model import Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin_types import (
+    Data,
+    LocalizedText,
+    Malformed,
+    NodeId,
+    QualifiedName,
+    Variant,
+)
 from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import Unnamed, is_of, method, value_weight, weight, within
 from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, Policy, SecurityError, leaf_of

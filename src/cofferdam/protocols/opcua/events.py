@@ -17,7 +17,7 @@ from cofferdam.model import Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Extension, Malformed, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin_types import Extension, Malformed, NodeId, QualifiedName, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, CONDITION, field_path, field_text
 from cofferdam.protocols.opcua.names import Namespaces, Unnamed, value_weight
 from cofferdam.protocols.opcua.space import EVENT_TYPES, subtypes

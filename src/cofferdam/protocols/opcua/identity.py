@@ -11,7 +11,7 @@ from typing import Any
 
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Malformed
+from cofferdam.protocols.opcua.builtin_types import Malformed
 from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy, SecurityError
 
 BAD_IDENTITY, BAD_IDENTITY_REJECTED, BAD_SERVER_BUSY = 0x80200000, 0x80210000, 0x80EE0000

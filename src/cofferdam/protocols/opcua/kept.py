@@ -11,9 +11,8 @@ Not here: what a subscription is (subscriptions), how it is taken (server_items)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from cofferdam.protocols.opcua.subscriptions import Subscription
 
@@ -24,7 +23,8 @@ KEPT_NS = 3600 * 1_000_000_000
 """None is kept longer, whatever its lifetime."""
 
 
-class Owner(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Owner:
     """Whose a subscription is."""
 
     asset: str

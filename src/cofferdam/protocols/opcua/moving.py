@@ -11,17 +11,17 @@ Not here: activating (server), subscriptions (kept).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from cofferdam.protocols.opcua.builtin import NodeId
+from cofferdam.protocols.opcua.builtin_types import NodeId
 
 KEPT, KEPT_OF_ONE = 200, 20
 """Sessions without a connection in a part, and of one whereabouts. The oldest goes."""
 
 
-class Where(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Where:
     """Where a session is activated: the same has to be said of where it is activated anew."""
 
     asset: str

@@ -13,7 +13,14 @@ from typing import Any
 
 from cofferdam import model
 from cofferdam.protocols.opcua import messages as m
-from cofferdam.protocols.opcua.builtin import Data, Extension, LocalizedText, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin_types import (
+    Data,
+    Extension,
+    LocalizedText,
+    NodeId,
+    QualifiedName,
+    Variant,
+)
 from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN, canonical, split
 
 UA = "http://opcfoundation.org/UA/"

@@ -12,7 +12,7 @@ from cofferdam.protocols.base import Facing, ServerMachine
 from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import LocalizedText
+from cofferdam.protocols.opcua.builtin_types import LocalizedText
 from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy
 
 TRANSPORT = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary"

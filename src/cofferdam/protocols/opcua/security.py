@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from dataclasses import dataclass
 
-import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -34,7 +34,8 @@ class SecurityError(Exception):
     attacker alone."""
 
 
-class Policy(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Policy:
     """One policy. `key`: bytes of the key that encrypts; `nonce`: of a nonce. `pss`, `oaep256`: which paddings."""
 
     name: str

@@ -36,7 +36,7 @@ from cofferdam.protocols.opcua import jobs, wire
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import server_work as work
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import GOOD, NULL_NODE, Malformed, NodeId
+from cofferdam.protocols.opcua.builtin_types import GOOD, NULL_NODE, Malformed, NodeId
 from cofferdam.protocols.opcua.dialect import ARROW, field_path, split
 from cofferdam.protocols.opcua.identity import identity_of
 from cofferdam.protocols.opcua.moving import Held, Where

@@ -13,7 +13,7 @@ from typing import Any
 from cofferdam.model import Item, Text
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import Malformed, NodeId, Variant
+from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed
 from cofferdam.protocols.opcua.server_items import ItemServices

@@ -17,7 +17,7 @@ from cofferdam.protocols.base import Released
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, Variant
+from cofferdam.protocols.opcua.builtin_types import Data, LocalizedText, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import WATCH
 from cofferdam.protocols.opcua.events import NOTIFIER, event_weight, field_item, narrowed, selected
 from cofferdam.protocols.opcua.jobs import Job, Ready

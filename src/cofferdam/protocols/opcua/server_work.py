@@ -17,7 +17,7 @@ from cofferdam.model import Assign, Item, Operation, Text, Watch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, Variant
+from cofferdam.protocols.opcua.builtin_types import Data, LocalizedText, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
 from cofferdam.protocols.opcua.jobs import Job
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, item_of

@@ -1,5 +1,5 @@
-"""Structures of OPC UA, their readers and writers. Made by tools/opcua_codec.py from tools/opcua.txt: change
-those."""
+"""Readers and writers of OPC UA's structures. Made by tools/opcua_codec.py from tools/opcua.txt:
+change those."""
 
 from __future__ import annotations
 
@@ -7,18 +7,224 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from cofferdam.protocols.opcua.builtin import (
-    Data,
-    Extension,
-    LocalizedText,
-    NodeId,
-    QualifiedName,
-    Reader,
-    Variant,
-    Writer,
+from cofferdam.protocols.opcua.builtin import Reader, Writer
+from cofferdam.protocols.opcua.structures import (
+    Acknowledgement,
+    ActivateSessionRequest,
+    ActivateSessionResponse,
+    AnonymousToken,
+    ApplicationDescription,
+    Argument,
+    BrowseDescription,
+    BrowseNextRequest,
+    BrowseNextResponse,
+    BrowsePath,
+    BrowseRequest,
+    BrowseResponse,
+    BrowseResult,
+    BuildInfo,
+    CallRequest,
+    CallResponse,
+    CancelRequest,
+    CancelResponse,
+    CertificateToken,
+    CloseChannelRequest,
+    CloseSessionRequest,
+    CloseSessionResponse,
+    CreateItemsRequest,
+    CreateItemsResponse,
+    CreateSessionRequest,
+    CreateSessionResponse,
+    CreateSubscriptionRequest,
+    CreateSubscriptionResponse,
+    DataChange,
+    DataChangeFilter,
+    DeleteItemsRequest,
+    DeleteItemsResponse,
+    DeleteSubscriptionsRequest,
+    DeleteSubscriptionsResponse,
+    ElementOperand,
+    EndpointDescription,
+    EventFields,
+    EventFilter,
+    EventFilterResult,
+    EventList,
+    FilterElement,
+    FilterElementResult,
+    FindServersRequest,
+    FindServersResponse,
+    GetEndpointsRequest,
+    GetEndpointsResponse,
+    HistoryData,
+    HistoryNode,
+    HistoryReadRequest,
+    HistoryReadResponse,
+    HistoryResult,
+    ItemCreated,
+    ItemModified,
+    ItemNotification,
+    ItemToCreate,
+    ItemToModify,
+    LiteralOperand,
+    MethodResult,
+    MethodToCall,
+    ModifyItemsRequest,
+    ModifyItemsResponse,
+    ModifySubscriptionRequest,
+    ModifySubscriptionResponse,
+    MonitoringParameters,
+    NotificationMessage,
+    OpenChannelRequest,
+    OpenChannelResponse,
+    PathElement,
+    PathResult,
+    PathTarget,
+    PublishRequest,
+    PublishResponse,
+    RawDetails,
+    ReadRequest,
+    ReadResponse,
+    ReadValueId,
+    ReferenceDescription,
+    RegisterNodesRequest,
+    RegisterNodesResponse,
+    RepublishRequest,
+    RepublishResponse,
+    RequestHeader,
+    ResponseHeader,
+    ServerStatus,
+    ServiceFault,
+    SetMonitoringModeRequest,
+    SetMonitoringModeResponse,
+    SetPublishingModeRequest,
+    SetPublishingModeResponse,
+    SignatureData,
+    SimpleOperand,
+    SoftwareCertificate,
+    StatusChange,
+    TransferRequest,
+    TransferResponse,
+    TransferResult,
+    TranslateRequest,
+    TranslateResponse,
+    UnregisterNodesRequest,
+    UnregisterNodesResponse,
+    UserNameToken,
+    UserTokenPolicy,
+    ViewDescription,
+    WriteRequest,
+    WriteResponse,
+    WriteValue,
 )
+
+__all__ = [
+    "Acknowledgement",
+    "ActivateSessionRequest",
+    "ActivateSessionResponse",
+    "AnonymousToken",
+    "ApplicationDescription",
+    "Argument",
+    "BrowseDescription",
+    "BrowseNextRequest",
+    "BrowseNextResponse",
+    "BrowsePath",
+    "BrowseRequest",
+    "BrowseResponse",
+    "BrowseResult",
+    "BuildInfo",
+    "CallRequest",
+    "CallResponse",
+    "CancelRequest",
+    "CancelResponse",
+    "CertificateToken",
+    "CloseChannelRequest",
+    "CloseSessionRequest",
+    "CloseSessionResponse",
+    "CreateItemsRequest",
+    "CreateItemsResponse",
+    "CreateSessionRequest",
+    "CreateSessionResponse",
+    "CreateSubscriptionRequest",
+    "CreateSubscriptionResponse",
+    "DataChange",
+    "DataChangeFilter",
+    "DeleteItemsRequest",
+    "DeleteItemsResponse",
+    "DeleteSubscriptionsRequest",
+    "DeleteSubscriptionsResponse",
+    "ElementOperand",
+    "EndpointDescription",
+    "EventFields",
+    "EventFilter",
+    "EventFilterResult",
+    "EventList",
+    "FilterElement",
+    "FilterElementResult",
+    "FindServersRequest",
+    "FindServersResponse",
+    "GetEndpointsRequest",
+    "GetEndpointsResponse",
+    "HistoryData",
+    "HistoryNode",
+    "HistoryReadRequest",
+    "HistoryReadResponse",
+    "HistoryResult",
+    "ItemCreated",
+    "ItemModified",
+    "ItemNotification",
+    "ItemToCreate",
+    "ItemToModify",
+    "LiteralOperand",
+    "MethodResult",
+    "MethodToCall",
+    "ModifyItemsRequest",
+    "ModifyItemsResponse",
+    "ModifySubscriptionRequest",
+    "ModifySubscriptionResponse",
+    "MonitoringParameters",
+    "NotificationMessage",
+    "OpenChannelRequest",
+    "OpenChannelResponse",
+    "PathElement",
+    "PathResult",
+    "PathTarget",
+    "PublishRequest",
+    "PublishResponse",
+    "RawDetails",
+    "ReadRequest",
+    "ReadResponse",
+    "ReadValueId",
+    "ReferenceDescription",
+    "RegisterNodesRequest",
+    "RegisterNodesResponse",
+    "RepublishRequest",
+    "RepublishResponse",
+    "RequestHeader",
+    "ResponseHeader",
+    "ServerStatus",
+    "ServiceFault",
+    "SetMonitoringModeRequest",
+    "SetMonitoringModeResponse",
+    "SetPublishingModeRequest",
+    "SetPublishingModeResponse",
+    "SignatureData",
+    "SimpleOperand",
+    "SoftwareCertificate",
+    "StatusChange",
+    "TransferRequest",
+    "TransferResponse",
+    "TransferResult",
+    "TranslateRequest",
+    "TranslateResponse",
+    "UnregisterNodesRequest",
+    "UnregisterNodesResponse",
+    "UserNameToken",
+    "UserTokenPolicy",
+    "ViewDescription",
+    "WriteRequest",
+    "WriteResponse",
+    "WriteValue",
+]
 
 _oo = struct.Struct("<??")
 _oII = struct.Struct("<?II")
@@ -42,16 +248,6 @@ _qII = struct.Struct("<qII")
 _qqI = struct.Struct("<qqI")
 
 
-class RequestHeader(msgspec.Struct, frozen=True, gc=False):
-    token: NodeId
-    timestamp: int
-    handle: int
-    diagnostics: int
-    audit: str | None
-    timeout: int
-    additional: Extension
-
-
 def read_RequestHeader(r: Reader) -> RequestHeader:
     r.spend()
     token_ = r.node()
@@ -68,15 +264,6 @@ def write_RequestHeader(w: Writer, v: RequestHeader) -> None:
     w.string(v.audit)
     w.u32(v.timeout)
     w.extension(v.additional)
-
-
-class ResponseHeader(msgspec.Struct, frozen=True, gc=False):
-    timestamp: int
-    handle: int
-    result: int
-    service: int
-    strings: list[str | None]
-    additional: Extension
 
 
 def read_ResponseHeader(r: Reader) -> ResponseHeader:
@@ -97,10 +284,6 @@ def write_ResponseHeader(w: Writer, v: ResponseHeader) -> None:
     w.extension(v.additional)
 
 
-class ServiceFault(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-
-
 def read_ServiceFault(r: Reader) -> ServiceFault:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -109,15 +292,6 @@ def read_ServiceFault(r: Reader) -> ServiceFault:
 
 def write_ServiceFault(w: Writer, v: ServiceFault) -> None:
     write_ResponseHeader(w, v.header)
-
-
-class OpenChannelRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    version: int
-    kind: int
-    mode: int
-    nonce: bytes | None
-    lifetime: int
 
 
 def read_OpenChannelRequest(r: Reader) -> OpenChannelRequest:
@@ -136,16 +310,6 @@ def write_OpenChannelRequest(w: Writer, v: OpenChannelRequest) -> None:
     w.u32(v.lifetime)
 
 
-class OpenChannelResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    version: int
-    channel: int
-    token: int
-    created: int
-    lifetime: int
-    nonce: bytes | None
-
-
 def read_OpenChannelResponse(r: Reader) -> OpenChannelResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -160,10 +324,6 @@ def write_OpenChannelResponse(w: Writer, v: OpenChannelResponse) -> None:
     w.octets(v.nonce)
 
 
-class CloseChannelRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-
-
 def read_CloseChannelRequest(r: Reader) -> CloseChannelRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -172,16 +332,6 @@ def read_CloseChannelRequest(r: Reader) -> CloseChannelRequest:
 
 def write_CloseChannelRequest(w: Writer, v: CloseChannelRequest) -> None:
     write_RequestHeader(w, v.header)
-
-
-class ApplicationDescription(msgspec.Struct, frozen=True, gc=False):
-    uri: str | None
-    product: str | None
-    name: LocalizedText
-    kind: int
-    gateway: str | None
-    profile: str | None
-    urls: list[str | None]
 
 
 def read_ApplicationDescription(r: Reader) -> ApplicationDescription:
@@ -208,14 +358,6 @@ def write_ApplicationDescription(w: Writer, v: ApplicationDescription) -> None:
         w.string(urls_one)
 
 
-class UserTokenPolicy(msgspec.Struct, frozen=True, gc=False):
-    id: str | None
-    kind: int
-    issued: str | None
-    issuer: str | None
-    policy: str | None
-
-
 def read_UserTokenPolicy(r: Reader) -> UserTokenPolicy:
     r.spend()
     id_ = r.string()
@@ -232,17 +374,6 @@ def write_UserTokenPolicy(w: Writer, v: UserTokenPolicy) -> None:
     w.string(v.issued)
     w.string(v.issuer)
     w.string(v.policy)
-
-
-class EndpointDescription(msgspec.Struct, frozen=True, gc=False):
-    url: str | None
-    server: ApplicationDescription
-    certificate: bytes | None
-    mode: int
-    policy: str | None
-    tokens: list[UserTokenPolicy]
-    transport: str | None
-    level: int
 
 
 def read_EndpointDescription(r: Reader) -> EndpointDescription:
@@ -271,13 +402,6 @@ def write_EndpointDescription(w: Writer, v: EndpointDescription) -> None:
     w.byte(v.level)
 
 
-class FindServersRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    url: str | None
-    locales: list[str | None]
-    uris: list[str | None]
-
-
 def read_FindServersRequest(r: Reader) -> FindServersRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -298,11 +422,6 @@ def write_FindServersRequest(w: Writer, v: FindServersRequest) -> None:
         w.string(uris_one)
 
 
-class FindServersResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    servers: list[ApplicationDescription]
-
-
 def read_FindServersResponse(r: Reader) -> FindServersResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -315,13 +434,6 @@ def write_FindServersResponse(w: Writer, v: FindServersResponse) -> None:
     w.count(len(v.servers))
     for servers_one in v.servers:
         write_ApplicationDescription(w, servers_one)
-
-
-class GetEndpointsRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    url: str | None
-    locales: list[str | None]
-    profiles: list[str | None]
 
 
 def read_GetEndpointsRequest(r: Reader) -> GetEndpointsRequest:
@@ -344,11 +456,6 @@ def write_GetEndpointsRequest(w: Writer, v: GetEndpointsRequest) -> None:
         w.string(profiles_one)
 
 
-class GetEndpointsResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    endpoints: list[EndpointDescription]
-
-
 def read_GetEndpointsResponse(r: Reader) -> GetEndpointsResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -363,11 +470,6 @@ def write_GetEndpointsResponse(w: Writer, v: GetEndpointsResponse) -> None:
         write_EndpointDescription(w, endpoints_one)
 
 
-class SignatureData(msgspec.Struct, frozen=True, gc=False):
-    algorithm: str | None
-    signature: bytes | None
-
-
 def read_SignatureData(r: Reader) -> SignatureData:
     r.spend()
     algorithm_ = r.string()
@@ -380,11 +482,6 @@ def write_SignatureData(w: Writer, v: SignatureData) -> None:
     w.octets(v.signature)
 
 
-class SoftwareCertificate(msgspec.Struct, frozen=True, gc=False):
-    data: bytes | None
-    signature: bytes | None
-
-
 def read_SoftwareCertificate(r: Reader) -> SoftwareCertificate:
     r.spend()
     data_ = r.octets()
@@ -395,18 +492,6 @@ def read_SoftwareCertificate(r: Reader) -> SoftwareCertificate:
 def write_SoftwareCertificate(w: Writer, v: SoftwareCertificate) -> None:
     w.octets(v.data)
     w.octets(v.signature)
-
-
-class CreateSessionRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    client: ApplicationDescription
-    server: str | None
-    url: str | None
-    name: str | None
-    nonce: bytes | None
-    certificate: bytes | None
-    timeout: float
-    most: int
 
 
 def read_CreateSessionRequest(r: Reader) -> CreateSessionRequest:
@@ -431,19 +516,6 @@ def write_CreateSessionRequest(w: Writer, v: CreateSessionRequest) -> None:
     w.octets(v.nonce)
     w.octets(v.certificate)
     w.raw(_dI.pack(v.timeout, v.most))
-
-
-class CreateSessionResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    session: NodeId
-    token: NodeId
-    timeout: float
-    nonce: bytes | None
-    certificate: bytes | None
-    endpoints: list[EndpointDescription]
-    software: list[SoftwareCertificate]
-    signature: SignatureData
-    most: int
 
 
 def read_CreateSessionResponse(r: Reader) -> CreateSessionResponse:
@@ -480,15 +552,6 @@ def write_CreateSessionResponse(w: Writer, v: CreateSessionResponse) -> None:
     w.u32(v.most)
 
 
-class ActivateSessionRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    signature: SignatureData
-    software: list[SoftwareCertificate]
-    locales: list[str | None]
-    identity: Extension
-    identity_signature: SignatureData
-
-
 def read_ActivateSessionRequest(r: Reader) -> ActivateSessionRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -513,13 +576,6 @@ def write_ActivateSessionRequest(w: Writer, v: ActivateSessionRequest) -> None:
     write_SignatureData(w, v.identity_signature)
 
 
-class ActivateSessionResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    nonce: bytes | None
-    results: list[int]
-    diagnostics: list[int]
-
-
 def read_ActivateSessionResponse(r: Reader) -> ActivateSessionResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -540,11 +596,6 @@ def write_ActivateSessionResponse(w: Writer, v: ActivateSessionResponse) -> None
         w.diagnostic(diagnostics_one)
 
 
-class CloseSessionRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    delete: bool
-
-
 def read_CloseSessionRequest(r: Reader) -> CloseSessionRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -557,10 +608,6 @@ def write_CloseSessionRequest(w: Writer, v: CloseSessionRequest) -> None:
     w.boolean(v.delete)
 
 
-class CloseSessionResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-
-
 def read_CloseSessionResponse(r: Reader) -> CloseSessionResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -569,11 +616,6 @@ def read_CloseSessionResponse(r: Reader) -> CloseSessionResponse:
 
 def write_CloseSessionResponse(w: Writer, v: CloseSessionResponse) -> None:
     write_ResponseHeader(w, v.header)
-
-
-class CancelRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    request: int
 
 
 def read_CancelRequest(r: Reader) -> CancelRequest:
@@ -588,11 +630,6 @@ def write_CancelRequest(w: Writer, v: CancelRequest) -> None:
     w.u32(v.request)
 
 
-class CancelResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    count: int
-
-
 def read_CancelResponse(r: Reader) -> CancelResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -605,10 +642,6 @@ def write_CancelResponse(w: Writer, v: CancelResponse) -> None:
     w.u32(v.count)
 
 
-class AnonymousToken(msgspec.Struct, frozen=True, gc=False):
-    id: str | None
-
-
 def read_AnonymousToken(r: Reader) -> AnonymousToken:
     r.spend()
     id_ = r.string()
@@ -617,13 +650,6 @@ def read_AnonymousToken(r: Reader) -> AnonymousToken:
 
 def write_AnonymousToken(w: Writer, v: AnonymousToken) -> None:
     w.string(v.id)
-
-
-class UserNameToken(msgspec.Struct, frozen=True, gc=False):
-    id: str | None
-    user: str | None
-    password: bytes | None
-    algorithm: str | None
 
 
 def read_UserNameToken(r: Reader) -> UserNameToken:
@@ -642,11 +668,6 @@ def write_UserNameToken(w: Writer, v: UserNameToken) -> None:
     w.string(v.algorithm)
 
 
-class CertificateToken(msgspec.Struct, frozen=True, gc=False):
-    id: str | None
-    certificate: bytes | None
-
-
 def read_CertificateToken(r: Reader) -> CertificateToken:
     r.spend()
     id_ = r.string()
@@ -657,13 +678,6 @@ def read_CertificateToken(r: Reader) -> CertificateToken:
 def write_CertificateToken(w: Writer, v: CertificateToken) -> None:
     w.string(v.id)
     w.octets(v.certificate)
-
-
-class ReadValueId(msgspec.Struct, frozen=True, gc=False):
-    node: NodeId
-    attribute: int
-    range: str | None
-    encoding: QualifiedName
 
 
 def read_ReadValueId(r: Reader) -> ReadValueId:
@@ -682,13 +696,6 @@ def write_ReadValueId(w: Writer, v: ReadValueId) -> None:
     w.qualified(v.encoding)
 
 
-class ReadRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    age: float
-    stamps: int
-    nodes: list[ReadValueId]
-
-
 def read_ReadRequest(r: Reader) -> ReadRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -703,12 +710,6 @@ def write_ReadRequest(w: Writer, v: ReadRequest) -> None:
     w.count(len(v.nodes))
     for nodes_one in v.nodes:
         write_ReadValueId(w, nodes_one)
-
-
-class ReadResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[Data]
-    diagnostics: list[int]
 
 
 def read_ReadResponse(r: Reader) -> ReadResponse:
@@ -729,13 +730,6 @@ def write_ReadResponse(w: Writer, v: ReadResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class WriteValue(msgspec.Struct, frozen=True, gc=False):
-    node: NodeId
-    attribute: int
-    range: str | None
-    value: Data
-
-
 def read_WriteValue(r: Reader) -> WriteValue:
     r.spend()
     node_ = r.node()
@@ -752,11 +746,6 @@ def write_WriteValue(w: Writer, v: WriteValue) -> None:
     w.value(v.value)
 
 
-class WriteRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    nodes: list[WriteValue]
-
-
 def read_WriteRequest(r: Reader) -> WriteRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -769,12 +758,6 @@ def write_WriteRequest(w: Writer, v: WriteRequest) -> None:
     w.count(len(v.nodes))
     for nodes_one in v.nodes:
         write_WriteValue(w, nodes_one)
-
-
-class WriteResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[int]
-    diagnostics: list[int]
 
 
 def read_WriteResponse(r: Reader) -> WriteResponse:
@@ -795,12 +778,6 @@ def write_WriteResponse(w: Writer, v: WriteResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class MethodToCall(msgspec.Struct, frozen=True, gc=False):
-    object: NodeId
-    method: NodeId
-    arguments: list[Variant]
-
-
 def read_MethodToCall(r: Reader) -> MethodToCall:
     r.spend()
     object_ = r.node()
@@ -815,13 +792,6 @@ def write_MethodToCall(w: Writer, v: MethodToCall) -> None:
     w.count(len(v.arguments))
     for arguments_one in v.arguments:
         w.variant(arguments_one)
-
-
-class MethodResult(msgspec.Struct, frozen=True, gc=False):
-    status: int
-    inputs: list[int]
-    diagnostics: list[int]
-    outputs: list[Variant]
 
 
 def read_MethodResult(r: Reader) -> MethodResult:
@@ -846,11 +816,6 @@ def write_MethodResult(w: Writer, v: MethodResult) -> None:
         w.variant(outputs_one)
 
 
-class CallRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    methods: list[MethodToCall]
-
-
 def read_CallRequest(r: Reader) -> CallRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -863,12 +828,6 @@ def write_CallRequest(w: Writer, v: CallRequest) -> None:
     w.count(len(v.methods))
     for methods_one in v.methods:
         write_MethodToCall(w, methods_one)
-
-
-class CallResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[MethodResult]
-    diagnostics: list[int]
 
 
 def read_CallResponse(r: Reader) -> CallResponse:
@@ -889,12 +848,6 @@ def write_CallResponse(w: Writer, v: CallResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class ViewDescription(msgspec.Struct, frozen=True, gc=False):
-    view: NodeId
-    timestamp: int
-    version: int
-
-
 def read_ViewDescription(r: Reader) -> ViewDescription:
     r.spend()
     view_ = r.node()
@@ -905,15 +858,6 @@ def read_ViewDescription(r: Reader) -> ViewDescription:
 def write_ViewDescription(w: Writer, v: ViewDescription) -> None:
     w.node(v.view)
     w.raw(_qI.pack(v.timestamp, v.version))
-
-
-class BrowseDescription(msgspec.Struct, frozen=True, gc=False):
-    node: NodeId
-    direction: int
-    reference: NodeId
-    subtypes: bool
-    classes: int
-    mask: int
 
 
 def read_BrowseDescription(r: Reader) -> BrowseDescription:
@@ -930,16 +874,6 @@ def write_BrowseDescription(w: Writer, v: BrowseDescription) -> None:
     w.u32(v.direction)
     w.node(v.reference)
     w.raw(_oII.pack(v.subtypes, v.classes, v.mask))
-
-
-class ReferenceDescription(msgspec.Struct, frozen=True, gc=False):
-    reference: NodeId
-    forward: bool
-    node: NodeId
-    name: QualifiedName
-    display: LocalizedText
-    klass: int
-    type: NodeId
 
 
 def read_ReferenceDescription(r: Reader) -> ReferenceDescription:
@@ -964,12 +898,6 @@ def write_ReferenceDescription(w: Writer, v: ReferenceDescription) -> None:
     w.expanded(v.type)
 
 
-class BrowseResult(msgspec.Struct, frozen=True, gc=False):
-    status: int
-    point: bytes | None
-    references: list[ReferenceDescription]
-
-
 def read_BrowseResult(r: Reader) -> BrowseResult:
     r.spend()
     status_ = r.u32()
@@ -984,13 +912,6 @@ def write_BrowseResult(w: Writer, v: BrowseResult) -> None:
     w.count(len(v.references))
     for references_one in v.references:
         write_ReferenceDescription(w, references_one)
-
-
-class BrowseRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    view: ViewDescription
-    most: int
-    nodes: list[BrowseDescription]
 
 
 def read_BrowseRequest(r: Reader) -> BrowseRequest:
@@ -1011,12 +932,6 @@ def write_BrowseRequest(w: Writer, v: BrowseRequest) -> None:
         write_BrowseDescription(w, nodes_one)
 
 
-class BrowseResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[BrowseResult]
-    diagnostics: list[int]
-
-
 def read_BrowseResponse(r: Reader) -> BrowseResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -1035,12 +950,6 @@ def write_BrowseResponse(w: Writer, v: BrowseResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class BrowseNextRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    release: bool
-    points: list[bytes | None]
-
-
 def read_BrowseNextRequest(r: Reader) -> BrowseNextRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1055,12 +964,6 @@ def write_BrowseNextRequest(w: Writer, v: BrowseNextRequest) -> None:
     w.count(len(v.points))
     for points_one in v.points:
         w.octets(points_one)
-
-
-class BrowseNextResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[BrowseResult]
-    diagnostics: list[int]
 
 
 def read_BrowseNextResponse(r: Reader) -> BrowseNextResponse:
@@ -1081,13 +984,6 @@ def write_BrowseNextResponse(w: Writer, v: BrowseNextResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class PathElement(msgspec.Struct, frozen=True, gc=False):
-    reference: NodeId
-    inverse: bool
-    subtypes: bool
-    name: QualifiedName
-
-
 def read_PathElement(r: Reader) -> PathElement:
     r.spend()
     reference_ = r.node()
@@ -1100,11 +996,6 @@ def write_PathElement(w: Writer, v: PathElement) -> None:
     w.node(v.reference)
     w.raw(_oo.pack(v.inverse, v.subtypes))
     w.qualified(v.name)
-
-
-class BrowsePath(msgspec.Struct, frozen=True, gc=False):
-    start: NodeId
-    elements: list[PathElement]
 
 
 def read_BrowsePath(r: Reader) -> BrowsePath:
@@ -1121,11 +1012,6 @@ def write_BrowsePath(w: Writer, v: BrowsePath) -> None:
         write_PathElement(w, elements_one)
 
 
-class PathTarget(msgspec.Struct, frozen=True, gc=False):
-    target: NodeId
-    remaining: int
-
-
 def read_PathTarget(r: Reader) -> PathTarget:
     r.spend()
     target_ = r.expanded()
@@ -1136,11 +1022,6 @@ def read_PathTarget(r: Reader) -> PathTarget:
 def write_PathTarget(w: Writer, v: PathTarget) -> None:
     w.expanded(v.target)
     w.u32(v.remaining)
-
-
-class PathResult(msgspec.Struct, frozen=True, gc=False):
-    status: int
-    targets: list[PathTarget]
 
 
 def read_PathResult(r: Reader) -> PathResult:
@@ -1157,11 +1038,6 @@ def write_PathResult(w: Writer, v: PathResult) -> None:
         write_PathTarget(w, targets_one)
 
 
-class TranslateRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    paths: list[BrowsePath]
-
-
 def read_TranslateRequest(r: Reader) -> TranslateRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1174,12 +1050,6 @@ def write_TranslateRequest(w: Writer, v: TranslateRequest) -> None:
     w.count(len(v.paths))
     for paths_one in v.paths:
         write_BrowsePath(w, paths_one)
-
-
-class TranslateResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[PathResult]
-    diagnostics: list[int]
 
 
 def read_TranslateResponse(r: Reader) -> TranslateResponse:
@@ -1200,11 +1070,6 @@ def write_TranslateResponse(w: Writer, v: TranslateResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class RegisterNodesRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    nodes: list[NodeId]
-
-
 def read_RegisterNodesRequest(r: Reader) -> RegisterNodesRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1217,11 +1082,6 @@ def write_RegisterNodesRequest(w: Writer, v: RegisterNodesRequest) -> None:
     w.count(len(v.nodes))
     for nodes_one in v.nodes:
         w.node(nodes_one)
-
-
-class RegisterNodesResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    nodes: list[NodeId]
 
 
 def read_RegisterNodesResponse(r: Reader) -> RegisterNodesResponse:
@@ -1238,11 +1098,6 @@ def write_RegisterNodesResponse(w: Writer, v: RegisterNodesResponse) -> None:
         w.node(nodes_one)
 
 
-class UnregisterNodesRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    nodes: list[NodeId]
-
-
 def read_UnregisterNodesRequest(r: Reader) -> UnregisterNodesRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1257,10 +1112,6 @@ def write_UnregisterNodesRequest(w: Writer, v: UnregisterNodesRequest) -> None:
         w.node(nodes_one)
 
 
-class UnregisterNodesResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-
-
 def read_UnregisterNodesResponse(r: Reader) -> UnregisterNodesResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -1269,13 +1120,6 @@ def read_UnregisterNodesResponse(r: Reader) -> UnregisterNodesResponse:
 
 def write_UnregisterNodesResponse(w: Writer, v: UnregisterNodesResponse) -> None:
     write_ResponseHeader(w, v.header)
-
-
-class HistoryNode(msgspec.Struct, frozen=True, gc=False):
-    node: NodeId
-    range: str | None
-    encoding: QualifiedName
-    point: bytes | None
 
 
 def read_HistoryNode(r: Reader) -> HistoryNode:
@@ -1292,14 +1136,6 @@ def write_HistoryNode(w: Writer, v: HistoryNode) -> None:
     w.string(v.range)
     w.qualified(v.encoding)
     w.octets(v.point)
-
-
-class HistoryReadRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    details: Extension
-    stamps: int
-    release: bool
-    nodes: list[HistoryNode]
 
 
 def read_HistoryReadRequest(r: Reader) -> HistoryReadRequest:
@@ -1320,12 +1156,6 @@ def write_HistoryReadRequest(w: Writer, v: HistoryReadRequest) -> None:
         write_HistoryNode(w, nodes_one)
 
 
-class HistoryResult(msgspec.Struct, frozen=True, gc=False):
-    status: int
-    point: bytes | None
-    data: Extension
-
-
 def read_HistoryResult(r: Reader) -> HistoryResult:
     r.spend()
     status_ = r.u32()
@@ -1338,12 +1168,6 @@ def write_HistoryResult(w: Writer, v: HistoryResult) -> None:
     w.u32(v.status)
     w.octets(v.point)
     w.extension(v.data)
-
-
-class HistoryReadResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[HistoryResult]
-    diagnostics: list[int]
 
 
 def read_HistoryReadResponse(r: Reader) -> HistoryReadResponse:
@@ -1364,14 +1188,6 @@ def write_HistoryReadResponse(w: Writer, v: HistoryReadResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class RawDetails(msgspec.Struct, frozen=True, gc=False):
-    modified: bool
-    start: int
-    end: int
-    most: int
-    bounds: bool
-
-
 def read_RawDetails(r: Reader) -> RawDetails:
     r.spend()
     modified_, start_, end_, most_, bounds_ = r.unpack(_oqqIo)
@@ -1380,10 +1196,6 @@ def read_RawDetails(r: Reader) -> RawDetails:
 
 def write_RawDetails(w: Writer, v: RawDetails) -> None:
     w.raw(_oqqIo.pack(v.modified, v.start, v.end, v.most, v.bounds))
-
-
-class HistoryData(msgspec.Struct, frozen=True, gc=False):
-    values: list[Data]
 
 
 def read_HistoryData(r: Reader) -> HistoryData:
@@ -1396,14 +1208,6 @@ def write_HistoryData(w: Writer, v: HistoryData) -> None:
     w.count(len(v.values))
     for values_one in v.values:
         w.value(values_one)
-
-
-class MonitoringParameters(msgspec.Struct, frozen=True, gc=False):
-    handle: int
-    interval: float
-    filter: Extension
-    queue: int
-    discard: bool
 
 
 def read_MonitoringParameters(r: Reader) -> MonitoringParameters:
@@ -1420,12 +1224,6 @@ def write_MonitoringParameters(w: Writer, v: MonitoringParameters) -> None:
     w.raw(_Io.pack(v.queue, v.discard))
 
 
-class ItemToCreate(msgspec.Struct, frozen=True, gc=False):
-    item: ReadValueId
-    mode: int
-    parameters: MonitoringParameters
-
-
 def read_ItemToCreate(r: Reader) -> ItemToCreate:
     r.spend()
     item_ = read_ReadValueId(r)
@@ -1440,14 +1238,6 @@ def write_ItemToCreate(w: Writer, v: ItemToCreate) -> None:
     write_MonitoringParameters(w, v.parameters)
 
 
-class ItemCreated(msgspec.Struct, frozen=True, gc=False):
-    status: int
-    id: int
-    interval: float
-    queue: int
-    filter: Extension
-
-
 def read_ItemCreated(r: Reader) -> ItemCreated:
     r.spend()
     status_, id_, interval_, queue_ = r.unpack(_IIdI)
@@ -1458,13 +1248,6 @@ def read_ItemCreated(r: Reader) -> ItemCreated:
 def write_ItemCreated(w: Writer, v: ItemCreated) -> None:
     w.raw(_IIdI.pack(v.status, v.id, v.interval, v.queue))
     w.extension(v.filter)
-
-
-class CreateItemsRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    subscription: int
-    stamps: int
-    items: list[ItemToCreate]
 
 
 def read_CreateItemsRequest(r: Reader) -> CreateItemsRequest:
@@ -1481,12 +1264,6 @@ def write_CreateItemsRequest(w: Writer, v: CreateItemsRequest) -> None:
     w.count(len(v.items))
     for items_one in v.items:
         write_ItemToCreate(w, items_one)
-
-
-class CreateItemsResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[ItemCreated]
-    diagnostics: list[int]
 
 
 def read_CreateItemsResponse(r: Reader) -> CreateItemsResponse:
@@ -1507,11 +1284,6 @@ def write_CreateItemsResponse(w: Writer, v: CreateItemsResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class ItemToModify(msgspec.Struct, frozen=True, gc=False):
-    id: int
-    parameters: MonitoringParameters
-
-
 def read_ItemToModify(r: Reader) -> ItemToModify:
     r.spend()
     id_ = r.u32()
@@ -1524,13 +1296,6 @@ def write_ItemToModify(w: Writer, v: ItemToModify) -> None:
     write_MonitoringParameters(w, v.parameters)
 
 
-class ItemModified(msgspec.Struct, frozen=True, gc=False):
-    status: int
-    interval: float
-    queue: int
-    filter: Extension
-
-
 def read_ItemModified(r: Reader) -> ItemModified:
     r.spend()
     status_, interval_, queue_ = r.unpack(_IdI)
@@ -1541,13 +1306,6 @@ def read_ItemModified(r: Reader) -> ItemModified:
 def write_ItemModified(w: Writer, v: ItemModified) -> None:
     w.raw(_IdI.pack(v.status, v.interval, v.queue))
     w.extension(v.filter)
-
-
-class ModifyItemsRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    subscription: int
-    stamps: int
-    items: list[ItemToModify]
 
 
 def read_ModifyItemsRequest(r: Reader) -> ModifyItemsRequest:
@@ -1564,12 +1322,6 @@ def write_ModifyItemsRequest(w: Writer, v: ModifyItemsRequest) -> None:
     w.count(len(v.items))
     for items_one in v.items:
         write_ItemToModify(w, items_one)
-
-
-class ModifyItemsResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[ItemModified]
-    diagnostics: list[int]
 
 
 def read_ModifyItemsResponse(r: Reader) -> ModifyItemsResponse:
@@ -1590,13 +1342,6 @@ def write_ModifyItemsResponse(w: Writer, v: ModifyItemsResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class SetMonitoringModeRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    subscription: int
-    mode: int
-    items: list[int]
-
-
 def read_SetMonitoringModeRequest(r: Reader) -> SetMonitoringModeRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1611,12 +1356,6 @@ def write_SetMonitoringModeRequest(w: Writer, v: SetMonitoringModeRequest) -> No
     w.count(len(v.items))
     for items_one in v.items:
         w.u32(items_one)
-
-
-class SetMonitoringModeResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[int]
-    diagnostics: list[int]
 
 
 def read_SetMonitoringModeResponse(r: Reader) -> SetMonitoringModeResponse:
@@ -1637,12 +1376,6 @@ def write_SetMonitoringModeResponse(w: Writer, v: SetMonitoringModeResponse) -> 
         w.diagnostic(diagnostics_one)
 
 
-class DeleteItemsRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    subscription: int
-    items: list[int]
-
-
 def read_DeleteItemsRequest(r: Reader) -> DeleteItemsRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1657,12 +1390,6 @@ def write_DeleteItemsRequest(w: Writer, v: DeleteItemsRequest) -> None:
     w.count(len(v.items))
     for items_one in v.items:
         w.u32(items_one)
-
-
-class DeleteItemsResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[int]
-    diagnostics: list[int]
 
 
 def read_DeleteItemsResponse(r: Reader) -> DeleteItemsResponse:
@@ -1683,16 +1410,6 @@ def write_DeleteItemsResponse(w: Writer, v: DeleteItemsResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class CreateSubscriptionRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    interval: float
-    lifetime: int
-    keepalive: int
-    most: int
-    enabled: bool
-    priority: int
-
-
 def read_CreateSubscriptionRequest(r: Reader) -> CreateSubscriptionRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1703,14 +1420,6 @@ def read_CreateSubscriptionRequest(r: Reader) -> CreateSubscriptionRequest:
 def write_CreateSubscriptionRequest(w: Writer, v: CreateSubscriptionRequest) -> None:
     write_RequestHeader(w, v.header)
     w.raw(_dIIIoB.pack(v.interval, v.lifetime, v.keepalive, v.most, v.enabled, v.priority))
-
-
-class CreateSubscriptionResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    subscription: int
-    interval: float
-    lifetime: int
-    keepalive: int
 
 
 def read_CreateSubscriptionResponse(r: Reader) -> CreateSubscriptionResponse:
@@ -1725,16 +1434,6 @@ def write_CreateSubscriptionResponse(w: Writer, v: CreateSubscriptionResponse) -
     w.raw(_IdII.pack(v.subscription, v.interval, v.lifetime, v.keepalive))
 
 
-class ModifySubscriptionRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    subscription: int
-    interval: float
-    lifetime: int
-    keepalive: int
-    most: int
-    priority: int
-
-
 def read_ModifySubscriptionRequest(r: Reader) -> ModifySubscriptionRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1747,13 +1446,6 @@ def write_ModifySubscriptionRequest(w: Writer, v: ModifySubscriptionRequest) -> 
     w.raw(_IdIIIB.pack(v.subscription, v.interval, v.lifetime, v.keepalive, v.most, v.priority))
 
 
-class ModifySubscriptionResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    interval: float
-    lifetime: int
-    keepalive: int
-
-
 def read_ModifySubscriptionResponse(r: Reader) -> ModifySubscriptionResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -1764,12 +1456,6 @@ def read_ModifySubscriptionResponse(r: Reader) -> ModifySubscriptionResponse:
 def write_ModifySubscriptionResponse(w: Writer, v: ModifySubscriptionResponse) -> None:
     write_ResponseHeader(w, v.header)
     w.raw(_dII.pack(v.interval, v.lifetime, v.keepalive))
-
-
-class SetPublishingModeRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    enabled: bool
-    subscriptions: list[int]
 
 
 def read_SetPublishingModeRequest(r: Reader) -> SetPublishingModeRequest:
@@ -1786,12 +1472,6 @@ def write_SetPublishingModeRequest(w: Writer, v: SetPublishingModeRequest) -> No
     w.count(len(v.subscriptions))
     for subscriptions_one in v.subscriptions:
         w.u32(subscriptions_one)
-
-
-class SetPublishingModeResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[int]
-    diagnostics: list[int]
 
 
 def read_SetPublishingModeResponse(r: Reader) -> SetPublishingModeResponse:
@@ -1812,12 +1492,6 @@ def write_SetPublishingModeResponse(w: Writer, v: SetPublishingModeResponse) -> 
         w.diagnostic(diagnostics_one)
 
 
-class NotificationMessage(msgspec.Struct, frozen=True, gc=False):
-    sequence: int
-    time: int
-    data: list[Extension]
-
-
 def read_NotificationMessage(r: Reader) -> NotificationMessage:
     r.spend()
     sequence_, time_ = r.unpack(_Iq)
@@ -1832,11 +1506,6 @@ def write_NotificationMessage(w: Writer, v: NotificationMessage) -> None:
         w.extension(data_one)
 
 
-class Acknowledgement(msgspec.Struct, frozen=True, gc=False):
-    subscription: int
-    sequence: int
-
-
 def read_Acknowledgement(r: Reader) -> Acknowledgement:
     r.spend()
     subscription_, sequence_ = r.unpack(_II)
@@ -1845,11 +1514,6 @@ def read_Acknowledgement(r: Reader) -> Acknowledgement:
 
 def write_Acknowledgement(w: Writer, v: Acknowledgement) -> None:
     w.raw(_II.pack(v.subscription, v.sequence))
-
-
-class PublishRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    acknowledged: list[Acknowledgement]
 
 
 def read_PublishRequest(r: Reader) -> PublishRequest:
@@ -1864,16 +1528,6 @@ def write_PublishRequest(w: Writer, v: PublishRequest) -> None:
     w.count(len(v.acknowledged))
     for acknowledged_one in v.acknowledged:
         write_Acknowledgement(w, acknowledged_one)
-
-
-class PublishResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    subscription: int
-    available: list[int]
-    more: bool
-    message: NotificationMessage
-    results: list[int]
-    diagnostics: list[int]
 
 
 def read_PublishResponse(r: Reader) -> PublishResponse:
@@ -1904,12 +1558,6 @@ def write_PublishResponse(w: Writer, v: PublishResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class RepublishRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    subscription: int
-    sequence: int
-
-
 def read_RepublishRequest(r: Reader) -> RepublishRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1922,11 +1570,6 @@ def write_RepublishRequest(w: Writer, v: RepublishRequest) -> None:
     w.raw(_II.pack(v.subscription, v.sequence))
 
 
-class RepublishResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    message: NotificationMessage
-
-
 def read_RepublishResponse(r: Reader) -> RepublishResponse:
     r.spend()
     header_ = read_ResponseHeader(r)
@@ -1937,11 +1580,6 @@ def read_RepublishResponse(r: Reader) -> RepublishResponse:
 def write_RepublishResponse(w: Writer, v: RepublishResponse) -> None:
     write_ResponseHeader(w, v.header)
     write_NotificationMessage(w, v.message)
-
-
-class TransferResult(msgspec.Struct, frozen=True, gc=False):
-    status: int
-    available: list[int]
 
 
 def read_TransferResult(r: Reader) -> TransferResult:
@@ -1958,12 +1596,6 @@ def write_TransferResult(w: Writer, v: TransferResult) -> None:
         w.u32(available_one)
 
 
-class TransferRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    subscriptions: list[int]
-    initial: bool
-
-
 def read_TransferRequest(r: Reader) -> TransferRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -1978,12 +1610,6 @@ def write_TransferRequest(w: Writer, v: TransferRequest) -> None:
     for subscriptions_one in v.subscriptions:
         w.u32(subscriptions_one)
     w.boolean(v.initial)
-
-
-class TransferResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[TransferResult]
-    diagnostics: list[int]
 
 
 def read_TransferResponse(r: Reader) -> TransferResponse:
@@ -2004,11 +1630,6 @@ def write_TransferResponse(w: Writer, v: TransferResponse) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class DeleteSubscriptionsRequest(msgspec.Struct, frozen=True, gc=False):
-    header: RequestHeader
-    subscriptions: list[int]
-
-
 def read_DeleteSubscriptionsRequest(r: Reader) -> DeleteSubscriptionsRequest:
     r.spend()
     header_ = read_RequestHeader(r)
@@ -2021,12 +1642,6 @@ def write_DeleteSubscriptionsRequest(w: Writer, v: DeleteSubscriptionsRequest) -
     w.count(len(v.subscriptions))
     for subscriptions_one in v.subscriptions:
         w.u32(subscriptions_one)
-
-
-class DeleteSubscriptionsResponse(msgspec.Struct, frozen=True, gc=False):
-    header: ResponseHeader
-    results: list[int]
-    diagnostics: list[int]
 
 
 def read_DeleteSubscriptionsResponse(r: Reader) -> DeleteSubscriptionsResponse:
@@ -2047,11 +1662,6 @@ def write_DeleteSubscriptionsResponse(w: Writer, v: DeleteSubscriptionsResponse)
         w.diagnostic(diagnostics_one)
 
 
-class ItemNotification(msgspec.Struct, frozen=True, gc=False):
-    handle: int
-    value: Data
-
-
 def read_ItemNotification(r: Reader) -> ItemNotification:
     r.spend()
     handle_ = r.u32()
@@ -2062,11 +1672,6 @@ def read_ItemNotification(r: Reader) -> ItemNotification:
 def write_ItemNotification(w: Writer, v: ItemNotification) -> None:
     w.u32(v.handle)
     w.value(v.value)
-
-
-class DataChange(msgspec.Struct, frozen=True, gc=False):
-    items: list[ItemNotification]
-    diagnostics: list[int]
 
 
 def read_DataChange(r: Reader) -> DataChange:
@@ -2085,11 +1690,6 @@ def write_DataChange(w: Writer, v: DataChange) -> None:
         w.diagnostic(diagnostics_one)
 
 
-class StatusChange(msgspec.Struct, frozen=True, gc=False):
-    status: int
-    diagnostic: int
-
-
 def read_StatusChange(r: Reader) -> StatusChange:
     r.spend()
     status_ = r.u32()
@@ -2100,11 +1700,6 @@ def read_StatusChange(r: Reader) -> StatusChange:
 def write_StatusChange(w: Writer, v: StatusChange) -> None:
     w.u32(v.status)
     w.diagnostic(v.diagnostic)
-
-
-class EventFields(msgspec.Struct, frozen=True, gc=False):
-    handle: int
-    fields: list[Variant]
 
 
 def read_EventFields(r: Reader) -> EventFields:
@@ -2121,10 +1716,6 @@ def write_EventFields(w: Writer, v: EventFields) -> None:
         w.variant(fields_one)
 
 
-class EventList(msgspec.Struct, frozen=True, gc=False):
-    events: list[EventFields]
-
-
 def read_EventList(r: Reader) -> EventList:
     r.spend()
     events_ = [read_EventFields(r) for _ in range(r.count(8))]
@@ -2135,13 +1726,6 @@ def write_EventList(w: Writer, v: EventList) -> None:
     w.count(len(v.events))
     for events_one in v.events:
         write_EventFields(w, events_one)
-
-
-class SimpleOperand(msgspec.Struct, frozen=True, gc=False):
-    type: NodeId
-    path: list[QualifiedName]
-    attribute: int
-    range: str | None
 
 
 def read_SimpleOperand(r: Reader) -> SimpleOperand:
@@ -2162,10 +1746,6 @@ def write_SimpleOperand(w: Writer, v: SimpleOperand) -> None:
     w.string(v.range)
 
 
-class LiteralOperand(msgspec.Struct, frozen=True, gc=False):
-    value: Variant
-
-
 def read_LiteralOperand(r: Reader) -> LiteralOperand:
     r.spend()
     value_ = r.variant()
@@ -2176,10 +1756,6 @@ def write_LiteralOperand(w: Writer, v: LiteralOperand) -> None:
     w.variant(v.value)
 
 
-class ElementOperand(msgspec.Struct, frozen=True, gc=False):
-    index: int
-
-
 def read_ElementOperand(r: Reader) -> ElementOperand:
     r.spend()
     index_ = r.u32()
@@ -2188,11 +1764,6 @@ def read_ElementOperand(r: Reader) -> ElementOperand:
 
 def write_ElementOperand(w: Writer, v: ElementOperand) -> None:
     w.u32(v.index)
-
-
-class FilterElement(msgspec.Struct, frozen=True, gc=False):
-    operator: int
-    operands: list[Extension]
 
 
 def read_FilterElement(r: Reader) -> FilterElement:
@@ -2207,11 +1778,6 @@ def write_FilterElement(w: Writer, v: FilterElement) -> None:
     w.count(len(v.operands))
     for operands_one in v.operands:
         w.extension(operands_one)
-
-
-class EventFilter(msgspec.Struct, frozen=True, gc=False):
-    select: list[SimpleOperand]
-    where: list[FilterElement]
 
 
 def read_EventFilter(r: Reader) -> EventFilter:
@@ -2230,12 +1796,6 @@ def write_EventFilter(w: Writer, v: EventFilter) -> None:
         write_FilterElement(w, where_one)
 
 
-class FilterElementResult(msgspec.Struct, frozen=True, gc=False):
-    status: int
-    operands: list[int]
-    diagnostics: list[int]
-
-
 def read_FilterElementResult(r: Reader) -> FilterElementResult:
     r.spend()
     status_ = r.u32()
@@ -2252,13 +1812,6 @@ def write_FilterElementResult(w: Writer, v: FilterElementResult) -> None:
     w.count(len(v.diagnostics))
     for diagnostics_one in v.diagnostics:
         w.diagnostic(diagnostics_one)
-
-
-class EventFilterResult(msgspec.Struct, frozen=True, gc=False):
-    clauses: list[int]
-    diagnostics: list[int]
-    where: list[FilterElementResult]
-    more: list[int]
 
 
 def read_EventFilterResult(r: Reader) -> EventFilterResult:
@@ -2285,12 +1838,6 @@ def write_EventFilterResult(w: Writer, v: EventFilterResult) -> None:
         w.diagnostic(more_one)
 
 
-class DataChangeFilter(msgspec.Struct, frozen=True, gc=False):
-    trigger: int
-    deadband_type: int
-    deadband: float
-
-
 def read_DataChangeFilter(r: Reader) -> DataChangeFilter:
     r.spend()
     trigger_, deadband_type_, deadband_ = r.unpack(_IId)
@@ -2299,15 +1846,6 @@ def read_DataChangeFilter(r: Reader) -> DataChangeFilter:
 
 def write_DataChangeFilter(w: Writer, v: DataChangeFilter) -> None:
     w.raw(_IId.pack(v.trigger, v.deadband_type, v.deadband))
-
-
-class BuildInfo(msgspec.Struct, frozen=True, gc=False):
-    product: str | None
-    maker: str | None
-    name: str | None
-    version: str | None
-    number: str | None
-    date: int
 
 
 def read_BuildInfo(r: Reader) -> BuildInfo:
@@ -2330,15 +1868,6 @@ def write_BuildInfo(w: Writer, v: BuildInfo) -> None:
     w.i64(v.date)
 
 
-class ServerStatus(msgspec.Struct, frozen=True, gc=False):
-    start: int
-    now: int
-    state: int
-    build: BuildInfo
-    seconds: int
-    reason: LocalizedText
-
-
 def read_ServerStatus(r: Reader) -> ServerStatus:
     r.spend()
     start_, now_, state_ = r.unpack(_qqI)
@@ -2353,14 +1882,6 @@ def write_ServerStatus(w: Writer, v: ServerStatus) -> None:
     write_BuildInfo(w, v.build)
     w.u32(v.seconds)
     w.localized(v.reason)
-
-
-class Argument(msgspec.Struct, frozen=True, gc=False):
-    name: str | None
-    type: NodeId
-    rank: int
-    dimensions: list[int]
-    description: LocalizedText
 
 
 def read_Argument(r: Reader) -> Argument:

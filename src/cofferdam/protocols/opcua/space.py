@@ -14,7 +14,14 @@ from cofferdam.model import Argument, Method
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, Extension, LocalizedText, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.builtin_types import (
+    Data,
+    Extension,
+    LocalizedText,
+    NodeId,
+    QualifiedName,
+    Variant,
+)
 from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN
 from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 

@@ -17,7 +17,7 @@ from typing import Any
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Data, Variant
+from cofferdam.protocols.opcua.builtin_types import Data, Variant
 
 SUBSCRIPTIONS, ITEMS, PUBLISHES, SENT, QUEUE = 20, 5000, 10, 64, 100
 """Of a session: subscriptions, items of one, waiting Publish requests; unacknowledged notifications; values of an

@@ -11,7 +11,7 @@ from typing import Any
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import Extension, NodeId, Variant
+from cofferdam.protocols.opcua.builtin_types import Extension, NodeId, Variant
 from cofferdam.protocols.opcua.client_work import (
     BAD_LIMITS,
     NO_QUALIFIED,

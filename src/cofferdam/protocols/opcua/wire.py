@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import EMPTY, Extension, Malformed, NodeId, Reader, Writer
+from cofferdam.protocols.opcua.builtin import Reader, Writer
+from cofferdam.protocols.opcua.builtin_types import EMPTY, Extension, Malformed, NodeId
 
 EPOCH = 116_444_736_000_000_000
 """1970 in 100 ns since 1601."""
