@@ -57,6 +57,18 @@ def test_the_build_holds_all_that_is_loaded_by_name(fast: ModuleType) -> None:
         assert f"cofferdam/brokers/proxy/{part}.py" in compiled_ones
 
 
+def test_no_codec_stands_beside_its_types(fast: ModuleType) -> None:
+    """A module with msgspec structures is interpreted: OPC UA's codec was so for long, and only its figures said it."""
+    files = fast._closure(PACKAGE)
+    sizes = {}
+    for name in fast._with_records(files, PACKAGE):
+        if name.parts[0] == "protocols" and name.name != "trust.py":  # certificates: what is done once a connection
+            code = [node for node in ast.walk(files[name]) if isinstance(node, ast.FunctionDef)]
+            sizes[str(name)] = sum((one.end_lineno or 0) - one.lineno for one in code)
+    assert "protocols/opcua/structures.py" in sizes
+    assert {name: lines for name, lines in sizes.items() if lines > 20} == {}
+
+
 def test_no_interpreted_class_derives_from_a_compiled_one(fast: ModuleType) -> None:
     """The compiler forbids it: the part would end as it makes the first of these."""
     files = fast._closure(PACKAGE)
