@@ -279,8 +279,8 @@ class Channel:
             self._spend()
             try:
                 body = security.reveal_asymmetric(policy, frame[: reader.pos], body, self.own.key, key)
-            except SecurityError as error:
-                raise Fault(f"security checks: {error}", BAD_SECURITY, PART6_CHANNEL) from None
+            except SecurityError as wrong:
+                raise Fault(f"security checks: {wrong}", BAD_SECURITY, PART6_CHANNEL) from None
             self.policy, self.peer, self.peer_key = policy, certificate, key
         if len(body) < 8:
             raise Fault("OPN without its headers", BAD_DECODING, PART6_CHANNEL)
