@@ -186,6 +186,8 @@ def test_a_state_directory_that_others_can_write_to_is_refused(site: Site, mode:
     site.state.chmod(mode)
     code, err = refuses(site.state, site.policy)
     assert code == 2 and "can be written to by others" in err and "chmod 700" in err
+    code, out, _ = cli("up", site.policy, "--state", site.state, "--check-only")
+    assert code == 1 and "can be written to by others" in out
     assert list(site.state.iterdir()) == [], "nothing was put where others could swap it"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -10,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cofferdam.errors import GateError
-from cofferdam.gate import state
+from cofferdam.gate import hands, state
 from cofferdam.gate.client import ask
+from cofferdam.gate.hands import NS
 from cofferdam.gate.state import Closure, Granted, Hands
 from cofferdam.policy.table import _names
 from tests.gate.conftest import Site
@@ -187,12 +190,57 @@ def test_a_restart_keeps_what_was_severed_and_a_damaged_file_severs_all(site: Si
         assert "hands-state-damaged" in [one["name"] for one in status["alarms"]]
 
 
+def test_who_sets_the_clock_ends_no_severing_and_prolongs_no_grant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Severed for two hours, a side worked again as soon as somebody had set the clock forward."""
+    at = SimpleNamespace(clock=10**18, passed=5 * NS)
+    monkeypatch.setattr(hands, "now_ns", lambda: at.clock)
+    monkeypatch.setattr(hands, "passed_ns", lambda: at.passed)
+    monkeypatch.setattr(hands, "LOOK_SECONDS", 0.001)
+    end = at.clock + 7200 * NS
+    granted = Granted(1, "b-road", "anna", "why", 7200, at.clock, "ben", end)
+    state.save_hands(tmp_path, Hands((Closure("asset", "a", at.clock, "anna", "why", end),), (granted,), 1))
+    found = hands.OperatorsHands(tmp_path)
+    over: list[str] = []
+
+    async def restore(side: str, by: str, now: int) -> bool:
+        over.append(side)
+        return True
+
+    gate = SimpleNamespace(
+        cuts=state.Severed((state.Cut("it", at.clock, "anna", "why", end),)), restore=restore, crews={},
+        alarm=lambda *_: None, note=lambda *_: None, hold=lambda: None,
+        log=SimpleNamespace(warning=lambda *_, **__: None),
+    )  # fmt: skip
+
+    async def look() -> tuple[int, int, bool]:
+        """What stands: of things that are severed, of grants, and the side."""
+        over.clear()
+        stopped = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(found.watch(gate, stopped))
+            await asyncio.sleep(0.05)
+            stopped.set()
+        return len(found.now.closures), len(found.now.grants), not over
+
+    assert asyncio.run(look()) == (1, 1, True)
+    at.clock += 8000 * NS
+    assert asyncio.run(look()) == (1, 0, True), "the clock alone ends no severing"
+    at.passed += 7200 * NS
+    assert asyncio.run(look()) == (0, 0, False)
+    found.now, at.clock = Hands((), (granted,), 1), granted.asked_ns
+    assert asyncio.run(look()) == (0, 1, True)
+    at.passed += 7200 * NS
+    assert asyncio.run(look()) == (0, 0, True), "as much time has passed, whatever the clock says"
+
+
 def test_the_state_file_is_read_as_it_was_written(tmp_path: Path) -> None:
-    hands = Hands((Closure("zone", "z", 1, "me", "why", 2),), (Granted(1, "c", "me", "why", 60, 3, "you", 4),), 1)
-    state.save_hands(tmp_path, hands)
-    assert state.load_hands(tmp_path) == (hands, "")
+    made = Hands((Closure("zone", "z", 1, "me", "why", 2),), (Granted(1, "c", "me", "why", 60, 3, "you", 4),), 1)
+    state.save_hands(tmp_path, made)
+    assert state.load_hands(tmp_path) == (made, "")
     with pytest.raises(GateError):
-        state.save_hands(tmp_path / "nowhere", hands)
+        state.save_hands(tmp_path / "nowhere", made)
 
 
 def test_a_row_of_another_broker_names_an_asset_wherever_it_does() -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from cofferdam.enforce.statefolder import check_place
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ def _state(state: Path) -> Iterator[Lack]:
         yield Lack(
             True, f"the state folder {state} cannot be written by this user", "run it as root, or name one with --state"
         )
+    try:
+        check_place(state.absolute())
+    except GateError as error:
+        yield Lack(True, str(error), error.hint)
 
 
 def _interfaces(policy: CompiledPolicy) -> Iterator[Lack]:

@@ -69,6 +69,21 @@ def lock_state(state: Path) -> int:
     return lock
 
 
+def check_place(state: Path) -> None:
+    """That a gate would take a state directory, as far as its place goes; also one that is not there yet.
+
+    Raises: GateError.
+    """
+    there = next(folder for folder in (state, *state.parents) if os.path.lexists(folder))
+    try:
+        if there == state:
+            _own(state)
+        else:
+            _check_way(there / "x", state)
+    except OSError as error:
+        raise GateError(f"cannot use the state directory {state}: {error.strerror}") from None
+
+
 def _make(state: Path) -> None:
     """The state directory is there. One that is made here is this user's alone, whatever access list the folder above
     has for what is made in it. Raises: OSError."""
@@ -193,11 +208,7 @@ def _own(state: Path) -> None:
 
     Raises: GateError.
     """
-    for place in _on_the_way(state):
-        raise GateError(
-            f"the state directory {state} can be put out of its place by others, who may write to {place}",
-            hint=f"make that this user's alone: chmod go-w {place}, owned by root or this user; or another --state",
-        )
+    _check_way(state, state)
     found = state.stat()
     if found.st_uid in (0, os.geteuid()) and _lists_others(state):
         raise GateError(
@@ -214,6 +225,15 @@ def _own(state: Path) -> None:
         raise GateError(
             f"the state directory {state} can be written to by others",
             hint=f"make it this user's alone: chown {os.geteuid()} {state} && chmod 700 {state}; or another --state",
+        )
+
+
+def _check_way(way: Path, state: Path) -> None:
+    """Raises: GateError."""
+    for place in _on_the_way(way):
+        raise GateError(
+            f"the state directory {state} can be put out of its place by others, who may write to {place}",
+            hint=f"make that this user's alone: chmod go-w {place}, owned by root or this user; or another --state",
         )
 
 

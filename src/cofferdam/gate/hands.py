@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
@@ -62,10 +63,32 @@ class Gate(Context, Protocol):
         """The policy in force is made anew from what was loaded and what is held back."""
 
 
+class Ends:
+    """Whether as much time has passed as was left to an end when it was seen first, whatever clock was set since."""
+
+    def __init__(self) -> None:
+        self._at: dict[tuple[str, int], int] = {}
+
+    def passed(self, what: str, until_ns: int, now: int) -> bool:
+        """`now`: what the clock says (UTC ns)."""
+        return passed_ns() >= self._at.setdefault((what, until_ns), passed_ns() + until_ns - now)
+
+    def forget(self, but: Collection[tuple[str, int]]) -> None:
+        """All others are over."""
+        self._at = {one: at for one, at in self._at.items() if one in but}
+
+
+def passed_ns() -> int:
+    """Time that has passed since the machine's start, also while it slept."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 class OperatorsHands:
-    """One gate's."""
+    """One gate's. Who sets the clock neither ends early what is severed for a time, nor prolongs a grant: the first is
+    over when the clock says so and as much time has passed, the second as soon as one of both is."""
 
     def __init__(self, folder: Path) -> None:
+        self._ends = Ends()
         self._folder = folder
         self.now, self.damage = state.load_hands(folder)
         self._lock = asyncio.Lock()
@@ -75,11 +98,11 @@ class OperatorsHands:
         now = now_ns()
         by_kind: dict[str, set[str]] = {}
         for one in self.now.closures:
-            if one.stands(now):
+            if self._closed(one, now):
                 by_kind.setdefault(one.kind, set()).add(one.name)
         shut = {name: "severed" for name in by_kind.get("conduit", ()) if name in policy.conduits}
         until: dict[str, int] = {}
-        standing = {one.conduit: one for one in self.now.grants if one.stands(now)}
+        standing = {one.conduit: one for one in self.now.grants if one.stands(now) and not self._used_up(one, now)}
         for name, conduit in policy.conduits.items():
             if conduit.grant is None or name in shut:
                 continue
@@ -91,6 +114,12 @@ class OperatorsHands:
             zones=by_kind.get("zone", ()), conduits=shut, principals=by_kind.get("principal", ()),
             assets=by_kind.get("asset", ()), until=until,
         )  # fmt: skip
+
+    def _closed(self, one: Closure, now: int) -> bool:
+        return not one.until_ns or not self._ends.passed(one.what, one.until_ns, now) or one.stands(now)
+
+    def _used_up(self, one: Granted, now: int) -> bool:
+        return bool(one.agreed_by) and self._ends.passed(f"grant {one.number}", one.until_ns, now)
 
     # --- severing -----------------------------------------------------------------------------------------------
 
@@ -224,19 +253,23 @@ class OperatorsHands:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
             now = now_ns()
-            for side in gate.cuts.over(now):
+            timed = [(cut.side, cut.until_ns) for cut in gate.cuts.cuts if cut.until_ns]
+            passed = {side for side, until in timed if self._ends.passed(side, until, now)}
+            self._ends.forget({*timed, *((one.what, one.until_ns) for one in self.now.closures),
+                               *((f"grant {one.number}", one.until_ns) for one in self.now.grants)})  # fmt: skip
+            for side in passed & set(gate.cuts.over(now)):
                 try:
                     await gate.restore(side, "its time", now)
                     gate.alarm(STAYS, "")
                 except GateError as error:
                     gate.alarm(STAYS, f"the {side} side stays severed past its time: {error}")
             async with self._lock:
-                over = {one.number for one in self.now.grants if one.over(now)}
+                over = {one.number for one in self.now.grants if one.over(now) or self._used_up(one, now)}
                 if over:
                     await self._end(gate, over, "its time")
-                done = [one for one in self.now.closures if not one.stands(now)]
+                done = [one for one in self.now.closures if not self._closed(one, now)]
                 if done:
-                    kept = tuple(one for one in self.now.closures if one.stands(now))
+                    kept = tuple(one for one in self.now.closures if one not in done)
                     self.now = Hands(kept, self.now.grants, self.now.last)
                     for one in done:
                         gate.note(Restored(side="", by="its time", what=one.kind, name=clip(one.name, 128),
