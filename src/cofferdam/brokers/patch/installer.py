@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.http.connection import Limits
 from cofferdam.brokers.kit.http.doors import HttpPart
+from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.brokers.patch import ddi, hands, health, pushing, records, sftp
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.figures import INSTALLER
@@ -38,6 +40,7 @@ from cofferdam.brokers.patch.plan import Held, Plan, State, Step, Verdict
 from cofferdam.brokers.patch.records import Release
 from cofferdam.brokers.patch.serving import ServingApi
 from cofferdam.brokers.patch.synced import Synced
+from cofferdam.brokers.patch.tftp_serving import TftpServing
 from cofferdam.brokers.patch.trust import NotBelieved, Trust
 from cofferdam.errors import StoreError
 from cofferdam.policy.standing import standing
@@ -98,6 +101,7 @@ class Installer(HttpPart):
         self._cut = False
         self._busy: str = ""
         self._sent = 0
+        self._tftp: list[TftpServing] = []
         super().__init__(setting, LIMITS)
         for step in list(self.steps.rows.values()):
             if step.state in ("sending", "backing"):
@@ -125,6 +129,16 @@ class Installer(HttpPart):
         )  # fmt: skip
         self._look = True
         return [door for row in found for door in row.doors]
+
+    def serve_datagrams(self, sock: socket.socket, listener: Listener) -> None:
+        if self.setting.start is not None:
+            serving = TftpServing(self, self.setting.reactor, sock, self.setting.wall, self.setting.start)
+            self._tftp.append(serving)
+
+    def end_datagrams(self, sock: socket.socket) -> None:
+        for each in [each for each in self._tftp if each.socket is sock]:
+            each.forget()
+            self._tftp.remove(each)
 
     def set_severed(self, sides: Collection[str]) -> None:
         super().set_severed(sides)
@@ -387,7 +401,7 @@ class Installer(HttpPart):
         way = self.way(step.asset)
         if install is None or way is None or self.setting.start is None:
             return
-        if pushing.kind(way) or install.health is not None:
+        if pushing.kind(way) or way.tftp_read or install.health is not None:
             self.setting.start(self.finish(step, install, way))
 
     async def _install(self, verdict: Verdict, way: Way) -> None:
@@ -454,7 +468,8 @@ class Installer(HttpPart):
             self.setting.audit.note(self._ended(step, "failed", why))
             return
         fresh = self.settle(step, "sent", "fetched whole")
-        if install.health is not None and self.setting.start is not None:
+        # By TFTP it has no way to say more than that it has acknowledged the last block.
+        if (install.health is not None or way.tftp_read) and self.setting.start is not None:
             self.setting.start(self.finish(fresh, install, way))
 
     def reported(self, asset: str, product: str, says: str, detail: str) -> bool:

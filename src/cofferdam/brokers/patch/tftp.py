@@ -75,7 +75,8 @@ class _Socket:
         self._sock.close()
 
 
-def _options(body: bytes) -> dict[str, str]:
+def options(body: bytes) -> dict[str, str]:
+    """What is asked for or agreed upon besides, by RFC 2347."""
     words = body.split(b"\0")
     return {
         words[at].decode("ascii", "replace").lower(): words[at + 1].decode("ascii", "replace")
@@ -85,7 +86,7 @@ def _options(body: bytes) -> dict[str, str]:
 
 def _block(body: bytes) -> int:
     """What block size the asset agrees to. Raises: Refused."""
-    text = _options(body).get("blksize", "512")
+    text = options(body).get("blksize", "512")
     if not text.isdecimal() or not 8 <= int(text[:6]) <= BLOCK:
         raise Refused("the asset agrees to a block size that it was not offered")
     return int(text)

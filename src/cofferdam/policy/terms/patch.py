@@ -113,6 +113,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             ),
             sources=source_rows(conduit, making.files),
             fetches=fetch_rows(conduit),
+            tftp=conduit.tftp,
             encrypt=conduit.encrypt,
             root=making.files[conduit.root],
             signatures=conduit.signatures,
@@ -156,6 +157,11 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
                 for door in row.doors if door.zone == zone
             )  # fmt: skip
 
+        asked: tuple[Listen, ...] = ()
+        readers = tuple(sorted({way.address for way in row.ways if way.tftp_read}))
+        if row.tftp is not None and readers:
+            at = ("conduits", conduit.name, "tftp")
+            asked = (Listen(row.inner, *row.tftp, (), share, at, datagrams=True, sources=readers),)
         reached = {(way.address, port) for way in row.ways for port in way.ports}
         addresses = {way.asset: way.address for way in row.ways}
         for install in row.installs:
@@ -185,8 +191,8 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             **fetcher,
             KEEPER: PartNeeds(store=Store(quota), folders=folders),
             INSTALLER: PartNeeds(
-                Place(Side(policy.zones[row.inner].side), row.inner), listens=listens(row.inner), reaches=reaches,
-                store=Store(quota), folders=laid_out,
+                Place(Side(policy.zones[row.inner].side), row.inner), listens=(*listens(row.inner), *asked),
+                reaches=reaches, store=Store(quota), folders=laid_out,
             ),
         }  # fmt: skip
         return Needs(parts, dict.fromkeys(products, f"the patch store for {row.outer} and {row.inner}"))
@@ -381,7 +387,7 @@ def _way(asset: str, said: WaySaid, making: Making) -> Way:
         )  # fmt: skip
     return Way(
         asset=asset, address=address, sftp=sftp, pull=said.pull or "", rate=said.rate, ftp=ftp, tftp=tftp,
-        hands=said.hands or "", smb=smb,
+        hands=said.hands or "", smb=smb, tftp_read=said.tftp_read or "",
     )  # fmt: skip
 
 

@@ -194,8 +194,16 @@ class PatchChecks:
                 )  # fmt: skip
             elif known is not None and known.zone != self.conduit.to_zone:
                 self.checking.key(at, f"{asset}, which is in {known.zone}", f"an asset of {self.conduit.to_zone}")
-            if sum(one is not None for one in (way.sftp, way.smb, way.ftp, way.tftp, way.pull, way.hands)) != 1:
-                expected = "one of `sftp: {...}`, `smb`, `ftp`, `tftp`, `pull: PRINCIPAL` and `hands: FOLDER`"
+            if (
+                sum(
+                    one is not None
+                    for one in (way.sftp, way.smb, way.ftp, way.tftp, way.tftp_read, way.pull, way.hands)
+                )
+                != 1
+            ):
+                expected = (
+                    "one of `sftp: {...}`, `smb`, `ftp`, `tftp`, `tftp_read`, `pull: PRINCIPAL` and `hands: FOLDER`"
+                )
                 self.checking.key(at, "several ways or none", expected, check="way")
             if way.ftp is not None and way.ftp.certificate is not None:
                 data = self.checking.file(way.ftp.certificate, (*at, "ftp", "certificate"))
@@ -213,6 +221,10 @@ class PatchChecks:
                 if self.conduit.to_zone not in self.conduit.listen:
                     found = f"an asset that pulls, and no place to listen at in {self.conduit.to_zone}"
                     self.at((*at, "pull"), found, "`listen: {ZONE: {at: ADDRESS:PORT}}`", check="way")
+        reading = [asset for asset, way in self.conduit.ways.items() if way.tftp_read is not None]
+        if bool(reading) != (self.conduit.tftp is not None):
+            found = f"{reading[0]}, which reads by TFTP, and no place for that" if reading else "`tftp`, and no reader"
+            self.checking.key(self.here, found, "`tftp: ADDRESS:PORT` with `tftp_read` of an asset", check="way")
         dropped = {said.folder for said in self.conduit.sources.values() if said.folder is not None}
         for asset, way in self.conduit.ways.items():
             if way.hands is not None and way.hands in dropped:
@@ -320,6 +332,9 @@ def _unprotected(run: Linting) -> None:
             if way.ftp is not None and way.ftp.certificate is None:
                 found = f"FTP without TLS to {asset}: password and file are open"
                 run.value(("conduits", name, "ways", asset, "ftp"), "unprotected-way", found, "`certificate:`, or SFTP")
+            if way.tftp_read is not None:
+                found = f"TFTP by {asset}: whoever has its address reads its files"
+                run.value(("conduits", name, "ways", asset, "tftp_read"), "unprotected-way", found, "`pull`, by HTTPS")
             if way.tftp is not None:
                 found = f"TFTP to {asset}: no login, no protection"
                 run.value(("conduits", name, "ways", asset, "tftp"), "unprotected-way", found, "SFTP, FTPS or HTTPS")

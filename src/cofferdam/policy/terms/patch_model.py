@@ -198,7 +198,7 @@ class TftpSaid(schema.Entry):
 
 
 class WaySaid(schema.Entry):
-    """How an asset gets its files: one of `sftp`, `smb`, `ftp`, `tftp`, `pull`, `hands`."""
+    """How an asset gets its files: one of `sftp`, `smb`, `ftp`, `tftp`, `tftp_read`, `pull`, `hands`."""
 
     address: schema.Address | None = Field(
         None, description="The asset's address. Default: the one that it has under `assets`."
@@ -207,6 +207,11 @@ class WaySaid(schema.Entry):
     smb: SmbSaid | None = Field(None, description="We push by SMB 3.1.1, encrypted, into a share of its own.")
     ftp: FtpSaid | None = Field(None, description="We push by FTP, or by FTPS where it has a `certificate`.")
     tftp: TftpSaid | None = Field(None, description="We push by TFTP. With `separation: processes` alone, so far.")
+    tftp_read: RemotePath | None = Field(
+        None,
+        description="It reads its file by TFTP from us (`tftp` of the conduit), by its address alone: the name that it "
+        "asks for, in which `{file}` stands for the file's.",
+    )
     pull: Name | None = Field(
         None, description="It fetches by HTTPS itself, as this principal of its zone, with a key or a certificate."
     )
@@ -325,6 +330,9 @@ class PatchConduit(schema.Conduit):
     listen: dict[Name, DoorSaid] = Field(
         {},
         description="Where HTTP is answered, by zone: uploads in the zone `from`, assets that `pull` in the zone `to`.",
+    )
+    tftp: schema.Endpoint | None = Field(
+        None, description="Where assets with `tftp_read` ask, ADDRESS:PORT in the zone `to`. Usually port 69."
     )
     ways: dict[Name, WaySaid] = Field({}, description="How assets get their files, by asset.")
     rings: Names = Field(("all",), description="The rings, in order: each is done before the next begins.")

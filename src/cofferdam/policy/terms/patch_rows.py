@@ -103,8 +103,8 @@ class Smb(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How an asset gets its files: `sftp`, `smb`, `ftp`, `tftp`, or it fetches them itself by HTTPS, as the principal
-    `pull`; or they are laid out for a technician in a folder of the site's (`hands`). `rate`: bytes a second that are
-    reckoned with."""
+    `pull`; or they are laid out for a technician in a folder of the site's (`hands`); or it reads them by TFTP, asking
+    for `tftp_read`, in which {file} stands for a file's name. `rate`: bytes a second that are reckoned with."""
 
     asset: str
     address: str
@@ -115,6 +115,7 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     tftp: Tftp | None = None
     hands: str = ""
     smb: Smb | None = None
+    tftp_read: str = ""
 
     @property
     def secret(self) -> str:
@@ -214,6 +215,8 @@ class PatchRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     duties: Duties = Duties()
     sources: tuple[Source, ...] = ()
     fetches: tuple[Fetch, ...] = ()
+    tftp: tuple[str, int] | None = None
+    """Where assets read by TFTP."""
     encrypt: bool = True
     """What is not released is encrypted where it lies."""
 
