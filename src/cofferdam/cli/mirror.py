@@ -254,7 +254,7 @@ def _status(args: argparse.Namespace) -> int:
             if "left" in one:
                 where = "nothing is known yet" if one["left"] < 0 else f"{one['left']} sealed files are not there yet"
             word = "copy" if "copied" in one else "table" if "left" in one else "source"
-            yield f"  {word:8}{one['source']}: {state}; {where}"
+            yield f"  {word:8}{one['source']}: {state}" + ("" if one.get("idle") else f"; {where}")
         yield f"  gaps    {keeper['gaps'] or 'none'}" + (" (cofferdam mirror gaps)" if keeper["gaps"] else "")
         for hold in keeper["holds"]:
             first, last = hold["first"] * HOUR * 10**9, (hold["last"] + 1) * HOUR * 10**9

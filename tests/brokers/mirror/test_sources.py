@@ -654,6 +654,31 @@ def test_readers_of_a_hot_standby(graphed: Site, made: Postgres) -> None:
 
 
 @needs_postgres
+def test_a_conduit_that_is_severed_or_over_reads_nothing_and_copies_nothing(site: Site) -> None:
+    """Neither historian nor office's database is connected to, by whatever part; afterwards everything comes."""
+    asked = "select count(*) from pg_stat_activity where application_name = 'cofferdam-mirror'"
+    policy = site.mirror.policy()
+    eventually(lambda: site.sql(asked)[0][0] > 1)
+    site.mirror.reload(policy.held(conduits={"history": "severed"}))
+    eventually(lambda: site.sql(asked) == [(0,)])
+    for part in ("collector", FILES, LOADER):
+        for one in site.mirror.ask(part, "status"):
+            assert one["trouble"] == "not at work: the conduit is EXPIRED severed", one
+    now = time.time()
+    site.filled.add([("filled", now, 77, 192)])
+    (site.mirror.folder("batch") / "late.parquet").write_bytes(b"")
+    assert site.lake.get("/v1/tags").status_code == 403
+    site.mirror.reload(policy)
+    eventually(lambda: site.value("filled")[-1] == 77)
+    eventually(lambda: not site.mirror.folder("batch").joinpath("late.parquet").exists())
+    eventually(lambda: site.sql("select max(value) from cofferdam.samples where tag = 'filled'") == [(77,)])
+    site.mirror.reload(policy.held(until={"history": time.time_ns() + 10**9}))
+    eventually(lambda: site.sql(asked) == [(0,)])  # its time is over, and nobody has to say so
+    site.mirror.reload(policy)
+    eventually(lambda: site.sql(asked)[0][0] > 1)
+
+
+@needs_postgres
 def test_a_database_that_was_away_has_everything_once(site: Site) -> None:
     """Its connection is cut while samples come, and its position belongs to nobody else."""
     now = int(time.time()) + 60

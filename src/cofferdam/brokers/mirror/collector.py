@@ -31,6 +31,7 @@ from cofferdam.brokers.mirror.figures import COLLECTOR
 from cofferdam.brokers.mirror.postgres import Differs, Historian, Reading, Seen
 from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Samples, Stored
 from cofferdam.errors import CrossingError, LocalProtocolError
+from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.mirror_rows import Copy, Device, Drop, Postgres, Publish
 from cofferdam.protocols.opcua.dialect import PKI, PKI_REJECTED, PKI_SECRETS
@@ -73,6 +74,8 @@ class Collector(Part):
         self._room: deque[asyncio.Future[None]] = deque()
         self._flushing: list[asyncio.Future[None]] = []
         self._cut = self._stopping = False
+        self._shut = ""
+        """Why nothing is read although no side is severed: what the conduit is, if not open."""
         self._work_by(setting.policy)
         self.set_severed(setting.severed)
 
@@ -81,11 +84,24 @@ class Collector(Part):
     def _work_by(self, policy: CompiledPolicy) -> None:
         self.policy = policy
         self.conduit, self.row = rows.own(policy)
+        self._shut = self._look()
         self._settle()
+
+    def _look(self) -> str:
+        conduit = self.policy.conduits.get(self.conduit)
+        if conduit is None:
+            return "gone from the policy"
+        found = standing(conduit, self.policy.table.clocks, self.setting.wall())
+        return "" if found.open else found.says
+
+    def tick(self) -> None:
+        if (shut := self._look()) != self._shut:
+            self._shut = shut
+            self._settle()
 
     def _settle(self, renewed: Collection[str] = ()) -> None:
         """Starts what is wanted, and ends the rest."""
-        off = self._cut or self._stopping or self._upto is None
+        off = self._cut or self._stopping or self._upto is None or self._shut
         wanted: dict[str, Source] = {one.name: one for one in self.sources() if not off}
         for name, work in list(self._work.items()):
             if wanted.get(name) != work.source or name in renewed:
@@ -143,7 +159,17 @@ class Collector(Part):
         elif self.opcua is not None and asked.verb in (PKI_SECRETS, PKI_REJECTED):
             asked.answer(PROTOCOLS["opcua"].command(self.opcua, asked.verb.removeprefix(PKI), asked.arguments))
         elif asked.verb == "status":
-            asked.answer([work.told() for work in self._work.values()])
+            why = f"the side of {self.zone()} is severed" if self._cut else "it was born a moment ago"
+            why = f"the conduit is {self._shut}" if self._shut else why
+            idle = {"trouble": f"not at work: {why}", "idle": True, "newest": 0, "asked": 0}
+            asked.answer(
+                [
+                    self._work[one.name].told()
+                    if one.name in self._work
+                    else {"source": one.name, "upto": self.upto(one.name), **idle}
+                    for one in self.sources()
+                ]
+            )
         else:
             super().command(asked)
 
