@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
 
+from cofferdam.enforce import kernel
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import layout, play, plays
+from cofferdam.lab import layout, play, plays, scene
 
 
 def test_a_policy_carries_the_layouts_addresses() -> None:
@@ -128,6 +132,23 @@ def test_what_a_killed_lab_left_is_cleaned() -> None:
         assert not set(left) & namespaces()
         assert layout.clean() == []
         assert {living.office, living.plant} <= namespaces()
+
+
+@needs_root
+def test_a_disk_that_a_killed_lab_left_goes_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    store = tmp_path / f"{scene.FOLDER}{ended.pid}-x" / "state" / "a%2Fb"
+    store.mkdir(parents=True)
+    kernel.mount("tmpfs", str(store), "tmpfs", 0, "size=64k")
+    (store / "file").touch()
+    try:
+        assert scene.clean() == [store.parents[1]]
+        assert not any(tmp_path.iterdir())
+    finally:
+        with contextlib.suppress(OSError):
+            kernel.umount(str(store))
 
 
 @pytest.mark.netns

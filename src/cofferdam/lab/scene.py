@@ -25,6 +25,7 @@ from typing import Any, Self
 
 import msgspec
 
+from cofferdam.enforce import kernel
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.client import ask
 from cofferdam.gate.watch.report import StatusReport
@@ -197,8 +198,17 @@ def clean() -> list[Path]:
         if not maker_lives(path.name, FOLDER)
     ]
     for path in left:
+        _unmount(path)
         shutil.rmtree(path, ignore_errors=True)
     return left
+
+
+def _unmount(folder: Path) -> None:
+    """Disks that a step has put into a folder go with it."""
+    with contextlib.suppress(OSError):
+        rows = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for there in sorted(one for one in rows if one.startswith(f"{folder}/")):
+            kernel.umount(there)
 
 
 @contextlib.contextmanager
@@ -285,6 +295,7 @@ class Scene:
                 self._remove()
 
     def _remove(self) -> None:
+        _unmount(self.directory)
         if self._given is None:
             shutil.rmtree(self.directory, ignore_errors=True)
 

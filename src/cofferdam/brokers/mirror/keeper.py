@@ -46,6 +46,8 @@ AHEAD_SPARE_NS: Final = 25 * HOUR_NS
 PATIENCE_NS: Final = 10 * 10**9
 """A policy reaches each part in its own time: what only the next one allows is not refused at once."""
 PENDING_MOST: Final = 256
+LOOK_SECONDS: Final = 0.02
+"""How often it is looked whether a thread has ended, and what is to be counted next."""
 FREE_LEAST: Final = 256 << 20
 """Bytes of the disk that are left free: the oldest history goes first."""
 
@@ -66,7 +68,7 @@ class Keeper(Part):
         self._full = ""
         self._figures = Figures(KEEPER)
         self._job: _Job | None = None
-        self._stopping = False
+        self._stopping = self._looks = False
         self._work_by(setting.policy)
         self.verifying = Verifying(self)
         self._verbs = Verbs(self, self.verifying)
@@ -101,12 +103,14 @@ class Keeper(Part):
 
     def command(self, asked: Asked) -> None:
         self._verbs.command(asked)
+        self._look_soon()
 
     # --- records
 
     def on_record(self, source: str, record: Any) -> None:
         if isinstance(record, Counted):
             self.verifying.counted(record)
+            self._look_soon()
             return
         if isinstance(record, Lost):
             self._seen[record.lane] = self._expect(record.lane, record.first, record.last)
@@ -407,6 +411,18 @@ class Keeper(Part):
             else:
                 self.store.reckoned([], [])
         self.verifying.tick()
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        if not self._looks and (self._job is not None or self.verifying.busy):
+            self._looks = True
+            self.setting.reactor.call_in(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looks = False
+        self._finish()
+        self.verifying.tick()
+        self._look_soon()
 
     _sealed_hour = 0
     """The hour in which the last hour's samples were sealed: what comes late waits for the next."""

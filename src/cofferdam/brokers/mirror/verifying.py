@@ -128,7 +128,7 @@ class Verifying:
     # --- a turn
 
     def tick(self) -> None:
-        """Called twice a second."""
+        """Called often while there is something to do, and twice a second otherwise."""
         wall = self._keeper.setting.wall()
         if self._keeper.row.nightly and self._keeper.acks and not self.busy:
             found, night = self._keeper.store.catalogue, self._day(wall)
@@ -213,6 +213,9 @@ class Verifying:
         run, hour, source, turn, *_ = asked
         if (record.source, record.hour) != (source, hour):
             raise CrossingError(f"{record.source} answers for hour {record.hour}, and {source}, {hour} was asked")
+        # It is asked no more than half of the time: others have to read there, too.
+        now = time.monotonic()
+        self._not_before = max(self._not_before, 2 * now - (asked[5] - COUNT_SECONDS))
         if record.failed:
             self._asked = None
             self._failed(run, f"{source}: {record.failed}")

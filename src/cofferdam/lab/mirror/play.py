@@ -18,11 +18,10 @@ from rich.text import Text
 from cofferdam.errors import CofferdamError, extra
 from cofferdam.lab.layout import Addresses, Layout, Spot
 from cofferdam.lab.mirror import events, people
-from cofferdam.lab.mirror.steps import STEPS, Cast
+from cofferdam.lab.mirror.steps import ANALYST, CONDUIT, DOOR, HISTORIAN, STEPS, Cast
 from cofferdam.lab.play import Picture, Play, Sections
 from cofferdam.lab.scene import Actor, Scene
 
-HISTORIAN, DOOR, ANALYST = "mirror-historian", "mirror-door", "mirror-analyst"
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -49,7 +48,7 @@ class Mirror(Play):
         return Sections(
             principals=f"  analyst: {{zone: enterprise, addresses: [{where.host(ANALYST)}]}}\n",
             conduits=f"""\
-  boiler-history:
+  {CONDUIT}:
     from: control
     to: enterprise
     broker: mirror

@@ -10,15 +10,26 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Awaitable
+from pathlib import Path
 
+from cofferdam.enforce import kernel, stores
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.lab.mirror import events
+from cofferdam.lab.mirror.intruder import owned_reader
 from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.scene import Actor, Scene
 
 PATIENCE_SECONDS = 60.0
-PARTS = ("keeper", "collector", "reader")
-"""Those that are killed; the last is born again alone. The suite kills each."""
+HISTORIAN, DOOR, ANALYST = "mirror-historian", "mirror-door", "mirror-analyst"
+CONDUIT = "boiler-history"
+PARTS = ("keeper", "spooler", "collector", "reader")
+"""Those that are killed; the last is born again alone."""
+HOUR = 3600.0
+SMALL, LARGE = "256k", "32m"
+"""Disks for the spool: less than two days of this historian, and more."""
+ALL = "from=-2d&to=2200-01-01T00:00:00Z"
+REFUSED = ("Read-only file system", "Permission denied", "Operation not permitted")
 WRITES = {
     "COPY": "COPY (SELECT 1) TO '/tmp/mine.csv'",
     "ATTACH": "ATTACH '/tmp/mine.db'",
@@ -55,7 +66,7 @@ class Cast:
         until = time.monotonic() + PATIENCE_SECONDS
         rows = 0
         while time.monotonic() < until:
-            seen = await self.ask("GET /v1/samples?tags=boiler.*&from=-2d&format=ndjson&limit=1000000")
+            seen = await self.ask(f"GET /v1/samples?tags=boiler.*&{ALL}&format=ndjson&limit=1000000")
             rows = seen.rows if seen.status == 200 else 0
             if rows == wanted:
                 break
@@ -65,21 +76,40 @@ class Cast:
 
 async def history_crosses_whole(cast: Cast) -> list[Finding]:
     """What the historian has, the analyst finds: all of it, once"""
-    total = await cast.record(500)
+    total = await cast.record(500, before=HOUR)
     rows = await cast.mirrored(total)
     return [Finding("the analyst reads all of it by HTTP", f"{total} samples", f"{rows} samples", rows == total)]
 
 
+async def an_hours_outage(cast: Cast) -> list[Finding]:
+    """The conduit is severed for an hour (time is made short): nothing is read meanwhile, and all of it afterwards"""
+    before = cast.total
+    cut = await cast.scene.verb("sever", "conduit", CONDUIT, "--reason", "tour")
+    total = await cast.record(int(HOUR), step=1.0)
+    told = await cast.scene.verb("mirror", "status")
+    away = await cast.ask("GET /v1/tags")
+    await cast.scene.verb("restore", "conduit", CONDUIT)
+    began = time.monotonic()
+    rows = await cast.mirrored(total)
+    took = time.monotonic() - began
+    return [
+        Finding(
+            f"cofferdam sever conduit {CONDUIT}, while the historian records an hour",
+            "nothing is read, and nobody answered", f"{told.text[-90:]}; the analyst: {away.status}",
+            not cut.code and "not at work: the conduit is" in told.text and away.status == 403,
+        ),
+        Finding(
+            "and restore it", f"{total - before} samples of an hour more", f"{rows - before} after {took:.1f} s",
+            rows == total,
+        ),
+    ]  # fmt: skip
+
+
 async def killed_and_complete(cast: Cast) -> list[Finding]:
-    """kill -9 of the mirror's keeper, collector and reader while the historian writes: nothing is lost or doubled"""
+    """kill -9 of each part of the mirror while the historian writes: nothing is lost or doubled"""
     killed: list[str] = []
     for part in PARTS:
-        before = await _pid(cast, part)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(before, signal.SIGKILL)
-            killed.append(part)
-        await cast.record(50, step=0.01)
-        await _pid(cast, part, other_than=before)
+        killed += await _killed(cast, part, cast.record(50, step=0.01))
     total = await cast.record(10)
     rows = await cast.mirrored(total)
     return [
@@ -106,6 +136,79 @@ async def the_historian_loses_power(cast: Cast) -> list[Finding]:
             f"no gaps, no differences; {total} samples", f"{verified[:160]}; {rows} samples",
             "no gaps, no differences" in verified and rows == total,
         ),
+    ]  # fmt: skip
+
+
+async def a_full_disk(cast: Cast) -> list[Finding]:
+    """The spool's disk is full: nothing is acknowledged, readers are answered, and with room it goes on by itself"""
+    folder = stores.of(cast.scene.state, await _crew(cast), "spooler")
+    owner = folder.stat()
+    try:
+        _small_disk(folder, owner, SMALL)
+    except OSError as error:
+        return [Finding("mount a small disk for the spool", "root may", f"left out: {error}", os.geteuid() != 0)]
+    try:
+        # Reborn on an empty disk, it reads the last two days again: more than there is room for.
+        await _killed(cast, "spooler", cast.record(10))
+        full = await _alarm(cast, "mirror-spool-full")
+        total = await cast.record(10)
+        found = await cast.ask("POST /v1/sql SELECT count(*) AS n FROM samples")
+        _small_disk(folder, owner, LARGE, again=True)
+        rows = await cast.mirrored(total)
+        over = await _alarm(cast, "mirror-spool-full", there=False)
+    finally:
+        kernel.umount(str(folder))
+    findings = [
+        Finding("fill the disk of the spool", "an alarm; the analyst is answered", f"{full[:160]}; {found.status}",
+                bool(full) and found.status == 200),
+        Finding("make room", f"{total} samples, and no alarm", f"{rows} samples; {over or 'no alarm'}",
+                rows == total and not over),
+    ]  # fmt: skip
+    await _killed(cast, "spooler", cast.record(1))  # on its own disk again, which knows nothing of all that
+    total = await cast.record(10)
+    rows = await cast.mirrored(total)
+    what = "the disk of before is there again, with what it knew then"
+    return [*findings, Finding(what, f"{total} samples", f"{rows} samples", rows == total)]
+
+
+async def a_clock_jumps(cast: Cast) -> list[Finding]:
+    """The historian's clock goes five minutes ahead and an hour back: each sample is kept, in the order of its time"""
+    await cast.record(20, before=-300)
+    total = await cast.record(20)
+    rows = await cast.mirrored(total)
+    findings = [
+        Finding("five minutes ahead, and then the right time again", f"{total} samples, and none is hidden",
+                f"{rows} samples", rows == total),
+    ]  # fmt: skip
+    total = await cast.record(20, before=HOUR - 30)  # behind the overlap: the count finds it
+    verified = await _verify(cast)
+    rows = await cast.mirrored(total)
+    seen = await cast.ask("GET /v1/samples?tag=boiler.level&from=-60min&format=csv")
+    times = [line.split(",")[1] for line in seen.detail.splitlines()[1:-1]]
+    right = rows == total and len(times) > 20 and times == sorted(times)
+    return [
+        *findings,
+        Finding("an hour back", f"{total} samples, sorted by their time", f"{rows} samples; {verified[:100]}", right),
+    ]
+
+
+async def everything_again(cast: Cast) -> list[Finding]:
+    """All history is read at the source once more: nothing is there twice"""
+    asked = await cast.scene.verb("mirror", "backfill", "--last", "26h")
+    until = time.monotonic() + PATIENCE_SECONDS
+    came = 0
+    while time.monotonic() < until:
+        told = (await cast.scene.verb("mirror", "status", "--json")).json()
+        lane, source = told["spooler"]["lanes"]["backfill"], told["sources"][0]
+        came = lane["last"]
+        if came and not lane["waiting"] and not source["asked"]:
+            break
+        await asyncio.sleep(0.2)
+    seen = await cast.ask(f"GET /v1/samples?tags=boiler.*&{ALL}&format=ndjson&limit=1000000&revisions=all")
+    right = not asked.code and seen.rows == cast.total
+    return [
+        Finding("cofferdam mirror backfill --last 26h; then all revisions", f"{cast.total} samples",
+                f"{seen.rows} samples, after {came} batches of the backfill", right)
     ]  # fmt: skip
 
 
@@ -152,9 +255,80 @@ async def an_owned_analyst(cast: Cast) -> list[Finding]:
     return findings
 
 
+async def an_owned_reader(cast: Cast) -> list[Finding]:
+    """Whoever owns the reader finds no socket to the plant, no pipe to another part, and a tree that is read-only"""
+    reader = await _pid(cast, "reader")
+    others = [half.pid for pair in (await cast.scene.status()).pairs for half in pair.halves if half.pid != reader]
+    store = stores.of(cast.scene.state, await _crew(cast), "keeper")
+    where = cast.scene.layout.addresses
+    found = owned_reader(reader, others, store, where.at(HISTORIAN), where.at(DOOR))
+    if found is None:
+        return [Finding("look into the reader's process", "only root may", "left out: not root", os.geteuid() != 0)]
+    findings = [
+        Finding("its sockets", "those of its own door", found["sockets"] or "none but those", not found["sockets"]),
+        Finding("its pipes", "none that another part has an end of", found["pipes"] or "none", not found["pipes"]),
+    ]
+    for words, said in found["writes"].items():
+        findings.append(Finding(f"in its place, as its user: {words}", "refused", said, said in REFUSED))
+    if cast.scene.layout.separated:
+        said = found["historian"]
+        findings.append(Finding("in its place, without its filter: dial the historian", "no way there", said,
+                                said not in ("connected", "Connection refused")))  # fmt: skip
+    return findings
+
+
+async def nothing_is_missing(cast: Cast) -> list[Finding]:
+    """After all of that: every value that the historian has, and no other"""
+    total = await cast.record(1)
+    rows = await cast.mirrored(total)
+    said = await _verify(cast)
+    return [
+        Finding("cofferdam mirror verify --against source", f"no gaps, no differences: 6 tags, {total} samples",
+                f"{said[:160]}; {rows} samples",
+                f"no gaps, no differences: 6 tags, {total} samples" in said and rows == total)
+    ]  # fmt: skip
+
+
 async def _verify(cast: Cast) -> str:
     answer = await cast.scene.verb("mirror", "verify", "--last", "3h", "--against", "source")
     return answer.text
+
+
+async def _killed(cast: Cast, part: str, meanwhile: Awaitable[int]) -> list[str]:
+    """kill -9 of a part, and something until it is there again."""
+    before = await _pid(cast, part)
+    killed = []
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(before, signal.SIGKILL)
+        killed.append(part)
+    await meanwhile
+    await _pid(cast, part, other_than=before)
+    return killed
+
+
+def _small_disk(folder: Path, owner: os.stat_result, size: str, *, again: bool = False) -> None:
+    """A disk of this size in the place of a folder, or a disk that is there, changed. Raises: OSError."""
+    if os.geteuid():
+        raise PermissionError("only root mounts")
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | (kernel.MS_REMOUNT if again else 0)
+    kernel.mount("tmpfs", str(folder), "tmpfs", flags,
+                 f"size={size},mode=0700,uid={owner.st_uid},gid={owner.st_gid}")  # fmt: skip
+
+
+async def _crew(cast: Cast) -> str:
+    return next(pair.name for pair in (await cast.scene.status()).pairs if pair.broker == "mirror")
+
+
+async def _alarm(cast: Cast, name: str, *, there: bool = True) -> str:
+    """An alarm's words, once it is there; or "", once it is not."""
+    words = ""
+    for _ in range(int(PATIENCE_SECONDS / 0.1)):
+        with contextlib.suppress(GateError):
+            words = next((one.detail for one in (await cast.scene.status()).alarms if name in one.name), "")
+            if bool(words) == there:
+                break
+        await asyncio.sleep(0.1)
+    return words
 
 
 async def _pid(cast: Cast, part: str, *, other_than: int = 0) -> int:
@@ -172,8 +346,14 @@ async def _pid(cast: Cast, part: str, *, other_than: int = 0) -> int:
 
 STEPS: tuple[Step, ...] = (
     history_crosses_whole,
+    an_hours_outage,
     killed_and_complete,
     the_historian_loses_power,
+    a_full_disk,
+    a_clock_jumps,
+    everything_again,
     a_flipped_bit,
     an_owned_analyst,
+    an_owned_reader,
+    nothing_is_missing,
 )
