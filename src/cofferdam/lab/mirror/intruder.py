@@ -95,4 +95,5 @@ def _tried(store: Path, historian: str) -> dict[str, Any]:
         dialled = "no answer"
     except OSError as error:
         dialled = os.strerror(error.errno or 0)
-    return {"writes": done, "historian": dialled}
+    read_only = os.statvfs(store).f_flag & os.ST_RDONLY
+    return {"writes": done, "historian": dialled, "mount": "read-only" if read_only else "it can be written"}

@@ -267,6 +267,7 @@ async def an_owned_reader(cast: Cast) -> list[Finding]:
     findings = [
         Finding("its sockets", "those of its own door", found["sockets"] or "none but those", not found["sockets"]),
         Finding("its pipes", "none that another part has an end of", found["pipes"] or "none", not found["pipes"]),
+        Finding("the store as it is mounted there", "read-only", found["mount"], found["mount"] == "read-only"),
     ]
     for words, said in found["writes"].items():
         findings.append(Finding(f"in its place, as its user: {words}", "refused", said, said in REFUSED))
