@@ -43,7 +43,7 @@ ln -s ../lib/cofferdam/bin/cofferdam "$stage/usr/bin/cofferdam"
 
 install -d "$stage/lib/systemd/system" "$stage/usr/share/man/man1" "$stage/usr/share/bash-completion/completions" \
   "$stage/usr/share/zsh/vendor-completions" "$stage/usr/share/doc/cofferdam" "$stage/usr/share/cofferdam"
-install -m 644 "$root"/packaging/systemd/*.service "$root"/packaging/systemd/*.timer "$stage/lib/systemd/system/"
+install -m 644 "$root"/packaging/systemd/*.service "$stage/lib/systemd/system/"
 "$tools" "$here/../man.py" | gzip -9n > "$stage/usr/share/man/man1/cofferdam.1.gz"
 "$root/.venv/bin/cofferdam" completion bash > "$stage/usr/share/bash-completion/completions/cofferdam"
 "$root/.venv/bin/cofferdam" completion zsh > "$stage/usr/share/zsh/vendor-completions/_cofferdam"

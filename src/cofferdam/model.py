@@ -329,6 +329,7 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `browse`: asks for a list of what there is. Whoever may do anything may ask it; of the answer each gets what
     concerns items with which it may do something. `never`: why no policy can allow it, in words; "" for all else.
+    `body`: what it carries that nobody here understands, for the log alone.
     """
 
     function: int
@@ -339,6 +340,7 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     writes: tuple[Write, ...] = ()
     browse: bool = False
     never: str = ""
+    body: bytes = b""
 
 
 PAST = "history"
@@ -560,6 +562,9 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_ms: int = 1000
     share_reads_ms: int = 0
     quirks: tuple[str, ...] = ()
+    vendor_reads: tuple[int, ...] = ()
+    """Functions of its vendor that are carried without being understood; the engineer says that they change nothing."""
+    vendor_writes: tuple[int, ...] = ()  # those that may
     points: tuple[Point, ...] = ()
     methods: tuple[Method, ...] = ()
     streams: tuple[Stream, ...] = ()

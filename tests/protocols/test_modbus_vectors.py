@@ -57,7 +57,7 @@ def test_through_both_machines(vector: Vector) -> None:
 
 def test_every_public_function_has_a_vector() -> None:
     assert {FUNCTION_OF[type(vector.request)] for vector in VECTORS} == set(m.FUNCTIONS)
-    assert {type(vector.request) for vector in VECTORS} == set(FUNCTION_OF)
+    assert {type(vector.request) for vector in VECTORS} == {kind for kind, code in FUNCTION_OF.items() if code}
 
 
 @pytest.mark.parametrize(("name", "request_", "text", "response"), EXCEPTIONS, ids=[case[0] for case in EXCEPTIONS])

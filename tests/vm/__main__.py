@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.vm import roads, suite, units
+from tests.vm import package, roads, suite, units
 from tests.vm.checks import Checks, Group, tarball
 from tests.vm.image import KIND, ROOT, ImageError, ready
 from tests.vm.machine import Machine, MachineError, emulator
@@ -29,6 +29,7 @@ GROUPS: dict[str, Group] = {
     "shared": roads.shared,
     "peers": roads.peers,
     "proof": roads.proof,
+    "package": package.package,
     **dict.fromkeys(suite.FOLDERS, suite.tests),
 }
 

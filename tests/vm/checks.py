@@ -31,13 +31,14 @@ class Checks:
         self.failed: list[str] = []
         self.group = ""
 
-    def check(self, name: str, ok: object, detail: object = "") -> None:
-        """`detail` is shown where it failed."""
+    def check(self, name: str, ok: object, detail: object = "") -> bool:
+        """`detail` is shown where it failed. Returns whether it did not."""
         said = str(detail).strip()
         (self.passed if ok else self.failed).append(f"{self.group}: {name}")
         print(f"{'pass' if ok else 'FAIL'}  {self.group}: {name}", flush=True)
         if not ok and said:
             print("      " + said[-3000:].replace("\n", "\n      "), flush=True)
+        return bool(ok)
 
     def note(self, text: str) -> None:
         """A fact worth reading that is no check."""
@@ -187,7 +188,7 @@ def cards(machine: Machine) -> str:
 
 
 def tarball(folder: Path) -> Path:
-    """The working tree without what git ignores, and the newest compiled build if there is one."""
+    """The working tree without what git ignores; the newest compiled build and the Debian package, if there are any."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "-c", "-o", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
     ).stdout.split(b"\0")
@@ -202,6 +203,11 @@ def tarball(folder: Path) -> Path:
         subprocess.run(
             ["tar", "-r", "-f", at, "--owner=0", "--group=0", f"--transform=s,^,venv/{FOLDER}/,S", "-C", builds,
              NEWEST, (builds / NEWEST).resolve().name], check=True,
+        )  # fmt: skip
+    for package in sorted((ROOT / "dist").glob("cofferdam_*.deb"))[-1:]:
+        subprocess.run(
+            ["tar", "-r", "-f", at, "--owner=0", "--group=0", "--transform=s,^.*$,cofferdam.deb,", "-C", package.parent,
+             package.name], check=True,
         )  # fmt: skip
     return at
 

@@ -176,6 +176,8 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         timeout_ms=asset.timeout,
         share_reads_ms=asset.share_reads or 0,
         quirks=tuple(sorted(asset.quirks)),
+        vendor_reads=tuple(sorted({code for code, _ in asset.vendor_functions})),
+        vendor_writes=tuple(sorted({code for code, _ in asset.vendor_write_functions})),
         points=points,
         present=_present(points, dialect) if written else (),
         read_first=asset.write_bits == "read-first",

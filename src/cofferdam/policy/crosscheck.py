@@ -14,7 +14,7 @@ from cofferdam.model import ValueType
 from cofferdam.policy import addressing, schema, syntax, witnesses
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
-from cofferdam.policy.mannerchecks import check_manners, check_shared
+from cofferdam.policy.mannerchecks import check_manners, check_shared, check_vendor
 from cofferdam.policy.networks import network_of
 from cofferdam.policy.placechecks import PlaceChecks
 from cofferdam.policy.points.values import FLOATS
@@ -204,6 +204,7 @@ class _Checker(Checking):
             self.at((*here, "namespaces"), found, expected, check="namespaces")
         self.reverse(here, asset, dialect)
         check_manners(self, here, asset)
+        check_vendor(self, here, asset, dialect)
         PlaceChecks(self, here, asset, dialect).check()
 
     def reverse(self, here: Path, asset: schema.Asset, dialect: Dialect) -> None:

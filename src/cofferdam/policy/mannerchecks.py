@@ -1,4 +1,4 @@
-"""Checks of how a device wants to be asked: delays, pauses, waiting.
+"""Checks of how a device wants to be asked: delays, pauses, waiting; and what only its vendor knows of it.
 
 They hold for the address: assets behind one address share its connections, and so must say the same. Not here: what
 the settings do (brokers.proxy.device).
@@ -9,11 +9,13 @@ from __future__ import annotations
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
+from cofferdam.protocols.dialect import Dialect
 
 BOUNDS = {"connect_delay": (1, 30_000), "pause": (1, 10_000), "idle": (1000, 86_400_000), "wait": (1, 60_000),
           "keep_alive": (1000, 86_400_000)}  # fmt: skip
 """From and to, in milliseconds."""
-SHARED = ("connect_delay", "pause", "idle", "wait", "repeat_reads", "keep_alive", "connections", "outstanding")
+SHARED = ("connect_delay", "pause", "idle", "wait", "repeat_reads", "keep_alive", "connections", "outstanding",
+          "vendor_functions", "vendor_write_functions")  # fmt: skip
 """What assets behind one address must say alike."""
 
 
@@ -29,6 +31,27 @@ def check_manners(checking: Checking, here: Path, asset: schema.Asset) -> None:
     if asset.pause is not None and asset.outstanding != 1:
         what = f"{asset.outstanding} with a pause after each answer"
         checking.at((*here, "outstanding"), what, "1", check="manners")
+
+
+def check_vendor(checking: Checking, here: Path, asset: schema.Asset, dialect: Dialect) -> None:
+    """Functions that are carried without being understood."""
+    for field, codes in (("vendor_functions", asset.vendor_functions),
+                         ("vendor_write_functions", asset.vendor_write_functions)):  # fmt: skip
+        for index, (code, sub) in enumerate(codes):
+            place: Path = (*here, field, index)
+            if not dialect.opaque:
+                expected = f"none: {dialect.name} carries only what it understands"
+                checking.at(place, f"function {code}", expected, check="vendor")
+            elif code in dialect.place_codes or code in dialect.codes:
+                rules = "read, write or registers" if code in dialect.place_codes else "functions or write_functions"
+                checking.at(place, f"function {code}, which is public", f"{rules} of a rule", check="vendor")
+            elif sub >= 0:
+                checking.at(
+                    place, f"function {code}/{sub}", f"{code}: what follows it is not looked at", check="vendor"
+                )
+            elif field == "vendor_write_functions" and any(code == other for other, _ in asset.vendor_functions):
+                found = f"function {code}, which vendor_functions says to change nothing"
+                checking.at(place, found, "it in one of them", check="vendor")
 
 
 def check_shared(checking: Checking, assets: dict[tuple[str, str, int], list[tuple[str, schema.Asset]]]) -> None:

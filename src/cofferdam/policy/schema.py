@@ -749,6 +749,15 @@ class Asset(Entry):
     quirks: Names = Field(
         (), description="Known deviations of the device from its protocol, by the names that the protocol's page lists."
     )
+    vendor_functions: Codes = Field(
+        (),
+        description="Functions of the device's vendor, by number, that are carried without being understood (Modbus: "
+        "codes that no public document has), and that change nothing in it, as you say. A rule allows them by "
+        "`functions`.",
+    )
+    vendor_write_functions: Codes = Field(
+        (), description="The same, of functions that may change it. A rule allows them by `write_functions`."
+    )
     security: Security | None = Field(
         None, description="How the device is spoken with, for protocols that can be secured."
     )

@@ -231,6 +231,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Those under which only one request may be in flight."""
     vendors: dict[int, str] = {}
     """Function codes that vendors use and no public document has, and whose they are."""
+    opaque: bool = False
+    """Functions that neither `codes` nor `place_codes` name can be carried as they are, for an asset that says so."""
     id_quirks: tuple[str, ...] = ()
     """Those of `quirks` by which answers have an id of 0, or any one."""
     about: str = ""

@@ -107,7 +107,7 @@ class WriteAllowed(Event, frozen=True, kw_only=True):
     (Modbus mask write: values are the and- and or-mask). `function` is the protocol's, `sub` its subfunction
     or -1, `unit` the unit or -1. `writes` are raw cells, `items` what is written by name, called, or opened as a
     stream; `points` are the values in the policy's names and units, `before` what those of them held that have a
-    `max_step` or `max_rate`."""
+    `max_step` or `max_rate`, `body` the bytes of a vendor's function, which nobody here understands (hex)."""
 
     session: Name
     write: Name
@@ -124,6 +124,7 @@ class WriteAllowed(Event, frozen=True, kw_only=True):
     exact: bool = True
     items: Items = ()
     before: Annotated[tuple[PointValue, ...], Meta(max_length=256)] = ()
+    body: Annotated[str, Meta(max_length=512, pattern="^[0-9a-f]*$")] = ""
 
 
 Outcome = Literal["done", "exception", "timeout", "unreachable", "bad-reply", "not-sent", "unknown"]
@@ -320,6 +321,8 @@ def _written(event: Said) -> str:
     for space, start, values in event.get("writes", ()):
         some = " ".join(map(str, values[:8])) + (" …" if len(values) > 8 else "")
         parts.append(f"{space} {start} = {some}")
+    if body := str(event.get("body", "")):
+        parts.append(f"function {event.get('function')} with {body[:32]}{' …' if len(body) > 32 else ''}")
     return ", ".join(parts) or f"function {event.get('function')}"
 
 

@@ -291,6 +291,7 @@ class WritePath(Part):
             exact=all(change.exact for change in operation.writes),
             items=telling.items(operation, reads=False),
             before=before,
+            body=operation.body.hex(),
         )
         self._audit.record(
             draft,

@@ -13,6 +13,8 @@ from cofferdam.policy.terms.proxy_model import ProxyConduit, ProxyRule
 from cofferdam.policy.yamltext import quote
 from cofferdam.protocols.dialect import Dialect
 
+_BY_NUMBER = ("functions", "write_functions")
+
 
 class RuleChecks:
     """The checks of one rule."""
@@ -76,6 +78,8 @@ class RuleChecks:
             ("history", self.rule.history),
         ):  # fmt: skip
             self.points((*self.here, field), field, points, name, asset)
+        if self.dialect.opaque:
+            self.vendor(name, asset)
         for field, section, names in (
             ("call", "methods", self.rule.call), ("stream", "streams", self.rule.stream),
             ("events", "notifiers", self.rule.events),
@@ -84,6 +88,24 @@ class RuleChecks:
                 if field == "events" and one == schema.ALL and self.checking.names("assets", name, section):
                     continue
                 self.checking.known(section, one, (*self.here, field, index), ("assets", name))
+
+    def vendor(self, name: str, asset: schema.Asset) -> None:
+        """Functions that only the asset's vendor knows: the asset has to name them, and to say what they do."""
+        known = {field: {code for code, _ in getattr(asset, f"vendor_{field}")} for field in _BY_NUMBER}
+        for field, other in (_BY_NUMBER, _BY_NUMBER[::-1]):
+            for index, (code, _) in enumerate(getattr(self.rule, field)):
+                if code in self.dialect.codes or code in self.dialect.place_codes or code in known[field]:
+                    continue
+                path: Path = (*self.here, field, index)
+                if code in known[other]:
+                    found = f"function {code}, which is in vendor_{other} of {name}"
+                    self.at(path, found, other, check="function")
+                else:
+                    found = f"function {code}, which is not public"
+                    expected = (
+                        f"vendor_functions or vendor_write_functions: [{code}] of {name}, as it changes the device"
+                    )
+                    self.at(path, found, f"{expected} or does not", check="function")
 
     def spans(self) -> None:
         dialect, rule = self.dialect, self.rule

@@ -202,6 +202,12 @@ def _alarming(run: Linting) -> None:
                         f"function {which} ({dialect.codes[code]}), which stops, starts or reprograms the device",
                         "no way to that from the office",
                     )  # fmt: skip
+                elif dialect is not None and code in dialect.vendors:
+                    run.value(
+                        ("conduits", name, "allow", number, "write_functions", index), "alarming",
+                        f"function {code} ({dialect.vendors[code]}), of which nothing is checked",
+                        "no way to that from the office, or by the jump server",
+                    )  # fmt: skip
 
 
 def _unlimited(said: Point | Argument) -> bool:

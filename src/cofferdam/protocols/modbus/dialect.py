@@ -107,6 +107,7 @@ MODBUS = Dialect(
         90: "not public: Schneider UMAS, by which controllers are programmed",
         125: "not public: Schneider firmware", 126: "not public: Schneider programming",
     },
+    opaque=True,
     id_quirks=("zero_transaction_id", "wrong_transaction_id"),
     lone_quirks=frozenset({"zero_transaction_id", "wrong_transaction_id", "wrong_length", "rtu_over_tcp"}),
 )  # fmt: skip

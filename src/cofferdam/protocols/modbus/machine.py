@@ -30,6 +30,7 @@ from typing import Final
 import msgspec
 
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
+from cofferdam.model import Asset
 from cofferdam.protocols.base import (
     NEED_DATA,
     WAITS,
@@ -50,6 +51,7 @@ from cofferdam.protocols.modbus import requests, responses
 from cofferdam.protocols.modbus.dialect import MODBUS
 from cofferdam.protocols.modbus.messages import (
     CELLS,
+    FUNCTIONS,
     ExceptionResponse,
     ModbusRequest,
     ModbusResponse,
@@ -57,6 +59,8 @@ from cofferdam.protocols.modbus.messages import (
     ReadDiscreteInputs,
     ReadHoldingRegisters,
     ReadInputRegisters,
+    VendorRead,
+    VendorWrite,
 )
 from cofferdam.protocols.modbus.wire import (
     GUIDE,
@@ -129,15 +133,30 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
     A token is `serial << 32 | transaction id << 16 | unit << 8 | function`.
     """
 
-    __slots__ = ("_at", "_data", "_error", "_meanings", "_open", "_serial")
+    __slots__ = ("_at", "_data", "_error", "_meanings", "_open", "_serial", "_vendor", "_vendor_writes")
 
     def __init__(self, meanings: Meanings | None = None) -> None:
         self._meanings = meanings or Meanings()
+        # Functions of vendors that the policy knows at the asset, and those of them that may change it.
+        self._vendor: frozenset[int] = frozenset()
+        self._vendor_writes: frozenset[int] = frozenset()
         self._data = b""
         self._at = 0
         self._open: dict[int, RequestReceived[ModbusRequest] | RequestRefused[ModbusResponse]] = {}
         self._serial = 0
         self._error: RemoteProtocolError | None = None
+
+    def take_asset(self, asset: Asset) -> None:
+        self._vendor_writes = frozenset(asset.vendor_writes)
+        self._vendor = self._vendor_writes | frozenset(asset.vendor_reads)
+
+    def _decode(self, data: bytes, at: int, end: int, unit: int, function: int) -> ModbusRequest:
+        """The request of a whole frame, whose PDU begins at `at`. Raises: RefusedRequest."""
+        if self._vendor and function in self._vendor and function not in FUNCTIONS:
+            if function in self._vendor_writes:
+                return VendorWrite(unit, function, data[at + 1 : end])
+            return VendorRead(unit, function, data[at + 1 : end])
+        return requests.DECODERS[function](data, at + 1, end, unit)
 
     def receive_data(self, data: bytes) -> None:
         if self._data:
@@ -184,7 +203,7 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
                 self._open[transaction] = event
                 return event
         try:
-            request = requests.DECODERS[function](data, at + 8, at + size, unit)
+            request = self._decode(data, at + 7, at + size, unit, function)
             event = RequestReceived(token, request)
             if body:
                 self._meanings.decoded(body, request)
@@ -210,7 +229,7 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
         if not isinstance(first, RequestReceived) or first.token & 0xFFFF != unit << 8 | function:
             return False
         try:
-            return bool(requests.DECODERS[function](self._data, at + 8, at + size, unit) == first.request)
+            return bool(self._decode(self._data, at + 7, at + size, unit, function) == first.request)
         except RefusedRequest:
             return False
 
@@ -373,7 +392,7 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
                 return self._unmatched(transaction)
             transaction, request = taken
         kind = type(request)
-        asked = requests.FUNCTION_OF[kind]
+        asked = requests.FUNCTION_OF[kind] or requests.function_of(request)
         if unit != request.unit and not self._any_unit:
             return BadResponse(transaction, MBAP_SECTION, f"unit {unit}, the request has {request.unit}")
         try:

@@ -287,6 +287,23 @@ class CanopenReference(_Message, frozen=True, tag=4313):
     data: Annotated[bytes, Meta(max_length=251)]
 
 
+class VendorRead(_Message, frozen=True, tag=6501):
+    """A function that no public document has (5: user-defined, and those that vendors took), of which the policy says
+    that it changes nothing. `function` is its code; we carry the bytes, bounded."""
+
+    unit: Byte
+    function: Annotated[int, Meta(ge=1, le=0x7F)]
+    data: Annotated[bytes, Meta(max_length=252)]
+
+
+class VendorWrite(_Message, frozen=True, tag=6502):
+    """The same, of which the policy says that it may change the device."""
+
+    unit: Byte
+    function: Annotated[int, Meta(ge=1, le=0x7F)]
+    data: Annotated[bytes, Meta(max_length=252)]
+
+
 class ReadDeviceIdentification(_Message, frozen=True, tag=4314):
     """6.21: code 1 basic, 2 regular, 3 extended (streams from `object_id` on), 4 the one object."""
 
@@ -413,6 +430,13 @@ class CanopenReferenceResponse(_Message, frozen=True, tag=5313):
     data: Annotated[bytes, Meta(max_length=251)]
 
 
+class VendorResponse(_Message, frozen=True, tag=7500):
+    """The bytes of an answer to a vendor's function, bounded and not looked into."""
+
+    function: Annotated[int, Meta(ge=1, le=0x7F)]
+    data: Annotated[bytes, Meta(max_length=252)]
+
+
 class DeviceObject(_Message, frozen=True):
     """One object of a device identification: its id and its value."""
 
@@ -460,6 +484,8 @@ ModbusRequest: TypeAlias = (
     | ReadFifoQueue
     | CanopenReference
     | ReadDeviceIdentification
+    | VendorRead
+    | VendorWrite
 )
 
 ModbusResponse: TypeAlias = (
@@ -483,5 +509,6 @@ ModbusResponse: TypeAlias = (
     | ReadFifoQueueResponse
     | CanopenReferenceResponse
     | ReadDeviceIdentificationResponse
+    | VendorResponse
     | ExceptionResponse
 )

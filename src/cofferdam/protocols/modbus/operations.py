@@ -15,7 +15,7 @@ from msgspec import structs
 
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Change, Deny, Failure, Fault, Item, Operation, Span
-from cofferdam.protocols.base import ClientMachine, Protocol
+from cofferdam.protocols.base import ClientMachine, Facing, Protocol
 from cofferdam.protocols.modbus import requests, responses
 from cofferdam.protocols.modbus.dialect import MODBUS
 from cofferdam.protocols.modbus.machine import Meanings, ModbusClient, ModbusServer, Renamed, client
@@ -69,6 +69,9 @@ from cofferdam.protocols.modbus.messages import (
     ReadWriteMultipleRegistersResponse,
     ReportServerId,
     ReportServerIdResponse,
+    VendorRead,
+    VendorResponse,
+    VendorWrite,
     WriteFileRecord,
     WriteFileRecordResponse,
     WriteMultipleCoils,
@@ -158,6 +161,14 @@ def _canopen(request: CanopenReference) -> Operation:
     return Operation(43, MEI_CANOPEN, request.unit, True)
 
 
+def _vendor_read(request: VendorRead) -> Operation:
+    return Operation(request.function, -1, request.unit, False)
+
+
+def _vendor_write(request: VendorWrite) -> Operation:
+    return Operation(request.function, -1, request.unit, True, body=request.data)
+
+
 def _identification(request: ReadDeviceIdentification) -> Operation:
     return Operation(43, MEI_IDENTIFICATION, request.unit, False)
 
@@ -183,6 +194,8 @@ OPERATIONS: Final[dict[type, Callable[[Any], Operation]]] = {
     ReadFifoQueue: _read_fifo,
     CanopenReference: _canopen,
     ReadDeviceIdentification: _identification,
+    VendorRead: _vendor_read,
+    VendorWrite: _vendor_write,
 }
 """By the type of the request."""
 
@@ -247,6 +260,11 @@ def _check_identification(message: ReadDeviceIdentificationResponse) -> str:
     return "" if message.more or not message.next_object_id else "nothing follows, yet there is a next object"
 
 
+def _check_vendor(message: VendorRead | VendorWrite | VendorResponse) -> str:
+    # A public function as opaque bytes would be one that nobody has understood.
+    return f"function {message.function} is public" if message.function in FUNCTIONS else ""
+
+
 _CHECKS: dict[type, Callable[[Any], str]] = {
     ReadCoils: _check_count,
     ReadDiscreteInputs: _check_count,
@@ -264,6 +282,9 @@ _CHECKS: dict[type, Callable[[Any], str]] = {
     ReadFileRecordResponse: _check_read_file_response,
     WriteFileRecordResponse: _check_write_file,
     ReadDeviceIdentificationResponse: _check_identification,
+    VendorRead: _check_vendor,
+    VendorWrite: _check_vendor,
+    VendorResponse: _check_vendor,
 }
 """Types that are not here have no rule between their fields."""
 
@@ -308,6 +329,10 @@ def _same_identification(request: Any, response: Any) -> bool:
     return not response.more and [item.id for item in response.objects] == [request.object_id]
 
 
+def _same_function(request: Any, response: Any) -> bool:
+    return bool(request.function == response.function)
+
+
 def _always(request: Any, response: Any) -> bool:
     return True
 
@@ -336,6 +361,8 @@ _ANSWERS: dict[type, tuple[type, Callable[[Any, Any], bool]]] = {
     ReadFifoQueue: (ReadFifoQueueResponse, _always),
     CanopenReference: (CanopenReferenceResponse, _always),
     ReadDeviceIdentification: (ReadDeviceIdentificationResponse, _same_identification),
+    VendorRead: (VendorResponse, _same_function),
+    VendorWrite: (VendorResponse, _same_function),
 }
 
 # ---- our own answers ----
@@ -405,6 +432,11 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     def server(self, *, midway: bool = False) -> ModbusServer:
         return ModbusServer(self._meanings)
 
+    def server_facing(self, facing: Facing) -> ModbusServer:
+        machine = self.server()
+        machine.take_asset(facing.asset)
+        return machine
+
     def client(
         self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, midway: bool = False
     ) -> ModbusClient:
@@ -427,7 +459,7 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
         if type(response) is expected:
             return "" if same(request, response) else f"{expected.__name__} does not fit the request's content"
         if type(response) is ExceptionResponse:
-            function = requests.FUNCTION_OF[type(request)]
+            function = requests.function_of(request)
             if response.function == function:
                 return ""
             return f"an exception response for function {response.function}, the request has {function}"
@@ -437,10 +469,10 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
         return OPERATIONS[type(request)](request)
 
     def refusal(self, request: ModbusRequest, deny: Deny) -> ExceptionResponse:
-        return ExceptionResponse(requests.FUNCTION_OF[type(request)], REFUSALS[deny.fault])
+        return ExceptionResponse(requests.function_of(request), REFUSALS[deny.fault])
 
     def failure(self, request: ModbusRequest, failure: Failure) -> ExceptionResponse:
-        return ExceptionResponse(requests.FUNCTION_OF[type(request)], FAILURES[failure])
+        return ExceptionResponse(requests.function_of(request), FAILURES[failure])
 
     def is_error(self, response: ModbusResponse) -> bool:
         return type(response) is ExceptionResponse
@@ -490,7 +522,7 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     def in_place(self, request: ModbusRequest, response: ModbusResponse) -> ModbusResponse:
         """See Protocol."""
         if isinstance(response, ExceptionResponse):
-            return ExceptionResponse(requests.FUNCTION_OF[type(request)], response.code)
+            return ExceptionResponse(requests.function_of(request), response.code)
         if isinstance(request, WriteSingleRegister):
             return WriteSingleRegisterResponse(request.address, request.value)
         if isinstance(request, WriteMultipleRegisters):

@@ -47,7 +47,7 @@ def _body_size(request: m.ModbusRequest) -> int:
         return 1 + 2 * request.count
     if isinstance(request, m.ReadWriteMultipleRegisters):
         return 1 + 2 * request.read_count
-    size = _FIXED.get(requests.FUNCTION_OF[type(request)], 1)
+    size = _FIXED.get(requests.function_of(request), 1)
     return size - 1
 
 
@@ -70,7 +70,7 @@ def forgiven(quirks: frozenset[str], pdu: bytes, request: m.ModbusRequest) -> m.
     Raises: Misfit, where it is one all the same.
     """
     kind = type(request)
-    asked = requests.FUNCTION_OF[kind]
+    asked = requests.function_of(request)
     if pdu[0] == asked | 0x80:
         if LONG_EXCEPTIONS in quirks and len(pdu) > 2:
             pdu = pdu[:2]

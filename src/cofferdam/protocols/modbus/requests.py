@@ -47,6 +47,8 @@ from cofferdam.protocols.modbus.messages import (
     ReadInputRegisters,
     ReadWriteMultipleRegisters,
     ReportServerId,
+    VendorRead,
+    VendorWrite,
     WriteFileRecord,
     WriteMultipleCoils,
     WriteMultipleRegisters,
@@ -490,6 +492,10 @@ def _encode_identification(transaction: int, message: ReadDeviceIdentification) 
     )  # fmt: skip
 
 
+def _encode_vendor(transaction: int, message: VendorRead | VendorWrite) -> bytes:
+    return frame(transaction, message.unit, bytes((message.function,)) + message.data)
+
+
 ENCODERS: Final[dict[type, Callable[[int, Any], bytes]]] = {
     ReadCoils: _encode_read(1, MAX_READ_BITS),
     ReadDiscreteInputs: _encode_read(2, MAX_READ_BITS),
@@ -511,6 +517,8 @@ ENCODERS: Final[dict[type, Callable[[int, Any], bytes]]] = {
     ReadFifoQueue: _encode_read_fifo_queue,
     CanopenReference: _encode_canopen,
     ReadDeviceIdentification: _encode_identification,
+    VendorRead: _encode_vendor,
+    VendorWrite: _encode_vendor,
 }
 
 FUNCTION_OF: Final[dict[type, int]] = {
@@ -534,8 +542,17 @@ FUNCTION_OF: Final[dict[type, int]] = {
     ReadFifoQueue: 24,
     CanopenReference: 43,
     ReadDeviceIdentification: 43,
+    VendorRead: 0,
+    VendorWrite: 0,
 }
-"""The function code of each request type."""
+"""The function code of each request type; 0 where the message itself says it (`function_of`)."""
+
+
+def function_of(request: ModbusRequest) -> int:
+    """The function code of a request."""
+    if isinstance(request, (VendorRead, VendorWrite)):
+        return request.function
+    return FUNCTION_OF[type(request)]
 
 
 def encode_request(transaction: int, message: ModbusRequest) -> bytes:

@@ -55,6 +55,9 @@ from cofferdam.protocols.modbus.messages import (
     ReadWriteMultipleRegistersResponse,
     ReportServerId,
     ReportServerIdResponse,
+    VendorRead,
+    VendorResponse,
+    VendorWrite,
     WriteFileRecord,
     WriteFileRecordResponse,
     WriteMultipleCoils,
@@ -66,7 +69,7 @@ from cofferdam.protocols.modbus.messages import (
     WriteSingleRegister,
     WriteSingleRegisterResponse,
 )
-from cofferdam.protocols.modbus.requests import FUNCTION_OF, decode_file_records, encode_file_records, frame
+from cofferdam.protocols.modbus.requests import decode_file_records, encode_file_records, frame, function_of
 from cofferdam.protocols.modbus.wire import (
     EXCEPTION_SECTION,
     HH,
@@ -308,6 +311,10 @@ def _identification(data: bytes, at: int, end: int, request: ReadDeviceIdentific
     )
 
 
+def _vendor(data: bytes, at: int, end: int, request: VendorRead | VendorWrite) -> ModbusResponse:
+    return VendorResponse(request.function, data[at:end])
+
+
 DECODERS: Final[dict[type, Decoder]] = {
     ReadCoils: _bits_reader(ReadCoilsResponse, 1),
     ReadDiscreteInputs: _bits_reader(ReadDiscreteInputsResponse, 2),
@@ -329,6 +336,8 @@ DECODERS: Final[dict[type, Decoder]] = {
     ReadFifoQueue: _read_fifo_queue,
     CanopenReference: _canopen,
     ReadDeviceIdentification: _identification,
+    VendorRead: _vendor,
+    VendorWrite: _vendor,
 }
 """By the type of the request."""
 
@@ -350,7 +359,7 @@ def decode_response(pdu: bytes, request: ModbusRequest) -> ModbusResponse:
     """
     if not pdu:
         misfit("4.1", "an empty PDU")
-    function = FUNCTION_OF[type(request)]
+    function = function_of(request)
     if pdu[0] == function:
         return DECODERS[type(request)](pdu, 1, len(pdu), request)
     if pdu[0] == function | 0x80:
@@ -467,6 +476,10 @@ def _encode_exception(transaction: int, unit: int, message: ExceptionResponse) -
     return _ADU_BB.pack(transaction, 0, 3, unit, message.function | 0x80, message.code)
 
 
+def _encode_vendor(transaction: int, unit: int, message: VendorResponse) -> bytes:
+    return frame(transaction, unit, bytes((message.function,)) + message.data)
+
+
 ENCODERS: Final[dict[type, tuple[int, Callable[[int, int, Any], bytes]]]] = {
     ReadCoilsResponse: (1, _encode_bits(1)),
     ReadDiscreteInputsResponse: (2, _encode_bits(2)),
@@ -488,6 +501,7 @@ ENCODERS: Final[dict[type, tuple[int, Callable[[int, int, Any], bytes]]]] = {
     ReadFifoQueueResponse: (24, _encode_fifo),
     CanopenReferenceResponse: (43, _encode_canopen),
     ReadDeviceIdentificationResponse: (43, _encode_identification),
+    VendorResponse: (-1, _encode_vendor),
     ExceptionResponse: (-1, _encode_exception),
 }
 """By the type of the response: the function code that it answers (-1: any), and its encoder."""
