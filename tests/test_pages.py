@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
 import pytest
 
-from cofferdam.cli.main import VERBS
+from cofferdam.cli.main import VERBS, build_parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -32,6 +33,23 @@ def test_commands_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     goals = {one or other for one, other in TARGET.findall(text)}
     assert not [goal for goal in goals if not re.search(rf"^{goal}:", makefile, re.MULTILINE)]
+
+
+WORDS = re.compile(r"(?:^ *(?:\$ |sudo )?|`)cofferdam ([a-z]+) ([a-z][a-z-]+)", re.MULTILINE)
+
+
+def test_words_of_verbs_exist() -> None:
+    """What stands behind a verb that has words of its own is one of them."""
+    words = {
+        verb: set(action.choices or ())
+        for verb in VERBS
+        for action in build_parser(verb)._subparsers._group_actions[0].choices[verb]._actions  # type: ignore
+        if isinstance(action, argparse._SubParsersAction)
+    }
+    assert "agree" in words["grant"]
+    said = {(page.name, *found) for page in PAGES if "adr" not in page.parts and page.name != "CHANGELOG.md"
+            for found in WORDS.findall(page.read_text("utf-8"))}  # fmt: skip
+    assert [one for one in sorted(said) if one[1] in words and one[2] not in words[one[1]]] == []
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

@@ -10,9 +10,10 @@ import jsonschema_rs
 import pytest
 
 from cofferdam.audit.entry import KINDS
+from cofferdam.audit.lines import escaped_json
 from cofferdam.cli.json_schemas import SCHEMAS, schema_of
+from cofferdam.cli.json_shapes import SHAPES
 from cofferdam.cli.main import main
-from cofferdam.cli.schema import WHATS
 from tests.gate.conftest import Site
 from tests.gate.plant import Client
 
@@ -20,7 +21,12 @@ EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "riverside-water.ya
 
 
 def holds(what: str, said: Any) -> None:
-    validator = jsonschema_rs.validator_for(schema_of(what))
+    """It is as the schema says, and has nothing that the schema does not name."""
+    schema = schema_of(what)
+    if what in SHAPES:
+        for part in schema.get("$defs", {}).values():
+            part.setdefault("additionalProperties", what == "show")
+    validator = jsonschema_rs.validator_for(schema)
     assert [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(said)] == []
 
 
@@ -71,8 +77,68 @@ def test_verbs_and_errors(calm: Site, capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 def test_there_is_one_of_each_and_all_kinds_of_entries(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ("policy", *SCHEMAS) == WHATS
+    main(["schema", "--list"])
+    assert set(capsys.readouterr().out.splitlines()) == {"policy", *SCHEMAS}
     for what in SCHEMAS:
-        assert printed(capsys, "schema", what) == json.loads(json.dumps(schema_of(what)))
+        assert printed(capsys, "schema", *what.split()) == json.loads(json.dumps(schema_of(what)))
+    assert main(["schema", "stats"]) == 2
+    assert "did you mean status" in capsys.readouterr().err
     parts = schema_of("entry")["$defs"].values()
     assert set(KINDS) <= {word for part in parts for word in part.get("properties", {}).get("kind", {}).get("enum", [])}
+
+
+def test_the_operators_verbs(calm: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Each verb of the operator's day on a gate that runs, once: what it prints is what its schema says."""
+    with Client(calm.port) as client:
+        client.read()
+        asked = {
+            "up": ("up", calm.policy, "--check-only"),
+            "reload": ("reload", calm.policy),
+            "ping": ("ping", "plc"),
+            "whois": ("whois", "127.0.0.1"),
+            "describe": ("describe", "plc"),
+            "show": ("show",),
+            "audit verify": ("audit", "verify"),
+            "audit prove": ("audit", "prove", "2"),
+            "evidence check": ("evidence", "check", "clock.sound"),
+            "evidence list": ("evidence", "list"),
+            "evidence show": ("evidence", "show", "log.whole"),
+            "evidence clocks": ("evidence", "clocks"),
+            "evidence report": ("evidence", "report", "--framework", "nis2"),
+            "evidence bom": ("evidence", "bom"),
+            "sever": ("sever", "asset", "plc"),
+            "restore": ("restore", "asset", "plc"),
+        }
+        for what, words in asked.items():
+            holds(what, printed(capsys, *words, "--json", "--state", calm.state))
+        holds("sever", printed(capsys, "sever", "it", "--json", "--state", calm.state))
+        holds("restore", printed(capsys, "restore", "it", "--json", "--state", calm.state))
+    proof = tmp_path / "proof.json"
+    main(["audit", "prove", "2", "--output", str(proof), "--state", str(calm.state)])
+    capsys.readouterr()
+    holds("audit prove check", printed(capsys, "audit", "prove", "--check", proof, "--json", "--state", calm.state))
+
+
+def test_verbs_without_a_gate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    holds("metrics", printed(capsys, "metrics", "refused", "--json"))
+    switch = ("advise", "switch", EXAMPLE, "--gate-port", "Gi1/0/1", "--vlan", "100")
+    holds("advise switch", printed(capsys, *switch, "--json"))
+    holds("install", printed(capsys, "install", EXAMPLE, "--root", tmp_path, "--program", "/usr/bin/x", "--json"))
+    holds("whois", printed(capsys, "whois", "10.1.0.21", "--policy", EXAMPLE, "--json"))
+    holds("describe", printed(capsys, "describe", "plc-7", "--policy", EXAMPLE, "--json"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "safe"),
+    [
+        ("a\x9bb", "a\\u009bb"),
+        ("x\u202ey", "x\\u202ey"),
+        ("\x7f", "\\u007f"),
+        ("\U000e0001", "\\udb40\\udc01"),
+        ("m\xb3\n", "m\xb3\n"),
+    ],
+)
+def test_json_drives_no_terminal(raw: str, safe: str) -> None:
+    assert escaped_json(raw) == safe
+    if "\n" not in raw:
+        assert json.loads(f'"{safe}"') == raw

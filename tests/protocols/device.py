@@ -38,6 +38,8 @@ class Device:
         if function and address + count > self.size:
             return m.ExceptionResponse(function, m.ILLEGAL_ADDRESS)
         match request:
+            case m.VendorRead(function=code, data=data) | m.VendorWrite(function=code, data=data):
+                return m.VendorResponse(code, data)
             case m.ReadCoils():
                 return m.ReadCoilsResponse(tuple(self.coils[address : address + count]))
             case m.ReadDiscreteInputs():

@@ -60,6 +60,8 @@ from cofferdam.cli.main import main
 sys.exit(main())
 """
 
+SLOW = 3600.0
+"""Seconds for making a Debian, on a machine where much else runs."""
 PRIVATE = ("unshare", "--mount", "--propagation", "private")
 """What a build mounts is seen by the build alone, and is gone with it, also when it is interrupted."""
 
@@ -187,8 +189,15 @@ def _sources() -> list[str]:
 
 def _debian(tree: Path, kind: Kind) -> None:
     packages = ",".join((kind.kernel, *PACKAGES))
-    words = ["--variant=minbase", f"--include={packages}", f"--architectures={kind.architecture}", SUITE, str(tree)]
-    run(*PRIVATE, "mmdebstrap", "--quiet", *words, "-", stdin="\n".join(_sources()) + "\n")
+    words = [
+        "--variant=minbase",
+        "--dpkgopt=force-unsafe-io",
+        f"--include={packages}",
+        f"--architectures={kind.architecture}",
+        SUITE,
+        str(tree),
+    ]
+    run(*PRIVATE, "mmdebstrap", "--quiet", *words, "-", stdin="\n".join(_sources()) + "\n", timeout=SLOW)
 
 
 def _furnish(tree: Path, wheels: Path) -> None:
@@ -220,7 +229,7 @@ def _furnish(tree: Path, wheels: Path) -> None:
     )  # fmt: skip
     script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'  # pip asks /proc
     for words in inside:
-        run(*PRIVATE, "sh", "-c", script, tree, *words)
+        run(*PRIVATE, "sh", "-c", script, tree, *words, timeout=SLOW)
     remove(tree / "opt/wheels")
     write("opt/venv/bin/cofferdam", PROGRAM, 0o755)
     write("opt/venv/lib/python3.11/site-packages/cofferdam.pth", "/opt/cofferdam/src\n")

@@ -8,6 +8,7 @@ Not here: what a kind says (LINES of each topic, audit.events).
 
 from __future__ import annotations
 
+import json
 import sys
 
 from cofferdam.audit.entry import TOPICS, Entry, format_time, parse_time
@@ -32,6 +33,17 @@ def line(entry: Entry) -> str:
 def escaped(text: str) -> str:
     """A text in which nothing drives a terminal, turns the reading direction, or ends the line."""
     return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
+
+
+def escaped_json(text: str) -> str:
+    """JSON that means the same, in which nothing drives a terminal or turns the reading direction."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else _json_escape(one) for one in text)
+
+
+def _json_escape(letter: str) -> str:
+    return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else json.dumps(letter)[1:-1]
 
 
 def _escape(letter: str) -> str:

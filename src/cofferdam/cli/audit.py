@@ -155,9 +155,9 @@ def _wanted(args: argparse.Namespace) -> Filter:
 
 
 def _print(data: bytes, entry: Entry, args: argparse.Namespace) -> None:
-    from cofferdam.audit.lines import line
+    from cofferdam.audit.lines import escaped_json, line
 
-    print(data.decode() if args.json else line(entry))
+    print(escaped_json(data.decode()) if args.json else line(entry))
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -68,4 +68,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_json(report: dict[str, Any]) -> None:
-    print(json.dumps(report, indent=2, ensure_ascii=False))
+    print(json.dumps(report, indent=2))

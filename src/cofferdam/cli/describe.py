@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             "asset": asset.name, "zone": asset.zone, "address": asset.address, "port": asset.port,
             "protocol": asset.protocol, "answers_at": places, "state": does, "sessions": sessions,
             "may": [{"conduit": one.conduit, "who": one.who, "what": one.what} for one in may],
-        }, ensure_ascii=False))  # fmt: skip
+        }))  # fmt: skip
         return 1 if away else 0
     print(f"{asset.name}: {asset.protocol} at {asset.address}:{asset.port}, zone {asset.zone}")
     print(f"  clients find it at {' and '.join(places) or 'no address: nothing listens for it'}")

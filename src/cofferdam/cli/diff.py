@@ -92,7 +92,7 @@ def show(
         print(json.dumps({
             "old": old.hash, "new": new.hash, **msgspec.to_builtins(found),
             "sessions_ended": list(ended),
-        }, ensure_ascii=False))  # fmt: skip
+        }))  # fmt: skip
         return 1 if found else 0
     if not found:
         print(f"no difference in what they allow and set ({old.hash[:12]}, {new.hash[:12]})")

@@ -139,7 +139,7 @@ def _check(args: argparse.Namespace) -> int:
             {"check": one.check, "subject": one.subject, "outcome": one.outcome, "says": one.says,
              "facts": list(one.facts)} for one in found
         ] + [{"check": one.check, "outcome": "unknown", "says": one.reason} for one in missing]  # fmt: skip
-        print(json.dumps({"recorded": recorded, "checks": rows}, indent=1, ensure_ascii=False))
+        print(json.dumps({"recorded": recorded, "checks": rows}, indent=1))
     else:
         console = terminal()
         for one in found:
@@ -182,7 +182,7 @@ def _list(args: argparse.Namespace) -> int:
     bench = bench_of(args)
     states = [one for one in bench.standing().checks.values() if args.status in (None, one.status)]
     if args.json:
-        print(json.dumps([msgspec.to_builtins(one) for one in states], indent=1, ensure_ascii=False))
+        print(json.dumps([msgspec.to_builtins(one) for one in states], indent=1))
         return 0
     shown = table("check", "status", "age", "counts for", "entry", "")
     for one in states:
@@ -217,7 +217,7 @@ def _show(args: argparse.Namespace) -> int:
                     "history": [msgspec.to_builtins(one) for one in past],
                     "controls": [list(one) for one in carries],
                 },
-                indent=1, ensure_ascii=False,
+                indent=1,
             )
         )  # fmt: skip
         return 0
@@ -269,11 +269,11 @@ def _report(args: argparse.Namespace) -> int:
     bench = bench_of(args)
     made = bench.report(framework_of(args.framework, bench), level=args.sl, since=args.since)
     if args.json:
-        print(json.dumps(reports.as_json(made), indent=1, ensure_ascii=False))
+        print(json.dumps(reports.as_json(made), indent=1))
     elif args.csv:
         sys.stdout.write(reports.as_csv(made))
     elif args.oscal:
-        print(json.dumps(oscal.assessment_results(made), indent=1, ensure_ascii=False))
+        print(json.dumps(oscal.assessment_results(made), indent=1))
     elif args.html is not None:
         _write(args.html, reports.as_html(made).encode())
         print(f"wrote {args.html}")
@@ -321,7 +321,7 @@ def _clocks(args: argparse.Namespace) -> int:
         _write(args.ics, calendar(found, bench.history.site).encode())
         print(f"wrote {args.ics}")
     elif args.json:
-        print(json.dumps([msgspec.to_builtins(one) for one in found], indent=1, ensure_ascii=False))
+        print(json.dumps([msgspec.to_builtins(one) for one in found], indent=1))
     else:
         shown = table("clock", "state", "last", "due", "days left", "late", "set anew by")
         for one in found:

@@ -249,7 +249,7 @@ def _signer(args: argparse.Namespace) -> int:
              "removed": one.removed} for one in bench.history.signers
         ]  # fmt: skip
         if args.json:
-            print(json.dumps(rows, indent=1, ensure_ascii=False))
+            print(json.dumps(rows, indent=1))
         for row in [] if args.json else rows:
             ends = f", removed by entry {row['removed']}" if int(str(row["removed"])) >= 0 else ""
             who = f"{row['person']} ({row['role'] or 'no role'})"
@@ -288,7 +288,7 @@ def _baseline(args: argparse.Namespace) -> int:
         raise GateError("no gate runs here, so nothing says how it is configured")
     document = drifting.now(bench.status, bench.history, gather.installed())
     if not args.approve:
-        print(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False))
+        print(json.dumps(document, indent=1, sort_keys=True))
         return 0
     digest = baseline.digest(document)
     if args.statement is not None:
@@ -331,7 +331,7 @@ def _bom(args: argparse.Namespace) -> int:
 def _say(args: argparse.Namespace, plain: dict[str, Any], words: str) -> None:
     from cofferdam.audit.lines import escaped
 
-    print(json.dumps(plain, ensure_ascii=False) if args.json else escaped(words))
+    print(json.dumps(plain) if args.json else escaped(words))
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {

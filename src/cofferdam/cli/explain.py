@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     shown = policy.principals[args.who].shown if args.who in policy.principals else Shown()
     found = terms.explain(policy, Question(source, said, wall_ns, args.zone, shown))
     if args.json:
-        print(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
+        print(json.dumps(msgspec.to_builtins(found), indent=2))
     else:
         _print(found)
     return 0 if found.allowed else 1

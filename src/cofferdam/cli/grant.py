@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         result = client.ask(state, "status", fresh=False)["grants"]
         shown, code = "\n".join(map(_line, result)) or "no grant stands, and nobody asks for one", 0
-    print(json.dumps(result, ensure_ascii=False) if args.json else shown)
+    print(json.dumps(result) if args.json else shown)
     return code
 
 

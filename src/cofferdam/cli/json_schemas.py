@@ -5,12 +5,14 @@ Not here: the schema of a policy file (policy.reference).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from cofferdam.cli.json_shapes import SHAPES
 from cofferdam.policy.difference import Difference
 from cofferdam.policy.explain import Explanation
 from cofferdam.policy.problems import Problem
@@ -99,7 +101,15 @@ def _differing() -> dict[str, Any]:
     return found
 
 
+def _audit_proof() -> dict[str, Any]:
+    """`audit prove INDEX` and `--since SIZE`: what `audit prove --check` takes (docs/audit-format.md)."""
+    from cofferdam.audit.proof import Consistency, Inclusion
+
+    return _of(Inclusion | Consistency)
+
+
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "audit prove": _audit_proof,
     "check": lambda: _of(Checked),
     "diff": _differing,
     "entry": _entry,
@@ -109,6 +119,7 @@ SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "prove": _proved,
     "simulate": _simulated,
     "status": _status,
+    **{words: functools.partial(_of, shape) for words, shape in SHAPES.items()},
 }
 """By what is printed: a verb, an entry of the audit log, an error of any verb."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from cofferdam.audit.lines import escaped_json
 from cofferdam.capture.learn import Network, learn
 from cofferdam.cli import capturing
 from cofferdam.errors import CaptureError, PolicyError
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         except PolicyError as error:  # a bug of ours: better said than found out later
             raise CaptureError(f"the learned policy does not load: {error.problems}") from error
         if args.json:
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(learned), indent=2).decode() + "\n")
+            sys.stdout.write(escaped_json(msgspec.json.format(msgspec.json.encode(learned), indent=2).decode()) + "\n")
         if args.output is not None:
             _write(args.output, learned.text)
         elif not args.json:

@@ -111,7 +111,7 @@ def _as_json(args: argparse.Namespace, error: CofferdamError) -> None:
     """With --json an error is an object as well, on standard output: `error`, `hint`, `problems` of a policy."""
     if getattr(args, "json", False) is True:
         problems = [str(problem) for problem in error.problems] if isinstance(error, PolicyError) else []
-        print(json.dumps({"error": str(error), "hint": error.hint, "problems": problems}, ensure_ascii=False))
+        print(json.dumps({"error": str(error), "hint": error.hint, "problems": problems}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

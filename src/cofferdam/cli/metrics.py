@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             {"name": name, "type": one.kind, "labels": list(one.labels), "meaning": one.meaning}
             for name, one in found.items()
         ]
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(json.dumps(rows, indent=1))
     else:
         print("\n".join(_lines(found)))
     return 0

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     told = ask(state_of(args), "ping", asset=args.asset)
     if args.json:
-        print(json.dumps(told, ensure_ascii=False))
+        print(json.dumps(told))
         return 0 if told["answered"] else 1
     where = f"{told['address']}:{told['port']}"
     print(f"outer half  {told['outer_ms']:8.2f} ms  clients find {told['asset']} at "

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             f"no samples in {', '.join(map(str, args.samples))}",
             hint="give .json files with one message each, or .ndjson files with one a line (XML has an XSD: --help)",
         )
-    text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(schema, indent=2) + "\n"
     if args.output is None:
         print(text, end="")
     else:

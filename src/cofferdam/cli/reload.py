@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         journal.note_policy(state, Path(path))
     found = difference(diff.in_force(before).table, diff.in_force(ask(state, "policy")).table)
     if args.json:
-        print(json.dumps(result | {"difference": msgspec.to_builtins(found)}, ensure_ascii=False))
+        print(json.dumps(result | {"difference": msgspec.to_builtins(found)}))
     else:
         same = " (the same as before)" if result["policy"] == result["previous"] else ""
         print(f"policy {result['policy'][:12]} is in force{same}")

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 
-WHATS = ("policy", "check", "diff", "entry", "error", "explain", "learn", "prove", "simulate", "status")
+from cofferdam.errors import CofferdamError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         metavar="WHAT",
-        nargs="?",
-        choices=WHATS,
-        default="policy",
-        help="of what: the policy file (default), what a verb prints with --json "
-        "(check, diff, explain, learn, prove, simulate, status), an entry of the audit log, an error of any verb",
+        nargs="*",
+        help="of what: the policy file (default), what a verb prints with --json (check, grant list, ...), an entry of "
+        "the audit log (entry), an error of any verb (error)",
     )
+    parser.add_argument("--list", action="store_true", help="of what there are schemas")
     parser.epilog = (
         "In an editor with the YAML language server, put this at the top of a policy: "
         "# yaml-language-server: $schema=policy.schema.json"
@@ -25,12 +24,22 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.what == "policy":
+    what = " ".join(args.what) or "policy"
+    if what == "policy" and not args.list:
         from cofferdam.policy.reference import schema_text
 
         print(schema_text(), end="")
         return 0
-    from cofferdam.cli.json_schemas import schema_of
+    from cofferdam.cli.json_schemas import SCHEMAS, schema_of
+    from cofferdam.policy.problems import nearest
 
-    print(json.dumps(schema_of(args.what), indent=1, ensure_ascii=False))
+    if args.list:
+        print("\n".join(("policy", *sorted(SCHEMAS))))
+        return 0
+    if what not in SCHEMAS:
+        near = nearest(what, SCHEMAS)
+        raise CofferdamError(
+            f"there is no schema of {what!r}", hint=f"did you mean {near}?" if near else "cofferdam schema --list"
+        )
+    print(json.dumps(schema_of(what), indent=1))
     return 0

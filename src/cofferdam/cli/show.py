@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         rows.pop(inner, None)
     rows = {"hash": policy.hash, **rows}
     if args.json:
-        print(json.dumps(rows, ensure_ascii=False))
+        print(json.dumps(rows))
     else:
         print(yaml.safe_dump(rows, sort_keys=False, allow_unicode=True, width=120), end="")
     return 0

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cofferdam.audit.lines import escaped_json
 from cofferdam.capture.simulate import ALLOWED, DEPENDS, MALFORMED, REFUSED, FlowReport, Group, Simulation, simulate
 from cofferdam.cli import capturing
 from cofferdam.errors import CaptureError
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with capturing.opened(args.capture) as (stream, tick):
         report = simulate(policy, stream, str(args.capture), ports=dict(args.port), at_ns=args.at, progress=tick)
     if args.json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+        sys.stdout.write(escaped_json(msgspec.json.format(msgspec.json.encode(report), indent=2).decode()) + "\n")
     else:
         wide = None if sys.stdout.isatty() else _WIDTH
         show(report, Console(width=wide), only_refused=args.refused)

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             "address": address, "near": near, "sessions": sessions,
             "principals": {name: policy.principals[name].zone for name in names},
             "may": [{"conduit": one.conduit, "who": one.who, "what": one.what} for one in may],
-        }, ensure_ascii=False))  # fmt: skip
+        }))  # fmt: skip
         return 0 if names else 1
     if not names:
         print(f"{address} is no principal's: a firewall of the gate drops it, or its connection is closed unanswered")
