@@ -26,6 +26,7 @@ from cofferdam.audit.files import LogReader
 from cofferdam.cli import nightly
 from cofferdam.cli import prove as prove_verb
 from cofferdam.cli.main import main
+from cofferdam.enforce.orders import FENCE
 from cofferdam.errors import GateError
 from cofferdam.evidence import gather
 from cofferdam.evidence.checks.tables import CHECKS, run_checks
@@ -344,10 +345,17 @@ def _proved_again(part: str) -> Callable[[Inputs], Inputs]:
     return change
 
 
+def _unfenced(known: Inputs) -> Inputs:
+    assert known.status is not None
+    facts = [one | {"in_force": one["in_force"] and one["name"] != FENCE} for one in known.status["facts"]]
+    return _status(facts=facts)(known)
+
+
 _died = HalfDied(half="modbus/x/inner", pid=7, status=-9)
 _back = HalfStarted(half="modbus/x/inner", pid=8)
 IN_WORDS: dict[str, Callable[[Inputs], Inputs]] = {
     "separation.in-force": _status(facts__0__in_force=False),
+    "log.fenced": _unfenced,
     "policy.in-force": _status(policy__hash="f" * 64),
     "broker.latency-budget": _status(conduits__0__budget=5, conduits__0__recent_over_budget=True),
     "log.writable": _status(audit__writable=False),

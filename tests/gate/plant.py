@@ -19,6 +19,7 @@ import msgspec
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.show import verify_folder
+from cofferdam.enforce import fence
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 from tests.nursery import Born, bear
@@ -263,6 +264,8 @@ class Gate:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENT)
+        if os.geteuid() == 0:  # who was one of its users may be another gate's part next
+            fence.remove(self.state)
 
 
 class QuickGate(Gate):

@@ -118,11 +118,11 @@ def _status(args: argparse.Namespace) -> int:
     from cofferdam.cli.console import table, terminal
     from cofferdam.cli.gate_options import state_of
     from cofferdam.enforce import stores
+    from cofferdam.enforce.crews import EXPORTER, export_crew
     from cofferdam.errors import GateError
     from cofferdam.evidence.export.sending import Cursor
     from cofferdam.evidence.gather import log_key
     from cofferdam.gate.client import ask
-    from cofferdam.gate.watch.exports import PART
 
     state = state_of(args)
     key = log_key(state)
@@ -135,7 +135,7 @@ def _status(args: argparse.Namespace) -> int:
         alarms, runs = {}, False
     rows = []
     for to in collectors:
-        at = Cursor(stores.of(state, f"export/{to.name}", PART), to.name, key.text).next
+        at = Cursor(stores.of(state, export_crew(to.name), EXPORTER), to.name, key.text).next
         how = alarms.get(f"export-{to.name}", "works" if runs else "no gate runs")
         rows.append(
             {"collector": to.name, "to": to.where, "form": to.form, "next": at, "behind": size - at, "state": how}

@@ -444,8 +444,10 @@ def _dropped(dropped: dict[str, Any], now: int) -> Any:
     from rich.text import Text
 
     from cofferdam.audit.events.proof import DROPPED
+    from cofferdam.enforce.plans.fence import SPACE
 
-    packets = {hook: dropped["packets"].get(hook, 0) for hook in DROPPED} | dropped["packets"]
+    always = dict.fromkeys(DROPPED if dropped["side"] != SPACE else (), 0)
+    packets = always | dropped["packets"]
     counts = ", ".join(f"{count:,} {DROPPED.get(hook, hook)}" for hook, count in packets.items())
     last = f"; last grew {_age(now - dropped['last_ns'])} ago" if dropped["last_ns"] else ""
     return Text(f"firewall of side {dropped['side']}: packets dropped without an answer: {counts}{last}")

@@ -27,10 +27,11 @@ _HEAD = struct.Struct("=IHHII")
 
 
 class Counters:
-    """Those of our table in the network namespace of the calling process, at the time of making."""
+    """Those of a table of ours in the network namespace of the calling process, at the time of making."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: str = TABLE) -> None:
         """Raises: OSError."""
+        self._table = table
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.settimeout(SECONDS)
         self._socket.bind((0, 0))
@@ -51,7 +52,11 @@ class Counters:
     def _packets(self, name: str) -> int | None:
         self._serial = (self._serial + 1) & 0xFFFFFFFF
         body = struct.pack("=BBH", _INET, 0, 0)
-        for number, value in ((_OBJ_TABLE, text(TABLE)), (_OBJ_NAME, text(name)), (_OBJ_TYPE, _COUNTER.to_bytes(4))):
+        for number, value in (
+            (_OBJ_TABLE, text(self._table)),
+            (_OBJ_NAME, text(name)),
+            (_OBJ_TYPE, _COUNTER.to_bytes(4)),
+        ):
             body += attribute(number, value)
         head = _HEAD.pack(_HEAD.size + len(body), _NFTABLES | _GET_OBJECT, _REQUEST, self._serial, 0)
         self._socket.send(head + body)

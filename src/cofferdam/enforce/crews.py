@@ -70,10 +70,11 @@ WITNESS: Final = Crew(
 )
 """Gives the log's heads to those who keep them. It stands in the host's network, where management is, and sees no
 file."""
+EXPORTER: Final = "exporter"
 EXPORT: Final = Crew(
     "export",
     {
-        "exporter": Profile(
+        EXPORTER: Profile(
             name="export/exporter",
             stands="host",
             can=Can.DIAL_TCP | Can.DIAL_UDP | Can.STREAM | Can.STORE,
@@ -87,6 +88,13 @@ EXPORT: Final = Crew(
     },
 )
 """Takes the log's entries to one collector. It reads the log's files, and its store is a cursor."""
+
+
+def export_crew(collector: str) -> str:
+    """The name of the crew that takes the log's entries to a collector of the policy."""
+    return f"{EXPORT.kind}/{collector}"
+
+
 NIGHTLY: Final = Crew(
     "nightly",
     {

@@ -57,6 +57,22 @@ def live(nft: str) -> dict[str, Any]:
     return listed
 
 
+def table(nft: str, name: str) -> list[dict[str, Any]]:
+    """What is in a table of the family inet, without what the kernel numbers it by; [] where it is not there.
+
+    Raises:
+        GateError: nft does not say.
+    """
+    done = _run([nft, "-j", "list", "table", "inet", name])
+    if done.returncode != 0:
+        return []
+    try:
+        rows: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
+    except (ValueError, KeyError) as error:
+        raise GateError(f"nft does not list the table {name}: {error}") from None
+    return rows
+
+
 def _run(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(

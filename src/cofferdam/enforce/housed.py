@@ -19,10 +19,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from cofferdam.enforce import journal, kernel, sites, stores, view
+from cofferdam.enforce import fence, journal, kernel, sites, stores, view
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.isolation import Berth, Isolation
 from cofferdam.enforce.kernel_log import KernelLog
+from cofferdam.enforce.orders import DROPPED, FENCE, DroppedCounter, DroppedState, Fact
+from cofferdam.enforce.plans.fence import SPACE
+from cofferdam.enforce.plans.records import Hosted
 from cofferdam.enforce.profile import Profile
 from cofferdam.enforce.users import Allotted, Users
 from cofferdam.errors import GateError
@@ -47,6 +50,8 @@ class HousedIsolation(Isolation):
         self._python = view.find_python()
         self._home_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._allotted = Allotted(self._users, journal.folder(state), lambda: stores.owners(state))
+        self._fence = fence.Fence(state)
+        self._unfenced = ""  # why no fence can be had
         self._folders: list[Path] = []  # made by `begin`; taken away again if no plan comes into force
 
     # --- state --------------------------------------------------------------------------------------------------------
@@ -54,6 +59,7 @@ class HousedIsolation(Isolation):
     def begin(self) -> None:
         """Hands out the state folder: its top is the gate's to write (but not to remove others' files from), the log
         and its key are the auditor's."""
+        fence.remove(self._state)  # that of a gate that was killed
         try:
             self._hand_out()
         except OSError as error:
@@ -98,10 +104,44 @@ class HousedIsolation(Isolation):
 
     def undo(self) -> None:
         """A start that failed leaves no empty folders. One that holds something by now (a log) stays."""
+        self._fence.take_away()
         for path in reversed(self._folders):
             with contextlib.suppress(OSError):
                 path.rmdir()
         self._folders.clear()
+
+    # --- parts in the host's network ------------------------------------------------------------------------------
+
+    def _hold(self, hosted: tuple[Hosted, ...]) -> None:
+        """They reach what is theirs from now on, and nothing else. Raises: GateError; then all is as it was."""
+        self._fence.put(hosted, {one.who: self.user(one.who) for one in hosted})
+
+    def admit(self, who: str) -> None:
+        if not self._unfenced and not (self._fence.stands and who in self._fence.held):
+            raise GateError(
+                f"{who} is to stand in the host's network, and no fence holds it to what it is for",
+                hint="`nft list table inet " + self._fence.name + "` shows the fence; the launcher puts it back by "
+                "itself as soon as it can",
+            )
+
+    def look_at_fence(self) -> fence.Looked | None:
+        return self._fence.look()
+
+    def dropped(self, serial: int) -> DroppedState:
+        refused = self._fence.refused()
+        return DroppedState(
+            serial, tuple(DroppedCounter(SPACE, f"{DROPPED}{who}", count) for who, count in refused.items())
+        )
+
+    def _fence_facts(self) -> tuple[Fact, ...]:
+        """Of the fence around parts in the host's network, where there are any."""
+        if self._unfenced:
+            what = "an export or a witness that is taken over reaches all that this host reaches"
+            return ((FENCE, False, f"there is none ({self._unfenced}): {what}"),)
+        if not self._fence.held:
+            return ()
+        what = f"exports and the witness reach their own collectors, and nothing else (table inet {self._fence.name})"
+        return ((FENCE, self._fence.stands, what),)
 
     # --- processes ----------------------------------------------------------------------------------------------------
 

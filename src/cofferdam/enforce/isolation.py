@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cofferdam.enforce.fence import Looked
 from cofferdam.enforce.kernel_log import KernelLog
-from cofferdam.enforce.orders import DroppedState, Fact, Place, Way
-from cofferdam.enforce.plans.records import NetworkPlan
+from cofferdam.enforce.orders import FENCE, DroppedState, Fact, Place, Way
+from cofferdam.enforce.plans.records import Hosted, NetworkPlan
 from cofferdam.enforce.profile import MEMORY_BYTES, REALTIME_PRIORITY, Can, Profile
 from cofferdam.errors import GateError
 
@@ -211,6 +212,18 @@ class Isolation(abc.ABC):
             hint="start the gate as root, with an interface for each zone in the policy",
         )
 
+    def admit(self, who: str) -> None:  # noqa: B027 - most have no fence, and say so
+        """A part is to start in the host's network.
+
+        Raises:
+            GateError: it would not be held to what it is for.
+        """
+
+    def look_at_fence(self) -> Looked | None:
+        """To be called now and then: puts the fence around such parts back, where it is not as it was. What became of
+        that, None where there is nothing to say. Raises nothing."""
+        return None
+
     def dropped(self, serial: int) -> DroppedState:
         """What the firewalls have dropped so far and how the interfaces do, where there are namespaces.
 
@@ -239,6 +252,7 @@ class PlainIsolation(Isolation):
         self._launcher = os.getpid()
         self._missing = missing
         self._wanted = False
+        self._hosted: tuple[Hosted, ...] = ()
 
     def prepare(self, plan: NetworkPlan) -> None:
         """Nothing to make: all zones share the host's network."""
@@ -249,7 +263,7 @@ class PlainIsolation(Isolation):
                 hint=f"{way_out or 'start the gate anew'}; or take `require: namespaces` (or `separation: namespaces`) "
                 "out of the policy's `gate:` section",
             )
-        self._wanted = plan.namespaces
+        self._wanted, self._hosted = plan.namespaces, plan.hosted
 
     def open_listener(
         self, place: Place, address: str, port: int, *, datagrams: bool = False, way: Way = "", peer: str = ""
@@ -281,7 +295,15 @@ class PlainIsolation(Isolation):
             ("mount namespaces", False, "no mount namespaces: halves see the host's files as their user does"),
             ("own users", False, f"all processes run as {_who()}"),
             ("firewall", False, "no rules of the gate's own: only the host's firewall, if any, keeps others off"),
+            *self._fence_facts(),
         )
+
+    def _fence_facts(self) -> tuple[Fact, ...]:
+        """Of the fence around parts in the host's network, where there are any."""
+        if not self._hosted:
+            return ()
+        why = "the gate was not started by root, so its exports and its witness have no users of their own to go by"
+        return ((FENCE, False, f"{why}: one that is taken over reaches all that this host reaches"),)
 
 
 def _who() -> str:

@@ -46,6 +46,7 @@ from cofferdam.enforce.orders import (
     Child,
     CloseListener,
     Exited,
+    Fenced,
     Finish,
     Kill,
     ListenerOpened,
@@ -195,6 +196,7 @@ class Launcher:
             if now - looked > OWN_PAUSE_SECONDS:
                 self._heard = now  # it was this loop that stood still: what the gate said meanwhile waits to be read
             looked = now
+            self._look_at_fence()
             if self._watched and now - self._heard > GATE_SILENCE_SECONDS:
                 raise GateError(
                     f"the gate has not been heard from for {GATE_SILENCE_SECONDS:.0f} s; everything was stopped",
@@ -264,6 +266,17 @@ class Launcher:
             if process.side == side:
                 os.kill(process.pid, signal.SIGKILL)
         self._report(Asked("sever-it" if side == "it" else "sever-ot"))
+
+    def _look_at_fence(self) -> None:
+        """Where it cannot be put back, whom it held ends: without it they would reach all that this host reaches."""
+        looked = self._isolation.look_at_fence()
+        if looked is None:
+            return
+        if not looked.stands:
+            for process in self._children.values():
+                if process.profile is not None and process.profile.fenced:
+                    os.kill(process.pid, signal.SIGKILL)
+        self._report(Fenced(looked.stands, looked.detail))
 
     def _take_order(self, orders: socket.socket) -> bool:
         """Takes and carries out one order; False when there is none (left)."""
@@ -405,6 +418,8 @@ class Launcher:
             if (part.place is None) == (profile.stands in ("outer", "inner")):
                 raise GateError(f"{profile.name} is to stand {profile.stands}, and the order says {part.place}")
             self._check_listeners(part, profile, f"{order.road or order.crew}/{part.part}")
+            if profile.fenced:
+                self._isolation.admit(f"{order.road or order.crew}/{part.part}")
             users[part.part] = self._isolation.user(f"{order.road or order.crew}/{part.part}")
             if profile.store:
                 folders[part.part] = stores.make(

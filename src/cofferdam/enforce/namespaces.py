@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import socket
@@ -22,6 +21,7 @@ import msgspec
 
 from cofferdam.enforce import firewall, journal, kernel, netns
 from cofferdam.enforce.counters import Counters
+from cofferdam.enforce.fence import tag
 from cofferdam.enforce.housed import HousedIsolation
 from cofferdam.enforce.inside import inside
 from cofferdam.enforce.isolation import Berth, Wire, listen, strand
@@ -102,10 +102,17 @@ class NamespaceIsolation(HousedIsolation):
                 "the policy asks for no namespaces, and this gate runs in them",
                 hint="the separation changes only when the gate is started anew: `cofferdam down`, then `up`",
             )
-        if self._plan is None:
-            self._make(plan)
-        else:
-            self._change(self._plan, plan)
+        self._hold(plan.hosted)
+        try:
+            if self._plan is None:
+                self._make(plan)
+            else:
+                self._change(self._plan, plan)
+        except BaseException:
+            if self._plan is not None:
+                with contextlib.suppress(CofferdamError):
+                    self._hold(self._plan.hosted)
+            raise
         self._plan = plan
         self._folders.clear()
 
@@ -129,8 +136,7 @@ class NamespaceIsolation(HousedIsolation):
 
     def _intend(self, plan: NetworkPlan) -> tuple[journal.Journal, dict[str, Link]]:
         """What `_make` is going to do, and the links by the names that they will have."""
-        tag = "" if self._state == Path("/var/lib/cofferdam") else _tag(self._state)
-        names = {side.space: namespace_name(plan.site, side.space, tag) for side in plan.sides}
+        names = {side.space: namespace_name(plan.site, side.space, tag(self._state)) for side in plan.sides}
         for name in names.values():
             if (netns.NAMED / name).exists():
                 raise GateError(
@@ -250,6 +256,7 @@ class NamespaceIsolation(HousedIsolation):
             for side in sides
             for name, packets in self._counted(side).items()
         )
+        counters += super().dropped(serial).counters
         knocks: list[Knock] = []
         wires: list[Wired] = []
         for side in sides:
@@ -411,6 +418,7 @@ class NamespaceIsolation(HousedIsolation):
             ("no new privileges", True, "no process of the gate can gain a privilege by starting a program"),
             ("limits", True, f"a half has at most {MEMORY_BYTES >> 20} MiB and starts no process"),
             ("ends with the launcher", True, "the kernel ends every process of the gate when the launcher ends"),
+            *self._fence_facts(),
         ]  # fmt: skip
         if self._shortfalls:
             facts.append(("kernel switches", False, "; ".join(self._shortfalls)))
@@ -436,7 +444,3 @@ def _refuse_lifeline(moved: journal.Moved) -> None:
         hint="give the zone an interface of its own, or `attach: macvlan` (the host keeps the interface); "
         f"where the host can do without it, from its console: `cofferdam up --take {moved.name}`",
     )
-
-
-def _tag(state: Path) -> str:
-    return hashlib.sha256(os.fsencode(state)).hexdigest()[:4]

@@ -1,5 +1,5 @@
-"""What the kernel says of a network namespace, by netlink, without a process for it: who knocked at the firewall, and
-how the interfaces do. PURE but for its socket.
+"""What the kernel says of a network namespace, by netlink, without a process for it: who knocked at the firewall, how
+the interfaces do, whether rules are as they were. PURE but for its socket.
 
 A netlink socket stays in the network namespace in which it was made, so the launcher reads without entering it again.
 
@@ -9,11 +9,13 @@ Not here: counters (counters), which sets there are (plans.rules), what is made 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from cofferdam.enforce.plans.rules import STRANGER_SECONDS, STRANGERS, TABLE
@@ -25,9 +27,13 @@ BUFFER: Final = 1 << 16
 _ROUTE, _NETFILTER, _NFTABLES = 0, 12, 10 << 8
 _REQUEST, _DUMP, _DONE, _ERROR, _INET = 1, 0x300, 3, 2, 1
 _GET_SETELEM, _GET_LINK, _GET_ADDR = 13, 18, 22
+_GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_GENERATION = 1, 4, 7, 16
 _HEAD, _ATTRIBUTE, _TYPE_BITS = struct.Struct("=IHHII"), struct.Struct("=HH"), 0x3FFF
 # linux/netfilter/nf_tables.h
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
+_GENERATION, _TABLE_FLAGS, _CHAIN_NAME, _RULE_CHAIN, _RULE_SAYS = 1, 2, 3, 2, 4
+_CHAIN_SAYS: Final = (4, 5, 7, 10)
+"""Hook with priority, policy, type, flags."""
 _KEY, _EXPIRATION, _EXPR, _VALUE, _EXPR_DATA, _COUNTER_PACKETS = 1, 5, 7, 1, 2, 2
 # linux/if_link.h, linux/if_addr.h, linux/if.h
 _IFNAME, _UP, _LOWER_UP, _SCOPE_LINK = 3, 1, 1 << 16, 253
@@ -109,8 +115,63 @@ class _Asking:
                 yield message
         raise TimeoutError("the kernel's list does not end")
 
+    def ask(self, kind: int, body: bytes) -> bytes | None:
+        """The body of the one answer; None where there is no such thing. Raises: OSError, struct.error."""
+        self._serial = (self._serial + 1) & 0xFFFFFFFF
+        self._socket.send(_HEAD.pack(_HEAD.size + len(body), kind, _REQUEST, self._serial, 0) + body)
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            data = self._socket.recv(BUFFER)
+            length, found, _, serial, _ = _HEAD.unpack_from(data)
+            if serial != self._serial:
+                continue
+            message = data[_HEAD.size : length]
+            if found != _ERROR:
+                return message
+            number = -int(struct.unpack_from("=i", message)[0])
+            if number == errno.ENOENT:
+                return None
+            raise OSError(number, f"netlink: error {number}")
+        raise TimeoutError("the kernel does not answer")
+
     def close(self) -> None:
         self._socket.close()
+
+
+class Rules:
+    """Whether a table of the network namespace of the calling process, at the time of making, is as it was."""
+
+    def __init__(self) -> None:
+        """Raises: OSError."""
+        self._filter = _Asking(_NETFILTER)
+
+    def close(self) -> None:
+        self._filter.close()
+
+    def generation(self) -> int:
+        """A number that grows with each change of any rule there. Raises: OSError, struct.error, KeyError."""
+        said = self._filter.ask(_NFTABLES | _GET_GENERATION, struct.pack("=BBH", 0, 0, 0)) or b""
+        return int.from_bytes(attributes(said[4:])[_GENERATION])
+
+    def table(self, name: str, chains: Iterable[str]) -> bytes:
+        """What it says, without what it has counted and what the kernel numbers it by; b"" where it is not there. A
+        hash: what it is for is to be compared.
+
+        Raises: OSError, struct.error, KeyError.
+        """
+        head = struct.pack("=BBH", _INET, 0, 0)
+        found = self._filter.ask(_NFTABLES | _GET_TABLE, head + attribute(_LIST_TABLE, text(name)))
+        if found is None:
+            return b""
+        seen = hashlib.sha256(attributes(found[4:]).get(_TABLE_FLAGS, b""))
+        for chain in chains:
+            asked = head + attribute(_LIST_TABLE, text(name)) + attribute(_CHAIN_NAME, text(chain))
+            said = attributes((self._filter.ask(_NFTABLES | _GET_CHAIN, asked) or b"")[4:])
+            seen.update(b"chain" + b"".join(said.get(number, b"-") for number in _CHAIN_SAYS))
+        for message in self._filter.dump(_NFTABLES | _GET_RULE, head + attribute(_LIST_TABLE, text(name))):
+            said = attributes(message[4:])
+            seen.update(b"rule" + said[_RULE_CHAIN] + said.get(_RULE_SAYS, b""))
+        return seen.digest()
 
 
 class Seen:

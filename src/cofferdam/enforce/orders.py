@@ -52,6 +52,10 @@ BESIDES: Final = ("compiled", "leak probe", "nightly proof")
 """One fact about the separation: (name, in force, detail)."""
 
 
+FENCE: Final = "fence"
+"""The fact that parts in the host's network are held to what they are for."""
+
+
 class Place(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Where a part stands."""
 
@@ -283,6 +287,14 @@ class Asked(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=T
     times: int = 1
 
 
+class Fenced(Struct, frozen=True, array_like=True, tag=11, forbid_unknown_fields=True):
+    """Somebody had changed the fence around parts in the host's network, and it was put back (`stands`); or it could
+    not be, and such parts were ended. Not asked for."""
+
+    stands: bool
+    detail: Text = ""
+
+
 class TunnelSet(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True):
     """The tunnel stands. `kind`: "kernel", or "wireguard-go" with its process in `child` if it was started now."""
 
@@ -359,7 +371,17 @@ class Login(Struct, frozen=True, array_like=True, tag=10, forbid_unknown_fields=
 
 
 Report = (
-    Prepared | ListenerOpened | Spawned | OrderFailed | Exited | Asked | TunnelSet | TunnelState | DroppedState | Login
+    Prepared
+    | ListenerOpened
+    | Spawned
+    | OrderFailed
+    | Exited
+    | Asked
+    | TunnelSet
+    | TunnelState
+    | DroppedState
+    | Login
+    | Fenced
 )
 
 ORDERS: RecordCodec[Order] = RecordCodec(Order, limit=MAX_ORDER)

@@ -122,6 +122,11 @@ class Profile(msgspec.Struct, frozen=True):
         if bool(self.ordered_by) != (self.seconds > 0) or (self.ordered_by and (self.stands != "apart" or self.says)):
             raise ValueError(f"{self.name} is a job, and those stand apart, have a time limit, and tell no log")
 
+    @property
+    def fenced(self) -> bool:
+        """It is held to what it is for in the network that it shares with the host."""
+        return self.stands == "host" and self.confined
+
     def needing(self, *, listens: bool, dials: bool) -> Profile:
         """As it is where the policy has it listen, or open connections, or not."""
         spared = Can.NOTHING if listens else Can.ACCEPT

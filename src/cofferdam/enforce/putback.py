@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from cofferdam.enforce import journal, netns
+from cofferdam.enforce import fence, journal, netns
 from cofferdam.enforce.inside import inside
 from cofferdam.enforce.overlay.tunnel import SOCKETS
 from cofferdam.errors import GateError
@@ -21,6 +21,7 @@ def clean(state: Path) -> list[str]:
     """Puts back what the journal in a state folder says; nothing if there is none. What could not be put back, in
     sentences. The journal stays only while a later try may do better. The caller knows that no gate runs there."""
     try:
+        fence.remove(state)
         log = journal.load(state)
     except GateError as error:
         return [f"{error} ({error.hint})" if error.hint else str(error)]

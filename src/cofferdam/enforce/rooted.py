@@ -17,7 +17,9 @@ from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.housed import HousedIsolation
 from cofferdam.enforce.isolation import Berth, PlainIsolation
 from cofferdam.enforce.orders import Fact
+from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.enforce.users import Users
+from cofferdam.errors import GateError
 
 READING = ("dac_read_search",)
 SWITCHES = Path("/proc/sys/net")
@@ -39,6 +41,17 @@ class RootIsolation(HousedIsolation, PlainIsolation):
         if not self._reads_all:
             self._check_policy()
         super().begin()
+
+    def prepare(self, plan: NetworkPlan) -> None:
+        PlainIsolation.prepare(self, plan)
+        try:
+            self._hold(plan.hosted)
+        except GateError as error:
+            if self._fence.held:
+                raise
+            self._unfenced = str(error)  # this separation is what can be had, and says what it lacks
+        else:
+            self._unfenced = ""
 
     def _is_open(self) -> bool:
         """Whether the gate's user may read the policy, and what stands beside it, and sees what is put there."""

@@ -37,7 +37,7 @@ from cofferdam.audit.supervision import PastWrite
 from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.registry import check_installed
 from cofferdam.crossing.reactor import Reactor
-from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared, Severing
+from cofferdam.enforce.orders import Asked, Fenced, Finish, Notify, Prepared, Severing
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate import expiry, state
@@ -59,6 +59,7 @@ from cofferdam.gate.told import assets_at, failure, told_files
 from cofferdam.gate.watch import report, telling
 from cofferdam.gate.watch.drops import Drops
 from cofferdam.gate.watch.evidence import Evidence
+from cofferdam.gate.watch.fence import FenceWatch
 from cofferdam.gate.watch.forwarding import forwarded
 from cofferdam.gate.watch.leaks import LeakProbe
 from cofferdam.gate.watch.management import Management
@@ -119,6 +120,7 @@ class Gate(Sides):
         self.overlay = Overlay(self)
         self.leaks = LeakProbe(self)
         self.drops = Drops(self)
+        self.fence = FenceWatch(self)
         self.troubles = Troubles(self)
         self.evidence = Evidence(self, self.status, auditor=self.auditor)
         self.recent = Recent()
@@ -302,9 +304,11 @@ class Gate(Sides):
             self._stop_reason = reason
             self._stop.set()
 
-    def on_asked(self, asked: Asked) -> None:
-        """A signal to the launcher."""
-        if asked.what == "stop":
+    def on_asked(self, asked: Asked | Fenced) -> None:
+        """A signal to the launcher, or what it found by itself."""
+        if isinstance(asked, Fenced):
+            self.separation = self.fence.take(asked)
+        elif asked.what == "stop":
             self.stop("stopped by a signal")
         elif asked.what in ("sever-it", "sever-ot"):
             self.spawn(self.severed_by_launcher(asked.what.removeprefix("sever-")))

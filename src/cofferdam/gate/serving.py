@@ -13,7 +13,7 @@ from typing import Any
 
 from cofferdam.crossing.loops import LoopReactor
 from cofferdam.enforce.isolation import forbid_inspection
-from cofferdam.enforce.orders import Asked, Finish
+from cofferdam.enforce.orders import Asked, Fenced, Finish
 from cofferdam.errors import CofferdamError
 from cofferdam.gate.audit import GateAudit
 from cofferdam.gate.commands import ControlServer
@@ -64,7 +64,7 @@ async def _run(
     reactor = LoopReactor(loop)
     gate: Gate | None = None
 
-    def asked(report: Asked) -> None:
+    def asked(report: Asked | Fenced) -> None:
         if gate is not None:
             gate.on_asked(report)
 

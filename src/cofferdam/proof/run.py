@@ -22,7 +22,7 @@ import msgspec
 from cofferdam import owned
 from cofferdam.audit.checkpoint import SignerKey, VerifierKey, open_note, sign_note
 from cofferdam.enforce.journal import folder, noted_policy
-from cofferdam.enforce.orders import BESIDES
+from cofferdam.enforce.orders import BESIDES, FENCE
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.enforce.profile import Crew
 from cofferdam.enforce.statefolder import LOOKING
@@ -32,7 +32,7 @@ from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.proof.render import digest, note_text
 from cofferdam.proof.statements import Report, Statements
-from cofferdam.proof.subject import Subject, folders, open_subject, places
+from cofferdam.proof.subject import Subject, folders, open_subject, parent, places
 
 Status = Mapping[str, Any]
 """What the gate says of itself (gate.watch.report.StatusReport, as JSON)."""
@@ -103,6 +103,8 @@ def prove(known: Known, wish: Wish, out: Statements, tell: Tell) -> None:
                 hint="it is not to be believed: stop it, look at who else was on this machine, start it anew",
             )
         _without_namespaces(known.status, out)
+        if os.geteuid() == 0 and any(fact["name"] == FENCE and fact["in_force"] for fact in known.status["facts"]):
+            _fence(known, out)
     elif os.geteuid() != 0:
         raise GateError("the proof reads what the kernel shows to root only", hint="sudo cofferdam prove")
     else:
@@ -116,7 +118,15 @@ def prove(known: Known, wish: Wish, out: Statements, tell: Tell) -> None:
             subject.peer_networks = dict(known.peer_networks)
             subject.read()
             _parts(subject, known, wish, out, tell)
+            if not wish.leaks_only and not wish.strand_only:
+                _fence(known, out)
         tell("")
+
+
+def _fence(known: Known, out: Statements) -> None:
+    from cofferdam.proof import fenced
+
+    fenced.state(known.state, known.plan.hosted, parent(int(known.status["pid"])), out)
 
 
 def _parts(subject: Subject, known: Known, wish: Wish, out: Statements, tell: Tell) -> None:

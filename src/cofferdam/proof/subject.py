@@ -155,7 +155,7 @@ def open_subject(
         held = {moved.name: moved for moved in log.moved if moved.namespace == entry.name}
         sides[name] = Side(name, wanted, entry.name, entry.inode, fd, interfaces, tunnel, moved=held)
     gate = int(status["pid"])
-    launcher = _parent(gate)
+    launcher = parent(gate)
     parts = (*_parts(status["pairs"], places or {}), *_names(launcher))
     return Subject(
         state, plan, str(status["policy"]["hash"]), sides, parts, gate, int(status["audit"]["pid"]), launcher,
@@ -217,7 +217,8 @@ def _names(launcher: int) -> tuple[Part, ...]:
     return tuple(Part("names", "names", "names", "names", pid, "it") for pid in strangers.name_servers(launcher))
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
+    """The launcher, of the gate's process. Raises: GateError."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

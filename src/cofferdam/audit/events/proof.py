@@ -41,7 +41,8 @@ class LeakProbeSet(Event, frozen=True, kw_only=True):
 class PacketsDropped(Event, frozen=True, kw_only=True):
     """The firewall of a side dropped packets, unseen by any half and without an answer: `packets` counts them, as
     pairs, by what they were: of no conduit and coming in (input), going out (output) or to be passed on (forward), or
-    a client's attempts to connect faster than one may (openings)."""
+    a client's attempts to connect faster than one may (openings). Of the side `host`: what was refused to an export
+    or the witness, which stand in the host's network, since it went elsewhere than to a collector of its own."""
 
     side: Name
     packets: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=32)]
@@ -62,7 +63,7 @@ DROPPED = {
 
 def _dropped(event: Said) -> str:
     span = span_ns(event)
-    counts = ", ".join(f"{count:,} {DROPPED.get(hook, hook)}" for hook, count in event.get("packets", ()))
+    counts = ", ".join(f"{count:,} {DROPPED.get(hook, f'from {hook}')}" for hook, count in event.get("packets", ()))
     return f"{event.get('side')}: {counts}, within {seconds(span)}"
 
 

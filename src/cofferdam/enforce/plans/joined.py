@@ -6,16 +6,26 @@ able to begin: the firewall lets through what either plan does, and the halves d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from cofferdam.enforce.plans.records import NetworkPlan, SidePlan
+from cofferdam.enforce.plans.records import Goal, Hosted, NetworkPlan, SidePlan
 
 
 def joined(old: NetworkPlan, new: NetworkPlan) -> NetworkPlan:
     """The new plan, and what the old one let through."""
     if [side.space for side in old.sides] != [side.space for side in new.sides]:
         return new  # other namespaces: that takes a new start, and is refused
-    return msgspec.structs.replace(new, sides=tuple(map(_side, old.sides, new.sides)))
+    hosted = tuple(_hosted((*new.hosted, *old.hosted)))
+    return msgspec.structs.replace(new, sides=tuple(map(_side, old.sides, new.sides)), hosted=hosted)
+
+
+def _hosted(both: Iterable[Hosted]) -> Iterable[Hosted]:
+    found: dict[tuple[str, str], dict[Goal, None]] = {}
+    for one in both:
+        found.setdefault((one.crew, one.part), {}).update(dict.fromkeys(one.goals))
+    return (Hosted(crew, part, tuple(goals)) for (crew, part), goals in found.items())
 
 
 def _side(old: SidePlan, new: SidePlan) -> SidePlan:

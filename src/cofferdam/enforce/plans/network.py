@@ -13,9 +13,12 @@ import ipaddress
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from cofferdam.enforce.crews import EXPORTER, WITNESS, export_crew
 from cofferdam.enforce.plans.overlay import PORT
 from cofferdam.enforce.plans.records import (
     MOST_OPENINGS,
+    Goal,
+    Hosted,
     Link,
     Listen,
     NetworkPlan,
@@ -53,6 +56,7 @@ def network_plan(policy: CompiledPolicy) -> NetworkPlan:
         namespaces=asked or (gate.separation == "auto" and named),
         required=asked,
         sides=(_side(policy, needs, _zones(policy, "it"), "it"), *_ot_sides(policy, needs), *_strands(policy, needs)),
+        hosted=tuple(_hosted(policy)),
     )
 
 
@@ -69,6 +73,16 @@ def doors(policy: CompiledPolicy, peer: str) -> tuple[str, ...]:
 
     plan = network_plan(policy)
     return _sorted({address for side in plan.sides for one in side.listens if has(one) for address in one.addresses})
+
+
+def _hosted(policy: CompiledPolicy) -> Iterable[Hosted]:
+    """The parts that take the log to others: an export reaches its collector, the witness whom it visits."""
+    for one in policy.audit.collectors:
+        goals = (Goal(one.address, one.port, one.way == "udp"),) if one.address else ()
+        yield Hosted(export_crew(one.name), EXPORTER, goals)
+    if policy.audit.witnesses:
+        places = dict.fromkeys(Goal(one.address, one.port) for one in policy.audit.witnesses)
+        yield Hosted(WITNESS.kind, next(iter(WITNESS.parts)), tuple(places))
 
 
 class _Need(NamedTuple):

@@ -142,15 +142,38 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
         return any(":" in text for text in texts)
 
 
+class Goal(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Where a part that stands in the host's network may send packets: TCP, or UDP (`datagrams`)."""
+
+    address: Address
+    port: Port
+    datagrams: bool = False
+
+
+class Hosted(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A part that stands in the host's network, and all that it may reach there."""
+
+    crew: Crew
+    part: Name
+    goals: Annotated[tuple[Goal, ...], Meta(max_length=64)] = ()
+
+    @property
+    def who(self) -> str:
+        """The part, as users are known by it."""
+        return f"{self.crew}/{self.part}"
+
+
 class NetworkPlan(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     """Both sides of a site: it, ot, and further cells of ot that need a namespace of their own.
 
-    `namespaces`: the policy wants them, so far as can be had (`required`: or nothing)."""
+    `namespaces`: the policy wants them, so far as can be had (`required`: or nothing). `hosted`: parts that stand in
+    neither side."""
 
     site: Name
     namespaces: bool
     required: bool
     sides: Annotated[tuple[SidePlan, ...], Meta(min_length=2, max_length=64)]
+    hosted: Annotated[tuple[Hosted, ...], Meta(max_length=256)] = ()
 
     def side(self, name: str) -> SidePlan:
         """The first namespace of a side."""
@@ -200,6 +223,8 @@ def check(plan: NetworkPlan) -> str:
 def _check_texts(plan: NetworkPlan) -> str:
     """The types hold addresses to their letters; here they are held to their meaning."""
     try:
+        for goal in (goal for hosted in plan.hosted for goal in hosted.goals):
+            ipaddress.ip_address(goal.address)
         for side in plan.sides:
             for link in side.links:
                 for text in link.addresses:

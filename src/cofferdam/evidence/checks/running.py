@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from cofferdam.enforce.orders import BESIDES
+from cofferdam.enforce.orders import BESIDES, FENCE
+from cofferdam.enforce.plans.fence import SPACE
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.inputs import Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding, spoken
 
 TABLE = Table()
+CHANGED, DOWN = "fence-changed", "fence-down"
+"""Alarms of the gate's: the fence was put back, or could not be."""
 ROUNDS = 3
 """Intervals of the leak probe after which its last round is too old."""
 
@@ -53,13 +56,32 @@ def _facts(facts: list[dict[str, object]]) -> tuple[str, ...]:
 @TABLE.check("firewall.drops", "status")
 def firewall_drops(known: Inputs) -> Finding:
     """What no conduit allows is dropped and counted."""
-    dropped = known.the_status()["dropped"]
+    dropped = [one for one in known.the_status()["dropped"] if one["side"] != SPACE]
     if not dropped:
         raise Unknown("no side has a firewall of the gate's: there are no namespaces")
     facts = tuple(
         f"{one['side']}: " + ", ".join(f"{count:,} {hook}" for hook, count in one["packets"].items()) for one in dropped
     )
     return Finding("firewall.drops", "observed", "packets that no conduit allows are dropped and counted", facts)
+
+
+@TABLE.check("log.fenced", "status")
+def fenced(known: Inputs) -> Finding:
+    """Exports and the witness reach what they are for."""
+    status = known.the_status()
+    fact = next((one for one in status["facts"] if one["name"] == FENCE), None)
+    if fact is None:
+        return Finding("log.fenced", "observed", "the policy has no export and no witness to be held")
+    standing = {one["name"]: one["detail"] for one in status["alarms"]}
+    if not fact["in_force"]:
+        if status["separation"] != "namespaces" and DOWN not in standing:
+            raise Unknown(fact["detail"])
+        says = "nothing holds exports and witness to their collectors"
+        return Finding("log.fenced", "failed", says, (fact["detail"],))
+    refused = [one for one in status["dropped"] if one["side"] == SPACE]
+    facts = [f"{who}: {count:,} packets refused" for one in refused for who, count in one["packets"].items()]
+    facts += [standing[CHANGED]] if CHANGED in standing else []
+    return Finding("log.fenced", "observed", fact["detail"], tuple(facts[:8]))
 
 
 @TABLE.check("policy.in-force", "status", "policy")

@@ -25,6 +25,7 @@ from cofferdam.enforce.orders import (
     CloseListener,
     DroppedState,
     Exited,
+    Fenced,
     Finish,
     Kill,
     ListenerOpened,
@@ -80,9 +81,12 @@ class Born:
 
 
 class LauncherLink:
-    """One object; `on_asked` is called when somebody signals the launcher, `on_lost` when the launcher has gone."""
+    """One object; `on_asked` is called when somebody signals the launcher or has changed the fence, `on_lost` when the
+    launcher has gone."""
 
-    def __init__(self, end: socket.socket, on_asked: Callable[[Asked], None], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self, end: socket.socket, on_asked: Callable[[Asked | Fenced], None], on_lost: Callable[[], None]
+    ) -> None:
         self._socket = end
         self._loop = asyncio.get_running_loop()
         self._on_asked = on_asked
@@ -247,7 +251,7 @@ class LauncherLink:
             self._take(REPORTS.decode(data), fds)
 
     def _take(self, report: Report, fds: list[int]) -> None:
-        if isinstance(report, Asked):
+        if isinstance(report, Asked | Fenced):
             self._on_asked(report)
         elif isinstance(report, Exited):
             self._exited(report)

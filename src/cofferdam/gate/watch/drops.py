@@ -15,7 +15,7 @@ import time
 import msgspec
 
 from cofferdam.audit.events.proof import PacketsDropped
-from cofferdam.enforce.orders import DROPPED, Knock, Wired
+from cofferdam.enforce.orders import DROPPED, FENCE, Knock, Wired
 from cofferdam.errors import GateError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
@@ -68,11 +68,12 @@ class Drops:
 
     @property
     def _possible(self) -> bool:
-        return self._gate.separation.isolation == "namespaces"
+        separation = self._gate.separation
+        return separation.isolation == "namespaces" or any(name == FENCE and held for name, held, _ in separation.facts)
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Until the gate stops."""
-        while self._possible and not stop.is_set():
+        while not stop.is_set():  # a reload may bring the first export
             await self.refresh()
             self.record()
             with contextlib.suppress(TimeoutError):

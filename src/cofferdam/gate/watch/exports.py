@@ -15,6 +15,7 @@ from typing import Final
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.evidence import ExportStood
+from cofferdam.enforce.crews import EXPORTER, export_crew
 from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import GateError
 from cofferdam.evidence.checks.logs import ANEW, OUT
@@ -36,7 +37,6 @@ from cofferdam.gate.crew.supervisor import Child, Supervisor
 from cofferdam.gate.secrets import load_secrets
 from cofferdam.policy.rows import Collector
 
-PART: Final = "exporter"
 SECRETS: Final = ("certificate", "key", "token")
 """Kinds of secrets: STATE/secrets/export/NAME/KIND."""
 AGAIN_SECONDS: Final = 3600.0
@@ -113,7 +113,7 @@ class Exporting(Supervisor[ExportPart]):
     """It waits for a collector: up to ten seconds for a connection, thirty for one that takes nothing, twice."""
 
     def __init__(self, gate: Context, auditor: Auditor, tell: Tell, to: Collector) -> None:
-        super().__init__(gate, f"export/{to.name}")
+        super().__init__(gate, export_crew(to.name))
         self._auditor, self._tell_gate = auditor, tell
         self.to = to
         self.secrets: dict[str, bytes] = {}
@@ -123,7 +123,7 @@ class Exporting(Supervisor[ExportPart]):
         self._failed_at = -CHANGE_SECONDS
 
     def orders(self) -> Sequence[PartOrder]:
-        return [PartOrder(PART, folders=(self.to.folder,) if self.to.folder else ())]
+        return [PartOrder(EXPORTER, folders=(self.to.folder,) if self.to.folder else ())]
 
     def adopt(self, born: Born) -> ExportPart:
         return ExportPart(self, self._gate, born)

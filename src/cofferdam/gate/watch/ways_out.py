@@ -27,6 +27,9 @@ WAYS_OUT: dict[str, str] = {
     "clock-jumped": "look at the machine's clock (`timedatectl`); this stands for an hour",
     "leak-probe": "see its message; the gate itself goes on",
     "leak": "something answers past the gate: cofferdam prove; pull the cable it goes by",
+    "fence-down": "what keeps exports to their collectors is gone and cannot be put back: see its message; "
+    "`nft list ruleset` shows what is there",
+    "fence-changed": "something empties this host's rules (`nft flush ruleset`): have it replace its own tables alone",
     "tunnel-down": "see its message; `cofferdam overlay status`",
     "check-clock.sound": "have a time daemon keep the clock (apt install chrony; in a virtual machine as well), then: "
     "cofferdam evidence check clock.sound",
@@ -43,11 +46,12 @@ WAYS_OUT: dict[str, str] = {
     "crew": "see the gate's messages (journalctl -u cofferdam); it is started again by itself",
 }
 """By the beginning of an alarm's name; the order is that of what comes first."""
-NOTICES = ("strangers", "conduit-expires", "check-clock.sound")
+NOTICES = ("strangers", "conduit-expires", "check-clock.sound", "fence-changed")
 """Worth a look, and nothing that is broken: `status` says them and exits with 0. Whoever may send a packet from the
 office could hold up the first of them for ever, and the second is what the policy says. An exit code that a stranger or
 the calendar decides says nothing of the gate. The third is true of the machine: the gate works without a time daemon,
-and what its records are worth then is in the evidence, where the check reads "failed" until there is one."""
+and what its records are worth then is in the evidence, where the check reads "failed" until there is one. In the
+case of the fourth what was wrong has been put right."""
 ELSE = "cofferdam audit show tells since when; docs/operations.md has every alarm"
 
 
