@@ -468,6 +468,9 @@ def test_two_gates_are_not_taken_for_one_another(scene: Scene, tmp_path: Path) -
     with pytest.raises(GateError, match=f"user {user}, by whom") as refused:
         Fence(tmp_path).put((), {"export/x/exporter": user})
     assert "--users" in refused.value.hint
+    with pytest.raises(GateError, match=f"table inet {scene.table}, knows its own parts by user {user}"):
+        Fence(tmp_path).put((), {}, range(64002, 64999))
+    Fence(tmp_path).put((), {}, range(65002, 65999))
     assert not firewall.table(firewall.find_nft(), table_name(tag(tmp_path)))
 
 

@@ -21,7 +21,7 @@ from cofferdam.enforce import firewall
 from cofferdam.enforce.counters import Counters
 from cofferdam.enforce.inside import inside
 from cofferdam.enforce.netlink import Rules
-from cofferdam.enforce.plans.fence import HOOK, PARTS, counter, fence, table_name
+from cofferdam.enforce.plans.fence import HOOK, NAME, PARTS, counter, fence, table_name
 from cofferdam.enforce.plans.records import Hosted
 from cofferdam.errors import GateError
 
@@ -31,6 +31,10 @@ AGAIN_SECONDS: Final = 5.0
 LEAVING_SECONDS: Final = 5.0
 """For parts of a gate that was killed."""
 _BROKEN = (OSError, struct.error, KeyError)
+
+
+class NoFence(GateError):
+    """This machine takes none, or lacks the program for it."""
 
 
 class Looked(NamedTuple):
@@ -91,6 +95,31 @@ def _others(users: set[int]) -> tuple[int, int] | None:
     return None
 
 
+def _other_fences(own: str, ours: range) -> None:
+    """Another gate's table would refuse what our parts send. Raises: GateError."""
+    try:
+        rules = Rules()
+    except OSError:
+        return
+    try:
+        names = [name for name in rules.tables() if name.startswith(NAME) and name != own]
+    except _BROKEN:
+        return
+    finally:
+        rules.close()
+    for name in names:
+        rows = firewall.table(firewall.find_nft(), name)
+        held = {rule["expr"][0]["match"]["right"] for row in rows
+                if (rule := row.get("rule", {})).get("chain") == HOOK and "match" in rule["expr"][0]}  # fmt: skip
+        if taken := sorted(user for user in held if user in ours):
+            raise GateError(
+                f"another gate's firewall, the table inet {name}, knows its own parts by user {taken[0]}, which is in "
+                "this gate's range",
+                hint="give each gate a range of its own (`cofferdam up --users FIRST-LAST`); if that gate was killed: "
+                f"`cofferdam down` with its --state, or `nft delete table inet {name}`",
+            )
+
+
 class Fence:
     """One gate's. `held` grows: a part that the policy names no more may still be alive."""
 
@@ -113,19 +142,26 @@ class Fence:
     def stands(self) -> bool:
         return self._up
 
-    def put(self, hosted: tuple[Hosted, ...], users: dict[str, int]) -> None:
-        """These parts reach these places from now on, and nobody of ours anything else. Raises: GateError."""
+    def put(self, hosted: tuple[Hosted, ...], users: dict[str, int], ours: range = range(0)) -> None:
+        """These parts reach these places from now on, and nobody of ours anything else. `ours`: users that parts in
+        this network may have. Raises: GateError."""
         held = {**self.held, **users}
+        _other_fences(self.name, ours)
+        with contextlib.suppress(GateError):
+            self.refused()  # a new table counts from 0
         _alone({who: user for who, user in users.items() if who not in self.held})
         if held:
             self._put(hosted, held)
         self._hosted, self.held = hosted, held
 
     def _put(self, hosted: tuple[Hosted, ...], held: dict[str, int]) -> None:
-        said = inside(None, firewall.apply, firewall.find_nft(), fence(self.name, hosted, held))
+        try:
+            said = inside(None, firewall.apply, firewall.find_nft(), fence(self.name, hosted, held))
+        except GateError as error:
+            raise NoFence(str(error), hint=error.hint) from None
         if said:
-            raise GateError(f"the fence around parts in the host's network cannot be put in force: {said}")
-        for who, packets in self._last.items():  # a new table counts from 0
+            raise NoFence(f"the fence around parts in the host's network cannot be put in force: {said}")
+        for who, packets in self._last.items():
             self._before[who] = self._before.get(who, 0) + packets
         self._last = {}
         try:

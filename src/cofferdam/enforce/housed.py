@@ -114,7 +114,12 @@ class HousedIsolation(Isolation):
 
     def _hold(self, hosted: tuple[Hosted, ...]) -> None:
         """They reach what is theirs from now on, and nothing else. Raises: GateError; then all is as it was."""
-        self._fence.put(hosted, {one.who: self.user(one.who) for one in hosted})
+        users = {one.who: self.user(one.who) for one in hosted}
+        self._fence.put(hosted, users, self._in_hosts_network(hosted))
+
+    def _in_hosts_network(self, hosted: tuple[Hosted, ...]) -> range:
+        """Users of ours that may stand there."""
+        return self._users.parts if hosted else range(0)
 
     def admit(self, who: str) -> None:
         if not self._unfenced and not (self._fence.stands and who in self._fence.held):

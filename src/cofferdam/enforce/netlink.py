@@ -153,6 +153,11 @@ class Rules:
         said = self._filter.ask(_NFTABLES | _GET_GENERATION, struct.pack("=BBH", 0, 0, 0)) or b""
         return int.from_bytes(attributes(said[4:])[_GENERATION])
 
+    def tables(self) -> tuple[str, ...]:
+        """The names of all in the family inet. Raises: OSError, struct.error, KeyError."""
+        found = self._filter.dump(_NFTABLES | _GET_TABLE, struct.pack("=BBH", _INET, 0, 0))
+        return tuple(attributes(one[4:])[_LIST_TABLE].rstrip(b"\0").decode("utf-8", "replace") for one in found)
+
     def table(self, name: str, chains: Iterable[str]) -> bytes:
         """What it says, without what it has counted and what the kernel numbers it by; b"" where it is not there. A
         hash: what it is for is to be compared.

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from cofferdam.enforce import journal, kernel
 from cofferdam.enforce.crews import GATE
+from cofferdam.enforce.fence import NoFence
 from cofferdam.enforce.housed import HousedIsolation
 from cofferdam.enforce.isolation import Berth, PlainIsolation
 from cofferdam.enforce.orders import Fact
-from cofferdam.enforce.plans.records import NetworkPlan
+from cofferdam.enforce.plans.records import Hosted, NetworkPlan
 from cofferdam.enforce.users import Users
-from cofferdam.errors import GateError
 
 READING = ("dac_read_search",)
 SWITCHES = Path("/proc/sys/net")
@@ -46,12 +46,15 @@ class RootIsolation(HousedIsolation, PlainIsolation):
         PlainIsolation.prepare(self, plan)
         try:
             self._hold(plan.hosted)
-        except GateError as error:
+        except NoFence as error:
             if self._fence.held:
                 raise
             self._unfenced = str(error)  # this separation is what can be had, and says what it lacks
         else:
             self._unfenced = ""
+
+    def _in_hosts_network(self, hosted: tuple[Hosted, ...]) -> range:
+        return self._users.parts  # all of them do
 
     def _is_open(self) -> bool:
         """Whether the gate's user may read the policy, and what stands beside it, and sees what is put there."""
