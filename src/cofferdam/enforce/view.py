@@ -69,8 +69,8 @@ def find_python() -> Python:
     for loader in map(Path, _LOADERS):
         if loader.exists():
             follow(loader.parent.resolve() / loader.name)
-    for library in _mapped_libraries():
-        show(library.parent)
+    for libraries in _folders_of_libraries():
+        show(libraries)
     for name in _LIBRARY_LINKS:
         path = Path(name)
         if path.is_symlink():
@@ -85,14 +85,14 @@ def _inside(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
-def _mapped_libraries() -> set[Path]:
-    """The shared libraries in this process's memory."""
+def _folders_of_libraries() -> set[Path]:
+    """Where the shared libraries in this process's memory lie."""
     found = set()
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in Path("/proc/self/maps").read_text().splitlines():  # several of each library
         words = line.split(maxsplit=5)
         if len(words) == 6 and ".so" in words[5] and words[5].startswith("/"):
-            found.add(Path(words[5]))
-    return found
+            found.add(words[5])
+    return {Path(library).parent for library in found}
 
 
 def enter(at: Path, python: Python, reads: Iterable[Path] = (), writes: Iterable[Path] = ()) -> None:
