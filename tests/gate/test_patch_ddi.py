@@ -80,7 +80,7 @@ def test_a_device_sees_its_own_place_alone(works: Works, key: str) -> None:
 
 
 @contextlib.contextmanager
-def swupdate(works: Works, maker: Maker, folder: Path, key: str) -> Iterator[None]:
+def swupdate(works: Works, maker: Maker, folder: Path, key: str, device_id: str = "panel") -> Iterator[None]:
     """A device."""
     (folder / "hwrevision").write_text("board 1.0\n")
     config = folder / "swupdate.cfg"
@@ -88,7 +88,7 @@ def swupdate(works: Works, maker: Maker, folder: Path, key: str) -> Iterator[Non
     with (folder / "log").open("wb") as out:
         device = subprocess.Popen(
             ["swupdate", "-f", str(config), "-H", "board:1.0", "-k", str(maker.certificate), "-u",
-             f"-t DEFAULT -u http://127.0.0.1:{works.plant} -i panel -g {key}"],
+             f"-t DEFAULT -u http://127.0.0.1:{works.plant} -i {device_id} -g {key}"],
             stdout=out, stderr=out, cwd=folder,
         )  # fmt: skip
         try:

@@ -504,6 +504,8 @@ class Installer(HttpPart):
         now = self.steps.get(step.key)
         if now is None or now.release != step.release or now.state not in ("sent", "done"):
             return  # the asset itself, or a person, has said what became of it
+        if not why and install.health.person:
+            return
         if not why:
             self.settle(step, "done", "the health check holds")
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cofferdam.brokers.patch import ftp, sftp, smb, tftp
+from cofferdam.brokers.patch import ftp, scp, sftp, smb, tftp
 from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.policy.terms.patch_rows import Way
 
@@ -16,7 +16,7 @@ from cofferdam.policy.terms.patch_rows import Way
 def kind(way: Way) -> str:
     """How the log names it; "" for an asset that fetches."""
     if way.sftp is not None:
-        return "sftp"
+        return "scp" if way.sftp.scp else "sftp"
     if way.smb is not None:
         return "smb"
     if way.ftp is not None:
@@ -36,6 +36,8 @@ async def push(
         return await ftp.push(way, secret, file, name, size, sha256, progress)
     if way.tftp is not None:
         return await tftp.push(way, file, name, size, sha256, progress)
+    if way.sftp is not None and way.sftp.scp:
+        return await scp.push(way, secret, file, name, size, sha256, progress)
     return await sftp.push(way, secret, file, name, size, sha256, progress)
 
 
@@ -45,4 +47,6 @@ async def read_text(way: Way, secret: str, path: str, most: int) -> str:
         return await smb.read_text(way, secret, path, most)
     if way.ftp is not None:
         return await ftp.read_text(way, secret, path, most)
+    if way.sftp is not None and way.sftp.scp:
+        return await scp.read_text(way, secret, path, most)
     return await sftp.read_text(way, secret, path, most)

@@ -30,7 +30,7 @@ KEY_MARK: Final = "openssh-key "
 """How a credential begins that is a private key, in base64, and no password."""
 
 
-_ENDS: Final = (asyncssh.Error, OSError, TimeoutError, Refused, ValueError)
+ENDS: Final = (asyncssh.Error, OSError, TimeoutError, Refused, ValueError)
 """How a session may end, whatever the asset does: what it sends that is no SFTP is a ValueError of asyncssh's."""
 
 
@@ -48,8 +48,8 @@ async def push(
     renamed = False
     try:
         async with _session(way, secret) as sftp:
-            target = _target(way, name)
-            part = f"{target}.part"
+            place = target(way, name)
+            part = f"{place}.part"
             async with asyncio.timeout(at_most(way, size)):
                 try:
                     await _put(sftp, file, part, progress)
@@ -61,13 +61,13 @@ async def push(
                 await _quietly(sftp.remove(part))
                 return Outcome("failed", read_back_of(there))
             renamed = True
-            await _rename(sftp, part, target)
+            await _rename(sftp, part, place)
             async with asyncio.timeout(at_most(way, size)):
-                there = await _hash(sftp, target, size)
+                there = await _hash(sftp, place, size)
             if there == sha256:
                 return Outcome("sent")
             return Outcome("unknown", "after the rename the asset reads back another hash")
-    except _ENDS as error:
+    except ENDS as error:
         why = str(error) or type(error).__name__
         if not renamed:
             return Outcome("failed", f"{why[:300]}; what the asset had is still there")
@@ -81,8 +81,8 @@ async def read_back(way: Way, secret: str, name: str, size: int) -> str:
     """The hash of what stands where a file of this size belongs; "" if it cannot be read."""
     try:
         async with _session(way, secret) as sftp, asyncio.timeout(at_most(way, size)):
-            return await _hash(sftp, _target(way, name), size)
-    except _ENDS:
+            return await _hash(sftp, target(way, name), size)
+    except ENDS:
         return ""
 
 
@@ -99,7 +99,8 @@ async def read_text(way: Way, secret: str, path: str, most: int) -> str:
         raise OSError(str(error)) from None
 
 
-def _target(way: Way, name: str) -> str:
+def target(way: Way, name: str) -> str:
+    """Where a file of this name belongs. Raises: Refused."""
     if way.sftp is None:
         raise Refused("the asset has no SFTP")
     return way.sftp.path.replace("{file}", name)
@@ -108,6 +109,15 @@ def _target(way: Way, name: str) -> str:
 @asynccontextmanager
 async def _session(way: Way, secret: str) -> AsyncIterator[Any]:
     """Raises: asyncssh.Error, OSError, TimeoutError, Refused."""
+    async with connected(way, secret) as connection:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            sftp = await connection.start_sftp_client()
+        yield sftp
+
+
+@asynccontextmanager
+async def connected(way: Way, secret: str) -> AsyncIterator[Any]:
+    """A connection to the asset, by its own host key. Raises: asyncssh.Error, OSError, TimeoutError, Refused."""
     said = way.sftp
     if said is None:
         raise Refused("the asset has no SFTP")
@@ -130,9 +140,7 @@ async def _session(way: Way, secret: str) -> AsyncIterator[Any]:
             x509_trusted_certs=None, gss_host=None, login_timeout=CONNECT_SECONDS, keepalive_interval=0,
         )  # fmt: skip
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            sftp = await connection.start_sftp_client()
-        yield sftp
+        yield connection
     finally:
         connection.abort()
 
@@ -203,5 +211,5 @@ async def _quietly(work: Any) -> None:
     try:
         async with asyncio.timeout(SILENT_SECONDS):
             await work
-    except _ENDS:
+    except ENDS:
         pass

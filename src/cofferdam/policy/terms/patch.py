@@ -368,7 +368,7 @@ def _way(asset: str, said: WaySaid, making: Making) -> Way:
     if said.sftp is not None:
         sftp = Sftp(
             port=said.sftp.port, user=said.sftp.user, host_key=said.sftp.host_key, path=said.sftp.path,
-            secret=said.sftp.secret or asset,
+            secret=said.sftp.secret or asset, scp=said.sftp.scp,
         )  # fmt: skip
     ftp = tftp = None
     if said.ftp is not None:
@@ -402,4 +402,5 @@ def _health(said: HealthSaid | None) -> Health | None:
         http_path=path,
         file=said.file or "",
         says=said.says or "",
+        person=said.person,
     )

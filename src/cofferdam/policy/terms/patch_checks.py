@@ -279,8 +279,8 @@ class PatchChecks:
             self.at(at, "a window, ring or health check without `install`", "them with `install`", check="rule")
         health = rule.health
         if health is not None:
-            if health.tcp is None and health.http is None and health.file is None:
-                self.at((*at, "health"), "nothing that is looked at", "one of tcp, http, file", check="health")
+            if health.tcp is None and health.http is None and health.file is None and not health.person:
+                self.at((*at, "health"), "nothing that is looked at", "one of tcp, http, file, person", check="health")
             if (health.http or health.file) and not health.says:
                 self.at((*at, "health"), "nothing that the page or file must say", "`says:`", check="health")
 

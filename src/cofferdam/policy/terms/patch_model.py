@@ -155,6 +155,7 @@ class SftpSaid(schema.Entry):
     user: Name = Field(description="The user to log in as.")
     host_key: HostKey = Field(description="Its own host key, as `ssh-keyscan` prints it. Another one is refused.")
     path: RemotePath = Field("{file}", description="Where the file goes; `{file}` stands for its name.")
+    scp: Yes = Field(False, description="It has no SFTP, and takes files by SCP as of old: without a rename.")
     secret: Name | None = Field(
         None,
         description="The name of our credential; `cofferdam patch credential NAME` brings it in. Default: the asset's "
@@ -235,6 +236,9 @@ class HealthSaid(schema.Entry):
     http: Page | None = Field(None, description="A page, as PORT/PATH, that answers 200 and has `says` in it.")
     file: RemotePath | None = Field(
         None, description="A file on the asset (by SFTP, SMB or FTP) that has `says` in it."
+    )
+    person: Yes = Field(
+        False, description="A person says what became of it (`cofferdam patch result`); until then the asset is `sent`."
     )
     says: Text | None = Field(
         None, description="What the page or file must have in it; `{version}` stands for the release's version."

@@ -60,14 +60,15 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Sftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The asset takes files by SFTP. `host_key` is its own, as OpenSSH writes it; `path`: where the file goes, with
-    `{file}` for its name; `secret`: the name of our credential."""
+    """The asset takes files by SFTP, or by `scp` alone. `host_key` is its own, as OpenSSH writes it; `path`: where the
+    file goes, with `{file}` for its name; `secret`: the name of our credential."""
 
     port: int
     user: str
     host_key: str
     path: str
     secret: str
+    scp: bool = False
 
 
 class Ftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -137,7 +138,8 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What must hold of an asset after it got a file, within `within` seconds: a TCP port that answers, an HTTP page or
-    a file of its own (by SFTP) that has `says` in it, where {version} is the release's."""
+    a file of its own (by SFTP) that has `says` in it, where {version} is the release's. `person`: besides, somebody
+    says what became of it, however long that takes."""
 
     within: int = 60
     tcp: int = 0
@@ -145,6 +147,7 @@ class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     http_path: str = ""
     file: str = ""
     says: str = ""
+    person: bool = False
 
 
 class Put(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
