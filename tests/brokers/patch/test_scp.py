@@ -7,6 +7,7 @@ import base64
 import hashlib
 import os
 import pwd
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import asyncssh
 import pytest
 
 from cofferdam.brokers.patch import scp, sftp
-from cofferdam.brokers.patch.outcome import Outcome
+from cofferdam.brokers.patch.outcome import PIECE, Outcome
 from cofferdam.policy.terms.patch_rows import Sftp, Way
 from tests.brokers.patch.makers import Sshd, ssh_key
+from tests.waiting import eventually
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -30,6 +32,12 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory, key: Path) -> Iterator[Sshd]:
     made = Sshd(tmp_path_factory.mktemp("asset") / "plc", key.with_suffix(".pub"))
+
+    def answers() -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", made.port)) == 0
+
+    eventually(answers)
     yield made
     made.stop()
 
@@ -44,7 +52,7 @@ def pushed(port: int, host_key: str, path: str, key: Path, file: Path, data: byt
     return asyncio.run(scp.push(way, secret, file, "fw.bin", len(data), sha256, lambda _: None))
 
 
-@pytest.mark.parametrize("size", [0, 1, scp.PIECE, 3 * scp.PIECE + 7])
+@pytest.mark.parametrize("size", [0, 1, PIECE, 3 * PIECE + 7])
 def test_a_file_goes_to_a_real_server_and_is_read_back(sshd: Sshd, key: Path, tmp_path: Path, size: int) -> None:
     data = os.urandom(size)
     (sshd.files / "a place").mkdir(exist_ok=True)
@@ -110,7 +118,7 @@ def test_an_asset_that_does_wrong(tmp_path: Path, key: Path, deed: Deed, state: 
         await deed(process.command, process.stdin, process.stdout)
         process.exit(0)
 
-    async def run() -> Outcome:
+    async def run() -> None:
         server = await asyncssh.listen(
             "127.0.0.1", 0, server_host_keys=[host], authorized_client_keys=str(key.with_suffix(".pub")),
             process_factory=one, encoding=None,
@@ -120,8 +128,9 @@ def test_an_asset_that_does_wrong(tmp_path: Path, key: Path, deed: Deed, state: 
                         secret="x", scp=True)  # fmt: skip
             way = Way(asset="plc", address="127.0.0.1", sftp=said)
             sha256 = hashlib.sha256(b"new firmware" * 1000).hexdigest()
-            return await scp.push(way, secret, file, "fw.bin", 12_000, sha256, lambda _: None)
+            found.append(await scp.push(way, secret, file, "fw.bin", 12_000, sha256, lambda _: None))
 
-    found = asyncio.run(run())
-    assert found.state == state, found
+    found: list[Outcome] = []
+    asyncio.run(run())
+    assert found[0].state == state, found
     assert sum(command.startswith("scp -t") for command in begun) == 1
