@@ -51,13 +51,15 @@ class Fault(RemoteProtocolError):
         self.status = status
 
 
-@dataclass(frozen=True)
 class Body:
     """One whole message: `kind` MSG, OPN, CLO, HEL, ACK, ERR; b"" for a request of this id that the peer took back."""
 
-    kind: bytes
-    request: int
-    data: bytes
+    __slots__ = ("data", "kind", "request")
+
+    def __init__(self, kind: bytes, request: int, data: bytes) -> None:
+        self.kind = kind
+        self.request = request
+        self.data = data
 
 
 @dataclass(frozen=True)
