@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,6 +138,20 @@ def test_refusals_of_the_inner_half_are_bounded_though_each_comes_in_a_session_o
     rest(stage)
     counted = sum(hit.count for hit in stage.of(LimitHit) if hit.limit == "log_entries")
     assert counted + sum(entry.count for entry in stage.of(RefusedMany)) + len(stage.of(Refused)) >= 100 * 16 - 2
+
+
+@pytest.mark.parametrize("sessions", [1, 4])
+def test_refused_writes_are_in_memory_alone_for_a_second_at_most(sessions: int) -> None:
+    """A half that is killed has forgotten what it had only counted."""
+    stage = Stage(limits=FREE)
+    for number in range(sessions):
+        stage.client(f"10.1.0.{20 + number % 2}").on_data(b"".join(write(one, 300, one) for one in range(80)))
+        stage.cross()
+    stage.reactor.advance(1.5)
+    stage.outer.tick()
+    stage.outer.tick()
+    stage.reactor.settle()
+    assert sum(entry.count for entry in stage.of(RefusedMany)) + len(stage.of(Refused)) == 80 * sessions
 
 
 def test_a_session_that_changed_something_is_in_the_log_whatever_the_budget() -> None:

@@ -34,6 +34,8 @@ SOURCES = 4096
 """Sources that are counted apart; what comes above shares one count."""
 TOLD = 64
 """Sources whose suppressed entries are told one by one in an interval."""
+SOON, SOON_NS = 8, 1_000_000_000
+"""Where refused writes are those of so few sources, they are in memory alone for no longer."""
 
 
 def network(source: str) -> str:
@@ -58,6 +60,7 @@ class LogBudget:
         self._days: dict[str, Bucket] = {}
         self._untold: dict[str, int] = {}
         self._writes: dict[tuple[str, str], Many] = {}  # (source, asset)
+        self._since = 0
 
     def spend(self, source: str, stranger: bool, wall: int, count: int = 1) -> bool:
         """Whether one more entry about `source` may be written; else the `count` events it tells of are counted."""
@@ -82,6 +85,7 @@ class LogBudget:
             key = ("others", "")
         there = self._writes.get(key)
         if there is None:
+            self._since = self._since if self._writes else many.first
             self._writes[key] = many
         else:
             there.merge(many)
@@ -113,9 +117,11 @@ class LogBudget:
         self._untold[key] = self._untold.get(key, 0) + count
 
     def tick(self, wall: int) -> None:
-        """Tells the counts once the interval is over."""
+        """Tells the counts once their time is over."""
         if (self._untold or self._writes) and not 0 <= wall - self._began <= INTERVAL_NS:
             self.tell(wall)
+        elif 0 < len(self._writes) <= SOON and not 0 <= wall - self._since < SOON_NS:
+            self._tell_writes(wall)
 
     def tell(self, wall: int) -> None:
         """Tells the counts."""
@@ -123,6 +129,9 @@ class LogBudget:
         for source, count in untold.items():
             detail = "connections, refusals and broken frames above what one source may have in the log, as a count"
             self._audit.note(LimitHit(wall_ns=wall, limit="log_entries", source=source, detail=detail, count=count))
+        self._tell_writes(wall)
+
+    def _tell_writes(self, wall: int) -> None:
         writes, self._writes = self._writes, {}
         for (source, asset), many in writes.items():
             self._audit.note(many.told("", source, asset, wall))

@@ -18,14 +18,23 @@ class Many:
     """Refusals that have no entry each. Times: UTC ns."""
 
     __slots__ = (
-        "_faults", "_first", "_greatest", "_items", "_last", "_least", "_more", "_principals", "_spans", "count",
+        "_faults",
+        "_greatest",
+        "_items",
+        "_last",
+        "_least",
+        "_more",
+        "_principals",
+        "_spans",
+        "count",
+        "first",
         "is_write",
     )  # fmt: skip
 
     def __init__(self, is_write: bool) -> None:
         self.count = 0
         self.is_write = is_write
-        self._first = self._last = 0
+        self.first = self._last = 0
         self._least, self._greatest = 0xFFFF, 0
         self._principals: tuple[str, ...] = ()
         self._faults: dict[str, int] = {}
@@ -36,7 +45,7 @@ class Many:
     def add(self, fault: str, operation: Operation, principals: tuple[str, ...], wall: int) -> None:
         """One more."""
         self.count += 1
-        self._first, self._last = self._first or wall, wall
+        self.first, self._last = self.first or wall, wall
         self._principals = self._principals or principals
         self._faults[fault] = self._faults.get(fault, 0) + 1
         if not self.is_write:
@@ -53,7 +62,7 @@ class Many:
     def merge(self, other: Many) -> None:
         """All of another's, of the same kind."""
         self.count += other.count
-        self._first = min(self._first or other._first, other._first)
+        self.first = min(self.first or other.first, other.first)
         self._last = max(self._last, other._last)
         self._principals = tuple(dict.fromkeys((*self._principals, *other._principals)))[:16]
         self._least, self._greatest = min(self._least, other._least), max(self._greatest, other._greatest)
@@ -74,7 +83,7 @@ class Many:
             count=self.count,
             faults=tuple(self._faults.items())[:32],
             detail=clip("and further cells") if self._more else "",
-            from_ns=self._first,
+            from_ns=self.first,
             to_ns=self._last,
             principals=self._principals[:16],
             is_write=self.is_write,

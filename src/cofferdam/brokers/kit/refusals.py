@@ -2,8 +2,9 @@
 
 An intruder must not be able to fill the disk, or to hide one refusal that matters behind a million. So a session
 has BUDGET entries per INTERVAL for what would only have been read, and WRITES for attempts to change the plant, which
-nothing else can use up; what comes above is told together at the interval's end (many): of writes with the cells that
-they named and the values between which they lay.
+nothing else can use up; what comes above is told together (many): of reads at the interval's end, of writes a second
+after the first of them, with the cells that they named and the values between which they lay. Until then it is in
+memory alone, and a half that is killed has forgotten it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ WRITES = 50
 """Refused writes of one session that do."""
 INTERVAL_NS = 10_000_000_000
 """Length of the interval in ns."""
+WRITES_NS = 1_000_000_000
+"""Refused writes are in memory alone for no longer."""
 BUSY = "busy"
 """The fault of a write that nothing is wrong with, and that was not sent."""
 
@@ -31,7 +34,7 @@ BUSY = "busy"
 class RefusalLog:
     """One session's refusals."""
 
-    __slots__ = ("_asset", "_audit", "_began", "_budget", "_many", "_session", "_source", "_used")
+    __slots__ = ("_asset", "_audit", "_began", "_budget", "_many", "_session", "_since", "_source", "_used")
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class RefusalLog:
         self._began = 0
         self._used = [0, 0]  # of reads, of writes
         self._many: list[Many | None] = [None, None]
+        self._since = 0
 
     def add(self, verdict: Deny, operation: Operation, flow: Flow | Deny, wall: int) -> None:
         """Takes one refusal; `wall` is UTC ns."""
@@ -74,6 +78,7 @@ class RefusalLog:
             many = self._many[kind]
             if many is None:
                 many = self._many[kind] = Many(operation.is_write)
+                self._since = wall if kind else self._since
             many.add(fault, operation, principals, wall)
             return
         self._used[kind] += 1
@@ -99,13 +104,18 @@ class RefusalLog:
         )
 
     def tick(self, wall: int) -> None:
-        """Tells what was counted, once the interval is over."""
-        if self._many != [None, None] and (wall - self._began > INTERVAL_NS or wall < self._began):
-            self.flush(wall)
+        """Tells what was counted, once its time is over."""
+        if self._many[1] is not None and not 0 <= wall - self._since < WRITES_NS:
+            self._tell(1, wall)
+        if self._many[0] is not None and not 0 <= wall - self._began <= INTERVAL_NS:
+            self._tell(0, wall)
 
     def flush(self, wall: int) -> None:
         """Tells what was counted."""
-        for many in self._many:
-            if many is not None and (self._budget is None or self._budget(wall, many, many.is_write)):
-                self._audit.note(many.told(self._session, self._source, self._asset, wall))
-        self._many = [None, None]
+        self._tell(0, wall)
+        self._tell(1, wall)
+
+    def _tell(self, kind: int, wall: int) -> None:
+        many, self._many[kind] = self._many[kind], None
+        if many is not None and (self._budget is None or self._budget(wall, many, many.is_write)):
+            self._audit.note(many.told(self._session, self._source, self._asset, wall))
