@@ -234,7 +234,8 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     process = site.start("tech", "station", more=("-tt",))
     assert process.stdin is not None
     reads_until(process, b"#" if site.login == "root" else b"$")
-    process.stdin.write(b"printf '\\033]52;c;%s\\007-clean\\n' Y2xpcA==; echo shown-$((40+2)); exit 7\n")
+    process.stdin.write(b"printf '\\033]52;c;%s\\007-clean\\n' Y2xpcA==; echo shown-$((40+2)); "
+                        b"printf '\\033[2;1Hdrawn-\\033[3;1Hx\\033[2;7Hin-pieces\\n'; exit 7\n")  # fmt: skip
     process.stdin.flush()
     said = ends(process)
     assert b"shown-42" in said
@@ -256,6 +257,7 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     assert sum(event[0] for event in third[1:]) == pytest.approx(json.loads(rest[-1])[0], abs=0.001)
     found = json.loads(site.jump("recording", "search", "SHOWN-42", "--title", "station", "--json"))
     assert {one["name"] for one in found} == {newest["name"]}
+    assert newest["name"] in site.jump("recording", "search", "drawn-in-pieces")  # as it stood on the screen
     assert "nobody" in site.jump("recording", "search", "never was shown", "--most", "3")
     assert "is held" in site.jump("recording", "hold", newest["name"], "claim", "17")
     assert "held already" in site.jump("recording", "hold", newest["name"], "again", code=2)

@@ -179,20 +179,47 @@ def _third(data: bytes) -> bytes:
 
 
 def _search(args: argparse.Namespace) -> int:
-    from cofferdam.brokers.jump.recording import events
     from cofferdam.cli.jump_asking import show
 
     if args.most < 1 or not args.word:
         raise GateError("there is nothing to look for", hint="recording search WORD --most 100")
-    found: list[dict[str, str]] = []
+    found: list[dict[str, Any]] = []
     for one in [one for one in _recordings(args) if args.title.lower() in one["title"].lower()][: args.most]:
-        shown = "".join(text for _, kind, text in events(_whole(args, one["name"])) if kind == "o")
-        lines = [line.strip() for line in _plain(shown.replace("\r", "\n")).splitlines()]
-        found += [
-            {"name": one["name"], "title": one["title"], "line": line[:200]}
-            for line in lines if args.word.lower() in line.lower()
-        ]  # fmt: skip
-    return show(args, found, [f"{one['name']}: {one['line']}" for one in found] or ["nobody was shown that"])
+        last = ""
+        for at, line in _seen(_whole(args, one["name"])):
+            if args.word.lower() not in line.lower() or line == last:
+                continue
+            if last and line.startswith(last):
+                found.pop()  # the same line, when there was less of it
+            found.append({"name": one["name"], "title": one["title"], "at": round(at, 1), "line": line[:200]})
+            last = line
+    lines = [f"{one['name']} {one['at']:8.1f} s: {one['line']}" for one in found]
+    return show(args, found, lines or ["nobody was shown that"])
+
+
+def _seen(data: bytes) -> Iterator[tuple[float, str]]:
+    """Lines that somebody saw, and when (seconds): of a terminal as they stood on its screen."""
+    from cofferdam.brokers.jump.recording import events, header
+    from cofferdam.protocols.terminals.screen import Screen
+
+    head = header(data)
+    if not head["env"]["TERM"]:
+        shown = [(at, text) for at, kind, text in events(data) if kind == "o"]
+        rest = ""
+        for at, text in shown:
+            *lines, rest = (rest + text.replace("\r", "\n")).split("\n")
+            yield from ((at, line) for whole in lines if (line := _plain(whole).strip()))
+        if rest:
+            yield shown[-1][0], _plain(rest).strip()
+        return
+    screen = Screen(head["width"], head["height"])
+    for at, kind, text in events(data):
+        if kind == "r":
+            columns, _, rows = text.partition("x")
+            screen.resize(int(columns), int(rows))
+        elif kind == "o":
+            screen.feed(text)
+            yield from ((at, line) for line in screen.seen())
 
 
 def _hold(args: argparse.Namespace) -> int:

@@ -113,7 +113,7 @@ def test_what_no_honest_inner_part_says_ends_the_crew(archive: Archive, what: st
     assert archive.child.process is not None
     assert archive.child.process.wait(PATIENT) == 4
     # What was recorded up to then stays, and the log can vouch for its beginning.
-    assert len(archive.auditor.of(RecordingMarked)) == len(list(archive.folder.glob("*.cast")))
+    assert len(archive.auditor.of(RecordingMarked)) == len(list(archive.folder.glob("*.cast*")))
 
 
 # --- the disk --------------------------------------------------------------------------------------------------------
@@ -212,3 +212,18 @@ def test_what_is_not_recorded_in_five_seconds_is_not_shown(seconds: float, over:
     assert bool(paths.over) is over
     live.stored(1, "")
     assert any(isinstance(one, records.Shown) for one in paths.shown) is not over
+
+
+def test_a_recording_that_the_log_does_not_know_yet(archive: Archive) -> None:
+    """One that was begun when all died: the next life tells the log of it before anybody can take it for one that was
+    slipped in."""
+    begun = archive.folder / "1900000000-t-9.cast.new"
+    begun.write_text('{"version": 2, "width": 80, "height": 24, "env": {"TERM": ""}}\n[0.1, "o", "a"]\n[0.2, "o')
+    archive.start()
+    eventually(lambda: not begun.exists())
+    assert (archive.folder / "1900000000-t-9.cast").stat().st_size == 87
+    (mark,) = archive.auditor.of(RecordingMarked)
+    assert (mark.recording, mark.session, mark.size, mark.ended) == ("1900000000-t-9.cast", "t-9", 87, True)
+    archive.inner.send(record(1), records.Happened(1, 1, "o", b"x"))
+    assert archive.inner.wait_for(records.Stored).number == 1
+    assert sorted(path.suffix for path in archive.folder.iterdir()) == [".cast", ".cast"]

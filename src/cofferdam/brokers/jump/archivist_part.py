@@ -9,7 +9,9 @@ Not here: the form of a recording (recording), who looks at one (cli.jump).
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
+import hashlib
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -40,6 +42,8 @@ RECORDINGS_MOST: Final = 4_096
 PIECE_BYTES: Final = 512 << 10
 LIST_MOST: Final = 2_000
 FOLDER: Final = "recordings"
+NEW: Final = ".new"
+"""Behind the name of a recording of which the log does not know yet: nothing of it was shown to anybody."""
 HOLD: Final = ".hold"
 SHOWN_MOST: Final = 256
 
@@ -90,6 +94,8 @@ class Archivist(Part):
         self._keep = _keep(setting.policy)
         self._room = Room(self._folder)
         self._quarantine = Quarantine(setting.store, setting.boot, setting.run_job, self._inner.send, self._room)
+        self._orphans = set(self._folder.glob(f"*{SUFFIX}{NEW}"))
+        self._adopting: set[Path] = set()
         self._shown: dict[tuple[str, str], None] = {}
         """Who looks at which recording, by an entry of this life."""
 
@@ -133,6 +139,7 @@ class Archivist(Part):
             self._took(began)
             if writer.due(now, MARK_NS, MARK_BYTES):
                 self._mark(writer, now)
+        self._adopt()
         if now - self._looked >= LOOK_NS:
             self._remove_old()
 
@@ -173,7 +180,7 @@ class Archivist(Part):
             self._mark(writer, now)
 
     def _begin(self, record: records.Record) -> None:
-        path = self._folder / f"{self._setting.wall() // 10**9}-{record.name}{SUFFIX}"
+        path = self._folder / f"{self._setting.wall() // 10**9}-{record.name}{SUFFIX}{NEW}"
         try:
             self._room.look()
             writer = Writer(path, record, self._setting.wall(), self._setting.clock())
@@ -189,6 +196,15 @@ class Archivist(Part):
 
         def vouched(ok: bool, why: str) -> None:
             """Nothing is shown before the log knows that there is a recording; the session may be over by then."""
+            if ok:
+                try:
+                    writer.path = self._known(writer.path)
+                except OSError as error:
+                    if self._writers.get(record.session) is writer:
+                        self._fail(record.session, writer, error)
+                    return
+            else:
+                self._orphans.add(writer.path)
             if writer.failed:
                 return
             if ok:
@@ -201,6 +217,36 @@ class Archivist(Part):
                 self._inner.send(records.Stored(record.session, 0, clip(f"the log does not take it: {why}")))
 
         self._setting.audit.record(self._entry(writer, False), vouched)
+
+    def _known(self, path: Path) -> Path:
+        """The log knows this recording."""
+        return path.rename(path.with_suffix("")) if path.suffix == NEW else path
+
+    def _adopt(self) -> None:
+        """What this part began and never got into the log, in this life or the last, gets there now, as ended."""
+        live = {writer.path for writer in self._writers.values()}
+        for path in self._orphans - live - self._adopting:
+            try:
+                data = path.read_bytes()
+            except OSError:
+                self._orphans.discard(path)  # somebody has taken it away
+                continue
+            self._adopting.add(path)
+            entry = RecordingMarked(
+                wall_ns=self._setting.wall(), recording=path.with_suffix("").name,
+                session=path.name.partition("-")[2].removesuffix(SUFFIX + NEW), size=len(data),
+                sha256=hashlib.sha256(data).hexdigest(), ended=True, reason="it ended before the log knew of it",
+            )  # fmt: skip
+
+            def adopted(ok: bool, why: str, path: Path = path) -> None:
+                self._adopting.discard(path)
+                if ok:
+                    self._orphans.discard(path)
+                    self._count += 1
+                    with contextlib.suppress(OSError):
+                        self._known(path)
+
+            self._setting.audit.record(entry, adopted)
 
     def _took(self, began_ns: int) -> None:
         """A disk that takes seconds is told; the inner part ends what waits for it for too long."""
@@ -234,7 +280,8 @@ class Archivist(Part):
 
     def _entry(self, writer: Writer, ended: bool, reason: str = "") -> RecordingMarked:
         return RecordingMarked(
-            wall_ns=self._setting.wall(), recording=writer.path.name, session=writer.session, size=writer.size,
+            wall_ns=self._setting.wall(), recording=writer.path.name.removesuffix(NEW), session=writer.session,
+            size=writer.size,
             sha256=writer.digest, ended=ended, reason=clip(reason),
         )  # fmt: skip
 
