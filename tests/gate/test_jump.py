@@ -93,11 +93,30 @@ def test_a_command_is_a_right_of_its_own(site: JumpSite) -> None:
     ],
 )
 def test_who_does_not_show_both_factors_is_refused_alike(site: JumpSite, user: str, key: str, code: str | None) -> None:
-    """CIP-005-7 R2.3."""
+    """CIP-005-7 R2.3; 62443-3-3 SR 1.13: from wherever they come."""
     whose = site.code("tech") if code is None else code
     done = site.ssh("tech", user, "id", key=key, code=whose)
     assert done.returncode == 255 if key != "lead" else done.returncode != 0
     assert done.stdout == b""
+
+
+def test_the_notice_comes_first_and_the_last_sign_in_after(site: JumpSite) -> None:
+    """62443-3-3 SR 1.12; CIP-003-9 Att. 1 section 6: the sign-in of a vendor is in the log at once."""
+    options = [option.replace("LogLevel=ERROR", "LogLevel=INFO") for option in site.options("tech")]
+    for code in ("000000", site.code("tech")):
+        command = ["ssh", *options, "-tt", "-p", str(site.door), "tech@127.0.0.1"]
+        done = subprocess.run(
+            command,
+            input=b"exit\n",
+            capture_output=True,
+            env=site.environment("tech", code),
+            timeout=PATIENT,
+            check=False,
+        )
+        assert b"Authorised people only. What you do is recorded." in done.stderr
+        assert (b"gate> " in done.stdout) is (code != "000000")
+        assert (b"signed in" in done.stdout) is (code != "000000"), done.stdout
+    assert events(site.state, "signed-in")[-1]["person"] == "tech"
 
 
 def test_a_code_counts_once(site: JumpSite) -> None:
@@ -169,7 +188,7 @@ def test_approval_by_another_person(site: JumpSite) -> None:
 
 
 def test_an_approval_by_a_signature(site: JumpSite) -> None:
-    """OpenSSH's own ssh-keygen signs; whose key it is says who approves."""
+    """62443-3-3 SR 2.12: OpenSSH's own ssh-keygen signs, and whose key it is says who approved."""
 
     def request() -> str:
         return site.ssh("vendor", "vendor", "request station 1h signed #1").stdout.decode().split()[1]

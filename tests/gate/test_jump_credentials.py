@@ -103,6 +103,7 @@ def gets_in(site: JumpSite) -> bool:
 
 
 def test_a_password_is_changed_and_tried(site: JumpSite, second: Passwords) -> None:
+    """62443-3-3 SR 1.5: secrets of assets are refreshed, and nobody sees them."""
     assert gets_in(site)
     before = second.hashed
     assert "is a new one, which let us in" in site.jump("rotate", "second", "rotor")

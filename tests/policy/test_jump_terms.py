@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cofferdam.errors import CofferdamError, PolicyError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import Question
 from cofferdam.policy.lint import lint
-from cofferdam.policy.load import loads
+from cofferdam.policy.load import load, loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms import jump
 from cofferdam.policy.terms.base import Scope
@@ -238,3 +240,20 @@ def test_opaque_is_explained() -> None:
         found = KINDS["jump"].explain(policy, Question("10.1.0.7", said | {"do": do}, NOW))
         assert found.allowed
         assert any("recorded as bytes" in one for one in found.conditions) is note
+
+
+def test_the_example() -> None:
+    """It loads, says what it means, and lint finds no more in it than its comments say."""
+    read = load(Path(__file__).parents[2] / "examples" / "remote-access.yaml")
+    assert {problem.check for problem in lint(read, now_ns=NOW)} == {"not-recorded", "unencrypted", "opaque"}
+    policy = compile_policy(read, now_ns=NOW)
+    (laptop,) = policy.principals["vendor-laptop"].networks[:1]
+    for source, person, asset, do, allowed in (
+        (laptop.split("/")[0], "group:vendor-x", "eng-station", "down:/srv/logs/a", True),
+        (laptop.split("/")[0], "group:vendor-x", "panel", "shell", False),
+        ("10.1.5.7", "group:vendor-x", "eng-station", "shell", False),
+        ("10.1.5.7", "group:technicians", "panel", "up:/srv/recipes/1.csv", True),
+        ("10.1.6.10", "group:technicians", "panel", "shell", False),
+    ):
+        question = Question(source, {"person": person, "asset": asset, "do": do}, NOW)
+        assert KINDS["jump"].explain(policy, question).allowed is allowed, (source, person, asset, do)

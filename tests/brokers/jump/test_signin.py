@@ -88,6 +88,7 @@ def test_a_password_and_a_code(desk: Desk) -> None:
 
 
 def test_neither_factor_alone(desk: Desk) -> None:
+    """62443-3-3 SR 1.1 RE 2: two factors, and there is no setting for less."""
     connection = desk.connect()
     assert desk.answers(connection, "tech", desk.code("tech")).state == "no"
     assert desk.answers(connection, "tech", "correct horse battery").state == "no"
@@ -168,6 +169,7 @@ def test_a_code_counts_once_and_its_predecessors_no_more(desk: Desk) -> None:
 
 
 def test_pauses_grow_and_do_not_lock_out_a_key(desk: Desk) -> None:
+    """62443-3-3 SR 1.11: failed tries are bounded."""
     for _ in range(FREE_TRIES_OF_PERSON):
         assert desk.answers(desk.connect(), "tech", "wrong", "000000").why != "too many tries: a pause"
     right = ("tech", "correct horse battery", desk.code("tech"))
@@ -190,6 +192,7 @@ def test_a_nested_connection_is_the_same_persons(desk: Desk) -> None:
 
 
 def test_passwords_that_are_none(desk: Desk) -> None:
+    """62443-3-3 SR 1.7: the strength of passwords."""
     for password in ("short", "password1234", "aaaaaaaaaaaaaaaa", "tech tech tech tech"):
         with pytest.raises(ValueError, match="password"):
             desk.signin.hash_password("tech", password)

@@ -6,13 +6,17 @@ Not here: how steps are run and shown (lab.tour), who does what with which progr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import shutil
+import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.client import ask
 from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.remote.people import Person, finish
@@ -37,6 +41,29 @@ class Cast:
         if "error" in answers[0]:
             raise CofferdamError(answers[0]["error"])
         return answers[0]["result"]
+
+    async def session(self, person: str) -> int:
+        """The number of a session that somebody has by now; 0: they have none."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until:
+            for one in await self.keeper("sessions"):
+                if one["person"] == person:
+                    return int(one["number"])
+            await asyncio.sleep(0.05)
+        return 0
+
+    async def pid(self, part: str, *, other_than: int = 0) -> int:
+        """The process of a part, once there is one. Raises: CofferdamError: there is none for long."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until:
+            with contextlib.suppress(GateError):
+                for pair in (await self.scene.status()).pairs:
+                    for half in pair.halves:
+                        mine = pair.broker == "jump" and half.name.endswith(f"/{part}") and half.ready
+                        if mine and half.pid not in (0, other_than):
+                            return half.pid
+            await asyncio.sleep(0.1)
+        raise CofferdamError(f"the jump server's {part} did not come back in {PATIENCE_SECONDS:g} s")
 
     async def entries(self, *kinds: str) -> list[dict[str, Any]]:
         """Entries of the audit log of these kinds."""
@@ -63,6 +90,61 @@ async def four_eyes(cast: Cast) -> list[Finding]:
     ]  # fmt: skip
 
 
+async def approved_by_signature(cast: Cast) -> list[Finding]:
+    """An approval can be the lead's own signature, by OpenSSH's ssh-keygen, over that one request"""
+    numbers = []
+    for why in ("the pump trips again", "another thing"):
+        asked = await cast.vendor.run(cast.vendor.ssh("vendor", f"request station 1h {why}"))
+        numbers.append(asked.out.split()[1] if asked.out.startswith("request ") else "0")
+    statement = await cast.lead.run(cast.lead.ssh("lead", f"statement {numbers[0]}"))
+    signature = await asyncio.to_thread(_sign, cast.scene.directory, statement.out)
+    other = await cast.lead.run(cast.lead.ssh("lead", f"approve {numbers[1]} {signature}"))
+    good = await cast.lead.run(cast.lead.ssh("lead", f"approve {numbers[0]} {signature}"))
+    denied = await cast.lead.run(cast.lead.ssh("lead", f"deny {numbers[1]}"))
+    how = [each["how"] for each in await cast.entries("access-decided")]
+    return [
+        Finding("the signature over one request is given for another", "no signature over that one", other.text,
+                "no signature over request" in other.text),
+        Finding("and for its own; the other is denied", "granted, recorded as a signature; denied",
+                f"{good.text}; {denied.text}; {how[-2:]}",
+                "is granted until" in good.text and "denied" in denied.text
+                and any(one.startswith("a signature by") for one in how)),
+    ]  # fmt: skip
+
+
+def _sign(folder: Path, statement: str) -> str:
+    """What `ssh-keygen -Y sign` makes of it by the lead's key, in one line."""
+    file, signed = folder / "statement", folder / "statement.sig"
+    file.write_text(statement)
+    signed.unlink(missing_ok=True)
+    command = ["ssh-keygen", "-q", "-Y", "sign", "-n", "cofferdam-approval", "-f", str(folder / "lead"), str(file)]
+    subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
+    return "".join(signed.read_text().splitlines()[1:-1]) if signed.exists() else "none"
+
+
+async def watched(cast: Cast) -> list[Finding]:
+    """Who may approve may look on; who sits there is told"""
+    working = await cast.vendor.begin(cast.vendor.ssh("station", more=("-tt",)))
+    number = await cast.session("vendor")
+    looking = await cast.lead.begin(cast.lead.ssh("lead", f"watch {number}"))
+    own = await cast.vendor.run(cast.vendor.ssh("vendor", f"watch {number}"))
+    seen: list[dict[str, Any]] = []
+    for _ in range(int(PATIENCE_SECONDS / 0.1)):
+        if seen := await cast.entries("access-watched"):
+            break
+        await asyncio.sleep(0.1)
+    said = await cast.lead.run(cast.lead.ssh("lead", f"say {number} leave valve 4 alone"))
+    await cast.keeper("kill", number=number, reason="seen enough")
+    told, shown = await finish(working), await finish(looking)
+    await cast.keeper("unblock", name="vendor station")
+    return [
+        Finding("a shift lead watches the vendor's terminal, and says something", "both see it; the vendor is told",
+                f"{said.text}; the lead: {shown.text[-80:]}; the vendor: {told.text[-120:]}",
+                "leave valve 4 alone" in told.text and "leave valve 4 alone" in shown.text and len(seen) > 0),
+        Finding("the vendor watches it as well", "refused", own.text, own.code != 0),
+    ]  # fmt: skip
+
+
 async def files_by_right(cast: Cast) -> list[Finding]:
     """Files go where the rule lets them, hashed; elsewhere they do not"""
     inside = cast.files / "report.txt"
@@ -85,28 +167,27 @@ async def files_by_right(cast: Cast) -> list[Finding]:
 
 
 async def no_tunnel(cast: Cast) -> list[Finding]:
-    """Forwarded ports are refused and recorded: -W, -R"""
+    """Forwarded ports and agents are refused and recorded, and so is another asset: -W, -R, -A"""
     away = await cast.tech.run(cast.tech.ssh("station", more=("-W", "10.20.0.17:502")))
     reverse = await cast.tech.run(
         cast.tech.ssh("station", "echo on", more=("-R", "0:127.0.0.1:1", "-o", "ExitOnForwardFailure=yes"))
     )
+    agent = await cast.tech.run(["ssh-agent", *cast.tech.ssh("station", "echo on", more=("-A",))])
+    second = await cast.tech.run(cast.tech.ssh("tech%panel", "echo in"))
     told = {each["what"] for each in await cast.entries("tunnel-refused")}
     return [
         Finding("a technician forwards a port to the PLC, and one back", "both refused, both recorded",
                 f"exit {away.code} and {reverse.code}; recorded: {sorted(told)}",
-                away.code != 0 and reverse.code != 0 and {"direct-tcpip", "tcpip-forward"} <= told)
+                away.code != 0 and reverse.code != 0 and {"direct-tcpip", "tcpip-forward"} <= told),
+        Finding("brings an agent along, and asks for an asset that no rule names", "no agent; not let in",
+                f"{agent.text}; exit {second.code}: {second.text}", "agent" in told and second.code != 0),
     ]  # fmt: skip
 
 
 async def killed_and_barred(cast: Cast) -> list[Finding]:
     """An operator ends a session: both legs are gone at once, and the way back is barred"""
     working = await cast.tech.begin(cast.tech.ssh("station", "sleep 100"))
-    until = time.monotonic() + PATIENCE_SECONDS
-    sessions: list[dict[str, Any]] = []
-    while not sessions and time.monotonic() < until:
-        sessions = await cast.keeper("sessions")
-        await asyncio.sleep(0.05)
-    number = sessions[0]["number"] if sessions else 1
+    number = await cast.session("tech")
     at = time.monotonic()
     killed = await cast.keeper("kill", number=number, reason="wrong machine")
     ended = await finish(working)
@@ -122,11 +203,35 @@ async def killed_and_barred(cast: Cast) -> list[Finding]:
     ]  # fmt: skip
 
 
+async def parts_die(cast: Cast) -> list[Finding]:
+    """kill -9 of each part: both legs end, and what was known and recorded is there"""
+    findings = []
+    for part in ("outer", "inner", "keeper", "archivist"):
+        working = await cast.tech.begin(cast.tech.ssh("station", "sleep 100"))
+        await cast.session("tech")
+        before = await cast.pid(part)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(before, signal.SIGKILL)
+        ended = await finish(working)
+        await cast.pid(part, other_than=before)
+        until, again = time.monotonic() + PATIENCE_SECONDS, ended
+        while again.out != "in\n" and time.monotonic() < until:
+            try:
+                again = await cast.tech.run(cast.tech.ssh("station", "echo in"))
+            except CofferdamError:
+                await asyncio.sleep(0.2)  # the keeper is being born again, and gives no codes
+        findings.append(
+            Finding(f"kill -9 of the {part} part while the technician works", "the session ends; in, a moment later",
+                    f"exit {ended.code}; {again.text}", ended.code != 0 and again.out == "in\n")
+        )  # fmt: skip
+    return findings
+
+
 async def recorded_and_verified(cast: Cast) -> list[Finding]:
     """What was shown can be played, and agrees with the audit log"""
     listed = await cast.keeper("recordings", part="archivist")
     vendors = [one["name"] for one in listed if one["title"].startswith("vendor ")]
-    played = await cast.scene.verb("jump", "recording", "play", vendors[0], "--speed", "0")
+    played = await cast.scene.verb("jump", "recording", "play", vendors[-1], "--speed", "0")
     verified = await cast.scene.verb("jump", "recording", "verify")
     await asyncio.to_thread(shutil.rmtree, cast.files, ignore_errors=True)
     return [
@@ -135,4 +240,7 @@ async def recorded_and_verified(cast: Cast) -> list[Finding]:
     ]  # fmt: skip
 
 
-STEPS: tuple[Step, ...] = (four_eyes, files_by_right, no_tunnel, killed_and_barred, recorded_and_verified)
+STEPS: tuple[Step, ...] = (
+    four_eyes, approved_by_signature, watched, files_by_right, no_tunnel, killed_and_barred, parts_die,
+    recorded_and_verified,
+)  # fmt: skip
