@@ -18,6 +18,9 @@ from cofferdam.errors import GateError
 PAUSE_MOST = 2.0
 """Seconds of a pause in a recording that are played."""
 FOLLOW_SECONDS = 0.3
+LOG_SECONDS = 10.0
+"""How long is waited for the log to sign what it has of a recording."""
+YOUNG_SECONDS = 60.0
 """Between two looks at a recording that grows."""
 
 
@@ -243,14 +246,15 @@ def _verify(args: argparse.Namespace) -> int:
     from cofferdam.brokers.jump.recording import verify
     from cofferdam.cli.jump_asking import show
 
-    marks: dict[str, list[dict[str, Any]]] = {}
-    removed: set[str] = set()
-    for event in _entries(args):
-        if event["kind"] == "recording-marked":
-            marks.setdefault(event["recording"], []).append(event)
-        elif event["how"] == "removed":
-            removed.add(event["recording"])
-    there = [one["name"] for one in _recordings(args)]
+    found = {one["name"]: one for one in _recordings(args)}
+    there = list(found)
+    until = time.monotonic() + LOG_SECONDS
+    while True:
+        marks, removed = _marks(args)
+        young = [name for name in there if name not in marks and time.time() - found[name]["began"] < YOUNG_SECONDS]
+        if not young or time.monotonic() > until:
+            break
+        time.sleep(FOLLOW_SECONDS)  # the log has its entry, and has not signed it yet
     names = [_find(args)] if args.name else sorted({*there, *marks} - removed)
     findings: dict[str, list[str]] = {}
     for name in names:
@@ -263,6 +267,18 @@ def _verify(args: argparse.Namespace) -> int:
     lines += [f"  {name}: {one}" for name, each in findings.items() for one in each]
     show(args, findings, lines)
     return 1 if wrong else 0
+
+
+def _marks(args: argparse.Namespace) -> tuple[dict[str, list[dict[str, Any]]], set[str]]:
+    """What the log says of each recording, and which were removed."""
+    marks: dict[str, list[dict[str, Any]]] = {}
+    removed: set[str] = set()
+    for event in _entries(args):
+        if event["kind"] == "recording-marked":
+            marks.setdefault(event["recording"], []).append(event)
+        elif event["how"] == "removed":
+            removed.add(event["recording"])
+    return marks, removed
 
 
 def _entries(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
