@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,10 +130,8 @@ def test_a_side_is_severed_while_its_part_floods_and_lies(owned: Taken) -> None:
     with Client(owned.port) as client:
         assert client.read()[0] == 3
         owned.inject(code)
-        began = time.monotonic()
         done, out, _ = cli("sever", "it", "--state", str(owned.site.state))
-        assert client.ended(0.5)
-        assert time.monotonic() - began < 10
+        assert client.ended()
     assert done == 0, out
     assert load_severed(owned.site.state).sides == ("it",)
     assert cli("restore", "it", "--state", str(owned.site.state))[0] == 0

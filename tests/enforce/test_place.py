@@ -24,6 +24,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from tests.enforce import hostile
 from tests.enforce.site import DEVICE, ERP, OVERLAY, PORT, PlantDevice, Site, netns
+from tests.waiting import PATIENT
 
 pytestmark = netns
 PLACES = {"outer": Place("it", "office"), "inner": Place("ot", "plant")}
@@ -106,10 +107,10 @@ def test_a_half_can_not_gain_anything(stage: Stage, role: str) -> None:
 
 
 def test_an_inner_half_reaches_the_device_and_nothing_else(stage: Stage) -> None:
-    def connect(address: str, port: int) -> Callable[[], object]:
+    def connect(address: str, port: int, seconds: float = 0.5) -> Callable[[], object]:
         def deed() -> None:
             with socket.socket() as sock:
-                sock.settimeout(0.5)
+                sock.settimeout(seconds)
                 try:
                     sock.connect((address, port))
                 except TimeoutError:
@@ -117,7 +118,7 @@ def test_an_inner_half_reaches_the_device_and_nothing_else(stage: Stage) -> None
 
         return deed
 
-    assert stage.tries("inner", connect(DEVICE, PORT)) == "done"
+    assert stage.tries("inner", connect(DEVICE, PORT, PATIENT)) == "done"
     # The firewall drops what leaves: depending on where, the kernel says so at once or nobody answers.
     refused = {"EPERM", "ETIMEDOUT", "ENETUNREACH", "EHOSTUNREACH"}
     for address, port in ((DEVICE, 22), ("10.82.0.99", PORT), (ERP, PORT), ("192.0.2.1", 80), ("127.0.0.1", PORT)):
@@ -130,7 +131,7 @@ def test_a_road_is_its_own_parts_alone(stage: Stage) -> None:
     """An inner half of another crew stands in the same namespace, and may make connections as well."""
 
     def talk() -> None:
-        with socket.create_connection((DEVICE, PORT), 5) as sock:
+        with socket.create_connection((DEVICE, PORT), PATIENT) as sock:
             sock.sendall(struct.pack(">HHHBBHH", 1, 0, 6, 1, 3, 0, 1))
             if not sock.recv(64):
                 raise OSError(errno.ECONNRESET, "closed")
