@@ -104,7 +104,6 @@ def test_without_namespaces_nobody_is_asked() -> None:
         around = Around(separation=Prepared(0, "processes", ()))
         drops = around.drops()
         await drops.refresh()
-        await drops.watch(asyncio.Event())
         await drops.end()
         assert around.asked == 0 and drops.reports() == ()
 
