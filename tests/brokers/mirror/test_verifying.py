@@ -73,10 +73,22 @@ def test_what_came_late_is_followed_back_to_an_hour_that_is_whole(pair: Pair) ->
     source.work()
     assert pair.has(FIRST, HOUR) == {"tank_a": sum(map(len, source.rows.values()))}
     assert {one.hour for one in source.asked} == {*range(HOUR - 11, HOUR + 1)}
+    assert pair.keeper.figures()["late"][""] > 10
     source.asked.clear()
     pair.wall += HOUR_NS
     source.work()
     assert [one.hour for one in source.asked] == [HOUR, HOUR + 1]
+    pair.close()
+
+
+def test_what_comes_again_is_counted(pair: Pair) -> None:
+    rows = [("tank_a", HOUR * HOUR_NS + n, float(n)) for n in range(5)]
+    for some in (rows, rows[:3], [("tank_a", HOUR * HOUR_NS, 7.5)]):
+        pair.offer(batch("live", some))
+        pair.all()
+    pair.seal()
+    told = pair.keeper.figures()
+    assert (told["repeated"][""], told["revised"][""], told["late"][""]) == (3, 1, 0)
     pair.close()
 
 

@@ -261,6 +261,15 @@ def tidy(table: pa.Table, *, latest: bool = False) -> pa.Table:
     return table.filter(pc.invert(pa.concat_arrays([pa.array([False]), _whole(same)])))
 
 
+def places(table: pa.Table) -> int:
+    """Of a table that is tidy: how many different times of tags there are."""
+    count: int = table.num_rows
+    if count > 1:
+        same = pc.and_(_same(table["tag"]), _same(table["time"]))
+        count -= pc.sum(same).as_py()
+    return count
+
+
 def _whole(found: Any) -> pa.Array:
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 

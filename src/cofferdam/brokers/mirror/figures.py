@@ -35,6 +35,9 @@ SPOOLER: Final = (
 KEEPER: Final = (
     counter("taken", "Samples that were taken into the store, repetitions counted", by="lane"),
     counter("repeated_batches", "Batches that came again"),
+    counter("repeated", "Samples that came again and vanished, seen when files are sealed or made into one"),
+    counter("revised", "Samples that are another value for a time that had one, seen when a file is sealed"),
+    counter("late", "Samples that were more than an hour older than the newest one when they came"),
     gauge("generation", "The catalogue's generation"),
     gauge("hot", "Samples that are not sealed yet"),
     gauge("files", "Sealed files"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.mirror import partials, rows, sealing
 from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned
-from cofferdam.brokers.mirror.columns import HOUR_NS, check, span, to_batch, without
+from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, check, span, to_batch, without
 from cofferdam.brokers.mirror.figures import KEEPER
 from cofferdam.brokers.mirror.keeper_verbs import Verbs
 from cofferdam.brokers.mirror.records import Counted, Lane, Lost, Samples, Taken
@@ -169,6 +169,10 @@ class Keeper(Part):
             self._tell_refused(
                 record.source, "future", before - batch.num_rows, "", "more than a day ahead of the clock"
             )
+        if batch.num_rows and self.store.newest != NO_TIME:
+            late = pc.sum(pc.less(batch.column(1), self.store.newest - HOUR_NS)).as_py()
+            if late:
+                self._figures.add("late", late)
         self.store.add(record, batch)
         self._figures.add("taken", batch.num_rows, record.lane)
         return True
@@ -273,13 +277,16 @@ class Keeper(Part):
             return
         commits = self.store.to_seal()
         folder = self.store.folder
+        seen: Counter[str] = Counter()
 
         def done(files: list[File]) -> None:
             self.store.sealed(commits, files)
+            for name, count in seen.items():
+                self._figures.add(name, count)
             for file in files:
                 self._tell_sealed(file, 0)
 
-        self._job = _Job(lambda: sealing.seal(folder, commits), done)
+        self._job = _Job(lambda: sealing.seal(folder, commits, seen), done)
 
     def _merge(self, files: list[File]) -> None:
         folder = self.store.folder
@@ -294,6 +301,7 @@ class Keeper(Part):
                     self.verifying.damaged(name)
                 return
             self.store.replaced(files, found)
+            self._figures.add("repeated", sum(file.rows for file in files) - found.rows)
             self._tell_sealed(found, len(files))
 
         self._job = _Job(work, done)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import logging
 import struct
 import time
 import zoneinfo
@@ -47,6 +48,8 @@ ROW_BYTES: Final = 4 << 20
 """Of one row. No honest database sends more, since longer values stay there."""
 EARLIEST_NS, LATEST_NS = -(1 << 63) + 1, (1 << 63) - 1
 
+# A reading that is ended in mid transaction closes its connection: that no ROLLBACK went out is nobody's concern.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 _KINDS: Final = {
     "float4": (FLOAT, "float8"), "float8": (FLOAT, "float8"), "numeric": (FLOAT, "float8"), "int2": (WHOLE, "int8"),
     "int4": (WHOLE, "int8"), "int8": (WHOLE, "int8"), "bool": (BOOL, "bool"), "text": (TEXT, "text"),

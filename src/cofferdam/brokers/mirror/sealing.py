@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cofferdam.brokers.mirror.catalogue import File, failed, sync_folder
-from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, stored, tidy
+from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, places, stored, tidy
 from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.errors import StoreError
 
@@ -76,10 +77,13 @@ def hours_in(name: str) -> tuple[int, int]:
     return int(found[2]), int(found[3])
 
 
-def seal(folder: Path, commits: Sequence[Commit]) -> list[File]:
+def seal(folder: Path, commits: Sequence[Commit], seen: Counter[str] | None = None) -> list[File]:
     """Commits as sealed files, durable on return: one for each day that they touch, which in the run of things is one
-    for the hour that is over. Raises: StoreError."""
+    for the hour that is over. `seen` is told what was `repeated` and `revised`. Raises: StoreError."""
     table = tidy(stored([(one.commit, one.batch) for one in commits]))
+    if seen is not None:
+        seen["repeated"] += sum(one.batch.num_rows for one in commits) - table.num_rows
+        seen["revised"] += table.num_rows - places(table)
     if table.num_rows == 0:
         return []
     upto = max(one.commit for one in commits)
