@@ -196,9 +196,10 @@ def _unused(run: Linting) -> None:
     """A principal or asset that no rule names, a zone that nothing is in."""
     rules = [rule for conduit in run.policy.conduits.values() for rule in conduit.allow]
     clients = {name for conduit in run.policy.conduits.values() for name in conduit.principals}
+    sources = {name for conduit in run.policy.conduits.values() for name in conduit.assets}
     for section, names in (
         ("principals", {name for rule in rules for name in rule.principals} | clients),
-        ("assets", {name for rule in rules for name in rule.assets}),
+        ("assets", {name for rule in rules for name in rule.assets} | sources),
     ):
         for name in getattr(run.policy, section):
             if name not in names:

@@ -918,6 +918,11 @@ class Conduit(Entry):
         """The principals that it names besides those of its rules."""
         return ()
 
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """The assets that it names besides those of its rules."""
+        return ()
+
     @model_validator(mode="wrap")
     @classmethod
     def _by_its_broker(cls, raw: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:

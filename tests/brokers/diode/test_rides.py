@@ -215,6 +215,9 @@ def test_a_cut_shows_as_lost_and_a_ticket_mends_it(works: Works, device: Device)
     (gap,) = works.ask("mirror", "keeper", "gaps")["gaps"]
     assert gap["lane"] == "live" and 0 < gap["until"] - gap["since"] < 60 * 10**9
     assert "the strand has not brought it" in gap["why"]
+    with contextlib.redirect_stdout(io.StringIO()) as said:  # nobody can count at the source, and numbers tell it
+        assert main(["mirror", "verify", "--last", "1h", "--state", str(works.state)]) == 1
+    assert said.getvalue().startswith("1 times of which the strand has not brought all")
     assert 105 not in works.values()
     eventually(lambda: works.ask("diode", "keeper", "status")["channels"][-1]["missing"])
     assert not events(works.state, "part-ended")  # nobody's crew ended by it
@@ -224,6 +227,7 @@ def test_a_cut_shows_as_lost_and_a_ticket_mends_it(works: Works, device: Device)
     eventually(lambda: works.ask("mirror", "keeper", "status").get("gaps") == 0)
     found = works.values()
     assert set(range(101, 111)) <= set(found), sorted(set(found))
+    assert works.cli("mirror", "verify", "--last", "1h").startswith("no gaps, no differences: ")
     eventually(lambda: not works.ask("diode", "keeper", "status")["channels"][-1]["missing"])
 
 

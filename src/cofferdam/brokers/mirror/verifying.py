@@ -64,6 +64,8 @@ class Run:
         """What the source has less of."""
         self.damaged: list[str] = []
         self.failed = ""
+        self.gaps = 0
+        """Times of which a strand has not brought all: nobody can count at the source there, but numbers tell it."""
         self.ended = False
         self.done = 0
         self.total = last - first + 1
@@ -79,6 +81,7 @@ class Run:
             "done": self.done, "total": self.total, "tags": len(self.seen), "points": self.points,
             "differ": self.differ[:DIFFERENCES_MOST], "differences": len(self.differ),
             "source_has_less": self.more[:DIFFERENCES_MOST], "damaged": self.damaged, "failed": self.failed,
+            "gaps": self.gaps,
         }  # fmt: skip
 
 
@@ -282,12 +285,18 @@ class Verifying:
     def _end(self, run: Run) -> None:
         run.ended = True
         keeper = self._keeper
+        since, until = run.first * HOUR_NS, (run.last + 1) * HOUR_NS
+        run.gaps = sum(
+            bool(one.lane) and one.known and one.since < until and one.until >= since
+            for one in keeper.store.catalogue.losses
+        )
+        why = run.failed or (f"{run.gaps} times of which the strand has not brought all" if run.gaps else "")
         keeper.setting.audit.note(
             MirrorVerified(
                 wall_ns=keeper.setting.wall(), conduit=keeper.conduit,
                 against="store" if run.against == "store" else "source", first=run.first, last=run.last,
                 tags=len(run.seen), points=run.points, differ=len(run.differ), damaged=len(run.damaged),
-                by=clip(run.by, 128), detail=clip(run.failed),
+                by=clip(run.by, 128), detail=clip(why),
             )
         )  # fmt: skip
         self.alarms.pop("mirror-differs", None)

@@ -351,3 +351,7 @@ class MirrorConduit(schema.Conduit):
     allow: Annotated[tuple[MirrorRule, ...], BeforeValidator(as_list)] = Field(
         description="The rules: who reads which tags."
     )
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        return tuple(said.asset for said in self.sources.values() if said.asset is not None)
