@@ -153,6 +153,13 @@ def _ask_all(args: argparse.Namespace, verb: str, **arguments: object) -> list[d
         left_out = {end: there[other] - there[end] for end, other in (("inside", "outside"), ("outside", "inside"))}
     else:
         left_out = {args.end: set()}
+    if "row" in arguments and not args.crew:  # each relay has a row 1, and what is done to one is done to no other
+        crews = sorted({each["crew"] for end in ends for each in _asked(args, end, "status") if "error" not in each})
+        if len(crews) > 1:
+            raise GateError(
+                f"each relay numbers its own rows, and several run: {', '.join(crews)}",
+                hint="say which with --crew NAME; `cofferdam relay quarantine list` shows it with each row",
+            )
     found = [each for end in ends for each in _asked(args, end, verb, **arguments) if each["crew"] not in left_out[end]]
     if all("error" in each for each in found):
         raise GateError(found[0]["error"], hint=found[0]["hint"])
@@ -363,10 +370,12 @@ def _held(args: argparse.Namespace) -> int:
         if "error" in each:
             wrong.append(each)
         else:
-            found += _held_all(args, each["crew"], each["result"])
+            found += [{**row, "crew": each["crew"]} for row in _held_all(args, each["crew"], each["result"])]
     if args.channel and len(wrong) < len(answers):
         # A channel is one relay's, and the others do not know it; that one may have failed is another matter.
         wrong = [each for each in wrong if not each["error"].startswith(NO_CHANNEL)]
+
+    several = len({each["crew"] for each in answers if "error" not in each}) > 1
 
     def lines() -> Iterator[str]:
         for row in found:
@@ -377,6 +386,7 @@ def _held(args: argparse.Namespace) -> int:
             yield (
                 f"{row['row']:>6}  {row['channel']}  {row['key']} from {row['who']}, {row['size']} bytes:"
                 f" {row['fault']} at {where}: {row['detail']}{changed}{waits}"
+                + (f" (--crew {row['crew']})" if several else "")
             )
 
     _print(args, found, lines() if found or wrong else ["nothing is in quarantine"])
