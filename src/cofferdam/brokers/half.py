@@ -113,6 +113,7 @@ class PartProcess:
         self._jobs: dict[int, Callable[[bytes, str], None]] = {}
         self._job = 0
         self._stop_by = 0
+        self._halted = False
         self._pager = Pager()
 
     def run(self) -> int:
@@ -160,6 +161,7 @@ class PartProcess:
         with contextlib.suppress(Exception):
             if self.part is not None:
                 # An entry that is confirmed in these last moments must not lead to any action any more.
+                self._halted = True
                 self.part.halt()
         # First of all, and not at the end of a turn: what else is due in it may raise again, and take them with it.
         with contextlib.suppress(Exception):
@@ -322,6 +324,9 @@ class PartProcess:
             self._control.send(CommandDone(number, result, clip(error, 4000), clip(hint, 4000)))
 
         asked = Asked(record.verb, record.arguments, done)
+        if self._halted:  # its stores are shut, and what it would say of that helps nobody
+            asked.refuse("it has just ended its work", "ask again in a moment: it is born anew")
+            return
         try:
             if record.verb == HOUSE_SESSIONS:
                 asked.answer(part.sessions()[:SESSIONS])

@@ -1,0 +1,58 @@
+"""A part that has halted answers no more questions: its stores are shut."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Collection
+from types import SimpleNamespace
+from typing import Any, cast
+
+from cofferdam.brokers.broker import Asked, Part
+from cofferdam.brokers.half import PartProcess
+from cofferdam.brokers.kit.supervision import Command, CommandDone, FromPart
+from cofferdam.crossing.pipe import PipeReceiver
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.policy.table import CompiledPolicy
+
+
+class Shut(Part):
+    """One whose store says after `halt` what a library says."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Any, SimpleNamespace()))
+        self.open = True
+
+    def on_record(self, source: str, record: Any) -> None: ...
+
+    def set_severed(self, sides: Collection[str]) -> None: ...
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        return 0
+
+    def command(self, asked: Asked) -> None:
+        asked.answer("here" if self.open else "Cannot operate on a closed database.")
+
+    def halt(self) -> None:
+        self.open = False
+
+
+def test_what_has_halted_says_that_it_has_ended() -> None:
+    (heard, said), (orders, _), (entries, audit) = os.pipe(), os.pipe(), os.pipe()
+    process = PartProcess(argparse.Namespace(
+        kind="diode", part="keeper", control_in=orders, control_out=said, audit_in=entries, audit_out=audit,
+        input=[], output=[],
+    ))  # fmt: skip
+    process.part = part = Shut()
+    process._command(part, Command(1, "status", b"{}"))
+    process._last_words()
+    process._command(part, Command(2, "status", b"{}"))
+    process._control.flush()
+    answers: list[FromPart] = []
+    codec: RecordCodec[FromPart] = RecordCodec(FromPart)
+    PipeReceiver(process.reactor, heard, codec, answers.append, lambda: None)
+    while len(answers) < 2:
+        process.reactor.turn(1)
+    first, second = answers
+    assert isinstance(first, CommandDone) and (first.result, first.error) == (b'"here"', "")
+    assert isinstance(second, CommandDone) and second.number == 2 and "just ended" in second.error
