@@ -324,13 +324,24 @@ def _qr(text: str) -> None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    found = [{**_ask(args, PARTS[end], "status"), "how": _how(args)} for end in _ends(args)]
+    found = [{**_ask(args, PARTS[end], "status"), "how": _how(args), "now": _now(args)} for end in _ends(args)]
     if args.json:
         print(json.dumps(found))
         return 0
     for each in found:
         _say(_inside(each) if each["end"] == "inside" else _outside(each))
     return 0
+
+
+def _now(args: argparse.Namespace) -> dict[str, int]:
+    """What the strand's parts count: of all that end here, since their parts started."""
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+
+    figures = ask(state_of(args), "status", fresh=True)["figures"]
+    return {
+        one["name"]: one["values"][""] for one in figures if one["broker"] == "diode" and "" in one["values"]
+    }  # fmt: skip
 
 
 def _how(args: argparse.Namespace) -> str:
@@ -359,7 +370,9 @@ def _inside(each: dict[str, Any]) -> Iterator[str]:
     from cofferdam.policy.terms.diode_rows import show_rate
 
     yield from _head(each)
-    spool = each["spool"]
+    spool, now = each["spool"], each["now"]
+    yield (f"  sends {now['sending'] / 1e6:.2f} Mbit/s now; {now['packets']} packets went out, {now['unsent']} times "
+           "the kernel took nothing")  # fmt: skip
     hours, room = spool["oldest_seconds"] / 3600, spool["room_seconds"]
     yield f"  epoch {each['epoch']}, {show_rate(each['rate'])}, {each['queue']} bytes in the sender's queue"
     yield (f"  spool: {spool['bytes']} of {spool['room']} bytes, {hours:.1f} of {spool['keep'] / 3600:g} h, "
@@ -384,7 +397,11 @@ def _outside(each: dict[str, Any]) -> Iterator[str]:
                f"({beat['differs']:+} s to ours), {beat['queue']} bytes wait inside")  # fmt: skip
     if each["told"]:
         yield from _about_inside(each["told"])
-    trouble = each["trouble"]
+    trouble, counts = each["trouble"], each["now"]
+    came, repaired = counts["received"], counts["repaired"]
+    share = 100 * repaired / max(1, came + repaired)
+    yield (f"  hears {counts['hearing'] / 1e6:.2f} Mbit/s now; {came} packets came, some {share:.2f} % were lost "
+           f"before repair, {repaired} repaired")  # fmt: skip
     yield (f"  {trouble['foreign']} foreign packets, {trouble['blocks']} blocks lost, {trouble['kernel']} packets "
            f"dropped by the kernel, {trouble['overrun']} records not taken in time")  # fmt: skip
     for name, why in each["stopped"].items():

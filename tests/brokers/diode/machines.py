@@ -146,7 +146,7 @@ class Strand:
 
     def __init__(
         self, folder: Path, more: str = "", files: str = "", zones: str = "", conduits: str = "", carries: str = "",
-        *, links: int = 1,
+        *, links: int = 1, rate: str = "80 Mbit/s",
     ) -> None:  # fmt: skip
         tag = secrets.token_hex(2)
         self.policy = folder / "policy.yaml"
@@ -165,7 +165,7 @@ zones:
 {zones}
 conduits:
   strand:
-    {{from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, rate: 80 Mbit/s,
+    {{from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, rate: {rate},
      {more} carries: [{carries}], files: {{reports: {files}}}}}
 {conduits}
 """)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cofferdam.brokers.diode.figures import Speed
 from cofferdam.brokers.diode.inbox import OPEN_BYTES, OPEN_MOST, Inbox
 from cofferdam.brokers.diode.outbox import parity_for
 from cofferdam.brokers.diode.sealing import AES, CHACHA, TAG, Seal, announce, believe, named, new_seal
@@ -221,3 +222,13 @@ def test_an_epoch_is_believed_of_whom_it_should() -> None:
     ):  # fmt: skip
         with pytest.raises(RemoteProtocolError):
             believe(wrong_body, keys, senders, now)
+
+
+def test_speed_is_of_what_went_by_since_the_last_look() -> None:
+    speed = Speed()
+    assert [speed.look(at, size) for at, size in ((10**9, 0), (2 * 10**9, 10**6), (2 * 10**9, 10**6))] == [
+        0,
+        8 * 10**6,
+        0,
+    ]
+    assert speed.look(4 * 10**9, 2 * 10**6) == 4 * 10**6

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -213,6 +214,11 @@ def test_status_says_what_makes_it_one_way(strand: Strand, capsys: pytest.Captur
         assert main(["diode", "status", "--state", str(machine.state)]) == 0
         said = capsys.readouterr().out
         assert f"the {machine.name} end, one-way by software\n" in said and "nothing is attested" in said
+        counts = {
+            "inside": r"sends \S+ Mbit/s now; [1-9]\d* packets went out",
+            "outside": r"hears \S+ Mbit/s now; [1-9]\d* packets came, some \S+ % were lost before repair, [1-9]",
+        }[machine.name]
+        assert re.search(counts, said), said
         facts = {fact["name"] for fact in (machine.gate.status() if machine.gate else {})["facts"]}
         assert "one way" in facts or "system-call filter" in facts
 

@@ -6,11 +6,26 @@ from typing import Final
 
 from cofferdam.brokers.kit.figures import counter, gauge
 
+
+class Speed:
+    """Bits a second, of bytes that are counted, from one look to the next."""
+
+    def __init__(self) -> None:
+        self._at = self._bytes = 0
+
+    def look(self, now_ns: int, size: int) -> int:
+        """`size`: of all that has ever gone by."""
+        passed, more = now_ns - self._at, size - self._bytes
+        self._at, self._bytes = now_ns, size
+        return round(more * 8e9 / passed) if passed > 0 else 0
+
+
 SENDER: Final = (
     counter("packets", "packets that were sent over the strand"),
     counter("sent", "bytes that were sent over the strand, parity among them", unit="bytes"),
     counter("unsent", "writes that the kernel refused: no link, no way, or nobody there"),
     gauge("rate", "bits a second at which is sent at most"),
+    gauge("sending", "bits a second that went out lately, parity among them"),
     gauge("queue", "bytes that wait in the sender", unit="bytes"),
     gauge("blocks", "blocks that were made in this epoch"),
 )
@@ -25,6 +40,7 @@ SPOOL: Final = (
 )
 RECEIVER: Final = (
     counter("received", "packets that came over the strand"),
+    gauge("hearing", "bits a second that came lately, parity among them"),
     counter("foreign", "packets that are not the sender's, of another epoch or out of bounds"),
     counter("repeated", "packets that came before"),
     counter("repaired", "packets that were missing and were worked out"),

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.diode import records
-from cofferdam.brokers.diode.figures import RECEIVER
+from cofferdam.brokers.diode.figures import RECEIVER, Speed
 from cofferdam.brokers.diode.inbox import Counts, Early, Inbox
 from cofferdam.brokers.diode.pairing import ReceiverKeys, load, sealer_public, words
 from cofferdam.brokers.diode.sealing import believe, named
@@ -127,6 +127,7 @@ class Receiver(Part):
         self._keeper = setting.senders["keeper"]
         self._codec: RecordCodec[records.OnStrand] = RecordCodec(records.OnStrand)
         self._figures = Figures(RECEIVER)
+        self._bytes, self._speed = 0, Speed()
         self._links: dict[socket.socket, _Link] = {}
         self._inbox: Inbox | None = None
         self._early = Early()
@@ -185,6 +186,7 @@ class Receiver(Part):
             if packets:
                 link.heard = time.monotonic_ns()
                 self._figures.add("received", len(packets))
+                self._bytes += sum(map(len, packets))
                 if not self._severed and self._above >= 0:
                     self._feed(packets)
             if len(packets) < SLOTS:
@@ -286,6 +288,7 @@ class Receiver(Part):
 
     def tick(self) -> None:
         self._ticks += 1
+        self._figures.set("hearing", self._speed.look(time.monotonic_ns(), self._bytes))
         if self._ticks % 2:
             return
         self._hellos = HELLOS_A_SECOND

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.diode import records
-from cofferdam.brokers.diode.figures import SENDER
+from cofferdam.brokers.diode.figures import SENDER, Speed
 from cofferdam.brokers.diode.outbox import MS, Outbox, encode
 from cofferdam.brokers.diode.pairing import SenderKeys, load
 from cofferdam.brokers.diode.sealing import Seal, announce, has_aes, new_seal
@@ -105,6 +105,7 @@ class Sender(Part):
         self._keys = load(SenderKeys, setting.secrets)
         self._aes = has_aes()
         self._figures = Figures(SENDER)
+        self._bytes, self._speed_now = 0, Speed()
         self._links: list[_Link] = []
         self._segments = 1
         self._shard = 0
@@ -285,6 +286,7 @@ class Sender(Part):
                 return
             self._figures.add("packets", len(group))
             self._figures.add("sent", len(data))
+            self._bytes += len(data)
             self._figures.add("unsent", taken.count(False))
             self._tokens -= len(data) + len(group) * (UDP_BYTES + 24)
 
@@ -320,6 +322,7 @@ class Sender(Part):
         if self._out is not None and self._now - self._hello_at >= HELLO_NS and not self._severed:
             self._hello()
         self._wake()
+        self._figures.set("sending", self._speed_now.look(self._setting.clock(), self._bytes))
 
     def figures(self) -> Reported:
         out = self._out
