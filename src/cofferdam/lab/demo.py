@@ -32,7 +32,7 @@ from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.watch.report import ConduitReport, StatusReport
 from cofferdam.lab import events
 from cofferdam.lab.layout import Layout
-from cofferdam.lab.play import Play, policy
+from cofferdam.lab.play import Play, machine, policy
 from cofferdam.lab.scene import COFFERDAM, Actor, Scene
 
 STATUS_SECONDS = 0.5
@@ -340,7 +340,10 @@ async def _play(
     state: Path | None, seconds: float, speed_up: float,
 ) -> str:  # fmt: skip
     """All of it; the last line."""
-    async with Scene(layout, policy(plays, layout.addresses), state=state, speed_up=speed_up) as scene:
+    where = layout.addresses
+    async with Scene(
+        layout, policy(plays, where), state=state, machine=machine(plays, where), speed_up=speed_up
+    ) as scene:
         say("starting; with all plays it takes half a minute, and more on a small or busy machine")
         for play in plays:
             say(f"{play.name}: {play.who}")

@@ -1,8 +1,11 @@
-"""Where the lab's processes live: two layouts of the same three hosts behind one interface.
+"""Where the lab's processes live: two layouts of the same hosts behind one interface.
 
     office (it)          gate               plant (ot)
     ERP, operator,  ───  outer ══ inner ─── PLC 7, MES
-    intruder
+    intruder                 ║
+                           strand (lab.cable)
+                             ║
+    regulator       ───  the gate of a second machine, outside, where a play has one
 
 `Loopback` needs no root: everything on this machine, and who is who is told by addresses of 127.0.0.0/8. Nothing
 but Cofferdam's own processes separates the sides there, and a host that knows the device's loopback address can
@@ -32,8 +35,9 @@ from typing import Literal, Protocol, Self
 import msgspec
 
 from cofferdam.errors import CofferdamError
+from cofferdam.lab.cable import Cable, ip
 
-Host = Literal["office", "gate", "plant"]
+Host = Literal["office", "gate", "plant", "outside", "regulator"]
 
 
 class GateEnd(msgspec.Struct, frozen=True):
@@ -43,13 +47,15 @@ class GateEnd(msgspec.Struct, frozen=True):
     address: str
 
 
-Ground = Literal["office", "plant", "overlay", "gate-office", "gate-plant"]
+Ground = Literal["office", "plant", "overlay", "gate-office", "gate-plant", "regulator", "gate-regulator", "strand"]
+FAR = ("regulator", "gate-regulator", "strand")
+"""Who is there only where a play has a second machine."""
 
 
 class Spot(msgspec.Struct, frozen=True):
     """A place that a play needs. In the office, the plant or the overlay (where the gate answers for an asset) it is an
-    address of its own; at the gate it is a port at the gate's address on that side. `port` is its port where the hosts
-    are apart (on the loopback network it gets a free one), 0: it needs none."""
+    address of its own; at the gate it is a port at the gate's address on that side, on the strand one at its far end.
+    `port` is its port where the hosts are apart (on the loopback network it gets a free one), 0: it needs none."""
 
     name: str
     on: Ground
@@ -77,6 +83,12 @@ class Addresses(msgspec.Struct, frozen=True):
     management_port: int
     ends: tuple[GateEnd | None, GateEnd | None] = (None, None)
     spots: dict[str, tuple[str, int]] = {}
+    strand: tuple[GateEnd, GateEnd] = (GateEnd("", "127.83.0.1/8"), GateEnd("", "127.83.0.2/8"))
+    """The ends of the cable to the second machine, inside and outside; on the loopback network without interfaces."""
+    far: GateEnd | None = None
+    """The second machine's interface towards the regulator, where it has one."""
+    far_port: int = 19465
+    """Of the second machine's own metrics."""
 
     def host(self, name: str) -> str:
         """The address of a play's spot."""
@@ -109,21 +121,28 @@ SHIPPED = Addresses(
     management_port=19464,
 )
 """The addresses in the policy that `cofferdam lab policy` prints."""
-LOOPBACK_NETS = {"office": "127.10.2.", "plant": "127.20.1.", "overlay": "127.64.9."}
+LOOPBACK_NETS = {"office": "127.10.2.", "plant": "127.20.1.", "overlay": "127.64.9.", "regulator": "127.30.1."}
+LOOPBACK_FAR, LOOPBACK_STRAND = "127.64.10.1", "127.83.0.2"
 FIRST_PORT = 15100
 
 
-def _placed(spots: Sequence[Spot], nets: Mapping[str, str], gate_it: str, gate_ot: str) -> dict[str, tuple[str, int]]:
+def _placed(
+    spots: Sequence[Spot], nets: Mapping[str, str], gate_it: str, gate_ot: str, gate_far: str, strand: str
+) -> dict[str, tuple[str, int]]:
     """Each spot's address, and its own port."""
-    gate = {"gate-office": gate_it, "gate-plant": gate_ot}
+    gate = {"gate-office": gate_it, "gate-plant": gate_ot, "gate-regulator": gate_far, "strand": strand}
     return {
         spot.name: (gate.get(spot.on) or f"{nets[spot.on]}{number}", spot.port) for number, spot in enumerate(spots, 10)
     }
 
 
+def _loopback(spots: Sequence[Spot]) -> dict[str, tuple[str, int]]:
+    return _placed(spots, LOOPBACK_NETS, SHIPPED.gate_it, SHIPPED.gate_ot, LOOPBACK_FAR, LOOPBACK_STRAND)
+
+
 def shipped(spots: Sequence[Spot]) -> Addresses:
     """The addresses in the policy that `cofferdam lab policy` prints, with those of the plays."""
-    placed = _placed(spots, LOOPBACK_NETS, SHIPPED.gate_it, SHIPPED.gate_ot)
+    placed = _loopback(spots)
     numbered = {
         name: (address, FIRST_PORT + number if port else 0)
         for number, (name, (address, port)) in enumerate(placed.items())
@@ -184,9 +203,10 @@ class Loopback:
             "plant_door": Port(SHIPPED.gate_ot),
             "listen_port": Port(SHIPPED.listen),
             "management_port": Port(SHIPPED.management),
+            "far_port": Port(SHIPPED.management),
         }
         numbers = {name: port.number for name, port in self._ports.items()}
-        placed = _placed(spots, LOOPBACK_NETS, SHIPPED.gate_it, SHIPPED.gate_ot)
+        placed = _loopback(spots)
         for name, (address, port) in placed.items():
             if port:
                 self._ports[f"spot {name}"] = held = Port(address)
@@ -211,7 +231,10 @@ PREFIX = "cdlab-"
 
 GATE_IT, GATE_OT = "10.1.0.1", "10.20.0.1"
 """The gate's own addresses in the namespace layout; it gets them from the policy."""
-NETS = {"office": "10.1.2.", "plant": "10.20.1.", "overlay": "100.64.9."}
+GATE_FAR = "10.30.0.1"
+"""The second machine's, towards the regulator."""
+STRAND = ("10.83.0.1", "10.83.0.2")
+NETS = {"office": "10.1.2.", "plant": "10.20.1.", "overlay": "100.64.9.", "regulator": "10.30.1."}
 
 
 class Namespaces:
@@ -238,6 +261,8 @@ class Namespaces:
         # An interface name has at most 15 characters.
         self.it_interface = f"cdl{tag}it"
         self.ot_interface = f"cdl{tag}ot"
+        self.cable = Cable(f"{PREFIX}{os.getpid()}-{tag}") if any(spot.on in FAR for spot in spots) else None
+        placed = _placed(spots, NETS, GATE_IT, GATE_OT, GATE_FAR, STRAND[1])
         self.addresses = Addresses(
             erp="10.1.0.20",
             operator="10.1.5.11",
@@ -255,11 +280,12 @@ class Namespaces:
             management="127.0.0.1",
             management_port=self._management.number,
             ends=(GateEnd(self.it_interface, f"{GATE_IT}/16"), GateEnd(self.ot_interface, f"{GATE_OT}/16")),
-            spots=_placed(spots, NETS, GATE_IT, GATE_OT),
-        )
+            spots=placed, strand=(GateEnd(f"cdl{tag}st", f"{STRAND[0]}/30"), GateEnd("strand0", f"{STRAND[1]}/30")),
+            far=GateEnd("reg0", f"{GATE_FAR}/16"), far_port=self._management.number,
+        )  # fmt: skip
         self._own = {
             ground: [self.addresses.host(spot.name) for spot in spots if spot.on == ground]
-            for ground in ("office", "plant")
+            for ground in ("office", "plant", "regulator")
         }
 
     def __enter__(self) -> Self:
@@ -267,28 +293,30 @@ class Namespaces:
         clean()
         try:
             for namespace in (self.office, self.plant):
-                _ip("netns", "add", namespace)
-                _ip("-n", namespace, "link", "set", "lo", "up")
+                ip("netns", "add", namespace)
+                ip("-n", namespace, "link", "set", "lo", "up")
             self._connect(self.office, self.it_interface)
             self._connect(self.plant, self.ot_interface)
             office, plant = (("-n", self.office), ("-n", self.plant))
             for address in (
                 self.addresses.erp, self.addresses.operator, self.addresses.intruder, *self._own["office"]
             ):  # fmt: skip
-                _ip(*office, "addr", "add", f"{address}/16", "dev", "net0")
+                ip(*office, "addr", "add", f"{address}/16", "dev", "net0")
             # The office's router sends the overlay to the gate's office address.
-            _ip(*office, "route", "add", "100.64.0.0/16", "via", GATE_IT)
+            ip(*office, "route", "add", "100.64.0.0/16", "via", GATE_IT)
             for address in (self.addresses.device, self.addresses.mes, *self._own["plant"]):
-                _ip(*plant, "addr", "add", f"{address}/16", "dev", "net0")
+                ip(*plant, "addr", "add", f"{address}/16", "dev", "net0")
+            if self.cable is not None:
+                self.cable.lay(self.addresses.strand[0].interface, self._own["regulator"])
         except BaseException:
             self._remove()
             raise
         return self
 
     def _connect(self, namespace: str, gate_end: str) -> None:
-        _ip("link", "add", gate_end, "type", "veth", "peer", "name", "net0", "netns", namespace)
-        _ip("-n", namespace, "link", "set", "net0", "up")
-        _ip("link", "set", gate_end, "up")
+        ip("link", "add", gate_end, "type", "veth", "peer", "name", "net0", "netns", namespace)
+        ip("-n", namespace, "link", "set", "net0", "up")
+        ip("link", "set", gate_end, "up")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -297,7 +325,7 @@ class Namespaces:
         self._management.close()
 
     def _remove(self) -> None:
-        _remove_namespaces([self.office, self.plant])
+        remove_namespaces([self.office, self.plant, *(self.cable.spaces if self.cable is not None else ())])
 
     def run_in(self, host: Host, argv: list[str]) -> list[str]:
         match host:
@@ -305,6 +333,8 @@ class Namespaces:
                 return ["ip", "netns", "exec", self.office, *argv]
             case "plant":
                 return ["ip", "netns", "exec", self.plant, *argv]
+            case "outside" | "regulator" if self.cable is not None:
+                return ["ip", "netns", "exec", self.cable.space(host), *argv]
             case _:
                 return list(argv)
 
@@ -321,7 +351,7 @@ def clean() -> list[str]:
     if shutil.which("ip") is None:
         return []
     names = leftovers()
-    _remove_namespaces(names)
+    remove_namespaces(names)
     return names
 
 
@@ -339,7 +369,7 @@ def maker_lives(name: str, prefix: str) -> bool:
     return b"python" in words or b"cofferdam" in words
 
 
-def _remove_namespaces(names: list[str]) -> None:
+def remove_namespaces(names: list[str]) -> None:
     """Deleting a namespace deletes its end of the veth pair, and with it the gate's end, wherever that is.
 
     A namespace lives on while a process is in it, so those go first: they can only be the lab's.
@@ -353,9 +383,3 @@ def _remove_namespaces(names: list[str]) -> None:
                 continue
         subprocess.run(["ip", "-n", name, "link", "del", "net0"], capture_output=True, check=False)
         subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-
-def _ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CofferdamError(f"ip {' '.join(words)}: {done.stderr.strip()}", hint="cofferdam lab clean")

@@ -22,12 +22,14 @@ from cofferdam.lab.scene import Scene
 
 class Sections(msgspec.Struct, frozen=True):
     """A play's part of the policy: entries as they stand in the file, indented by two, with their comments. `files` lie
-    beside the policy."""
+    beside the policy. A play with `zones` on a second machine says what the lab's own `machine` is called."""
 
     assets: str = ""
     principals: str = ""
     conduits: str = ""
     files: dict[str, str] = {}
+    zones: str = ""
+    machine: str = ""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -101,16 +103,23 @@ HEAD = """\
 site: riverside-water
 
 zones:
-  enterprise: {{side: it, level: 4{it}}}
-  control: {{side: ot, level: 2{ot}}}
+  enterprise: {{side: it, level: 4{machine}{it}}}
+  control: {{side: ot, level: 2{machine}{ot}}}
 """
+
+
+def machine(plays: Sequence[Play], where: Addresses) -> str:
+    """What the machine of the lab's own gate is called in the policy, "" where it has no name."""
+    return next((name for play in plays if (name := play.sections(where).machine)), "")
 
 
 def policy(plays: Sequence[Play], where: Addresses) -> tuple[str, dict[str, str]]:
     """The text of the policy file for these plays, and the files beside it."""
     parts = [play.sections(where) for play in plays]
     it, ot = (f", interface: {end.interface}, addresses: [{end.address}]" if end else "" for end in where.ends)
-    text = HEAD.format(it=it, ot=ot)
+    name = next((part.machine for part in parts if part.machine), "")
+    text = HEAD.format(it=it, ot=ot, machine=f", machine: {name}" if name else "")
+    text += "".join(part.zones for part in parts)
     for name in ("assets", "principals", "conduits"):
         entries = [found.rstrip("\n") for part in parts if (found := getattr(part, name))]
         if entries:

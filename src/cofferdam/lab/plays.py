@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.auditor.play import Auditor
+from cofferdam.lab.diode.play import Diode
 from cofferdam.lab.filling.play import Filling
 from cofferdam.lab.layout import Spot
 from cofferdam.lab.mirror.play import Mirror
@@ -20,7 +21,9 @@ from cofferdam.lab.water.play import Water
 
 def plays(names: Collection[str] = ()) -> tuple[Play, ...]:
     """Those of these names, or all of them, anew. Raises CofferdamError for a name that no play has."""
-    found: tuple[Play, ...] = (Water(), Orders(), Mirror(), Packer(), Remote(), Patch(), Filling(), Auditor())
+    found: tuple[Play, ...] = (
+        Water(), Orders(), Mirror(), Packer(), Remote(), Patch(), Filling(), Diode(), Auditor(),
+    )  # fmt: skip
     known = [play.name for play in found]
     for name in names:
         if name not in known:

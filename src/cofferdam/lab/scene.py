@@ -228,7 +228,8 @@ class Scene:
     """The stage with its processes. Use as an async context manager; leaving it ends and removes everything.
 
     `policy` is the policy file's text, and the files beside it. `state` is the gate's state directory; without one a
-    temporary directory is made and removed at the end. `patience` is how long an actor waits for an answer (s),
+    temporary directory is made and removed at the end. `machine` is which one of the policy's the gate is on, "" where
+    it names none. `patience` is how long an actor waits for an answer (s),
     `report` the pause between two reports of the plant (s).
     """
 
@@ -238,6 +239,7 @@ class Scene:
         policy: tuple[str, dict[str, str]],
         *,
         state: Path | None = None,
+        machine: str = "",
         speed_up: float = 1.0,
         patience: float = 3.0,
         report: float = 0.5,
@@ -245,6 +247,7 @@ class Scene:
         self.layout = layout
         self.patience = patience
         self.report = report
+        self.machine = machine
         self.speed_up = speed_up
         self.actors: dict[str, Actor] = {}
         self.gate: Actor | None = None
@@ -328,19 +331,25 @@ class Scene:
     async def start_gate(self) -> Actor:
         """`cofferdam up`, answering at its control socket."""
         argv = [*COFFERDAM, "up", str(self.policy), "--state", str(self.state)]
+        argv += ["--machine", self.machine] if self.machine else []
         self.gate = await self.start("gate", "gate", argv, events_out=False)
+        await self.ready(self.gate, self.state)
+        return self.gate
+
+    async def ready(self, gate: Actor, state: Path) -> None:
+        """Wait until a gate works that was started with this state directory. Raises CofferdamError."""
         for _ in range(int(GATE_SECONDS / 0.1)):
-            if not self.gate.running:
-                raise CofferdamError(f"the gate did not start: {self.gate.complaint()}")
+            if not gate.running:
+                raise CofferdamError(f"{gate.name} did not start: {gate.complaint()}")
             try:
-                crews = (await self.status()).pairs
+                crews = (await self.status(state)).pairs
             except GateError:
                 crews = ()
             # It answers before its crews work; people who came by then would find nobody.
             if crews and all(crew.working for crew in crews):
-                return self.gate
+                return
             await asyncio.sleep(0.1)
-        raise CofferdamError(f"the gate is not ready after {GATE_SECONDS:g} s: {self.gate.complaint()}")
+        raise CofferdamError(f"{gate.name} is not ready after {GATE_SECONDS:g} s: {gate.complaint()}")
 
     @contextlib.contextmanager
     def blaming_the_gate(self) -> Iterator[None]:
@@ -352,9 +361,9 @@ class Scene:
                 raise CofferdamError(f"the gate ended: {self.gate.complaint()}") from error
             raise
 
-    async def status(self) -> StatusReport:
-        """What the gate says of itself. Raises GateError where none answers."""
-        said = await asyncio.to_thread(ask, self.state, "status", fresh=True)
+    async def status(self, state: Path | None = None) -> StatusReport:
+        """What the gate says of itself, or the one with this state directory. Raises GateError where none answers."""
+        said = await asyncio.to_thread(ask, state or self.state, "status", fresh=True)
         try:
             return msgspec.convert(said, StatusReport)
         except msgspec.ValidationError as error:

@@ -21,7 +21,7 @@ from rich.markup import escape
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.layout import Layout
-from cofferdam.lab.play import Finding, Play, Step, policy
+from cofferdam.lab.play import Finding, Play, Step, machine, policy
 from cofferdam.lab.scene import Scene
 
 
@@ -40,7 +40,10 @@ class Result(msgspec.Struct, frozen=True):
 @contextlib.asynccontextmanager
 async def on_stage(layout: Layout, plays: Sequence[Play], *, state: Path | None = None) -> AsyncIterator[Scene]:
     """The gate and what is there before it, up; all gone afterwards. Raises CofferdamError where one does not start."""
-    async with Scene(layout, policy(plays, layout.addresses), state=state, speed_up=1.0, report=0.1) as scene:
+    where = layout.addresses
+    async with Scene(
+        layout, policy(plays, where), state=state, machine=machine(plays, where), speed_up=1.0, report=0.1
+    ) as scene:
         for one in plays:
             await one.before_gate(scene, None)
         await scene.start_gate()

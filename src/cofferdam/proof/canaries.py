@@ -68,12 +68,12 @@ def _named(text: str) -> Wire:
 
 
 def _lab(subject: Subject) -> tuple[Wire, Wire] | None:
-    """The lab's interfaces carry its tag: cdl<tag>it and cdl<tag>ot; so do its hosts."""
-    names = subject.moved
-    tags = {name[3:-2] for name in names if name.startswith("cdl")}
-    if len(names) != 2 or len(tags) != 1:
+    """The lab's interfaces carry its tag: cdl<tag>it, cdl<tag>ot and, with a strand, cdl<tag>st; so do its hosts."""
+    names = set(subject.moved)
+    tag = next((name[3:-2] for name in names if name.startswith("cdl")), "")
+    both = {f"cdl{tag}it", f"cdl{tag}ot"}
+    if not both <= names <= both | {f"cdl{tag}st"}:
         return None
-    tag = tags.pop()
     hosts = {
         kind: [path.name for path in NAMED.glob(f"cdlab-*-{tag}-{kind}")] for kind in ("office", "plant")
     }  # fmt: skip

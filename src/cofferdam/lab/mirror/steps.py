@@ -20,6 +20,8 @@ from cofferdam.lab.mirror.intruder import owned_reader
 from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.scene import Actor, Scene
 
+CREW = "mirror/control-enterprise"
+"""Another play may have a mirror, too."""
 PATIENCE_SECONDS = 60.0
 HISTORIAN, DOOR, ANALYST = "mirror-historian", "mirror-door", "mirror-analyst"
 CONDUIT = "boiler-history"
@@ -216,21 +218,21 @@ async def a_flipped_bit(cast: Cast) -> list[Finding]:
     """A bit flipped in a sealed file is found, the file set aside, and its hours read again"""
     until = time.monotonic() + PATIENCE_SECONDS
     sealed = 0
-    await cast.scene.verb("mirror", "seal")
+    await cast.scene.verb("mirror", "seal", "--crew", CREW)
     while not sealed and time.monotonic() < until:
         await asyncio.sleep(0.2)
-        sealed = (await cast.scene.verb("mirror", "status", "--json")).json()["keeper"]["files"]
+        sealed = (await cast.scene.verb("mirror", "status", "--crew", CREW, "--json")).json()["keeper"]["files"]
     found = sorted((cast.scene.state / "stores").glob("mirror*/keeper/*.parquet")) if sealed else []
     if not found:
         raise CofferdamError("no hour was sealed")
     data = bytearray(found[0].read_bytes())
     data[len(data) // 2] ^= 1
     found[0].write_bytes(data)
-    checked = await cast.scene.verb("mirror", "check")
-    await cast.scene.verb("mirror", "verify", "--last", "2d")
+    checked = await cast.scene.verb("mirror", "check", "--crew", CREW)
+    await cast.scene.verb("mirror", "verify", "--crew", CREW, "--last", "2d")
     verified = await _verify(cast)
     rows = await cast.mirrored(cast.total)
-    gaps = await cast.scene.verb("mirror", "gaps")
+    gaps = await cast.scene.verb("mirror", "gaps", "--crew", CREW)
     return [
         Finding("cofferdam mirror check", "1 damaged", checked.text[:160], "1 damaged" in checked.text),
         Finding(
@@ -291,7 +293,7 @@ async def nothing_is_missing(cast: Cast) -> list[Finding]:
 
 
 async def _verify(cast: Cast) -> str:
-    answer = await cast.scene.verb("mirror", "verify", "--last", "3h", "--against", "source")
+    answer = await cast.scene.verb("mirror", "verify", "--crew", CREW, "--last", "3h", "--against", "source")
     return answer.text
 
 
@@ -338,7 +340,7 @@ async def _pid(cast: Cast, part: str, *, other_than: int = 0) -> int:
         with contextlib.suppress(GateError):
             for pair in (await cast.scene.status()).pairs:
                 for half in pair.halves:
-                    mine = pair.broker == "mirror" and half.name.endswith(f"/{part}") and half.ready
+                    mine = pair.name == CREW and half.name.endswith(f"/{part}") and half.ready
                     if mine and half.pid not in (0, other_than):
                         return half.pid
         await asyncio.sleep(0.1)

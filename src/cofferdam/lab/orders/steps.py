@@ -17,6 +17,8 @@ from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.scene import Actor, Scene
 
 PATIENCE_SECONDS = 60.0
+CREW = "relay/enterprise-control"
+"""Another play may have a relay, too."""
 KILLED_PUSHES = 60
 AWAY_PUSHES = 300
 """What the MES counts while the ERP is away: an outage in small."""
@@ -112,7 +114,7 @@ async def an_owned_erp(cast: Cast) -> list[Finding]:
         )
     told = await cast.mes.do(events.Command("pull", count=1, seconds=2))
     booked = [event for event in told if isinstance(event, events.Booked)]
-    listed = await cast.scene.verb("relay", "quarantine", "list", "--json")
+    listed = await cast.scene.verb("relay", "quarantine", "list", "--crew", CREW, "--json")
     held = listed.json()
     rows = held if isinstance(held, list) else held.get("quarantine", held.get("rows", []))
     findings.append(
@@ -128,18 +130,20 @@ async def an_owned_erp(cast: Cast) -> list[Finding]:
 
 async def nobody_lets_out_what_they_have_edited(cast: Cast) -> list[Finding]:
     """A held order is edited, and the one who has edited it cannot let it out"""
-    listed = await cast.scene.verb("relay", "quarantine", "list", "--json")
+    listed = await cast.scene.verb("relay", "quarantine", "list", "--crew", CREW, "--json")
     held = [row for row in listed.json() if row["channel"] == "orders" and row["fault"] == "limit"]
     if not held:
         return [Finding("look for the order of 10 million", "it is held", f"held: {listed.text[:160]}", False)]
     row = str(held[0]["row"])
     mended = cast.scene.directory / "mended.json"
     mended.write_text('{"line":"filler-1","amount":100,"at":"2026-11-26T10:00:00Z"}', encoding="ascii")
-    edited = await cast.scene.verb("relay", "quarantine", "edit", row, str(mended))
-    released = await cast.scene.verb("relay", "quarantine", "release", row)
+    edited = await cast.scene.verb("relay", "quarantine", "edit", "--crew", CREW, row, str(mended))
+    released = await cast.scene.verb("relay", "quarantine", "release", "--crew", CREW, row)
     told = await cast.mes.do(events.Command("pull", count=1, seconds=1))
     booked = [event for event in told if isinstance(event, events.Booked)]
-    rejected = await cast.scene.verb("relay", "quarantine", "reject", row, "--reason", "the tour is over it")
+    rejected = await cast.scene.verb(
+        "relay", "quarantine", "reject", "--crew", CREW, row, "--reason", "the tour is over it"
+    )
     return [
         Finding(
             "make 100 bottles of the order of 10 million, and release it oneself",
@@ -157,7 +161,7 @@ async def nobody_lets_out_what_they_have_edited(cast: Cast) -> list[Finding]:
 async def an_erp_that_was_away(cast: Cast) -> list[Finding]:
     """The ERP is away while the MES counts on; when it comes back it gets all of it, in order"""
     pushed = await cast.push(cast.mes, 7, count=AWAY_PUSHES)
-    [relay] = (await cast.scene.verb("relay", "status", "--json")).json()
+    [relay] = (await cast.scene.verb("relay", "status", "--json", "--crew", CREW)).json()
     [counts] = [channel for channel in relay["result"]["channels"] if channel["channel"] == "counts"]
     behind = counts["consumers"][0]["lag"]
     booked = await cast.pull(cast.desk, AWAY_PUSHES)
@@ -204,7 +208,7 @@ async def _pid(cast: Cast, part: str, *, other_than: int = 0) -> int:
         with contextlib.suppress(GateError):
             for pair in (await cast.scene.status()).pairs:
                 for half in pair.halves:
-                    mine = pair.broker == "relay" and half.name.endswith(f"/{part}") and half.ready
+                    mine = pair.name == CREW and half.name.endswith(f"/{part}") and half.ready
                     if mine and half.pid not in (0, other_than):
                         return half.pid
         await asyncio.sleep(0.1)
@@ -213,7 +217,7 @@ async def _pid(cast: Cast, part: str, *, other_than: int = 0) -> int:
 
 async def the_books_agree(cast: Cast) -> list[Finding]:
     """The relay's store agrees with the audit log, message by message"""
-    answer = await cast.scene.verb("relay", "verify")
+    answer = await cast.scene.verb("relay", "verify", "--crew", CREW)
     return [
         Finding("cofferdam relay verify", "no findings", f"exit {answer.code}; {answer.text[:200]}", answer.code == 0)
     ]
