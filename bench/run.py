@@ -35,7 +35,7 @@ OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    for program in ("cost", "flood", "relay", "enip", "opcua", "mirror", "jump", "evidence", "diode"):
+    for program in ("cost", "flood", "relay", "enip", "opcua", "mirror", "jump", "evidence", "diode", "patch"):
         if getattr(args, program):
             os.execv(sys.executable, [sys.executable, str(HERE / f"{program}.py")])
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -88,6 +88,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--diode", action="store_true", help="only diode.py: a strand, beside udpcast (root)")
     parser.add_argument("--jump", action="store_true", help="only jump.py: ssh and scp, beside OpenSSH and ProxyJump")
     parser.add_argument("--evidence", action="store_true", help="only evidence.py: checks, packs, export to rsyslog")
+    parser.add_argument("--patch", action="store_true", help="only patch.py: the patch relay, beside sftp and SHA-256")
     args = parser.parse_args(arguments)
     args.rounds = args.rounds or (2 if args.quick else 5)
     args.seconds = args.seconds or (1.0 if args.quick else 3.0)

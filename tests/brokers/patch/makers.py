@@ -45,6 +45,12 @@ class Gpg:
     def sign(self, data: bytes, *how: str) -> bytes:
         return self._gpg(*how, "--armor", "--detach-sign", data=data)
 
+    def revoke(self) -> None:
+        """Its key, by the certificate that gpg has made for that."""
+        (made,) = (self.home / "openpgp-revocs.d").glob("*.rev")
+        text = made.read_bytes()
+        self._gpg("--import", data=text[text.index(b":-----BEGIN") + 1 :])
+
     def close(self) -> None:
         run("gpgconf", "--kill", "all", GNUPGHOME=str(self.home))
 
@@ -153,6 +159,16 @@ def clamd(folder: Path, *more: str) -> Iterator[Path]:
     finally:
         process.terminate()
         process.wait(PATIENT)
+
+
+def listening(port: int) -> None:
+    """Waits until somebody listens there."""
+
+    def there() -> bool:
+        with socketlib.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
+    eventually(there)
 
 
 class Sshd:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -55,6 +56,28 @@ def encrypted() -> bytes:
     return bytes(data)
 
 
+def bomb() -> bytes:
+    """As 42.zip: archives of archives, small each, and ten gigabytes in all."""
+    data = zipped(("0", b"\0" * 10_000_000))
+    for _ in range(3):
+        data = zipped(*((f"{number}.zip", data) for number in range(10)))
+    return data
+
+
+def encoded() -> bytes:
+    """One name twice, in the encoding of DOS and in UTF-8."""
+    data = zipped(("\u00fc", b"x"), ("?", b"y"))
+    return data.replace(b"?", b"\x81")
+
+
+def million() -> bytes:
+    """A directory of 10^6 entries; nothing but it."""
+    entry = bytearray(b"PK\1\2" + bytes(42) + b"0000000")
+    entry[28] = 7
+    entries = b"".join(bytes(entry[:46]) + b"%07d" % number for number in range(1_000_000))
+    return b"PK\3\4" + entries + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, len(entries), 4, 0)
+
+
 def twice() -> bytes:
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
@@ -96,6 +119,9 @@ def test_what_is_let_in(make: Callable[[], bytes], entries: int, tmp_path: Path)
         (lambda: zipped(("a", b"x" * 1000))[:-30], "damaged|cannot be read"),
         (lambda: zipped(*((str(n), b"") for n in range(20_001))), "more than 20000"),
         (lambda: bytes.fromhex(FOUND_BY_FUZZING), "cannot be read"),
+        (bomb, "bomb"),
+        (encoded, "two entries"),
+        (million, "directory of an archive"),
     ],
 )
 def test_what_is_refused(make: Callable[[], bytes], says: str, tmp_path: Path) -> None:

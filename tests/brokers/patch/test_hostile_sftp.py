@@ -4,8 +4,11 @@ behind that would end the installer."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import hashlib
+import os
+import pwd
 import random
 import struct
 from pathlib import Path
@@ -15,7 +18,9 @@ import asyncssh
 import pytest
 
 from cofferdam.brokers.patch import sftp
+from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.policy.terms.patch_rows import Sftp, Way
+from tests.brokers.patch.makers import Sshd, listening, ssh_key
 
 DATA = b"data" * 20_000
 VERSION, HANDLE, CONTENT, STATUS = 2, 102, 103, 101
@@ -113,3 +118,55 @@ def test_whatever_it_answers_there_is_an_outcome(tmp_path: Path, monkeypatch: py
 def test_and_many_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sftp, "SILENT_SECONDS", 1.0)
     assert sum(asyncio.run(sessions(tmp_path, 500, 2)).values()) == 500
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_an_asset_that_reboots_in_the_middle_has_what_it_had(tmp_path: Path, share: float) -> None:
+    """OpenSSH behind something that cuts the connection after a share of the file."""
+    sftp.prepare()
+    key = ssh_key(tmp_path, "machine")
+    sshd = Sshd(tmp_path / "plc", key.with_suffix(".pub"))
+    data = random.Random(1).randbytes(4_000_000)
+    file, secret = tmp_path / "fw", sftp.KEY_MARK + base64.b64encode(key.read_bytes()).decode()
+    file.write_bytes(data)
+    (sshd.files / "fw.bin").write_bytes(b"old")
+    cuts = 0
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal cuts
+        there, back = await asyncio.open_connection("127.0.0.1", sshd.port)
+
+        async def answers() -> None:
+            while piece := await there.read(65536):
+                writer.write(piece)
+
+        passed = 0
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                task = tasks.create_task(answers())
+                while passed < share * len(data) and (piece := await reader.read(65536)):
+                    back.write(piece)
+                    passed += len(piece)
+                task.cancel()
+        finally:
+            cuts += 1
+            for each in (writer, back):
+                each.transport.abort()
+
+    async def run() -> Outcome:
+        server = await asyncio.start_server(one, "127.0.0.1", 0)
+        async with server:
+            said = Sftp(port=server.sockets[0].getsockname()[1], user=pwd.getpwuid(os.getuid()).pw_name,
+                        host_key=sshd.host_key, path=f"{sshd.files}/{{file}}", secret="x")  # fmt: skip
+            way = Way(asset="plc", address="127.0.0.1", sftp=said)
+            sha256 = hashlib.sha256(data).hexdigest()
+            return await sftp.push(way, secret, file, "fw.bin", len(data), sha256, lambda _: None)
+
+    try:
+        listening(sshd.port)
+        found = asyncio.run(run())
+    finally:
+        sshd.stop()
+    assert (found.state, "what the asset had is still there" in found.detail) == ("failed", True), found
+    assert (sshd.files / "fw.bin").read_bytes() == b"old"
+    assert cuts == 1  # nothing was begun again

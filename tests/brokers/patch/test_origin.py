@@ -47,7 +47,7 @@ def test_a_vendor_signs_by_gpg(vendor: Gpg, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     [("changed", "does not hold"), ("other", "does not hold"), ("nothing", "no OpenPGP"), ("empty", "no OpenPGP"),
-     ("expired", "expired"), ("sha1", "does not hold"), ("not-a-key", "cannot be read")],
+     ("expired", "expired"), ("revoked", "revoked"), ("sha1", "does not hold"), ("not-a-key", "cannot be read")],
 )  # fmt: skip
 def test_what_gpg_did_not_sign_is_refused(vendor: Gpg, tmp_path: Path, what: str, says: str) -> None:
     file = tmp_path / "fw"
@@ -65,6 +65,12 @@ def test_what_gpg_did_not_sign_is_refused(vendor: Gpg, tmp_path: Path, what: str
         old = Gpg(tmp_path / "old", "--faked-system-time", "20200101T000000!", name="Old <o@example>")
         signature, keys = old.sign(b"firmware", "--faked-system-time", "20200201T000000!"), [old.public()]
         old.close()
+    elif what == "revoked":
+        gone = Gpg(tmp_path / "gone", name="Gone <g@example>")
+        signature = gone.sign(b"firmware")
+        gone.revoke()
+        keys = [gone.public()]
+        gone.close()
     elif what == "sha1":
         signature = vendor.sign(b"firmware", "--digest-algo", "SHA1", "--allow-weak-digest-algos")
     elif what == "not-a-key":

@@ -143,3 +143,14 @@ def test_a_scanner_that_is_none(tmp_path: Path, answer: bytes) -> None:
     server.shutdown(socket.SHUT_RDWR)
     server.close()
     assert scan(str(tmp_path / "nothing"), file).verdict == "not scanned"
+
+
+def test_a_scanner_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes all that it is sent, and says nothing."""
+    monkeypatch.setattr("cofferdam.brokers.kit.clamd.SECONDS", 0.3)
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "slow.ctl"))
+        server.listen()
+        assert scan(str(tmp_path / "slow.ctl"), file).verdict == "not scanned"

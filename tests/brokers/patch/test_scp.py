@@ -7,7 +7,6 @@ import base64
 import hashlib
 import os
 import pwd
-import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ import pytest
 from cofferdam.brokers.patch import scp, sftp
 from cofferdam.brokers.patch.outcome import PIECE, Outcome
 from cofferdam.policy.terms.patch_rows import Sftp, Way
-from tests.brokers.patch.makers import Sshd, ssh_key
-from tests.waiting import eventually
+from tests.brokers.patch.makers import Sshd, listening, ssh_key
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -32,12 +30,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory, key: Path) -> Iterator[Sshd]:
     made = Sshd(tmp_path_factory.mktemp("asset") / "plc", key.with_suffix(".pub"))
-
-    def answers() -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex(("127.0.0.1", made.port)) == 0
-
-    eventually(answers)
+    listening(made.port)
     yield made
     made.stop()
 

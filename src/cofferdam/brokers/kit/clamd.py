@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import socket
 import struct
 import zipfile
@@ -26,6 +27,7 @@ from msgspec import Struct
 CHUNK: Final = 256 << 10
 ANSWER_BYTES: Final = 4096
 SECONDS: Final = 600.0
+"""A scanner that moves nothing for so long is given up: the file is not scanned."""
 NEST: Final = 20
 SMALL: Final = 1 << 20
 """Bytes of an entry that every scanner looks into."""
@@ -170,7 +172,7 @@ def _stream(path: str, pieces: Iterable[bytes] | Iterator[bytes]) -> str:
 
 
 def _connect(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.connect(path)
     except OSError as error:
@@ -183,7 +185,18 @@ def _send(sock: socket.socket, data: bytes) -> None:
     """By write: this process may send to no address."""
     view = memoryview(data)
     while view:
-        view = view[os.write(sock.fileno(), view) :]
+        try:
+            view = view[os.write(sock.fileno(), view) :]
+        except BlockingIOError:
+            _wait(sock, select.POLLOUT)
+
+
+def _wait(sock: socket.socket, what: int) -> None:
+    """Raises: NotScanned: nothing moves."""
+    poll = select.poll()
+    poll.register(sock.fileno(), what)
+    if not poll.poll(SECONDS * 1000):
+        raise NotScanned(f"the scanner has said nothing for {SECONDS:g} s")
 
 
 def _answer(sock: socket.socket) -> str:
@@ -191,6 +204,9 @@ def _answer(sock: socket.socket) -> str:
     while b"\0" not in data and len(data) < ANSWER_BYTES:
         try:
             piece = os.read(sock.fileno(), ANSWER_BYTES)
+        except BlockingIOError:
+            _wait(sock, select.POLLIN)
+            continue
         except ConnectionResetError:
             piece = b""
         if not piece:

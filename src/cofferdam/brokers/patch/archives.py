@@ -26,6 +26,8 @@ ENTRIES_MOST: Final = 20_000
 UNPACKED_BYTES: Final = 8 << 30
 INNER_BYTES: Final = 256 << 20
 """The largest archive within an archive that is looked into; it is held in memory."""
+DIRECTORY_BYTES: Final = 8 << 20
+"""Of a ZIP: 400 for each entry that it may have."""
 DEPTH: Final = 8
 RATIO: Final = 200
 """Unpacked bytes for one packed one, beyond the first SLACK."""
@@ -120,9 +122,23 @@ def _hides_zip(opened: IO[bytes], head: bytes) -> bool:
     return False
 
 
+class _Bounded:
+    """A file of which only so much is read at once: a ZIP's directory is, before anything can be counted."""
+
+    def __init__(self, opened: IO[bytes]) -> None:
+        self._opened = opened
+        self.seek, self.tell, self.seekable = opened.seek, opened.tell, opened.seekable
+
+    def read(self, count: int = -1) -> bytes:
+        if count > DIRECTORY_BYTES:
+            raise ArchiveRefused(f"the directory of an archive, of {count} bytes")
+        return self._opened.read(count)
+
+
 def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
     seen: set[str] = set()
-    with zipfile.ZipFile(opened) as archive:
+    bounded: Any = _Bounded(opened)
+    with zipfile.ZipFile(bounded) as archive:
         infos = archive.infolist()
         for info in infos:
             counting.entry(info.filename, seen)
