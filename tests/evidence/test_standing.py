@@ -120,11 +120,12 @@ def test_a_control_is_as_weak_as_its_weakest_check_that_counts() -> None:
     log = read(
         entries(
             (0, done("proof.only-declared-in", "proved")), (0, done("proof.only-declared-out", "proved")),
-            (0, done("firewall.drops", "observed")), (0, done("log.whole", "tested")),
+            (0, done("firewall.drops", "observed")), (0, done("log.whole", "tested")), (0.49, done("log.fenced", "observed")),
         )
     )  # fmt: skip
     found = {one.id: one for one in controls(framework, now(log, 0.5), "2026-11-26")}
-    assert (found["SR 5.2 RE 1"].status, found["SR 5.2 RE 1"].decides) == ("observed", ("firewall.drops",))
+    decided = found["SR 5.2 RE 1"]
+    assert (decided.status, decided.decides) == ("observed", ("firewall.drops", "log.fenced"))
     assert found["SR 1.6"].status == "not covered"  # outside
     assert "bears on it" in found["SR 1.6"].why
     # A room that the policy does not use is left out, and that is said; nothing left: not covered.

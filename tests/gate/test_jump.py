@@ -17,7 +17,7 @@ import pytest
 
 from tests.brokers.jump.serial_line import SER2NET, Controller
 from tests.brokers.jump.site import TELNETD, THERE, JumpSite, Telnetd, ends, reads_until
-from tests.gate.plant import events
+from tests.gate.plant import cli, events
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -289,7 +289,24 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b"shown-42", b"shown-43"))
     assert "are not what they were" in site.jump("recording", "verify", newest["name"], code=1)
+    assert "are not what they were" in evidence(site.state)[1]
+    file.unlink()
+    os.mkfifo(file)  # a folder of the archivist's: whoever owns that puts there what it likes
+    assert evidence(site.state) == ("failed", f"{newest['name']}: it cannot be read: {file.name} is no plain file")
+    file.unlink()
+    assert "it is gone" in evidence(site.state)[1]
+    file.write_bytes(whole + b"more")
+    assert "something was added" in evidence(site.state)[1]
     file.write_bytes(whole)
+    assert evidence(site.state)[0] == "tested"
+
+
+def evidence(state: Path) -> tuple[str, str]:
+    """What the check of the recordings finds: its outcome, and what it says."""
+    _, out, error = cli("evidence", "check", "recording.whole", "--state", str(state), "--json")
+    assert out, error
+    (found,) = json.loads(out)["checks"]
+    return found["outcome"], found["says"]
 
 
 def test_a_terminal_at_which_nobody_types_is_locked(site: JumpSite) -> None:

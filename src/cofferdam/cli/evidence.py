@@ -129,7 +129,7 @@ def _check(args: argparse.Namespace) -> int:
                 else "a person can sign for it: `cofferdam evidence attest`",
             )
     bench = bench_of(args)
-    found, missing = bench.run(names, verify=not args.no_verify and "log.whole" in names)
+    found, missing = bench.run(names, verify=not args.no_verify and bool({"log.whole", "recording.whole"} & set(names)))
     recorded = record(bench, found)
     if "config.drift" in names:
         take_baseline(bench)

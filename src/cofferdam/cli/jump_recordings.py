@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import os
 import sys
 import time
@@ -261,7 +262,7 @@ def _verify(args: argparse.Namespace) -> int:
         if name not in there:
             findings[name] = ["it is gone, and nothing says that it was removed"]
         else:
-            findings[name] = verify(_whole(args, name), marks.get(name, []))
+            findings[name] = verify(io.BytesIO(_whole(args, name)), marks.get(name, []))
     wrong = sum(map(len, findings.values()))
     lines = [f"{len(names)} recordings against the audit log: {wrong or 'no'} findings"]
     lines += [f"  {name}: {one}" for name, each in findings.items() for one in each]

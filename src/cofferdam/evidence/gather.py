@@ -31,7 +31,8 @@ from cofferdam.audit.keys import find_public, write_beside
 from cofferdam.audit.show import verify_folder
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.evidence.history import History, read
-from cofferdam.evidence.inputs import FUTURE_NS, Disk, Inputs, Proven, Software, TimeDaemon, Verified
+from cofferdam.evidence.inputs import FUTURE_NS, Disk, Inputs, Proven, Recorded, Software, TimeDaemon, Verified
+from cofferdam.evidence.recorded import recorded
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load
@@ -141,7 +142,7 @@ def inputs(
     with contextlib.suppress(CofferdamError):
         known = replace(known, proven=proven(state, found, digest, now))
     if verify:
-        known = replace(known, verified=_verified(state))
+        known = replace(known, verified=_verified(state), recorded=_recorded(state, found, now))
     disk = _disk(state / "audit", found)
     software = installed()
     return replace(known, disk=disk, time_daemon=_clock(), software=software, components=len(components()))
@@ -150,6 +151,14 @@ def inputs(
 def _verified(state: Path) -> Verified:
     done = verify_folder(state / "audit", log_key(state), None, None)
     return Verified(done.report.total, tuple(map(str, done.findings)))
+
+
+def _recorded(state: Path, found: History, now_ns: int) -> Recorded | None:
+    """None where they cannot be read: they are another user's, and root's."""
+    try:
+        return recorded(state, LogReader(state / "audit", log_key(state)), found.first_ns, now_ns)
+    except (CofferdamError, OSError):
+        return None
 
 
 def _disk(where: Path, found: History) -> Disk | None:

@@ -6,7 +6,7 @@ What was not gathered is None, and a check that needs it says that it is missing
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cofferdam.evidence.baseline import Difference
@@ -41,6 +41,16 @@ class Verified:
 
     entries: int
     findings: tuple[str, ...]
+
+
+@dataclass
+class Recorded:
+    """What came of comparing recordings with the log. `unknown`: older than the log, or so new that it has not signed
+    anything of them."""
+
+    count: int = 0
+    unknown: int = 0
+    findings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,7 @@ class Inputs:
     proven: Proven | None = None
     history: History | None = None
     verified: Verified | None = None
+    recorded: Recorded | None = None
     disk: Disk | None = None
     time_daemon: TimeDaemon | None = None
     software: Software | None = None

@@ -25,7 +25,7 @@ from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.quarantine import Quarantine, Room
-from cofferdam.brokers.jump.recording import SUFFIX, Writer
+from cofferdam.brokers.jump.recording import FOLDER, SUFFIX, Writer
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.errors import CrossingError, GateError, StoreError
 from cofferdam.policy.table import CompiledPolicy
@@ -41,7 +41,6 @@ RECORDINGS_MOST: Final = 4_096
 """Open at a time: more than sessions that may live."""
 PIECE_BYTES: Final = 512 << 10
 LIST_MOST: Final = 2_000
-FOLDER: Final = "recordings"
 NEW: Final = ".new"
 """Behind the name of a recording of which the log does not know yet: nothing of it was shown to anybody."""
 HOLD: Final = ".hold"

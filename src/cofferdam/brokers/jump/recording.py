@@ -17,11 +17,13 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from cofferdam.brokers.jump.records import Record
 
 SUFFIX: Final = ".cast"
+FOLDER: Final = "recordings"
+"""In the archivist's store."""
 _BYTES: Final = {"o": "b", "i": "B"}
 
 
@@ -132,18 +134,22 @@ def header(data: bytes) -> dict[str, Any]:
     return found
 
 
-def verify(data: bytes, marks: list[dict[str, Any]]) -> list[str]:
-    """What is wrong between a recording and what the audit log says of it, in words."""
-    findings = []
+def verify(file: BinaryIO, marks: list[dict[str, Any]]) -> list[str]:
+    """What is wrong between a recording and what the audit log says of it, in words. It is read once, in pieces."""
     if not marks:
         return ["the audit log does not know it"]
-    for mark in marks:
-        size = int(mark["size"])
-        if size > len(data):
-            findings.append(f"it has {len(data)} bytes, and had {size}: it was cut")
-        elif hashlib.sha256(data[:size]).hexdigest() != mark["sha256"]:
+    findings = []
+    digest, size = hashlib.sha256(), 0
+    for mark in sorted(marks, key=lambda mark: int(mark["size"])):
+        while size < int(mark["size"]) and (data := file.read(min(1 << 20, int(mark["size"]) - size))):
+            digest.update(data)
+            size += len(data)
+        if size < int(mark["size"]):
+            findings.append(f"it has {size} bytes, and had {mark['size']}: it was cut")
+        elif digest.hexdigest() != mark["sha256"]:
             findings.append(f"its first {size} bytes are not what they were")
-    last = max(marks, key=lambda mark: int(mark["size"]))
-    if any(mark.get("ended") for mark in marks) and len(data) > int(last["size"]):
-        findings.append(f"it has {len(data)} bytes, and ended with {last['size']}: something was added")
+    if any(mark.get("ended") for mark in marks) and file.read(1):
+        findings.append(
+            f"it goes on, and ended with {max(int(mark['size']) for mark in marks)} bytes: something was added"
+        )
     return findings

@@ -159,6 +159,22 @@ def ends_here(known: Inputs) -> Finding:
     return verdict("access.ends-here", [], "observed", f"{len(seen)} sessions were seen in the clear here", facts, seen)
 
 
+@TABLE.check("recording.whole", "files", "policy")
+def whole(known: Inputs) -> Finding:
+    """No recording was changed or cut: each against its digests in the log."""
+    _rows(known)
+    found = known.recorded
+    if found is None:
+        raise Unknown(
+            "no recordings were read this time: root reads them: sudo cofferdam evidence check recording.whole"
+        )
+    if not found.count:
+        raise Unknown("nothing of which the log has a digest was recorded yet")
+    facts = [f"{found.unknown} more are older than the log, or begin now"] if found.unknown else []
+    return verdict("recording.whole", found.findings, "tested",
+                   f"{found.count:,} recordings are what the log says of them", facts, ())  # fmt: skip
+
+
 @TABLE.check("recording.fail-closed", "history")
 def unrecorded(known: Inputs) -> Finding:
     """A session ends when it cannot be recorded."""

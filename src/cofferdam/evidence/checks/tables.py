@@ -29,8 +29,6 @@ LEFT = {
     "log.access": "who reads the log's files is the machine's to record; the gate does not see it",
     "access.signed-hop": "a sign-in that no user made is not tried on a jump server that is in use",
     "access.roles": "rights come from the policy's lines and the keeper's groups; there are no roles of a console yet",
-    "recording.whole": "recordings are compared by `cofferdam jump recording verify`, which reads all of them "
-    "and does not run by itself; whoever ran it signs for it",
     "secret.strength": "what is stored lies with the keeper alone, which tells nobody",
     "secret.hardware": "the log has a key's fingerprint, and not whether it lives in hardware",
     "console.sessions": "there is no console yet",
