@@ -120,7 +120,8 @@ def test_a_control_is_as_weak_as_its_weakest_check_that_counts() -> None:
     log = read(
         entries(
             (0, done("proof.only-declared-in", "proved")), (0, done("proof.only-declared-out", "proved")),
-            (0, done("firewall.drops", "observed")), (0, done("log.whole", "tested")), (0.49, done("log.fenced", "observed")),
+            (0, done("firewall.drops", "observed")), (0, done("log.whole", "tested")),
+            (0.49, done("log.fenced", "observed")),
         )
     )  # fmt: skip
     found = {one.id: one for one in controls(framework, now(log, 0.5), "2026-11-26")}
