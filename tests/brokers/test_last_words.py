@@ -8,6 +8,8 @@ from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from cofferdam.brokers.broker import Asked, Part
 from cofferdam.brokers.half import PartProcess
 from cofferdam.brokers.kit.supervision import Command, CommandDone, FromPart
@@ -36,8 +38,12 @@ class Shut(Part):
     def halt(self) -> None:
         self.open = False
 
+    def end(self) -> None:
+        self.halt()
 
-def test_what_has_halted_says_that_it_has_ended() -> None:
+
+@pytest.mark.parametrize("how", ["it fails", "another part is gone"])
+def test_what_has_halted_says_that_it_has_ended(how: str) -> None:
     (heard, said), (orders, _), (entries, audit) = os.pipe(), os.pipe(), os.pipe()
     process = PartProcess(argparse.Namespace(
         kind="diode", part="keeper", control_in=orders, control_out=said, audit_in=entries, audit_out=audit,
@@ -45,14 +51,18 @@ def test_what_has_halted_says_that_it_has_ended() -> None:
     ))  # fmt: skip
     process.part = part = Shut()
     process._command(part, Command(1, "status", b"{}"))
-    process._last_words()
+    if how == "it fails":
+        process._last_words()
+    else:
+        process._part_gone("receiver")
+    assert not part.open
     process._command(part, Command(2, "status", b"{}"))
     process._control.flush()
     answers: list[FromPart] = []
     codec: RecordCodec[FromPart] = RecordCodec(FromPart)
     PipeReceiver(process.reactor, heard, codec, answers.append, lambda: None)
-    while len(answers) < 2:
+    while sum(isinstance(one, CommandDone) for one in answers) < 2:
         process.reactor.turn(1)
-    first, second = answers
-    assert isinstance(first, CommandDone) and (first.result, first.error) == (b'"here"', "")
-    assert isinstance(second, CommandDone) and second.number == 2 and "just ended" in second.error
+    first, second = (one for one in answers if isinstance(one, CommandDone))
+    assert (first.result, first.error) == (b'"here"', "")
+    assert second.number == 2 and "just ended" in second.error

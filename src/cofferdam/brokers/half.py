@@ -366,6 +366,7 @@ class PartProcess:
         waits = self.name in self.broker.answers and not self._gone >= self._in_fds.keys()
         if part is None or (not part.busy and not waits) or self.reactor.now >= self._stop_by:
             if part is not None:
+                self._halted = True
                 part.end()
                 self._status()
             self.reactor.later(self.reactor.stop)
