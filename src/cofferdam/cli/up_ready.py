@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,7 @@ def lacks(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) ->
     wants = named and policy.gate.separation != "processes"
     found += _rights(policy, wants)
     found += _state(state)
+    found += _stores(plans, state)
     if not runs:
         if wants:
             found += _interfaces(policy)
@@ -97,6 +99,20 @@ def _state(state: Path) -> Iterator[Lack]:
         check_place(state.absolute())
     except GateError as error:
         yield Lack(True, str(error), error.hint)
+
+
+def _stores(plans: Mapping[str, CrewPlan], state: Path) -> Iterator[Lack]:
+    """Stores that no disk of this size holds: what a policy says is kept would not be."""
+    there = next(folder for folder in (state, *state.parents) if folder.exists())
+    room = shutil.disk_usage(there).total
+    for plan in plans.values():
+        for name, part in plan.parts.items():
+            if part.store is not None and part.store.quota > room:
+                yield Lack(
+                    False, f"{plan.name}/{name} may keep up to {part.store.quota / 1e9:.0f} GB, and the disk of "
+                    f"{state} has {room / 1e9:.0f} GB in all",
+                    "a larger disk, or less in the policy: the conduit's `most` or `spool`",
+                )  # fmt: skip
 
 
 def _interfaces(policy: CompiledPolicy) -> Iterator[Lack]:

@@ -27,7 +27,8 @@ from cofferdam.brokers.diode.keeper import GRACE_NS
 from cofferdam.brokers.diode.ledger import Channel
 from cofferdam.brokers.diode.receiver import OVERRUN_BYTES, Batches
 from cofferdam.brokers.diode.sender import Sender
-from cofferdam.brokers.diode.wire import BULK, pack
+from cofferdam.brokers.diode.wire import BULK, HEAD_BYTES, pack
+from cofferdam.errors import RemoteProtocolError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from tests.brokers.diode.strand import Strand, lossy
@@ -82,6 +83,27 @@ def test_a_length_beyond_the_shards_is_spoiled_and_no_more(length: int) -> None:
     strand = Strand(shard=64)
     packet = pack(BULK, 7, 1, 0, 1, 0) + struct.pack(">I", length) + bytes(60)
     assert strand.records([packet]) == [] and strand.into.counts.spoiled == 1
+
+
+def test_packets_that_were_cut_cost_what_parity_repairs() -> None:
+    """At any length: what is left of them is refused, or is one shard that is false, and nothing false comes out."""
+    strand = Strand(shard=256, k=60, m=12, hostile=True)
+    said = [number.to_bytes(4) * 60 for number in range(600)]
+    for one in said:
+        strand.out.put(encode(one), 0, prompt=False)
+    chance = random.Random(6)
+    came: list[bytes] = []
+    refused = cut = 0
+    for packet in strand.packets():
+        if chance.random() < 0.05:
+            whole = HEAD_BYTES + 64 * chance.randrange(1, 4)  # such as one may be
+            packet, cut = packet[: chance.choice((whole, chance.randrange(len(packet))))], cut + 1
+        try:
+            came += strand.records([packet])
+        except RemoteProtocolError:
+            refused += 1
+    assert sorted(came) == said
+    assert cut > refused > 0
 
 
 def test_packets_that_are_ten_thousand_places_away_and_doubled() -> None:

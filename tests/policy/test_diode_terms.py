@@ -1,0 +1,108 @@
+"""What is wrong with a strand, said before anything runs; and what `explain` answers of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cofferdam.cli.up_ready import lacks
+from cofferdam.errors import CofferdamError
+from cofferdam.gate.crew.plan import plan_crews
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.explain import Question
+from cofferdam.policy.load import loads
+from cofferdam.policy.terms.kinds import KINDS
+from tests.policy.test_errors import changed, problems
+
+GOOD = """
+site: works
+zones:
+  plant: {side: ot, machine: inside}
+  office: {side: it, machine: outside}
+  strand-in: {side: ot, machine: inside, addresses: [10.9.9.1/30], crossing: diode}
+  strand-out: {side: it, machine: outside, addresses: [10.9.9.2/30], crossing: diode}
+  second-in: {side: ot, machine: inside, addresses: [10.9.8.1/30], crossing: diode}
+  second-out: {side: it, machine: outside, addresses: [10.9.8.2/30], crossing: diode}
+assets:
+  plc: {zone: plant, address: 10.1.1.7, protocol: modbus, unit: 1, points: {level: {at: input 12, type: uint16}}}
+principals:
+  lake: {zone: office, addresses: [10.5.0.9]}
+conduits:
+  history:
+    {from: plant, to: office, broker: mirror, owner: me, reason: flow, sources: {plc: {asset: plc}},
+     mirror: {acks: none}, listen: {office: {at: "10.5.0.1:8443", plain: true}}, allow: [{who: lake, read: all}]}
+  strand:
+    from: strand-in
+    to: strand-out
+    broker: diode
+    owner: me
+    reason: flow
+    carries: [history, files:reports]
+    files: {reports: {names: ["*.csv"], most: 1 MB}}
+    links: [{from: second-in, to: second-out}]
+    spool: {keep: 72 h, most: 20 GB}
+    block: 1000
+"""
+TABLE = [
+    # a conduit that needs answers
+    ("acks: none", "acks: crossing", "crossing", "it rides on strand, over which nothing comes back", "mean none"),
+    ("[history, files", "[histry, files", "histry", "found the conduit", "did you mean history"),
+    ("[history, files", "[history, history, files", "history", "a second time, expected each rider once", ""),
+    ("files:reports]", "files:report]", "files:report", "found the channel of files", "did you mean files:reports"),
+    ("files:reports]", "gate:log]", "reports:", "found reports, which does not ride", ""),
+    ("[history, ", "[", "office", "hangs on another machine than plant", ""),
+    # ends
+    ("    from: strand-in", "    from: strand-out", "strand-out", "expected a zone of side ot", ""),
+    ("    from: strand-in", "    from: plant", "plant", "expected a zone with crossing: diode", ""),
+    ("[10.9.9.2/30]", "[10.9.9.1/30]", "strand-out", "expected two addresses of one network", ""),
+    ("[10.9.9.2/30]", "[10.9.7.2/30]", "strand-out", "expected two addresses of one network", ""),
+    ("[10.9.9.2/30]", "[10.9.9.2/30, 10.9.9.3/30]", "strand-out", "found 2 addresses", ""),
+    ("  lake: {zone: office", "  lake: {zone: strand-out", "lake", "a strand has two ends and nothing else", ""),
+    ("links: [{from: second-in", "links: [{from: strand-in", "strand-in", "which is an end already", ""),
+    ("second-out: {side: it, machine: outside", "second-out: {side: it, machine: inside", "second-out",
+     "expected those of the strand's first link", ""),
+    # sizes and times
+    ("block: 1000", "block: 3000\n    overhead: 50 %", "3000", "expected at most 4096 packets in a block", ""),
+    ("block: 1000", "repeat: {younger: 10 d}", "10 d", "expected at most spool: keep", ""),
+    ("block: 1000", "rate: 400 Mbits", "400 Mbits", "expected a rate with its unit", ""),
+    ("block: 1000", 'window: {days: mon, from: "06:00", to: "18:00", zone: UTC}', "window",
+     "found hours or an end of a strand", ""),
+    ("block: 1000", "allow: [{who: lake}]", "", "what passes stands under `carries`", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "at", "says", "near"), TABLE)
+def test_what_is_wrong_is_said_where_it_stands(old: str, new: str, at: str, says: str, near: str) -> None:
+    text = changed(old, new, GOOD)
+    found = problems(text)
+    one = next((each for each in found if says in str(each) and near in str(each)), None)
+    assert one is not None, [str(each) for each in found]
+    line = text.splitlines()[one.line - 1]
+    assert at in line[one.column - 1 :], (line, one.column)
+
+
+def test_the_good_one_is_good() -> None:
+    compiled = compile_policy(loads(GOOD), now_ns=0)
+    assert compiled.machines == ("inside", "outside")
+
+
+@pytest.mark.parametrize(("file", "allowed", "why"), [
+    ("a.csv", True, ""), ("a.exe", False, "a.exe"), ("../a.csv", False, "a.csv"),
+])  # fmt: skip
+def test_files_are_explained(file: str, allowed: bool, why: str) -> None:
+    compiled = compile_policy(loads(GOOD), now_ns=0)
+    found = KINDS["diode"].explain(compiled, Question("", {"file": file, "files": "reports"}, 0))
+    assert found.allowed == allowed and why in str(found)
+    with pytest.raises(CofferdamError, match="no channel of files 'report'") as error:
+        KINDS["diode"].explain(compiled, Question("", {"file": file, "files": "report"}, 0))
+    assert error.value.hint == "did you mean reports?"
+
+
+def test_a_spool_that_the_disk_does_not_hold_is_named_before_the_gate_starts(tmp_path: Path) -> None:
+    def said(most: str) -> list[str]:
+        policy = compile_policy(loads(changed("most: 20 GB", f"most: {most}", GOOD)), now_ns=0).on("inside")
+        return [lack.what for lack in lacks(policy, plan_crews(policy), tmp_path) if "may keep" in lack.what]
+
+    assert [one for one in said("90 TB") if one.startswith("diode/strand-in/spool may keep up to 112500 GB")]
+    assert not [one for one in said("1 MB") if one.startswith("diode/")]
