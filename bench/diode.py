@@ -1,5 +1,5 @@
 """`make bench ARGS=--diode`: a strand between two network namespaces, its sender and receiver as they are, each a
-process of one core at most, beside udpcast in its asynchronous mode with forward error correction.
+process of one core at most, beside udpcast in its asynchronous mode with forward error correction and plain UDP.
 
     sender  a0 == b0  receiver
 
@@ -192,6 +192,48 @@ def receiver(facts: dict[str, Any]) -> None:
     })  # fmt: skip
 
 
+def blast_sender(facts: dict[str, Any]) -> None:
+    """The same bytes as plain UDP, as fast as they go, in bundles as the strand's: no seal, no parity, no pace."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+    sock.setsockopt(socket.SOL_UDP, 103, facts["packet"])  # UDP_SEGMENT
+    sock.bind((A, PORT))
+    sock.connect((B, PORT))
+    body, left = os.urandom(facts["packet"] * (65_000 // facts["packet"])), facts["bytes"]
+    born()
+    while left > 0:
+        left -= os.write(sock.fileno(), body)
+    told({"bytes": facts["bytes"] - left})
+
+
+def blast_receiver(facts: dict[str, Any]) -> None:
+    """Counts what comes, by the strand's own way to take packets in batches."""
+    import select
+    import signal
+
+    from cofferdam.brokers.diode.receiver import Batches
+
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, 33, BUFFER)  # SO_RCVBUFFORCE
+    sock.bind((B, PORT))
+    batches = Batches(sock.fileno(), facts["packet"] + 64)
+    ending = SimpleNamespace(now=False)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(ending, "now", True))
+    born()
+    print("ready", flush=True)
+    size = begun = last = 0
+    while True:
+        if packets := batches.take():
+            last = time.monotonic_ns()
+            begun = begun or last
+            size += sum(map(len, packets))
+        elif ending.now:
+            break
+        else:
+            select.select([sock], [], [], 0.05)
+    told({"bytes": size, "seconds": (last - begun) / 1e9})
+
+
 # --- the bench --------------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +319,27 @@ def strand(one: Wire, *, rate: int, mtu: int, size: int, messages: bool = False,
     return {"sender": json.loads(said), "receiver": json.loads(heard)}
 
 
+def blast(one: Wire, *, mtu: int, size: int) -> dict[str, Any]:
+    """One run of plain UDP: what both ends say."""
+    one.mute(True)
+    facts = {"packet": mtu - 28, "bytes": size}
+    command = [sys.executable, str(Path(__file__))]
+    environment = {**os.environ, "STRAND_BENCH": json.dumps(facts)}
+
+    def start(space: str, end: str) -> subprocess.Popen[str]:
+        whole = ["ip", "netns", "exec", space, *command, "--end", end]
+        return subprocess.Popen(whole, stdout=subprocess.PIPE, text=True, env=environment)
+
+    with start(one.b, "blast-receiver") as hears:
+        assert hears.stdout is not None and hears.stdout.readline() == "ready\n"
+        with start(one.a, "blast-sender") as sends:
+            said = sends.communicate(timeout=120)[0]
+        time.sleep(0.5)
+        hears.terminate()
+        heard = hears.communicate(timeout=30)[0]
+    return {"sender": json.loads(said), "receiver": json.loads(heard)}
+
+
 def udpcast(one: Wire, *, rate: int, size: int) -> float:
     """Goodput of udpcast in Mbit/s, 0 where the file did not come whole."""
     one.mute(False)
@@ -300,13 +363,16 @@ def udpcast(one: Wire, *, rate: int, size: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--end", choices=("sender", "receiver"), help=argparse.SUPPRESS)
+    ends = {
+        "sender": sender, "receiver": receiver, "blast-sender": blast_sender, "blast-receiver": blast_receiver,
+    }  # fmt: skip
+    parser.add_argument("--end", choices=tuple(ends), help=argparse.SUPPRESS)
     parser.add_argument("--diode", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--mb", type=int, default=200, help="of each run (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3, help="of messages (default: %(default)s)")
     args = parser.parse_args()
     if args.end:
-        {"sender": sender, "receiver": receiver}[args.end](json.loads(os.environ["STRAND_BENCH"]))
+        ends[args.end](json.loads(os.environ["STRAND_BENCH"]))
         return 0
     if os.geteuid():
         print("bench: namespaces take root", file=sys.stderr)
@@ -331,6 +397,16 @@ def main() -> int:
                     f"{out['memory_mb']}/{into['memory_mb']}", first(into["kernel_drops"]),
                 ), flush=True)  # fmt: skip
             one.lose(0)
+            found = blast(one, mtu=mtu, size=size)
+            out, into = found["sender"], found["receiver"]
+            goodput = into["bytes"] * 8 / max(0.001, into["seconds"]) / 1e6
+            print(form.format(
+                f"MTU {mtu}, plain UDP, unpaced", f"{goodput:.0f}",
+                f"{into['bytes'] * 8e-6 / max(out['cpu'], into['cpu']):.0f}", "-",
+                f"{(out['bytes'] - into['bytes']) >> 10} kB",
+                f"{out['cpu'] * 1e9 / size:.2f}/{into['cpu'] * 1e9 / size:.2f}",
+                f"{out['memory_mb']}/{into['memory_mb']}", "-",
+            ), flush=True)  # fmt: skip
             if mtu == 1500:
                 for bulk in (0, 100_000_000):
                     found = strand(one, rate=400, mtu=mtu, size=bulk, messages=True, seconds=args.seconds)
