@@ -186,6 +186,7 @@ SAYS: dict[str, list[Draft]] = {
     "recording.fail-closed": [
         msgspec.structs.replace(ENDED, reason="this session ends, since it cannot be recorded: the disk is full")
     ],
+    "secret.hardware": [signed(factors=("security key", "its PIN or finger"))],
     "secret.asset-hidden": [],
     "mirror.read-only": [],
     "crypto.used": [],
@@ -207,6 +208,14 @@ def test_what_is_only_shown(check: str) -> None:
         assert found.says.startswith("2 sessions")
     if check == "access.lockout":
         assert "1 of them in a pause" in found.says
+
+
+def test_keys_that_say_nothing_of_hardware_are_no_failure() -> None:
+    hard, soft = signed(factors=("security key", "its PIN or finger")), signed()
+    known = Inputs(T0 * 10**9, history=read(entries((0, hard), (0, soft))))
+    found, [missing] = run_checks(known, ["secret.hardware"])
+    assert not found
+    assert "1 of 2 sign-ins" in missing.reason
 
 
 def test_parts_that_would_be_given_too_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,20 @@ def unrecorded(known: Inputs) -> Finding:
                    ended)  # fmt: skip
 
 
+@TABLE.check("secret.hardware", "history")
+def hardware(known: Inputs) -> Finding:
+    """Who signs in does so by a security key, the only kind that shows in its signatures that it is hardware. A site that
+    signs in otherwise as well has not failed: it has not shown this."""
+    signed = lately(known.the_history(), "signed-in", "nobody has signed in yet")
+    by_key = [one for one in signed if "security key" in one.event.get("factors", ())]
+    if len(by_key) < len(signed):
+        raise Unknown(f"{len(by_key)} of {len(signed)} sign-ins were by security keys: of other keys and codes nobody "
+                      "knows where they lie")  # fmt: skip
+    facts = [f"entry {one.index}: {one.event['person']} by {one.event.get('key')}" for one in by_key]
+    return verdict("secret.hardware", [], "observed", f"all {len(by_key)} sign-ins were by security keys that had "
+                   "verified their user", facts, by_key)  # fmt: skip
+
+
 @TABLE.check("files.scanned", "history", "policy")
 def scanned(known: Inputs) -> Finding:
     """What went to an asset by a conduit that has files scanned was found clean before."""

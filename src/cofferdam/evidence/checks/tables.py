@@ -30,7 +30,6 @@ LEFT = {
     "access.signed-hop": "a sign-in that no user made is not tried on a jump server that is in use",
     "access.roles": "rights come from the policy's lines and the keeper's groups; there are no roles of a console yet",
     "secret.strength": "what is stored lies with the keeper alone, which tells nobody",
-    "secret.hardware": "the log has a key's fingerprint, and not whether it lives in hardware",
     "console.sessions": "there is no console yet",
     "console.tls": "there is no console yet",
     "monitor.alarms": "whether an alarm reached a person is that person's to say, by signature",
