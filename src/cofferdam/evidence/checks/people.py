@@ -191,8 +191,8 @@ def unrecorded(known: Inputs) -> Finding:
 
 @TABLE.check("secret.hardware", "history")
 def hardware(known: Inputs) -> Finding:
-    """Who signs in does so by a security key, the only kind that shows in its signatures that it is hardware. A site that
-    signs in otherwise as well has not failed: it has not shown this."""
+    """Who signs in does so by a security key, the only kind whose signatures say that it is hardware. A site that signs
+    in otherwise as well has not failed: it has not shown this."""
     signed = lately(known.the_history(), "signed-in", "nobody has signed in yet")
     by_key = [one for one in signed if "security key" in one.event.get("factors", ())]
     if len(by_key) < len(signed):
