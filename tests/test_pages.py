@@ -43,7 +43,7 @@ def test_words_of_verbs_exist() -> None:
     words = {
         verb: set(action.choices or ())
         for verb in VERBS
-        for action in build_parser(verb)._subparsers._group_actions[0].choices[verb]._actions  # type: ignore
+        for action in build_parser(verb)._subparsers._group_actions[0].choices[verb]._actions  # type: ignore[union-attr, index]
         if isinstance(action, argparse._SubParsersAction)
     }
     assert "agree" in words["grant"]

@@ -35,9 +35,9 @@ def test_a_bypass_is_in_the_log_and_is_taken_back(live: Site) -> None:
     assert cli("restore", "it", "--state", live.state)[0] == 0
     with Client(live.port) as client:
         client.read()
-    said = {entry["event"]["kind"]: entry["event"] for entry in log_of(live.state)}
-    assert said["severed"]["by"].endswith(": bypass, decided by N.")
-    assert "restored" in said
+    told = {entry["event"]["kind"]: entry["event"] for entry in log_of(live.state)}
+    assert told["severed"]["by"].endswith(": bypass, decided by N.")
+    assert "restored" in told
 
 
 def test_backup_and_restore(site: Site, tmp_path: Path) -> None:
