@@ -543,6 +543,15 @@ class Manners(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True,
     keep_alive_ms: int = 0  # a connection that nobody has used for so long is used by the gate, for a read
 
 
+class Tls(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Where a device is spoken with within TLS: by its clients, and by us. `name`: who it has to show to be; "": who
+    has its address."""
+
+    clients: bool
+    asset: bool
+    name: str = ""
+
+
 PLAIN = Manners()
 """Those of a device of which nothing is said."""
 
@@ -580,6 +589,7 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Spaces of bits that are kept in words of another space: the one, the other, and the word of the first bit."""
     security: Security | None = None
     manners: Manners = PLAIN
+    tls: Tls | None = None
     device_unit: int = -1  # what the device itself is called, where that is another than `unit`; -1: it is not
     present: tuple[Point, ...] = ()
     """Words whose present value some write is judged from, besides points: those with bits that may be written, and

@@ -404,7 +404,17 @@ class _Delivered(TypedDict):
     detail: str
 
 
+class TlsSide(TypedDict):
+    """`tls`. `until` is empty where there is no certificate."""
+
+    crew: str
+    side: Literal["clients", "assets"]
+    until: str
+    good: bool
+
+
 SHAPES: dict[str, Any] = {
+    "tls": list[TlsSide],
     "up": Up,
     "reload": Reload,
     "down": Down,

@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "relay": ("relay", "messages, quarantine, consumers, keys and certificates of the relay"),
     "patch": ("patch", "files for assets: proof, scan, approval, plan and result of the patch relay"),
     "pki": ("pki", "keys, certificates and users of OPC UA"),
+    "tls": ("tls", "certificates of Modbus/TCP Security, towards clients and towards assets"),
     "mirror": ("mirror", "the historian mirror: what it has, whether anything is missing, keys"),
     "jump": ("jump", "people, approvals, sessions and recordings of the jump server"),
     "diode": ("diode", "ends of a strand: pair, status, tickets, re-sends, tests"),

@@ -22,6 +22,7 @@ from cofferdam.model import (
     Shown,
     Span,
     Stream,
+    Tls,
     ValueType,
 )
 from cofferdam.policy import addressing, rows, schema
@@ -160,9 +161,12 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
     points = tuple(_point(point_name, point, dialect) for point_name, point in sorted(asset.points.items()))
     reverse = asset.reverse or schema.Reverse()
     # What opens connections itself is known by its address and by where it opens them to.
-    port = asset.port or dialect.default_port if reverse.listen is None else reverse.listen[1]
+    tls = None if asset.tls is None else Tls(asset.tls.clients, asset.tls.asset, asset.tls.name or "")
+    own = dialect.port(secure=tls is not None and tls.asset)
+    port = asset.port or own if reverse.listen is None else reverse.listen[1]
+    shown = dialect.port(secure=tls is not None and tls.clients)
     # Where the policy names a place, the broker answers there and nowhere else.
-    places = (asset.listen,) if asset.listen else tuple((address, dialect.default_port) for address in addresses)
+    places = (asset.listen,) if asset.listen else tuple((address, shown) for address in addresses)
     return Asset(
         name=name,
         zone=asset.zone,
@@ -199,6 +203,7 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         calls_at=reverse.listen,
         clients=tuple(sorted(set(reverse.clients))),
         security=_security(asset, dialect),
+        tls=tls,
         device_unit=-1 if asset.device_unit in (None, asset.unit) else asset.device_unit or 0,
         manners=Manners(
             connect_delay_ms=asset.connect_delay or 0,

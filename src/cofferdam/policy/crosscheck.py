@@ -14,7 +14,7 @@ from cofferdam.model import ValueType
 from cofferdam.policy import addressing, schema, syntax, witnesses
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
-from cofferdam.policy.mannerchecks import check_manners, check_shared, check_vendor
+from cofferdam.policy.mannerchecks import check_manners, check_shared, check_tls, check_vendor
 from cofferdam.policy.networks import network_of
 from cofferdam.policy.placechecks import PlaceChecks
 from cofferdam.policy.points.values import FLOATS
@@ -45,7 +45,7 @@ _CALLS, _REACHED = -1, -2
 def _device_port(asset: schema.Asset, dialect: Dialect) -> int:
     if asset.reverse is not None and asset.reverse.listen is not None:
         return asset.reverse.listen[1]
-    return asset.port or dialect.default_port
+    return asset.port or dialect.port(secure=asset.tls is not None and asset.tls.asset)
 
 
 def _loopback(address: str) -> bool:
@@ -205,6 +205,7 @@ class _Checker(Checking):
         self.reverse(here, asset, dialect)
         check_manners(self, here, asset)
         check_vendor(self, here, asset, dialect)
+        check_tls(self, here, asset, dialect)
         PlaceChecks(self, here, asset, dialect).check()
 
     def reverse(self, here: Path, asset: schema.Asset, dialect: Dialect) -> None:
@@ -246,7 +247,10 @@ class _Checker(Checking):
             dialect = self.dialects.get(asset.protocol)
             if dialect is None or (asset.listen is None and asset.overlay is None):
                 continue
-            address, port = asset.listen or (asset.overlay or "", dialect.default_port)
+            address, port = asset.listen or (
+                asset.overlay or "",
+                dialect.port(secure=asset.tls is not None and asset.tls.clients),
+            )
             path: Path = ("assets", name, "listen" if asset.listen else "overlay")
             here = places.setdefault(port, {})
             # Only those that can clash are looked at, since a policy may have thousands of assets.
@@ -308,7 +312,7 @@ class _Checker(Checking):
         for name, asset in self.policy.assets.items():
             dialect = self.dialects.get(asset.protocol)
             if dialect is not None and dialect.units is not None:
-                key = (asset.zone, _plain(asset.address), asset.port or dialect.default_port)
+                key = (asset.zone, _plain(asset.address), _device_port(asset, dialect))
                 found.setdefault(key, []).append((name, asset))
         check_shared(self, found)
 

@@ -15,7 +15,7 @@ BOUNDS = {"connect_delay": (1, 30_000), "pause": (1, 10_000), "idle": (1000, 86_
           "keep_alive": (1000, 86_400_000)}  # fmt: skip
 """From and to, in milliseconds."""
 SHARED = ("connect_delay", "pause", "idle", "wait", "repeat_reads", "keep_alive", "connections", "outstanding",
-          "vendor_functions", "vendor_write_functions")  # fmt: skip
+          "vendor_functions", "vendor_write_functions", "tls")  # fmt: skip
 """What assets behind one address must say alike."""
 
 
@@ -31,6 +31,18 @@ def check_manners(checking: Checking, here: Path, asset: schema.Asset) -> None:
     if asset.pause is not None and asset.outstanding != 1:
         what = f"{asset.outstanding} with a pause after each answer"
         checking.at((*here, "outstanding"), what, "1", check="manners")
+
+
+def check_tls(checking: Checking, here: Path, asset: schema.Asset, dialect: Dialect) -> None:
+    """A protocol within TLS."""
+    if asset.tls is None:
+        return
+    if not dialect.secure_port:
+        checking.at((*here, "tls"), "tls", f"none: {dialect.name} is not spoken so", check="tls")
+    elif not asset.tls.clients and not asset.tls.asset:
+        checking.at((*here, "tls"), "tls for nobody", "clients: yes, asset: yes, or both", check="tls")
+    elif asset.tls.asset and "rtu_over_tcp" in asset.quirks:
+        checking.at((*here, "tls", "asset"), "tls with the quirk rtu_over_tcp", "one of them", check="tls")
 
 
 def check_vendor(checking: Checking, here: Path, asset: schema.Asset, dialect: Dialect) -> None:

@@ -639,6 +639,16 @@ class Security(Entry):
     )
 
 
+class Tls(Entry):
+    """Modbus/TCP Security: the protocol within TLS, both ends with certificates (`cofferdam tls`)."""
+
+    clients: YesNo = Field(False, description="Clients have to use it. The broker answers at port 802 then.")
+    asset: YesNo = Field(False, description="The device is spoken with by it, at port 802 unless `port` says another.")
+    name: Text | None = Field(
+        None, description="The name that the device's certificate has to have. Default: its address."
+    )
+
+
 class Reverse(Entry):
     """Connections that who serves opens. For protocols that have such (OPC UA: reverse connect)."""
 
@@ -761,6 +771,7 @@ class Asset(Entry):
     security: Security | None = Field(
         None, description="How the device is spoken with, for protocols that can be secured."
     )
+    tls: Tls | None = Field(None, description="Who speaks with it within TLS, for protocols that have that (Modbus).")
     reverse: Reverse | None = Field(
         None, description="Connections that the device opens, or that are opened to clients for it."
     )

@@ -231,6 +231,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Those under which only one request may be in flight."""
     vendors: dict[int, str] = {}
     """Function codes that vendors use and no public document has, and whose they are."""
+    secure_port: int = 0
+    """The port at which it is spoken within TLS; 0: it is not."""
     opaque: bool = False
     """Functions that neither `codes` nor `place_codes` name can be carried as they are, for an asset that says so."""
     id_quirks: tuple[str, ...] = ()
@@ -283,6 +285,10 @@ class Dialect(msgspec.Struct, frozen=True):
     discovery: bool = False
     """A question may come alone, by UDP at the port of the connections (`protocols.base.Facing.alone`). For protocols
     with `datagrams`."""
+
+    def port(self, *, secure: bool) -> int:
+        """The port at which it is spoken where nothing else is said."""
+        return self.secure_port if secure and self.secure_port else self.default_port
 
     def written_out(self, text: str, shorts: Mapping[str, str]) -> str:
         """A place with the short names of an asset's `namespaces` written out. Raises: Misread for one that is none."""

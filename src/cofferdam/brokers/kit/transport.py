@@ -34,6 +34,8 @@ class Transport(abc.ABC):
     on_end: Callable[[], bool] | None = None
     """Asked when the peer has closed its sending half: whether it is still to be answered. Nothing more is read then,
     and who set this closes the connection when all is said. None: such a connection is over (`on_closed`)."""
+    secure: bool = False
+    """Whether it is one in which both ends have to show who they are (kit.tls_stream)."""
     unsent: int = 0
     """Bytes that were written and that the peer has not made room for."""
 

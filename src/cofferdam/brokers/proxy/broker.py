@@ -180,6 +180,7 @@ def proxy(word: str) -> Broker:
             ("inner", "outer"): "cofferdam.brokers.proxy.records:to_outer",
         },
         answers=frozenset({"inner"}),
+        rekeys=frozenset({"outer", "inner"}) if dialect is not None and dialect.secure_port else frozenset(),
         alarms=frozenset({"outer", "inner"}),
         needs=dialect.needs if dialect is not None else (),
         figures={

@@ -79,6 +79,7 @@ class Client:
         "opened_wall",
         "outstanding",
         "pace",
+        "place",
         "port",
         "refused",
         "requests",
@@ -102,6 +103,7 @@ class Client:
         self.source = source
         self.port = port
         self.local = ""  # the address of ours to which it has connected
+        self.place = ("", 0)  # the listener
         self.assets: dict[int, Asset] = {}  # by unit; -1: any unit
         self.sessions: dict[str, Session] = {}  # by asset
         self.only: Session | None = None  # where a single asset answers at the listener, which is the rule

@@ -30,7 +30,7 @@ from cofferdam.brokers.proxy.inner_standing import StandingPath
 from cofferdam.brokers.proxy.pinging import PING, keep_alive, ping
 from cofferdam.brokers.proxy.reads_book import ReadsBook, counted
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Frame, Opened, Reply, Request, Unwatch, Watch
-from cofferdam.brokers.proxy.sessions import Served, Session, Tally
+from cofferdam.brokers.proxy.sessions import Served, Session, Tally, no_tls, same_device
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.brokers.proxy.writes import BitJob
 from cofferdam.errors import CrossingError
@@ -83,6 +83,11 @@ class Inner(StandingPath):
         self._reads_book = ReadsBook(setting.audit)
         self._troubles = Counted(setting.audit, ("detail",))
         self._common = self.protocol.common(setting.secrets)
+        self._securing: Any = None
+        if any(asset.tls is not None and asset.tls.asset for asset in setting.policy.assets.values()):
+            from cofferdam.brokers.proxy.securing import Securing  # most halves need no TLS
+
+            self._securing = Securing(setting.secrets, False)
         self._kept_alive: tuple[Served, ...] = ()
         port = self.protocol.dialect.datagrams
         # Made now, since the filter lets nobody make a socket later.
@@ -120,13 +125,13 @@ class Inner(StandingPath):
             asset = policy.assets[name]
             key = (asset.address, asset.port, asset.route)
             device = devices.get(key) or self._devices.get(key)
-            if device is None or not _same_device(device.asset, asset):
+            if device is None or not same_device(device.asset, asset):
                 device = Device(
                     asset=asset,
                     protocol=self.protocol,
                     limits=policy.limits,
                     reactor=self._reactor,
-                    connect=self._connect,
+                    connect=self._way_to(asset),
                     report=lambda what, section, detail, asset=asset: self._broken(asset, what, section, detail),  # type: ignore[misc]
                     permit=self._permitted,
                     news=self._news,
@@ -176,6 +181,19 @@ class Inner(StandingPath):
         alive = {id(one.device): one for one in kept.values() if one.asset.manners.keep_alive_ms}
         self._kept_alive = tuple(alive.values())
 
+    def take_secrets(self, secrets: Mapping[str, bytes]) -> None:
+        if self._securing is not None:
+            self._securing.take(secrets)
+
+    def _way_to(self, asset: Asset) -> Callable[[str, int, Callable[[], None]], Transport]:
+        """How a connection to a device is opened."""
+        if asset.tls is None or not asset.tls.asset:
+            return self._connect
+        if self._securing is None:
+            return no_tls
+        name = asset.tls.name
+        return lambda address, port, connected: self._securing.dial(self._connect, name, address, port, connected)
+
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         """Judges by another policy from now on. Returns how many sessions it ended."""
         self._take(policy, assets)
@@ -217,6 +235,8 @@ class Inner(StandingPath):
 
     def alarms(self) -> dict[str, str]:
         found = self.protocol.alarms(self._common, self._wall())
+        if self._securing is not None and (told := self._securing.alarm(self._wall())):
+            found["tls-assets"] = clip(f"assets by TLS: {told}")
         now = self._clock()
         for device in self._devices.values():
             said = device.conduct.alarm(now)
@@ -578,9 +598,3 @@ class Inner(StandingPath):
             "unasked": {name: device.conduct.unasked for name, device in devices.items()},
             "identities": {name: device.conduct.identities for name, device in devices.items()},
         }
-
-
-def _same_device(old: Asset, new: Asset) -> bool:
-    return (old.connections, old.outstanding, old.quirks, old.connected, old.security, old.manners, old.calls_at) == (
-        new.connections, new.outstanding, new.quirks, new.connected, new.security, new.manners, new.calls_at,
-    )  # fmt: skip

@@ -10,7 +10,8 @@ from __future__ import annotations
 import abc
 import functools
 import socket
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.admission import Admission
@@ -95,6 +96,11 @@ class Door(Part):
             )  # fmt: skip
         self._calls = Calls(setting.dial, self._take_in, self.close, self.clients, setting.clock)
         self._full = (0, "")  # when all places were taken last, and by whom most
+        self._securing: Any = None
+        if any(asset.tls is not None and asset.tls.clients for asset in setting.policy.assets.values()):
+            from cofferdam.brokers.proxy.securing import Securing  # most halves need no TLS
+
+            self._securing = Securing(setting.secrets, True)
         self._take(setting.policy, setting.assets)
 
     # --- policy and the operator's hand -----------------------------------------------------------------------
@@ -123,7 +129,7 @@ class Door(Part):
         self._take(policy, assets)
         ended = 0
         for client in list(self.clients):
-            lost = False
+            lost = client.transport.secure != self._in_tls(self._by_listener.get(client.place, client.assets))
             for session in client.sessions.values():
                 flow: Flow | Deny
                 if session.asset not in policy.assets:
@@ -142,6 +148,19 @@ class Door(Part):
                 ended += 1
                 self.close(client, "the new policy does not allow this session")
         return ended
+
+    def take_secrets(self, secrets: Mapping[str, bytes]) -> None:
+        if self._securing is not None:
+            self._securing.take(secrets)
+
+    def _in_tls(self, assets: Mapping[int, Asset]) -> bool:
+        """Whether clients have to use TLS for what answers at a place: where one of several units asks for it."""
+        return any(asset.tls is not None and asset.tls.clients for asset in assets.values())
+
+    def _secured(self, client: Client, transport: Transport) -> None:
+        """A client has shown its certificate."""
+        if client in self.clients:
+            self._identified(client, self._securing.shown(transport))
 
     def set_severed(self, sides: Collection[str]) -> None:
         """Cuts sides off. Clients of a severed side are ended; requests to a severed side are refused."""
@@ -205,14 +224,28 @@ class Door(Part):
         if too_much is not None:
             self._turn_away(transport, source, *too_much)
             return None
+        holder: list[Client] = []
+        if self._in_tls(assets):
+            secure = None
+            if self._securing is not None:
+                secure = self._securing.serve(transport, lambda: self._secured(holder[0], holder[0].transport))
+            if secure is None:
+                self._turn_away(transport, source, "tls", "TLS is asked for, and the gate has no certificate to show")
+                return None
+            transport = secure
         pace = self._pace_of(group, now)
         self._of_source[share] = self._of_source.get(share, 0) + 1
         first = next(iter(assets.values()))
         face = Face(self._would)
         facing = face.facing(self._common, first, self._wall, source, local, alone=alone, dialled=dialled)
         client = face.client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
+        holder.append(client)
         client.share, client.group = share, group
-        client.assets, client.local = assets, local[0]
+        client.assets, client.local, client.place = (
+            assets,
+            local[0],
+            local if local in self._by_listener else everywhere,
+        )
         client.last = now
         client.opened_wall = self._wall()
         client.stranger = stranger
@@ -220,7 +253,7 @@ class Door(Part):
         self.clients.add(client)
         transport.on_data = lambda data: self._on_data(client, data)
         transport.on_closed = lambda reason: self._forget(client, reason)
-        if not self._speaks:
+        if not self._speaks and not transport.secure:
             transport.on_end = lambda: self._ended(client)
         # Where several units answer, a session with one begins when it is asked; until then the connection stands for
         # itself, so that one that asks nothing is told of once.
@@ -314,6 +347,11 @@ class Door(Part):
 
     def alarms(self) -> dict[str, str]:
         found = self.protocol.alarms(self._common, self._wall()) | self._standings.times.alarms(self._clock())
+        said = "" if self._securing is None else self._securing.alarm(self._wall())
+        if self._securing is None and any(self._in_tls(assets) for assets in self._by_listener.values()):
+            said = "this half was started without TLS: restart the gate"
+        if said:
+            found = found | {"tls-clients": f"clients by TLS: {said}"[:512]}
         since, greedy = self._full
         if not greedy or self._clock() - since > FULL_NS:
             return found

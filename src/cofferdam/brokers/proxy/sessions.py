@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from cofferdam.brokers.kit.refusals import RefusalLog
+from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.device import Device
 from cofferdam.brokers.proxy.lines import Lines
@@ -114,3 +116,17 @@ class Served:
         self.asset = asset
         self.shared = shared
         self.timeout_ns = asset.timeout_ms * 1_000_000
+
+
+def same_device(old: Asset, new: Asset) -> bool:
+    """Whether connections to a device can go on under another policy."""
+    return (
+        old.connections, old.outstanding, old.quirks, old.connected, old.security, old.manners, old.calls_at, old.tls,
+    ) == (
+        new.connections, new.outstanding, new.quirks, new.connected, new.security, new.manners, new.calls_at, new.tls,
+    )  # fmt: skip
+
+
+def no_tls(address: str, port: int, connected: Callable[[], None]) -> Transport:
+    """In place of a way to a device: the half has no TLS, and nothing goes there without it."""
+    raise OSError(0, "this half was started without TLS: restart the gate")

@@ -108,6 +108,8 @@ MODBUS = Dialect(
         125: "not public: Schneider firmware", 126: "not public: Schneider programming",
     },
     opaque=True,
+    secure_port=802,
+    secrets=("certificate", "key", "trusted"),
     id_quirks=("zero_transaction_id", "wrong_transaction_id"),
     lone_quirks=frozenset({"zero_transaction_id", "wrong_transaction_id", "wrong_length", "rtu_over_tcp"}),
 )  # fmt: skip
