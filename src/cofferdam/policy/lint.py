@@ -57,7 +57,7 @@ def _shared_addresses(run: Linting) -> None:
             (
                 side(run.policy.zones[asset.zone]),
                 asset.address,
-                asset.port or run.dialects[asset.protocol].default_port,
+                asset.port or run.dialects[asset.protocol].port(secure=asset.tls is not None and asset.tls.asset),
             ),
             [],
         )

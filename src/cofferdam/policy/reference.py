@@ -31,6 +31,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("What methods return", schema.Returned, "`assets:` NAME `methods:` NAME `returns:`"),
     ("Reverse", schema.Reverse, "`assets:` NAME `reverse:`"),
     ("Security", schema.Security, "`assets:` NAME `security:`"),
+    ("Tls", schema.Tls, "`assets:` NAME `tls:`"),
     ("Streams", schema.Stream, "`assets:` NAME `streams:` NAME"),
     ("Principals", schema.Principal, "`principals:` NAME"),
     ("Conduits", schema.Conduit, "`conduits:` NAME"),
