@@ -47,11 +47,11 @@ class Scene:
         for one in (self.datagrams, self.far):
             one.bind(("127.0.0.1", 0))
         self.far.sendto(b"hello", self.datagrams.getsockname())
-        self.unbound = socket.socket()
+        self.unbound, self.portless = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
 
     def close(self) -> None:
         for one in (self.listener, self.waits, self.device, self.ours, self.peer, self.datagrams, self.far,
-                    self.unbound):  # fmt: skip
+                    self.unbound, self.portless):  # fmt: skip
             one.close()
 
     def deeds(self) -> dict[str, tuple[Callable[[], object], Can]]:
@@ -71,6 +71,7 @@ class Scene:
             "keep alive": (self._keep_alive, Can.KEEPALIVE),
             "reuse a port": (lambda: self.ours.setsockopt(socket.SOL_SOCKET, 15, 1), Can.NOTHING),
             "UDP socket": (self._dial_udp, Can.DIAL_UDP),
+            "bind a UDP port": (lambda: self.portless.bind(("127.0.0.1", 0)), Can.BIND_UDP),
             "bind a TCP port": (lambda: self.unbound.bind(("127.0.0.1", 0)), Can.NOTHING),
             "listen": (lambda: hostile.call("listen", self.unbound.fileno(), 5), Can.NOTHING),
             "write in the store": (lambda: (store / "new").write_text("x"), Can.STORE),
@@ -100,7 +101,6 @@ class Scene:
 
     def _dial_udp(self) -> None:
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", 0))
             sock.connect(self.far.getsockname())
             os.write(sock.fileno(), b"x")
 

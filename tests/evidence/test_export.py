@@ -204,6 +204,8 @@ def test_the_policy_names_collectors(tmp_path: Path, certificates: Certificates)
     ("body", "words"),
     [
         ("soc: {to: 'udp://10.0.0.1:514'}", "loopback"), ("soc: {to: 'smtp://x'}", "no names are resolved"),
+        ("soc: {to: 'tls://[::ffff:10.1.0.50]'}", "10.1.0.50, which"), ("soc: {to: 'tls://0.0.0.0'}", "of one machine"),
+        ("soc: {to: 'tls://[fe80::1%eth0]'}", "no interface"), ("soc: {to: 'tls://224.0.0.1'}", "of one machine"),
         ("soc: {to: 'tls://soc.example'}", "no names are resolved"), ("soc: {to: 'tls://u:p@10.0.0.1'}", "an address"),
         ("soc: {to: 'tls://10.0.0.1/x'}", "an address"), ("soc: {to: 'file:///x'}", "folder"),
         ("soc: {to: 'tls://10.0.0.1'}", "authority: FILE"), ("soc: {}", "without to"), ("soc: 7", "a map"),

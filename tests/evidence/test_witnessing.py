@@ -383,6 +383,7 @@ HTTPS = "https://10.0.0.1/x"
 CHANGED = "w+00000000+BBERERERERERERERERERERERERERERERERERERERERER"
 OF_A_LOG = "w+00000000+AREREREREREREREREREREREREREREREREREREREREREREREREREQ=="
 BAD = {
+    "an address that no packet has": ('{to: "https://[::ffff:10.0.0.1]/x", key: "KEY"}', "10.0.0.1, which"),
     "a name": ('{to: "https://witness.example/x", key: "KEY"}', "no names are resolved"),
     "no key": (f'{{to: "{HTTPS}"}}', "key"),
     "a host key for https": (f'{{to: "{HTTPS}", key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBER"}}', "NAME+ID"),

@@ -24,6 +24,7 @@ import pytest
 from cofferdam.enforce import firewall, journal, users
 from cofferdam.enforce.fence import Fence, tag
 from cofferdam.enforce.isolation import PlainIsolation
+from cofferdam.enforce.plans.fence import NAME as NAMED
 from cofferdam.enforce.plans.fence import table_name
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.plans.records import Hosted, NetworkPlan, SidePlan
@@ -263,23 +264,13 @@ def test_no_other_by_tcp(scene: Scene, to: tuple[str, int]) -> None:
     scene.neighbour.strange()
 
 
-@pytest.mark.parametrize("to", [(FAR, DNS), (FAR, SOC), (FAR6, DNS), ("127.0.0.53", DNS), ("224.0.0.251", 5353)])
-def test_no_datagram(scene: Scene, to: tuple[str, int]) -> None:
-    """DNS, the collector's own port, a group of listeners."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
-        near.bind(("127.0.0.53", DNS))
-        near.setblocking(False)
-        assert scene.reach(to, "DGRAM") in ("EPERM", "EACCES", "EHOSTUNREACH", "ECONNREFUSED")
-        assert not select.select([near], [], [], 0)[0]
-    assert (to[0], -to[1]) not in scene.neighbour.said
-    assert scene.neighbour.strange() == []
-
-
 @pytest.mark.parametrize(
     "code",
     [
         "socket.socket(socket.AF_UNIX).connect('\\0cofferdam-test')",
         "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)",
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",  # anybody could send to it
+        "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
         "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)",
         "socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)",
         "socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)",
@@ -323,6 +314,7 @@ def test_a_proof_tries_it(scene: Scene) -> None:
     status, evidence = proof_says(scene)
     assert status == "tested", evidence
     assert "TCP to 127.0.0.1: refused" in evidence and "UDP to ::1: refused" in evidence
+    user = str(users.read(journal.folder(scene.site.state))["export/soc/exporter"])
     launcher = scene.gate.process
     launcher.send_signal(signal.SIGSTOP)  # or it would be put back meanwhile
     try:
@@ -330,15 +322,22 @@ def test_a_proof_tries_it(scene: Scene) -> None:
             ("insert rule inet TABLE parts ip daddr 10.99.0.3 accept", "a rule that the policy does not have"),
             ("insert rule inet TABLE parts return", "a rule that the policy does not have"),
             ("add rule inet TABLE output accept", "a rule that we have not made"),
+            (
+                "add chain inet TABLE aside { ip daddr 10.99.0.3 accept; }; "
+                "insert rule inet TABLE output meta skuid USER jump aside",
+                "a rule that we have not made",
+            ),
             ("add table inet TABLE { flags dormant; }", "asleep"),
             ("delete table inet TABLE", "there is no table"),
         ):
-            by_site(done.replace("TABLE", scene.table))
+            by_site(done.replace("TABLE", scene.table).replace("USER", user))
             out = Statements()
             plan = network_plan(compile_policy(load(scene.site.policy), now_ns=time.time_ns()))
             fenced.state(scene.site.state, plan.hosted, launcher.pid, out)
             (said,) = out.found
-            assert said.status == "failed" and found in " ".join(said.evidence), (done, said)
+            # nft 1.0.6 may not get to the end of a listing with such a flag.
+            why = " ".join(said.evidence) or ("asleep" if "dormant" in done else "") * ("cannot be read" in said.says)
+            assert said.status == "failed" and found in why, (done, said)
     finally:
         launcher.send_signal(signal.SIGCONT)
     eventually(lambda: scene.reach((FAR, SSH)) == "ECONNREFUSED")
@@ -470,7 +469,15 @@ def test_two_gates_are_not_taken_for_one_another(scene: Scene, tmp_path: Path) -
     assert "--users" in refused.value.hint
     with pytest.raises(GateError, match=f"table inet {scene.table}, knows its own parts by user {user}"):
         Fence(tmp_path).put((), {}, range(64002, 64999))
-    Fence(tmp_path).put((), {}, range(65002, 65999))
+    by_site(f"""table inet {NAMED}-of-another {{ chain output {{
+        ip daddr {{ 192.0.2.1, 192.0.2.2 }} accept
+        meta skuid 64002-64999 drop
+    }}
+    }}""")  # it only has such a name
+    try:
+        Fence(tmp_path).put((), {}, range(65002, 65999))
+    finally:
+        by_site(f"delete table inet {NAMED}-of-another")
     assert not firewall.table(firewall.find_nft(), table_name(tag(tmp_path)))
 
 
@@ -488,6 +495,33 @@ def test_the_witness_as_well(scene: Scene, tmp_path: Path) -> None:
         assert other.owned("say(reach(('127.0.0.53', 53), socket.SOCK_DGRAM))") == "EPERM"
     strange = scene.neighbour.strange()
     assert {where for where, port in strange if port != SOC} == set()
+
+
+def test_an_export_by_datagrams_as_well(scene: Scene, tmp_path: Path) -> None:
+    """No other address, DNS, the collector's port elsewhere, a group of listeners; and no port of its own choice."""
+    scene.gate.stop()
+    (port,) = held_ports(1)
+    with scene_of(tmp_path, "exporter", scene.neighbour) as other, contextlib.ExitStack() as stack:
+        other.site.policy.write_text(
+            f"{other.site.text()}\naudit: {{collectors: {{soc: {{to: 'udp://127.0.0.1:{port}'}}}}}}\n"
+        )
+        near, stub = (stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2))
+        near.bind(("127.0.0.1", port))
+        near.settimeout(60)
+        stub.bind(("127.0.0.53", DNS))
+        stub.setblocking(False)
+        other.start()
+        scene.neighbour.strange()
+        scene.neighbour.said.clear()
+        assert other.reach(("127.0.0.1", port), "DGRAM") == "reached"
+        while near.recv(65536) != b"OWNED":
+            pass
+        for to in ((FAR, DNS), (FAR, port), (FAR6, DNS), ("127.0.0.53", DNS), ("224.0.0.251", 5353)):
+            assert other.reach(to, "DGRAM") in ("EPERM", "EACCES", "EHOSTUNREACH", "ECONNREFUSED")
+        assert other.owned("socket.socket(socket.AF_INET, socket.SOCK_STREAM); say('it worked')") == "EPERM"
+        assert not select.select([stub], [], [], 0)[0]
+        assert not scene.neighbour.said
+        assert scene.neighbour.strange() == []
 
 
 def test_root_without_interfaces_has_it_too(scene: Scene, tmp_path: Path) -> None:

@@ -109,9 +109,9 @@ def _other_fences(own: str, ours: range) -> None:
         rules.close()
     for name in names:
         rows = firewall.table(firewall.find_nft(), name)
-        held = {rule["expr"][0]["match"]["right"] for row in rows
-                if (rule := row.get("rule", {})).get("chain") == HOOK and "match" in rule["expr"][0]}  # fmt: skip
-        if taken := sorted(user for user in held if user in ours):
+        held = [rule["expr"][0]["match"]["right"] for row in rows
+                if (rule := row.get("rule", {})).get("chain") == HOOK and "match" in rule["expr"][0]]  # fmt: skip
+        if taken := sorted(user for user in held if isinstance(user, int) and user in ours):
             raise GateError(
                 f"another gate's firewall, the table inet {name}, knows its own parts by user {taken[0]}, which is in "
                 "this gate's range",

@@ -37,7 +37,8 @@ class Can(enum.Flag):
     DATAGRAMS = enum.auto()  # send and receive datagrams by the sockets it was born with
     EMIT = enum.auto()  # write to the strands' sockets that it was born with, and read from none of them
     COLLECT = enum.auto()  # read from the strands' sockets that it was born with, and write to none of them
-    DIAL_UDP = enum.auto()  # make UDP sockets, bind and connect them
+    DIAL_UDP = enum.auto()  # make UDP sockets and connect them
+    BIND_UDP = enum.auto()  # bind them to a port of its choice, where anybody could send to
     DIAL_LOCAL = enum.auto()  # connect to the Unix sockets of the host that are bound for it (`sockets`)
     STORE = enum.auto()  # files below its own store and folders: open, write, lock, sync, rename, remove
     CODE = enum.auto()  # make memory executable: for a library that compiles what it runs, in a process for one file

@@ -124,7 +124,8 @@ CLASSES: Final[dict[Can, tuple[Row, ...]]] = {
     # where it fails, and a UDP socket, by which no descriptor travels.
     Can.COLLECT: (Row("recvmmsg"),),
     Can.EMIT: (),
-    Can.DIAL_UDP: (_socket(_SOCK_DGRAM, _IPPROTO_UDP), Row("bind"), Row("connect")),
+    Can.DIAL_UDP: (_socket(_SOCK_DGRAM, _IPPROTO_UDP), Row("connect")),
+    Can.BIND_UDP: (Row("bind"),),
     Can.DIAL_LOCAL: (
         Row("socket", (Is(0, (_AF_UNIX,)), Is(1, (_SOCK_STREAM,), ignoring=_SOCK_FLAGS), Is(2, (0,)))), Row("connect"),
     ),
@@ -149,6 +150,7 @@ _WORDS: Final = {
     Can.EMIT: "writes to its strand",
     Can.COLLECT: "reads from its strand",
     Can.DIAL_UDP: "makes UDP sockets",
+    Can.BIND_UDP: "binds them",
     Can.DIAL_LOCAL: "connects to services of the host that are bound for it",
     Can.CODE: "makes memory executable",
     Can.STORE: "writes in its own folders",

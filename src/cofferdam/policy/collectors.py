@@ -27,6 +27,17 @@ class Place(NamedTuple):
     path: str
 
 
+def is_one_machines(found: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """Whether packets to a machine have this very address, by which the fence lets them pass. Raises: Expected."""
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            raise Expected(f"{found.ipv4_mapped}, which is what such packets have")
+        if found.scope_id is not None:
+            raise Expected("an address that needs no interface beside it")
+    if found.is_unspecified or found.is_multicast or found == ipaddress.IPv4Address("255.255.255.255"):
+        raise Expected("the address of one machine")
+
+
 def place(raw: Any) -> Place:
     """A place from its URL, or `folder`."""
     if raw == FOLDER:
@@ -36,6 +47,7 @@ def place(raw: Any) -> Place:
         host, port = ipaddress.ip_address(split.hostname or ""), split.port
     except ValueError:
         raise Expected(_WANTED) from None
+    is_one_machines(host)
     way: Any = split.scheme
     odd = split.query or split.fragment or "@" in split.netloc or not raw.isprintable() or any(map(str.isspace, raw))
     if way not in PORTS or odd or port == 0 or len(raw) > 500 or (split.path and way != "https"):

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from cofferdam.audit.cosignature import WitnessKey
 from cofferdam.errors import AuditError
+from cofferdam.policy.collectors import is_one_machines
 from cofferdam.policy.syntax import Expected
 
 PORTS: Final[dict[str, int]] = {"http": 80, "https": 443, "sftp": 22}
@@ -35,9 +36,10 @@ def place(raw: Any) -> Place:
     """A place from its URL."""
     try:
         split = urlsplit(raw if isinstance(raw, str) else "")
-        host, port = str(ipaddress.ip_address(split.hostname or "")), split.port
+        host, port = ipaddress.ip_address(split.hostname or ""), split.port
     except ValueError:
         raise Expected(_WANTED) from None
+    is_one_machines(host)
     way: Any = split.scheme
     odd = split.query or split.fragment or split.password or not raw.isprintable() or any(map(str.isspace, raw))
     if odd or port == 0 or len(raw) > 500:
@@ -45,10 +47,10 @@ def place(raw: Any) -> Place:
     if way == "sftp":
         if not split.username or not split.path.startswith("/") or ".." in split.path.split("/"):
             raise Expected("a user and a folder: sftp://USER@ADDRESS/FOLDER")
-        return Place("sftp", split.username, host, port or PORTS[way], split.path.rstrip("/") or "/")
+        return Place("sftp", split.username, str(host), port or PORTS[way], split.path.rstrip("/") or "/")
     if way not in ("http", "https") or split.username:
         raise Expected(_WANTED)
-    return Place(way, "", host, port or PORTS[way], split.path.rstrip("/"))
+    return Place(way, "", str(host), port or PORTS[way], split.path.rstrip("/"))
 
 
 def key(raw: Any) -> str:

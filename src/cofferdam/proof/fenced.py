@@ -69,8 +69,9 @@ def _rules(name: str, table: list[Json], one: Hosted, user: int, known: Mapping[
     jump = wanted[HOOK][0]
     if jump not in rules[HOOK]:
         wrong.append(f"packets of user {user} are not asked about")
+    everybody = set(known.values())
     wrong += [f"a rule that we have not made, before them: {rule}" for rule in rules[HOOK]
-              if [list(part) for part in rule] != [["match"], ["jump"]]]  # fmt: skip
+              if not (_is_of(rule, everybody) and rule[1:] == jump[1:])]  # fmt: skip
     mine = [rule for rule in wanted[PARTS] if {"accept": None} in rule]
     count = [jump[0], {"counter": counter(one.who)}]
     others = {user for who, user in known.items() if who != one.who}

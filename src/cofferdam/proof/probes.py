@@ -109,7 +109,7 @@ ATTEMPTS: Final[tuple[Attempt, ...]] = (
     Attempt("MPTCP socket", "socket", _family(2, 1, 262)),
     Attempt("crypto socket", "socket", _family(38, 5)),
     Attempt("pair of sockets", "socketpair", lambda _: (1, 1, 0, ctypes.create_string_buffer(8))),
-    Attempt("bind", "bind", lambda h: (h.listener, _ADDRESS, 16), Can.DIAL_UDP),
+    Attempt("bind", "bind", lambda h: (h.listener, _ADDRESS, 16), Can.BIND_UDP),
     Attempt("listen", "listen", lambda h: (h.listener, 1)),
     Attempt("connect", "connect", lambda h: (h.listener, _ADDRESS, 16), Can.DIAL_TCP | Can.DIAL_UDP),
     Attempt("accept", "accept4", lambda h: (h.listener, None, None, 0o4000), Can.ACCEPT),

@@ -65,7 +65,14 @@ PATCH: Final = Broker(
             "installer": Profile(
                 "patch/installer",
                 stands="inner",
-                can=Can.ACCEPT | Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE | Can.STORE | Can.DIAL_UDP | Can.DATAGRAMS,
+                can=Can.ACCEPT
+                | Can.DIAL_TCP
+                | Can.STREAM
+                | Can.KEEPALIVE
+                | Can.STORE
+                | Can.DIAL_UDP
+                | Can.BIND_UDP
+                | Can.DATAGRAMS,
                 runtime="asyncio",
                 store=True,
                 folders=True,

@@ -14,11 +14,14 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.files import LogReader
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce import sandbox
 from cofferdam.enforce.crews import EXPORT
+from cofferdam.enforce.profile import Can, Profile
 from cofferdam.errors import AuditError
 from cofferdam.evidence.export.records import (
     FROM_EXPORT,
@@ -37,6 +40,15 @@ GARBAGE: Final = 200_000
 """Objects after which the collector looks for circles: a batch has some thousands, and leaves none."""
 AGAIN_SECONDS: Final = 10.0
 """Between two words on what only an operator can put right."""
+
+
+def held(way: str) -> Profile:
+    """What an export needs for its way and nothing else: one that sends no datagram has no socket that takes any, from
+    whoever may send it some."""
+    profile = EXPORT.parts["exporter"]
+    dials = Can.DIAL_TCP | Can.DIAL_UDP
+    needs = {"tls": Can.DIAL_TCP, "https": Can.DIAL_TCP, "udp": Can.DIAL_UDP}.get(way, Can.NOTHING)
+    return replace(profile, can=profile.can & ~dials | needs)
 
 
 class ExportProcess(LonePart[ToExport, FromExport]):
@@ -70,7 +82,7 @@ class ExportProcess(LonePart[ToExport, FromExport]):
         "name".encode("idna")  # loaded while it can be
         audit, store = Path(told.audit), Path(told.store)
         writes = [store, *([folder] if folder is not None else [])]
-        facts = sandbox.confine(EXPORT.parts["exporter"], writes, [audit])
+        facts = sandbox.confine(held(told.to.way), writes, [audit])
         self._gate.send(ExportReady(facts_of(facts)))
         if first is None:
             self._lacks(why)
