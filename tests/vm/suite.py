@@ -18,7 +18,7 @@ def tests(machine: Machine, checks: Checks) -> None:
     machine.boot()
     unpack(machine)
     path = checks.group
-    command = f"cd /opt/cofferdam && COFFERDAM_TEST_PATIENCE=6 python -m pytest -q --timeout={TEST_SECONDS} {path} 2>&1"
+    command = f"cd /opt/cofferdam && COFFERDAM_TEST_PATIENCE=2 python -m pytest -q --timeout={TEST_SECONDS} {path} 2>&1"
     done = machine.run(f"{command} | tail -n 150; exit ${{PIPESTATUS[0]}}", seconds=SECONDS)
     lines = done.out.splitlines()
     last = next((line for line in reversed(lines) if re.search(r"\d+ (passed|failed|error)", line)), "no summary")

@@ -39,6 +39,7 @@ from tests.protocols.opcua import site as opcua_site
 from tests.services import Postgres, needs_postgres
 from tests.waiting import PATIENT, eventually
 
+pytestmark = pytest.mark.heavy
 ASSETS = """
 assets:
   plc:
