@@ -70,17 +70,21 @@ class Desk:
             await asyncio.sleep(LOOK_SECONDS)
         raise CofferdamError(said)
 
-    async def bring(self, version: str, data: bytes, signature: str) -> dict[str, Any]:
+    async def bring(
+        self, version: str, data: bytes, signature: str, *, product: str = "filler-firmware", name: str = NAME
+    ) -> dict[str, Any]:
         """A file with this signature, and what the examiner made of it. Raises: CofferdamError."""
-        file = self.folder / NAME
-        beside = self.folder / f"{NAME}.minisig"
+        file = self.folder / name
+        beside = self.folder / f"{name}.minisig"
         file.write_bytes(data)
         beside.write_text(signature)
-        words = ("--product", "filler-firmware", "--version", version, "--signature", str(beside))
+        words = ("--product", product, "--version", version, "--signature", str(beside))
         number = (await self.told("put", str(file), *words))["number"]
+        passes = () if product == "filler-advisories" else ("passed",)  # documents are read then
+        ends = ("read", "refused", "failed", "not-scanned", *passes)
         for _ in range(LOOKS):
             found: dict[str, Any] = await self.ask("keeper", "show", number=number)
-            if found["state"] not in ("waiting", "examining"):
+            if found["state"] in ends:
                 return found
             await asyncio.sleep(LOOK_SECONDS)
         raise CofferdamError(f"file {number} was not examined")

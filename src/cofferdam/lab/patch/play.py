@@ -19,7 +19,7 @@ from cofferdam.gate.secrets import secret_file, write_secret
 from cofferdam.lab.layout import Addresses, Layout, Spot
 from cofferdam.lab.patch import events
 from cofferdam.lab.patch.maintenance import Desk
-from cofferdam.lab.patch.steps import CREW, STEPS, Cast
+from cofferdam.lab.patch.steps import CREW, RULES, STEPS, Cast
 from cofferdam.lab.play import Picture, Play, Sections
 from cofferdam.lab.scene import COFFERDAM, Scene
 
@@ -43,6 +43,7 @@ class Patch(Play):
         try:
             import asyncssh  # noqa: F401
             import tuf  # noqa: F401
+            import yara_x  # noqa: F401
         except ImportError as error:
             return f"{error}; {extra('patch')}"
         return "" if shutil.which("ssh-keygen") else "ssh-keygen (openssh-client)"
@@ -58,7 +59,14 @@ class Patch(Play):
     expires: 2035-06-30
     root: patch-root.json             # whose signatures release a file: two of three people
     products:
-      filler-firmware: {{origin: {{minisign: filler-vendor.pub}}, most: 5 MB, scan: none}}
+      filler-firmware: {{origin: {{minisign: filler-vendor.pub}}, most: 5 MB, scan: none, yara: site.yar}}
+      filler-advisories:
+        origin: {{minisign: filler-vendor.pub}}
+        scan: none
+        kind: advisories
+        provider: "https://filler.example"
+    inventory:
+      filler-plc: {{vendor: Filler Works, product: Filler controller, version: "0.7"}}
     ways:
       filler-plc:
         address: {where.host("patch-plc")}
@@ -73,7 +81,9 @@ class Patch(Play):
         health: {{file: /version, says: "{{version}}", within: 2 s}}
         back: previous
 """
-        files = {"patch-root.json": self.props.root, "filler-vendor.pub": self.props.vendor.public}
+        files = {
+            "patch-root.json": self.props.root, "filler-vendor.pub": self.props.vendor.public, "site.yar": RULES,
+        }  # fmt: skip
         return Sections(conduits=conduits, files=files)
 
     async def before_gate(self, scene: Scene, listener: events.Sink | None) -> None:

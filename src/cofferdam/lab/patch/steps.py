@@ -1,5 +1,5 @@
-"""The steps of the tour around the patch relay: what passes, who cannot approve, what goes where, the way back, and an
-owned keeper.
+"""The steps of the tour around the patch relay: an advisory and its clock, what passes, who cannot approve, what goes
+where, the way back, and an owned keeper.
 
 Not here: how steps are run and shown (lab.tour).
 """
@@ -20,6 +20,12 @@ from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.scene import Scene
 
 CREW = "patch/enterprise-control"
+VIRUS = b"the laboratory's own virus"
+RULES = f'rule laboratory {{ strings: $it = "{VIRUS.decode()}" condition: $it }}\n'
+"""The site's YARA rules. (What scanners of the house know would end this file as well.)"""
+ADVISORY = b"""id,vendor,product,versions,title,patch,state,severity
+FW-2026-1,Filler Works,Filler controller,<1.0,the controller opens its door to anybody,1.0,available,high
+"""
 
 
 class Cast:
@@ -52,8 +58,28 @@ class Cast:
                 raise CofferdamError(said)
 
 
+async def an_advisory(cast: Cast) -> list[Finding]:
+    """The vendor's advisory arrives: the controller is affected, and 35 days run until somebody has answered"""
+    desk = cast.desk
+    document = await desk.bring("1", ADVISORY, desk.vendor.sign(ADVISORY), product="filler-advisories", name="fw.csv")
+    found = (
+        (await desk.told("advisories", "FW-2026-1")) if document["state"] == "read" else {"assets": [], "clocks": []}
+    )
+    verdicts = {each["asset"]: each["verdict"] for each in found["assets"]}
+    clocks = [each["clock"] for each in found["clocks"]]
+    findings = [Finding("an advisory about the controller arrives", "affected; the clock of its evaluation runs",
+                        f"{document['state']}: {verdicts}, clocks {clocks}",
+                        verdicts == {"filler-plc": "affected"} and clocks == ["evaluate"])]  # fmt: skip
+    if findings[0].ok:
+        said = await desk.told("evaluate", "FW-2026-1", "--rest", "--note", "as the vendor says")
+        clocks = [each["clock"] for each in said["clocks"]]
+        findings.append(Finding("maintenance takes the vendor's word", "the clock until it is installed or planned for",
+                                f"clocks {clocks}", clocks == ["plan"]))  # fmt: skip
+    return findings
+
+
 async def only_the_vendors(cast: Cast) -> list[Finding]:
-    """A genuine firmware passes; one with a changed byte, and a trap in an archive, do not"""
+    """A genuine firmware passes; one with a changed byte, an infected one, and a trap in an archive do not"""
     data, vendor = firmware("1.0"), cast.desk.vendor
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w") as archive:
@@ -63,6 +89,14 @@ async def only_the_vendors(cast: Cast) -> list[Finding]:
     for version, what, file, signature, state, word in (
         ("0.8", "a firmware with one byte changed", data[:-1] + b"!", vendor.sign(data), "refused", "not hold"),
         ("0.9", "an archive that leads out, signed by the vendor", trap, vendor.sign(trap), "refused", "leads out"),
+        (
+            "0.95",
+            "an infected firmware, signed by the vendor",
+            data + VIRUS,
+            vendor.sign(data + VIRUS),
+            "refused",
+            "YARA",
+        ),
         ("1.0", "the vendor's own", data, vendor.sign(data), "passed", ""),
     ):
         found = await cast.desk.bring(version, file, signature)
@@ -151,4 +185,12 @@ async def the_log_agrees(cast: Cast) -> list[Finding]:
                     answer.text[:200], answer.code == 1 and "has another hash" not in answer.text)]  # fmt: skip
 
 
-STEPS: tuple[Step, ...] = (only_the_vendors, not_alone, two_release, the_way_back, an_owned_keeper, the_log_agrees)
+STEPS: tuple[Step, ...] = (
+    an_advisory,
+    only_the_vendors,
+    not_alone,
+    two_release,
+    the_way_back,
+    an_owned_keeper,
+    the_log_agrees,
+)

@@ -1,0 +1,160 @@
+"""Parts of the patch relay are killed, one after the other, while files come in, are examined, released and sent:
+nothing is released without its two people, nothing is sent twice by itself, and what was acknowledged is there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cofferdam.cli.main import main
+from tests.gate.patching import Works
+from tests.waiting import PATIENT, eventually
+
+PARTS = ("keeper", "installer", "intake", "fetcher", "examiner")
+KILLS = int(os.environ.get("COFFERDAM_SOAK_KILLS", "100"))
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture
+def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
+    made = Works(tmp_path_factory.mktemp("works"))
+    yield made
+    made.close()
+
+
+class Killer(threading.Thread):
+    """Kills a part after a while, and again once all are there."""
+
+    def __init__(self, works: Works, kills: int) -> None:
+        super().__init__(daemon=True)
+        self.works, self.left = works, kills
+        self.killed: Counter[str] = Counter()
+        self._dice = random.Random(1)
+
+    def run(self) -> None:
+        while self.left > 0:
+            time.sleep(self._dice.random() * 2)
+            name = self._dice.choice(PARTS)
+            pid = self._pid(name)
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                self.killed[name] += 1
+                self.left -= 1
+
+    def _is_ours(self, folder: Path) -> bool:
+        """Whether the process is a child of a child of this gate: other tests' gates have examiners too."""
+        ours, at = self.works.gate.process.pid, int(folder.name)
+        while at > 1:
+            at = int((Path("/proc") / str(at) / "stat").read_text().rpartition(")")[2].split()[1])
+            if at == ours:
+                return True
+        return False
+
+    def _pid(self, name: str) -> int:
+        if name == "examiner":  # a process for one file, which no status tells of
+            for folder in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    words = (folder / "cmdline").read_bytes()
+                    if b"brokers.job" in words and self._is_ours(folder):
+                        return int(folder.name)
+            return 0
+        try:
+            halves = [half for pair in self.works.gate.status()["pairs"] for half in pair["halves"]]
+        except (OSError, AssertionError, KeyError, ValueError):
+            return 0
+        return next((int(half["pid"]) for half in halves if half["name"].endswith(name) and half["ready"]), 0)
+
+
+def patient(works: Works, *words: str) -> str:
+    """A verb, again until the parts that it asks are there; a refusal of what was done before is as good."""
+    deadline = time.monotonic() + 4 * PATIENT
+    while True:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = main(["patch", *words, "--state", str(works.state)])
+        text = said.getvalue()
+        if not code or any(word in text for word in ("already", "is released", "was asked for", "nothing to settle")):
+            return text
+        assert time.monotonic() < deadline, text
+        time.sleep(0.3)
+
+
+def test_whoever_is_killed_nothing_is_lost_released_or_sent_twice(works: Works) -> None:
+    killer = Killer(works, KILLS)
+    killer.start()
+    version, again = 0, Counter[tuple[str, str]]()
+    contents: dict[str, bytes] = {}
+    while killer.is_alive():
+        version += 1
+        name, data = f"{version}.0", f"firmware {version} ".encode() * 20_000
+        contents[name] = data
+        file = works.folder / "fw.bin"
+        file.write_bytes(data)
+        signature = works.folder / "fw.bin.asc"
+        signature.write_bytes(works.vendor.sign(data))
+        words = ("--product", "plc-firmware", "--version", name, "--signature", str(signature))
+        patient(works, "put", str(file), *words)
+
+        def row(wanted: str = name) -> dict[str, object]:
+            found = json.loads(patient(works, "list", "--json"))
+            return next(dict(each) for each in found if each["version"] == wanted)
+
+        deadline = time.monotonic() + 4 * PATIENT
+        while (state := row()["state"]) != "passed":
+            assert time.monotonic() < deadline, row()
+            if state in ("failed", "not-scanned"):  # its examiner was killed
+                patient(works, "examine", str(row()["number"]))
+            time.sleep(0.3)
+        number = str(row()["number"])
+        patient(works, "request", number)
+        for who in ("alice", "bob"):
+            patient(works, "approve", number, "--key", str(works.keys[who]), "--yes")
+        deadline = time.monotonic() + 8 * PATIENT
+        while True:
+            plan = json.loads(patient(works, "plan", "--json"))["assets"]
+            mine = {each["asset"]: each for each in plan if each["asset"].startswith("plc-")}
+            if all(each["state"] == "done" and each["has"] == name for each in mine.values()):
+                break
+            for asset, each in mine.items():
+                if each["state"] in ("failed", "unknown"):
+                    patient(works, "result", asset, "plc-firmware", "again", "--detail", "looked at")
+                    patient(works, "resume", "plc-firmware")
+                    again[asset, name] += 1
+            assert time.monotonic() < deadline, mine
+            time.sleep(0.3)
+    killer.join()
+    works.gate.wait_ready()
+    eventually(lambda: works.patch("verify"))
+    works.patch("export", str(works.folder / "evidence.json"))
+    log = json.loads((works.folder / "evidence.json").read_text())["log"]
+    signed = Counter(each["number"] for each in log if each["kind"] == "release-signed")
+    for each in log:
+        if each["kind"] != "install-started":
+            continue
+        assert signed[each["number"]] >= 2, each
+        assert each["sha256"] == hashlib.sha256(contents[each["version"]]).hexdigest()
+    begun = Counter((each["asset"], each["version"]) for each in log if each["kind"] == "install-started")
+    unbegun = Counter(
+        (each["asset"], each["version"]) for each in log
+        if each["kind"] == "install-ended" and "not begun after all" in str(each.get("detail"))
+    )  # fmt: skip
+    for key, count in begun.items():
+        assert count - unbegun[key] <= 1 + again[key], (key, count, unbegun[key], again[key])
+    for name in contents:
+        assert begun["plc-1", name] >= 1
+        assert begun["plc-2", name] >= 1
+    print(
+        f"{sum(killer.killed.values())} kills ({dict(killer.killed)}), {version} releases, {sum(again.values())} asked"
+    )
