@@ -1,8 +1,9 @@
 """`make bench ARGS=--mirror`: history through spool and store, beside PostgreSQL by COPY; what a sample takes; queries.
 
-The figures are of one process that does what spooler and keeper do (encode, check, write, sync, decode, check, write,
-sync), without the pipe between them. Where PostgreSQL is installed, the same samples are copied into it, 10,000 in one
-durable transaction. The disk's own fdatasync is printed beside it all: whatever ends in a commit waits for two of them.
+The first figures are of one process that does what spooler and keeper do (encode, check, write, sync, decode, check,
+write, sync), without the pipe between them; those of the whole crew come last (mirror_crew). Where PostgreSQL is
+installed, the same samples are copied into it, 10,000 in one durable transaction. The disk's own fdatasync is printed
+beside it all: whatever ends in a commit waits for two of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import mirror_crew
 import pyarrow as pa
 
 from cofferdam.brokers.mirror import catalogue, hot, partials, sealing
@@ -303,6 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"load: {os.getloadavg()[0]:.1f}")
         print(f"one tag of {args.tags}, 1-minute aggregates of {rows:,}: API's path {best(direct):.2f} ms,"
               f" SQL {best(by_sql):.2f} ms")  # fmt: skip
+    if binaries() is not None:
+        mirror_crew.crew(args.tags)
     return 0
 
 

@@ -10,14 +10,13 @@ Not here: when what is read (collector).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import logging
 import struct
 import time
 import zoneinfo
 from array import array
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -29,8 +28,9 @@ from cofferdam.brokers.mirror.columns import GOOD, HOUR_NS, NO_TIME, STORED, Sum
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, TEXT_BYTES, WHOLE, Lane, Samples
 from cofferdam.policy.terms.mirror_rows import TAG_CHARACTERS, Copy, Matcher, Postgres, tag_name
 
-EPOCH_US: Final = 946_684_800_000_000
+EPOCH_NS: Final = 946_684_800_000_000_000
 """PostgreSQL counts from 2000."""
+NAN_BITS: Final = 0x7FF8 << 48
 UTC: Final = zoneinfo.ZoneInfo("UTC")
 """What psycopg wants of a connection whose time zone is UTC: loaded here, since a part opens no file later."""
 INFINITE: Final = ((1 << 63) - 1, -(1 << 63))
@@ -97,6 +97,8 @@ class Historian:
         self._conn = conn
         self._match = Matcher(source.tags)
         self._kind = FLOAT
+        self._plain = False
+        """Whether a value is eight bytes."""
         self._select: sql.Composable = sql.SQL("")
         self._from: sql.Composable = sql.SQL("")
         self._known: dict[bytes, str | None] = {}
@@ -136,6 +138,7 @@ class Historian:
         if one.quality and is_[one.quality] not in _WHOLES:
             raise Differs(f"the column {one.quality} is {is_[one.quality]}, and a quality is a whole number")
         self._kind, cast = _KINDS[is_[one.value]]
+        self._plain = self._kind in (FLOAT, WHOLE)
         value: sql.Composable = sql.SQL("{}::{}").format(sql.Identifier(one.value), sql.SQL(cast))
         long: sql.Composable = sql.SQL("NULL::int8")
         if self._kind == TEXT:  # what is too long stays in the database, and its length is told
@@ -178,13 +181,17 @@ class Historian:
                 async for data in copy:
                     if len(data) > ROW_BYTES:
                         raise Differs(f"a row of {len(data)} bytes; at most {ROW_BYTES} are read")
-                    with _understood():
+                    try:  # no context manager: this is for each row
                         self._rows_of(bytes(data), together, reading, begun=begun)
+                    except MEANT_NO_ROW as error:
+                        raise no_copy(error) from None
                     begun = True
                     if rows.count >= BATCH_POINTS or rows.text_bytes > TEXT_BYTES // 2:
                         yield rows.take(rows.before)
-        with _understood():
+        try:
             together.end()
+        except MEANT_NO_ROW as error:
+            raise no_copy(error) from None
         yield rows.take(max(rows.latest, since_ns) if rows.latest != NO_TIME else since_ns)
 
     def _rows_of(self, row: bytes, together: _Together, reading: Reading, *, begun: bool) -> None:
@@ -194,9 +201,28 @@ class Historian:
             at = self._row(row, at + 2, together, reading)
 
     def _row(self, row: bytes, at: int, together: _Together, reading: Reading) -> int:
+        """One row; where the next one begins. As most rows are (a tag, a time, a number, a quality, no other time), it
+        is taken apart in one piece."""
+        length: int = _LENGTH(row, at)[0]
+        end = at + 4 + length
+        if self._plain and length >= 0 and len(row) >= end + _PLAIN.size:
+            a, us, b, bits, c, raw, d, e = _PLAIN.unpack_from(row, end)
+            if a == b == c == 8 and d == e == -1:
+                name = row[at + 4 : end]
+                tag = self._known[name] if name in self._known else self._tag(name, reading)
+                ns = us * 1000 + EPOCH_NS
+                if tag is None or EARLIEST_NS < ns < LATEST_NS:
+                    reading.rows += 1
+                    if tag is not None:
+                        reading.latest_ns = max(reading.latest_ns, ns)
+                        together.add(ns, tag, bits, raw, None)
+                    return end + _PLAIN.size
+        return self._odd_row(row, at, together, reading)
+
+    def _odd_row(self, row: bytes, at: int, together: _Together, reading: Reading) -> int:
         fields: list[bytes | None] = []
         for _ in range(6):
-            (length,) = struct.unpack_from(">i", row, at)
+            (length,) = _LENGTH(row, at)
             at += 4
             fields.append(None if length < 0 else row[at : at + length])
             at += max(0, length)
@@ -208,16 +234,23 @@ class Historian:
                 reading.fault(Fault(tag or "?", "time", "a sample without a time"))
             return at
         us = int.from_bytes(when, "big", signed=True)
-        ns = (us + EPOCH_US) * 1000
+        ns = us * 1000 + EPOCH_NS
         if us in INFINITE or not EARLIEST_NS < ns < LATEST_NS:
             reading.fault(Fault(tag, "time", f"a time that has no place: {us} µs from 2000"))
             return at
         reading.latest_ns = max(reading.latest_ns, ns)
-        together.saw(ns)
-        if self._kind == TEXT and (wrong := _wrong(value, long)):
-            reading.fault(Fault(tag, "value", f"{wrong}, at {_EPOCH + datetime.timedelta(microseconds=ns // 1000)}"))
-            return at
-        together.add(tag, value, quality, server)
+        raw = int.from_bytes(quality, "big", signed=True) if quality is not None else None
+        if self._kind == TEXT:
+            if wrong := _wrong(value, long):
+                moment = _EPOCH + datetime.timedelta(microseconds=ns // 1000)
+                reading.fault(Fault(tag, "value", f"{wrong}, at {moment}"))
+                together.at(ns)
+                return at
+            together.add(ns, tag, value, raw, server)
+        elif value is None or len(value) == 8:
+            together.add(ns, tag, None if value is None else int.from_bytes(value, "big", signed=True), raw, server)
+        else:
+            together.add(ns, tag, value[0], raw, server)
         return at
 
     def _tag(self, name: bytes | None, reading: Reading) -> str | None:
@@ -315,23 +348,27 @@ class Seen:
         self._sets: dict[int, dict[int, int]] = {}
         self._count = 0
 
-    def add(self, ns: int, tag: str, mark: int) -> bool:
-        """Whether a tag has something else at this time than when it was last read."""
-        found = self._sets.setdefault(ns // self._span_ns, {})
-        key = hash((tag, ns))
-        if found.get(key) == mark:
-            return False
+    def news(self, ns: int, marks: Iterable[tuple[str, int]]) -> list[bool]:
+        """Of some tags, whether each has something else at this time than when it was last read."""
         if self._count >= self.MOST:
             self.forget(1 << 63)
-            found = self._sets.setdefault(ns // self._span_ns, {})
-        self._count += key not in found
-        found[key] = mark
-        return True
+        known = self._sets.setdefault(ns // self._span_ns, {})
+        before, found = len(known), []
+        for tag, mark in marks:
+            key = hash((tag, ns))
+            found.append(known.get(key) != mark)
+            known[key] = mark
+        self._count += len(known) - before
+        return found
 
     def forget(self, before_ns: int) -> None:
         """What is older is not read again."""
         for key in [key for key in self._sets if (key + 1) * self._span_ns < before_ns]:
             self._count -= len(self._sets.pop(key))
+
+
+Value = int | bytes | None
+"""The eight bytes of a number as an int64, a bool, or a text."""
 
 
 class _Together:
@@ -341,29 +378,36 @@ class _Together:
     def __init__(self, rows: _Rows, seen: Seen | None) -> None:
         self._rows, self._seen = rows, seen
         self._ns = self._count = 0
-        self._waiting: dict[str, list[tuple[bytes | None, bytes | None, bytes | None]]] = {}
+        self._waiting: dict[str, list[tuple[Value, int | None, bytes | None]]] = {}
 
-    def saw(self, ns: int) -> None:
-        """A row of this time; earlier ones have all been seen."""
+    def at(self, ns: int) -> None:
+        """There are rows of this time; earlier ones have all been seen."""
         if ns != self._ns or self._count >= BATCH_POINTS:
             self.end()
             self._ns = ns
-        self._rows.saw(ns)
+            self._rows.saw(ns)
 
-    def add(self, tag: str, value: bytes | None, quality: bytes | None, server: bytes | None) -> None:
-        """A row of the time that was just seen."""
-        self._waiting.setdefault(tag, []).append((value, quality, server))
-        self._count += 1 + len(value or b"") // 64
+    def add(self, ns: int, tag: str, value: Value, quality: int | None, server: bytes | None) -> None:
+        """A row of a time that is the one before, or later."""
+        if ns != self._ns or self._count >= BATCH_POINTS:
+            self.at(ns)
+        if tag in self._waiting:
+            self._waiting[tag].append((value, quality, server))
+        else:
+            self._waiting[tag] = [(value, quality, server)]
+        self._count += 1 if not isinstance(value, bytes) else 1 + len(value) // 64
 
     def end(self) -> None:
         """All rows of a time are there."""
-        for tag, found in self._waiting.items():
-            mark = hash(frozenset((value, quality) for value, quality, _ in found))
-            if self._seen is None or self._seen.add(self._ns, tag, mark):
-                for one in found:
-                    self._rows.add(tag, self._ns, *one)
-        self._waiting.clear()
-        self._count = 0
+        waiting, self._waiting, self._count = self._waiting, {}, 0
+        if self._seen is not None:
+            marks = [(tag, hash(found[0][:2] if len(found) == 1 else frozenset(one[:2] for one in found)))
+                     for tag, found in waiting.items()]  # fmt: skip
+            news = self._seen.news(self._ns, marks)
+            waiting = {tag: found for (tag, found), new in zip(waiting.items(), news, strict=True) if new}
+        for tag, found in waiting.items():
+            for one in found:
+                self._rows.add(tag, self._ns, *one)
 
 
 class _Rows:
@@ -380,7 +424,7 @@ class _Rows:
         self._texts: list[str] = []
         self.text_bytes = 0
         self._tag, self._time, self._quality, self._server = array("I"), array("q"), array("q"), array("q")
-        self._kinds, self._values = bytearray(), bytearray()
+        self._kinds, self._values = bytearray(), array("q")
         self._with_server = False
 
     @property
@@ -393,33 +437,34 @@ class _Rows:
             self.before = ns - 1 if self.latest != NO_TIME else -1
             self.latest = ns
 
-    def add(self, tag: str, ns: int, value: bytes | None, quality: bytes | None, server: bytes | None) -> None:
+    def add(self, tag: str, ns: int, value: Value, quality: int | None, server: bytes | None) -> None:
         self._tag.append(self._names.setdefault(tag, len(self._names)))
         self._time.append(ns)
-        raw = int.from_bytes(quality, "big", signed=True) if quality is not None else GOOD
         if value is None:
             self._kinds.append(FLOAT)
-            self._values += struct.pack("<d", float("nan"))
-            raw = raw if quality is not None else BAD
-        elif self._kind == TEXT:
+            self._values.append(NAN_BITS)
+            quality = BAD if quality is None else quality
+        elif isinstance(value, bytes):
             self._kinds.append(TEXT)
-            self._values += struct.pack("<q", len(self._texts))
+            self._values.append(len(self._texts))
             self._texts.append(value.decode())
             self.text_bytes += len(value)
         else:
             self._kinds.append(self._kind)
-            self._values += value[::-1] if len(value) == 8 else struct.pack("<q", value[0])
-        self._quality.append(raw)
-        at = (int.from_bytes(server, "big", signed=True) + EPOCH_US) * 1000 if server is not None else NO_TIME
-        at = at if EARLIEST_NS < at < LATEST_NS else NO_TIME  # a historian's own time that has no place is none
-        self._with_server = self._with_server or at != NO_TIME
+            self._values.append(value)
+        self._quality.append(GOOD if quality is None else quality)
+        at = NO_TIME
+        if server is not None:
+            at = int.from_bytes(server, "big", signed=True) * 1000 + EPOCH_NS
+            at = at if EARLIEST_NS < at < LATEST_NS else NO_TIME  # a historian's own time that has no place is none
+            self._with_server = self._with_server or at != NO_TIME
         self._server.append(at)
 
     def take(self, upto: int) -> Samples:
         """What there is, as a record."""
         found = Samples(
             self._lane, 0, self._source, upto if self._lane == "live" else -1, tuple(self._names), self._tag.tobytes(),
-            self._time.tobytes(), bytes(self._kinds), bytes(self._values), self._quality.tobytes(),
+            self._time.tobytes(), bytes(self._kinds), self._values.tobytes(), self._quality.tobytes(),
             self._server.tobytes() if self._with_server else b"", tuple(self._texts),
         )  # fmt: skip
         self._clear()
@@ -456,13 +501,13 @@ async def dial(source: Postgres | Copy, password: str) -> AsyncConnection[Any]:
     )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _understood() -> Iterator[None]:
-    """Raises: Differs, where bytes that a database has sent are no rows."""
-    try:
-        yield
-    except (struct.error, LookupError, ArithmeticError, ValueError) as error:
-        raise Differs(f"what it sends is no COPY of its columns ({error})") from None
+MEANT_NO_ROW: Final = (struct.error, LookupError, ArithmeticError, ValueError)
+"""What bytes that are no rows lead to."""
+
+
+def no_copy(error: Exception) -> Differs:
+    """Bytes that a database has sent are no rows."""
+    return Differs(f"what it sends is no COPY of its columns ({error})")
 
 
 def _text(raw: str | bytes) -> str:
@@ -492,6 +537,8 @@ def words(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+_LENGTH: Final = struct.Struct(">i").unpack_from
+_PLAIN: Final = struct.Struct(">iqiqiqii")
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _LEAST, _MOST = -62_135_596_800 * 10**6, 253_402_300_799 * 10**6
 
