@@ -32,7 +32,8 @@ def context_of(secrets: Mapping[str, bytes], server: bool) -> ssl.SSLContext:
     """Raises: GateError, where something is missing or is not what it should be."""
     lacking = [name for name in SECRETS if not secrets.get(name)]
     if lacking:
-        raise GateError(f"no {' and no '.join(lacking)} for TLS", hint="cofferdam tls")
+        words = ", ".join("authorities" if name == "trusted" else name for name in lacking)
+        raise GateError(f"there is no {words} for TLS", hint="cofferdam tls")
     certificate, key, trusted = (secrets[name] for name in SECRETS)
     if server:
         context = server_context(certificate, key, trusted)

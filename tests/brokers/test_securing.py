@@ -1,0 +1,71 @@
+"""A protocol within TLS where something is missing: nothing is served without it, and a person is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from cofferdam.audit.events.access import LimitHit
+from cofferdam.errors import PolicyError
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+from cofferdam.policy.table import CompiledPolicy
+from tests.brokers.stage import WALL, Stage, exception, read
+from tests.brokers.test_vendor import POLICY
+
+
+def made(asset: str) -> CompiledPolicy:
+    return compile_policy(loads(POLICY.format(asset=asset, rule="functions: [7]"), name="p.yaml"), now_ns=WALL)
+
+
+def test_without_a_certificate_no_client_is_served() -> None:
+    stage = Stage(policy=made("tls: {clients: yes}"))
+    client = stage.client()
+    assert client.closed
+    assert stage.outer.alarms()["tls-clients"].endswith(
+        "there is no certificate, key, authorities for TLS (cofferdam tls)"
+    )
+    stage.outer.end()  # tells what is counted
+    assert [hit.limit for hit in stage.of(LimitHit)] == ["tls"]
+
+
+def test_without_a_certificate_no_device_is_asked() -> None:
+    stage = Stage(policy=made("tls: {asset: yes}"))
+    client = stage.client()
+    client.on_data(read(1))
+    stage.cross()
+    assert client.take() == [exception(1, 3, 0x0A)]
+    assert stage.dials == []
+    assert "cofferdam tls" in stage.inner.alarms()["tls-assets"]
+
+
+def test_a_policy_that_asks_for_tls_ends_who_came_without_and_serves_nobody_until_the_next_start() -> None:
+    stage = Stage(policy=made("unit: 1"))
+    client = stage.client()
+    client.on_data(read(1))
+    stage.cross()
+    both = made("tls: {clients: yes, asset: yes}")
+    for half in (stage.outer, stage.inner):
+        half.take_policy(both, ("plc",))
+    assert client.closed
+    assert stage.client().closed
+    assert "restart the gate" in stage.outer.alarms()["tls-clients"]
+
+
+def test_ports() -> None:
+    asset = made("tls: {clients: yes, asset: yes}").assets["plc"]
+    assert (asset.port, asset.listen) == (802, ("127.0.0.1", 502)), "where a port is said, that one counts"
+    assert made("port: 503\n    tls: {asset: yes}").assets["plc"].port == 503
+
+
+@pytest.mark.parametrize(
+    ("asset", "found"),
+    [
+        ("tls: {clients: no}", "tls for nobody, expected clients: yes, asset: yes, or both"),
+        ("tls: {asset: yes}\n    quirks: rtu_over_tcp", "tls with the quirk rtu_over_tcp"),
+        ("tls: {asset: maybe}", "maybe"),
+    ],
+)
+def test_what_a_policy_may_not_say(asset: str, found: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        made(asset)
+    assert found in str(caught.value.problems[0])
