@@ -97,12 +97,14 @@ case "$1" in *assword*) echo "$TEST_PASSWORD";; *ode*) echo "$TEST_CODE";; *) ec
 class Sshd:
     """A real sshd, as an asset, for the user who runs the tests."""
 
-    def __init__(self, folder: Path, port: int, address: str = "127.0.0.1", namespace: str = "") -> None:
+    def __init__(
+        self, folder: Path, port: int, address: str = "127.0.0.1", namespace: str = "", kind: str = "ed25519"
+    ) -> None:
         folder.mkdir()
         self.folder, self.port = folder, port
         self._within = ["ip", "netns", "exec", namespace] if namespace else []
         self.host_key = folder / "host_key"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.host_key)], check=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(self.host_key)], check=True)
         self.authorized = folder / "authorized_keys"
         self.authorized.write_text("")
         (folder / "config").write_text(

@@ -495,3 +495,20 @@ def test_who_used_the_sealed_code_does_not_review_it(stage: Stage) -> None:
     assert "seal" in stage.ask("glass-review", reason="seen", by="ada")
     assert stage.ask("glass") == {"sealed": False, "used": None}
     assert stage.refuses("glass-review", reason="again", by="ada")
+
+
+def test_passwords_of_strangers_keep_nobody_waiting(stage: Stage) -> None:
+    """Each takes a tenth of a second, and more on a machine that has much to do: a keeper that verified all of them
+    first would be taken for one that hangs, and end with everybody's sessions."""
+    conns = []
+    for _ in range(8):
+        conns.append(stage.connect())
+        stage.outer.send(records.Exchange(conns[-1], os.urandom(32)))
+        stage.outer.wait_for(records.Signed)
+    stage.outer.send(*(records.Answers(conn, "nobody", ("wrong horse battery", "000000")) for conn in conns))
+    last = conns[-1] + 1
+    stage.outer.send(records.Began(last, "10.1.0.77", 40_000), records.Exchange(last, b"h" * 32))
+    assert stage.outer.wait_for(records.Signed).conn == last
+    assert len([one for one in stage.outer.got if isinstance(one, records.Verdict)]) < 4
+    verdicts = {stage.outer.wait_for(records.Verdict).conn for _ in conns}
+    assert verdicts == set(conns)

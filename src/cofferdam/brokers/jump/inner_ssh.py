@@ -23,6 +23,10 @@ from cofferdam.brokers.kit import aio
 
 SIGN_IN_SECONDS: Final = 30.0
 KEEPALIVE_SECONDS: Final = 15
+KINDS: Final = (
+    "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
+"""Of host keys."""
 
 
 class NoLeg(Exception):
@@ -65,7 +69,10 @@ def _options(grant: Grant | Rotate, credential: Credential) -> asyncssh.SSHClien
     keys: Any = [asyncssh.import_private_key(credential.secret)] if by_key else None
     if credential.certificate:
         keys = [(keys[0], asyncssh.import_certificate(credential.certificate))]
+    # Its own kind first; the others as well, since an asset that has only them is to be refused by name, and alarmed.
+    own = [name for name in (each.decode() for each in key.sig_algorithms) if name in KINDS] or [key.get_algorithm()]
     return asyncssh.SSHClientConnectionOptions(
+        server_host_key_algs=[*own, *(kind for kind in KINDS if kind not in own)],
         config=None, known_hosts=([key], [], []), username=grant.login, agent_path=None, x509_trusted_certs=None,
         x509_trusted_cert_paths=[], gss_host=None, client_version="Cofferdam",
         client_keys=keys, password=None if by_key else credential.secret.decode(),

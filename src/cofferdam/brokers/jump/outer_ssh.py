@@ -35,6 +35,7 @@ from cofferdam.brokers.jump.records import Verdict
 
 LOGIN_SECONDS: Final = 120
 """From the connection to the second factor."""
+TRIES_MOST: Final = 6
 CHANNELS_MOST: Final = 10
 """Of one connection."""
 KEEPALIVE_SECONDS: Final = 30
@@ -170,6 +171,7 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         self._exchange: tuple[Any, bytes, bytes] | None = None
         self._was_lost = self._leaving = False
         self._wire_full = False
+        self._tries = 0
         self._protocol_factory = lambda: _Owner(self)
 
     @property
@@ -264,7 +266,7 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
             or len(signature) > 16_384
             or len(username) > 256
         ):
-            return False
+            return self._nonsense()
         self._verdict = await self.hooks.proof(self, username, algorithm.decode(), key_data, signature)
         return self._verdict.state != "no"
 
@@ -275,9 +277,16 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
     async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> bool:
         said = tuple(responses)
         if len(said) > 2 or any(len(one) > 1024 for one in said) or len(username) > 256:
-            return False
+            return self._nonsense()
         self._verdict = await self.hooks.answers(self, username, said)
         return self._verdict.state == "in"
+
+    def _nonsense(self) -> bool:
+        """What is not even asked about counts as a try."""
+        self._tries += 1
+        if self._tries >= TRIES_MOST:
+            self.drop("too many tries")
+        return False
 
     async def send_userauth_success(self) -> None:
         """One factor is half of it."""
