@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import http.client
 import math
 import os
 import random
 import resource
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -234,6 +237,56 @@ def postgres(folder: Path, records: Sequence[Samples]) -> tuple[float, float]:
         process.wait()
 
 
+def influx(folder: Path, records: Sequence[Samples]) -> float:
+    """Samples a second into InfluxDB 1 (Debian: influxdb), its line protocol made beforehand. 0: not here."""
+    program = shutil.which("influxd")
+    if program is None:
+        return 0
+    home, port, other = folder / "influx", free_port(), free_port()
+    home.mkdir()
+    (home / "conf").write_text(
+        f'reporting-disabled = true\nbind-address = "127.0.0.1:{other}"\n[meta]\ndir = "{home}/meta"\n[data]\n'
+        f'dir = "{home}/data"\nwal-dir = "{home}/wal"\nquery-log-enabled = false\n[logging]\nlevel = "error"\n'
+        f'[http]\nbind-address = "127.0.0.1:{port}"\nlog-enabled = false\n[monitor]\nstore-enabled = false\n'
+    )
+    process = subprocess.Popen(
+        [program, "-config", home / "conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        bodies = []
+        for record in records:
+            lines = (f"s,tag={one.tag} v={one.value!r},q={one.quality}i {one.time}" for one in _rows_of(record))
+            bodies.append("\n".join(lines).encode())
+
+        def ask(path: str, body: bytes) -> None:
+            conn = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+            conn.request("POST", path, body)
+            answer = conn.getresponse()
+            if answer.status >= 300:
+                raise RuntimeError(f"InfluxDB: {answer.status} {answer.read()[:200]!r}")
+            conn.close()
+
+        for _ in range(300):
+            try:
+                ask("/query?q=CREATE+DATABASE+bench", b"")
+                break
+            except OSError:
+                time.sleep(0.1)
+        began = time.perf_counter()
+        for body in bodies:
+            ask("/write?db=bench&precision=ns", body)
+        return len(records) * BATCH / (time.perf_counter() - began)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port() -> int:
+    """One that nobody has just now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench/mirror.py", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--tags", type=int, default=1_000)
@@ -281,6 +334,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if copied:
             print(f"  ratio {rate / copied:.1f} (goal of the whole crew: 3)")
             print(f"PostgreSQL, the same without repetitions: {once:,.0f} rows/s, ratio {rate / once:.1f}")
+        there = influx(folder, records[: max(1, len(records) // 2)])
+        print(f"InfluxDB, batches of {BATCH}: " + (
+            f"{there:,.0f} samples/s, ratio {rate / there:.1f} (goal of the whole crew: 3)" if there
+            else "not here (Debian: influxdb)"
+        ))  # fmt: skip
         batches = [pack("live", "bench", _rows_of(record)[:2_500]) for record in records[:200]]
         taken = sorted(lags(folder, batches))
         print(f"lag of a batch of 2,500, spool to readable: median {taken[len(taken) // 2]:.1f} ms, p99"
