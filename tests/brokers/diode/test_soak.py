@@ -126,14 +126,9 @@ def eventually_long(condition: Any) -> None:
 
 
 @pytest.fixture
-def device() -> Device:
-    return Device()
-
-
-@pytest.fixture
-def works(tmp_path: Path, device: Device) -> Iterator[Works]:
+def works(tmp_path: Path) -> Iterator[Works]:
     with contextlib.ExitStack() as held:
-        port = held.enter_context(served(device))
+        port = held.enter_context(served(Device()))
         scanner = held.enter_context(clamd(Path("/tmp") / f"clamd-{os.getpid()}")) if HAS_CLAMD else None
         yield held.enter_context(contextlib.closing(Works(tmp_path, port, scanner)))
 
@@ -190,87 +185,6 @@ def test_whatever_is_killed_messages_and_files_come_out_once(works: Works) -> No
     for end in ("inside", "outside"):
         assert "no findings" in works.cli("relay", "verify", "--end", end)
     print(f"{KILLS} kills: {pushed} messages and {len(files)} files, each once; {len(got)} were handed out", flush=True)
-
-
-def test_whatever_is_killed_or_cut_history_comes_out_equal(works: Works, device: Device) -> None:
-    """Parts of the mirror and of the strand die, and the link is cut, by turns: what the device said while it was read
-    is outside in the end, once, and `mirror verify` finds nothing missing."""
-    chance = random.Random(29)
-    mirror, strand = ("spooler", "keeper", "reader"), ("spool", "sender", "receiver", "keeper")
-    value, said = 1000, set[int]()
-
-    def say(count: int) -> None:
-        nonlocal value
-        for _ in range(count):
-            value += 1
-            device.input[12] = value
-            time.sleep(0.25)  # each is read at least once, also on a busy machine
-            said.add(value)
-
-    eventually(works.values)
-    cuts = kills = tickets = 0
-    for turn in range(KILLS):
-        broker, part = chance.choice(
-            [*(("mirror", one) for one in mirror), *(("diode", one) for one in strand), ("", "")]
-        )
-        if not part:
-            cuts += 1
-            with works.cut():
-                say(5)
-            continue
-        before = works.pid(part, broker)
-        os.kill(before, signal.SIGKILL)
-        kills += 1
-        if broker == "diode":
-            say(5)  # the mirror inside goes on meanwhile
-
-        def back(broker: str = broker, part: str = part, before: int = before) -> bool:
-            with contextlib.suppress(ValueError, GateError):
-                return works.pid(part, broker) not in (0, before)
-            return False
-
-        eventually(back)
-        if broker == "mirror":
-            value += 1
-            device.input[12] = value
-            eventually_long(lambda value=value: _has(works, {value}) or bring(works))
-        if turn % 10 == 9:
-            print(f"{turn + 1} turns: {kills} kills, {cuts} cuts, {len(said)} values", flush=True)
-    say(5)
-
-    def whole() -> bool:
-        nonlocal tickets
-        if _has(works, said) and works.ask("mirror", "keeper", "status").get("gaps") == 0:
-            return True
-        tickets += bring(works)
-        return False
-
-    eventually_long(whole)
-    times = [
-        one["time"]
-        for one in works.lake.get("/v1/samples", params={"tag": "plc.level", "last": "3h"}).json()["samples"]
-    ]
-    assert len(times) == len(set(times)), "none twice"
-    works.cli("mirror", "seal")
-    assert works.cli("mirror", "verify", "--last", "3h").startswith("no gaps, no differences: ")
-    print(f"{kills} kills and {cuts} cuts: {len(said)} values, all outside; {tickets} tickets", flush=True)
-
-
-def _has(works: Works, wanted: set[int]) -> bool:
-    with contextlib.suppress(httpx.HTTPError, KeyError, ValueError):
-        return wanted <= set(works.values())
-    return False
-
-
-def bring(works: Works) -> int:
-    """Carries what tickets there are; how many."""
-    with contextlib.suppress(GateError, AssertionError, ValueError):  # nothing is missing, or a part is away
-        found = json.loads(works.cli("diode", "ticket", "--json"))["tickets"]
-        for ticket in found:
-            works.cli("diode", "resend", "--ticket", ticket["text"], "--go")
-        time.sleep(2)
-        return len(found)
-    return 0
 
 
 def push(works: Works, number: int) -> None:

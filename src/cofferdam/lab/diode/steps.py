@@ -43,6 +43,8 @@ class Cast:
         self.counts: list[int] = []
         """All that the regulator has ever been handed."""
         self.files: dict[str, str] = {}
+        self.tickets = 0
+        """Carried for a record or two that the line took with its parity."""
 
     def metered(self) -> list[int]:
         """All totals that the meter has answered with."""
@@ -90,13 +92,41 @@ class Cast:
         return one
 
     async def have(self, totals: set[int], counts: set[int], files: list[str], seconds: float = 60) -> tuple[int, ...]:
-        """The totals outside, once all of these are there or time is up."""
+        """The totals outside, once all of these are there or time is up. A line that loses 5 % takes one small record
+        of 400 with its parity: such a one has a ticket, too."""
         end = time.monotonic() + seconds
         while True:
             await self.take()
             seen = await self.totals()
             whole = totals <= set(seen) and counts <= set(self.counts) and all(self.came(name) for name in files)
             if whole or time.monotonic() > end:
+                return seen
+            if await asyncio.to_thread(self.missing):
+                await self.bring()
+            await asyncio.sleep(0.3)
+
+    async def bring(self) -> None:
+        """A person carries what tickets there are."""
+        answer = await self.outside.verb("diode", "ticket", "--json")
+        for one in answer.json()["tickets"] if answer.code == 0 else ():
+            await self.scene.verb("diode", "resend", "--ticket", one["text"], "--go")
+            self.tickets += 1
+
+    async def whole(self) -> None:
+        """Until nothing is missing. Raises CofferdamError."""
+        end = time.monotonic() + 120
+        while await asyncio.to_thread(self.missing):
+            if time.monotonic() > end:
+                raise CofferdamError("what is missing does not come by tickets")
+            await self.bring()
+            await asyncio.sleep(3)
+
+    async def newer(self, totals: set[int]) -> tuple[int, ...]:
+        """The totals outside, once any of these is there or time is up; nobody carries a ticket."""
+        end = time.monotonic() + 60
+        while True:
+            seen = await self.totals()
+            if totals & set(seen) or time.monotonic() > end:
                 return seen
             await asyncio.sleep(0.3)
 
@@ -132,9 +162,9 @@ async def out_and_nothing_back(cast: Cast) -> list[Finding]:
             f"newest {seen[-1] if seen else 'none'} l", totals <= set(seen),
         ),
         Finding(
-            "50 counts are pushed inside", "each once, in order, outside",
-            f"{told.status}; {len(cast.counts)} came, {len(set(cast.counts))} different",
-            cast.counts == list(range(1, 51)),
+            "50 counts are pushed inside", "each once outside, and in order where none was lost with its parity",
+            f"{told.status}; {len(cast.counts)} came, {len(set(cast.counts))} different; {cast.tickets} tickets",
+            sorted(cast.counts) == list(range(1, 51)) and (cast.tickets > 0 or cast.counts == list(range(1, 51))),
         ),
         Finding("a report of 300 kB is left in a folder", "it is outside, with the same SHA-256",
                 "the same" if cast.came("before.csv") else "not there", cast.came("before.csv")),
@@ -169,8 +199,8 @@ async def an_hour_without_a_link(cast: Cast) -> list[Finding]:
     await cast.mend()
     await cast.push(10)
     await until(lambda: cast.missing() == RIDERS, "each channel names its gap")
-    newer = cast.metered()[-1]
-    seen = await cast.have({newer}, set(range(cast.pushed - 9, cast.pushed + 1)), [])
+    newer = set(cast.metered()[-5:])
+    seen = await cast.newer(newer)
     handed = await cast.take()
     verified = await cast.outside.verb("mirror", "verify", "--last", "2h")
     status = await cast.outside.verb("diode", "status")
@@ -185,9 +215,10 @@ async def an_hour_without_a_link(cast: Cast) -> list[Finding]:
                 len(gaps) >= 3),
         Finding("the regulator reads on", "what is newer is there, and the hour is not",
                 f"newest {seen[-1] if seen else 'none'} l; {len(set(lost) & set(seen))} of {len(lost)} of the hour",
-                newer in seen and not set(lost) & set(seen)),
+                bool(newer & set(seen)) and not set(lost) & set(seen)),
         Finding("the regulator takes counts", f"the hour's are named as missing: {before + 1} to {before + MINUTES}",
-                str([list(one) for one in handed.missing]), (before + 1, before + MINUTES) in handed.missing),
+                str([list(one) for one in handed.missing]),
+                any(one[0] <= before + 1 and before + MINUTES <= one[1] for one in handed.missing)),
         Finding("cofferdam mirror verify, outside", "it does not say that all is there", verified.text[:160],
                 verified.code == 1 and "no gaps" not in verified.text),
         Finding("the hour's report", "it is not outside, not even a part of it",
@@ -206,8 +237,9 @@ async def a_person_carries_a_ticket(cast: Cast) -> list[Finding]:
     twice = await _inside(cast, first, "--go")
     at = 1 + first[1:].index(next(letter for letter in first[1:] if letter != first[0]))
     typo = await _inside(cast, first[at] + first[1:at] + first[0] + first[at + 1 :])
-    await until(lambda: not cast.missing(), "all gaps are closed")
-    metered, counts = set(cast.metered()[:-3]), set(range(1, cast.pushed + 1))
+    await until(lambda: cast.came("hour.csv"), "the hour's report is there")
+    await cast.whole()
+    metered, counts = set(cast.metered()[:-5]), set(range(1, cast.pushed + 1))
     seen = await cast.have(metered, counts, ["hour.csv"])
     await cast.outside.verb("mirror", "seal")
     gaps = (await cast.outside.verb("mirror", "gaps")).text

@@ -88,7 +88,7 @@ async def an_hours_outage(cast: Cast) -> list[Finding]:
     before = cast.total
     cut = await cast.scene.verb("sever", "conduit", CONDUIT, "--reason", "tour")
     total = await cast.record(int(HOUR), step=1.0)
-    told = await cast.scene.verb("mirror", "status")
+    told = await cast.scene.verb("mirror", "status", "--crew", CREW)
     away = await cast.ask("GET /v1/tags")
     await cast.scene.verb("restore", "conduit", CONDUIT)
     began = time.monotonic()
@@ -143,7 +143,7 @@ async def the_historian_loses_power(cast: Cast) -> list[Finding]:
 
 async def a_full_disk(cast: Cast) -> list[Finding]:
     """The spool's disk is full: nothing is acknowledged, readers are answered, and with room it goes on by itself"""
-    folder = stores.of(cast.scene.state, await _crew(cast), "spooler")
+    folder = stores.of(cast.scene.state, CREW, "spooler")
     owner = folder.stat()
     try:
         _small_disk(folder, owner, SMALL)
@@ -196,11 +196,11 @@ async def a_clock_jumps(cast: Cast) -> list[Finding]:
 
 async def everything_again(cast: Cast) -> list[Finding]:
     """All history is read at the source once more: nothing is there twice"""
-    asked = await cast.scene.verb("mirror", "backfill", "--last", "26h")
+    asked = await cast.scene.verb("mirror", "backfill", "--crew", CREW, "--last", "26h")
     until = time.monotonic() + PATIENCE_SECONDS
     came = 0
     while time.monotonic() < until:
-        told = (await cast.scene.verb("mirror", "status", "--json")).json()
+        told = (await cast.scene.verb("mirror", "status", "--crew", CREW, "--json")).json()
         lane, source = told["spooler"]["lanes"]["backfill"], told["sources"][0]
         came = lane["last"]
         if came and not lane["waiting"] and not source["asked"]:
@@ -261,7 +261,7 @@ async def an_owned_reader(cast: Cast) -> list[Finding]:
     """Whoever owns the reader finds no socket to the plant, no pipe to another part, and a tree that is read-only"""
     reader = await _pid(cast, "reader")
     others = [half.pid for pair in (await cast.scene.status()).pairs for half in pair.halves if half.pid != reader]
-    store = stores.of(cast.scene.state, await _crew(cast), "keeper")
+    store = stores.of(cast.scene.state, CREW, "keeper")
     where = cast.scene.layout.addresses
     found = owned_reader(reader, others, store, where.at(HISTORIAN), where.at(DOOR))
     if found is None:
@@ -316,10 +316,6 @@ def _small_disk(folder: Path, owner: os.stat_result, size: str, *, again: bool =
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | (kernel.MS_REMOUNT if again else 0)
     kernel.mount("tmpfs", str(folder), "tmpfs", flags,
                  f"size={size},mode=0700,uid={owner.st_uid},gid={owner.st_gid}")  # fmt: skip
-
-
-async def _crew(cast: Cast) -> str:
-    return next(pair.name for pair in (await cast.scene.status()).pairs if pair.broker == "mirror")
 
 
 async def _alarm(cast: Cast, name: str, *, there: bool = True) -> str:
