@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.enforce import kernel
 from cofferdam.enforce.orders import MAX_ORDER, MAX_PART, ORDERS, PLANS, REPORTS, Prepare, Prepared
 from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
-from cofferdam.enforce.statefolder import _is_own_group, _on_the_way, _own
+from cofferdam.enforce.statefolder import _is_own_group, _on_the_way, _own, check_place
 from cofferdam.gate.crew.launcher import LauncherLink
+from tests.folders import others_get_into
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, events, refuses, running
 from tests.gate.test_gate import served
@@ -335,3 +337,39 @@ def test_what_somebody_planted_in_the_state_directory_is_not_followed(live: Site
     assert cli("sever", "it", "--state", live.state)[0] == 0
     assert victim.read_text() == "precious"
     assert stat.S_ISREG((live.state / "severed.json").lstat().st_mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can map other users")
+def test_nobody_of_a_container_owns_what_leads_to_no_state_folder() -> None:
+    """Its root is another than the machine's, and it has the user by which what is nobody's there is shown."""
+    with others_get_into() as folder:
+        first, nobody = 100_000, 65_534
+        theirs, state = folder / "theirs", folder / "theirs" / "state"
+        state.mkdir(mode=0o700, parents=True)
+        for path, owner in ((state, first), (theirs, first + nobody), (folder, first)):
+            os.chown(path, owner, owner)
+        ready, go, said = os.pipe(), os.pipe(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                kernel.unshare(0x10000000)  # CLONE_NEWUSER
+                os.write(ready[1], b"x")
+                os.read(go[0], 1)
+                os.setresgid(0, 0, 0)
+                os.setresuid(0, 0, 0)
+                check_place(state)
+            except BaseException as error:
+                os.write(said[1], str(error).encode())
+            finally:
+                os._exit(0)
+        os.close(ready[1])
+        assert os.read(ready[0], 1)
+        for which in ("uid_map", "gid_map"):
+            Path(f"/proc/{pid}/{which}").write_text(f"0 {first} 65536")
+        os.write(go[1], b"x")
+        os.waitpid(pid, 0)
+        os.close(said[1])
+        with os.fdopen(said[0]) as words:
+            assert f"others, who may write to {theirs}" in words.read()
+        for fd in (ready[0], *go):
+            os.close(fd)

@@ -227,6 +227,12 @@ def test_who_sets_the_clock_ends_no_severing_and_prolongs_no_grant(
     assert asyncio.run(look()) == (1, 1, True)
     at.clock += 8000 * NS
     assert asyncio.run(look()) == (1, 0, True), "the clock alone ends no severing"
+    later = at.clock + 10 * NS  # severed once more, for a moment, by who may not restore
+    found.now = Hands(state.with_closure(found.now.closures, Closure("asset", "a", at.clock, "carl", "", later)), (), 1)
+    gate.cuts = state.with_cut(gate.cuts, state.Cut("it", at.clock, "carl", "", later))
+    assert asyncio.run(look()) == (1, 0, True)
+    at.clock, at.passed = at.clock + 20 * NS, at.passed + 20 * NS
+    assert asyncio.run(look()) == (1, 0, True), "the second end does not make the first one come sooner"
     at.passed += 7200 * NS
     assert asyncio.run(look()) == (0, 0, False)
     found.now, at.clock = Hands((), (granted,), 1), granted.asked_ns

@@ -193,13 +193,17 @@ def _behind_sudo() -> int:
 
 
 def _unknown_user() -> int:
-    """Whose things in a user namespace nobody in it can be. Outside of any it is a user like others (nobody)."""
+    """Whose things in a user namespace nobody in it can be. Where it has that user, as outside of any and in many
+    containers, it is one like others (nobody)."""
     try:
-        if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
-            return 0
-        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+        number = int(Path("/proc/sys/kernel/overflowuid").read_text())
+        for line in Path("/proc/self/uid_map").read_text().splitlines():
+            first, _, count = map(int, line.split())
+            if first <= number < first + count:
+                return 0
     except (OSError, ValueError):
         return 0
+    return number
 
 
 def _own(state: Path) -> None:

@@ -70,8 +70,15 @@ class Ends:
         self._at: dict[tuple[str, int], int] = {}
 
     def passed(self, what: str, until_ns: int, now: int) -> bool:
-        """`now`: what the clock says (UTC ns)."""
-        return passed_ns() >= self._at.setdefault((what, until_ns), passed_ns() + until_ns - now)
+        """`now`: what the clock says (UTC ns). One end that takes the place of another comes no sooner than that."""
+        if (what, until_ns) not in self._at:
+            before = (at for (one, _), at in self._at.items() if one == what)
+            self._at[what, until_ns] = max((passed_ns() + until_ns - now, *before))
+        return passed_ns() >= self._at[what, until_ns]
+
+    def over(self, what: str) -> None:
+        """Somebody has ended it by hand: the next one has nothing of its end."""
+        self._at = {one: at for one, at in self._at.items() if one[0] != what}
 
     def forget(self, but: Collection[tuple[str, int]]) -> None:
         """All others are over."""
@@ -164,6 +171,7 @@ class OperatorsHands:
             state.save_hands(self._folder, fresh)
             await gate.audit.record(entry, RECORD_SECONDS)
             self.now = fresh
+            self._ends.over(f"{kind} {name}")
             await self._apply(gate)
             gate.log.warning("restored", what=f"{kind} {name}", by=by)
             return True
@@ -253,10 +261,8 @@ class OperatorsHands:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), LOOK_SECONDS)
             now = now_ns()
-            timed = [(cut.side, cut.until_ns) for cut in gate.cuts.cuts if cut.until_ns]
-            passed = {side for side, until in timed if self._ends.passed(side, until, now)}
-            self._ends.forget({*timed, *((one.what, one.until_ns) for one in self.now.closures),
-                               *((f"grant {one.number}", one.until_ns) for one in self.now.grants)})  # fmt: skip
+            timed = {(f"{cut.side} {cut.since_ns}", cut.until_ns): cut.side for cut in gate.cuts.cuts if cut.until_ns}
+            passed = {side for (what, until), side in timed.items() if self._ends.passed(what, until, now)}
             for side in passed & set(gate.cuts.over(now)):
                 try:
                     await gate.restore(side, "its time", now)
@@ -278,6 +284,8 @@ class OperatorsHands:
                     await self._apply(gate)
                     for one in done:
                         gate.log.warning("restored", what=f"{one.kind} {one.name}", by="its time")
+                self._ends.forget({*timed, *((one.what, one.until_ns) for one in self.now.closures),
+                                   *((f"grant {one.number}", one.until_ns) for one in self.now.grants)})  # fmt: skip
 
     async def _apply(self, gate: Gate) -> int:
         """Every part works by it when this returns; one that does not say so in time is ended, and born with it. How
