@@ -11,12 +11,13 @@ A kernel that knows no MADV_COLLAPSE (before 6.1) refuses, and forks are as dear
 from __future__ import annotations
 
 import ctypes
+import resource
 from pathlib import Path
 
 MUCH = 64 << 20
 """Bytes of new memory that are worth another time."""
 _MADV_COLLAPSE = 25
-_PAGE = 4096
+_PAGE = resource.getpagesize()
 _seen = 0
 
 

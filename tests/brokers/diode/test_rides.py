@@ -21,6 +21,7 @@ import pytest
 from cofferdam.cli.main import main
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
+from cofferdam.protocols.modbus import messages as m
 from tests.brokers.diode.machines import eventually
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd
 from tests.enforce.site import netns
@@ -191,6 +192,13 @@ def works(tmp_path_factory: pytest.TempPathFactory, device: Device) -> Iterator[
         yield held.enter_context(contextlib.closing(Works(tmp_path_factory.mktemp("works"), port, scanner)))
 
 
+def show(device: Device, value: int) -> None:
+    """Until it has been read, however busy who reads it is."""
+    device.input[12] = value
+    before = len(device.seen)
+    eventually(lambda: any(isinstance(one, m.ReadInputRegisters) for one in device.seen[before:]))
+
+
 def test_history_comes_out(works: Works, device: Device) -> None:
     eventually(lambda: 2012 in works.values())
     device.input[12] = 7
@@ -207,8 +215,7 @@ def test_a_cut_shows_as_lost_and_a_ticket_mends_it(works: Works, device: Device)
     eventually(lambda: works.values()[-1:] == [100])
     with works.cut():
         for value in range(101, 111):
-            device.input[12] = value
-            time.sleep(0.15)  # each is read at least once
+            show(device, value)
     device.input[12] = 200
     eventually(lambda: works.values()[-1:] == [200])  # what is newer does not wait for what is missing
     eventually(lambda: works.ask("mirror", "keeper", "status").get("gaps"))
@@ -237,8 +244,7 @@ def test_a_keeper_that_is_killed_loses_nothing(works: Works, device: Device) -> 
     for turn in range(3):
         os.kill(works.pid(("spooler", "keeper", "reader")[turn]), signal.SIGKILL)
         for value in range(300 + 20 * turn, 310 + 20 * turn):
-            device.input[12] = value
-            time.sleep(0.12)
+            show(device, value)
         eventually(lambda value=value: works.values()[-1:] == [value])  # type: ignore[misc]
     assert works.ask("mirror", "keeper", "status")["gaps"] == 0
 
