@@ -163,7 +163,11 @@ class Works:
         return int(found)
 
     def values(self, tag: str = "plc.level") -> list[int]:
-        answer = self.lake.get("/v1/samples", params={"tag": tag, "last": "1h"})
+        """None where whoever would say has just been killed."""
+        try:
+            answer = self.lake.get("/v1/samples", params={"tag": tag, "last": "1h"})
+        except httpx.TransportError:
+            return []
         return [one["value"] for one in answer.json()["samples"]] if answer.status_code == 200 else []
 
     @contextlib.contextmanager
