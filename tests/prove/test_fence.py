@@ -546,6 +546,15 @@ def test_root_without_interfaces_has_it_too(scene: Scene, tmp_path: Path) -> Non
             (said,) = [one for one in json.loads(out)["report"]["statements"] if "way out" in one["name"]]
             assert said["status"] == "tested", said
             assert gate.stop() == 0
+        assert not firewall.table(firewall.find_nft(), table)
+        with running(site.state, site.policy) as gate:
+            gate.process.kill()
+            gate.process.wait()
+            assert firewall.table(firewall.find_nft(), table)
+            link = tmp_path / "link"
+            link.symlink_to(site.state)
+            code, said, _ = cli("down", "--state", link)  # by another name, and no interface was taken
+            assert code == 0 and "back in place" in said
     assert not firewall.table(firewall.find_nft(), table)
 
 

@@ -58,7 +58,7 @@ def _clear_up(state: Path) -> bool | None:
     Raises:
         GateError: it cannot be put back.
     """
-    from cofferdam.enforce import journal
+    from cofferdam.enforce import fence, journal
 
     if not journal.folder(state).exists():
         return None
@@ -69,7 +69,7 @@ def _clear_up(state: Path) -> bool | None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if journal.load(state) is None:
-            return False
+            return fence.remove(state)  # it had taken no interface, and may have had exports
         from cofferdam.enforce.putback import clean
 
         for said in clean(state):

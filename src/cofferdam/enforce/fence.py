@@ -45,17 +45,19 @@ class Looked(NamedTuple):
 
 
 def tag(state: Path) -> str:
-    """What tells this gate's names in the host's network from those of another gate's."""
-    return "" if state == Path("/var/lib/cofferdam") else hashlib.sha256(os.fsencode(state)).hexdigest()[:4]
+    """What tells this gate's names in the host's network from those of another gate's: whatever leads to its state
+    directory."""
+    state = state.resolve()
+    return "" if state == Path("/var/lib/cofferdam").resolve() else hashlib.sha256(os.fsencode(state)).hexdigest()[:4]
 
 
-def remove(state: Path) -> None:
-    """Takes away what a gate with this state directory has left. Raises: GateError."""
+def remove(state: Path) -> bool:
+    """Takes away what a gate with this state directory has left; whether there was something. Raises: GateError."""
     name = table_name(tag(state))
     try:
         rules = Rules()
     except OSError:
-        return  # a kernel without such tables, or nobody who may look: then there is none of ours
+        return False  # a kernel without such tables, or nobody who may look: then there is none of ours
     try:
         there = rules.table(name, ()) != b""
     except _BROKEN:
@@ -67,6 +69,7 @@ def remove(state: Path) -> None:
         said = inside(None, firewall.apply, firewall.find_nft(), gone)
         if said:
             raise GateError(f"the table {name} stays behind: {said}", hint=f"nft delete table inet {name}")
+    return there
 
 
 def _alone(users: dict[str, int]) -> None:
