@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.enforce import sites
+from cofferdam.errors import GateError
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="takes root, and setpriv (util-linux)")
@@ -33,3 +34,24 @@ def test_a_folder_gives_its_group_to_what_is_made_in_it(tmp_path: Path, before: 
     group = 64_002 if before is None else 64_001
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (64_002, group, 0o2770)
     assert sites.group(tmp_path / "folders" / "one") == group
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to others")
+def test_who_may_write_beside_a_folder_leads_nobody_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others may write to the directory of the site's folders, root gave theirs of a folder to what it led to."""
+    folder, victim = tmp_path / "folders" / "one", tmp_path / "victim"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    victim.mkdir(mode=0o700)
+    give = os.chown
+
+    def swapped(path: Path, user: int, group: int, *, follow_symlinks: bool) -> None:
+        give(path, user, group, follow_symlinks=follow_symlinks)
+        if not folder.is_symlink():
+            folder.rename(tmp_path / "folders" / "old")
+            folder.symlink_to(victim)
+
+    monkeypatch.setattr(os, "chown", swapped)
+    with pytest.raises(GateError, match="cannot be had"):
+        sites.make(tmp_path / "folders", "one", 64_002)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o700

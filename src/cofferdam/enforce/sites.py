@@ -11,6 +11,7 @@ Not here: what lies in a folder (the part), a part's own store (stores).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -47,11 +48,8 @@ def make(root: Path, name: str, user: int) -> Path:
             os.chown(path, user, -1, follow_symlinks=False)
         elif found.st_uid != user and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise GateError(f"the folder {path} cannot be written by this user", hint=f"chown {user} {path}")
-        if os.geteuid() == 0 and stat.S_ISDIR(found.st_mode) and not found.st_mode & stat.S_ISGID:
-            # Else what one part leaves belongs to its own group alone, and no other reads it.
-            os.chown(path, -1, os.getegid(), follow_symlinks=False)
-            path.chmod(stat.S_IMODE(found.st_mode) | stat.S_ISGID)
-            os.chown(path, -1, found.st_gid, follow_symlinks=False)
+        if os.geteuid() == 0 and not found.st_mode & stat.S_ISGID:
+            _inherit(path, found)
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             raise GateError(f"the folder {path} is on a read-only file system", hint="mount it for writing")
     except OSError as error:
@@ -60,6 +58,21 @@ def make(root: Path, name: str, user: int) -> Path:
             hint="give another directory with --folders, in which this user can write",
         ) from None
     return path
+
+
+def _inherit(path: Path, found: os.stat_result) -> None:
+    """What is made in it has its group: else what one part leaves belongs to its own group, and no other reads it.
+    Whoever may write beside it leads nobody elsewhere meanwhile. Raises: OSError."""
+    held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        now = os.fstat(held)
+        if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
+            raise OSError(errno.ESTALE, "another was put in its place")
+        os.fchown(held, -1, os.getegid())
+        os.fchmod(held, stat.S_IMODE(now.st_mode) | stat.S_ISGID)
+        os.fchown(held, -1, found.st_gid)
+    finally:
+        os.close(held)
 
 
 def group(path: Path) -> int:
