@@ -119,7 +119,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     used: dict[str, float] = collections.defaultdict(float)
     modules: dict[str, float] = collections.defaultdict(float)
     tests: dict[str, int] = collections.defaultdict(int)
-    for report in (one for kind in ("passed", "failed", "error") for one in terminalreporter.getreports(kind)):
+    for report in (one for kind in ("passed", "failed", "error", "") for one in terminalreporter.getreports(kind)):
+        # "": set-up and tear-down of those that passed, where gates are started
         if not isinstance(report, pytest.TestReport):
             continue  # a module that could not be collected
         folder = str(Path(report.nodeid.split("::")[0]).parent)
