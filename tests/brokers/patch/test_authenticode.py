@@ -6,7 +6,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import struct
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,6 +133,61 @@ def test_what_is_signed_otherwise_is_refused(
     publisher: Publisher, tmp_path: Path, kind: str, more: tuple[str, ...], says: str
 ) -> None:
     refused(signed(publisher, kind, tmp_path, *more), publisher, says)
+
+
+@pytest.mark.parametrize(
+    ("word", "at"), [("directory", 48), ("table of small streams", 60), ("tables", 44), ("tables of tables", 72)]
+)
+def test_a_package_whose_tables_fill_it_takes_no_memory(
+    publisher: Publisher, tmp_path: Path, word: str, at: int
+) -> None:
+    """A chain through all of a large file; so many tables as there are sectors."""
+    count = (64 << 20) // 4096
+    fats = -(-count // 1024)
+    head = bytearray(4096)
+    head[:8] = bytes.fromhex("d0cf11e0a1b11ae1")
+    struct.pack_into("<HHHHH", head, 24, 62, 4, 0xFFFE, 12, 6)
+    struct.pack_into("<8I", head, 44, fats, fats, 0, 4096, 0xFFFFFFFE, 0, 0xFFFFFFFE, 0)
+    struct.pack_into("<109I", head, 76, *range(fats), *[0xFFFFFFFF] * (109 - fats))
+    entries = "Root Entry\0".encode("utf-16-le").ljust(64, b"\0") + b"\x16\0\5\1" + b"\xff" * 12
+    chain = [*[0xFFFFFFFD] * fats, 0xFFFFFFFE if word == "table of small streams" else fats + 1]
+    chain += [*range(fats + 2, count), 0xFFFFFFFE]
+    if at in (48, 60):
+        struct.pack_into("<I", head, at, fats if at == 48 else fats + 1)
+    else:
+        struct.pack_into("<I", head, at, 1 << 30)
+    file = tmp_path / "large.msi"
+    with file.open("wb") as opened:
+        opened.write(head + struct.pack(f"<{count}I", *chain[:count]).ljust(fats * 4096, b"\xff") + entries)
+        opened.truncate((count + 1) * 4096)
+    tracemalloc.start()
+    try:
+        refused(file, publisher, "more than|larger than it can need")
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_nothing_hides_behind_the_header_of_large_sectors(publisher: Publisher, tmp_path: Path) -> None:
+    head = bytearray(4096 * 3)
+    head[:8] = bytes.fromhex("d0cf11e0a1b11ae1")
+    struct.pack_into("<HHHHH", head, 24, 62, 4, 0xFFFE, 12, 6)
+    head[600] = 1
+    file = tmp_path / "fw.msi"
+    file.write_bytes(head)
+    refused(file, publisher, "behind the header")
+
+
+@pytest.mark.parametrize("names", ["3004a3023000", "3006a504a1020c00"])
+def test_a_certificate_with_names_that_cannot_be_read_is_refused(
+    publisher: Publisher, tmp_path: Path, names: str
+) -> None:
+    key, certificate, out = tmp_path / "key", tmp_path / "certificate", tmp_path / "out.cab"
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-subj",
+        "/CN=Vendor Ltd", "-addext", f"2.5.29.17=DER:{names}")  # fmt: skip
+    run("osslsigncode", "sign", "-certs", certificate, "-key", key, "-h", "sha256", "-in", a_cabinet(tmp_path, b"x"),
+        "-out", out)  # fmt: skip
+    refused(out, publisher, "cannot be read")
 
 
 def test_a_stream_that_is_called_otherwise_is_refused(publisher: Publisher, tmp_path: Path) -> None:

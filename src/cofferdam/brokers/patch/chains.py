@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import (
     BasicConstraints,
     Certificate,
-    DuplicateExtension,
     ExtendedKeyUsage,
     ExtensionNotFound,
     ObjectIdentifier,
@@ -33,7 +32,6 @@ from cofferdam.brokers.patch import cms
 from cofferdam.errors import CofferdamError
 
 CHAIN_MOST: Final = 6
-_STAMPED: Final = bytes.fromhex("2a864886f70d0109100104")
 
 
 class NotVouched(CofferdamError):
@@ -49,7 +47,7 @@ def signs_code(signed: cms.Signed, keys: Sequence[bytes], publisher: str, stamps
     roots, certificate = pinned(keys), signed.certificate
     try:
         name, usage = _common_name(certificate), _usage(certificate)
-    except ValueError as error:
+    except cms.UNREADABLE as error:
         raise NotVouched(f"a certificate in the signature that cannot be read: {error}") from None
     if not _leads_to(certificate, roots, signed.others):
         raise NotVouched(f"the signer {name!r} does not lead to a pinned certificate")
@@ -95,13 +93,13 @@ def _stamp(signed: cms.Signed, authorities: Sequence[bytes]) -> datetime | None:
     rest = cms.Der(values)
     token = rest.whole(cms.SEQUENCE)[0]
     rest.end()
-    found = cms.opened_signature(token, (_STAMPED,))
+    found = cms.opened_signature(token, (cms.STAMPED,))
     certificate = found.certificate
     if not _leads_to(certificate, pinned(authorities), found.others):
         raise NotVouched("its time stamp is by an authority that is not pinned (`stamps:`)")
     try:
         usage = _usage(certificate)
-    except ValueError as error:
+    except cms.UNREADABLE as error:
         raise NotVouched(f"a certificate in the time stamp that cannot be read: {error}") from None
     if usage != [ExtendedKeyUsageOID.TIME_STAMPING]:
         raise NotVouched("its time stamp is by a certificate that is not for time stamps alone")
@@ -159,14 +157,14 @@ def _issued(certificate: Certificate, by: Certificate) -> bool:
 def _is_authority(certificate: Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(BasicConstraints).value.ca
-    except (ExtensionNotFound, DuplicateExtension, ValueError):
+    except (ExtensionNotFound, *cms.UNREADABLE):
         return False
 
 
 def _usage(certificate: Certificate) -> list[ObjectIdentifier]:
     try:
         return list(certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value)
-    except (ExtensionNotFound, DuplicateExtension):
+    except ExtensionNotFound:
         return []
 
 

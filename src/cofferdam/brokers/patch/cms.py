@@ -29,6 +29,7 @@ from cryptography.x509 import (
     ExtensionNotFound,
     KeyUsage,
     SubjectKeyIdentifier,
+    UnsupportedGeneralNameType,
     load_der_x509_certificate,
 )
 from msgspec import Struct
@@ -36,6 +37,7 @@ from msgspec import Struct
 from cofferdam.errors import CofferdamError
 
 CERTIFICATES_MOST: Final = 20
+ATTRIBUTES_MOST: Final = 64
 RSA_BITS: Final = 2048
 _SIGNED: Final = bytes.fromhex("2a864886f70d010702")
 _DATA: Final = bytes.fromhex("2a864886f70d010701")
@@ -43,6 +45,7 @@ _CONTENT_TYPE: Final = bytes.fromhex("2a864886f70d010903")
 _DIGEST: Final = bytes.fromhex("2a864886f70d010904")
 STAMP: Final = bytes.fromhex("2a864886f70d010910020e")
 CODE_STAMP: Final = bytes.fromhex("2b060104018237030301")
+STAMPED: Final = bytes.fromhex("2a864886f70d0109100104")
 _COUNTER: Final = bytes.fromhex("2a864886f70d010906")
 STAMPS: Final = frozenset({STAMP, CODE_STAMP, _COUNTER})
 """Attributes that may be there without the signer's signature: time stamps of RFC 3161, as CMS and as Authenticode have
@@ -59,6 +62,8 @@ _BY_HASH: Final = {
 """Algorithms of signatures that name their hash: RSA (PKCS #1) and ECDSA."""
 _RSA: Final = "2a864886f70d010101"
 _PEM: Final = re.compile(rb"\A\s*-----BEGIN (?:CMS|PKCS7)-----\s([A-Za-z0-9+/=\s]+)-----END (?:CMS|PKCS7)-----\s*\Z")
+UNREADABLE: Final = (ValueError, DuplicateExtension, UnsupportedGeneralNameType, UnsupportedAlgorithm)
+"""What comes of a certificate that is not as it should be, when it is asked: it is read no sooner."""
 SEQUENCE, SET, OID, OCTETS, INTEGER = 0x30, 0x31, 0x06, 0x04, 0x02
 
 
@@ -169,7 +174,7 @@ def opened_signature(data: bytes, kinds: Collection[bytes], digest: Callable[[st
             raise NotSigned("the CMS signature has a content of its own: it has to be detached")
     else:
         within = Der(holder.take(0xA0))
-        content = within.take(within.tag)
+        content = within.take(OCTETS if kind == STAMPED else SEQUENCE)
         within.end()
     holder.end()
     certificates = _certificates(signed.take(0xA0)) if signed.tag == 0xA0 else []
@@ -186,7 +191,7 @@ def opened_signature(data: bytes, kinds: Collection[bytes], digest: Callable[[st
         certificate, value, stamps = _check(
             one, certificates, kind, digest or (lambda name: hashlib.new(name, content).digest())
         )
-    except (ValueError, UnsupportedAlgorithm) as error:  # certificates are read where they are asked
+    except UNREADABLE as error:  # certificates are read where they are asked
         raise NotSigned(f"a certificate in the signature that cannot be read: {error}") from None
     others = [other for other in certificates if other != certificate]
     return Signed(certificate, others, content, value, stamps)
@@ -266,7 +271,7 @@ def _named(info: Der, certificates: list[Certificate]) -> Certificate:
             try:
                 if one.extensions.get_extension_for_class(SubjectKeyIdentifier).value.digest == wanted:
                     return one
-            except (ExtensionNotFound, DuplicateExtension, ValueError):
+            except (ExtensionNotFound, *UNREADABLE):
                 continue
     else:
         by = Der(info.take(SEQUENCE))
@@ -286,8 +291,8 @@ def _attributes(data: bytes, of: bytes, digest: bytes) -> None:
         one = Der(rest.take(SEQUENCE))
         name, values = one.take(OID), one.take(SET)
         one.end()
-        if name in found:
-            raise NotSigned("a signed attribute that stands twice")
+        if name in found or len(found) >= ATTRIBUTES_MOST:
+            raise NotSigned("a signed attribute that stands twice, or too many of them")
         found[name] = values
     kind, said = Der(found.get(_CONTENT_TYPE, b"")), Der(found.get(_DIGEST, b""))
     if kind.take(OID) != of or said.take(OCTETS) != digest:
@@ -303,5 +308,5 @@ def _may_sign(certificate: Certificate) -> None:
             raise NotSigned("the signer's certificate is not for signatures")
     except ExtensionNotFound:
         pass
-    except (ValueError, DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise NotSigned(f"the signer's certificate cannot be read: {error}") from None

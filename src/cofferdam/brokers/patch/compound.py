@@ -19,7 +19,7 @@ from cofferdam.errors import CofferdamError
 
 MAGIC: Final = bytes.fromhex("d0cf11e0a1b11ae1")
 ENTRIES_MOST: Final = 65_536
-MINI_BYTES: Final = 256 << 20
+MINI_BYTES: Final = 64 << 20
 """The most that all small streams have together; they are held in memory."""
 DEEP: Final = 32
 PIECE: Final = 1 << 20
@@ -65,6 +65,8 @@ class Compound:
         if (major, shift) not in ((3, 9), (4, 12)) or order != 0xFFFE or mini != 6:
             raise NotCompound("a compound file of a kind that there is not")
         self._size = 1 << shift
+        if any(opened.read(self._size - 512)):
+            raise NotCompound("what is signed is not all of it: data behind the header")
         self._wide = major == 4
         self._count = length // self._size - 1
         if length % self._size or self._count < 2:
@@ -75,13 +77,10 @@ class Compound:
         self._used = bytearray(self._count)
         """Which sectors something is in."""
         self._fat = self._table(self._fat_sectors(head, fats, difat, difats))
-        entries = b"".join(self._chain(directory, None))
-        if len(entries) // _ENTRY > ENTRIES_MOST:
-            raise NotCompound(f"a compound file of more than {ENTRIES_MOST} entries")
-        self._entries = entries
+        self._entries = self._list(directory, ENTRIES_MOST * _ENTRY)
         self._minifat = array("I")
         if minifat < _REGULAR:
-            self._minifat = _words(b"".join(self._chain(minifat, None)))
+            self._minifat = _words(self._list(minifat, MINI_BYTES // _MINI * 4))
         self.root = self.entry(0)
         if self.root.kind != ROOT or self.root.size > MINI_BYTES:
             raise NotCompound("a compound file without a root, or with too much in small streams")
@@ -90,6 +89,8 @@ class Compound:
     def _fat_sectors(self, head: bytes, fats: int, difat: int, difats: int) -> list[int]:
         found = list(struct.unpack_from("<109I", head, 76))
         each = self._size // 4 - 1
+        if fats > 16 + 2 * self._count // each or difats > 1 + fats // each:
+            raise NotCompound("a compound file whose table of sectors is larger than it can need")
         for _ in range(difats):
             words = _words(self._sector(difat))
             found += words[:each]
@@ -144,6 +145,15 @@ class Compound:
             yield data
         if sector != _END or left:
             raise NotCompound("a stream that is cut off")
+
+    def _list(self, sector: int, most: int) -> bytes:
+        """A chain that says its end itself, and is held in memory."""
+        found = bytearray()
+        for piece in self._chain(sector, None):
+            found += piece
+            if len(found) > most:
+                raise NotCompound(f"a compound file of more than {ENTRIES_MOST} entries, or too many small streams")
+        return bytes(found)
 
     def _small(self, sector: int, size: int) -> bytes:
         found = bytearray()
