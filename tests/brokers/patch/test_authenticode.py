@@ -108,6 +108,7 @@ def test_no_changed_byte_is_taken(publisher: Publisher, tmp_path: Path, kind: st
         ("CAB", lambda data: data[:30] + b"\0" + data[31:], "no Authenticode"),
         ("CAB", lambda data: data[:70], "cut off|behind"),
         ("CAT", lambda data: data + b"x", "something behind"),
+        ("CAT", lambda data: data.replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\3"), "cannot be read"),
         ("CAT", lambda data: data.replace(b"\4\2fw", b"\4\2fx"), "another file"),
     ],
 )  # fmt: skip

@@ -27,6 +27,7 @@ from cryptography.x509 import (
     Certificate,
     DuplicateExtension,
     ExtensionNotFound,
+    InvalidVersion,
     KeyUsage,
     SubjectKeyIdentifier,
     UnsupportedGeneralNameType,
@@ -62,7 +63,9 @@ _BY_HASH: Final = {
 """Algorithms of signatures that name their hash: RSA (PKCS #1) and ECDSA."""
 _RSA: Final = "2a864886f70d010101"
 _PEM: Final = re.compile(rb"\A\s*-----BEGIN (?:CMS|PKCS7)-----\s([A-Za-z0-9+/=\s]+)-----END (?:CMS|PKCS7)-----\s*\Z")
-UNREADABLE: Final = (ValueError, DuplicateExtension, UnsupportedGeneralNameType, UnsupportedAlgorithm)
+UNREADABLE: Final = (
+    ValueError, DuplicateExtension, InvalidVersion, UnsupportedGeneralNameType, UnsupportedAlgorithm,
+)  # fmt: skip
 """What comes of a certificate that is not as it should be, when it is asked: it is read no sooner."""
 SEQUENCE, SET, OID, OCTETS, INTEGER = 0x30, 0x31, 0x06, 0x04, 0x02
 
@@ -205,7 +208,7 @@ def _certificates(data: bytes) -> list[Certificate]:
             raise NotSigned(f"more than {CERTIFICATES_MOST} certificates")
         try:
             found.append(load_der_x509_certificate(rest.whole(SEQUENCE)[0]))
-        except ValueError as error:
+        except UNREADABLE as error:
             raise NotSigned(f"a certificate in the signature that cannot be read: {error}") from None
     return found
 
