@@ -263,3 +263,26 @@ def test_md4_is_as_its_rfc_has_it(data: bytes, digest: str) -> None:
 def test_a_question_that_is_none_of_ntlm(challenge: bytes) -> None:
     with pytest.raises(ntlm.NoLogin):
         ntlm.authenticate("u", "p", ntlm.negotiate(), challenge)
+
+
+@pytest.mark.parametrize("length", range(24))
+def test_answers_that_are_too_short_raise_nothing_else(length: int) -> None:
+    """By a server that knows the password."""
+
+    async def run() -> None:
+        share = smb._Share(asyncio.StreamReader(), None)  # type: ignore[arg-type]
+
+        async def answered(*_: object, **__: object) -> tuple[int, bytes]:
+            share._last = bytes(64 + length)
+            return 0, bytes(length)
+
+        share.ask = answered  # type: ignore[method-assign]
+        for each in (
+            share._tree_of(b"x"), share.create("x", 0, 0), share.write(b"h", 0, b"x"), share.read(b"h", 0),
+            share.rename(b"h", "x"), share.log_in(Smb(port=1, share="x", user="u", domain="", path="x", secret="x"),
+                                                  "192.0.2.1", "p"),
+        ):  # fmt: skip
+            with contextlib.suppress(*smb._ENDS):
+                await each
+
+    asyncio.run(run())

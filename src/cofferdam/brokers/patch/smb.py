@@ -185,7 +185,7 @@ class _Share:
 
     async def _tree_of(self, path: bytes) -> None:
         _, answer = await self.ask(_TREE, struct.pack("<HHHH", 9, 0, 72, len(path)) + path)
-        if answer[2] != 1:
+        if answer[2:3] != b"\1":
             raise Refused("the share is no disk")
         (self._tree,) = struct.unpack_from("<I", self._last, 36)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from cofferdam.brokers.kit.datagrams import Datagrams
+from cofferdam.brokers.patch.outcome import at_most
 from cofferdam.brokers.patch.plan import Plan, Step, Verdict
 from cofferdam.brokers.patch.records import Release
 from cofferdam.brokers.patch.tftp import ACK, AGAIN_SECONDS, BLOCK, DATA, ERROR, OACK, RRQ, TRIES, options
@@ -112,7 +113,10 @@ class TftpServing:
             return
         whole = False
         try:
-            whole = await self._send(reading, release, options(b"\0".join(words[2:])))
+            async with asyncio.timeout(at_most(way, release.size)):
+                whole = await self._send(reading, release, options(b"\0".join(words[2:])))
+        except TimeoutError:
+            pass  # it has acknowledged a block now and then: whoever takes for ever holds its ring up
         finally:
             self._installer.fetched(step, verdict.install, way, whole)
 

@@ -1,0 +1,79 @@
+"""Assets that read by TFTP, and do not end."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cofferdam.brokers.patch import tftp_serving
+from cofferdam.brokers.patch.tftp import ACK, DATA, RRQ
+
+
+class _Installer:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.ended: list[bool] = []
+        release = SimpleNamespace(custom=SimpleNamespace(file="fw.bin"), size=file.stat().st_size)
+        self.verdict = SimpleNamespace(due=True, release=release, install=None)
+        self.rows = SimpleNamespace(ways=[SimpleNamespace(tftp_read="{file}", address="192.0.2.1", asset="a", rate=1)])
+
+    def plan(self) -> Any:
+        return SimpleNamespace(verdicts=lambda _now, _asset: [self.verdict])
+
+    def shut(self) -> str:
+        return ""
+
+    async def begin(self, _verdict: Any, _how: str) -> Any:
+        return SimpleNamespace()
+
+    def file_of(self, _release: Any) -> Path:
+        return self.file
+
+    def count(self, sent: int) -> None:
+        pass
+
+    def fetched(self, _step: Any, _install: Any, _way: Any, whole: bool) -> None:
+        self.ended.append(whole)
+
+
+def test_an_asset_that_takes_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It acknowledges eight bytes now and then, and is never silent."""
+    monkeypatch.setattr(tftp_serving, "at_most", lambda _way, _size: 0.3, raising=False)
+    file = tmp_path / "fw.bin"
+    file.write_bytes(bytes(8000))
+    installer: Any = _Installer(file)
+
+    async def run() -> None:
+        sent: list[bytes] = []
+        monkeypatch.setattr(
+            tftp_serving, "Datagrams", lambda *_: SimpleNamespace(send=lambda _a, _p, data: sent.append(data))
+        )
+        tasks: list[asyncio.Task[None]] = []
+        unused: Any = None
+        served = tftp_serving.TftpServing(
+            installer,
+            unused,
+            unused,
+            lambda: 0,
+            lambda work: tasks.append(asyncio.get_running_loop().create_task(work)),
+        )
+        served._on_datagram("192.0.2.1", 69, struct.pack(">H", RRQ) + b"fw.bin\0octet\0blksize\0" + b"8\0")
+        for _ in range(80):
+            await asyncio.sleep(0.02)
+            if tasks[0].done():
+                break
+            if sent:
+                number = sent[-1][2:4] if sent[-1][:2] == struct.pack(">H", DATA) else b"\0\0"
+                served._on_datagram("192.0.2.1", 69, struct.pack(">H", ACK) + number)
+        done = tasks[0].done()
+        tasks[0].cancel()
+        assert done
+        await tasks[0]
+
+    asyncio.run(run())
+    assert installer.ended == [False]
