@@ -38,7 +38,7 @@ class Around:
         self.noted.append(draft)
 
     def drops(self) -> Drops:
-        return Drops(self)  # type: ignore[arg-type]
+        return Drops(self, lambda _packets: None)  # type: ignore[arg-type]
 
     def entries(self) -> list[tuple[str, tuple[tuple[str, int], ...]]]:
         return [(draft.side, draft.packets) for draft in self.noted if isinstance(draft, PacketsDropped)]

@@ -301,6 +301,16 @@ def test_what_was_tried_is_counted_and_in_the_log(scene: Scene) -> None:
     eventually(lambda: any(one["side"] == "host" for one in events(scene.site.state, "packets-dropped")))
 
 
+def test_who_goes_on_trying_is_an_alarm_and_fails_the_check(scene: Scene) -> None:
+    assert "fence-tried" not in scene.alarms()
+    scene.owned(f"[reach({(FAR, SSH)!r}, socket.SOCK_STREAM) for _ in range(40)]; say('done')")
+    eventually(lambda: "export/soc/exporter tried to reach" in scene.alarms().get("fence-tried", ""))
+    _, out, err = cli("evidence", "check", "log.fenced", "--json", "--state", scene.site.state)
+    assert out, err
+    (found,) = json.loads(out)["checks"]
+    assert (found["outcome"], found["says"]) == ("failed", "an export or the witness tries to reach something else")
+
+
 def proof_says(scene: Scene) -> tuple[str, str]:
     """The statement about it, by the whole verb: how it is known, and on what."""
     _, out, err = cli("prove", "--json", "--no-probes", "--state", scene.site.state)

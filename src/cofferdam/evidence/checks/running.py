@@ -9,7 +9,7 @@ from cofferdam.evidence.inputs import Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding, spoken
 
 TABLE = Table()
-CHANGED, DOWN = "fence-changed", "fence-down"
+CHANGED, DOWN, TRIED = "fence-changed", "fence-down", "fence-tried"
 """Alarms of the gate's: the fence was put back, or could not be."""
 ROUNDS = 3
 """Intervals of the leak probe after which its last round is too old."""
@@ -78,6 +78,10 @@ def fenced(known: Inputs) -> Finding:
             raise Unknown(fact["detail"])
         says = "nothing holds exports and witness to their collectors"
         return Finding("log.fenced", "failed", says, (fact["detail"],))
+    if TRIED in standing:
+        return Finding(
+            "log.fenced", "failed", "an export or the witness tries to reach something else", (standing[TRIED],)
+        )
     refused = [one for one in status["dropped"] if one["side"] == SPACE]
     facts = [f"{who}: {count:,} packets refused" for one in refused for who, count in one["packets"].items()]
     facts += [standing[CHANGED]] if CHANGED in standing else []

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from cofferdam.audit.events.proof import PacketsDropped
 from cofferdam.enforce.orders import DROPPED, FENCE, Knock, Wired
+from cofferdam.enforce.plans.fence import SPACE
 from cofferdam.errors import GateError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
@@ -57,8 +59,10 @@ class _Side:
 class Drops:
     """One gate's. All methods are called from the event loop."""
 
-    def __init__(self, gate: Context) -> None:
+    def __init__(self, gate: Context, refused: Callable[[Mapping[str, int]], None]) -> None:
+        """`refused` is told how many packets of each part in the host's network the fence has refused so far."""
         self._gate = gate
+        self._refused = refused
         self._sides: dict[str, _Side] = {}
         self._trouble = ""
         self.knocks: tuple[Knock, ...] = ()
@@ -95,6 +99,8 @@ class Drops:
         for counter in told.counters:
             side = self._sides.setdefault(counter.side, _Side(time.monotonic()))
             side.take(counter.name.removeprefix(DROPPED), counter.packets)
+        if (host := self._sides.get(SPACE)) is not None:
+            self._refused(host.total)
 
     async def fresh(self, seconds: float) -> None:
         """As `refresh`, but does not wait longer than that for a launcher that has other work."""

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec.structs import replace
 
 from cofferdam.enforce.orders import FENCE, Fenced, Prepared
-from cofferdam.evidence.checks.running import CHANGED, DOWN
+from cofferdam.evidence.checks.running import CHANGED, DOWN, TRIED
 from cofferdam.gate.context import Context
 
 STANDS_SECONDS: Final = 3600.0
-"""How long the alarm of a change that was put right stands, so that somebody sees it."""
+"""How long the alarm of a change that was put right stands, so that somebody sees it; and that of what was tried."""
+TRIED_MOST: Final = 30
+"""Packets of one part that are refused within WITHIN and are no alarm: of connections that a reload has cut off."""
+WITHIN_SECONDS: Final = 60.0
 
 
 class FenceWatch:
@@ -26,6 +30,26 @@ class FenceWatch:
         self._gate = gate
         self._until = 0.0
         self._words = ""
+        self._seen: dict[str, tuple[float, int]] = {}
+        """Part -> when a minute began for it, and how many of its packets had been refused by then."""
+        self._tried_until = 0.0
+
+    def refused(self, packets: Mapping[str, int]) -> None:
+        """How many packets of each part have been refused so far. An honest one is refused hardly any."""
+        now = time.monotonic()
+        for who, count in packets.items():
+            since, before = self._seen.get(who, (now, 0))
+            if count - before > TRIED_MOST:
+                many = f"{count - before} packets were refused within {WITHIN_SECONDS:.0f} s"
+                self._gate.alarm(TRIED, f"{who} tried to reach what is none of its collectors: {many}")
+                self._tried_until = now + STANDS_SECONDS
+                since, before = now, count
+            elif now - since > WITHIN_SECONDS:
+                since, before = now, count
+            self._seen[who] = since, before
+        if self._tried_until and now > self._tried_until:
+            self._tried_until = 0.0
+            self._gate.alarm(TRIED, "")
 
     def take(self, told: Fenced) -> Prepared:
         """What is in force now."""

@@ -29,6 +29,8 @@ WAYS_OUT: dict[str, str] = {
     "leak": "something answers past the gate: cofferdam prove; pull the cable it goes by",
     "fence-down": "what keeps exports to their collectors is gone and cannot be put back: see its message; "
     "`nft list ruleset` shows what is there",
+    "fence-tried": "an export or the witness may be taken over: its collector out of the policy, reload, and look; or "
+    "its way leads by a tunnel of this host's, which it cannot take",
     "fence-changed": "something empties this host's rules (`nft flush ruleset`): have it replace its own tables alone",
     "tunnel-down": "see its message; `cofferdam overlay status`",
     "check-clock.sound": "have a time daemon keep the clock (apt install chrony; in a virtual machine as well), then: "
