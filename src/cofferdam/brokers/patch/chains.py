@@ -12,26 +12,40 @@ has a network.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import (
     BasicConstraints,
     Certificate,
     ExtendedKeyUsage,
     ExtensionNotFound,
+    KeyUsage,
     ObjectIdentifier,
+    Version,
     load_pem_x509_certificates,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from cofferdam.brokers.patch import cms
 from cofferdam.errors import CofferdamError
 
 CHAIN_MOST: Final = 6
+_LIFETIME: Final = ObjectIdentifier("1.3.6.1.4.1.311.10.3.13")
+"""Microsoft's: what it has signed holds no longer than it does, time stamp or not."""
+_KNOWN: Final = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.CERTIFICATE_POLICIES, ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+    }
+)  # fmt: skip
+"""Extensions that may be critical."""
 
 
 class NotVouched(CofferdamError):
@@ -49,24 +63,30 @@ def signs_code(signed: cms.Signed, keys: Sequence[bytes], publisher: str, stamps
         name, usage = _common_name(certificate), _usage(certificate)
     except cms.UNREADABLE as error:
         raise NotVouched(f"a certificate in the signature that cannot be read: {error}") from None
-    if not _leads_to(certificate, roots, signed.others):
-        raise NotVouched(f"the signer {name!r} does not lead to a pinned certificate")
+    chain = _path(certificate, roots, signed.others, ExtendedKeyUsageOID.CODE_SIGNING)
+    if not chain:
+        raise NotVouched(
+            f"the signer {name!r} does not lead to a pinned certificate, by authorities that may vouch for code"
+        )
     if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
         raise NotVouched(f"the certificate of {name!r} is not for signing code")
     if publisher and name != publisher:
         raise NotVouched(f"it is signed by {name!r}, and the publisher is {publisher!r}")
-    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     now, stamped = datetime.now(UTC), None
-    if not since <= now <= until:
-        stamped = _stamp(signed, stamps) if stamps else None
-    if not since <= (stamped or now) <= until:
-        when = f"not at its time stamp, {stamped:%Y-%m-%d}" if stamped else "not now, and no time stamp counts"
-        raise NotVouched(f"the signer's certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d}, {when}")
+    if not _path(certificate, roots, signed.others, ExtendedKeyUsageOID.CODE_SIGNING, now):
+        stamped = _stamp(signed, stamps) if stamps and _LIFETIME not in usage else None
+        if not stamped or not _path(certificate, roots, signed.others, ExtendedKeyUsageOID.CODE_SIGNING, stamped):
+            when = f"not at its time stamp, {stamped:%Y-%m-%d}" if stamped else "not now, and no time stamp counts"
+            since, until = max(map(_since, chain)), min(map(_until, chain))
+            raise NotVouched(
+                f"the signer's certificate, with those above it, is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d}, "
+                f"{when}"
+            )
     return {
         "publisher": name,
         "certificate": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
         "serial": f"{certificate.serial_number:x}",
-        "valid_to": f"{until:%Y-%m-%d}",
+        "valid_to": f"{_until(certificate):%Y-%m-%d}",
         "stamped": f"{stamped:%Y-%m-%dT%H:%M:%SZ}" if stamped else "no",
     }
 
@@ -95,7 +115,8 @@ def _stamp(signed: cms.Signed, authorities: Sequence[bytes]) -> datetime | None:
     rest.end()
     found = cms.opened_signature(token, (cms.STAMPED,))
     certificate = found.certificate
-    if not _leads_to(certificate, pinned(authorities), found.others):
+    roots = pinned(authorities)
+    if not _path(certificate, roots, found.others, ExtendedKeyUsageOID.TIME_STAMPING):
         raise NotVouched("its time stamp is by an authority that is not pinned (`stamps:`)")
     try:
         usage = _usage(certificate)
@@ -104,7 +125,8 @@ def _stamp(signed: cms.Signed, authorities: Sequence[bytes]) -> datetime | None:
     if usage != [ExtendedKeyUsageOID.TIME_STAMPING]:
         raise NotVouched("its time stamp is by a certificate that is not for time stamps alone")
     at = _time_of(found.content, signed.value)
-    if not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc or at > datetime.now(UTC):
+    held = _path(certificate, roots, found.others, ExtendedKeyUsageOID.TIME_STAMPING, at)
+    if not held or at > datetime.now(UTC):
         raise NotVouched(f"its time stamp is of {at:%Y-%m-%d}, when its authority's certificate did not hold")
     return at
 
@@ -133,32 +155,86 @@ def _time_of(content: bytes, value: bytes) -> datetime:
 # --- chains -----------------------------------------------------------------------------------------------------------
 
 
-def _leads_to(certificate: Certificate, roots: Sequence[Certificate], others: Sequence[Certificate]) -> bool:
-    """Whether a chain of signatures goes to a pinned certificate, by authorities alone."""
-    there = certificate
-    for _ in range(CHAIN_MOST):
-        if there in roots or any(_issued(there, root) for root in roots):
-            return True
-        above = next((one for one in others if one != there and _is_authority(one) and _issued(there, one)), None)
-        if above is None:
-            return False
-        there = above
-    return False
+def _path(
+    certificate: Certificate, roots: Sequence[Certificate], others: Sequence[Certificate],
+    purpose: ObjectIdentifier, at: datetime | None = None,
+) -> list[Certificate]:  # fmt: skip
+    """The shortest chain from a certificate to a pinned one, by authorities that may vouch for this purpose, all valid
+    at that time (None: whenever). [] if there is none."""
+    if not _known(certificate) or not _valid(certificate, at):
+        return []
+    left = [one for one in others if one != certificate]
+    paths = deque([[certificate]])
+    while paths:
+        path = paths.popleft()
+        there, below = path[-1], len(path) - 1
+        if there in roots:
+            return path
+        for root in roots:
+            if _may_vouch(root, below, purpose, pinned=True) and _valid(root, at) and _issued(there, root):
+                return [*path, root]
+        for one in list(left) if len(path) < CHAIN_MOST else ():
+            if _may_vouch(one, below, purpose) and _valid(one, at) and _issued(there, one):
+                left.remove(one)
+                paths.append([*path, one])
+    return []
+
+
+def _since(certificate: Certificate) -> datetime:
+    return certificate.not_valid_before_utc
+
+
+def _until(certificate: Certificate) -> datetime:
+    return certificate.not_valid_after_utc
+
+
+def _valid(certificate: Certificate, at: datetime | None) -> bool:
+    return at is None or _since(certificate) <= at <= _until(certificate)
 
 
 def _issued(certificate: Certificate, by: Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(by)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        made, key = certificate.signature_hash_algorithm, by.public_key()
+    except (TypeError, InvalidSignature, *cms.UNREADABLE):
         return False
-    return True
+    weak = made is not None and made.digest_size < 32
+    return not weak and not (isinstance(key, rsa.RSAPublicKey) and key.key_size < cms.RSA_BITS)
 
 
-def _is_authority(certificate: Certificate) -> bool:
+def _known(certificate: Certificate) -> bool:
+    """Whether all that it demands to be known is. Limits of names are not: they are refused."""
     try:
-        return certificate.extensions.get_extension_for_class(BasicConstraints).value.ca
+        return all(
+            each.oid in _KNOWN or (not each.critical and each.oid != ExtensionOID.NAME_CONSTRAINTS)
+            for each in certificate.extensions
+        )
+    except cms.UNREADABLE:
+        return False
+
+
+def _may_vouch(authority: Certificate, below: int, purpose: ObjectIdentifier, *, pinned: bool = False) -> bool:
+    """`below`: authorities between it and the signer."""
+    if pinned and authority.version == Version.v1:
+        return True  # as roots of old are: it can say nothing of itself
+    if not _known(authority):
+        return False
+    try:
+        basic = authority.extensions.get_extension_for_class(BasicConstraints).value
+        usage = _usage(authority)
+        signs = _signs_certificates(authority)
     except (ExtensionNotFound, *cms.UNREADABLE):
         return False
+    long = basic.path_length is not None and below > basic.path_length
+    fits = not usage or purpose in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
+    return basic.ca and signs and fits and not long
+
+
+def _signs_certificates(authority: Certificate) -> bool:
+    try:
+        return authority.extensions.get_extension_for_class(KeyUsage).value.key_cert_sign
+    except ExtensionNotFound:
+        return True
 
 
 def _usage(certificate: Certificate) -> list[ObjectIdentifier]:
