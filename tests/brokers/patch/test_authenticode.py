@@ -95,6 +95,32 @@ def test_no_changed_byte_is_taken(publisher: Publisher, tmp_path: Path, kind: st
         assert publisher.holds(wrong), f"{kind}, byte {at}"
 
 
+RSA, SHA256_OID = bytes.fromhex("2a864886f70d010101"), bytes.fromhex("608648016503040201")
+
+
+def last(data: bytes, old: bytes, new: bytes) -> bytes:
+    before, found, after = data.rpartition(old)
+    assert found
+    return before + new + after
+
+
+def entries_at(data: bytes) -> int:
+    """Where the directory begins, of which the first sector is enough."""
+    return 512 * (int.from_bytes(data[48:52], "little") + 1)
+
+
+def turned_round(data: bytes) -> bytes:
+    """What is right of an entry is left of it: all are there, and who searches finds no more."""
+    at = entries_at(data) + 128 + 68
+    return data[:at] + data[at + 4 : at + 8] + data[at : at + 4] + data[at + 8 :]
+
+
+def beside(data: bytes) -> bytes:
+    """A stream that is in no storage: the entries that nothing is in, as there are at the end of the directory."""
+    at = data.rindex(b"\0" * 68 + b"\xff" * 12)
+    return data[:at] + data[entries_at(data) + 128 :][:68] + data[at + 68 :]
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "says"),
     [
@@ -104,10 +130,21 @@ def test_no_changed_byte_is_taken(publisher: Publisher, tmp_path: Path, kind: st
         ("MSI", lambda data: data.replace("Root Entry".encode("utf-16-le"), "Root\0Entry".encode("utf-16-le")), "name"),
         ("CAB", lambda data: data + b"x" * 8, "data behind the signature"),
         ("CAB", lambda data: data[:4] + b"evil" + data[8:], "reserved words"),
+        ("CAB", lambda data: data[:34] + b"\1" + data[35:], "a cabinet of a set"),
+        ("CAB", lambda data: data[:30] + b"\6" + data[31:], "a cabinet of a set"),
         ("CAB", lambda data: data[:52] + b"evil" + data[56:], "reserved words"),
         ("CAB", lambda data: data[:30] + b"\0" + data[31:], "no Authenticode"),
         ("CAB", lambda data: data[:70], "cut off|behind"),
         ("CAT", lambda data: data + b"x", "something behind"),
+        ("CAT", lambda data: last(data, RSA + b"\5\0", RSA + b"\4\0"), "beside an algorithm's name"),
+        ("CAT", lambda data: last(data, SHA256_OID + b"\5\0", SHA256_OID + b"\4\0"), "beside an algorithm's name"),
+        ("CAT", lambda data: data.replace(b"\2\1\1\x31", b"\2\1\1\xa1", 1), "no 0x31"),
+        ("MSI", lambda data: data[:10] + b"x" + data[11:], "of a kind that there is not"),
+        ("MSI", lambda data: data[:36] + b"x" + data[37:], "of a kind that there is not"),
+        ("MSI", lambda data: data[:40] + b"\1" + data[41:], "of a kind that there is not"),
+        ("MSI", lambda data: data[:64] + b"\2" + data[65:], "table of sectors is damaged"),
+        ("MSI", lambda data: turned_round(data), "not in order"),
+        ("MSI", lambda data: beside(data), "an entry that is in no storage"),
         ("CAT", lambda data: data.replace(b"\xa0\3\2\1\2", b"\xa0\3\2\1\3"), "cannot be read"),
         ("CAT", lambda data: data.replace(b"\4\2fw", b"\4\2fx"), "another file"),
     ],

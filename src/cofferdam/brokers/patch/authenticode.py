@@ -150,6 +150,8 @@ def _cab(opened: IO[bytes], length: int) -> tuple[bytes, Hashing]:
     head = _at(opened, 0, 60) if length > 60 else b""
     if not head or not int.from_bytes(head[30:32], "little") & 4 or int.from_bytes(head[36:38], "little") != 20:
         raise cms.NotSigned("it has no Authenticode signature")
+    if head[30] & 3 or any(head[34:36]):
+        raise cms.NotSigned(f"{_NOT_ALL}: a cabinet of a set, which goes on in others")
     start, size = struct.unpack_from("<II", head, 44)
     if not start or not size:
         raise cms.NotSigned("it has no Authenticode signature")
@@ -166,6 +168,7 @@ def _msi(opened: IO[bytes], length: int) -> tuple[bytes, Hashing]:
     package = Compound(opened, length)
     seen: set[int] = set()
     tree = _tree(package, package.root, seen, 0)
+    package.alone(seen)
     signatures = {one.name: one for one, _ in tree if one.name in (_PLAIN_SIGNATURE, _EX_SIGNATURE)}
     plain, ex = signatures.get(_PLAIN_SIGNATURE), signatures.get(_EX_SIGNATURE)
     if plain is None:

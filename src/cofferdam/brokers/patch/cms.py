@@ -39,6 +39,7 @@ from cofferdam.errors import CofferdamError
 
 CERTIFICATES_MOST: Final = 20
 ATTRIBUTES_MOST: Final = 64
+STAMP_BYTES: Final = 65_536
 RSA_BITS: Final = 2048
 _SIGNED: Final = bytes.fromhex("2a864886f70d010702")
 _DATA: Final = bytes.fromhex("2a864886f70d010701")
@@ -68,6 +69,7 @@ UNREADABLE: Final = (
 )  # fmt: skip
 """What comes of a certificate that is not as it should be, when it is asked: it is read no sooner."""
 SEQUENCE, SET, OID, OCTETS, INTEGER = 0x30, 0x31, 0x06, 0x04, 0x02
+_NULL: Final = 0x05
 
 
 class NotSigned(CofferdamError):
@@ -162,7 +164,7 @@ def opened_signature(data: bytes, kinds: Collection[bytes], digest: Callable[[st
     info.end()
     signed = Der(wrapped.take(SEQUENCE))
     wrapped.end()
-    signed.take(INTEGER)
+    _version(signed)
     methods = Der(signed.take(SET))
     method = methods.whole(SEQUENCE)[0]
     methods.end()
@@ -181,12 +183,9 @@ def opened_signature(data: bytes, kinds: Collection[bytes], digest: Callable[[st
         within.end()
     holder.end()
     certificates = _certificates(signed.take(0xA0)) if signed.tag == 0xA0 else []
-    if signed.tag == 0xA1:
-        signed.take(0xA1)
     infos = Der(signed.take(SET))
     signed.end()
-    if Der(Der(method).take(SEQUENCE)).take(OID) not in _HASHES:
-        raise NotSigned("a CMS signature by a weak hash (SHA-1 or MD5), or by one that is not known here")
+    hash_of(algorithm(Der(method)))
     one = Der(infos.take(SEQUENCE))
     if infos.tag != -1:
         raise NotSigned("several have signed: it is not said which counts")
@@ -216,9 +215,9 @@ def _certificates(data: bytes) -> list[Certificate]:
 def _check(
     info: Der, certificates: list[Certificate], kind: bytes, digest: Callable[[str], bytes]
 ) -> tuple[Certificate, bytes, dict[bytes, bytes]]:
-    info.take(INTEGER)
+    _version(info)
     certificate = _named(info, certificates)
-    name, algorithm = hash_of(Der(info.take(SEQUENCE)).take(OID))
+    name, hashing = hash_of(algorithm(info))
     if info.tag == 0xA0:
         whole, attributes = info.whole(0xA0)
         _attributes(attributes, kind, digest(name))
@@ -227,7 +226,7 @@ def _check(
         raise NotSigned("a signature without signed attributes, over something else than a file")
     else:
         over = digest(name)
-    method = Der(info.take(SEQUENCE)).take(OID).hex()
+    method = algorithm(info).hex()
     value = info.take(OCTETS)
     stamps: dict[bytes, bytes] = {}
     if info.tag == 0xA1:
@@ -238,6 +237,8 @@ def _check(
             if stamp not in STAMPS or stamp in stamps:
                 raise NotSigned("what is signed is not all of it: attributes that nobody signed")
             stamps[stamp] = one.take(SET)
+            if len(stamps[stamp]) > STAMP_BYTES:
+                raise NotSigned(f"a time stamp of more than {STAMP_BYTES} bytes")
             one.end()
     info.end()
     if method != _RSA and _BY_HASH.get(method) != name:
@@ -247,15 +248,32 @@ def _check(
         if isinstance(key, rsa.RSAPublicKey) and not method.startswith("2a8648ce"):
             if key.key_size < RSA_BITS:
                 raise NotSigned(f"the signer's RSA key has {key.key_size} bits, fewer than {RSA_BITS}")
-            key.verify(value, over, padding.PKCS1v15(), Prehashed(algorithm))
+            key.verify(value, over, padding.PKCS1v15(), Prehashed(hashing))
         elif isinstance(key, ec.EllipticCurvePublicKey) and method.startswith("2a8648ce"):
-            key.verify(value, over, ec.ECDSA(Prehashed(algorithm)))
+            key.verify(value, over, ec.ECDSA(Prehashed(hashing)))
         else:
             raise NotSigned("the signer's key is of another kind than the signature")
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         raise NotSigned("the CMS signature does not hold") from None
     _may_sign(certificate)
     return certificate, value, stamps
+
+
+def algorithm(values: Der) -> bytes:
+    """The next algorithm, which has no parameters: nobody signs them. Raises: NotSigned."""
+    one = Der(values.take(SEQUENCE))
+    found = one.take(OID)
+    if one.tag != -1 and (one.tag != _NULL or one.take(_NULL)):
+        raise NotSigned(
+            "what is signed is not all of it: data beside an algorithm's name, or one that is not known here"
+        )
+    one.end()
+    return found
+
+
+def _version(values: Der) -> None:
+    if len(values.take(INTEGER)) != 1:
+        raise NotSigned("a CMS signature of a version that there is not")
 
 
 def hash_of(oid: bytes) -> tuple[str, hashes.HashAlgorithm]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final
 
@@ -71,8 +72,8 @@ class Compound:
         self._count = length // self._size - 1
         if length % self._size or self._count < 2:
             raise NotCompound("what is signed is not all of it: the package does not end with a sector")
-        fats, directory, _, cutoff, minifat, _, difat, difats = struct.unpack_from("<8I", head, 44)
-        if cutoff != _CUTOFF:
+        folders, fats, directory, _, cutoff, minifat, minifats, difat, difats = struct.unpack_from("<9I", head, 40)
+        if cutoff != _CUTOFF or any(head[8:24]) or any(head[34:40]) or (folders and not self._wide):
             raise NotCompound("a compound file of a kind that there is not")
         self._used = bytearray(self._count)
         """Which sectors something is in."""
@@ -81,6 +82,8 @@ class Compound:
         self._minifat = array("I")
         if minifat < _REGULAR:
             self._minifat = _words(self._list(minifat, MINI_BYTES // _MINI * 4))
+        if len(self._minifat) * 4 != minifats * self._size:
+            raise NotCompound("a compound file whose table of sectors is damaged")
         self.root = self.entry(0)
         if self.root.kind != ROOT or self.root.size > MINI_BYTES:
             raise NotCompound("a compound file without a root, or with too much in small streams")
@@ -189,23 +192,33 @@ class Compound:
         """What is in a storage, in the order in which it is signed. `seen`: numbers that were found before.
 
         Raises:
-            NotCompound: two of one name, or a tree that is none.
+            NotCompound: two of one name, a tree that is none, or one in which Windows would not find what is there.
         """
-        found: dict[bytes, Entry] = {}
-        waiting = [storage.child]
-        while waiting:
-            number = waiting.pop()
-            if number == _NONE:
-                continue
-            if number in seen or number == 0:
-                raise NotCompound("a compound file whose entries go round in a circle")
-            seen.add(number)
-            one = self.entry(number)
-            if one.name in found or one.kind == ROOT:
-                raise NotCompound("two entries of one name in the package")
-            found[one.name] = one
-            waiting += (one.left, one.right)
-        return [found[name] for name in sorted(found)]
+        found: list[Entry] = []
+        waiting: list[Entry] = []
+        number = storage.child
+        while waiting or number != _NONE:
+            while number != _NONE:
+                if number in seen or number == 0:
+                    raise NotCompound("a compound file whose entries go round in a circle")
+                seen.add(number)
+                waiting.append(self.entry(number))
+                number = waiting[-1].left
+            found.append(waiting.pop())
+            number = found[-1].right
+        if any(one.kind == ROOT for one in found):
+            raise NotCompound("a second root in the package")
+        keys = [_key(one.name) for one in found]
+        if any(after <= before for before, after in pairwise(keys)):
+            raise NotCompound("two entries of one name in the package, or entries that are not in order")
+        return sorted(found, key=_name)
+
+    def alone(self, seen: set[int]) -> None:
+        """Whether these entries, and the root, are all. Raises: NotCompound."""
+        for number in range(1, len(self._entries) // _ENTRY):
+            raw = self._entries[number * _ENTRY : (number + 1) * _ENTRY]
+            if number not in seen and (any(raw[:68]) or any(raw[80:])):
+                raise NotCompound("what is signed is not all of it: an entry that is in no storage")
 
     def stream(self, entry: Entry) -> Iterator[bytes]:
         """Piece by piece. Raises: NotCompound."""
@@ -223,6 +236,15 @@ class Compound:
         while piece := self._opened.read(PIECE):
             if any(piece):
                 raise NotCompound("what is signed is not all of it: data behind the package")
+
+
+def _name(entry: Entry) -> bytes:
+    return entry.name
+
+
+def _key(name: bytes) -> tuple[int, list[str]]:
+    """By which a tree is in order: what is searched for by it is found. Names in large and small letters are one."""
+    return len(name), [large if len(large := chr(unit).upper()) == 1 else chr(unit) for unit in _units(name)]
 
 
 def _words(data: bytes) -> array[int]:
