@@ -6,9 +6,11 @@ import gzip
 import io
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -97,6 +99,14 @@ def test_what_is_let_in(make: Callable[[], bytes], entries: int, tmp_path: Path)
     assert look(file).entries == entries
 
 
+def untold(other: bytes) -> bytes:
+    """An entry that the directory does not have: who reads it as it comes sees that one."""
+    data = zipped(("seen", b"x"))
+    at, its = (struct.unpack_from("<I", each, len(each) - 6)[0] for each in (data, other))
+    end = struct.pack("<IH", at + its, 0)
+    return data[:at] + other[:its] + data[at:-6] + end
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -113,7 +123,10 @@ def test_what_is_let_in(make: Callable[[], bytes], entries: int, tmp_path: Path)
         (lambda: zipped(("A", b"x"), ("a", b"x")), "two entries"),
         (encrypted, "password"),
         (lambda: gzip.compress(b"\0" * (100 << 20)), "bomb"),
-        (lambda: zipped(("hidden", b"x")) + zipped(("seen", b"x")), "before the first entry"),
+        (lambda: zipped(("hidden", b"x")) + zipped(("seen", b"x")), "before, between or behind"),
+        (lambda: b"PK" + b"x" * 600 + zipped(("a", b"x")), "before, between or behind"),
+        (lambda: untold(zipped(("evil.exe", b"MZ" * 99))), "before, between or behind"),
+        (lambda: zipped(("a", b"x")) + b"x" * 99, "behind the end"),
         (lambda: zipped(("a", b"x"), ("a.", b"x")), "two entries"),
         (lambda: b"MZ" + b"\0" * 600 + zipped(("a", b"x")), "two kinds"),
         (lambda: zipped(("a", b"x" * 1000))[:-30], "damaged|cannot be read"),
@@ -129,6 +142,45 @@ def test_what_is_refused(make: Callable[[], bytes], says: str, tmp_path: Path) -
     file.write_bytes(make())
     with pytest.raises(ArchiveRefused, match=says):
         look(file)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_is_packed_well_takes_no_memory(kind: int, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with zipfile.ZipFile(file, "w", kind) as archive, archive.open("a", "w") as entry:
+        for _ in range(150):
+            entry.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveRefused, match="packed in a way"):
+            look(file)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_entries_that_were_written_without_a_way_back_are_taken(tmp_path: Path) -> None:
+    """Their sizes stand behind them."""
+
+    class Pipe(io.RawIOBase):
+        def __init__(self) -> None:
+            self.held = bytearray()
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            self.held += data
+            return len(data)
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"x" * 1000)
+        archive.writestr("b", b"y" * 1000)
+        archive.comment = b"made by a pipe"
+    file = tmp_path / "file"
+    file.write_bytes(pipe.held)
+    assert look(file).entries == 2
 
 
 @settings(max_examples=150, deadline=None)

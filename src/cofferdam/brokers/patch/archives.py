@@ -12,6 +12,7 @@ import bz2
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import unicodedata
 import zipfile
@@ -33,6 +34,9 @@ RATIO: Final = 200
 """Unpacked bytes for one packed one, beyond the first SLACK."""
 SLACK: Final = 64 << 20
 PIECE: Final = 1 << 20
+_BOUNDED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What zipfile unpacks piece by piece: of bzip2, 100 bytes become 150 MB at once, whatever is asked for."""
+_DESCRIPTOR: Final = 24
 _ZIP, _GZIP, _XZ, _BZIP2 = b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh"
 
 
@@ -119,7 +123,7 @@ def _hides_zip(opened: IO[bytes], head: bytes) -> bool:
     opened.seek(0)
     if is_zip and head[:2] != b"PK":
         raise ArchiveRefused("two kinds of file at once: it is a ZIP as well")
-    return False
+    return is_zip
 
 
 class _Bounded:
@@ -142,6 +146,8 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
         infos = archive.infolist()
         for info in infos:
             counting.entry(info.filename, seen)
+            if info.compress_type not in _BOUNDED:
+                raise ArchiveRefused(f"an entry that is packed in a way that is not known here: {info.filename[:80]!r}")
             if info.flag_bits & 0x1:
                 raise ArchiveRefused(f"an entry that needs a password: {info.filename[:80]!r}")
             kind = (info.external_attr >> 16) & 0o170000
@@ -150,8 +156,25 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
             if not info.is_dir():
                 with archive.open(info) as inner:
                     _inner(inner, counting, depth)
-        if infos and not any(info.header_offset == 0 for info in infos):
-            raise ArchiveRefused("bytes before the first entry that the directory does not tell of")
+        _whole_zip(opened, archive)
+
+
+def _whole_zip(opened: IO[bytes], archive: zipfile.ZipFile) -> None:
+    """Whether entries, directory and end are all of it: who reads it from its beginning sees the same entries as who
+    reads its directory."""
+    at = more = 0
+    places = sorted(((info.header_offset, info) for info in archive.infolist()), key=lambda each: each[0])
+    last: tuple[int, zipfile.ZipInfo | None] = (getattr(archive, "start_dir", -1), None)
+    for place, info in [*places, last]:
+        if not at <= place <= at + more:
+            raise ArchiveRefused("bytes before, between or behind the entries that the directory does not tell of")
+        if info is not None:
+            opened.seek(place + 26)
+            at = place + 30 + sum(struct.unpack("<HH", opened.read(4))) + info.compress_size
+            more = _DESCRIPTOR if info.flag_bits & 0x8 else 0
+    opened.seek(-22 - len(archive.comment), io.SEEK_END)
+    if opened.read(4) != b"PK\5\6":
+        raise ArchiveRefused("bytes behind the end of the archive")
 
 
 def _tar(opened: IO[bytes], counting: Counting, depth: int) -> None:
