@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.brokers.patch import ntlm, smb
+from cofferdam.brokers.patch import ntlm, pushing, smb
 from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.policy.terms.patch_rows import Smb, Way
 from tests.ports import held_port
@@ -286,3 +286,15 @@ def test_answers_that_are_too_short_raise_nothing_else(length: int) -> None:
                 await each
 
     asyncio.run(run())
+
+
+def test_what_no_way_knows_of_an_asset_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An exception would end the installer's work for all others."""
+
+    async def broken(*_: object) -> Outcome:
+        raise IndexError("what an asset sent")
+
+    monkeypatch.setattr(smb, "push", broken)
+    way = Way(asset="press", address="127.0.0.1", smb=Smb(port=1, share="x", user="u", domain="", path="x", secret="x"))
+    found = asyncio.run(pushing.push(way, "x", tmp_path, "x", 1, "x", lambda _: None))
+    assert found == Outcome("unknown", "IndexError: what an asset sent")

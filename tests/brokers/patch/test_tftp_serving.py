@@ -1,4 +1,4 @@
-"""Assets that read by TFTP, and do not end."""
+"""Assets that read by TFTP, or are read back by it, and do not end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from cofferdam.brokers.patch import tftp_serving
-from cofferdam.brokers.patch.tftp import ACK, DATA, RRQ
+from cofferdam.brokers.patch import tftp, tftp_serving
+from cofferdam.brokers.patch.outcome import Outcome
+from cofferdam.brokers.patch.tftp import ACK, DATA, RRQ, WRQ
+from cofferdam.policy.terms.patch_rows import Tftp, Way
 
 
 class _Installer:
@@ -77,3 +79,35 @@ def test_an_asset_that_takes_for_ever_is_given_up(tmp_path: Path, monkeypatch: p
 
     asyncio.run(run())
     assert installer.ended == [False]
+
+
+def test_an_asset_that_is_read_back_for_ever_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tftp, "at_most", lambda _way, _size: 0.5)
+    file = tmp_path / "fw.bin"
+    file.write_bytes(bytes(300))
+
+    class Asset(asyncio.DatagramProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            code = int.from_bytes(data[:2], "big")
+            if code == WRQ:
+                self.transport.sendto(struct.pack(">HH", ACK, 0), addr)
+            elif code == DATA:
+                self.transport.sendto(struct.pack(">H", ACK) + data[2:4], addr)
+            else:
+                number = 1 if code == RRQ else int.from_bytes(data[2:4], "big") + 1
+                packet = struct.pack(">HH", DATA, number) + bytes(512)
+                asyncio.get_running_loop().call_later(0.1, self.transport.sendto, packet, addr)
+
+    async def run() -> Outcome:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Asset, ("127.0.0.1", 0))
+        port = transport.get_extra_info("sockname")[1]
+        way = Way(asset="a", address="127.0.0.1", tftp=Tftp(port=port, path="{file}"))
+        try:
+            return await tftp.push(way, file, "fw.bin", 1 << 30, "0" * 64, lambda _: None)
+        finally:
+            transport.close()
+
+    assert asyncio.run(run()).state == "unknown"

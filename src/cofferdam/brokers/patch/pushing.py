@@ -29,7 +29,17 @@ def kind(way: Way) -> str:
 async def push(
     way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
 ) -> Outcome:
-    """Sends a file of this size and hash. Never raises for what the asset or the network does."""
+    """Sends a file of this size and hash. Never raises for what the asset or the network does: what a way's own reader
+    does not know of its answers would end all that is under way, and be tried again by itself."""
+    try:
+        return await _push(way, secret, file, name, size, sha256, progress)
+    except Exception as error:
+        return Outcome("unknown", f"{type(error).__name__}: {error}"[:300])
+
+
+async def _push(
+    way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
+) -> Outcome:
     if way.smb is not None:
         return await smb.push(way, secret, file, name, size, sha256, progress)
     if way.ftp is not None:
