@@ -121,6 +121,7 @@ def test_ansibles_own_modules(site: JumpSite) -> None:
     def ansible(module: str, *words: str, pipelining: bool = False) -> str:
         (site.folder / "ansible.cfg").write_text(
             f"[defaults]\nhome = {site.folder}/ansible\nremote_tmp = {robot}/tmp\nnocolor = true\n"
+            f"timeout = {PATIENT:.0f}\n"
             f"[ssh_connection]\npipelining = {pipelining}\ncontrol_path_dir = {site.folder}/c\n"
             "ssh_args = -o ControlMaster=auto -o ControlPersist=5s\n"
         )

@@ -149,6 +149,8 @@ def test_a_hostile_side_ends_the_keeper_with_an_entry_and_changes_nothing(alone:
     hostile(alone)
     assert alone.ended() == EXIT_VIOLATION
     assert "outer" in alone.child.wait_for(Failing).reason
+    # What it has said last may still lie in the pipe.
+    eventually(lambda: any(isinstance(draft, RecordViolation) for draft in alone.auditor.drafts))
     violations = [draft for draft in alone.auditor.drafts if isinstance(draft, RecordViolation)]
     assert [draft.half for draft in violations] == ["relay/enterprise-control/outer"]
     assert [draft.first for draft in alone.auditor.drafts if isinstance(draft, MessagesPushed)] == [1]
