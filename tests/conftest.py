@@ -69,6 +69,10 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+OLD_TURNS = 1_000
+"""Turns of the collector's second generation for one of its third, which looks through all that is not frozen."""
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Each worker of a whole run loads other modules first: what pytest makes of a module's assertions, which is dear,
     the others then find made. What cannot be loaded is said when it is collected.
@@ -104,6 +108,8 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
         gc.collect()
         gc.freeze()  # nor later: the collector would write to each object, and take its page apart (tests.forks)
+        # With nothing old to weigh it against it would look through all at every turn, in the middle of any test.
+        gc.set_threshold(700, 10, OLD_TURNS)
         forks.make_cheap()
 
 

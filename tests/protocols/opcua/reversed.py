@@ -55,7 +55,7 @@ class _Threaded:
             await asyncio.gather(*tasks, return_exceptions=True)
             for writer in self.writers:
                 writer.transport.abort()
-            await asyncio.sleep(0.05)  # what was aborted is closed in a later turn
+            await asyncio.gather(*(writer.wait_closed() for writer in self.writers), return_exceptions=True)
 
         asyncio.run_coroutine_threadsafe(end(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
