@@ -69,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-OLD_TURNS = 1_000
+OLD_TURNS = 1_000_000
 """Turns of the collector's second generation for one of its third, which looks through all that is not frozen."""
 
 
