@@ -292,7 +292,7 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     assert "are not what they were" in evidence(site.state)[1]
     file.unlink()
     os.mkfifo(file)  # a folder of the archivist's: whoever owns that puts there what it likes
-    assert evidence(site.state) == ("failed", f"{newest['name']}: it cannot be read: {file.name} is no plain file")
+    assert evidence(site.state) == ("failed", f"{newest['name']}: it cannot be read: it is no plain file")
     file.unlink()
     assert "it is gone" in evidence(site.state)[1]
     file.write_bytes(whole + b"more")

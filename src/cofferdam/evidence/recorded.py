@@ -8,9 +8,11 @@ file is read. Not here: what a person has verified of one of them (the verb).
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,16 @@ from cofferdam.evidence.inputs import Recorded
 YOUNG_NS = 600 * 10**9
 """For the log to sign what it has of a new one."""
 FINDINGS_MOST = 100
+FILES_MOST = 100_000
+_BEGAN = re.compile(r"([0-9]{1,12})-")
+"""How the name of a recording begins: when it did (UTC s)."""
 
 
 def recorded(state: Path, reader: LogReader, first_ns: int, now_ns: int) -> Recorded | None:
     """What is wrong with them; None where there is no archivist's store. `first_ns`: when the log begins. Raises:
-    AuditError: a damaged log; OSError: the store is not to be read."""
-    folders = sorted((state / stores.FOLDER).glob(f"*/archivist/{FOLDER}"))
-    if not folders:
+    AuditError: a damaged log; PermissionError: the store is not this user's to read."""
+    stores_there = sorted((state / stores.FOLDER).glob("*/archivist"))
+    if not stores_there:
         return None
     marks: dict[str, list[dict[str, Any]]] = {}
     removed: set[str] = set()
@@ -39,27 +44,54 @@ def recorded(state: Path, reader: LogReader, first_ns: int, now_ns: int) -> Reco
         elif entry.event["how"] == "removed":
             removed.add(entry.event["recording"])
     found = Recorded()
-    for folder in folders:
-        with _opened(folder, os.O_DIRECTORY) as at:
-            names = sorted(name for name in os.listdir(at) if name.endswith(SUFFIX))  # noqa: PTH208 - by descriptor
-            for name in names:
-                said = marks.pop(name, [])
-                began = int(name.split("-")[0]) * 10**9 if name.split("-")[0].isdigit() else 0
-                if not said and (began < first_ns or now_ns - began < YOUNG_NS):
-                    found.unknown += 1
-                    continue
-                found.count += 1
-                found.findings += [f"{name}: {one}" for one in _compare(at, name, said)]
+    for store in stores_there:
+        try:
+            with _opened(store / FOLDER, os.O_DIRECTORY) as at:
+                _folder(at, marks, found, first_ns, now_ns)
+        except FileNotFoundError:
+            pass  # it never began, or all that the log knows of is gone
+        except PermissionError:
+            raise
+        except OSError as error:
+            found.count += 1
+            found.findings.append(f"the folder of recordings cannot be read: {error.strerror or error}")
     gone = sorted(set(marks) - removed)
     found.findings += [f"{name}: it is gone, and nothing says that it was removed" for name in gone]
     found.count += len(gone)
+    found.findings = found.findings[:FINDINGS_MOST]
     return found
+
+
+def _folder(at: int, marks: dict[str, list[dict[str, Any]]], found: Recorded, first_ns: int, now_ns: int) -> None:
+    """Takes out of `marks` what lies there. Raises: OSError."""
+    with os.scandir(at) as entries:
+        names = sorted(islice((one.name for one in entries if one.name.endswith(SUFFIX)), FILES_MOST + 1))
+    if len(names) > FILES_MOST:
+        found.findings.append(f"more than {FILES_MOST:,} files lie there; the others were not looked at")
+    for name in names[:FILES_MOST]:
+        said = marks.pop(name, [])
+        if not said:
+            began = int(named[1]) * 10**9 if (named := _BEGAN.match(name)) else None
+            if began is not None and (began < first_ns or abs(now_ns - began) < YOUNG_NS):
+                found.unknown += 1
+                continue
+        found.count += 1
+        if len(found.findings) < FINDINGS_MOST:
+            # Whoever owns the folder chooses the name, and it gets into the log and onto screens.
+            found.findings += [f"{ascii(name)[1:-1]}: {one}" for one in _compare(at, name, said)]
 
 
 def _compare(at: int, name: str, marks: list[dict[str, Any]]) -> list[str]:
     try:
         with _opened(name, 0, at) as fd, os.fdopen(os.dup(fd), "rb") as file:
-            return verify(file, marks)
+            # What has no bytes on the disk has no end either: no more is read than lies there now.
+            size, had = os.fstat(fd).st_size, max((int(mark["size"]) for mark in marks), default=0)
+            if had > size:
+                return [f"it has {size} bytes, and had {had}: it was cut"]
+            if size and os.lseek(fd, 0, os.SEEK_HOLE) < size:
+                return ["it has holes, which nobody has recorded"]
+            os.lseek(fd, 0, os.SEEK_SET)
+            return verify(file, marks)[:1]
     except OSError as error:
         return [f"it cannot be read: {error.strerror or error}"]
 
@@ -70,7 +102,7 @@ def _opened(path: Path | str, flags: int, at: int | None = None) -> Iterator[int
     try:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISDIR(mode) if flags else stat.S_ISREG(mode)):
-            raise OSError(f"{path} is no plain file")
+            raise OSError("it is no plain file")
         yield fd
     finally:
         os.close(fd)
