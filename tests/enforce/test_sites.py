@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,21 +38,36 @@ def test_a_folder_gives_its_group_to_what_is_made_in_it(tmp_path: Path, before: 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to others")
-def test_who_may_write_beside_a_folder_leads_nobody_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("led_by", ["a link", "another name of a file"])
+def test_who_may_write_beside_a_folder_leads_nobody_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bool, led_by: str
+) -> None:
     """Where others may write to the directory of the site's folders, root gave theirs of a folder to what it led to."""
     folder, victim = tmp_path / "folders" / "one", tmp_path / "victim"
-    folder.mkdir(parents=True)
-    folder.chmod(0o777)
-    victim.mkdir(mode=0o700)
-    give = os.chown
+    folder.parent.mkdir()
+    if not made:
+        folder.mkdir()
+        folder.chmod(0o777)
+    if led_by == "a link":
+        victim.mkdir()
+    else:
+        victim.touch()
+    victim.chmod(0o700)
+    real = Path.mkdir if made else Path.lstat
 
-    def swapped(path: Path, user: int, group: int, *, follow_symlinks: bool) -> None:
-        give(path, user, group, follow_symlinks=follow_symlinks)
-        if not folder.is_symlink():
+    def swapped(path: Path, *args: Any, **named: Any) -> Any:
+        said = real(path, *args, **named)
+        if path == folder and not (tmp_path / "folders" / "old").exists():
             folder.rename(tmp_path / "folders" / "old")
-            folder.symlink_to(victim)
+            if led_by == "a link":
+                folder.symlink_to(victim)
+            else:
+                folder.hardlink_to(victim)
+        return said
 
-    monkeypatch.setattr(os, "chown", swapped)
-    with pytest.raises(GateError, match="cannot be had"):
+    monkeypatch.setattr(Path, real.__name__, swapped)
+    with pytest.raises(GateError):
         sites.make(tmp_path / "folders", "one", 64_002)
-    assert stat.S_IMODE(victim.stat().st_mode) == 0o700
+    found = victim.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o700, 0, 0)

@@ -36,20 +36,17 @@ def make(root: Path, name: str, user: int) -> Path:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         if root.stat().st_uid == os.geteuid() and root.stat().st_mode & 0o777 == 0o700:
             root.chmod(0o711)  # others come through to the folder that is theirs, and see no other's name
-        if not os.path.lexists(path):
+        fresh = not os.path.lexists(path)
+        if fresh:
             path.mkdir(mode=0o700)
-            path.chmod(_MODE)  # before the chown: without CAP_FSETID only of a group of one's own
-            os.chown(path, user, user, follow_symlinks=False)
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no folder"
             raise GateError(f"the folder {path} is {what}", hint="mount what it should lead to there, or remove it")
-        if found.st_uid != user and os.geteuid() == 0:
-            os.chown(path, user, -1, follow_symlinks=False)
-        elif found.st_uid != user and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        if found.st_uid != user and os.geteuid() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise GateError(f"the folder {path} cannot be written by this user", hint=f"chown {user} {path}")
-        if os.geteuid() == 0 and not found.st_mode & stat.S_ISGID:
-            _inherit(path, found)
+        if fresh or os.geteuid() == 0:
+            _hand_over(path, found, user, fresh=fresh and found.st_uid == os.geteuid())
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             raise GateError(f"the folder {path} is on a read-only file system", hint="mount it for writing")
     except OSError as error:
@@ -60,17 +57,24 @@ def make(root: Path, name: str, user: int) -> Path:
     return path
 
 
-def _inherit(path: Path, found: os.stat_result) -> None:
-    """What is made in it has its group: else what one part leaves belongs to its own group, and no other reads it.
-    Whoever may write beside it leads nobody elsewhere meanwhile. Raises: OSError."""
+def _hand_over(path: Path, found: os.stat_result, user: int, *, fresh: bool) -> None:
+    """It is this user's, and what is made in it has its group: else what one part leaves belongs to its own group, and
+    no other reads it. Whoever may write beside it leads nobody elsewhere meanwhile. Raises: OSError."""
     held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         now = os.fstat(held)
         if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
             raise OSError(errno.ESTALE, "another was put in its place")
-        os.fchown(held, -1, os.getegid())
-        os.fchmod(held, stat.S_IMODE(now.st_mode) | stat.S_ISGID)
-        os.fchown(held, -1, found.st_gid)
+        if fresh:
+            os.fchmod(held, _MODE)  # before the chown: without CAP_FSETID only of a group of one's own
+            os.fchown(held, user, user)
+            return
+        if now.st_uid != user:
+            os.fchown(held, user, -1)
+        if not now.st_mode & stat.S_ISGID:
+            os.fchown(held, -1, os.getegid())
+            os.fchmod(held, stat.S_IMODE(now.st_mode) | stat.S_ISGID)
+            os.fchown(held, -1, now.st_gid)
     finally:
         os.close(held)
 
