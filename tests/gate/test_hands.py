@@ -190,6 +190,28 @@ def test_a_restart_keeps_what_was_severed_and_a_damaged_file_severs_all(site: Si
         assert "hands-state-damaged" in [one["name"] for one in status["alarms"]]
 
 
+def test_no_number_of_a_grant_is_one_again(tmp_path: Path) -> None:
+    """Whoever asks could withdraw what a colleague had looked at, and ask for another conduit by its number."""
+    older = Granted(1, "c", "ben", "why", 60, 1)
+    state.save_hands(tmp_path, Hands((), (older, Granted(2, "c", "anna", "why", 60, 1)), 2))
+    found = hands.OperatorsHands(tmp_path)
+
+    async def record(*_: object) -> bool:
+        return True
+
+    grant = SimpleNamespace(most_seconds=3600, by=())
+    gate = SimpleNamespace(
+        base=SimpleNamespace(conduits={"other": SimpleNamespace(grant=grant)}), audit=SimpleNamespace(record=record),
+        crews={}, alarm=lambda *_: None, note=lambda *_: None, hold=lambda: None,
+    )  # fmt: skip
+
+    async def again() -> int:
+        assert await found.end(gate, 2, "anna")
+        return (await found.ask(gate, "other", "anna", "why", 60)).number
+
+    assert asyncio.run(again()) == 3
+
+
 def test_who_sets_the_clock_ends_no_severing_and_prolongs_no_grant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,7 +195,8 @@ class OperatorsHands:
         async with self._lock:
             if len(self.now.grants) >= MOST:
                 raise GateError(f"{MOST} grants stand or are asked for", hint="cofferdam grant list")
-            number = max((one.number for one in self.now.grants), default=self.now.last) + 1
+            # Never one again: whoever agrees names the number that they have looked at.
+            number = max(self.now.last, *(one.number for one in self.now.grants), 0) + 1
             asked = Granted(number, conduit, by, reason, seconds, now_ns())
             await self._record(gate, GrantAsked(number=number, conduit=clip(conduit, 128), by=clip(by, 128),
                                                 reason=clip(reason), seconds=seconds, wall_ns=now_ns()))  # fmt: skip
