@@ -20,6 +20,7 @@ from cofferdam.enforce import kernel
 from cofferdam.enforce.orders import MAX_ORDER, MAX_PART, ORDERS, PLANS, REPORTS, Prepare, Prepared
 from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
 from cofferdam.enforce.statefolder import _is_own_group, _on_the_way, _own, check_place
+from cofferdam.errors import GateError
 from cofferdam.gate.crew.launcher import LauncherLink
 from tests.folders import others_get_into
 from tests.gate.conftest import Site
@@ -373,3 +374,17 @@ def test_nobody_of_a_container_owns_what_leads_to_no_state_folder() -> None:
             assert f"others, who may write to {theirs}" in words.read()
         for fd in (ready[0], *go):
             os.close(fd)
+
+
+@pytest.mark.parametrize("leads", ["b", "a/x", "../a"])
+def test_links_in_a_circle_end(tmp_path: Path, leads: str) -> None:
+    """`cofferdam up` went round for ever, and with some of them took all memory."""
+    for name, to in (("a", leads), ("b", "a")):
+        (tmp_path / name).symlink_to(to if to != "../a" else f"../{tmp_path.name}/a")
+    for state in (tmp_path / "a", tmp_path / "a" / "state"):
+        signal.alarm(5)
+        try:
+            with pytest.raises(GateError, match="cannot use the state directory"):
+                check_place(state)
+        finally:
+            signal.alarm(0)

@@ -121,13 +121,14 @@ def _ours() -> set[int]:
 def _links(state: Path) -> list[Path]:
     """The links that lead to a state directory, those that links lead to as well. Raises: OSError, at a circle."""
     found: dict[Path, None] = {}
-    steps, at = list(reversed(state.absolute().parts[1:])), Path("/")
+    steps, at, followed = list(reversed(state.absolute().parts[1:])), Path("/"), 0
     while steps:
         step = steps.pop()
         at = at.parent if step == ".." else at / step
         if not at.is_symlink():
             continue
-        if len(found) >= _MOST_LINKS:
+        followed += 1  # one that leads back to itself is always the same
+        if followed > _MOST_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         found[at] = None
         leads = at.readlink()
