@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Mirror:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
+        self._published = 0
         self.index = folder / "dists" / "stable" / "main" / "binary-amd64"
         self.index.mkdir(parents=True)
         (folder / "pool").mkdir()
@@ -45,7 +47,8 @@ class Mirror:
         run("dpkg-deb", "--build", made, self.root / "pool" / f"{name}_{file}_amd64.deb")
 
     def publish(self, works: Works, *, days: int = 7, hashes: tuple[str, ...] = ("SHA256",)) -> None:
-        """Index and signature, of this moment."""
+        """Index and signature, of this moment. Two of one second would be one: a snapshot is called by its second."""
+        eventually(lambda: int(time.time()) > self._published)
         packages = subprocess.run(
             ["apt-ftparchive", *(f"-oAPT::FTPArchive::{kind}=false" for kind in ("MD5", "SHA1", "SHA512")),
              "packages", "pool"], cwd=self.root, capture_output=True, check=True,
@@ -65,6 +68,7 @@ class Mirror:
         for old in ("InRelease", "Release"):
             (dist / old).unlink(missing_ok=True)
         release = run("apt-ftparchive", *options, "release", dist)
+        self._published = int(time.time())
         self.sign(works, f"Valid-Until: {until:%a, %d %b %Y %H:%M:%S UTC}\n".encode() + release)
 
     def sign(self, works: Works, release: bytes) -> None:
