@@ -59,6 +59,10 @@ class Controller:
         prompts = {"login": b"\r\nPLC login: ", "password": b"\r\nPassword: ", "in": b"\r\nPLC> "}
         with contextlib.suppress(OSError):
             while data := os.read(self._master, 1):
+                if (
+                    data in b"\0\n"
+                ):  # what telnet puts behind a carriage return (RFC 854), where a device server passes it on
+                    continue
                 if data != b"\r":
                     line += data
                     self._say(data if state != "password" else b"")
