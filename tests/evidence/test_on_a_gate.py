@@ -512,7 +512,7 @@ def test_the_night_is_ordered_by_the_gate(stage: Stage) -> None:
     [over] = [one for one in new if one["kind"] == "night-done"]
     assert over["done"][:2] == ["prove: nothing wrong", "evidence selftest: nothing wrong"] and not over.get("failed")
     assert "prove: nothing wrong" in fact["detail"] and "the last was over at" in fact["detail"]
-    # The list goes by what the log has signed, which comes a moment after the entry.
+    # Once it lacked the night that the log had already; why is not known, so it is asked until it has it.
     eventually(lambda: "last nightly work: prove: nothing wrong" in evidence(stage, "list")[1])
     assert "last proof: proved" in evidence(stage, "list")[1]
 
