@@ -1,5 +1,5 @@
-"""Parts of the patch relay are killed, one after the other, while files come in, are examined, released and sent:
-nothing is released without its two people, nothing is sent twice by itself, and what was acknowledged is there."""
+"""Parts of the patch relay are killed, at each step, while files come in, are examined, released and sent: nothing is
+released without its two people, nothing is sent twice by itself, and what was acknowledged is there."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 from cofferdam.cli.main import main
+from tests.brokers.patch.web import serving
+from tests.brokers.relay.certificates import make
 from tests.gate.patching import Works
 from tests.waiting import PATIENT, eventually
 
@@ -27,31 +29,45 @@ KILLS = int(os.environ.get("COFFERDAM_SOAK_KILLS", "100"))
 pytestmark = pytest.mark.soak
 
 
+AUTHORITY = make("vendor authority", ca=True)
+SOURCE = """    sources:
+      vendor:
+        https: {{at: '127.0.0.1:{port}', host: vendor.test, authority: ca.pem, path: /files/plc/, listing: directory}}
+        every: 1 day"""
+RULE = "      - {source: vendor, fetch: plc-firmware, files: 'fw-{version}.bin'}"
+
+
 @pytest.fixture
-def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
-    made = Works(tmp_path_factory.mktemp("works"))
-    yield made
-    made.close()
+def works(tmp_path: Path) -> Iterator[Works]:
+    site = tmp_path / "site"
+    (site / "plc").mkdir(parents=True)
+    with serving(site, make("vendor.test", by=AUTHORITY)) as port:
+        made = Works(tmp_path / "works", sources=SOURCE.format(port=port), rules=RULE, files={"ca.pem": AUTHORITY.pem})
+        yield made
+        made.close()
 
 
 class Killer(threading.Thread):
-    """Kills a part after a while, and again once all are there."""
+    """Kills a part after a while, and again once all are there: the one that was killed least at this step."""
 
     def __init__(self, works: Works, kills: int) -> None:
         super().__init__(daemon=True)
         self.works, self.left = works, kills
-        self.killed: Counter[str] = Counter()
+        self.step = ""
+        self.killed: Counter[tuple[str, str]] = Counter()
         self._dice = random.Random(1)
 
     def run(self) -> None:
         while self.left > 0:
-            time.sleep(self._dice.random() * 2)
-            name = self._dice.choice(PARTS)
-            pid = self._pid(name)
-            if pid:
-                os.kill(pid, signal.SIGKILL)
-                self.killed[name] += 1
-                self.left -= 1
+            time.sleep(self._dice.random() * (0.2 if self.step == "examine" else 2))  # an examiner lives for a moment
+            for name in sorted(PARTS, key=lambda name: (self.killed[self.step, name], self._dice.random())):
+                step, pid = self.step, self._pid(name)
+                if pid and step == self.step:
+                    with contextlib.suppress(ProcessLookupError):  # an examiner ends by itself
+                        os.kill(pid, signal.SIGKILL)
+                        self.killed[step, name] += 1
+                        self.left -= 1
+                    break
 
     def _is_ours(self, folder: Path) -> bool:
         """Whether the process is a child of a child of this gate: other tests' gates have examiners too."""
@@ -91,6 +107,14 @@ def patient(works: Works, *words: str) -> str:
         time.sleep(0.3)
 
 
+def fetched(works: Works, version: str) -> None:
+    """Looks at the vendor's server until the file has come: a look that was interrupted is made again."""
+    deadline = time.monotonic() + 4 * PATIENT
+    while not any(each["version"] == version for each in json.loads(patient(works, "list", "--json"))):
+        assert time.monotonic() < deadline, version
+        patient(works, "fetch", "vendor")
+
+
 def test_whoever_is_killed_nothing_is_lost_released_or_sent_twice(works: Works) -> None:
     killer = Killer(works, KILLS)
     killer.start()
@@ -100,17 +124,26 @@ def test_whoever_is_killed_nothing_is_lost_released_or_sent_twice(works: Works) 
         version += 1
         name, data = f"{version}.0", f"firmware {version} ".encode() * 20_000
         contents[name] = data
-        file = works.folder / "fw.bin"
-        file.write_bytes(data)
-        signature = works.folder / "fw.bin.asc"
+        if version % 2:
+            killer.step = "put"
+            file, signature = works.folder / "fw.bin", works.folder / "fw.bin.asc"
+        else:
+            killer.step = "fetch"
+            file = works.folder.parent / "site" / "plc" / f"fw-{name}.bin"
+            signature = file.with_name(f"{file.name}.asc")
         signature.write_bytes(works.vendor.sign(data))
-        words = ("--product", "plc-firmware", "--version", name, "--signature", str(signature))
-        patient(works, "put", str(file), *words)
+        file.write_bytes(data)
+        if version % 2:
+            words = ("--product", "plc-firmware", "--version", name, "--signature", str(signature))
+            patient(works, "put", str(file), *words)
+        else:
+            fetched(works, name)
 
         def row(wanted: str = name) -> dict[str, object]:
             found = json.loads(patient(works, "list", "--json"))
             return next(dict(each) for each in found if each["version"] == wanted)
 
+        killer.step = "examine"
         deadline = time.monotonic() + 4 * PATIENT
         while (state := row()["state"]) != "passed":
             assert time.monotonic() < deadline, row()
@@ -118,9 +151,12 @@ def test_whoever_is_killed_nothing_is_lost_released_or_sent_twice(works: Works) 
                 patient(works, "examine", str(row()["number"]))
             time.sleep(0.3)
         number = str(row()["number"])
+        killer.step = "request"
         patient(works, "request", number)
+        killer.step = "approve"
         for who in ("alice", "bob"):
             patient(works, "approve", number, "--key", str(works.keys[who]), "--yes")
+        killer.step = "send"
         deadline = time.monotonic() + 8 * PATIENT
         while True:
             plan = json.loads(patient(works, "plan", "--json"))["assets"]
@@ -155,6 +191,4 @@ def test_whoever_is_killed_nothing_is_lost_released_or_sent_twice(works: Works) 
     for name in contents:
         assert begun["plc-1", name] >= 1
         assert begun["plc-2", name] >= 1
-    print(
-        f"{sum(killer.killed.values())} kills ({dict(killer.killed)}), {version} releases, {sum(again.values())} asked"
-    )
+    print(f"{sum(killer.killed.values())} kills, {version} releases, {sum(again.values())} asked", killer.killed)

@@ -120,6 +120,43 @@ def test_and_many_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(asyncio.run(sessions(tmp_path, 500, 2)).values()) == 500
 
 
+class Short(asyncssh.SFTPServer):
+    """Gives fewer bytes than are asked for, as it may (draft-ietf-secsh-filexfer-02, 6.4)."""
+
+    def __init__(self, channel: asyncssh.SSHServerChannel[bytes]) -> None:
+        super().__init__(channel, chroot=Short.folder)
+
+    folder = b""
+
+    def read(self, file_obj: object, offset: int, size: int) -> Any:
+        return super().read(file_obj, offset, min(size, 30_000 if offset < 60_000 else 7_000))
+
+
+def test_an_asset_that_gives_less_than_is_asked_for_reads_back_whole(tmp_path: Path) -> None:
+    key, data = asyncssh.generate_private_key("ssh-ed25519"), random.Random(3).randbytes(300_001)
+    Short.folder = os.fsencode(tmp_path)
+    (tmp_path / "file").write_bytes(data)
+
+    class Server(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:
+            return False
+
+    async def run(sent: list[int]) -> Outcome:
+        sftp.prepare()
+        server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key], sftp_factory=Short)
+        said = Sftp(port=server.get_port(), user="u", host_key=key.export_public_key().decode().strip(), path="there",
+                    secret="a")  # fmt: skip
+        way, sha256 = Way(asset="a", address="127.0.0.1", sftp=said), hashlib.sha256(data).hexdigest()
+        found = await sftp.push(way, "secret", tmp_path / "file", "f", len(data), sha256, sent.append)
+        server.close()
+        return found
+
+    sent: list[int] = []
+    assert asyncio.run(run(sent)).state == "sent"
+    assert sum(sent) == len(data)
+    assert (tmp_path / "there").read_bytes() == data
+
+
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
 def test_an_asset_that_reboots_in_the_middle_has_what_it_had(tmp_path: Path, share: float) -> None:
     """OpenSSH behind something that cuts the connection after a share of the file."""
