@@ -68,6 +68,11 @@ def test_a_session_breaks_at_the_gate(site: JumpSite) -> None:
     assert (ended["sent"], ended["received"]) == (3_000_000, 3_000_000)
 
 
+def test_the_end_of_what_somebody_says_is_told_whenever_it_comes(site: JumpSite) -> None:
+    """Also before the asset has let us in, as with `ssh ... < /dev/null`: a program that reads would wait for ever."""
+    assert (done := site.ssh("tech", "station", "cat", stdin=b"")).returncode == 0, done.stderr
+
+
 def test_large_output_is_whole(site: JumpSite) -> None:
     shown = site.ssh("tech", "station", "head -c 6000000 /dev/zero")
     assert (len(shown.stdout), shown.returncode) == (6_000_000, 0), shown.stderr

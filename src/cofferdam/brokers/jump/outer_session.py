@@ -95,6 +95,9 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self.go_on: Any = None
         """What is called when the client keeps up again."""
         self._started = False
+        self._said_all = False
+        self._resized: tuple[int, int] | None = None
+        """What the client said before the asset let us in: no more, another size."""
         self._credit = CREDIT
         self._full = False
         self._untaken = 0
@@ -183,13 +186,18 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
             self.end_of_data()
         elif self.data is not None:
             self.exit(0)
-        elif self.number:
+        elif self._started:
             self._link.to_inner(records.SendEnd(self.number))
+        else:
+            self._said_all = True  # a held channel keeps data back, but not their end
         return True
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
-        if self.terminal is not None and self.number:
-            self._link.to_inner(records.Resize(self.number, _cells(width, 80), _cells(height, 24)))
+        if self.terminal is None:
+            return
+        self._resized = (_cells(width, 80), _cells(height, 24))
+        if self._started:
+            self._link.to_inner(records.Resize(self.number, *self._resized))
 
     def signal_received(self, signal: str) -> None:
         if self.number and signal in SIGNALS:
@@ -208,8 +216,12 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
     # --- to the client ----------------------------------------------------------------------------------------------
 
     def started(self) -> None:
-        """The asset has let us in."""
+        """The asset has let us in. What the inner part had no session for until now is told it."""
         self._started = True
+        if self._resized is not None:
+            self._link.to_inner(records.Resize(self.number, *self._resized))
+        if self._said_all:
+            self._link.to_inner(records.SendEnd(self.number))
         if self._chan is not None and self._credit > 0:
             self._chan.hold(False)
         if self.begin is not None:
