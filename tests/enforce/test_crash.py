@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.enforce import journal
+from cofferdam.enforce.fence import tag
 from cofferdam.enforce.plans.records import namespace_name
 from tests.enforce.site import DEVICE, GATE_IT, GATE_OT, PlantDevice, Site, ip, netns
 from tests.gate.plant import QuickGate, cli, refuses
@@ -95,7 +95,7 @@ def test_an_interface_that_is_gone_does_not_keep_the_rest_from_coming_back(site:
 
 
 def test_a_namespace_of_somebody_else_with_our_name_is_left_alone(site: Site) -> None:
-    name = namespace_name(site.name, "it", hashlib.sha256(str(site.state).encode()).hexdigest()[:4])
+    name = namespace_name(site.name, "it", tag(site.state))
     ip("netns", "add", name)
     try:
         code, said = refuses(site.state, site.policy)

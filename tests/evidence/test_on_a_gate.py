@@ -90,7 +90,7 @@ def test_the_witness_is_a_part_of_its_own(stage: Stage, stranger: Stranger) -> N
     assert not (Path(f"/proc/{pid}/root") / str(stage.state).lstrip("/")).exists()
     kinds = {str(path.readlink()).partition(":")[0] for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
     assert kinds <= {"pipe", "anon_inode", "/dev/null", "socket"}
-    eventually(lambda: evidence(stage, "check", "log.witnessed")[0] == 0 and
+    eventually(lambda: evidence(stage, "run", "log.witnessed")[0] == 0 and
                states(stage)["log.witnessed"]["status"] == "observed")  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def listener(space: str) -> Iterator[None]:
 def test_a_proof_a_minute_and_what_is_done_by_hand(stage: Stage, tmp_path: Path) -> None:
     code, _ = stage.prove("--no-probes")
     assert code == 0
-    code, text = evidence(stage, "check")
+    code, text = evidence(stage, "run")
     found = states(stage)
     assert found["proof.nothing-forwarded"]["status"] == "proved", text
     assert found["proof.structure"]["status"] == "observed"
@@ -188,7 +188,7 @@ def test_a_proof_a_minute_and_what_is_done_by_hand(stage: Stage, tmp_path: Path)
     # A report of before does not help, though nobody kept the one that failed.
     last = max((stage.state / "evidence/proofs").iterdir(), key=lambda path: path.stat().st_mtime)
     last.rename(tmp_path / last.name)
-    evidence(stage, "check", "proof.nothing-forwarded")
+    evidence(stage, "run", "proof.nothing-forwarded")
     assert states(stage)["proof.nothing-forwarded"]["status"] == "failed"
     (tmp_path / last.name).rename(last)
 
@@ -272,7 +272,7 @@ def _one_more_signer(stage: Stage, folder: Path) -> Undo:
     code, text = evidence(stage, "baseline", "--approve", "--as", "Ada", "--key", str(folder / "eve"))
     assert code != 0 and "not Ada's" in text
     assert evidence(stage, "baseline", "--approve", "--text", "as installed", "--key", str(folder / "ada"))[0] == 0
-    evidence(stage, "check", "config.drift")
+    evidence(stage, "run", "config.drift")
     assert states(stage)["config.drift"]["status"] == "tested", states(stage)["config.drift"]
     assert evidence(stage, "signer", "add", "Eve", str(folder / "eve.pub"))[0] == 0
     return lambda: evidence(stage, "signer", "remove", "Eve")
@@ -299,7 +299,7 @@ BY_HAND: dict[str, Callable[[Stage, Path], Undo]] = {
 @pytest.mark.parametrize("check", BY_HAND)
 def test_it_fails_by_hand_and_holds_again(stage: Stage, tmp_path: Path, check: str) -> None:
     def found(*wanted: str) -> bool:
-        evidence(stage, "check", check)
+        evidence(stage, "run", check)
         return states(stage)[check]["status"] in wanted
 
     back = BY_HAND[check](stage, tmp_path)
@@ -465,7 +465,7 @@ def test_the_exports_are_parts_of_their_own(stage: Stage) -> None:
     eventually(lambda: len(indexes()) > before and indexes()[-1] > before)
     assert list(dict.fromkeys(indexes()))[: before + 1] == list(range(before + 1))
     eventually(lambda: "export-disk" not in alarms(stage))
-    code, _ = evidence(stage, "check", "log.exported")
+    code, _ = evidence(stage, "run", "log.exported")
     one = states(stage)["log.exported"]
     assert (code, one["status"]) == (1, "failed")  # one of two collectors does not answer, and it says which
     assert any("gone" in fact for fact in one["facts"])
@@ -504,7 +504,8 @@ def test_the_night_is_ordered_by_the_gate(stage: Stage) -> None:
     proofs = [one for one in new if one["kind"] == "proof-done"]
     assert [one["result"] for one in proofs] == ["proved"], proofs
     assert {one["check"] for one in new if one.get("subject") == "self-test"} == {
-        "policy.values-checked", "broker.strict-parse", "broker.session-break", "broker.fail-closed",
+        "policy.values-checked", "broker.strict-parse", "broker.session-break", "broker.flood-limits",
+        "broker.fail-closed",
     }  # fmt: skip
     assert states(stage)["proof.probes"]["status"] == "tested"
     [fact] = [one for one in ask(stage.state, "status")["facts"] if one["name"] == "nightly proof"]
@@ -519,7 +520,7 @@ def test_the_night_is_ordered_by_the_gate(stage: Stage) -> None:
 
 def test_a_gate_that_denies_its_namespaces_is_proved_all_the_same(stage: Stage) -> None:
     """What is due is the launcher's to say, and that there are namespaces is on root's own record."""
-    assert nightly.due("namespaces") == (("prove",), ("evidence", "selftest"), ("evidence", "check"))
+    assert nightly.due("namespaces") == (("prove",), ("evidence", "selftest"), ("evidence", "run"))
     assert ("prove",) not in nightly.due("processes")
     lies = prove_verb._known(stage.state)
     lies = replace(lies, status={**lies.status, "separation": "processes"})

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from cofferdam.brokers.jump import signin
+from cofferdam.brokers.jump.accounts import Accounts
 from cofferdam.errors import CofferdamError
-from cofferdam.evidence import selftest
+from cofferdam.evidence import selftest, selftest_jump
 from cofferdam.evidence.selftest import Asset, Rig
 from tests.gate.conftest import Site, live, site
 from tests.waiting import PATIENT
@@ -30,11 +32,11 @@ def test_on_a_real_gate_recorded_by_another(live: Site) -> None:
     said = json.loads(done.stdout)
     assert {one["check"]: one["outcome"] for one in said["checks"]} == {
         "policy.values-checked": "tested", "broker.strict-parse": "tested", "broker.session-break": "tested",
-        "broker.fail-closed": "tested",
+        "broker.flood-limits": "tested", "broker.fail-closed": "tested",
     }  # fmt: skip
     where = selftest.SEPARATED if os.geteuid() == 0 and selftest.can_wire() else selftest.PLAIN
     assert {one["facts"][-1] for one in said["checks"]} == {where}
-    assert said["recorded"] == 4
+    assert said["recorded"] == 5
     assert live.device.writes == []
     assert live.device.connections == 0
 
@@ -52,9 +54,9 @@ class PassesBytesOn:
         while True:
             try:
                 one, _ = self._listener.accept()
-            except OSError:
+                other = socket.create_connection(("127.0.0.1", self._asset))
+            except OSError:  # either end is closed
                 return
-            other = socket.create_connection(("127.0.0.1", self._asset))
             for source, target in ((one, other), (other, one)):
                 threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
 
@@ -91,6 +93,61 @@ def test_it_can_fail(fake: Rig) -> None:
     assert any("reached the asset" in fact or "went on" in fact for fact in broken.facts)
     session = selftest._session(fake)
     assert session.facts[0] == "the asset saw the client's own transaction id"
+    flood = selftest._flood(fake)
+    assert (flood.outcome, flood.says) == ("failed", "all 100 connections of one client were kept")
+
+
+def test_a_neighbour_who_gets_no_answer(fake: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else holds: what counts is that another one is served."""
+    reads = iter((42, 42, 7))
+    monkeypatch.setattr(selftest, "_all_they_get", lambda *_: [])
+    monkeypatch.setattr(selftest, "NEIGHBOUR_READS", 3)
+    monkeypatch.setattr(selftest, "_works", lambda *_: True)
+    monkeypatch.setattr(selftest.Client, "read", lambda _: next(reads))
+    flood = selftest._flood(fake)
+    assert (flood.outcome, flood.says) == ("failed", "the neighbour had 2 of 3 answers")
+
+
+# --- the jump server's keeper -------------------------------------------------------------------------------------
+
+
+def test_nobody_is_signed_in_by_a_part_that_was_taken_over() -> None:
+    found = selftest_jump.run()
+    assert (found.check, found.outcome, found.subject) == ("access.signed-hop", "tested", "self-test")
+    assert len(found.facts) == 8
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        (
+            "signatures are not looked at",
+            {"a signature of another connection", "the user's key, with a signature by another"},
+        ),
+        ("keys are not looked at", {"another person's key and signature"}),
+        ("what served serves again", {"the same connection told once more"}),
+        ("a key is enough", {"a user's signature without their code"}),
+        ("nobody gets in", set()),
+    ],
+)
+def test_a_keeper_that_believes(monkeypatch: pytest.MonkeyPatch, what: str, named: set[str]) -> None:
+    """Each of its looks taken away is found, by what got through."""
+    if what == "signatures are not looked at":
+        monkeypatch.setattr(signin, "_verifies", lambda *_: True)
+    elif what == "keys are not looked at":
+        owner = Accounts.owner
+        monkeypatch.setattr(Accounts, "owner", lambda self, blob: "tester" if owner(self, blob) else "")
+    elif what == "what served serves again":
+        monkeypatch.setattr(Accounts, "serves", lambda *_: True)
+    elif what == "a key is enough":
+        monkeypatch.setattr(signin, "_flags", lambda *_: (0xFF, 0))
+    else:
+        monkeypatch.setattr(signin, "_verifies", lambda *_: False)
+    found = selftest_jump.run()
+    assert found.outcome == "failed"
+    if not named:
+        assert found.says.startswith("a person who signs in as they should was not let in")
+    assert named <= {fact.removesuffix(" signed somebody in") for fact in found.facts}
 
 
 def test_a_gate_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

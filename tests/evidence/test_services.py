@@ -8,13 +8,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import argon2
 import msgspec
 import pytest
 
 from cofferdam.audit.events import jump, mirror, patch, relay
+from cofferdam.brokers.jump import signin
 from cofferdam.brokers.jump.signin import PAUSE
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.profile import Can
+from cofferdam.evidence import history
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.tables import CHECKS, LEFT, SELF_TESTED, run_checks
 from cofferdam.evidence.history import read
@@ -151,6 +154,17 @@ STAFF = {"conduit": "staff-helps", "what": "up"}
 SCANNED = msgspec.structs.replace(passed(), scan="clean")
 MANY = [(0.0, opened(session=f"s{number}", conduit="staff-helps")) for number in range(5)]
 SOON, LATE = (T0 + 9) * 10**9, (T0 + 9 * 86_400) * 10**9
+BY_NAME = ("{who: [{group: technicians}, {group: shift-leads}]", "{who: [{group: technicians}, {person: petra}]")
+HERS = opened(**STAFF, rule="staff-helps/0")
+
+
+def told(what: str, name: str, detail: str = "") -> Draft:
+    """What the keeper was told of somebody."""
+    return jump.AccessSet(what=what, name=name, by="root", detail=detail)
+
+
+JOINED, LEFT_IT = told("group", "ada technicians", "joined"), told("group", "ada technicians", "left")
+GONE, PASSWORD = told("person", "ada", "removed"), told("password", "ada")
 Case = tuple[list[tuple[float, Draft]], tuple[tuple[str, str], ...]]
 WITH_POLICY: list[tuple[str, Case, Case]] = [
     ("access.window", ([(0, decided(until_ns=SOON)), (0, opened(request=3)), (0, ENDED)], ()),
@@ -166,14 +180,21 @@ WITH_POLICY: list[tuple[str, Case, Case]] = [
     ("relay.exactly-once", ([(0, pushed(0)), (0, pushed(2))], ()), ([(0, pushed(0)), (0, pushed(1))], ())),
     ("opcua.secured", ([], (SECURE,)), ([], ())),
     ("opcua.secured", ([], (SECURE,)), ([], (SIGNED_ONLY,))),
+    ("secret.strength", ([(-400, PASSWORD)], ()), ([(-460, PASSWORD)], ())),
+    ("secret.strength", ([(-460, PASSWORD), (-1, PASSWORD)], ()), ([(-460, PASSWORD), (-1, told("key", "ada"))], ())),
+    ("secret.strength", ([(-460, PASSWORD), (-9, GONE)], ()), ([(-460, told("person", "bob")), (-460, PASSWORD)], ())),
+    ("access.roles", ([(-2, JOINED), (-1, HERS)], ()), ([(-1, HERS), (-1, JOINED)], ())),
+    ("access.roles", ([(-2, JOINED), (-1, HERS), (0, LEFT_IT)], ()), ([(-2, JOINED), (-2, LEFT_IT), (-1, HERS)], ())),
+    ("access.roles", ([], ()), ([(-2, JOINED), (-2, GONE), (-1, HERS)], ())),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("check", "good", "bad"), WITH_POLICY, ids=[f"{n}-{c[0]}" for n, c in enumerate(WITH_POLICY)])
 def test_check_with_the_policy(check: str, good: Case, bad: Case) -> None:
     for (said, changes), wanted in ((good, ("observed", "tested")), (bad, ("failed",))):
-        known = Inputs(T0 * 10**9, policy=the_policy(*changes), history=read(entries(*said)))
-        found, missing = run_checks(known, [check])
+        policy = the_policy(*changes)
+        log = entries(*said, policy=policy.hash)
+        found, missing = run_checks(Inputs(T0 * 10**9, policy=policy, history=read(log)), [check])
         assert not missing
         assert found[0].outcome in wanted, found[0]
         assert found[0].facts
@@ -208,6 +229,57 @@ def test_what_is_only_shown(check: str) -> None:
         assert found.says.startswith("2 sessions")
     if check == "access.lockout":
         assert "1 of them in a pause" in found.says
+
+
+def test_rules_and_logs_that_do_not_show_roles() -> None:
+    """A right that a person has by name is no failure, and neither is a group that the log no longer knows of."""
+    policy = the_policy(BY_NAME)
+    found, [missing] = run_checks(Inputs(T0 * 10**9, policy=policy, history=read([])), ["access.roles"])
+    assert not found
+    assert missing.reason.startswith("staff-helps/0 gives a right to a person by name, as 1 of 2 rules do")
+    policy = the_policy()
+    cut = read([(index + 300, data) for index, data in entries((-1, HERS), policy=policy.hash)])
+    found, [missing] = run_checks(Inputs(T0 * 10**9, policy=policy, history=cut), ["access.roles"])
+    assert not found
+    assert "begins with entry 300" in missing.reason
+    # Rules of another policy may have other numbers.
+    known = Inputs(T0 * 10**9, policy=policy, history=read(entries((-1, HERS))))
+    [one], _ = run_checks(known, ["access.roles"])
+    assert (one.outcome, "in 0 sessions" in one.says) == ("observed", True)
+
+
+def test_passwords_of_which_the_log_no_longer_knows() -> None:
+    cut = read([(index + 300, data) for index, data in entries((-30, PASSWORD), (-1, JOINED))])
+    found, [missing] = run_checks(Inputs(T0 * 10**9, policy=the_policy(), history=cut), ["secret.strength"])
+    assert not found
+    assert "the log is kept for 29 days" in missing.reason
+
+
+def test_a_keeper_that_takes_what_it_should_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Inputs(T0 * 10**9, policy=the_policy(), history=read([]))
+    with monkeypatch.context() as changed:
+        changed.setattr(signin, "COMMON", frozenset())
+        [found], _ = run_checks(known, ["secret.strength"])
+        assert (found.outcome, found.says) == ("failed", "one that is tried first would be taken as a password")
+    with monkeypatch.context() as changed:
+        changed.setattr(signin, "PASSWORD_LEAST", 100)
+        [found], _ = run_checks(known, ["secret.strength"])
+        assert found.outcome == "failed" and "a good password would be refused" in found.says
+    monkeypatch.setattr(signin, "hasher", lambda: argon2.PasswordHasher(1, 8, 1))
+    [found], _ = run_checks(known, ["secret.strength"])
+    assert (found.outcome, found.says) == ("failed", "passwords are kept by argon2 ID, 8 KiB, 1 passes")
+
+
+def test_who_is_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A keeper that was taken over can write what it likes, and cost no more for it."""
+    monkeypatch.setattr(history, "MAX_PEOPLE", 3)
+    monkeypatch.setattr(history, "MAX_GROUPS", 2)
+    many = read(entries(*((0, told("password", f"p{number}")) for number in range(9)),
+                        *((0, told("group", f"p0 g{number}", "joined")) for number in range(9))))  # fmt: skip
+    assert len(many.passwords) == 3
+    assert {name: len(groups) for name, groups in many.members.items()} == {"p0": 2}
+    assert sum("too many people" in one for one in many.problems) == 6
+    assert sum("p0 is in too many groups" in one for one in many.problems) == 7
 
 
 def test_keys_that_say_nothing_of_hardware_are_no_failure() -> None:

@@ -293,10 +293,10 @@ def test_a_gate_gives_its_heads_by_itself_and_hears_who_says_no(
     # What runs: a part of its own, with its filter on, that holds no file.
     code, out, _ = cli("evidence", "list", "--state", site.state, "--json")
     assert code == 0
-    code, out, _ = cli("evidence", "check", "log.witnessed", "--state", site.state, "--json")
+    code, out, _ = cli("evidence", "run", "log.witnessed", "--state", site.state, "--json")
     assert code == 1 and "a witness says no" in out
     # All that can be looked at: services that the policy does not use are counted, and not told one by one.
-    code, out, _ = cli("evidence", "check", "--no-verify", "--state", site.state)
+    code, out, _ = cli("evidence", "run", "--no-verify", "--state", site.state)
     assert code == 1 and "checks of what the policy does not use" in out and "failed   log.witnessed" in out
     assert "recording.complete" not in out and "patch.approved" not in out and "proof.probes" in out
 
@@ -318,7 +318,7 @@ def test_the_witnesses_are_the_policys(site: Site) -> None:
     site.policy.write_text("\n".join(kept).replace(vkey(NAME, OTHER), vkey(NAME, SEED)))
     ask(site.state, "reload")
     eventually(lambda: site.stood()["otherkey"]["working"])
-    code, out, _ = cli("evidence", "check", "log.witnessed", "--state", site.state, "--json")
+    code, out, _ = cli("evidence", "run", "log.witnessed", "--state", site.state, "--json")
     assert code == 0, out
     site.policy.write_text(text)
 

@@ -100,7 +100,7 @@ def test_the_operators_verbs(calm: Site, capsys: pytest.CaptureFixture[str], tmp
             "show": ("show",),
             "audit verify": ("audit", "verify"),
             "audit prove": ("audit", "prove", "2"),
-            "evidence check": ("evidence", "check", "clock.sound"),
+            "evidence run": ("evidence", "run", "clock.sound"),
             "evidence list": ("evidence", "list"),
             "evidence show": ("evidence", "show", "log.whole"),
             "evidence clocks": ("evidence", "clocks"),

@@ -308,7 +308,7 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
 
 def evidence(state: Path) -> tuple[str, str]:
     """What the check of the recordings finds: its outcome, and what it says."""
-    _, out, error = cli("evidence", "check", "recording.whole", "--state", str(state), "--json")
+    _, out, error = cli("evidence", "run", "recording.whole", "--state", str(state), "--json")
     assert out, error
     (found,) = json.loads(out)["checks"]
     return found["outcome"], found["says"]

@@ -305,7 +305,7 @@ def test_who_goes_on_trying_is_an_alarm_and_fails_the_check(scene: Scene) -> Non
     assert "fence-tried" not in scene.alarms()
     scene.owned(f"[reach({(FAR, SSH)!r}, socket.SOCK_STREAM) for _ in range(40)]; say('done')")
     eventually(lambda: "export/soc/exporter tried to reach" in scene.alarms().get("fence-tried", ""))
-    _, out, err = cli("evidence", "check", "log.fenced", "--json", "--state", scene.site.state)
+    _, out, err = cli("evidence", "run", "log.fenced", "--json", "--state", scene.site.state)
     assert out, err
     (found,) = json.loads(out)["checks"]
     assert (found["outcome"], found["says"]) == ("failed", "an export or the witness tries to reach something else")

@@ -31,11 +31,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     verbs = parser.add_subparsers(dest="evidence_verb", metavar="WHAT", required=True)
 
-    check = verbs.add_parser("check", help="run checks now and have the gate record what they find")
-    check.add_argument("ids", nargs="*", metavar="ID", help="which (default: all)")
-    check.add_argument("--no-verify", action="store_true", help="leave out the verification of the whole log")
-    check.epilog = "Exit code 1 if a check failed. `cofferdam prove` runs those that need a proof."
-    _common(check)
+    ran = verbs.add_parser("run", help="run checks now and have the gate record what they find")
+    ran.add_argument("ids", nargs="*", metavar="ID", help="which (default: all)")
+    ran.add_argument("--all", action="store_true", help="all that can look at something now, as without any ID")
+    ran.add_argument("--no-verify", action="store_true", help="leave out the verification of the whole log")
+    ran.epilog = "Exit code 1 if a check failed. `cofferdam prove` runs those that need a proof."
+    _common(ran)
 
     listed = verbs.add_parser("list", help="every check with its status, its age and when it is due")
     listed.add_argument("--status", metavar="STATUS", help="only those with this status")
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from cofferdam.cli import evidence_signing, evidence_witness
 
     here = {
-        "check": _check,
+        "run": _run,
         "list": _list,
         "show": _show,
         "report": _report,
@@ -109,15 +110,17 @@ def run(args: argparse.Namespace) -> int:
     return (here | evidence_signing.VERBS)[args.evidence_verb](args)
 
 
-# --- check ------------------------------------------------------------------------------------------------------
+# --- run --------------------------------------------------------------------------------------------------------
 
 
-def _check(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     from cofferdam.cli.console import terminal
     from cofferdam.cli.evidence_bench import bench_of, record, remind, take_baseline
     from cofferdam.evidence.catalogue import catalogue
     from cofferdam.evidence.checks.tables import CHECKS, LEFT, SELF_TESTED
 
+    if args.all and args.ids:
+        raise CofferdamError("--all and the names of checks", hint="either: cofferdam evidence run --all")
     names = list(dict.fromkeys(args.ids)) or list(CHECKS)
     for name in names:
         _known(name, catalogue())
@@ -393,6 +396,10 @@ def _selftest(args: argparse.Namespace) -> int:
     state = state_of(args)
     wires = selftest.apart() and selftest.can_wire()  # the control socket is a file: it is reached from any network
     found = selftest.run(ask, wires=wires)
+    if _has_jump(state):
+        from cofferdam.evidence import selftest_jump
+
+        found.append(selftest_jump.run())
     recorded = 0
     try:
         for one in found:
@@ -410,6 +417,17 @@ def _selftest(args: argparse.Namespace) -> int:
                 console.print(f"         {fact}")
         console.print(told)
     return 1 if any(one.outcome == "failed" for one in found) else 0
+
+
+def _has_jump(state: Path) -> bool:
+    """Whether the running gate's policy has a jump server: without one nothing is claimed of it."""
+    from cofferdam.errors import GateError
+    from cofferdam.gate.client import ask
+
+    try:
+        return any(one["broker"] == "jump" for one in ask(state, "status")["conduits"])
+    except GateError:
+        return False
 
 
 def _nightly(args: argparse.Namespace) -> int:

@@ -310,8 +310,8 @@ class _Found(TypedDict):
     facts: NotRequired[list[str]]
 
 
-class EvidenceCheck(TypedDict):
-    """`evidence check`. `recorded`: how many of them are new in the log."""
+class EvidenceRun(TypedDict):
+    """`evidence run`. `recorded`: how many of them are new in the log."""
 
     recorded: int
     checks: list[_Found]
@@ -439,7 +439,7 @@ SHAPES: dict[str, Any] = {
     "show": Show,
     "audit verify": AuditVerify,
     "audit prove check": AuditChecked,
-    "evidence check": EvidenceCheck,
+    "evidence run": EvidenceRun,
     "evidence list": list[_Standing],
     "evidence show": EvidenceShow,
     "evidence clocks": list[EvidenceClock],

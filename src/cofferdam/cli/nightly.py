@@ -22,7 +22,7 @@ from cofferdam.enforce.isolation import prctl
 from cofferdam.evidence.nightly_records import FROM_NIGHT, NightDone
 
 PROOF: Final = ("prove",)
-OTHERS: Final = (("evidence", "selftest"), ("evidence", "check"))
+OTHERS: Final = (("evidence", "selftest"), ("evidence", "run"))
 PLAIN: Final = "processes"
 """The launcher's word for a gate without namespaces."""
 EACH_SECONDS: Final = 1200.0

@@ -37,6 +37,10 @@ MAX_NAMES = 40
 """Collectors that are told apart."""
 WITNESS = "witness:"
 """Before a witness's name, where a collector's would stand."""
+MAX_PEOPLE = 20_000
+"""Who are told apart in what the jump server's keeper knows of people: twice as many as it takes."""
+MAX_GROUPS = 256
+"""Of one person."""
 MAX_KINDS = 500
 """Kinds that are counted."""
 MAX_PROBLEMS = 100
@@ -65,7 +69,7 @@ READ_WHOLE = frozenset(
         "release-requested", "release-decided", "install-started", "install-ended", "mirror-verified", "samples-lost",
         "entries-dropped", "advisory-matched", "advisory-evaluated", "advisory-overdue", "mitigation-approved",
         "patch-state-set",
-        "glass-used", "sign-in-refused", "messages-pushed",
+        "glass-used", "sign-in-refused", "messages-pushed", "access-set",
     )
 )  # fmt: skip
 """Kinds whose entries are read whole; all others are counted."""
@@ -147,6 +151,12 @@ class History:
     crews: set[str] = field(default_factory=set)
     """Brokers whose parts have come up since the gate started last: one that comes up again and again pushes out no
     other."""
+    passwords: dict[str, Happening] = field(default_factory=dict)
+    """Who has a password at the jump server, and the entry that set it last."""
+    members: dict[str, frozenset[str]] = field(default_factory=dict)
+    """The groups of a person there."""
+    began_as: dict[str, frozenset[str]] = field(default_factory=dict)
+    """The groups that the person of a session had when it began, by session."""
     problems: list[str] = field(default_factory=list)
     """What this reading could not understand; a verification says more."""
 
@@ -235,6 +245,13 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         found.crews.clear()
     elif kind == "half-started" and len(found.crews) < MAX_KINDS:
         found.crews.add(str(event.get("half", "")).partition("/")[0])
+    elif kind == "access-set":
+        _person(found, Happening(entry.index, time_ns, entry.maker, entry.policy, event))
+        return
+    elif kind == "access-opened":
+        found.began_as[str(event["session"])] = found.members.get(str(event["person"]), frozenset())
+        if len(found.began_as) > 2 * HAPPENINGS:
+            del found.began_as[next(iter(found.began_as))]
     if kind == "refused" and not (event.get("is_write") and event.get("fault") in VALUE_FAULTS):
         return
     if kind == "half-died" and event.get("expected"):
@@ -250,6 +267,29 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
     here.append(Happening(entry.index, time_ns, entry.maker, entry.policy, event))
     if len(here) > 2 * most and kind not in ALL:
         del here[:most]
+
+
+def _person(found: History, one: Happening) -> None:
+    """What the keeper was told of somebody. (Of assets, keys and codes nobody asks.)"""
+    what, name, detail = (str(one.event.get(member, "")) for member in ("what", "name", "detail"))
+    person, _, group = name.partition(" ")
+    if what not in ("password", "group", "person"):
+        return
+    if person not in found.passwords and person not in found.members and (
+        len(found.passwords) >= MAX_PEOPLE or len(found.members) >= MAX_PEOPLE
+    ):  # fmt: skip
+        _trouble(found, one.index, ValueError("there are too many people"))
+    elif what == "password":
+        found.passwords[person] = one
+    elif what == "group":
+        groups = found.members.get(person, frozenset())
+        if len(groups) >= MAX_GROUPS and detail == "joined":
+            _trouble(found, one.index, ValueError(f"{person} is in too many groups"))
+            return
+        found.members[person] = groups | {group} if detail == "joined" else groups - {group}
+    elif detail == "removed":
+        found.passwords.pop(person, None)
+        found.members.pop(person, None)
 
 
 def _result(found: History, entry: Entry, time_ns: int) -> None:

@@ -40,6 +40,8 @@ SUBJECT = "self-test"
 START_SECONDS, STEP_SECONDS = 60.0, 20.0
 LIMIT = 1500
 """The most that the made-up asset's speed may be set to."""
+FLOOD_CONNECTIONS, NEIGHBOUR_READS = 100, 50
+"""What one client asks for, more than an address is given; what another one reads meanwhile."""
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _READ, _WRITE = 3, 6
 _IDS = 0xBEE0
@@ -60,7 +62,9 @@ assets:
     points:
       level: {{at: holding 0, type: uint16}}
       speed: {{at: holding 10, type: uint16, max: {limit}}}
-principals: {{tester: {{zone: enterprise, addresses: [{at.client}]}}}}
+principals:
+  tester: {{zone: enterprise, addresses: [{at.client}]}}
+  neighbour: {{zone: enterprise, addresses: [{at.neighbour}]}}
 conduits:
   tests:
     from: enterprise
@@ -69,21 +73,24 @@ conduits:
     owner: the gate
     reason: the gate tries itself
     expires: 2099-12-31
-    allow: [{{who: tester, asset: made-up, read: [level], write: [speed]}}]
+    allow:
+      - {{who: tester, asset: made-up, read: [level], write: [speed]}}
+      - {{who: neighbour, asset: made-up, read: [level]}}
 gate: {{separation: {separation}}}
 """
 
 
 class At(NamedTuple):
-    """Addresses: of the client, of the gate towards it, of the asset."""
+    """Addresses: of the client, of the gate towards it, of the asset, of another client."""
 
     client: str
     gate: str
     asset: str
+    neighbour: str
 
 
-LOOPBACK = At("127.0.0.1", "127.0.0.1", "127.0.0.1")
-WIRES = At("198.51.100.2", "198.51.100.1", "203.0.113.2")
+LOOPBACK = At("127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2")
+WIRES = At("198.51.100.2", "198.51.100.1", "203.0.113.2", "198.51.100.3")
 """Of documentation (RFC 5737): nobody's, in a network that nobody else is in."""
 PLANT = "203.0.113.1"
 """The gate's towards the asset."""
@@ -146,10 +153,11 @@ class Asset:
 class Client:
     """A client of the gate."""
 
-    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
-        self._socket = socket.create_connection((address, port), STEP_SECONDS)
+    def __init__(self, port: int, address: str = "127.0.0.1", own: str = "") -> None:
+        self._socket = socket.create_connection((address, port), STEP_SECONDS, (own, 0) if own else None)
         self.own = self._socket.getsockname()
         self._id = _IDS
+        self._poured = 0
 
     def ask(self, body: bytes) -> bytes:
         """The answer's PDU. Raises: OSError."""
@@ -171,6 +179,13 @@ class Client:
     def write(self, value: int) -> bool:
         """Whether the write was done. Raises: OSError."""
         return self.ask(struct.pack(">BHH", _WRITE, 10, value))[0] == _WRITE
+
+    def pour(self, data: bytes) -> None:
+        """Sends that over and over, as much as the gate takes just now. Raises: OSError, once it is closed."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            self._poured += self._socket.send(data[self._poured :])
+            self._poured %= len(data)
 
     def ended(self) -> bool:
         """Whether the gate ends the session."""
@@ -203,11 +218,11 @@ class Rig(NamedTuple):
     port: int
     state: Path
     ask: Callable[..., Any]
-    address: str = "127.0.0.1"
+    at: At = LOOPBACK
 
-    def client(self) -> Client:
-        """Raises: OSError."""
-        return Client(self.port, self.address)
+    def client(self, own: str = "") -> Client:
+        """From that address. Raises: OSError."""
+        return Client(self.port, self.at.gate, own or self.at.client)
 
 
 def run(ask: Callable[..., Any], *, wires: bool = False) -> list[Finding]:
@@ -217,7 +232,7 @@ def run(ask: Callable[..., Any], *, wires: bool = False) -> list[Finding]:
     Raises: CofferdamError, where the gate of the test does not start."""
     where = SEPARATED if wires else PLAIN
     with _rig(ask, wires) as rig:
-        found = (_values(rig), _broken(rig), _session(rig), _killed(rig))
+        found = (_values(rig), _broken(rig), _session(rig), _flood(rig), _killed(rig))
         return [msgspec.structs.replace(one, facts=(*one.facts, where)) for one in found]
 
 
@@ -247,10 +262,10 @@ def apart() -> bool:
 
 def _wired() -> None:
     """Two wires in this network: the gate takes one end of each, the other ones are the client's and the asset's."""
-    for name, address in (("office", WIRES.client), ("plant", WIRES.asset)):
+    for name, addresses in (("office", (WIRES.client, WIRES.neighbour)), ("plant", (WIRES.asset,))):
         with IPRoute() as netlink:
             netlink.link("add", ifname=f"{name}0", kind="veth", peer=f"{name}1")
-        configure(f"{name}1", [f"{address}/29"], [])
+        configure(f"{name}1", [f"{address}/29" for address in addresses], [])
 
 
 @contextlib.contextmanager
@@ -284,7 +299,7 @@ def _rig(ask: Callable[..., Any], wires: bool) -> Iterator[Rig]:
             )  # fmt: skip
         asset.serve()
         try:
-            rig = Rig(asset, port, folder / "state", ask, at.gate)
+            rig = Rig(asset, port, folder / "state", ask, at)
             _until(lambda: _works(rig, gate, folder), START_SECONDS, "the gate of the self-test did not start")
             yield rig
         finally:
@@ -382,6 +397,63 @@ def _session(rig: Rig) -> Finding:
     return _found(
         "broker.session-break", wrong, "a session ended at the outer half, and the inner half made its own", facts
     )
+
+
+def _flood(rig: Rig) -> Finding:
+    """One client takes all connections that it gets and asks by each without end; its neighbour's reads are answered,
+    and so is a connection that the neighbour makes meanwhile."""
+    wrong: list[str] = []
+    answered = 0
+    with contextlib.ExitStack() as ends:
+        neighbour = ends.enter_context(contextlib.closing(rig.client(rig.at.neighbour)))
+        held = _all_they_get(rig, ends)
+        if len(held) == FLOOD_CONNECTIONS:
+            wrong.append(f"all {FLOOD_CONNECTIONS} connections of one client were kept")
+        over = threading.Event()
+        flood = threading.Thread(target=_ask_for_ever, args=(held, over), daemon=True)
+        flood.start()
+        try:
+            for number in range(NEIGHBOUR_READS):
+                if number == NEIGHBOUR_READS // 2:
+                    neighbour = ends.enter_context(contextlib.closing(rig.client(rig.at.neighbour)))
+                answered += neighbour.read() == 42
+        except OSError as error:
+            wrong.append(f"the neighbour had no answer: {error}")
+        finally:
+            over.set()
+            flood.join()
+    if answered < NEIGHBOUR_READS:
+        wrong.insert(0, f"the neighbour had {answered} of {NEIGHBOUR_READS} answers")
+    _until(lambda: _works(rig), STEP_SECONDS, "the gate of the self-test did not work after a flood")
+    facts = [
+        f"one client asked for {FLOOD_CONNECTIONS} connections and kept {len(held)}; by each it asked without end",
+        f"{answered} of its neighbour's {NEIGHBOUR_READS} reads were answered meanwhile, half by a new connection",
+    ]
+    return _found("broker.flood-limits", wrong, "one client's flood did not take another's share", facts)
+
+
+def _all_they_get(rig: Rig, ends: contextlib.ExitStack) -> list[Client]:
+    """The connections of one client that the gate keeps, of as many as it asks for."""
+    made: list[Client] = []
+    for _ in range(FLOOD_CONNECTIONS):
+        with contextlib.suppress(OSError):
+            made.append(ends.enter_context(contextlib.closing(rig.client())))
+    kept: list[Client] = []
+    for one in made:
+        with contextlib.suppress(OSError):
+            one.read()
+            kept.append(one)
+    return kept
+
+
+def _ask_for_ever(held: list[Client], over: threading.Event) -> None:
+    """Reads by each connection, as fast as they are taken, and looks at no answer."""
+    question = struct.pack(">HHHBBHH", _IDS, 0, 6, 1, _READ, 0, 1) * 16
+    while not over.is_set():
+        for one in held:
+            with contextlib.suppress(OSError):
+                one.pour(question)
+        over.wait(0.001)
 
 
 def _killed(rig: Rig) -> Finding:

@@ -149,7 +149,7 @@ def _why_nothing(check: Check) -> str:
         return LEFT.get(check.id, "nothing of the gate looks at it yet; a person can sign for it")
     if "proof" in CHECKS[check.id].looks:
         return "no proof has established it: `cofferdam prove`"
-    return f"it has not been found: `cofferdam evidence check {check.id}` says what is missing"
+    return f"it has not been found: `cofferdam evidence run {check.id}` says what is missing"
 
 
 def _newest(

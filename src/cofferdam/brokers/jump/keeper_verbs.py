@@ -242,6 +242,8 @@ class Verbs:
         return self._set("person", said.person, said.by, "removed"), act
 
     def _join(self, said: Membership) -> Plan:
+        self._accounts.known(said.person)  # before there is an entry, by which others go
+
         def act() -> Any:
             self._accounts.join(said.person, said.group)
             return {"groups": self._accounts.groups(said.person)}
@@ -289,6 +291,7 @@ class Verbs:
         return self._set("code", said.person, said.by, "a new code generator"), act
 
     def _password_set(self, said: NewPassword) -> Plan:
+        self._accounts.known(said.person)
         try:
             hashed = self._keeper.signin.hash_password(said.person, said.password)
         except ValueError as error:

@@ -139,8 +139,7 @@ class SignIn:
         self._accounts = accounts
         self._certified = certified
         self._failures = Failures()
-        # With one lane it needs no thread, which a part may not make.
-        self._passwords = passwords or argon2.PasswordHasher(parallelism=1)
+        self._passwords = passwords or hasher()
         self._nobody = self._passwords.hash("nobody has this password")
 
     def exchange(self, connection: Connection, digest: bytes) -> bytes:
@@ -316,10 +315,8 @@ class SignIn:
 
     def hash_password(self, name: str, password: str) -> str:
         """How it is kept. Raises: ValueError, with the reason why it is none."""
-        if len(password) < PASSWORD_LEAST:
-            raise ValueError(f"a password has at least {PASSWORD_LEAST} characters")
-        if password.lower() in COMMON or len(set(password)) < 5 or name.lower() in password.lower():
-            raise ValueError("that password is one of those that are tried first")
+        if why := weak(name, password):
+            raise ValueError(why)
         return self._passwords.hash(password)
 
     # --- what comes of it -------------------------------------------------------------------------------------------
@@ -340,6 +337,20 @@ class SignIn:
             self._failures.failed(now_ns, ("source", connection.source))
         connection.person = connection.wants = ""
         return Outcome("no", why, NO)
+
+
+def hasher() -> argon2.PasswordHasher:
+    """How passwords are kept: by argon2id. With one lane it needs no thread, which a part may not make."""
+    return argon2.PasswordHasher(parallelism=1)
+
+
+def weak(name: str, password: str) -> str:
+    """Why this is no password for that person; "" if it is one."""
+    if len(password) < PASSWORD_LEAST:
+        return f"a password has at least {PASSWORD_LEAST} characters"
+    if password.lower() in COMMON or len(set(password)) < 5 or name.lower() in password.lower():
+        return "that password is one of those that are tried first"
+    return ""
 
 
 def _string(data: bytes) -> bytes:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
-from cofferdam.evidence.checks.services import lately, session, verdict
+from cofferdam.evidence.checks.services import FACTS, lately, session, verdict
 from cofferdam.evidence.history import Happening, History
 from cofferdam.evidence.inputs import Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding
-from cofferdam.policy.terms.jump_rows import JumpRows
+from cofferdam.policy.terms.jump_rows import GROUP, PERSON, JumpRows
 
 TABLE = Table()
 GRACE_NS = 120 * 10**9
@@ -27,6 +27,18 @@ IDLE = ("nobody typed for too long", "nothing went on for too long", "nobody cam
 PAUSED = "too many tries: a pause"
 """How it says that somebody had to wait, after failures (brokers.jump.signin)."""
 UNRECORDED = "it cannot be recorded"
+PASSWORD_DAYS = 456
+"""How old a password may be: fifteen months, as CIP-007-6 R5.6 has it."""
+DAY_NS = 86_400 * 10**9
+NO_PASSWORDS = {
+    "a short one": "Xk7-pq2-Mn9", "one that is tried first": "administrator", "the person's own name": "ada-lovelace-1",
+    "one letter over and over": "aaaaaaaaaaaaaaaa",
+}  # fmt: skip
+"""What nobody may take as a password, ada-lovelace least of all."""
+GOOD_ONE = "seven green bulkheads"
+"""As the control."""
+LEAST_KIB, LEAST_TURNS = 19_456, 2
+"""Memory and passes of argon2id, at the least (OWASP's Password Storage Cheat Sheet)."""
 
 
 def _rows(known: Inputs) -> dict[str, JumpRows]:
@@ -165,9 +177,7 @@ def whole(known: Inputs) -> Finding:
     _rows(known)
     found = known.recorded
     if found is None:
-        raise Unknown(
-            "no recordings were read this time: root reads them: sudo cofferdam evidence check recording.whole"
-        )
+        raise Unknown("no recordings were read this time: root reads them: sudo cofferdam evidence run recording.whole")
     if not found.count:
         raise Unknown("nothing of which the log has a digest was recorded yet")
     facts = [f"{found.unknown} more are older than the log, or begin now"] if found.unknown else []
@@ -187,6 +197,69 @@ def unrecorded(known: Inputs) -> Finding:
              for one in ended]  # fmt: skip
     return verdict("recording.fail-closed", [], "tested", f"{len(ended)} sessions ended for want of a recording", facts,
                    ended)  # fmt: skip
+
+
+@TABLE.check("secret.strength", "history", "policy")
+def strength(known: Inputs) -> Finding:
+    """Weak passwords are refused and others kept by argon2id: by the keeper's own rules, asked here; and no password is
+    too old, by the entries that set them. (They need a library that the gate does not load.)"""
+    from argon2 import Type, extract_parameters
+
+    from cofferdam.brokers.jump.signin import hasher, weak
+
+    _rows(known)
+    history = known.the_history()
+    kept = (history.last_ns - history.first_ns) // DAY_NS
+    if history.first and kept < PASSWORD_DAYS:
+        raise Unknown(
+            f"the log is kept for {kept} days: of passwords set before, which may be too old, it says nothing"
+        )
+    wrong = [f"{what} would be taken as a password" for what, one in NO_PASSWORDS.items()
+             if not weak("ada-lovelace", one)]  # fmt: skip
+    if why := weak("ada-lovelace", GOOD_ONE):
+        wrong.append(f"a good password would be refused: {why}")
+    form = extract_parameters(hasher().hash(GOOD_ONE))
+    how = f"{form.type.name}, {form.memory_cost:,} KiB, {form.time_cost} passes"
+    if form.type is not Type.ID or form.memory_cost < LEAST_KIB or form.time_cost < LEAST_TURNS:
+        wrong.append(f"passwords are kept by argon2 {how}")
+    ages = {name: (known.now_ns - one.at_ns) // DAY_NS for name, one in history.passwords.items()}
+    wrong += [f"the password of {name} is {age} days old (entry {history.passwords[name].index})"
+              for name, age in sorted(ages.items()) if age > PASSWORD_DAYS]  # fmt: skip
+    facts = [f"refused: {', '.join(NO_PASSWORDS)}", f"kept by argon2 {how}"]
+    facts.append(f"{len(ages)} people have a password; the oldest is {max(ages.values(), default=0)} days old")
+    says = "weak passwords are refused, others are kept by argon2id, none is too old"
+    return verdict("secret.strength", wrong, "observed", says, facts, ())
+
+
+@TABLE.check("access.roles", "history", "policy")
+def roles(known: Inputs) -> Finding:
+    """Rights come from groups, and who had a session was in its rule's group: by the entries that put people there."""
+    history, rows = known.the_history(), _rows(known)
+    lines = {f"{name}/{line.number}": frozenset(line.who) for name, row in rows.items() for line in row.lines}
+    by_name = sorted(rule for rule, who in lines.items() if any(one.startswith(PERSON) for one in who))
+    if by_name:
+        raise Unknown(f"{by_name[0]} gives a right to a person by name, as {len(by_name)} of {len(lines)} rules do: "
+                      "rights come from groups where rules name none but groups")  # fmt: skip
+    policy = known.the_policy().hash
+    opened = [one for one in lately(history, "access-opened")
+              if one.policy == policy and one.event["rule"] in lines and one.event["session"] in history.began_as
+    ]  # fmt: skip
+    wrong = []
+    for one in opened:
+        had = history.began_as[one.event["session"]]
+        if lines[one.event["rule"]].isdisjoint(GROUP + group for group in had):
+            wrong.append(f"{session(one)}: by {one.event['rule']}, and by the log nobody had put them in a group of it")
+    if wrong and history.first:
+        raise Unknown(f"the log begins with entry {history.first}, and does not have who was put in which group before")
+    members: dict[str, list[str]] = {}
+    for person, groups in sorted(history.members.items()):
+        for group in groups:
+            members.setdefault(group, []).append(person)
+    facts = [f"{group}: {', '.join(people)}" for group, people in sorted(members.items())]
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    facts = [*facts[: FACTS - 1], f"{len(members)} groups with their people, SHA-256 {digest}"]
+    says = f"{len(lines)} rules give rights to groups alone; in {len(opened)} sessions each person was in one of them"
+    return verdict("access.roles", wrong, "observed", says, facts, opened)
 
 
 @TABLE.check("secret.hardware", "history")

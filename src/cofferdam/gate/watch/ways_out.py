@@ -34,10 +34,10 @@ WAYS_OUT: dict[str, str] = {
     "fence-changed": "something empties this host's rules (`nft flush ruleset`): have it replace its own tables alone",
     "tunnel-down": "see its message; `cofferdam overlay status`",
     "check-clock.sound": "have a time daemon keep the clock (apt install chrony; in a virtual machine as well), then: "
-    "cofferdam evidence check clock.sound",
+    "cofferdam evidence run clock.sound",
     "check": "cofferdam evidence list --status failed",
     "clock": "cofferdam evidence clocks shows what is due",
-    "nightly-proof": "see its message, then by hand: cofferdam prove; cofferdam evidence selftest; evidence check",
+    "nightly-proof": "see its message, then by hand: cofferdam prove; cofferdam evidence selftest; evidence run",
     "export": "see why the collector does not take entries: cofferdam export status",
     "expired-state-damaged": "stop the gate, move expired.json away, start it",
     "expiry-not-durable": "make room on the disk of the state directory",
