@@ -98,9 +98,16 @@ def _pieces(data: bytes, recorded: bytes) -> bool:
     return all(data[at : at + 1_000] in recorded for at in range(1_000, 600_000, 100_000))
 
 
-# Of `make soak`, and not of `make test`: run alone it passes; behind the other tests of this module Ansible's first
-# connection ends at once, and why that is so is not known yet.
-@pytest.mark.soak
+def test_how_a_program_ended_is_told_after_its_last_word(site: JumpSite) -> None:
+    """An OpenSSH that shares its connection, as Ansible has it, closes the channel when neither side has more to say,
+    and waits: its own server then still tells how the program ended."""
+    site.person("ender", "robots")
+    shared = ("-o", "ControlMaster=auto", "-o", f"ControlPath={site.folder}/shared", "-o", "ControlPersist=1")
+    done = site.ssh("ender", "station", "/bin/sh -c 'echo out; exec >&- 2>&-; sleep 1; exit 3'", more=shared)
+    assert (done.returncode, done.stdout) == (3, b"out\n"), done.stderr
+    assert events(site.state, "access-ended")[-1]["reason"] == "it ended with 3"
+
+
 @pytest.mark.skipif(not ANSIBLE.exists() or not Path(PYTHON).exists(), reason="there is no Ansible, or no Python there")
 def test_ansibles_own_modules(site: JumpSite) -> None:
     """An inventory with ProxyJump, and a certificate in place of codes: modules go as files, or by stdin."""

@@ -404,6 +404,8 @@ class Channel(SSHServerChannel[Any]):
     waits (asyncssh would deliver it as soon as a program was asked for)."""
 
     held = False
+    _left = False
+    """Whether the client has closed it, and waits for how the program ends."""
 
     def resume_reading(self) -> None:
         if not self.held:
@@ -423,9 +425,24 @@ class Channel(SSHServerChannel[Any]):
             self._close_send()
 
     def _process_close(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """The client is done: what it sent and nobody has taken is not waited for."""
+        """The client is done: what it sent and nobody has taken is not waited for.
+
+        But an OpenSSH that shares its connection (ControlMaster, as Ansible has it) closes as soon as neither side has
+        more to say, and waits for how the program ended: its own server tells it that before it closes as well. The
+        program may take its time over that, and our recording too."""
+        if self._left:
+            raise ProtocolError("a channel closed twice")
+        if self._send_state == "eof" and self._recv_state in ("eof_pending", "eof"):
+            packet.check_end()
+            self._left = True
+            return
         super()._process_close(pkttype, pktid, packet)
         self._discard_recv()
+
+    def _close_send(self) -> None:
+        super()._close_send()
+        if self._left:
+            self._recv_state = "close_pending"
 
     _packet_handlers = {**SSHServerChannel._packet_handlers, MSG_CHANNEL_CLOSE: _process_close}
 
