@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from cofferdam.brokers.patch.health import _says
 from cofferdam.brokers.patch.installer import Installer
@@ -17,7 +18,7 @@ from cofferdam.brokers.patch.records import Custom, Release
 from cofferdam.brokers.patch.synced import SYNC_BYTES, Synced
 from cofferdam.brokers.patch.trust import NotBelieved
 from cofferdam.errors import StoreFull
-from cofferdam.policy.terms.patch_rows import Install, Way
+from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
 
 DATA = bytes(range(256)) * 40_000
 
@@ -120,6 +121,22 @@ def test_a_health_check_does_not_undo_what_was_said_meanwhile(
     install: Any = Install(number=1, asset="a", products=("fw",), ring="r", windows=(), health=SimpleNamespace())  # type: ignore[arg-type]
     asyncio.run(part.finish(step, install, Way(asset="a", address="10.0.0.1", rate=1)))
     assert rows[step.key].state == state if step.key in rows else state == "gone"
+
+
+@pytest.mark.parametrize(("tries", "is_at"), [(0, False), (1, True)])
+def test_what_another_release_has_replaced_before_it_began_is_not_what_an_asset_is_at(
+    tmp_path: Path, tries: int, is_at: bool
+) -> None:
+    """A device that was offered it meanwhile says that it failed: nothing had begun, and the newer one is to go on."""
+    part, first = installer(tmp_path), release(tmp_path)
+    step = Step(asset="a", product="fw", release=1, version="1", sha256="", state="again", at=1, tries=tries)
+    part.steps = SimpleNamespace(rows={step.key: step}, get={step.key: step}.get)
+    part.rows, part._held = PatchRows(), SimpleNamespace(get=lambda _: None)
+    part.policy = SimpleNamespace(table=SimpleNamespace(clocks={}))
+    part._trust = SimpleNamespace(releases=(first,))
+    assert part.at("a", 1) is first
+    part._trust.releases = (first, replace(first, custom=replace(first.custom, number=2)))
+    assert (part.at("a", 1) is first) is is_at
 
 
 @pytest.mark.parametrize(

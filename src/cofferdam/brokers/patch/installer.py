@@ -436,7 +436,11 @@ class Installer(HttpPart):
         if found is None:
             return None
         step = self.steps.get(f"{asset}/{found.custom.product}")
-        return found if ddi.under_way(step, number) else None
+        if step is None or not ddi.under_way(step, number):
+            return None
+        if step.state == "again" and not step.tries and self.plan().newest(found.custom.product) is not found:
+            return None  # it was let begin anew and has not, and by now another one is to be had
+        return found
 
     def given_up(self, asset: str) -> Step | None:
         """What an asset is at, and should leave: an operator has stopped its release."""

@@ -97,6 +97,10 @@ class Plan:
             if release.custom.number not in held.stopped:
                 self._newest[release.custom.product] = release
 
+    def newest(self, product: str) -> Release | None:
+        """The one that counts."""
+        return self._newest.get(product)
+
     def verdicts(self, wall_ns: int, asset: str = "") -> Iterator[Verdict]:
         """One for each asset and product, in the order of rings; `asset`: for this one alone."""
         order = {ring: number for number, ring in enumerate(self._rows.rings)}
