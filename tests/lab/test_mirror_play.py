@@ -15,8 +15,6 @@ from tests.waiting import PATIENT
 DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo", "--no-namespaces"]
 
 
-# Of `make soak`: on a busy machine its step of the clock counts samples before the last have come.
-@pytest.mark.soak
 @pytest.mark.skipif(bool(Mirror().missing()), reason=Mirror().missing())
 def test_the_tour_keeps_every_promise() -> None:
     done = subprocess.run(

@@ -289,6 +289,11 @@ def test_a_historian_that_is_filled_late(site: Site) -> None:
     assert told["upto"] == told["newest"] == upto
     site.filled.add([("filled", now, 1.5, 192)])
     eventually(lambda: site.value("filled")[-1] == 1.5)
+    # What is ahead of the clock does not count as a time up to which all is there, nor does the clock.
+    site.filled.add([("filled", now + 540, 2.5, 192)])
+    eventually(lambda: site.value("filled")[-1] == 2.5)
+    (told,) = (one for one in site.mirror.ask("collector", "status") if one["source"] == "filled")
+    assert (told["upto"], told["newest"]) == (now * 10**9, (now + 540) * 10**9)
 
 
 HOSTILE: dict[str, tuple[list[tuple[bytes, int]], str]] = {

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-import msgspec
 import psycopg
 
 from cofferdam.audit.events.base import clip
@@ -422,11 +421,8 @@ class Tables(Work):
     async def _read(self, historian: Historian, since: int, until: int, lane: Any, seen: Seen | None) -> int:
         began = time.monotonic_ns()
         reading = Reading()
-        now = self.owner.setting.wall()
         limit = self.source.points_per_second
-        async for record in historian.read(since, until, lane, reading, seen):
-            if record.upto > now:  # what is a little ahead of the clock must not hide what comes on time
-                record = msgspec.structs.replace(record, upto=now)
+        async for record in historian.read(since, until, lane, reading, seen, self.owner.setting.wall()):
             if record.count or (lane == "live" and record.upto > (self.owner.upto(self.source.name) or -1)):
                 await self.owner.send(record)
             if limit:

@@ -160,14 +160,16 @@ class Historian:
         return [column.type_code for column in found.description or ()]
 
     async def read(
-        self, since_ns: int, until_ns: int, lane: Lane, reading: Reading, seen: Seen | None = None
-    ) -> AsyncIterator[Samples]:
+        self, since_ns: int, until_ns: int, lane: Lane, reading: Reading, seen: Seen | None = None,
+        now_ns: int = LATEST_NS,
+    ) -> AsyncIterator[Samples]:  # fmt: skip
         """The samples after `since_ns` and up to `until_ns`, as records without numbers, in the order of time; each
-        says up to when all has been read. Raises: psycopg.Error, Differs.
+        says up to when all has been read: what is ahead of the clock (`now_ns`) says nothing of that, for it must not
+        hide what comes on time, and is written a little later. Raises: psycopg.Error, Differs.
 
         In one transaction it looks at the columns and reads them: a column that has become a float meanwhile would be
         rounded by the cast of this reading."""
-        rows = _Rows(self.source.name, lane, self._kind)
+        rows = _Rows(self.source.name, lane, self._kind, since_ns, now_ns)
         when = sql.Identifier(self.source.time)
         command = sql.SQL("COPY (SELECT {} FROM {} WHERE {} > {} AND {} <= {} ORDER BY {}) TO STDOUT (FORMAT BINARY)")
         low, high = _moment(since_ns), _moment(until_ns)
@@ -192,7 +194,7 @@ class Historian:
             together.end()
         except MEANT_NO_ROW as error:
             raise no_copy(error) from None
-        yield rows.take(max(rows.latest, since_ns) if rows.latest != NO_TIME else since_ns)
+        yield rows.take(max(rows.latest, since_ns))
 
     def _rows_of(self, row: bytes, together: _Together, reading: Reading, *, begun: bool) -> None:
         """Takes what came in one piece."""
@@ -413,8 +415,9 @@ class _Together:
 class _Rows:
     """Columns that fill up."""
 
-    def __init__(self, source: str, lane: Lane, kind: int) -> None:
+    def __init__(self, source: str, lane: Lane, kind: int, since_ns: int, now_ns: int) -> None:
         self._source, self._lane, self._kind = source, lane, kind
+        self._now, self._on_time = now_ns, since_ns
         self.latest = NO_TIME
         self.before = -1
         self._clear()
@@ -436,6 +439,8 @@ class _Rows:
         if ns > self.latest:
             self.before = ns - 1 if self.latest != NO_TIME else -1
             self.latest = ns
+            if ns <= self._now:
+                self._on_time = ns
 
     def add(self, tag: str, ns: int, value: Value, quality: int | None, server: bytes | None) -> None:
         self._tag.append(self._names.setdefault(tag, len(self._names)))
@@ -462,6 +467,8 @@ class _Rows:
 
     def take(self, upto: int) -> Samples:
         """What there is, as a record."""
+        if upto > self._now:
+            upto = self._on_time
         found = Samples(
             self._lane, 0, self._source, upto if self._lane == "live" else -1, tuple(self._names), self._tag.tobytes(),
             self._time.tobytes(), bytes(self._kinds), self._values.tobytes(), self._quality.tobytes(),

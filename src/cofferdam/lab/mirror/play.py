@@ -64,6 +64,7 @@ class Mirror(Play):
         table: samples
         quality: quality
         every: 200 ms
+        overlap: 1 min                  # what is committed late is found within six seconds
         since: 2 d
     mirror: {{keep: 1 year, most: 1 GB, spool: 1 GB}}
     listen:

@@ -22,7 +22,7 @@ from cofferdam.lab.scene import Actor, Scene
 
 CREW = "mirror/control-enterprise"
 """Another play may have a mirror, too."""
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 HISTORIAN, DOOR, ANALYST = "mirror-historian", "mirror-door", "mirror-analyst"
 CONDUIT = "boiler-history"
 PARTS = ("keeper", "spooler", "collector", "reader")
