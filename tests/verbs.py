@@ -2,7 +2,8 @@
 
 A program that starts loads all that a verb needs, which takes several times as long as most verbs; here it is loaded
 already. What a verb reads, writes and returns is the same: the arguments are parsed, errors become sentences and exit
-codes, standard output is no terminal, and standard input is empty unless something is given.
+codes, standard output is no terminal, and standard input is empty unless something is given. What is printed with
+--json is held against the verb's schema (tests.json_answers).
 
 Not here: `cofferdam up` (tests.gate.plant.Gate), and what is about the process itself: how it ends by a signal or a
 closed pipe, whose it is. That starts one (tests/cli/test_main.py).
@@ -17,6 +18,7 @@ import threading
 from pathlib import Path
 
 from cofferdam.cli.main import main
+from tests import json_answers
 
 _ALONE = threading.Lock()
 """Standard output is the whole process's."""
@@ -30,7 +32,10 @@ def cli(*arguments: str | Path, stdin: str = "") -> tuple[int, str, str]:
             code = main([str(argument) for argument in arguments])
         except SystemExit as ended:  # of the parser
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    return code, _said(out), _said(err)
+    said = _said(out)
+    if "--json" in arguments:
+        json_answers.check([str(argument) for argument in arguments], code, said)
+    return code, said, _said(err)
 
 
 @contextlib.contextmanager

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jsonschema_rs
 import pytest
 
-from cofferdam.cli.json_schemas import schema_of
 from cofferdam.cli.main import main
 from cofferdam.policy.syntax import FILL_IN
 from tests.capture.maker import Connection, pcap, read_answer, read_request, write_request
 from tests.capture.test_simulate import POLICY
 from tests.capture.traffic import filled
+from tests.json_answers import holds
+from tests.verbs import cli
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_simulate_json(policy: Path, traffic: Path, capsys: pytest.CaptureFixtur
     assert (report["allowed"], report["refused"]) == (1, 1)
     assert report["flows"][0]["groups"][1]["reason"] == "address"
     assert report["reading"]["packets"] == 7
-    jsonschema_rs.validate(schema_of("simulate"), report)
+    holds("simulate", report)
 
 
 def test_learn_json_and_stdout(traffic: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_learn_json_and_stdout(traffic: Path, capsys: pytest.CaptureFixture[str]
     report = json.loads(capsys.readouterr().out)
     assert report["text"] == text
     assert report["requests"] == 2
-    jsonschema_rs.validate(schema_of("learn"), report)
+    holds("learn", report)
 
 
 def test_a_truncated_capture_is_reported_and_exits_2(
@@ -86,6 +86,10 @@ def test_a_truncated_capture_is_reported_and_exits_2(
     short = tmp_path / "short.pcap"
     short.write_bytes(traffic.read_bytes()[:-7])
     assert main(["simulate", str(policy), str(short)]) == 2
+    for words in (("simulate", policy, short), ("learn", short)):
+        code, out, err = cli(*words, "--json")
+        assert code == 2
+        assert json.loads(out)["reading"]["error"] in err, "one document: what was read, and why no more was"
     printed = capsys.readouterr()
     assert "2 requests: 1 allowed" in printed.out
     assert "the file is cut off in the packet 7 at byte" in printed.err

@@ -2,130 +2,158 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import pytest
 
 from cofferdam.audit.entry import KINDS
 from cofferdam.audit.lines import escaped_json
-from cofferdam.cli.json_schemas import SCHEMAS, schema_of
-from cofferdam.cli.json_shapes import SHAPES
-from cofferdam.cli.main import main
+from cofferdam.cli.json_schemas import known, schema_of, verbs
+from cofferdam.cli.main import build_parser
 from tests.gate.conftest import Site
 from tests.gate.plant import Client
+from tests.json_answers import check, holds
+from tests.verbs import cli
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "riverside-water.yaml"
 
 
-def holds(what: str, said: Any) -> None:
-    """It is as the schema says, and has nothing that the schema does not name."""
-    schema = schema_of(what)
-    if what in SHAPES:
-        for part in schema.get("$defs", {}).values():
-            part.setdefault("additionalProperties", what == "show")
-    validator = jsonschema_rs.validator_for(schema)
-    assert [f"{error.instance_path}: {error.message}" for error in validator.iter_errors(said)] == []
+def printed(*words: str | Path) -> Any:
+    """What a verb prints with --json, which `cli` holds against its schema."""
+    return json.loads(cli(*words, "--json")[1])
 
 
-def printed(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
-    main([*map(str, words)])
-    return json.loads(capsys.readouterr().out)
+def test_each_verb_with_json_has_a_schema() -> None:
+    """The parsers are walked: a verb with --json that does not say what it prints ends the walk by KeyError."""
+    for what, said in verbs().items():
+        schema = schema_of(what, said)
+        assert schema.keys() & {"$ref", "anyOf", "items", "type", "properties", "additionalProperties"}, what
+    parser = argparse.ArgumentParser()
+    parser.add_subparsers().add_parser("new").add_argument("--json", action="store_true")
+    with pytest.raises(KeyError, match="new"):
+        verbs(parser)
 
 
-def test_a_gate_and_its_log(calm: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_takes_no_json() -> None:
+    """The verbs that answer by something else than facts; a new one of them is written down here."""
+    silent = {
+        "fmt", "diagram", "schema", "completion", "docs", "audit export", "jump watch", "jump recording play",
+        *(f"lab {word}" for word in (
+            "plant", "erp", "operator", "intruder", "mes", "erp-desk", "plc", "maintenance", "filler", "filling-mes",
+            "filling-operator", "policy", "clean",
+        )),
+    }  # fmt: skip
+    assert set(leaves(build_parser())) - verbs().keys() == silent
+
+
+def leaves(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[str]:
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield " ".join(words)
+    for action in below:
+        for word, sub in action.choices.items():
+            yield from leaves(sub, (*words, word))
+
+
+def test_a_gate_and_its_log(calm: Site) -> None:
     with Client(calm.port) as client:
         client.read()
         client.write(7)
         client.ask(b"\x03\x00\x63\x00\x01")
-        status = printed(capsys, "status", "--json", "--state", calm.state)
-    holds("status", status)
-    assert status["sessions"], "one of them is looked at"
-    main(["audit", "show", "--json", "--state", str(calm.state)])
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert printed("status", "--state", calm.state)["sessions"], "one of them is looked at"
+    lines = [json.loads(line) for line in cli("audit", "show", "--json", "--state", calm.state)[1].splitlines()]
     assert len({line["event"]["kind"] for line in lines}) > 5
-    for line in lines:
-        holds("entry", line)
     with pytest.raises(AssertionError):
         holds("entry", {**lines[0], "event": {**lines[0]["event"], "wall_ns": 7}})
-    holds("prove", printed(capsys, "prove", "--json", "--state", calm.state))
+    assert printed("prove", "--state", calm.state)["report"]
 
 
-def test_verbs_and_errors(calm: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    holds("check", printed(capsys, "check", EXAMPLE, "--json"))
+def test_verbs_and_errors(calm: Site, tmp_path: Path) -> None:
+    assert not printed("check", EXAMPLE)["errors"]
     asked = ("--from", "10.1.5.7", "--asset", "plc-7", "--operation", "write pump_speed 1600")
-    holds("explain", printed(capsys, "explain", EXAMPLE, *asked, "--json"))
+    assert printed("explain", EXAMPLE, *asked)
     changed = tmp_path / "p.yaml"
-    changed.write_text(
-        EXAMPLE.read_text("utf-8").replace("max: 1500", "max: 1400").replace("owner: operations", "x: y")
-    )
-    wrong = printed(capsys, "check", changed, "--json")
-    holds("check", wrong)
-    assert wrong["errors"]
-    changed.write_text(EXAMPLE.read_text("utf-8").replace("max: 1500", "max: 1400"))
-    differing = printed(capsys, "diff", EXAMPLE, changed, "--json")
-    holds("diff", differing)
-    assert differing["changed"]
-    for words in (
-        ("status", "--state", tmp_path),
-        ("explain", changed, *asked[:2], "--json"),
-        ("ping", "x", "--state", tmp_path),
-    ):
-        holds("error", printed(capsys, *words, "--json"))
+    text = EXAMPLE.read_text("utf-8").replace("max: 1500", "max: 1400")
+    changed.write_text(text.replace("owner: operations", "x: y"))
+    assert printed("check", changed)["errors"]
+    refused = [printed("status", "--state", tmp_path), printed("explain", changed, *asked[:2])]
+    assert refused[1]["problems"]
+    assert [one.keys() for one in refused] == [{"error", "hint", "problems"}] * 2
+    changed.write_text(text)
+    assert printed("diff", EXAMPLE, changed)["changed"]
 
 
-def test_there_is_one_of_each_and_all_kinds_of_entries(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["schema", "--list"])
-    assert set(capsys.readouterr().out.splitlines()) == {"policy", *SCHEMAS}
-    for what in SCHEMAS:
-        assert printed(capsys, "schema", *what.split()) == json.loads(json.dumps(schema_of(what)))
-    assert main(["schema", "stats"]) == 2
-    assert "did you mean status" in capsys.readouterr().err
-    parts = schema_of("entry")["$defs"].values()
+def test_what_does_not_hold_is_found() -> None:
+    """Of what a verb prints: a member too many, one of another type, one too few."""
+    metric = {"name": "x", "type": "counter", "labels": [], "meaning": "y"}
+    check(["metrics", "--json"], 0, json.dumps([metric]))
+    for wrong in ({**metric, "more": 1}, {**metric, "labels": "a"}, {"name": "x"}, {"error": "x"}):
+        with pytest.raises(AssertionError, match="metrics"):
+            check(["metrics", "--json"], 0, json.dumps([wrong]))
+
+
+def test_there_is_one_of_each_and_all_kinds_of_entries() -> None:
+    there = known()
+    assert set(cli("schema", "--list")[1].splitlines()) == {"policy", *there}
+    for what in ("status", "relay quarantine list", "entry", "error"):
+        assert json.loads(cli("schema", *what.split())[1]) == json.loads(json.dumps(schema_of(what, there[what])))
+    code, _, err = cli("schema", "stats")
+    assert code == 2 and "did you mean status" in err
+    parts = schema_of("entry", there["entry"])["$defs"].values()
     assert set(KINDS) <= {word for part in parts for word in part.get("properties", {}).get("kind", {}).get("enum", [])}
 
 
-def test_the_operators_verbs(calm: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_operators_verbs(calm: Site, tmp_path: Path) -> None:
     """Each verb of the operator's day on a gate that runs, once: what it prints is what its schema says."""
     with Client(calm.port) as client:
         client.read()
-        asked = {
-            "up": ("up", calm.policy, "--check-only"),
-            "reload": ("reload", calm.policy),
-            "ping": ("ping", "plc"),
-            "whois": ("whois", "127.0.0.1"),
-            "describe": ("describe", "plc"),
-            "show": ("show",),
-            "audit verify": ("audit", "verify"),
-            "audit prove": ("audit", "prove", "2"),
-            "evidence run": ("evidence", "run", "clock.sound"),
-            "evidence list": ("evidence", "list"),
-            "evidence show": ("evidence", "show", "log.whole"),
-            "evidence clocks": ("evidence", "clocks"),
-            "evidence report": ("evidence", "report", "--framework", "nis2"),
-            "evidence bom": ("evidence", "bom"),
-            "sever": ("sever", "asset", "plc"),
-            "restore": ("restore", "asset", "plc"),
-        }
-        for what, words in asked.items():
-            holds(what, printed(capsys, *words, "--json", "--state", calm.state))
-        holds("sever", printed(capsys, "sever", "it", "--json", "--state", calm.state))
-        holds("restore", printed(capsys, "restore", "it", "--json", "--state", calm.state))
+        for words in (
+            ("up", calm.policy, "--check-only"),
+            ("reload", calm.policy),
+            ("reload", calm.policy, "--dry-run"),
+            ("ping", "plc"),
+            ("whois", "127.0.0.1"),
+            ("describe", "plc"),
+            ("show",),
+            ("grant", "list"),
+            ("audit", "verify"),
+            ("audit", "prove", "2"),
+            ("evidence", "run", "clock.sound"),
+            ("evidence", "list"),
+            ("evidence", "show", "log.whole"),
+            ("evidence", "clocks"),
+            ("evidence", "report", "--framework", "nis2"),
+            ("evidence", "signer", "list"),
+            ("evidence", "baseline"),
+            ("evidence", "bom"),
+            ("evidence", "drill", "restore", "--text", "the log was read from a copy"),
+            ("sever", "asset", "plc"),
+            ("restore", "asset", "plc"),
+            ("sever", "it"),
+            ("restore", "it"),
+        ):
+            said = printed(*words, "--state", calm.state)
+            assert not isinstance(said, dict) or "error" not in said, said
     proof = tmp_path / "proof.json"
-    main(["audit", "prove", "2", "--output", str(proof), "--state", str(calm.state)])
-    capsys.readouterr()
-    holds("audit prove check", printed(capsys, "audit", "prove", "--check", proof, "--json", "--state", calm.state))
+    cli("audit", "prove", "2", "--output", proof, "--state", calm.state)
+    assert printed("audit", "prove", "--check", proof, "--state", calm.state)["good"]
 
 
-def test_verbs_without_a_gate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    holds("metrics", printed(capsys, "metrics", "refused", "--json"))
-    switch = ("advise", "switch", EXAMPLE, "--gate-port", "Gi1/0/1", "--vlan", "100")
-    holds("advise switch", printed(capsys, *switch, "--json"))
-    holds("install", printed(capsys, "install", EXAMPLE, "--root", tmp_path, "--program", "/usr/bin/x", "--json"))
-    holds("whois", printed(capsys, "whois", "10.1.0.21", "--policy", EXAMPLE, "--json"))
-    holds("describe", printed(capsys, "describe", "plc-7", "--policy", EXAMPLE, "--json"))
+def test_verbs_without_a_gate(tmp_path: Path) -> None:
+    for words in (
+        ("metrics", "refused"),
+        ("advise", "switch", EXAMPLE, "--gate-port", "Gi1/0/1", "--vlan", "100"),
+        ("install", EXAMPLE, "--root", tmp_path, "--program", "/usr/bin/x"),
+        ("install", EXAMPLE, "--print", "--program", "/usr/bin/x"),
+        ("whois", "10.1.0.21", "--policy", EXAMPLE),
+        ("describe", "plc-7", "--policy", EXAMPLE),
+    ):
+        said = printed(*words)
+        assert "error" not in said, said
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the number of the network's VLAN (default 100); the isolated one gets the next",
     )
-    add_json(switch)
+    add_json(switch, "Advice")
 
 
 def run(args: argparse.Namespace) -> int:

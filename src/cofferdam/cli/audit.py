@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cofferdam.evidence.witness_asking import Said
 
 POLL_SECONDS = 0.25
+ENTRY = "cofferdam.audit.entry"
+"""What a line of `show` and `tail` is."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,14 +37,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     _log_options(show)
     _filters(show)
     show.add_argument("--last", type=_count, metavar="N", help="only the last N of those that match")
-    add_json(show)
+    add_json(show, "Entry", ENTRY)
 
     tail = verbs.add_parser("tail", help="print the last entries and then each new one")
     _log_options(tail)
     _filters(tail)
     tail.add_argument("--last", type=_count, default=10, metavar="N", help="begin with the last N (default: 10)")
     tail.add_argument("--no-follow", action="store_true", help="stop after the last entry that is there now")
-    add_json(tail)
+    add_json(tail, "Entry", ENTRY)
 
     verify = verbs.add_parser("verify", help="check every byte of the log against its signed checkpoint")
     _log_options(verify)
@@ -57,7 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--policy", type=Path, metavar="FILE", help="which names the witnesses (default: that of the running gate)"
     )
     verify.epilog = "Exit code 1 if anything is wrong, or a witness that was to be asked did not answer."
-    add_json(verify)
+    add_json(verify, "AuditVerify")
 
     prove = verbs.add_parser(
         "prove",
@@ -70,7 +72,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     prove.add_argument("--since", type=_count, metavar="SIZE", help="prove consistency with the log of so many entries")
     prove.add_argument("--check", type=Path, metavar="FILE", help='check this proof ("-": standard input)')
     prove.add_argument("--output", "-o", type=Path, metavar="FILE", help="write the proof here")
-    add_json(prove)
+    add_json(prove, "Inclusion | Consistency | AuditChecked")
 
     export = verbs.add_parser("export", help="write entries as JSON lines or CSV, or the signed checkpoint")
     _log_options(export)
@@ -215,6 +217,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    import msgspec
+
     from cofferdam.audit.lines import escaped
     from cofferdam.audit.show import checkpoint_file, verify_folder
 
@@ -232,7 +236,7 @@ def _verify(args: argparse.Namespace) -> int:
     report, findings = verified.report, verified.findings
     bad = [one for one in said if one.wrong or one.trouble]
     if args.json:
-        print(json.dumps({**verified.as_json(), **({"witnesses": [one._asdict() for one in said]} if said else {})}))
+        print(json.dumps({**verified.as_json(), **({"witnesses": msgspec.to_builtins(said)} if said else {})}))
         return 1 if findings or bad else 0
     for one in bad:
         print(escaped(f"WRONG: {one}" if one.wrong else str(one)))

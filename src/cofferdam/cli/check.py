@@ -13,6 +13,7 @@ import msgspec
 from cofferdam.audit.lines import escaped
 from cofferdam.cli import old_export
 from cofferdam.cli.findings import count_of, print_problems
+from cofferdam.cli.gate_options import add_json
 from cofferdam.errors import PolicyError
 from cofferdam.gate.crew.plan import plan_crews
 from cofferdam.policy.compile import compile_policy
@@ -23,7 +24,7 @@ from cofferdam.policy.load import load
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", metavar="POLICY", type=Path, help="a policy file, or a folder of *.yaml files")
     parser.add_argument("--strict", action="store_true", help="warnings fail the check as well (exit code 1)")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    add_json(parser, "Checked", text="print the findings as JSON")
     parser.epilog = "Exit code: 0 fine, 1 warnings with --strict, 2 errors."
 
 

@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("asset", metavar="ASSET", help="the asset's name in the policy")
     parser.add_argument("--policy", type=Path, metavar="POLICY", help="ask this file, and not the running gate")
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Describe")
     parser.epilog = (
         "Exit code: 0 told, 1 the running gate does not reach it, 2 there is no such asset, or no gate runs."
     )

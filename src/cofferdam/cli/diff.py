@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("new", metavar="NEW", type=Path, help="the policy file or folder that would take its place")
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Difference")
     parser.epilog = "Exit code: 0 no difference, 1 there is one, 2 a policy does not load or no gate runs."
 
 

@@ -25,17 +25,19 @@ OLD_DAYS: Final = 7
 def add(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
-    def verb(name: str, text: str, work: Work) -> argparse.ArgumentParser:
+    def verb(name: str, text: str, work: Work, prints: str) -> argparse.ArgumentParser:
         from cofferdam.cli.gate_options import add_json, add_state
 
         sub: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(work=work)
         sub.add_argument("--crew", default="", metavar="NAME", help="where several strands end here: the crew")
         add_state(sub)
-        add_json(sub)
+        add_json(sub, prints, "cofferdam.brokers.diode.told")
         return sub
 
-    pair = verb("pair", "make this end's keys and the file for the other end, or bring the other end's file in", _pair)
+    pair = verb(
+        "pair", "make this end's keys and the file for the other end, or bring the other end's file in", _pair, "Paired"
+    )
     pair.add_argument("end", choices=["inside", "outside"], help="which end this machine is")
     pair.add_argument("--policy", type=Path, metavar="POLICY", help="the policy (default: the running gate's)")
     pair.add_argument("--strand", default="", metavar="CONDUIT", help="where the policy has several strands: which")
@@ -44,25 +46,34 @@ def add(parser: argparse.ArgumentParser) -> None:
     pair.add_argument("--old-days", type=int, default=OLD_DAYS, metavar="N", help="with --take and --new: for so many "
                       f"days the key that was there before stays good (default: {OLD_DAYS})")  # fmt: skip
     pair.add_argument("--new", action="store_true", help="new keys in the place of this end's own")
-    verb("status", "what this end sends or hears, keeps, and misses", _status)
-    ticket = verb("ticket", "outside: a ticket for what is missing, to be carried inside", _ticket)
+    verb("status", "what this end sends or hears, keeps, and misses", _status, "list[WithinShown | OutsideShown]")
+    ticket = verb("ticket", "outside: a ticket for what is missing, to be carried inside", _ticket, "Tickets")
     ticket.add_argument("--channel", default="", metavar="CHANNEL", help="of this channel alone")
     ticket.add_argument("--output", type=Path, metavar="FILE", help="into a file, a ticket a line")
     ticket.add_argument("--no-qr", action="store_true", help="letters alone")
-    resend = verb("resend", "inside: send again what a ticket asks for; without --go: say what that would be", _resend)
+    resend = verb(
+        "resend",
+        "inside: send again what a ticket asks for; without --go: say what that would be",
+        _resend,
+        "list[Resent]",
+    )
     resend.add_argument("--ticket", action="append", default=[], metavar="TEXT", help="a ticket, spaces and all")
     resend.add_argument("--file", type=Path, metavar="FILE", help="tickets in a file, one a line; `-` for stdin")
     resend.add_argument("--go", action="store_true", help="send it; the ticket is used up")
-    give = verb("give-up", "outside: wait no longer for what is missing of a channel", _give_up)
+    give = verb("give-up", "outside: wait no longer for what is missing of a channel", _give_up, "GivenUp")
     give.add_argument("channel", metavar="CHANNEL", help="such as files:reports")
-    test = verb("test", "inside: send a ramp of known blocks; outside: what came of it, rate by rate", _test)
+    test = verb(
+        "test", "inside: send a ramp of known blocks; outside: what came of it, rate by rate", _test, "list[Step] | Run"
+    )
     test.add_argument("--rates", default="", metavar="LIST", help="such as `50,100,200`, Mbit/s (default: from a tenth "
                       "of the policy's rate to twice it)")  # fmt: skip
     test.add_argument("--seconds", type=float, default=1.0, metavar="S", help="for each rate (default: 1)")
-    tell = verb("tell", "inside: have what is new of the audit log go out now, and not within the minute", _tell)
+    tell = verb(
+        "tell", "inside: have what is new of the audit log go out now, and not within the minute", _tell, "Told"
+    )
     tell.add_argument("--again", action="store_true", help="all of it once more, where the copy outside misses "
                       "something that is not kept any more")  # fmt: skip
-    verb("inside", "outside: the status of the inside, as it was told last", _told)
+    verb("inside", "outside: the status of the inside, as it was told last", _told, "InsideShown")
     parser.epilog = (
         "Nothing comes back over a strand: what the inside knows of the outside, a person has carried. "
         "Example: cofferdam diode pair inside --policy policy.yaml --output inside.pair"

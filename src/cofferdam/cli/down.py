@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_json, add_state
 
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Down")
 
 
 def run(args: argparse.Namespace) -> int:

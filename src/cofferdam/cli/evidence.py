@@ -36,15 +36,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     ran.add_argument("--all", action="store_true", help="all that can look at something now, as without any ID")
     ran.add_argument("--no-verify", action="store_true", help="leave out the verification of the whole log")
     ran.epilog = "Exit code 1 if a check failed. `cofferdam prove` runs those that need a proof."
-    _common(ran)
+    _common(ran, "EvidenceChecked")
 
     listed = verbs.add_parser("list", help="every check with its status, its age and when it is due")
     listed.add_argument("--status", metavar="STATUS", help="only those with this status")
-    _common(listed)
+    _common(listed, "list[CheckState]")
 
     show = verbs.add_parser("show", help="one check: what was found, its history, the controls that it carries")
     show.add_argument("id", metavar="ID", help="the check")
-    _common(show)
+    _common(show, "EvidenceShow")
 
     report = verbs.add_parser("report", help="the controls of a framework, each with its evidence")
     report.add_argument("--framework", metavar="NAME", help="one that ships, or a YAML file of your own")
@@ -55,19 +55,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--html", type=Path, metavar="FILE", help="write it as one HTML page")
     form.add_argument("--csv", action="store_true", help="print it as CSV, a row for each control")
     form.add_argument("--oscal", action="store_true", help="print it as OSCAL assessment results (JSON)")
-    _common(report)
+    _common(report, "Report")
 
     clocks = verbs.add_parser("clocks", help="standing duties: when each was done last, and when it is due")
     clocks.add_argument("--ics", type=Path, metavar="FILE", help="write the due days as a calendar file")
-    _common(clocks)
+    _common(clocks, "list[Due]")
 
     selftest = verbs.add_parser("selftest", help="try forbidden things on a gate of its own with a made-up asset")
     selftest.epilog = "Touches nothing of the plant; the running gate records what it finds. Exit code 1 if it failed."
-    _common(selftest)
+    _common(selftest, "EvidenceChecked")
 
     night = verbs.add_parser("nightly", help="have the gate do now what it does each night: proof, self-test, checks")
     night.epilog = "It runs beside the gate; `evidence list` shows what was found, an alarm what could not be done."
-    _common(night)
+    _common(night, "EvidenceNight")
 
     pack = verbs.add_parser("pack", help="one zip file that an auditor checks without the product")
     pack.add_argument("output", type=Path, metavar="OUT.zip")
@@ -80,16 +80,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     pack.add_argument("--kept", type=Path, action="append", default=[], metavar="FILE",
                       help="a checkpoint that somebody kept elsewhere: shows that the log goes on from it")  # fmt: skip
     pack.epilog = "tools/verify_evidence.py checks it. Exit code 1 if it is not signed: the key is root's."
-    _common(pack)
+    _common(pack, "EvidencePack")
     evidence_signing.add(verbs, _common)
     evidence_witness.add(verbs, _common)
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _common(parser: argparse.ArgumentParser, prints: str) -> None:
     from cofferdam.cli.gate_options import add_json, add_state
 
     add_state(parser)
-    add_json(parser)
+    add_json(parser, prints)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cofferdam.evidence.history import Signer
     from cofferdam.evidence.workbench import Bench
 
-Common = Callable[[argparse.ArgumentParser], None]
+Common = Callable[[argparse.ArgumentParser, str], None]
 DRILLS = ("island", "restore", "kill", "fail-over")
 
 
@@ -38,34 +38,34 @@ def add(verbs: Any, common: Common) -> None:
         "--until", metavar="TIME", help="until when it counts: 2027-06-30 (default: as the check allows)"
     )
     _signing(attest)
-    common(attest)
+    common(attest, "Signed")
 
     withdraw = verbs.add_parser("withdraw", help="take an attestation back, with an SSH key")
     withdraw.add_argument("entry", type=int, metavar="ENTRY", help="the index of its entry")
     withdraw.add_argument("--text", default="", help="why")
     _signing(withdraw)
-    common(withdraw)
+    common(withdraw, "Withdrawn")
 
     signer = verbs.add_parser("signer", help="who may sign attestations")
     signer.add_argument("what", choices=["add", "remove", "list"])
     signer.add_argument("person", nargs="?", metavar="PERSON", help="the person's name")
     signer.add_argument("key", nargs="?", type=Path, metavar="KEY.pub", help="the public SSH key")
     signer.add_argument("--role", default="", help="what the person answers for")
-    common(signer)
+    common(signer, "list[Signer] | SignerAdded | SignerRemoved")
 
     baseline = verbs.add_parser("baseline", help="the gate's configuration as one document")
     baseline.add_argument("--approve", action="store_true", help="sign, with an SSH key, that it should be like this")
     baseline.add_argument("--text", default="", help="what was changed, and why")
     _signing(baseline)
-    common(baseline)
+    common(baseline, "Approved | dict[str, Any]")
 
     drill = verbs.add_parser("drill", help="record that a drill was held")
     drill.add_argument("drill", choices=DRILLS)
     drill.add_argument("--text", required=True, help="what was done, and what came of it")
-    common(drill)
+    common(drill, "Drill")
 
     bom = verbs.add_parser("bom", help="the gate's bill of materials (CycloneDX)")
-    common(bom)
+    common(bom, "dict[str, Any]")
 
 
 def _signing(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ def add(verbs: Any, common: Any) -> None:
     witness.add_argument("--log", type=Path, metavar="LOG", help="the checkpoint of this log, such as the copy that a "
                          "strand has brought, and not of the gate's own")  # fmt: skip
     witness.add_argument("--log-key", metavar="KEY", help="with --log: its public key, a file or the key itself")
-    common(witness)
+    common(witness, "WitnessKept | WitnessWrong | PublicKey")
 
 
 def run(args: argparse.Namespace) -> int:

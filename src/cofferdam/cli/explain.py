@@ -25,6 +25,8 @@ from cofferdam.policy.terms.kinds import KINDS
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    from cofferdam.cli.gate_options import add_json
+
     parser.add_argument("policy", metavar="POLICY", type=Path, help="a policy file, or a folder of *.yaml files")
     parser.add_argument("--from", dest="source", metavar="ADDRESS", help="the client's address")
     parser.add_argument(
@@ -38,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument("--zone", metavar="ZONE", help="the zone in which the session begins (default: any)")
     parser.add_argument("--at", metavar="TIME", help="when: 2027-01-04T07:30+01:00; without offset UTC (default: now)")
-    parser.add_argument("--json", action="store_true", help="print the explanation as JSON")
+    add_json(parser, "Explanation", "cofferdam.policy.explain", "print the explanation as JSON")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"{FORMS}\n\nExit code: 0 allowed, 1 refused, 2 bad input."
 

@@ -23,10 +23,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_json, add_state
 
     verbs = parser.add_subparsers(dest="export_verb", metavar="WHAT", required=True)
-    for name, words in (
-        ("test", "send the newest entry to each collector once; no cursor moves"),
-        ("status", "how far each collector is"),
-        ("secret", "keep what of a collector stands in no policy: our certificate and its key, a token"),
+    for name, prints, words in (
+        ("test", "dict[str, Delivered]", "send the newest entry to each collector once; no cursor moves"),
+        ("status", "list[Exporting]", "how far each collector is"),
+        ("secret", "Kept", "keep what of a collector stands in no policy: our certificate and its key, a token"),
     ):
         verb = verbs.add_parser(name, help=words)
         if name == "secret":
@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             verb.epilog = "The running gate takes it at the next `cofferdam reload`."
         verb.add_argument("--policy", type=Path, metavar="FILE", help="where no gate runs: its policy")
         add_state(verb)
-        add_json(verb)
+        add_json(verb, prints)
     parser.epilog = "Who gets the entries stands in the policy (audit: collectors:); docs/siem.md."
 
 

@@ -17,9 +17,13 @@ def add_state(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def add_json(
+    parser: argparse.ArgumentParser, prints: str, module: str = "cofferdam.cli.json_shapes", text: str = "print JSON"
+) -> None:
+    """--json. `prints`: the type of what is printed then, as an annotation that holds in `module`, which is loaded when
+    its schema is asked for alone (cli.json_schemas)."""
+    parser.add_argument("--json", action="store_true", help=text)
+    parser.set_defaults(prints=(module, prints))
 
 
 def state_of(args: argparse.Namespace, *, own: bool = False) -> Path:

@@ -22,9 +22,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     end = what.add_parser("end", help="end a grant, or withdraw what was asked for")
     end.add_argument("number", type=int, metavar="NUMBER")
     show = what.add_parser("list", help="what is asked for, and what stands")
-    for one in (ask, agree, end, show):
+    for one, prints in ((ask, "Grant"), (agree, "Grant"), (end, "GrantEnd"), (show, "list[Grant]")):
         add_state(one)
-        add_json(one)
+        add_json(one, prints)
     parser.epilog = (
         "Who asks and who agrees is the login that the kernel knows, also under sudo: two people are needed. Example: "
         "cofferdam grant ask vendor-writes --for 2h --reason 'work order 4711'"

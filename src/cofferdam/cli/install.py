@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--sever", metavar="GROUP", help="members of this group may look, and sever as well")
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Install | dict[str, str]")
     parser.epilog = f"Then: {NEXT}. To be run again when the policy names other interfaces."
 
 

@@ -1,58 +1,81 @@
-"""JSON Schemas of what the commands print with `--json`, from the types that they print.
+"""JSON Schemas of what the verbs print with `--json`, from the types that the verbs say they print.
 
-Not here: the schema of a policy file (policy.reference).
+A verb says it where it declares the option (gate_options.add_json), so that a new one has its schema by that. Not here:
+the schema of a policy file (policy.reference).
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import argparse
+import importlib
+import types
+import typing
 from typing import Any
 
 import msgspec
-from msgspec import Struct
-
-from cofferdam.cli.json_shapes import SHAPES
-from cofferdam.policy.difference import Difference
-from cofferdam.policy.explain import Explanation
-from cofferdam.policy.problems import Problem
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
+REFUSED, ENTRY = "error", "entry"
+"""What is of no verb alone: an error of any, and a line of `audit show`, `audit tail` and the exports."""
+_OWN = {
+    REFUSED: ("cofferdam.cli.json_shapes", "Refused"),
+    ENTRY: ("cofferdam.audit.entry", "Entry"),
+}
 
 
-class Refused(Struct):
-    """What a command prints where it fails, whatever else it would have printed: exit code 2."""
+def verbs(parser: argparse.ArgumentParser | None = None, words: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:
+    """Of each verb that takes --json (its words, with a space between) the module and the annotation of what it
+    prints. Raises: KeyError, for one that does not say it."""
+    if parser is None:
+        from cofferdam.cli.main import build_parser
 
-    error: str
-    hint: str
-    problems: tuple[str, ...]
-
-
-class Checked(Struct):
-    """`check`. Of a policy with errors there is no site, hash or count."""
-
-    policy: str
-    errors: tuple[Problem, ...]
-    warnings: tuple[Problem, ...]
-    counts: dict[str, int] = {}
-    site: str = ""
-    hash: str = ""
-
-
-class Proved(Struct):
-    """`prove`: the report, the SHA-256 of its canonical form, and a signed note that names it."""
-
-    report: Any
-    sha256: str
-    note: str
+        parser = build_parser()
+    found: dict[str, tuple[str, str]] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, sub in action.choices.items():
+                found |= verbs(sub, (*words, word))
+        elif "--json" in action.option_strings:
+            said = parser.get_default("prints")
+            if said is None:
+                raise KeyError(" ".join(words))
+            found[" ".join(words)] = said
+    return found
 
 
-def _of(kind: Any) -> dict[str, Any]:
+def known() -> dict[str, tuple[str, str]]:
+    """All that there are schemas of, by their words."""
+    return {**_OWN, **verbs()}
+
+
+def schema_of(what: str, said: tuple[str, str]) -> dict[str, Any]:
+    """The schema of what is printed; `said` is one of `known`."""
+    made = _entry() if said == _OWN[ENTRY] else _schema(_kind(*said))
+    return {"$schema": DRAFT, "title": f"cofferdam {what}", **made}
+
+
+def _kind(module: str, annotation: str) -> Any:
+    names = vars(importlib.import_module(module))
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    return typing.get_type_hints(holder, {**vars(typing), **names})["it"]
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    """One of several types is not among what msgspec knows of objects: it makes their schemas one by one."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        several = typing.get_args(kind)
+        found, parts = msgspec.json.schema_components(several, ref_template="#/$defs/{name}")
+        return {"anyOf": list(found), "$defs": parts}
+    if typing.get_origin(kind) is list:
+        (item,) = typing.get_args(kind)
+        made = _schema(item)
+        parts = made.pop("$defs", {})
+        return {"type": "array", "items": made, "$defs": parts}
     return msgspec.json.schema(kind)
 
 
 def _entry() -> dict[str, Any]:
-    """A line of `audit show` and `audit tail`, and of an export in the gate's own form."""
+    """Nanoseconds are texts in the log: JSON's numbers do not hold them."""
     from cofferdam.audit.entry import DRAFTS, TIMES, Entry
 
     entry = msgspec.json.schema(Entry)["$defs"]["Entry"]
@@ -62,68 +85,3 @@ def _entry() -> dict[str, Any]:
             part["properties"][time] = {"type": "string", "pattern": "^[0-9]+$", "description": "Nanoseconds, UTC."}
     entry["properties"]["event"] = {"anyOf": list(kinds)}
     return {**entry, "$defs": parts}
-
-
-def _status() -> dict[str, Any]:
-    from cofferdam.gate.watch.report import StatusReport
-
-    return _of(StatusReport)
-
-
-def _simulated() -> dict[str, Any]:
-    from cofferdam.capture.simulate import Simulation
-
-    return _of(Simulation)
-
-
-def _learned() -> dict[str, Any]:
-    from cofferdam.capture.learn import Learned
-
-    return _of(Learned)
-
-
-def _proved() -> dict[str, Any]:
-    from cofferdam.proof.statements import Report
-
-    report = _of(Report)
-    proved = _of(Proved)
-    proved["$defs"]["Proved"]["properties"]["report"] = {"$ref": report["$ref"]}
-    return {**proved, "$defs": {**proved["$defs"], **report["$defs"]}}
-
-
-def _differing() -> dict[str, Any]:
-    """`diff`, and `reload --dry-run`."""
-    found = _of(Difference)
-    differing = found["$defs"]["Difference"]
-    differing["properties"] |= {
-        "old": {"type": "string"}, "new": {"type": "string"}, "sessions_ended": {"type": "array"},
-    }  # fmt: skip
-    return found
-
-
-def _audit_proof() -> dict[str, Any]:
-    """`audit prove INDEX` and `--since SIZE`: what `audit prove --check` takes (docs/audit-format.md)."""
-    from cofferdam.audit.proof import Consistency, Inclusion
-
-    return _of(Inclusion | Consistency)
-
-
-SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
-    "audit prove": _audit_proof,
-    "check": lambda: _of(Checked),
-    "diff": _differing,
-    "entry": _entry,
-    "error": lambda: _of(Refused),
-    "explain": lambda: _of(Explanation),
-    "learn": _learned,
-    "prove": _proved,
-    "simulate": _simulated,
-    "status": _status,
-    **{words: functools.partial(_of, shape) for words, shape in SHAPES.items()},
-}
-"""By what is printed: a verb, an entry of the audit log, an error of any verb."""
-
-
-def schema_of(what: str) -> dict[str, Any]:
-    """Raises: KeyError, for none of SCHEMAS."""
-    return {"$schema": DRAFT, "title": f"cofferdam {what}", **SCHEMAS[what]()}

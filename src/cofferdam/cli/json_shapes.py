@@ -1,18 +1,74 @@
-"""What commands print with --json that is made where it is printed, as types. What has a type of its own stands in
-json_schemas, which makes the schemas of both.
+"""What operators' verbs print with --json that has no type where it is made, as types; with those that have one, the
+names by which the verbs say what they print (gate_options.add_json). Loaded to make schemas, and by the type checker.
 
-Not here: verbs of the services (relay, patch, pki, mirror, jump, diode), whose objects are those of their pages.
+Not here: what the services' parts answer (brokers.*.told), keys (keys), certificates of OPC UA (pki_sides).
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from cofferdam.audit.proof import Consistency as Consistency
+from cofferdam.audit.proof import Inclusion as Inclusion
+from cofferdam.cli.up_ready import Lack
+from cofferdam.evidence.clocks import Due as Due
+from cofferdam.evidence.model import Check, Result
+from cofferdam.evidence.reports import Report as Report
+from cofferdam.evidence.standing import CheckState as CheckState
+from cofferdam.evidence.witness_asking import Said
+from cofferdam.gate.state import Granted
+from cofferdam.gate.watch.report import AssetReport, SessionReport
+from cofferdam.policy.difference import Difference as Changed
+from cofferdam.policy.difference import Grant as May
+from cofferdam.policy.difference import Setting
+from cofferdam.policy.problems import Problem
+from cofferdam.proof.statements import Report as Proof
 
-class _Lack(TypedDict):
-    hard: bool
-    what: str
-    way_out: str
+
+class Refused(TypedDict):
+    """What any verb prints where it fails, whatever else it would have printed: exit code 2."""
+
+    error: str
+    hint: str
+    problems: list[str]
+
+
+class Checked(TypedDict):
+    """`check`. Of a policy with errors there is no site, hash or count."""
+
+    policy: str
+    errors: list[Problem]
+    warnings: list[Problem]
+    counts: NotRequired[dict[str, int]]
+    site: NotRequired[str]
+    hash: NotRequired[str]
+
+
+class Proved(TypedDict):
+    """`prove`: the report, the SHA-256 of its canonical form, and a signed note that names it."""
+
+    report: Proof
+    sha256: str
+    note: str
+
+
+class ProofVerified(TypedDict):
+    """`prove --verify`: whether it is signed as it stands."""
+
+    signed: bool
+    site: NotRequired[str]
+    ok: NotRequired[bool]
+
+
+class Difference(TypedDict):
+    """`diff`, and `reload --dry-run`: hashes, and what differs. `sessions_ended`: those that would end."""
+
+    old: str
+    new: str
+    gained: list[May]
+    lost: list[May]
+    changed: list[Setting]
+    sessions_ended: list[SessionReport]
 
 
 class _Interface(TypedDict):
@@ -48,19 +104,7 @@ class Up(TypedDict):
     interfaces: dict[str, _Interface]
     pairs: list[_Crew]
     ready: bool
-    lacks: list[_Lack]
-
-
-class _Granted(TypedDict):
-    conduit: str
-    who: str
-    what: str
-
-
-class _Change(TypedDict):
-    gained: list[Any]
-    lost: list[Any]
-    changed: list[Any]
+    lacks: list[Lack]
 
 
 class Reload(TypedDict):
@@ -74,7 +118,7 @@ class Reload(TypedDict):
     started: list[str]
     stopped: list[str]
     troubles: list[str]
-    difference: _Change
+    difference: Changed
 
 
 class Down(TypedDict):
@@ -102,17 +146,7 @@ class Restore(TypedDict):
     changed: bool
 
 
-class Grant(TypedDict):
-    """A grant, also one that waits for a second person (`agreed_by` is empty, and `until_ns` 0)."""
-
-    number: int
-    conduit: str
-    by: str
-    reason: str
-    seconds: int
-    asked_ns: int
-    agreed_by: str
-    until_ns: int
+Grant = Granted
 
 
 class GrantEnd(TypedDict):
@@ -195,38 +229,14 @@ class OverlayPeers(TypedDict):
     names: dict[str, int] | None
 
 
-class _Session(TypedDict):
-    session: str
-    asset: str
-    source: str
-    port: int
-    principals: list[str]
-    since_ns: int
-    last_ns: int
-    requests: int
-    refused: int
-
-
 class Whois(TypedDict):
     """`principals`: the zone of each that has the address; `near`: where none has, those with addresses beside it."""
 
     address: str
     near: list[str]
-    sessions: list[_Session]
+    sessions: list[SessionReport]
     principals: dict[str, str]
-    may: list[_Granted]
-
-
-class _AssetState(TypedDict):
-    name: str
-    state: str
-    connections: int
-    queued: int
-    in_flight: int
-    requests: int
-    failures: int
-    late: int
-    detail: str
+    may: list[May]
 
 
 class Describe(TypedDict):
@@ -238,9 +248,9 @@ class Describe(TypedDict):
     port: int
     protocol: str
     answers_at: list[str]
-    state: _AssetState | None
-    sessions: list[_Session]
-    may: list[_Granted]
+    state: AssetReport | None
+    sessions: list[SessionReport]
+    may: list[May]
 
 
 class Ping(TypedDict):
@@ -263,15 +273,17 @@ class Ping(TypedDict):
     detail: str
 
 
-class Show(TypedDict):
-    """`show`: the policy's rows; docs/policy-reference.md says what each means."""
+Show = dict[str, Any]
+"""`show`: the policy's rows; docs/policy-reference.md says what each means."""
 
-    hash: str
-    site: str
-    zones: dict[str, Any]
-    assets: dict[str, Any]
-    principals: dict[str, Any]
-    conduits: dict[str, Any]
+
+class LogFinding(TypedDict):
+    """`unfinished`: the end of a log that was killed, which the next start takes up."""
+
+    file: str
+    entry: int | None
+    problem: str
+    unfinished: bool
 
 
 class AuditVerify(TypedDict):
@@ -283,9 +295,9 @@ class AuditVerify(TypedDict):
     checked: int
     root: str
     seconds: float
-    findings: list[Any]
+    findings: list[LogFinding]
     further_findings: int
-    witnesses: NotRequired[list[Any]]
+    witnesses: NotRequired[list[Said]]
 
 
 class AuditChecked(TypedDict):
@@ -302,74 +314,6 @@ class AuditChecked(TypedDict):
     signed_entries: NotRequired[int]
 
 
-class _Found(TypedDict):
-    check: str
-    outcome: str
-    says: str
-    subject: NotRequired[str]
-    facts: NotRequired[list[str]]
-
-
-class EvidenceRun(TypedDict):
-    """`evidence run`. `recorded`: how many of them are new in the log."""
-
-    recorded: int
-    checks: list[_Found]
-
-
-class _Standing(TypedDict):
-    id: str
-    status: str
-    says: str
-    facts: list[str]
-    age: int
-    ends: int
-    index: int
-    counts: bool
-    subjects: list[Any]
-
-
-class EvidenceShow(TypedDict):
-    check: dict[str, Any]
-    now: _Standing
-    history: list[Any]
-    controls: list[list[str]]
-
-
-class EvidenceClock(TypedDict):
-    clock: str
-    state: str
-    last: str
-    due: str
-    left_days: int
-    late: int
-    times: int
-    done: str
-    serves: list[str]
-    entry: int
-    history: list[Any]
-
-
-class EvidenceReport(TypedDict):
-    """`evidence report` (docs/evidence-format.md)."""
-
-    format: str
-    framework: str
-    title: str
-    note: str
-    site: str
-    policy: str
-    version: str
-    made: str
-    entries: int
-    level: int
-    coverage: dict[str, int]
-    rows: list[Any]
-    clocks: list[Any]
-    changed: list[Any]
-    since: Any
-
-
 class EvidencePack(TypedDict):
     pack: str
     sha256: str
@@ -384,6 +328,91 @@ class EvidenceNight(TypedDict):
     begins: bool
 
 
+class EvidenceFound(TypedDict):
+    check: str
+    outcome: str
+    says: str
+    subject: NotRequired[str]
+    facts: NotRequired[list[str]]
+    at_ns: NotRequired[int]
+
+
+class EvidenceChecked(TypedDict):
+    """`evidence run` and `selftest`. `recorded`: how many of them are new in the log."""
+
+    recorded: int
+    checks: list[EvidenceFound]
+
+
+class EvidenceShow(TypedDict):
+    """`controls`: (framework, control) that it carries."""
+
+    check: Check
+    now: CheckState
+    history: list[Result]
+    controls: list[tuple[str, str]]
+
+
+class Signed(TypedDict):
+    check: str
+    person: str
+
+
+class Withdrawn(TypedDict):
+    """`attestation`: its entry in the log."""
+
+    attestation: int
+
+
+class Signer(TypedDict):
+    """`added`, `removed`: entries of the log, -1 for none."""
+
+    person: str
+    role: str
+    fingerprint: str
+    added: int
+    removed: int
+
+
+class SignerAdded(TypedDict):
+    person: str
+    fingerprint: str
+
+
+class SignerRemoved(TypedDict):
+    """How many keys."""
+
+    removed: int
+
+
+class Approved(TypedDict):
+    """`evidence baseline --approve`; without it the baseline itself is printed, whose members are the gate's."""
+
+    baseline: str
+    person: str
+
+
+class Drill(TypedDict):
+    drill: str
+
+
+class WitnessKept(TypedDict):
+    """`before`: the entries that were kept there, -1: none."""
+
+    good: bool
+    entries: int
+    before: int
+
+
+class WitnessWrong(TypedDict):
+    good: bool
+    problem: str
+
+
+class PublicKey(TypedDict):
+    key: str
+
+
 class Exporting(TypedDict):
     """`export status`. `next`: the entry that goes next; `behind`: how many wait."""
 
@@ -395,13 +424,13 @@ class Exporting(TypedDict):
     state: str
 
 
-class Kept(TypedDict):
-    kept: list[str]
-
-
-class _Delivered(TypedDict):
+class Delivered(TypedDict):
     ok: bool
     detail: str
+
+
+class Kept(TypedDict):
+    kept: list[str]
 
 
 class TlsSide(TypedDict):
@@ -413,43 +442,6 @@ class TlsSide(TypedDict):
     good: bool
 
 
-SHAPES: dict[str, Any] = {
-    "tls": list[TlsSide],
-    "up": Up,
-    "reload": Reload,
-    "down": Down,
-    "sever": Sever,
-    "restore": Restore,
-    "grant ask": Grant,
-    "grant agree": Grant,
-    "grant list": list[Grant],
-    "grant end": GrantEnd,
-    "metrics": list[Metric],
-    "advise switch": Advice,
-    "install": Install,
-    "overlay assign": OverlayAssign,
-    "overlay addresses": OverlayAddresses,
-    "overlay zone": dict[str, str] | list[str],
-    "overlay routes": list[OverlayRoute],
-    "overlay add-peer": OverlayPeer,
-    "overlay peers": OverlayPeers,
-    "whois": Whois,
-    "describe": Describe,
-    "ping": Ping,
-    "show": Show,
-    "audit verify": AuditVerify,
-    "audit prove check": AuditChecked,
-    "evidence run": EvidenceRun,
-    "evidence list": list[_Standing],
-    "evidence show": EvidenceShow,
-    "evidence clocks": list[EvidenceClock],
-    "evidence report": EvidenceReport,
-    "evidence pack": EvidencePack,
-    "evidence nightly": EvidenceNight,
-    "evidence baseline": dict[str, Any],
-    "evidence bom": dict[str, Any],
-    "export test": dict[str, _Delivered],
-    "export status": list[Exporting],
-    "export secret": Kept,
-}
-"""By the words of the verb."""
+class OverlayRevoked(TypedDict):
+    name: str
+    sessions: int

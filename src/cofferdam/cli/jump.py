@@ -20,6 +20,8 @@ from cofferdam.errors import GateError
 ROTATE_SECONDS = 150.0
 """How long a change of a password may take, sign-ins by both and all."""
 Work = Callable[[argparse.Namespace], int]
+TOLD = "cofferdam.brokers.jump.told"
+"""Where the types are of what the verbs print."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
-    def verb(name: str, text: str, work: Work, parent: Any = verbs) -> argparse.ArgumentParser:
+    def verb(
+        name: str, text: str, work: Work, prints: str, parent: Any = verbs, module: str = TOLD
+    ) -> argparse.ArgumentParser:
         from cofferdam.cli.gate_options import add_json, add_state
 
         sub: argparse.ArgumentParser = parent.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -36,7 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
             "--crew", default="", metavar="NAME", help="where several jump servers run: the crew (`status`)"
         )
         add_state(sub)
-        add_json(sub)
+        if prints:
+            add_json(sub, prints, module)
         return sub
 
     def group(name: str, text: str) -> Any:
@@ -44,36 +49,52 @@ def add(parser: argparse.ArgumentParser) -> None:
         return sub.add_subparsers(dest="which", metavar="WHICH", required=True)
 
     people = group("person", "people who may sign in")
-    verb("list", "people, their groups and factors", _people, people)
-    new = verb("add", "a new person", _person_add, people)
+    verb("list", "people, their groups and factors", _people, "list[Person]", people)
+    new = verb("add", "a new person", _person_add, "OfPerson", people)
     _person(new)
     new.add_argument("--full", default="", metavar="NAME", help="the person's whole name")
     new.add_argument("--account", default="", metavar="LOGIN", help="the user of this machine who is the same person")
     new.add_argument("--group", action="append", default=[], metavar="GROUP", help="a group; may be given again")
-    _person(verb("remove", "take a person away, with keys and groups; sessions end at once", _person_remove, people))
+    _person(
+        verb(
+            "remove",
+            "take a person away, with keys and groups; sessions end at once",
+            _person_remove,
+            "OfPerson",
+            people,
+        )
+    )
     groups = group("group", "who is in which group")
     for name, text in (("join", "put somebody into a group"), ("leave", "take somebody out of a group")):
-        sub = verb(name, text, _membership, groups)
+        sub = verb(name, text, _membership, "Groups", groups)
         _person(sub)
         sub.add_argument("group", metavar="GROUP", help="the group's name, as the policy has it")
     factors = group("factor", "by what people sign in")
-    key = verb("key", "a public key that is somebody's (`ssh-ed25519 AAAA...`), also of a security key", _key, factors)
+    key = verb(
+        "key",
+        "a public key that is somebody's (`ssh-ed25519 AAAA...`), also of a security key",
+        _key,
+        "Fingerprint",
+        factors,
+    )
     _person(key)
     key.add_argument("file", type=Path, metavar="FILE", help="the public key; `-` for stdin")
-    code = verb("code", "a new code generator (TOTP): its secret is printed, this once", _code, factors)
+    code = verb("code", "a new code generator (TOTP): its secret is printed, this once", _code, "Code", factors)
     _person(code)
-    password = verb("password", "a password, for those who sign in by password and code", _password, factors)
+    password = verb(
+        "password", "a password, for those who sign in by password and code", _password, "OfPerson", factors
+    )
     _person(password)
     password.add_argument("--file", type=Path, metavar="FILE", help="its first line (default: it is asked for)")
-    old = verb("remove-key", "take a key away, at once", _key_remove, factors)
+    old = verb("remove-key", "take a key away, at once", _key_remove, "Fingerprint", factors)
     _person(old)
     old.add_argument("fingerprint", metavar="FINGERPRINT", help="as `person list` shows it, or its beginning")
-    verb("assets", "assets, their host keys and credentials", _assets)
-    pin = verb("host-key", "accept an asset's host key: it is shown before", _host_key)
+    verb("assets", "assets, their host keys and credentials", _assets, "list[Asset]")
+    pin = verb("host-key", "accept an asset's host key: it is shown before", _host_key, "HostKey")
     pin.add_argument("asset", metavar="ASSET", help="the asset")
     pin.add_argument("--file", type=Path, metavar="FILE", help="what ssh-keyscan printed, or a public key; `-`: stdin")
     pin.add_argument("--yes", action="store_true", help="without asking")
-    credential = verb("credential", "by what the gate signs in at an asset", _credential)
+    credential = verb("credential", "by what the gate signs in at an asset", _credential, "CredentialSet")
     credential.add_argument("asset", metavar="ASSET", help="the asset")
     credential.add_argument("login", metavar="LOGIN", help="the account there")
     kind = credential.add_mutually_exclusive_group(required=True)
@@ -86,18 +107,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="a certificate for each session, by the gate's authority; its line for the asset is printed",
     )
     kind.add_argument("--none", action="store_true", help="it does not ask (telnet and serial lines alone)")
-    rotate = verb("rotate", "change a password of the gate's at an asset, by the policy's command", _rotate)
+    rotate = verb(
+        "rotate", "change a password of the gate's at an asset, by the policy's command", _rotate, "AssetCredential"
+    )
     rotate.add_argument("asset", metavar="ASSET", help="the asset")
     rotate.add_argument("login", metavar="LOGIN", help="the account there")
     verb("known-hosts", "the lines by which users know the gate: by its authority, for assets too, or its key",
-         _known_hosts)  # fmt: skip
-    verb("requests", "who asks for approval, and what is granted", _requests)
+         _known_hosts, "GateKey")  # fmt: skip
+    verb("requests", "who asks for approval, and what is granted", _requests, "list[Request]")
     for name, text in (
         ("approve", "approve somebody's request, as the person whom you are logged in as"),
         ("deny", "deny a request"),
         ("revoke", "take an approval back: its sessions end at once"),
     ):
-        sub = verb(name, text, _decide)
+        sub = verb(name, text, _decide, "str")
         sub.add_argument("number", type=int, metavar="N", help="the request's number")
         sub.add_argument("--reason", default="", help="why, for the record")
         if name != "revoke":
@@ -105,27 +128,27 @@ def add(parser: argparse.ArgumentParser) -> None:
             signing.add_argument("--key", type=Path, metavar="FILE", help="sign it by this OpenSSH key of yours")
             signing.add_argument("--signature", type=Path, metavar="FILE",
                                  help="what `ssh-keygen -Y sign -n cofferdam-approval` made of it")  # fmt: skip
-    statement = verb("statement", "what there is to sign to approve a request", _statement)
+    statement = verb("statement", "what there is to sign to approve a request", _statement, "str")
     statement.add_argument("number", type=int, metavar="N", help="the request's number")
     statement.add_argument("--deny", action="store_true", help="to deny it")
-    verb("sessions", "who is at which asset", _sessions)
-    watch = verb("watch", "see live what a session shows; its recording is what is looked at", _watch)
+    verb("sessions", "who is at which asset", _sessions, "list[Session]")
+    watch = verb("watch", "see live what a session shows; its recording is what is looked at", _watch, "")
     watch.add_argument("number", type=int, metavar="N", help="the session's number")
-    say = verb("say", "words to who sits at a session", _say)
+    say = verb("say", "words to who sits at a session", _say, "str")
     say.add_argument("number", type=int, metavar="N", help="the session's number")
     say.add_argument("text", nargs="+", metavar="WORDS", help="what they are told")
-    kill = verb("kill", "end a session now, and bar the return", _kill)
+    kill = verb("kill", "end a session now, and bar the return", _kill, "str")
     kill.add_argument("number", type=int, metavar="N", help="the session's number")
     kill.add_argument("--bar", default="pair", choices=["pair", "person", "asset", "both", "none"],
                       help="who may not come back until that is lifted: this person to this asset (pair, default), the "
                       "person, everybody to the asset, both, or nobody")  # fmt: skip
     kill.add_argument("--reason", default="", help="why, for the record")
-    block = verb("block", "bar a person or an asset", _block)
+    block = verb("block", "bar a person or an asset", _block, "Block")
     block.add_argument("kind", choices=["person", "asset"], help="which")
     block.add_argument("name", metavar="NAME", help="the person or the asset")
     block.add_argument("--reason", default="", help="why, for the record")
-    verb("blocks", "who and what is barred", _blocks)
-    unblock = verb("unblock", "let somebody or something come again", _unblock)
+    verb("blocks", "who and what is barred", _blocks, "list[Blocked]")
+    unblock = verb("unblock", "let somebody or something come again", _unblock, "Unblocked")
     unblock.add_argument("name", nargs="+", metavar="NAME", help="the person, the asset, or both")
     jump_glass.add(group("break-glass", "a sealed code for when nobody is there to approve"), verb)
     jump_recordings.add(group("recording", "what was recorded"), verb)

@@ -14,15 +14,17 @@ from cofferdam.errors import GateError
 
 def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     """The words."""
-    verb("status", "whether a code is sealed, and what is to be reviewed", _status, parent)
-    verb("seal", "make a new code, for an envelope: it is printed, this once, and the last one counts no more", _seal,
-         parent)  # fmt: skip
-    use = verb("use", "let a person reach an asset for 4 h without an approval, by the sealed code", _use, parent)
+    verb("status", "whether a code is sealed, and what is to be reviewed", _status, "Glass", parent)
+    sealing = "make a new code, for an envelope: it is printed, this once, and the last one counts no more"
+    verb("seal", sealing, _seal, "Sealed", parent)
+    use = verb(
+        "use", "let a person reach an asset for 4 h without an approval, by the sealed code", _use, "str", parent
+    )
     use.add_argument("person", metavar="PERSON", help="who is to get in; two factors are still asked")
     use.add_argument("asset", metavar="ASSET", help="where")
     use.add_argument("reason", nargs="+", metavar="WHY", help="why, for the record and the review")
     use.add_argument("--file", type=Path, metavar="FILE", help="the code, in its first line (default: it is asked for)")
-    review = verb("review", "say that its use was looked into: the alarm ends", _review, parent)
+    review = verb("review", "say that its use was looked into: the alarm ends", _review, "str", parent)
     review.add_argument("reason", nargs="+", metavar="WORDS", help="what came of it")
 
 

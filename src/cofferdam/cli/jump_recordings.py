@@ -27,11 +27,11 @@ YOUNG_SECONDS = 60.0
 
 def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     """The words."""
-    verb("list", "recordings, the newest first", _list, parent)
-    play = verb("play", "show a recording as it was, on this terminal", _play, parent)
+    verb("list", "recordings, the newest first", _list, "list[Recording]", parent)
+    play = verb("play", "show a recording as it was, on this terminal", _play, "", parent)
     _name(play)
     play.add_argument("--speed", type=float, default=1.0, metavar="N", help="so many times as fast (default: 1)")
-    export = verb("export", "write a recording to a file (asciicast v2)", _export, parent)
+    export = verb("export", "write a recording to a file (asciicast v2)", _export, "Written", parent)
     _name(export)
     export.add_argument("--output", type=Path, required=True, metavar="FILE", help="a new file, of mode 0600")
     export.add_argument("--v3", action="store_true", help="as asciicast v3: times relative, the exit as an event")
@@ -39,16 +39,22 @@ def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     export.add_argument("--raw", action="store_true", help="what a program said, as the bytes that it was")
     export.add_argument("--typed", action="store_true", help="what it was told (`opaque` rules), as the bytes")
     search = verb(
-        "search", "which recordings showed a word; each that is looked through is in the log", _search, parent
+        "search",
+        "which recordings showed a word; each that is looked through is in the log",
+        _search,
+        "list[Seen]",
+        parent,
     )
     search.add_argument("word", metavar="WORD", help="the text, whatever its case")
     search.add_argument("--title", default="", metavar="WORD", help="only those whose person, asset or login has this")
     search.add_argument("--most", type=int, default=100, metavar="N", help="the newest so many (default: 100)")
     for name, text in (("hold", "keep a recording whatever the policy says"), ("release", "let it go again")):
-        hold = verb(name, text, _hold, parent)
+        hold = verb(name, text, _hold, "Holding", parent)
         _name(hold)
         hold.add_argument("reason", nargs="+", metavar="WHY", help="why, for the record")
-    verify = verb("verify", "compare recordings with what the audit log says of them", _verify, parent)
+    verify = verb(
+        "verify", "compare recordings with what the audit log says of them", _verify, "dict[str, list[str]]", parent
+    )
     verify.add_argument("name", nargs="?", metavar="NAME", help="one recording (default: all)")
     verify.add_argument("--log", type=Path, metavar="DIR", help="the audit log (default: the gate's)")
 

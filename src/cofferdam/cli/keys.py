@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Required, TypedDict
 
 from cofferdam.errors import GateError
 
@@ -51,12 +51,75 @@ class Keys(NamedTuple):
     why: str
 
 
+# --- what is printed as JSON: times in UTC ns ---------------------------------------------------------------------
+
+
+class NewKey(TypedDict):
+    """`key` is shown this once. `in_use`: the parts that run have it."""
+
+    key: str
+    id: str
+    principal: str
+    expires: int
+    in_use: bool
+
+
+class KeyShown(TypedDict, total=False):
+    """`channels`, `tags`, `products`: what it is for alone, by the broker's word; empty: all."""
+
+    id: Required[str]
+    principal: Required[str]
+    created: Required[int]
+    expires: Required[int]
+    expired: Required[bool]
+    verbs: Required[tuple[str, ...]]
+    channels: tuple[str, ...]
+    tags: tuple[str, ...]
+    products: tuple[str, ...]
+    by: Required[str]
+    sides: Required[list[str]]
+    in_policy: Required[bool]
+
+
+class Revoked(TypedDict):
+    id: str
+    principal: str
+    in_use: bool
+
+
+class Certificate(TypedDict):
+    """`subject` and `until` are empty where there is none."""
+
+    name: str
+    side: str
+    subject: str
+    until: str
+    in_policy: bool
+
+
+class CertificateTaken(TypedDict):
+    name: str
+    until: str
+    in_use: bool
+
+
+class Password(TypedDict):
+    name: str
+    side: str
+    there: bool
+
+
+class PasswordTaken(TypedDict):
+    name: str
+    in_use: bool
+
+
 # --- the words ----------------------------------------------------------------------------------------------------
 
 
 def _reader(of: Keys, verb: Any) -> Callable[..., Any]:
-    def reader(name: str, text: str, work: Any, parent: Any) -> Any:
-        sub = verb(name, text, work, parent)
+    def reader(name: str, text: str, work: Any, prints: str, parent: Any) -> Any:
+        sub = verb(name, text, work, prints, parent, __name__)
         sub.set_defaults(keys=of)
         sub.add_argument("--policy", type=Path, metavar="POLICY", help="a policy (default: the running gate's)")
         return sub
@@ -67,7 +130,7 @@ def _reader(of: Keys, verb: Any) -> Callable[..., Any]:
 def add_keys(of: Keys, keys: Any, verb: Any) -> None:
     """`key ...`; `keys`: the subparsers beneath it, `verb`: makes one, with the options that all verbs have."""
     reader = _reader(of, verb)
-    new = reader("new", "make a key for a principal, and print it: this once", _new, keys)
+    new = reader("new", "make a key for a principal, and print it: this once", _new, "NewKey", keys)
     new.add_argument("principal", metavar="PRINCIPAL", help="for whom; a principal may have two keys at a time")
     new.add_argument("--for", dest="span", default="365 days", metavar="TIME", help="how long it is good, such as "
                      '"90 days", or `ever` (default: 365 days)')  # fmt: skip
@@ -75,15 +138,15 @@ def add_keys(of: Keys, keys: Any, verb: Any) -> None:
     if of.scope:
         new.add_argument(f"--{of.scope}", dest="scopes", nargs="+", default=[], metavar=of.scope.upper(),
                          help=f"for these {of.scope}s alone")  # fmt: skip
-    reader("list", "the keys that there are: for whom, since when, until when", _list, keys)
-    revoke = reader("revoke", "take a key away, at once", _revoke, keys)
+    reader("list", "the keys that there are: for whom, since when, until when", _list, "list[KeyShown]", keys)
+    revoke = reader("revoke", "take a key away, at once", _revoke, "Revoked", keys)
     revoke.add_argument("id", metavar="ID", help="the key's id, as `list` shows it")
 
 
 def add_certificate(of: Keys, verbs: Any, verb: Any) -> None:
     """`certificate`."""
     text = f"the certificates that the {of.broker} shows: list them, or bring one in"
-    certificate = _reader(of, verb)("certificate", text, _tls, verbs)
+    certificate = _reader(of, verb)("certificate", text, _tls, "list[Certificate] | CertificateTaken", verbs)
     certificate.add_argument("name", nargs="?", metavar="NAME", help="its name in the policy: `tls`, or the zone's")
     certificate.add_argument("--certificate", type=Path, metavar="FILE", help="PEM: the certificate and its chain")
     certificate.add_argument("--key", type=Path, metavar="FILE", help="PEM: its key, without a password")
@@ -92,7 +155,7 @@ def add_certificate(of: Keys, verbs: Any, verb: Any) -> None:
 def add_password(of: Keys, verbs: Any, verb: Any) -> None:
     """`password`."""
     text = f"the passwords that the {of.broker} shows to databases: list them, or bring one in"
-    password = _reader(of, verb)("password", text, _password, verbs)
+    password = _reader(of, verb)("password", text, _password, "list[Password] | PasswordTaken", verbs)
     password.add_argument("name", nargs="?", metavar="NAME", help="its name in the policy: `password`, or the default")
     password.add_argument("--file", type=Path, metavar="FILE", help="the password, on its first line; `-` for stdin "
                           "(default: ask for it)")  # fmt: skip
@@ -328,7 +391,7 @@ def _certificates(args: argparse.Namespace) -> int:
     return 0
 
 
-def _stand(side: Side, vault: Vault) -> Iterator[dict[str, Any]]:
+def _stand(side: Side, vault: Vault) -> Iterator[Certificate]:
     there = dict(vault.certificates())
     for name in sorted(side.tls | there.keys()):
         certificate = there.get(name)

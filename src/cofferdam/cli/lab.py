@@ -22,6 +22,8 @@ from cofferdam.errors import CofferdamError, extra
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
+    from cofferdam.cli.gate_options import add_json
+
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
     demo = what.add_parser("demo", help="plant, gate, ERP, operator and intruder, live in the terminal")
@@ -29,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     demo.add_argument("--seconds", type=float, default=0.0, metavar="N", help="end the demo after N seconds")
     demo.add_argument("--no-namespaces", action="store_true", help="stay on the loopback network even as root")
     demo.add_argument("--state", type=Path, metavar="DIR", help="keep policy, audit log and logs here")
-    demo.add_argument("--json", action="store_true", help="with --tour: findings as JSON lines")
+    add_json(demo, "Result", "cofferdam.lab.tour", "with --tour: findings as JSON lines")
     demo.add_argument(
         "--play",
         action="append",

@@ -16,6 +16,7 @@ import msgspec
 from cofferdam.audit.lines import escaped_json
 from cofferdam.capture.learn import Network, learn
 from cofferdam.cli import capturing
+from cofferdam.cli.gate_options import add_json
 from cofferdam.errors import CaptureError, PolicyError
 from cofferdam.policy.load import loads
 from cofferdam.policy.syntax import FILL_IN
@@ -37,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the policy here; an existing file is never overwritten"
     )
-    parser.add_argument("--json", action="store_true", help="print the policy's text and what was read as JSON")
+    add_json(parser, "Learned", "cofferdam.capture.learn", "print the policy's text and what was read as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
             raise CaptureError(f"the learned policy does not load: {error.problems}") from error
         if args.json:
             sys.stdout.write(escaped_json(msgspec.json.format(msgspec.json.encode(learned), indent=2).decode()) + "\n")
+            args.answered = True
         if args.output is not None:
             _write(args.output, learned.text)
         elif not args.json:

@@ -109,8 +109,9 @@ def _printable(text: str) -> str:
 
 
 def _as_json(args: argparse.Namespace, error: CofferdamError) -> None:
-    """With --json an error is an object as well, on standard output: `error`, `hint`, `problems` of a policy."""
-    if getattr(args, "json", False) is True:
+    """With --json an error is an object as well, on standard output: `error`, `hint`, `problems` of a policy. A verb
+    whose answer says what went wrong has printed that one already (`answered`)."""
+    if getattr(args, "json", False) is True and not getattr(args, "answered", False):
         problems = [str(problem) for problem in error.problems] if isinstance(error, PolicyError) else []
         print(json.dumps({"error": str(error), "hint": error.hint, "problems": problems}))
 

@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_json
 
     parser.add_argument("words", nargs="*", metavar="WORD", help="only those with these words in name or meaning")
-    add_json(parser)
+    add_json(parser, "list[Metric]")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "The gate serves them at the policy's `gate: {management: ADDRESS:PORT}`, those of a broker while the\n"

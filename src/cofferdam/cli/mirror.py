@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cofferdam.policy.table import CompiledPolicy
 
 Work = Callable[[argparse.Namespace], int]
+TOLD = "cofferdam.brokers.mirror.told"
+"""Where the types are of what the verbs print."""
 HOUR: Final = 3_600
 POLL_SECONDS: Final = 0.3
 PLOT: Final = "▁▂▃▄▅▆▇█"
@@ -60,43 +62,56 @@ KEYS: Final = keys.Keys("mirror", ("read", "sql"), "tag", _sides, "API keys of t
 def add(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
-    def verb(name: str, text: str, work: Work, parent: Any = verbs) -> argparse.ArgumentParser:
+    def verb(
+        name: str, text: str, work: Work, prints: str, parent: Any = verbs, module: str = TOLD
+    ) -> argparse.ArgumentParser:
         from cofferdam.cli.gate_options import add_json, add_state
 
         sub: argparse.ArgumentParser = parent.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(work=work)
         sub.add_argument("--crew", default="", metavar="NAME", help="where several mirrors run: the crew (`status`)")
         add_state(sub)
-        add_json(sub)
+        if prints:
+            add_json(sub, prints, module)
         return sub
 
-    verb("status", "how far behind it is, how long the spool has room, what is kept, what is missing", _status)
-    tags = verb("tags", "the tags that there are", _tags)
+    verb(
+        "status", "how far behind it is, how long the spool has room, what is kept, what is missing", _status, "Status"
+    )
+    tags = verb("tags", "the tags that there are", _tags, "list[Tag]")
     tags.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="names, with * for anything")
-    query = verb("query", "the history of a tag: a plot, or its samples", _query)
+    query = verb("query", "the history of a tag: a plot, or its samples", _query, "list[Sample]")
     query.add_argument("tag", metavar="TAG", help="its name")
     _when(query)
     query.add_argument("--csv", action="store_true", help="samples as CSV")
-    export = verb("export", "write samples into a file: .parquet, .csv, .ndjson or .arrow", _export)
+    export = verb("export", "write samples into a file: .parquet, .csv, .ndjson or .arrow", _export, "Exported")
     export.add_argument("tags", nargs="+", metavar="TAG", help="names, with * for anything")
     _when(export)
     export.add_argument("--output", type=Path, required=True, metavar="FILE", help="a new file, of mode 0600")
     verify = verb("verify", "whether anything is missing: by the store's own files, or by counting at the source",
-                  _verify)  # fmt: skip
+                  _verify, "Run")  # fmt: skip
     _when(verify)
     verify.add_argument("--tags", nargs="+", default=[], metavar="TAG", help="these tags alone, by name")
     verify.add_argument("--against", choices=["store", "counts", "source"], default="store",
                         help="the files as they were sealed; how many samples the historian has; or its values, too"
                         " (default: store)")  # fmt: skip
     verify.add_argument("--report", type=Path, metavar="FILE", help="write the result as JSON, for an auditor")
-    backfill = verb("backfill", "read a time at the sources again; what is there already changes nothing", _backfill)
+    backfill = verb(
+        "backfill", "read a time at the sources again; what is there already changes nothing", _backfill, "Backfilled"
+    )
     _when(backfill)
-    verb("seal", "seal now what is not sealed yet, before a copy of the store is made, say", _seal)
-    verb("check", "read every sealed file through, and say what is damaged", _check)
-    rebuild = verb("rebuild", "make the catalogue of the store anew, where it is damaged, gone or too old", _rebuild)
+    verb("seal", "seal now what is not sealed yet, before a copy of the store is made, say", _seal, "Sealing")
+    verb("check", "read every sealed file through, and say what is damaged", _check, "Checked")
+    rebuild = verb(
+        "rebuild",
+        "make the catalogue of the store anew, where it is damaged, gone or too old",
+        _rebuild,
+        "Rebuilt",
+        module="cofferdam.brokers.mirror.anew",
+    )
     rebuild.add_argument("--yes", action="store_true", help="do it although the present one can be read")
-    verb("gaps", "what is known to be missing, and why", _gaps)
-    hold = verb("hold", "keep a time whatever its age, until it is let go", _hold)
+    verb("gaps", "what is known to be missing, and why", _gaps, "Gaps")
+    hold = verb("hold", "keep a time whatever its age, until it is let go", _hold, "Holds")
     _when(hold)
     hold.add_argument("--reason", default="", metavar="TEXT", help="why, for the record")
     hold.add_argument("--release", action="store_true", help="let it go")

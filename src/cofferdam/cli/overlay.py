@@ -39,16 +39,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     assign = verb("assign", "put the overlay addresses of all names on record, beside the policy", _assign)
     assign.add_argument("policy", type=Path, help="a policy file or folder")
-    add_json(assign)
-    add_json(reader("addresses", "which asset and which peer has which addresses", _addresses))
+    add_json(assign, "OverlayAssign")
+    add_json(reader("addresses", "which asset and which peer has which addresses", _addresses), "OverlayAddresses")
     zone = reader("zone", "the names as zone files for the site's own DNS server", _zone)
     zone.add_argument("--reverse", action="store_true", help="the reverse zones too, one after the other")
     zone.add_argument("--dir", type=Path, metavar="DIR", help="write a file for each zone, reverse zones too")
     zone.add_argument("--serial", type=int, metavar="N", help="of the SOA records (default: the time, in seconds)")
-    add_json(zone)
+    add_json(zone, "dict[str, str] | list[str]")
     lines = reader("routes", "what to configure on the office's routers", _routes)
     lines.add_argument("--style", choices=STYLES, default="linux", help="whose configuration language")
-    add_json(lines)
+    add_json(lines, "list[OverlayRoute]")
     peer = verb("add-peer", "let a peer in: its ready configuration, with a key that is made now", _add_peer)
     peer.add_argument("name", help="the peer; a principal of the policy names it (`peer: NAME`)")
     peer.add_argument("--key", metavar="PUBLIC", help="the peer's own public key: no private one is made")
@@ -56,16 +56,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     peer.add_argument("--png", type=Path, metavar="FILE", help="write the QR code to a file of mode 0600")
     peer.add_argument("--output", type=Path, metavar="FILE", help="write it to a file of mode 0600, and print no key")
     add_state(peer)
-    add_json(peer)
+    add_json(peer, "OverlayPeer")
     revoke = verb("revoke", "shut a peer out at once: its key and its open sessions", _revoke)
     revoke.add_argument("name", help="the peer")
     add_state(revoke)
-    add_json(revoke)
+    add_json(revoke, "OverlayRevoked")
     peers = verb(
         "peers", "who is let in, when each was last heard, how much it sent; what the name server was asked", _peers
     )
     add_state(peers)
-    add_json(peers)
+    add_json(peers, "OverlayPeers")
 
 
 def run(args: argparse.Namespace) -> int:

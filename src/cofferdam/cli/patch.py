@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from cofferdam.policy.table import CompiledPolicy
 
 Work = Callable[[argparse.Namespace], int]
+TOLD = "cofferdam.brokers.patch.told"
+"""Where the types are of what the verbs print."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +37,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
-    def verb(name: str, text: str, work: Work, parent: Any = verbs) -> argparse.ArgumentParser:
+    def verb(
+        name: str, text: str, work: Work, prints: str, parent: Any = verbs, module: str = TOLD
+    ) -> argparse.ArgumentParser:
         from cofferdam.cli.gate_options import add_json, add_state
 
         sub: argparse.ArgumentParser = parent.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -44,33 +48,38 @@ def add(parser: argparse.ArgumentParser) -> None:
             "--crew", default="", metavar="NAME", help="where several patch relays run: the crew (`status`)"
         )
         add_state(sub)
-        add_json(sub)
+        if prints:
+            add_json(sub, prints, module)
         return sub
 
-    verb("status", "what waits for whom, what is under way, and until when roots and signatures hold", _status)
-    verb("list", "all files, and where each stands", _list)
-    show = verb("show", "one file: its origin, what the scanner said, who has signed", _show)
+    verb(
+        "status", "what waits for whom, what is under way, and until when roots and signatures hold", _status, "Status"
+    )
+    verb("list", "all files, and where each stands", _list, "list[File]")
+    show = verb("show", "one file: its origin, what the scanner said, who has signed", _show, "File")
     _number(show)
-    put = verb("put", "bring a file in, or the signature beside it", _put)
+    put = verb("put", "bring a file in, or the signature beside it", _put, "Put")
     put.add_argument("file", type=Path, metavar="FILE", help="the file")
     put.add_argument("--product", required=True, metavar="PRODUCT", help="the product, as the policy names it")
     put.add_argument("--version", required=True, metavar="VERSION", help="the file's version")
     put.add_argument("--signature", type=Path, metavar="FILE", help="its detached signature, brought in with it")
-    fetch = verb("fetch", "look at a source now, and fetch what rules name of it", _fetch)
+    fetch = verb("fetch", "look at a source now, and fetch what rules name of it", _fetch, "Source")
     fetch.add_argument("source", metavar="SOURCE", help="the source, as the policy names it")
     fetch.add_argument(
         "--known", action="store_true",
         help="fetch nothing: you have seen what it changed, and it raises no alarm any more",
     )  # fmt: skip
-    examine = verb("examine", "look at a file again that could not be examined or scanned", _examine)
+    examine = verb("examine", "look at a file again that could not be examined or scanned", _examine, "Number")
     _number(examine)
-    request = verb("request", "ask that a file be released: then people sign", _request)
+    request = verb("request", "ask that a file be released: then people sign", _request, "Requested")
     _number(request)
     request.add_argument("--reason", default="", help="why, for those who sign")
     request.add_argument(
         "--emergency", action="store_true", help="outside windows; it needs a reason and all signatures"
     )
-    approve = verb("approve", "see what a release is, and sign it with your own OpenSSH key", _approve)
+    approve = verb(
+        "approve", "see what a release is, and sign it with your own OpenSSH key", _approve, "Approved | ToSign"
+    )
     _number(approve)
     how = approve.add_mutually_exclusive_group(required=True)
     how.add_argument("--key", type=Path, metavar="FILE", help="your key, or its .pub where an agent or a token has it")
@@ -81,7 +90,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="sign although the list has files besides that the installer does not know: each of them is shown",
     )  # fmt: skip
     approve.add_argument("--yes", action="store_true", help="do not ask: you have seen it")
-    reject = verb("reject", "give a release up, or throw a file away that was not released", _reject)
+    reject = verb("reject", "give a release up, or throw a file away that was not released", _reject, "Number")
     _number(reject)
     reject.add_argument("--reason", default="", help="why, for the record")
     plan = verb(
@@ -89,28 +98,38 @@ def add(parser: argparse.ArgumentParser) -> None:
         "which asset gets what and when: rings, windows of the next four weeks, what it waits for; or a plan for the "
         "assets of an advisory",
         _plan,
+        "Plan | Advisory",
     )
     patch_advice.add(verb, plan)
     for name, text in (("pause", "begin no further transfers of a product"),
                        ("resume", "go on with a product that was paused, stopped, or stopped by failures"),
                        ("stop", "give the newest release of a product up: no asset gets it any more")):  # fmt: skip
-        sub = verb(name, text, _set)
+        sub = verb(name, text, _set, "Plan")
         sub.add_argument("product", metavar="PRODUCT", help="the product")
-    result = verb("result", "say what an asset has, where nobody knows: done, failed, or let it be sent again", _result)
+    result = verb(
+        "result", "say what an asset has, where nobody knows: done, failed, or let it be sent again", _result, "Plan"
+    )
     result.add_argument("asset", metavar="ASSET", help="the asset")
     result.add_argument("product", metavar="PRODUCT", help="the product")
     result.add_argument("says", choices=["done", "failed", "again"], help="what you found")
     result.add_argument("--detail", default="", help="how you know, for the record")
     result.add_argument("--technician", metavar="NAME", default="", help="who has installed it by hand")
     result.add_argument("--reads", metavar="VERSION", default="", help="the version that the asset shows")
-    verb("verify", "read all files through: hashes as the catalogue, the metadata and the audit log have them", _verify)
-    export = verb("export", "write the evidence out: files, origins, scans, signatures, steps (JSON)", _export)
+    verb(
+        "verify",
+        "read all files through: hashes as the catalogue, the metadata and the audit log have them",
+        _verify,
+        "Verdict",
+    )
+    export = verb(
+        "export", "write the evidence out: files, origins, scans, signatures, steps (JSON)", _export, "Exported"
+    )
     export.add_argument("output", type=Path, metavar="FILE", help="a new file")
     patch_root.add(verbs, verb)
     keys.add_keys(KEYS(), _parser_of(verbs, "key", "API keys of those who upload, and of assets that fetch"), verb)
     keys.add_certificate(KEYS(), verbs, verb)
     credential = keys._reader(KEYS(), verb)("credential", "what we show to an asset: a password, or a private key",
-                                           _credential, verbs)  # fmt: skip
+                                           _credential, "PasswordTaken", verbs)  # fmt: skip
     credential.add_argument("name", metavar="NAME", help="its name in the policy: `secret`, or the asset's")
     credential.add_argument("--key", type=Path, metavar="FILE", help="an OpenSSH private key without a passphrase "
                             "(Ed25519 or ECDSA)")  # fmt: skip
@@ -330,7 +349,10 @@ def _approve(args: argparse.Namespace) -> int:
             print(escaped(line), file=sys.stderr)
     if args.save is not None:
         args.save.write_bytes(message)
-        print(f"sign it there: ssh-keygen -Y sign -n {trustkeys.NAMESPACE} -f YOUR_KEY {args.save}", file=sys.stderr)
+        how = f"sign it there: ssh-keygen -Y sign -n {trustkeys.NAMESPACE} -f YOUR_KEY {args.save}"
+        if args.json:
+            return print_told(args, {"file": str(args.save)}, ())
+        print(how, file=sys.stderr)
         return 0
     if args.signature is not None:
         armored = args.signature.read_bytes()

@@ -17,10 +17,17 @@ STATES = ("in-internal-test", "not-authorized", "authorized", "effective", "inst
 
 
 def add(verb: Callable[..., argparse.ArgumentParser], plan: argparse.ArgumentParser) -> None:
-    listed = verb("advisories", "all advisories, whom they concern, and until when they are answered", _advisories)
+    listed = verb(
+        "advisories",
+        "all advisories, whom they concern, and until when they are answered",
+        _advisories,
+        "Advisories | Advisory",
+    )
     listed.add_argument("advisory", nargs="?", default="", metavar="ID", help="one of them, with each asset")
     listed.add_argument("--open", action="store_true", help="those alone that somebody has to do something about")
-    evaluate = verb("evaluate", "say whether an advisory concerns assets, or where its patch stands there", _evaluate)
+    evaluate = verb(
+        "evaluate", "say whether an advisory concerns assets, or where its patch stands there", _evaluate, "Advisory"
+    )
     evaluate.add_argument("advisory", metavar="ID", help="the advisory")
     evaluate.add_argument("--asset", action="append", default=[], metavar="NAME", help="an asset; again for more")
     how = evaluate.add_mutually_exclusive_group()

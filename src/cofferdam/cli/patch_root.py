@@ -9,34 +9,40 @@ Not here: what the installer makes of it (brokers.patch.trust).
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cofferdam.cli.ssh_signing import ssh_sign
 from cofferdam.errors import CofferdamError, GateError
+
+if TYPE_CHECKING:
+    from cofferdam.brokers.patch import told
 
 
 def add(verbs: Any, verb: Any) -> None:
     text = "whose signatures release files: make a root, sign it, bring the next one in"
     root = verbs.add_parser("root", help=text, description=text[0].upper() + text[1:] + ".")
     which = root.add_subparsers(dest="which", metavar="WHICH", required=True)
-    new = verb("new", "make the first root, and the keeper's own key", _new, which)
+    new = verb("new", "make the first root, and the keeper's own key", _new, "Root", which)
     new.add_argument("policy", type=Path, metavar="POLICY", help="the policy that names the root")
     _people(new)
     new.add_argument("--out", type=Path, required=True, metavar="FILE", help="the root: a new file, beside the policy")
-    following = verb("next", "make the next root from the one before: other people, a later end", _next, which)
+    following = verb("next", "make the next root from the one before: other people, a later end", _next, "Root", which)
     following.add_argument("old", type=Path, metavar="OLD", help="the root that holds now")
     _people(following)
     following.add_argument("--out", type=Path, required=True, metavar="FILE", help="the next root: a new file")
-    sign = verb("sign", "sign a root with a holder's OpenSSH key", _sign, which)
+    sign = verb("sign", "sign a root with a holder's OpenSSH key", _sign, "Root", which)
     sign.add_argument("root", type=Path, metavar="FILE", help="the root, which gets the signature")
     sign.add_argument(
         "--key", type=Path, required=True, metavar="FILE", help="the key, or its .pub where an agent has it"
     )
-    install = verb("install", "give the running keeper a next root that its holders have signed", _install, which)
+    install = verb(
+        "install", "give the running keeper a next root that its holders have signed", _install, "RootTaken", which
+    )
     install.add_argument("root", type=Path, metavar="FILE", help="the root")
-    show = verb("show", "who is in a root, and who has signed it", _show, which)
+    show = verb("show", "who is in a root, and who has signed it", _show, "Root", which)
     show.add_argument("root", type=Path, metavar="FILE", help="the root")
 
 
@@ -108,8 +114,8 @@ def _new(args: argparse.Namespace) -> int:
     except BaseException:
         args.out.unlink()
         raise
-    print(f"{args.out}: to be signed by {args.holders} holders: cofferdam patch root sign {args.out} --key KEY")
-    return 0
+    next_step = f"{args.out}: to be signed by {args.holders} holders: cofferdam patch root sign {args.out} --key KEY"
+    return _tell(args, root, next_step)
 
 
 def _read(file: Path) -> Any:
@@ -137,8 +143,8 @@ def _next(args: argparse.Namespace) -> int:
         signatures=args.signatures, root_signatures=args.holders, version=old.version + 1, days=args.days,
     )  # fmt: skip
     _write_new(args.out, trustkeys.encode(root))
-    print(f"{args.out}: root {old.version + 1}, to be signed by holders of root {old.version} and of its own")
-    return 0
+    next_step = f"{args.out}: root {old.version + 1}, to be signed by holders of root {old.version} and of its own"
+    return _tell(args, root, next_step)
 
 
 def _sign(args: argparse.Namespace) -> int:
@@ -156,17 +162,29 @@ def _sign(args: argparse.Namespace) -> int:
     return _show(args)
 
 
-def _show(args: argparse.Namespace) -> int:
-    import json
-
+def _facts(metadata: Any) -> told.Root:
     from cofferdam.brokers.patch import trustkeys
 
-    metadata = _read(args.root)
     root = metadata.signed
-    found: dict[str, Any] = {"version": root.version, "expires": root.expires.isoformat()}
-    for role in ("targets", "root"):
-        found[role] = {"people": sorted(trustkeys.people_of(root, role).values()), "needs": root.roles[role].threshold}
-    found["signed"] = sorted(trustkeys.signed_by(root, "root", metadata))
+
+    def who(role: str) -> told.Role:
+        return {"people": sorted(trustkeys.people_of(root, role).values()), "needs": root.roles[role].threshold}
+
+    return {
+        "version": root.version, "expires": root.expires.isoformat(), "targets": who("targets"), "root": who("root"),
+        "signed": sorted(trustkeys.signed_by(root, "root", metadata)),
+    }  # fmt: skip
+
+
+def _tell(args: argparse.Namespace, metadata: Any, words: str) -> int:
+    """What was made, and what is to be done with it."""
+    print(json.dumps(_facts(metadata)) if args.json else words)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    metadata = _read(args.root)
+    root, found = metadata.signed, _facts(metadata)
     if args.json:
         print(json.dumps(found))
         return 0
@@ -182,5 +200,6 @@ def _install(args: argparse.Namespace) -> int:
 
     metadata = _read(args.root)
     _, found = ask_part(args, "keeper", "root", metadata=args.root.read_text("utf-8"))
-    print(f"root {found['root']} is offered to the installer, which checks it by root {metadata.signed.version - 1}")
+    words = f"root {found['root']} is offered to the installer, which checks it by root {metadata.signed.version - 1}"
+    print(json.dumps(found) if args.json else words)
     return 0

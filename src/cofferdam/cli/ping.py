@@ -11,7 +11,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("asset", metavar="ASSET", help="the asset's name in the policy")
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Ping")
     parser.epilog = (
         "It reads one value that the policy lets some client read, shows it to nobody, and has an entry in the log. "
         "Exit code: 0 it answers, 1 it does not, 2 nothing was asked. Example: cofferdam ping plc-7"

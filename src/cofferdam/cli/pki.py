@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from cofferdam.cli import pki_people
 from cofferdam.cli.pki_sides import (
     MIRROR,
+    ListFacts,
+    Shown,
     Side,
     ask,
     chain_of_file,
@@ -45,7 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
-    def verb(name: str, text: str, work: Any) -> argparse.ArgumentParser:
+    def verb(name: str, text: str, work: Any, prints: str) -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(work=work)
         sub.add_argument("--policy", type=Path, metavar="POLICY", help="a policy (default: the running gate's)")
@@ -54,39 +56,43 @@ def add(parser: argparse.ArgumentParser) -> None:
             help="outer: towards clients; inner: towards assets; mirror: towards assets whose history is mirrored",
         )  # fmt: skip
         add_state(sub)
-        add_json(sub)
+        add_json(sub, prints, "cofferdam.cli.pki_sides")
         return sub
 
-    new = verb("new", "a key and a self-signed certificate for each side that has none", _new)
+    new = verb("new", "a key and a self-signed certificate for each side that has none", _new, "dict[str, Mark]")
     new.add_argument("--again", action="store_true", help="also where there is one: peers have to trust the new one")
     new.add_argument("--days", type=int, default=DAYS, help=f"how long it is good (default: {DAYS})")
-    verb("list", "what each side has, trusts, and has refused of late", _list)
-    trust = verb("trust", "trust a certificate that was refused, or one of a file", _trust)
+    verb("list", "what each side has, trusts, and has refused of late", _list, "list[Shown]")
+    trust = verb("trust", "trust a certificate that was refused, or one of a file", _trust, "dict[str, Taken]")
     trust.add_argument("thumbprint", nargs="?", metavar="THUMBPRINT", help="its SHA-1, or the first digits of it")
     trust.add_argument("--file", type=Path, metavar="FILE", help="a certificate (DER or PEM), or an authority's")
     trust.add_argument(
         "--issuer", action="store_true", help="with --file: know this authority, which is as good as those above it"
     )
-    reject = verb("reject", "trust a certificate no longer, ever; its channels end", _reject)
+    reject = verb("reject", "trust a certificate no longer, ever; its channels end", _reject, "dict[str, Mark]")
     reject.add_argument("thumbprint", metavar="THUMBPRINT", help="its SHA-1, or the first digits of it")
-    crl = verb("crl", "take a revocation list of an authority that is trusted", _crl)
+    crl = verb("crl", "take a revocation list of an authority that is trusted", _crl, "dict[str, ListTaken]")
     crl.add_argument("file", type=Path, metavar="FILE", help="the list (DER or PEM), of a newer date than the last")
-    export = verb("export", "write our certificates out, for the peers to trust", _export)
+    export = verb("export", "write our certificates out, for the peers to trust", _export, "dict[str, str]")
     export.add_argument("folder", type=Path, metavar="FOLDER", help="where; one file for each side")
-    csr = verb("csr", "write requests for certificates of our keys out, for an authority to sign", _csr)
+    csr = verb(
+        "csr", "write requests for certificates of our keys out, for an authority to sign", _csr, "dict[str, str]"
+    )
     csr.add_argument("folder", type=Path, metavar="FOLDER", help="where; one file (PEM) for each side")
-    imported = verb("import", "take a certificate that an authority has made of our request", _import)
+    imported = verb(
+        "import", "take a certificate that an authority has made of our request", _import, "dict[str, Taken]"
+    )
     imported.add_argument("file", type=Path, metavar="FILE", help="the certificate (DER or PEM)")
-    user = verb("user", "give a user a password or a certificate, by which clients log in", pki_people.user)
+    user = verb("user", "give a user a password or a certificate, by which clients log in", pki_people.user, "User")
     user.add_argument("name", metavar="NAME", help="the user, as a principal names it")
     user.add_argument("--password-file", type=Path, metavar="FILE", help="the password (default: it is asked for)")
     user.add_argument(
         "--certificate", type=Path, metavar="FILE", help="instead: the user's own certificate (DER or PEM)"
     )
     user.add_argument("--remove", action="store_true", help="take both away")
-    password = verb("password", "the password by which we log in at an asset", pki_people.password)
+    password = verb("password", "the password by which we log in at an asset", pki_people.password, "LogsIn")
     password.add_argument("asset", metavar="ASSET", help="the asset, whose `security: user:` names the user")
-    identity = verb("identity", "a key and certificate by which we log in at an asset", pki_people.identity)
+    identity = verb("identity", "a key and certificate by which we log in at an asset", pki_people.identity, "Identity")
     identity.add_argument("asset", metavar="ASSET", help="the asset, with `security: login: certificate`")
     identity.add_argument("--key", type=Path, metavar="FILE", help="the key (PEM; default: one is made)")
     identity.add_argument("--certificate", type=Path, metavar="FILE", help="its certificate (DER or PEM)")
@@ -168,7 +174,7 @@ def _new(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    found = []
+    found: list[Shown] = []
     for side in sides_of(args, policy_of(args)):
         secret = read(args, side)
         refused = _rejected(args, side)
@@ -192,17 +198,17 @@ def _list(args: argparse.Namespace) -> int:
         print(f"{one['side']} ({one['words']})")
         own = one["own"]
         print(f"  own      {_line(own)}" if isinstance(own, dict) else "  own      none: `cofferdam pki new` makes one")
-        for word, key in (("trusts", "trusted"), ("issuer", "issuers"), ("refused", "refused")):
-            for facts in one[key]:  # type: ignore[union-attr]
+        for word, those in (("trusts", one["trusted"]), ("issuer", one["issuers"]), ("refused", one["refused"])):
+            for facts in those:
                 print(f"  {word:8} {_line(facts)}")
-        for gone in one["revoked"]:  # type: ignore[union-attr]
+        for gone in one["revoked"]:
             print(f"  rejected {gone}")
-        for facts in one["lists"]:  # type: ignore[union-attr]
-            print(f"  has      {_list_line(facts)}")
-        for asset, shown in one["identities"].items():  # type: ignore[union-attr]
+        for each in one["lists"]:
+            print(f"  has      {_list_line(each)}")
+        for asset, shown in one["identities"].items():
             print(f"  logs in  at {asset} by {_line(shown)}")
         if one["users"]:
-            print(f"  users    {', '.join(one['users'])}")  # type: ignore[arg-type]
+            print(f"  users    {', '.join(one['users'])}")
     return 0
 
 
@@ -334,7 +340,7 @@ def _crl(args: argparse.Namespace) -> int:
     return tell(args, "\n".join(f"{name} has {_list_line(one)}" for name, one in done.items()), done)
 
 
-def _list_facts(der: bytes) -> dict[str, Any]:
+def _list_facts(der: bytes) -> ListFacts:
     from cryptography import x509
 
     found = x509.load_der_x509_crl(der)

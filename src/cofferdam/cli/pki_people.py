@@ -8,9 +8,8 @@ import secrets as dice
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from cofferdam.cli.pki_sides import facts_of, locked, logs_in, of_file, policy_of, read, save, sides_of, tell
+from cofferdam.cli.pki_sides import Identity, facts_of, locked, logs_in, of_file, policy_of, read, save, sides_of, tell
 from cofferdam.errors import GateError
 
 DAYS = 730
@@ -145,5 +144,5 @@ def identity(args: argparse.Namespace) -> int:
                 runs = save(args, side, replace(secret, identities=identities)) and runs
     if args.export is not None:
         args.export.write_bytes(der)
-    found: dict[str, Any] = {"asset": args.asset, **facts_of(der), "in_use": runs}
+    found: Identity = {"asset": args.asset, **facts_of(der), "in_use": runs}
     return tell(args, f"we log in at {args.asset} by the certificate {found['thumbprint']}", found)

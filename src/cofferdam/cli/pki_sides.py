@@ -8,10 +8,10 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from cofferdam.errors import GateError
 
@@ -24,6 +24,76 @@ MIRROR, COLLECTOR = "mirror", "collector"
 """The mirror's collector speaks with assets as well, on its own connection and by its own key."""
 START_SECONDS = 5.0
 """How long a side that does not answer is asked again."""
+
+
+# --- what `cofferdam pki ... --json` prints ---------------------------------------------------------------------------
+
+
+class Facts(TypedDict):
+    """A certificate. `days`: how many it is good yet."""
+
+    thumbprint: str
+    subject: str
+    application: str
+    until: str
+    days: int
+
+
+class Taken(Facts):
+    """`in_use`: the side that runs has it."""
+
+    in_use: bool
+
+
+class Mark(TypedDict):
+    thumbprint: str
+    in_use: bool
+
+
+class ListFacts(TypedDict):
+    """A revocation list. `revoked`: how many certificates."""
+
+    issuer: str
+    revoked: int
+    until: str | None
+    days: int | None
+
+
+class ListTaken(ListFacts):
+    in_use: bool
+
+
+class Shown(TypedDict):
+    """A side: what it has and trusts, has refused of late, and who may log in."""
+
+    side: str
+    words: str
+    own: Facts | None
+    trusted: list[Facts]
+    issuers: list[Facts]
+    identities: dict[str, Facts]
+    revoked: list[str]
+    lists: list[ListFacts]
+    refused: list[Facts]
+    users: list[str]
+    passwords: list[str]
+
+
+class User(TypedDict):
+    user: str
+    in_use: bool
+
+
+class LogsIn(TypedDict):
+    asset: str
+    in_use: bool
+
+
+class Identity(Taken):
+    asset: str
+
+
+# --- sides ------------------------------------------------------------------------------------------------------------
 
 
 class Side(NamedTuple):
@@ -149,7 +219,7 @@ def locked(args: argparse.Namespace) -> Any:
     return locked(state)
 
 
-def tell(args: argparse.Namespace, text: str, found: dict[str, Any]) -> int:
+def tell(args: argparse.Namespace, text: str, found: Mapping[str, Any]) -> int:
     print(json.dumps(found) if args.json else text)
     return 0
 
@@ -191,7 +261,7 @@ def chain_of_file(path: Path) -> list[bytes]:
     return [one.public_bytes(Encoding.DER) for one in found]
 
 
-def facts_of(der: bytes) -> dict[str, Any]:
+def facts_of(der: bytes) -> Facts:
     from cryptography import x509
 
     from cofferdam.protocols.opcua.trust import application_uri, mark

@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_json, add_state
 
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Proved | ProofVerified")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one HTML page")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report as JSON, with its signed note")
     parser.add_argument(

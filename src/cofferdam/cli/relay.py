@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, Final
 from cofferdam.errors import GateError
 
 Work = Callable[[argparse.Namespace], int]
+TOLD = "cofferdam.brokers.relay.told"
+"""Where the types are of what the verbs print."""
 
 ROWS_MOST: Final = 1_000
 """Rows (of the quarantine, or dead messages) that the keeper tells at once."""
@@ -32,7 +34,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
-    def verb(name: str, text: str, work: Work, parent: Any = verbs) -> argparse.ArgumentParser:
+    def verb(
+        name: str, text: str, work: Work, prints: str, parent: Any = verbs, module: str = TOLD
+    ) -> argparse.ArgumentParser:
         from cofferdam.cli.gate_options import add_json, add_state
 
         sub: argparse.ArgumentParser = parent.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -40,63 +44,73 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--crew", default="", metavar="NAME", help="where several relays run: the crew (`status`)")
         sub.add_argument("--end", choices=list(ENDS), help="where both ends of a strand are on one machine: which")
         add_state(sub)
-        add_json(sub)
+        if prints:
+            add_json(sub, prints, module)
         return sub
 
-    verb("status", "channels and consumers: what waits, since when, who is behind", _status)
-    listing = verb("list", "messages of a channel, without their bodies", _list)
+    verb("status", "channels and consumers: what waits, since when, who is behind", _status, "list[Answer]")
+    listing = verb("list", "messages of a channel, without their bodies", _list, "list[Listed]")
     _channel(listing)
     _page(listing)
-    show = verb("show", "one message, and where it stands with each consumer", _show)
+    show = verb("show", "one message, and where it stands with each consumer", _show, "Shown")
     _channel(show)
     show.add_argument("number", type=int, metavar="NUMBER", help="the message's number")
     show.add_argument("--body", action="store_true", help="its body too; that you saw it goes into the audit log")
-    export = verb("export", "write messages out, a JSON line each; that you did goes into the audit log", _export)
+    export = verb(
+        "export", "write messages out, a JSON line each; that you did goes into the audit log", _export, "Exported"
+    )
     _channel(export)
     _page(export)
     export.add_argument("--output", type=Path, metavar="FILE", help="a new file, of mode 0600 (default: print)")
     dead = verb(
-        "dead", "messages that are dead to a consumer: handed out in vain, as often as the channel tries", _dead
+        "dead",
+        "messages that are dead to a consumer: handed out in vain, as often as the channel tries",
+        _dead,
+        "list[Dead]",
     )
     _channel(dead)
     dead.add_argument("consumer", metavar="CONSUMER", help="the principal that pulls")
-    replay = verb("replay", "hand messages to a consumer again, under the same ids", _replay)
+    replay = verb("replay", "hand messages to a consumer again, under the same ids", _replay, "Replayed")
     _channel(replay)
     replay.add_argument("--from", dest="first", type=int, required=True, metavar="NUMBER", help="from this one on")
     replay.add_argument("--to", dest="consumer", required=True, metavar="CONSUMER", help="the principal that pulls")
     replay.add_argument("--one", action="store_true", help="this one alone, which is dead to it")
-    skip = verb("skip", "give a dead message up, so that a channel that stands goes on", _skip)
+    skip = verb("skip", "give a dead message up, so that a channel that stands goes on", _skip, "Skipped")
     _channel(skip)
     skip.add_argument("number", type=int, metavar="NUMBER", help="the message's number")
     skip.add_argument("consumer", metavar="CONSUMER", help="the principal that pulls")
     for name, text in (("pause", "let a channel rest: what is pushed is refused, nothing is handed out"),
                        ("resume", "let a channel go on")):  # fmt: skip
-        sub = verb(name, text, _rest)
+        sub = verb(name, text, _rest, "Rests")
         _channel(sub)
         sub.add_argument("--only", choices=["push", "pull"], help="one direction alone (default: both)")
-    clear = verb("clear", "make room before its time: remove messages that every consumer is done with", _clear)
+    clear = verb(
+        "clear", "make room before its time: remove messages that every consumer is done with", _clear, "Cleared"
+    )
     _channel(clear)
     clear.add_argument(
         "--upto", type=int, required=True, metavar="NUMBER", help="up to this one; their ids are forgotten"
     )
-    given = verb("give-up", "wait no more for messages that a strand has not brought", _give_up)
+    given = verb("give-up", "wait no more for messages that a strand has not brought", _give_up, "GivenUp")
     _channel(given)
     given.add_argument("--upto", type=int, required=True, metavar="NUMBER", help="what is missing up to this one")
-    verify = verb("verify", "read the store through: numbers without a gap, hashes as the audit log has them", _verify)
+    verify = verb(
+        "verify", "read the store through: numbers without a gap, hashes as the audit log has them", _verify, "Verified"
+    )
     verify.add_argument("channel", metavar="CHANNEL", nargs="?", help="one channel (default: all)")
     verify.add_argument("--log", type=Path, metavar="DIR", help="the audit log (default: the gate's; `none`: without)")
     quarantine = parser_of(verbs, "quarantine", "messages that failed their channel's checks, and wait for a person")
-    held = verb("list", "what is in quarantine, and why", _held, quarantine)
+    held = verb("list", "what is in quarantine, and why", _held, "list[HeldHere]", quarantine)
     held.add_argument("channel", metavar="CHANNEL", nargs="?", default="", help="one channel (default: all)")
-    shown = verb("show", "one of them", _held_show, quarantine)
+    shown = verb("show", "one of them", _held_show, "Held", quarantine)
     _row(shown)
     shown.add_argument("--body", action="store_true", help="its body too; that you saw it goes into the audit log")
     for name, text in (("release", "let it go on: it is checked again; a channel may ask for two people"),
                        ("reject", "throw it away")):  # fmt: skip
-        _row(sub := verb(name, text, _decide, quarantine))
+        _row(sub := verb(name, text, _decide, "Released | Rejected", quarantine))
         if name == "reject":
             sub.add_argument("--reason", default="", help="why, for the record")
-    edit = verb("edit", "put another body in its place; whoever does cannot release it", _edit, quarantine)
+    edit = verb("edit", "put another body in its place; whoever does cannot release it", _edit, "Edited", quarantine)
     _row(edit)
     edit.add_argument("file", type=Path, metavar="FILE", help="the new body; `-` for stdin")
     relay_learn.add(verb)

@@ -20,7 +20,7 @@ FILE_BYTES: Final = 20_000_000
 
 def add(verb: Callable[..., argparse.ArgumentParser]) -> None:
     """Declares the verb."""
-    learn = verb("learn", "a JSON Schema that fits sample messages, to be narrowed by a person", run)
+    learn = verb("learn", "a JSON Schema that fits sample messages, to be narrowed by a person", run, "dict[str, Any]")
     learn.add_argument(
         "samples", nargs="+", type=Path, metavar="SAMPLE", help="a folder of .json and .ndjson files, or such a file"
     )

@@ -51,7 +51,9 @@ def add(verbs: Any, verb: Any, parser_of: Any) -> None:
     keys.add_certificate(KEYS, verbs, verb)
     keys.add_password(KEYS, verbs, verb)
     tables = parser_of(verbs, "tables", "tables of a database as a way in and out")
-    statements = verb("sql", "print the SQL that makes a principal's tables, and the role for them", _sql, tables)
+    statements = verb(
+        "sql", "print the SQL that makes a principal's tables, and the role for them", _sql, "list[str]", tables
+    )
     statements.add_argument("--for", dest="principal", required=True, metavar="PRINCIPAL", help="whose tables")
     statements.add_argument("--policy", type=Path, metavar="POLICY", help="a policy (default: the running gate's)")
 

@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="change nothing; tell what would change, as `diff running` does",
     )
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Reload | Difference")
     parser.epilog = (
         "What the new policy changes is printed when it is in force. A policy that does not load changes nothing: the "
         "findings are printed and the exit code is 2. With --dry-run: 0 no difference, 1 there is one."

@@ -12,7 +12,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     target(parser, session=False)
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Restore")
     parser.epilog = "Exit code: 0 it works again, 1 it was not severed, 2 no gate runs or it cannot be recorded."
 
 

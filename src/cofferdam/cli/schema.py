@@ -30,16 +30,17 @@ def run(args: argparse.Namespace) -> int:
 
         print(schema_text(), end="")
         return 0
-    from cofferdam.cli.json_schemas import SCHEMAS, schema_of
+    from cofferdam.cli.json_schemas import known, schema_of
     from cofferdam.policy.problems import nearest
 
+    there = known()
     if args.list:
-        print("\n".join(("policy", *sorted(SCHEMAS))))
+        print("\n".join(("policy", *sorted(there))))
         return 0
-    if what not in SCHEMAS:
-        near = nearest(what, SCHEMAS)
+    if what not in there:
+        near = nearest(what, there)
         raise CofferdamError(
             f"there is no schema of {what!r}", hint=f"did you mean {near}?" if near else "cofferdam schema --list"
         )
-    print(json.dumps(schema_of(what), indent=1))
+    print(json.dumps(schema_of(what, there[what]), indent=1))
     return 0

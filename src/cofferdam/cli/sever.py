@@ -50,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--for", dest="lasts", metavar="TIME", default="", help="restored by itself after this: 30m, 2h"
     )
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Sever")
     parser.epilog = (
         "It is on disk before this command returns, and survives a restart of the gate and of the machine. A session "
         "that was ended may come again. Example: cofferdam sever principal vendor --for 2h --reason 'work is done'"

@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--effective", action="store_true", help="with every default (which is what there is to show)")
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Show")
     parser.epilog = (
         "YAML to read, or with --json the same as JSON; it is no policy file. What is held back (severed, grants)"
         " is in `cofferdam status`. Exit code: 0 shown, 2 it does not load or no gate runs."

@@ -20,6 +20,7 @@ from rich.table import Table
 from cofferdam.audit.lines import escaped_json
 from cofferdam.capture.simulate import ALLOWED, DEPENDS, MALFORMED, REFUSED, FlowReport, Group, Simulation, simulate
 from cofferdam.cli import capturing
+from cofferdam.cli.gate_options import add_json
 from cofferdam.errors import CaptureError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
@@ -43,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     capturing.add_port(parser)
     parser.add_argument("--refused", action="store_true", help="leave out what is allowed")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_json(parser, "Simulation", "cofferdam.capture.simulate", "print the report as JSON")
     parser.epilog = "Exit code: 0 all allowed, 1 something would be refused, 2 bad input."
 
 
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         report = simulate(policy, stream, str(args.capture), ports=dict(args.port), at_ns=args.at, progress=tick)
     if args.json:
         sys.stdout.write(escaped_json(msgspec.json.format(msgspec.json.encode(report), indent=2).decode()) + "\n")
+        args.answered = True
     else:
         wide = None if sys.stdout.isatty() else _WIDTH
         show(report, Console(width=wide), only_refused=args.refused)

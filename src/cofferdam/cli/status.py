@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_json, add_state
 
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "StatusReport", "cofferdam.gate.watch.report")
     parser.add_argument("--all", action="store_true", help="everything, by pages in a terminal; the default when piped")
     parser.add_argument("--watch", action="store_true", help="show one screen anew each second until q or Ctrl-C")
     parser.epilog = (

@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", type=Path, metavar="FILE", help="who has to have signed theirs, or theirs (PEM)")
     parser.add_argument("--policy", type=Path, metavar="POLICY", help="a policy (default: the running gate's)")
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "list[TlsSide]")
     parser.epilog = (
         "Without files: what there is. Then `cofferdam reload` has a running gate take it; a gate whose policy had no "
         "tls when it started has to be started anew. Example: cofferdam tls clients --certificate gate.pem "

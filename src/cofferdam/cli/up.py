@@ -26,7 +26,7 @@ _USUAL = {"clamd": "/run/clamav/clamd.ctl"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli.gate_options import add_state
+    from cofferdam.cli.gate_options import add_json, add_state
 
     parser.add_argument("policy", metavar="POLICY", type=Path, help="the policy: a YAML file, or a folder of them")
     add_state(parser)
@@ -75,7 +75,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="say what would run and what is in the way (rights, nft, interfaces, "
         "addresses, ports), and exit: 0 a gate could start, 1 it could not, 2 the policy is wrong",
     )
-    parser.add_argument("--json", action="store_true", help="with --check-only: print JSON")
+    add_json(parser, "Up", text="with --check-only: print JSON")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of the messages on stderr")
     parser.epilog = (
         "SIGTERM and SIGINT stop the gate in order (a second one ends it at once), SIGHUP has it read its policy anew. "
@@ -136,6 +136,8 @@ def _sockets(said: list[str]) -> dict[str, Path]:
 
 
 def _check(args: argparse.Namespace) -> int:
+    import msgspec
+
     from cofferdam.brokers.registry import check_installed
     from cofferdam.cli import old_export
     from cofferdam.cli.findings import count_of
@@ -155,9 +157,7 @@ def _check(args: argparse.Namespace) -> int:
         )
     code = 1 if any(lack.hard for lack in missing) else 0
     if args.json:
-        print(
-            json.dumps(_check_report(policy, plans) | {"ready": not code, "lacks": [one._asdict() for one in missing]})
-        )
+        print(json.dumps(_check_report(policy, plans) | {"ready": not code, "lacks": msgspec.to_builtins(missing)}))
         return code
     conduits, assets = count_of(len(policy.conduits), "conduits"), count_of(len(policy.assets), "assets")
     print(f"policy {policy.hash} of site {policy.site}: {conduits}, {assets}")

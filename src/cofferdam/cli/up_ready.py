@@ -11,7 +11,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from cofferdam.enforce.statefolder import check_place
 from cofferdam.errors import GateError
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 NETS = Path("/sys/class/net")
 
 
-class Lack(NamedTuple):
+class Lack(msgspec.Struct, frozen=True):
     """What is in the way, and the way out; `hard`: the gate would not start, or would reach nothing."""
 
     hard: bool

@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", metavar="ADDRESS", help="an IPv4 or IPv6 address, such as a firewall's log names it")
     parser.add_argument("--policy", type=Path, metavar="POLICY", help="ask this file, and not the running gate")
     add_state(parser)
-    add_json(parser)
+    add_json(parser, "Whois")
     parser.epilog = "Exit code: 0 a principal has the address, 1 none has, 2 no gate runs or that is no address."
 
 

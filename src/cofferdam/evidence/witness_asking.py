@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from cofferdam.audit.cosignature import WitnessKey, signed_at
 from cofferdam.audit.files import LogReader
@@ -22,7 +23,7 @@ from cofferdam.evidence.witness_ways import Ask, keeper
 from cofferdam.policy.rows import Witness
 
 
-class Said(NamedTuple):
+class Said(msgspec.Struct, frozen=True):
     """What one keeper said. `wrong`: why the log does not go on from what it has, or ""; `trouble`: why nobody knows,
     or ""; `size`: the entries of the head that it has; `signed`: when it signed that (seconds since 1970), -1: it does
     not sign."""

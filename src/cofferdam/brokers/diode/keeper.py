@@ -20,7 +20,7 @@ from msgspec import Struct
 from cofferdam.audit.events import diode as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
-from cofferdam.brokers.diode import records, tickets
+from cofferdam.brokers.diode import records, tickets, told
 from cofferdam.brokers.diode.figures import KEEPER
 from cofferdam.brokers.diode.keeper_files import RESERVE_BYTES, SECOND, Files
 from cofferdam.brokers.diode.keeper_inside import Inside
@@ -175,18 +175,18 @@ class Keeper(Part):
             self._stop("heartbeat", f"a heartbeat of epoch {beat.epoch} in epoch {self._epoch}")
             return
         self._beat, self._beat_at = beat, self._setting.clock()
-        for told in beat.channels:
-            if told.channel not in self._row.channels or told.channel in self._stopped:
+        for one in beat.channels:
+            if one.channel not in self._row.channels or one.channel in self._stopped:
                 continue
-            channel = self._channel(told.channel)
+            channel = self._channel(one.channel)
             try:
-                for span in told.spans:
+                for span in one.spans:
                     lost = channel.told(span.epoch, span.oldest, span.highest, self._epoch)
-                    self._tell_gaps(told.channel, "lost", lost)
-                    self._figures.add("lost", sum(gap.total for gap in lost), told.channel)
+                    self._tell_gaps(one.channel, "lost", lost)
+                    self._figures.add("lost", sum(gap.total for gap in lost), one.channel)
             except CrossingError as error:
-                self._stop(told.channel, str(error))
-            self._dirty.add(told.channel)
+                self._stop(one.channel, str(error))
+            self._dirty.add(one.channel)
         self._files.look_all()
 
     def _piece(self, piece: Piece) -> None:
@@ -281,7 +281,8 @@ class Keeper(Part):
             asked.answer(self._tests())
         elif asked.verb == "inside":
             packed = self._inside.status if self._inside is not None else b""
-            asked.answer({**self._tells(), "packed": base64.b64encode(packed).decode()})
+            answer: told.Inside = {**self._tells(), "packed": base64.b64encode(packed).decode()}
+            asked.answer(answer)
         else:
             super().command(asked)
 
@@ -291,7 +292,7 @@ class Keeper(Part):
         channels = sorted(self._row.channels)
         if said.channel and said.channel not in channels:
             raise GateError(f"no channel {said.channel!r} rides", hint=f"there is {', '.join(channels)}")
-        made = []
+        made: list[told.Ticket] = []
         wall = self._setting.wall()
         until = wall // SECOND + TICKET_SECONDS
         tag = tickets.site_tag(self._site, self._strand)
@@ -309,7 +310,8 @@ class Keeper(Part):
             made.append({"serial": serial, "channel": name, "text": text, "until": until, "missing": count})
         if not made:
             raise GateError("nothing is missing", hint="`cofferdam diode status` shows what came last")
-        asked.answer({"strand": self._strand, "tickets": made})
+        answer: told.Tickets = {"strand": self._strand, "tickets": made}
+        asked.answer(answer)
 
     def _give_up(self, asked: Asked, said: GiveUp) -> None:
         channel = self._channels.get(said.channel)
@@ -323,7 +325,8 @@ class Keeper(Part):
         self._figures.add("lost", count, said.channel)
         self._files.look_all()
         self._handing.soon()
-        asked.answer({"given_up": count})
+        answer: told.GivenUp = {"given_up": count}
+        asked.answer(answer)
 
     def _test(self, known: Known) -> None:
         step = self._runs.get((known.run, known.rate))
@@ -334,7 +337,7 @@ class Keeper(Part):
         step[0] += known.at < known.of
         step[3] = self._setting.clock()
 
-    def _tests(self) -> list[dict[str, Any]]:
+    def _tests(self) -> list[told.Step]:
         return [
             {"run": run, "rate": rate, "got": got, "of": of, "seconds": round((last - first) / 1e9, 3)}
             for (run, rate), (got, of, first, last) in self._runs.items()
@@ -379,9 +382,10 @@ class Keeper(Part):
 
     # --- what is told -----------------------------------------------------------------------------------------------
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> told.Outside:
         beat, now, wall = self._beat, self._setting.clock(), self._setting.wall()
         names = self._row.channels
+        foreign, blocks, kernel, overrun = self._trouble
         return {
             "strand": self._strand, "end": "outside", "paired": self._keys is not None, "epoch": self._epoch,
             "sender": self._sender, "hardware": self._row.hardware, "full": self._full,
@@ -390,7 +394,7 @@ class Keeper(Part):
                 "differs": round((wall - beat.wall_ns) / 1e9, 1), "dropped": beat.dropped,
             },
             "stopped": self._stopped, "told": self._tells(),
-            "trouble": dict(zip(("foreign", "blocks", "kernel", "overrun"), self._trouble, strict=True)),
+            "trouble": {"foreign": foreign, "blocks": blocks, "kernel": kernel, "overrun": overrun},
             "folders": {row.channel: str(self._files.folder(row.channel)) for row in self._row.files},
             "channels": [
                 {
@@ -410,7 +414,7 @@ class Keeper(Part):
             ],
         }  # fmt: skip
 
-    def _tells(self) -> dict[str, Any]:
+    def _tells(self) -> told.Tells:
         return self._inside.tells() if self._inside is not None else {}
 
     def figures(self) -> Reported:

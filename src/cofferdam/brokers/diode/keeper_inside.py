@@ -32,6 +32,7 @@ from cofferdam.audit.tiles import ENTRIES, HASH_BYTES, growth, parse_path
 from cofferdam.audit.tree import WIDTH, check_consistency, consistency_proof
 from cofferdam.audit.verify import CHECKPOINT
 from cofferdam.brokers.diode.records import GATE, LogUnit, StatusUnit
+from cofferdam.brokers.diode.told import Copy, Tells
 from cofferdam.crossing.strand import sync
 from cofferdam.errors import AuditError, CrossingError, GateError, StoreFull
 from cofferdam.policy.terms.diode_rows import LOG
@@ -236,10 +237,10 @@ class Inside:
         self._waits_ns = self._waits_ns or self._wall()
         return *copy.tells(), self._wall() - self._waits_ns
 
-    def tells(self) -> dict[str, Any]:
+    def tells(self) -> Tells:
         """What is known, in short."""
         copy = self._copy
-        log = None
+        log: Copy | None = None
         if copy is not None:
             entries, waits = copy.tells()
             log = {

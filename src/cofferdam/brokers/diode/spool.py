@@ -23,7 +23,7 @@ from msgspec import Struct
 from cofferdam.audit.events import diode as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
-from cofferdam.brokers.diode import records, tickets
+from cofferdam.brokers.diode import records, tickets, told
 from cofferdam.brokers.diode.figures import SPOOL
 from cofferdam.brokers.diode.pairing import SpoolKeys, load
 from cofferdam.brokers.diode.records import CHUNK_BYTES, Known, Piece
@@ -371,9 +371,9 @@ class Spool(Part):
         plan = self._plan(ranges)
         count, size, lost = plan.records, plan.size, plan.lost
         seconds = size * 8 / max(1, self._row.rate) * (self._row.k + self._row.m) / self._row.k
-        answer = {
+        answer: told.Resent = {
             "serial": ticket.serial, "channel": channel, "until": ticket.until, "go": said.go,
-            "ranges": [[one.epoch, one.first, one.last] for one in ticket.ranges],
+            "ranges": [(one.epoch, one.first, one.last) for one in ticket.ranges],
             "records": count, "bytes": size, "seconds": round(seconds, 3), "lost": lost,
         }  # fmt: skip
         if not said.go:
@@ -419,7 +419,8 @@ class Spool(Part):
 
         self._again.append(_Job(pieces()))
         self._fill()
-        asked.answer({"run": run, "rates": said.rates, "seconds": said.seconds})
+        answer: told.Run = {"run": run, "rates": said.rates, "seconds": said.seconds}
+        asked.answer(answer)
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -486,7 +487,7 @@ class Spool(Part):
 
     # --- what is told -----------------------------------------------------------------------------------------------
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> told.Within:
         wall, oldest = self._setting.wall(), self._store.oldest_at
         return {
             "strand": self._strand, "end": "inside", "paired": self._keys is not None, "epoch": self.epoch,

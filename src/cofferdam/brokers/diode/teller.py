@@ -26,6 +26,7 @@ from cofferdam.audit.verify import CHECKPOINT
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.diode.records import GATE, PIECE_BYTES, Bit, LogFile, LogUnit, StatusUnit
 from cofferdam.brokers.diode.sender import row_of
+from cofferdam.brokers.diode.told import Told
 from cofferdam.brokers.kit.supervision import HOUSE_STATUS
 from cofferdam.errors import AuditError, GateError
 from cofferdam.policy.table import CompiledPolicy
@@ -124,7 +125,8 @@ class Teller(Part):
                 raise GateError(
                     "the audit log does not go out by this strand, or not yet", hint="cofferdam diode status"
                 )
-            asked.answer({"told": self._log})
+            answer: Told = {"told": self._log}
+            asked.answer(answer)
             if wanted.again:
                 self._log, self._units = 0, None
             self._ticks = LOOK_TICKS

@@ -23,7 +23,7 @@ from msgspec import Meta
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
 from cofferdam.brokers.broker import Asked, Part, Setting
-from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump import records, told
 from cofferdam.brokers.jump.quarantine import Quarantine, Room
 from cofferdam.brokers.jump.recording import FOLDER, SUFFIX, Writer
 from cofferdam.brokers.kit.figures import Reported
@@ -371,7 +371,8 @@ class Archivist(Part):
             except OSError as error:
                 asked.refuse(f"not done: {error.strerror}")
                 return
-            asked.answer({"name": said.name, "held": said.held})
+            answer: told.Holding = {"name": said.name, "held": said.held}
+            asked.answer(answer)
 
         self._setting.audit.record(entry, done)
 
@@ -381,10 +382,10 @@ class Archivist(Part):
             raise GateError(f"there is no recording {name!r}", hint="`cofferdam jump recording list` shows them")
         return path
 
-    def _list(self) -> list[dict[str, Any]]:
+    def _list(self) -> list[told.Recording]:
         live = {writer.path.name: number for number, writer in self._writers.items()}
         names = sorted((path.name for path in self._folder.glob(f"*{SUFFIX}")), reverse=True)[:LIST_MOST]
-        found = []
+        found: list[told.Recording] = []
         for name in names:
             path = self._folder / name
             with path.open("rb") as file:

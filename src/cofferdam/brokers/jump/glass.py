@@ -23,7 +23,9 @@ from msgspec import Meta
 from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked
+from cofferdam.brokers.jump import told
 from cofferdam.brokers.jump.desk import Desk
+from cofferdam.brokers.jump.told import Used
 from cofferdam.errors import GateError
 from cofferdam.policy.points.decide import show_utc
 
@@ -54,17 +56,6 @@ class Break(msgspec.Struct, forbid_unknown_fields=True):
 class Review(msgspec.Struct, forbid_unknown_fields=True):
     by: By
     reason: Why
-
-
-class Used(msgspec.Struct, forbid_unknown_fields=True):
-    """What is to be reviewed."""
-
-    by: str
-    person: str
-    asset: str
-    reason: str
-    request: int
-    at_ns: int
 
 
 class Glass:
@@ -173,10 +164,11 @@ class Glass:
         self._keeper.when_recorded(entry, act, asked.answer)
 
     def _show(self, asked: Asked) -> None:
-        asked.answer({
+        answer: told.Glass = {
             "sealed": bool(self._accounts.meta("glass")),
-            "used": msgspec.to_builtins(self._used) if self._used is not None else None,
-        })  # fmt: skip
+            "used": self._used,
+        }
+        asked.answer(msgspec.to_builtins(answer))
 
 
 def _hash(code: str) -> bytes:

@@ -22,6 +22,7 @@ from msgspec import Meta
 from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked
+from cofferdam.brokers.jump import told
 from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.desk import Desk
 from cofferdam.brokers.jump.glass import Glass
@@ -210,7 +211,7 @@ class Verbs:
 
     # --- people -----------------------------------------------------------------------------------------------------
 
-    def _people(self, _: Nothing) -> Any:
+    def _people(self, _: Nothing) -> list[told.Person]:
         return [
             {
                 "person": one.name, "full": one.full, "account": one.account, "source": one.source,
@@ -228,14 +229,14 @@ class Verbs:
         if said.person in self._keeper.deciding.assets:
             raise GateError(f"{said.person} is an asset's name: a user name must say which is meant")
 
-        def act() -> Any:
+        def act() -> told.OfPerson:
             self._accounts.add_person(said.person, said.full, said.account)
             return {"person": said.person}
 
         return self._set("person", said.person, said.by, f"added {said.full} {said.account}".strip()), act
 
     def _person_remove(self, said: OfPerson) -> Plan:
-        def act() -> Any:
+        def act() -> told.OfPerson:
             self._accounts.remove_person(said.person)
             return {"person": said.person}
 
@@ -244,14 +245,14 @@ class Verbs:
     def _join(self, said: Membership) -> Plan:
         self._accounts.known(said.person)  # before there is an entry, by which others go
 
-        def act() -> Any:
+        def act() -> told.Groups:
             self._accounts.join(said.person, said.group)
             return {"groups": self._accounts.groups(said.person)}
 
         return self._set("group", f"{said.person} {said.group}", said.by, "joined"), act
 
     def _leave(self, said: Membership) -> Plan:
-        def act() -> Any:
+        def act() -> told.Groups:
             self._accounts.leave(said.person, said.group)
             return {"groups": self._accounts.groups(said.person)}
 
@@ -263,7 +264,7 @@ class Verbs:
             raise GateError("that RSA key is short", hint="ssh-keygen -t ed25519 makes a good one")
         blob, comment = key.public_data, key.get_comment() or ""
 
-        def act() -> Any:
+        def act() -> told.Fingerprint:
             self._accounts.add_key(said.person, blob, comment[:200], self._keeper.wall)
             return {"fingerprint": key_name(blob)}
 
@@ -274,7 +275,7 @@ class Verbs:
         if len(keys) != 1:
             raise GateError(f"{said.person} has {len(keys) or 'no'} such keys", hint="cofferdam jump person list")
 
-        def act() -> Any:
+        def act() -> told.Fingerprint:
             self._accounts.remove_key(keys[0])
             return {"fingerprint": key_name(keys[0])}
 
@@ -284,7 +285,7 @@ class Verbs:
         secret = pyotp.random_base32()
         uri = pyotp.TOTP(secret).provisioning_uri(name=said.person, issuer_name=self._keeper.deciding.policy.table.site)
 
-        def act() -> Any:
+        def act() -> told.Code:
             self._accounts.set_totp(said.person, secret)
             return {"secret": secret, "uri": uri}
 
@@ -297,7 +298,7 @@ class Verbs:
         except ValueError as error:
             raise GateError(str(error), hint="several words make a good one") from None
 
-        def act() -> Any:
+        def act() -> told.OfPerson:
             self._accounts.set_password(said.person, hashed)
             return {"person": said.person}
 
@@ -314,7 +315,7 @@ class Verbs:
                 hint=f"did you mean {near}?" if near else f"it has {one_of(sorted(assets))}",
             )
 
-    def _assets(self, _: Nothing) -> Any:
+    def _assets(self, _: Nothing) -> list[told.Asset]:
         credentials = self._accounts.credentials()
         return [
             {
@@ -338,7 +339,7 @@ class Verbs:
         blob = public_key(said.key).public_data
         before = self._accounts.asset_key(said.asset)
 
-        def act() -> Any:
+        def act() -> told.HostKey:
             self._accounts.set_asset_key(said.asset, blob, said.by)
             return {"asset": said.asset, "fingerprint": key_name(blob), "before": key_name(before)}
 
@@ -349,7 +350,7 @@ class Verbs:
         self._asset(said.asset)
         return self._rotating.plan(said)
 
-    def _gate_key(self, _: Nothing) -> Any:
+    def _gate_key(self, _: Nothing) -> told.GateKey:
         key = self._accounts.host_key
         line = key.export_public_key("openssh").decode().split()
         doors = sorted({(row.address, row.port) for row in self._keeper.deciding.rows.values()})
@@ -362,12 +363,12 @@ class Verbs:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    def _requests(self, _: Nothing) -> Any:
+    def _requests(self, _: Nothing) -> list[told.Request]:
         return [
             {
-                **{name: getattr(one, name) for name in (
-                    "id", "person", "asset", "conduit", "seconds", "reason", "ticket", "at_ns", "state", "until_ns")},
-                "approved": self._accounts.approvals(one.id),
+                "id": one.id, "person": one.person, "asset": one.asset, "conduit": one.conduit, "seconds": one.seconds,
+                "reason": one.reason, "ticket": one.ticket, "at_ns": one.at_ns, "state": one.state,
+                "until_ns": one.until_ns, "approved": self._accounts.approvals(one.id),
             }
             for one in self._accounts.requests()
             if one.state == "waiting" or self._keeper.deciding.holds(one, self._keeper.wall, self._keeper.now)
@@ -407,7 +408,7 @@ class Verbs:
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
-    def _sessions(self, _: Nothing) -> Any:
+    def _sessions(self, _: Nothing) -> list[told.Session]:
         return [
             {
                 "number": one.number, "session": one.name, "person": one.connection.person,
@@ -435,7 +436,7 @@ class Verbs:
         else:
             self._accounts.known(said.name)
 
-        def act() -> Any:
+        def act() -> told.Block:
             self._accounts.block(said.kind, said.name, said.by, said.reason, self._keeper.wall)
             return {"kind": said.kind, "name": said.name}
 
@@ -446,14 +447,14 @@ class Verbs:
         if not found:
             raise GateError(f"nothing bars {said.name!r}", hint="`cofferdam jump blocks` shows who and what is barred")
 
-        def act() -> Any:
+        def act() -> told.Unblocked:
             for kind in found:
                 self._accounts.unblock(kind, said.name)
             return {"name": said.name}
 
         return self._set("unblock", said.name, said.by), act
 
-    def _blocks(self, _: Nothing) -> Any:
+    def _blocks(self, _: Nothing) -> list[told.Blocked]:
         return [
             {"kind": kind, "name": name, "by": by, "reason": reason, "at_ns": when}
             for kind, name, by, reason, when in self._accounts.blocks()

@@ -20,7 +20,7 @@ from msgspec import Meta
 from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump import records, told
 from cofferdam.brokers.jump.deciding import Session
 from cofferdam.brokers.jump.desk import Desk
 from cofferdam.errors import GateError
@@ -101,7 +101,7 @@ class Rotating:
             raise GateError("an empty password, or one that cannot be typed")
         kind = "key" if said.kind == "new-key" else said.kind
 
-        def act() -> Any:
+        def act() -> told.CredentialSet:
             self._accounts.set_credential(said.asset, said.login, kind, secret, said.by, self._keeper.wall)
             self._accounts.run("DELETE FROM meta WHERE name=?", _pending(said.asset, said.login))
             self._troubles.pop((said.asset, said.login), None)

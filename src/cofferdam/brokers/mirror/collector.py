@@ -29,6 +29,7 @@ from cofferdam.brokers.mirror.columns import HOUR_NS
 from cofferdam.brokers.mirror.figures import COLLECTOR
 from cofferdam.brokers.mirror.postgres import Differs, Historian, Reading, Seen
 from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Samples, Stored
+from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
@@ -160,15 +161,16 @@ class Collector(Part):
         elif asked.verb == "status":
             why = f"the side of {self.zone()} is severed" if self._cut else "it was born a moment ago"
             why = f"the conduit is {self._shut}" if self._shut else why
-            idle = {"trouble": f"not at work: {why}", "idle": True, "newest": 0, "asked": 0}
-            asked.answer(
-                [
-                    self._work[one.name].told()
-                    if one.name in self._work
-                    else {"source": one.name, "upto": self.upto(one.name), **idle}
-                    for one in self.sources()
-                ]
-            )
+            answer: list[Told] = [
+                self._work[one.name].told()
+                if one.name in self._work
+                else {
+                    "source": one.name, "upto": self.upto(one.name), "trouble": f"not at work: {why}", "idle": True,
+                    "newest": 0, "asked": 0,
+                }
+                for one in self.sources()
+            ]  # fmt: skip
+            asked.answer(answer)
         else:
             super().command(asked)
 
@@ -352,7 +354,7 @@ class Work:
                 await self._wake.wait()
         self._wake.clear()
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> Told:
         """For an operator."""
         return {
             "source": self.source.name, "trouble": self.trouble, "upto": self.owner.upto(self.source.name),

@@ -25,6 +25,7 @@ from cofferdam.brokers.kit.folders import BAD, DONE, Facts
 from cofferdam.brokers.mirror import dropped, points
 from cofferdam.brokers.mirror.collector import Collector, Work
 from cofferdam.brokers.mirror.columns import check, span
+from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import CrossingError
 from cofferdam.policy.terms.mirror_rows import Drop
 
@@ -218,5 +219,5 @@ class Drops(Work):
                 if stat.S_ISREG(facts.st_mode) and facts.st_ctime < oldest:
                     os.unlink(name, dir_fd=done)
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> Told:
         return {**super().told(), "waits": self.waits}

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.mirror import HistoryHeld
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.mirror import catalogue
+from cofferdam.brokers.mirror import catalogue, told
 from cofferdam.brokers.mirror.catalogue import Hold
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME
 from cofferdam.brokers.mirror.keeping import Keeping
@@ -89,7 +89,7 @@ class Verbs:
         rows = sum(file.rows for file in found.files)
         size = sum(file.size for file in found.files)
         newest = keeper.store.newest
-        asked.answer(
+        answer: told.Keeper = (
             {
                 "conduit": keeper.conduit, "generation": found.generation, "commit": keeper.store.commit,
                 "tags": len(found.tags), "hot": keeper.store.hot_rows, "files": len(found.files), "rows": rows,
@@ -100,11 +100,12 @@ class Verbs:
                 "sealed_hour": max((file.last for file in found.files), default=0),
                 "gaps": sum(loss.known for loss in found.losses),
                 "holds": [msgspec.to_builtins(hold) for hold in found.holds][:100], "full": keeper.full,
-                "taken": dict(keeper.store.taken),
+                "taken": {str(lane): count for lane, count in keeper.store.taken.items()},
                 "sources": [one.name for one in keeper.row.sources], "copied": keeper.row.store == "postgresql",
                 "published": keeper.row.published,
             }
         )  # fmt: skip
+        asked.answer(answer)
 
     def _tags(self, asked: Asked) -> None:
         said = asked.decode(TagsSaid)
@@ -119,7 +120,8 @@ class Verbs:
 
     def _gaps(self, asked: Asked) -> None:
         losses = [loss for loss in self._keeper.store.catalogue.losses if loss.known]
-        asked.answer({"count": len(losses), "gaps": [msgspec.to_builtins(loss) for loss in losses[-GAPS_MOST:]]})
+        answer: told.Gaps = {"count": len(losses), "gaps": [msgspec.to_builtins(loss) for loss in losses[-GAPS_MOST:]]}
+        asked.answer(answer)
 
     def _verify(self, asked: Asked) -> None:
         said = asked.decode(VerifySaid)
@@ -150,7 +152,8 @@ class Verbs:
         for name in sources:
             fetch = Fetch(name, said.first * HOUR_NS, (said.last + 1) * HOUR_NS)
             keeper.setting.senders["spooler"].send(fetch)
-        asked.answer({"sources": sources})
+        answer: told.Backfilled = {"sources": sources}
+        asked.answer(answer)
 
     def _hold(self, asked: Asked) -> None:
         said = asked.decode(SpanSaid)
@@ -161,7 +164,8 @@ class Verbs:
         found.holds = [*found.holds, Hold(said.first, said.last, said.by, said.reason)]
         catalogue.save(self._keeper.store.folder, found)
         self._tell(said, held=True)
-        asked.answer({"holds": len(found.holds)})
+        answer: told.Holds = {"holds": len(found.holds)}
+        asked.answer(answer)
 
     def _release(self, asked: Asked) -> None:
         said = asked.decode(SpanSaid)
@@ -172,7 +176,8 @@ class Verbs:
         found.holds = kept
         catalogue.save(self._keeper.store.folder, found)
         self._tell(said, held=False)
-        asked.answer({"holds": len(kept)})
+        answer: told.Holds = {"holds": len(kept)}
+        asked.answer(answer)
 
     def _tell(self, said: SpanSaid, *, held: bool) -> None:
         self._keeper.setting.audit.note(
@@ -184,7 +189,8 @@ class Verbs:
 
     def _seal(self, asked: Asked) -> None:
         self._keeper.seal_now()
-        asked.answer({"hot": self._keeper.store.hot_rows})
+        answer: told.Sealing = {"hot": self._keeper.store.hot_rows}
+        asked.answer(answer)
 
 
 def _in_order(first: int, last: int) -> None:

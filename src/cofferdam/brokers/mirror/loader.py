@@ -34,6 +34,7 @@ from cofferdam.brokers.mirror.columns import DAY_NS
 from cofferdam.brokers.mirror.figures import LOADER
 from cofferdam.brokers.mirror.postgres import Differs
 from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch
+from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import StoreError
 from cofferdam.policy.terms.mirror_rows import Copy, ReadRule
 
@@ -253,7 +254,7 @@ class Copying(Work):
                 await conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("cofferdam", name)))
                 self._days.discard(name)
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> Told:
         return {**super().told(), "copied": self.position}
 
 

@@ -21,6 +21,7 @@ from cofferdam.brokers.mirror.iceberg import Odd, Published
 from cofferdam.brokers.mirror.objects import Bucket
 from cofferdam.brokers.mirror.postgres import Differs
 from cofferdam.brokers.mirror.query import Reading
+from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import StoreError
 from cofferdam.policy.terms.mirror_rows import Publish
 
@@ -96,5 +97,5 @@ class Publishing(Work):
         finally:
             self.left = -1
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> Told:
         return {**super().told(), "published": self.generation, "left": self.left}

@@ -21,12 +21,13 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from cofferdam.brokers.mirror.columns import span
 from cofferdam.brokers.mirror.records import LANES, Lane, Lost, Samples
+from cofferdam.brokers.mirror.told import Lane as Stands
 from cofferdam.errors import StoreError, StoreFull
 
 SEGMENT_BYTES: Final = 16 << 20
@@ -394,6 +395,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def facts(spool: Spool) -> dict[str, Any]:
+def facts(spool: Spool) -> dict[str, Stands]:
     """What `status` tells of it."""
     return {lane: {"waiting": spool.waiting(lane), "last": spool.last(lane)} for lane in LANES}

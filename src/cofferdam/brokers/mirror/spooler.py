@@ -20,7 +20,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.mirror import SamplesLost
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Reported
-from cofferdam.brokers.mirror import rows
+from cofferdam.brokers.mirror import rows, told
 from cofferdam.brokers.mirror.columns import HOUR_NS, check
 from cofferdam.brokers.mirror.records import (
     LANES,
@@ -113,13 +113,14 @@ class Spooler(Part):
         if asked.verb != "status":
             super().command(asked)
             return
-        asked.answer(
+        answer: told.Spooler = (
             {
                 "bytes": self._spool.size, "most": self._spool.most, "left_seconds": self._left(),
                 "lanes": facts(self._spool), "upto": self._spool.state.upto, "full": self._full,
                 "known": self._known,
             }
         )  # fmt: skip
+        asked.answer(answer)
 
     # --- records
 

@@ -24,6 +24,7 @@ from cofferdam.brokers.mirror import partials, sealing
 from cofferdam.brokers.mirror.columns import HOUR_NS, Summary, summary, tidy
 from cofferdam.brokers.mirror.keeping import Keeping
 from cofferdam.brokers.mirror.records import Count, Counted, Fetch
+from cofferdam.brokers.mirror.told import Run as Told
 from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.terms.mirror_rows import Device, Postgres
 
@@ -74,7 +75,7 @@ class Run:
         self.back = first
         """Hours before `first`, down to this one, are counted where the one behind them was not whole."""
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> Told:
         """For an operator."""
         return {
             "number": self.number, "first": self.first, "last": self.last, "against": self.against, "ended": self.ended,

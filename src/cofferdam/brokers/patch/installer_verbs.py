@@ -6,9 +6,8 @@ Not here: when anything is sent (plan), sending (installer).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Final, Protocol
 
-import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
@@ -16,7 +15,7 @@ from cofferdam.audit.entry import Draft
 from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
-from cofferdam.brokers.patch import records
+from cofferdam.brokers.patch import records, told
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.plan import NS, Held, Plan, State, Step, upcoming
 from cofferdam.brokers.patch.records import Release
@@ -182,11 +181,11 @@ class InstallerVerbs:
         self._part.settle(replace(step, tries=0), state, f"{', '.join(words)}: {said.detail}")
         self._part.dealt_with(step)
 
-    def _plan_told(self) -> dict[str, Any]:
+    def _plan_told(self) -> told.Plan:
         now = self._part.setting.wall()
         plan = self._part.plan()
         until = now + WEEKS * 7 * 86_400 * NS
-        rows = []
+        rows: list[told.Due] = []
         for verdict in plan.verdicts(now):
             step = self._part.steps.get(f"{verdict.asset}/{verdict.product}")
             rows.append(
@@ -215,9 +214,15 @@ class InstallerVerbs:
             "sent": sent,
             "paused": list(self._part.held.paused),
             "stopped": list(self._part.held.stopped),
-            "releases": [
-                {"path": each.path, "sha256": each.sha256, "size": each.size, **msgspec.to_builtins(each.custom)}
-                for each in self._part.releases[-200:]
-            ],
+            "releases": [_released(each) for each in self._part.releases[-200:]],
             "assets": rows,
         }
+
+
+def _released(each: Release) -> told.Released:
+    said = each.custom
+    return {
+        "path": each.path, "sha256": each.sha256, "size": each.size, "number": said.number, "product": said.product,
+        "version": said.version, "file": said.file, "uploaded_by": said.uploaded_by, "requested_by": said.requested_by,
+        "origin": said.origin, "scan": said.scan, "at": said.at, "emergency": said.emergency, "reason": said.reason,
+    }  # fmt: skip

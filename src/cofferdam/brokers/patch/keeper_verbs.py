@@ -25,7 +25,7 @@ from cofferdam.audit.entry import Draft
 from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
-from cofferdam.brokers.patch import records, trustkeys
+from cofferdam.brokers.patch import records, told, trustkeys
 from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow, How, Pending
@@ -210,22 +210,21 @@ class Verbs:
             states[row.state] = states.get(row.state, 0) + 1
         pending = next(iter(keeper.pending.rows.values()), None)
         root = repository.root.signed
-        asked.answer(
-            {
-                "root": root.version,
-                "root_expires": root.expires.isoformat(),
-                "unfit": repository.unfit,
-                "approvers": sorted(repository.people().values()),
-                "threshold": repository.threshold,
-                "files": states,
-                "pending": self._pending(pending) if pending else None,
-                "sources": [keeper.fetching.told(source.name) for source in keeper.rows.sources],
-                "encrypted": keeper.sealing.encrypt,
-                "installer": {"targets": keeper.looked.version, "refused": keeper.looked.refused},
-            }
-        )
+        answer: told.Keeper = {
+            "root": root.version,
+            "root_expires": root.expires.isoformat(),
+            "unfit": repository.unfit,
+            "approvers": sorted(repository.people().values()),
+            "threshold": repository.threshold,
+            "files": states,
+            "pending": self._pending(pending) if pending else None,
+            "sources": [keeper.fetching.told(source.name) for source in keeper.rows.sources],
+            "encrypted": keeper.sealing.encrypt,
+            "installer": {"targets": keeper.looked.version, "refused": keeper.looked.refused},
+        }
+        asked.answer(answer)
 
-    def _pending(self, pending: Pending) -> dict[str, Any]:
+    def _pending(self, pending: Pending) -> told.Pending:
         people = self._keeper.repository.people()
         row = self._row(pending.number)
         return {
@@ -244,11 +243,11 @@ class Verbs:
     def _show(self, asked: Asked) -> None:
         asked.answer(self._told(self._row(asked.decode(_Number).number)))
 
-    def _told(self, row: FileRow, *, short: bool = False) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            name: getattr(row, name)
-            for name in ("number", "product", "version", "file", "size", "sha256", "by", "how", "at", "state", "reason")
-        }
+    def _told(self, row: FileRow, *, short: bool = False) -> told.File:
+        found: told.File = {
+            "number": row.number, "product": row.product, "version": row.version, "file": row.file, "size": row.size,
+            "sha256": row.sha256, "by": row.by, "how": row.how, "at": row.at, "state": row.state, "reason": row.reason,
+        }  # fmt: skip
         if not short:
             found["report"] = msgspec.to_builtins(row.report) if row.report is not None else None
             pending = self._keeper.pending.get(row.number)
@@ -331,7 +330,9 @@ class Verbs:
                     if fault:
                         refuse(fault, why)
                     else:
-                        asked.answer({"number": number if number < 1 << 52 else 0, "sha256": sha256, "waits": waits})
+                        here = number if number < 1 << 52 else 0
+                        answer: told.Put = {"number": here, "sha256": sha256, "waits": waits}
+                        asked.answer(answer)
 
                 if not size:
                     target.unlink(missing_ok=True)
@@ -347,7 +348,8 @@ class Verbs:
         if row.state not in ("not-scanned", "failed", "passed"):
             raise GateError(f"file {row.number} is {row.state}: it is not looked at again")
         self._keeper.examine(row.number)
-        asked.answer({"number": row.number})
+        answer: told.Number = {"number": row.number}
+        asked.answer(answer)
 
     def _fetch(self, asked: Asked) -> None:
         """Has a source looked at now; or what it changed is known."""
@@ -417,7 +419,8 @@ class Verbs:
         def act() -> None:
             keeper.pending.put(row.number, pending)
             keeper.keep(replace(row, state="requested"))
-            asked.answer({"number": row.number, "targets": metadata.signed.version})
+            answer: told.Requested = {"number": row.number, "targets": metadata.signed.version}
+            asked.answer(answer)
 
         self._decide(asked, row.number, draft, act)
 
@@ -465,14 +468,16 @@ class Verbs:
         def act() -> None:
             fresh = replace(pending, signatures=signatures)
             keeper.pending.put(row.number, fresh)
-            answer = {"number": row.number, "signed": so_far, "needs": repository.threshold}
+            answer: told.Approved = {
+                "number": row.number, "signed": so_far, "needs": repository.threshold, "released": False,
+            }  # fmt: skip
             if not self.finish_if_signed(fresh, said.by, lambda ok, why: self._finished(asked, answer, ok, why)):
-                asked.answer({**answer, "released": False})
+                asked.answer(answer)
 
         self._decide(asked, row.number, draft, act)
 
     @staticmethod
-    def _finished(asked: Asked, answer: dict[str, Any], ok: bool, why: str) -> None:
+    def _finished(asked: Asked, answer: told.Approved, ok: bool, why: str) -> None:
         if ok:
             asked.answer({**answer, "released": True})
         else:
@@ -563,7 +568,8 @@ class Verbs:
             if pending is not None:
                 keeper.pending.drop(row.number)
             keeper.drop_files(row.number)
-            asked.answer({"number": row.number})
+            answer: told.Number = {"number": row.number}
+            asked.answer(answer)
 
         self._decide(asked, row.number, draft, act)
 
@@ -584,6 +590,7 @@ class Verbs:
         def act() -> None:
             keeper.repository.take_root(data)  # checked again: another may have come meanwhile
             keeper.tell_installer()
-            asked.answer({"root": fresh.signed.version})
+            answer: told.RootTaken = {"root": fresh.signed.version}
+            asked.answer(answer)
 
         self._decide(asked, 0, draft, act)

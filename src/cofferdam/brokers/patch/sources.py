@@ -26,6 +26,7 @@ from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import UNDECIDED, Looked, Seen
 from cofferdam.brokers.patch.receiving import Incoming, Keeping, Receiving
 from cofferdam.brokers.patch.records import Ask, Doing, Ended, Fetch, Go, Last, Taken
+from cofferdam.brokers.patch.told import Source as Told
 from cofferdam.errors import StoreError
 
 SEEN_MOST: Final = 20_000
@@ -264,7 +265,7 @@ class Fetching(Receiving):
 
     # --- operators
 
-    def told(self, name: str) -> dict[str, Any]:
+    def told(self, name: str) -> Told:
         looked, doing = self.looked.get(name), self.doing.get(name)
         source = self.keeper.rows.source(name)
         changed = [each for each in self.seen.rows.values() if each.source == name and each.changed]

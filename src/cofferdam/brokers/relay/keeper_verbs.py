@@ -33,7 +33,7 @@ from msgspec import Meta
 from cofferdam.audit.events import relay as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.relay import shelf
+from cofferdam.brokers.relay import shelf, told
 from cofferdam.brokers.relay.keeper import PULL, PUSH, Channel, Consumer
 from cofferdam.brokers.relay.keeper_work import Work
 from cofferdam.errors import GateError, StoreError
@@ -207,7 +207,7 @@ class Verbs:
 
     # --- how things stand -------------------------------------------------------------------------------------------
 
-    def _status(self, _: Nothing) -> Any:
+    def _status(self, _: Nothing) -> told.Stands:
         work = self._work
         free, size = work.store.room()
         return {
@@ -216,7 +216,7 @@ class Verbs:
             "channels": [self._stands(channel) for _, channel in sorted(work.machine.channels.items())],
         }  # fmt: skip
 
-    def _stands(self, channel: Channel) -> Any:
+    def _stands(self, channel: Channel) -> told.ChannelStands:
         row = channel.row
         present = [consumer for consumer in channel.consumers.values() if consumer.present]
         return {
@@ -228,7 +228,7 @@ class Verbs:
             "consumers": [self._place(consumer) for _, consumer in sorted(channel.consumers.items())],
         }  # fmt: skip
 
-    def _place(self, consumer: Consumer) -> Any:
+    def _place(self, consumer: Consumer) -> told.Place:
         return {
             "consumer": consumer.name, "present": consumer.present, "cursor": consumer.cursor,
             "lowest": consumer.lowest, "lag": consumer.lag, "leased": len(consumer.leased),
@@ -243,7 +243,7 @@ class Verbs:
             for _, consumer in sorted(channel.consumers.items())
         ]
 
-    def _list(self, page: Page) -> Any:
+    def _list(self, page: Page) -> list[told.Listed]:
         channel = self._channel(page.channel)
         found = self._work.store.messages(channel.name, page.after, page.most, channel.next, shelf.VERIFIED_BYTES)
         return [
@@ -252,12 +252,12 @@ class Verbs:
             for one in found
         ]  # fmt: skip
 
-    def _show(self, show: Show) -> Any:
+    def _show(self, show: Show) -> told.Shown:
         channel = self._channel(show.channel)
         one = self._work.store.message(channel.name, show.number)
         if one is None:
             raise GateError(f"{channel.name} has no message {show.number}", hint=f"it has {_range(channel)}")
-        said: dict[str, Any] = {
+        said: told.Shown = {
             "channel": channel.name, "number": one.number, "who": one.who, "key": one.key,
             "sha256": one.sha256.hex(), "size": one.size, "at": one.at, "commit": one.group,
             "consumers": {name: _state(consumer, one.number) for name, consumer in sorted(channel.consumers.items())},
@@ -281,7 +281,7 @@ class Verbs:
             )
         )  # fmt: skip
 
-    def _export(self, page: Export) -> Any:
+    def _export(self, page: Export) -> told.Page:
         channel = self._channel(page.channel)
         found = self._work.store.messages(channel.name, page.after, page.most, channel.shown, PAGE_BYTES)
         if not found:
@@ -295,7 +295,7 @@ class Verbs:
             return {"messages": said, "after": page.after if more else first.number, "offset": end if more else 0}
         return {"messages": [_exported(one, one.body) for one in found], "after": found[-1].number, "offset": 0}
 
-    def _dead(self, page: Dead) -> Any:
+    def _dead(self, page: Dead) -> list[told.Dead]:
         self._consumer(page.channel, page.consumer)
         rows = self._work.store.dead(page.channel, page.consumer, page.after, page.most)
         return [{"number": row.number, "tries": row.count, "reason": row.reason, "at": row.at} for row in rows]
@@ -312,7 +312,7 @@ class Verbs:
 
     # --- the quarantine ---------------------------------------------------------------------------------------------
 
-    def _held(self, page: Page) -> Any:
+    def _held(self, page: Page) -> list[told.Held]:
         if page.channel:
             self._channel(page.channel)
         return [_held(row) for row in self._work.shelf.rows(page.channel, page.after, page.most)]
@@ -325,7 +325,7 @@ class Verbs:
             )
         return held
 
-    def _held_show(self, asked: Row) -> Any:
+    def _held_show(self, asked: Row) -> told.Held:
         held = self._row(asked.row)
         said = _held(held)
         if asked.body:
@@ -334,7 +334,7 @@ class Verbs:
             said["diff"] = _diff(held.body, held.now)
         return said
 
-    def _release(self, asked: Row) -> Any:
+    def _release(self, asked: Row) -> told.Released:
         work, held = self._work, self._row(asked.row)
         channel = self._channel(held.channel)
         if not channel.served:
@@ -376,14 +376,14 @@ class Verbs:
         work.figures.add("pushed", 1, channel.name)
         return {"row": held.row, "released": True, "number": result.number, "people": people}
 
-    def _reject(self, asked: Row) -> Any:
+    def _reject(self, asked: Row) -> told.Rejected:
         held = self._row(asked.row)
         self._work.shelf.drop(held)
         self._work.machine.unheld(self._channel(held.channel), held.size)
         self._decided(held, "rejected", asked.by, reason=clip(asked.reason))
         return {"row": held.row, "rejected": True}
 
-    def _edit(self, asked: Edit) -> Any:
+    def _edit(self, asked: Edit) -> told.Edited:
         work, held = self._work, self._row(asked.row)
         channel = self._channel(held.channel)
         if not channel.served:
@@ -414,7 +414,7 @@ class Verbs:
 
     # --- consumers and channels -------------------------------------------------------------------------------------
 
-    def _replay(self, asked: Position) -> Any:
+    def _replay(self, asked: Position) -> told.Replayed:
         work = self._work
         consumer = self._consumer(asked.channel, asked.consumer)
         channel = consumer.channel
@@ -429,7 +429,7 @@ class Verbs:
         self._position(asked, "one" if asked.one else "replay")
         return {"channel": channel.name, "consumer": consumer.name, "lag": consumer.lag}
 
-    def _skip(self, asked: Position) -> Any:
+    def _skip(self, asked: Position) -> told.Skipped:
         work = self._work
         consumer = self._consumer(asked.channel, asked.consumer)
         channel = consumer.channel
@@ -453,7 +453,7 @@ class Verbs:
             events.PositionSet, channel=asked.channel, consumer=asked.consumer, how=how, first=asked.first, by=asked.by
         )
 
-    def _clear(self, asked: Clear) -> Any:
+    def _clear(self, asked: Clear) -> told.ClearedSome:
         """Room is made before its time: of what everybody has settled, as many as one turn may remove."""
         work, channel = self._work, self._channel(asked.channel)
         upto = min(asked.upto, channel.removable)
@@ -477,7 +477,7 @@ class Verbs:
         work.figures.add("removed", count, channel.name)
         return {"channel": channel.name, "removed": count, "size": size, "last": last, "more": last < upto}
 
-    def _give_up(self, asked: Clear) -> Any:
+    def _give_up(self, asked: Clear) -> told.GivenUp:
         """Nobody waits any more for what a strand has not brought. If it comes after all it is taken."""
         channel = self._channel(asked.channel)
         found = self._work.machine.give_up(channel, asked.upto)
@@ -490,22 +490,22 @@ class Verbs:
                 events.NumbersMissing, channel=channel.name, first=gap.first, last=gap.last, what="given-up",
                 by=asked.by,
             )  # fmt: skip
-        return {"channel": channel.name, "given_up": [[gap.first, gap.last] for gap in found]}
+        return {"channel": channel.name, "given_up": [(gap.first, gap.last) for gap in found]}
 
-    def _pause(self, asked: Rest) -> Any:
+    def _pause(self, asked: Rest) -> told.Rests:
         return self._rest(asked, self._channel(asked.channel).paused | _bits(asked))
 
-    def _resume(self, asked: Rest) -> Any:
+    def _resume(self, asked: Rest) -> told.Rests:
         return self._rest(asked, self._channel(asked.channel).paused & ~_bits(asked))
 
-    def _rest(self, asked: Rest, bits: int) -> Any:
+    def _rest(self, asked: Rest, bits: int) -> told.Rests:
         channel = self._channel(asked.channel)
         self._work.machine.pause(channel, bits)
         self._work.told.add(events.ChannelSet, channel=channel.name, paused=tuple(_resting(bits)), by=asked.by)
         return {"channel": channel.name, "paused": _resting(bits)}
 
 
-def _gaps(channel: Channel) -> list[Any]:
+def _gaps(channel: Channel) -> list[told.Missing]:
     return [
         {"first": gap.first, "last": gap.last, "since": gap.since, "given_up": gap.given}
         for gap in channel.gaps.rows[:GAPS_SHOWN]
@@ -533,22 +533,24 @@ def _state(consumer: Consumer, number: int) -> str:
     return "settled or dead" if number < consumer.cursor else "waits to be handed out"
 
 
-def _why(problem: Problem) -> dict[str, Any]:
+def _why(problem: Problem) -> told.Why:
     return {
         "fault": problem.fault, "detail": problem.detail, "place": problem.place, "line": problem.line,
         "column": problem.column,
     }  # fmt: skip
 
 
-def _held(held: shelf.Held) -> dict[str, Any]:
+def _held(held: shelf.Held) -> told.Held:
+    why = held.problem
     return {
         "row": held.row, "channel": held.channel, "who": held.who, "key": held.key, "sha256": held.sha256.hex(),
-        "size": held.size, "at": held.at, **_why(held.problem),
+        "size": held.size, "at": held.at, "fault": why.fault, "detail": why.detail, "place": why.place,
+        "line": why.line, "column": why.column,
         "edited": held.edited is not None, "editors": held.editors, "approved": held.approved,
     }  # fmt: skip
 
 
-def _exported(one: Any, body: bytes) -> dict[str, Any]:
+def _exported(one: Any, body: bytes) -> told.Carried:
     return {
         "number": one.number, "who": one.who, "key": one.key, "sha256": one.sha256.hex(), "size": one.size,
         "at": one.at, "body": base64.b64encode(body).decode(),

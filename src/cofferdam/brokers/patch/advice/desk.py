@@ -18,7 +18,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +29,7 @@ from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.figures import Figures
+from cofferdam.brokers.patch import told
 from cofferdam.brokers.patch.advice import ledger
 from cofferdam.brokers.patch.advice.asking import ApprovePlan, By, Evaluate, MakePlan, SetState, Which
 from cofferdam.brokers.patch.advice.ledger import NS, Answer, Change, Mitigation, Row
@@ -374,10 +375,10 @@ class Desk:
             raise GateError(f"several have the id {name}: {', '.join(sorted(row.key for row in found))}")
         return found[0]
 
-    def _told(self, row: Row, *, short: bool) -> dict[str, Any]:
+    def _told(self, row: Row, *, short: bool) -> told.Advisory:
         duties, now = self._keeper.rows.duties, self._keeper.now
         verdicts = Counter(match.verdict for match in row.advice.matches)
-        found: dict[str, Any] = {
+        found: told.Advisory = {
             "advisory": row.advice.id, "product": row.product, "provider": row.provider, "title": row.advice.title,
             "revision": row.advice.revision, "available": ledger.day(row.start), "severity": row.advice.severity,
             "standing": ledger.standing(row, duties, now), "file": row.file,
@@ -401,7 +402,7 @@ class Desk:
         return found
 
     @staticmethod
-    def _asset(row: Row, asset: str) -> dict[str, Any]:
+    def _asset(row: Row, asset: str) -> told.AdvisedAsset:
         match, answer = row.verdict(asset), row.answers.get(asset)
         return {
             "asset": asset, "verdict": match.verdict, "why": match.why,
@@ -414,10 +415,11 @@ class Desk:
     def _list(self, asked: Asked) -> None:
         asked.decode(By)
         rows = sorted(self.rows.rows.values(), key=lambda row: (row.start, row.key))
-        asked.answer({
+        answer: told.Advisories = {
             "counts": {state: self._count(state) for state in STANDINGS},
             "advisories": [self._told(row, short=True) for row in rows[-2000:]],
-        })  # fmt: skip
+        }
+        asked.answer(answer)
 
     def _count(self, state: str) -> int:
         duties, now = self._keeper.rows.duties, self._keeper.now
