@@ -1,0 +1,126 @@
+"""Checks that a full disk, an impossible budget and a date turn on a real gate, and that turn back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gate.conftest import Site
+from tests.gate.plant import Client, Gate, running
+from tests.verbs import cli
+from tests.waiting import PATIENT, eventually
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+BUDGET = "    latency_budget: 1 us\n"
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Gate]]:
+    """A gate whose log's folder is a small file system of its own."""
+    made = Site(tmp_path_factory.mktemp("by-hand"))
+    audit = made.state / "audit"
+    audit.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", audit], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        made.policy.write_text(made.text().replace("    owner: ", BUDGET + "    owner: ", 1))
+        with running(made.state, made.policy) as gate:
+            yield made, gate
+    finally:
+        subprocess.run(["umount", "-l", audit], check=True)
+        made.device.close()
+
+
+def outcome(site: Site, check: str) -> tuple[str, str]:
+    """Of `cofferdam evidence run CHECK`, and its words."""
+    code, out, err = cli("evidence", "run", check, "--no-verify", "--json", "--state", site.state)
+    assert out, err
+    [found] = json.loads(out)["checks"]
+    assert code == (found["outcome"] == "failed")
+    return found["outcome"], found["says"]
+
+
+def status_of(site: Site, check: str) -> str:
+    """As `cofferdam evidence list` has it, which goes by the log."""
+    code, out, err = cli("evidence", "list", "--json", "--state", site.state)
+    assert code == 0, err
+    return str({one["id"]: one["status"] for one in json.loads(out)}[check])
+
+
+def alarms(gate: Gate) -> set[str]:
+    return {one["name"] for one in gate.status()["alarms"]}
+
+
+def reload(site: Site, before: str, after: str) -> None:
+    text = site.policy.read_text()
+    assert before in text
+    site.policy.write_text(text.replace(before, after))
+    code, _, err = cli("reload", "--state", site.state)
+    assert code == 0, err
+
+
+def test_a_budget_that_cannot_be_kept(plant: tuple[Site, Gate]) -> None:
+    site, gate = plant
+    with contextlib.closing(Client(site.port, timeout=PATIENT)) as client:
+        client.read()
+        eventually(lambda: outcome(site, "broker.latency-budget")[0] == "failed")
+        assert status_of(site, "broker.latency-budget") == "failed"
+        assert "check-broker.latency-budget" in alarms(gate)
+        reload(site, BUDGET, "    latency_budget: 60 s\n")
+        client.read()
+        eventually(lambda: outcome(site, "broker.latency-budget")[0] == "observed")
+    assert status_of(site, "broker.latency-budget") == "observed"
+    assert "check-broker.latency-budget" not in alarms(gate)
+
+
+def test_a_conduit_that_has_expired(plant: tuple[Site, Gate]) -> None:
+    site, gate = plant
+    for expires, wanted in (("2020-01-31", "failed"), ("2099-12-31", "observed")):
+        owner = "    owner: "
+        reload(site, owner, f"    expires: {expires}\n{owner}")
+        found, says = outcome(site, "policy.expiry")
+        assert found == wanted, says
+        assert (status_of(site, "policy.expiry"), "check-policy.expiry" in alarms(gate)) == (wanted, wanted == "failed")
+        reload(site, f"    expires: {expires}\n", "")
+
+
+def test_a_full_disk(plant: tuple[Site, Gate]) -> None:
+    """Room runs out: that is an entry and an alarm while there is a reserve. Without any, nothing can be recorded, and
+    who asks is told so; with room again both turn."""
+    site, gate = plant
+    ballast = site.state / "audit/ballast.new"
+    try:
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x" * 4096):
+                pass
+        eventually(lambda: outcome(site, "log.capacity")[0] == "failed")
+        eventually(lambda: "check-log.capacity" in alarms(gate))
+        with contextlib.closing(Client(site.port, timeout=PATIENT)) as client:
+            value = 0
+            while client.write(value % 1000):  # what is allocated ahead is used up, and then the reserve
+                value += 1
+                assert value < 100_000
+        eventually(lambda: outcome(site, "log.writable")[0] == "failed")
+        eventually(lambda: "check-log.writable" in alarms(gate))
+    finally:
+        ballast.unlink()
+    for check in ("log.writable", "log.capacity"):
+        eventually(lambda check=check: outcome(site, check)[0] == "observed")  # type: ignore[misc]
+        eventually(lambda check=check: status_of(site, check) == "observed")  # type: ignore[misc]
+        eventually(lambda check=check: f"check-{check}" not in alarms(gate))  # type: ignore[misc]
+
+
+def test_all_and_some_are_not_asked_for_together(plant: tuple[Site, Gate], tmp_path: Path) -> None:
+    site, _ = plant
+    code, _, err = cli("evidence", "run", "--all", "log.whole", "--state", site.state)
+    assert (code, "cofferdam evidence run --all" in err) == (2, True)
+    code, _, err = cli("evidence", "run", "log.hole", "--state", site.state)
+    assert (code, "did you mean log.whole?" in err) == (2, True)
+    code, _, err = cli("evidence", "run", "backup.made", "--state", site.state)
+    assert (code, "cofferdam evidence attest" in err) == (2, True)
