@@ -579,3 +579,31 @@ def test_who_has_none_says_so() -> None:
     (said,) = [(held, text) for name, held, text in isolation.describe() if name == "fence"]
     assert not said[0] and "reaches all that this host reaches" in said[1]
     isolation.admit("export/soc/exporter")
+
+
+def test_a_collector_behind_a_tunnel_of_this_host_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The host reaches it, its export does not, since what goes around its packets counts as the export's as well: who
+    asks why is told so, with the way out."""
+    with scene_of(tmp_path_factory.mktemp("tunnel"), "exporter") as made:
+        there = made.neighbour
+        for number, (inside, ours, theirs, link) in enumerate(
+            (((), HOST, FAR, there.near), (("-n", there.name), FAR, HOST, there.far)), start=1
+        ):
+            words = ("vx0", "type", "vxlan", "id", "7", "remote", theirs, "local", ours, "dstport", "4789", "dev", link)
+            if subprocess.run(["ip", *inside, "link", "add", *words], capture_output=True).returncode:
+                pytest.skip("this kernel has no VXLAN")
+            ip(*inside, "address", "add", f"10.77.0.{number}/24", "dev", "vx0")
+            ip(*inside, "link", "set", "vx0", "up")
+        with at(there.name):
+            there.listen("10.77.0.2", SOC)
+        made.say(f"tls://10.77.0.2:{SOC}")
+        made.start()
+        assert connects(("10.77.0.2", SOC))
+        eventually(lambda: "export-soc" in made.alarms())
+        eventually(
+            lambda: json.loads(cli("export", "status", "--json", "--state", made.site.state)[1])[0]["refused"] > 0
+        )
+        code, out, _ = cli("export", "status", "--state", made.site.state)
+        assert code == 1
+        assert "let the tunnel end at another machine" in " ".join(out.split())
+        ip("link", "del", "vx0")

@@ -119,6 +119,7 @@ def _status(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
     from cofferdam.enforce import stores
     from cofferdam.enforce.crews import EXPORTER, export_crew
+    from cofferdam.enforce.plans.fence import SPACE
     from cofferdam.errors import GateError
     from cofferdam.evidence.export.sending import Cursor
     from cofferdam.evidence.gather import log_key
@@ -129,24 +130,34 @@ def _status(args: argparse.Namespace) -> int:
     collectors = _collectors(args, state)
     size = LogReader(state / "audit", key).size()
     try:
-        alarms = {one["name"]: one["detail"] for one in ask(state, "status")["alarms"]}
-        runs = True
+        status = ask(state, "status")
+        alarms, runs = {one["name"]: one["detail"] for one in status["alarms"]}, True
+        refused = next((one["packets"] for one in status["dropped"] if one["side"] == SPACE), {})
     except GateError:
-        alarms, runs = {}, False
+        alarms, refused, runs = {}, {}, False
     rows = []
     for to in collectors:
         at = Cursor(stores.of(state, export_crew(to.name), EXPORTER), to.name, key.text).next
         how = alarms.get(f"export-{to.name}", "works" if runs else "no gate runs")
         rows.append(
-            {"collector": to.name, "to": to.where, "form": to.form, "next": at, "behind": size - at, "state": how}
-        )
+            {"collector": to.name, "to": to.where, "form": to.form, "next": at, "behind": size - at, "state": how,
+             "refused": refused.get(f"{export_crew(to.name)}/{EXPORTER}", 0)}
+        )  # fmt: skip
     if args.json:
         print(json.dumps(rows))
     else:
         shown = table("collector", "to", "form", "next entry", "behind", "state")
         for row in rows:
-            shown.add_row(*map(str, row.values()))
+            shown.add_row(*(str(value) for name, value in row.items() if name != "refused"))
         terminal().print(shown)
+        for row in rows:
+            if row["refused"] and row["state"] != "works":
+                terminal().print(
+                    f"{row['collector']}: {row['refused']} packets of this export were to something that is not its "
+                    "collector, and were refused. Does this host reach the collector by a tunnel of its own (VXLAN, "
+                    "WireGuard, IPsec, ...)? Such a one cannot be used: let the tunnel end at another machine "
+                    "(docs/siem.md)."
+                )
     return 1 if alarms.keys() & {f"export-{to.name}" for to in collectors} else 0
 
 

@@ -414,7 +414,8 @@ class PublicKey(TypedDict):
 
 
 class Exporting(TypedDict):
-    """`export status`. `next`: the entry that goes next; `behind`: how many wait."""
+    """`export status`. `next`: the entry that goes next; `behind`: how many wait; `refused`: packets of this export that
+    were to something that is none of its collectors, since the gate started."""
 
     collector: str
     to: str
@@ -422,6 +423,7 @@ class Exporting(TypedDict):
     next: int
     behind: int
     state: str
+    refused: int
 
 
 class Delivered(TypedDict):
