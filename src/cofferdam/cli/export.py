@@ -129,12 +129,13 @@ def _status(args: argparse.Namespace) -> int:
     key = log_key(state)
     collectors = _collectors(args, state)
     size = LogReader(state / "audit", key).size()
+    refused: dict[str, int] = {}
     try:
         status = ask(state, "status")
         alarms, runs = {one["name"]: one["detail"] for one in status["alarms"]}, True
-        refused = next((one["packets"] for one in status["dropped"] if one["side"] == SPACE), {})
+        refused = next((one["packets"] for one in status["dropped"] if one["side"] == SPACE), refused)
     except GateError:
-        alarms, refused, runs = {}, {}, False
+        alarms, runs = {}, False
     rows = []
     for to in collectors:
         at = Cursor(stores.of(state, export_crew(to.name), EXPORTER), to.name, key.text).next
