@@ -73,15 +73,18 @@ def test_what_changes_what_was_missed_and_what_has_no_place(tmp_path: Path) -> N
             assert {(tag, quality) for tag, _, _, quality in hands.rows} == {
                 ("filler.level", 0), ("filler.recipe", 0), ("filler.speed", 0), ("filler.counts", NO_PLACE),
             }  # fmt: skip
-            watcher.close()  # the line is cut; the server goes on, and remembers
+            assert watcher._session is not None
+            watcher._session.end("the line is cut")  # the server goes on, and remembers
             await asyncio.sleep(1.1)
             before = len(hands.levels())
             await until(watcher, hands, before + 20)
             levels = hands.levels()
             assert levels == [levels[0] + n for n in range(len(levels))], levels
+            assert {tag for tag, *_, quality in hands.rows if quality == SILENCE} == {f"filler.{one}" for one in POINTS}
             count = len(hands.rows)
             await watcher.fetch(Fetch("line", time.time_ns() - 10**9, time.time_ns()))
             assert len(hands.rows) > count and hands.levels() == [levels[0] + n for n in range(len(hands.levels()))]
+        hands.rows.clear()
         silent: set[str] = set()
         trouble = ""
         deadline = time.monotonic() + PATIENT

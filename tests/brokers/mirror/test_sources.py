@@ -409,13 +409,15 @@ def test_a_real_device(site: Site) -> None:
 
 @needs_postgres
 def test_a_server_of_opc_ua(site: Site) -> None:
-    """Each change that it tells of is there, with its own time, and its status whole."""
+    """Each change that it tells of is there, with its own time, and its status whole; and where a connection broke for
+    longer than it remembers, which is five seconds of a busy machine, a bad sample says so."""
     eventually(lambda: site.last("filler.recipe"))
     assert site.last("filler.recipe")["value"] == "cola"
     eventually(lambda: len(site.value("filler.level")) > 20)
     values = site.value("filler.level")
-    assert values == [values[0] + n for n in range(len(values))]
-    assert site.last("filler.level")["quality"] == 0
+    good = [value for value in values if value is not None]
+    assert good == (sorted(good) if None in values else [good[0] + n for n in range(len(good))])
+    eventually(lambda: site.last("filler.level")["quality"] == 0)
 
 
 # --- folders --------------------------------------------------------------------------------------------------------

@@ -172,11 +172,13 @@ class Watcher:
         """Why the last attempt to reach it failed."""
 
     async def once(self) -> str:
-        """Hands on what has changed; what is wrong, "" if nothing."""
+        """Hands on what has changed; what is wrong, or was until now, "" if nothing."""
         trouble = ""
         session = self._session
         if session is None or session.why:
-            trouble = "" if session is None else session.why
+            if session is not None:  # told, however soon there is another: a server's history may not reach back to it
+                trouble = session.why
+                await self._give([self._bad(self._tag(point), SILENCE) for point in self._points])
             try:
                 session = await self._connect()
             except OSError as error:
@@ -191,7 +193,7 @@ class Watcher:
         if self._refused:
             tag, status = next(iter(self._refused.items()))
             return f"it refuses {tag} with 0x{status:08X}"
-        return ""
+        return trouble
 
     async def _give(self, samples: Iterable[Sample], lane: Any = "live") -> None:
         """Hands samples on, as many at a time as a batch holds. What is too far ahead of the clock is told of."""
