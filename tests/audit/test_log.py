@@ -88,6 +88,23 @@ def test_tick_publishes_at_intervals(opener: Opener, clock: Clock, tmp_path: Pat
     log.close()
 
 
+def test_what_is_published_while_a_reader_looks_is_not_missed(opener: Opener) -> None:
+    """Between its looks at the checkpoint and at the journal, entries go from one to the other."""
+    log = opener()
+
+    class Slow(LogReader):
+        def journal(self) -> Iterator[tuple[int, bytes]]:
+            log.publish()
+            return super().journal()
+
+    reader = Slow(log.folder, log.key.verifier)
+    log.append([write(1), write(2)], maker="inner")
+    assert [index for index, _ in reader.entries()] == list(range(log.size))
+    log.append([write(3)], maker="inner")
+    assert reader.size() == log.size
+    log.close()
+
+
 def test_publishing_in_the_background(opener: Opener, clock: Clock, tmp_path: Path) -> None:
     log = opener(background=True)
     for number in range(40):

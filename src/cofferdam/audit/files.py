@@ -183,7 +183,8 @@ class LogReader:
                     yield index, entry
                     at += 1
             else:
-                return
+                if self.checkpoint().size <= at:
+                    return  # else it was published before we looked into the journal, which has it no longer
         raise AuditError(f"{self.folder}/{FOLDER}: entry {at} is missing", hint="cofferdam audit verify says more")
 
     def some(self, indexes: Iterable[int], size: int) -> Iterator[tuple[int, bytes]]:
@@ -211,10 +212,10 @@ class LogReader:
 
     def size(self) -> int:
         """Durable entries, including those that no checkpoint covers yet."""
-        size = self.checkpoint().size
-        for index, _ in self.journal():
-            size = max(size, index + 1)
-        return size
+        while True:
+            size = max([self.checkpoint().size, *(index + 1 for index, _ in self.journal())])
+            if self.checkpoint().size <= size:
+                return size  # as in `entries`
 
     def journal(self) -> Iterator[tuple[int, bytes]]:
         """(index, bytes) of the entries that stand in the journal."""
