@@ -414,8 +414,8 @@ class PublicKey(TypedDict):
 
 
 class Exporting(TypedDict):
-    """`export status`. `next`: the entry that goes next; `behind`: how many wait; `refused`: packets of this export that
-    were to something that is none of its collectors, since the gate started."""
+    """`export status`. `next`: the entry that goes next; `behind`: how many wait; `refused`: packets of this export
+    that were to something that is none of its collectors, since the gate started."""
 
     collector: str
     to: str
