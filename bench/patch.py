@@ -121,7 +121,7 @@ def apt(folder: Path, count: int) -> dict[str, Any]:
 
 
 def push(folder: Path, size: int) -> dict[str, Any]:
-    from tests.brokers.patch.makers import Sshd, listening, ssh_key
+    from tests.brokers.patch.makers import Sshd, listening, ssh_key, untold
 
     from cofferdam.brokers.patch import sftp
     from cofferdam.policy.terms.patch_rows import Sftp, Way
@@ -143,7 +143,7 @@ def push(folder: Path, size: int) -> dict[str, Any]:
     known.write_text(f"[127.0.0.1]:{sshd.port} {sshd.host_key}\n")
 
     def ours() -> None:
-        found = asyncio.run(sftp.push(way, secret, file, "fw.bin", size, sha256, lambda _: None))
+        found = asyncio.run(sftp.push(way, secret, file, "fw.bin", size, sha256, untold))
         assert found.state == "sent", found
 
     def theirs() -> None:

@@ -46,7 +46,13 @@ ROOMS = (
     "policy/points/*.py", "protocols/*/*.py",
 )  # fmt: skip
 """What a transaction runs through, ..."""
-INTERPRETED = ("brokers/registry.py", "brokers/kit/aio.py", "crossing/loops.py", "policy/table.py")
+INTERPRETED = (
+    "brokers/registry.py",
+    "brokers/kit/aio.py",
+    "brokers/kit/asking.py",
+    "crossing/loops.py",
+    "policy/table.py",
+)
 """... but for tables of the house, and what belongs to asyncio; and but for what _with_records finds."""
 MORE = ("cofferdam.crossing.memory",)
 """Loaded by bench/one_process.py only."""

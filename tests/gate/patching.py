@@ -56,6 +56,7 @@ conduits:
         rate: 10 MB
         sftp: {{port: {sftp}, user: {user}, host_key: "{host_key}", path: "{files}/two/{{file}}", secret: plc-1}}
       panel: {{address: 127.0.0.1, pull: panel}}
+{ways}
     allow:
       - {{who: stage, put: plc-firmware}}
       - {{asset: plc-1, install: plc-firmware, ring: test{more}}}
@@ -73,7 +74,7 @@ class Works:
     """The plant, and its command line."""
 
     def __init__(self, folder: Path, *, scan: str = "none", clamd: Path | None = None, more: str = "",
-                 products: str = "", sources: str = "", rules: str = "", panel: str = "plc-firmware",
+                 products: str = "", sources: str = "", rules: str = "", panel: str = "plc-firmware", ways: str = "",
                  options: tuple[str, ...] = (), files: dict[str, bytes] | None = None,
                  prepare: Callable[[Works], None] | None = None) -> None:  # fmt: skip
         self.folder = folder
@@ -89,7 +90,7 @@ class Works:
         (self.sshd.files / "two").mkdir()
         self.policy = folder / "policy.yaml"
         self.scan, self.more, self.panel = scan, more, panel
-        self.products, self.sources, self.rules = products, sources, rules
+        self.products, self.sources, self.rules, self.ways = products, sources, rules, ways
         self.write_policy()
         self.root = folder / "root.json"
         self.keys[ME] = ssh_key(folder, "own")
@@ -122,6 +123,7 @@ class Works:
                 products=self.products,
                 sources=self.sources,
                 rules=self.rules,
+                ways=self.ways.format(sftp=self.sshd.port, user=ME, host_key=self.sshd.host_key, files=self.sshd.files),
             )
         )
 

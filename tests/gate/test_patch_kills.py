@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.cli.main import main
+from cofferdam.errors import GateError
 from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
 from tests.gate.patching import Works
@@ -59,9 +60,14 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         while self.left > 0:
-            time.sleep(self._dice.random() * (0.2 if self.step == "examine" else 2))  # an examiner lives for a moment
+            time.sleep(self._dice.random() * 2)
             for name in sorted(PARTS, key=lambda name: (self.killed[self.step, name], self._dice.random())):
                 step, pid = self.step, self._pid(name)
+                if name == "examiner" and step == "examine":  # it lives for a moment
+                    for _ in range(50):
+                        if pid := self._pid(name):
+                            break
+                        time.sleep(0.02)
                 if pid and step == self.step:
                     with contextlib.suppress(ProcessLookupError):  # an examiner ends by itself
                         os.kill(pid, signal.SIGKILL)
@@ -88,7 +94,7 @@ class Killer(threading.Thread):
             return 0
         try:
             halves = [half for pair in self.works.gate.status()["pairs"] for half in pair["halves"]]
-        except (OSError, AssertionError, KeyError, ValueError):
+        except (OSError, AssertionError, KeyError, ValueError, GateError):
             return 0
         return next((int(half["pid"]) for half in halves if half["name"].endswith(name) and half["ready"]), 0)
 
@@ -103,7 +109,7 @@ def patient(works: Works, *words: str) -> str:
         text = said.getvalue()
         if not code or any(word in text for word in ("already", "is released", "was asked for", "nothing to settle")):
             return text
-        assert time.monotonic() < deadline, text
+        assert time.monotonic() < deadline, text + works.log()
         time.sleep(0.3)
 
 

@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cofferdam.cli import patch_sources
-from cofferdam.cli.patch_asking import ask_part, print_told
+from cofferdam.cli.patch_asking import ask_part, print_told, time_of
+from cofferdam.cli.patch_shown import goes_to, shown
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
     from cofferdam.policy.table import CompiledPolicy
 
+SHOWN = 8
+"""Windows of an asset that a plan shows in words."""
 Work = Callable[[argparse.Namespace], int]
 TOLD = "cofferdam.brokers.patch.told"
 """Where the types are of what the verbs print."""
@@ -189,10 +192,6 @@ def _installer(args: argparse.Namespace, verb: str, **arguments: object) -> Any:
     return ask_part(args, "installer", verb, **arguments)[1]
 
 
-def _time(ns: int) -> str:
-    return f"{datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%d %H:%M} UTC"
-
-
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -218,8 +217,8 @@ def _status(args: argparse.Namespace) -> int:
         yield f"installer: root {installer['root']}, targets {installer['targets']}, {released} released"
         if installer["refused"]:
             yield f"THE INSTALLER REFUSES what is released: {installer['refused']}"
-        if installer["under_way"]:
-            yield f"under way: {installer['under_way']}, {installer['sent']} bytes"
+        for each in installer["under_way"]:
+            yield f"under way: {each['product']} to {each['asset']}, {each['sent']} bytes"
         yield from _assets(installer, windows=False)
         for source in keeper["sources"]:
             yield from patch_sources.lines(source)
@@ -234,8 +233,11 @@ def _assets(installer: dict[str, Any], *, windows: bool) -> Iterator[str]:
         yield f"  {row['asset']:16} {row['product']:20} ring {row['ring']:10} {has}{wants}"
         if row["detail"] and row["state"] in ("failed", "unknown", "back"):
             yield f"    {row['detail']}"
-        for start, stop in row["windows"][:8] if windows else ():
-            yield f"    window {_time(start)} to {_time(stop)}"
+        if windows:
+            for start, stop in row["windows"][:SHOWN]:
+                yield f"    window {time_of(start)} to {time_of(stop)}"
+            if more := row["windows"][SHOWN:]:
+                yield f"    and {len(more)} more until {time_of(more[-1][1])} (--json has all)"
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -247,7 +249,7 @@ def _line(row: dict[str, Any]) -> str:
     why = f" ({row['reason']})" if row["reason"] else ""
     return (
         f"{row['number']:5} {row['product']}/{row['version']}/{row['file']}  {row['size']} bytes  "
-        f"{row['sha256'][:16]}…  from {row['by']}, {_time(row['at'])}: {row['state']}{why}"
+        f"{row['sha256'][:16]}…  from {row['by']}, {time_of(row['at'])}: {row['state']}{why}"
     )
 
 
@@ -347,6 +349,8 @@ def _approve(args: argparse.Namespace) -> int:
     if args.signature is None:
         for line in shown(metadata.signed, args.number, believed, besides=args.besides):
             print(escaped(line), file=sys.stderr)
+        for line in goes_to(metadata.signed, args.number, _installer(args, "plan")):
+            print(escaped(line), file=sys.stderr)
     if args.save is not None:
         args.save.write_bytes(message)
         how = f"sign it there: ssh-keygen -Y sign -n {trustkeys.NAMESPACE} -f YOUR_KEY {args.save}"
@@ -366,56 +370,6 @@ def _approve(args: argparse.Namespace) -> int:
     signed = ", ".join(found["signed"])
     what = "released" if found["released"] else f"{found['needs']} are needed"
     return print_told(args, found, [f"file {args.number} is signed by {signed}: {what}"])
-
-
-def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool = False) -> Iterator[str]:
-    """What a signature over these targets says, in words made from the targets alone. `believed`: what the installer
-    has as released now, by its own word. A signature is over the whole list, so that all that is new in it is shown;
-    more than the one file is not signed: the keeper, which makes the list, may have been taken over."""
-    import msgspec
-
-    from cofferdam.brokers.patch.records import SHORT, Release
-
-    try:
-        found = [
-            msgspec.convert({"path": path, "size": target.length, "sha256": target.hashes.get("sha256"),
-                             "custom": target.custom}, Release)
-            for path, target in signed.targets.items()
-        ]  # fmt: skip
-    except msgspec.ValidationError as error:
-        raise GateError(f"the metadata is not what a keeper writes: {error}", hint="do not sign it") from None
-    mine = next((each for each in found if each.custom.number == number), None)
-    if mine is None:
-        raise GateError(f"the metadata has no file {number}: do not sign it")
-    others = [each for each in found if each is not mine]
-    hidden = [each for each in others if believed.get(each.path) != each.digest[:SHORT]]
-    if (hidden and not besides) or signed.delegations is not None:
-        raise GateError(
-            f"the metadata releases more than file {number}, which the installer does not know: "
-            f"{', '.join(sorted(each.path for each in hidden)[:5])}",
-            hint="do not sign it; right after another release, look again in a moment. Where the installer lost what "
-            "it believed: --besides, once you know each of them",
-        )
-    custom = mine.custom
-    yield f"You release {mine.path}"
-    yield f"  length      {mine.size} bytes"
-    yield f"  SHA-256     {mine.sha256}"
-    yield f"  origin      {custom.origin}"
-    yield f"  scan        {custom.scan}"
-    yield f"  brought in  by {custom.uploaded_by}"
-    yield f"  asked for   by {custom.requested_by}, {custom.at}"
-    if custom.emergency:
-        yield "  EMERGENCY   outside windows and without rest between rings"
-    if custom.reason:
-        yield f"  reason      {custom.reason}"
-    for each in hidden:
-        how = ", EMERGENCY" if each.custom.emergency else ""
-        yield f"  AND ALSO    {each.path}, SHA-256 {each.sha256}, from {each.custom.uploaded_by}{how}"
-    for gone in sorted(believed.keys() - {each.path for each in found}):
-        yield f"  TAKEN BACK  {gone}"
-    yield f"  targets     {signed.version}, good until {signed.expires:%Y-%m-%d}; released besides, as before:"
-    for other in sorted(others, key=lambda each: each.path):
-        yield f"    {other.path} {other.sha256[:16]}…"
 
 
 def _reject(args: argparse.Namespace) -> int:

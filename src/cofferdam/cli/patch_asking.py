@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from cofferdam.errors import GateError
@@ -39,3 +40,8 @@ def print_told(args: argparse.Namespace, found: Any, lines: Iterable[str]) -> in
         for line in lines:
             print(escaped(line))
     return 0
+
+
+def time_of(ns: int) -> str:
+    """A time in UTC ns, for people."""
+    return f"{datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%d %H:%M} UTC"

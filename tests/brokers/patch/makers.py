@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.brokers.patch.outcome import Progress
 from tests.ports import held_port
 from tests.waiting import PATIENT, eventually
 
@@ -25,6 +26,19 @@ def run(*command: str | Path, data: bytes = b"", **options: str) -> bytes:
     )
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace") + done.stdout.decode("utf-8", "replace")
     return done.stdout
+
+
+async def untold(_count: int) -> None:
+    """For a push whose progress nobody asks for."""
+
+
+def counting(counted: list[int]) -> Progress:
+    """For one whose progress is looked at."""
+
+    async def count(some: int) -> None:
+        counted.append(some)
+
+    return count
 
 
 class Gpg:

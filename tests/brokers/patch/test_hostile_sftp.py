@@ -20,7 +20,7 @@ import pytest
 from cofferdam.brokers.patch import sftp
 from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.policy.terms.patch_rows import Sftp, Way
-from tests.brokers.patch.makers import Sshd, listening, ssh_key
+from tests.brokers.patch.makers import Sshd, counting, listening, ssh_key, untold
 
 DATA = b"data" * 20_000
 VERSION, HANDLE, CONTENT, STATUS = 2, 102, 103, 101
@@ -94,7 +94,7 @@ async def sessions(folder: Path, count: int, seed: int) -> dict[str, int]:
     way = Way(asset="a", address="127.0.0.1", sftp=said)
     found: dict[str, int] = {}
     for _ in range(count):
-        outcome = await sftp.push(way, "secret", file, "f", len(DATA), hashlib.sha256(DATA).hexdigest(), lambda _: None)
+        outcome = await sftp.push(way, "secret", file, "f", len(DATA), hashlib.sha256(DATA).hexdigest(), untold)
         found[outcome.state] = found.get(outcome.state, 0) + 1
         try:
             await sftp.read_text(way, "secret", "version", 20)
@@ -141,18 +141,19 @@ def test_an_asset_that_gives_less_than_is_asked_for_reads_back_whole(tmp_path: P
         def begin_auth(self, username: str) -> bool:
             return False
 
-    async def run(sent: list[int]) -> Outcome:
+    sent: list[int] = []
+
+    async def run() -> Outcome:
         sftp.prepare()
         server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key], sftp_factory=Short)
         said = Sftp(port=server.get_port(), user="u", host_key=key.export_public_key().decode().strip(), path="there",
                     secret="a")  # fmt: skip
         way, sha256 = Way(asset="a", address="127.0.0.1", sftp=said), hashlib.sha256(data).hexdigest()
-        found = await sftp.push(way, "secret", tmp_path / "file", "f", len(data), sha256, sent.append)
+        found = await sftp.push(way, "secret", tmp_path / "file", "f", len(data), sha256, counting(sent))
         server.close()
         return found
 
-    sent: list[int] = []
-    assert asyncio.run(run(sent)).state == "sent"
+    assert asyncio.run(run()).state == "sent"
     assert sum(sent) == len(data)
     assert (tmp_path / "there").read_bytes() == data
 
@@ -197,7 +198,7 @@ def test_an_asset_that_reboots_in_the_middle_has_what_it_had(tmp_path: Path, sha
                         host_key=sshd.host_key, path=f"{sshd.files}/{{file}}", secret="x")  # fmt: skip
             way = Way(asset="plc", address="127.0.0.1", sftp=said)
             sha256 = hashlib.sha256(data).hexdigest()
-            return await sftp.push(way, secret, file, "fw.bin", len(data), sha256, lambda _: None)
+            return await sftp.push(way, secret, file, "fw.bin", len(data), sha256, untold)
 
     try:
         listening(sshd.port)

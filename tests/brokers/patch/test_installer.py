@@ -8,17 +8,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from cofferdam.brokers.patch.health import _says
 from cofferdam.brokers.patch.installer import Installer
+from cofferdam.brokers.patch.outcome import Outcome, Refused
+from cofferdam.brokers.patch.pacing import Pacer
 from cofferdam.brokers.patch.plan import Step
 from cofferdam.brokers.patch.records import Custom, Release
 from cofferdam.brokers.patch.synced import SYNC_BYTES, Synced
 from cofferdam.brokers.patch.trust import NotBelieved
 from cofferdam.errors import StoreFull
+from cofferdam.policy.hours import Window
 from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
+from cofferdam.policy.zones import clock
 
 DATA = bytes(range(256)) * 40_000
 
@@ -29,6 +34,8 @@ def installer(folder: Path) -> Any:
     found._files.mkdir()
     found._lacking, found._copying, found._sha1, found._trust = {}, {}, {}, None
     found._full, found._unwritten = "", set()
+    found.policy = SimpleNamespace(table=SimpleNamespace(assets={}))
+    found._guards = SimpleNamespace(why=lambda _: "")
     notes: list[Any] = []
     found.notes = notes
     found.setting = SimpleNamespace(audit=SimpleNamespace(note=lambda draft, **_: notes.append(draft)), wall=lambda: 1)
@@ -168,3 +175,56 @@ def test_a_large_file_is_brought_to_disk_while_it_is_written(tmp_path: Path, mon
             assert behind <= SYNC_BYTES
         out.sync()
     assert most
+
+
+@pytest.mark.parametrize(
+    ("when_shut", "start", "emergency", "ends"),
+    [
+        ("stop", 0, False, "its window has shut"),
+        ("finish", 0, False, ""),
+        ("stop", 0, True, ""),
+        ("stop", 48_000, False, ""),
+    ],
+)
+def test_a_transfer_may_be_stopped_when_its_window_shuts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when_shut: Any, start: int, emergency: bool, ends: str
+) -> None:
+    part, wanted = installer(tmp_path), release(tmp_path)
+    wanted = msgspec.structs.replace(wanted, custom=msgspec.structs.replace(wanted.custom, emergency=emergency))
+    wall = (1_767_225_600 + 50_000) * 1_000_000_000  # a day in 2026, 13:53
+    part._pacer, part._running, part.secret = Pacer(lambda: 0.0), {"a": ("fw", 0)}, lambda _way: ""
+    part.policy = SimpleNamespace(table=SimpleNamespace(clocks={"UTC": clock("UTC", wall)}))
+    part.setting.wall = lambda: wall
+    window = Window((0, 1, 2, 3, 4, 5, 6), start, start + 3600 * 2, "UTC")
+    install = Install(number=1, asset="a", products=("fw",), ring="r", windows=(window,), when_shut=when_shut)
+
+    async def push(_way: Way, *more: Any) -> Outcome:
+        try:
+            await more[-1](10)
+        except Refused as error:
+            return Outcome("failed", str(error))
+        return Outcome("sent")
+
+    monkeypatch.setattr("cofferdam.brokers.patch.pushing.push", push)
+    assert asyncio.run(part._push(Way(asset="a", address="10.0.0.1"), wanted, install)).detail == ends
+    assert part._running == {"a": ("fw", 10)}
+
+
+def test_all_that_goes_out_together_goes_no_faster_than_may_be() -> None:
+    at = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal at
+        at += seconds
+
+    async def run(rate: int) -> float:
+        nonlocal at
+        at, pacer = 0.0, Pacer(lambda: at, sleep)
+        pacer.rate = rate
+        for _ in range(500):
+            await pacer.went(3_000)
+            await pacer.went(1_000)
+        return at
+
+    assert asyncio.run(run(0)) == 0.0
+    assert asyncio.run(run(100_000)) == pytest.approx(20.0, abs=0.1)

@@ -24,7 +24,8 @@ from cofferdam.brokers.patch.reports import Report
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.cli.main import main
-from cofferdam.cli.patch import compared, shown
+from cofferdam.cli.patch import compared
+from cofferdam.cli.patch_shown import goes_to, shown
 from cofferdam.cli.ssh_signing import ssh_sign
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
@@ -197,6 +198,31 @@ def test_an_approver_is_shown_all_that_is_new(desk: Desk) -> None:
         list(shown(signed, 1, {}))
 
 
+def test_who_signs_is_shown_where_it_goes_and_when(desk: Desk) -> None:
+    desk.ask("request", number=1)
+    desk.log.write()
+    signed = trustkeys.decode(desk.pending.rows["1"].metadata.encode(), trustkeys.Targets).signed
+    product = next(iter(signed.targets)).partition("/")[0]
+    hour = 3600 * 10**9
+    night, none = [[hour, 2 * hour], [25 * hour, 26 * hour]], list[list[int]]()
+    plan = {
+        "assets": [
+            {"asset": asset, "product": of, "ring": "test", "windows": when}
+            for asset, of, when in (
+                ("a", product, night),
+                ("b", product, night),
+                ("c", product, none),
+                ("d", "x", night),
+            )
+        ]
+    }
+    assert list(goes_to(signed, 1, plan)) == [
+        "By the policy it goes to", "  ring test: a, b", "    window 1970-01-01 01:00 UTC to 1970-01-01 02:00 UTC",
+        "    window 1970-01-02 01:00 UTC to 1970-01-02 02:00 UTC", "  ring test: c", "    no window within four weeks",
+    ]  # fmt: skip
+    assert list(goes_to(signed, 1, {"assets": []})) == ["By the policy it goes to no asset"]
+
+
 def test_pause_holds_once_the_log_has_it(tmp_path: Path) -> None:
     log = Log()
     installer: Any = object.__new__(Installer)
@@ -204,8 +230,9 @@ def test_pause_holds_once_the_log_has_it(tmp_path: Path) -> None:
     installer.setting = SimpleNamespace(audit=log, wall=lambda: 1)
     book = Book(tmp_path / "book.db")
     installer._held, installer.steps = Table(book, "held", Held), Table(book, "step", Step)
-    installer._trust, installer._lacking, installer._busy, installer._sent = None, {}, "", 0
+    installer._trust, installer._lacking, installer._running = None, {}, {}
     installer._cut, installer._why, installer._full, installer.stopping = False, "", "", False
+    installer._guards = SimpleNamespace(why=lambda _: "")
     installer.policy = SimpleNamespace(conduits={}, table=SimpleNamespace(clocks={}))
     answers: list[str] = []
     data = msgspec.json.encode({"by": "bob", "product": "fw"})

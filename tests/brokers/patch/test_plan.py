@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from cofferdam.brokers.patch.plan import NS, Held, Plan, Step, upcoming
 from cofferdam.brokers.patch.records import Custom, Release
 from cofferdam.policy.hours import Window
-from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
+from cofferdam.policy.terms.patch_rows import Health, Install, PatchRows, Unless, Way
 from cofferdam.policy.zones import clock, zone
 
 ZONES = ["Europe/Paris", "America/New_York", "America/Sao_Paulo", "Asia/Kolkata", "Australia/Lord_Howe",
@@ -145,3 +146,34 @@ def test_what_people_hold_holds() -> None:
     assert not due(Plan(rows(), some, {}, Held(paused=("fw",)), CLOCKS))["a"]
     plan = Plan(rows(), some, {}, Held(stopped=(2,)), CLOCKS)
     assert {verdict.release.custom.number for verdict in plan.verdicts(0) if verdict.release} == {1}
+
+
+def test_no_more_are_under_way_than_may_be_at_once() -> None:
+    few = msgspec.structs.replace(rows(stop_after=5), at_once=1)
+    sends = steps(step("a", 1, "done"), step("b", 1, "sending"))
+    plan = Plan(few, [release(1)], sends, Held(), CLOCKS)
+    assert due(plan) == {"a": False, "b": False, "c": False}
+    assert "1 asset is under way, and 1 may be at once" in [each.why for each in plan.verdicts(10 * NS)]
+    assert due(Plan(msgspec.structs.replace(few, at_once=2), [release(1)], sends, Held(), CLOCKS))["c"]
+    assert due(Plan(rows(), [release(1)], sends, Held(), CLOCKS))["c"]
+    # What was sent is under way for as long as we look at it; what waits for a person is not.
+    sent = steps(step("a", 1, "done"), step("b", 1, "sent"))
+    for health, turn in ((None, True), (Health(tcp=1), False), (Health(person=True), True)):
+        installs = tuple(msgspec.structs.replace(each, health=health) for each in few.installs)
+        looked = msgspec.structs.replace(few, installs=installs)
+        assert due(Plan(looked, [release(1)], sent, Held(), CLOCKS))["c"] is turn
+
+
+@pytest.mark.parametrize("emergency", [False, True])
+def test_what_holds_it_back_is_asked_last_and_of_every_release(emergency: bool) -> None:
+    said = Unless(asset="press", point="speed", above=0)
+    some = rows(window=Window((0,), 0, 3600, "UTC"))
+    some = msgspec.structs.replace(
+        some, installs=tuple(msgspec.structs.replace(each, unless=(said,)) for each in some.installs)
+    )
+    monday = int(datetime(2026, 1, 5, tzinfo=UTC).timestamp()) * NS
+    for wall, looks in ((monday, True), (monday + 7200 * NS, emergency)):
+        plan = Plan(some, [release(1, emergency=emergency)], {}, Held(), CLOCKS, lambda _: "it runs")
+        first = next(plan.verdicts(wall))
+        assert (first.due, first.held, first.why == "it runs") == (False, looks, looks)
+        assert next(Plan(some, [release(1, emergency=emergency)], {}, Held(), CLOCKS).verdicts(wall)).due is looks

@@ -17,7 +17,7 @@ import pytest
 from cofferdam.brokers.patch import scp, sftp
 from cofferdam.brokers.patch.outcome import PIECE, Outcome
 from cofferdam.policy.terms.patch_rows import Sftp, Way
-from tests.brokers.patch.makers import Sshd, listening, ssh_key
+from tests.brokers.patch.makers import Sshd, listening, ssh_key, untold
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -42,7 +42,7 @@ def pushed(port: int, host_key: str, path: str, key: Path, file: Path, data: byt
     way = Way(asset="plc", address="127.0.0.1", sftp=said)
     secret = sftp.KEY_MARK + base64.b64encode(key.read_bytes()).decode()
     sha256 = hashlib.sha256(data).hexdigest()
-    return asyncio.run(scp.push(way, secret, file, "fw.bin", len(data), sha256, lambda _: None))
+    return asyncio.run(scp.push(way, secret, file, "fw.bin", len(data), sha256, untold))
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE, 3 * PIECE + 7])
@@ -121,7 +121,7 @@ def test_an_asset_that_does_wrong(tmp_path: Path, key: Path, deed: Deed, state: 
                         secret="x", scp=True)  # fmt: skip
             way = Way(asset="plc", address="127.0.0.1", sftp=said)
             sha256 = hashlib.sha256(b"new firmware" * 1000).hexdigest()
-            found.append(await scp.push(way, secret, file, "fw.bin", 12_000, sha256, lambda _: None))
+            found.append(await scp.push(way, secret, file, "fw.bin", 12_000, sha256, untold))
 
     found: list[Outcome] = []
     asyncio.run(run())

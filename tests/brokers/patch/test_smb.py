@@ -18,6 +18,7 @@ import pytest
 from cofferdam.brokers.patch import ntlm, pushing, smb
 from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.policy.terms.patch_rows import Smb, Way
+from tests.brokers.patch.makers import untold
 from tests.ports import held_port
 from tests.waiting import PATIENT, eventually
 
@@ -87,7 +88,7 @@ def push(way: Way, data: bytes, folder: Path, secret: str = PASSWORD, sha256: st
     file = folder / "press.bin"
     file.write_bytes(data)
     digest = sha256 or hashlib.sha256(data).hexdigest()
-    return asyncio.run(smb.push(way, secret, file, "press.bin", len(data), digest, lambda _: None))
+    return asyncio.run(smb.push(way, secret, file, "press.bin", len(data), digest, untold))
 
 
 @needs_smbd
@@ -222,7 +223,7 @@ def test_whoever_is_on_the_path_changes_nothing_unseen(samba: Samba, tmp_path: P
                   path=said.smb.path, secret="x"))  # fmt: skip
         async with server:
             sha256 = hashlib.sha256(b"new").hexdigest()
-            return await smb.push(way, PASSWORD, file, "press.bin", 3, sha256, lambda _: None)
+            return await smb.push(way, PASSWORD, file, "press.bin", 3, sha256, untold)
 
     found = asyncio.run(run())
     assert found.state == "failed", found
@@ -245,7 +246,7 @@ def test_a_server_that_is_none(tmp_path: Path, answer: bytes) -> None:
         said = Smb(port=port, share="updates", user=ME, domain="", path="{file}", secret="x")
         async with server:
             way = Way(asset="press", address="127.0.0.1", smb=said)
-            return await smb.push(way, PASSWORD, file, "press.bin", 3, "0" * 64, lambda _: None)
+            return await smb.push(way, PASSWORD, file, "press.bin", 3, "0" * 64, untold)
 
     assert asyncio.run(run()).state == "failed"
 
@@ -296,5 +297,5 @@ def test_what_no_way_knows_of_an_asset_is_unknown(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(smb, "push", broken)
     way = Way(asset="press", address="127.0.0.1", smb=Smb(port=1, share="x", user="u", domain="", path="x", secret="x"))
-    found = asyncio.run(pushing.push(way, "x", tmp_path, "x", 1, "x", lambda _: None))
+    found = asyncio.run(pushing.push(way, "x", tmp_path, "x", 1, "x", untold))
     assert found == Outcome("unknown", "IndexError: what an asset sent")

@@ -14,6 +14,7 @@ from cofferdam.brokers.patch import tftp, tftp_serving
 from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.brokers.patch.tftp import ACK, DATA, RRQ, WRQ
 from cofferdam.policy.terms.patch_rows import Tftp, Way
+from tests.brokers.patch.makers import untold
 
 
 class _Installer:
@@ -36,7 +37,7 @@ class _Installer:
     def file_of(self, _release: Any) -> Path:
         return self.file
 
-    def count(self, sent: int) -> None:
+    async def sent(self, _count: int) -> None:
         pass
 
     def fetched(self, _step: Any, _install: Any, _way: Any, whole: bool) -> None:
@@ -106,7 +107,7 @@ def test_an_asset_that_is_read_back_for_ever_is_unknown(tmp_path: Path, monkeypa
         port = transport.get_extra_info("sockname")[1]
         way = Way(asset="a", address="127.0.0.1", tftp=Tftp(port=port, path="{file}"))
         try:
-            return await tftp.push(way, file, "fw.bin", 1 << 30, "0" * 64, lambda _: None)
+            return await tftp.push(way, file, "fw.bin", 1 << 30, "0" * 64, untold)
         finally:
             transport.close()
 

@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from cofferdam.brokers.patch import ftp, tftp
-from cofferdam.brokers.patch.outcome import Outcome
+from cofferdam.brokers.patch.outcome import Outcome, Progress
 from cofferdam.policy.terms.patch_checks import der_of
 from cofferdam.policy.terms.patch_rows import Ftp, Tftp, Way
+from tests.brokers.patch.makers import counting, untold
 from tests.folders import others_get_into
 from tests.ports import held_port, held_ports
 from tests.waiting import PATIENT, eventually
@@ -120,7 +121,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def push(way: Way, file: Path, sha256: str = SHA256, sent: Callable[[int], None] = lambda _: None) -> Outcome:
+def push(way: Way, file: Path, sha256: str = SHA256, sent: Progress = untold) -> Outcome:
     return asyncio.run(ftp.push(way, PASSWORD, file, "fw.bin", len(DATA), sha256, sent))
 
 
@@ -129,7 +130,7 @@ def test_a_file_goes_to_a_real_server_and_is_read_back(server: tuple[Ftpd, str],
     there = ftpd.files / "fw" / "fw.bin"
     for _ in range(2):  # the second time over the first
         counted: list[int] = []
-        assert push(ftpd.way(certificate=pin), file, sent=counted.append) == Outcome("sent")
+        assert push(ftpd.way(certificate=pin), file, sent=counting(counted)) == Outcome("sent")
         assert there.read_bytes() == DATA
         assert sum(counted) == len(DATA)
     assert [each.name for each in (ftpd.files / "fw").iterdir()] == ["fw.bin"]
@@ -274,7 +275,7 @@ class Odd:
 )  # fmt: skip
 def test_an_asset_that_does_wrong(file: Path, wrong: str, state: str, has_old: bool, says: str) -> None:
     asset = Odd(wrong)
-    found = asyncio.run(asset.serve(lambda way: ftp.push(way, "pw", file, "fw.bin", len(DATA), SHA256, lambda _: None)))
+    found = asyncio.run(asset.serve(lambda way: ftp.push(way, "pw", file, "fw.bin", len(DATA), SHA256, untold)))
     assert (found.state, says in found.detail) == (state, True), found
     assert (asset.stored.get("fw.bin") == b"old") is has_old
     assert asset.stores <= 1  # never a second blind write
@@ -315,7 +316,7 @@ def tftpd() -> Iterator[Tftpd]:
 
 
 def send(way: Way, file: Path, sha256: str = SHA256) -> Outcome:
-    return asyncio.run(tftp.push(way, file, "fw.bin", len(DATA), sha256, lambda _: None))
+    return asyncio.run(tftp.push(way, file, "fw.bin", len(DATA), sha256, untold))
 
 
 def test_a_file_goes_by_tftp_and_is_read_back(tftpd: Tftpd, file: Path) -> None:
@@ -331,7 +332,7 @@ def test_tftp_of_lengths_around_a_block(tftpd: Tftpd, tmp_path: Path) -> None:
         made = tmp_path / f"of-{length}"
         made.write_bytes(b"z" * length)
         digest = hashlib.sha256(b"z" * length).hexdigest()
-        found = asyncio.run(tftp.push(tftpd.way(), made, made.name, length, digest, lambda _: None))
+        found = asyncio.run(tftp.push(tftpd.way(), made, made.name, length, digest, untold))
         assert found == Outcome("sent")
         assert (tftpd.files / made.name).read_bytes() == b"z" * length
 
@@ -391,7 +392,7 @@ def test_an_asset_that_does_wrong_by_tftp(
         said = Tftp(port=transport.get_extra_info("sockname")[1], path="{file}", read_back=False)
         way = Way(asset="a", address="127.0.0.1", rate=10**7, tftp=said)
         try:
-            return await tftp.push(way, made, "f", 5000, SHA256, lambda _: None), asset
+            return await tftp.push(way, made, "f", 5000, SHA256, untold), asset
         finally:
             transport.close()
 

@@ -8,20 +8,18 @@ Not here: when it is stopped and what it hands on (collector).
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cofferdam.brokers.kit import aio
+from cofferdam.brokers.kit.asking import Line
 from cofferdam.brokers.mirror.columns import Sample, pack
 from cofferdam.brokers.mirror.records import Count, Counted, Fetch, Samples
-from cofferdam.errors import RemoteProtocolError
 from cofferdam.model import Asset, Point, Span
 from cofferdam.policy.points.values import WORDS, of
 from cofferdam.policy.terms.mirror_rows import Device
-from cofferdam.protocols.base import NEED_DATA, BadResponse, ResponseReceived
 from cofferdam.protocols.registry import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -34,63 +32,6 @@ EXCEPTION: Final = 0x80000000
 SILENCE: Final = 0x80050000
 """OPC UA's BadCommunicationError."""
 AGAIN_SECONDS: Final = 1.0
-
-
-class _Line(asyncio.Protocol):
-    """One connection to the device, with one question at a time."""
-
-    def __init__(self, machine: Any) -> None:
-        self.machine = machine
-        self.transport: asyncio.Transport | None = None
-        self.lost = False
-        self._waiter: asyncio.Future[Any] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self.transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self._settle(ConnectionError("the device has closed the connection"))
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self.machine.receive_data(data)
-            while (event := self.machine.next_event()) is not NEED_DATA:
-                if isinstance(event, ResponseReceived):
-                    self._settle(event.response)
-                elif isinstance(event, BadResponse):
-                    self._settle(ConnectionError("an answer that is none"))
-        except RemoteProtocolError as error:
-            self._settle(ConnectionError(str(error)))
-            self.close()
-
-    def _settle(self, found: Any) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            if isinstance(found, Exception):
-                waiter.set_exception(found)
-            else:
-                waiter.set_result(found)
-
-    async def ask(self, request: Any, seconds: float) -> Any:
-        """The answer. Raises: OSError, also where there is none in time; then the connection is of no more use."""
-        if self.lost or self.transport is None:
-            raise ConnectionError("there is no connection")
-        self._waiter = asyncio.get_running_loop().create_future()
-        _, data = self.machine.send(request)
-        self.transport.write(data)
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._waiter
-        except TimeoutError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self.lost = True
-        if self.transport is not None:
-            self.transport.abort()
 
 
 def spans(points: Sequence[Point]) -> list[tuple[Span, list[Point]]]:
@@ -121,7 +62,7 @@ class Reader:
         self._protocol = PROTOCOLS[asset.protocol]
         self._hand = hand
         self._wall = wall
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._reads = spans([point for point in asset.points if point.name in source.points])
         self._unit = max(1, asset.unit)
         self._not_before = 0.0
@@ -182,7 +123,7 @@ class Reader:
         now = self._wall()
         samples += [Sample(self._tag(point), now, float("nan"), quality) for point in points]
 
-    async def _connected(self) -> _Line:
+    async def _connected(self) -> Line:
         if self._line is not None and not self._line.lost:
             return self._line
         if time.monotonic() < self._not_before:
@@ -190,7 +131,7 @@ class Reader:
         self._not_before = time.monotonic() + AGAIN_SECONDS
         machine = self._protocol.client(quirks=frozenset(self.asset.quirks), outstanding=1)
         seconds = max(1.0, self.asset.timeout_ms / 1000)
-        self._line = await aio.dial(self.asset.address, self.asset.port, lambda: _Line(machine), seconds=seconds)
+        self._line = await aio.dial(self.asset.address, self.asset.port, lambda: Line(machine), seconds=seconds)
         return self._line
 
     def close(self) -> None:

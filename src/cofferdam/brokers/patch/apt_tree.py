@@ -64,8 +64,8 @@ class Installing(Protocol):
     async def copy_of(self, release: Release) -> Path | None:
         """Our own copy, made now where it is not there."""
 
-    def count(self, sent: int) -> None:
-        """Bytes that went out."""
+    async def sent(self, count: int) -> None:
+        """Bytes that went out; waits until more may."""
 
     def fetched(self, step: Step, install: Install, way: Way, whole: bool) -> None:
         """An asset has fetched what was due."""
@@ -89,7 +89,7 @@ class _Piece:
             self._opened.close()
             raise StopAsyncIteration
         self._left -= len(data)
-        self._installer.count(len(data))
+        await self._installer.sent(len(data))
         return data
 
     async def aclose(self) -> None:

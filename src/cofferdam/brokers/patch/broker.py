@@ -26,6 +26,7 @@ _TEXTS: Final = tuple(
     f"encodings.{name}" for name in ("cp437", "cp1252", "ascii", "latin_1", "utf_16", "utf_16_le", "utf_8_sig")
 )
 """What names and texts in archives may be written in."""
+_POINTS: Final = ("cofferdam.protocols.modbus.operations",)
 _SSH: Final = ("asyncssh", "encodings.idna", "encodings.ascii", "asyncio.streams")
 
 PATCH: Final = Broker(
@@ -78,7 +79,7 @@ PATCH: Final = Broker(
                 folders=True,
                 reads=("keeper",),
                 secrets=("patch",),
-                preload=(*LATE, *_TIMES, *_SSH, "encodings.utf_16_le"),
+                preload=(*LATE, *_TIMES, *_SSH, *_POINTS, "encodings.utf_16_le"),
                 says=kinds((*events.INSTALLER, *http.HTTP, *gate.PART)),
             ),
         },

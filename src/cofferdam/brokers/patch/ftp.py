@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,7 @@ from cofferdam.brokers.patch.outcome import (
     PIECE,
     SILENT_SECONDS,
     Outcome,
+    Progress,
     Refused,
     at_most,
     read_back_of,
@@ -219,7 +220,7 @@ class _Session:
                 await wire.secure(self._context, self._wire.session)
             self._same(wire)
 
-    async def store(self, file: Path, target: str, progress: Callable[[int], None]) -> None:
+    async def store(self, file: Path, target: str, progress: Progress) -> None:
         """Raises: Refused, OSError, TimeoutError."""
         wire = await self._open()
         try:
@@ -229,7 +230,7 @@ class _Session:
                 while data := source.read(PIECE):
                     async with asyncio.timeout(SILENT_SECONDS):
                         await wire.write(data)
-                    progress(len(data))
+                    await progress(len(data))
             async with asyncio.timeout(SILENT_SECONDS):
                 await wire.finish()
             await self._answer("2", f"STOR {target}")
@@ -309,9 +310,7 @@ def _target(way: Way, name: str) -> str:
     return way.ftp.path.replace("{file}", name) if way.ftp is not None else name
 
 
-async def push(
-    way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
-) -> Outcome:
+async def push(way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does."""
     renamed = False
     target = _target(way, name)

@@ -1,4 +1,5 @@
-"""What must hold of an asset after it got a file: a port that answers, a page or a file that says the version.
+"""What must hold of an asset after it got a file: a port that answers, a page or a file that says the version, a
+point that is within its limits.
 
 Not here: what a failure leads to (installer).
 """
@@ -7,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from cofferdam.brokers.kit.aio import literal_address
-from cofferdam.brokers.patch import pushing
+from cofferdam.brokers.patch import pointed, pushing
+from cofferdam.model import Asset
 from cofferdam.policy.terms.patch_rows import Health, Way
 
 ANSWER_BYTES: Final = 64 << 10
@@ -18,19 +21,19 @@ TRY_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 0.5
 
 
-async def check(health: Health, way: Way, secret: str, version: str) -> str:
+async def check(health: Health, way: Way, secret: str, version: str, assets: Mapping[str, Asset]) -> str:
     """Waits until all holds, for at most as long as the policy says; "" then, or what did not."""
     says = health.says.replace("{version}", version)
     loop = asyncio.get_running_loop()
     stop = loop.time() + health.within
     while True:
-        why = await _once(health, way, secret, says)
+        why = await _once(health, way, secret, says, assets)
         if not why or loop.time() >= stop:
             return why
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _once(health: Health, way: Way, secret: str, says: str) -> str:
+async def _once(health: Health, way: Way, secret: str, says: str, assets: Mapping[str, Asset]) -> str:
     try:
         async with asyncio.timeout(TRY_SECONDS if not health.file else 3 * TRY_SECONDS):
             if health.tcp:
@@ -44,6 +47,8 @@ async def _once(health: Health, way: Way, secret: str, says: str) -> str:
                 text = await pushing.read_text(way, secret, health.file, ANSWER_BYTES)
                 if not _says(text, says):
                     return f"{health.file} does not say {says!r}, but {text[:60]!r}"
+            if health.point and (why := await pointed.within(assets, way.asset, health.point)):
+                return why
     except TimeoutError:
         return "the asset does not answer"
     except (OSError, ValueError) as error:

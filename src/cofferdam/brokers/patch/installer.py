@@ -8,14 +8,12 @@ is sent is what was signed, whatever the keeper does meanwhile.
     trusted/    metadata that was believed
     files/      released files, by hash
 
-Not here: trust, plan, sftp, health: each a module; what assets fetch themselves (serving).
+Not here: trust, plan, copying, sftp, health: each a module; what assets fetch themselves (serving).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import socket
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -29,20 +27,22 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.http.connection import Limits
-from cofferdam.brokers.kit.http.doors import HttpPart
 from cofferdam.brokers.kit.supervision import Listener
-from cofferdam.brokers.patch import ddi, hands, health, pushing, records, sftp
+from cofferdam.brokers.patch import ddi, hands, health, pushing, sftp
 from cofferdam.brokers.patch.book import Book, Table
+from cofferdam.brokers.patch.copying import Copying
 from cofferdam.brokers.patch.figures import INSTALLER
-from cofferdam.brokers.patch.installer_verbs import InstallerVerbs
-from cofferdam.brokers.patch.outcome import Outcome
+from cofferdam.brokers.patch.installer_verbs import InstallerVerbs, Known
+from cofferdam.brokers.patch.outcome import Outcome, Refused
+from cofferdam.brokers.patch.pacing import Pacer
 from cofferdam.brokers.patch.plan import Held, Plan, State, Step, Verdict
+from cofferdam.brokers.patch.pointed import Guards
 from cofferdam.brokers.patch.records import Release
 from cofferdam.brokers.patch.serving import ServingApi
-from cofferdam.brokers.patch.synced import Synced
 from cofferdam.brokers.patch.tftp_serving import TftpServing
 from cofferdam.brokers.patch.trust import NotBelieved, Trust
 from cofferdam.errors import StoreError
+from cofferdam.policy import windows
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.doors import Door
@@ -51,11 +51,6 @@ from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
 LIMITS: Final = Limits(body_bytes=64 << 10, rest_bytes=64 << 10, connections=1024, connections_source=16)
 LOOK_SECONDS: Final = 0.5
 REFRESH_SECONDS: Final = 60.0
-PIECE: Final = 1 << 20
-AGAIN_SECONDS: Final = 60.0
-"""How soon a file that could not be had is asked for again."""
-
-
 TRIES_MOST: Final = 25
 """How often an asset may leave before the end of what it fetches; then a person has to look."""
 
@@ -67,7 +62,7 @@ def _had(before: Step | None) -> int:
     return before.release if before.state == "done" else before.previous
 
 
-class Installer(HttpPart):
+class Installer(Copying):
     """The part."""
 
     api: ServingApi
@@ -99,8 +94,10 @@ class Installer(HttpPart):
         """Why the book cannot be written, "" if it can. Meanwhile nothing begins."""
         self._stamp = (0, 0)
         self._cut = False
-        self._busy: str = ""
-        self._sent = 0
+        self._running: dict[str, tuple[str, int]] = {}
+        """Assets that are sent something: product, and bytes that went."""
+        self._pacer = Pacer(lambda: self.loop.time())
+        self._guards = Guards(lambda: self.loop.time(), lambda work: setting.start(work) if setting.start else None)
         self._tftp: list[TftpServing] = []
         super().__init__(setting, LIMITS)
         for step in list(self.steps.rows.values()):
@@ -117,10 +114,13 @@ class Installer(HttpPart):
         if not found:
             return []
         first = found[0]
+        self._pacer.rate = first.bandwidth
+        self._guards.assets = policy.table.assets
+        share = first.bandwidth // (first.at_once or 1)
         self.rows = replace(
             first,
             products=tuple(each for row in found for each in row.products),
-            ways=tuple(each for row in found for each in row.ways),
+            ways=tuple(replace(each, rate=min(each.rate, share or each.rate)) for row in found for each in row.ways),
             installs=tuple(each for row in found for each in row.installs),
         )
         self._trust = Trust(
@@ -152,19 +152,21 @@ class Installer(HttpPart):
         return self._trust.releases if self._trust is not None else ()
 
     @property
-    def known(self) -> tuple[int, int, str, str, int]:
-        """For people: targets and root that are believed, why what is offered is not, what goes out, bytes of it."""
+    def known(self) -> Known:
+        """For people."""
         trust = self._trust
         root = trust.root.version if trust is not None and trust.root is not None else 0
         why = self._why or next((why for _, why in self._lacking.values()), "")
-        return trust.version if trust is not None else 0, root, why, self._busy, self._sent
+        running = tuple((asset, *found) for asset, found in self._running.items())
+        return Known(trust.version if trust is not None else 0, root, why, running)
 
     @property
     def held(self) -> Held:
         return self._held.get("0") or Held()
 
     def plan(self) -> Plan:
-        return Plan(self.rows, self.releases, self.steps.rows, self.held, self.policy.table.clocks)
+        clocks = self.policy.table.clocks
+        return Plan(self.rows, self.releases, self.steps.rows, self.held, clocks, self._guards.why)
 
     def way(self, asset: str) -> Way | None:
         return next((each for each in self.rows.ways if each.asset == asset), None)
@@ -197,14 +199,22 @@ class Installer(HttpPart):
             if self._look or self._stamp_changed() or now - self._refreshed > REFRESH_SECONDS:
                 self._look, self._refreshed = False, now
                 await self._refresh()
-            for verdict in list(self.plan().verdicts(self.setting.wall())):
-                way = self.way(verdict.asset)
-                if verdict.due and way is not None and pushing.kind(way) and not self.shut():
-                    if verdict.release is not None and self.lacks(verdict.release):
-                        continue
-                    await self._install(verdict, way)
-                    break
+            verdicts = list(self.plan().verdicts(self.setting.wall()))
+            self._guards.look(each.install for each in verdicts if each.held)
+            for verdict in verdicts:
+                self._begin_one(verdict)
             await asyncio.sleep(LOOK_SECONDS if not self._look else 0)
+
+    def _begin_one(self, verdict: Verdict) -> None:
+        """Has an asset sent what is due, one thing at a time, if no more are under way than may be."""
+        way, start = self.way(verdict.asset), self.setting.start
+        if way is None or start is None or not verdict.due or not pushing.kind(way) or self.shut():
+            return
+        if verdict.release is not None and self.lacks(verdict.release):
+            return
+        if verdict.asset not in self._running and len(self._running) < (self.rows.at_once or 1):
+            self._running[verdict.asset] = (verdict.product, 0)
+            start(self._install(verdict, way))
 
     def _stamp_changed(self) -> bool:
         """Whether the keeper offers another time stamp, which it might not have told us."""
@@ -226,7 +236,7 @@ class Installer(HttpPart):
             if str(error) != self._why:
                 self._why = str(error)
                 self.setting.audit.note(events.ReleasesNotBelieved(wall_ns=self.setting.wall(), detail=clip(self._why)))
-                self._tell_keeper(trust)
+                self.tell_keeper(trust)
             return
         if self._why or changed:
             self._why = ""
@@ -236,86 +246,13 @@ class Installer(HttpPart):
                 releases=len(trust.releases), people=people[:16],
             )  # fmt: skip
             self.setting.audit.note(believed)
-            self._tell_keeper(trust)
-
-    def _tell_keeper(self, trust: Trust) -> None:
-        why = self._why or next((why for _, why in self._lacking.values()), "")
-        self.setting.senders["keeper"].send(records.Looked(trust.version, clip(why)))
+            self.tell_keeper(trust)
 
     async def _record(self, draft: Draft) -> str:
         """ "" once it is on disk, or why it is not."""
         done: asyncio.Future[str] = self.loop.create_future()
         self.setting.audit.record(draft, lambda ok, why: done.set_result("" if ok else why or "not recorded"))
         return await done
-
-    def lacks(self, release: Release) -> str:
-        """Why a file cannot be had now, "" if it may be asked for."""
-        until, why = self._lacking.get(release.sha256, (0.0, ""))
-        return why if self.loop.time() < until else ""
-
-    async def take_copy(self, release: Release) -> Path:
-        """A released file in our own store, checked while it is copied, by one at a time. Raises: NotBelieved."""
-        own = self._files / release.sha256
-        if own.is_file() and own.stat().st_size == release.size:
-            return own
-        if why := self.lacks(release):
-            raise NotBelieved(why)
-        task = self._copying.get(release.sha256)
-        if task is None:
-            task = self.loop.create_task(self._copy(release, own))
-            self._copying[release.sha256] = task
-            task.add_done_callback(lambda done: self._copied(release, done))
-        return await asyncio.shield(task)
-
-    def _copied(self, release: Release, done: asyncio.Task[Path]) -> None:
-        self._copying.pop(release.sha256, None)
-        error = None if done.cancelled() else done.exception()
-        if error is None:
-            if self._lacking.pop(release.sha256, None) is not None and self._trust is not None:
-                self._tell_keeper(self._trust)
-            return
-        told = self._lacking.get(release.sha256, (0.0, ""))[1]
-        self._lacking[release.sha256] = (self.loop.time() + AGAIN_SECONDS, str(error))
-        if str(error) != told:
-            self.setting.audit.note(events.ReleasesNotBelieved(wall_ns=self.setting.wall(), detail=clip(str(error))))
-            if self._trust is not None:
-                self._tell_keeper(self._trust)
-
-    async def _copy(self, release: Release, own: Path) -> Path:
-        custom = release.custom
-        source = self._offered / "targets" / custom.product / custom.version / f"{release.sha256}.{custom.file}"
-        fresh = own.with_suffix(".new")
-        digest, size = hashlib.sha256(), 0
-        try:
-            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(fd, "rb") as opened, Synced(fresh.open("wb")) as out:
-                while piece := opened.read(PIECE):
-                    size += len(piece)
-                    if size > release.size:
-                        break
-                    digest.update(piece)
-                    out.write(piece)
-                    await asyncio.sleep(0)
-                out.sync()
-        except OSError as error:
-            fresh.unlink(missing_ok=True)
-            raise NotBelieved(f"{release.path} cannot be had: {error.strerror or error}") from None
-        if size != release.size or digest.hexdigest() != release.sha256:
-            fresh.unlink(missing_ok=True)
-            raise NotBelieved(f"{release.path} is not the file that people signed")
-        fresh.rename(own)
-        return own
-
-    async def sha1_of(self, release: Release) -> str:
-        """Of our own copy, reckoned once, in pieces between other work."""
-        if release.sha256 not in self._sha1:
-            digest = hashlib.sha1(usedforsecurity=False)
-            with self.file_of(release).open("rb") as opened:
-                while piece := opened.read(PIECE):
-                    digest.update(piece)
-                    await asyncio.sleep(0)
-            self._sha1[release.sha256] = digest.hexdigest()
-        return self._sha1[release.sha256]
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
@@ -405,23 +342,18 @@ class Installer(HttpPart):
             self.setting.start(self.finish(step, install, way))
 
     async def _install(self, verdict: Verdict, way: Way) -> None:
-        step = await self.begin(verdict, pushing.kind(way))
-        if isinstance(step, str) or verdict.release is None:
-            return
-        self._busy, self._sent = step.key, 0
         try:
-            outcome = await self._push(way, verdict.release)
+            step = await self.begin(verdict, pushing.kind(way))
+            if isinstance(step, str) or verdict.release is None:
+                return
+            outcome = await self._push(way, verdict.release, verdict.install)
             if outcome.state != "sent":
                 self.settle(step, "failed" if outcome.state == "failed" else "unknown", outcome.detail)
                 return
             step = self.settle(step, "sent", outcome.detail)
             await self.finish(step, verdict.install, way)
         finally:
-            self._busy = ""
-
-    def file_of(self, release: Release) -> Path:
-        """Our own copy, which `begin` has made."""
-        return self._files / release.sha256
+            del self._running[verdict.asset]
 
     async def copy_of(self, release: Release) -> Path | None:
         """Our own copy, made now where it is not there; None: it cannot be had."""
@@ -456,8 +388,10 @@ class Installer(HttpPart):
         if way is not None and way.hands and release is not None:
             hands.take_away(self.setting.folders.get(way.hands), way.asset, release.custom.file)
 
-    def count(self, sent: int) -> None:
-        self.figures_.add("patch_sent_bytes", sent)
+    async def sent(self, count: int) -> None:
+        """Bytes that an asset has fetched; waits until more may go."""
+        self.figures_.add("patch_sent_bytes", count)
+        await self._pacer.went(count)
 
     def fetched(self, step: Step, install: Install, way: Way, whole: bool) -> None:
         """An asset has fetched a file itself, or left before its end: then it may fetch it again."""
@@ -484,15 +418,25 @@ class Installer(HttpPart):
         self.settle(step, "done" if says == "done" else "failed", f"the asset says so: {detail}")
         return True
 
-    async def _push(self, way: Way, release: Release) -> Outcome:
-        def progress(count: int) -> None:
-            self._sent += count
-            self.figures_.add("patch_sent_bytes", count)
+    async def _push(self, way: Way, release: Release, install: Install | None = None) -> Outcome:
+        """`install`: by which it goes, where its window may stop it."""
+        stops = install is not None and install.when_shut == "stop" and not release.custom.emergency
+
+        async def progress(count: int) -> None:
+            product, sent = self._running.get(way.asset, (release.custom.product, 0))
+            if way.asset in self._running:
+                self._running[way.asset] = (product, sent + count)
+            await self.sent(count)
+            if stops and install is not None and not self._is_open(install):
+                raise Refused("its window has shut")
 
         file, name = self._files / release.sha256, release.custom.file
         if way.hands:
             return await hands.lay_out(self.setting.folders.get(way.hands), way.asset, release, file)
         return await pushing.push(way, self.secret(way), file, name, release.size, release.sha256, progress)
+
+    def _is_open(self, install: Install) -> bool:
+        return windows.state(install.windows, self.policy.table.clocks, self.setting.wall())[0]
 
     def secret(self, way: Way) -> str:
         return self.secrets.passwords.get(way.secret, "")
@@ -504,7 +448,7 @@ class Installer(HttpPart):
         if install.health is None:
             self.settle(step, "done")
             return
-        why = await health.check(install.health, way, self.secret(way), step.version)
+        why = await health.check(install.health, way, self.secret(way), step.version, self.policy.table.assets)
         now = self.steps.get(step.key)
         if now is None or now.release != step.release or now.state not in ("sent", "done"):
             return  # the asset itself, or a person, has said what became of it
@@ -579,7 +523,7 @@ class Installer(HttpPart):
 
     @property
     def busy(self) -> int:
-        return 1 if self._busy else 0
+        return len(self._running)
 
     def end(self) -> None:
         super().end()

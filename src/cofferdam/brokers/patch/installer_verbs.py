@@ -46,6 +46,16 @@ class _Result(Struct, forbid_unknown_fields=True):
     reads: Annotated[str, Meta(max_length=128)] = ""
 
 
+class Known(Struct, frozen=True):
+    """The versions of targets and root that are believed, why what is offered is not, and what goes out now: asset,
+    product, bytes."""
+
+    targets: int
+    root: int
+    refused: str
+    under_way: tuple[tuple[str, str, int], ...]
+
+
 class Installing(Protocol):
     """The installer, as its verbs know it."""
 
@@ -63,8 +73,8 @@ class Installing(Protocol):
         """What people have set."""
 
     @property
-    def known(self) -> tuple[int, int, str, str, int]:
-        """Targets, root, why what is offered is not believed, what goes out now, bytes of it."""
+    def known(self) -> Known:
+        """What it believes, and does."""
 
     def hold(self, held: Held) -> None:
         """What people have set, on disk. Raises: StoreError."""
@@ -201,17 +211,18 @@ class InstallerVerbs:
                     "has": step.version if step is not None else "",
                     "detail": step.detail if step is not None else "",
                     "at": step.at if step is not None else 0,
-                    "windows": upcoming(verdict.install.windows, self._part.policy.table.clocks, now, until)[:30],
+                    "windows": upcoming(verdict.install.windows, self._part.policy.table.clocks, now, until),
                 }
             )
-        targets, root, refused, busy, sent = self._part.known
+        known = self._part.known
         return {
-            "targets": targets,
-            "root": root,
-            "refused": refused,
+            "targets": known.targets,
+            "root": known.root,
+            "refused": known.refused,
             "shut": self._part.shut(),
-            "under_way": busy,
-            "sent": sent,
+            "under_way": [
+                {"asset": asset, "product": product, "sent": sent} for asset, product, sent in known.under_way
+            ],
             "paused": list(self._part.held.paused),
             "stopped": list(self._part.held.stopped),
             "releases": [_released(each) for each in self._part.releases[-200:]],

@@ -5,6 +5,7 @@ Not here: the ways (sftp, ftp, tftp), which one an asset has (pushing).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from msgspec import Struct
@@ -20,6 +21,10 @@ TIMES: Final = 4.0
 """An asset has so long for a file, and so many times what its rate asks for: one that takes a byte a minute would hold
 up all others."""
 PIECE: Final = 256 << 10
+
+
+Progress = Callable[[int], Awaitable[None]]
+"""Is told of bytes that went, and waits until more may; raises Refused where no more may."""
 
 
 class Outcome(Struct, frozen=True):

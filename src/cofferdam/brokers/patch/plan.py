@@ -5,6 +5,8 @@ For each asset and product the newest release counts. An asset's turn comes when
     its product is not paused, and the release not stopped
     every asset of the rings before is done with this release, and the last of those rings has rested (soak)
     its window is open, and the transfer would end inside it (an emergency release asks for no window and no soak)
+    no more assets are under way than may be at once
+    no point says that production runs (`unless`)
 
 A step that has begun is in the installer's book before anything is sent. "sending" after a crash becomes "unknown":
 nobody knows what the asset has. Failed and unknown steps are never begun again by themselves; a person says what is
@@ -16,7 +18,7 @@ Not here: transfers (sftp, serving), whose signatures count (trust).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -75,6 +77,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     due: bool
     why: str
     until: int = NEVER
+    held: bool = False
+    """Nothing but a point holds it back, or does not: it is looked at."""
 
 
 class Plan:
@@ -82,12 +86,15 @@ class Plan:
 
     def __init__(
         self, rows: PatchRows, releases: Iterable[Release], steps: Mapping[str, Step], held: Held,
-        clocks: Mapping[str, Clock],
+        clocks: Mapping[str, Clock], guard: Callable[[Install], str] = lambda _: "",
     ) -> None:  # fmt: skip
         self._rows = rows
         self._steps = steps
         self._held = held
         self._clocks = clocks
+        self._guard = guard
+        """Why a point holds an install back, "" if none does."""
+        self._active: set[str] | None = None
         self._soak = dict(rows.soak)
         self._rates = {way.asset: way.rate for way in rows.ways}
         self._failed: Counter[int] | None = None
@@ -144,9 +151,29 @@ class Plan:
                 return no(f"its window ends before {release.size} bytes could be there", until)
         else:
             until = NEVER
+        if self._rows.at_once and len(busy := self.active - {install.asset}) >= self._rows.at_once:
+            count = f"{len(busy)} assets are" if len(busy) > 1 else "1 asset is"
+            return no(f"{count} under way, and {self._rows.at_once} may be at once")
+        why = self._guard(install) if install.unless else ""
         return Verdict(
-            asset=install.asset, product=product, release=release, install=install, due=True, why="now", until=until
-        )
+            asset=install.asset, product=product, release=release, install=install, due=not why, why=why or "now",
+            until=until, held=bool(install.unless),
+        )  # fmt: skip
+
+    @property
+    def active(self) -> set[str]:
+        """Assets that are being changed: sent to, fetching, or looked at afterwards by us."""
+        if self._active is None:
+            looked_at = {
+                f"{each.asset}/{product}"
+                for each in self._rows.installs if each.health is not None and not each.health.person
+                for product in each.products
+            }  # fmt: skip
+            self._active = {
+                step.asset for key, step in self._steps.items()
+                if step.state in ("sending", "backing") or (step.state == "sent" and key in looked_at)
+            }  # fmt: skip
+        return self._active
 
     def failures(self, release: Release) -> int:
         """Assets that failed with a release, of those that no person has let pass."""

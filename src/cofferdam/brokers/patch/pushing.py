@@ -5,11 +5,10 @@ Not here: what assets fetch themselves (serving), when anything is sent (plan, i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from cofferdam.brokers.patch import ftp, scp, sftp, smb, tftp
-from cofferdam.brokers.patch.outcome import Outcome
+from cofferdam.brokers.patch.outcome import Outcome, Progress
 from cofferdam.policy.terms.patch_rows import Way
 
 
@@ -26,9 +25,7 @@ def kind(way: Way) -> str:
     return "tftp" if way.tftp is not None else ""
 
 
-async def push(
-    way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
-) -> Outcome:
+async def push(way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does: what a way's own reader
     does not know of its answers would end all that is under way, and be tried again by itself."""
     try:
@@ -37,9 +34,7 @@ async def push(
         return Outcome("unknown", f"{type(error).__name__}: {error}"[:300])
 
 
-async def _push(
-    way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
-) -> Outcome:
+async def _push(way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     if way.smb is not None:
         return await smb.push(way, secret, file, name, size, sha256, progress)
     if way.ftp is not None:

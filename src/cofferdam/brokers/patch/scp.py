@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cofferdam.brokers.patch import sftp
-from cofferdam.brokers.patch.outcome import CONNECT_SECONDS, PIECE, SILENT_SECONDS, Outcome, Refused, at_most
+from cofferdam.brokers.patch.outcome import CONNECT_SECONDS, PIECE, SILENT_SECONDS, Outcome, Progress, Refused, at_most
 from cofferdam.policy.terms.patch_rows import Way
 
 LINE_BYTES: Final = 1024
@@ -70,9 +70,7 @@ class _Wire:
         return int(found[1])
 
 
-async def push(
-    way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
-) -> Outcome:
+async def push(way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does."""
     begun, why = False, ""
     target = sftp.target(way, name)
@@ -86,7 +84,7 @@ async def push(
             with file.open("rb") as source:
                 while data := source.read(PIECE):
                     await wire.send(data)
-                    progress(len(data))
+                    await progress(len(data))
             await wire.send(b"\0")
             await wire.agreed()
     except sftp.ENDS as error:

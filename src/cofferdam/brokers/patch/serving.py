@@ -75,8 +75,8 @@ class Installing(apt_tree.Installing, Protocol):
     def at(self, asset: str, number: int) -> Release | None:
         """The release of this number, if the asset is at it now."""
 
-    def count(self, sent: int) -> None:
-        """Bytes that went out."""
+    async def sent(self, count: int) -> None:
+        """Bytes that went out; waits until more may."""
 
     def fetched(self, step: Step, install: Install, way: Way, whole: bool) -> None:
         """An asset has fetched a file, or left before its end."""
@@ -102,7 +102,7 @@ class _File:
     async def __anext__(self) -> bytes:
         data = self._opened.read(PIECE)
         if data:
-            self._installer.count(len(data))
+            await self._installer.sent(len(data))
             return data
         self._end(True)
         raise StopAsyncIteration

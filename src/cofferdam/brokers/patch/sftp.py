@@ -13,7 +13,7 @@ import base64
 import hashlib
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -22,7 +22,15 @@ from typing import Any, Final
 
 import asyncssh
 
-from cofferdam.brokers.patch.outcome import CONNECT_SECONDS, SILENT_SECONDS, Outcome, Refused, at_most, read_back_of
+from cofferdam.brokers.patch.outcome import (
+    CONNECT_SECONDS,
+    SILENT_SECONDS,
+    Outcome,
+    Progress,
+    Refused,
+    at_most,
+    read_back_of,
+)
 from cofferdam.policy.terms.patch_rows import Way
 
 PART: Final = 16 << 10
@@ -51,9 +59,7 @@ def prepare() -> None:
     os.environ["HOME"] = "/nonexistent"
 
 
-async def push(
-    way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
-) -> Outcome:
+async def push(way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does."""
     renamed = False
     try:
@@ -63,7 +69,7 @@ async def push(
             async with asyncio.timeout(at_most(way, size)):
                 try:
                     await _put(sftp, file, part, progress)
-                except (asyncssh.Error, OSError, ValueError):
+                except (asyncssh.Error, OSError, ValueError, Refused):
                     await _quietly(sftp.remove(part))  # what is left of it would fill the asset's disk
                     raise
                 there = await _hash(sftp, part, size)
@@ -181,7 +187,7 @@ def _fit(part: int) -> tuple[int, int]:
     return part, min(AT_ONCE, AHEAD // part)
 
 
-async def _put(sftp: Any, file: Path, target: str, progress: Callable[[int], None]) -> None:
+async def _put(sftp: Any, file: Path, target: str, progress: Progress) -> None:
     """Writes; what is under way must be taken within SILENT_SECONDS."""
     part, at_once = _fit(sftp.limits.max_write_len)
     with file.open("rb") as source:
@@ -197,7 +203,7 @@ async def _put(sftp: Any, file: Path, target: str, progress: Callable[[int], Non
         try:
             async with aclosing(_answers(works, at_once)) as answers:
                 async for count in answers:
-                    progress(count)
+                    await progress(count)
         finally:
             async with asyncio.timeout(SILENT_SECONDS):
                 await remote.close()

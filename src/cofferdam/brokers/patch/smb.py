@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import secrets
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,15 @@ from cryptography.hazmat.primitives.cmac import CMAC
 
 from cofferdam.brokers.kit.aio import literal_address
 from cofferdam.brokers.patch import ntlm
-from cofferdam.brokers.patch.outcome import CONNECT_SECONDS, SILENT_SECONDS, Outcome, Refused, at_most, read_back_of
+from cofferdam.brokers.patch.outcome import (
+    CONNECT_SECONDS,
+    SILENT_SECONDS,
+    Outcome,
+    Progress,
+    Refused,
+    at_most,
+    read_back_of,
+)
 from cofferdam.policy.terms.patch_rows import Smb, Way
 
 MOST: Final = 1 << 20
@@ -313,14 +321,14 @@ async def _hash(share: _Share, path: str, most: int) -> str:
     return digest.hexdigest() if at <= most and at == size else ""
 
 
-async def _put(share: _Share, file: Path, path: str, progress: Callable[[int], None]) -> None:
+async def _put(share: _Share, file: Path, path: str, progress: Progress) -> None:
     handle, _ = await share.create(path, _READS | _WRITES | _DELETES, _OVERWRITE)
     at = 0
     with file.open("rb") as source:
         while data := source.read(share.piece):
             await share.write(handle, at, data)
             at += len(data)
-            progress(len(data))
+            await progress(len(data))
     await share.flush(handle)
     await share.close(handle)
 
@@ -335,9 +343,7 @@ async def _remove(share: _Share, path: str) -> None:
         pass
 
 
-async def push(
-    way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
-) -> Outcome:
+async def push(way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does."""
     renamed = False
     target = _target(way, name)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from cofferdam.brokers.kit.aio import literal_address
-from cofferdam.brokers.patch.outcome import Outcome, Refused, at_most
+from cofferdam.brokers.patch.outcome import Outcome, Progress, Refused, at_most
 from cofferdam.policy.terms.patch_rows import Way
 
 BLOCK: Final = 1428
@@ -97,13 +97,13 @@ def _asked(code: int, name: str, size: int) -> bytes:
     return struct.pack(">H", code) + name.encode() + b"\0octet\0" + options + b"\0"
 
 
-async def _write(way: Way, port: int, name: str, file: Path, size: int, progress: Callable[[int], None]) -> None:
+async def _write(way: Way, port: int, name: str, file: Path, size: int, progress: Progress) -> None:
     wire = _Socket(way, port)
     try:
         code, body = await wire.ask(
             _asked(WRQ, name, size), lambda code, body: code == OACK or (code == ACK and body[:2] == b"\0\0")
         )
-        progress(0)
+        await progress(0)
         block, number = (_block(body) if code == OACK else 512), 0
         with file.open("rb") as source:
             while True:
@@ -114,7 +114,7 @@ async def _write(way: Way, port: int, name: str, file: Path, size: int, progress
                     struct.pack(">H", DATA) + counted + data,
                     lambda code, body, counted=counted: code == ACK and body[:2] == counted,  # type: ignore[misc]
                 )
-                progress(len(data))
+                await progress(len(data))
                 if len(data) < block:
                     return
     finally:
@@ -154,17 +154,17 @@ async def _hash(way: Way, port: int, name: str, most: int) -> str:
         wire.close()
 
 
-async def push(way: Way, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]) -> Outcome:
+async def push(way: Way, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does."""
     said = way.tftp
     if said is None:
         return Outcome("failed", "the asset has no TFTP")
     target, begun = said.path.replace("{file}", name), False
 
-    def told(count: int) -> None:
+    async def told(count: int) -> None:
         nonlocal begun
         begun = True
-        progress(count)
+        await progress(count)
 
     why = ""
     try:

@@ -45,8 +45,8 @@ class Serving(Protocol):
     def file_of(self, release: Release) -> Any:
         """Our own copy."""
 
-    def count(self, sent: int) -> None:
-        """Bytes that went out."""
+    async def sent(self, count: int) -> None:
+        """Bytes that went out; waits until more may."""
 
     def fetched(self, step: Step, install: Install, way: Way, whole: bool) -> None:
         """An asset has fetched a file, or left before its end."""
@@ -146,7 +146,7 @@ class TftpServing:
                 number = (number + 1) & 0xFFFF
                 if not await reading.acknowledged(struct.pack(">HH", DATA, number) + data, number):
                     return False
-                self._installer.count(len(data))
+                await self._installer.sent(len(data))
                 if len(data) < block:
                     return True
 

@@ -145,13 +145,20 @@ class Released(TypedDict):
     reason: str
 
 
+class UnderWay(TypedDict):
+    """What an asset is sent now, and how many bytes of it went."""
+
+    asset: str
+    product: str
+    sent: int
+
+
 class Plan(TypedDict):
     targets: int
     root: int
     refused: str
     shut: str
-    under_way: str
-    sent: int
+    under_way: list[UnderWay]
     paused: list[str]
     stopped: list[int]
     releases: list[Released]

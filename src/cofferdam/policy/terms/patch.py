@@ -52,7 +52,9 @@ from cofferdam.policy.terms.patch_rows import (
     Smb,
     Software,
     Tftp,
+    Unless,
     Way,
+    beyond,
 )
 from cofferdam.policy.terms.patch_sources import fetch_rows, source_rows
 from cofferdam.policy.zones import end_of_day
@@ -107,13 +109,19 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
                 Install(
                     number=number, asset=asset, products=tuple(sorted(rule.install)),
                     ring=rule.ring or conduit.rings[-1], windows=tuple(window_row(each) for each in rule.window),
-                    health=_health(rule.health), back=rule.back,
+                    health=_health(rule.health), back=rule.back, when_shut=rule.when_shut,
+                    unless=tuple(
+                        Unless(asset=each.asset or asset, point=each.point, above=each.above, below=each.below)
+                        for each in rule.unless
+                    ),
                 )
                 for number, rule in enumerate(conduit.allow) for asset in sorted(rule.asset)
             ),
             sources=source_rows(conduit, making.files),
             fetches=fetch_rows(conduit),
             tftp=conduit.tftp,
+            at_once=conduit.at_once or 0,
+            bandwidth=conduit.bandwidth or 0,
             encrypt=conduit.encrypt,
             root=making.files[conduit.root],
             signatures=conduit.signatures,
@@ -168,6 +176,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             if install.health is not None and install.asset in addresses:
                 ports = (install.health.tcp, install.health.http_port)
                 reached |= {(addresses[install.asset], port) for port in ports if port}
+        reached |= {(policy.assets[asset].address, policy.assets[asset].port) for asset, _ in row.read}
         reaches = tuple(Reach(row.inner, address, port, share) for address, port in sorted(reached))
         quota = max(QUOTA_LEAST, QUOTA_FILES * max(product.most for product in row.products))
         fetches = sorted({
@@ -227,6 +236,24 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             return frozenset()
         zone = row.inner if part == INSTALLER else row.outer
         return frozenset(who for who, stands in row.stands.items() if stands == zone)
+
+    def slice(self, policy: CompiledPolicy, scope: Scope, part: str) -> rows.Table:
+        table = super().slice(policy, scope, part)
+        if part != INSTALLER:
+            return table
+        named: dict[str, set[str]] = {}
+        for name in scope.conduits:
+            for asset, point in _row(policy.conduits[name]).read:
+                named.setdefault(asset, set()).add(point)
+        replace = msgspec.structs.replace
+        assets = {name: policy.assets[name] for name in sorted(named)}
+        read = {
+            name: replace(asset, listen=None, also=(), points=tuple(
+                point for point in asset.points if point.name in named[name]
+            )) for name, asset in assets.items()
+        }  # fmt: skip
+        zones = {asset.zone: rows.Zone(asset.zone, policy.zones[asset.zone].side) for asset in assets.values()}
+        return replace(table, assets=read, zones={**table.zones, **zones})
 
     def clocks(self, row: PatchRows) -> frozenset[str]:
         fetched = {window.zone for source in row.sources for window in source.windows}
@@ -305,6 +332,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
         before = row.rings[: row.rings.index(install.ring)] if install.ring in row.rings else ()
         if before:
             conditions.append(f"the rings before {install.ring} are done: {', '.join(before)}")
+        conditions += [f"{each.name} is read, and is not {beyond(each)}" for each in install.unless]
         is_open, until = windows.state(install.windows, policy.table.clocks, question.wall_ns)
         if not is_open:
             text = " or ".join(window.text for window in install.windows)
@@ -403,4 +431,5 @@ def _health(said: HealthSaid | None) -> Health | None:
         file=said.file or "",
         says=said.says or "",
         person=said.person,
+        point=said.point or "",
     )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from cofferdam.model import ValueType
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking, Linting
@@ -275,14 +276,53 @@ class PatchChecks:
         if rule.ring is not None and rule.ring not in self.conduit.rings:
             rings = self.conduit.rings
             self.at((*at, "ring"), f"the ring {quote(rule.ring)}", one_of(rings), nearest(rule.ring, rings), "ring")
-        if not rule.install and (rule.window or rule.health or rule.ring):
+        if not rule.install and (rule.window or rule.health or rule.ring or rule.unless):
             self.at(at, "a window, ring or health check without `install`", "them with `install`", check="rule")
+        for index, unless in enumerate(rule.unless):
+            here = (*at, "unless", index) if len(rule.unless) > 1 else (*at, "unless")
+            if unless.above is None and unless.below is None:
+                self.at(here, "a point without a limit", "`above:` or `below:`", check="unless")
+            for asset in (unless.asset,) if unless.asset is not None else rule.asset:
+                self.point(here, asset, unless.point)
+        if rule.when_shut == "stop":
+            for asset in rule.asset:
+                way = self.conduit.ways.get(asset)
+                if way is not None and not _sent_to(way):
+                    found = f"{asset}, which fetches, or has a technician"
+                    self.at((*at, "when_shut"), found, "`stop` for assets that are sent files", check="way")
         health = rule.health
         if health is not None:
-            if health.tcp is None and health.http is None and health.file is None and not health.person:
-                self.at((*at, "health"), "nothing that is looked at", "one of tcp, http, file, person", check="health")
+            if not (health.tcp or health.http or health.file or health.person or health.point):
+                expected = "one of tcp, http, file, point, person"
+                self.at((*at, "health"), "nothing that is looked at", expected, check="health")
+            if health.point is not None:
+                for asset in rule.asset:
+                    self.point((*at, "health", "point"), asset, health.point, limits=True)
             if (health.http or health.file) and not health.says:
                 self.at((*at, "health"), "nothing that the page or file must say", "`says:`", check="health")
+
+    def point(self, at: Path, asset: str, name: str, *, limits: bool = False) -> None:
+        """A point that the installer reads. `limits`: its value is held against the point's own."""
+        known = self.checking.policy.assets.get(asset)
+        if known is None:
+            assets = self.checking.names("assets")
+            self.at(
+                at, f"a point of {quote(asset)}, which is no asset", one_of(assets), nearest(asset, assets), "point"
+            )
+            return
+        point = known.points.get(name)
+        if known.zone != self.conduit.to_zone:
+            self.at(at, f"{asset} of zone {known.zone}", f"an asset of {self.conduit.to_zone}", check="point")
+        elif known.protocol != "modbus" or known.tls is not None:
+            how = f"{known.protocol}{' by TLS' if known.tls is not None else ''}"
+            self.at(at, f"{asset}, which speaks {how}", "an asset that speaks Modbus, not by TLS", check="point")
+        elif point is None:
+            self.at(at, f"{quote(name)}, which is no point of {asset}", one_of(known.points),
+                    nearest(name, known.points), "point")  # fmt: skip
+        elif point.type is ValueType.TEXT:
+            self.at(at, f"{name}, which is a text", "a number", check="point")
+        elif limits and point.min is None and point.max is None and not point.values:
+            self.at(at, f"{name}, which has no limits", "a point with `min`, `max` or `values`", check="point")
 
 
 # --- what is legal and unwise -----------------------------------------------------------------------------------------
@@ -340,6 +380,25 @@ def _unprotected(run: Linting) -> None:
                 run.value(("conduits", name, "ways", asset, "tftp"), "unprotected-way", found, "SFTP, FTPS or HTTPS")
 
 
+def _shared(run: Linting) -> None:
+    """A patch relay that reads a point of an asset which takes one connection, and which a proxy serves as well."""
+    others = (each for each in run.policy.conduits.values() if not isinstance(each, PatchConduit))
+    served = {name for conduit in others for rule in conduit.allow for name in rule.assets}
+    for name, conduit in _conduits(run):
+        for number, rule in enumerate(conduit.allow):
+            read = {each.asset or asset for each in rule.unless for asset in rule.asset}
+            read |= set(rule.asset) if rule.health is not None and rule.health.point is not None else set()
+            for one in sorted(read & served):
+                if (asset := run.policy.assets.get(one)) is not None and asset.connections == 1:
+                    found = f"{one}, which takes one connection, and a proxy has it"
+                    place = ("conduits", name, "allow", number)
+                    run.value(place, "shared-point", found, "connections: 2, if the device takes them")
+
+
+def _sent_to(way: WaySaid) -> bool:
+    return way.sftp is not None or way.smb is not None or way.ftp is not None or way.tftp is not None
+
+
 def _reads(way: WaySaid) -> bool:
     return way.sftp is not None or way.smb is not None or way.ftp is not None
 
@@ -368,4 +427,5 @@ CHECKS: dict[str, Callable[[Linting], None]] = {
     "unprotected-way": _unprotected,
     "unsigned-product": _unsigned,
     "plain-quarantine": _unencrypted,
+    "shared-point": _shared,
 }

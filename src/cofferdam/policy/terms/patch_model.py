@@ -237,6 +237,10 @@ class HealthSaid(schema.Entry):
     file: RemotePath | None = Field(
         None, description="A file on the asset (by SFTP, SMB or FTP) that has `says` in it."
     )
+    point: Name | None = Field(
+        None, description="A point of the asset (under `assets`, Modbus), whose value must be within the point's own "
+        "`min` and `max`."
+    )  # fmt: skip
     person: Yes = Field(
         False, description="A person says what became of it (`cofferdam patch result`); until then the asset is `sent`."
     )
@@ -246,6 +250,15 @@ class HealthSaid(schema.Entry):
     within: Annotated[int, *span(1, DAY)] = Field(
         60, description="How long it may take. Default: 1 min.", json_schema_extra={"default": "1 min"}
     )
+
+
+class UnlessSaid(schema.Entry):
+    """A point that holds transfers back: production runs. Where it cannot be read, nothing begins."""
+
+    asset: Name | None = Field(None, description="Whose point (Modbus). Default: the rule's own asset.")
+    point: Name = Field(description="The point, as the asset's entry has it.")
+    above: schema.Number | None = Field(None, description="Nothing begins while its value is above this.")
+    below: schema.Number | None = Field(None, description="Nothing begins while its value is below this.")
 
 
 class SoftwareSaid(schema.Entry):
@@ -279,6 +292,9 @@ class DutiesSaid(schema.Entry):
     )
 
 
+UnlessPoints = Annotated[tuple[UnlessSaid, ...], BeforeValidator(one_or_more)]
+
+
 class PatchRule(schema.Rule):
     """One line of a patch relay's `allow`: who brings files in (`who`, `put`), or what goes where (`asset`,
     `install`), or what is fetched (`source`, `fetch`)."""
@@ -295,6 +311,15 @@ class PatchRule(schema.Rule):
     install: Names = Field((), description="Products that go to these assets, once they are released.")
     ring: Name | None = Field(None, description="The ring in which these assets are. Default: the last.")
     window: schema.Windows = Field((), description="When a transfer may run. Default: always.")
+    unless: UnlessPoints = Field(
+        (), description="Nothing begins while this holds, such as that production runs: a point above or below a "
+        "limit, or a list of such. In an emergency as well."
+    )  # fmt: skip
+    when_shut: Annotated[Literal["finish", "stop"], *choice("finish", "stop")] = Field(
+        "finish",
+        description="What becomes of a transfer that is under way when its window shuts: `finish`, or `stop`, which "
+        "leaves the asset what it had, as far as its way can.",
+    )
     health: HealthSaid | None = Field(None, description="What must hold after it; else the ring's threshold counts it.")
     back: Annotated[Literal["previous", "stop"], *choice("previous", "stop")] = Field(
         "stop",
@@ -345,6 +370,13 @@ class PatchConduit(schema.Conduit):
     )
     stop_after: Annotated[int, *whole(1, 1000)] = Field(
         1, description="So many assets that failed stop a release, until a person decides."
+    )
+    at_once: Annotated[int, *whole(1, 100)] | None = Field(
+        None, description="So many assets are changed at once, sent to or fetching, health checks included. Default: "
+        "one that we send to, and any number that fetch.",
+    )  # fmt: skip
+    bandwidth: Annotated[int, *size(100_000, 10**10)] | None = Field(
+        None, description="Bytes a second that go to all assets together. Default: as fast as they take it."
     )
     inventory: dict[Name, Programs] = Field(
         {}, description="What runs on which asset: one entry or a list of them. Advisories are matched to it."

@@ -138,8 +138,9 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What must hold of an asset after it got a file, within `within` seconds: a TCP port that answers, an HTTP page or
-    a file of its own (by SFTP) that has `says` in it, where {version} is the release's. `person`: besides, somebody
-    says what became of it, however long that takes."""
+    a file of its own (by SFTP) that has `says` in it, where {version} is the release's, a `point` of it whose value is
+    within what the policy says of the point. `person`: besides, somebody says what became of it, however long that
+    takes."""
 
     within: int = 60
     tcp: int = 0
@@ -148,6 +149,27 @@ class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     file: str = ""
     says: str = ""
     person: bool = False
+    point: str = ""
+
+
+class Unless(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A point of an asset whose value holds transfers back, while it is above or below a limit in its own unit."""
+
+    asset: str
+    point: str
+    above: float | None = None
+    below: float | None = None
+
+    @property
+    def name(self) -> str:
+        """ASSET.POINT."""
+        return f"{self.asset}.{self.point}"
+
+
+def beyond(said: Unless) -> str:
+    """What its value must not be, in words."""
+    limits = [("above", said.above), ("below", said.below)]
+    return " or ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
 
 
 class Put(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -159,7 +181,8 @@ class Put(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class Install(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What goes to which asset, in which ring and when. `back`: what happens where the health check fails."""
+    """What goes to which asset, in which ring and when. `back`: what happens where the health check fails. `unless`:
+    what holds it back. `when_shut`: what becomes of a transfer that is under way when its window shuts."""
 
     number: int
     asset: str
@@ -168,6 +191,8 @@ class Install(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     windows: tuple[Window, ...] = ()
     health: Health | None = None
     back: Literal["previous", "stop"] = "stop"
+    unless: tuple[Unless, ...] = ()
+    when_shut: Literal["finish", "stop"] = "finish"
 
 
 Scheme = Literal["intdot", "semver", "deb", "rpm", "pypi", "maven"]
@@ -222,6 +247,17 @@ class PatchRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Where assets read by TFTP."""
     encrypt: bool = True
     """What is not released is encrypted where it lies."""
+    at_once: int = 0
+    """Assets that are changed at once, whoever begins; 0: one that we send to, and any number that fetch."""
+    bandwidth: int = 0
+    """Bytes a second of all that goes to assets together; 0: as fast as they take it."""
+
+    @property
+    def read(self) -> tuple[tuple[str, str], ...]:
+        """Points that the installer reads, as (asset, point)."""
+        held = {(each.asset, each.point) for install in self.installs for each in install.unless}
+        checked = {(each.asset, each.health.point) for each in self.installs if each.health and each.health.point}
+        return tuple(sorted(held | checked))
 
     def product(self, name: str) -> Product | None:
         return next((each for each in self.products if each.name == name), None)

@@ -1,0 +1,82 @@
+"""What an approver is shown before signing: what the signature is over, in words made from that alone, and where the
+file then goes.
+
+Not here: signing (patch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from cofferdam.cli.patch_asking import time_of
+from cofferdam.errors import GateError
+
+
+def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool = False) -> Iterator[str]:
+    """What a signature over these targets says, in words made from the targets alone. `believed`: what the installer
+    has as released now, by its own word. A signature is over the whole list, so that all that is new in it is shown;
+    more than the one file is not signed: the keeper, which makes the list, may have been taken over."""
+    import msgspec
+
+    from cofferdam.brokers.patch.records import SHORT, Release
+
+    try:
+        found = [
+            msgspec.convert({"path": path, "size": target.length, "sha256": target.hashes.get("sha256"),
+                             "custom": target.custom}, Release)
+            for path, target in signed.targets.items()
+        ]  # fmt: skip
+    except msgspec.ValidationError as error:
+        raise GateError(f"the metadata is not what a keeper writes: {error}", hint="do not sign it") from None
+    mine = next((each for each in found if each.custom.number == number), None)
+    if mine is None:
+        raise GateError(f"the metadata has no file {number}: do not sign it")
+    others = [each for each in found if each is not mine]
+    hidden = [each for each in others if believed.get(each.path) != each.digest[:SHORT]]
+    if (hidden and not besides) or signed.delegations is not None:
+        raise GateError(
+            f"the metadata releases more than file {number}, which the installer does not know: "
+            f"{', '.join(sorted(each.path for each in hidden)[:5])}",
+            hint="do not sign it; right after another release, look again in a moment. Where the installer lost what "
+            "it believed: --besides, once you know each of them",
+        )
+    custom = mine.custom
+    yield f"You release {mine.path}"
+    yield f"  length      {mine.size} bytes"
+    yield f"  SHA-256     {mine.sha256}"
+    yield f"  origin      {custom.origin}"
+    yield f"  scan        {custom.scan}"
+    yield f"  brought in  by {custom.uploaded_by}"
+    yield f"  asked for   by {custom.requested_by}, {custom.at}"
+    if custom.emergency:
+        yield "  EMERGENCY   outside windows and without rest between rings"
+    if custom.reason:
+        yield f"  reason      {custom.reason}"
+    for each in hidden:
+        how = ", EMERGENCY" if each.custom.emergency else ""
+        yield f"  AND ALSO    {each.path}, SHA-256 {each.sha256}, from {each.custom.uploaded_by}{how}"
+    for gone in sorted(believed.keys() - {each.path for each in found}):
+        yield f"  TAKEN BACK  {gone}"
+    yield f"  targets     {signed.version}, good until {signed.expires:%Y-%m-%d}; released besides, as before:"
+    for other in sorted(others, key=lambda each: each.path):
+        yield f"    {other.path} {other.sha256[:16]}…"
+
+
+def goes_to(signed: Any, number: int, plan: dict[str, Any]) -> Iterator[str]:
+    """Where a file goes once it is released, and when, by the installer's policy: what the signature does not say."""
+    mine = next(each.custom for each in signed.targets.values() if each.custom and each.custom.get("number") == number)
+    by_windows: dict[tuple[str, tuple[tuple[int, int], ...]], list[str]] = {}
+    for row in plan["assets"]:
+        if row["product"] == mine["product"]:
+            when = tuple((start, stop) for start, stop in row["windows"])
+            by_windows.setdefault((row["ring"], when), []).append(row["asset"])
+    yield "By the policy it goes to" + ("" if by_windows else " no asset")
+    for (ring, when), assets in by_windows.items():
+        yield f"  ring {ring}: {', '.join(assets)}"
+        if mine.get("emergency"):
+            continue
+        for start, stop in when:
+            yield f"    window {time_of(start)} to {time_of(stop)}"
+        if not when:
+            yield "    no window within four weeks"

@@ -1,0 +1,88 @@
+"""What a policy says of points that hold installs back, of how many go at once, and what is wrong with that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cofferdam.errors import PolicyError
+from cofferdam.policy.lint import lint
+from cofferdam.policy.load import load
+from cofferdam.policy.terms.base import Scope
+from cofferdam.policy.terms.kinds import KINDS
+from cofferdam.policy.terms.patch_rows import PatchRows, Unless
+from tests.brokers.patch.test_source_words import compiled
+
+POLICY = """
+site: works
+zones: {office: {side: it}, plant: {side: ot}}
+assets:
+  press: {zone: plant, address: 10.0.0.1, protocol: modbus, unit: 1,
+          points: {speed: {at: holding 1, type: uint16, unit: rpm}, text: {at: holding 9-12, type: text},
+                   pressure: {at: holding 2, type: uint16, max: 6}}}
+  drive: {zone: plant, address: 10.0.0.2, protocol: opcua, points: {speed: {at: "nsu=urn:a;s=b", type: UInt16}}}
+principals: {stage: {zone: office, addresses: 10.1.0.9}, box: {zone: plant, addresses: 10.0.0.9}}
+conduits:
+  firmware:
+    {from: office, to: plant, broker: patch, owner: maintenance, reason: firmware, root: root.json, at_once: 3,
+     bandwidth: 1 MB, listen: {office: {at: "10.1.0.1:8443", plain: true}, plant: {at: "10.0.0.3:8443", plain: true}},
+     products: {fw: {origin: {two_sources: true}, scan: none}},
+     ways: {press: {tftp: {}}, box: {address: 10.0.0.9, pull: box}},
+     allow: [{who: stage, put: fw},
+             {asset: press, install: fw, unless: {point: speed, above: 0}, health: {point: pressure}, when_shut: stop},
+             {asset: box, install: fw, unless: [{asset: press, point: speed, above: 10, below: -1}]}]}
+gate: {separation: processes}
+"""
+
+
+def test_points_travel_to_the_installer_and_to_nobody_else(tmp_path: Path) -> None:
+    policy = compiled(tmp_path, POLICY)
+    terms = policy.conduits["firmware"].terms
+    assert isinstance(terms, PatchRows)
+    assert (terms.at_once, terms.bandwidth) == (3, 1_000_000)
+    press, box = terms.installs
+    assert press.unless == (Unless(asset="press", point="speed", above=0),)
+    assert box.unless == (Unless(asset="press", point="speed", above=10, below=-1),)
+    scope = Scope(frozenset({"firmware"}), frozenset({"fw"}))
+    found = KINDS["patch"].slice(policy, scope, "installer")
+    assert [(asset.name, [point.name for point in asset.points]) for asset in found.assets.values()] == [
+        ("press", ["pressure", "speed"])
+    ]
+    assert not KINDS["patch"].slice(policy, scope, "keeper").assets
+    reaches = KINDS["patch"].needs(policy.conduits["firmware"], policy).parts["installer"].reaches
+    assert [(each.address, each.port) for each in reaches] == [("10.0.0.1", 502)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("unless: {point: speed, above: 0}", "unless: {point: speed}", "`above:` or `below:`"),
+        ("unless: {point: speed, above: 0}", "unless: {point: sped, above: 0}", "no point of press"),
+        ("unless: {point: speed, above: 0}", "unless: {point: text, above: 0}", "which is a text"),
+        ("unless: {point: speed, above: 0}", "unless: {asset: pres, point: speed, above: 0}", "which is no asset"),
+        ("unless: {point: speed, above: 0}", "unless: {asset: drive, point: speed, above: 0}", "speaks opcua"),
+        ("health: {point: pressure}", "health: {point: speed}", "a point with `min`, `max` or `values`"),
+        ("health: {point: pressure}", "health: {}", "one of tcp, http, file, point, person"),
+        ("asset: box, install: fw, ", "asset: box, install: fw, when_shut: stop, ", "assets that are sent files"),
+        ("{who: stage, put: fw}", "{who: stage, put: fw, unless: {point: speed, above: 0}}", "with `install`"),
+        ("at_once: 3", "at_once: 0", "1 to 100"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(tmp_path: Path, old: str, new: str, says: str) -> None:
+    text = POLICY.replace(old, new, 1)
+    assert text != POLICY
+    with pytest.raises(PolicyError) as error:
+        compiled(tmp_path, text)
+    assert any(says in str(problem) for problem in error.value.problems), "\n".join(map(str, error.value.problems))
+
+
+def test_a_device_that_a_proxy_holds_is_told(tmp_path: Path) -> None:
+    proxy = """  press-read: {from: office, to: plant, broker: modbus, owner: o, reason: r, expires: 2199-01-01,
+    allow: [{who: stage, asset: press, read: [speed]}]}
+gate:"""
+    for connections, told in ((1, True), (2, False)):
+        text = POLICY.replace("gate:", proxy).replace("unit: 1,", f"unit: 1, connections: {connections},")
+        compiled(tmp_path, text)
+        found = [str(each) for each in lint(load(tmp_path / "policy.yaml"))]
+        assert any("press, which takes one connection, and a proxy has it" in each for each in found) is told, found

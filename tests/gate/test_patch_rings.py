@@ -1,0 +1,100 @@
+"""Rings in a gate as a user starts it: several assets at once, production that runs, and a point that must be good."""
+
+from __future__ import annotations
+
+import signal
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from tests.gate.patching import Works
+from tests.gate.plant import READ, Device
+from tests.waiting import eventually
+
+PRODUCTS = """      drive-firmware: {origin: {pgp: vendor.asc}, scan: none}
+      press-firmware: {origin: {pgp: vendor.asc}, scan: none}"""
+WAY = """{{address: 127.0.0.1, sftp: {{port: {sftp}, user: {user}, host_key: "{host_key}", secret: plc-1,
+         path: "{files}/NAME"}}}}"""
+DRIVES = ("drive-1", "drive-2", "drive-3")
+WAYS = "\n".join(f"      {name}: {WAY.replace('NAME', name)}" for name in (*DRIVES, "press"))
+RULES = """      - {asset: [drive-1, drive-2, drive-3], install: drive-firmware, ring: test}
+      - {asset: press, install: press-firmware, ring: test, unless: {asset: line, point: speed, above: 0},
+         health: {point: pressure, within: 1 s}}
+assets:
+  line: {zone: plant, address: 127.0.0.1, port: PORT, protocol: modbus, unit: 1,
+         points: {speed: {at: holding 0, type: uint16, unit: rpm, scale: 0.1}}}
+  press: {zone: plant, address: 127.0.0.1, port: PORT, protocol: modbus, unit: 2,
+         points: {pressure: {at: holding 7, type: uint16, unit: bar, min: 2, max: 6}}}"""
+
+
+class Line(Device):
+    """Two devices behind one address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.registers = {0: 12_000, 7: 4}
+
+    def _reply(self, pdu: bytes) -> bytes:
+        start, count = struct.unpack(">HH", pdu[1:5])
+        if start not in self.registers:
+            raise ConnectionResetError
+        return bytes([READ, 2 * count, *struct.pack(f">{count}H", *(self.registers[start + n] for n in range(count)))])
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Works, Line]]:
+    line = Line()
+    made = Works(
+        tmp_path_factory.mktemp("works"), products=PRODUCTS, ways=WAYS, rules=RULES.replace("PORT", str(line.port)),
+        sources="    at_once: 2\n    bandwidth: 1 MB",
+    )  # fmt: skip
+    yield made, line
+    made.close()
+    line.close()
+
+
+def release(works: Works, product: str, version: str) -> bytes:
+    data = f"{product} {version} ".encode() * 1000
+    number = works.put("fw.bin", data, version, product=product)
+    assert works.examined(number)["state"] == "passed"
+    works.patch("request", str(number))
+    for who in ("alice", "bob"):
+        works.approve(number, who)
+    return data
+
+
+def test_so_many_at_once_and_no_more(plant: tuple[Works, Line]) -> None:
+    works, _ = plant
+    assert works.sshd.process is not None
+    works.sshd.process.send_signal(signal.SIGSTOP)  # it takes connections and says nothing
+    try:
+        data = release(works, "drive-firmware", "1.0")
+        eventually(lambda: [works.asset(each)["state"] for each in DRIVES] == ["sending", "sending", ""])
+        assert works.asset("drive-3")["why"] == "2 assets are under way, and 2 may be at once"
+        assert [each["asset"] for each in works.told("plan")["under_way"]] == ["drive-1", "drive-2"]
+        assert "under way: drive-firmware to drive-1" in works.patch("status")
+    finally:
+        works.sshd.process.send_signal(signal.SIGCONT)
+    eventually(lambda: {works.asset(each)["state"] for each in DRIVES} == {"done"})
+    assert all((works.sshd.files / each).read_bytes() == data for each in DRIVES)
+
+
+def test_nothing_begins_while_production_runs_or_while_that_is_not_known(plant: tuple[Works, Line]) -> None:
+    works, line = plant
+    data = release(works, "press-firmware", "1.0")
+    eventually(lambda: "line.speed is 1200 rpm; nothing begins while it is above 0" in works.asset("press")["why"])
+    del line.registers[0]  # it closes the connection instead of an answer
+    eventually(lambda: "line.speed cannot be read" in works.asset("press")["why"])
+    assert works.asset("press")["state"] == ""
+    line.registers[0] = 0
+    eventually(lambda: works.asset("press")["state"] == "done")
+    assert (works.sshd.files / "press").read_bytes() == data
+
+
+def test_a_point_out_of_its_limits_fails_the_asset(plant: tuple[Works, Line]) -> None:
+    works, line = plant
+    line.registers[7] = 9
+    release(works, "press-firmware", "2.0")
+    eventually(lambda: works.asset("press")["state"] == "failed")
+    assert "pressure = 9 bar" in works.asset("press")["detail"]
