@@ -505,12 +505,15 @@ def test_what_the_gate_finds_of_a_policy_is_found_anew_with_the_next_one(tmp_pat
 def test_the_first_minutes_of_a_log_say_nothing_of_its_growth() -> None:
     """A fresh gate on a small disk: ten minutes of its start, taken for a day, would fill it in a week."""
 
-    def outcome(day: float, per_day: int = 500 << 20) -> str:
-        disk = {"free": 5 << 30, "total": 8 << 30, "per_day": per_day, "since": format_time(T0 * NS).decode()}
+    def outcome(day: float, per_day: int = 500 << 20, most: int = 0) -> str:
+        disk = {"free": 5 << 30, "total": 8 << 30, "per_day": per_day, "since": format_time(T0 * NS).decode(),
+                "bytes": 1 << 30, "most": most << 30}  # fmt: skip
         [found], _ = run_checks(Inputs(int((T0 + day * DAY) * NS), status={"audit": {"disk": disk}}), ["log.capacity"])
         return found.outcome
 
     assert (outcome(0.01), outcome(2), outcome(2, 50 << 20)) == ("observed", "failed", "observed")
+    # The policy bounds it: within what is free it never fills the disk, beyond that it does.
+    assert (outcome(2, most=6), outcome(2, most=1), outcome(2, most=7)) == ("observed", "observed", "failed")
 
 
 def test_how_it_stood_long_ago_is_read_from_the_log_of_then() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import pwd
@@ -11,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cofferdam.cli.main import main
 from tests.brokers.patch.makers import Gpg, Sshd, run, ssh_key
 from tests.gate.plant import QuickGate
 from tests.ports import held_ports
+from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 POLICY = """
@@ -129,11 +127,9 @@ class Works:
 
     def patch(self, *words: str, code: int = 0, state: bool = True) -> str:
         """`cofferdam patch ...`."""
-        said, complained = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-            found = main(["patch", *words, "--state", str(self.state)])
-        assert found == code, complained.getvalue() + said.getvalue() + self.log()
-        return said.getvalue() if code == 0 else complained.getvalue() + said.getvalue()
+        found, said, complained = cli("patch", *words, "--state", self.state)
+        assert found == code, complained + said + self.log()
+        return said if code == 0 else complained + said
 
     def told(self, *words: str) -> Any:
         return json.loads(self.patch(*words, "--json"))

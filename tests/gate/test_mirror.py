@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
@@ -14,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cofferdam.cli.main import main
 from tests.brokers.mirror.crew import PASSWORD, Plant, historian
 from tests.gate.plant import QuickGate
 from tests.ports import held_ports
@@ -22,6 +19,7 @@ from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.site import pki
 from tests.protocols.opcua.site import plant as plant_of_opcua
 from tests.services import needs_postgres
+from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 pytestmark = needs_postgres
@@ -84,11 +82,9 @@ class Works:
 
     def mirror(self, *words: str, code: int = 0) -> str:
         """`cofferdam mirror ...`."""
-        said, complained = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-            found = main(["mirror", *words, "--state", str(self.state)])
-        assert found == code, complained.getvalue() + said.getvalue()
-        return said.getvalue() + complained.getvalue()
+        found, said, complained = cli("mirror", *words, "--state", self.state)
+        assert found == code, complained + said
+        return said + complained
 
     def pids(self) -> dict[str, int]:
         """Of the mirror's parts that are ready."""

@@ -4,7 +4,6 @@ what dies."""
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import pwd
@@ -89,18 +88,13 @@ class Works:
 
     def relay(self, *words: str, code: int = 0) -> str:
         """`cofferdam relay ...`."""
-        said, complained = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-            found = main(["relay", *words, "--state", str(self.state)])
-        assert found == code, complained.getvalue() + said.getvalue()
-        return said.getvalue() if code == 0 else complained.getvalue()
+        found, said, complained = cli("relay", *words, "--state", self.state)
+        assert found == code, complained + said
+        return said if code == 0 else complained
 
     def alarms(self) -> str:
         """The alarms that stand, as `cofferdam status --json` has them."""
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            main(["status", "--json", "--state", str(self.state)])
-        return str(json.loads(said.getvalue())["alarms"])
+        return str(json.loads(cli("status", "--json", "--state", self.state)[1])["alarms"])
 
     def key(self, who: str) -> str:
         return str(json.loads(self.relay("key", "new", who, "--json"))["key"])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from pathlib import Path
 
 import httpx
 
-from cofferdam.cli.main import main
 from tests.gate.plant import QuickGate
 from tests.ports import held_ports
+from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 CONDUIT = """
@@ -51,10 +50,9 @@ def test_a_row_is_of_one_relay(tmp_path: Path) -> None:
     ))  # fmt: skip
 
     def relay(*words: str, code: int = 0) -> str:
-        said, complained = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-            assert main(["relay", *words, "--state", str(tmp_path / "state")]) == code, complained.getvalue()
-        return said.getvalue() if code == 0 else complained.getvalue()
+        found, said, complained = cli("relay", *words, "--state", tmp_path / "state")
+        assert found == code, complained
+        return said if code == 0 else complained
 
     def held() -> list[tuple[str, int]]:
         return [(row["crew"], row["row"]) for row in json.loads(relay("quarantine", "list", "--json"))]

@@ -425,7 +425,10 @@ def _log_disk(disk: dict[str, Any]) -> str:
     said += f"; about {_size(disk['per_day'])} a day"
     if disk["days"] < 0:
         return said
-    end = "then the oldest go" if disk["most"] else "then the disk is full"
+    bounded = disk["most"] and disk["free"] >= disk["most"] - disk["bytes"]
+    if bounded and not disk["days"]:
+        return f"{said}, for which the oldest go"
+    end = "then the oldest go" if bounded else "then the disk is full"
     return (
         f"{said}, enough for {disk['days']:,} days, {end}" if disk["days"] < 36500 else f"{said}, enough for a century"
     )

@@ -55,11 +55,13 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Disk:
-    """Room where the log lies, in bytes, and how fast the log grows, in bytes a day (0: not known yet)."""
+    """Room where the log lies, in bytes, and how fast the log grows, in bytes a day (0: not known yet). `more`: how
+    much it takes yet before the oldest entries go (`at_most`), None where the disk is its only bound."""
 
     free: int
     total: int
     per_day: int
+    more: int | None = None
 
 
 @dataclass(frozen=True)

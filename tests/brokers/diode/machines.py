@@ -8,8 +8,6 @@ The gates take the ends into namespaces of their own. Loss is made there, by a r
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import secrets
@@ -20,12 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cofferdam.cli.main import main
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 from tests import waiting
 from tests.enforce.site import ip
 from tests.gate.plant import Gate
+from tests.verbs import cli
 
 SECOND = """
   second-in: {side: ot, machine: inside, interface: strand1, addresses: [10.83.1.1/30], crossing: diode}
@@ -201,10 +199,9 @@ conduits:
 
     def pair_verb(self, machine: Machine, *options: str) -> str:
         words = ["diode", "pair", machine.name, "--policy", str(self.policy), "--state", str(machine.state), *options]
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            assert main(words) == 0
-        return said.getvalue()
+        code, said, complained = cli(*words)
+        assert code == 0, complained
+        return said
 
     def up(self) -> None:
         for machine in self.machines:

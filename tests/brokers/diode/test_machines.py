@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 import re
@@ -24,6 +22,7 @@ from cofferdam.proof.frames import FAMILIES
 from tests.brokers.diode.machines import Machine, Strand, eventually
 from tests.enforce.site import ip, netns
 from tests.gate.plant import events
+from tests.verbs import cli
 
 pytestmark = netns
 
@@ -240,9 +239,7 @@ def test_messages_cross_are_named_where_they_are_missing_and_end_equal(strand: S
     keys = {}
     for end, who in ((strand.inside, "mes"), (strand.outside, "erp")):
         words = ["relay", "key", "new", who, "--json", "--state", str(end.state)]
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            assert main(words) == 0
-        keys[who] = f"Authorization: Bearer {json.loads(said.getvalue())['key']}"
+        keys[who] = f"Authorization: Bearer {json.loads(cli(*words)[1])['key']}"
     lines = tmp_path / "lines"
 
     def push(first: int, last: int) -> None:
@@ -286,11 +283,9 @@ def test_messages_cross_are_named_where_they_are_missing_and_end_equal(strand: S
     listed = []
     for end in strand.machines:
         for verb in (["list", "counts", "--most", "0", "--json"], ["verify"]):
-            with contextlib.redirect_stdout(io.StringIO()) as said:
-                assert main(["relay", *verb, "--state", str(end.state)]) == 0
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            main(["relay", "list", "counts", "--most", "0", "--json", "--state", str(end.state)])
-        listed.append([(one["number"], one["key"], one["sha256"]) for one in json.loads(said.getvalue())])
+            assert cli("relay", *verb, "--state", end.state)[0] == 0
+        listing = cli("relay", "list", "counts", "--most", "0", "--json", "--state", end.state)[1]
+        listed.append([(one["number"], one["key"], one["sha256"]) for one in json.loads(listing)])
     assert listed[0] == listed[1] and len(listed[0]) == 600
     assert [(one["first"], one["last"]) for one in events(strand.outside.state, "numbers-missing")] == [(501, 520)]
 

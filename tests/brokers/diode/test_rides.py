@@ -28,6 +28,7 @@ from tests.enforce.site import netns
 from tests.gate.plant import QuickGate, events
 from tests.ports import held_ports
 from tests.protocols.device import Device, served
+from tests.verbs import cli
 
 pytestmark = netns
 POLICY = """
@@ -116,11 +117,9 @@ class Works:
         self.gate.close()
 
     def cli(self, *words: str) -> str:
-        said, complained = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-            code = main([*words, "--state", str(self.state)])
-        assert code == 0, complained.getvalue() + said.getvalue()
-        return said.getvalue()
+        code, said, complained = cli(*words, "--state", self.state)
+        assert code == 0, complained + said
+        return said
 
     def ask(self, broker: str, part: str, verb: str, **arguments: object) -> Any:
         with contextlib.suppress(GateError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import io
 import json
 import os
 import pwd
@@ -19,10 +18,10 @@ from typing import Any
 
 import pyotp
 
-from cofferdam.cli.main import main
 from cofferdam.gate.client import ask
 from tests.gate.plant import QuickGate
 from tests.ports import held_ports
+from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -236,11 +235,9 @@ class JumpSite:
 
     def jump(self, *words: str, code: int = 0) -> str:
         """`cofferdam jump ...`."""
-        said, complained = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-            found = main(["jump", *words, "--state", str(self.state)])
-        assert found == code, complained.getvalue() + said.getvalue()
-        return said.getvalue() if code == 0 else complained.getvalue() + said.getvalue()
+        found, said, complained = cli("jump", *words, "--state", self.state)
+        assert found == code, complained + said
+        return said if code == 0 else complained + said
 
     def ask(self, verb: str, **arguments: object) -> Any:
         """What `cofferdam jump` asks of the keeper, without building the whole command line first: for what tests ask

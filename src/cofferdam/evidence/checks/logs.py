@@ -54,12 +54,14 @@ def _room(known: Inputs) -> Disk | None:
         return known.disk
     # The first minutes of a log are its busiest, and its files have room that is still empty: no rate on its first day.
     young = not said["since"] or known.now_ns - parse_time(said["since"]) < DAY_NS
-    return Disk(said["free"], said["total"], 0 if young else max(0, said["per_day"]))
+    more = max(0, said["most"] - said["bytes"]) if said["most"] else None
+    return Disk(said["free"], said["total"], 0 if young else max(0, said["per_day"]), more)
 
 
 @TABLE.check("log.capacity", "status")
 def capacity(known: Inputs) -> Finding:
-    """There is room for the log."""
+    """There is room for the log: for what `at_most` lets it take, or for some time on the disk. How long entries are
+    kept by that is log.retention's to say."""
     disk = _room(known)
     if disk is None:
         raise Unknown("the log's disk was not looked at")
@@ -67,6 +69,9 @@ def capacity(known: Inputs) -> Finding:
     days = disk.free // disk.per_day if disk.per_day > 0 else -1
     facts = (f"{disk.free / 2**30:,.1f} GiB free of {disk.total / 2**30:,.1f} ({share:.0%})",
              f"the log grows by {disk.per_day / 2**20:,.1f} MiB a day" if disk.per_day else "no rate yet")  # fmt: skip
+    if disk.more is not None and disk.more <= disk.free:
+        room = f"{disk.more / 2**30:,.1f} GiB more by the policy (at_most), then the oldest go"
+        return Finding("log.capacity", "observed", "there is room for all that the log may take", (*facts, room))
     if share < LEAST_FREE or 0 <= days < LEAST_DAYS:
         lasts = f", enough for {days} days" if days >= 0 else ""
         return Finding("log.capacity", "failed", f"{disk.free / 2**30:,.1f} GiB are free for the log{lasts}", facts)
