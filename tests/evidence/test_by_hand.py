@@ -124,3 +124,5 @@ def test_all_and_some_are_not_asked_for_together(plant: tuple[Site, Gate], tmp_p
     assert (code, "did you mean log.whole?" in err) == (2, True)
     code, _, err = cli("evidence", "run", "backup.made", "--state", site.state)
     assert (code, "cofferdam evidence attest" in err) == (2, True)
+    code, _, err = cli("evidence", "run", "access.signed-hop", "--state", site.state)
+    assert (code, "cofferdam evidence selftest" in err) == (2, True)

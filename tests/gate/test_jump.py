@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.evidence import selftest
 from tests.brokers.jump.serial_line import SER2NET, Controller
 from tests.brokers.jump.site import TELNETD, THERE, JumpSite, Telnetd, ends, reads_until
 from tests.gate.plant import cli, events
@@ -306,12 +307,29 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     assert evidence(site.state)[0] == "tested"
 
 
-def evidence(state: Path) -> tuple[str, str]:
-    """What the check of the recordings finds: its outcome, and what it says."""
-    _, out, error = cli("evidence", "run", "recording.whole", "--state", str(state), "--json")
+def evidence(state: Path, check: str = "recording.whole") -> tuple[str, str]:
+    """What a check finds, that of the recordings by itself: its outcome, and what it says."""
+    _, out, error = cli("evidence", "run", check, "--state", str(state), "--json")
     assert out, error
     (found,) = json.loads(out)["checks"]
     return found["outcome"], found["says"]
+
+
+def test_what_the_evidence_has_of_people(site: JumpSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups and passwords by the entries that set them, and a keeper of its own that is told lies."""
+    site.person("fitter", "staff")
+    site.ssh("fitter", "fitter%station", "true")
+    found, says = evidence(site.state, "access.roles")
+    assert found == "observed", says
+    assert "in 0 sessions" not in says, says
+    assert evidence(site.state, "secret.strength")[0] == "observed"
+    monkeypatch.setattr(selftest, "apart", lambda: False)
+    monkeypatch.setattr(selftest, "run", lambda *_, **__: [])  # the gate of the self-test has tests of its own
+    code, out, error = cli("evidence", "selftest", "--json", "--state", str(site.state))
+    assert code == 0, error
+    said = json.loads(out)
+    assert [(one["check"], one["outcome"]) for one in said["checks"]] == [("access.signed-hop", "tested")]
+    assert said["recorded"] == 1
 
 
 def test_a_terminal_at_which_nobody_types_is_locked(site: JumpSite) -> None:

@@ -124,13 +124,12 @@ def _run(args: argparse.Namespace) -> int:
     names = list(dict.fromkeys(args.ids)) or list(CHECKS)
     for name in names:
         _known(name, catalogue())
+        if name not in CHECKS and name in SELF_TESTED:
+            raise CofferdamError(f"{name} is tried by the self-test alone", hint="cofferdam evidence selftest")
         if name not in CHECKS:
-            raise CofferdamError(
-                f"nothing of the gate looks at {name}: {LEFT.get(name, 'a person signs for it')}",
-                hint="`cofferdam evidence selftest` finds it"
-                if name in SELF_TESTED
-                else "a person can sign for it: `cofferdam evidence attest`",
-            )
+            why = LEFT.get(name, "a person signs for it")
+            how = "a person can sign for it: `cofferdam evidence attest`"
+            raise CofferdamError(f"nothing of the gate looks at {name}: {why}", hint=how)
     bench = bench_of(args)
     found, missing = bench.run(names, verify=not args.no_verify and bool({"log.whole", "recording.whole"} & set(names)))
     recorded = record(bench, found)
