@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ctypes
 import fcntl
@@ -25,10 +26,14 @@ from cofferdam.cli.main import main
 from cofferdam.enforce import doors
 from cofferdam.enforce.statefolder import lock_state
 from cofferdam.errors import GateError
-from cofferdam.gate import commands
+from cofferdam.gate import commands, shown
 from cofferdam.gate.client import ask, cut_off
-from cofferdam.gate.commands import AT_A_DOOR, LET_IN, ControlServer, Status, _counts_as, _Shown
+from cofferdam.gate.commands import AT_A_DOOR, LET_IN, ControlServer, Status, _counts_as
+from cofferdam.gate.shown import Shown, ShownPolicy
 from cofferdam.gate.state import Cut, Severed, control_socket, save_severed
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+from cofferdam.policy.table import CompiledPolicy
 from tests.folders import others_get_into
 from tests.gate.conftest import Site
 from tests.gate.plant import cli, events, log_of, refuses, running
@@ -216,6 +221,8 @@ def test_who_does_not_read_the_answer_holds_no_place(monkeypatch: pytest.MonkeyP
     server._at_door = {"look": {}}
     server._gate = Alone()  # type: ignore[assignment]
 
+    server._shown = Shown()
+
     async def do(request: Any, user: str, more: bytes = b"") -> str:
         return "x" * (4 << 20)
 
@@ -224,7 +231,7 @@ def test_who_does_not_read_the_answer_holds_no_place(monkeypatch: pytest.MonkeyP
     async def ask() -> None:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_unix_connection(sock=ours)
-        theirs.send(b'{"type": "policy"}\n')
+        theirs.send(b'{"type": "status"}\n')
         async with asyncio.timeout(PATIENT):
             await server._at("look", reader, writer)
         assert not server._at_door["look"]
@@ -240,6 +247,8 @@ def test_a_loop_of_questions_is_no_load(monkeypatch: pytest.MonkeyPatch) -> None
     server._at_door = {"look": {}}
     server._gate = Alone()  # type: ignore[assignment]
 
+    server._shown = Shown()
+
     async def do(request: Any, user: str, more: bytes = b"") -> str:
         return "here"
 
@@ -248,7 +257,7 @@ def test_a_loop_of_questions_is_no_load(monkeypatch: pytest.MonkeyPatch) -> None
     async def ask(serving: asyncio.TaskGroup) -> tuple[asyncio.Task[None], bool]:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_unix_connection(sock=ours)
-        theirs.send(b'{"type": "policy"}\n')
+        theirs.send(b'{"type": "status"}\n')
         task = serving.create_task(server._at("look", reader, writer))
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
         try:
@@ -270,7 +279,7 @@ def test_a_loop_of_questions_is_no_load(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_parts_are_not_made_to_report_by_who_asks_and_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "FRESH_SECONDS", 10 * PATIENT)
+    monkeypatch.setattr(shown, "FRESH_SECONDS", 10 * PATIENT)
     counted = []
     server = ControlServer.__new__(ControlServer)
 
@@ -281,7 +290,7 @@ def test_the_parts_are_not_made_to_report_by_who_asks_and_asks(monkeypatch: pyte
     server._do = do  # type: ignore[method-assign]
 
     async def ask() -> list[object]:
-        server._shown, server._peers = _Shown(), _Shown()
+        server._shown, server._peers = Shown(), Shown()
         told = []
         more = ("down", "")  # what root has changed shows at once
         peers = [("peers", role) for role in ("look", "sever")]  # the launcher forks for each that is asked of it
@@ -289,7 +298,7 @@ def test_the_parts_are_not_made_to_report_by_who_asks_and_asks(monkeypatch: pyte
         for verb, role in (*looks, *peers, more, ("status", "look"), *peers):
             line = json.dumps({"type": verb}).encode()
             answer = await server._obey(line, "anna", asyncio.StreamReader(), role)
-            assert answer.ok
+            assert isinstance(answer, commands.Answer) and answer.ok
             told.append(msgspec.json.decode(msgspec.json.encode(answer.result)))
         return told
 
@@ -480,15 +489,46 @@ def test_who_may_look_pings_once_a_second_whatever_the_asset() -> None:
 
     async def ping(asset: str, user: str, role: str) -> bool:
         line = json.dumps({"type": "ping", "asset": asset}).encode()
-        return (await server._obey(line, user, asyncio.StreamReader(), role)).ok
+        answer = await server._obey(line, user, asyncio.StreamReader(), role)
+        return isinstance(answer, commands.Answer) and answer.ok
 
     async def loop() -> list[bool]:
-        server._shown = _Shown()
+        server._shown = Shown()
         who = (("a", "anna", "look"), ("b", "anna", "sever"), ("b", "ben", "look"), ("a", "uid 7", "look"))
         more = (("b", "uid 8", "look"), ("c", "anna", ""))
         return [await ping(*one) for one in (*who, *more)]
 
     assert asyncio.run(loop()) == [True, False, True, True, False, True]
+
+
+class Holding(Alone):
+    """A gate that has a policy."""
+
+    base = compile_policy(loads("site: riverside\nzones:\n  enterprise: {side: it}\n  control: {side: ot}\n"), now_ns=0)
+    policy_hash, policy_path = "a" * 64, Path("/etc/policy.yaml")
+
+
+def test_who_may_look_has_the_policy_as_often_as_its_size_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 14.7 MB, asked for in a loop, took a quarter of the gate's time, and each answer was a copy."""
+    monkeypatch.setattr(shown, "POLICY_BYTES_PER_SECOND", 1)
+    server = ControlServer.__new__(ControlServer)
+    server._gate, server._policy = Holding(), ShownPolicy()  # type: ignore[assignment]
+
+    async def asked(user: str, role: str) -> commands.Answer | bytes:
+        return await server._obey(b'{"type": "policy"}', user, asyncio.StreamReader(), role)
+
+    async def loop() -> list[commands.Answer | bytes]:
+        who = [("anna", "look"), ("ben", "sever"), ("uid 7", "look"), ("root", ""), ("root", "")]
+        return [await asked(*one) for one in (*who, ("anna", "sever"), ("uid 8", "look"))]
+
+    *told, anna, nobody = asyncio.run(loop())
+    first = told[0]
+    assert isinstance(first, bytes) and all(one is first for one in told)
+    answer = msgspec.json.decode(first, type=commands.Answer)
+    assert answer.ok and CompiledPolicy.from_bytes(base64.b64decode(answer.result["rows"])).hash == Holding.base.hash
+    for refused, whom in ((anna, "anna"), (nobody, "somebody")):
+        assert isinstance(refused, commands.Answer) and f"{whom} was told the policy a moment ago" in refused.error
+        assert refused.hint.startswith("wait ")
 
 
 def test_nobody_has_root_signal_whom_they_like(tmp_path: Path) -> None:
@@ -586,7 +626,9 @@ def test_nobody_agrees_to_their_own_wish_while_the_launcher_is_busy() -> None:
 
     async def agree() -> commands.Answer:
         user = await server._person(1, 0, "")
-        return await server._obey(b'{"type":"agree-grant","number":1}', user, asyncio.StreamReader(), "")
+        answer = await server._obey(b'{"type":"agree-grant","number":1}', user, asyncio.StreamReader(), "")
+        assert isinstance(answer, commands.Answer)
+        return answer
 
     answer = asyncio.run(agree())
     assert not answer.ok and "too busy" in answer.error

@@ -9,13 +9,12 @@ Beside it there may be a socket for each role (enforce.doors), where who is in i
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import pwd
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,23 +32,22 @@ from cofferdam.gate.loading import ANSWER_BYTES
 from cofferdam.gate.log import spelled
 from cofferdam.gate.pinging import ping_asset
 from cofferdam.gate.reload import reload_policy
+from cofferdam.gate.shown import Shown, ShownPolicy
 from cofferdam.gate.sides import RECORD_SECONDS
 from cofferdam.gate.state import Kind, control_socket
-from cofferdam.policy.table import CompiledPolicy
 
 REQUEST_BYTES = 64 << 10
 REQUEST_SECONDS = 5.0
 """For the request to arrive."""
 ANSWER_SECONDS = 5.0
 """For an answer to be taken: who does not read holds no place for others."""
+PIECE_BYTES = 256 << 10
+"""Of an answer that are written at once: of one who reads slowly no more than that is kept."""
 AT_A_DOOR = 8
 """Connections of a role that are open at a time. For one more, whoever has most there gives up the oldest of theirs;
 who has most already is closed unheard. Nobody's group keeps the gate busy, and nobody in it keeps the others out."""
 PLACE_SECONDS = 0.1
 """A connection at a door takes its place for so long at least: a loop that asks and asks leaves the gate its time."""
-FRESH_SECONDS = 1.0
-"""So often the parts are made to report for those who come by a door, and the status is told anew, however many ask: of
-thousands of assets it takes a tenth of a second."""
 LET_IN, BREATH_SECONDS = 16, 0.01
 """So many connections of a role are let in, or shut out, before the next breath: the rest wait in the kernel. However
 many knock, that is a twentieth of the gate's time or so."""
@@ -265,34 +263,6 @@ class Answer(Struct, frozen=True):
     problems: tuple[str, ...] = ()
 
 
-class _Shown:
-    """The status, or the peers, as they were told to those who come by a door: what was told a moment ago is new enough
-    for all of them, unless somebody has changed something."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._told, self._at, self._changes = msgspec.Raw(), -FRESH_SECONDS, 0
-        self._fresh_at = -FRESH_SECONDS
-
-    def forget(self) -> None:
-        """Something is about to change, or has."""
-        self._at, self._changes = -FRESH_SECONDS, self._changes + 1
-
-    async def of(self, tell: Callable[[Status], Awaitable[object]]) -> msgspec.Raw:
-        """One who asks has it told; the others wait for that. The parts have other work than to report: whatever
-        changes, they do so once in a while."""
-        async with self._lock:
-            now = time.monotonic()
-            if now - self._at < FRESH_SECONDS:
-                return self._told
-            changes, fresh = self._changes, now - self._fresh_at >= FRESH_SECONDS
-            self._fresh_at = now if fresh else self._fresh_at
-            told = msgspec.Raw(msgspec.json.encode(await tell(Status(fresh))))
-            if changes == self._changes:
-                self._told, self._at = told, now
-            return told
-
-
 class ControlServer:
     """Serves the control socket of one gate."""
 
@@ -302,12 +272,10 @@ class ControlServer:
         self._doors = dict(doors)
         # The connections of each role, the oldest first, with the user at the other end.
         self._at_door: dict[str, dict[asyncio.StreamWriter, int]] = {role: {} for role in doors}
-        self._shown, self._peers = _Shown(), _Shown()
+        self._shown, self._peers, self._policy = Shown(), Shown(), ShownPolicy()
         self._pinged: dict[str, float] = {}
         self._letting_in: list[asyncio.Task[None]] = []
         self._met: set[asyncio.Task[None]] = set()
-        self._rows: tuple[CompiledPolicy | None, str] = (None, "")
-        """The policy that was asked for last, as it is told."""
         self._servers: list[asyncio.Server] = []
         self._path: Path = control_socket(gate.options.state)
 
@@ -400,12 +368,14 @@ class ControlServer:
             async with asyncio.timeout(REQUEST_SECONDS):
                 line = await reader.readuntil(b"\n")
             if role or uid in (0, os.geteuid()):
-                answer = await self._obey(line, await self._person(pid, uid, role), reader, role)
+                answer: Answer | bytes = await self._obey(line, await self._person(pid, uid, role), reader, role)
             else:
                 answer = Answer(False, error="only root and the user whose gate this is may use it")
-            writer.write(self._encoded(answer) + b"\n")
+            told = memoryview(answer if isinstance(answer, bytes) else self._encoded(answer) + b"\n")
             async with asyncio.timeout(ANSWER_SECONDS):
-                await writer.drain()
+                for start in range(0, len(told), PIECE_BYTES):
+                    writer.write(told[start : start + PIECE_BYTES])
+                    await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # it went away, or it is none of ours
         finally:
@@ -425,7 +395,7 @@ class ControlServer:
             self._gate.command_failed("answer", "gate", error)
             return msgspec.json.encode(Answer(False, None, f"the answer cannot be written: {error}"))
 
-    async def _obey(self, line: bytes, user: str, reader: asyncio.StreamReader, role: str) -> Answer:
+    async def _obey(self, line: bytes, user: str, reader: asyncio.StreamReader, role: str) -> Answer | bytes:
         try:
             request = msgspec.json.decode(line, type=Request)
         except Exception as error:  # whatever the words are (too deep, too large), they are theirs and no bug of ours
@@ -435,11 +405,13 @@ class ControlServer:
                 may = "may look at this gate and cut off" if role == "sever" else "may look at this gate"
                 return Answer(False, error=f"{user} {may}, and no more", hint=_ASK_ROOT)
             if role and isinstance(request, Status):
-                return Answer(True, await self._shown.of(lambda status: self._do(status, user)))
+                return Answer(True, await self._shown.of(lambda fresh: self._do(Status(fresh), user)))
             if role and isinstance(request, Peers):  # the launcher has a process made for it
                 return Answer(True, await self._peers.of(lambda _: self._do(request, user)))
+            if isinstance(request, Policy):
+                return self._policy.told(self._gate, _counts_for(user) if role else None)
             if role and isinstance(request, PingAsset):
-                self._pace(user)
+                self._pace(_counts_for(user))
             if isinstance(request, (AskGrant, AgreeGrant)) and user.endswith(_UNHEARD):
                 raise GateError("the launcher is too busy to say whose login this is", hint="ask again in a moment")
             if isinstance(request, (Sever, SeverPart, EndSession, AskGrant)):
@@ -467,7 +439,6 @@ class ControlServer:
 
     def _pace(self, user: str) -> None:
         """Raises: GateError, for who has pinged a moment ago."""
-        user = "" if user.startswith(_NAMELESS) else user  # whoever may be many counts as one
         now = time.monotonic()
         self._pinged = {one: at for one, at in self._pinged.items() if now - at < PING_SECONDS}
         if user in self._pinged:
@@ -506,9 +477,7 @@ class ControlServer:
                     raise GateError("the policy's path is not absolute")
                 return await reload_policy(gate, Path(path) if path else None, more)
             case Policy():
-                if self._rows[0] is not gate.base:
-                    self._rows = gate.base, base64.b64encode(gate.base.to_bytes()).decode()
-                return {"hash": gate.policy_hash, "path": str(gate.policy_path), "rows": self._rows[1]}
+                raise GateError("the policy is told as it is kept")  # see _obey
             case Down():
                 gate.stop(f"stopped by {user}")
                 return None
@@ -634,6 +603,11 @@ _UNHEARD = " (login unknown)"
 """Of whom the launcher did not say in time who logged in: they may be who asked for the grant that they agree to."""
 _NAMELESS = "uid "
 """No user's name begins so: it has a space."""
+
+
+def _counts_for(user: str) -> str:
+    """As whom a member is paced: whoever may be many counts as one."""
+    return "" if user.startswith(_NAMELESS) else user
 
 
 def _user(uid: int) -> str:
