@@ -6,9 +6,14 @@ import os
 import socket
 from pathlib import Path
 
-from cofferdam.audit.events.access import LimitHit
+import msgspec
+
+from cofferdam.audit.checkpoint import VerifierKey
+from cofferdam.audit.events.access import LimitHit, OfItem, RefusedMany
+from cofferdam.audit.files import LogReader
 from cofferdam.audit.process import Process
-from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor
+from cofferdam.audit.records import Ack, Batch, Counting, FromAuditor, Hello, ToAuditor
+from cofferdam.audit.service import MOST_COUNTS
 from cofferdam.audit.supervision import Open, ToAuditorControl
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
@@ -33,6 +38,95 @@ def received(fd: int) -> list[FromAuditor]:
             found += [codec.decode(data) for data in assembler.feed(os.read(fd, PACKET))]
         except BlockingIOError:
             return found
+
+
+class Stand:
+    """An auditor's process in this one, with a log, as a launcher and a gate see it."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self._launcher, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control_in, self._control = make_pipe()
+        self._reports, control_out = make_pipe()
+        self.process = Process(state, control_in, control_out, theirs.detach())
+        orders: RecordCodec[ToAuditorControl] = RecordCodec(ToAuditorControl)
+        send(self._control, orders.encode(Open("site")))
+        self.settle()
+
+    def settle(self) -> None:
+        for _ in range(4):
+            self.process._reactor.turn(0.02)
+
+    def producer(self, name: str) -> int:
+        """Its end of the pipe."""
+        (batches_in, batches_out), (_, answers_out) = make_pipe(), make_pipe()
+        said = INTRODUCTIONS.encode(Introduction(name, False, ("refused-many",)))
+        socket.send_fds(self._launcher, [said], [batches_in, answers_out])
+        os.close(batches_in)
+        os.close(answers_out)
+        self.settle()
+        return batches_out
+
+    def say(self, end: int, *counts: Counting) -> None:
+        codec: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
+        for count in counts:
+            send(end, codec.encode(count))
+        self.settle()
+
+    def recorded(self) -> list[tuple[str, int]]:
+        """The counts in the log: who said it, and how many."""
+        key = VerifierKey.parse((self.state / "keys" / "audit.pub").read_text().strip())
+        reader = LogReader(self.state / "audit", key)
+        entries = dict(reader.journal()) | dict(reader.entries())
+        found = [msgspec.json.decode(entry) for _, entry in sorted(entries.items())]
+        return [(one["maker"], one["event"]["count"]) for one in found if one["event"]["kind"] == "refused-many"]
+
+    def go(self) -> None:
+        """The gate has ended, and then the launcher."""
+        os.close(self._control)
+        self.settle()
+        self._launcher.close()
+        assert self.process.run() == 0
+        os.close(self._reports)
+        self.process._launcher.close()
+        self.process._reactor.close()
+
+
+def count(number: int, so_far: int, *, over: bool = False) -> Counting:
+    draft = RefusedMany(wall_ns=1, session="s", source="10.0.0.1", asset="plc", count=so_far, is_write=True)
+    return Counting(number, "", draft, over)
+
+
+def test_what_a_half_had_counted_when_it_ended_is_written_down_once(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    first, second, third = (stand.producer(name) for name in ("a", "b", "c"))
+    stand.say(first, count(1, 5), count(2, 1), count(1, 7))
+    stand.say(second, count(1, 3), count(1, 4, over=True), count(2, 2))
+    stand.say(third, count(1, 9))
+    assert stand.recorded() == [("b", 4)]
+    os.close(first)
+    stand.settle()
+    assert sorted(stand.recorded()) == [("a", 1), ("a", 7), ("b", 4)]
+    send(third, RecordCodec[ToAuditor](ToAuditor).encode(count(1, 12)))  # its last words
+    stand.go()
+    assert sorted(stand.recorded()) == [("a", 1), ("a", 7), ("b", 2), ("b", 4), ("c", 12)]
+
+
+def test_who_keeps_more_counts_than_there_are_is_read_no_further(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    owned = stand.producer("owned")
+    stand.say(owned, *(count(number, 1) for number in range(MOST_COUNTS)))
+    assert "owned" in stand.process._producers
+    stand.say(owned, count(MOST_COUNTS, 1))
+    assert "owned" not in stand.process._producers
+    assert len(stand.recorded()) == MOST_COUNTS
+    os.close(owned)
+    big = OfItem("x", "write", "", ("v" * 4096,) * 6)
+    owned = stand.producer("owned as well")
+    stand.say(owned, Counting(1, "", msgspec.structs.replace(count(1, 1).draft, items=(big,) * 4)))
+    assert "owned as well" not in stand.process._producers
+    os.close(owned)
+    stand.go()
 
 
 def test_a_half_is_not_told_what_became_of_its_predecessors_batches(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from cofferdam.audit.entry import Draft
-from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
+from cofferdam.audit.records import Ack, Counting, FromAuditor, Hello, ToAuditor, Writable
 from cofferdam.brokers.kit.supervision import Configure, FromPart, Listener, PartStatus, Ready, ReportNow, Stop, ToPart
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.pipe import make_pipe
@@ -180,7 +180,10 @@ class Auditor(threading.Thread):
                     continue
                 for data in assembler.feed(packet):
                     batch = self._codec.decode(data)
-                    assert isinstance(batch, Batch)
+                    if isinstance(batch, Counting):
+                        if batch.over:
+                            self.drafts.append(batch.draft)
+                        continue
                     if self.mode != "refuse":
                         self.drafts += batch.drafts
                     if batch.wants_ack and self.mode != "silent":

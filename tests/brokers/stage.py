@@ -13,7 +13,7 @@ from typing import Any
 
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.entry import Draft
-from cofferdam.audit.records import Ack, Batch, Hello, ToAuditor, Writable
+from cofferdam.audit.records import Ack, Counting, Hello, ToAuditor, Writable
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy import records
@@ -136,10 +136,17 @@ class AuditPipe(Sender[ToAuditor]):
         self._codec: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
         self.drafts: list[Draft] = []
         self.unanswered: list[int] = []
+        self.counting: dict[int, Draft] = {}
 
     def send(self, record: ToAuditor) -> None:
         record = self._codec.decode(self._codec.encode(record))
-        assert isinstance(record, Batch)
+        if isinstance(record, Counting):
+            if record.over:
+                self.counting.pop(record.number, None)
+                self.drafts.append(record.draft)
+            else:
+                self.counting[record.number] = record.draft
+            return
         self.drafts += record.drafts
         if record.wants_ack:
             self.unanswered.append(record.number)

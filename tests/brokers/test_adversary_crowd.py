@@ -250,7 +250,7 @@ def test_a_batch_is_never_larger_than_its_channel() -> None:
     client.on_data(b"\0\1\0\0\0\xcd\1\x10\xff\0\0\x63\xc6" + b"\xff" * 198)
     [refused] = stage.of(Refused)
     assert len(refused.values) == 99
-    big = msgspec.structs.replace(refused, detail="x" * 512)
+    big = msgspec.structs.replace(refused, detail="x" * 512, is_write=False)
     answered: list[bool] = []
     for number in range(5000):
         audit.note(big)

@@ -19,7 +19,7 @@ from cofferdam.audit.events.access import (
     SessionOpened,
     WriteAllowed,
 )
-from cofferdam.audit.records import Hello
+from cofferdam.audit.records import Ack, Hello
 from cofferdam.brokers.kit.budget import ALL_ENTRIES, ENTRIES, INTERVAL_NS, TOLD, LogBudget
 from cofferdam.brokers.kit.limit_notes import NOTES
 from tests.brokers.stage import WALL, AuditPipe, ManualReactor, Stage, Wire, read, write
@@ -32,6 +32,7 @@ BROKEN = b"\x00\x01\x00\x07\x00\x06\x01\x03\x00\x00\x00\x01"
 """A frame of another protocol: it ends the connection."""
 FREE = "client_connects_per_second: 1000000, "
 """With as many connections a second as one likes, so that the budget alone has to hold."""
+KNOWN = FREE + "stranger_connections: 100, client_outstanding: 100"
 
 
 def visit(stage: Stage, source: str, frames: bytes) -> Wire:
@@ -140,9 +141,103 @@ def test_refusals_of_the_inner_half_are_bounded_though_each_comes_in_a_session_o
     assert counted + sum(entry.count for entry in stage.of(RefusedMany)) + len(stage.of(Refused)) >= 100 * 16 - 2
 
 
+def held(stage: Stage) -> int:
+    """Refused writes that the auditor knows of: by their entries, or by a count that it would write down at our end."""
+    counting = stage.audit_pipe.counting.values()
+    counts = sum(entry.count for entry in (*stage.of(RefusedMany), *counting) if isinstance(entry, RefusedMany))
+    return counts + len(stage.of(Refused))
+
+
+def exceptions(client: Wire) -> int:
+    return sum(frame[7] == 0x86 for frame in client.take())
+
+
+def test_no_refused_write_is_answered_that_the_auditor_has_not_heard_of() -> None:
+    """A half that is killed has forgotten nothing that it answered."""
+    stage = Stage(limits=KNOWN)
+    clients = [stage.client(f"10.1.0.{number}") for number in range(70)]  # more than are counted apart
+    answered = 0
+    for turn in range(3):
+        for number, client in enumerate(clients):
+            client.on_data(b"".join(write(one, 300 + number, one) for one in range(1, 41)))
+            assert not exceptions(client), "before the turn is over"
+        stage.reactor.settle()
+        answered += sum(exceptions(client) for client in clients)
+        assert answered == held(stage) == 40 * len(clients) * (turn + 1)
+
+
+def test_a_refused_write_waits_for_the_auditors_pipe_to_have_room() -> None:
+    stage = Stage()
+    client = stage.client()
+    stage.audit_pipe.backlog = 1
+    client.on_data(write(1, 300, 7) + write(2, 300, 9) + read(3, 300, 1))
+    stage.reactor.settle()
+    assert [frame[7] for frame in client.take()] == [0x83], "refused reads do not wait"
+    assert [one.is_write for one in stage.of(Refused)] == [False], "it is counted, and not dropped"
+    stage.reactor.advance(0.1)
+    assert not client.take()
+    stage.audit_pipe.backlog = 0
+    stage.reactor.advance(0.1)
+    assert exceptions(client) == 2 == held(stage) - 1
+    [count] = stage.audit_pipe.counting.values()
+    assert isinstance(count, RefusedMany) and (count.least, count.greatest, count.principals) == (7, 9, ("tester",))
+
+
+def test_a_refused_write_does_not_wait_for_ever() -> None:
+    stage = Stage()
+    client = stage.client()
+    stage.audit_pipe.backlog = 1
+    client.on_data(write(1, 300, 7))
+    stage.reactor.advance(stage.policy.limits.audit_wait_seconds + 0.1)
+    assert exceptions(client) == 1
+
+
+def test_what_is_refused_in_the_same_breath_as_a_broken_frame_is_answered_first() -> None:
+    stage = Stage()
+    client = stage.client()
+    client.on_data(write(1, 300, 7) + BROKEN)
+    assert client.closed and exceptions(client) == 1 == held(stage)
+    [end] = stage.of(SessionClosed)
+    assert end.refused == 1
+
+
+def test_another_auditor_is_told_what_the_last_one_knew() -> None:
+    """Counts as they are, and single entries that it had not confirmed."""
+    stage = Stage(auto=False, limits=KNOWN)
+    client = stage.client()
+    client.on_data(b"".join(write(one, 300, one) for one in range(1, 81)))
+    stage.reactor.settle()
+    assert exceptions(client) == 80 == held(stage)
+    stage.audit_pipe.drafts.clear()
+    stage.audit_pipe.counting.clear()
+    stage.audit.on_record(Hello(True))
+    stage.reactor.settle()
+    assert held(stage) == 80
+    for number in stage.audit_pipe.unanswered:
+        stage.audit.on_record(Ack(number, True))
+    stage.audit_pipe.drafts.clear()
+    stage.audit.on_record(Hello(True))
+    stage.reactor.settle()
+    assert not stage.of(Refused), "what is confirmed is not said again"
+
+
+def test_many_sources_of_refused_writes_make_few_entries() -> None:
+    stage = Stage(limits=KNOWN)
+    clients = [stage.client(f"10.0.0.{number}") for number in range(64)]
+    for _ in range(10):
+        for client in clients:
+            client.on_data(b"".join(write(one, 300, one) for one in range(1, 21)))
+        stage.reactor.advance(1.0)
+        stage.outer.tick()
+        stage.outer.tick()
+    rest(stage)
+    assert held(stage) == 64 * 20 * 10
+    assert len(stage.of(RefusedMany)) <= TOLD + 8
+
+
 @pytest.mark.parametrize("sessions", [1, 4])
-def test_refused_writes_are_in_memory_alone_for_a_second_at_most(sessions: int) -> None:
-    """A half that is killed has forgotten what it had only counted."""
+def test_a_count_of_refused_writes_is_an_entry_after_a_second(sessions: int) -> None:
+    """So that whoever looks at the log sees what goes on, and little is lost where all is killed."""
     stage = Stage(limits=FREE)
     for number in range(sessions):
         stage.client(f"10.1.0.{20 + number % 2}").on_data(b"".join(write(one, 300, one) for one in range(80)))

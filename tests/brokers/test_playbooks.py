@@ -17,11 +17,12 @@ from cofferdam.audit.events.access import (
     WriteAllowed,
     WriteOutcome,
 )
-from cofferdam.brokers.proxy.records import Opened, Request
+from cofferdam.brokers.proxy.records import Closed, Opened, Request
 from cofferdam.errors import CrossingError
 from cofferdam.protocols.modbus.messages import ReadHoldingRegisters, WriteSingleRegister
 from tests.brokers.harness import make_policy
 from tests.brokers.stage import Stage, adu, answer, exception, read, write
+from tests.brokers.test_adversary import compiled
 
 
 def test_a_read_is_made_anew_and_answered_with_the_clients_own_id() -> None:
@@ -754,6 +755,22 @@ def test_a_new_policy_ends_what_it_does_not_allow_and_leaves_the_rest() -> None:
     assert len(device.take()) == 1
 
 
+def test_a_write_that_comes_after_a_new_policy_has_ended_its_session_is_on_record() -> None:
+    """It had left the outer half before that heard of it."""
+    stage = hostile()
+    others = compiled(("addresses: [127.0.0.1]", "addresses: [10.0.0.1]"))
+    assert stage.inner.take_policy(others, tuple(others.assets)) == 1
+    stage.inner.take(Request(1, 5, WriteSingleRegister(1, 200, 7)))
+    stage.inner.take(Request(1, 6, ReadHoldingRegisters(1, 0, 2)))
+    stage.reactor.settle()
+    [refused] = stage.of(Refused)
+    assert (refused.session, refused.source, refused.asset, refused.values) == ("t-1", "127.0.0.1", "plc", (7,))
+    with pytest.raises(CrossingError, match="opened twice"):
+        stage.inner.take(Opened(1, "t-2", "127.0.0.1", "plc"))
+    stage.inner.take(Closed(1))
+    stage.inner.take(Opened(1, "t-2", "127.0.0.1", "plc"))
+
+
 def test_a_write_that_the_new_policy_forbids_while_it_waits_is_not_sent() -> None:
     stage = Stage(auto=False)
     client = stage.client()
@@ -819,6 +836,7 @@ def test_the_inner_half_decides_again() -> None:
     stage.inner.take(Request(1, 5, ReadHoldingRegisters(1, 300, 2)))
     stage.inner.take(Request(1, 6, WriteSingleRegister(1, 200, 1501)))
     stage.inner.take(Request(1, 7, WriteSingleRegister(2, 200, 100)))
+    stage.reactor.settle()
     assert [record.fault for record in stage.to_outer.take()] == ["address", "value", "unit"]
     assert stage.dials == []
     assert len(stage.of(Refused)) == 3

@@ -434,6 +434,17 @@ def test_a_client_may_have_so_many_watches_and_no_more() -> None:
     assert {hit.limit for hit in stage.of(LimitHit)} >= {"client_standing", "asset_standing"}
 
 
+def test_a_stream_that_has_no_place_is_on_record() -> None:
+    limits = "limits: {client_standing: 1}\nzones:"
+    stage = ToyStage(toy_policy(base=BASE.replace("zones:", limits)))
+    peer, _ = watching(stage)
+    peer.ask(DRIVE)
+    stage.everything()
+    assert peer.answers()[-1] == m.Refusal(4)
+    [refused] = stage.of(Refused)
+    assert refused.is_write and refused.fault == "busy" and refused.items
+
+
 def test_a_full_asset_takes_from_who_has_most_for_who_has_less() -> None:
     """Subscriptions of one principal by many connections take all places; who may have none ends none of them."""
     limits = "limits: {asset_standing: 4}\nzones:"

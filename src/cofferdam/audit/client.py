@@ -3,6 +3,10 @@
 `note` is for what happened; `record` is for what may only happen once it is recorded. Fails closed: no answer in
 time, a broken pipe, an auditor that was restarted, each counts as "not recorded". A draft that would not pass the
 auditor's strict decoding costs that draft (drafts), never the part that made it.
+
+What has left for the auditor's pipe outlasts this process, however it ends. So what is answered `when_sent` is known to
+the log, or will be; and what is only counted goes there as well, each time it has grown (`counted`). What an auditor
+that died had not confirmed of refused writes is said again to the next one: rather twice than not at all.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ from collections.abc import Callable
 
 from cofferdam.audit.drafts import fitting, told
 from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
+from cofferdam.audit.events.access import Refused, RefusedMany
 from cofferdam.audit.events.log import NotRecorded
-from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor
+from cofferdam.audit.records import Ack, Batch, Counting, FromAuditor, Hello, ToAuditor
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor, Timer
 
@@ -22,6 +27,12 @@ Done = Callable[[bool, str], None]
 
 BATCH_BYTES = 256 << 10
 """Drafts of one batch, encoded: well below what the auditor's channel carries, whatever the drafts hold."""
+AGAIN_SECONDS = 0.005
+"""How often it is looked whether a pipe that was full has taken what waited."""
+MOST_REFUSED = 4096
+"""Batches with refused writes that are kept until they are acknowledged."""
+MOST_CALLS = 16_384
+"""That may wait for their entries to have left; more are made at once."""
 
 
 class AuditClient:
@@ -40,6 +51,12 @@ class AuditClient:
         self.writable = False
         self.reason = "the auditor has not answered yet"
         self._untold = 0
+        self._books: list[Callable[[bool], list[tuple[int, RefusedMany]]]] = []
+        self._count = 0
+        self._counted = self._all = False
+        self._refused: dict[int, list[Draft]] = {}  # refused writes by batch, until that is acknowledged
+        self._calls: list[tuple[int, Callable[[], None]]] = []  # (deadline, call)
+        self._again: Timer | None = None
         self.dropped = 0
         """Drafts that `note` could not hand over because the auditor's pipe was full or gone."""
 
@@ -66,6 +83,72 @@ class AuditClient:
         self._drafts.append((draft, done))
         self._schedule()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether what is noted now leaves this process at the end of the turn."""
+        return not self._sender.backlog and not self._sender.closed
+
+    def add_book(self, so_far: Callable[[bool], list[tuple[int, RefusedMany]]]) -> None:
+        """`so_far(all)` says what is counted, each with a number of its own: what has grown since it was last asked, or
+        all of it. It is asked at the end of a turn in which `counted` was called."""
+        self._books.append(so_far)
+
+    def new_count(self) -> int:
+        """The number of a count that begins."""
+        self._count += 1
+        return self._count
+
+    def counted(self) -> None:
+        """A count has grown: the auditor is told at the end of the turn, and has it should this process be no more."""
+        self._counted = True
+        self._schedule()
+
+    def close_count(self, number: int, draft: RefusedMany) -> None:
+        """A count is over, and becomes an entry."""
+        self._flush_drafts()  # in order
+        self._say_count(number, draft, over=True)
+
+    def _say_count(self, number: int, draft: RefusedMany, *, over: bool) -> None:
+        if self._sender.closed:
+            self.dropped += over
+            return
+        fit, _, why = fitting(draft)
+        if isinstance(fit, RefusedMany):
+            self._sender.send(Counting(number, self.policy, fit, over))
+        if why and over:
+            self.note(told(draft, why, kept=fit is not None), always=True)
+
+    def when_sent(self, call: Callable[[], None]) -> None:
+        """Makes a call once all that was noted and counted until now has left for the auditor: at the end of this turn,
+        as a rule; where the auditor's pipe is full, when it has room, or after the time that an entry may take."""
+        if len(self._calls) >= MOST_CALLS:
+            call()
+            return
+        self._calls.append((self._reactor.now + self._wait_ns, call))
+        self._schedule()
+
+    def _let_go(self) -> None:
+        """Says what was counted, and makes the calls that waited for what has left."""
+        self._again = None
+        sender = self._sender
+        sender.flush()
+        if self._counted and not sender.backlog:
+            every, self._all, self._counted = self._all, False, False
+            for book in self._books:
+                for number, draft in book(every):
+                    self._say_count(number, draft, over=False)
+            sender.flush()
+        waits = bool(sender.backlog) and not sender.closed
+        now = self._reactor.now
+        calls, self._calls = self._calls, []
+        for due, call in calls:
+            if waits and due > now:
+                self._calls.append((due, call))
+            else:
+                call()
+        if waits and (self._calls or self._counted) and self._again is None:
+            self._again = self._reactor.call_in(AGAIN_SECONDS, self._let_go)
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -77,6 +160,13 @@ class AuditClient:
 
     def _flush(self) -> None:
         self._scheduled = False
+        self._flush_drafts()
+        if self._counted or self._calls:
+            self._let_go()
+
+    def _flush_drafts(self) -> None:
+        if not self._drafts:
+            return
         drafts, self._drafts = self._drafts, []
         deadline = self._reactor.now + self._wait_ns
         part: list[tuple[Draft, Done | None]] = []
@@ -107,7 +197,13 @@ class AuditClient:
         waiters = [done for _, done in part if done is not None]
         self._number += 1
         drafts = tuple(draft for draft, _ in part)
-        self._sender.send(Batch(number=self._number, policy=self.policy, drafts=drafts, wants_ack=bool(waiters)))
+        refused: list[Draft] = [draft for draft in drafts if isinstance(draft, Refused) and draft.is_write]
+        if refused:
+            self._refused[self._number] = refused
+            if len(self._refused) > MOST_REFUSED:
+                del self._refused[next(iter(self._refused))]
+        wants_ack = bool(waiters or refused)
+        self._sender.send(Batch(number=self._number, policy=self.policy, drafts=drafts, wants_ack=wants_ack))
         if waiters:
             self._pending[self._number] = (deadline, waiters)
 
@@ -130,11 +226,17 @@ class AuditClient:
         """What the auditor says."""
         if isinstance(record, Ack):
             _, waiters = self._pending.pop(record.number, (0, []))
+            if self._refused:
+                self._refused.pop(record.number, None)
             for done in waiters:
                 done(record.ok, record.reason)
             return
         self.writable, self.reason = record.writable, record.reason
         if isinstance(record, Hello):
+            again, self._refused = self._refused, {}
+            self._drafts[:0] = [(draft, None) for refused in again.values() for draft in refused]
+            self._all = True
+            self.counted()
             self._fail_all("the auditor was restarted before it confirmed the entry")
 
     def lost(self) -> None:

@@ -20,11 +20,12 @@ from pathlib import Path
 
 from cofferdam.audit import open_writes
 from cofferdam.audit.checkpoint import Checkpoint, open_checkpoint
+from cofferdam.audit.entry import MAX_ENTRY_BYTES
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.recent import TAIL, things_of
-from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
+from cofferdam.audit.records import Ack, Counting, FromAuditor, Hello, ToAuditor, Writable
 from cofferdam.audit.recovery import open_log, origin
-from cofferdam.audit.service import Auditor
+from cofferdam.audit.service import COUNTS, Auditor
 from cofferdam.audit.supervision import (
     AskHead,
     AskRecent,
@@ -76,13 +77,13 @@ class Producer:
         name: str,
         resumed: bool,
         fds: tuple[int, int],
-        on_batch: Callable[[Producer, Batch], None],
+        on_said: Callable[[Producer, ToAuditor, int], None],
         on_end: Callable[[Producer, str], None],
     ) -> None:
         self.name = name
         self._reactor = reactor
         self._fd, answers = fds
-        self._on_batch = on_batch
+        self._on_said = on_said
         self._on_end = on_end
         self._feed = Assembler(_BATCHES.limit).feed
         self._skip = resumed
@@ -142,7 +143,7 @@ class Producer:
                     continue
                 self._skip = False
                 for data in self._feed(packet):
-                    self._on_batch(self, _BATCHES.decode(data))
+                    self._on_said(self, _BATCHES.decode(data), len(data))
         except BlockingIOError:
             return False
         except CrossingError as error:
@@ -192,7 +193,8 @@ class Process:
         incoming: RecordCodec[ToAuditorControl] = RecordCodec(ToAuditorControl)
         outgoing: RecordCodec[FromAuditorControl] = RecordCodec(FromAuditorControl)
         self._gate: PipeSender[FromAuditorControl] = PipeSender(self._reactor, control_out, outgoing)
-        PipeReceiver(self._reactor, control_in, incoming, self._on_control, self._reactor.stop)
+        # The gate may end before those who tell: what they have said is still written, until the launcher has gone.
+        PipeReceiver(self._reactor, control_in, incoming, self._on_control)
         self._launcher = socket.socket(fileno=producers)
         self._launcher.setblocking(False)
         self._reactor.add(producers, READ, self._on_launcher)
@@ -228,7 +230,8 @@ class Process:
             except BlockingIOError:
                 return
             if not data:
-                self._reactor.stop()
+                self._reactor.remove(self._launcher.fileno())
+                self._close()
                 return
             said = INTRODUCTIONS.decode(data)
             if len(fds) != 2:
@@ -237,6 +240,8 @@ class Process:
             if old is not None:  # its end has not been read yet
                 old.drain()
                 old.close()
+                if self._auditor is not None:
+                    self._auditor.close_counts(said.name)
                 # Its successor has its name, and numbers batches from 1 as well: what became of the old one's batches
                 # must not be told to the new one, which would take it for its own.
                 self._commit()
@@ -247,7 +252,7 @@ class Process:
                 self._auditor.ended(said.name)  # whoever had that name
             if self._auditor is not None:
                 self._auditor.introduce(said.name, said.says)
-            producer = Producer(self._reactor, said.name, said.resumed, (fds[0], fds[1]), self._on_batch, self._on_end)
+            producer = Producer(self._reactor, said.name, said.resumed, (fds[0], fds[1]), self._on_said, self._on_end)
             self._producers[said.name] = producer
             if self._auditor is not None:
                 self._welcome(producer)
@@ -311,6 +316,8 @@ class Process:
     def _close(self) -> None:
         for producer in list(self._producers.values()):
             producer.drain()
+            if self._auditor is not None:
+                self._auditor.close_counts(producer.name)
         self._commit()
         if self._auditor is not None:
             try:
@@ -323,14 +330,20 @@ class Process:
 
     # --- producers ----------------------------------------------------------------------------------------------
 
-    def _on_batch(self, producer: Producer, batch: Batch) -> None:
+    def _on_said(self, producer: Producer, said: ToAuditor, size: int) -> None:
         auditor = self._auditor
         if auditor is None:
             return
-        self._batches += 1
-        if not batch.wants_ack:
-            self._silent.add((producer.name, batch.number))
-        auditor.submit(producer.name, batch.number, batch.drafts, batch.policy)
+        if isinstance(said, Counting):
+            if size > MAX_ENTRY_BYTES or not auditor.keep_count(producer.name, said):
+                raise CrossingError("it counts more than there is")
+            if not said.over:
+                return
+        else:
+            self._batches += 1
+            if not said.wants_ack:
+                self._silent.add((producer.name, said.number))
+            auditor.submit(producer.name, said.number, said.drafts, said.policy)
         if auditor.over(producer.name):
             producer.rest()
         if not self._scheduled:
@@ -345,6 +358,8 @@ class Process:
         for result in auditor.commit():
             if not result.ok:
                 self._refused += 1
+            if result.batch == COUNTS:
+                continue
             key = (result.producer, result.batch)
             if key in self._silent:
                 self._silent.discard(key)
@@ -358,6 +373,7 @@ class Process:
         if self._producers.get(producer.name) is producer:
             del self._producers[producer.name]
             if self._auditor is not None:
+                self._auditor.close_counts(producer.name)
                 self._commit()
                 self._auditor.ended(producer.name)
         if fault:

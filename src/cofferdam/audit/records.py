@@ -3,6 +3,9 @@
 A producer numbers its batches from 1 up. The auditor answers each batch once: `Ack` with `ok` after all its entries
 are on disk, or with `ok` False and a reason after nothing of it was kept. An auditor that was restarted says
 `Hello`; whatever was not acknowledged before is of unknown fate, and its producer treats it as not recorded.
+
+What is counted before it is told is said as `Counting`, each time it has grown: the auditor writes the last of it down
+when the producer ends and has not told it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
+from cofferdam.audit.events.access import RefusedMany
 from cofferdam.audit.events.base import Hash
 
 Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -25,6 +29,16 @@ class Batch(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=T
     policy: Hash
     drafts: Annotated[tuple[Draft, ...], Meta(max_length=MAX_BATCH_DRAFTS)]
     wants_ack: bool = True
+
+
+class Counting(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """The count `number` of a producer so far, in place of what it last said of it. With `over` it is to be recorded,
+    and closed; else the auditor keeps it in memory, and records it only when the producer ends. Never acknowledged."""
+
+    number: Number
+    policy: Hash
+    draft: RefusedMany
+    over: bool = False
 
 
 class Hello(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
@@ -49,5 +63,5 @@ class Writable(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_field
     reason: Annotated[str, Meta(max_length=4096)] = ""
 
 
-ToAuditor = Batch
+ToAuditor = Batch | Counting
 FromAuditor = Hello | Ack | Writable

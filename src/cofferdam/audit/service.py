@@ -25,6 +25,7 @@ from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
 from cofferdam.audit.open_writes import OpenWrites
 from cofferdam.audit.quota import Quota, Share, share_of, shares_of, whose
 from cofferdam.audit.recent import RecentWrites
+from cofferdam.audit.records import Counting
 from cofferdam.audit.upkeep import Growth, Upkeep
 from cofferdam.errors import AuditError, LogUnwritable
 from cofferdam.histogram import Histogram
@@ -41,6 +42,11 @@ OVER_NS = 3_600_000_000_000
 """So long after it last passed its share a producer is named as one that does."""
 MAX_QUEUED = 65536
 """Drafts that may wait for a commit; a batch that would go beyond is refused."""
+
+MOST_COUNTS = 80
+"""Counts that one producer may have open."""
+COUNTS = 0
+"""The number of a batch that nobody waits for: an entry of what was counted."""
 
 
 class Result(NamedTuple):
@@ -107,6 +113,7 @@ class Auditor:
         self.upkeep = Upkeep(log, wall_ns=wall_ns, mono_ns=mono_ns, background=log.background)
         self._queued = 0
         self._results: list[Result] = []
+        self._counts: dict[str, dict[int, Counting]] = {}  # by producer, those that are not over
         self._refused: Counter[str] = Counter()
         self._allowed: dict[str, frozenset[type]] = {}  # names come from the launcher, and there are few
         self._since = 0  # refused drafts of this outage
@@ -157,6 +164,24 @@ class Auditor:
         self._queue.append((producer, batch, prepared))
         self._writes += [(producer, draft) for draft in drafts if isinstance(draft, WriteAllowed | WriteOutcome)]
         self._queued += len(prepared.events)
+
+    def keep_count(self, producer: str, said: Counting) -> bool:
+        """Takes what a producer has counted so far, and queues it as an entry when that is over. False: it has more
+        counts open than any honest one."""
+        counts = self._counts.setdefault(producer, {})
+        if said.over:
+            counts.pop(said.number, None)
+            self.submit(producer, COUNTS, (said.draft,), said.policy)
+            return True
+        if said.number not in counts and len(counts) >= MOST_COUNTS:
+            return False
+        counts[said.number] = said
+        return True
+
+    def close_counts(self, producer: str) -> None:
+        """It says nothing any more: what it had counted and not told is queued."""
+        for said in self._counts.pop(producer, {}).values():
+            self.submit(producer, COUNTS, (said.draft,), said.policy)
 
     def _has_room(self, producer: str, batch: int, drafts: Sequence[Draft], prepared: PreparedDrafts) -> bool:
         """Leaves out what passes the producer's shares; False if the batch was refused."""

@@ -81,6 +81,8 @@ SEVERS: dict[int, Literal["it", "ot"]] = {signal.SIGUSR1: "it", signal.SIGUSR2: 
 """Signals by which a side is cut off without the gate: whatever holds the gate up, its parts end at once."""
 REAP_SECONDS = 5.0
 """How long the launcher waits for children that it has killed."""
+LOG_SECONDS = 3.0
+"""How long the auditor may take to write down what those that have ended had said."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "PYDANTIC_DISABLE_PLUGINS")
 
 
@@ -627,13 +629,27 @@ class Launcher:
         finally:
             os._exit(127)
 
+    def _reap(self, ended: Sequence[_Process], seconds: float) -> list[_Process]:
+        """Waits for processes to have ended. Those that have not in so many seconds."""
+        left = list(ended)
+        deadline = time.monotonic() + seconds
+        while left := [one for one in left if os.waitpid(one.pid, os.WNOHANG)[0] == 0]:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.005)
+        return left
+
     def _end_all(self) -> None:
-        for process in self._children.values():
+        """The auditor last of all, and by itself: what the others have said is written before that."""
+        auditors = [one for one in self._children.values() if one.profile is not None and one.profile.producers]
+        others = [one for one in self._children.values() if one not in auditors]
+        for process in others:
             os.kill(process.pid, signal.SIGKILL)
-        deadline = time.monotonic() + REAP_SECONDS
-        for process in self._children.values():
-            while os.waitpid(process.pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
-                time.sleep(0.005)
+        self._reap(others, REAP_SECONDS)
+        self._producers.close()
+        for process in self._reap(auditors, LOG_SECONDS):
+            os.kill(process.pid, signal.SIGKILL)
+            self._reap([process], REAP_SECONDS)
         for process in self._children.values():
             if process.held >= 0:
                 os.close(process.held)
@@ -641,7 +657,6 @@ class Launcher:
         for listener in self._listeners.values():
             listener.sock.close()
         self._listeners.clear()
-        self._producers.close()
         if self._orders is not None:
             self._orders.close()
             self._orders = None

@@ -116,7 +116,8 @@ class Log:
         assert self._answers is not None
         self._answers.send(Writable(writable, reason))
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, batch: ToAuditor) -> None:
+        assert isinstance(batch, Batch)
         self._waiting.append(batch)
         self.reactor.later(self.record)
 

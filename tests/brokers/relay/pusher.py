@@ -83,7 +83,8 @@ class Running:
         self.count = 0
         self.halted = False
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: ToAuditor) -> None:
+        assert isinstance(batch, Batch)
         self.waiting.append(batch)
         if len(self.waiting) == 1:
             self.reactor.later(self.record)

@@ -3,8 +3,8 @@
 Entries about connections, refusals and broken frames come as fast as a client likes. Each source has ENTRIES of them
 in an INTERVAL, and WRITES more for refused attempts to change the plant; all sources together that no principal stands
 for have ALL_ENTRIES of each. What comes above is counted, and the counts are told: of refused writes with who, which
-asset, which cells and between which values. Writes, their outcomes and the ends of sessions that did something are
-never under this budget.
+asset, which cells and between which values; until then the auditor holds them, and outlasts us. Writes, their outcomes
+and the ends of sessions that did something are never under this budget.
 
 An IPv6 host has as many addresses as it likes: its network of 64 bits is one source.
 """
@@ -14,9 +14,10 @@ from __future__ import annotations
 import ipaddress
 
 from cofferdam.audit.client import AuditClient
-from cofferdam.audit.events.access import LimitHit
+from cofferdam.audit.events.access import LimitHit, RefusedMany
 from cofferdam.brokers.kit.many import Many
 from cofferdam.brokers.kit.pace import Bucket, draw, forget_full
+from cofferdam.model import Operation
 
 ENTRIES = 100
 """Entries of one source in an interval."""
@@ -35,7 +36,7 @@ SOURCES = 4096
 TOLD = 64
 """Sources whose suppressed entries are told one by one in an interval."""
 SOON, SOON_NS = 8, 1_000_000_000
-"""Where refused writes are those of so few sources, they are in memory alone for no longer."""
+"""Where refused writes are those of so few sources, a count of them becomes an entry after no longer."""
 
 
 def network(source: str) -> str:
@@ -61,6 +62,9 @@ class LogBudget:
         self._untold: dict[str, int] = {}
         self._writes: dict[tuple[str, str], Many] = {}  # (source, asset)
         self._since = 0
+        self._grown: dict[tuple[str, str], Many | None] = {}  # those that the auditor has not heard of as they are
+        self._wall = 0
+        audit.add_book(self._so_far)
 
     def spend(self, source: str, stranger: bool, wall: int, count: int = 1) -> bool:
         """Whether one more entry about `source` may be written; else the `count` events it tells of are counted."""
@@ -69,27 +73,45 @@ class LogBudget:
         self._count(source, count)
         return False
 
-    def spend_on_refusals(
-        self, source: str, stranger: bool, asset: str, wall: int, many: Many | None, is_write: bool
-    ) -> bool:
-        """Whether one more entry about refusals may be written; else `many`, if there are, are kept and told later."""
-        if self._may(source, stranger, wall, is_write=is_write):
-            return True
-        if many is None:
-            return False
-        if not is_write:
-            self._count(source, many.count)
-            return False
+    def may_refuse(self, source: str, stranger: bool, wall: int, *, is_write: bool) -> bool:
+        """Whether one more entry about refusals may be written. What it would have told of is else to be counted."""
+        return self._may(source, stranger, wall, is_write=is_write)
+
+    def add(self, source: str, count: int) -> None:
+        """So many events of a source have no entry."""
+        self._count(source, count)
+
+    def count(
+        self,
+        source: str,
+        asset: str,
+        fault: str,
+        operation: Operation,
+        principals: tuple[str, ...],
+        session: str,
+        wall: int,
+    ) -> None:
+        """A refused write that has no entry. The auditor hears of the count at the end of this turn."""
         key = (network(source), asset)
-        if key not in self._writes and len(self._writes) >= TOLD:
-            key = ("others", "")
         there = self._writes.get(key)
+        if there is None and len(self._writes) >= TOLD:
+            key = ("others", "")
+            there = self._writes.get(key)
         if there is None:
-            self._since = self._since if self._writes else many.first
-            self._writes[key] = many
-        else:
-            there.merge(many)
-        return False
+            self._since = self._since if self._writes else wall
+            there = self._writes[key] = Many(True, session, self._audit.new_count())
+        there.add(fault, operation, principals, session, wall)
+        self._grown[key] = None
+        self._wall = wall
+        self._audit.counted()
+
+    def _so_far(self, every: bool) -> list[tuple[int, RefusedMany]]:
+        grown, self._grown = self._writes if every else self._grown, {}
+        found = []
+        for key in grown:
+            many = self._writes[key]
+            found.append((many.number, many.told(*key, self._wall)))
+        return found
 
     def _may(self, source: str, stranger: bool, wall: int, *, is_write: bool) -> bool:
         if not 0 <= wall - self._began <= INTERVAL_NS:
@@ -132,6 +154,6 @@ class LogBudget:
         self._tell_writes(wall)
 
     def _tell_writes(self, wall: int) -> None:
-        writes, self._writes = self._writes, {}
+        writes, self._writes, self._grown = self._writes, {}, {}
         for (source, asset), many in writes.items():
-            self._audit.note(many.told("", source, asset, wall))
+            self._audit.close_count(many.number, many.told(source, asset, wall))

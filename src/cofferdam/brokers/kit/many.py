@@ -25,14 +25,19 @@ class Many:
         "_least",
         "_more",
         "_principals",
+        "_session",
         "_spans",
         "count",
         "first",
         "is_write",
+        "number",
     )  # fmt: skip
 
-    def __init__(self, is_write: bool) -> None:
+    def __init__(self, is_write: bool, session: str, number: int = 0) -> None:
+        """`number`: by which the auditor knows this count before it is told."""
+        self.number = number
         self.count = 0
+        self._session = session
         self.is_write = is_write
         self.first = self._last = 0
         self._least, self._greatest = 0xFFFF, 0
@@ -42,11 +47,14 @@ class Many:
         self._items: dict[tuple[str, str], OfItem] = {}
         self._more = False
 
-    def add(self, fault: str, operation: Operation, principals: tuple[str, ...], wall: int) -> None:
+    def add(self, fault: str, operation: Operation, principals: tuple[str, ...], session: str, wall: int) -> None:
         """One more."""
         self.count += 1
         self.first, self._last = self.first or wall, wall
-        self._principals = self._principals or principals
+        if session != self._session:
+            self._session = ""  # of several
+        if principals != self._principals:
+            self._principals = tuple(dict.fromkeys((*self._principals, *principals)))[:16]
         self._faults[fault] = self._faults.get(fault, 0) + 1
         if not self.is_write:
             return
@@ -59,25 +67,12 @@ class Many:
         for item in telling.items(operation, reads=False) if len(self._items) < ITEMS else ():
             self._items.setdefault((item.item, item.act), item)
 
-    def merge(self, other: Many) -> None:
-        """All of another's, of the same kind."""
-        self.count += other.count
-        self.first = min(self.first or other.first, other.first)
-        self._last = max(self._last, other._last)
-        self._principals = tuple(dict.fromkeys((*self._principals, *other._principals)))[:16]
-        self._least, self._greatest = min(self._least, other._least), max(self._greatest, other._greatest)
-        for fault, count in other._faults.items():
-            self._faults[fault] = self._faults.get(fault, 0) + count
-        self._more |= other._more or len(self._spans.keys() | other._spans.keys()) > SPANS
-        self._spans = dict.fromkeys([*self._spans, *other._spans][:SPANS])
-        self._items = dict(list({**self._items, **other._items}.items())[:ITEMS])
-
-    def told(self, session: str, source: str, asset: str, wall: int) -> RefusedMany:
+    def told(self, source: str, asset: str, wall: int) -> RefusedMany:
         """The entry that tells of them."""
         values = self._greatest >= self._least
         return RefusedMany(
             wall_ns=wall,
-            session=session,
+            session=self._session,
             source=source,
             asset=asset,
             count=self.count,
@@ -85,7 +80,7 @@ class Many:
             detail=clip("and further cells") if self._more else "",
             from_ns=self.first,
             to_ns=self._last,
-            principals=self._principals[:16],
+            principals=self._principals,
             is_write=self.is_write,
             spans=tuple(self._spans)[:SPANS],
             least=self._least if values else 0,

@@ -2,19 +2,20 @@
 
 An intruder must not be able to fill the disk, or to hide one refusal that matters behind a million. So a session
 has BUDGET entries per INTERVAL for what would only have been read, and WRITES for attempts to change the plant, which
-nothing else can use up; what comes above is told together (many): of reads at the interval's end, of writes a second
-after the first of them, with the cells that they named and the values between which they lay. Until then it is in
-memory alone, and a half that is killed has forgotten it.
+nothing else can use up; what comes above is told together (many): of reads at the interval's end, of writes by their
+source (budget), with the cells that they named and the values between which they lay.
+
+A refused write is answered when its entry, or the count of which it is one, has left for the auditor (`when_sent` of
+the audit client): so a half that is killed has forgotten nothing that it answered. Whoever refuses keeps to that.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.access import Refused
 from cofferdam.audit.events.base import NAME, clip
 from cofferdam.brokers.kit import telling
+from cofferdam.brokers.kit.budget import LogBudget
 from cofferdam.brokers.kit.many import Many
 from cofferdam.model import Deny, Operation
 from cofferdam.policy.points.decide import Flow
@@ -25,8 +26,6 @@ WRITES = 50
 """Refused writes of one session that do."""
 INTERVAL_NS = 10_000_000_000
 """Length of the interval in ns."""
-WRITES_NS = 1_000_000_000
-"""Refused writes are in memory alone for no longer."""
 BUSY = "busy"
 """The fault of a write that nothing is wrong with, and that was not sent."""
 
@@ -34,27 +33,20 @@ BUSY = "busy"
 class RefusalLog:
     """One session's refusals."""
 
-    __slots__ = ("_asset", "_audit", "_began", "_budget", "_many", "_session", "_since", "_source", "_used")
+    __slots__ = ("_asset", "_audit", "_began", "_budget", "_reads", "_session", "_source", "_stranger", "_used")
 
     def __init__(
-        self,
-        audit: AuditClient,
-        session: str,
-        source: str,
-        asset: str,
-        budget: Callable[[int, Many | None, bool], bool] | None = None,
+        self, audit: AuditClient, budget: LogBudget, session: str, source: str, stranger: bool, asset: str
     ) -> None:
-        """`budget(wall, many, is_write)` says whether the source may have one more entry in the log. If not, it keeps
-        `many`, which the entry would have told of, and tells it with others."""
         self._audit = audit
         self._budget = budget
         self._session = session
         self._source = source
+        self._stranger = stranger
         self._asset = asset
         self._began = 0
         self._used = [0, 0]  # of reads, of writes
-        self._many: list[Many | None] = [None, None]
-        self._since = 0
+        self._reads: Many | None = None
 
     def add(self, verdict: Deny, operation: Operation, flow: Flow | Deny, wall: int) -> None:
         """Takes one refusal; `wall` is UTC ns."""
@@ -72,16 +64,16 @@ class RefusalLog:
             self.flush(wall)
             self._began, self._used = wall, [0, 0]
         principals = flow.principals[:16] if isinstance(flow, Flow) else ()
-        kind = int(operation.is_write)
-        most = WRITES if kind else BUDGET
-        if self._used[kind] >= most or (self._budget is not None and not self._budget(wall, None, operation.is_write)):
-            many = self._many[kind]
-            if many is None:
-                many = self._many[kind] = Many(operation.is_write)
-                self._since = wall if kind else self._since
-            many.add(fault, operation, principals, wall)
+        is_write = operation.is_write
+        if not self._may_tell(is_write, wall):
+            if is_write:
+                self._budget.count(self._source, self._asset, fault, operation, principals, self._session, wall)
+                return
+            if self._reads is None:
+                self._reads = Many(False, self._session)
+            self._reads.add(fault, operation, principals, self._session, wall)
             return
-        self._used[kind] += 1
+        self._used[is_write] += 1
         self._audit.note(
             Refused(
                 wall_ns=wall,
@@ -96,26 +88,31 @@ class RefusalLog:
                 function=operation.function,
                 sub=operation.sub,
                 unit=operation.unit,
-                is_write=operation.is_write,
+                is_write=is_write,
                 spans=telling.cells(operation),
                 values=telling.raw_values(operation)[:128],
                 items=telling.items(operation),
             )
         )
 
+    def _may_tell(self, is_write: bool, wall: int) -> bool:
+        """Whether one more has an entry of its own. Where the auditor does not keep up a write is counted, which takes
+        no room, and not dropped."""
+        if self._used[is_write] >= (WRITES if is_write else BUDGET) or (is_write and not self._audit.has_room):
+            return False
+        return self._budget.may_refuse(self._source, self._stranger, wall, is_write=is_write)
+
     def tick(self, wall: int) -> None:
-        """Tells what was counted, once its time is over."""
-        if self._many[1] is not None and not 0 <= wall - self._since < WRITES_NS:
-            self._tell(1, wall)
-        if self._many[0] is not None and not 0 <= wall - self._began <= INTERVAL_NS:
-            self._tell(0, wall)
+        """Tells the reads that were counted, once their time is over."""
+        if self._reads is not None and not 0 <= wall - self._began <= INTERVAL_NS:
+            self.flush(wall)
 
     def flush(self, wall: int) -> None:
-        """Tells what was counted."""
-        self._tell(0, wall)
-        self._tell(1, wall)
-
-    def _tell(self, kind: int, wall: int) -> None:
-        many, self._many[kind] = self._many[kind], None
-        if many is not None and (self._budget is None or self._budget(wall, many, many.is_write)):
-            self._audit.note(many.told(self._session, self._source, self._asset, wall))
+        """Tells the reads that were counted."""
+        many, self._reads = self._reads, None
+        if many is None:
+            return
+        if self._budget.may_refuse(self._source, self._stranger, wall, is_write=False):
+            self._audit.note(many.told(self._source, self._asset, wall))
+        else:
+            self._budget.add(self._source, many.count)

@@ -9,7 +9,6 @@ around it (brokers.half).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -29,7 +28,7 @@ from cofferdam.brokers.proxy.face import towards
 from cofferdam.brokers.proxy.inner_standing import StandingPath
 from cofferdam.brokers.proxy.pinging import PING, keep_alive, ping
 from cofferdam.brokers.proxy.reads_book import ReadsBook, counted
-from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Frame, Opened, Reply, Request, Unwatch, Watch
+from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Frame, Opened, Reply, Request, Unwatch, Watch
 from cofferdam.brokers.proxy.sessions import Served, Session, Tally, no_tls, same_device
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.brokers.proxy.writes import BitJob
@@ -79,6 +78,7 @@ class Inner(StandingPath):
         self._zones, self._other_zone = setting.zones
         self._connect = setting.dial
         self._devices: dict[tuple[str, int, str], Device] = {}
+        self._ended: dict[int, Session] = {}  # by us, and the outer half has not said yet that it knows
         self._budget = LogBudget(setting.audit)
         self._reads_book = ReadsBook(setting.audit)
         self._troubles = Counted(setting.audit, ("detail",))
@@ -204,6 +204,7 @@ class Inner(StandingPath):
                 ended += 1
                 self._outer.send(Ended(session.id, "the new policy does not allow this session"))
                 self._close(session)
+                self._ended[session.id] = session
             session.flow = flow
         if self._standings:
             self._judge_all_again()
@@ -295,24 +296,19 @@ class Inner(StandingPath):
         if isinstance(record, Request):
             self._request(record)
         elif isinstance(record, Opened):
-            if record.session in self._sessions:
+            if record.session in self._sessions or record.session in self._ended:
                 raise CrossingError(f"session {record.session} is opened twice")
-            if len(self._sessions) >= SESSIONS:
+            if len(self._sessions) + len(self._ended) >= SESSIONS:
                 raise CrossingError(f"more than {SESSIONS} sessions are open")
             source = record.source
-            refusals = RefusalLog(
-                self._audit,
-                record.name,
-                source,
-                record.asset,
-                functools.partial(self._budget.spend_on_refusals, source, False, record.asset),
-            )
+            refusals = RefusalLog(self._audit, self._budget, record.name, source, False, record.asset)
             shown = Shown(record.user, record.application, record.certificate)
             flow = self._flow(source, record.asset, shown)
             session = Session(record, flow, refusals)
             session.from_wall = self._wall()
             self._sessions[record.session] = session
         elif isinstance(record, Closed):
+            self._ended.pop(record.session, None)
             closed = self._sessions.get(record.session)
             if closed is not None:
                 self._close(closed)
@@ -356,7 +352,7 @@ class Inner(StandingPath):
         if known is None:
             self.protocol.check(message)
         if session is None:
-            self._outer.send(Denied(record.id, "", "", Fault.CONDUIT, "the session was ended"))
+            self._over(record)
             return
         try:
             arrived = self._clock()
@@ -373,11 +369,17 @@ class Inner(StandingPath):
         except Exception as error:
             self._internal(session, record.id, error)
 
+    def _over(self, record: Request[Any]) -> None:
+        """Refuses what had left the outer half before it heard that the session was ended here."""
+        verdict = Deny("", "", Fault.CONDUIT, "the session was ended")
+        operation = self.protocol.operation(record.message)
+        session = self._ended.get(record.session)
+        if session is not None and operation.is_write:
+            session.refusals.add(verdict, operation, session.flow, self._wall())
+        self._answer_refused(operation, Denied(record.id, "", "", verdict.fault, verdict.detail))
+
     def _judge(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
-        if self._busy(session, record.id):
-            if operation.is_write:
-                why = "too many requests of its session are under way"
-                session.refusals.turned_away(operation, session.flow, why, self._wall())
+        if self._busy(session, record.id, operation):
             return
         verdict = self._decide(session, operation)
         if isinstance(verdict, NeedValues):
@@ -388,11 +390,11 @@ class Inner(StandingPath):
                 flow.remember(record.message, operation, verdict)
             self._settle(session, record, operation, verdict, arrived)
 
-    def _busy(self, session: Session, number: int) -> bool:
+    def _busy(self, session: Session, number: int, operation: Operation) -> bool:
         if session.under_way < self._most_under_way:
             return False
         self._limit("client_outstanding", session.source, "the outer half let too many requests through")
-        self._outer.send(Failed(number, Failure.BUSY, 0, 0))
+        self._turn_away(session, number, operation, Failure.BUSY, "too many requests of its session are under way")
         return True
 
     # --- reads ------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from cofferdam.audit.events.base import MAX_SAFE_INTEGER, clip
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.frame_times import FrameTimes
-from cofferdam.brokers.proxy.records import Failed, Frame, Notice, Reply, Request, Unwatch, Unwatched, Watch, Watched
+from cofferdam.brokers.proxy.records import Frame, Notice, Reply, Request, Unwatch, Unwatched, Watch, Watched
 from cofferdam.brokers.proxy.sessions import Served, Session
 from cofferdam.brokers.proxy.standing import Standing, form_of, opened, watched
 from cofferdam.brokers.proxy.writes import WritePath
@@ -64,7 +64,7 @@ class StandingPath(WritePath):
     def _watch_now(self, session: Session, record: Watch[Any], operation: Operation) -> None:
         request = Request(record.session, record.id, record.message)
         try:
-            if self._busy(session, record.id):
+            if self._busy(session, record.id, operation):
                 return
             verdict = self._decide(session, operation)
             if isinstance(verdict, NeedValues):
@@ -72,7 +72,7 @@ class StandingPath(WritePath):
             if isinstance(verdict, Deny):
                 self._settle(session, request, operation, verdict, 0)
                 return
-            if not self._room(session, record.id):
+            if not self._room(session, record.id, operation):
                 return
             served = self._served[session.asset]
             tally = session.counts(verdict.conduit)
@@ -117,10 +117,10 @@ class StandingPath(WritePath):
         """The session of a request whose number is in order; None where there is none, which is then answered."""
 
     @abc.abstractmethod
-    def _busy(self, session: Session, number: int) -> bool:
+    def _busy(self, session: Session, number: int, operation: Operation) -> bool:
         """Whether too much of the session is under way; the request is then answered."""
 
-    def _room(self, session: Session, number: int) -> bool:
+    def _room(self, session: Session, number: int, operation: Operation) -> bool:
         """Whether one more, which policy allows, may stand in this session and at this asset; else the request is
         answered. Where the asset has as many as it may, who has most gives one up for who has less."""
         limit = ""
@@ -130,10 +130,11 @@ class StandingPath(WritePath):
             limit = "asset_standing"
         if not limit:
             return True
-        self._limit(limit, session.source, "too many subscriptions and streams stand")
+        why = "too many subscriptions and streams stand"
+        self._limit(limit, session.source, why)
         if limit == "asset_standing" and self._make_room(session):
             return True
-        self._outer.send(Failed(number, Failure.BUSY, 0, 0))
+        self._turn_away(session, number, operation, Failure.BUSY, why)
         return False
 
     def _make_room(self, session: Session) -> bool:
@@ -161,7 +162,7 @@ class StandingPath(WritePath):
                 if deny is not None:
                     super()._settle(session, record, operation, deny, arrived)
                     return
-                if not self._room(session, record.id):
+                if not self._room(session, record.id, operation):
                     return
         super()._settle(session, record, operation, verdict, arrived)
 

@@ -116,6 +116,7 @@ class Outer(Door):
                 elif isinstance(event, Over):
                     self._standings.silent(client, event.standing)
                 elif isinstance(event, Goodbye):
+                    self._answer_last(client)
                     self.close(client, "closed by the client")
                 elif isinstance(event, Identified):
                     self._identified(client, event)
@@ -129,6 +130,9 @@ class Outer(Door):
                 if client not in self.clients:
                     return
         except RemoteProtocolError as error:
+            self._answer_last(client)
+            if client not in self.clients:
+                return
             if self._speaks:
                 self._write(client, client.machine.take_output())  # its last words, if it has any
             self._malformed(client, error.section, str(error))
@@ -228,7 +232,31 @@ class Outer(Door):
         session.requests += 1
         if session.refusals is not None:
             session.refusals.add(verdict, operation, session.flow, wall)
-        self._refuse(client, session, token, request, verdict)
+        self._count_refusal(client, session, verdict)
+        if operation.is_write:
+            self._once_told(client, lambda: self._refuse(client, session, token, request, verdict))
+        else:
+            self._refuse(client, session, token, request, verdict)
+
+    def _once_told(self, client: Client, answer: Callable[[], None]) -> None:
+        """Answers a write that was refused when the auditor has heard of it: it is on record then, whatever becomes of
+        this process (kit.refusals)."""
+        client.outstanding += 1
+
+        def go_on() -> None:
+            client.outstanding -= 1
+            if client in self.clients:
+                answer()
+            if client.blocked and not client.in_line and client in self.clients:
+                self._pump(client)
+
+        self._audit.when_sent(go_on)
+
+    def _answer_last(self, client: Client) -> None:
+        """Before a connection is closed by itself: what was refused is answered now."""
+        if client.outstanding:
+            client.blocked = False  # nothing more is taken out of it
+            self._audit.flush()
 
     def _may_go(
         self, client: Client, session: Session, token: int, request: Any, operation: Operation, began: int, wall: int
@@ -246,7 +274,8 @@ class Outer(Door):
             self._limit("client_wait_seconds", client.source, "a write that had waited too long was not sent")
             if session.refusals is not None:
                 session.refusals.turned_away(operation, session.flow, "waited too long at the gate", wall)
-            self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
+            busy = self.protocol.failure(request, Failure.BUSY)
+            self._once_told(client, lambda: self._answer(client, token, busy))
             return False
         if not session.told:  # whoever changes the plant is in the log, whatever the budget
             session.told = True
@@ -278,10 +307,12 @@ class Outer(Door):
             flow.remember(request, operation, verdict)
         return verdict
 
-    def _refuse(self, client: Client, session: Session, token: int, request: Any, verdict: Deny) -> None:
+    def _count_refusal(self, client: Client, session: Session, verdict: Deny) -> None:
         session.refused += 1
         client.refused += 1
         self.stats.refused(verdict)
+
+    def _refuse(self, client: Client, session: Session, token: int, request: Any, verdict: Deny) -> None:
         if session.silent:
             client.machine.release(token)
         else:
@@ -385,6 +416,7 @@ class Outer(Door):
         elif isinstance(record, Denied):
             verdict = Deny(record.conduit, record.rule, record.fault, record.detail)
             if client in self.clients:
+                self._count_refusal(client, pending.session, verdict)
                 self._refuse(client, pending.session, pending.token, pending.request, verdict)
         if client.blocked and not client.in_line and client in self.clients:
             self._pump(client)

@@ -8,7 +8,6 @@ ask (outer).
 from __future__ import annotations
 
 import abc
-import functools
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -271,13 +270,7 @@ class Door(Part):
         if asset:
             flow = self.policy.flow(self.broker, client.source, asset, self._zones, client.shown)
         session = Session(number, f"{self._boot}-{number}", asset, flow)
-        session.refusals = RefusalLog(
-            self._audit,
-            session.name,
-            client.source,
-            asset,
-            functools.partial(self._budget.spend_on_refusals, client.source, client.stranger, asset),
-        )
+        session.refusals = RefusalLog(self._audit, self._budget, session.name, client.source, client.stranger, asset)
         session.told = self._budget.spend(client.source, client.stranger, self._wall())
         client.sessions[asset] = session
         self._sessions[number] = (client, session)

@@ -153,9 +153,16 @@ class WritePath(Part):
             return
         self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
         session.refusals.add(verdict, operation, session.flow, self._wall())
-        self._outer.send(
-            Denied(record.id, verdict.conduit[:128], verdict.rule[:128], verdict.fault, clip(verdict.detail))
-        )
+        denied = Denied(record.id, verdict.conduit[:128], verdict.rule[:128], verdict.fault, clip(verdict.detail))
+        self._answer_refused(operation, denied)
+
+    def _answer_refused(self, operation: Operation, answer: Denied | Failed) -> None:
+        """Answers what was refused. Of a write the auditor has heard by then, so that it is on record whatever becomes
+        of this process (refusals)."""
+        if operation.is_write:
+            self._audit.when_sent(lambda: self._outer.send(answer))
+        else:
+            self._outer.send(answer)
 
     def _send_reply(self, number: int, job: Job) -> None:
         """The asset has answered."""
@@ -238,7 +245,7 @@ class WritePath(Part):
         """A request that will not be sent, and that policy did not refuse: it is answered, and a write is on record."""
         if operation.is_write:
             session.refusals.turned_away(operation, session.flow, why, self._wall())
-        self._outer.send(Failed(number, failure, 0, 0))
+        self._answer_refused(operation, Failed(number, failure, 0, 0))
 
     @abc.abstractmethod
     def _judge(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
