@@ -1,4 +1,5 @@
-"""Rings in a gate as a user starts it: several assets at once, production that runs, and a point that must be good."""
+"""Rings in a gate as a user starts it: several assets at once, production that runs, and a point that must be good; and
+an archive whose password the keeper has."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.brokers.patch.makers import run
 from tests.gate.patching import Works
 from tests.gate.plant import READ, Device
 from tests.waiting import eventually
 
 PRODUCTS = """      drive-firmware: {origin: {pgp: vendor.asc}, scan: none}
-      press-firmware: {origin: {pgp: vendor.asc}, scan: none}"""
+      press-firmware: {origin: {pgp: vendor.asc}, scan: none}
+      sealed: {origin: {pgp: vendor.asc}, scan: none, password: vendor-zip}"""
 WAY = """{{address: 127.0.0.1, sftp: {{port: {sftp}, user: {user}, host_key: "{host_key}", secret: plc-1,
          path: "{files}/NAME"}}}}"""
 DRIVES = ("drive-1", "drive-2", "drive-3")
@@ -98,3 +101,23 @@ def test_a_point_out_of_its_limits_fails_the_asset(plant: tuple[Works, Line]) ->
     release(works, "press-firmware", "2.0")
     eventually(lambda: works.asset("press")["state"] == "failed")
     assert "pressure = 9 bar" in works.asset("press")["detail"]
+
+
+def test_an_archive_is_opened_by_the_password_that_the_keeper_has(plant: tuple[Works, Line]) -> None:
+    works, _ = plant
+    (works.folder / "inner").write_bytes(b"firmware")
+    run("zip", "-q", "-j", "-P", "let me in", works.folder / "made.zip", works.folder / "inner")
+    number = works.put("sealed.zip", (works.folder / "made.zip").read_bytes(), "1.0", product="sealed")
+    found = works.examined(number)
+    assert (found["state"], "there is no password vendor-zip" in found["reason"]) == ("failed", True), found
+    password = works.folder / "password"
+    password.write_text("let me in\n")
+    assert "credential is there" in works.patch(
+        "credential", "vendor-zip", "--policy", str(works.policy), "--file", str(password)
+    )
+    works.patch("examine", str(number))
+    found = works.examined(number)
+    assert (found["state"], found["report"]["kind"].split(",")[1]) == ("passed", " 1 entries"), found
+    assert "let me in" not in works.gate.said()
+    bare = works.put("sealed-too.zip", (works.folder / "made.zip").read_bytes(), "1.0")
+    assert "needs a password" in works.examined(bare)["reason"]

@@ -131,9 +131,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     patch_root.add(verbs, verb)
     keys.add_keys(KEYS(), _parser_of(verbs, "key", "API keys of those who upload, and of assets that fetch"), verb)
     keys.add_certificate(KEYS(), verbs, verb)
-    credential = keys._reader(KEYS(), verb)("credential", "what we show to an asset: a password, or a private key",
-                                           _credential, "PasswordTaken", verbs)  # fmt: skip
-    credential.add_argument("name", metavar="NAME", help="its name in the policy: `secret`, or the asset's")
+    text = "what we show to an asset (a password, or a private key), or what opens a product's archives"
+    credential = keys._reader(KEYS(), verb)("credential", text, _credential, "PasswordTaken", verbs)
+    credential.add_argument(
+        "name", metavar="NAME", help="its name in the policy: `secret`, or the asset's; a product's `password`"
+    )
     credential.add_argument("--key", type=Path, metavar="FILE", help="an OpenSSH private key without a passphrase "
                             "(Ed25519 or ECDSA)")  # fmt: skip
     credential.add_argument("--file", type=Path, metavar="FILE", help="a password, on its first line; `-` for stdin")
@@ -163,7 +165,7 @@ def _number(parser: argparse.ArgumentParser) -> None:
 def _sides(policy: CompiledPolicy, crew: str) -> list[Any]:
     from cofferdam.cli.keys import Side
     from cofferdam.gate.crew.plan import plan_crews
-    from cofferdam.policy.terms.patch import INSTALLER, INTAKE
+    from cofferdam.policy.terms.patch import INSTALLER, INTAKE, KEEPER
     from cofferdam.policy.terms.patch_rows import PatchRows
 
     found = []
@@ -171,6 +173,8 @@ def _sides(policy: CompiledPolicy, crew: str) -> list[Any]:
         if plan.broker != "patch" or crew not in ("", plan.name):
             continue
         rows = [row for name in plan.conduits if isinstance(row := policy.conduits[name].terms, PatchRows)]
+        opens = frozenset(product.password for row in rows for product in row.products if product.password)
+        found.append(Side(plan.base, KEEPER, passwords=opens))
         for part in (INTAKE, INSTALLER):
             zones = {row.outer if part == INTAKE else row.inner for row in rows}
             who = {name for row in rows for name, zone in row.stands.items() if zone in zones}
@@ -507,7 +511,8 @@ def _credential(args: argparse.Namespace) -> int:
     own = [side for side in keys.sides_of(args) if args.name in side.passwords]
     if not own:
         known = sorted({name for side in keys.sides_of(args) for name in side.passwords})
-        raise GateError(f"no asset of the policy takes a credential {args.name!r}", hint=f"they take {one_of(known)}")
+        found = f"no asset or archive of the policy takes a credential {args.name!r}"
+        raise GateError(found, hint=f"they take {one_of(known)}")
     if (args.key is None) == (args.file is None):
         raise GateError("one of --key and --file")
     secret = _private_key(args.key) if args.key is not None else keys._read(args.file)

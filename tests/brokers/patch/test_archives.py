@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cofferdam.brokers.patch.archives import ArchiveRefused, look
+from cofferdam.brokers.patch.archives import ArchiveRefused, contents, look
+from tests.brokers.patch.makers import run
 
 FOUND_BY_FUZZING = (
     "504b0304504b01021403140000000800000021009e0ee3ec8a000000bb000000090000000000000000000000800100000000"
@@ -142,6 +143,28 @@ def test_what_is_refused(make: Callable[[], bytes], says: str, tmp_path: Path) -
     file.write_bytes(make())
     with pytest.raises(ArchiveRefused, match=says):
         look(file)
+
+
+def test_a_password_of_the_sites_opens_an_archive_and_no_other_does(tmp_path: Path) -> None:
+    """Made by Info-ZIP, as a vendor's portal does it."""
+    (tmp_path / "fw.bin").write_bytes(b"firmware " * 30_000)
+    (tmp_path / "notes.zip").write_bytes(zipped(("readme", b"r" * 100)))
+    file = tmp_path / "sealed.zip"
+    run("zip", "-q", "-j", "-P", "let me in", file, tmp_path / "fw.bin", tmp_path / "notes.zip")
+    with pytest.raises(ArchiveRefused, match=r"needs a password: 'fw\.bin'"):
+        look(file)
+    with pytest.raises(ArchiveRefused, match=r"the password does not open|damaged"):  # one in 256 opens it, to no avail
+        look(file, password="let me out")
+    seen: list[bytes] = []
+    found = look(file, seen.append, "let me in")
+    assert (found.sealed, found.entries, found.deepest) == (True, 3, 2)
+    assert seen == [b"firmware " * 30_000, b"r" * 100]
+    shown = {name: b"".join(pieces) for name, pieces in contents(file, "let me in")}
+    assert shown == {"fw.bin": b"firmware " * 30_000, "notes.zip": (tmp_path / "notes.zip").read_bytes()}
+    outer = tmp_path / "outer.zip"
+    outer.write_bytes(zipped(("sealed.zip", file.read_bytes())))
+    with pytest.raises(ArchiveRefused, match="needs a password"):
+        look(outer, password="let me in")
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

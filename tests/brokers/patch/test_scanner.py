@@ -105,6 +105,16 @@ def test_a_package_is_looked_into(scanner: str, tmp_path: Path, how: str, verdic
         assert scan(scanner, file, debs.of(file)).verdict != "clean"
 
 
+def test_what_is_under_a_password_is_shown_entry_by_entry(scanner: str, tmp_path: Path) -> None:
+    for name, data in (("good", b"hello"), ("bad", zipped(EICAR))):
+        (tmp_path / name).write_bytes(data)
+    file = tmp_path / "sealed.zip"
+    run("zip", "-q", "-j", "-P", "let me in", file, tmp_path / "good", tmp_path / "bad")
+    assert scan(scanner, file).verdict == "clean"  # it sees nothing of what is in it
+    found = scan(scanner, file, archives.contents(file, "let me in"))
+    assert (found.verdict, found.detail.partition(":")[0]) == ("found", "bad"), found
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [(("AlertExceedsMax no",), "AlertExceedsMax"), (("StreamMaxLength 1M",), "size limit|hung up")],

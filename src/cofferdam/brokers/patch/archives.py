@@ -1,7 +1,8 @@
 """Archives: read through and counted, and refused by rule. Nothing is written anywhere. Runs in the examiner.
 
 Refused: too many entries, too many bytes unpacked, archives in archives deeper than DEPTH, absolute names and `..`,
-links and devices, two entries of one name, entries that need a password, a ZIP whose directory and entries differ.
+links and devices, two entries of one name, entries that need a password (but for those of the ZIP itself, where the
+site has that), a ZIP whose directory and entries differ.
 
 Not here: what is in the files (scanner), archives of other kinds: those are opaque, and said to be.
 """
@@ -17,7 +18,8 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -37,6 +39,9 @@ PIECE: Final = 1 << 20
 _BOUNDED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What zipfile unpacks piece by piece: of bzip2, 100 bytes become 150 MB at once, whatever is asked for."""
 _DESCRIPTOR: Final = 24
+_SEALED, _STRONG = 0x1, 0x40
+"""Flags of an entry (APPNOTE, 4.4.4): it needs a password; by an encryption that zipfile does not know."""
+_AES: Final = 99
 _ZIP, _GZIP, _XZ, _BZIP2 = b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh"
 
 
@@ -53,7 +58,11 @@ SEEN_BYTES: Final = 128 << 20
 class Counting:
     """What was read so far, over all archives in the file."""
 
-    def __init__(self, packed: int, see: See | None = None) -> None:
+    def __init__(self, packed: int, see: See | None = None, password: str = "") -> None:
+        self.password = password.encode()
+        """Of entries of the file itself; none of archives within it may need one."""
+        self.sealed = False
+        """Some entry needed it: a scanner is shown each, and not the file."""
         self.entries = 0
         self.unpacked = 0
         self.deepest = 0
@@ -82,9 +91,9 @@ class Counting:
             raise ArchiveRefused("an archive that unpacks to too much (a bomb)")
 
 
-def look(file: Path, see: See | None = None) -> Counting:
+def look(file: Path, see: See | None = None, password: str = "") -> Counting:
     """Reads all archives in the file. Raises: ArchiveRefused; what `see` raises, if that is a CofferdamError."""
-    counting = Counting(file.stat().st_size, see)
+    counting = Counting(file.stat().st_size, see, password)
     with file.open("rb") as opened:
         try:
             _look(opened, counting, 0)
@@ -146,17 +155,39 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
         infos = archive.infolist()
         for info in infos:
             counting.entry(info.filename, seen)
+            if info.compress_type == _AES:
+                raise ArchiveRefused(f"an entry that is encrypted by AES, which is not opened: {info.filename[:80]!r}")
             if info.compress_type not in _BOUNDED:
                 raise ArchiveRefused(f"an entry that is packed in a way that is not known here: {info.filename[:80]!r}")
-            if info.flag_bits & 0x1:
+            sealed = bool(info.flag_bits & _SEALED)
+            if sealed and (depth or not counting.password or info.flag_bits & _STRONG):
                 raise ArchiveRefused(f"an entry that needs a password: {info.filename[:80]!r}")
+            counting.sealed = counting.sealed or sealed
             kind = (info.external_attr >> 16) & 0o170000
             if kind not in (0, 0o100000, 0o040000):
                 raise ArchiveRefused(f"a link or device: {info.filename[:80]!r}")
             if not info.is_dir():
-                with archive.open(info) as inner:
+                with _entry(archive, info, counting.password) as inner:
                     _inner(inner, counting, depth)
         _whole_zip(opened, archive)
+
+
+def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, password: bytes) -> IO[bytes]:
+    """Raises: ArchiveRefused."""
+    try:
+        return archive.open(info, pwd=password if info.flag_bits & _SEALED else None)
+    except RuntimeError:
+        raise ArchiveRefused(f"an entry that the password does not open: {info.filename[:80]!r}") from None
+
+
+def contents(file: Path, password: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The entries of a ZIP that was looked at, for a scanner that cannot open it: names, and contents that are read one
+    after the other. Raises: ArchiveRefused, OSError."""
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                with _entry(archive, info, password.encode()) as inner:
+                    yield info.filename, iter(partial(inner.read, PIECE), b"")
 
 
 def _whole_zip(opened: IO[bytes], archive: zipfile.ZipFile) -> None:

@@ -58,10 +58,10 @@ PATCH: Final = Broker(
                 can=Can.STORE,
                 store=True,
                 folders=True,
-                secrets=("online", "quarantine"),
+                secrets=("online", "quarantine", "patch"),
                 makes=("quarantine",),
                 preload=(*LATE, *_TIMES),
-                says=kinds((*events.KEEPER, *gate.PART)),
+                says=kinds((*events.KEEPER, http.KeysSet, *gate.PART)),
             ),
             "installer": Profile(
                 "patch/installer",

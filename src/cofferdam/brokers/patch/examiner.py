@@ -38,7 +38,7 @@ def examine(job: Job) -> bytes:
     archive, kind, counting = "", "opaque to the scanner: no archive that is known here", None
     try:
         # Only what its maker signed gets as far as the readers of archives.
-        counting = archives.look(file) if not refused else None
+        counting = archives.look(file, password=order.password) if not refused else None
         if counting is None:
             kind = "not looked into"
         elif counting.deepest:
@@ -51,7 +51,8 @@ def examine(job: Job) -> bytes:
         path = job.sockets.get("clamd", "")
         absent = scanner.Scanned("not scanned", "no scanner: give its socket with `cofferdam up --socket clamd=PATH`")
         largest = counting.largest if counting is not None and order.proof not in ("apt", "wsus") else 0
-        scanned = scanner.scan(path, file, _parts(order, file), largest=largest) if path else absent
+        parts = archives.contents(file, order.password) if counting and counting.sealed else _parts(order, file)
+        scanned = scanner.scan(path, file, parts, largest=largest) if path else absent
     if not refused and not archive and order.yara and scanned.verdict in ("clean", "not scanned"):
         scanned = _yara(scanned, order, store, file)
     return msgspec.json.encode(
@@ -109,7 +110,7 @@ def _prove(store: Path, order: Order, file: Path, digest: str) -> origin.Proved:
 
 def _yara(before: scanner.Scanned, order: Order, store: Path, file: Path) -> scanner.Scanned:
     """The site's own rules, besides what a scanner says. Without one, they are the scan."""
-    found = yara.scan(_read(store, order.yara, KEYS_BYTES), file)
+    found = yara.scan(_read(store, order.yara, KEYS_BYTES), file, order.password)
     if found.verdict != "clean":
         return found
     if not order.scan:

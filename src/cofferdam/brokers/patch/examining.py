@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -41,6 +41,7 @@ class Keeping(Protocol):
     figures_: Figures
     sealing: Sealing
     stopping: bool
+    passwords: Mapping[str, str]
 
     @property
     def now(self) -> int:
@@ -88,6 +89,10 @@ class Examining:
                 self.judge(number, None, f"the policy has no product {row.product} any more")
                 continue
             self._keeper.keep(replace(row, asked=asked_of(product)))
+            if product.password and product.password not in self._keeper.passwords:
+                how = f"`cofferdam patch credential {product.password}`, then `patch examine {number}`"
+                self.judge(number, None, f"there is no password {product.password} for its archives: {how}")
+                continue
             self._examining.add(number)
             self._unseal(row, product)
 
@@ -132,6 +137,7 @@ class Examining:
             ),
             scan=product.scan,
             yara=f"keys/{hashlib.sha256(product.yara).hexdigest()}" if product.yara else "",
+            password=keeper.passwords.get(product.password, ""),
         )
         job = "ruler" if product.yara else "examiner"
         self._keeper.setting.run_job(job, msgspec.json.encode(order), functools.partial(self._examined, number))
@@ -251,4 +257,5 @@ def _named(keys: tuple[bytes, ...]) -> tuple[str, ...]:
 
 def asked_of(product: Product) -> str:
     """What the policy asks of a product's files: one that was examined by another is examined again."""
-    return hashlib.sha256(msgspec.json.encode((product.origin, product.scan, product.yara))).hexdigest()[:32]
+    asked = (product.origin, product.scan, product.yara, *([product.password] if product.password else []))
+    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:32]

@@ -19,7 +19,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +27,10 @@ from msgspec.structs import replace
 
 from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.http import KeysSet
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.brokers.kit.http.keys import Given, read_secrets
 from cofferdam.brokers.patch import records
 from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.beside import LIST, another_way, is_list, signature_of, waits_for
@@ -87,6 +89,8 @@ class Keeper(Part):
         self.fetching = Fetching(self, self.book)
         self.drops = Drops(self, self.fetching, setting.folders)
         self.sealing = Sealing(setting.secrets.get("quarantine"), encrypt=True)
+        self.passwords: Mapping[str, str] = read_secrets(setting.secrets, setting.broker).passwords
+        """What opens archives, by name."""
         self.examining = Examining(self)
         self.stopping = False
         self._severed = frozenset(setting.severed)
@@ -152,7 +156,19 @@ class Keeper(Part):
         self.fetching.sever("it" in self._severed)
 
     def command(self, asked: Asked) -> None:
-        self._verbs.command(asked)
+        if asked.verb != "secrets":
+            self._verbs.command(asked)
+            return
+        given, before = asked.decode(Given), self.passwords
+        self.passwords = now = given.secrets.passwords
+        renewed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        self.setting.audit.note(
+            KeysSet(
+                wall_ns=self.now, side=clip(f"{self.setting.crew}/{self.setting.part}", 128),
+                by=clip(given.by or "?", 128), keys=0, passwords=tuple(clip(one, 128) for one in renewed),
+            )
+        )  # fmt: skip
+        asked.answer({"passwords": len(now)})
 
     def tick(self) -> None:
         self.examining.next()

@@ -32,6 +32,11 @@ class Order(Struct, frozen=True, forbid_unknown_fields=True):
     """Of a repository's snapshot: what its rules name."""
     scan: str = ""
     yara: str = ""
+    password: str = ""
+    """Of archives."""
+
+    def __repr__(self) -> str:
+        return f"Order({self.file}, <secret>)"
 
 
 class Report(Struct, frozen=True, forbid_unknown_fields=True):

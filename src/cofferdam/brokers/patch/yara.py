@@ -28,7 +28,7 @@ class _Unseen(CofferdamError):
     """Something that the rules would not be shown."""
 
 
-def scan(rules: bytes, file: Path) -> Scanned:
+def scan(rules: bytes, file: Path, password: str = "") -> Scanned:
     """Has the rules look at a file, and at all that its archives have in them. Raises nothing for what the file or the
     rules are."""
     if _yara is None:
@@ -51,7 +51,7 @@ def scan(rules: bytes, file: Path) -> Scanned:
             names.extend(rule.identifier for rule in scanner.scan(data).matching_rules)
 
         see(file.read_bytes())
-        archives.look(file, see)
+        archives.look(file, see, password)
     except (_yara.CompileError, UnicodeDecodeError) as error:
         return Scanned("not scanned", f"the site's YARA rules are none: {str(error)[:300]}")
     except _yara.TimeoutError:

@@ -96,7 +96,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
                 Product(
                     name=product, origin=_origin(said.origin, making), most=said.most,
                     scan="clamd" if said.scan == "clamd" else "", kind=said.kind, provider=said.provider or "",
-                    yara=making.files[said.yara] if said.yara is not None else b"",
+                    yara=making.files[said.yara] if said.yara is not None else b"", password=said.password or "",
                 )
                 for product, said in sorted(conduit.products.items())
             ),
@@ -224,7 +224,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             bare = tuple(replace(each, hosts=(), via=None, mapping=None) for each in row.sources)
             ways = tuple(Way(asset=way.asset, address="", pull=way.pull) for way in row.ways)
             return replace(row, ways=ways, doors=(), sources=bare)
-        products = tuple(replace(each, origin=_unproved(each.origin), yara=b"") for each in row.products)
+        products = tuple(replace(each, origin=_unproved(each.origin), yara=b"", password="") for each in row.products)
         doors = tuple(door for door in row.doors if door.zone == row.inner)
         return replace(
             row, products=products, puts=(), doors=doors, stands={}, inventory=(), sources=(), fetches=()
@@ -343,7 +343,10 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
 def _bare(row: PatchRows) -> tuple[Product, ...]:
     """Products, without what their origin is proved by."""
     replace = msgspec.structs.replace
-    return tuple(replace(each, origin=replace(_unproved(each.origin), publisher=""), yara=b"") for each in row.products)
+    return tuple(
+        replace(each, origin=replace(_unproved(each.origin), publisher=""), yara=b"", password="")
+        for each in row.products
+    )
 
 
 def _unproved(origin: Origin) -> Origin:

@@ -146,6 +146,10 @@ class ProductSaid(schema.Entry):
     yara: FileName | None = Field(
         None, description="Besides: YARA rules of the site's (a file beside the policy), none of which may match."
     )
+    password: Name | None = Field(
+        None, description="Its files are ZIP archives that need a password, of this name; the keeper has it by "
+        "`cofferdam patch credential NAME`. Without, what needs a password is refused."
+    )  # fmt: skip
 
 
 class SftpSaid(schema.Entry):

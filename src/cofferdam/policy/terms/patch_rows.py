@@ -48,7 +48,8 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A kind of file that assets get, or of documents about such files (`kind`). `most`: bytes. `scan`: what scans it
     ("": nothing does). `provider`: who must have published an advisory, as its document says.
-    `yara`: the site's own rules, which must find nothing."""
+    `yara`: the site's own rules, which must find nothing. `password`: the name of what opens its archives, which the
+    keeper has."""
 
     name: str
     origin: Origin
@@ -57,6 +58,7 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     kind: Literal["files", "advisories"] = "files"
     provider: str = ""
     yara: bytes = b""
+    password: str = ""
 
 
 class Sftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
