@@ -34,7 +34,7 @@ import pytest
 import cofferdam
 from cofferdam.enforce import kernel
 from tests import examples as examples  # loads hypothesis's profile, before any property is read
-from tests import forks, nursery, ports
+from tests import forks, leftovers, nursery, ports
 from tests.services import nats_server as nats_server
 from tests.services import postgres_server as postgres_server
 
@@ -67,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell's background has children ignore Ctrl-C, and theirs, which tests send it to.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.pluginmanager.register(leftovers.Leftovers(config.getoption("--collect", default=False)))
 
 
 OLD_TURNS = 1_000_000
@@ -92,6 +93,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--folder-times", action="store_true", help="at the end: seconds, CPU and tests of each folder")
+    parser.addoption("--collect", action="store_true", help="a test fails of what it leaves open")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

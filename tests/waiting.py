@@ -12,6 +12,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Sequence
+from selectors import BaseSelector
 from typing import Protocol, TypeVar
 
 
@@ -49,6 +50,15 @@ async def comes_true(condition: Callable[[], object], seconds: float = PATIENT) 
         if time.monotonic() > deadline:
             raise AssertionError(f"it did not happen within {seconds:g} s")
         await asyncio.sleep(0.001)
+
+
+async def gone() -> None:
+    """Before a loop that served ends: what it has closed, or its peers have left, is gone. (A transport that is closed
+    lets its socket go in a later turn of the loop, and there is none behind the last.)"""
+    loop = asyncio.get_running_loop()
+    selector: BaseSelector = loop._selector  # type: ignore[attr-defined]
+    await comes_true(lambda: len(selector.get_map()) == 1)  # by which it is woken
+    await asyncio.sleep(0)
 
 
 def readable(watched: Sequence[T], seconds: float) -> list[T]:

@@ -27,7 +27,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from cofferdam.brokers.proxy.securing import ROLE, role
 from tests.gate.plant import Client, Gate, cli, events, log_of, running
 from tests.ports import held_port, held_ports
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, gone
 
 LOCAL = ipaddress.ip_address("127.0.0.1")
 PEM, DER = serialization.Encoding.PEM, serialization.Encoding.DER
@@ -95,6 +95,7 @@ def device(authority: Authority, trusted: Path) -> Iterator[int]:
         ready.set()
         await stop[0].wait()
         await server.shutdown()
+        await gone()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
