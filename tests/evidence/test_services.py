@@ -280,6 +280,14 @@ def test_who_is_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: len(groups) for name, groups in many.members.items()} == {"p0": 2}
     assert sum("too many people" in one for one in many.problems) == 6
     assert sum("p0 is in too many groups" in one for one in many.problems) == 7
+    monkeypatch.setattr(history, "MAX_MEMBERS", 3)
+    said = [(p, g, "joined") for p in "abc" for g in "xy"] + [("a", "x", "left"), ("c", "z", "joined")]
+    many = read(entries(*((0, told("group", f"{p} {g}", how)) for p, g, how in said)))
+    assert ({p: set(groups) for p, groups in many.members.items()}, many.joined) == (
+        {"a": {"y"}, "b": {"x"}, "c": {"z"}}, 3,
+    )  # fmt: skip
+    gone = told("person", "b", "removed")
+    assert read(entries(*((0, told("group", f"{p} {g}", how)) for p, g, how in said), (0, gone))).joined == 2
 
 
 def test_keys_that_say_nothing_of_hardware_are_no_failure() -> None:

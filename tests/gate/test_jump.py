@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.evidence import selftest
+from cofferdam.errors import StoreError
+from cofferdam.evidence import selftest, selftest_jump
+from cofferdam.evidence.model import Finding
 from tests.brokers.jump.serial_line import SER2NET, Controller
 from tests.brokers.jump.site import TELNETD, THERE, JumpSite, Telnetd, ends, reads_until
 from tests.gate.plant import cli, events
@@ -317,8 +319,7 @@ def evidence(state: Path, check: str = "recording.whole") -> tuple[str, str]:
 
 def test_what_the_evidence_has_of_people(site: JumpSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups and passwords by the entries that set them, and a keeper of its own that is told lies."""
-    site.person("fitter", "staff")
-    site.ssh("fitter", "fitter%station", "true")
+    assert site.ssh("tech", "station", "echo hello").returncode == 0
     found, says = evidence(site.state, "access.roles")
     assert found == "observed", says
     assert "in 0 sessions" not in says, says
@@ -330,6 +331,16 @@ def test_what_the_evidence_has_of_people(site: JumpSite, monkeypatch: pytest.Mon
     said = json.loads(out)
     assert [(one["check"], one["outcome"]) for one in said["checks"]] == [("access.signed-hop", "tested")]
     assert said["recorded"] == 1
+
+    def full() -> Finding:
+        raise StoreError("database or disk is full")
+
+    monkeypatch.setattr(
+        selftest, "run", lambda *_, **__: [Finding("broker.flood-limits", "tested", "it went", ("so",))]
+    )
+    monkeypatch.setattr(selftest_jump, "run", full)
+    code, out, error = cli("evidence", "selftest", "--state", str(site.state))
+    assert (code, "disk is full" in error, "1 new in the log" in out) == (2, True, True), out + error
 
 
 def test_a_terminal_at_which_nobody_types_is_locked(site: JumpSite) -> None:

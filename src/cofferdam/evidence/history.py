@@ -40,7 +40,8 @@ WITNESS = "witness:"
 MAX_PEOPLE = 20_000
 """Who are told apart in what the jump server's keeper knows of people: twice as many as it takes."""
 MAX_GROUPS = 256
-"""Of one person."""
+"""Of one person; and of all together MAX_MEMBERS."""
+MAX_MEMBERS = 100_000
 MAX_KINDS = 500
 """Kinds that are counted."""
 MAX_PROBLEMS = 100
@@ -155,6 +156,8 @@ class History:
     """Who has a password at the jump server, and the entry that set it last."""
     members: dict[str, frozenset[str]] = field(default_factory=dict)
     """The groups of a person there."""
+    joined: int = 0
+    """How many there are in `members`."""
     began_as: dict[str, frozenset[str]] = field(default_factory=dict)
     """The groups that the person of a session had when it began, by session."""
     problems: list[str] = field(default_factory=list)
@@ -282,14 +285,15 @@ def _person(found: History, one: Happening) -> None:
     elif what == "password":
         found.passwords[person] = one
     elif what == "group":
-        groups = found.members.get(person, frozenset())
-        if len(groups) >= MAX_GROUPS and detail == "joined":
-            _trouble(found, one.index, ValueError(f"{person} is in too many groups"))
+        before = found.members.get(person, frozenset())
+        if detail == "joined" and (len(before) >= MAX_GROUPS or found.joined >= MAX_MEMBERS):
+            _trouble(found, one.index, ValueError(f"{person} is in too many groups, or all are"))
             return
-        found.members[person] = groups | {group} if detail == "joined" else groups - {group}
+        after = before | {group} if detail == "joined" else before - {group}
+        found.members[person], found.joined = after, found.joined + len(after) - len(before)
     elif detail == "removed":
         found.passwords.pop(person, None)
-        found.members.pop(person, None)
+        found.joined -= len(found.members.pop(person, ()))
 
 
 def _result(found: History, entry: Entry, time_ns: int) -> None:

@@ -448,6 +448,7 @@ def _all_they_get(rig: Rig, ends: contextlib.ExitStack) -> list[Client]:
 
 def _ask_for_ever(held: list[Client], over: threading.Event) -> None:
     """Reads by each connection, as fast as they are taken, and looks at no answer."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # this thread: the gate beside it shall not mind
     question = struct.pack(">HHHBBHH", _IDS, 0, 6, 1, _READ, 0, 1) * 16
     while not over.is_set():
         for one in held:
