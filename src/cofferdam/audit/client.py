@@ -27,8 +27,11 @@ Done = Callable[[bool, str], None]
 
 BATCH_BYTES = 256 << 10
 """Drafts of one batch, encoded: well below what the auditor's channel carries, whatever the drafts hold."""
-AGAIN_SECONDS = 0.005
+AGAIN_SECONDS = 0.002
 """How often it is looked whether a pipe that was full has taken what waited."""
+COUNTS_NS = 2_000_000
+"""From one time that counts are said to the next: whoever has one more counted and waits for each answer, in a flood of
+single requests, waits for so long, and costs little."""
 MOST_REFUSED = 4096
 """Batches with refused writes that are kept until they are acknowledged."""
 MOST_CALLS = 16_384
@@ -55,6 +58,7 @@ class AuditClient:
         self._count = 0
         self._counted = self._all = False
         self._refused: dict[int, list[Draft]] = {}  # refused writes by batch, until that is acknowledged
+        self._next_counts = 0
         self._calls: list[tuple[int, Callable[[], None]]] = []  # (deadline, call)
         self._again: Timer | None = None
         self.dropped = 0
@@ -132,14 +136,16 @@ class AuditClient:
         self._again = None
         sender = self._sender
         sender.flush()
-        if self._counted and not sender.backlog:
+        now = self._reactor.now
+        soon = self._counted and now < self._next_counts and not sender.closed
+        if self._counted and not sender.backlog and not soon:
+            self._next_counts = now + COUNTS_NS
             every, self._all, self._counted = self._all, False, False
             for book in self._books:
                 for number, draft in book(every):
                     self._say_count(number, draft, over=False)
             sender.flush()
-        waits = bool(sender.backlog) and not sender.closed
-        now = self._reactor.now
+        waits = soon or (bool(sender.backlog) and not sender.closed)
         calls, self._calls = self._calls, []
         for due, call in calls:
             if waits and due > now:
