@@ -81,6 +81,18 @@ def test_install_writes_below_a_root(tmp_path: Path) -> None:
     assert (tmp_path / "root/var/lib/cofferdam").stat().st_mode & 0o777 == 0o700
 
 
+def test_what_is_so_already_is_not_written_again(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY % "")
+    words = ("install", policy, "--root", tmp_path / "root", "--program", "/opt/c/bin/cofferdam")
+    assert cli(*words)[1].count("wrote ") == 7
+    unit = tmp_path / "root/etc/systemd/system/cofferdam.service"
+    unit.write_text("somebody's own")
+    said = cli(*words)[1]
+    assert (said.count("wrote "), said.count("unchanged: ")) == (1, 6)
+    assert "ExecStart=" in unit.read_text()
+
+
 def test_units_of_an_earlier_release_go(tmp_path: Path) -> None:
     """The gate proves itself now: a timer that is left would do it twice. What others have written stays."""
     (tmp_path / "policy.yaml").write_text(POLICY % "")

@@ -33,6 +33,14 @@ def test_a_verb_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_group_without_a_word_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["grant"], ["relay", "key"]):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and "list " in said and said.endswith("say which\n")
+
+
 def test_a_folder_that_this_user_may_not_read_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "audit").mkdir()
     tmp_path.chmod(0o700)

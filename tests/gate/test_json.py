@@ -83,6 +83,7 @@ def test_verbs_and_errors(calm: Site, tmp_path: Path) -> None:
     refused = [printed("status", "--state", tmp_path), printed("explain", changed, *asked[:2])]
     assert refused[1]["problems"]
     assert [one.keys() for one in refused] == [{"error", "hint", "problems"}] * 2
+    assert "arguments are required: ASSET" in printed("ping")["error"], "what the parser refuses is an object as well"
     changed.write_text(text)
     assert printed("diff", EXAMPLE, changed)["changed"]
 

@@ -101,6 +101,7 @@ def test_sentences() -> None:
         "refused: the nearest rule is set/0, and the value fails: speed = 1600 rpm is asked; 0 to 1500 rpm is allowed"
     )
     assert found.answer == "a refusal in the protocol's own words"
+    assert explain(TWO, "10.9.9.9", "plc", write("holding", 200, 1400), NOW).answer.startswith("nothing: a firewall")
     found = explain(TWO, "10.1.5.9", "plc", write("holding", 200, 1400), NOW)
     assert found.sentence == (
         "allowed by set/0: 10.1.5.9 (ops) may write holding 200 (speed = 1400 rpm) on plc until 2027-01-01 00:00:00 UTC"

@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from cofferdam.cli import diff
+    from cofferdam.cli.findings import count_of
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.client import ask
     from cofferdam.policy.difference import grants_on
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{asset.name}: {asset.protocol} at {asset.address}:{asset.port}, zone {asset.zone}")
     print(f"  clients find it at {' and '.join(places) or 'no address: nothing listens for it'}")
     if does is not None:
-        print(f"  {does['state']}: {does['connections']} connections, {does['requests']} requests, "
+        counts = f"{count_of(does['connections'], 'connections')}, {count_of(does['requests'], 'requests')}"
+        print(f"  {does['state']}: {counts}, "
               f"{does['failures']} failed, {does['late']} late, {does['queued']} wait")  # fmt: skip
         if does["detail"]:
             print(f"  last: {does['detail']}")

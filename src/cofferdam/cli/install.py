@@ -61,12 +61,14 @@ def run(args: argparse.Namespace) -> int:
             for path, text in found.items():
                 print(f"# --- {path}\n{text}")
         return 0
-    written = write(found, state, args.root)
+    written, same = write(found, state, args.root)
     if args.json:
-        print(json.dumps({"written": list(map(str, written))}))
+        print(json.dumps({"written": list(map(str, written)), "unchanged": list(map(str, same))}))
     else:
         for target in written:
             print(f"wrote {target}")
+        for target in same:
+            print(f"unchanged: {target}")
         if args.root == Path("/"):
             print(f"next: {NEXT}")
     return 0

@@ -172,6 +172,7 @@ class Install(TypedDict):
     """`install`. With --print it is an object instead, of each file's text by its path."""
 
     written: list[str]
+    unchanged: list[str]
 
 
 class OverlayAssign(TypedDict):

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import ClassVar, NoReturn
 
 import cofferdam
 from cofferdam.errors import CofferdamError, PolicyError
@@ -61,9 +62,23 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose errors are objects as well, with --json; a group without a word says which words it has."""
+
+    json_wanted: ClassVar[bool] = False
+
+    def error(self, message: str) -> NoReturn:
+        if type(self).json_wanted:
+            print(json.dumps({"error": message, "hint": self.format_usage().strip(), "problems": []}))
+        if any(message.endswith(f"required: {word}") for word in ("WHAT", "WHICH")):
+            self.print_help(sys.stderr)
+            self.exit(2, f"\n{self.prog}: say which\n")
+        super().error(message)
+
+
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser of all verbs, each with its arguments; with `only`, just that verb has them ("": none)."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="cofferdam",
         description="An industrial DMZ: brokers every exchange between IT and OT, so that no session crosses.",
     )
@@ -79,7 +94,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 def _verb_parser(verb: str) -> argparse.ArgumentParser:
     """The parser of what stands behind this verb, without those of thirty others: it is built at each call."""
     module_name, summary = VERBS[verb]
-    parser = argparse.ArgumentParser(prog=f"cofferdam {verb}", description=_sentence(summary))
+    parser = Parser(prog=f"cofferdam {verb}", description=_sentence(summary))
     _fill(parser, module_name)
     parser.set_defaults(verb=verb)
     return parser
@@ -119,6 +134,7 @@ def _as_json(args: argparse.Namespace, error: CofferdamError) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code; prints errors as one sentence and the way out."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    Parser.json_wanted = "--json" in arguments
     if arguments and arguments[0] in VERBS:
         args = _verb_parser(arguments[0]).parse_args(arguments[1:])
     else:

@@ -76,8 +76,9 @@ def run(args: argparse.Namespace) -> int:
 # --- of a policy --------------------------------------------------------------------------------------------------
 
 
-def _policy(args: argparse.Namespace) -> CompiledPolicy:
-    """The policy that is named, else the running gate's. Raises: PolicyError, GateError."""
+def _policy(args: argparse.Namespace, *, section: bool = True) -> CompiledPolicy:
+    """The policy that is named, else the running gate's. `section`: only one with `overlay:`. Raises: PolicyError,
+    GateError."""
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.client import ask
     from cofferdam.policy.compile import compile_policy
@@ -85,7 +86,7 @@ def _policy(args: argparse.Namespace) -> CompiledPolicy:
 
     path = args.policy or Path(ask(state_of(args), "status", fresh=False)["policy"]["path"])
     policy = compile_policy(load(path), now_ns=time.time_ns())
-    if policy.overlay is None:
+    if section and policy.overlay is None:
         raise PolicyError(f"{path} has no `overlay:` section", hint="docs/overlay.md says how to write it")
     return policy
 
@@ -104,7 +105,9 @@ def _assign(args: argparse.Namespace) -> int:
 def _addresses(args: argparse.Namespace) -> int:
     from cofferdam.enforce.plans.overlay import asset_addresses, peer_addresses
 
-    policy = _policy(args)
+    policy = _policy(args, section=False)
+    if not asset_addresses(policy):  # an asset may name its address itself; else there is such a section
+        policy = _policy(args)
     assets, peers = asset_addresses(policy), peer_addresses(policy)
     if args.json:
         print(json.dumps({"assets": assets, "peers": peers}))

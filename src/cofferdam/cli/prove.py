@@ -185,7 +185,7 @@ def _show(args: argparse.Namespace, report: Report, note: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)  # a terminal folds them; a file has whole sentences
     for line, style in render.as_text(report, verbose=args.verbose):
         console.print(Text(line, style))
     signed = "signed with the audit key" if note else "NOT SIGNED: the audit key cannot be read"

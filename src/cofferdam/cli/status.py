@@ -156,7 +156,8 @@ def render(status: dict[str, Any]) -> Group:
         parts.append(Text(f"  {one['source']} wanted {what} {one['times']} times, last {last} ago, nobody's{near}"))
     for one in status["wires"]:
         link = "link" if one["carrier"] else "NO LINK" if one["up"] else "DOWN"
-        parts.append(Text(f"zone {one['zone']}: {one['interface']}, {link}, {one['addresses']} addresses"))
+        addresses = f"{one['addresses']} address{'' if one['addresses'] == 1 else 'es'}"
+        parts.append(Text(f"zone {one['zone']}: {one['interface']}, {link}, {addresses}"))
     if status["management"]:
         parts.append(Text(f"metrics: http://{status['management']}/metrics"))
     parts.append(_separation(status))

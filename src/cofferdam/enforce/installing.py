@@ -67,12 +67,17 @@ def files(policy: Path, state: Path, program: str, groups: Mapping[str, str] = {
     }
 
 
-def write(found: dict[str, str], state: Path, root: Path) -> list[Path]:
-    """Writes the files below a root, and makes the state directory there. Raises: GateError."""
-    written = []
+def write(found: dict[str, str], state: Path, root: Path) -> tuple[list[Path], list[Path]]:
+    """Writes the files below a root, and makes the state directory there. Returns those that are new or other than
+    before, and those that were so already. Raises: GateError."""
+    written, same = [], []
     try:
         for path, text in found.items():
             target = root / path.removeprefix("/")
+            if target.is_file() and not target.is_symlink() and target.read_bytes() == text.encode():
+                target.chmod(0o644)
+                same.append(target)
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             fresh = target.with_name(f".{target.name}.new")
             fresh.write_text(text, encoding="utf-8")
@@ -88,4 +93,4 @@ def write(found: dict[str, str], state: Path, root: Path) -> list[Path]:
         raise GateError(
             f"cannot write {error.filename}: {error.strerror}", hint="run it as root, or give --root"
         ) from None
-    return written
+    return written, same

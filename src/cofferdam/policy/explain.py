@@ -8,6 +8,7 @@ Not here: printing (cli.explain), live state (known values, writes of the last m
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
 import msgspec
@@ -16,6 +17,8 @@ from cofferdam.model import NEVER, Allow, Deny, Fault, Shown
 from cofferdam.policy.points.decide import show_utc
 from cofferdam.policy.table import CompiledPolicy
 
+UNHEARD = "nothing: a firewall of the gate drops it, or its connection is closed unanswered"
+"""What somebody gets whose address no principal has."""
 NOBODY = "0.0.0.0"  # noqa: S104 - nothing is bound to it
 """Who asks where nobody does: what the gate does by itself."""
 
@@ -91,6 +94,8 @@ def explained(
         nearest = f"the nearest rule is {verdict.rule}, and" if verdict.rule else "no rule comes near:"
         field = "expiry" if verdict.fault is Fault.EXPIRED else fault
         sentence = f"refused: {nearest} the {field} fails: {detail}"
+        if asset and not principals and _is_nobodys(policy, question.source):
+            answer = UNHEARD
     return Explanation(
         allowed=isinstance(verdict, Allow),
         sentence=sentence,
@@ -112,3 +117,10 @@ def explained(
         conditions=tuple(conditions),
         considered=tuple(map(Considered.of, considered)),
     )
+
+
+def _is_nobodys(policy: CompiledPolicy, source: str) -> bool:
+    """Whether no principal has this address, whatever its client may show besides."""
+    address = ipaddress.ip_address(source)
+    networks = [ipaddress.ip_network(text) for one in policy.principals.values() for text in one.networks]
+    return not any(address in network for network in networks)

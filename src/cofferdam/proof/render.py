@@ -63,7 +63,8 @@ def as_text(report: Report, *, verbose: bool = False) -> list[tuple[str, str]]:
             if verbose or statement.status == "failed":
                 lines += [(f"             {line}", "" if statement.status != "failed" else "red")
                           for line in statement.evidence]  # fmt: skip
-    lines.append((summary(report), "green" if report.ok else "bold red"))
+    verdict = "nothing failed" if report.ok else "SOMETHING FAILED"
+    lines.append((f"{verdict}: {summary(report)}", "green" if report.ok else "bold red"))
     return lines
 
 
