@@ -49,6 +49,8 @@ from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
+AGAIN_SECONDS: Final = 5.0
+"""How often what lacked room is tried again, where there is room now."""
 RESERVE_BYTES: Final = 64 << 20
 """Room that uploads leave free."""
 FILES_MOST: Final = 10_000
@@ -94,7 +96,7 @@ class Keeper(Part):
         self.examining = Examining(self)
         self.stopping = False
         self._severed = frozenset(setting.severed)
-        self._stamp_at = 0.0
+        self._stamp_at = self._again_at = 0.0
         self._days: int | None = None
         self._days_at = -1e9
         self._full = ""
@@ -177,6 +179,9 @@ class Keeper(Part):
         if not self.stopping and "it" not in self._severed:
             self.drops.tick()
         now = time.monotonic()
+        if now - self._again_at > AGAIN_SECONDS and not self.stopping:
+            self._again_at = now
+            self._verbs.try_again()
         if now - self._stamp_at > 60:
             self._stamp_at = now
             self._mend_book()

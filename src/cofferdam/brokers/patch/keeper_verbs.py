@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 from tuf.api.metadata import Targets
 
@@ -25,7 +24,7 @@ from cofferdam.audit.entry import Draft
 from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
-from cofferdam.brokers.patch import records, told, trustkeys
+from cofferdam.brokers.patch import asks, records, told, trustkeys
 from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow, How, Pending
@@ -41,53 +40,6 @@ from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
 PIECE: Final = 4 << 20
 _STAGED: Final = re.compile(r"[a-z0-9]{8,64}\Z")
-
-
-class _By(Struct, forbid_unknown_fields=True):
-    by: str
-
-
-class _Number(Struct, forbid_unknown_fields=True):
-    by: str
-    number: int
-
-
-class _Put(Struct, forbid_unknown_fields=True):
-    by: str
-    staged: str
-    product: records.Name
-    version: records.FileName
-    file: records.FileName
-
-
-class _Request(Struct, forbid_unknown_fields=True):
-    by: str
-    number: int
-    reason: records.Text = ""
-    emergency: bool = False
-
-
-class _Approve(Struct, forbid_unknown_fields=True):
-    by: str
-    number: int
-    signature: str
-
-
-class _Reject(Struct, forbid_unknown_fields=True):
-    by: str
-    number: int
-    reason: records.Text = ""
-
-
-class _Fetch(Struct, forbid_unknown_fields=True):
-    by: str
-    source: records.Name
-    known: bool = False
-
-
-class _Root(Struct, forbid_unknown_fields=True):
-    by: str
-    metadata: str
 
 
 class Keeping(Protocol):
@@ -153,6 +105,8 @@ class Verbs:
         self._keeper = keeper
         self._deciding: set[int] = set()
         """Files of which something is being recorded: until it is, nothing else is decided about them."""
+        self._unfinished: set[int] = set()
+        """Those that have their signatures and could not be released."""
         self._verbs: dict[str, Callable[[Asked], None]] = {
             "status": self._status,
             "list": self._list,
@@ -203,7 +157,7 @@ class Verbs:
     # --- looking
 
     def _status(self, asked: Asked) -> None:
-        asked.decode(_By)
+        asked.decode(asks.By)
         keeper, repository = self._keeper, self._keeper.repository
         states: dict[str, int] = {}
         for row in keeper.files.rows.values():
@@ -236,12 +190,12 @@ class Verbs:
         }
 
     def _list(self, asked: Asked) -> None:
-        asked.decode(_By)
+        asked.decode(asks.By)
         rows = sorted(self._keeper.files.rows.values(), key=lambda row: row.number)
         asked.answer([self._told(row, short=True) for row in rows[-1000:]])
 
     def _show(self, asked: Asked) -> None:
-        asked.answer(self._told(self._row(asked.decode(_Number).number)))
+        asked.answer(self._told(self._row(asked.decode(asks.Number).number)))
 
     def _told(self, row: FileRow, *, short: bool = False) -> told.File:
         found: told.File = {
@@ -264,7 +218,7 @@ class Verbs:
 
     def _put(self, asked: Asked) -> None:
         """A file that the command line has laid into the drop folder, read in pieces between other work."""
-        said = asked.decode(_Put)
+        said = asked.decode(asks.Put)
         if not _STAGED.match(said.staged):
             raise GateError("that is no staged file")
         staged = self._keeper.store / "drop" / said.staged
@@ -281,7 +235,7 @@ class Verbs:
         fd = os.open(staged, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         self._copy(asked, said, staged, fd, product.most)
 
-    def _copy(self, asked: Asked, said: _Put, staged: Path, fd: int, most: int) -> None:
+    def _copy(self, asked: Asked, said: asks.Put, staged: Path, fd: int, most: int) -> None:
         keeper = self._keeper
         target = keeper.store / "incoming" / f"put-{said.staged}"
         try:
@@ -343,7 +297,7 @@ class Verbs:
         step()
 
     def _examine(self, asked: Asked) -> None:
-        row = self._row(asked.decode(_Number).number)
+        row = self._row(asked.decode(asks.Number).number)
         self._undecided(row.number)
         if row.state not in ("not-scanned", "failed", "passed"):
             raise GateError(f"file {row.number} is {row.state}: it is not looked at again")
@@ -353,7 +307,7 @@ class Verbs:
 
     def _fetch(self, asked: Asked) -> None:
         """Has a source looked at now; or what it changed is known."""
-        said, keeper = asked.decode(_Fetch), self._keeper
+        said, keeper = asked.decode(asks.Fetch), self._keeper
         source = keeper.rows.source(said.source)
         if source is None:
             known = ", ".join(each.name for each in keeper.rows.sources) or "none"
@@ -377,7 +331,7 @@ class Verbs:
     # --- releases
 
     def _request(self, asked: Asked) -> None:
-        said, keeper = asked.decode(_Request), self._keeper
+        said, keeper = asked.decode(asks.Request), self._keeper
         row, repository = self._row(said.number), keeper.repository
         self._undecided(row.number)
         if keeper.desk.is_document(row):
@@ -433,13 +387,13 @@ class Verbs:
 
     def _to_sign(self, asked: Asked) -> None:
         """The metadata. What is signed is what the signer's own machine makes of it."""
-        pending = self._waiting(asked.decode(_Number).number)
+        pending = self._waiting(asked.decode(asks.Number).number)
         asked.answer(
             {"number": pending.number, "metadata": pending.metadata, "needs": self._keeper.repository.threshold}
         )
 
     def _approve(self, asked: Asked) -> None:
-        said, keeper = asked.decode(_Approve), self._keeper
+        said, keeper = asked.decode(asks.Approve), self._keeper
         pending, row, repository = self._waiting(said.number), self._row(said.number), keeper.repository
         self._undecided(said.number)
         metadata = trustkeys.decode(pending.metadata.encode(), Targets)
@@ -481,7 +435,10 @@ class Verbs:
         if ok:
             asked.answer({**answer, "released": True})
         else:
-            asked.refuse(f"it has its signatures and is not released yet: {why}", "it is tried again at the next start")
+            asked.refuse(
+                f"it has its signatures and is not released yet: {why}",
+                "it is tried again by itself, once there is room",
+            )
 
     def finish_if_signed(
         self, pending: Pending, by: str, done: Callable[[bool, str], None] = lambda _ok, _why: None
@@ -503,15 +460,28 @@ class Verbs:
 
         self._deciding.add(row.number)
 
+        def ended(ok: bool, why: str) -> None:
+            (self._unfinished.discard if ok else self._unfinished.add)(row.number)
+            done(ok, why)
+
         def told(ok: bool, why: str) -> None:
             self._deciding.discard(row.number)
             if not ok:
-                done(False, f"nothing can be recorded: {why}")
+                ended(False, f"nothing can be recorded: {why}")
                 return
-            self._publish(row, metadata, done)
+            self._publish(row, metadata, ended)
 
         keeper.setting.audit.record(draft, told)
         return True
+
+    def try_again(self) -> None:
+        """What has its signatures and could not be released: with room for it, which it lacked."""
+        for number in list(self._unfinished - self._deciding):
+            pending, row = self._keeper.pending.get(number), self._keeper.files.get(number)
+            if pending is None or row is None:
+                self._unfinished.discard(number)
+            elif self._keeper.room(row.size):
+                self.finish_if_signed(pending, "the keeper")
 
     def _publish(self, row: FileRow, metadata: Any, done: Callable[[bool, str], None]) -> None:
         """Lays the file out for the installer, unsealed, then the metadata. Until both are there it waits, and is laid
@@ -553,7 +523,7 @@ class Verbs:
             laid_out("")
 
     def _reject(self, asked: Asked) -> None:
-        said, keeper = asked.decode(_Reject), self._keeper
+        said, keeper = asked.decode(asks.Reject), self._keeper
         row, pending = self._row(said.number), keeper.pending.get(said.number)
         self._undecided(said.number)
         if row.state not in ("passed", "requested", "refused", "not-scanned", "failed", "waiting", "read"):
@@ -574,7 +544,7 @@ class Verbs:
         self._decide(asked, row.number, draft, act)
 
     def _root(self, asked: Asked) -> None:
-        said, keeper = asked.decode(_Root), self._keeper
+        said, keeper = asked.decode(asks.Root), self._keeper
         data = said.metadata.encode()
         try:
             fresh = keeper.repository.check_root(data)
