@@ -25,7 +25,7 @@ from cofferdam.enforce import firewall, journal, users
 from cofferdam.enforce.fence import Fence, tag
 from cofferdam.enforce.isolation import PlainIsolation
 from cofferdam.enforce.plans.fence import NAME as NAMED
-from cofferdam.enforce.plans.fence import table_name
+from cofferdam.enforce.plans.fence import fence, table_name
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.plans.records import Hosted, NetworkPlan, SidePlan
 from cofferdam.enforce.putback import clean
@@ -459,9 +459,14 @@ def test_it_goes_with_the_gate_and_outlasts_one_that_is_killed(scene: Scene) -> 
     assert clean(scene.site.state) == []
     assert not scene.rules()
     by_site(f"table inet {scene.table} {{ chain parts {{ accept\n }}\n }}")  # what an older gate may have left
+    plan = network_plan(compile_policy(load(scene.site.policy), now_ns=time.time_ns()))
+    short = table_name(tag(scene.site.state)[:4])  # as an older build named it, with this gate's users
+    left = fence(short, plan.hosted, {one.who: 64002 for one in plan.hosted})
+    assert firewall.apply(firewall.find_nft(), left) == ""
     scene.start()
     eventually(lambda: scene.reach((FAR, SOC)) == "reached")
     assert scene.reach((FAR, SSH)) == "ECONNREFUSED"
+    assert not firewall.table(firewall.find_nft(), short)
     assert scene.gate.stop() == 0
     assert not scene.rules()
 

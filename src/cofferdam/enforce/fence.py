@@ -31,6 +31,8 @@ AGAIN_SECONDS: Final = 5.0
 LEAVING_SECONDS: Final = 5.0
 """For parts of a gate that was killed."""
 _BROKEN = (OSError, struct.error, KeyError)
+_SHORT: Final = 4
+"""Letters of the tag that names had before."""
 
 
 class NoFence(GateError):
@@ -51,25 +53,30 @@ def tag(state: Path) -> str:
     return "" if state == Path("/var/lib/cofferdam").resolve() else hashlib.sha256(os.fsencode(state)).hexdigest()[:8]
 
 
+def _names(state: Path) -> tuple[str, ...]:
+    """Of its table: as it is named, and as a build before the first release named it."""
+    tagged = tag(state)
+    return (table_name(tagged), *((table_name(tagged[:_SHORT]),) if tagged else ()))
+
+
 def remove(state: Path) -> bool:
     """Takes away what a gate with this state directory has left; whether there was something. Raises: GateError."""
-    name = table_name(tag(state))
     try:
         rules = Rules()
     except OSError:
         return False  # a kernel without such tables, or nobody who may look: then there is none of ours
     try:
-        there = rules.table(name, ()) != b""
+        left = [name for name in _names(state) if rules.table(name, ()) != b""]
     except _BROKEN:
-        there = False
+        left = []
     finally:
         rules.close()
-    if there:
+    for name in left:
         gone = {"nftables": [{"delete": {"table": {"family": "inet", "name": name}}}]}
         said = inside(None, firewall.apply, firewall.find_nft(), gone)
         if said:
             raise GateError(f"the table {name} stays behind: {said}", hint=f"nft delete table inet {name}")
-    return there
+    return bool(left)
 
 
 def _alone(users: dict[str, int]) -> None:
