@@ -33,7 +33,7 @@ from tests.gate.plant import (
     running,
 )
 from tests.ports import held_ports
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, gone
 
 HELD = {
     "cofferdam_requests_total", "cofferdam_refused_total", "cofferdam_failed_total", "cofferdam_shared_reads_total",
@@ -451,6 +451,7 @@ def test_a_real_client_and_a_real_server(tmp_path: Path) -> None:
             client.close()
             assert await asyncio.to_thread(gate.stop) == 0
             await server.shutdown()  # type: ignore[no-untyped-call]
+            await gone()
 
     asyncio.run(play())
     (write,) = events(tmp_path / "state", "write-allowed")

@@ -27,7 +27,7 @@ from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.registry import PROTOCOLS
 from tests.protocols.device import Caller, Device, served
 from tests.protocols.vectors import VECTORS, adu
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, gone
 
 HERE = Path(__file__).parent
 MODBUS = PROTOCOLS["modbus"]
@@ -181,7 +181,7 @@ def pymodbus_server(framer: FramerType = FramerType.SOCKET) -> Iterator[int]:
         ready.set()
         await stop[0].wait()
         await server.shutdown()
-        await asyncio.sleep(0)
+        await gone()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
