@@ -12,6 +12,7 @@ from cofferdam.lab.mirror import events
 from cofferdam.lab.mirror.play import Mirror, MirrorPicture
 from tests.waiting import PATIENT
 
+pytestmark = pytest.mark.heavy
 DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo", "--no-namespaces"]
 
 

@@ -290,8 +290,8 @@ def test_a_historian_that_is_filled_late(site: Site) -> None:
     site.filled.add([("filled", now, 1.5, 192)])
     eventually(lambda: site.value("filled")[-1] == 1.5)
     # What is ahead of the clock does not count as a time up to which all is there, nor does the clock.
-    site.filled.add([("filled", now + 540, 2.5, 192)])
-    eventually(lambda: site.value("filled")[-1] == 2.5)
+    site.filled.add([("ahead", now + 540, 2.5, 192)])
+    eventually(lambda: site.value("ahead") == [2.5])
     (told,) = (one for one in site.mirror.ask("collector", "status") if one["source"] == "filled")
     assert (told["upto"], told["newest"]) == (now * 10**9, (now + 540) * 10**9)
 
