@@ -28,7 +28,8 @@ from cofferdam.enforce.statefolder import lock_state
 from cofferdam.errors import GateError
 from cofferdam.gate import commands, shown
 from cofferdam.gate.client import ask, cut_off
-from cofferdam.gate.commands import AT_A_DOOR, LET_IN, ControlServer, Status, _counts_as
+from cofferdam.gate.commands import AT_A_DOOR, LET_IN, ControlServer, _counts_as
+from cofferdam.gate.requests import Answer, Status
 from cofferdam.gate.shown import Shown, ShownPolicy
 from cofferdam.gate.state import Cut, Severed, control_socket, save_severed
 from cofferdam.policy.compile import compile_policy
@@ -298,7 +299,7 @@ def test_the_parts_are_not_made_to_report_by_who_asks_and_asks(monkeypatch: pyte
         for verb, role in (*looks, *peers, more, ("status", "look"), *peers):
             line = json.dumps({"type": verb}).encode()
             answer = await server._obey(line, "anna", asyncio.StreamReader(), role)
-            assert isinstance(answer, commands.Answer) and answer.ok
+            assert isinstance(answer, Answer) and answer.ok
             told.append(msgspec.json.decode(msgspec.json.encode(answer.result)))
         return told
 
@@ -490,7 +491,7 @@ def test_who_may_look_pings_once_a_second_whatever_the_asset() -> None:
     async def ping(asset: str, user: str, role: str) -> bool:
         line = json.dumps({"type": "ping", "asset": asset}).encode()
         answer = await server._obey(line, user, asyncio.StreamReader(), role)
-        return isinstance(answer, commands.Answer) and answer.ok
+        return isinstance(answer, Answer) and answer.ok
 
     async def loop() -> list[bool]:
         server._shown = Shown()
@@ -514,20 +515,20 @@ def test_who_may_look_has_the_policy_as_often_as_its_size_allows(monkeypatch: py
     server = ControlServer.__new__(ControlServer)
     server._gate, server._policy = Holding(), ShownPolicy()  # type: ignore[assignment]
 
-    async def asked(user: str, role: str) -> commands.Answer | bytes:
+    async def asked(user: str, role: str) -> Answer | bytes:
         return await server._obey(b'{"type": "policy"}', user, asyncio.StreamReader(), role)
 
-    async def loop() -> list[commands.Answer | bytes]:
+    async def loop() -> list[Answer | bytes]:
         who = [("anna", "look"), ("ben", "sever"), ("uid 7", "look"), ("root", ""), ("root", "")]
         return [await asked(*one) for one in (*who, ("anna", "sever"), ("uid 8", "look"))]
 
     *told, anna, nobody = asyncio.run(loop())
     first = told[0]
     assert isinstance(first, bytes) and all(one is first for one in told)
-    answer = msgspec.json.decode(first, type=commands.Answer)
+    answer = msgspec.json.decode(first, type=Answer)
     assert answer.ok and CompiledPolicy.from_bytes(base64.b64decode(answer.result["rows"])).hash == Holding.base.hash
     for refused, whom in ((anna, "anna"), (nobody, "somebody")):
-        assert isinstance(refused, commands.Answer) and f"{whom} was told the policy a moment ago" in refused.error
+        assert isinstance(refused, Answer) and f"{whom} was told the policy a moment ago" in refused.error
         assert refused.hint.startswith("wait ")
 
 
@@ -624,10 +625,10 @@ def test_nobody_agrees_to_their_own_wish_while_the_launcher_is_busy() -> None:
 
     server._gate = Busy()  # type: ignore[assignment]
 
-    async def agree() -> commands.Answer:
+    async def agree() -> Answer:
         user = await server._person(1, 0, "")
         answer = await server._obey(b'{"type":"agree-grant","number":1}', user, asyncio.StreamReader(), "")
-        assert isinstance(answer, commands.Answer)
+        assert isinstance(answer, Answer)
         return answer
 
     answer = asyncio.run(agree())
