@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from cofferdam.audit.events import jump, mirror, patch, relay
+from cofferdam.audit.events.gate import GateStarted, HalfDied, HalfStarted
 from cofferdam.brokers.jump import signin
 from cofferdam.brokers.jump.signin import PAUSE
 from cofferdam.brokers.registry import BROKERS
@@ -268,6 +269,34 @@ def test_a_keeper_that_takes_what_it_should_not(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(signin, "hasher", lambda: argon2.PasswordHasher(1, 8, 1))
     [found], _ = run_checks(known, ["secret.strength"])
     assert (found.outcome, found.says) == ("failed", "passwords are kept by argon2 ID, 8 KiB, 1 passes")
+
+
+DIED = HalfDied(half="gate", pid=1, status=-9, reason="killed")  # the maker of all these entries
+BEGAN, ELSEWHERE = HalfStarted(half="gate", pid=2), HalfStarted(half="jump/other/keeper", pid=3)
+KILLS: list[tuple[str, list[tuple[float, Draft]], str]] = [
+    ("access.window", [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (-2, DIED), (1, BEGAN)], "observed"),
+    ("access.window", [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (1, BEGAN)], "observed"),
+    ("access.window", [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (1, GateStarted(version="1"))],
+     "observed"),
+    ("access.window", [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (1, DIED)], "failed"),
+    ("access.window", [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (1, ELSEWHERE)], "failed"),
+    ("access.window", [(-2, BEGAN), (-2, decided(until_ns=SOON)), (-2, opened(request=3))], "failed"),
+    ("access.concurrency", [*MANY[:4], (0, DIED), *MANY[4:]], "observed"),
+    ("access.concurrency", [*MANY[:4], (0, ELSEWHERE), *MANY[4:]], "failed"),
+    ("access.kill", [(0, opened()), (0, KILLED), (0, DIED), (1, LATER)], "tested"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "said", "outcome"), KILLS)
+def test_sessions_of_a_keeper_that_is_killed_end_with_it(
+    check: str, said: list[tuple[float, Draft]], outcome: str
+) -> None:
+    """No entry says so: kill -9, a power failure. They had not gone on for ever, beyond their windows and beside all
+    later ones."""
+    policy = the_policy()
+    known = Inputs((T0 + 86_400) * 10**9, policy=policy, history=read(entries(*said, policy=policy.hash)))
+    [found], _ = run_checks(known, [check])
+    assert found.outcome == outcome, found
 
 
 def test_who_is_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

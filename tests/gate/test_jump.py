@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from cofferdam.errors import StoreError
-from cofferdam.evidence import selftest, selftest_jump
+from cofferdam.evidence import gather, selftest, selftest_jump
+from cofferdam.evidence.checks import services
 from cofferdam.evidence.model import Finding
 from tests.brokers.jump.serial_line import SER2NET, Controller
 from tests.brokers.jump.site import TELNETD, THERE, JumpSite, Telnetd, ends, reads_until
@@ -642,12 +643,14 @@ SOAK = [pytest.param(part, marks=pytest.mark.soak) for part in ("outer", "archiv
 def test_kill_9_of_a_part(site: JumpSite, part: str) -> None:
     """Both legs end; what was recorded is whole; what was known is known after."""
     process = site.begins("tech", "station", "sleep 1000")
+    killed = events(site.state, "access-opened")[-1]["session"]
     os.kill(site.gate.pids()[part], signal.SIGKILL)
     ends(process)
     time.sleep(0.2)
     site.gate.wait_ready()
     eventually(lambda: site.ssh("tech", "station", "echo again").stdout == b"again\n")
     assert "no findings" in site.jump("recording", "verify")
+    assert services.ends(gather.history(site.state)[1])[killed].event["kind"] in ("access-ended", "half-died")
 
 
 def test_watched_live_joined_and_told(site: JumpSite) -> None:

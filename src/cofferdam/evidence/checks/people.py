@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
-from cofferdam.evidence.checks.services import FACTS, lately, session, verdict
-from cofferdam.evidence.history import Happening, History
+from cofferdam.evidence.checks.services import FACTS, ends, lately, session, verdict
 from cofferdam.evidence.inputs import Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding
 from cofferdam.policy.terms.jump_rows import GROUP, PERSON, JumpRows
@@ -22,6 +21,8 @@ GRACE_NS = 120 * 10**9
 """After the end of a window, for a session to end in."""
 REVIEW_NS = 7 * 86_400 * 10**9
 """For a use of the emergency account to be reviewed."""
+STARTS = ("gate-started", "half-started")
+"""Entries by which a session had ended at the latest."""
 IDLE = ("nobody typed for too long", "nothing went on for too long", "nobody came to watch")
 """How the jump server says that a session was idle."""
 PAUSED = "too many tries: a pause"
@@ -49,30 +50,28 @@ def _rows(known: Inputs) -> dict[str, JumpRows]:
     return found
 
 
-def _ends(history: History) -> dict[str, Happening]:
-    return {str(one.event["session"]): one for one in history.of("access-ended")}
-
-
 @TABLE.check("access.window", "history")
 def window(known: Inputs) -> Finding:
     """No session outlived the window of its approval."""
     history = known.the_history()
     until = {one.event["request"]: int(one.event.get("until_ns", 0)) for one in history.of("access-decided")
              if one.event.get("decision") in ("approved", "granted")}  # fmt: skip
-    ends = _ends(history)
+    over = ends(history)
     bound = [one for one in lately(history, "access-opened") if until.get(one.event.get("request"), 0) > 0]
     if not bound:
         raise Unknown("no session has had a window yet")
     wrong, facts = [], []
     for one in bound:
-        end = ends.get(str(one.event["session"]))
+        end = over.get(str(one.event["session"]))
         limit = until[one.event["request"]] + GRACE_NS
-        if (end.at_ns if end is not None else known.now_ns) > limit:
+        started = end is not None and end.event["kind"] in STARTS  # nobody knows when before
+        if not started and (end.at_ns if end is not None else known.now_ns) > limit:
             wrong.append(f"{session(one)}: {'ended' if end is not None else 'is open'} after its window")
         else:
-            how = (
-                f"ended by entry {end.index}: {end.event.get('reason')}" if end is not None else "is within its window"
-            )
+            how = "is within its window"
+            if end is not None:
+                why = "its part, or the gate, began anew" if started else end.event.get("reason")
+                how = f"ended by entry {end.index}: {why}"
             facts.append(f"{session(one)}: {how}")
     return verdict(
         "access.window", wrong, "observed", f"{len(bound)} sessions stayed within their windows", facts, bound
@@ -95,13 +94,13 @@ def concurrency(known: Inputs) -> Finding:
     """Nobody holds more sessions than the policy allows: by the beginnings and ends in the log."""
     history, rows = known.the_history(), _rows(known)
     opened = lately(history, "access-opened", "no person has had a session yet")
-    ends = {name: one.index for name, one in _ends(history).items()}
+    over = {name: one.index for name, one in ends(history).items()}
     open_now: dict[tuple[str, str], list[int]] = {}
     wrong, most = [], 0
     for one in opened:
         key = (str(one.event["person"]), str(one.event["conduit"]))
         there = [end for end in open_now.get(key, []) if end > one.index]
-        there.append(ends.get(str(one.event["session"]), 1 << 62))
+        there.append(over.get(str(one.event["session"]), 1 << 62))
         open_now[key] = there
         most = max(most, len(there))
         if key[1] in rows and len(there) > rows[key[1]].sessions:

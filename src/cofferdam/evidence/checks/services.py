@@ -7,6 +7,7 @@ held against itself.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable
 
 from cofferdam.evidence.checks.registry import Table
@@ -39,6 +40,23 @@ def verdict(
 
 def session(one: Happening) -> str:
     return f"entry {one.index}: {one.event.get('person')} to {one.event.get('asset')}"
+
+
+def ends(history: History) -> dict[str, Happening]:
+    """What ended each session. A keeper that is killed, alone or with the whole gate, says nothing of those that were
+    open; they ended with it, so the entry of its death is theirs, or of the next start."""
+    found = {str(one.event["session"]): one for one in history.of("access-ended")}
+    over: dict[str, list[Happening]] = {}
+    for one in (*history.of("half-died"), *history.of("half-started")):
+        over.setdefault(str(one.event.get("half")), []).append(one)
+    starts = history.of("gate-started")
+    for part in {one.maker for one in history.of("access-opened")}:
+        over[part] = sorted((*over.get(part, ()), *starts), key=lambda one: one.index)
+    for one in history.of("access-opened"):
+        after = bisect(over[one.maker], one.index, key=lambda each: each.index)
+        if after < len(over[one.maker]):
+            found.setdefault(str(one.event["session"]), over[one.maker][after])
+    return found
 
 
 # --- people -----------------------------------------------------------------------------------------------------
@@ -131,7 +149,7 @@ def kill(known: Inputs) -> Finding:
     killed = history.of("access-killed")
     if not killed:
         raise Unknown("no session has been ended by an operator yet; a drill is one")
-    ended = {str(one.event["session"]): one for one in history.of("access-ended")}
+    ended = ends(history)
     opened = history.of("access-opened")
     wrong, facts = [], []
     for one in killed[-50:]:
