@@ -299,6 +299,29 @@ def test_sessions_of_a_keeper_that_is_killed_end_with_it(
     assert found.outcome == outcome, found
 
 
+def test_who_signs_in_again_and_again_fails_nobody_elses_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "HAPPENINGS", 3)
+    again = [(0.0, msgspec.structs.replace(signed("eve"), connection=f"e{number}")) for number in range(9)]
+    log = read(entries((0, signed()), (0, opened()), *again))
+    [found], _ = run_checks(Inputs(T0 * 10**9, history=log), ["access.mfa"])
+    assert (found.outcome, len(log.signed)) == ("observed", 6)
+
+
+@pytest.mark.parametrize(("check", "what"), [("access.mfa", "sign-ins"), ("access.approval", "approvals")])
+def test_what_the_log_no_longer_has_is_no_failure(check: str, what: str) -> None:
+    """Its oldest entries went, to make room: a session is there, what it rested on is not."""
+    for cut, outcomes in ((0, ["failed"]), (300, [])):
+        log = read([(index + cut, data) for index, data in entries((0, opened(request=3)))])
+        found, missing = run_checks(Inputs(T0 * 10**9, history=log), [check])
+        assert [one.outcome for one in found] == outcomes
+        assert [one.reason for one in missing] == [
+            f"the log begins with entry 300, and does not have the {what} of 1 sessions"
+        ] * (not outcomes)  # fmt: skip
+    old = [(index + 300, data) for index, data in entries((-40, LATER), (0, opened(request=3)))]
+    [found], _ = run_checks(Inputs(T0 * 10**9, history=read(old)), [check])
+    assert found.outcome == "failed", "it would have been kept"
+
+
 def test_who_is_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A keeper that was taken over can write what it likes, and cost no more for it."""
     monkeypatch.setattr(history, "MAX_PEOPLE", 3)

@@ -160,6 +160,10 @@ class History:
     """How many there are in `members`."""
     began_as: dict[str, frozenset[str]] = field(default_factory=dict)
     """The groups that the person of a session had when it began, by session."""
+    signed: dict[str, Happening] = field(default_factory=dict)
+    """The sign-in of a connection: of the latest."""
+    began_by: dict[str, Happening] = field(default_factory=dict)
+    """The sign-in of a session's connection, by session: others that sign in again and again push it out no more."""
     problems: list[str] = field(default_factory=list)
     """What this reading could not understand; a verification says more."""
 
@@ -253,8 +257,13 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         return
     elif kind == "access-opened":
         found.began_as[str(event["session"])] = found.members.get(str(event["person"]), frozenset())
-        if len(found.began_as) > 2 * HAPPENINGS:
-            del found.began_as[next(iter(found.began_as))]
+        if (by := found.signed.get(str(event["connection"]))) is not None:
+            found.began_by[str(event["session"])] = by
+        _bound(found.began_as)
+        _bound(found.began_by)
+    elif kind == "signed-in":
+        found.signed[str(event["connection"])] = Happening(entry.index, time_ns, entry.maker, entry.policy, event)
+        _bound(found.signed)
     if kind == "refused" and not (event.get("is_write") and event.get("fault") in VALUE_FAULTS):
         return
     if kind == "half-died" and event.get("expected"):
@@ -270,6 +279,11 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
     here.append(Happening(entry.index, time_ns, entry.maker, entry.policy, event))
     if len(here) > 2 * most and kind not in ALL:
         del here[:most]
+
+
+def _bound(those: dict[str, Any]) -> None:
+    if len(those) > 2 * HAPPENINGS:
+        del those[next(iter(those))]
 
 
 def _person(found: History, one: Happening) -> None:

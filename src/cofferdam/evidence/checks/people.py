@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
-from cofferdam.evidence.checks.services import FACTS, ends, lately, session, verdict
+from cofferdam.evidence.checks.services import BEGINS, FACTS, ends, lately, session, verdict
 from cofferdam.evidence.inputs import Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding
 from cofferdam.policy.terms.jump_rows import GROUP, PERSON, JumpRows
@@ -249,7 +249,7 @@ def roles(known: Inputs) -> Finding:
         if lines[one.event["rule"]].isdisjoint(GROUP + group for group in had):
             wrong.append(f"{session(one)}: by {one.event['rule']}, and by the log nobody had put them in a group of it")
     if wrong and history.first:
-        raise Unknown(f"the log begins with entry {history.first}, and does not have who was put in which group before")
+        raise Unknown(f"{BEGINS.format(history.first)} who was put in which group before")
     members: dict[str, list[str]] = {}
     for person, groups in sorted(history.members.items()):
         for group in groups:

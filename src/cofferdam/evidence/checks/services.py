@@ -19,6 +19,7 @@ TABLE = Table()
 DAYS = 35
 DAY_NS = 86_400 * 10**9
 FACTS = 8
+BEGINS = "the log begins with entry {}, and does not have"
 
 
 def lately(history: History, kind: str, nothing: str = "") -> list[Happening]:
@@ -27,6 +28,11 @@ def lately(history: History, kind: str, nothing: str = "") -> list[Happening]:
     if nothing and not found:
         raise Unknown(nothing)
     return found
+
+
+def _may_lack(history: History, one: Happening) -> bool:
+    """Whether what it rests on may have been older than the log's first entry that is kept."""
+    return history.first > 0 and one.time_ns - history.first_ns < DAYS * DAY_NS
 
 
 def verdict(
@@ -66,16 +72,20 @@ def ends(history: History) -> dict[str, Happening]:
 def mfa(known: Inputs) -> Finding:
     """No session of a person began with fewer than two factors."""
     history = known.the_history()
-    signed = {str(one.event["connection"]): one for one in history.of("signed-in")}
+    signed = history.began_by
     opened = lately(history, "access-opened", "no person has had a session yet")
-    wrong = []
+    wrong, lacking = [], 0
     for one in opened:
-        by = signed.get(str(one.event["connection"]))
-        if by is None or by.event.get("person") != one.event["person"]:
+        by = signed.get(str(one.event["session"]))
+        if by is None and _may_lack(history, one):
+            lacking += 1
+        elif by is None or by.event.get("person") != one.event["person"]:
             wrong.append(f"{session(one)}: no sign-in of this person by this connection")
         elif len(set(by.event.get("factors", ()))) < 2:
             wrong.append(f"{session(one)}: signed in with {', '.join(by.event.get('factors', ())) or 'nothing'}")
-    facts = [f"{session(one)}, {' and '.join(signed[str(one.event['connection'])].event['factors'])}"
+    if lacking and not wrong:
+        raise Unknown(f"{BEGINS.format(history.first)} the sign-ins of {lacking} sessions")
+    facts = [f"{session(one)}, {' and '.join(signed[str(one.event['session'])].event['factors'])}"
              for one in opened[-FACTS:] if not wrong]  # fmt: skip
     return verdict(
         "access.mfa", wrong, "observed", f"each of {len(opened)} sessions began with two factors", facts, opened
@@ -101,10 +111,12 @@ def approval(known: Inputs) -> Finding:
     asked = [one for one in lately(history, "access-opened") if one.event.get("request")]
     if not asked:
         raise Unknown("no session has rested on an approval yet")
-    wrong, facts = [], []
+    wrong, facts, lacking = [], [], 0
     for one in asked:
         by = granted.get(one.event["request"])
-        if by is None or by.index > one.index:
+        if by is None and _may_lack(history, one):
+            lacking += 1
+        elif by is None or by.index > one.index:
             wrong.append(f"{session(one)}: request {one.event['request']} was not approved before it")
         elif (by.event["person"], by.event["asset"]) != (one.event["person"], one.event["asset"]):
             wrong.append(f"{session(one)}: approved for {by.event['person']} to {by.event['asset']}")
@@ -112,6 +124,8 @@ def approval(known: Inputs) -> Finding:
             wrong.append(f"{session(one)}: its approval had ended")
         else:
             facts.append(f"{session(one)}: approved by {', '.join(by.event.get('people', ())) or by.event['by']}")
+    if lacking and not wrong:
+        raise Unknown(f"{BEGINS.format(history.first)} the approvals of {lacking} sessions")
     return verdict("access.approval", wrong, "observed", f"{len(asked)} sessions had their approval", facts, asked)
 
 
