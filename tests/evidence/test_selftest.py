@@ -12,14 +12,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cofferdam.brokers.jump import signin
 from cofferdam.brokers.jump.accounts import Accounts
 from cofferdam.errors import CofferdamError
 from cofferdam.evidence import selftest, selftest_jump
+from cofferdam.evidence.model import Finding
 from cofferdam.evidence.selftest import Asset, Rig
+from cofferdam.gate.client import ask
 from tests.gate.conftest import Site, live, site
+from tests.verbs import cli
 from tests.waiting import PATIENT
 
 __all__ = ["live", "site"]
@@ -39,6 +43,20 @@ def test_on_a_real_gate_recorded_by_another(live: Site) -> None:
     assert said["recorded"] == 5
     assert live.device.writes == []
     assert live.device.connections == 0
+
+
+def test_what_failed_of_a_jump_server_that_is_gone_is_over(live: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else looks at it: its alarm would stand for ever."""
+    monkeypatch.setattr(selftest, "apart", lambda: False)
+    monkeypatch.setattr(selftest, "run", lambda *_, **__: [])
+    bad = Finding(selftest_jump.CHECK, "failed", "it let somebody in", (), selftest_jump.SUBJECT)
+    ask(live.state, "findings", found=[msgspec.to_builtins(bad)])
+    alarm = f"check-{selftest_jump.CHECK}"
+    assert alarm in {one["name"] for one in ask(live.state, "status")["alarms"]}
+    assert cli("evidence", "selftest", "--state", live.state)[0] == 0
+    assert alarm not in {one["name"] for one in ask(live.state, "status")["alarms"]}
+    code, out, _ = cli("evidence", "selftest", "--json", "--state", live.state)
+    assert (code, json.loads(out)) == (0, {"recorded": 0, "checks": []}), "once is enough"
 
 
 class PassesBytesOn:

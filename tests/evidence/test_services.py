@@ -318,8 +318,8 @@ def test_what_the_log_no_longer_has_is_no_failure(check: str, what: str) -> None
             f"the log begins with entry 300, and does not have the {what} of 1 sessions"
         ] * (not outcomes)  # fmt: skip
     old = [(index + 300, data) for index, data in entries((-40, LATER), (0, opened(request=3)))]
-    [found], _ = run_checks(Inputs(T0 * 10**9, history=read(old)), [check])
-    assert found.outcome == "failed", "it would have been kept"
+    [one], _ = run_checks(Inputs(T0 * 10**9, history=read(old)), [check])
+    assert one.outcome == "failed", "it would have been kept"
 
 
 def test_who_is_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cofferdam.errors import CofferdamError
 
 if TYPE_CHECKING:
-    from cofferdam.evidence.model import Catalogue, Framework
+    from cofferdam.evidence.model import Catalogue, Finding, Framework
     from cofferdam.evidence.workbench import Bench
 
 MOST_KEPT = 64 << 10
@@ -394,22 +394,25 @@ def _selftest(args: argparse.Namespace) -> int:
 
     state = state_of(args)
     wires = selftest.apart() and selftest.can_wire()  # the control socket is a file: it is reached from any network
-    found = selftest.run(ask, wires=wires)
-    trouble: CofferdamError | None = None
-    if _has_jump(state):
-        from cofferdam.evidence import selftest_jump
+    found: list[Finding] = []
+    recorded, told = 0, ""
 
+    def take(some: list[Finding]) -> None:
+        nonlocal recorded, told
+        found.extend(some)
         try:
-            found.append(selftest_jump.run())
-        except CofferdamError as error:
-            trouble = error  # what was found of the gate is recorded all the same
-    recorded = 0
+            for one in some:
+                recorded += tell(state, "findings", found=[msgspec.to_builtins(one)])["recorded"]
+        except GateError as error:
+            told = f"NOT RECORDED: {error}"
+
+    take(selftest.run(ask, wires=wires))
+    trouble: CofferdamError | None = None
     try:
-        for one in found:
-            recorded += tell(state, "findings", found=[msgspec.to_builtins(one)])["recorded"]
-        told = f"{recorded} new in the log"
-    except GateError as error:
-        told = f"NOT RECORDED: {error}"
+        take(_of_the_hop(state))  # whatever becomes of it, what was found of the gate is recorded
+    except CofferdamError as error:
+        trouble = error
+    told = told or f"{recorded} new in the log"
     if args.json:
         print(json.dumps({"recorded": recorded, "checks": [msgspec.to_builtins(one) for one in found]}, indent=1))
     else:
@@ -424,15 +427,21 @@ def _selftest(args: argparse.Namespace) -> int:
     return 1 if any(one.outcome == "failed" for one in found) else 0
 
 
-def _has_jump(state: Path) -> bool:
-    """Whether the running gate's policy has a jump server: without one nothing is claimed of it."""
+def _of_the_hop(state: Path) -> list[Finding]:
+    """What the self-test finds of the jump server, if the running gate's policy has one. Without one nothing is claimed
+    of it, and what was found before is over. Raises: CofferdamError."""
     from cofferdam.errors import GateError
+    from cofferdam.evidence import gather, selftest_jump
     from cofferdam.gate.client import ask
 
     try:
-        return any(one["broker"] == "jump" for one in ask(state, "status")["conduits"])
+        conduits = ask(state, "status")["conduits"]
     except GateError:
-        return False
+        return []
+    if any(one["broker"] == "jump" for one in conduits):
+        return [selftest_jump.run()]
+    results = gather.history(state)[1].results.get((selftest_jump.CHECK, selftest_jump.SUBJECT), ())
+    return [selftest_jump.OVER] if results and results[-1].outcome == "failed" else []
 
 
 def _nightly(args: argparse.Namespace) -> int:

@@ -39,6 +39,7 @@ from cofferdam.policy.terms.kinds import KINDS
 
 CHECK = "access.signed-hop"
 SUBJECT = "self-test"
+OVER = Finding(CHECK, "not covered", "what was found of it is over: the policy has no jump server", (), SUBJECT)
 TESTER, OTHER, STRANGER, ASSET, LOGIN = "tester", "other", "stranger", "made-up", "nobody"
 ALGORITHM = "ssh-ed25519"
 AUDIT_SECONDS = 10.0
