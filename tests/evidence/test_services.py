@@ -256,6 +256,32 @@ def test_passwords_of_which_the_log_no_longer_knows() -> None:
     assert "the log is kept for 29 days" in missing.reason
 
 
+@pytest.mark.parametrize(("first", "last", "cut"), [(-500, 0, 300), (-500, 0, 0), (-20, 0, 0)])
+def test_a_password_that_is_older_than_the_log(first: float, last: float, cut: int) -> None:
+    """It is used, and no entry has set it: its entry has gone, or the log was begun anew."""
+    by_it = signed(factors=("password", "code"))
+    said: list[tuple[float, Draft]] = [(first, by_it), (last, by_it)]
+    for more, good in (([], False), ([(0, PASSWORD)], True), ([(0, GONE)], True)):
+        log = read([(index + cut, data) for index, data in entries(*said, *more)])
+        found, missing = run_checks(Inputs(T0 * 10**9, policy=the_policy(), history=log), ["secret.strength"])
+        if good:
+            assert [one.outcome for one in found] == ["observed"]
+        elif last - first < 456:
+            assert not found
+            assert "ada signs in by a password that was set before the log's 20 days" in missing[0].reason
+        else:
+            assert (found[0].outcome, found[0].says) == (
+                "failed", "the password of ada is older than the 500 days of the log",
+            )  # fmt: skip
+
+
+def test_a_password_that_a_clock_ahead_has_set_has_no_age() -> None:
+    log = read(entries((365, PASSWORD), (0, signed())))
+    found, [missing] = run_checks(Inputs(T0 * 10**9, policy=the_policy(), history=log), ["secret.strength"])
+    assert not found
+    assert "set by a clock that was ahead (entry 0)" in missing.reason
+
+
 def test_a_keeper_that_takes_what_it_should_not(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Inputs(T0 * 10**9, policy=the_policy(), history=read([]))
     with monkeypatch.context() as changed:

@@ -154,6 +154,8 @@ class History:
     other."""
     passwords: dict[str, Happening] = field(default_factory=dict)
     """Who has a password at the jump server, and the entry that set it last."""
+    older: set[str] = field(default_factory=set)
+    """Who has signed in by a password that no entry here has set."""
     members: dict[str, frozenset[str]] = field(default_factory=dict)
     """The groups of a person there."""
     joined: int = 0
@@ -264,6 +266,9 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
     elif kind == "signed-in":
         found.signed[str(event["connection"])] = Happening(entry.index, time_ns, entry.maker, entry.policy, event)
         _bound(found.signed)
+        person = str(event["person"])
+        if "password" in event.get("factors", ()) and person not in found.passwords and len(found.older) < MAX_PEOPLE:
+            found.older.add(person)
     if kind == "refused" and not (event.get("is_write") and event.get("fault") in VALUE_FAULTS):
         return
     if kind == "half-died" and event.get("expected"):
@@ -298,6 +303,7 @@ def _person(found: History, one: Happening) -> None:
         _trouble(found, one.index, ValueError("there are too many people"))
     elif what == "password":
         found.passwords[person] = one
+        found.older.discard(person)
     elif what == "group":
         before = found.members.get(person, frozenset())
         if detail == "joined" and (len(before) >= MAX_GROUPS or found.joined >= MAX_MEMBERS):
@@ -307,6 +313,7 @@ def _person(found: History, one: Happening) -> None:
         found.members[person], found.joined = after, found.joined + len(after) - len(before)
     elif detail == "removed":
         found.passwords.pop(person, None)
+        found.older.discard(person)
         found.joined -= len(found.members.pop(person, ()))
 
 

@@ -12,7 +12,7 @@ from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.checks.services import BEGINS, FACTS, ends, lately, session, verdict
-from cofferdam.evidence.inputs import Gone, Inputs, Unknown
+from cofferdam.evidence.inputs import FUTURE_NS, Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding
 from cofferdam.policy.terms.jump_rows import GROUP, PERSON, JumpRows
 
@@ -221,11 +221,21 @@ def strength(known: Inputs) -> Finding:
     how = f"{form.type.name}, {form.memory_cost:,} KiB, {form.time_cost} passes"
     if form.type is not Type.ID or form.memory_cost < LEAST_KIB or form.time_cost < LEAST_TURNS:
         wrong.append(f"passwords are kept by argon2 {how}")
+    wrong += [f"the password of {name} is older than the {kept} days of the log" for name in sorted(history.older)
+              if kept >= PASSWORD_DAYS]  # fmt: skip
     ages = {name: (known.now_ns - one.at_ns) // DAY_NS for name, one in history.passwords.items()}
     wrong += [f"the password of {name} is {age} days old (entry {history.passwords[name].index})"
               for name, age in sorted(ages.items()) if age > PASSWORD_DAYS]  # fmt: skip
+    if history.older and not wrong:
+        raise Unknown(f"{min(history.older)} signs in by a password that was set before the log's {kept} days")
+    ahead = sorted(name for name, one in history.passwords.items() if one.at_ns > known.now_ns + FUTURE_NS)
+    if ahead and not wrong:
+        raise Unknown(f"the password of {ahead[0]} was set by a clock that was ahead (entry "
+                      f"{history.passwords[ahead[0]].index}): nobody knows how old it is")  # fmt: skip
     facts = [f"refused: {', '.join(NO_PASSWORDS)}", f"kept by argon2 {how}"]
     facts.append(f"{len(ages)} people have a password; the oldest is {max(ages.values(), default=0)} days old")
+    if history.first:
+        facts.append("of a password that was set before the log begins and not used since, it says nothing")
     says = "weak passwords are refused, others are kept by argon2id, none is too old"
     return verdict("secret.strength", wrong, "observed", says, facts, ())
 
