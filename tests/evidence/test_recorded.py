@@ -14,9 +14,11 @@ from cofferdam.audit.events.jump import RecordingMarked
 from cofferdam.audit.files import LogReader
 from cofferdam.enforce import stores
 from cofferdam.evidence import recorded
+from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.gather import log_key
-from cofferdam.evidence.inputs import Recorded
+from cofferdam.evidence.inputs import Inputs, Recorded
 from tests.evidence.ledger import NS, T0, Ledger
+from tests.evidence.test_services import the_policy
 
 NAME = f"{T0 // NS}-s1.cast"
 LATER = T0 + 86_400 * NS
@@ -86,3 +88,22 @@ def test_what_an_archivist_puts_there(folder: Path, does: Callable[[Path], None]
     does(folder)
     found = look(folder)
     assert any(says in one for one in found.findings), found.findings
+
+
+def test_the_time_it_takes_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more than can be read in a night nothing else of that night comes to harm, and it is not called whole."""
+    (folder / f"2{NAME}").unlink()
+    state = folder.parents[3]
+    reader = LogReader(state / "audit", log_key(state))
+    found = recorded.recorded(state, reader, T0, LATER, 0.0)
+    assert found is not None
+    assert (found.count, found.left) == (1, 1)
+    assert found.findings == [f"2{NAME}: it is gone, and nothing says that it was removed"]
+    found.findings.clear()
+    [], [missing] = run_checks(Inputs(LATER, policy=the_policy(), recorded=found), ["recording.whole"])
+    assert missing.reason.startswith("1 of 2 recordings were not compared")
+    times = iter([0.0, 0.0, 0.0, 2.0])  # it ends within a recording
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    found = recorded.recorded(state, reader, T0, LATER, 1.0)
+    assert found is not None
+    assert (found.count, found.left) == (1, 1)

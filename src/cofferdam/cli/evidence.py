@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,7 +132,9 @@ def _run(args: argparse.Namespace) -> int:
             how = "a person can sign for it: `cofferdam evidence attest`"
             raise CofferdamError(f"nothing of the gate looks at {name}: {why}", hint=how)
     bench = bench_of(args)
-    found, missing = bench.run(names, verify=not args.no_verify and bool({"log.whole", "recording.whole"} & set(names)))
+    verify = not args.no_verify and bool({"log.whole", "recording.whole"} & set(names))
+    asked = {"seconds": math.inf} if "recording.whole" in args.ids else {}  # who asks for it waits for all of them
+    found, missing = bench.run(names, verify=verify, **asked)
     recorded = record(bench, found)
     if "config.drift" in names:
         take_baseline(bench)

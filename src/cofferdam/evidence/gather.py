@@ -46,6 +46,8 @@ EXPORT_USER = 65533
 """Whom an export's processes run as, where the watcher is root: nobody else's number, and below `nobody`."""
 KEPT_PROOFS = 400
 """Reports that are kept; the oldest go first."""
+RECORDINGS_SECONDS = 600.0
+"""For recordings, among all that is looked at: half of what the nightly run may take, whatever an archivist keeps."""
 _STA_UNSYNC = 0x0040
 _TIMEX_BYTES = 208
 
@@ -131,9 +133,11 @@ def policy_of(path: Path, digest: str, now_ns: int) -> tuple[CompiledPolicy, tup
 
 
 def inputs(
-    state: Path, status: Mapping[str, Any] | None, policy_path: Path | None, found: History, *, verify: bool = True
-) -> Inputs:
-    """Everything that can be had. `policy_path`: where the policy in force lies, as far as that is known."""
+    state: Path, status: Mapping[str, Any] | None, policy_path: Path | None, found: History, *, verify: bool = True,
+    seconds: float = RECORDINGS_SECONDS,
+) -> Inputs:  # fmt: skip
+    """Everything that can be had. `policy_path`: where the policy in force lies, as far as that is known; `seconds`:
+    how long recordings are read."""
     now = time.time_ns()
     digest = status["policy"]["hash"] if status is not None else ""
     known = Inputs(now, status=status, history=found)
@@ -142,7 +146,7 @@ def inputs(
     with contextlib.suppress(CofferdamError):
         known = replace(known, proven=proven(state, found, digest, now))
     if verify:
-        known = replace(known, verified=_verified(state), recorded=_recorded(state, found, now))
+        known = replace(known, verified=_verified(state), recorded=_recorded(state, found, now, seconds))
     disk = _disk(state / "audit", found)
     software = installed()
     return replace(known, disk=disk, time_daemon=_clock(), software=software, components=len(components()))
@@ -153,10 +157,10 @@ def _verified(state: Path) -> Verified:
     return Verified(done.report.total, tuple(map(str, done.findings)))
 
 
-def _recorded(state: Path, found: History, now_ns: int) -> Recorded | None:
+def _recorded(state: Path, found: History, now_ns: int, seconds: float) -> Recorded | None:
     """None where they cannot be read: they are another user's, and root's."""
     try:
-        return recorded(state, LogReader(state / "audit", log_key(state)), found.first_ns, now_ns)
+        return recorded(state, LogReader(state / "audit", log_key(state)), found.first_ns, now_ns, seconds)
     except (CofferdamError, OSError):
         return None
 

@@ -46,10 +46,11 @@ class Verified:
 @dataclass
 class Recorded:
     """What came of comparing recordings with the log. `unknown`: older than the log, or so new that it has not signed
-    anything of them."""
+    anything of them; `left`: not looked at within the time there was."""
 
     count: int = 0
     unknown: int = 0
+    left: int = 0
     findings: list[str] = field(default_factory=list)
 
 

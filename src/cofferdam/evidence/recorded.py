@@ -7,14 +7,17 @@ file is read. Not here: what a person has verified of one of them (the verb).
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.show import matching, wanted
@@ -30,9 +33,28 @@ _BEGAN = re.compile(r"([0-9]{1,12})-")
 """How the name of a recording begins: when it did (UTC s)."""
 
 
-def recorded(state: Path, reader: LogReader, first_ns: int, now_ns: int) -> Recorded | None:
-    """What is wrong with them; None where there is no archivist's store. `first_ns`: when the log begins. Raises:
-    AuditError: a damaged log; PermissionError: the store is not this user's to read."""
+class _Late(Exception):
+    """The time is over."""
+
+
+class _Timed:
+    """A file that is read until a time, and no longer."""
+
+    def __init__(self, file: BinaryIO, until: float) -> None:
+        self._file, self._until = file, until
+
+    def read(self, size: int) -> bytes:
+        if time.monotonic() > self._until:
+            raise _Late
+        return self._file.read(size)
+
+
+def recorded(
+    state: Path, reader: LogReader, first_ns: int, now_ns: int, seconds: float = math.inf
+) -> Recorded | None:  # fmt: skip
+    """What is wrong with them; None where there is no archivist's store. `first_ns`: when the log begins; `seconds`:
+    how long it may take. Raises: AuditError: a damaged log; PermissionError: the store is not this user's to read."""
+    until = time.monotonic() + seconds
     stores_there = sorted((state / stores.FOLDER).glob("*/archivist"))
     if not stores_there:
         return None
@@ -47,7 +69,7 @@ def recorded(state: Path, reader: LogReader, first_ns: int, now_ns: int) -> Reco
     for store in stores_there:
         try:
             with _opened(store / FOLDER, os.O_DIRECTORY) as at:
-                _folder(at, marks, found, first_ns, now_ns)
+                _folder(at, marks, found, first_ns, now_ns, until)
         except FileNotFoundError:
             pass  # it never began, or all that the log knows of is gone
         except PermissionError:
@@ -58,30 +80,40 @@ def recorded(state: Path, reader: LogReader, first_ns: int, now_ns: int) -> Reco
     gone = sorted(set(marks) - removed)
     found.findings += [f"{name}: it is gone, and nothing says that it was removed" for name in gone]
     found.count += len(gone)
-    found.findings = found.findings[:FINDINGS_MOST]
+    found.findings = sorted(found.findings)[:FINDINGS_MOST]
     return found
 
 
-def _folder(at: int, marks: dict[str, list[dict[str, Any]]], found: Recorded, first_ns: int, now_ns: int) -> None:
+def _folder(
+    at: int, marks: dict[str, list[dict[str, Any]]], found: Recorded, first_ns: int, now_ns: int, until: float
+) -> None:
     """Takes out of `marks` what lies there. Raises: OSError."""
     with os.scandir(at) as entries:
         names = sorted(islice((one.name for one in entries if one.name.endswith(SUFFIX)), FILES_MOST + 1))
     if len(names) > FILES_MOST:
         found.findings.append(f"more than {FILES_MOST:,} files lie there; the others were not looked at")
-    for name in names[:FILES_MOST]:
+    names = names[:FILES_MOST]
+    if until < math.inf:
+        random.shuffle(names)  # where the time does not suffice, each has its night
+    for name in names:
         said = marks.pop(name, [])
         if not said:
             began = int(named[1]) * 10**9 if (named := _BEGAN.match(name)) else None
             if began is not None and (began < first_ns or abs(now_ns - began) < YOUNG_NS):
                 found.unknown += 1
                 continue
-        found.count += 1
-        if len(found.findings) < FINDINGS_MOST:
+        try:
             # Whoever owns the folder chooses the name, and it gets into the log and onto screens.
-            found.findings += [f"{ascii(name)[1:-1]}: {one}" for one in _compare(at, name, said)]
+            if len(found.findings) < FINDINGS_MOST:
+                found.findings += [f"{ascii(name)[1:-1]}: {one}" for one in _compare(at, name, said, until)]
+            found.count += 1
+        except _Late:
+            found.left += 1
 
 
-def _compare(at: int, name: str, marks: list[dict[str, Any]]) -> list[str]:
+def _compare(at: int, name: str, marks: list[dict[str, Any]], until: float) -> list[str]:
+    if time.monotonic() > until:
+        raise _Late
     try:
         with _opened(name, 0, at) as fd, os.fdopen(os.dup(fd), "rb") as file:
             # What has no bytes on the disk has no end either: no more is read than lies there now.
@@ -91,7 +123,7 @@ def _compare(at: int, name: str, marks: list[dict[str, Any]]) -> list[str]:
             if size and os.lseek(fd, 0, os.SEEK_HOLE) < size:
                 return ["it has holes, which nobody has recorded"]
             os.lseek(fd, 0, os.SEEK_SET)
-            return verify(file, marks)[:1]
+            return verify(_Timed(file, until), marks)[:1]
     except OSError as error:
         return [f"it cannot be read: {error.strerror or error}"]
 

@@ -100,10 +100,12 @@ class Bench:
             return self.history.brokers()
         return frozenset(one["broker"] for one in self.status["conduits"])
 
-    def run(self, names: Sequence[str], *, verify: bool = True) -> tuple[list[Finding], list[Missing]]:
-        """Runs checks on everything that can be had."""
+    def run(
+        self, names: Sequence[str], *, verify: bool = True, seconds: float = gather.RECORDINGS_SECONDS
+    ) -> tuple[list[Finding], list[Missing]]:  # fmt: skip
+        """Runs checks on everything that can be had. `seconds`: how long recordings are read."""
         path = gather.policy_file(self.state, self.status) if self.status is not None else None
-        known = gather.inputs(self.state, self.status, path, self.history, verify=verify)
+        known = gather.inputs(self.state, self.status, path, self.history, verify=verify, seconds=seconds)
         if self.status is not None:
             known = replace(known, drift=drifting.drift(self.state, self.status, self.history, known.software))
         return run_checks(known, names)

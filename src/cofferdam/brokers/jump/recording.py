@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final, Protocol
 
 from cofferdam.brokers.jump.records import Record
 
@@ -134,7 +134,13 @@ def header(data: bytes) -> dict[str, Any]:
     return found
 
 
-def verify(file: BinaryIO, marks: list[dict[str, Any]]) -> list[str]:
+class Readable(Protocol):
+    """What a recording is read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def verify(file: Readable, marks: list[dict[str, Any]]) -> list[str]:
     """What is wrong between a recording and what the audit log says of it, in words. It is read once, in pieces."""
     if not marks:
         return ["the audit log does not know it"]

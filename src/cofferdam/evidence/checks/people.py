@@ -177,6 +177,11 @@ def whole(known: Inputs) -> Finding:
     found = known.recorded
     if found is None:
         raise Unknown("no recordings were read this time: root reads them: sudo cofferdam evidence run recording.whole")
+    if found.left and not found.findings:
+        raise Unknown(
+            f"{found.left:,} of {found.count + found.left:,} recordings were not compared within the time that there was, "
+            "the others are whole; all: sudo cofferdam evidence run recording.whole"
+        )
     if not found.count:
         raise Unknown("nothing of which the log has a digest was recorded yet")
     facts = [f"{found.unknown} more are older than the log, or begin now"] if found.unknown else []
