@@ -179,7 +179,7 @@ def whole(known: Inputs) -> Finding:
         raise Unknown("no recordings were read this time: root reads them: sudo cofferdam evidence run recording.whole")
     if found.left and not found.findings:
         raise Unknown(
-            f"{found.left:,} of {found.count + found.left:,} recordings were not compared within the time that there was, "
+            f"{found.left:,} of {found.count + found.left:,} recordings were not compared within the time there was, "
             "the others are whole; all: sudo cofferdam evidence run recording.whole"
         )
     if not found.count:
