@@ -52,6 +52,8 @@ TABLE = [
     ("files:reports]", "files:report]", "files:report", "found the channel of files", "did you mean files:reports"),
     ("files:reports]", "gate:log]", "reports:", "found reports, which does not ride", ""),
     ("[history, ", "[", "office", "hangs on another machine than plant", ""),
+    # what the rider reads
+    ("protocol: modbus,", "protocol: modbus, tls: {asset: yes},", "plc}", "found plc, which is spoken with by TLS", ""),
     # ends
     ("    from: strand-in", "    from: strand-out", "strand-out", "expected a zone of side ot", ""),
     ("    from: strand-in", "    from: plant", "plant", "expected a zone with crossing: diode", ""),

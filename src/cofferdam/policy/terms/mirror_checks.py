@@ -186,6 +186,9 @@ class MirrorChecks:
         if asset.protocol not in ("modbus", "opcua"):
             self.at((*at, "asset"), f"{name}, which speaks {asset.protocol}", "an asset that speaks modbus or opcua",
                     check="protocol")  # fmt: skip
+        if asset.tls is not None and asset.tls.asset:
+            found = f"{name}, which is spoken with by TLS"
+            self.at((*at, "asset"), found, "an asset that the mirror can read without TLS", check="protocol")
         if asset.reverse is not None and asset.reverse.listen is not None:
             found = f"{name}, which opens the connections itself"
             self.at((*at, "asset"), found, "an asset that the mirror can connect to", check="protocol")

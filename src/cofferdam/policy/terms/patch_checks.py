@@ -311,10 +311,11 @@ class PatchChecks:
             )
             return
         point = known.points.get(name)
+        by_tls = known.tls is not None and known.tls.asset
         if known.zone != self.conduit.to_zone:
             self.at(at, f"{asset} of zone {known.zone}", f"an asset of {self.conduit.to_zone}", check="point")
-        elif known.protocol != "modbus" or known.tls is not None:
-            how = f"{known.protocol}{' by TLS' if known.tls is not None else ''}"
+        elif known.protocol != "modbus" or by_tls:
+            how = f"{known.protocol}{' by TLS' if by_tls else ''}"
             self.at(at, f"{asset}, which speaks {how}", "an asset that speaks Modbus, not by TLS", check="point")
         elif point is None:
             self.at(at, f"{quote(name)}, which is no point of {asset}", one_of(known.points),
