@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from cofferdam.audit import drafts
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.entry import DRAFTS, Draft
-from cofferdam.audit.events.access import Refused, SessionClosed, WriteAllowed
+from cofferdam.audit.events.access import Refused, RefusedMany, SessionClosed, WriteAllowed
 from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.records import Hello
+from cofferdam.brokers.kit.budget import LogBudget
+from cofferdam.brokers.kit.refusals import WRITES, RefusalLog
+from cofferdam.model import Assign, Deny, Fault, Item, Operation, Text
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
@@ -142,3 +145,25 @@ def test_the_outer_half_goes_on_for_everybody_else() -> None:
     other.on_data(read(1, 0, 1))
     stage.cross()
     assert other.take() and not other.closed and not victim.closed
+
+
+@pytest.mark.parametrize("at_once", [1, 20])
+def test_a_refused_write_of_more_than_an_entry_holds_hides_nobody(at_once: int) -> None:
+    """Twenty texts of 4 KiB, in one write or one after the other: the entry said that one was left out, and neither
+    whose, nor where to, nor how many had been counted together with them."""
+    reactor, pipe, client = audit()
+    budget = LogBudget(client)
+    texts = [Assign(Item("tag", f"t{number}" + "\x01" * 500), Text(("\x01" * 4096,))) for number in range(20)]
+    log = RefusalLog(client, budget, "s", "10.0.0.9", False, "plc")
+    log._used[1] = WRITES if at_once == 1 else 0  # counted, or by itself
+    log._began = WALL
+    for first in range(0, 20, at_once):
+        write = Operation(function=1, sub=0, unit=1, is_write=True, writes=tuple(texts[first : first + at_once]))
+        log.add(Deny("road", "", Fault.VALUE, ""), write, Deny("", "", Fault.VALUE, ""), WALL)
+    budget.tell(WALL)
+    reactor.settle()
+    [told] = [one for one in pipe.drafts if isinstance(one, Refused | RefusedMany)]
+    assert (told.source, told.asset, getattr(told, "count", 20)) == ("10.0.0.9", "plc", 20)
+    assert len(told.items) == 16 and told.items[0].item.startswith("tag t0")
+    [lost] = [one for one in pipe.drafts if isinstance(one, NotRecorded)]
+    assert lost.count == 0 and "was cut" in lost.reason

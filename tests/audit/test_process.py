@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.events.access import LimitHit, OfItem, RefusedMany
 from cofferdam.audit.files import LogReader
-from cofferdam.audit.process import Process
+from cofferdam.audit.process import PIPE_PACKETS, Process, Producer
 from cofferdam.audit.records import Ack, Batch, Counting, FromAuditor, Hello, ToAuditor
 from cofferdam.audit.service import MOST_COUNTS
 from cofferdam.audit.supervision import Open, ToAuditorControl
@@ -126,6 +127,46 @@ def test_who_keeps_more_counts_than_there_are_is_read_no_further(tmp_path: Path)
     stand.say(owned, Counting(1, "", msgspec.structs.replace(count(1, 1).draft, items=(big,) * 4)))
     assert "owned as well" not in stand.process._producers
     os.close(owned)
+    stand.go()
+
+
+def test_who_talks_without_end_is_not_waited_for(tmp_path: Path) -> None:
+    """An owned half that wrote faster than it was read kept the auditor for itself as soon as a part was born: nothing
+    was recorded any more, and no write of anybody's done."""
+    stand = Stand(tmp_path)
+    end, heard = stand.producer("owned"), []
+    owned, honest = stand.process._producers["owned"], stand.process._on_said
+
+    def on_said(producer: Producer, said: ToAuditor, size: int) -> None:
+        heard.append(said)
+        assert len(heard) <= 2 * PIPE_PACKETS
+        send(end, RecordCodec[ToAuditor](ToAuditor).encode(count(1, len(heard))))
+        honest(producer, said, size)
+
+    owned._on_said = on_said
+    send(end, RecordCodec[ToAuditor](ToAuditor).encode(count(1, 1)))
+    stand.process._tell_recent(1, frozenset())
+    assert heard
+    owned._on_said = honest
+    os.close(end)
+    stand.settle()
+    stand.go()
+
+
+def test_counts_without_end_are_read_no_faster_than_an_honest_half_says_them(tmp_path: Path) -> None:
+    """They take no room in the log, by which all else that a part says is slowed down."""
+    stand = Stand(tmp_path)
+    end = stand.producer("owned")
+    for _ in range(400):
+        if stand.process._producers["owned"]._resting:
+            break
+        with contextlib.suppress(BlockingIOError):
+            for number in range(400):
+                send(end, RecordCodec[ToAuditor](ToAuditor).encode(count(1, number)))
+        stand.process._reactor.turn(0)
+    else:
+        raise AssertionError("it is read as fast as it writes")
+    os.close(end)
     stand.go()
 
 

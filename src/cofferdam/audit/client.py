@@ -18,7 +18,16 @@ from cofferdam.audit.drafts import fitting, told
 from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
 from cofferdam.audit.events.access import Refused, RefusedMany
 from cofferdam.audit.events.log import NotRecorded
-from cofferdam.audit.records import Ack, Batch, Counting, FromAuditor, Hello, ToAuditor
+from cofferdam.audit.records import (
+    COUNT_BYTES_A_SECOND,
+    COUNT_LEAST,
+    Ack,
+    Batch,
+    Counting,
+    FromAuditor,
+    Hello,
+    ToAuditor,
+)
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor, Timer
 
@@ -31,7 +40,8 @@ AGAIN_SECONDS = 0.002
 """How often it is looked whether a pipe that was full has taken what waited."""
 COUNTS_NS = 2_000_000
 """From one time that counts are said to the next: whoever has one more counted and waits for each answer, in a flood of
-single requests, waits for so long, and costs little."""
+single requests, waits for so long, and costs little. Where many sources and assets have one, it is longer by as much
+as they take (COUNT_BYTES_A_SECOND)."""
 MOST_REFUSED = 4096
 """Batches with refused writes that are kept until they are acknowledged."""
 MOST_CALLS = 16_384
@@ -58,7 +68,7 @@ class AuditClient:
         self._count = 0
         self._counted = self._all = False
         self._refused: dict[int, list[Draft]] = {}  # refused writes by batch, until that is acknowledged
-        self._next_counts = 0
+        self._next_counts = self._said = 0
         self._calls: list[tuple[int, Callable[[], None]]] = []  # (deadline, call)
         self._again: Timer | None = None
         self.dropped = 0
@@ -116,8 +126,9 @@ class AuditClient:
         if self._sender.closed:
             self.dropped += over
             return
-        fit, _, why = fitting(draft)
+        fit, data, why = fitting(draft)
         if isinstance(fit, RefusedMany):
+            self._said += max(len(data), COUNT_LEAST)
             self._sender.send(Counting(number, self.policy, fit, over))
         if why and over:
             self.note(told(draft, why, kept=fit is not None), always=True)
@@ -139,11 +150,12 @@ class AuditClient:
         now = self._reactor.now
         soon = self._counted and now < self._next_counts and not sender.closed
         if self._counted and not sender.backlog and not soon:
-            self._next_counts = now + COUNTS_NS
             every, self._all, self._counted = self._all, False, False
             for book in self._books:
                 for number, draft in book(every):
                     self._say_count(number, draft, over=False)
+            said, self._said = self._said, 0
+            self._next_counts = now + max(COUNTS_NS, said * 1_000_000_000 // COUNT_BYTES_A_SECOND)
             sender.flush()
         waits = soon or (bool(sender.backlog) and not sender.closed)
         calls, self._calls = self._calls, []

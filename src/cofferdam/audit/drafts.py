@@ -16,10 +16,13 @@ import msgspec
 from msgspec import inspect
 
 from cofferdam.audit.entry import MAX_ENTRY_BYTES, Draft, encode_event
+from cofferdam.audit.events.access import OfItem, Refused, RefusedMany
 from cofferdam.audit.events.base import Event, clip, kebab
 from cofferdam.audit.events.log import NotRecorded
 from cofferdam.errors import AuditError
 
+SHORT = 128
+"""Characters of a name or value that are left of an entry which would be too large."""
 LARGE = 8192
 """Bytes of a draft from which on its length as JSON is looked at: one that is shorter always fits in an entry."""
 
@@ -38,7 +41,20 @@ def fitting(draft: Draft) -> tuple[Draft | None, bytes, str]:
     except _WRONG:
         return None, b"", why
     data, still = _fault(cut)
+    if still and isinstance(cut, Refused | RefusedMany):
+        cut = _short(cut)
+        data, still = _fault(cut)
     return (None, b"", still) if still else (cut, data, why)
+
+
+def _short(draft: Refused | RefusedMany) -> Refused | RefusedMany:
+    """An entry about what was refused, with less of what was asked for: whoever asks for more than an entry holds is
+    on record all the same, and with them those that are counted together with it."""
+    items = [
+        OfItem(clip(one.item, SHORT), one.act, one.type, tuple(clip(value, SHORT) for value in one.values[:2]))
+        for one in draft.items[:16]
+    ]
+    return msgspec.structs.replace(draft, items=tuple(items))
 
 
 def told(draft: Draft, why: str, *, kept: bool, times: int = 1) -> NotRecorded:

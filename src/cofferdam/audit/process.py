@@ -23,7 +23,16 @@ from cofferdam.audit.checkpoint import Checkpoint, open_checkpoint
 from cofferdam.audit.entry import MAX_ENTRY_BYTES
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.recent import TAIL, things_of
-from cofferdam.audit.records import Ack, Counting, FromAuditor, Hello, ToAuditor, Writable
+from cofferdam.audit.records import (
+    COUNT_BYTES_A_SECOND,
+    COUNT_LEAST,
+    Ack,
+    Counting,
+    FromAuditor,
+    Hello,
+    ToAuditor,
+    Writable,
+)
 from cofferdam.audit.recovery import open_log, origin
 from cofferdam.audit.service import COUNTS, Auditor
 from cofferdam.audit.supervision import (
@@ -46,7 +55,7 @@ from cofferdam.audit.tree import consistency_proof
 from cofferdam.audit.upkeep import Retention
 from cofferdam.crossing.framing import MORE, PACKET, Assembler
 from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
-from cofferdam.crossing.pipe import PipeReceiver, PipeSender
+from cofferdam.crossing.pipe import PIPE_BYTES, PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import AuditError, CrossingError
@@ -61,6 +70,10 @@ REST_SECONDS = 0.05
 """For a producer that has written its share of the day: so often it is read, a batch at a time."""
 PACKETS_A_TURN = 64
 """Packets read from one producer in one turn, so that a flood from one does not hold up the others."""
+PIPE_PACKETS = PIPE_BYTES // PACKET
+"""No more lie in a pipe at once."""
+COUNTS_A_SECOND = 2 * COUNT_BYTES_A_SECOND
+"""Bytes of counts that one producer is read in a second, twice what an honest one says."""
 _PR_SET_DUMPABLE = 4
 
 _BATCHES: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
@@ -90,6 +103,7 @@ class Producer:
         self._reading = False
         self._resting = False
         self._closed = False
+        self._counts, self._counted_at = float(COUNTS_A_SECOND), reactor.now
         os.set_blocking(self._fd, False)
         self.answers: PipeSender[FromAuditor] = PipeSender(reactor, answers, _ANSWERS)
         self.answers.on_room = self._resume
@@ -114,6 +128,15 @@ class Producer:
             self._reading, self._resting = False, True
             self._reactor.remove(self._fd)
             self._reactor.call_in(REST_SECONDS, self._resume)
+
+    def counts(self, size: int) -> None:
+        """It has said what it has counted so far, in so many bytes: that takes no room in the log, but time."""
+        now = self._reactor.now
+        again = (now - self._counted_at) * COUNTS_A_SECOND / 1e9
+        self._counts = min(COUNTS_A_SECOND, self._counts + again) - max(size, COUNT_LEAST)
+        self._counted_at = now
+        if self._counts < 0:
+            self.rest()
 
     def _resume(self) -> None:
         self._resting = False
@@ -152,11 +175,11 @@ class Producer:
         return True
 
     def drain(self) -> None:
-        """Takes all that is there, however much it is."""
-        more = True
-        while more:
+        """Takes all that lies there now. What somebody who talks without end says meanwhile waits for its turn."""
+        for _ in range(PIPE_PACKETS):
             self._resting = False
-            more = self.read(PACKETS_A_TURN) or self._resting
+            if not self.read(1):
+                return
 
     def _end(self, fault: str) -> None:
         self.close()
@@ -337,6 +360,7 @@ class Process:
         if isinstance(said, Counting):
             if size > MAX_ENTRY_BYTES or not auditor.keep_count(producer.name, said):
                 raise CrossingError("it counts more than there is")
+            producer.counts(size)
             if not said.over:
                 return
         else:

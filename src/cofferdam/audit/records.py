@@ -18,6 +18,9 @@ from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
 from cofferdam.audit.events.access import RefusedMany
 from cofferdam.audit.events.base import Hash
 
+COUNT_BYTES_A_SECOND, COUNT_LEAST = 4 << 20, 1 << 10
+"""Bytes of counts that a producer says in a second; a small one counts as so many."""
+
 Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
