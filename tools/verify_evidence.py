@@ -235,9 +235,7 @@ def string(data):
 
 def check_ssh(armour, message, key):
     """Whether this is `key`'s signature over the message, for our namespace."""
-    found = re.fullmatch(
-        r"\s*-----BEGIN SSH SIGNATURE-----\s+([A-Za-z0-9+/=\s]+?)\s*-----END SSH SIGNATURE-----\s*", armour
-    )
+    found = re.fullmatch(r"\s*-----BEGIN SSH SIGNATURE-----\s([A-Za-z0-9+/=\s]+)-----END SSH SIGNATURE-----\s*", armour)
     if found is None:
         raise Wrong("it is no SSH signature")
     kind, encoded = key.split()[:2]
@@ -294,6 +292,8 @@ def ecdsa(key, raw, signed):
 
 TAGS = re.compile("html|head|meta|title|style|body|h1|h2|p|table|thead|tbody|tr|th|td|div|span|ul|li|b|br|dl|dt|dd")
 ATTRIBUTES = {"class", "charset", "content", "http-equiv", "lang", "name", "aria-hidden"}
+BEGINS = b"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>"
+"""How pages of ours begin. By another alphabet a browser would read other things in the same bytes."""
 STYLES = {"04a9e196f3ec03166f5c34c41950b618c5a2f6d9e780472197de9b95db094457"}
 """SHA-256 of each style that pages of ours have had: by another one something may be too small to be seen."""
 
@@ -304,7 +304,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.strange, self._style = [], None
+        self.strange, self._style, self._title = [], None, False
         self.rows, self._cells, self._inner, self._badge = [], [], 0, False
         self._id = self._status = ""
         self.feed(text)
@@ -323,6 +323,9 @@ class Page(html.parser.HTMLParser):
             self.strange.append("<%s> with the same attribute twice" % tag)  # a browser takes the first
         if not TAGS.fullmatch(tag) or not set(given) <= ATTRIBUTES or given.get("http-equiv", "").lower() == "refresh":
             self.strange.append("<%s %s>" % (tag, " ".join(sorted(given))))
+        if self._title:
+            self.strange.append("<%s> in a title" % tag)  # which a browser shows as letters, if at all
+        self._title = self._title or tag == "title"
         if tag == "style":
             self._style = ""
         if tag == "tr":
@@ -336,6 +339,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_endtag(self, tag):
         self._end_style()
+        self._title = self._title and tag != "title"
         if tag == "tr" and len(self._cells) == 4 and self._cells[0]:
             self.rows.append((self._id.strip(), self._status.strip()))
         elif tag == "div":
@@ -754,7 +758,10 @@ class Pack:
             counts[control["status"]] = counts.get(control["status"], 0) + 1
         if counts != report["coverage"]:
             self.wrong("results.json", "its counts by status are not those of its controls")
-        page = self.files.get("report.html", b"").decode("utf-8", "replace")
+        page = self.files.get("report.html", b"")
+        if not page.startswith(BEGINS):
+            self.wrong("report.html", "does not begin as pages of ours do: a browser may read something else in it")
+        page = page.decode("utf-8", "replace")
         if "<script" in page.lower():
             self.wrong("report.html", "holds a script")
         said = [(row["control"]["id"], row["control"]["status"]) for row in report["rows"]]

@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import shutil
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -303,6 +304,15 @@ def _script(files: Files, _: Made) -> None:
     files["report.html"] += b"<script>1</script>"
 
 
+def _into_the_title(files: Files, _: Made) -> None:
+    """What a browser does not show."""
+    begin, _tag, rest = files["report.html"].partition(b"<table>")
+    table, _tag, end = rest.rpartition(b"</table>")
+    shown = table.replace(b"class='id'", b"class='no'").replace(b" not covered<", b" tested<")
+    hidden = b"<table>" + table + b"</table></title>"
+    files["report.html"] = begin.replace(b"</title>", hidden) + b"<table>" + shown + b"</table>" + end
+
+
 def _proof(document: Any, _: Made) -> None:
     document["report"]["statements"][0]["says"] = "other"
 
@@ -394,6 +404,12 @@ SIGNED: list[tuple[str, Change, str]] = [
     ("a page that runs something", _swap("report.html", b"<body>", b"<body onload='x'>"), "ours has: <body onload>"),
     ("a page that goes away", _swap("report.html", b"<title>", b"<meta http-equiv='Refresh' content='0'><title>"),
      "ours has: <meta content http-equiv>"),
+    ("a page of two readings: another alphabet", _swap("report.html", b"charset='utf-8'", b"charset='iso-2022-jp'"),
+     "does not begin as"),
+    ("a page of two readings: no alphabet", _swap("report.html", b"<meta charset='utf-8'>", b""), "does not begin as"),
+    ("a page of two readings: another one first", lambda f, _: f.update({"report.html": "\ufeff<p>all is well</p><!--"
+     .encode("utf-16-le") + f["report.html"]}), "does not begin as"),
+    ("a page whose table is its title", _into_the_title, "report.html: "),
     ("facts that its entry has not", now_of("monitor.denials", facts=["none"]), "other facts than its entry's"),
     ("results that are none", lambda f, _: f.update({"results.json": b"7"}), "is no record"),
     ("a failure passed over", edit("results.json", lambda d, m: d["now"]["config.drift"].update(
@@ -444,6 +460,14 @@ def test_what_anybody_can_do(
     code, said = verdict(made, zipped(files), tmp_path, capsys)
     assert code == 1
     assert words in said
+
+
+def test_a_signature_of_blanks_costs_no_time() -> None:
+    """Of an attestation that a gate in an intruder's hands has recorded, as long as one may be."""
+    began = time.process_time()
+    with pytest.raises(tool.Wrong, match="it is no SSH signature"):
+        tool.check_ssh("-----BEGIN SSH SIGNATURE-----" + " " * 4000 + "!", b"", "ssh-ed25519 AAAA")
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(("change", "words"), [case[1:] for case in SIGNED], ids=[case[0] for case in SIGNED])
