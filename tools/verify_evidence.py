@@ -893,7 +893,7 @@ class Pack:
             ):  # fmt: skip
                 return False
             self.check_signature(event, at)
-        except (Wrong, ValueError, AttributeError):
+        except (Wrong, ValueError, AttributeError, RecursionError):
             return False
         return True
 

@@ -23,6 +23,7 @@ import pytest
 from cofferdam.audit.events.evidence import (
     AttestationMade,
     AttestationWithdrawn,
+    BaselineTaken,
     ExportStood,
     SignerAdded,
     SignerRemoved,
@@ -39,6 +40,7 @@ from cofferdam.errors import CofferdamError, CrossingError, GateError, PolicyErr
 from cofferdam.evidence import attest, gather, reports, sshsig, witness
 from cofferdam.evidence.catalogue import OWN, catalogue, with_own
 from cofferdam.evidence.checks.logs import witnessed
+from cofferdam.evidence.checks.tables import CHECKS
 from cofferdam.evidence.export.records import FROM_EXPORT, Standing
 from cofferdam.evidence.export.sending import Cursor
 from cofferdam.evidence.inputs import Inputs
@@ -55,6 +57,7 @@ from cofferdam.policy.rows import Collector
 from tests.evidence.ledger import SITE, Ledger, make_key, signature, statement
 from tests.evidence.test_export import Certificates, many, sending
 from tests.evidence.test_pack import tool
+from tests.verbs import cli
 from tests.waiting import eventually
 
 ESC = "\x1b]0;mine\x07\x1b[2J\u202e"
@@ -194,6 +197,37 @@ def test_what_was_withdrawn_stays_so(ledger: Ledger, tmp_path: Path) -> None:
                                     signature=signature(key, text)))  # fmt: skip
     ledger.say(*(AttestationWithdrawn(attestation=0, person="x", statement="", signature="") for _ in range(4100)))
     assert stands(ledger, "paper.training").status == "not covered"
+
+
+ARMOUR = "-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n"
+
+
+@pytest.mark.parametrize("key", ["k", "ssh-ed25519 AAA", KEY])
+@pytest.mark.parametrize("text", ["[" * 4000, "{", "7", '{"person": "\\ud800"}', ""])
+def test_statements_and_keys_that_are_none_stop_nothing(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, text: str
+) -> None:
+    """One such entry, and what root does each night, each report and each pack would end in a traceback for ever."""
+    mine = make_key(tmp_path)
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{mine}.pub").read_text())))
+    said, until = statement(ledger, "paper.training")
+    good = ledger.say(AttestationMade(check="paper.training", person="Ada Berg", statement=said, until_ns=until,
+                                      signature=signature(mine, said)))  # fmt: skip
+    for signed in (statement(ledger, "paper.plan")[0], text):
+        ledger.say(
+            SignerAdded(person="Eve", key=key),
+            AttestationMade(check="paper.plan", person="Eve", statement=signed, signature=ARMOUR, until_ns=until),
+            AttestationWithdrawn(attestation=good, person="Eve", statement=text, signature=ARMOUR),
+            BaselineTaken(baseline="a" * 64, approved=True, person="Eve", statement=signed, signature=ARMOUR),
+        )
+    assert stands(ledger, "paper.training").status == "attested"
+    bench = Bench.read(ledger.state, None)
+    assert all(one.trouble for one in attest.approvals(bench.history))
+    assert [bool(one.trouble) for one in bench.attestations] == [False, True, True]
+    bench.run(list(CHECKS), verify=False)
+    code, told = verdict(ledger, capsys, packed(ledger))
+    assert (code, f"attestation of entry {good}:" in told) == (1, False), told
+    assert cli("evidence", "signer", "list", "--state", ledger.state)[0] == 0
 
 
 def test_what_is_signed_after_a_clock_was_put_right_counts(ledger: Ledger, tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def _withdrawals(history: History) -> Iterator[tuple[int, int]]:
 def _read(text: str) -> tuple[dict[str, Any] | None, str]:
     try:
         said = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # an entry holds what a gate in an intruder's hands has said
         return None, "its statement is no JSON"
     return (said, "") if isinstance(said, dict) else (None, "its statement is no record")
 

@@ -30,11 +30,22 @@ def key_line(text: str) -> str:
 
 
 def fingerprint(key: str) -> str:
-    """As ssh-keygen -l shows it."""
-    return sshsig.fingerprint(base64.b64decode(key.split()[1]))
+    """As ssh-keygen -l shows it; of what is no key, which the gate may have let in, that it is none."""
+    try:
+        return sshsig.fingerprint(_blob(key))
+    except SignatureError:
+        return "no key"
 
 
 def verify(text: str, message: bytes, key: str, namespace: str = NAMESPACE) -> None:
     """Whether `text` is `key`'s signature over `message`. Raises: SignatureError, with what is wrong."""
     blob = sshsig.dearmor(text.encode("utf-8", "replace"))
-    sshsig.verify(blob, base64.b64decode(key.split()[1]), namespace, message)
+    sshsig.verify(blob, _blob(key), namespace, message)
+
+
+def _blob(key: str) -> bytes:
+    """Of a key as the log has it, which need not be one: the gate has said so. Raises: SignatureError."""
+    try:
+        return base64.b64decode(key.split()[1])
+    except (IndexError, ValueError):
+        raise SignatureError("the key on record is none") from None
