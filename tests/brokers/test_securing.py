@@ -62,6 +62,7 @@ def test_ports() -> None:
     [
         ("tls: {clients: no}", "tls for nobody, expected clients: yes, asset: yes, or both"),
         ("tls: {asset: yes}\n    quirks: rtu_over_tcp", "tls with the quirk rtu_over_tcp"),
+        ("tls: {asset: yes}\n    quirks: rtu_echo", "tls with the quirk rtu_echo"),
         ("tls: {asset: maybe}", "maybe"),
     ],
 )

@@ -126,6 +126,67 @@ def test_an_answer_of_another_unit_or_to_nothing() -> None:
         machine.next_event()
 
 
+@pytest.mark.parametrize("step", [1, 3, 300])
+@pytest.mark.parametrize(("before", "behind"), [("00", ""), ("0000", "000000"), ("", "00"), ("", "5f")])
+def test_bytes_that_were_never_on_the_line(before: str, behind: str, step: int) -> None:
+    """Converters that put NULs before answers (eModbus 308) or behind them (home-assistant/core 69742)."""
+    if behind == "5f" and step != 300:
+        pytest.skip("what comes later than its answer has to be NULs")
+    machine = client(frozenset({"rtu_over_tcp", "spare_bytes"}), 1)
+    body = bytes.fromhex("01 03 04 0007 0008")
+    raw = bytes.fromhex(before) + body + crc(body) + bytes.fromhex(behind)
+    for _ in range(3):
+        token, _ = machine.send(READ)
+        events = []
+        for at in range(0, len(raw), step):
+            machine.receive_data(raw[at : at + step])
+            events.append(machine.next_event())
+        assert [event for event in events if event is not NEED_DATA] == [ResponseReceived(token, READ_DONE)]
+        assert machine.next_event() is NEED_DATA
+        assert machine.buffered == 0
+
+
+@pytest.mark.parametrize("behind", [b"\0\0\0", b"\r"])
+def test_bytes_behind_a_frame_that_its_header_does_not_count(behind: bytes) -> None:
+    machine = client(frozenset({"wrong_length", "spare_bytes"}), 1)
+    for _ in range(3):
+        token, _ = machine.send(READ)
+        machine.receive_data(frame(bytes.fromhex("03 04 0007 0008"), token) + behind)
+        assert machine.next_event() == ResponseReceived(token, READ_DONE)
+        assert machine.next_event() is NEED_DATA
+
+
+def test_spare_bytes_forgive_no_answer_to_nothing() -> None:
+    machine = client(frozenset({"rtu_over_tcp", "spare_bytes"}), 1)
+    machine.receive_data(b"\0\0")
+    assert machine.next_event() is NEED_DATA
+    machine.receive_data(b"\0\1")
+    with pytest.raises(RemoteProtocolError, match="while nothing was asked"):
+        machine.next_event()
+
+
+@pytest.mark.parametrize("step", [1, 3, 300])
+@pytest.mark.parametrize("echoes", [True, False])
+def test_a_converter_that_hears_itself(step: int, echoes: bool) -> None:
+    """Before its answer comes the request (tiagocoutinho/modbus-proxy PR 55); a write's answer is the same bytes."""
+    machine = client(frozenset({"rtu_echo"}), 1)
+    for request_, body, done in (
+        (READ, bytes.fromhex("01 03 04 0007 0008"), READ_DONE),
+        (SIX, bytes.fromhex("01 06 01f4 0001"), m.WriteSingleRegisterResponse(500, 1)),
+        (READ, bytes.fromhex("01 83 02"), m.ExceptionResponse(3, 2)),
+    ):
+        if not echoes and request_ is SIX:
+            continue  # it would be taken for the echo, and the answer waited for: docs/protocol-modbus.md
+        token, data = machine.send(request_)
+        raw = (data if echoes else b"") + body + crc(body)
+        events = []
+        for at in range(0, len(raw), step):
+            machine.receive_data(raw[at : at + step])
+            events.append(machine.next_event())
+        assert events[:-1] == [NEED_DATA] * (len(events) - 1)
+        assert events[-1] == ResponseReceived(token, done)
+
+
 @pytest.mark.parametrize("length", [0, 2, 6, 6000])
 def test_a_length_that_is_wrong(length: int) -> None:
     machine = client(frozenset({"wrong_length"}), 1)

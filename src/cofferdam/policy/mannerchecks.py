@@ -41,8 +41,8 @@ def check_tls(checking: Checking, here: Path, asset: schema.Asset, dialect: Dial
         checking.at((*here, "tls"), "tls", f"none: {dialect.name} is not spoken so", check="tls")
     elif not asset.tls.clients and not asset.tls.asset:
         checking.at((*here, "tls"), "tls for nobody", "clients: yes, asset: yes, or both", check="tls")
-    elif asset.tls.asset and "rtu_over_tcp" in asset.quirks:
-        checking.at((*here, "tls", "asset"), "tls with the quirk rtu_over_tcp", "one of them", check="tls")
+    elif asset.tls.asset and (lines := sorted({"rtu_over_tcp", "rtu_echo"}.intersection(asset.quirks))):
+        checking.at((*here, "tls", "asset"), f"tls with the quirk {lines[0]}", "one of them", check="tls")
 
 
 def check_vendor(checking: Checking, here: Path, asset: schema.Asset, dialect: Dialect) -> None:

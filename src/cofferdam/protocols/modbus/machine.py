@@ -472,8 +472,12 @@ class _Framed(ModbusClient):
         self._raw += data
 
     def next_event(self) -> ClientCallEvent[ModbusResponse]:
+        spare = odd.SPARE_BYTES in self._forgiving
         if self._error is None and self._raw:
             if not self._pending:
+                if spare and not self._raw.strip(b"\0"):
+                    self._raw = b""  # a line that was let go of reads as NULs
+                    return NEED_DATA
                 self._fail(
                     RemoteProtocolError(
                         "bytes while nothing was asked, from a device whose answers are known by their order",
@@ -489,7 +493,8 @@ class _Framed(ModbusClient):
                 self._fail(error)
                 raise
             if frame:
-                self._raw = self._raw[taken:]
+                # One answer was due: what came with it is of the line, or a second answer that nobody asked for.
+                self._raw = b"" if spare else self._raw[taken:]
                 head = HEAD.pack(transaction, 0, len(frame), frame[0], frame[1])
                 super().receive_data(head + frame[2:])
         return super().next_event()
@@ -504,13 +509,31 @@ class _Framed(ModbusClient):
 
 
 class RtuClient(_Framed):
-    """RTU frames over TCP: unit, PDU and CRC, without the header (quirk `rtu_over_tcp`)."""
+    """RTU frames over TCP: unit, PDU and CRC, without the header (quirk `rtu_over_tcp`), behind a converter that may
+    send the request itself back first (`rtu_echo`)."""
+
+    __slots__ = ("_echo", "_echoes")
+
+    def __init__(self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1) -> None:
+        super().__init__(quirks=quirks, outstanding=outstanding)
+        self._echoes = odd.RTU_ECHO in quirks
+        self._echo = b""
 
     def send(self, request: ModbusRequest) -> tuple[int, bytes]:
         token, adu = super().send(request)
-        return token, adu[6:] + odd.crc(adu[6:])
+        frame = adu[6:] + odd.crc(adu[6:])
+        if self._echoes:
+            self._echo = frame
+        return token, frame
 
     def _frame(self, request: ModbusRequest) -> tuple[int, bytes]:
+        if odd.SPARE_BYTES in self._forgiving and request.unit and not self._any_unit:
+            self._raw = self._raw.lstrip(b"\0")  # no answer begins so: its first byte is the unit
+        if self._echo:
+            if len(self._raw) < len(self._echo) and self._echo.startswith(self._raw):
+                return 0, b""
+            self._raw = self._raw.removeprefix(self._echo)
+            self._echo = b""
         frame = odd.rtu_frame(self._raw, request)
         return (0, b"") if frame is None else (len(frame) + 2, frame)
 
@@ -539,7 +562,7 @@ class LengthlessClient(_Framed):
 
 def client(quirks: frozenset[str], outstanding: int, meanings: Meanings | None = None) -> ModbusClient:
     """The client's end that speaks as a device with these quirks does."""
-    if odd.RTU_OVER_TCP in quirks:
+    if odd.RTU_OVER_TCP in quirks or odd.RTU_ECHO in quirks:
         return RtuClient(quirks=quirks, outstanding=outstanding)
     if odd.WRONG_LENGTH in quirks:
         return LengthlessClient(quirks=quirks, outstanding=outstanding)

@@ -5,8 +5,9 @@ are others than the plain one. What an answer says is never guessed: it is taken
 where the rest of it fits, and a write whose echo is wrong is known to be answered, no more.
 
 RTU: MODBUS over Serial Line V1.02, 2.5.1. Frames have no length, so an answer's is what its function and byte count
-make it, and its CRC has to hold; a stream in which it does not is over. Not here: the silences of a serial line, which
-TCP does not keep (the asset's `pause`), and broadcasts' missing answers.
+make it, and its CRC has to hold; a stream in which it does not is over. Converters put bytes around frames that were
+never on the line (`spare_bytes`), or hear what they send themselves (`rtu_echo`). Not here: the silences of a serial
+line, which TCP does not keep (the asset's `pause`), and broadcasts' missing answers.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FULL_ECHO: Final = "full_echo"
 LOOSE_ECHO: Final = "loose_echo"
 WRONG_LENGTH: Final = "wrong_length"
 RTU_OVER_TCP: Final = "rtu_over_tcp"
+RTU_ECHO: Final = "rtu_echo"
 
 FORGIVING: Final = frozenset({SPARE_BYTES, LONG_EXCEPTIONS, WRONG_BYTE_COUNT, FULL_ECHO, LOOSE_ECHO})
 """Those under which an answer that does not fit is looked at again."""
@@ -160,4 +162,7 @@ def rtu_frame(data: bytes, request: m.ModbusRequest) -> bytes | None:
     return frame
 
 
-__all__ = ["FORGIVING", "RTU_OVER_TCP", "WRONG_LENGTH", "Misfit", "answer_size", "crc", "forgiven", "rtu_frame"]
+__all__ = [
+    "FORGIVING", "RTU_ECHO", "RTU_OVER_TCP", "SPARE_BYTES", "WRONG_LENGTH", "Misfit", "answer_size", "crc", "forgiven",
+    "rtu_frame",
+]  # fmt: skip
