@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,10 +66,11 @@ CHECK = "proof.nothing-forwarded"
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
     made = Ledger(tmp_path / "state")
     made.begin()
-    return made
+    yield made
+    made.close()
 
 
 def stands(ledger: Ledger, check: str) -> Any:
