@@ -105,6 +105,20 @@ def test_what_is_published_while_a_reader_looks_is_not_missed(opener: Opener) ->
     log.close()
 
 
+def test_who_reads_slowly_while_the_log_grows_is_not_told_that_an_entry_is_missing(opener: Opener) -> None:
+    log = opener()
+    log.append([write(0)], maker="inner")
+    log.publish()
+    read = []
+    for index, _ in LogReader(log.folder, log.key.verifier).entries():
+        read.append(index)
+        if index < 400:
+            log.append([write(index)], maker="inner")
+            log.publish()
+    assert read == list(range(log.size)) and log.size > 400
+    log.close()
+
+
 def test_publishing_in_the_background(opener: Opener, clock: Clock, tmp_path: Path) -> None:
     log = opener(background=True)
     for number in range(40):

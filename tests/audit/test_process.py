@@ -12,13 +12,13 @@ import msgspec
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.events.access import LimitHit, OfItem, RefusedMany
 from cofferdam.audit.files import LogReader
-from cofferdam.audit.process import PIPE_PACKETS, Process, Producer
+from cofferdam.audit.process import Process, Producer
 from cofferdam.audit.records import Ack, Batch, Counting, FromAuditor, Hello, ToAuditor
 from cofferdam.audit.service import MOST_COUNTS
 from cofferdam.audit.supervision import Open, ToAuditorControl
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
-from cofferdam.crossing.pipe import make_pipe
+from cofferdam.crossing.pipe import PIPE_PACKETS, make_pipe
 from cofferdam.crossing.records import RecordCodec
 
 NAME = "modbus/it-ot/inner"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -160,5 +161,25 @@ def test_a_child_that_never_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         for _ in range(20):
             ends.link.send(configure(1 << 20))
         assert len(ends.closed) == 1 and "does not read" in str(ends.closed[0])
+
+    run(play)
+
+
+def test_who_talks_without_end_is_not_waited_for() -> None:
+    """Their last words are read while they live: they say another each time that one is heard."""
+
+    async def play(ends: Ends) -> None:
+        honest = ends.records.append
+
+        def heard(record: FromPart) -> None:
+            honest(record)
+            assert len(ends.records) <= 100_000
+            with contextlib.suppress(BlockingIOError):
+                ends.say(record, record)
+
+        ends.link._receiver.on_record = heard
+        ends.say(Failing("more"))
+        ends.link.drain()
+        assert ends.records
 
     run(play)

@@ -168,9 +168,9 @@ class LogReader:
     def entries(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
         """(index, bytes) of each durable entry from `start` on, or from the first that is still kept: those under the
         checkpoint, then the journal's."""
-        at = max(start, self.first())
-        for _ in range(100):
-            size = self.checkpoint().size
+        at, looks = max(start, self.first()), 0
+        while looks < 100:
+            before, size = at, self.checkpoint().size
             while at < size:
                 index, offset = divmod(at, WIDTH)
                 for entry in self._bundle(index, min(WIDTH, size - index * WIDTH))[offset:]:
@@ -185,6 +185,7 @@ class LogReader:
             else:
                 if self.checkpoint().size <= at:
                     return  # else it was published before we looked into the journal, which has it no longer
+            looks = 0 if at > before else looks + 1  # whoever reads slowly finds more each time
         raise AuditError(f"{self.folder}/{FOLDER}: entry {at} is missing", hint="cofferdam audit verify says more")
 
     def some(self, indexes: Iterable[int], size: int) -> Iterator[tuple[int, bytes]]:

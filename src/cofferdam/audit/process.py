@@ -55,7 +55,7 @@ from cofferdam.audit.tree import consistency_proof
 from cofferdam.audit.upkeep import Retention
 from cofferdam.crossing.framing import MORE, PACKET, Assembler
 from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
-from cofferdam.crossing.pipe import PIPE_BYTES, PipeReceiver, PipeSender
+from cofferdam.crossing.pipe import PIPE_PACKETS, PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import AuditError, CrossingError
@@ -70,8 +70,6 @@ REST_SECONDS = 0.05
 """For a producer that has written its share of the day: so often it is read, a batch at a time."""
 PACKETS_A_TURN = 64
 """Packets read from one producer in one turn, so that a flood from one does not hold up the others."""
-PIPE_PACKETS = PIPE_BYTES // PACKET
-"""No more lie in a pipe at once."""
 COUNTS_A_SECOND = 2 * COUNT_BYTES_A_SECOND
 """Bytes of counts that one producer is read in a second, twice what an honest one says."""
 _PR_SET_DUMPABLE = 4

@@ -23,6 +23,8 @@ R = TypeVar("R")
 
 PIPE_BYTES = 1 << 20
 """Room asked for in a pipe. A default pipe holds 16 packets only, whatever their size."""
+PIPE_PACKETS = PIPE_BYTES // PACKET
+"""No more lie in a pipe at once."""
 PACKETS_A_TURN = 64
 """Packets read in one turn, so that a busy crossing does not starve the sockets."""
 
@@ -194,10 +196,13 @@ class PipeReceiver(Receiver[R]):
             self.on_violation(error)
 
     def drain(self) -> None:
-        """Takes all that lies in the pipe now: the last words of an other end that has gone."""
+        """Takes all that lies in the pipe now: the last words of an other end that has gone. One that has not, and
+        talks without end, is not waited for."""
         look = select.poll()
         look.register(self._fd, select.POLLIN)
-        while not self._closed and not self._paused and look.poll(0):
+        for _ in range(PIPE_PACKETS):
+            if self._closed or self._paused or not look.poll(0):
+                return
             self._on_event(READ)
 
     def pause(self) -> None:

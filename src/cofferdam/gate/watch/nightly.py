@@ -26,6 +26,7 @@ from cofferdam.evidence.nightly_records import FROM_NIGHT, TO_NIGHT, NightBegins
 from cofferdam.gate import state
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
+from cofferdam.gate.crew.hearing import Bounded
 from cofferdam.policy.rows import Clock
 from cofferdam.policy.windows import DAY, offset_at
 
@@ -150,7 +151,7 @@ class Nightly:
                 broke.append(str(error))
 
         link: Link[NightBegins, NightDone] = Link(
-            self._gate.reactor, born.read_fd, born.write_fd, FROM_NIGHT, TO_NIGHT, told.append, closed
+            self._gate.reactor, born.read_fd, born.write_fd, Bounded(FROM_NIGHT), TO_NIGHT, told.append, closed
         )
         try:
             either: set[asyncio.Future[Any]] = {born.ended, stopping}
