@@ -421,9 +421,9 @@ def test_where_it_cannot_be_put_back_nobody_stands_there(scene: Scene) -> None:
         owner.stdin.flush()
         try:
             eventually(lambda: "fence-down" in scene.alarms())
+            eventually(lambda: "no fence" in scene.alarms().get("export-soc", ""))
             facts = {one["name"]: one for one in scene.gate.status()["facts"]}
             assert not facts["fence"]["in_force"]
-            eventually(lambda: "no fence" in scene.alarms().get("export-soc", ""))
             assert not [one for one in facts if one.startswith("export/soc")]
         finally:
             owner.stdin.close()
@@ -586,11 +586,11 @@ def test_who_has_none_says_so() -> None:
     isolation.admit("export/soc/exporter")
 
 
-def test_a_collector_behind_a_tunnel_of_this_host_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_collector_behind_a_tunnel_of_this_host_is_named(scene: Scene, tmp_path: Path) -> None:
     """The host reaches it, its export does not, since what goes around its packets counts as the export's as well: who
     asks why is told so, with the way out."""
-    with scene_of(tmp_path_factory.mktemp("tunnel"), "exporter") as made:
-        there = made.neighbour
+    with scene_of(tmp_path, "exporter", scene.neighbour) as made:
+        there = scene.neighbour
         for number, (inside, ours, theirs, link) in enumerate(
             (((), HOST, FAR, there.near), (("-n", there.name), FAR, HOST, there.far)), start=1
         ):
@@ -612,3 +612,5 @@ def test_a_collector_behind_a_tunnel_of_this_host_is_named(tmp_path_factory: pyt
         assert code == 1
         assert "let the tunnel end at another machine" in " ".join(out.split())
         ip("link", "del", "vx0")
+        ip("-n", there.name, "link", "del", "vx0")
+        there.strange()
