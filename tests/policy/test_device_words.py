@@ -132,7 +132,9 @@ NUMBERS = [
     ("modicon", "holding 100", "holding 100"), ("modicon", "40101-40101", "holding 100"),
     ("one", "holding 1", "holding 0"), ("one", "HR101", "holding 100"), ("one", "'%MW101'", "holding 100"),
     ("zero", "HR100", "holding 100"), ("zero", "'%MW100'", "holding 100"), ("zero", "holding 0x64", "holding 100"),
-    ("zero", "holding 0x64-0x64", "holding 100"),
+    ("zero", "holding 0x64-0x64", "holding 100"), ("modicon", "40101.3", "holding 100.3"),
+    ("modicon", "400101 bit 3", "holding 100.3"), ("one", "HR101.3", "holding 100.3"),
+    ("one", "holding 101.3", "holding 100.3"), ("zero", "'%MW100.15'", "holding 100.15"),
 ]  # fmt: skip
 
 
@@ -140,18 +142,21 @@ NUMBERS = [
 def test_a_numbering_is_declared(numbering: str) -> None:
     rows = [(at, meant) for which, at, meant in NUMBERS if which == numbering]
     points = ", ".join(
-        f"p{number}: {{at: {at}{'' if meant.startswith(('coil', 'discrete')) else ', type: uint16'}}}"
+        f"p{number}: {{at: {at}{'' if meant.startswith(('coil', 'discrete')) or '.' in meant else ', type: uint16'}}}"
         for number, (at, meant) in enumerate(rows)
     )
     found = {one.name: one for one in policy(points, "read: all", f"numbering: {numbering},").assets["dev"].points}
     for number, (at, meant) in enumerate(rows):
-        assert MODBUS.notation.show(found[f"p{number}"].at) == meant, at
+        one, (cell, _, bits) = found[f"p{number}"], meant.partition(".")
+        assert MODBUS.notation.show(one.at) == cell, at
+        assert one.mask == (1 << int(bits) if bits else 0), at
 
 
 WRONG = [
     ("at: holding 0, type: uint16", "numbering: one,", "cells counted from 1"),
     ("at: 40000, type: uint16", "numbering: modicon,", 'found "40000"'),
     ("at: 40101, type: uint16", "", 'did you mean "holding 100"'),
+    ("at: 40101.3", "numbering: one,", 'did you mean "holding 100.3"'),
     ("at: holding 1, type: uint16, scale: 0", "", "a number other than 0"),
     ("at: holding 1, type: uint16, scale: 0.1, max: 6553.6", "", "0 to 6553.5"),
     ("at: holding 1, type: uint16, values: [70000]", "", "a value that uint16 can hold"),

@@ -16,8 +16,15 @@ _OTHERS = {
 """What engineers write for the spaces: short names of registers, and the variables of IEC 61131-3, 6.5.5."""
 
 
+_BITS = re.compile(r"(.*[0-9])(\.[0-9]{1,2}(?:\s*-\s*[0-9]{1,2})?|\s+bits?\s+[0-9].*)\Z")
+"""A word and, behind it, its bits, which are counted from 0 however the words are."""
+
+
 def _near(text: str) -> str:
     """What a number alone may have meant: a Modicon address such as 40101, or a register."""
+    if bits := _BITS.match(text):
+        word = _near(bits[1])
+        return f'{word[:-1]}{bits[2]}"' if word.startswith('"holding') or word.startswith('"input') else ""
     if place := re.fullmatch(r"(HR|IR|DI|CO|C|%MW|%M|%IW|%I)\s?([0-9]{1,5})", text, re.IGNORECASE):
         return f'"{_OTHERS[place[1].upper()]} {int(place[2])}"'
     if hexadecimal := re.fullmatch(r"(?:([a-z]+)\s+)?0x([0-9a-fA-F]{1,4})", text):
@@ -39,6 +46,8 @@ _SHORT = re.compile(r"(HR|IR|DI|CO|C|%MW|%M|%IW|%I)\s?([0-9]{1,5})\Z", re.IGNORE
 
 def _numbered(text: str, numbering: str) -> str:
     """A place as engineers write it, in our notation: counted from 0 in its space."""
+    if bits := _BITS.match(text):
+        return _numbered(bits[1], numbering) + bits[2]
     back = 1 if numbering == "one" else 0
     if not numbering:
         return _numbered(text, "modicon") if _UNMISTAKABLE.match(text) else text
