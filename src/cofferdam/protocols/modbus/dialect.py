@@ -24,7 +24,7 @@ def _near(text: str) -> str:
     """What a number alone may have meant: a Modicon address such as 40101, or a register."""
     if bits := _BITS.match(text):
         word = _near(bits[1])
-        return f'{word[:-1]}{bits[2]}"' if word.startswith('"holding') or word.startswith('"input') else ""
+        return f'{word[:-1]}{bits[2]}"' if word.startswith(('"holding', '"input')) else ""
     if place := re.fullmatch(r"(HR|IR|DI|CO|C|%MW|%M|%IW|%I)\s?([0-9]{1,5})", text, re.IGNORECASE):
         return f'"{_OTHERS[place[1].upper()]} {int(place[2])}"'
     if hexadecimal := re.fullmatch(r"(?:([a-z]+)\s+)?0x([0-9a-fA-F]{1,4})", text):
