@@ -233,6 +233,20 @@ def string(data):
     return len(data).to_bytes(4, "big") + data
 
 
+ARMOUR = re.compile(r"\s*-----BEGIN SSH SIGNATURE-----\s([A-Za-z0-9+/=\s]+)-----END SSH SIGNATURE-----\s*")
+
+
+def named_key(armour):
+    """The key that a signature names (base64), so that it is not tried with thousands of others; None of none."""
+    found = ARMOUR.fullmatch(armour)
+    try:
+        fields = Fields(base64.b64decode("".join(found.group(1).split()), validate=True))
+        fields.raw(10)
+        return base64.b64encode(fields.string()).decode()
+    except (AttributeError, ValueError, Wrong):
+        return None
+
+
 def check_ssh(armour, message, key):
     """Whether this is `key`'s signature over the message, for our namespace."""
     found = re.fullmatch(r"\s*-----BEGIN SSH SIGNATURE-----\s([A-Za-z0-9+/=\s]+)-----END SSH SIGNATURE-----\s*", armour)
@@ -901,13 +915,15 @@ class Pack:
         keys = self.keys_of(event["person"], index)
         if not keys:
             raise Wrong("%s was nobody who might sign then: never let, or removed before" % event["person"])
-        problem = ""
-        for key in keys:
+        named, problem = named_key(event["signature"]), "another key made it"
+        for key in [key for key in keys if named is None or named in key]:
             try:
                 check_ssh(event["signature"], event["statement"].encode(), key)
                 return
             except Wrong as error:
                 problem = str(error)
+                if named is None:
+                    break  # it is none, by whatever key
         raise Wrong("its signature does not hold: %s" % problem)
 
     # --- documents

@@ -3,6 +3,7 @@ by it, nothing is passed over, and nobody's terminal, memory or file is theirs."
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import shutil
 import socket
 import ssl
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -229,6 +231,34 @@ def test_statements_and_keys_that_are_none_stop_nothing(
     code, told = verdict(ledger, capsys, packed(ledger))
     assert (code, f"attestation of entry {good}:" in told) == (1, False), told
     assert cli("evidence", "signer", "list", "--state", ledger.state)[0] == 0
+
+
+def test_keys_without_end_hold_nobody_up(ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a thousand keys and a thousand signatures by none of them each look would take a million verifications."""
+    mine = make_key(tmp_path)
+    said, until = statement(ledger, "paper.training")
+    signed = signature(mine, said)
+    pub = sshsig.key_line(Path(f"{mine}.pub").read_text())
+    others = [sshsig.key_line(f"ssh-ed25519 {base64.b64encode(blob).decode()}") for blob in (
+        b"\0\0\0\x0bssh-ed25519\0\0\0 " + number.to_bytes(32, "big") for number in range(1000))]  # fmt: skip
+    ledger.say(*(SignerAdded(person="Ada Berg", key=key) for key in others))
+    doc = json.loads(said)
+    ledger.say(*(
+        AttestationMade(check="paper.training", person="Ada Berg", signature=signed, until_ns=until,
+                        statement=attest.canonical(doc | {"text": str(number)})) for number in range(1000)
+    ))  # fmt: skip
+    began = time.process_time()
+    assert stands(ledger, "paper.training").says.endswith("a signature by another key")
+    assert time.process_time() - began < 5
+    ledger.say(SignerAdded(person="Ada Berg", key=pub))
+    ledger.say(AttestationMade(check="paper.training", person="Ada Berg", statement=said, signature=signed,
+                               until_ns=until))  # fmt: skip
+    assert stands(ledger, "paper.training").status == "attested"
+    data = packed(ledger)
+    began = time.process_time()
+    code, told = verdict(ledger, capsys, data)
+    assert time.process_time() - began < 10
+    assert (code, "WRONG: 1000 findings" in told) == (1, True), told[-200:]
 
 
 def test_what_is_signed_after_a_clock_was_put_right_counts(ledger: Ledger, tmp_path: Path) -> None:

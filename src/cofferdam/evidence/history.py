@@ -125,6 +125,9 @@ class Signer(msgspec.Struct, frozen=True):
     added: int
     removed: int = -1
 
+    def counts_at(self, index: int) -> bool:
+        return self.added < index and (self.removed < 0 or self.removed > index)
+
 
 @dataclass
 class History:
@@ -147,6 +150,10 @@ class History:
     happened: dict[str, list[Happening]] = field(default_factory=dict)
     signing: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     """Where those stand in `signers` who have not been removed, by person and key."""
+    keys: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """The same of all, removed or not, by person and the key's bytes (base64)."""
+    people: dict[str, list[int]] = field(default_factory=dict)
+    """And by person."""
     stood: dict[str, list[Happening]] = field(default_factory=dict)
     """How exports stood, by collector; of witnesses together."""
     crews: set[str] = field(default_factory=set)
@@ -184,9 +191,15 @@ class History:
         None where that is so long ago that its entry has gone."""
         return frozenset(self.crews) if self.last("gate-started") is not None or not self.first else None
 
-    def signers_at(self, index: int) -> list[Signer]:
-        """Who might sign when the entry of this index was written."""
-        return [one for one in self.signers if one.added < index and (one.removed < 0 or one.removed > index)]
+    def keys_at(self, person: str, blob: str, index: int) -> list[str]:
+        """The keys with these bytes (base64) by which this person might sign when the entry of this index was
+        written."""
+        return [one.key for one in map(self.signers.__getitem__, self.keys.get((person, blob), ()))
+                if one.counts_at(index)]  # fmt: skip
+
+    def may_sign(self, person: str, index: int) -> bool:
+        """Whether this person might sign then, by whatever key."""
+        return any(self.signers[at].counts_at(index) for at in self.people.get(person, ()))
 
 
 def read(entries: Iterable[tuple[int, bytes]], until_ns: int | None = None) -> History:
@@ -238,7 +251,9 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         return
     if kind == "signer-added":
         signer = Signer(str(event["person"]), str(event["key"]), str(event.get("role", "")), entry.index)
-        found.signing.setdefault((signer.person, signer.key), []).append(len(found.signers))
+        for those, name in ((found.signing, signer.key), (found.keys, (signer.key.split()[1:2] or [""])[0])):
+            those.setdefault((signer.person, name), []).append(len(found.signers))
+        found.people.setdefault(signer.person, []).append(len(found.signers))
         found.signers.append(signer)
     elif kind == "signer-removed":
         for at in found.signing.pop((str(event["person"]), str(event["key"])), ()):

@@ -14,7 +14,7 @@ from cofferdam.brokers.kit import sshsig
 from cofferdam.brokers.kit.sshsig import KINDS
 from cofferdam.brokers.kit.sshsig import SignatureRefused as SignatureError
 
-__all__ = ["NAMESPACE", "SignatureError", "fingerprint", "key_line", "verify"]
+__all__ = ["NAMESPACE", "SignatureError", "by", "fingerprint", "key_line", "verify"]
 
 NAMESPACE: Final = "attestation@cofferdam"
 """What our signatures are for: one that was made for anything else (git, a file) counts for nothing here."""
@@ -35,6 +35,11 @@ def fingerprint(key: str) -> str:
         return sshsig.fingerprint(_blob(key))
     except SignatureError:
         return "no key"
+
+
+def by(text: str) -> str:
+    """The key that a signature names (base64). Raises: SignatureError."""
+    return base64.b64encode(sshsig.signer(sshsig.dearmor(text.encode("utf-8", "replace")))).decode()
 
 
 def verify(text: str, message: bytes, key: str, namespace: str = NAMESPACE) -> None:
