@@ -134,7 +134,8 @@ NUMBERS = [
     ("zero", "HR100", "holding 100"), ("zero", "'%MW100'", "holding 100"), ("zero", "holding 0x64", "holding 100"),
     ("zero", "holding 0x64-0x64", "holding 100"), ("modicon", "40101.3", "holding 100.3"),
     ("modicon", "400101 bit 3", "holding 100.3"), ("one", "HR101.3", "holding 100.3"),
-    ("one", "holding 101.3", "holding 100.3"), ("zero", "'%MW100.15'", "holding 100.15"),
+    ("one", "holding 101.3", "holding 100.3"), ("one", "4x00101", "holding 100"), ("zero", "4x00101", "holding 100"),
+    ("zero", "'%MW100.15'", "holding 100.15"),
 ]  # fmt: skip
 
 
@@ -156,7 +157,14 @@ WRONG = [
     ("at: holding 0, type: uint16", "numbering: one,", "cells counted from 1"),
     ("at: 40000, type: uint16", "numbering: modicon,", 'found "40000"'),
     ("at: 40101, type: uint16", "", 'did you mean "holding 100"'),
-    ("at: 40101.3", "numbering: one,", 'did you mean "holding 100.3"'),
+    ("at: 40101.3", "numbering: one,", 'did you mean "holding 101.3"'),
+    ("at: 40101, type: uint16", "numbering: one,", 'did you mean "holding 101"'),
+    ("at: 101, type: uint16", "numbering: one,", 'did you mean "holding 101"'),
+    ("at: holding 101.3-1", "numbering: one,", 'did you mean "holding 101.1-3"'),
+    ("at: holding 101-104, type: uint32", "numbering: one,", 'did you mean "holding 101-102"'),
+    ("at: 40001-40010, type: text", "", 'did you mean "holding 0-9"'),
+    ("at: holding 5, type: bool", "", "one bit: at: holding 5.0"),
+    ("at: holding 5, type: bool", "numbering: one,", "one bit: at: holding 5.0"),
     ("at: holding 1, type: uint16, scale: 0", "", "a number other than 0"),
     ("at: holding 1, type: uint16, scale: 0.1, max: 6553.6", "", "0 to 6553.5"),
     ("at: holding 1, type: uint16, values: [70000]", "", "a value that uint16 can hold"),

@@ -160,6 +160,9 @@ class PlaceChecks:
             return
         if (kind is ValueType.BOOL) != space.bits or not count:
             expected = "bool" if space.bits else "a type of words, such as uint16"
+            if not space.bits and not space.numbered and at.count == 1:
+                bit = self.dialect.as_numbered(f"{at.space} {at.start}.0", self.asset.numbering or "")
+                expected += f", or one bit: at: {bit}"
             self.at((*here, "type"), f"{kind.value} in {at.space}", expected, check="type")
             return
         if kind is ValueType.TEXT:
@@ -169,6 +172,7 @@ class PlaceChecks:
             found = f"{at.count} cells for {kind.value}"
             first = at.start
             near = f'"{at.space} {first}-{first + count - 1}"' if count > 1 else f'"{at.space} {first}"'
+            near = self.dialect.as_numbered(near, self.asset.numbering or "")
             self.at((*here, "at"), found, f"{count} cell{'s' if count > 1 else ''}", near, "type")
         elif at.start + count > 65536:
             self.at(

@@ -146,9 +146,15 @@ def _place(raw: Any, info: ValidationInfo) -> Span | Item | None:
     try:
         if isinstance(reading, Reading):
             text = dialect.written_out(dialect.numbered(text, reading.numbering), reading.shorts)
-        return dialect.notation.parse(text)
     except Misread as error:
         raise syntax.Expected(str(error), error.near) from None
+    try:
+        return dialect.notation.parse(text)
+    except Misread as error:
+        near = error.near
+        if isinstance(reading, Reading):
+            near = dialect.as_numbered(near, reading.numbering)
+        raise syntax.Expected(str(error), near) from None
 
 
 def _node_text(raw: Any, info: ValidationInfo) -> str:

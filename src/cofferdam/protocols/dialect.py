@@ -201,6 +201,11 @@ class Units(msgspec.Struct, frozen=True):
     """The one to which a write reaches every device of a serial line; -2: there is none."""
 
 
+def _from_one(found: re.Match[str]) -> str:
+    """Numbers of cells, counted from 1 instead of 0."""
+    return "-".join(str(int(number) + 1) for number in found.groups() if number)
+
+
 class Dialect(msgspec.Struct, frozen=True):
     """One protocol. `codes` are the functions that carry no cells and no items, with words for people; `changing` those
     (code, sub) among them that may change the device's state, sub -1 for all of a code. `place_codes` carry cells or
@@ -298,6 +303,12 @@ class Dialect(msgspec.Struct, frozen=True):
         """A place that is written by that numbering ("": none was said), in the notation; unchanged where it cannot
         be."""
         return text if self.numberings is None else self.numberings(text, numbering)
+
+    def as_numbered(self, text: str, numbering: str) -> str:
+        """A place in the notation, as it is written by that numbering: what a message proposes has to be."""
+        if numbering != "one":
+            return text
+        return re.sub(r"(?<= )([0-9]+)(?:-([0-9]+))?", _from_one, text, count=1)
 
     def space(self, name: str) -> Space | None:
         """The space that a name such as "holding" or "file:4" means."""

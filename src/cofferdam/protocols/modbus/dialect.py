@@ -29,10 +29,8 @@ def _near(text: str) -> str:
         return f'"{_OTHERS[place[1].upper()]} {int(place[2])}"'
     if hexadecimal := re.fullmatch(r"(?:([a-z]+)\s+)?0x([0-9a-fA-F]{1,4})", text):
         return f'"{hexadecimal[1] or "holding"} {int(hexadecimal[2], 16)}"'
-    if (modicon := re.fullmatch(r"([0134])x?([0-9]{5})", text)) and int(modicon[2]):
-        return f'"{_MODICON[modicon[1]]} {int(modicon[2]) - 1}"'
-    if (modicon := re.fullmatch(r"([0134])([0-9]{4,5})", text)) and int(modicon[2]):
-        return f'"{_MODICON[modicon[1]]} {int(modicon[2]) - 1}"'
+    if (cell := _numbered(text, "modicon")) != text:
+        return f'"{cell}"'
     return f'"holding {text}"' if re.fullmatch(r"[0-9]{1,5}", text) else ""
 
 
@@ -49,9 +47,9 @@ def _numbered(text: str, numbering: str) -> str:
     if bits := _BITS.match(text):
         return _numbered(bits[1], numbering) + bits[2]
     back = 1 if numbering == "one" else 0
-    if not numbering:
-        return _numbered(text, "modicon") if _UNMISTAKABLE.match(text) else text
-    if numbering == "modicon":
+    if not numbering and not _UNMISTAKABLE.match(text):
+        return text
+    if numbering == "modicon" or _UNMISTAKABLE.match(text):
         found = _MODICON_RANGE.match(text)
         if found is None:
             return text
@@ -68,6 +66,8 @@ def _numbered(text: str, numbering: str) -> str:
         if min(first, last) >= back:
             return f"{spaced[1]} {first - back}" + (f"-{last - back}" if spaced[3] else "")
         raise Misread("cells counted from 1, as the asset's numbering has them", f'"{spaced[1]} 1"')
+    if back and (bare := re.fullmatch(_NUMBER, text)) and _numbered(text, "modicon") == text:
+        raise Misread("a space and cells counted from 1, as the asset's numbering has them", f'"holding {bare[1]}"')
     return text
 
 
