@@ -16,10 +16,15 @@ from types import SimpleNamespace
 import pytest
 
 from cofferdam.errors import GateError
+from cofferdam.evidence.checks.policies import expiry
+from cofferdam.evidence.inputs import Inputs
 from cofferdam.gate import hands, state
 from cofferdam.gate.client import ask
 from cofferdam.gate.hands import NS
 from cofferdam.gate.state import Closure, Granted, Hands
+from cofferdam.gate.watch.troubles import LOOK_SECONDS
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
 from cofferdam.policy.table import _names
 from tests.gate.conftest import Site
 from tests.gate.plant import READ, Client, Device, Gate, cli, events, policy_text, running
@@ -132,6 +137,21 @@ def test_wrong_words_change_nothing(two: tuple[Two, Gate], words: tuple[str, ...
     code, _, err = cli(*words, "--state", site.state)
     assert code == 2 and said in err, err
     assert not gate.status()["closures"] and not gate.status()["grants"]
+
+
+def test_what_waits_for_a_grant_has_not_expired(two: tuple[Two, Gate]) -> None:
+    """It is shut as the policy has it: no alarm, no failed check, and no expiry that was never written."""
+    site, gate = two
+    asked = gate.status()["now_ns"]
+    eventually(lambda: gate.status()["now_ns"] > asked + 2 * LOOK_SECONDS * NS)
+    status = gate.status()
+    [road] = [one["standing"] for one in status["conduits"] if one["name"] == "b-road"]
+    assert (road["open"], road["says"], road["expires"]) == (False, "shut: no grant stands", "")
+    assert not [one for one in status["alarms"] if one["name"].startswith("conduit-expires")]
+    held = compile_policy(loads(site.policy.read_text()), now_ns=status["now_ns"]).held(
+        conduits={"b-road": "shut: no grant stands"}
+    )
+    assert not any("has expired" in fact for fact in expiry(Inputs(status["now_ns"], policy=held)).facts)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a second person needs another user")

@@ -40,5 +40,6 @@ def test_those_who_open_connections_and_say_nothing_blind_nobody() -> None:
     answers = asyncio.run(play())
     heads = [answer.split(b"\r\n")[0] for answer in pages]
     assert heads == [b"HTTP/1.1 503 Service Unavailable", b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK"]
+    assert pages[1].endswith(b"\nready; /health says: NOT OK: a\n"), "one word for what it answers"
     assert pages[0].endswith(b"NOT OK: a\n") and pages[2].endswith(b"\r\n\r\n"), "HEAD has no body"
     assert [answer.splitlines()[-1] for answer in answers] == [b"up 1"] * 3

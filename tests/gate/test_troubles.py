@@ -70,6 +70,16 @@ def test_many_conduits_and_alarms_fit_the_screen(calm: Site) -> None:
     assert sum("more" in line for line in shown) == 3
 
 
+def test_what_is_wrong_is_said_whole_where_the_screen_has_room(calm: Site) -> None:
+    status = calm.up.status()
+    status["verdict"] = f"NOT OK: {'what is wrong ' * 10}at the end"
+    status["way_out"] = f"{'what to do ' * 10}at last"
+    shown = [line for line, _ in status_short.lines(status, 80, 23, lambda ns: "1 s")]
+    assert len(shown) <= 23 and max(map(len, shown)) <= 80
+    said = " ".join(line.strip() for line in shown)
+    assert status["verdict"] in said and f"do: {status['way_out']}" in said
+
+
 def test_the_screen_says_until_when_a_conduit_is_open_and_what_became_of_the_night(calm: Site) -> None:
     """At 80 columns: the day and hour whole, whatever the conduit is called; of the night, what came of it."""
     status = calm.up.status()

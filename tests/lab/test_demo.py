@@ -16,6 +16,7 @@ from rich.console import Console
 from cofferdam.cli.main import main
 from cofferdam.gate.state import Cut
 from cofferdam.gate.watch import report
+from cofferdam.gate.watch.drops import DroppedReport
 from cofferdam.gate.watch.leaks import LeakProbeReport
 from cofferdam.lab import demo, layout, play, plays
 from cofferdam.lab.water import events, picture, registers
@@ -112,6 +113,24 @@ def test_all_of_it_can_be_seen_on_a_terminal_of_any_size(width: int, height: int
     assert text.count("separation: processes") == len(pages) and text.count("q or Ctrl-C: end") == len(pages)
     assert (f"page 1 of {len(pages)}" in text) == (len(pages) > 1)
     assert len(pages) == 1 or height < 100
+
+
+def test_the_one_whom_the_firewall_lets_in_is_seen_on_the_smallest_terminal() -> None:
+    """Behind a firewall the intruder only knocks: refusals are seen of the insider, and dropped packets are counted."""
+    addresses = msgspec.structs.replace(layout.SHIPPED, insider="127.10.5.66")
+    water = picture.WaterPicture(addresses)
+    water.note(events.Experience("insider", "writes: pump to top speed", "exception", exception=3, micros=900))
+    water.note(events.Summary("insider", "flood", {"exception 3": 990}))
+    view = full_view()
+    view.pictures = [water]
+    dropped = (DroppedReport("it", {"input": 36}, 0),)
+    view.status = msgspec.structs.replace(status(), dropped=dropped)
+    console = Console(width=80, height=24, record=True, file=io.StringIO())
+    for page in view.pages(80, 24):
+        console.print(page)
+    text = console.export_text()
+    assert "insider 127.10.5.66  991 exception 03" in text and "flood: 990 x exception 03" in text
+    assert "dropped by the firewall: 36 packets" in text
 
 
 def test_the_tank_is_drawn_as_full_as_it_is() -> None:

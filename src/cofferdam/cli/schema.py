@@ -17,8 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "the audit log (entry), an error of any verb (error)",
     )
     parser.add_argument("--list", action="store_true", help="of what there are schemas")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
-        "In an editor with the YAML language server, put this at the top of a policy: "
+        "In an editor with the YAML language server, put this at the top of a policy:\n"
         "# yaml-language-server: $schema=policy.schema.json"
     )
 

@@ -1,6 +1,7 @@
 """`cofferdam status` in one screen: the verdict, what to do, and the state of conduits and assets.
 
-Plain lines, each cut at the terminal's edge: nothing is folded, and nothing falls off the screen unsaid.
+Plain lines: what is wrong and what to do about it is folded as far as the screen has room, all else is cut at the
+terminal's edge. Nothing falls off the screen unsaid.
 
 Not here: all of it (status).
 """
@@ -8,6 +9,7 @@ Not here: all of it (status).
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,13 +40,24 @@ def lines(status: dict[str, Any], width: int, height: int, age: Callable[[int], 
         left = len(wrong) - ALARM_LINES + 1
         wrong = [*wrong[: ALARM_LINES - 1], (f"  and {left} more: cofferdam status --all", RED)]
     found += wrong
+    head = len(found)
     foot = _foot(status, now, age)
     room = max(4, height - len(found) - len(foot) - 1) if height else 0
     conduits, assets = _conduits(status, width), _assets(status)
     found += _within(conduits, room - min(len(assets), room // 2), "conduits") if room else conduits
     found += _within(assets, max(2, height - len(found) - len(foot) - 1), "assets") if room else assets
     found += foot
-    return [(_cut(text, width), style) for text, style in found]
+    spare = height - len(found) - 1
+    shown: list[Line] = []
+    for number, (text, style) in enumerate(found):
+        pieces = (
+            textwrap.wrap(text, width, subsequent_indent="    ") if number < head and width and spare > 0 else [text]
+        )
+        if len(pieces) - 1 > spare:
+            pieces = [text]
+        spare -= len(pieces) - 1
+        shown += [(_cut(piece, width), style) for piece in pieces]
+    return shown
 
 
 def _wrong(status: dict[str, Any], now: int, age: Callable[[int], str]) -> list[Line]:

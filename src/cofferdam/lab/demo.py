@@ -183,10 +183,12 @@ class View:
                 table.add_row(name, str(c.reads), str(c.writes), str(c.refused), added, budget)
         faults = ", ".join(f"{number} {fault}" for fault, number in sorted(status.faults.items())) or "none"
         limits = ", ".join(f"{number} {name}" for name, number in sorted(status.limits.items())) or "none"
+        dropped = sum(sum(side.packets.values()) for side in status.dropped)
+        fence = f"; dropped by the firewall: {dropped} packets" if status.dropped else ""
         notes = Text.assemble(
             f"refused by: {faults}   malformed: {status.malformed}   by nobody known: {status.unmatched}\n",
             f"limits hit: {limits}\n",
-            "audit log: ", (f"{status.audit.size} entries", "bold"), f", {status.audit.signed} signed",
+            "audit log: ", (f"{status.audit.size} entries", "bold"), f", {status.audit.signed} signed{fence}",
         )  # fmt: skip
         return Panel(Group(table, notes), title=f"gate {status.version}, policy {status.policy.hash[:12]}")
 

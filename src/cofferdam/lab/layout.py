@@ -81,6 +81,7 @@ class Addresses(msgspec.Struct, frozen=True):
     listen_port: int
     management: str
     management_port: int
+    insider: str = ""  # a host in the operators' network that is an intruder's, where a firewall keeps others out
     ends: tuple[GateEnd | None, GateEnd | None] = (None, None)
     spots: dict[str, tuple[str, int]] = {}
     strand: tuple[GateEnd, GateEnd] = (GateEnd("", "127.83.0.1/8"), GateEnd("", "127.83.0.2/8"))
@@ -267,6 +268,7 @@ class Namespaces:
             erp="10.1.0.20",
             operator="10.1.5.11",
             intruder="10.1.66.6",
+            insider="10.1.5.66",
             operators="10.1.5.0/24",
             device="10.20.0.17",
             device_port=502,
@@ -299,7 +301,8 @@ class Namespaces:
             self._connect(self.plant, self.ot_interface)
             office, plant = (("-n", self.office), ("-n", self.plant))
             for address in (
-                self.addresses.erp, self.addresses.operator, self.addresses.intruder, *self._own["office"]
+                self.addresses.erp, self.addresses.operator, self.addresses.intruder, self.addresses.insider,
+                *self._own["office"],
             ):  # fmt: skip
                 ip(*office, "addr", "add", f"{address}/16", "dev", "net0")
             # The office's router sends the overlay to the gate's office address.

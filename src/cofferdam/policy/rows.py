@@ -139,6 +139,12 @@ class Conduit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Its rules about assets; a broker without assets has none."""
         return self.terms.rules if isinstance(self.terms, Proxy) else ()
 
+    @property
+    def held_back(self) -> str:
+        """Why nothing passes by it although it has not expired (`severed`, or no grant stands); else ""."""
+        by_day = self.expires_text.startswith("at the end of ")
+        return self.expires_text if self.expires == 0 and not by_day else ""
+
 
 class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the gate runs. `management` is (address, port) of status and metrics, None for none.

@@ -33,13 +33,13 @@ def standing(conduit: Conduit, clocks: Mapping[str, Clock], wall_ns: int) -> Sta
     """How a conduit stands at `wall_ns` (UTC, ns since 1970)."""
     is_open, changes, says = _now(conduit, clocks, wall_ns)
     expires_ns = conduit.expires if conduit.expires != NEVER else 0
-    expires = conduit.expires_text.removeprefix("at the end of ").strip()
+    expires = "" if conduit.held_back else conduit.expires_text.removeprefix("at the end of ").strip()
     return Standing(is_open, changes, expires_ns, says, expires)
 
 
 def _now(conduit: Conduit, clocks: Mapping[str, Clock], wall_ns: int) -> tuple[bool, int, str]:
     if wall_ns >= conduit.expires:
-        return False, 0, f"EXPIRED {conduit.expires_text.strip()}"
+        return False, 0, conduit.held_back or f"EXPIRED {conduit.expires_text.strip()}"
     if windows.beyond_horizon(conduit.windows, clocks, wall_ns):
         return False, 0, "shut until the policy is loaded anew: its time zones' years are over"
     is_open, changes = windows.state(conduit.windows, clocks, wall_ns)

@@ -218,12 +218,17 @@ def _misread(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
         if "\t" in indent:
             return problem(at, indent.index("\t"), "a tab before a word", "spaces, two for each level")
     char = line[column : column + 1]
+    began = error.context_mark if error.context_mark and error.context_mark.line < len(lines) else None
+    if began is not None and "quoted scalar" in str(error.context):
+        sign = lines[began.line][began.column : began.column + 1]
+        if "escape" in said:
+            return problem(row, column, "a backslash in double quotes", "single quotes around the text")
+        return problem(began.line, began.column, "a quote that nothing closes", f"another {sign} at the text's end")
     if "cannot start any token" in said:
         word = re.split(r"[,\]}]\s*", line[column:])[0].strip()
         return problem(row, column, f"a text that begins with {quote(char)[1:-1]}", "it in quotes", f'"{word}"')
     if "could not find expected ':'" in said or "mapping values are not allowed" in said:
-        context = error.context_mark
-        start = context.line if context is not None and context.line < len(lines) else row
+        start = began.line if began is not None else row
         for at in (start, row - 1, row):
             bare = lines[at].strip() if 0 <= at < len(lines) else ""
             if bare and ":" not in bare and not bare.startswith(("-", "#")):
@@ -240,11 +245,14 @@ def _misread(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
         above_line = f"{quote(before.strip())} in the line before"
         return problem(row, deep, f"a name under {above_line}", "a colon at the end of a line that has more below it")
     if "did not find expected ',' or" in said:
-        context = error.context_mark
         bracket = "}" if "'}'" in said else "]"
-        if context is not None and context.line < len(lines):
+        entry = re.split(r"[{\[,]", line[:column])[-1]
+        if char == ":" and ": " in entry:
+            found = f"a second colon in one entry, behind {quote(entry.strip())}"
+            return problem(row, column, found, "a comma between two entries, or a text with a colon in quotes")
+        if began is not None:
             found = f"{'{' if bracket == '}' else '['} that nothing closes"
-            return problem(context.line, context.column, found, f"a comma between entries, and {bracket} at the end")
+            return problem(began.line, began.column, found, f"a comma between entries, and {bracket} at the end")
     at_start = not line[:column].strip()
     if "block end" in said or (at_start and ("expected key" in said or "expected '-' indicator" in said)):
         found = f"a line that begins in column {column + 1}"

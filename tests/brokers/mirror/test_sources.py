@@ -699,7 +699,7 @@ def test_a_conduit_that_is_severed_or_over_reads_nothing_and_copies_nothing(site
     eventually(lambda: site.sql(asked) == [(0,)])
     for part in ("collector", FILES, LOADER):
         for one in site.mirror.ask(part, "status"):
-            assert one["trouble"] == "not at work: the conduit is EXPIRED severed", one
+            assert one["trouble"] == "not at work: the conduit is severed", one
     now = time.time()
     site.filled.add([("filled", now, 77, 192)])
     (site.mirror.folder("batch") / "late.parquet").write_bytes(b"")

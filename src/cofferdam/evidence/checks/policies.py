@@ -41,7 +41,8 @@ def owner_reason(known: Inputs) -> Finding:
 def expiry(known: Inputs) -> Finding:
     """Conduits that allow writes expire, and none in force has expired."""
     policy = known.the_policy()
-    expired = [one.name for one in policy.conduits.values() if one.expires != NEVER and one.expires <= known.now_ns]
+    ends = [one for one in policy.conduits.values() if one.expires != NEVER and not one.held_back]
+    expired = [one.name for one in ends if one.expires <= known.now_ns]
     forever = [one.name for one in policy.conduits.values() if one.expires == NEVER and _changes(one)]
     if expired or forever:
         facts = [f"{name} has expired" for name in expired] + [f"{name} allows writes for ever" for name in forever]

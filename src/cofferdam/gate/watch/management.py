@@ -115,6 +115,8 @@ class Management:
                 return _response("200 OK", _EXPOSITION, self._metrics())
             ready, well, said = self._health()
             good = ready if path == b"/ready" else well
+            if path == b"/ready" and ready and not well:
+                said = f"ready; /health says: {said}"
             return _response("200 OK" if good else "503 Service Unavailable", _TEXT, f"{said}\n".encode())
         except Exception as error:  # whoever scrapes ends nothing, whatever there is to be shown
             self._log.error("metrics-failed", reason=f"{type(error).__name__}: {error}")

@@ -69,6 +69,10 @@ class Gate(Context, Protocol):
     drops: Drops
     crews: dict[str, Crew]
 
+    @property
+    def base(self) -> CompiledPolicy:
+        """The policy in force before anything was held back by an operator's hand."""
+
 
 class Troubles:
     """One gate's. All methods are called from its loop."""
@@ -92,7 +96,7 @@ class Troubles:
         policy = self._gate.policy
         self._tell("asset-silent", dict(self._silent()))
         self._tell("zone", dict(self._zones()))
-        self._tell("conduit-expires", dict(self._expiring(policy)))
+        self._tell("conduit-expires", dict(self._expiring(self._gate.base)))
         self._tell("strangers", self._strangers(policy))
         self._tell("clock-jumped", self._clock())
 
@@ -174,7 +178,7 @@ class Troubles:
         wanted = [one for one in self.strangers() if one.asset]
         if not wanted:
             return {}
-        said = ", ".join(f"{one.source} knocked at {one.asset} {one.times} times" for one in wanted[:3])
+        said = ", ".join(f"{one.source} knocked at {one.asset}" for one in wanted[:3])
         near = wanted[0].near
         known = f"; near {wanted[0].source}: {near[0]} {policy.principals[near[0]].networks[0]}" if near else ""
         return {"strangers": f"{said}; no principal has that address{known}"}

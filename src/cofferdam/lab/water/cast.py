@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.scene import COFFERDAM, UNANSWERED_SECONDS, Actor, Scene
 from cofferdam.lab.water import events
@@ -22,10 +24,13 @@ async def start_plant(scene: Scene, *, listener: events.Sink | None = None) -> A
 
 
 async def start_actor(scene: Scene, kind: str, *, driven: bool, listener: events.Sink | None = None) -> Actor:
-    """`kind`: erp, operator, intruder, insider. `driven`: it waits for commands. An insider is an intruder who has
-    taken over the ERP's host."""
+    """`kind`: erp, operator, intruder, insider. `driven`: it waits for commands. An insider is an intruder whom the
+    firewall lets in: in the live demo at a host of its own in the operators' network, driven at the ERP's."""
     where = scene.layout.addresses
-    source = {"operator": where.operator, "intruder": where.intruder}.get(kind, where.erp)
+    sources = {"operator": where.operator, "intruder": where.intruder}
+    if not driven:
+        sources["insider"] = where.insider
+    source = sources.get(kind, where.erp)
     unanswered = kind == "intruder" and scene.layout.separated
     argv = [
         *COFFERDAM, "lab", "intruder" if kind == "insider" else kind,
@@ -33,7 +38,16 @@ async def start_actor(scene: Scene, kind: str, *, driven: bool, listener: events
         "--timeout", str(UNANSWERED_SECONDS if unanswered else scene.patience),
         *(["--driven"] if driven else []),
     ]  # fmt: skip
-    return await scene.start(kind, "office", argv, listener=listener, decode=events.parse)
+    decode = _insider if kind == "insider" else events.parse
+    return await scene.start(kind, "office", argv, listener=listener, decode=decode)
+
+
+def _insider(line: bytes) -> events.Event:
+    """What an intruder said, who is one of two."""
+    event = events.parse(line)
+    if isinstance(event, (events.Experience, events.Summary)):
+        return msgspec.structs.replace(event, who="insider")
+    return event
 
 
 class Cast:

@@ -16,7 +16,7 @@ from cofferdam.lab.play import Picture
 from cofferdam.lab.water import events
 
 TANK_ROWS = 9
-PEOPLE = ("erp", "operator", "intruder")
+PEOPLE = ("erp", "operator", "intruder", "insider")
 
 
 class WaterPicture(Picture):
@@ -36,14 +36,15 @@ class WaterPicture(Picture):
             case events.Write():
                 self.device_writes += 1
             case events.Experience() if event.who in PEOPLE:
-                kind = f"exception {event.exception:02d}" if event.outcome == "exception" else event.outcome
+                kind = _kind(f"exception {event.exception}" if event.outcome == "exception" else event.outcome)
                 self.outcomes[event.who][kind] += 1
                 value = f" {event.value:g}" if event.value is not None else ""
                 self.people[event.who] = f"{event.action}{value}: {kind}, {event.micros / 1000:.1f} ms"
             case events.Summary() if event.who in PEOPLE:
+                counts = {_kind(kind): number for kind, number in sorted(event.counts.items())}
                 if event.action == "flood":
-                    self.outcomes[event.who].update(event.counts)
-                told = ", ".join(f"{number} x {kind}" for kind, number in sorted(event.counts.items()))
+                    self.outcomes[event.who].update(counts)
+                told = ", ".join(f"{number} x {kind}" for kind, number in counts.items())
                 self.people[event.who] = f"{event.action}: {told}"
             case _:
                 pass
@@ -54,7 +55,7 @@ class WaterPicture(Picture):
     def line(self) -> str:
         plant = self.plant
         works = (
-            f"level {plant.level:.2f} m, pump {plant.speed} rpm, out {plant.outflow:.0f} m3/h" if plant else "plant: -"
+            f"level {plant.level:.2f} m, pump {plant.speed} rpm, out {plant.outflow:.0f} m³/h" if plant else "plant: -"
         )
         people = "; ".join(
             f"{who}: " + ", ".join(f"{number} {kind}" for kind, number in counts.most_common(4))
@@ -94,20 +95,25 @@ class WaterPicture(Picture):
         return Panel(table, title="plant: tank and pump")
 
     def _persons(self) -> RenderableType:
-        table = Table(expand=True, box=None)
-        table.add_column("who", no_wrap=True)
-        table.add_column("so far")
-        table.add_column("last", ratio=1)
-        addresses = self.addresses
-        for who, address in (
-            ("erp", addresses.erp),
-            ("operator", addresses.operator),
-            ("intruder", addresses.intruder),
-        ):
-            counts = self.outcomes[who]
-            tally = Text("\n").join(
-                Text(f"{number:>7} {kind}", "green" if kind == "ok" else "yellow")
-                for kind, number in counts.most_common(4)
-            )
-            table.add_row(Text.assemble((who, "bold"), f"\n{address}", "\n"), tally, Text(self.people.get(who, "-")))
-        return Panel(table, title=f"office, towards {addresses.listen}:{addresses.listen_port}")
+        """Two lines for each: four people have to fit into a panel of a terminal of 80 columns and 24 lines."""
+        table = Table.grid(expand=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for who in PEOPLE:
+            address = getattr(self.addresses, who)
+            if not address:
+                continue
+            parts = [
+                Text(f"{number} {kind}", "green" if kind == "ok" else "yellow")
+                for kind, number in self.outcomes[who].most_common(4)
+            ]
+            tally = Text(", ").join(parts) if parts else Text("-")
+            table.add_row(Text.assemble((who, "bold"), f" {address}  ", tally))
+            table.add_row(Text(f"  {self.people.get(who, '-')}\n"))
+        title = f"office, towards {self.addresses.listen}:{self.addresses.listen_port}"
+        return Panel(table, title=title)
+
+
+def _kind(kind: str) -> str:
+    """One name for one answer: exception 2 is exception 02."""
+    word, _, number = kind.partition(" ")
+    return f"exception {int(number):02d}" if word == "exception" and number.isdigit() else kind

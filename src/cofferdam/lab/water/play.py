@@ -106,7 +106,9 @@ class Water(Play):
         await start_plant(scene, listener=listener)
 
     async def live(self, scene: Scene, listener: events.Sink) -> None:
-        for kind in ("erp", "operator", "intruder"):
+        # The firewall leaves the intruder nothing to say: what the broker refuses is seen of one whom it lets in.
+        insider = ("insider",) if scene.layout.separated else ()
+        for kind in ("erp", "operator", "intruder", *insider):
             await start_actor(scene, kind, driven=False, listener=listener)
 
     async def cast(self, scene: Scene) -> Any:

@@ -376,6 +376,8 @@ class Flow:
 
     def _closed(self, way: Way, wall_ns: int) -> tuple[Fault, str]:
         conduit = way.conduit
+        if wall_ns >= conduit.expires and conduit.held_back:
+            return Fault.EXPIRED, f"{conduit.name} is {conduit.held_back}"
         if wall_ns >= conduit.expires:
             return Fault.EXPIRED, f"{show_utc(wall_ns)} is now; {conduit.name} expired {conduit.expires_text}".rstrip()
         if windows.beyond_horizon(conduit.windows, self._clocks, wall_ns):
