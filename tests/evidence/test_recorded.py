@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,6 +90,26 @@ def test_what_an_archivist_puts_there(folder: Path, does: Callable[[Path], None]
     does(folder)
     found = look(folder)
     assert any(says in one for one in found.findings), found.findings
+
+
+def test_what_is_kept_of_marks_is_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A year of work has millions."""
+    state, count = folder.parents[3], 20_000
+    many = (
+        SimpleNamespace(event={"kind": "recording-marked", "recording": f"{number % 100}-s.cast", "session": "s",
+                               "size": number, "sha256": hashlib.sha256(b"%d" % number).hexdigest()})
+        for number in range(count)
+    )  # fmt: skip
+    monkeypatch.setattr(recorded, "matching", lambda *_: ((0, one) for one in many))
+    tracemalloc.start()
+    try:
+        found = recorded.recorded(state, LogReader(state / "audit", log_key(state)), T0, LATER)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found is not None
+    assert sum("it is gone" in one for one in found.findings) >= 98
+    assert peak < 100 * count
 
 
 def test_the_time_it_takes_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
