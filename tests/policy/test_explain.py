@@ -227,3 +227,12 @@ def test_verb_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = run(capsys, "check", str(tmp_path / "none.yaml"))
     assert code == 2
     assert "cannot be read" in err
+
+
+def test_a_conduit_that_needs_a_grant_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """Allowed by the policy, and shut until two people open it."""
+    granted = policy(conduit("{who: ops, asset: plc, read: all}", extra="grant: {most: 4 h}"))
+    found = explain(granted, "10.1.5.7", "plc", operation("read flow", granted.assets["plc"], MODBUS), NOW)
+    assert found.allowed and "another agrees" in found.conditions[0]
+    assert main(["explain", str(EXAMPLE), "--from", "erp", "--asset", "plc-7", "--operation", "read tank_level"]) == 2
+    assert "did you mean --who erp" in capsys.readouterr().err

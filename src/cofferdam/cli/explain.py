@@ -105,7 +105,8 @@ def _source(policy: CompiledPolicy, args: argparse.Namespace) -> str:
         try:
             return str(ipaddress.ip_address(args.source))
         except ValueError:
-            hint = "for example --from 10.1.0.20"
+            known = args.source in policy.principals
+            hint = f"did you mean --who {args.source}" if known else "for example --from 10.1.0.20"
             raise CofferdamError(f"{args.source!r} is not an IP address", hint=hint) from None
     principal = policy.principals.get(args.who)
     if principal is None or not principal.networks:

@@ -89,6 +89,8 @@ def explained(
         ends = f" until {until}" if until else ""
         sentence = f"allowed by {verdict.rule}: {who} may {operation} on {target}{ends}"
         fault = detail = answer = ""
+        if conduit is not None and conduit.grant is not None:
+            conditions = (f"a grant of {conduit.name} stands: one person asks for it, another agrees", *conditions)
     else:
         until, fault, detail = "", verdict.fault.value, verdict.detail
         nearest = f"the nearest rule is {verdict.rule}, and" if verdict.rule else "no rule comes near:"
