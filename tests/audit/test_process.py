@@ -58,17 +58,19 @@ class Stand:
         for _ in range(4):
             self.process._reactor.turn(0.02)
 
-    def producer(self, name: str) -> int:
-        """Its end of the pipe."""
+    def producer(self, name: str, *first: ToAuditor, resumed: bool = False) -> int:
+        """Its end of the pipe. `first`: what lies in it."""
         (batches_in, batches_out), (_, answers_out) = make_pipe(), make_pipe()
-        said = INTRODUCTIONS.encode(Introduction(name, False, ("refused-many",)))
+        for one in first:
+            send(batches_out, RecordCodec[ToAuditor](ToAuditor).encode(one))
+        said = INTRODUCTIONS.encode(Introduction(name, resumed, ("refused-many",)))
         socket.send_fds(self._launcher, [said], [batches_in, answers_out])
         os.close(batches_in)
         os.close(answers_out)
         self.settle()
         return batches_out
 
-    def say(self, end: int, *counts: Counting) -> None:
+    def say(self, end: int, *counts: ToAuditor) -> None:
         codec: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
         for count in counts:
             send(end, codec.encode(count))
@@ -93,9 +95,13 @@ class Stand:
         self.process._reactor.close()
 
 
-def count(number: int, so_far: int, *, over: bool = False) -> Counting:
+def count(number: int, so_far: int, *, over: bool = False, batch: int = 0) -> Counting:
     draft = RefusedMany(wall_ns=1, session="s", source="10.0.0.1", asset="plc", count=so_far, is_write=True)
-    return Counting(number, "", draft, over)
+    return Counting(number, "", draft, over, batch)
+
+
+def again(batch: int, counted: int) -> Batch:
+    return Batch(batch, "", (count(0, counted).draft,))
 
 
 def test_what_a_half_had_counted_when_it_ended_is_written_down_once(tmp_path: Path) -> None:
@@ -111,6 +117,18 @@ def test_what_a_half_had_counted_when_it_ended_is_written_down_once(tmp_path: Pa
     send(third, RecordCodec[ToAuditor](ToAuditor).encode(count(1, 12)))  # its last words
     stand.go()
     assert sorted(stand.recorded()) == [("a", 1), ("a", 7), ("b", 2), ("b", 4), ("c", 12)]
+
+
+def test_what_is_said_again_to_another_auditor_is_written_down_once(tmp_path: Path) -> None:
+    """The first that it reads lay in the pipe: the last auditor had read all that came before that, and confirmed none
+    of it."""
+    stand = Stand(tmp_path)
+    end = stand.producer("a", count(3, 30, over=True, batch=3), again(4, 40), resumed=True)
+    stand.say(end, again(2, 20), again(3, 30), again(4, 40), again(5, 50), count(7, 60, over=True, batch=6))
+    assert [counted for _, counted in stand.recorded()] == [30, 40, 20, 50, 60]
+    os.close(end)
+    stand.settle()
+    stand.go()
 
 
 def test_who_keeps_more_counts_than_there_are_is_read_no_further(tmp_path: Path) -> None:

@@ -246,6 +246,15 @@ def test_another_auditor_is_told_what_the_last_one_knew() -> None:
     stage.audit.on_record(Hello(True))
     stage.reactor.settle()
     assert not stage.of(Refused), "what is confirmed is not said again"
+    rest(stage)
+    [count] = stage.of(RefusedMany)
+    for confirmed in (False, True):
+        stage.audit_pipe.drafts.clear()
+        stage.audit.on_record(Hello(True))
+        stage.reactor.settle()
+        assert stage.of(RefusedMany) == ([] if confirmed else [count]), "nor is a count that is over"
+        for number in stage.audit_pipe.unanswered:
+            stage.audit.on_record(Ack(number, True))
 
 
 def test_many_sources_of_refused_writes_make_few_entries() -> None:

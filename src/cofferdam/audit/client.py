@@ -129,7 +129,8 @@ class AuditClient:
         fit, data, why = fitting(draft)
         if isinstance(fit, RefusedMany):
             self._said += max(len(data), COUNT_LEAST)
-            self._sender.send(Counting(number, self.policy, fit, over))
+            batch = self._keep([fit]) if over else 0
+            self._sender.send(Counting(number, self.policy, fit, over, batch))
         if why and over:
             self.note(told(draft, why, kept=fit is not None), always=True)
 
@@ -213,17 +214,22 @@ class AuditClient:
 
     def _send(self, part: list[tuple[Draft, Done | None]], deadline: int) -> None:
         waiters = [done for _, done in part if done is not None]
-        self._number += 1
         drafts = tuple(draft for draft, _ in part)
         refused: list[Draft] = [draft for draft in drafts if isinstance(draft, Refused) and draft.is_write]
-        if refused:
-            self._refused[self._number] = refused
-            if len(self._refused) > MOST_REFUSED:
-                del self._refused[next(iter(self._refused))]
+        self._keep(refused)
         wants_ack = bool(waiters or refused)
         self._sender.send(Batch(number=self._number, policy=self.policy, drafts=drafts, wants_ack=wants_ack))
         if waiters:
             self._pending[self._number] = (deadline, waiters)
+
+    def _keep(self, refused: list[Draft]) -> int:
+        """The number of a batch that leaves now. What is refused in it is kept until the auditor has it on disk."""
+        self._number += 1
+        if refused:
+            self._refused[self._number] = refused
+            if len(self._refused) > MOST_REFUSED:
+                del self._refused[next(iter(self._refused))]
+        return self._number
 
     def _arm(self) -> None:
         if self._timer is None and self._pending:
@@ -251,8 +257,8 @@ class AuditClient:
             return
         self.writable, self.reason = record.writable, record.reason
         if isinstance(record, Hello):
-            again, self._refused = self._refused, {}
-            self._drafts[:0] = [(draft, None) for refused in again.values() for draft in refused]
+            for number, refused in self._refused.items():
+                self._sender.send(Batch(number, self.policy, tuple(refused)))
             self._all = True
             self.counted()
             self._fail_all("the auditor was restarted before it confirmed the entry")

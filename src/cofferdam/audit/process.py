@@ -97,7 +97,8 @@ class Producer:
         self._on_said = on_said
         self._on_end = on_end
         self._feed = Assembler(_BATCHES.limit).feed
-        self._skip = resumed
+        self._skip = self._resumed = resumed
+        self._first = self._last = 0
         self._reading = False
         self._resting = False
         self._closed = False
@@ -126,6 +127,16 @@ class Producer:
             self._reading, self._resting = False, True
             self._reactor.remove(self._fd)
             self._reactor.call_in(REST_SECONDS, self._resume)
+
+    def had(self, number: int) -> bool:
+        """Whether this batch was read already. A part that lives on says again what an earlier auditor had not
+        confirmed, and some of that had left for that one, and was still in the pipe."""
+        if not self._resumed or not number:
+            return False
+        self._first = self._first or number
+        had = self._first <= number <= self._last
+        self._last = max(self._last, number)
+        return had
 
     def counts(self, size: int) -> None:
         """It has said what it has counted so far, in so many bytes: that takes no room in the log, but time."""
@@ -359,9 +370,10 @@ class Process:
             if size > MAX_ENTRY_BYTES or not auditor.keep_count(producer.name, said):
                 raise CrossingError("it counts more than there is")
             producer.counts(size)
+            producer.had(said.batch)
             if not said.over:
                 return
-        else:
+        elif not producer.had(said.number):
             self._batches += 1
             if not said.wants_ack:
                 self._silent.add((producer.name, said.number))

@@ -2,7 +2,8 @@
 
 A producer numbers its batches from 1 up. The auditor answers each batch once: `Ack` with `ok` after all its entries
 are on disk, or with `ok` False and a reason after nothing of it was kept. An auditor that was restarted says
-`Hello`; whatever was not acknowledged before is of unknown fate, and its producer treats it as not recorded.
+`Hello`; whatever was not acknowledged before is of unknown fate, and its producer treats it as not recorded. What it
+says again then has the number that it had: some of it may still lie in the pipe.
 
 What is counted before it is told is said as `Counting`, each time it has grown: the auditor writes the last of it down
 when the producer ends and has not told it.
@@ -36,12 +37,14 @@ class Batch(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=T
 
 class Counting(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
     """The count `number` of a producer so far, in place of what it last said of it. With `over` it is to be recorded,
-    and closed; else the auditor keeps it in memory, and records it only when the producer ends. Never acknowledged."""
+    and closed, and acknowledged as the batch `batch` (0: not at all); else the auditor keeps it in memory, and records
+    it only when the producer ends."""
 
     number: Number
     policy: Hash
     draft: RefusedMany
     over: bool = False
+    batch: Number = 0
 
 
 class Hello(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):

@@ -171,7 +171,7 @@ class Auditor:
         counts = self._counts.setdefault(producer, {})
         if said.over:
             counts.pop(said.number, None)
-            self.submit(producer, COUNTS, (said.draft,), said.policy)
+            self.submit(producer, said.batch, (said.draft,), said.policy)
             return True
         if said.number not in counts and len(counts) >= MOST_COUNTS:
             return False
