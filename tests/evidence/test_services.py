@@ -333,6 +333,15 @@ def test_who_signs_in_again_and_again_fails_nobody_elses_session(monkeypatch: py
     assert (found.outcome, len(log.signed)) == ("observed", 6)
 
 
+def test_a_long_session_does_not_hide_that_others_were_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "HAPPENINGS", 3)
+    on = msgspec.structs.replace(MARKED, session="s2", recording="r2", ended=False)
+    log = read(entries((0, opened(recorded=True)), (0, MARKED), (0, ENDED), *[(0.0, on)] * 9))
+    [found], _ = run_checks(Inputs(T0 * 10**9, history=log), ["recording.complete"])
+    assert found.outcome == "observed", found
+    assert log.tallies["recording-marked"].count == 10
+
+
 @pytest.mark.parametrize(("check", "what"), [("access.mfa", "sign-ins"), ("access.approval", "approvals")])
 def test_what_the_log_no_longer_has_is_no_failure(check: str, what: str) -> None:
     """Its oldest entries went, to make room: a session is there, what it rested on is not."""

@@ -156,6 +156,8 @@ class History:
     """And by person."""
     stood: dict[str, list[Happening]] = field(default_factory=dict)
     """How exports stood, by collector; of witnesses together."""
+    marks: dict[str, Happening] = field(default_factory=dict)
+    """The last mark of each recording: there is one each ten seconds, and a long session pushes out no other."""
     crews: set[str] = field(default_factory=set)
     """Brokers whose parts have come up since the gate started last: one that comes up again and again pushes out no
     other."""
@@ -233,6 +235,8 @@ def read(entries: Iterable[tuple[int, bytes]], until_ns: int | None = None) -> H
     if found.stood:
         every = (one for each in found.stood.values() for one in each)
         found.happened["export-stood"] = sorted(every, key=lambda one: one.index)
+    if found.marks:
+        found.happened["recording-marked"] = list(found.marks.values())
     if last:
         found.first_ns, found.last_ns = parse_time(first), parse_time(last)
     return found
@@ -287,6 +291,12 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
     if kind == "refused" and not (event.get("is_write") and event.get("fault") in VALUE_FAULTS):
         return
     if kind == "half-died" and event.get("expected"):
+        return
+    if kind == "recording-marked":
+        name = str(event["recording"])
+        found.marks.pop(name, None)
+        found.marks[name] = Happening(entry.index, time_ns, entry.maker, entry.policy, event)
+        _bound(found.marks)
         return
     here, most = found.happened.setdefault(kind, []), HAPPENINGS
     if kind == "export-stood":
