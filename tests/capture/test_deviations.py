@@ -52,6 +52,27 @@ def test_a_deviation_is_named_learned_and_gone_with_its_quirk(quirk: str, asked:
     assert f"quirks: [{quirk}]" in remark
 
 
+def test_answers_that_no_quirk_explains_are_told() -> None:
+    """A header whose length is one too small: not "never answered"."""
+    connection = Connection().open()
+    for number in range(4):
+        connection.ask(read_request(number, 10, 2))
+        connection.answer(struct.pack(">HHHB", number, 0, 6, 1) + b"\3\4\0\1\0\2")
+    text = learned(pcap(connection.frames)).text
+    assert "answers fit no request: wrong_length, or another deviation" in text
+    assert "never answered" not in text
+
+
+def test_all_functions_that_were_left_out_are_counted() -> None:
+    connection = Connection().open()
+    for number in range(3):
+        for function in range(44, 127):
+            connection.ask(adu(number * 256 + function, 0, bytes([function, 0])))
+    others = learned(pcap(connection.frames)).others
+    assert sum(int(said.partition(" ")[0]) for said in others) == 3 * 83
+    assert any("of further functions" in said for said in others)
+
+
 def test_a_late_answer_is_no_deviation() -> None:
     """It fits no request that is under way: nothing is said of the device."""
     connection = Connection().open()

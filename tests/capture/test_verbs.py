@@ -9,7 +9,7 @@ import pytest
 
 from cofferdam.cli.main import main
 from cofferdam.policy.syntax import FILL_IN
-from tests.capture.maker import Connection, pcap, read_answer, read_request, write_request
+from tests.capture.maker import Connection, Frame, pcap, read_answer, read_request, write_request
 from tests.capture.test_simulate import POLICY
 from tests.capture.traffic import filled
 from tests.json_answers import holds
@@ -166,3 +166,13 @@ def test_windows_of_old_captures_are_judged_by_their_own_time_or_by_now(
     assert "window: " in capsys.readouterr().out
     assert main(["simulate", str(policy), str(path), "--at", "now"]) == 1
     assert "expired" in capsys.readouterr().out
+
+
+def test_packets_that_were_cut_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    connection = Connection().open()
+    for number in range(4):
+        connection.ask(read_request(number, 10, 2))
+    path = tmp_path / "short.pcap"
+    path.write_bytes(pcap([Frame(one.time_ns, one.data[:60], len(one.data)) for one in connection.frames]))
+    assert main(["learn", str(path)]) == 2
+    assert "whole packets (tcpdump -s 0)" in capsys.readouterr().err

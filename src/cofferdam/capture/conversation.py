@@ -119,6 +119,9 @@ class Watcher(abc.ABC):
     def deviates(self, asked: Asked, quirk: str) -> None:  # noqa: B027 - what a parser does not care for
         """The server answered it, and the answer fits only with this quirk. `answered` is told as well."""
 
+    def misfits(self, asked: Asked) -> None:  # noqa: B027
+        """The server sent something with the request's id that is no answer to it, under no quirk known here."""
+
     def foreign(self, flow: TcpFlow, what: str) -> None:  # noqa: B027
         """On this connection something else is spoken, which is not followed."""
 
@@ -469,6 +472,7 @@ class Conversations(Sink):
                 self._watcher.answered(asked, response, time_ns)
                 self._watcher.deviates(asked, name)
                 return
+        self._watcher.misfits(asked)
         self._watcher.note(Note(flow, "answer", f"an answer does not fit: {detail}", 1, packet, time_ns))
 
     def _fits(self, talk: _Talk, asked: Asked, frame: bytes, quirks: frozenset[str]) -> Any | None:

@@ -77,6 +77,7 @@ class _Device:
         self.requests = 0
         self.answers = 0
         self.errors = 0
+        self.misfits = 0
         self.quirks: Counter[str] = Counter()  # answers that fit with these alone
         self.written: dict[tuple[str, int], list[int]] = {}  # (space, cell) -> smallest, largest, writes
         self.unlimited: dict[str, Cells] = {}  # cells that got a write whose value cannot be told
@@ -231,9 +232,10 @@ class _Learner(Watcher):
         """Counts a request that no policy can allow."""
         self.malformed_count += 1
         functions = self._protocols[malformed.protocol].functions
-        if malformed.function >= 0 and malformed.function not in functions and len(self.others) < OTHERS:
+        if malformed.function >= 0 and malformed.function not in functions:
             known = self._protocols[malformed.protocol].dialect.vendors.get(malformed.function)
-            self.others[f"function {malformed.function} ({known or 'not public'})"] += 1
+            what = f"function {malformed.function} ({known or 'not public'})"
+            self.others[what if what in self.others or len(self.others) < OTHERS else "further functions"] += 1
 
     def frame(self, frame: FrameSeen) -> None:
         """Counts a frame of a stream. What opened the stream is a request like another; what it writes where, nobody
@@ -244,6 +246,11 @@ class _Learner(Watcher):
         """Counts an answer that a quirk explains."""
         if asked.user is not None:
             asked.user[1].quirks[quirk] += 1
+
+    def misfits(self, asked: Asked) -> None:
+        """Counts an answer that is none."""
+        if asked.user is not None:
+            asked.user[1].misfits += 1
 
     def foreign(self, flow: TcpFlow, what: str) -> None:
         """Counts a connection on which something else is spoken."""
@@ -373,9 +380,14 @@ class _Writer:
             self._add(f"  {device.name}:")
             for quirk, count in sorted(device.quirks.items()):
                 self._add(f"    # {count} of {device.answers} answers fit with the quirk {quirk} alone")
-            if not device.answers:
+            if device.misfits:
+                self._add(
+                    f"    # {device.misfits} answers fit no request: wrong_length, or another deviation "
+                    "that is not found by itself (docs/devices.md)?"
+                )
+            elif not device.answers:
                 self._add("    # never answered in the capture: is there such a device?")
-            elif device.errors:
+            if device.errors:
                 self._add(f"    # answered {device.errors} of {device.requests} requests with an error")
             if learner.pairs.get(device.server):
                 self._add("    # this address is also a client")

@@ -88,7 +88,7 @@ def first_time(path: Path) -> int:
     return 0
 
 
-def nothing_found(reading: Reading, malformed: int) -> CaptureError:
+def nothing_found(reading: Reading, malformed: int, links: Sequence[LinkReport]) -> CaptureError:
     """The error for a capture without a single request of a known protocol."""
     what = f"{reading.name}: no request of a known protocol in {reading.packets} packets"
     hint = ""
@@ -100,6 +100,8 @@ def nothing_found(reading: Reading, malformed: int) -> CaptureError:
     elif reading.skipped:
         seen = ", ".join(f"{count} {kind}" for kind, count in list(reading.skipped.items())[:5])
         hint = f"what the packets hold: {seen}"
+    elif any(link.gaps for link in links):
+        hint = "bytes are missing from its connections: was it made with whole packets (tcpdump -s 0)?"
     return CaptureError(what, hint=hint or "was the capture made where the requests pass?")
 
 

@@ -21,6 +21,9 @@ from cofferdam.errors import CaptureError, PolicyError
 from cofferdam.policy.load import loads
 from cofferdam.policy.syntax import FILL_IN
 
+TOLD = 8
+"""So many kinds of what was left out are told on one line; the policy's head has all of them."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -83,9 +86,11 @@ def run(args: argparse.Namespace) -> int:
                 if learned.foreign
                 else "such functions are refused, but for an asset that names them as its vendor's (docs/devices.md)",
             )
-        raise capturing.nothing_found(reading, learned.malformed)
+        raise capturing.nothing_found(reading, learned.malformed, learned.links)
     if learned.foreign or learned.others:
-        print(f"left out besides: {'; '.join((*learned.foreign, *learned.others))}", file=sys.stderr)
+        told = (*learned.foreign, *learned.others)
+        more = f"; and {len(told) - TOLD} kinds more, which the policy's head names" if len(told) > TOLD else ""
+        print(f"left out besides: {'; '.join(told[:TOLD])}{more}", file=sys.stderr)
     return 0
 
 

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if report.reading.error:
         raise CaptureError(report.reading.error, hint=report.reading.hint)
     if not report.requests:
-        raise capturing.nothing_found(report.reading, report.malformed)
+        raise capturing.nothing_found(report.reading, report.malformed, report.links)
     return 0 if report.allowed == report.requests and not report.frames.get(REFUSED) else 1
 
 
