@@ -342,6 +342,14 @@ def test_a_long_session_does_not_hide_that_others_were_recorded(monkeypatch: pyt
     assert log.tallies["recording-marked"].count == 10
 
 
+def test_files_that_are_brought_again_and_again_hide_none_that_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "HAPPENINGS", 3)
+    junk = msgspec.structs.replace(EXAMINED, verdict="refused", sha256=B)
+    log = read(entries((0, EXAMINED), *[(0.0, junk)] * 9, (0, STARTED), (0, EXAMINED)))
+    [found], _ = run_checks(Inputs(T0 * 10**9, history=log), ["patch.source-verified"])
+    assert (found.outcome, found.says) == ("tested", "1 files passed, 1 installations of such files")
+
+
 @pytest.mark.parametrize(("check", "what"), [("access.mfa", "sign-ins"), ("access.approval", "approvals")])
 def test_what_the_log_no_longer_has_is_no_failure(check: str, what: str) -> None:
     """Its oldest entries went, to make room: a session is there, what it rested on is not."""

@@ -158,6 +158,8 @@ class History:
     """How exports stood, by collector; of witnesses together."""
     marks: dict[str, Happening] = field(default_factory=dict)
     """The last mark of each recording: there is one each ten seconds, and a long session pushes out no other."""
+    passed: dict[str, Happening] = field(default_factory=dict)
+    """When each file that passed did so first, by its hash: whoever brings thousands that do not pushes out none."""
     crews: set[str] = field(default_factory=set)
     """Brokers whose parts have come up since the gate started last: one that comes up again and again pushes out no
     other."""
@@ -235,6 +237,8 @@ def read(entries: Iterable[tuple[int, bytes]], until_ns: int | None = None) -> H
     if found.stood:
         every = (one for each in found.stood.values() for one in each)
         found.happened["export-stood"] = sorted(every, key=lambda one: one.index)
+    if found.passed:
+        found.happened["file-examined"] = list(found.passed.values())
     if found.marks:
         found.happened["recording-marked"] = list(found.marks.values())
     if last:
@@ -291,6 +295,13 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
     if kind == "refused" and not (event.get("is_write") and event.get("fault") in VALUE_FAULTS):
         return
     if kind == "half-died" and event.get("expected"):
+        return
+    if kind == "file-examined":
+        if event.get("verdict") == "passed":
+            found.passed.setdefault(
+                str(event["sha256"]), Happening(entry.index, time_ns, entry.maker, entry.policy, event)
+            )
+            _bound(found.passed)
         return
     if kind == "recording-marked":
         name = str(event["recording"])
