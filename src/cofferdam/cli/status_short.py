@@ -51,7 +51,9 @@ def lines(status: dict[str, Any], width: int, height: int, age: Callable[[int], 
     shown: list[Line] = []
     for number, (text, style) in enumerate(found):
         pieces = (
-            textwrap.wrap(text, width, subsequent_indent="    ") if number < head and width and spare > 0 else [text]
+            textwrap.wrap(text, width, subsequent_indent="    ", break_on_hyphens=False)
+            if number < head and width and spare > 0
+            else [text]
         )
         if len(pieces) - 1 > spare:
             pieces = [text]

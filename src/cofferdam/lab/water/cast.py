@@ -31,7 +31,9 @@ async def start_actor(scene: Scene, kind: str, *, driven: bool, listener: events
     if not driven:
         sources["insider"] = where.insider
     source = sources.get(kind, where.erp)
-    unanswered = kind == "intruder" and scene.layout.separated
+    # An insider who is alone has ports to try as well, and the firewall answers at none but one.
+    knocks = kind == "intruder" or (kind == "insider" and not driven)
+    unanswered = knocks and scene.layout.separated
     argv = [
         *COFFERDAM, "lab", "intruder" if kind == "insider" else kind,
         "--target", f"{where.listen}:{where.listen_port}", "--source", source,
