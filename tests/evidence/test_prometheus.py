@@ -68,6 +68,8 @@ def test_the_verb_lists_every_metric(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["metrics", "--json"]) == 0
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert listed.keys() == OWN.keys() | described(BROKERS.values()).keys()
+    units = r"_(days|hours|minutes|milliseconds|ms|us|percent|kilobytes|megabytes)(_|$)"
+    assert not [name for name in listed if re.search(units, name)], "seconds, bytes and ratios: promtool check metrics"
     with pytest.raises(SystemExit):
         main(["metrics", "--help"])
     said = capsys.readouterr().out

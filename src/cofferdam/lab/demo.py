@@ -173,8 +173,9 @@ class View:
             left = heading == "conduit"
             table.add_column(heading, justify="left" if left else "right", no_wrap=True)
         for c in conduits:
-            budget = Text(f"{c.budget / 1000:g} ms" if c.budget else "-", "red" if c.over_budget else "")
-            added, p99 = f"{c.added.median / 1000:.2f} ms", f"{c.added.p99 / 1000:.2f} ms"
+            budget = f"{c.budget / 1000:g} ms" if c.budget else "-"
+            added = f"{c.added.median / 1000:.2f} ms"
+            p99 = Text(f"{c.added.p99 / 1000:.2f} ms", "red" if c.over_budget else "")
             name = c.name or "(none fits)"
             if wide:
                 table.add_row(name, str(c.sessions), str(c.reads), str(c.writes), str(c.refused), str(c.failed), added,

@@ -88,7 +88,7 @@ OWN: dict[str, Described] = {
         "gauge", "how much the log grows in a day once sealed; -1: not known yet"
     ),
     "cofferdam_audit_disk_free_bytes": Described("gauge", "free bytes of the audit log's disk"),
-    "cofferdam_audit_days_left": Described("gauge", "days until the log's room is full at this rate; -1: not known"),
+    "cofferdam_audit_left_seconds": Described("gauge", "until the log's room is full at this rate; -1: not known"),
     "cofferdam_audit_first_entry": Described("gauge", "the oldest entry that is still kept"),
     "cofferdam_audit_restarts_total": Described("counter", "how often the auditor was started anew"),
     "cofferdam_audit_commit_max_seconds": Described("gauge", "the longest wait for the disk since the auditor started"),
@@ -254,7 +254,8 @@ def _audit(status: StatusReport) -> Iterator[Metric]:
     yield _gauge("cofferdam_audit_bytes", {(): audit.disk.bytes})
     yield _gauge("cofferdam_audit_bytes_per_day", {(): audit.disk.per_day})
     yield _gauge("cofferdam_audit_disk_free_bytes", {(): audit.disk.free})
-    yield _gauge("cofferdam_audit_days_left", {(): audit.disk.days})
+    days = audit.disk.days
+    yield _gauge("cofferdam_audit_left_seconds", {(): 86400 * days if days >= 0 else -1})
     yield _gauge("cofferdam_audit_first_entry", {(): audit.disk.first})
     yield _counter("cofferdam_audit_restarts_total", {(): audit.restarts})
     yield _gauge("cofferdam_audit_commit_max_seconds", {(): audit.commit_max / 1e6})
