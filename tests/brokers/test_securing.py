@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from cofferdam.audit.events.access import LimitHit
-from cofferdam.errors import PolicyError
+from cofferdam.brokers.proxy.securing import check_authorities
+from cofferdam.errors import GateError, PolicyError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
@@ -70,3 +78,26 @@ def test_what_a_policy_may_not_say(asset: str, found: str) -> None:
     with pytest.raises(PolicyError) as caught:
         made(asset)
     assert found in str(caught.value.problems[0])
+
+
+@pytest.mark.parametrize(("usage", "good"), [(False, False), (True, True)])
+def test_an_authority_that_no_client_could_come_by_is_told(usage: bool, good: bool) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "office")])
+    now = datetime.now(UTC)
+    made_of = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now).not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )  # fmt: skip
+    if usage:
+        signs = dict.fromkeys(
+            ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+             "encipher_only", "decipher_only"), False,
+        )  # fmt: skip
+        made_of = made_of.add_extension(x509.KeyUsage(**signs, key_cert_sign=True, crl_sign=True), critical=True)
+    pem = made_of.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    with (
+        contextlib.nullcontext() if good else pytest.raises(GateError, match="CN=office is an authority without a key")
+    ):
+        check_authorities(pem)

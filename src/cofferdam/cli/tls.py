@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cofferdam.brokers.proxy.securing import context_of
+    from cofferdam.brokers.proxy.securing import check_authorities, context_of
     from cofferdam.cli.gate_options import state_of
     from cofferdam.cli.pki_sides import policy_of
     from cofferdam.gate.crew.plan import plan_crews
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     if named:
         found = {name: _read(path) for name, path in given.items() if path is not None}
         context_of(found, part == "outer")  # says what is wrong with it before anything is written
+        if part == "outer":
+            check_authorities(found["trusted"])
         owner = state.stat().st_gid if state.is_dir() else 0  # the gate's group is its user's own
         for crew in sorted(crews):
             for name, data in found.items():

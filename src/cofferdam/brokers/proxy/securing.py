@@ -50,6 +50,25 @@ def context_of(secrets: Mapping[str, bytes], server: bool) -> ssl.SSLContext:
     return context
 
 
+def check_authorities(trusted: bytes) -> None:
+    """Clients' certificates are held to RFC 5280 in full, and by this one no authority signs without a key usage
+    (4.2.1.3): every client would end at the handshake. Raises: GateError."""
+    for one in x509.load_pem_x509_certificates(trusted):
+        try:
+            if not one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+                continue
+            one.extensions.get_extension_for_class(x509.KeyUsage)
+        except x509.ExtensionNotFound as error:
+            if error.oid == x509.KeyUsage.oid:
+                name = one.subject.rfc4514_string()
+                raise GateError(
+                    f"{name} is an authority without a key usage: none of its clients would be taken",
+                    hint="openssl req -x509 ... -addext keyUsage=critical,keyCertSign,cRLSign",
+                ) from None
+        except ValueError:
+            continue
+
+
 def role(certificate: x509.Certificate) -> str:
     """The role in a certificate; "" where it has none, or one that is no text."""
     try:
