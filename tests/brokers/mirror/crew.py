@@ -277,7 +277,8 @@ class RunningCrew:
         for part in self.parts:
             process = self.children[part].process
             assert process is not None
-            assert (part, process.wait(PATIENT), self.stderr(part)) == (part, 0, "")
+            said = (part, process.wait(PATIENT), self.stderr(part))
+            assert said == (part, 0, ""), said
 
     def close(self) -> None:
         for part in self.said:

@@ -258,7 +258,8 @@ class RunningCrew:
         for part in self.parts:
             process = self.children[part].process
             assert process is not None
-            assert (part, process.wait(PATIENT), self.stderr(part)) == (part, 0, "")
+            said = (part, process.wait(PATIENT), self.stderr(part))
+            assert said == (part, 0, ""), said
 
     def kill(self, part: str) -> None:
         """kill -9 of one part; the others end by themselves. `start` has them born again."""
