@@ -46,6 +46,15 @@ def test_check_only(office: str, taken: bool, words: str, tmp_path: Path, capsys
     assert found["pairs"][0]["assets"] == {"plc": {"listens": ["127.0.0.1:1502"], "device": ["10.20.0.17", 502]}}
 
 
+def test_a_zone_without_its_interface_makes_no_namespaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `up` has it: the overlay's address must then be this machine's, and is not."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.format(office="").replace("127.0.0.1:1502", "192.0.2.9:1502"))
+    assert main(["up", str(policy), "--check-only", "--state", str(tmp_path / "state")]) == 1
+    said = capsys.readouterr().out
+    assert "no namespaces: zone office names no interface" in said and "this machine has no such address" in said
+
+
 def test_json_alone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["up", str(tmp_path), "--json"]) == 2
     assert "--log-format json" in capsys.readouterr().err

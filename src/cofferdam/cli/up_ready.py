@@ -40,8 +40,14 @@ def lacks(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) ->
     if runs:
         found.append(Lack(False, f"a gate runs with {state}: its ports and interfaces were not looked at",
                           "cofferdam reload takes a new policy without stopping it"))  # fmt: skip
-    named = any(zone.interface and policy.is_here(zone.name) for zone in policy.zones.values())
-    wants = named and policy.gate.separation != "processes"
+    from cofferdam.enforce.plans.network import network_plan
+
+    wants = network_plan(policy).namespaces
+    here = [zone for zone in policy.zones.values() if policy.is_here(zone.name)]
+    if not wants and policy.gate.separation == "auto" and any(zone.interface for zone in here):
+        without = ", ".join(zone.name for zone in here if not zone.interface)
+        found.append(Lack(False, f"no namespaces: zone {without} names no interface",
+                          "give it its `interface:`; with less the parts share this machine's network"))  # fmt: skip
     found += _rights(policy, wants)
     found += _state(state)
     found += _stores(plans, state)
