@@ -78,11 +78,30 @@ def test_a_setting_is_named_by_its_place(old: str, new: str, path: tuple[str, ..
     assert path in {setting.path for setting in found.changed}
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "path", "said"),
+    [
+        ("at: holding 200", "at: holding 201", "at", ("holding 200", "holding 201")),
+        ("max: 1500", "max: 1501.5", "max", ("1500", "1501.5")),
+        ("owner: someone", "owner: someone\n    expires: 2027-06-30", "expires",
+         ("never", "at the end of 2027-06-30 UTC")),
+        ("unit: 1", "unit: 1\n    repeat_reads: yes", "repeat_reads", ("no", "yes")),
+    ],
+)  # fmt: skip
+def test_a_setting_is_told_as_a_policy_says_it(old: str, new: str, path: str, said: tuple[str, str]) -> None:
+    text = BASE + conduit(RULES[0])
+    changed = difference(
+        compile_policy(loads(text), now_ns=NOW).table,
+        compile_policy(loads(text.replace(old, new, 1)), now_ns=NOW).table,
+    ).changed
+    assert [(one.path[-1], (one.old, one.new)) for one in changed] == [(path, said)]
+
+
 def test_an_entry_that_comes_is_one_setting() -> None:
     more = BASE.replace("conduits:\n", "  guest: {zone: office, addresses: 10.1.0.77}\nconduits:\n", 1)
     (setting,) = difference(made(RULES[0]).table, made(RULES[0], base=more).table).changed
     assert (setting.path, setting.old) == (("principals", "guest"), NOTHING)
-    assert "10.1.0.77" in setting.new
+    assert setting.new == "zone: office, networks: [10.1.0.77/32]"
 
 
 def test_lines_of_a_broker_without_assets_are_grants() -> None:

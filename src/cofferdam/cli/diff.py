@@ -102,7 +102,7 @@ def show(
     for session in ended:
         print(f"ends: session {session['session']} of {' or '.join(session['principals']) or session['source']} "
               f"with {session['asset']}")  # fmt: skip
-    print(f"{_count(found.gained, 'grant')} gained, {_count(found.lost, 'grant')} lost, "
+    print(f"{_count(found.gained, 'permission')} gained, {_count(found.lost, 'permission')} lost, "
           f"{_count(found.changed, 'setting')} changed")  # fmt: skip
     return 1
 

@@ -8,13 +8,12 @@ Not here: what a gate does about it (gate.crew.plan), how it is told (cli.diff).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from cofferdam.model import Asset
+from cofferdam.model import Asset, Item, Span
 from cofferdam.policy.rows import Conduit, Piece, Proxy, Rule, Table
 from cofferdam.protocols.dialects import DIALECTS
 
@@ -56,7 +55,7 @@ class Difference(msgspec.Struct, frozen=True):
 def difference(old: Table, new: Table) -> Difference:
     """From `old` to `new`."""
     before, after = frozenset(grants(old)), frozenset(grants(new))
-    changed = _changed((), _settings(old), _settings(new))
+    changed = _changed(old, new)
     return Difference(tuple(sorted(after - before)), tuple(sorted(before - after)), tuple(sorted(changed)))
 
 
@@ -127,25 +126,68 @@ def _of_rule(rule: Rule, asset: Asset) -> Iterator[str]:
 _EMPTY: Final[tuple[Any, ...]] = ("", (), [], {}, None, False)
 
 
-def _settings(table: Table) -> dict[str, Any]:
-    """Every setting by its place. Rules are not among them (they are grants), nor what a year's clocks say."""
-    said: dict[str, Any] = msgspec.to_builtins(table)
+def _settings(table: Table, *, brief: bool = False) -> dict[str, Any]:
+    """Every setting by its place. Rules are not among them (they are grants), nor what a year's clocks say. `brief`:
+    without those that stand as they do where nobody says anything."""
+    said: dict[str, Any] = _told(table, "", brief)
     for name in ("clocks", "format", "slice_of"):
-        del said[name]
-    for conduit in said["conduits"].values():
+        said.pop(name, None)
+    for name, conduit in said.get("conduits", {}).items():
         terms = conduit["terms"]
-        for name in ["rules", *_lines(terms)]:
-            terms.pop(name, None)
+        for rules in ["rules", *_lines(terms)]:
+            terms.pop(rules, None)
+        row = table.conduits[name]
+        conduit.pop("expires_text", None)
+        if row.expires_text or not brief:
+            conduit["expires"] = row.expires_text or "never"
     return said
 
 
-def _changed(path: tuple[str, ...], old: Any, new: Any) -> Iterator[Setting]:
-    """What came or went as a whole stands as one setting."""
-    if isinstance(before := _by_name(old), dict) and isinstance(after := _by_name(new), dict):
-        for name in sorted(before.keys() | after.keys()):
-            yield from _changed((*path, name), before.get(name, _ABSENT), after.get(name, _ABSENT))
-    elif old != new:
-        yield Setting(path, *(NOTHING if one is _ABSENT else _in_words(one) for one in (old, new)))
+def _told(value: Any, protocol: str, brief: bool) -> Any:
+    """A compiled row as maps and lists of plain values, with places as the asset's protocol writes them."""
+    if isinstance(value, Span | Item) and protocol:
+        return DIALECTS[protocol].notation.show(value)
+    if isinstance(value, msgspec.Struct):
+        protocol = value.protocol if isinstance(value, Asset) else protocol
+        fields = ((field, getattr(value, field.name)) for field in msgspec.structs.fields(value))
+        return {field.name: _told(inner, protocol, brief) for field, inner in fields
+                if not (brief and inner == _default(field))}  # fmt: skip
+    if isinstance(value, Mapping):
+        return {str(name): _told(inner, protocol, brief) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_told(inner, protocol, brief) for inner in value]
+    return msgspec.to_builtins(value)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default_factory() if callable(field.default_factory) else field.default
+
+
+def _changed(old: Table, new: Table) -> Iterator[Setting]:
+    """What came or went as a whole stands as one setting, in brief."""
+    tables = {"old": old, "new": new}
+    brief: dict[str, Any] = {}
+
+    def whole(which: str, path: tuple[str, ...]) -> str:
+        if which not in brief:
+            brief[which] = _settings(tables[which], brief=True)
+        found = brief[which]
+        for name in path:
+            found = _by_name(found).get(name, {})
+        return _in_words({key: inner for key, inner in found.items() if key != "name"})
+
+    def walk(path: tuple[str, ...], before: Any, after: Any) -> Iterator[Setting]:
+        if isinstance(one := _by_name(before), dict) and isinstance(other := _by_name(after), dict):
+            for name in sorted(one.keys() | other.keys()):
+                yield from walk((*path, name), one.get(name, _ABSENT), other.get(name, _ABSENT))
+        elif before is _ABSENT:
+            yield Setting(path, NOTHING, whole("new", path) if isinstance(after, dict) else _in_words(after))
+        elif after is _ABSENT:
+            yield Setting(path, whole("old", path) if isinstance(before, dict) else _in_words(before), NOTHING)
+        elif before != after:
+            yield Setting(path, _in_words(before), _in_words(after))
+
+    return walk((), _settings(old), _settings(new))
 
 
 _ABSENT: Final = object()
@@ -158,9 +200,16 @@ def _by_name(value: Any) -> Any:
     return value
 
 
-def _in_words(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (list, tuple)) and value and all(isinstance(one, str) for one in value):
-        return " and ".join(value)
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+def _in_words(value: Any, *, within: bool = False) -> str:
+    """As a policy would say it: `address: 10.20.0.17, unit: 1`."""
+    value = _by_name(value)
+    if isinstance(value, dict):
+        said = ", ".join(f"{name}: {_in_words(inner, within=True)}" for name, inner in value.items())
+        return f"{{{said}}}" if within or not said else said
+    if isinstance(value, (list, tuple)):
+        if value and not within and all(isinstance(one, str) for one in value):
+            return " and ".join(value)
+        return f"[{', '.join(_in_words(one, within=True) for one in value)}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
+        return str(int(value))
+    return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
