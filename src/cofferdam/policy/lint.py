@@ -164,6 +164,43 @@ def _own_address(run: Linting) -> None:
             )  # fmt: skip
 
 
+def _no_way(run: Linting) -> None:
+    """An address that no network or route of its zone leads to, where the zone says which it has; the address of a
+    network itself as the gate's own."""
+    ways: dict[str, list[ipaddress.IPv4Network | ipaddress.IPv6Network]] = {}
+    for zone in run.compiled.zones.values():
+        if not zone.addresses or not zone.interface:  # the machine's own routes lead on
+            continue
+        ways[zone.name] = [ipaddress.ip_interface(text).network for text in zone.addresses]
+        ways[zone.name] += [ipaddress.ip_network(network) for network, _ in zone.routes]
+        for text in zone.addresses:
+            own = ipaddress.ip_interface(text)
+            if own.version == 4 and own.ip == own.network.network_address and own.network.prefixlen < 31:
+                run.value(
+                    ("zones", zone.name, "addresses"), "network-address", f"{text}, which is the network itself",
+                    f"this machine's address in it, such as {own.ip + 1}/{own.network.prefixlen}",
+                )  # fmt: skip
+    hosts: list[tuple[str, str, str, str, tuple[str, ...]]] = [
+        ("assets", one.name, "address", one.zone, (one.address,)) for one in run.compiled.assets.values()
+    ]
+    hosts += [("principals", one.name, "addresses", one.zone, one.networks)
+              for one in run.compiled.principals.values() if not one.peer]  # fmt: skip
+    for section, name, field, zone_name, addresses in hosts:
+        there = ways.get(zone_name)
+        if there is None:
+            continue
+        for text in addresses:
+            network = ipaddress.ip_network(text)
+            if not network.is_loopback and not any(
+                network.version == way.version and network.overlaps(way) for way in there
+            ):
+                found = f"{text.removesuffix('/32')}, to which no network or route of zone {zone_name} leads"
+                run.value(
+                    (section, name, field), "no-way", found,
+                    f"an address in {', '.join(map(str, there[:3]))}, or `routes: NETWORK via ROUTER` of the zone",
+                )  # fmt: skip
+
+
 def _never_meet(run: Linting) -> None:
     """A rule whose principal has no address of the IP version by which its asset is published."""
     for conduit in run.compiled.conduits.values():
@@ -320,6 +357,7 @@ _OWN: dict[str, Callable[[Linting], None]] = {
     "carrier-grade prefix": _overlay_prefix,
     "plant-side prefix": _plant_prefix,
     "own addresses": _own_address,
+    "addresses that nothing leads to": _no_way,
     "addresses that never meet": _never_meet,
     "addresses on record": _unrecorded_addresses,
     "unused entries": _unused,
