@@ -72,8 +72,12 @@ class PassesBytesOn:
         while True:
             try:
                 one, _ = self._listener.accept()
+            except OSError:  # it is closed
+                return
+            try:
                 other = socket.create_connection(("127.0.0.1", self._asset))
-            except OSError:  # either end is closed
+            except OSError:  # so is the asset
+                one.close()
                 return
             for source, target in ((one, other), (other, one)):
                 threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
