@@ -161,6 +161,22 @@ def test_proofs(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert audit(state, capsys, "prove", "--check", str(proof))[0] == 1
 
 
+def test_a_proof_waits_for_the_checkpoint_that_covers_its_entry(
+    opener: Opener, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`show` prints what stands in the journal; a running gate covers it about a second later."""
+    log = opener()
+    log.append([write(n) for n in range(3)], maker="inner")
+    log.publish()
+    log.append([write(3)], maker="inner")
+    monkeypatch.setattr("cofferdam.cli.audit.COVERED_SECONDS", 0)
+    assert audit(tmp_path, capsys, "prove", "4")[0] == 2
+    monkeypatch.setattr("cofferdam.cli.audit.COVERED_SECONDS", 60)
+    monkeypatch.setattr("cofferdam.cli.audit.time.sleep", lambda _: log.publish())
+    assert audit(tmp_path, capsys, "prove", "4")[0] == 0
+    log.close()
+
+
 def test_export(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = audit(state, capsys, "export")
     assert code == 0 and [json.loads(text)["index"] for text in out.splitlines()] == list(range(305))

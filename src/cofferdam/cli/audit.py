@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cofferdam.evidence.witness_asking import Said
 
 POLL_SECONDS = 0.25
+COVERED_SECONDS = 5
+"""A running gate signs a checkpoint about once a second."""
 ENTRY = "cofferdam.audit.entry"
 """What a line of `show` and `tail` is."""
 
@@ -288,6 +290,14 @@ def _witnesses(args: argparse.Namespace) -> tuple[Said, ...]:
 # --- prove ------------------------------------------------------------------------------------------------------
 
 
+def _wait_for_checkpoint(reader: LogReader, index: int) -> None:
+    """An entry that somebody has just been shown stands in the journal until the next checkpoint. Waits for that one,
+    in vain where no gate runs."""
+    until = time.monotonic() + COVERED_SECONDS
+    while reader.checkpoint().size <= index < reader.size() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
 def _prove(args: argparse.Namespace) -> int:
     if sum(value is not None for value in (args.index, args.since, args.check)) != 1:
         raise AuditError("say what to prove", hint="cofferdam audit prove INDEX, --since SIZE or --check FILE")
@@ -298,6 +308,8 @@ def _prove(args: argparse.Namespace) -> int:
     from cofferdam.audit.proof import prove_consistency, prove_inclusion
 
     reader = _reader(args)
+    if args.index is not None:
+        _wait_for_checkpoint(reader, args.index)
     proof = prove_inclusion(reader, args.index) if args.index is not None else prove_consistency(reader, args.since)
     data = msgspec.json.format(msgspec.json.encode(proof), indent=2) + b"\n"
     if args.output is None:
