@@ -531,11 +531,13 @@ class Manners(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True,
     """How a device wants to be asked. They hold for the address, whatever units are behind it. Times in milliseconds; 0
     is what everybody has: no delay, no pause, and the gate's own idle time.
 
-    `connect_delay_ms`: from the connection to the first request. `pause_ms`: from an answer to the next request.
+    `connect_delay_ms`: from the connection to the first request. `reconnect_delay_ms`: from the end of a connection to
+    the next attempt. `pause_ms`: from an answer to the next request.
     `idle_ms`: a connection that nobody has used for so long is closed. `wait_ms`: how long a request may wait in line;
     -1 where it was not said. `repeat_reads`: a read whose connection broke is asked once more on a fresh one."""
 
     connect_delay_ms: int = 0
+    reconnect_delay_ms: int = 0
     pause_ms: int = 0
     idle_ms: int = 0
     wait_ms: int = -1

@@ -105,6 +105,50 @@ def test_a_write_is_never_repeated() -> None:
     assert [o.outcome for o in stage.of(WriteOutcome)] == ["unknown"]
 
 
+def test_a_device_that_refuses_the_next_connection_for_a_while() -> None:
+    """It closes after each answer. Whoever asks meanwhile waits, and so is one refusal waited out; with two in a row it
+    is taken for away, and fails at once until it is there again."""
+    stage = Stage(asset_extra="reconnect_delay: 600 ms")
+    client, other = stage.client(), stage.client(port=40001)
+    client.on_data(read(1))
+    stage.cross()
+    device = stage.up()
+    device.on_data(answer(asked(stage, device)[0], 1, 2))
+    device.on_closed("closed by the peer")
+    assert asked(stage, client) == [answer(read(1), 1, 2)]
+    client.on_data(read(2))
+    other.on_data(write(3, 200, 7))
+    stage.cross()
+    stage.reactor.advance(0.59)
+    assert (len(stage.dials), asked(stage, client), asked(stage, other)) == (1, [], [])
+    stage.refuse_dials = True
+    stage.reactor.advance(0.02)
+    assert (len(stage.dials), asked(stage, client), asked(stage, other)) == (2, [], [])
+    stage.refuse_dials = False
+    stage.reactor.advance(0.61)
+    device = stage.up()
+    [question] = asked(stage, device)
+    device.on_data(question)
+    assert asked(stage, other) == [write(3, 200, 7)], "a write goes first"
+    device.on_data(answer(asked(stage, device)[0], 1, 2))
+    assert asked(stage, client) == [answer(read(2), 1, 2)]
+    device.on_closed("closed by the peer")
+    stage.refuse_dials = True
+    client.on_data(read(4))
+    stage.cross()
+    stage.reactor.advance(1.3)
+    assert (len(stage.dials), asked(stage, client)) == (5, [exception(4, 3, 0x0A)])
+    client.on_data(read(5))
+    assert asked(stage, client) == [exception(5, 3, 0x0A)]
+    stage.refuse_dials = False
+    stage.reactor.advance(0.6)
+    client.on_data(read(6))
+    stage.cross()
+    device = stage.up()
+    device.on_data(answer(asked(stage, device)[0], 1, 2))
+    assert asked(stage, client) == [answer(read(6), 1, 2)]
+
+
 @pytest.mark.parametrize(("said", "left"), [("", 1.1), ("wait: 4 s", 4.1), ("wait: 100 ms, timeout: 5 s", 1.1)])
 def test_waiting_in_line_has_a_time_of_its_own(said: str, left: float) -> None:
     stage = Stage(asset_extra=said.replace(", ", "\n    "))
@@ -128,6 +172,7 @@ def test_waiting_in_line_has_a_time_of_its_own(said: str, left: float) -> None:
     ("said", "found"),
     [
         ("connect_delay: 31 s", "31000 ms"),
+        ("reconnect_delay: 31 s", "31000 ms"),
         ("idle: 20 ms", "20 ms"),
         ("pause: 1 min", "60000 ms"),
         ("wait: 2 min", "120000 ms"),

@@ -46,19 +46,31 @@ class Link:
 
 
 class Peer:
-    """A device. `respond` gives the bytes that it sends, if any."""
+    """A device. `respond` gives the bytes that it sends, if any. `shut`: it answers once on a connection, and then
+    refuses the next for so long (s)."""
 
-    def __init__(self, respond: Answer, *, rtu: bool = False) -> None:
-        self.respond, self.rtu = respond, rtu
+    def __init__(self, respond: Answer, *, rtu: bool = False, shut: float = 0.0) -> None:
+        self.respond, self.rtu, self.shut = respond, rtu, shut
         self.seen: list[tuple[int, bytes]] = []
         self.port = held_port()
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.closed = False
+        threading.Thread(target=self._accept_one if shut else self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _accept_one(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self.closed:
+                peer = self._listener.accept()[0]
+                self._listener.close()
+                self._serve(peer)
+                time.sleep(self.shut)
+                self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.close()
 
     def _serve(self, peer: socket.socket) -> None:
         link = Link(time.monotonic())
@@ -71,6 +83,8 @@ class Peer:
                 if data:
                     peer.sendall(data)
                 link.last = time.monotonic()
+                if self.shut:
+                    return
 
     def _asked(self, peer: socket.socket) -> tuple[int, int, bytes]:
         if self.rtu:
@@ -81,6 +95,7 @@ class Peer:
         return transaction, unit, take(peer, length - 1)
 
     def close(self) -> None:
+        self.closed = True
         self._listener.close()
 
 
@@ -110,6 +125,7 @@ class Kind:
     rtu: bool = False
     rule: str = ""
     times: int = 1
+    shut: float = 0.0
 
 
 def _deaf_at_first(link: Link, transaction: int, unit: int, pdu: bytes) -> bytes | None:
@@ -151,6 +167,9 @@ KINDS = [
     Kind("wants-a-pause", "pause: 80 ms", _wants_a_pause, times=3),
     Kind("forgets-idle-connections", "idle: 1 s", _forgets),
     Kind("resets-now-and-then", "repeat_reads: yes", _resets_once, ((b"\3\0\0\0\3", b"\3\6\0\0\0\1\0\2"),)),
+    Kind("refuses-the-next-connection", "reconnect_delay: 400 ms, pause: 50 ms",
+         lambda link, transaction, unit, pdu: frame(transaction, unit, usual(pdu)), ((READ, GOOD), (WRITE, WRITE)),
+         shut=0.3),
     Kind("exception-of-its-own", "unit: 1", _as(lambda pdu: bytes([pdu[0] | 0x80, 0x80])), ((WRITE, b"\x86\x80"),)),
     Kind("exception-0xff", "unit: 1", _as(lambda pdu: bytes([pdu[0] | 0x80, 0xFF])), ((READ, b"\x83\xff"),)),
     Kind("long-exceptions", "quirks: long_exceptions", _as(lambda pdu: bytes([pdu[0] | 0x80, 2, 0])),
@@ -194,7 +213,7 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
         return None if unit in (3, 6) else frame(transaction, unit, usual(pdu))
 
     folder = tmp_path_factory.mktemp("field")
-    peers = {kind.name: Peer(kind.does, rtu=kind.rtu) for kind in KINDS}
+    peers = {kind.name: Peer(kind.does, rtu=kind.rtu, shut=kind.shut) for kind in KINDS}
     line = Peer(on_a_line)
     ports = dict(zip([*peers, "line"], held_ports(len(peers) + 1), strict=True))
     lines = ["site: field", "zones: {office: {side: it}, plant: {side: ot}}", "assets:"]

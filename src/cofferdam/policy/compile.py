@@ -207,6 +207,7 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         device_unit=-1 if asset.device_unit in (None, asset.unit) else asset.device_unit or 0,
         manners=Manners(
             connect_delay_ms=asset.connect_delay or 0,
+            reconnect_delay_ms=asset.reconnect_delay or 0,
             pause_ms=asset.pause or 0,
             idle_ms=asset.idle or 0,
             wait_ms=-1 if asset.wait is None else asset.wait,

@@ -11,11 +11,11 @@ from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.protocols.dialect import Dialect
 
-BOUNDS = {"connect_delay": (1, 30_000), "pause": (1, 10_000), "idle": (1000, 86_400_000), "wait": (1, 60_000),
-          "keep_alive": (1000, 86_400_000)}  # fmt: skip
+BOUNDS = {"connect_delay": (1, 30_000), "reconnect_delay": (1, 30_000), "pause": (1, 10_000),
+          "idle": (1000, 86_400_000), "wait": (1, 60_000), "keep_alive": (1000, 86_400_000)}  # fmt: skip
 """From and to, in milliseconds."""
-SHARED = ("connect_delay", "pause", "idle", "wait", "repeat_reads", "keep_alive", "connections", "outstanding",
-          "vendor_functions", "vendor_write_functions", "tls")  # fmt: skip
+SHARED = ("connect_delay", "reconnect_delay", "pause", "idle", "wait", "repeat_reads", "keep_alive", "connections",
+          "outstanding", "vendor_functions", "vendor_write_functions", "tls")  # fmt: skip
 """What assets behind one address must say alike."""
 
 

@@ -716,6 +716,12 @@ class Asset(Entry):
     connect_delay: Milliseconds | None = Field(
         None, description="How long after connecting the device is left alone before it is asked. At most 30 s."
     )
+    reconnect_delay: Milliseconds | None = Field(
+        None,
+        description="How long after a connection has ended, whoever ended it, the device is left alone before the next "
+        "is opened; requests wait meanwhile, and one refusal more is waited out. For devices that refuse the next "
+        "connection for a while. At most 30 s.",
+    )
     pause: Milliseconds | None = Field(
         None,
         description="How long the device is left alone after each of its answers, whoever asks next. For converters to "
@@ -729,8 +735,9 @@ class Asset(Entry):
     wait: Milliseconds | None = Field(
         None,
         description="How long a request may wait in line for the device, apart from `timeout`, which is the device's. "
-        "What waited longer is answered as busy, and not sent. Default: `timeout`, and `connect_delay` besides; reads "
-        "of a device behind whose address are several units, five times that. At most 60 s.",
+        "What waited longer is answered as busy, and not sent. Default: `timeout`, with `connect_delay` and "
+        "`reconnect_delay` besides; reads of a device behind whose address are several units, five times that. At most "
+        "60 s.",
     )
     keep_alive: Milliseconds | None = Field(
         None,

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cofferdam.brokers.kit.transport import Transport
+from cofferdam.brokers.proxy.approach import Approach
 from cofferdam.brokers.proxy.conduct import Conduct
 from cofferdam.brokers.proxy.connection import Connection, Job, due_at
 from cofferdam.brokers.proxy.lines import OURS, Lines
@@ -102,9 +103,7 @@ class Device(Told):
         self._rest: Timer | None = None
         self._timer: Timer | None = None
         self._due = 0
-        self._backoff = 0.0
-        self._retry_at = 0
-        self._shut_until = 0  # for what it has done, nothing is taken from it either
+        self._approach = Approach(limits, reactor, clock, self._pump)
         self.held = False
         """Nothing is sent while an operator has severed the device's side."""
         self.retired = ""
@@ -169,7 +168,7 @@ class Device(Told):
         manners = self.asset.manners
         if manners.wait_ms >= 0:
             return manners.wait_ms * 1_000_000
-        patience = job.timeout_ns + manners.connect_delay_ms * 1_000_000
+        patience = job.timeout_ns + (manners.connect_delay_ms + manners.reconnect_delay_ms) * 1_000_000
         return patience * SHARED_WAIT if self.shared and not job.writes else patience
 
     def _may_connect(self) -> bool:
@@ -180,9 +179,9 @@ class Device(Told):
             return False
         if self.retired or len(self._connections) >= self.asset.connections:
             return False
-        if any(not connection.ready for connection in self._connections):
+        if self._approach.alone or any(not connection.ready for connection in self._connections):
             return False
-        if self._clock() < self._retry_at:
+        if self._clock() < self._approach.retry_at:
             if not self._connections:
                 self._fail_queue(Failure.UNREACHABLE, self.detail)
             return False
@@ -288,9 +287,8 @@ class Device(Told):
 
     def arrived(self, transport: Transport) -> bool:
         """The device has opened a connection to us. Whether it is taken; if not, it is the caller's to close."""
-        if self.held or self.retired or self._clock() < self._shut_until:
-            return False
-        if len(self._connections) >= self.asset.connections:
+        shut = self.held or self.retired or self._clock() < self._approach.shut_until
+        if shut or len(self._connections) >= self.asset.connections:
             return False
         self._connected(self._begin(transport))
         return True
@@ -350,20 +348,23 @@ class Device(Told):
 
     def _is_up(self, connection: Connection) -> None:
         connection.ready = True
-        self._backoff, self._retry_at, self.detail = 0.0, 0, ""
+        self._approach.up()
+        self.detail = ""
+
+    def _left(self, connection: Connection) -> None:
+        """The connection is none of ours any more, whoever ended it."""
+        self._connections.remove(connection)
+        self._approach.ended(self.asset.manners)
 
     def _failed_to_connect(self, reason: str) -> None:
-        limits = self._limits
-        self._backoff = min(self._backoff * 2 or limits.asset_backoff_seconds, limits.asset_backoff_max_seconds)
-        self._retry_at = self._clock() + int(self._backoff * 1e9)
         self.detail = f"{self.asset.address}:{self.asset.port}: {reason}"
-        if not any(connection.ready for connection in self._connections):
+        if not self._approach.failed(self.asset.manners) and not any(one.ready for one in self._connections):
             self._fail_queue(Failure.UNREACHABLE, self.detail)
 
     def _on_closed(self, connection: Connection, reason: str) -> None:
         if connection not in self._connections:
             return
-        self._connections.remove(connection)
+        self._left(connection)
         if not connection.ready:
             self._failed_to_connect(reason)
             return
@@ -398,7 +399,7 @@ class Device(Told):
                 connection.transport.say_last(data)
         connection.transport.close()
         if connection in self._connections:
-            self._connections.remove(connection)
+            self._left(connection)
         for job in connection.take_all():
             self._fail(job, failure, reason)
         self._abandon(connection, reason)
@@ -473,7 +474,7 @@ class Device(Told):
             self._drop(connection, Failure.BAD_REPLY, enough)
             pause = self.conduct.pause_ns(now)
             if pause:
-                self._retry_at = self._shut_until = max(self._retry_at, now + pause)
+                self._approach.shut(now + pause)
                 self.detail = f"{self.asset.address}:{self.asset.port}: closed for {pause / 1e9:g} s: {enough}"
         if self._speaks and connection in self._connections:
             self._tend(connection)
@@ -535,7 +536,7 @@ class Device(Told):
             if not connection.ready:
                 if now - connection.last >= connect_ns:
                     connection.transport.close()
-                    self._connections.remove(connection)
+                    self._left(connection)
                     abandoned.append((connection, "no connection in time"))
                     unconnected = True
                 continue
@@ -553,7 +554,7 @@ class Device(Told):
             dead = connection.silent >= TIMEOUTS_IN_A_ROW and not connection.streams
             if late and (connection.machine.drop_after_timeout or dead):
                 connection.transport.close()
-                self._connections.remove(connection)
+                self._left(connection)
                 why = "the connection was closed after an answer that did not come"
                 failed += [(job, Failure.TIMEOUT, why) for job in connection.take_all()]
                 abandoned.append((connection, why))

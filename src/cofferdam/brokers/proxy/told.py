@@ -5,6 +5,7 @@ Not here: figures and alarms made of it (inner, gate.watch), which units are ask
 
 from __future__ import annotations
 
+from cofferdam.brokers.proxy.approach import Approach
 from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.lines import Lines
 from cofferdam.brokers.proxy.silence import SILENT_AFTER, Silence, Unit
@@ -22,7 +23,7 @@ class Told(Speaking):
     _lines: Lines[Job]
     _line: Unit
     _silence: Silence
-    _retry_at: int
+    _approach: Approach
 
     def of(self, unit: int) -> Unit:
         """What is counted."""
@@ -58,7 +59,7 @@ class Told(Speaking):
             return "up"
         if self._connections:
             return "connecting"
-        return "backing-off" if self._retry_at > self._clock() else "idle"
+        return "backing-off" if self._approach.retry_at > self._clock() else "idle"
 
     def unused_ns(self, now: int) -> int:
         """For how long nobody has used its connections; 0 where none is up, or something is under way or waits."""
