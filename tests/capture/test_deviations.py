@@ -33,6 +33,9 @@ ODD = [
     ("any_unit", read_request(7, 10, 2), adu(7, 9, b"\3\4\0\1\0\2")),
     ("spare_bytes", read_request(7, 10, 2), adu(7, 1, b"\3\4\0\1\0\2\x5f")),
     ("loose_echo", write_request(7, 10, 2), adu(7, 1, b"\6\0\0\0\2")),
+    ("wrong_length", read_request(7, 10, 2), b"\0\7\0\0\0\6\1\3\4\0\1\0\2"),  # one too small
+    ("wrong_length", read_request(7, 10, 2), b"\0\7\0\0\0\x0b\1\3\4\0\1\0\2"),  # too large: another comes
+    ("wrong_length", write_request(7, 10, 2), b"\0\7\0\0\0\0\1\6\0\x0a\0\2"),
 ]
 
 
@@ -53,13 +56,13 @@ def test_a_deviation_is_named_learned_and_gone_with_its_quirk(quirk: str, asked:
 
 
 def test_answers_that_no_quirk_explains_are_told() -> None:
-    """A header whose length is one too small: not "never answered"."""
+    """One register too many: not "never answered"."""
     connection = Connection().open()
     for number in range(4):
         connection.ask(read_request(number, 10, 2))
-        connection.answer(struct.pack(">HHHB", number, 0, 6, 1) + b"\3\4\0\1\0\2")
+        connection.answer(read_answer(number, [1, 2, 3]))
     text = learned(pcap(connection.frames)).text
-    assert "answers fit no request: wrong_length, or another deviation" in text
+    assert "4 answers fit no request: a deviation that is not found by itself" in text
     assert "never answered" not in text
 
 

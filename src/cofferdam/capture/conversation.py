@@ -285,6 +285,8 @@ class Conversations(Sink):
     ) -> None:
         """Takes every whole frame from the front of the buffer. `final`: nothing will follow what is there."""
         while stream.buffer:
+            if not from_client and self._lengthless(talk, stream, time_ns):
+                continue
             if not stream.synced:
                 if not self._search(talk, stream, from_client, final=final):
                     return
@@ -475,6 +477,27 @@ class Conversations(Sink):
         self._watcher.misfits(asked)
         self._watcher.note(Note(flow, "answer", f"an answer does not fit: {detail}", 1, packet, time_ns))
 
+    def _lengthless(self, talk: _Talk, stream: _Stream, time_ns: int) -> bool:
+        """Whether the segment in front is one answer by all that it says but for the length in its header. Takes it."""
+        quirk, view = talk.protocol.dialect.length_quirk, talk.view
+        if not quirk or stream.starts[:1] != [0]:
+            return False
+        end = stream.starts[1] if len(stream.starts) > 1 else len(stream.buffer)
+        if end <= view.header or view.size(stream.buffer, 0) == end:
+            return False
+        frame = bytes(stream.buffer[:end])
+        key = view.key(frame)
+        response = self._fits(talk, talk.open[key][0], frame, frozenset({quirk})) if key in talk.open else None
+        asked = None if response is None else self._answered(talk, key)
+        if asked is None:
+            return False
+        self._drop(stream, end)
+        if talk.requests.machine is not None:
+            talk.requests.machine.release(asked.token)
+        self._watcher.answered(asked, response, time_ns)
+        self._watcher.deviates(asked, quirk)
+        return True
+
     def _fits(self, talk: _Talk, asked: Asked, frame: bytes, quirks: frozenset[str]) -> Any | None:
         """The answer that a frame is to a request, by a machine with these quirks; None: it is none."""
         try:
@@ -484,7 +507,8 @@ class Conversations(Sink):
             event = machine.next_event()
         except CofferdamError:
             return None
-        return event.response if isinstance(event, ResponseReceived) and event.token == token else None
+        whole = isinstance(event, ResponseReceived) and event.token == token and not machine.buffered
+        return event.response if whole else None
 
     # -- finding the way back in -------------------------------------------------------------------------------
 

@@ -382,8 +382,8 @@ class _Writer:
                 self._add(f"    # {count} of {device.answers} answers fit with the quirk {quirk} alone")
             if device.misfits:
                 self._add(
-                    f"    # {device.misfits} answers fit no request: wrong_length, or another deviation "
-                    "that is not found by itself (docs/devices.md)?"
+                    f"    # {device.misfits} answers fit no request: a deviation that is not found by itself "
+                    "(docs/devices.md)?"
                 )
             elif not device.answers:
                 self._add("    # never answered in the capture: is there such a device?")

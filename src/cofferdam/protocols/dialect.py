@@ -242,6 +242,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Functions that neither `codes` nor `place_codes` name can be carried as they are, for an asset that says so."""
     id_quirks: tuple[str, ...] = ()
     """Those of `quirks` by which answers have an id of 0, or any one."""
+    length_quirk: str = ""
+    """That of `quirks` by which the length in a frame's header says nothing. "": there is none."""
     about: str = ""
     """The kind of items by which it is asked what a thing is (not its value): whoever may do anything with a point or
     method may read the item of this kind with its name. "" where a protocol has no such questions."""

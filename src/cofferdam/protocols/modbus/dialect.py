@@ -120,6 +120,7 @@ MODBUS = Dialect(
     secure_port=802,
     secrets=("certificate", "key", "trusted"),
     id_quirks=("zero_transaction_id", "wrong_transaction_id"),
+    length_quirk="wrong_length",
     lone_quirks=frozenset({
         "zero_transaction_id", "wrong_transaction_id", "wrong_length", "rtu_over_tcp", "rtu_echo",
     }),
