@@ -13,7 +13,23 @@ import pytest
 from cofferdam.capture.learn import Learned, learn
 from cofferdam.capture.simulate import simulate
 from cofferdam.protocols.modbus.quirks import crc
-from tests.capture.maker import Connection, Frame, adu, ethernet, ipv4, pcap, read_answer, read_request, write_request
+from tests.capture.maker import (
+    ACK,
+    MS,
+    RST,
+    SYN,
+    T0,
+    Connection,
+    Frame,
+    adu,
+    ethernet,
+    ipv4,
+    pcap,
+    read_answer,
+    read_request,
+    tcp,
+    write_request,
+)
 from tests.capture.traffic import filled, policy, stream
 
 
@@ -64,6 +80,42 @@ def test_answers_that_no_quirk_explains_are_told() -> None:
     text = learned(pcap(connection.frames)).text
     assert "4 answers fit no request: a deviation that is not found by itself" in text
     assert "never answered" not in text
+
+
+def visit(at: int, port: int, *, refused: bool = False) -> list[Frame]:
+    """One connection, `at` ms after the beginning: a read and its answer, or a SYN that is refused."""
+    connection = Connection(client=("10.1.0.20", port), time_ns=T0 + at * MS)
+    if refused:
+        connection.packet(True, SYN)
+        segment = tcp(connection.server, connection.client, 0, connection.client_seq, RST | ACK)
+        connection.frames.append(
+            Frame(connection.time_ns + MS, ethernet(ipv4(connection.server[0], "10.1.0.20", segment)))
+        )
+        return connection.frames
+    connection.open().ask(read_request(1, 10, 2))
+    connection.answer(read_answer(1, [1, 2]))
+    return connection.close().frames
+
+
+@pytest.mark.parametrize(
+    ("visits", "delay"),
+    [
+        ("0 200! 600 800! 1200", "600 ms"),  # ends at 8, is refused at 201, taken at 601; and once more
+        ("0 200! 600 1200", ""),  # once: it may have started anew
+        ("0 200! 600 800! 1200 1300", ""),  # it was taken sooner, too
+        ("0 2! 600 602! 1200", ""),  # while another was there
+        ("0 200! 9000 9200! 18000", "390 ms"),  # nobody has tried between; twice what it refused
+    ],
+)
+def test_a_device_that_refuses_the_next_connection_for_a_while(visits: str, delay: str) -> None:
+    frames = [
+        frame
+        for number, said in enumerate(visits.split())
+        for frame in visit(int(said.strip("!")), 40000 + number, refused=said.endswith("!"))
+    ]
+    text = learned(pcap(sorted(frames, key=lambda frame: frame.time_ns))).text
+    found = [line.partition("#")[0].strip() for line in text.splitlines() if "reconnect_delay" in line]
+    assert found == ([f"reconnect_delay: {delay}"] if delay else [])
 
 
 def test_all_functions_that_were_left_out_are_counted() -> None:

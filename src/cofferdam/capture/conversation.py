@@ -507,8 +507,9 @@ class Conversations(Sink):
             event = machine.next_event()
         except CofferdamError:
             return None
-        whole = isinstance(event, ResponseReceived) and event.token == token and not machine.buffered
-        return event.response if whole else None
+        if not isinstance(event, ResponseReceived) or event.token != token or machine.buffered:
+            return None
+        return event.response
 
     # -- finding the way back in -------------------------------------------------------------------------------
 

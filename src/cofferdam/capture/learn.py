@@ -25,6 +25,7 @@ from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.named import VERBS, Named, quoted
 from cofferdam.capture.packets import SeenStreams
 from cofferdam.capture.reading import Reading, default_ports, follow
+from cofferdam.capture.reconnects import Reconnects
 from cofferdam.capture.simulate import LinkReport, Links, Remark
 from cofferdam.capture.streams import TcpFlow
 from cofferdam.model import Change, Item, Operation, Span
@@ -137,6 +138,7 @@ class _Learner(Watcher):
         self.pairs: dict[str, dict[tuple[str, int, int], _Pair]] = {}
         self._pair_count = 0
         self.links = Links(limits)
+        self.reconnects = Reconnects(limits)
         self.requests = 0
         self.malformed_count = 0
         self._undecided: dict[int, Asked] = {}  # writes that were not answered yet, by their identity
@@ -261,8 +263,9 @@ class _Learner(Watcher):
         self.links.note(note)
 
     def ended(self, flow: TcpFlow) -> None:
-        """See Links."""
+        """See Links and Reconnects."""
         self.links.ended(flow)
+        self.reconnects.ended(flow)
 
     def _ends(self, flow: TcpFlow) -> tuple[str, str] | None:
         """Client and server as text; None where a network was given and one of them is outside."""
@@ -401,6 +404,9 @@ class _Writer:
                 if len(set(quirks) & set(dialect.id_quirks)) > 1:
                     quirks.remove(dialect.id_quirks[0])  # any id is 0 as well
                 self._add(f"    quirks: [{', '.join(quirks)}]")
+            refusal = learner.reconnects.of(ip_address(device.server).packed, device.port)
+            if refusal is not None:
+                self._add(f"    reconnect_delay: {refusal.delay} ms   # {refusal}")
             beside = self._beside(device)
             clouded = dialect.units is not None and dialect.units.broadcast in beside
             if clouded:

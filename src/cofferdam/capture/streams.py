@@ -80,8 +80,8 @@ class TcpFlow:
     """One TCP connection. Addresses are packed."""
 
     __slots__ = (
-        "client", "client_port", "ended", "first_ns", "first_packet", "from_client", "from_server", "handshake",
-        "late", "number", "server", "server_port", "strays", "user",
+        "client", "client_port", "ended", "ended_ns", "first_ns", "first_packet", "from_client", "from_server",
+        "handshake", "late", "number", "server", "server_port", "strays", "user",
     )  # fmt: skip
 
     def __init__(self, number: int, client: bytes, client_port: int, server: bytes, server_port: int) -> None:
@@ -94,6 +94,7 @@ class TcpFlow:
         self.from_server = Direction()
         self.handshake = False  # the capture holds its SYN
         self.ended = ""  # "", or how it ended
+        self.ended_ns = 0
         self.strays = 0
         self.late = 0  # segments with new bytes after the end
         self.first_ns = 0
@@ -258,7 +259,7 @@ class Reassembler:
 
     def _end(self, flow: TcpFlow, how: str) -> None:
         self._flush(flow, force=True)
-        flow.ended = how
+        flow.ended, flow.ended_ns = how, self._time_ns
         for side in (flow.from_client, flow.from_server):
             side.history.clear()
         self._sink.end(flow)
