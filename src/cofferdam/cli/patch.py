@@ -281,11 +281,13 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _put(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.patch.beside import SIGNATURES
+
     if not args.file.is_file():
         raise GateError(f"{args.file} is no file")
     name = args.file.name
     if args.signature is not None:
-        ending = args.signature.suffix if args.signature.suffix in (".asc", ".sig", ".minisig", ".p7s") else ".sig"
+        ending = next((each for each in SIGNATURES if args.signature.name.endswith(each)), ".sig")
         _stage(args, args.signature, f"{name}{ending}")
     found = _stage(args, args.file, name)
     waits = f"; it waits for {found['waits']}" if found["waits"] else ""

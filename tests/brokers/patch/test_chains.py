@@ -100,4 +100,4 @@ def test_twenty_that_vouch_for_each_other_take_no_time() -> None:
         builder = builder.not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
         builder = builder.not_valid_after(datetime(2090, 1, 1, tzinfo=UTC))
         others.append(builder.add_extension(x509.BasicConstraints(True, None), critical=True).sign(key, SHA256()))
-    assert not chains._path(VENDOR, [ROOT], others, CODE)
+    assert not chains.path_to(VENDOR, [ROOT], others, CODE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from cofferdam.crossing.link import RECORD_BYTES
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
 from tests.brokers.patch.makers import Gpg, Publisher, a_program, run
+from tests.brokers.patch.sigstore_maker import IDENTITY, ISSUER, Instance
 from tests.waiting import PATIENT, readable
 
 OSSLSIGNCODE = pytest.mark.skipif(shutil.which("osslsigncode") is None, reason="osslsigncode is not installed")
@@ -94,20 +96,15 @@ def test_a_publisher_signs_a_program(publisher: Publisher, tmp_path: Path) -> No
     assert found.facts["publisher"] == "Vendor Ltd"
 
 
-@OSSLSIGNCODE
-def test_an_examiner_under_its_filter_has_loaded_what_its_order_needs(publisher: Publisher, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    store.mkdir()
-    publisher.sign(a_program(tmp_path), store / "signed.exe")
-    (store / "ca").write_bytes(publisher.ca.read_bytes())
+def examined(store: Path, order: Order) -> Report:
+    """By an examiner of its own, under its filter."""
     (told, tell), (hear, said) = make_pipe(), make_pipe()
     command = ["-m", "cofferdam.brokers.job", "--name", "test", "--kind", "patch", "--job", "examiner",
                "--control-in", str(told), "--control-out", str(said)]  # fmt: skip
-    order = msgspec.json.encode(Order("signed.exe", "authenticode", ("ca",), "Vendor Ltd"))
     with subprocess.Popen([sys.executable, "-I", *command], pass_fds=(told, said)) as process:
         for fd in (told, said):
             os.close(fd)
-        for packet in pack([RecordCodec(DoJob).encode(DoJob(order, {"keeper": str(store)}))]):
+        for packet in pack([RecordCodec(DoJob).encode(DoJob(msgspec.json.encode(order), {"keeper": str(store)}))]):
             os.write(tell, packet)
         assembler, found = Assembler(RECORD_BYTES), list[bytes]()
         while not found and readable([hear], PATIENT) and (packet := os.read(hear, PACKET)):
@@ -116,8 +113,26 @@ def test_an_examiner_under_its_filter_has_loaded_what_its_order_needs(publisher:
         os.close(fd)
     answers: RecordCodec[JobResult] = RecordCodec(JobResult, limit=RECORD_BYTES)
     answer = answers.decode(found[0])
-    report = msgspec.json.decode(answer.result, type=Report)
-    assert (process.returncode, report.refused, report.facts["publisher"]) == (0, "", "Vendor Ltd")
+    assert process.returncode == 0
+    return msgspec.json.decode(answer.result, type=Report)
+
+
+@OSSLSIGNCODE
+def test_an_examiner_under_its_filter_has_loaded_what_its_order_needs(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.sign(a_program(tmp_path), tmp_path / "signed.exe")
+    (tmp_path / "ca").write_bytes(publisher.ca.read_bytes())
+    report = examined(tmp_path, Order("signed.exe", "authenticode", ("ca",), "Vendor Ltd"))
+    assert (report.refused, report.facts["publisher"]) == ("", "Vendor Ltd")
+
+
+def test_an_examiner_reads_a_sigstore_bundle(tmp_path: Path) -> None:
+    instance = Instance(tmp_path / "sigstore")
+    for name, data in (("fw", b"firmware"), ("trust", json.dumps(instance.trust_root()).encode()),
+                       ("bundle", json.dumps(instance.bundle(b"firmware", second=True)).encode())):  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+    order = Order("fw", "sigstore", ("trust",), signature="bundle", identity=IDENTITY, issuer=ISSUER)
+    report = examined(tmp_path, order)
+    assert (report.refused, report.facts["identity"]) == ("", IDENTITY)
 
 
 @OSSLSIGNCODE

@@ -11,8 +11,13 @@ from typing import Final
 from cofferdam.brokers.patch.catalogue import FileRow, How
 from cofferdam.policy.terms.patch_rows import Product
 
-SIGNATURES: Final = (".asc", ".sig", ".minisig", ".p7s")
-"""How a signature is called, behind the name of what it signs."""
+ENDINGS: Final[dict[str, tuple[str, ...]]] = {
+    "pgp": (".asc", ".sig"), "minisign": (".minisig",), "cms": (".p7s", ".sig"), "wsus": (".asc", ".sig"),
+    "sigstore": (".sigstore.json", ".sigstore"),
+}  # fmt: skip
+"""How a signature is called, behind the name of what it signs, by the kind of proof."""
+SIGNATURES: Final = tuple(dict.fromkeys(ending for endings in ENDINGS.values() for ending in endings))
+"""All of them."""
 LIST: Final = ".list"
 """The list of a product's version, among names of files: none begins with a dot."""
 
@@ -39,7 +44,7 @@ def waits_for(product: Product, row: FileRow) -> str:
         return ""
     if product.origin.list:
         return f"the list {product.origin.list} of its version, and the list's signature"
-    return f"its signature, {row.file}{' or '.join(SIGNATURES)}"
+    return f"its signature, {row.file}{' or '.join(ENDINGS[product.origin.proof])}"
 
 
 def another_way(row: FileRow, by: str, how: How) -> bool:

@@ -60,10 +60,10 @@ def signs_code(signed: cms.Signed, keys: Sequence[bytes], publisher: str, stamps
     """
     roots, certificate = pinned(keys), signed.certificate
     try:
-        name, usage = _common_name(certificate), _usage(certificate)
+        name, usage = _common_name(certificate), usage_of(certificate)
     except cms.UNREADABLE as error:
         raise NotVouched(f"a certificate in the signature that cannot be read: {error}") from None
-    chain = _path(certificate, roots, signed.others, ExtendedKeyUsageOID.CODE_SIGNING)
+    chain = path_to(certificate, roots, signed.others, ExtendedKeyUsageOID.CODE_SIGNING)
     if not chain:
         raise NotVouched(
             f"the signer {name!r} does not lead to a pinned certificate, by authorities that may vouch for code"
@@ -73,9 +73,9 @@ def signs_code(signed: cms.Signed, keys: Sequence[bytes], publisher: str, stamps
     if publisher and name != publisher:
         raise NotVouched(f"it is signed by {name!r}, and the publisher is {publisher!r}")
     now, stamped = datetime.now(UTC), None
-    if not _path(certificate, roots, signed.others, ExtendedKeyUsageOID.CODE_SIGNING, now):
+    if not path_to(certificate, roots, signed.others, ExtendedKeyUsageOID.CODE_SIGNING, now):
         stamped = _stamp(signed, stamps) if stamps and _LIFETIME not in usage else None
-        if not stamped or not _path(certificate, roots, signed.others, ExtendedKeyUsageOID.CODE_SIGNING, stamped):
+        if not stamped or not path_to(certificate, roots, signed.others, ExtendedKeyUsageOID.CODE_SIGNING, stamped):
             when = f"not at its time stamp, {stamped:%Y-%m-%d}" if stamped else "not now, and no time stamp counts"
             since, until = max(map(_since, chain)), min(map(_until, chain))
             raise NotVouched(
@@ -113,19 +113,24 @@ def _stamp(signed: cms.Signed, authorities: Sequence[bytes]) -> datetime | None:
     rest = cms.Der(values)
     token = rest.whole(cms.SEQUENCE)[0]
     rest.end()
-    found = cms.opened_signature(token, (cms.STAMPED,))
+    return stamped_at(token, signed.value, pinned(authorities))
+
+
+def stamped_at(token: bytes, value: bytes, roots: Sequence[Certificate], known: Sequence[Certificate] = ()) -> datetime:
+    """When a signature was there, by a time stamp (RFC 3161) under one of these roots; `known`: certificates between
+    that need not come with it. Raises: NotVouched, NotSigned."""
+    found = cms.opened_signature(token, (cms.STAMPED,), known=known)
     certificate = found.certificate
-    roots = pinned(authorities)
-    if not _path(certificate, roots, found.others, ExtendedKeyUsageOID.TIME_STAMPING):
-        raise NotVouched("its time stamp is by an authority that is not pinned (`stamps:`)")
+    if not path_to(certificate, roots, found.others, ExtendedKeyUsageOID.TIME_STAMPING):
+        raise NotVouched("its time stamp is by an authority that is not pinned")
     try:
-        usage = _usage(certificate)
+        usage = usage_of(certificate)
     except cms.UNREADABLE as error:
         raise NotVouched(f"a certificate in the time stamp that cannot be read: {error}") from None
     if usage != [ExtendedKeyUsageOID.TIME_STAMPING]:
         raise NotVouched("its time stamp is by a certificate that is not for time stamps alone")
-    at = _time_of(found.content, signed.value)
-    held = _path(certificate, roots, found.others, ExtendedKeyUsageOID.TIME_STAMPING, at)
+    at = _time_of(found.content, value)
+    held = path_to(certificate, roots, found.others, ExtendedKeyUsageOID.TIME_STAMPING, at)
     if not held or at > datetime.now(UTC):
         raise NotVouched(f"its time stamp is of {at:%Y-%m-%d}, when its authority's certificate did not hold")
     return at
@@ -155,7 +160,7 @@ def _time_of(content: bytes, value: bytes) -> datetime:
 # --- chains -----------------------------------------------------------------------------------------------------------
 
 
-def _path(
+def path_to(
     certificate: Certificate, roots: Sequence[Certificate], others: Sequence[Certificate],
     purpose: ObjectIdentifier, at: datetime | None = None,
 ) -> list[Certificate]:  # fmt: skip
@@ -221,7 +226,7 @@ def _may_vouch(authority: Certificate, below: int, purpose: ObjectIdentifier, *,
         return False
     try:
         basic = authority.extensions.get_extension_for_class(BasicConstraints).value
-        usage = _usage(authority)
+        usage = usage_of(authority)
         signs = _signs_certificates(authority)
     except (ExtensionNotFound, *cms.UNREADABLE):
         return False
@@ -237,7 +242,7 @@ def _signs_certificates(authority: Certificate) -> bool:
         return True
 
 
-def _usage(certificate: Certificate) -> list[ObjectIdentifier]:
+def usage_of(certificate: Certificate) -> list[ObjectIdentifier]:
     try:
         return list(certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value)
     except ExtensionNotFound:

@@ -15,7 +15,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -149,8 +149,12 @@ def signer(file: Path, signature: bytes) -> Signed:
     return opened_signature(data, (_DATA,), digest)
 
 
-def opened_signature(data: bytes, kinds: Collection[bytes], digest: Callable[[str], bytes] | None = None) -> Signed:
-    """A signature over what came with it, of one of these kinds; or over what `digest` gives the hash of.
+def opened_signature(
+    data: bytes, kinds: Collection[bytes], digest: Callable[[str], bytes] | None = None,
+    known: Sequence[Certificate] = (),
+) -> Signed:  # fmt: skip
+    """A signature over what came with it, of one of these kinds; or over what `digest` gives the hash of. `known`:
+    certificates that may be the signer's, and need not come with it.
 
     Raises:
         NotSigned: with the reason.
@@ -182,7 +186,7 @@ def opened_signature(data: bytes, kinds: Collection[bytes], digest: Callable[[st
         content = within.take(OCTETS if kind == STAMPED else SEQUENCE)
         within.end()
     holder.end()
-    certificates = _certificates(signed.take(0xA0)) if signed.tag == 0xA0 else []
+    certificates = [*(_certificates(signed.take(0xA0)) if signed.tag == 0xA0 else []), *known]
     infos = Der(signed.take(SET))
     signed.end()
     hash_of(algorithm(Der(method)))
@@ -255,7 +259,7 @@ def _check(
             raise NotSigned("the signer's key is of another kind than the signature")
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         raise NotSigned("the CMS signature does not hold") from None
-    _may_sign(certificate)
+    may_sign(certificate)
     return certificate, value, stamps
 
 
@@ -322,7 +326,8 @@ def _attributes(data: bytes, of: bytes, digest: bytes) -> None:
     said.end()
 
 
-def _may_sign(certificate: Certificate) -> None:
+def may_sign(certificate: Certificate) -> None:
+    """Raises: NotSigned: it is not for signatures."""
     try:
         usage = certificate.extensions.get_extension_for_class(KeyUsage).value
         if not usage.digital_signature:

@@ -89,7 +89,7 @@ def _prove(store: Path, order: Order, file: Path, digest: str) -> origin.Proved:
     def read(names: tuple[str, ...]) -> list[bytes]:
         return [_read(store, name, KEYS_BYTES) for name in names]
 
-    pins = origin.Pins(read(order.keys), order.publisher, read(order.stamps))
+    pins = origin.Pins(read(order.keys), order.publisher, read(order.stamps), order.identity, order.issuer)
     if order.proof == "apt":
         return apt_bundle.prove(file, order.version, pins.keys, order.packages)
     if order.proof == "two-sources":

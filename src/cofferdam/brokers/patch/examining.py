@@ -126,6 +126,8 @@ class Examining:
             stamps=_named(product.origin.stamps),
             exporters=_named(product.origin.exporters),
             publisher=product.origin.publisher,
+            identity=product.origin.identity.replace("{version}", row.version),
+            issuer=product.origin.issuer,
             signature=f"plain/{number}.sig" if row.signed else "",
             list=f"plain/{number}.list" if row.signed and product.origin.list else "",
             name=row.file,

@@ -21,6 +21,7 @@ from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.patch import fetch_apt, listing, records
 from cofferdam.brokers.patch.apt_index import BadIndex
+from cofferdam.brokers.patch.beside import ENDINGS
 from cofferdam.brokers.patch.fetch_http import Broken, Client, Head, Missing, NotHad, Place
 from cofferdam.brokers.patch.figures import FETCHER
 from cofferdam.brokers.patch.listing import BadListing, Offer
@@ -36,9 +37,6 @@ from cofferdam.policy.terms.patch_source_rows import Fetch, Source
 AGAIN_SECONDS: Final = 600
 """After a look that failed, where `every` is longer."""
 SIGNATURE_BYTES: Final = 1 << 20
-ENDINGS: Final = {"pgp": (".asc", ".sig"), "minisign": (".minisig",), "cms": (".p7s", ".sig"),
-                  "wsus": (".asc", ".sig")}  # fmt: skip
-"""How a detached signature is called, by the kind of proof."""
 DOING_SECONDS: Final = 0.5
 """How often progress is told."""
 FILES_MOST: Final = 1_000

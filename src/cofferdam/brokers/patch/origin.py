@@ -5,6 +5,7 @@
                   pinned one
     cms           a detached CMS signature (PKCS #7) by a code-signing certificate under a pinned one
     minisign      a detached Ed25519 signature by a pinned key, over the file and over its trusted comment
+    sigstore      a bundle by the identity that the policy names, under a pinned trust root
 
 A list of hashes that is signed by one of these proves what stands in it. A bare checksum is no proof. Not here: a
 Debian repository (apt_bundle), an export of WSUS (wsus_bundle), certificates (chains).
@@ -26,7 +27,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Struct
 
-from cofferdam.brokers.patch import authenticode, chains, cms, compound
+from cofferdam.brokers.patch import authenticode, chains, cms, compound, sigstore
 from cofferdam.errors import CofferdamError
 
 SIGNATURE_BYTES: Final = 1 << 20
@@ -47,11 +48,14 @@ class Proved(Struct, frozen=True):
 
 class Pins(Struct, frozen=True):
     """What a proof must rest on, by the policy: `keys` of its kind, the name in the signer's certificate, and the
-    authorities whose time stamps count once that certificate has expired."""
+    authorities whose time stamps count once that certificate has expired; who signs a sigstore bundle (`*` at its end:
+    whatever follows), and who has seen that it is he."""
 
     keys: Sequence[bytes]
     publisher: str = ""
     stamps: Sequence[bytes] = ()
+    identity: str = ""
+    issuer: str = ""
 
 
 def prove(kind: str, file: Path, signature: bytes, pins: Pins) -> Proved:
@@ -64,6 +68,8 @@ def prove(kind: str, file: Path, signature: bytes, pins: Pins) -> Proved:
         return _cms(file, signature, pins)
     if kind == "minisign":
         return _minisign(file, signature, pins.keys)
+    if kind == "sigstore":
+        return _sigstore(file, signature, pins)
     raise NotProved(f"the proof {kind} cannot be checked here")
 
 
@@ -155,6 +161,19 @@ def _by_code(what: str, signed: cms.Signed, pins: Pins) -> Proved:
     except (chains.NotVouched, cms.NotSigned) as error:
         raise NotProved(str(error)) from None
     return Proved(f"{what}, {facts['publisher']}", facts)
+
+
+# --- sigstore ---------------------------------------------------------------------------------------------------------
+
+
+def _sigstore(file: Path, bundle: bytes, pins: Pins) -> Proved:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").digest()
+    try:
+        facts = sigstore.signed(digest, bundle, pins.keys, pins.identity, pins.issuer)
+    except (chains.NotVouched, cms.NotSigned) as error:
+        raise NotProved(str(error)) from None
+    return Proved(f"sigstore, {facts['identity']}, seen by {facts['issuer']}", facts)
 
 
 # --- minisign ---------------------------------------------------------------------------------------------------------

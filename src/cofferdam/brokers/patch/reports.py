@@ -28,6 +28,8 @@ class Order(Struct, frozen=True, forbid_unknown_fields=True):
     second: str = ""
     stamps: tuple[str, ...] = ()
     exporters: tuple[str, ...] = ()
+    identity: str = ""
+    issuer: str = ""
     packages: tuple[str, ...] = ()
     """Of a repository's snapshot: what its rules name."""
     scan: str = ""

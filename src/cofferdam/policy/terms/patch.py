@@ -351,7 +351,7 @@ def _bare(row: PatchRows) -> tuple[Product, ...]:
 
 def _unproved(origin: Origin) -> Origin:
     """Without what a file is proved by."""
-    return msgspec.structs.replace(origin, keys=(), stamps=(), exporters=())
+    return msgspec.structs.replace(origin, keys=(), stamps=(), exporters=(), identity="", issuer="")
 
 
 def _proof(row: PatchRows, product: str) -> str:
@@ -387,6 +387,9 @@ def _origin(said: OriginSaid, making: Making) -> Origin:
             )
     if said.apt:
         return Origin(proof="apt", keys=tuple(making.files[file] for file in said.apt))
+    if said.sigstore:
+        keys = tuple(making.files[file] for file in said.sigstore)
+        return Origin(proof="sigstore", keys=keys, identity=said.identity or "", issuer=said.issuer or "")
     if said.two_sources:
         return Origin(proof="two-sources", keys=())
     return Origin(proof="minisign", keys=tuple(making.files[file] for file in said.minisign), list=said.list_ or "")

@@ -23,10 +23,11 @@ from cofferdam.policy.terms.patch_source_checks import SourceChecks
 from cofferdam.policy.terms.patch_source_rows import FILE
 from cofferdam.policy.yamltext import quote
 
-PROOFS = ("pgp", "authenticode", "cms", "minisign", "apt", "wsus", "two_sources")
+PROOFS = ("pgp", "authenticode", "cms", "minisign", "sigstore", "apt", "wsus", "two_sources")
 BY_CODE = ("authenticode", "cms", "wsus")
 """Proofs by certificates for signing code."""
 ROOT_BYTES = 1 << 20
+TRUST_ROOT = "application/vnd.dev.sigstore.trustedroot"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 INVENTORY_MOST = 10_000
 
@@ -144,6 +145,12 @@ class PatchChecks:
         if bool(said.exporters) != bool(said.wsus):
             found = "an export that nobody signs" if said.wsus else "`exporters`"
             self.at(at, found, "`wsus` with `exporters`, whose signature its metadata has", check="origin")
+        for word, value in (("identity", said.identity), ("issuer", said.issuer)):
+            if (value is not None) != (named[0] == "sigstore"):
+                found = f"`{word}`" if value is not None else f"a bundle by whoever signs, without `{word}`"
+                self.at(at, found, "`sigstore` with `identity` and `issuer`, who signs it", check="origin")
+        for index, file in enumerate(said.sigstore):
+            self.trust_root(file, (*at, "sigstore", index))
         if said.list_ is not None and named[0] not in ("pgp", "minisign"):
             self.at((*at, "list"), "a signed list", "it with `pgp` or `minisign`", check="origin")
         if said.list_ is not None and not FILE.match(said.list_):
@@ -153,6 +160,17 @@ class PatchChecks:
         for word in ("stamps", "exporters"):
             for index, file in enumerate(getattr(said, word)):
                 self.checking.file(file, (*at, word, index))
+
+    def trust_root(self, file: str, at: Path) -> None:
+        data = self.checking.file(file, at)
+        try:
+            found: Any = json.loads(data) if data is not None and len(data) <= ROOT_BYTES else None
+        except (ValueError, RecursionError):
+            found = None
+        kind = found.get("mediaType") if isinstance(found, dict) else None
+        if data is not None and not (isinstance(kind, str) and kind.startswith(TRUST_ROOT)):
+            expected = "a trust root of sigstore's, such as trusted_root.json"
+            self.at(at, f"{quote(file)}, which is none", expected, check="origin")
 
     def root(self) -> None:
         at = (*self.here, "root")

@@ -30,6 +30,7 @@ from cofferdam.policy.terms.patch_source_model import FileSourceSaid, FolderName
 
 DAY: Final = 86_400
 DATA_PORTS: Final = 100
+_IDENTITY: Final = re.compile(r"[!-)+-~]{1,600}(@refs/[!-)+-~]{0,100}(?<!\{version\})\*)?\Z")
 _HTTP: Final = re.compile(r"([1-9][0-9]{0,4})(/[!-~]{0,200})\Z")
 
 
@@ -65,6 +66,14 @@ def _ports(raw: Any) -> tuple[int, int]:
     raise syntax.Expected(f"a range of at most {DATA_PORTS} ports, such as 50000-50009")
 
 
+def _identity(raw: Any) -> str:
+    if isinstance(raw, str) and _IDENTITY.match(raw):
+        return raw
+    raise syntax.Expected(
+        "an address or a URI, such as release@vendor.example; `*` stands at its end alone, behind `@refs/`"
+    )
+
+
 PortRange = Annotated[tuple[int, int], *read_by(_ports, {"type": "string", "examples": ["50000-50009"]})]
 Yes = Annotated[bool, *YES_NO]
 FileNames = Annotated[
@@ -75,6 +84,7 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_more), one_or_list({"
 Page = Annotated[tuple[int, str], *read_by(_page, {"type": "string", "examples": ["8080/version"]})]
 RemotePath = Annotated[str, *read_by(_path, {"type": "string", "examples": ["/update/{file}"]})]
 ShareName = Annotated[str, *read_by(_share, {"type": "string", "examples": ["updates"]})]
+Identity = Annotated[str, *read_by(_identity, {"type": "string", "examples": ["release@vendor.example"]})]
 HostKey = Annotated[str, *read_by(_host_key, {"type": "string", "examples": ["ssh-ed25519 AAAAC3..."]})]
 
 
@@ -93,6 +103,18 @@ class OriginSaid(schema.Entry):
     cms: FileNames = Field(
         (), description="X.509 certificates (PEM), to one of which the signer's certificate must lead: a detached CMS "
         "signature beside the file (NAME.p7s or NAME.sig, DER or PEM), by a certificate for signing code.",
+    )  # fmt: skip
+    sigstore: FileNames = Field(
+        (), description="sigstore trust roots (files beside the policy, as `trusted_root.json`): a bundle beside the "
+        "file, NAME.sigstore.json or NAME.sigstore. With `identity` and `issuer`."
+    )  # fmt: skip
+    identity: Identity | None = Field(
+        None, description="With `sigstore`: who must have signed it, an address or a URI, as its certificate has it. "
+        "`{version}` stands for the file's version, and `*` at the end, behind `@refs/`, for any tag or branch."
+    )  # fmt: skip
+    issuer: Text | None = Field(
+        None, description="With `sigstore`: who has seen that it is he, such as "
+        "https://token.actions.githubusercontent.com."
     )  # fmt: skip
     apt: FileNames = Field(
         (), description="OpenPGP certificates, one of which must have signed the repository's InRelease, which leads "

@@ -17,15 +17,16 @@ from cofferdam.policy.terms.patch_source_rows import Fetch, Source, bundle_name
 LARGEST_FILE: Final = 16_000_000_000
 """The most bytes of one file that any product may have."""
 
-Proof = Literal["pgp", "authenticode", "minisign", "cms", "apt", "wsus", "two-sources"]
+Proof = Literal["pgp", "authenticode", "minisign", "sigstore", "cms", "apt", "wsus", "two-sources"]
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which proof of origin a file must have. `keys`: what it is proved by, as it stands in the policy's files (OpenPGP
-    certificates, X.509 certificates in PEM, minisign keys). `publisher`: the name that the signer's certificate must
-    have. `stamps`: authorities (X.509 in PEM) whose time stamps count once that certificate has expired. `exporters`:
-    who signs an export of WSUS (OpenPGP). `list`: the name of a list of SHA-256 that is signed, instead of the file
-    itself."""
+    certificates, X.509 certificates in PEM, minisign keys, sigstore's trust roots). `publisher`: the name that the
+    signer's certificate must have. `stamps`: authorities (X.509 in PEM) whose time stamps count once that certificate
+    has expired. `exporters`: who signs an export of WSUS (OpenPGP). `list`: the name of a list of SHA-256 that is
+    signed, instead of the file itself. `identity`, `issuer`: who must have signed a sigstore bundle, and who has
+    seen that it is he."""
 
     proof: Proof
     keys: tuple[bytes, ...]
@@ -33,6 +34,8 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     list: str = ""
     stamps: tuple[bytes, ...] = ()
     exporters: tuple[bytes, ...] = ()
+    identity: str = ""
+    issuer: str = ""
 
     @property
     def files(self) -> tuple[bytes, ...]:
