@@ -26,6 +26,8 @@ _TEXTS: Final = tuple(
     f"encodings.{name}" for name in ("cp437", "cp1252", "ascii", "latin_1", "utf_16", "utf_16_le", "utf_8_sig")
 )
 """What names and texts in archives may be written in."""
+_CURVES: Final = ("cryptography.hazmat.backends.openssl.backend",)
+"""What cryptography loads when it is first asked about a signature by ECDSA."""
 _POINTS: Final = ("cofferdam.protocols.modbus.operations",)
 _SSH: Final = ("asyncssh", "encodings.idna", "encodings.ascii", "asyncio.streams")
 
@@ -98,7 +100,7 @@ PATCH: Final = Broker(
                 stands="apart",
                 can=Can.READ | Can.DIAL_LOCAL,
                 program="cofferdam.brokers.job",
-                preload=(*_TIMES, *_TEXTS),
+                preload=(*_TIMES, *_TEXTS, *_CURVES),
                 reads=("keeper",),
                 memory=EXAMINER_BYTES,
                 ordered_by="keeper",
@@ -111,7 +113,7 @@ PATCH: Final = Broker(
                 stands="apart",
                 can=Can.READ | Can.DIAL_LOCAL | Can.CODE,
                 program="cofferdam.brokers.job",
-                preload=(*_TIMES, *_TEXTS),
+                preload=(*_TIMES, *_TEXTS, *_CURVES),
                 reads=("keeper",),
                 memory=EXAMINER_BYTES,
                 ordered_by="keeper",
