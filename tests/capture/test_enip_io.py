@@ -111,3 +111,13 @@ def test_what_may_not_be_opened_has_no_packet_allowed(verb: str, fastest: str, w
     report = simulated([100], verb=verb, fastest=fastest)
     assert report.allowed == 0 and report.frames == {"refused": 1, "to the client": 1}
     assert all(why in group.detail for flow in report.flows for group in flow.groups)
+
+
+def test_what_nobody_serves_is_named_and_is_not_called_malformed() -> None:
+    connection = Connection(server=(DRIVE, 44818)).open()
+    connection.ask(REGISTER)
+    connection.answer(wire.frame(wire.REGISTER, SESSION, b"12345678", b"\1\0\0\0"))
+    for _ in range(3):  # PCCC: execute, with a requestor's id
+        connection.ask(rr(b"\x4b\x02\x20\x67\x24\x01\x07\x4d\0\x12\x34\x56\x78\x0f\0\1\0\xa2\2\7\x89\0\0", b"slc 5/05"))
+    learned = learn(stream(pcap(connection.close().frames)), "here.pcap")
+    assert (learned.malformed, learned.others) == (0, ("3 requests of PCCC in a service 4B, which is not served yet",))

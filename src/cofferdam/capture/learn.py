@@ -39,7 +39,7 @@ from cofferdam.protocols.registry import PROTOCOLS, Protocols
 Network = IPv4Network | IPv6Network
 
 OTHERS = 64
-"""Functions that are told one by one where nobody can allow them."""
+"""Functions and services that are told one by one where nobody can allow them."""
 _LINE = 100  # columns that a list of ranges may take before it is broken
 
 
@@ -158,7 +158,7 @@ class _Learner(Watcher):
         client, server = ends
         op = asked.operation
         if op.never:
-            self.malformed_count += 1
+            self._left(op.never)
             return
         key = (server, asked.flow.server_port, op.unit)
         pairs = self.pairs.setdefault(client, {})
@@ -236,8 +236,10 @@ class _Learner(Watcher):
         functions = self._protocols[malformed.protocol].functions
         if malformed.function >= 0 and malformed.function not in functions:
             known = self._protocols[malformed.protocol].dialect.vendors.get(malformed.function)
-            what = f"function {malformed.function} ({known or 'not public'})"
-            self.others[what if what in self.others or len(self.others) < OTHERS else "further functions"] += 1
+            self._left(f"function {malformed.function} ({known or 'not public'})")
+
+    def _left(self, what: str) -> None:
+        self.others[what if what in self.others or len(self.others) < OTHERS else "further functions"] += 1
 
     def frame(self, frame: FrameSeen) -> None:
         """Counts a frame of a stream. What opened the stream is a request like another; what it writes where, nobody
