@@ -4,6 +4,7 @@ thing. And the normal form of a text."""
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ MISTAKES = [
     ("  plc:", "  plc-ü:", "plc-ü", "plc-ü", "letters, digits", ""),
     ("read: [flow, level]", 'read: "*"', '"*"', "*", "letters, digits", "all"),
     ("at: holding 100", "at: HR100", "HR100", "HR100", "counted from 0", '"holding 100"'),
+    ("at: holding 200", "at: holding200", "holding200", "holding200", "counted from 0", '"holding 200"'),
+    ("at: holding 200", "at: Holding Register 200", "Holding", "Register 200", "counted from 0", '"holding 200"'),
+    ("at: holding 200", "at: hr 200", "hr", 'the space "hr"', "one of holding", "holding"),
+    ("at: holding 200", "register: holding 200", "register", 'the field "register"', "one of at", "at"),
+    ("    unit: 1", "    slave: 1", "slave", 'the field "slave"', "one of zone", "unit"),
+    ("    unit: 1", "    unit_id: 1", "unit_id", 'the field "unit_id"', "one of zone", "unit"),
+    ("    address: 10.20.0.17", "    host: 10.20.0.17", "host", 'the field "host"', "one of zone", "address"),
+    ("who: erp, asset", "client: erp, asset", "client", 'the field "client"', "one of who", "who"),
+    ("    from: office\n    to: plant", "    from: plant\n    to: office", "plant", "towards office", "on the it side",
+     "from: office, to: plant"),
+    ("write: speed", "write_registers: all", "all", "all", "all stands for reads alone", ""),
     ("site: works", "site: FILL-IN", "FILL-IN", "FILL-IN", "the site's name", ""),
 ]  # fmt: skip
 
@@ -202,3 +214,15 @@ def test_findings_that_come_from_a_gate_are_printed_too(capsys: pytest.CaptureFi
     print_problems(["site.yaml:7:5: no point speeed \x1b[2J; did you mean speed?"])
     out, err = capsys.readouterr()
     assert not out and "site.yaml:7:5: no point speeed" in err and "did you mean speed?" in err and "\x1b" not in err
+
+
+def test_a_slip_of_the_pen_in_any_word_is_one_mistake() -> None:
+    """What hangs on a misspelt word is not told as well. A name that is misspelt where it is defined is told at each
+    place that uses it, in the same words."""
+    for word in re.finditer(r"[A-Za-z_]{3,}", GOOD):
+        text = f"{GOOD[: word.start() + 1]}{GOOD[word.start() + 2 :]}"
+        try:
+            loads(text)
+        except PolicyError as error:
+            said = {(one.found, one.expected) for one in error.problems if isinstance(one, Problem)}
+            assert len(said) == 1, (word[0], said)

@@ -57,6 +57,12 @@ class Document:
         data: Any = self._walk(path)[1].data
         return frozenset(map(str, data)) if isinstance(data, dict) else frozenset()
 
+    def rename(self, path: Path, name: str) -> None:
+        """From now on a field goes by another name, at its old place."""
+        fields: Any = self._walk(path[:-1])[1].data
+        if isinstance(fields, dict) and path[-1] in fields:
+            fields[name] = fields.pop(path[-1])
+
     def key(self, path: Path) -> Place:
         """Where the name of an entry or field stands."""
         return Place(self._walk(path)[0])

@@ -266,14 +266,16 @@ def _validate(
     """The entries that are well-formed, and for each conduit that lost rules the numbers of those that it kept.
 
     Where fields are wrong, the smallest entry around each is left out and the rest goes on to the checks between
-    entries, so that one run finds all there is to find.
+    entries, so that one run finds all there is to find. A field by a wrong name is told, and then read by the name that
+    was meant: that it is missing, and all that hangs on it, would only be echoes.
     """
     raw = document.root.plain()
     kept: dict[str, list[int]] = {}
     models = Models(document, kinds)
+    guessed: set[Path_] = set()
     reading = schema.Reading(dialects(kinds))
     model = policy_model(_named(raw, kinds))
-    for attempt in range(8):
+    for attempt in range(9):
         try:
             return model.model_validate(raw, context=reading), kept
         except ValidationError as error:
@@ -282,7 +284,19 @@ def _validate(
                 for item in error.errors(include_url=False, include_context=True, include_input=False)
             ]
             if attempt == 0:
-                problems.extend(models.problems(found))
+                unknown = [path for item, path in found if item["type"] == "extra_forbidden"]
+                for path in unknown:
+                    if meant := models.meant(path):
+                        problems.append(models.unknown_field(path))
+                        document.rename(path, meant)
+                        guessed.add((*path[:-1], meant))
+            if attempt == 0 and guessed:
+                raw = document.root.plain()
+                model = policy_model(_named(raw, kinds))
+                continue
+            if attempt == (1 if guessed else 0):
+                # What is wrong with a guess, as a whole, is not told.
+                problems.extend(models.problems((item, path) for item, path in found if path not in guessed))
             cut = {models.entry(path, item["type"]) for item, path in found}
             if () in cut or ("site",) in cut or ("zones",) in cut:
                 if not isinstance(raw.get("site"), str) or ("site",) in cut:

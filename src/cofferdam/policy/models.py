@@ -104,6 +104,12 @@ class Models:
             if not (item["type"] == "missing" and path[:-1] in foreign)
         ]
 
+    def meant(self, path: Path) -> str:
+        """The field that is meant by one that nobody knows, if the entry has no such field; else ""."""
+        model = self.model(path[:-1])
+        near = nearest(str(path[-1]), fields(model)) if model else ""
+        return "" if near in self._document.fields(path[:-1]) or self._others(path) else near
+
     def _problem(self, item: Any, path: Path) -> Problem:
         kind, document = item["type"], self._document
         if kind == "missing":
@@ -112,7 +118,7 @@ class Models:
             what = f"{self._noun(path[:-1])} without {path[-1]}"
             return document.key(path[:-1]).problem(what, f"{path[-1]}: {field}".rstrip(": "), check="missing")
         if kind == "extra_forbidden":
-            return self._unknown_field(path)
+            return self.unknown_field(path)
         if self._of_a_name(path):
             return document.key(path[:-1]).problem(quote(str(path[-2])), item["ctx"]["what"], check="name")
         place = document.value(path)
@@ -123,7 +129,8 @@ class Models:
         }  # fmt: skip
         return place.problem(place.node.describe(), expected.get(kind, str(item["msg"])), check="value")
 
-    def _unknown_field(self, path: Path) -> Problem:
+    def unknown_field(self, path: Path) -> Problem:
+        """The error of a field that nobody knows."""
         model = self.model(path[:-1])
         name = str(path[-1])
         known = list(fields(model)) if model else []

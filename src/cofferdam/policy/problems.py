@@ -52,17 +52,46 @@ def excerpt(problem: Problem, text: str) -> str:
     return f"{problem.line:>6} | {shown}\n       | {' ' * (column - cut)}{'^' * max(1, width)}"
 
 
-ALSO: Final = {"ethernetip": "enip", "ethernet-ip": "enip", "cip": "enip", "iec62541": "opcua", "uart": "serial"}
-"""What the field calls things by, where it is not like our name."""
+_ALSO: Final = {
+    "enip": "ethernetip cip", "opcua": "iec62541 ua", "serial": "uart", "modbus": "modbustcp mbap",
+    "unit": "slave slaveid slaveaddress unitid deviceid station stationid nodeid id",
+    "address": "ip ipaddress host hostname target server",
+    "addresses": "ip ipaddress host hostname source sources network networks",
+    "at": "address addr register offset location place cell tag node", "type": "datatype format kind",
+    "who": "user users client clients principal principals source from by", "asset": "device devices target to plc",
+    "allow": "rules rule permit allowed", "reason": "description comment purpose why", "owner": "responsible contact",
+    "expires": "expiry until validuntil enddate", "max": "high upper maximum limit", "min": "low lower minimum",
+    "scale": "multiplier factor gain", "broker": "protocol proxy service", "protocol": "driver broker kind type",
+    "interface": "nic iface card device", "write_registers": "writeregister registerswrite",
+    "holding": "hr holdingregister mw", "input": "ir inputregister iw", "discrete": "di discreteinput",
+    "coil": "co do", "timeout": "responsetimeout", "connect_delay": "connectiondelay",
+    "reconnect_delay": "reconnectdelay reconnecttimeout retrydelay", "pause": "gap delay silentinterval",
+    "repeat_reads": "retry retries", "connections": "maxconnections", "outstanding": "maxoutstanding pipelining",
+}  # fmt: skip
+ALSO: Final = {
+    word: tuple(name for name, words in _ALSO.items() if word in words.split())
+    for word in {word for words in _ALSO.values() for word in words.split()}
+}
+"""What the field, and other products, call things by, in small letters alone; and our names for them, of which one that
+is valid where it stands is meant."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The valid name that is most like `name`, or "" if none is."""
     by_fold = {candidate.lower(): candidate for candidate in sorted(valid)}
-    if (known := ALSO.get(name.lower(), "")) in by_fold:
-        return by_fold[known]
+    bare = _bare(name)
+    alike = [candidate for candidate in by_fold if _bare(candidate) == bare]
+    if alike:
+        return by_fold[alike[0]]
+    for known in ALSO.get(bare, ()):
+        if known in by_fold:
+            return by_fold[known]
     found = difflib.get_close_matches(name.lower(), list(by_fold), n=1, cutoff=0.6)
     return by_fold[found[0]] if found else ""
+
+
+def _bare(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def one_of(names: Iterable[str], limit: int = 8) -> str:

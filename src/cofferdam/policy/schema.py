@@ -353,7 +353,6 @@ PointType = Annotated[
     ValueType | Literal["bcd"] | None, *_read(_point_type, {"type": "string", "enum": [*TYPES, BCD, "string"]})
 ]
 Raw = Annotated[Piece | None, *_read(_raw, PLACE)]
-RawList = Annotated[tuple[Raw, ...], BeforeValidator(_listed), _one_or_list(PLACE)]
 _SECURITY_ITEM = {"type": "string", "enum": list(dict.fromkeys(w for d in DIALECTS.values() for w in d.security))}
 
 
@@ -371,6 +370,18 @@ def _all_cells(raw: Any, info: ValidationInfo) -> Any:
 RawReads = Annotated[
     tuple[Raw, ...], BeforeValidator(_all_cells), _one_or_list({"anyOf": [*_NOTATIONS, {"const": ALL}]})
 ]
+
+
+def _some_cells(raw: Any, info: ValidationInfo) -> Any:
+    """Cells for writing: not `all`."""
+    dialect = _dialect(info)
+    if raw in (ALL, [ALL]) and dialect is not None and dialect.spaces:
+        examples = " or ".join(f'"{example}"' for example in dialect.notation.examples)
+        raise syntax.Expected(f"the cells that may be written, such as {examples}: all stands for reads alone")
+    return _listed(raw)
+
+
+RawWrites = Annotated[tuple[Raw, ...], BeforeValidator(_some_cells), _one_or_list(PLACE)]
 SecurityWord = Annotated[str, *_read(_security_word, _SECURITY_ITEM)]
 SecurityWords = Annotated[tuple[SecurityWord, ...], BeforeValidator(_listed), _one_or_list(_SECURITY_ITEM)]
 Thumbprint = Annotated[str, *_read(_thumbprint, {"type": "string", "examples": ["3f" * 20]})]

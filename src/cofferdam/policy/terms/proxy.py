@@ -60,16 +60,18 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
         here: Path = ("conduits", name)
         zones = checking.policy.zones
         begin, end = zones.get(conduit.from_zone), zones.get(conduit.to_zone)
-        if begin is not None and end is not None and (begin.side, end.side) == ("ot", "it"):
+        turned = begin is not None and end is not None and (begin.side, end.side) == ("ot", "it")
+        if turned:
             # The half at the device decides. On the office side it would be the less trusted one that does.
             found = f"{conduit.from_zone}, which is ot, towards {conduit.to_zone}, which is it"
             expected = f"sessions that begin on the it side: a {self.word} proxy decides where the devices are"
-            checking.at((*here, "from"), found, expected, check="direction")
+            near = f"from: {conduit.to_zone}, to: {conduit.from_zone}"
+            checking.at((*here, "from"), found, expected, near, "direction")
         if conduit.priority == "realtime" and not any(kind.open for kind in self.dialect.kinds):
             expected = "that only for protocols with streams, which have to be in time"
             checking.at((*here, "priority"), f"realtime with the broker {self.word}", expected, check="priority")
         for number, rule in zip(numbers, conduit.allow, strict=True):
-            RuleChecks(self.dialect, (*here, "allow", number), conduit, rule, checking).check()
+            RuleChecks(self.dialect, (*here, "allow", number), conduit, rule, checking, turned=turned).check()
 
     # --- rows
 

@@ -20,14 +20,21 @@ class RuleChecks:
     """The checks of one rule."""
 
     def __init__(
-        self, dialect: Dialect, here: Path, conduit: ProxyConduit, rule: ProxyRule, checking: Checking
-    ) -> None:
+        self, dialect: Dialect, here: Path, conduit: ProxyConduit, rule: ProxyRule, checking: Checking, *,
+        turned: bool = False,
+    ) -> None:  # fmt: skip
+        """`turned`: the conduit goes the wrong way, of which every zone that does not fit would only be the echo. So it
+        would be of a zone that nobody knows."""
         self.dialect = dialect
         self.here = here
         self.conduit = conduit
         self.rule = rule
         self.checking = checking
         self.at = checking.at
+        zones = {} if turned else checking.names("zones")
+        self.begins = conduit.from_zone if conduit.from_zone in zones else ""
+        self.ends = conduit.to_zone if conduit.to_zone in zones else ""
+        self.zones = zones
 
     def check(self) -> None:
         rule, conduit, policy = self.rule, self.conduit, self.checking.policy
@@ -50,7 +57,7 @@ class RuleChecks:
             path: Path = (*self.here, "who", index)
             if self.checking.known("principals", who, path):
                 principal = policy.principals.get(who)
-                if principal is not None and principal.zone != conduit.from_zone:
+                if principal is not None and self.begins not in ("", principal.zone) and principal.zone in self.zones:
                     found = f"{who} of zone {principal.zone}"
                     fitting = sorted(n for n, p in policy.principals.items() if p.zone == conduit.from_zone)
                     expected = f"a principal of {conduit.from_zone}, where the conduit begins"
@@ -65,7 +72,7 @@ class RuleChecks:
         self.functions()
 
     def asset(self, path: Path, name: str, asset: schema.Asset) -> None:
-        if asset.zone != self.conduit.to_zone and asset.zone in self.checking.names("zones"):
+        if self.ends not in ("", asset.zone) and asset.zone in self.zones:
             found = f"{name} of zone {asset.zone}"
             self.at(path, found, f"an asset of {self.conduit.to_zone}, where the conduit ends", check="asset-zone")
         if asset.protocol != self.dialect.name:

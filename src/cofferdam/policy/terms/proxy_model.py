@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from cofferdam.policy import schema
 from cofferdam.policy.fields import as_list, choice, one_or_list, one_or_more
-from cofferdam.policy.schema import Codes, Names, RawList, RawReads
+from cofferdam.policy.schema import Codes, Names, RawReads, RawWrites
 
 _ASSET = {"type": "string", "pattern": schema.NAME.replace("$", r"\\*?$")}
 AssetNames = Annotated[tuple[schema.Name, ...], BeforeValidator(one_or_more), one_or_list(_ASSET)]
@@ -61,7 +61,7 @@ class ProxyRule(schema.Rule):
         description="`allow`: a read may go over the cells between those that the rule names, where at most 123 lie "
         "between, as collectors do that read blocks. What lies there can then be read.",
     )
-    write_registers: RawList = Field(
+    write_registers: RawWrites = Field(
         (), description="Raw cells that may be written. The limits of points among them hold all the same."
     )
     functions: Codes = Field(

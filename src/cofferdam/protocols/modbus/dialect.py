@@ -20,6 +20,13 @@ _BITS = re.compile(r"(.*[0-9])(\.[0-9]{1,2}(?:\s*-\s*[0-9]{1,2})?|\s+bits?\s+[0-
 """A word and, behind it, its bits, which are counted from 0 however the words are."""
 
 
+_SPELT = re.compile(
+    r"(holding|input|coil|discrete)s?(?:[ _-]*(?:inputs?|reg(?:ister)?s?))?[ _:#=-]*([0-9]{1,5}(?:\s*-\s*[0-9]{1,5})?)",
+    re.IGNORECASE,
+)
+"""A space as it is called in full, or grown together with its number."""
+
+
 def _near(text: str) -> str:
     """What a number alone may have meant: a Modicon address such as 40101, or a register."""
     if bits := _BITS.match(text):
@@ -27,6 +34,8 @@ def _near(text: str) -> str:
         return f'{word[:-1]}{bits[2]}"' if word.startswith(('"holding', '"input')) else ""
     if place := re.fullmatch(r"(HR|IR|DI|CO|C|%MW|%M|%IW|%I)\s?([0-9]{1,5})", text, re.IGNORECASE):
         return f'"{_OTHERS[place[1].upper()]} {int(place[2])}"'
+    if spelt := _SPELT.fullmatch(text):
+        return f'"{spelt[1].lower()} {spelt[2]}"'
     if hexadecimal := re.fullmatch(r"(?:([a-z]+)\s+)?0x([0-9a-fA-F]{1,4})", text):
         return f'"{hexadecimal[1] or "holding"} {int(hexadecimal[2], 16)}"'
     if (cell := _numbered(text, "modicon")) != text:
