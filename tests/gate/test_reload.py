@@ -58,6 +58,7 @@ def test_a_bad_policy_changes_nothing_and_says_why(live: Site) -> None:
         code, out, err = cli("reload", bad, "--state", live.state)
         assert (code, out) == (2, "")
         assert "bad.yaml:7:11:" in err and "contrl" in err and "did you mean control" in err
+        assert "     7 |     zone: contrl" in err and "^^^^^^" in err, "as `check` shows it"
         assert client.write(5)
     assert live.up.status()["policy"] == before
     live.up.stop()

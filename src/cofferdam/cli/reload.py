@@ -33,9 +33,11 @@ def run(args: argparse.Namespace) -> int:
     from cofferdam.cli import diff
     from cofferdam.cli.gate_options import state_of
     from cofferdam.enforce import journal
+    from cofferdam.errors import PolicyError
     from cofferdam.gate.client import ask
     from cofferdam.gate.loading import handed_over
     from cofferdam.policy.difference import difference
+    from cofferdam.policy.load import load
 
     state = state_of(args)
     before = ask(state, "policy")
@@ -46,7 +48,11 @@ def run(args: argparse.Namespace) -> int:
     path = str(args.policy.absolute()) if args.policy is not None else ""
     # Read here, by whoever asks and from wherever they stand: the gate sees little of this machine's files.
     loaded = handed_over(Path(path or before["path"]))
-    result = ask(state, "reload", path=path, bytes=len(loaded), more=loaded)
+    try:
+        result = ask(state, "reload", path=path, bytes=len(loaded), more=loaded)
+    except PolicyError:
+        load(Path(path or before["path"]))  # says the same, and knows the lines
+        raise
     if path and os.geteuid() == 0 and journal.noted_policy(state) is not None:
         journal.note_policy(state, Path(path))
     found = difference(diff.in_force(before).table, diff.in_force(ask(state, "policy")).table)
