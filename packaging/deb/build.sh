@@ -42,11 +42,13 @@ find "$stage$home" -name __pycache__ -prune -exec rm -rf {} +
 ln -s ../lib/cofferdam/bin/cofferdam "$stage/usr/bin/cofferdam"
 
 install -d "$stage/lib/systemd/system" "$stage/usr/share/man/man1" "$stage/usr/share/bash-completion/completions" \
-  "$stage/usr/share/zsh/vendor-completions" "$stage/usr/share/doc/cofferdam" "$stage/usr/share/cofferdam"
+  "$stage/usr/share/zsh/vendor-completions" "$stage/usr/share/fish/vendor_completions.d" \
+  "$stage/usr/share/doc/cofferdam" "$stage/usr/share/cofferdam"
 install -m 644 "$root"/packaging/systemd/*.service "$stage/lib/systemd/system/"
 "$tools" "$here/../man.py" | gzip -9n > "$stage/usr/share/man/man1/cofferdam.1.gz"
 "$root/.venv/bin/cofferdam" completion bash > "$stage/usr/share/bash-completion/completions/cofferdam"
 "$root/.venv/bin/cofferdam" completion zsh > "$stage/usr/share/zsh/vendor-completions/_cofferdam"
+"$root/.venv/bin/cofferdam" completion fish > "$stage/usr/share/fish/vendor_completions.d/cofferdam.fish"
 cp -r "$root"/docs/*.md "$root/CHANGELOG.md" "$stage/usr/share/doc/cofferdam/"
 install -m 644 "$root/LICENSE" "$stage/usr/share/doc/cofferdam/copyright"
 cp -r "$root/packaging/prometheus" "$root/packaging/grafana" "$root/packaging/siem" "$root/tools" "$root/examples" \

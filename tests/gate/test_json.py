@@ -39,12 +39,13 @@ def test_each_verb_with_json_has_a_schema() -> None:
 
 
 def test_what_takes_no_json() -> None:
-    """The verbs that answer by something else than facts; a new one of them is written down here."""
+    """What plays in a terminal, and the lab's actors, who say all that they do in JSON anyhow; a new one of them is
+    written down here."""
     silent = {
-        "fmt", "diagram", "schema", "completion", "docs", "audit export", "jump watch", "jump recording play",
+        "jump watch", "jump recording play",
         *(f"lab {word}" for word in (
             "plant", "erp", "operator", "intruder", "mes", "erp-desk", "plc", "maintenance", "filler", "filling-mes",
-            "filling-operator", "policy", "clean",
+            "filling-operator",
         )),
     }  # fmt: skip
     assert set(leaves(build_parser())) - verbs().keys() == silent
@@ -139,6 +140,10 @@ def test_the_operators_verbs(calm: Site, tmp_path: Path) -> None:
         ):
             said = printed(*words, "--state", calm.state)
             assert not isinstance(said, dict) or "error" not in said, said
+    for line in cli("audit", "export", "--json", "--last", "3", "--state", calm.state)[1].splitlines():
+        assert json.loads(line)["index"] >= 0
+    assert printed("audit", "export", "--checkpoint", "--state", calm.state)["form"] == "signed note"
+    assert "leave one" in printed("audit", "export", "--format", "csv", "--state", calm.state)["hint"]
     proof = tmp_path / "proof.json"
     cli("audit", "prove", "2", "--output", proof, "--state", calm.state)
     assert printed("audit", "prove", "--check", proof, "--state", calm.state)["good"]
@@ -152,9 +157,24 @@ def test_verbs_without_a_gate(tmp_path: Path) -> None:
         ("install", EXAMPLE, "--print", "--program", "/usr/bin/x"),
         ("whois", "10.1.0.21", "--policy", EXAMPLE),
         ("describe", "plc-7", "--policy", EXAMPLE),
+        ("diagram", EXAMPLE),
+        ("diagram", EXAMPLE, "--out", tmp_path / "site.svg"),
+        ("schema", "--list"),
+        ("completion", "fish"),
+        ("docs", tmp_path, "--check"),
+        ("lab", "policy"),
+        ("fmt", EXAMPLE),
     ):
         said = printed(*words)
         assert "error" not in said, said
+    untidy = tmp_path / "p.yaml"
+    untidy.write_text("site:   works  \n")
+    assert printed("fmt", untidy, "--diff") == {
+        "files": [str(untidy)], "written": False,
+        "diff": f"--- {untidy}\n+++ {untidy} (normal form)\n@@ -1 +1 @@\n-site:   works  \n+site:   works\n",
+    }  # fmt: skip
+    assert printed("fmt", untidy) == {"files": [str(untidy)], "written": True}
+    assert printed("fmt", tmp_path / "none.yaml")["error"].endswith("No such file or directory"), "of the system, too"
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--format", choices=["jsonl", "csv"], default="jsonl", help="default: jsonl")
     export.add_argument("--checkpoint", action="store_true", help="the signed checkpoint, to be kept elsewhere")
     export.add_argument("--output", "-o", type=Path, metavar="FILE", help="write here instead of standard output")
+    add_json(export, "Entry | Text", text="JSON lines, as without it; the checkpoint, and errors, as objects")
 
 
 def _log_options(parser: argparse.ArgumentParser) -> None:
@@ -192,21 +193,27 @@ def _tail(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    from cofferdam.audit.lines import escaped_json
     from cofferdam.audit.show import COLUMNS, matching, row
 
+    if args.json and args.format == "csv":
+        raise CofferdamError("--json with --format csv", hint="leave one of them out")
     reader = _reader(args)
     out = sys.stdout if args.output is None else args.output.open("w", encoding="utf-8", newline="")
     try:
         if args.checkpoint:
             reader.checkpoint()  # an unsigned one is worth nothing
-            out.write(reader.checkpoint_note().decode())
+            note = reader.checkpoint_note().decode()
+            if args.json and args.output is None:
+                note = json.dumps({"form": "signed note", "text": note}) + "\n"
+            out.write(note)
             return 0
         table = csv.writer(out)
         if args.format == "csv":
             table.writerow(COLUMNS)
         for data, entry in matching(reader, _wanted(args), args.last):
             if args.format == "jsonl":
-                out.write(data.decode() + "\n")
+                out.write((escaped_json(data.decode()) if args.json else data.decode()) + "\n")
             else:
                 table.writerow(row(entry))
     finally:

@@ -1,4 +1,4 @@
-"""`cofferdam completion bash|zsh|tcsh`: prints the completion script."""
+"""`cofferdam completion bash|zsh|fish|tcsh`: prints the completion script."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from pathlib import Path
 
 import shtab
 
+from cofferdam.cli.gate_options import add_json, print_text
+
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell that the script is for")
-    parser.epilog = "bash: cofferdam completion bash > /etc/bash_completion.d/cofferdam"
+    parser.add_argument("shell", choices=["bash", "zsh", "fish", "tcsh"], help="the shell that the script is for")
+    add_json(parser, "Text")
+    parser.epilog = (
+        "bash: cofferdam completion bash > /etc/bash_completion.d/cofferdam. "
+        "fish: cofferdam completion fish > ~/.config/fish/completions/cofferdam.fish"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -18,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     parser = build_parser()
     _complete_paths(parser)
-    print(shtab.complete(parser, shell=args.shell))
+    print_text(args, args.shell, shtab.complete(parser, shell=args.shell) + "\n")
     return 0
 
 

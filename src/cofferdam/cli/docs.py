@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 from pathlib import Path
 
 import cofferdam.policy
+from cofferdam.cli.gate_options import add_json
 
 # File name below DIR -> "module:function"; the function takes nothing and returns the page's text.
 PAGES: dict[str, str] = {
@@ -27,6 +29,7 @@ SCHEMA = Path(cofferdam.policy.__file__).parent / "policy.schema.json"
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", type=Path, help="the folder of the pages, such as docs")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is not current")
+    add_json(parser, "Written")
 
 
 def pages(directory: Path) -> dict[Path, str]:
@@ -40,16 +43,19 @@ def pages(directory: Path) -> dict[Path, str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    stale = 0
+    stale: list[str] = []
     for path, text in pages(args.directory).items():
         current = path.read_text("utf-8") if path.exists() else None
         if current == text:
             continue
-        stale += 1
+        stale.append(str(path))
         if args.check:
             print(f"{path} is not current: run cofferdam docs {args.directory}", file=sys.stderr)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        if not args.json:
             print(f"wrote {path}")
+    if args.json:
+        print(json.dumps({"files": stale, "written": not args.check}))
     return 1 if args.check and stale else 0

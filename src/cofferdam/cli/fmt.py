@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import os
 import stat
 import sys
 from pathlib import Path
 
+from cofferdam.cli.gate_options import add_json
 from cofferdam.errors import PolicyError
 from cofferdam.policy.tidy import tidy
 from cofferdam.policy.yamltext import MAX_BYTES
@@ -18,6 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", metavar="POLICY", help="a policy file, a folder of them, or - for standard input")
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if there is something to do")
     parser.add_argument("--diff", action="store_true", help="change nothing; show what would be")
+    add_json(parser, "Formatted")
     parser.epilog = (
         "Two spaces for each level, Unix line ends, no spaces at the end of lines, one blank line at most. Comments, "
         "quotes and order stay. What a file means stays, too: one whose normal form would mean something else is not "
@@ -28,11 +31,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.policy == "-":
-        sys.stdout.write(tidy(sys.stdin.read(MAX_BYTES), "-"))
+        before = sys.stdin.read(MAX_BYTES)
+        after = tidy(before, "-")
+        sys.stdout.write(
+            after if not args.json else json.dumps({"files": ["-"] * (after != before), "written": True, "text": after})
+        )
         return 0
     path = Path(args.policy)
     files = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
-    changed = 0
+    changed: list[str] = []
+    shown: list[str] = []
     for file in files:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe or a device has no end
@@ -46,14 +54,19 @@ def run(args: argparse.Namespace) -> int:
         after = tidy(before, str(file))
         if after == before:
             continue
-        changed += 1
+        changed.append(str(file))
         if args.diff:
             old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
-            sys.stdout.writelines(difflib.unified_diff(old, new, str(file), f"{file} (normal form)"))
-        else:
+            shown += difflib.unified_diff(old, new, str(file), f"{file} (normal form)")
+        elif not args.json:
             print(file)
         if not args.diff and not args.check:
             _replace(file, after)
+    if args.json:
+        said = {"files": changed, "written": not args.diff and not args.check}
+        print(json.dumps(said | ({"diff": "".join(shown)} if args.diff else {})))
+    else:
+        sys.stdout.writelines(shown)
     return 1 if changed and args.check else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 
@@ -24,6 +25,11 @@ def add_json(
     its schema is asked for alone (cli.json_schemas)."""
     parser.add_argument("--json", action="store_true", help=text)
     parser.set_defaults(prints=(module, prints))
+
+
+def print_text(args: argparse.Namespace, form: str, text: str) -> None:
+    """A text that is the verb's whole answer; with --json within an object (json_shapes.Text)."""
+    print(json.dumps({"form": form, "text": text}) if args.json else text.removesuffix("\n"))
 
 
 def state_of(args: argparse.Namespace, *, own: bool = False) -> Path:

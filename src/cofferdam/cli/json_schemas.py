@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from cofferdam.audit.entry import DRAFTS, TIMES, Entry
+
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 REFUSED, ENTRY = "error", "entry"
 """What is of no verb alone: an error of any, and a line of `audit show`, `audit tail` and the exports."""
@@ -50,8 +52,7 @@ def known() -> dict[str, tuple[str, str]]:
 
 def schema_of(what: str, said: tuple[str, str]) -> dict[str, Any]:
     """The schema of what is printed; `said` is one of `known`."""
-    made = _entry() if said == _OWN[ENTRY] else _schema(_kind(*said))
-    return {"$schema": DRAFT, "title": f"cofferdam {what}", **made}
+    return {"$schema": DRAFT, "title": f"cofferdam {what}", **_schema(_kind(*said))}
 
 
 def _kind(module: str, annotation: str) -> Any:
@@ -62,8 +63,14 @@ def _kind(module: str, annotation: str) -> Any:
 
 def _schema(kind: Any) -> dict[str, Any]:
     """One of several types is not among what msgspec knows of objects: it makes their schemas one by one."""
+    if kind is Entry:
+        return _entry()
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         several = typing.get_args(kind)
+        if Entry in several:
+            schemas = [_schema(one) for one in several]
+            defined = {name: part for one in schemas for name, part in one.pop("$defs", {}).items()}
+            return {"anyOf": schemas, "$defs": defined}
         found, parts = msgspec.json.schema_components(several, ref_template="#/$defs/{name}")
         return {"anyOf": list(found), "$defs": parts}
     if typing.get_origin(kind) is list:
@@ -76,8 +83,6 @@ def _schema(kind: Any) -> dict[str, Any]:
 
 def _entry() -> dict[str, Any]:
     """Nanoseconds are texts in the log: JSON's numbers do not hold them."""
-    from cofferdam.audit.entry import DRAFTS, TIMES, Entry
-
     entry = msgspec.json.schema(Entry)["$defs"]["Entry"]
     kinds, parts = msgspec.json.schema_components(DRAFTS, ref_template="#/$defs/{name}")
     for part in parts.values():

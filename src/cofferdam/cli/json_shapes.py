@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from cofferdam.audit.entry import Entry as Entry
 from cofferdam.audit.proof import Consistency as Consistency
 from cofferdam.audit.proof import Inclusion as Inclusion
 from cofferdam.cli.up_ready import Lack
@@ -119,6 +120,38 @@ class Reload(TypedDict):
     stopped: list[str]
     troubles: list[str]
     difference: Changed
+
+
+class Formatted(TypedDict):
+    """`fmt`: the files that were not in their normal form; `written`: they are now. `text`: the normal form of standard
+    input; `diff`: what would be, with --diff."""
+
+    files: list[str]
+    written: bool
+    text: NotRequired[str]
+    diff: NotRequired[str]
+
+
+class Text(TypedDict):
+    """What a verb makes that is a text for others: a drawing, a script, a policy, a signed checkpoint. `form` says what
+    it is, and `written` where it was written; without that it is in `text`."""
+
+    form: str
+    text: NotRequired[str]
+    written: NotRequired[str]
+
+
+class Written(TypedDict):
+    """`docs`: pages that were not current; `written`: they are now."""
+
+    files: list[str]
+    written: bool
+
+
+class Removed(TypedDict):
+    """`lab clean`."""
+
+    removed: list[str]
 
 
 class Down(TypedDict):

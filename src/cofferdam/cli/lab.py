@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -95,8 +96,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         user.add_argument("--password", type=Path, metavar="FILE", help="log in as anna with what stands in this file")
         user.add_argument("--driven", action="store_true", help="take commands from stdin, lines of JSON")
         user.add_argument("--pause", type=float, default=1.0, metavar="S", help="seconds (default 1)")
-    what.add_parser("policy", help="print the policy of the demo")
-    what.add_parser("clean", help="remove what killed labs left behind: namespaces, temporary directories")
+    add_json(what.add_parser("policy", help="print the policy of the demo"), "Text")
+    clean = what.add_parser("clean", help="remove what killed labs left behind: namespaces, temporary directories")
+    add_json(clean, "Removed")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,14 +106,18 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "clean":
         from cofferdam.lab import layout, scene
 
-        for name in (*layout.clean(), *scene.clean()):
-            print(f"removed {name}")
+        removed = (*layout.clean(), *scene.clean())
+        if args.json:
+            print(json.dumps({"removed": list(map(str, removed))}))
+        else:
+            print("".join(f"removed {name}\n" for name in removed), end="")
         return 0
     if args.what == "policy":
+        from cofferdam.cli.gate_options import print_text
         from cofferdam.lab import layout, play, plays
 
         stage = plays.plays()
-        print(play.policy(stage, layout.shipped(plays.spots(stage)))[0], end="")
+        print_text(args, "policy", play.policy(stage, layout.shipped(plays.spots(stage)))[0])
         return 0
     if importlib.util.find_spec("pymodbus") is None:
         raise CofferdamError("the lab needs pymodbus", hint=extra("lab"))

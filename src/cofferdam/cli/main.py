@@ -123,12 +123,21 @@ def _printable(text: str) -> str:
     return "\n".join(map(escaped, text.split("\n")))
 
 
-def _as_json(args: argparse.Namespace, error: CofferdamError) -> None:
+AS_WHOM = "run it as a user who may, such as root or the one who started the gate"
+
+
+def _forbidden(error: Exception) -> bool:
+    return isinstance(error, PermissionError)
+
+
+def _as_json(args: argparse.Namespace, error: CofferdamError | OSError) -> None:
     """With --json an error is an object as well, on standard output: `error`, `hint`, `problems` of a policy. A verb
     whose answer says what went wrong has printed that one already (`answered`)."""
     if getattr(args, "json", False) is True and not getattr(args, "answered", False):
         problems = [str(problem) for problem in error.problems] if isinstance(error, PolicyError) else []
-        print(json.dumps({"error": str(error), "hint": error.hint, "problems": problems}))
+        hint = error.hint if isinstance(error, CofferdamError) else AS_WHOM if _forbidden(error) else ""
+        said = os_error(error) if isinstance(error, OSError) else str(error)
+        print(json.dumps({"error": said, "hint": hint, "problems": problems}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -166,9 +175,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = 130
     except OSError as error:  # what a verb did not expect of a file: still a sentence, and no traceback
+        _as_json(args, error)
         print(f"cofferdam {args.verb}: {os_error(error)}", file=sys.stderr)
-        if isinstance(error, PermissionError):
-            print("  run it as a user who may, such as root or the one who started the gate", file=sys.stderr)
+        if _forbidden(error):
+            print(f"  {AS_WHOM}", file=sys.stderr)
         code = 2
     return code
 

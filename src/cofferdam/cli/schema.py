@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from cofferdam.cli.gate_options import add_json
 from cofferdam.errors import CofferdamError
 
 
@@ -17,6 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "the audit log (entry), an error of any verb (error)",
     )
     parser.add_argument("--list", action="store_true", help="of what there are schemas")
+    add_json(parser, "dict[str, Any]", text="print JSON, as without it but for --list and errors")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "In an editor with the YAML language server, put this at the top of a policy:\n"
@@ -36,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
     there = known()
     if args.list:
-        print("\n".join(("policy", *sorted(there))))
+        names = ("policy", *sorted(there))
+        print(json.dumps({"names": names}) if args.json else "\n".join(names))
         return 0
     if what not in there:
         near = nearest(what, there)
