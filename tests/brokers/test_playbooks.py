@@ -520,6 +520,18 @@ def test_connections_are_limited_in_all_and_by_address() -> None:
     assert {hit.limit for hit in stage.of(LimitHit)} == {"client_connections", "client_connections_per_address"}
 
 
+def test_a_client_of_the_policy_that_connects_too_fast_is_an_alarm_and_a_stranger_is_none() -> None:
+    stage = Stage(limits="client_connects_per_second: 1")
+    for port in range(1, 6):
+        stage.client(source="10.9.9.9", port=port)
+    assert stage.outer.alarms() == {}
+    taken = [stage.client(port=port) for port in range(1, 6)]
+    assert [client.closed for client in taken] == [False] * 4 + [True]
+    assert "at 127.0.0.1: client_connects_per_second" in stage.outer.alarms()["clients-turned-away"]
+    stage.reactor.advance(61)
+    assert stage.outer.alarms() == {}
+
+
 def test_a_flood_waits_for_its_turns_and_does_not_fill_the_log() -> None:
     stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 20")
     client = stage.client()

@@ -48,7 +48,7 @@ from cofferdam.protocols.base import Identified
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 FULL_NS = 60_000_000_000
-"""For so long after somebody had to give a place up, an alarm stands."""
+"""For so long after somebody had to give a place up, or was turned away, an alarm stands."""
 
 
 class Door(Part):
@@ -95,6 +95,7 @@ class Door(Part):
             )  # fmt: skip
         self._calls = Calls(setting.dial, self._take_in, self.close, self.clients, setting.clock)
         self._full = (0, "")  # when all places were taken last, and by whom most
+        self._turned = (0, "")  # when somebody whom the policy knows was turned away last, and who by which limit
         self._securing: Any = None
         if any(asset.tls is not None and asset.tls.clients for asset in setting.policy.assets.values()):
             from cofferdam.brokers.proxy.securing import Securing  # most halves need no TLS
@@ -221,6 +222,8 @@ class Door(Part):
                 count -= 1
             too_much = self._admission.no_room(share, stranger, limits, count, of_source)
         if too_much is not None:
+            if not stranger:
+                self._turned = (now, f"{group} at {source}: {too_much[0]}, {too_much[1]}")
             self._turn_away(transport, source, *too_much)
             return None
         holder: list[Client] = []
@@ -345,6 +348,9 @@ class Door(Part):
             said = "this half was started without TLS: restart the gate"
         if said:
             found = found | {"tls-clients": f"clients by TLS: {said}"[:512]}
+        since, who = self._turned
+        if who and self._clock() - since <= FULL_NS:
+            found = found | {"clients-turned-away": f"connections of {who}"[:512]}
         since, greedy = self._full
         if not greedy or self._clock() - since > FULL_NS:
             return found

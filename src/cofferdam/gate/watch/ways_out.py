@@ -44,6 +44,7 @@ WAYS_OUT: dict[str, str] = {
     "hands-state-damaged": "move hands.json away, sever again what should be, then cofferdam restore it, restore ot",
     "hands-not-durable": "make room on the disk of the state directory, and do it again",
     "trouble": "look at the device: cofferdam describe ASSET, cofferdam audit show --kind device-trouble",
+    "clients-turned-away": "have it keep its connections, or raise that limit in the policy (docs/devices.md)",
     "connections-full": "see in `cofferdam status --all` who holds the places",
     "crew": "see the gate's messages (journalctl -u cofferdam); it is started again by itself",
 }
