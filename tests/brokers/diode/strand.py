@@ -44,7 +44,12 @@ class Strand:
         """The records that come out, in the order in which they do."""
         found: list[bytes] = []
         for packet in packets:
-            for _, text in self.into.feed(unpack(packet), self.now):
+            whole = self.into.quick(packet)
+            if whole is None:
+                whole = self.into.feed(unpack(packet), self.now)
+            while self.into.has_work:
+                whole += self.into.work()
+            for _, text in whole:
                 found += msgspec.msgpack.decode(text, type=list[bytes])
         return found
 

@@ -14,6 +14,7 @@ from cofferdam.brokers.diode.outbox import Outbox, encode
 from cofferdam.brokers.diode.receiver import Receiver
 from cofferdam.brokers.diode.sealing import Seal, announce, new_seal
 from cofferdam.brokers.diode.wire import BULK, HELLO, Packet, pack, unpack
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 
@@ -69,8 +70,10 @@ class Hearing:
         self._signer, public = pairing.new_signer()
         keys = pairing.ReceiverKeys(private, (pairing.Good(public),))
         self.records: list[Any] = []
+        self.reactor = Reactor()
         setting = SimpleNamespace(
-            policy=policy, severed=frozenset(), wall=lambda: WALL, secrets={pairing.SECRET: msgspec.json.encode(keys)},
+            policy=policy, reactor=self.reactor, severed=frozenset(), wall=lambda: WALL,
+            secrets={pairing.SECRET: msgspec.json.encode(keys)},
             senders={"keeper": SimpleNamespace(send=self.records.append, backlog=0)},
         )  # fmt: skip
         self.receiver = Receiver(cast(Any, setting))
@@ -84,6 +87,11 @@ class Hearing:
 
     def feed(self, *packets: bytes) -> None:
         self.receiver._feed(list(packets))
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the pieces that the keeper was given, in that order."""
+        return [one.number for one in self.records if isinstance(one, records.Piece)]
 
     @property
     def foreign(self) -> object:
@@ -132,3 +140,38 @@ def test_two_senders_with_one_key_are_named(tmp_path: Path) -> None:
     for _ in range(2):
         hearing.receiver.tick()
     assert "two" not in hearing.receiver.alarms()  # it has ceased
+
+
+def woven(seal: Seal, count: int) -> list[bytes]:
+    """The packets of so many full bulk blocks that leave at the same time, each with one record."""
+    out = Outbox(seal, 1408, k=20, m=2)
+    body = bytes(out.bulk_room - 200)
+    for number in range(1, count + 1):
+        out.put(encode(records.Piece("files:reports", seal.epoch, number, body)), 0, prompt=False)
+    out.tick(10**9)
+    return out.bulk(1000, 2 * 10**9)
+
+
+def test_what_is_prompt_does_not_wait_for_blocks_that_are_whole_all_at_once(tmp_path: Path) -> None:
+    hearing = Hearing(tmp_path)
+    seal, hello = hearing.epoch(5)
+    out = Outbox(seal, 1408)
+    out.put(encode(records.Piece("records:reports", 5, 99, b"x", prompt=True)), 0, prompt=True)
+    out.tick(10**9)
+    hearing.feed(hello, *woven(seal, 3), out.prompt())
+    assert hearing.numbers == [99]
+    for number in (1, 2, 3):
+        hearing.reactor.turn(0)
+        assert hearing.numbers == [99, *range(1, number + 1)]
+
+
+def test_blocks_that_wait_to_be_opened_are_of_their_epoch(tmp_path: Path) -> None:
+    hearing = Hearing(tmp_path)
+    seal, hello = hearing.epoch(5)
+    hearing.feed(hello, *woven(seal, 3))
+    hearing.feed(hearing.epoch(6)[1])
+    assert hearing.numbers == [1, 2, 3]
+    assert [one.epoch for one in hearing.records if isinstance(one, records.Epoch)] == [5, 6]
+    assert isinstance(hearing.records[-1], records.Epoch)
+    hearing.reactor.turn(0)
+    assert len(hearing.numbers) == 3

@@ -15,6 +15,7 @@ from cofferdam.brokers.diode.figures import Speed
 from cofferdam.brokers.diode.inbox import OPEN_BYTES, OPEN_MOST, Inbox
 from cofferdam.brokers.diode.outbox import parity_for
 from cofferdam.brokers.diode.sealing import AES, CHACHA, TAG, Seal, announce, believe, named, new_seal
+from cofferdam.brokers.diode.spool import CREDIT_BYTES
 from cofferdam.brokers.diode.wire import (
     BULK,
     HEAD_BYTES,
@@ -81,6 +82,20 @@ def test_a_burst_of_five_hundred_is_repaired_where_eight_blocks_are_woven() -> N
     assert strand.out.blocks == 8
     assert sorted(strand.records(burst(2000, 500)(packets))) == sorted(said)
     assert strand.into.counts.repaired > 400
+
+
+@pytest.mark.parametrize(("shard", "blocks", "burst_of"), [(1408, 6, 500), (8896, 1, 90)])
+def test_blocks_leave_once_there_are_enough_for_a_burst(shard: int, blocks: int, burst_of: int) -> None:
+    """Whatever their size, without waiting for more than a spool hands over at once."""
+    strand = Strand(shard=shard, k=1000, m=100, interleave=8)
+    body = os.urandom(40_000)
+    packets: list[bytes] = []
+    while not packets:
+        strand.out.put(encode(body), 0, prompt=False)  # no time goes by
+        packets = strand.out.bulk(10_000, 0)
+    assert strand.out.blocks == blocks and shard * 1000 * blocks < CREDIT_BYTES
+    came = strand.records(burst(300, burst_of)(packets))
+    assert len(came) == blocks * (shard * 1000 // 40_000) and set(came) == {body}
 
 
 @given(

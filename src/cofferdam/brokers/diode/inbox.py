@@ -14,6 +14,7 @@ Not here: repair (coding), the records in a block (records), numbers of records 
 from __future__ import annotations
 
 import struct
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -138,6 +139,7 @@ class Inbox:
         self._open: dict[int, dict[Key, _Block]] = {PROMPT: {}, BULK: {}}
         self._lists: dict[tuple[int, int, int, int], dict[int, bytes]] = {}
         self._bytes = 0
+        self._due: deque[Key] = deque()
         self._known: dict[bytes, _Block] = {}
         """Collections by what the headers of their packets have in common."""
 
@@ -153,7 +155,8 @@ class Inbox:
 
     def quick(self, data: bytes) -> list[tuple[int, bytes]] | None:
         """What `feed` makes of a packet as it came, where that is the next shard of a collection that is known, as
-        nearly all are. None: it is for `feed`, and nothing was done."""
+        nearly all are. None: it is for `feed`, and nothing was done. A bulk block that it completes is `work`'s: woven
+        blocks are whole all at once, and opening them takes milliseconds that no prompt packet should wait for."""
         block = self._known.get(data[:AT] + data[AT_END:HEAD_BYTES])
         if block is None:
             return None
@@ -166,7 +169,27 @@ class Inbox:
         shards[at] = [data[HEAD_BYTES:]]
         block.count += 1
         self._bytes += size
-        return [] if len(shards) < k or block.count < block.next_try else self._try(key, block)
+        if len(shards) < k or block.count < block.next_try:
+            return []
+        if key[0] != BULK:
+            return self._try(key, block)
+        block.next_try = sys.maxsize
+        self._due.append(key)
+        return []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a block waits for `work`."""
+        return bool(self._due)
+
+    def work(self) -> list[tuple[int, bytes]]:
+        """Opens one of the blocks that `quick` has completed; as `feed`."""
+        key = self._due.popleft()
+        block = self._open[key[0]].get(key)
+        if block is None:
+            return []  # it was given up
+        block.next_try = block.count
+        return self._try(key, block)
 
     def feed(self, packet: Packet, now: int) -> list[tuple[int, bytes]]:
         """(class, what was sealed) of each block that this packet completes: one at most."""

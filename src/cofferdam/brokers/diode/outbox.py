@@ -15,13 +15,14 @@ import itertools
 import math
 import struct
 from collections import deque
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
 from cofferdam.brokers.diode.coding import parity
 from cofferdam.brokers.diode.sealing import TAG, Seal
-from cofferdam.brokers.diode.wire import BULK, DIGESTS, HEAD_BYTES, PROMPT, SHARDS_MOST, STEP, pack
+from cofferdam.brokers.diode.wire import AT, AT_END, BULK, DIGESTS, HEAD_BYTES, PROMPT, SHARDS_MOST, STEP, pack
 from cofferdam.errors import LocalProtocolError
 
 MS: Final = 1_000_000
@@ -34,10 +35,14 @@ BULK_NS: Final = 100 * MS
 PROMPT_DATA: Final = 8
 """Data shards of a prompt block."""
 INTERLEAVE: Final = 8
-"""Bulk blocks that leave at the same time."""
+"""Bulk blocks that leave at the same time, at most."""
+WOVEN_BYTES: Final = 8_000_000
+"""So much is enough of them: six full blocks of packets of 1,500 bytes, one of 9,000. A burst lasts for a time, and
+takes fewer of packets that are larger."""
 DIGEST: Final = 8
 """Bytes of a packet's digest."""
 _LENGTH: Final = struct.Struct(">I")
+_INDEX: Final = tuple(index.to_bytes(2) for index in range(SHARDS_MOST))
 _ARRAY: Final = struct.Struct(">BI")
 
 
@@ -67,12 +72,40 @@ def parity_for(k: int, full: int, m: int) -> int:
 
 
 class _Open:
-    """A block that records go into."""
+    """A block that records go into. `text`: room for all of it, which blocks of a class use one after the other."""
 
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, text: memoryview) -> None:
         self.since = now
-        self.records: list[bytes] = []
-        self.size = 5  # of the array's head
+        self.text = text
+        self.count = 0
+        self.size = _ARRAY.size
+
+
+def _room(size: int) -> memoryview:
+    return memoryview(bytearray(size))
+
+
+class _Ready(NamedTuple):
+    """A bulk block that is closed."""
+
+    since: int
+    total: int
+    packets: Iterator[bytes]
+
+
+def _packets(head: bytes, shards: Sequence[bytes]) -> Iterator[bytes]:
+    """Those of a block, each made when it is to leave: a block is large, and a copy of it costs as much as its seal."""
+    before, after = head[:AT], head[AT_END:]
+    left = deque(shards)
+    for index in range(len(left)):
+        yield before + _INDEX[index] + after + left.popleft()
+
+
+def _woven(blocks: Sequence[Iterable[bytes]]) -> Iterator[bytes]:
+    for row in itertools.zip_longest(*blocks):
+        for packet in row:
+            if packet is not None:
+                yield packet
 
 
 class Outbox:
@@ -96,11 +129,15 @@ class Outbox:
         self._interleave = interleave
         self._numbers = {PROMPT: itertools.count(1), BULK: itertools.count(1)}
         self._open: dict[int, _Open] = {}
+        self._texts = {PROMPT: _room(self.prompt_room), BULK: _room(self.bulk_room)}
         self._prompt: deque[bytes] = deque()
         self._late: deque[tuple[int, list[bytes]]] = deque()
-        self._ready: deque[tuple[int, list[bytes]]] = deque()
-        """Bulk blocks: (since, packets)."""
-        self._bulk: deque[bytes] = deque()
+        self._ready: deque[_Ready] = deque()
+        self._bulk: Iterator[bytes] = iter(())
+        self._left = 0
+        """Packets of the bulk blocks that leave now."""
+        self._whole = bytearray()
+        """Where blocks are sealed, one after the other."""
         self.waiting = 0
         """Bytes of bulk records that have not left."""
         self._blocks = 0
@@ -128,8 +165,9 @@ class Outbox:
             self._close(kind, now)
             block = None
         if block is None:
-            block = self._open[kind] = _Open(now)
-        block.records.append(record)
+            block = self._open[kind] = _Open(now, self._texts[kind])
+        block.text[block.size : block.size + len(record)] = record
+        block.count += 1
         block.size += len(record)
         if kind == BULK:
             self.waiting += len(record)
@@ -140,7 +178,7 @@ class Outbox:
             block = self._open.get(kind)
             if block is not None and now - block.since >= longest:
                 self._close(kind, now)
-        if self._ready and not self._bulk:
+        if self._ready and not self._left:
             self._weave(now)
         while self._late and self._late[0][0] <= now:
             self._prompt += self._late.popleft()[1]
@@ -149,7 +187,7 @@ class Outbox:
         """When `tick` has something to do; None: never, as it stands."""
         times = [block.since + (PROMPT_NS if kind == PROMPT else BULK_NS) for kind, block in self._open.items()]
         times += [self._late[0][0]] if self._late else []
-        times += [self._ready[0][0] + BULK_NS // 2] if self._ready and not self._bulk else []
+        times += [self._ready[0].since + BULK_NS // 2] if self._ready and not self._left else []
         return min(times, default=None)
 
     @property
@@ -158,7 +196,7 @@ class Outbox:
 
     @property
     def has_bulk(self) -> bool:
-        return bool(self._bulk or self._ready)
+        return bool(self._left or self._ready)
 
     def prompt(self) -> bytes:
         """The next prompt packet."""
@@ -166,22 +204,26 @@ class Outbox:
 
     def bulk(self, most: int, now: int) -> list[bytes]:
         """The next bulk packets, all of one size but those of lists, at most so many."""
-        if not self._bulk:
+        if not self._left:
             self._weave(now)
-        return [self._bulk.popleft() for _ in range(min(most, len(self._bulk)))]
+        found = list(itertools.islice(self._bulk, most))
+        self._left -= len(found)
+        return found
 
     def _weave(self, now: int) -> None:
         """Takes up the next blocks: several at a time, or what there is where no more will come soon."""
-        if not self._ready or (len(self._ready) < self._interleave and now - self._ready[0][0] < BULK_NS // 2):
+        enough = len(self._ready) >= self._interleave or self._blocks >= WOVEN_BYTES
+        if not self._ready or (not enough and now - self._ready[0].since < BULK_NS // 2):
             return
-        blocks = [self._ready.popleft()[1] for _ in range(min(self._interleave, len(self._ready)))]
-        self._blocks -= sum(map(len, blocks)) * self.shard
-        for row in itertools.zip_longest(*blocks):
-            self._bulk.extend(packet for packet in row if packet is not None)
+        blocks = [self._ready.popleft() for _ in range(min(self._interleave, len(self._ready)))]
+        self._left = sum(block.total for block in blocks)
+        self._blocks -= self._left * self.shard
+        self._bulk = _woven([block.packets for block in blocks])
 
     def _close(self, kind: int, now: int) -> None:
         block = self._open.pop(kind)
-        text = _ARRAY.pack(0xDD, len(block.records)) + b"".join(block.records)
+        text = block.text[: block.size]
+        _ARRAY.pack_into(text, 0, 0xDD, block.count)
         number = next(self._numbers[kind])
         length = len(text) + TAG + _LENGTH.size
         if kind == PROMPT:
@@ -189,29 +231,36 @@ class Outbox:
             size = (-(-length // k) + STEP - 1) // STEP * STEP
             m = k
         else:
-            self.waiting -= block.size - 5
+            self.waiting -= block.size - _ARRAY.size
             size = self.shard
             k = -(-length // size)
             m = self._m if k == self._k else parity_for(k, self._k, self._m)
-        whole = memoryview(bytearray(k * size))
-        _LENGTH.pack_into(whole, 0, length - _LENGTH.size)
-        self._seal.close(kind, number, k, m, size, text, whole[_LENGTH.size : length])
-        shards = [bytes(whole[at : at + size]) for at in range(0, k * size, size)]
-        epoch = self._seal.epoch
-        packets = [
-            pack(kind, epoch, number, index, k, m) + shard
-            for index, shard in enumerate(itertools.chain(shards, parity(shards, m)))
-        ]
-        lists = self._lists(kind, number, k, m, packets) if self._hostile else []
+        if len(self._whole) < k * size:
+            self._whole = bytearray(k * size)
+        with memoryview(self._whole) as whole:
+            _LENGTH.pack_into(whole, 0, length - _LENGTH.size)
+            self._seal.close(kind, number, k, m, size, text, whole[_LENGTH.size : length])
+            whole[length : k * size] = bytes(k * size - length)  # of a larger block
+            shards = [bytes(whole[at : at + size]) for at in range(0, k * size, size)]
+        shards += parity(shards, m)
+        head = pack(kind, self._seal.epoch, number, 0, k, m)
         self.blocks += 1
         if kind == PROMPT:
+            packets = list(_packets(head, shards))
+            lists = self._lists(kind, number, k, m, packets) if self._hostile else []
             self._prompt += packets[:k]
             self._prompt += lists
             self._late.append((now + PARITY_NS, packets[k:] + lists))
-        else:
-            half = len(packets) // 2
-            self._ready.append((now, packets[:half] + lists + packets[half:] + lists))
-            self._blocks += len(self._ready[-1][1]) * self.shard
+            return
+        count, leave = k + m, _packets(head, shards)
+        if self._hostile:
+            packets = list(leave)
+            lists = self._lists(kind, number, k, m, packets)
+            half = count // 2
+            packets = packets[:half] + lists + packets[half:] + lists
+            count, leave = len(packets), iter(packets)
+        self._ready.append(_Ready(now, count, leave))
+        self._blocks += count * self.shard
 
     def _lists(self, kind: int, number: int, k: int, m: int, packets: list[bytes]) -> list[bytes]:
         """The sealed lists of a block's packets: each packet of them is sealed by itself, so that none can be spoiled
@@ -227,7 +276,7 @@ class Outbox:
     @property
     def pending(self) -> int:
         """Bytes of bulk that have not left, about; 0 where there are none."""
-        return self.waiting + self._blocks + len(self._bulk) * self.shard
+        return self.waiting + self._blocks + self._left * self.shard
 
     @property
     def packet(self) -> int:

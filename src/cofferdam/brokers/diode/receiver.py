@@ -29,6 +29,7 @@ from cofferdam.brokers.diode.sealing import believe, named
 from cofferdam.brokers.diode.sender import row_of
 from cofferdam.brokers.diode.wire import HELLO, Packet, unpack
 from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.brokers.kit.memory import keep_freed
 from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.crossing.reactor import READ
 from cofferdam.crossing.records import RecordCodec
@@ -49,6 +50,8 @@ TWICE_SECONDS: Final = 3
 """An older epoch that is announced so long is more than what was under way when a new one began."""
 SILENT_NS: Final = 5_000_000_000
 """A link by which nothing comes for so long, while something comes by another, is silent."""
+KEPT_BYTES: Final = 32 << 20
+"""Memory that is free and stays."""
 _MSG_DONTWAIT: Final = 0x40
 _CONTROL: Final = 64
 
@@ -144,6 +147,8 @@ class Receiver(Part):
         self._before = (0, 0, 0, 0)
         self._ticks = 0
         self._strange = 0
+        self._working = False
+        keep_freed(KEPT_BYTES)
         self.set_severed(setting.severed)
 
     # --- the gate ---------------------------------------------------------------------------------------------------
@@ -181,7 +186,7 @@ class Receiver(Part):
     # --- in ---------------------------------------------------------------------------------------------------------
 
     def _readable(self, link: _Link, _events: int) -> None:
-        for _ in range(CALLS):
+        for _ in range(1 if self._working else CALLS):
             packets = link.batches.take()
             if packets:
                 link.heard = time.monotonic_ns()
@@ -214,6 +219,20 @@ class Receiver(Part):
                 self._early.keep(packet, now)
             else:
                 self._strange += 1
+        if self._inbox is not None and self._inbox.has_work and not self._working:
+            self._working = True
+            self._setting.reactor.call_at(now, self._work)
+
+    def _work(self) -> None:
+        """Opens one bulk block, and reads what has come meanwhile before the next: fewer packets than a block has, so
+        that blocks do not heap up."""
+        inbox = self._inbox
+        if inbox is not None and inbox.has_work:
+            for _, text in inbox.work():
+                self._open(text)
+        self._working = inbox is not None and inbox.has_work
+        if self._working:
+            self._setting.reactor.call_at(time.monotonic_ns(), self._work)
 
     def _take(self, inbox: Inbox, packet: Packet, now: int) -> None:
         for _, text in inbox.feed(packet, now):
@@ -243,6 +262,9 @@ class Receiver(Part):
             self._strange += 1
             return
         if self._inbox is not None:
+            while self._inbox.has_work:
+                for _, text in self._inbox.work():
+                    self._open(text)
             self._add_up(self._inbox.counts)
         self._heard, self._above = body, hello.epoch
         self._inbox, self._key = Inbox(hello.seal), hello.seal.key

@@ -59,7 +59,9 @@ class Seal:
         self.epoch, self.cipher, self.key = epoch, cipher, key
         self._box: Any = AESGCM(key) if cipher == AES else ChaCha20Poly1305(key)
 
-    def close(self, kind: int, block: int, k: int, m: int, size: int, text: bytes, into: memoryview) -> None:
+    def close(
+        self, kind: int, block: int, k: int, m: int, size: int, text: bytes | memoryview, into: memoryview
+    ) -> None:
         """Writes the sealed block, which is TAG bytes longer than its text, to where it is to lie: blocks are large,
         and a copy of one costs as much as its seal."""
         self._box.encrypt_into(_nonce(kind, 0, block), text, self._more(kind, block, k, m, size), into)

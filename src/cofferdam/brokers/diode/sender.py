@@ -31,6 +31,7 @@ from cofferdam.brokers.diode.pairing import SenderKeys, load
 from cofferdam.brokers.diode.sealing import Seal, announce, has_aes, new_seal
 from cofferdam.brokers.diode.wire import HEAD_BYTES, HELLO, UDP_BYTES, pack, shard_bytes
 from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.brokers.kit.memory import keep_freed
 from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.errors import CrossingError, GateError
 from cofferdam.policy.table import CompiledPolicy
@@ -46,6 +47,8 @@ WRITE_MOST: Final = 65_000
 """Bytes in one write."""
 ROOM_BYTES: Final = 256 << 10
 """The spool is told in such steps what has left."""
+KEPT_BYTES: Final = 16 << 20
+"""Memory that is free and stays."""
 _SIOCETHTOOL, _ETHTOOL_GSET, _ETHTOOL_BYTES = 0x8946, 1, 44
 _SOL_UDP, _UDP_SEGMENT, _IP_MTU = 17, 103, 14
 _LOST: Final = (errno.ECONNREFUSED, errno.EPERM, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOBUFS)
@@ -123,6 +126,7 @@ class Sender(Part):
         self._put = 0
         self._told = 0
         self._speed = ("", 0)
+        keep_freed(KEPT_BYTES)
         self.set_severed(setting.severed)
 
     @property
