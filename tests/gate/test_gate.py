@@ -211,7 +211,9 @@ def test_what_was_cut_off_without_the_gate_has_its_entry_in_its_next_life(site: 
         with running(site.state, site.policy) as gate:
             assert [cut["side"] for cut in gate.status()["severed"]] == ["ot"]
             assert gate.stop() == 0
-    assert [(one["side"], one["by"]) for one in events(site.state, "severed")] == [("ot", "the command line: drill")]
+    assert [(one["side"], one["by"], one["reason"]) for one in events(site.state, "severed")] == [
+        ("ot", "the command line", "drill")
+    ]
 
 
 def test_a_damaged_severed_file_severs_both_sides_and_says_so(site: Site) -> None:

@@ -77,12 +77,15 @@ def test_each_kind_ends_its_sessions_and_stays_through_a_reload(two: tuple[Two, 
     assert cli("reload", "--state", site.state)[0] == 0
     assert not site.works("a")
     assert cli("diff", "running", site.policy, "--state", site.state)[0] == 0, "what is held back is no other policy"
-    assert cli("restore", what, name, "--state", site.state)[0] == 0
+    assert cli("restore", what, name, "--reason", "it is over", "--state", site.state)[0] == 0
     assert cli("restore", what, name, "--state", site.state)[0] == 1
     assert site.works("a")
     last = events(site.state, "severed")[-1]
     assert (last["side"], last["what"], last["name"], last["reason"], last["sessions"]) == ("", what, name, "a test", 1)
-    assert events(site.state, "restored")[-1]["name"] == name
+    back = events(site.state, "restored")[-1]
+    assert (back["name"], back["reason"]) == (name, "it is over")
+    lines = cli("audit", "show", "--kind", "severed", "--kind", "restored", "--last", "2", "--state", site.state)[1]
+    assert "1 session ended: a test" in lines and ": it is over" in lines, lines
     eventually(lambda: f'restored what="{what} {name}" by=' in gate.said())
 
 

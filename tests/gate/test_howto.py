@@ -37,7 +37,7 @@ def test_a_bypass_is_in_the_log_and_is_taken_back(live: Site) -> None:
     with Client(live.port) as client:
         client.read()
     told = {entry["event"]["kind"]: entry["event"] for entry in log_of(live.state)}
-    assert told["severed"]["by"].endswith(": bypass, decided by N.")
+    assert told["severed"]["reason"] == "bypass, decided by N."
     assert "restored" in told
 
 

@@ -142,7 +142,9 @@ def _load_public(path: Path, read: Callable[[Path], bytes]) -> VerifierKey:
     except FileNotFoundError as error:
         raise AuditError(f"there is no public key at {path}", hint="name one with --key") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise AuditError(f"the public key {path} cannot be read: {error}") from error
+        said = error.strerror if isinstance(error, OSError) else "it is no text"
+        hint = "run it as a user who may, or give a copy of the key with --key" if said != "it is no text" else ""
+        raise AuditError(f"the public key {path} cannot be read: {said}", hint=hint) from error
     except AuditError as error:
         raise AuditError(f"{path}: {error}", hint=error.hint) from error
 

@@ -11,6 +11,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.sever import target
 
     target(parser, session=False)
+    parser.add_argument("--reason", default="", help="why, for the record")
     add_state(parser)
     add_json(parser, "Restore")
     parser.epilog = "Exit code: 0 it works again, 1 it was not severed, 2 no gate runs or it cannot be recorded."
@@ -24,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     check(args.what, args.name)
     state, what = state_of(args), f"{args.what} {args.name}".strip()
     if args.what in SIDES:
-        result = ask(state, "restore", side=args.what)
+        result = ask(state, "restore", side=args.what, reason=args.reason)
     else:
-        result = ask(state, "restore-part", kind=args.what, name=args.name)
+        result = ask(state, "restore-part", kind=args.what, name=args.name, reason=args.reason)
     if args.json:
         print(json.dumps(result))
     else:

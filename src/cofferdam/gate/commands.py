@@ -236,7 +236,7 @@ class ControlServer:
                 self._pace(_counts_for(user))
             if isinstance(request, (AskGrant, AgreeGrant)) and user.endswith(_UNHEARD):
                 raise GateError("the launcher is too busy to say whose login this is", hint="ask again in a moment")
-            if isinstance(request, (Sever, SeverPart, EndSession, AskGrant)):
+            if isinstance(request, (Sever, SeverPart, EndSession, Restore, RestorePart, AskGrant)):
                 # Their words are shown to others, who are root: no terminal is to obey them, and no line is to begin.
                 request = msgspec.structs.replace(request, reason=clip(spelled(request.reason)))
             more = b""
@@ -312,8 +312,9 @@ class ControlServer:
             case SeverPart(kind, name, reason, until_ns):
                 sessions, ends = await gate.hands.sever(gate, kind, name, user, reason, until_ns)
                 return {"what": kind, "name": name, "sessions": sessions, "until_ns": ends}
-            case RestorePart(kind, name):
-                return {"what": kind, "name": name, "changed": await gate.hands.restore(gate, kind, name, user)}
+            case RestorePart(kind, name, reason):
+                changed = await gate.hands.restore(gate, kind, name, user, reason)
+                return {"what": kind, "name": name, "changed": changed}
             case EndSession(session, reason):
                 return {"what": "session", "name": session, "sessions": await gate.end_session(session, user, reason)}
             case AskGrant(conduit, lasts, reason):
@@ -330,8 +331,8 @@ class ControlServer:
                 return await gate.overlay.peers()
             case AskPart(broker, part, verb, arguments, crew):
                 return await gate.ask(broker, part, verb, arguments, crew, user)
-            case Restore(side):
-                return {"side": side, "changed": await gate.restore(side, user)}
+            case Restore(side, reason):
+                return {"side": side, "changed": await gate.restore(side, user, reason=reason)}
             case Proof(report, result, detail):
                 done = ProofDone(report=report, result=result, detail=clip(detail), wall_ns=now_ns())
                 return {"recorded": await gate.audit.record(done, RECORD_SECONDS)}

@@ -160,13 +160,14 @@ class OperatorsHands:
                                 hint=trouble.hint)  # fmt: skip
             return ended, ends
 
-    async def restore(self, gate: Gate, kind: Kind, name: str, by: str) -> bool:
+    async def restore(self, gate: Gate, kind: Kind, name: str, by: str, reason: str = "") -> bool:
         """Durable, recorded, in force. False if it was not severed. Raises: GateError; it stays severed."""
         async with self._lock:
             rest = tuple(one for one in self.now.closures if (one.kind, one.name) != (kind, name))
             if len(rest) == len(self.now.closures):
                 return False
-            entry = Restored(side="", by=clip(by, 128), what=kind, name=clip(name, 128), wall_ns=now_ns())
+            entry = Restored(side="", by=clip(by, 128), what=kind, name=clip(name, 128), reason=clip(reason),
+                             wall_ns=now_ns())  # fmt: skip
             fresh = Hands(rest, self.now.grants, self.now.last)
             state.save_hands(self._folder, fresh)
             await gate.audit.record(entry, RECORD_SECONDS)

@@ -65,6 +65,7 @@ class RestorePart(Struct, frozen=True, tag="restore-part", forbid_unknown_fields
 
     kind: Kind
     name: Name
+    reason: Text = ""
 
 
 class EndSession(Struct, frozen=True, tag="end-session", forbid_unknown_fields=True):
@@ -98,6 +99,7 @@ class Restore(Struct, frozen=True, tag="restore", forbid_unknown_fields=True):
     """Let a side work again."""
 
     side: SideName
+    reason: Text = ""
 
 
 class Proof(Struct, frozen=True, tag="proof", forbid_unknown_fields=True):

@@ -75,9 +75,10 @@ class Sides(abc.ABC):
             self.take_severed(state.with_cut(self.cuts, state.Cut(side, now_ns(), by, reason, until_ns)))  # type: ignore[arg-type]
             await self._tell_severed((side,) if fresh else ())
             trouble = self._save_severed()
-            who = clip(f"{by}: {reason}" if reason else by, 128)
             self.log.warning("severed", side=side, by=by, reason=reason, sessions=sessions)
-            entry = Severed(side=side, by=who, sessions=sessions, until_ns=until_ns, wall_ns=now_ns())
+            entry = Severed(
+                side=side, by=clip(by, 128), sessions=sessions, reason=clip(reason), until_ns=until_ns, wall_ns=now_ns()
+            )
             await self.audit.record(entry, RECORD_SECONDS if self.audit.writable else 0)
             if trouble is not None:
                 raise GateError(
@@ -100,7 +101,7 @@ class Sides(abc.ABC):
         if NOT_DURABLE in self.alarms:
             self._save_severed()
 
-    async def restore(self, side: str, by: str, over_ns: int = 0) -> bool:
+    async def restore(self, side: str, by: str, over_ns: int = 0, reason: str = "") -> bool:
         """Lets a side work again: durable, recorded, in force. False if it was not severed. `over_ns` above 0: only if
         its end was before that.
 
@@ -114,7 +115,8 @@ class Sides(abc.ABC):
             cuts = state.Severed(left, "", self.cuts.untold)
             state.save_severed(self.options.state, cuts)
             self.alarm(NOT_DURABLE, "")
-            await self.audit.record(Restored(side=side, by=clip(by, 128), wall_ns=now_ns()), RECORD_SECONDS)
+            entry = Restored(side=side, by=clip(by, 128), reason=clip(reason), wall_ns=now_ns())
+            await self.audit.record(entry, RECORD_SECONDS)
             self.take_severed(cuts)
             self.alarm("severed-state-damaged", "")
             await self._tell_severed()
@@ -132,8 +134,10 @@ class Sides(abc.ABC):
         """What was cut off while no gate answered has its entry now; where that cannot be, in the next life."""
         for cut in self.cuts.cuts:
             if cut.side in self.cuts.untold:
-                who = clip(f"{cut.by}: {cut.reason}" if cut.reason else cut.by, 128)
-                entry = Severed(side=cut.side, by=who, sessions=0, until_ns=cut.until_ns, wall_ns=cut.since_ns)
+                entry = Severed(
+                    side=cut.side, by=clip(cut.by, 128), sessions=0, reason=clip(cut.reason), until_ns=cut.until_ns,
+                    wall_ns=cut.since_ns,
+                )  # fmt: skip
                 if await self.audit.record(entry, RECORD_SECONDS):
                     left = tuple(side for side in self.cuts.untold if side != cut.side)
                     self.cuts = state.Severed(self.cuts.cuts, self.cuts.damage, left)

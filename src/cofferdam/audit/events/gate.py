@@ -68,6 +68,7 @@ class Restored(Event, frozen=True, kw_only=True):
     by: Name = ""
     what: Name = ""
     name: Name = ""
+    reason: Text = ""
 
 
 class GrantAsked(Event, frozen=True, kw_only=True):
@@ -180,6 +181,16 @@ def _died(event: Said) -> str:
     return f"{event.get('half')} (pid {event.get('pid')}): {how}{asked}{reason}"
 
 
+def _severed(event: Said) -> str:
+    sessions = event.get("sessions")
+    ended = f"{sessions} session{'' if sessions == 1 else 's'} ended"
+    return f"{_what(event)} cut off by {event.get('by') or '?'}, {ended}{_why(event)}"
+
+
+def _why(event: Said) -> str:
+    return f": {event.get('reason')}" if event.get("reason") else ""
+
+
 def _what(event: Said) -> str:
     return str(event.get("side") or f"{event.get('what')} {event.get('name')}")
 
@@ -196,8 +207,8 @@ LINES: dict[str, Line] = {
     "gate-stopped": lambda e: str(e.get("reason")),
     "policy-loaded": lambda e: f"{str(e.get('policy'))[:16]} from {', '.join(e.get('files', ())) or '?'}",
     "policy-refused": lambda e: f"{e.get('problem')} ({e.get('problems')} in all)",
-    "severed": lambda e: f"{_what(e)} cut off by {e.get('by') or '?'}, {e.get('sessions')} sessions ended",
-    "restored": lambda e: f"{_what(e)} works again, by {e.get('by') or '?'}",
+    "severed": _severed,
+    "restored": lambda e: f"{_what(e)} works again, by {e.get('by') or '?'}{_why(e)}",
     "half-started": lambda e: f"{e.get('half')} (pid {e.get('pid')})",
     "half-died": _died,
     "record-violation": lambda e: f"{e.get('half')}: {e.get('detail')}",
