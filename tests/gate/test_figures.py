@@ -197,6 +197,28 @@ def test_a_broker_that_this_code_never_heard_of_is_shown_at_80_columns() -> None
     assert "quarantined messages" in text and "Durations of toy" in text and "1.5" in text
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_number_of_a_wide_table_is_broken(width: int) -> None:
+    from rich.console import Console, Group
+
+    from cofferdam.cli.status import _latency
+
+    spread = {"count": 1_234_567, "median": 1_111_111.0, "p99": 2_222_222.0, "p999": 3_333_333.0, "max": 4_444_444.0}
+    conduits = [
+        {"name": name, "broker": "modbus", "budget": 5_000_000, "recent": spread, "added": spread, "waited": spread,
+         "packets": {"count": 0}, "device": spread, "recent_over_budget": True, "over_budget": True}
+        for name in ("mes-reads-the-filling-line", "scada")
+    ]  # fmt: skip
+    status = {"figures": [{"broker": "modbus", "name": "added"}], "conduits": conduits, "recent_seconds": 300,
+              "now_ns": 10**12, "started_ns": 0}  # fmt: skip
+    console = Console(width=width, record=True, markup=False, file=io.StringIO())
+    console.print(Group(*_latency(status, width)))
+    text = console.export_text()
+    words = ("1,234,567", "1,111,111", "2,222,222", "3,333,333", "4,444,444", "5,000,000 OVER", "5 min", "16 min")
+    assert all(text.count(word) >= 4 for word in words[:-2]) and all(text.count(word) == 2 for word in words[-2:]), text
+    assert text.count("mes-reads-the-filling-line") == 2 and max(map(len, text.splitlines())) <= width
+
+
 def test_an_alarm_of_a_part_that_raises_none_ends_it() -> None:
     record = status("inner", alarms={"everything": "is on fire"})
     kept, said = heard_from("inner", record, replace(MODBUS, alarms=frozenset()))

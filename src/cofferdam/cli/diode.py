@@ -510,11 +510,12 @@ def _told(args: argparse.Namespace) -> int:
         from cofferdam.cli.status import render
 
         status = _plain(status)
+        console = Console(markup=False, highlight=False)
         try:
-            shown: Any = render(status)
+            shown: Any = render(status, console.width)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):  # another version's, or a lie
             shown = json.dumps(status, indent=1)
-        Console(markup=False, highlight=False).print(shown)
+        console.print(shown)
     return 0
 
 

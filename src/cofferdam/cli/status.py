@@ -22,7 +22,9 @@ LEFT = frozenset(
 )
 """Columns that hold words, besides the first."""
 WIDTH = 80
-"""Columns of figures that do not fit in are shown as rows."""
+"""Columns of services' figures that do not fit in are shown as rows, also where they are piped."""
+WORDS = 12
+"""Columns that words need at least: longer ones go on below. Numbers are never broken."""
 LATENCY = {("conduit", name) for name in ("added", "waited", "device")}
 """Histograms that have a table of their own, with the budget."""
 
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         os.environ.setdefault("LESS", "FRX")
         os.environ["LESSSECURE"] = "1"  # a pager of root's starts no shell
         with console.pager(styles=True):
-            console.print(render(status))
+            console.print(render(status, console.width))
     else:
         console = Console(markup=False)
         _print_short(status, console, console.height)
@@ -114,8 +116,8 @@ def verdict(status: dict[str, Any]) -> int:
     return 0 if status["ok"] else 1
 
 
-def render(status: dict[str, Any]) -> Group:
-    """The whole status for a terminal."""
+def render(status: dict[str, Any], room: int = WIDE) -> Group:
+    """The whole status for a terminal of so many columns."""
     from rich.console import Group
     from rich.text import Text
 
@@ -141,7 +143,8 @@ def render(status: dict[str, Any]) -> Group:
         notice = is_notice(alarm["name"])
         word, style = ("LOOK", "bold yellow") if notice else ("ALARM", "bold red")
         parts.append(Text(f"{word} {alarm['name']}: {alarm['detail']}", style))
-    parts += [*_conduits(status), *_latency(status), _pairs(status), *_assets(status), *_sessions(status)]
+    parts += [*_conduits(status, room), *_latency(status, room), _pairs(status), *_assets(status, room)]
+    parts += _sessions(status)
     parts += [*_figures(status), _audit(status)]
     refused = status["unmatched"]
     counts = [f"{count} × {name}" for name, count in sorted({**status["limits"]}.items()) if count]
@@ -176,26 +179,49 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _conduits(status: dict[str, Any]) -> list[Table]:
+def _fitted(title: str, heads: tuple[str, ...], rows: list[tuple[str, tuple[str, ...]]], room: int) -> list[Table]:
+    """A table, each row with its style; where it is wider than there is room, its figures as rows, and as many of its
+    rows side by side as fit in."""
+    cells = [row for _, row in rows]
+    if _width(heads, cells) <= room:
+        table = _table(title, *heads)
+        for style, row in rows:
+            table.add_row(*row, style=style)
+        return [table]
+
+    def turned(some: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        return [(name, *(row[at] for row in some)) for at, name in enumerate(heads) if at]
+
+    tables: list[Table] = []
+    while cells:
+        fit = 1
+        while (
+            fit < len(cells) and _width(("", *(row[0] for row in cells[: fit + 1])), turned(cells[: fit + 1])) <= room
+        ):
+            fit += 1
+        table = _table(title if not tables else "", heads[0], *(row[0] for row in cells[:fit]))
+        for row in turned(cells[:fit]):
+            table.add_row(*row)
+        tables.append(table)
+        cells = cells[fit:]
+    return tables
+
+
+def _conduits(status: dict[str, Any], room: int) -> list[Table]:
     """A table for each broker, with what it counts by conduit."""
     brokers = dict.fromkeys(conduit["broker"] for conduit in status["conduits"])
     tables = []
     for broker in brokers:
         figures = _of(status, broker, "conduit", histograms=False)
         title = "Conduits" if len(brokers) == 1 else f"Conduits of the broker {broker}"
-        table = _table(title, "conduit", "now", "sessions", *map(_title, figures))
+        rows = []
         for conduit in (conduit for conduit in status["conduits"] if conduit["broker"] == broker):
-            counts = (_shown(figure, conduit["name"], status["now_ns"]) for figure in figures)
+            counts = [_shown(figure, conduit["name"], status["now_ns"]) for figure in figures]
             standing = conduit["standing"]
             style = "red" if conduit["severed"] else "" if standing["open"] else "yellow"
-            table.add_row(
-                conduit["name"],
-                _standing(standing, severed=conduit["severed"]),
-                f"{conduit['sessions']:,}",
-                *counts,
-                style=style,
-            )
-        tables.append(table)
+            said = _standing(standing, severed=conduit["severed"])
+            rows.append((style, (conduit["name"], said, f"{conduit['sessions']:,}", *counts)))
+        tables += _fitted(title, ("conduit", "now", "sessions", *map(_title, figures)), rows, room)
     return tables
 
 
@@ -209,7 +235,7 @@ def _standing(standing: dict[str, Any], *, severed: bool) -> str:
     return f"{standing['says']}{expires}"
 
 
-def _latency(status: dict[str, Any]) -> list[Table]:
+def _latency(status: dict[str, Any], room: int) -> list[Table]:
     """For conduits of brokers that measure it."""
     measured = {figure["broker"] for figure in status["figures"] if figure["name"] == "added"}
     conduits = [conduit for conduit in status["conduits"] if conduit["broker"] in measured]
@@ -218,22 +244,38 @@ def _latency(status: dict[str, Any]) -> list[Table]:
     minutes = status["recent_seconds"] // 60
     run = _age(status["now_ns"] - status["started_ns"])
     title = "Latency added by the gate, and waiting and the device's own time, in µs"
-    table = _table(title, "conduit", "of the last", "requests", "median", "p99", "p99.9", "max", "budget", "waited p99",
-                   "device p99")  # fmt: skip
+    heads = (
+        "conduit",
+        "of the last",
+        "requests",
+        "median",
+        "p99",
+        "p99.9",
+        "max",
+        "budget",
+        "waited p99",
+        "device p99",
+    )
+    shown_rows: list[tuple[str, tuple[str, ...]]] = []
     for conduit in conduits:
         budget = f"{conduit['budget']:,}" if conduit["budget"] else "-"
         others = [f"{conduit[key]['p99']:,.0f}" for key in ("waited", "device")]
         rows = (
             (conduit["name"], f"{minutes} min", "recent", "recent_over_budget", ["", ""]),
-            ("", run, "added", "over_budget", others),
-            *((("", "packets", "packets", "over_budget", ["", ""]),) if conduit["packets"]["count"] else ()),
+            (conduit["name"], run, "added", "over_budget", others),
+            *(
+                ((conduit["name"], "packets", "packets", "over_budget", ["", ""]),)
+                if conduit["packets"]["count"]
+                else ()
+            ),
         )
         for name, of, key, flag, more in rows:
             added, over = conduit[key], conduit[flag]
             figures = [f"{added[which]:,.0f}" if added["count"] else "-" for which in ("median", "p99", "p999", "max")]
             shown = budget + (" OVER" if over else "")
-            table.add_row(name, of, f"{added['count']:,}", *figures, shown, *more, style="red" if over else "")
-    return [table]
+            row = (name, of, f"{added['count']:,}", *figures, shown, *more)
+            shown_rows.append(("red" if over else "", row))
+    return _fitted(title, heads, shown_rows, room)
 
 
 def _pairs(status: dict[str, Any]) -> Table:
@@ -248,7 +290,7 @@ def _pairs(status: dict[str, Any]) -> Table:
     return table
 
 
-def _assets(status: dict[str, Any]) -> list[Table]:
+def _assets(status: dict[str, Any], room: int) -> list[Table]:
     """A table for each broker with assets, with what it counts by asset."""
     of = {name: pair["broker"] for pair in status["pairs"] for name in pair["assets"]}
     brokers = dict.fromkeys(of[asset["name"]] for asset in status["assets"] if asset["name"] in of)
@@ -256,14 +298,13 @@ def _assets(status: dict[str, Any]) -> list[Table]:
     for broker in brokers:
         figures = _of(status, broker, "asset", histograms=False)
         title = "Assets" if len(brokers) == 1 else f"Assets of the broker {broker}"
-        table = _table(title, "asset", "state", *map(_title, figures))
+        rows = []
         for asset in (asset for asset in status["assets"] if of.get(asset["name"]) == broker):
             state = asset["state"] + (f" ({asset['detail']})" if asset["detail"] else "")
-            numbers = (_shown(figure, asset["name"], status["now_ns"]) for figure in figures)
-            table.add_row(
-                asset["name"], state, *numbers, style="yellow" if asset["state"] in ("backing-off", "silent") else ""
-            )
-        tables.append(table)
+            numbers = [_shown(figure, asset["name"], status["now_ns"]) for figure in figures]
+            style = "yellow" if asset["state"] in ("backing-off", "silent") else ""
+            rows.append((style, (asset["name"], state, *numbers)))
+        tables += _fitted(title, ("asset", "state", *map(_title, figures)), rows, room)
     return tables
 
 
@@ -325,36 +366,17 @@ def _by(status: dict[str, Any], broker: str, by: str) -> list[Table]:
     labels = sorted({label for figure in figures for label in figure["values"]})
     if not labels:
         return []
-    title = f"{broker} by {by}"
-    shown = {label: [_shown(figure, label, status["now_ns"]) for figure in figures] for label in labels}
-    titles = [_title(figure) for figure in figures]
-    rows = [(label or "-", *shown[label]) for label in labels]
-    if _width((by, *titles), rows) <= WIDTH:
-        table = _table(title, by, *titles)
-        for row in rows:
-            table.add_row(*row)
-        return [table]
-
-    # Figures as rows then, and as many labels side by side as there is room for.
-    def turned(some: list[str]) -> list[tuple[str, ...]]:
-        return [(name, *(shown[label][row] for label in some)) for row, name in enumerate(titles)]
-
-    tables: list[Table] = []
-    while labels:
-        fit = 1
-        while fit < len(labels) and _width((by, *labels[: fit + 1]), turned(labels[: fit + 1])) <= WIDTH:
-            fit += 1
-        table = _table(title if not tables else "", by, *(label or "-" for label in labels[:fit]))
-        for cells in turned(labels[:fit]):
-            table.add_row(*cells)
-        tables.append(table)
-        labels = labels[fit:]
-    return tables
+    rows = [("", (label or "-", *(_shown(figure, label, status["now_ns"]) for figure in figures))) for label in labels]
+    return _fitted(f"{broker} by {by}", (by, *map(_title, figures)), rows, WIDTH)
 
 
 def _width(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> int:
-    """How wide a table would be: two spaces on each side of a column, and its longest cell."""
-    return sum(max(map(len, column)) + 3 for column in zip(head, *rows, strict=True))
+    """How wide a table would be: two spaces and the box's one beside each column's longest cell, or what words need."""
+
+    def needs(cell: str) -> int:
+        return len(cell) if cell[:1].isdigit() else min(len(cell), WORDS)
+
+    return sum(max(len(name), *map(needs, column)) + 3 for name, *column in zip(head, *rows, strict=True))
 
 
 def _durations(broker: str, figures: list[dict[str, Any]]) -> Table:
