@@ -1,16 +1,20 @@
-"""Checks that a full disk, an impossible budget and a date turn on a real gate, and that turn back."""
+"""Checks that a full disk, an impossible budget, a date, a clock that nobody keeps and a part that does not come back
+turn on a real gate, and that turn back."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.disk import library, needs_gcc
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, Gate, running
 from tests.verbs import cli
@@ -114,6 +118,35 @@ def test_a_full_disk(plant: tuple[Site, Gate]) -> None:
         eventually(lambda check=check: outcome(site, check)[0] == "observed")  # type: ignore[misc]
         eventually(lambda check=check: status_of(site, check) == "observed")  # type: ignore[misc]
         eventually(lambda check=check: f"check-{check}" not in alarms(gate))  # type: ignore[misc]
+
+
+@needs_gcc
+def test_a_clock_that_nobody_keeps(plant: tuple[Site, Gate], tmp_path: Path) -> None:
+    """What the kernel says of it: the machine's own, which keeps the time of others as well, is left alone."""
+    site, gate = plant
+    command = [sys.executable, "-m", "cofferdam.cli.main", "evidence", "run", "clock.sound", "--state", str(site.state)]
+    for says, code, wanted in (("alone", 1, "failed"), ("sound", 0, "observed")):
+        env = os.environ | {"LD_PRELOAD": str(library(tmp_path, "clock")), "CLOCK_SAYS": says}
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        assert (done.returncode, status_of(site, "clock.sound")) == (code, wanted), done
+        assert ("check-clock.sound" in alarms(gate)) is (wanted == "failed")
+
+
+def test_a_part_that_does_not_come_back(plant: tuple[Site, Gate]) -> None:
+    """It is killed as often as it begins."""
+    site, gate = plant
+    check = "recovery.known-state"
+
+    def killed() -> bool:
+        if (pid := gate.pids().get("outer")) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return outcome(site, check)[0] == "failed"
+
+    eventually(killed)
+    assert (status_of(site, check), f"check-{check}" in alarms(gate)) == ("failed", True)
+    eventually(lambda: outcome(site, check)[0] == "tested")
+    assert (status_of(site, check), f"check-{check}" in alarms(gate)) == ("tested", False)
 
 
 def test_all_and_some_are_not_asked_for_together(plant: tuple[Site, Gate], tmp_path: Path) -> None:

@@ -114,9 +114,28 @@ def test_it_can_fail(fake: Rig) -> None:
     assert broken.outcome == "failed"
     assert any("reached the asset" in fact or "went on" in fact for fact in broken.facts)
     session = selftest._session(fake)
-    assert session.facts[0] == "the asset saw the client's own transaction id"
+    assert (session.outcome, session.facts[0]) == ("failed", "the asset saw the client's own transaction id")
     flood = selftest._flood(fake)
     assert (flood.outcome, flood.says) == ("failed", "all 100 connections of one client were kept")
+
+
+def test_sessions_that_outlive_a_half(fake: Rig) -> None:
+    """What is killed carries none of them; what does goes on, and judges nothing."""
+    with contextlib.ExitStack() as ends:
+        halves: dict[str, subprocess.Popen[bytes]] = {}
+
+        def status(*_: object) -> dict[str, Any]:
+            for role in ("inner", "outer"):
+                if role not in halves or halves[role].poll() is not None:
+                    halves[role] = ends.enter_context(subprocess.Popen(["sleep", "600"]))
+                    ends.callback(halves[role].kill)
+            found = [{"role": role, "pid": half.pid, "ready": True} for role, half in halves.items()]
+            return {"pairs": [{"working": True, "halves": found}]}
+
+        closed = selftest._killed(fake._replace(ask=status))
+    assert closed.outcome == "failed"
+    assert {"the session outlived the inner half", "the session outlived the outer half"} <= set(closed.facts)
+    assert "with the outer half dead a forbidden write reached the asset" in closed.facts
 
 
 def test_a_neighbour_who_gets_no_answer(fake: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from cofferdam.lab import layout, play, plays
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
-from tests.evidence.test_standing import T0, entries
+from tests.evidence.test_standing import T0, done, entries
 
 A, B = "a" * 64, "b" * 64
 Draft = Any
@@ -323,6 +323,15 @@ def test_sessions_of_a_keeper_that_is_killed_end_with_it(
     known = Inputs((T0 + 86_400) * 10**9, policy=policy, history=read(entries(*said, policy=policy.hash)))
     [found], _ = run_checks(known, [check])
     assert found.outcome == outcome, found
+
+
+def test_a_part_that_was_back_before_its_failure_was_written_down() -> None:
+    """The check looked between the two: what ends its failure is that all parts run."""
+    log = read(entries((0, DIED), (0, BEGAN), (0.001, done("recovery.known-state", "failed"))))
+    for working, outcomes in ((True, ["tested"]), (False, [])):
+        known = Inputs((T0 + 999) * 10**9, status={"pairs": [{"working": working}]}, history=log)
+        found, _ = run_checks(known, ["recovery.known-state"])
+        assert [one.outcome for one in found] == outcomes
 
 
 def test_who_signs_in_again_and_again_fails_nobody_elses_session(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from cofferdam.evidence.checks import services
 from cofferdam.evidence.model import Finding
 from tests.brokers.jump.serial_line import SER2NET, Controller
 from tests.brokers.jump.site import TELNETD, THERE, JumpSite, Telnetd, ends, reads_until
-from tests.gate.plant import cli, events
+from tests.gate.plant import QuickGate, cli, events
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -342,6 +343,55 @@ def test_what_the_evidence_has_of_people(site: JumpSite, monkeypatch: pytest.Mon
     monkeypatch.setattr(selftest_jump, "run", full)
     code, out, error = cli("evidence", "selftest", "--state", str(site.state))
     assert (code, "disk is full" in error, "1 new in the log" in out) == (2, True, True), out + error
+
+
+def alarms(site: JumpSite) -> set[str]:
+    return {one["name"] for one in site.gate.status()["alarms"]}
+
+
+def test_who_is_in_a_group_without_an_entry_is_named(site: JumpSite) -> None:
+    """Somebody with root's rights put a person into a group in the keeper's own file, while no gate ran: the rule lets
+    them in, and by the log nobody has put them there."""
+    site.person("uninvited", "guests")
+    assert site.gate.stop() == 0
+    (store,) = site.state.rglob("access.db")
+
+    def in_the_store(statement: str) -> None:
+        with contextlib.closing(sqlite3.connect(store)) as base, base:
+            base.execute(statement)
+
+    def begins_anew() -> None:
+        site.gate = QuickGate(site.state, site.policy).wait_ready()
+
+    in_the_store("INSERT INTO member VALUES('uninvited', 'staff')")
+    begins_anew()
+    assert site.ssh("uninvited", "station", "echo in").stdout == b"in\n"
+    found, says = evidence(site.state, "access.roles")
+    assert found == "failed" and "uninvited" in says and "nobody had put them in a group of it" in says
+    assert "check-access.roles" in alarms(site)
+    # They leave it as they came. Sessions of this policy stay what they were; under the next one all is well.
+    assert site.gate.stop() == 0
+    in_the_store("DELETE FROM member WHERE person='uninvited' AND grp='staff'")
+    site.policy.write_text(site.policy.read_text().replace("reason: own people", "reason: people of our own"))
+    begins_anew()
+    assert site.ssh("uninvited", "station", "echo in").returncode != 0
+    assert site.ssh("tech", "station", "echo in").stdout == b"in\n"
+    found, says = evidence(site.state, "access.roles")
+    assert found == "observed" and "in 1 sessions" in says, says
+    assert "check-access.roles" not in alarms(site)
+
+
+def test_a_conduit_that_shows_no_notice_is_named(site: JumpSite) -> None:
+    before = site.policy.read_text()
+    notice = "    notice: Authorised people only. What you do is recorded.\n"
+    everywhere = before.replace("    allow:\n", f"{notice}    allow:\n").replace(notice, "", 1)
+    for text, wanted in ((before, "failed"), (everywhere, "observed")):
+        site.policy.write_text(text)
+        assert cli("reload", "--state", site.state)[0] == 0
+        found, says = evidence(site.state, "access.banner")
+        assert (found, "check-access.banner" in alarms(site)) == (wanted, wanted == "failed"), says
+    site.policy.write_text(before)
+    assert cli("reload", "--state", site.state)[0] == 0
 
 
 def test_a_terminal_at_which_nobody_types_is_locked(site: JumpSite) -> None:

@@ -6,6 +6,7 @@ Run as a program, `cofferdam up POLICY --state STATE` with a log for which every
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -102,6 +103,15 @@ def test_what_is_dropped_is_said_and_the_rest_verifies_while_the_gate_runs(worn:
     code, shown, _ = cli("audit", "show", "--state", worn.state, "--kind", "entries-dropped")
     assert code == 0
     assert f"entries {event['first']} to {event['stop'] - 1}" in shown
+
+
+def test_a_log_that_is_kept_for_less_than_is_asked_for_fails_its_check(worn: Site) -> None:
+    """Nothing but 90 days turns it back."""
+    code, said, error = cli("evidence", "run", "log.retention", "--json", "--state", worn.state)
+    assert said, error
+    (found,) = json.loads(said)["checks"]
+    assert (code, found["outcome"], found["says"]) == (1, "failed", "0 days of the log are kept, and 90 are asked for")
+    assert "check-log.retention" in {one["name"] for one in worn.up.status()["alarms"]}
 
 
 def test_it_goes_on_after_a_kill_and_with_a_gate_that_keeps_more(worn: Site) -> None:

@@ -65,7 +65,7 @@ class Stage:
 
 
 @contextlib.contextmanager
-def staged(plays: Sequence[Play] = ()) -> Iterator[Stage]:
+def staged(plays: Sequence[Play] = (), gate: type[Gate] = Gate) -> Iterator[Stage]:
     """With the policy of these plays, without those who play; the water works alone unless told otherwise."""
     plays = plays or (Water(),)
     with tempfile.TemporaryDirectory(prefix="cofferdam-test-") as name, Namespaces(spots(plays)) as lab:
@@ -73,13 +73,13 @@ def staged(plays: Sequence[Play] = ()) -> Iterator[Stage]:
         folder.chmod(0o711)  # so the gate sees the folder, and a reload may name another file there
         policy = folder / "policy.yaml"
         policy.write_text(policy_of(plays, lab.addresses)[0])
-        gate = Gate(folder / "state", policy)
+        made = gate(folder / "state", policy)
         try:
-            gate.wait_ready()
-            yield Stage(lab, gate, folder)
+            made.wait_ready()
+            yield Stage(lab, made, folder)
         finally:
-            gate.close()
-            clean(gate.state)
+            made.close()
+            clean(made.state)
 
 
 def run(*words: str) -> str:

@@ -51,6 +51,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="n
 HOST, FAR, OTHER = "10.99.0.1", "10.99.0.2", "10.99.0.3"
 HOST6, FAR6 = "fd00:99::1", "fd00:99::2"
 SOC, SSH, DNS = 6514, 22, 53
+UNFENCED = "nothing holds exports and witness to their collectors"
 
 
 class Neighbour:
@@ -305,10 +306,14 @@ def test_who_goes_on_trying_is_an_alarm_and_fails_the_check(scene: Scene) -> Non
     assert "fence-tried" not in scene.alarms()
     scene.owned(f"[reach({(FAR, SSH)!r}, socket.SOCK_STREAM) for _ in range(40)]; say('done')")
     eventually(lambda: "export/soc/exporter tried to reach" in scene.alarms().get("fence-tried", ""))
+    assert check_says(scene) == ("failed", "an export or the witness tries to reach something else")
+
+
+def check_says(scene: Scene) -> tuple[str, str]:
     _, out, err = cli("evidence", "run", "log.fenced", "--json", "--state", scene.site.state)
     assert out, err
     (found,) = json.loads(out)["checks"]
-    assert (found["outcome"], found["says"]) == ("failed", "an export or the witness tries to reach something else")
+    return found["outcome"], found["says"]
 
 
 def proof_says(scene: Scene) -> tuple[str, str]:
@@ -424,6 +429,7 @@ def test_where_it_cannot_be_put_back_nobody_stands_there(scene: Scene) -> None:
             eventually(lambda: "no fence" in scene.alarms().get("export-soc", ""))
             facts = {one["name"]: one for one in scene.gate.status()["facts"]}
             assert not facts["fence"]["in_force"]
+            assert check_says(scene) == ("failed", UNFENCED)
             assert not [one for one in facts if one.startswith("export/soc")]
         finally:
             owner.stdin.close()
@@ -431,6 +437,9 @@ def test_where_it_cannot_be_put_back_nobody_stands_there(scene: Scene) -> None:
     eventually(lambda: "fence-down" not in scene.alarms())
     eventually(lambda: scene.reach((FAR, SOC)) == "reached")
     assert scene.reach((FAR, SSH)) == "ECONNREFUSED"
+    eventually(lambda: check_says(scene)[1] != UNFENCED)
+    tried = "fence-tried" in scene.alarms()  # by a test before: it stands for an hour
+    assert (check_says(scene)[0] == "observed", "check-log.fenced" in scene.alarms()) == (not tried, tried)
 
 
 def test_it_follows_the_policy(scene: Scene) -> None:

@@ -48,6 +48,8 @@ KEPT_PROOFS = 400
 """Reports that are kept; the oldest go first."""
 RECORDINGS_SECONDS = 600.0
 """For recordings, among all that is looked at: half of what the nightly run may take, whatever an archivist keeps."""
+DISTRIBUTION = "cofferdam-gate"
+"""As it is installed: `cofferdam` is another project's."""
 _STA_UNSYNC = 0x0040
 _TIMEX_BYTES = 208
 
@@ -196,7 +198,7 @@ def _clock() -> TimeDaemon | None:
 def installed() -> Software | None:
     """The files of the installed package against the hashes of its record; None where it was not installed as one."""
     try:
-        here = metadata.distribution("cofferdam")
+        here = metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return None
     wrong, count = [], 0

@@ -267,8 +267,13 @@ def recovery(known: Inputs) -> Finding:
                        tuple(f"entry {one.index}: {one.event.get('half')}" for one in gone[:8]))  # fmt: skip
     if not facts:
         raise Unknown("a part has died just now, and is still to come back")
+    at_ns = max(one.at_ns for one in (*(again for _, again in back), *torn))
+    past = history.results.get(("recovery.known-state", ""), [])
+    if running and past and past[-1].outcome == "failed":
+        # Looked at before it was back, and written down after: that all of it runs now is what ends the failure.
+        at_ns = max(at_ns, known.now_ns)
     return Finding("recovery.known-state", "tested", "what crashed came back, and the log says what was lost",
-                   tuple(facts), at_ns=max(one.at_ns for one in (*(again for _, again in back), *torn)))  # fmt: skip
+                   tuple(facts), at_ns=at_ns)  # fmt: skip
 
 
 # --- the gate's own files ---------------------------------------------------------------------------------------
