@@ -174,6 +174,8 @@ def test_an_advisory_is_matched_answered_and_planned_for(works: Works) -> None:
         ("panel", "unknown", False), ("plc-1", "affected", True), ("plc-2", "not affected", True),
     ]  # fmt: skip
     assert found["clocks"][0]["clock"] == "evaluate"
+    due = found["clocks"][0]["due"]
+    assert f"advisories: 1 open; first due: VEN-2026-7, evaluate by {due} for plc-1, plc-2\n" in works.patch("status")
     assert "--rest" in works.patch("evaluate", "VEN-2026-7", "--note", "as it says", code=2)
     done = works.told("evaluate", "VEN-2026-7", "--rest", "--note", "no other asset has it")
     assert [clock["clock"] for clock in done["clocks"]] == ["plan"]
@@ -183,6 +185,8 @@ def test_an_advisory_is_matched_answered_and_planned_for(works: Works) -> None:
     assert "somebody else" in works.patch("plan", "VEN-2026-7", "--approve", "1", code=2)  # all are one user here
     works.patch("evaluate", "VEN-2026-7", "--asset", "plc-1", "--patch-state", "installed")
     assert works.told("advisories", "VEN-2026-7")["standing"] == "done"
+    assert works.told("status")["keeper"]["soonest"] is None
+    assert "advisories: 1 done\n" in works.patch("status")
     assert "not released" in works.patch("request", str(number), code=2)
     lists = works.put("patches.csv", LIST, "1", product="advisories")
     bom = works.put("plc-9.cdx.json", dumped(BOM), "3.1", product="advisories")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cofferdam.cli import patch_sources
 from cofferdam.cli.patch_asking import ask_part, print_told, time_of
-from cofferdam.cli.patch_shown import goes_to, shown
+from cofferdam.cli.patch_shown import goes_to, next_window, shown, waiting
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
@@ -217,6 +217,7 @@ def _status(args: argparse.Namespace) -> int:
                 f"waiting for signatures: {pending['number']} {pending['file']}, asked by {pending['by']}; signed by "
                 f"{signed}, {pending['needs']} are needed"
             )
+        yield from waiting(keeper)
         released = len(installer["releases"])
         yield f"installer: root {installer['root']}, targets {installer['targets']}, {released} released"
         if installer["refused"]:
@@ -237,6 +238,8 @@ def _assets(installer: dict[str, Any], *, windows: bool) -> Iterator[str]:
         yield f"  {row['asset']:16} {row['product']:20} ring {row['ring']:10} {has}{wants}"
         if row["detail"] and row["state"] in ("failed", "unknown", "back"):
             yield f"    {row['detail']}"
+        if not windows and (following := next_window(row)):
+            yield f"    {following}"
         if windows:
             for start, stop in row["windows"][:SHOWN]:
                 yield f"    window {time_of(start)} to {time_of(stop)}"
@@ -353,9 +356,10 @@ def _approve(args: argparse.Namespace) -> int:
     message = trustkeys.to_sign(metadata.signed)
     believed = _installer(args, "believed")
     if args.signature is None:
+        advisories = _keeper(args, "advisories")["advisories"]
         for line in shown(metadata.signed, args.number, believed, besides=args.besides):
             print(escaped(line), file=sys.stderr)
-        for line in goes_to(metadata.signed, args.number, _installer(args, "plan")):
+        for line in goes_to(metadata.signed, args.number, _installer(args, "plan"), advisories):
             print(escaped(line), file=sys.stderr)
     if args.save is not None:
         args.save.write_bytes(message)

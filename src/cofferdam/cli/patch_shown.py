@@ -6,11 +6,16 @@ Not here: signing (patch).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from cofferdam.cli.patch_asking import time_of
 from cofferdam.errors import GateError
+
+ASSETS: Final = 8
+"""That are named where there may be many."""
+WEEKS: Final = 4
+"""As far as the installer tells of windows."""
 
 
 def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool = False) -> Iterator[str]:
@@ -63,8 +68,9 @@ def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool =
         yield f"    {other.path} {other.sha256[:16]}…"
 
 
-def goes_to(signed: Any, number: int, plan: dict[str, Any]) -> Iterator[str]:
-    """Where a file goes once it is released, and when, by the installer's policy: what the signature does not say."""
+def goes_to(signed: Any, number: int, plan: dict[str, Any], advisories: Iterable[dict[str, Any]] = ()) -> Iterator[str]:
+    """Where a file goes once it is released, and when, by the installer's policy, and which advisories wait for an
+    answer there, by the keeper's word: what the signature does not say."""
     mine = next(each.custom for each in signed.targets.values() if each.custom and each.custom.get("number") == number)
     by_windows: dict[tuple[str, tuple[tuple[int, int], ...]], list[str]] = {}
     for row in plan["assets"]:
@@ -80,3 +86,35 @@ def goes_to(signed: Any, number: int, plan: dict[str, Any]) -> Iterator[str]:
             yield f"    window {time_of(start)} to {time_of(stop)}"
         if not when:
             yield "    no window within four weeks"
+    assets = {asset for each in by_windows.values() for asset in each}
+    for advisory in advisories:
+        for clock in advisory["clocks"]:
+            if waits := sorted(assets.intersection(clock["assets"])):
+                yield f"  advisory {advisory['advisory']} ({advisory['title']}) {due(clock)} for {', '.join(waits)}"
+
+
+def due(clock: dict[str, Any]) -> str:
+    """A clock of an advisory, in words."""
+    return f"{clock['clock']} by {clock['due']}{', OVERDUE,' if clock['overdue'] else ''}"
+
+
+def waiting(keeper: dict[str, Any]) -> Iterator[str]:
+    """Advisories, for `status`: how many stand where, and what is due first."""
+    if not keeper["advisories"]:
+        return
+    counts = ", ".join(f"{count} {state}" for state, count in keeper["advisories"].items())
+    soonest = keeper["soonest"]
+    first = f"; first due: {soonest['advisory']}, {due(soonest)} for " if soonest else ""
+    names = ", ".join(soonest["assets"][:ASSETS]) or "assets that it does not name" if soonest else ""
+    more = f" and {len(soonest['assets']) - ASSETS} more" if soonest and len(soonest["assets"]) > ASSETS else ""
+    yield f"advisories: {counts}{first}{names}{more}"
+
+
+def next_window(row: dict[str, Any]) -> str:
+    """Of an asset that waits for a release: its next window, "" where it has what it is to get, or may always."""
+    if not row["release"] or (row["state"] == "done" and row["has"] == row["release"]):
+        return ""
+    if not row["windows"]:
+        return "no window within four weeks"
+    start, stop = row["windows"][0]
+    return "" if stop - start >= WEEKS * 7 * 86_400 * 10**9 else f"next window {time_of(start)} to {time_of(stop)}"

@@ -25,7 +25,7 @@ from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.cli.main import main
 from cofferdam.cli.patch import compared
-from cofferdam.cli.patch_shown import goes_to, shown
+from cofferdam.cli.patch_shown import goes_to, next_window, shown
 from cofferdam.cli.ssh_signing import ssh_sign
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
@@ -216,11 +216,30 @@ def test_who_signs_is_shown_where_it_goes_and_when(desk: Desk) -> None:
             )
         ]
     }
-    assert list(goes_to(signed, 1, plan)) == [
+    clocks = [{"clock": "evaluate", "due": "2027-01-31", "overdue": True, "assets": ["z", "d"]},
+              {"clock": "plan", "due": "2027-02-28", "overdue": False, "assets": ["c", "a", "z"]}]  # fmt: skip
+    advisories = [{"advisory": "VEN-1", "title": "Port 80", "clocks": clocks}]
+    assert list(goes_to(signed, 1, plan, advisories)) == [
         "By the policy it goes to", "  ring test: a, b", "    window 1970-01-01 01:00 UTC to 1970-01-01 02:00 UTC",
         "    window 1970-01-02 01:00 UTC to 1970-01-02 02:00 UTC", "  ring test: c", "    no window within four weeks",
+        "  advisory VEN-1 (Port 80) plan by 2027-02-28 for a, c",
     ]  # fmt: skip
     assert list(goes_to(signed, 1, {"assets": []})) == ["By the policy it goes to no asset"]
+
+
+@pytest.mark.parametrize(
+    ("state", "has", "windows", "says"),
+    [
+        ("", "", [[0, 3600 * 10**9]], "next window 1970-01-01 00:00 UTC to 1970-01-01 01:00 UTC"),
+        ("done", "1.0", [[0, 3600 * 10**9]], "next window 1970-01-01 00:00 UTC to 1970-01-01 01:00 UTC"),
+        ("done", "2.0", [[0, 3600 * 10**9]], ""),
+        ("", "", [[0, 4 * 7 * 86_400 * 10**9]], ""),
+        ("", "", [], "no window within four weeks"),
+    ],
+)
+def test_the_next_window_of_who_waits(state: str, has: str, windows: list[list[int]], says: str) -> None:
+    assert next_window({"release": "2.0", "state": state, "has": has, "windows": windows}) == says
+    assert not next_window({"release": "", "state": state, "has": has, "windows": windows})
 
 
 def test_pause_holds_once_the_log_has_it(tmp_path: Path) -> None:

@@ -175,6 +175,8 @@ class Verbs:
             "sources": [keeper.fetching.told(source.name) for source in keeper.rows.sources],
             "encrypted": keeper.sealing.encrypt,
             "installer": {"targets": keeper.looked.version, "refused": keeper.looked.refused},
+            "advisories": keeper.desk.counts,
+            "soonest": keeper.desk.soonest(),
         }
         asked.answer(answer)
 

@@ -49,8 +49,18 @@ class Installer(TypedDict):
     refused: str
 
 
+class Soonest(TypedDict):
+    """The clock of an advisory that is due first."""
+
+    advisory: str
+    clock: str
+    due: str
+    overdue: bool
+    assets: list[str]
+
+
 class Keeper(TypedDict):
-    """`files`: how many stand where. `unfit`: why nothing can be released."""
+    """`files`, `advisories`: how many stand where. `unfit`: why nothing can be released."""
 
     root: int
     root_expires: str
@@ -62,6 +72,8 @@ class Keeper(TypedDict):
     sources: list[Source]
     encrypted: bool
     installer: Installer
+    advisories: dict[str, int]
+    soonest: Soonest | None
 
 
 class File(TypedDict):

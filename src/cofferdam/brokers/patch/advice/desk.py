@@ -412,6 +412,22 @@ class Desk:
             "state": row.state(asset), "states": [msgspec.to_builtins(one) for one in row.states.get(asset, ())],
         }  # fmt: skip
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many stand where."""
+        return {state: count for state in STANDINGS if (count := self._count(state))}
+
+    def soonest(self) -> told.Soonest | None:
+        """The clock that is due first."""
+        duties, now = self._keeper.rows.duties, self._keeper.now
+        running = ((clock, row) for row in self.rows.rows.values() for clock in ledger.clocks(row, duties, now))
+        found = min(running, key=lambda each: each[0].due, default=None)
+        if found is None:
+            return None
+        clock, row = found
+        return {"advisory": row.advice.id, "clock": clock.name, "due": ledger.day(clock.due), "overdue": clock.overdue,
+                "assets": list(clock.assets[:50])}  # fmt: skip
+
     def _list(self, asked: Asked) -> None:
         asked.decode(By)
         rows = sorted(self.rows.rows.values(), key=lambda row: (row.start, row.key))
