@@ -188,19 +188,18 @@ def test_whoever_is_killed_nothing_is_lost_released_or_sent_twice(works: Works) 
         assert signed[each["number"]] >= 2, each
         assert each["sha256"] == hashlib.sha256(contents[each["version"]]).hexdigest()
     begun = Counter((each["asset"], each["version"]) for each in log if each["kind"] == "install-started")
-    unbegun = Counter(
-        (each["asset"], each["version"]) for each in log
-        if each["kind"] == "install-ended" and "not begun after all" in str(each.get("detail"))
-    )  # fmt: skip
-    # Killed between its entry in the log and its line in the book, an installer has sent nothing: it begins anew, and
-    # the next that is said of the asset is that.
+    unbegun = Counter[tuple[str, str]]()
     last: dict[str, dict[str, str]] = {}
     for each in log:
         if each["kind"] in ("install-started", "install-ended"):
-            before = last.get(each["asset"])
-            if before and before["kind"] == each["kind"] == "install-started":
-                unbegun[before["asset"], before["version"]] += 1
+            before = last.get(each["asset"], {"kind": "nothing"})
+            started = before["kind"] == "install-started"
+            assert not (started and each["kind"] == "install-started"), f"a start without an end: {before}, {each}"
+            # Where the installer was killed before the log had its start, the log has the end alone.
+            if started and "not begun after all" in str(each.get("detail")):
+                unbegun[each["asset"], each["version"]] += 1
             last[each["asset"]] = each
+    assert all(each["kind"] == "install-ended" for each in last.values())
     for key, count in begun.items():
         assert count - unbegun[key] <= 1 + again[key], (key, count, unbegun[key], again[key])
     for name in contents:

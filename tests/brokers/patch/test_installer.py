@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.health import _says
 from cofferdam.brokers.patch.installer import Installer
 from cofferdam.brokers.patch.outcome import Outcome, Refused
@@ -38,7 +39,14 @@ def installer(folder: Path) -> Any:
     found._guards = SimpleNamespace(why=lambda _: "")
     notes: list[Any] = []
     found.notes = notes
-    found.setting = SimpleNamespace(audit=SimpleNamespace(note=lambda draft, **_: notes.append(draft)), wall=lambda: 1)
+
+    def record(draft: Any, done: Any) -> None:
+        notes.append(draft)
+        done(True, "")
+
+    audit = SimpleNamespace(note=lambda draft, **_: notes.append(draft), record=record)
+    found.setting = SimpleNamespace(audit=audit, wall=lambda: 1)
+    found._open, found._untold = SimpleNamespace(get=lambda _: None, rows={}), []
     found.figures_ = SimpleNamespace(add=lambda *_: None)
     found.loop = SimpleNamespace(time=lambda: 0.0)
     return found
@@ -128,6 +136,49 @@ def test_a_health_check_does_not_undo_what_was_said_meanwhile(
     install: Any = Install(number=1, asset="a", products=("fw",), ring="r", windows=(), health=SimpleNamespace())  # type: ignore[arg-type]
     asyncio.run(part.finish(step, install, Way(asset="a", address="10.0.0.1", rate=1)))
     assert rows[step.key].state == state if step.key in rows else state == "gone"
+
+
+OPENED = Step(asset="a", product="fw", release=2, version="2", sha256="", state="sending", at=5)
+
+
+@pytest.mark.parametrize(
+    ("state", "at", "told", "why"),
+    [
+        ("", 0, "failed", "not begun after all: the installer ended before it was"),
+        ("done", 4, "failed", "not begun after all: the installer ended before it was"),
+        ("sent", 6, "sent", "so it was"),
+        ("done", 6, "done", "so it was"),
+        ("unknown", 6, "unknown", "so it was"),
+        ("again", 6, "failed", "so it was"),
+        ("sending", 5, "", ""),
+        ("backing", 5, "", ""),
+    ],
+)
+def test_a_start_that_the_log_may_have_gets_its_end_after_a_crash(
+    tmp_path: Path, state: Any, at: int, told: str, why: str
+) -> None:
+    part, book = installer(tmp_path), Book(tmp_path / "book.db")
+    part.steps, part._open = Table(book, "step", Step), Table(book, "open", Step)
+    if state:
+        part.steps.put(OPENED.key, replace(OPENED, state=state, at=at, detail="so it was"))
+    part._open.put(OPENED.key, OPENED)
+    part._left_open()
+    assert [(draft.state, draft.detail) for _, draft in part._untold] == ([(told, why)] if told else [])
+    for key, draft in part._untold:
+        part._tell_end(key, draft)
+        assert not Table(book, "open", Step).rows
+        part._open.put(OPENED.key, opened := replace(OPENED, at=7))
+        part._tell_end(key, draft)
+        assert not part._open.rows
+        part.setting.audit.record = lambda _draft, done: part._open.put(OPENED.key, OPENED) or done(True, "")
+        part._open.put(OPENED.key, opened)
+        part._tell_end(key, draft)  # another was begun while the log wrote it: that one stays
+        assert part._open.rows == {OPENED.key: OPENED}
+        part.setting.audit.record = lambda _draft, done: done(False, "the disk is full")
+        part._tell_end(key, draft)
+        assert (len(part._untold), len(part._open.rows)) == (2, 1)
+        break
+    book.close()
 
 
 @pytest.mark.parametrize(("tries", "is_at"), [(0, False), (1, True)])

@@ -1,10 +1,11 @@
 """The installer: the part that decides. It believes signatures by its own root, holds each step to the policy, writes
-it into its own book and into the audit log, and only then touches an asset.
+it into its own book and into the audit log, and only then touches an asset. What the log has the start of, it
+has the end of: a start stands in the book until the log has its end on disk, if need be after a crash.
 
 The keeper's tree is bound read-only; a file is copied into the installer's own store while it is checked, so that what
 is sent is what was signed, whatever the keeper does meanwhile.
 
-    book.db     steps and what people have set
+    book.db     steps, what people have set, and starts whose end the log may not have
     trusted/    metadata that was believed
     files/      released files, by hash
 
@@ -14,6 +15,7 @@ Not here: trust, plan, copying, sftp, health: each a module; what assets fetch t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -51,6 +53,7 @@ from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
 LIMITS: Final = Limits(body_bytes=64 << 10, rest_bytes=64 << 10, connections=1024, connections_source=16)
 LOOK_SECONDS: Final = 0.5
 REFRESH_SECONDS: Final = 60.0
+NOT_BEGUN: Final = "not begun after all"
 TRIES_MOST: Final = 25
 """How often an asset may leave before the end of what it fetches; then a person has to look."""
 
@@ -77,6 +80,10 @@ class Installer(Copying):
         self._book = Book(setting.store / "book.db")
         self.steps: Table[Step] = Table(self._book, "step", Step)
         self._held: Table[Held] = Table(self._book, "held", Held)
+        self._open: Table[Step] = Table(self._book, "open", Step)
+        """What the log may have the start of, and not the end, by its step's key."""
+        self._untold: list[tuple[str, Draft]] = []
+        """Ends that the log would not take so far."""
         self.figures_ = Figures(INSTALLER)
         self.rows = PatchRows()
         self._trusted = setting.store / "trusted"
@@ -100,6 +107,7 @@ class Installer(Copying):
         self._guards = Guards(lambda: self.loop.time(), lambda work: setting.start(work) if setting.start else None)
         self._tftp: list[TftpServing] = []
         super().__init__(setting, LIMITS)
+        self._left_open()
         for step in list(self.steps.rows.values()):
             if step.state in ("sending", "backing"):
                 self.settle(step, "unknown", "the installer ended while it was under way")
@@ -196,6 +204,9 @@ class Installer(Copying):
             now = self.loop.time()
             if self._full:
                 self._try_book()
+            untold, self._untold = self._untold, []
+            for key, draft in untold:
+                self._tell_end(key, draft)
             if self._look or self._stamp_changed() or now - self._refreshed > REFRESH_SECONDS:
                 self._look, self._refreshed = False, now
                 await self._refresh()
@@ -261,6 +272,8 @@ class Installer(Copying):
         release, install = verdict.release, verdict.install
         if release is None:
             return "nothing is released"
+        if any(key == f"{install.asset}/{verdict.product}" for key, _ in self._untold):
+            return "the log does not have yet what became of the last one"
         try:
             await self.take_copy(release)
         except NotBelieved as error:
@@ -271,16 +284,17 @@ class Installer(Copying):
             version=release.custom.version, sha256=release.sha256, state="sending", at=self.setting.wall(),
             previous=_had(before), tries=before.tries if before is not None and before.state == "again" else 0,
         )  # fmt: skip
-        draft = self._started(step, how, install.ring, emergency=release.custom.emergency)
-        if why := await self._record(draft):
-            return f"nothing can be recorded: {why}"
+        if why := await self._open_step(
+            step, self._started(step, how, install.ring, emergency=release.custom.emergency)
+        ):
+            return why
         # The time that this took may have ended its turn.
         again = self.plan().verdict(install, verdict.product, self.setting.wall())
         why = again.why if not again.due or again.release != release else self.shut()
         if not why and not self._put(step):
             why = self._full
         if why:
-            self.setting.audit.note(self._ended(step, "failed", f"not begun after all: {why}"))
+            self._tell_end(step.key, self._ended(step, "failed", f"{NOT_BEGUN}: {why}"))
             return why
         self.figures_.add("patch_installs", 1, step.asset)
         return step
@@ -306,13 +320,50 @@ class Installer(Copying):
         if state in ("failed", "unknown"):
             self.figures_.add("patch_installs_failed", 1, step.asset)
         if state not in ("sending", "backing", "again"):
-            self.setting.audit.note(self._ended(fresh, state, detail), always=True)
+            self._tell_end(step.key, self._ended(fresh, state, detail))
         return fresh
 
-    def _put(self, step: Step) -> bool:
+    async def _open_step(self, step: Step, draft: Draft) -> str:
+        """Records a start, of which the book says first that it may have been recorded. "" or why it is not."""
+        if not self._put(step, self._open):
+            return self._full
+        if why := await self._record(draft):
+            self._close_step(step)
+            return f"nothing can be recorded: {why}"
+        return ""
+
+    def _close_step(self, opened: Step | None) -> None:
+        if opened is not None and self._open.get(opened.key) is opened:  # and not one that was begun since
+            with contextlib.suppress(StoreError):  # its end is told once more then
+                self._open.drop(opened.key)
+
+    def _tell_end(self, key: str, draft: Draft) -> None:
+        """Has the log told what became of a step; until it has that on disk, it is told again."""
+        opened = self._open.get(key)
+
+        def told(ok: bool, _why: str) -> None:
+            if ok:
+                self._close_step(opened)
+            else:
+                self._untold.append((key, draft))
+
+        self.setting.audit.record(draft, told)
+
+    def _left_open(self) -> None:
+        """Ends that the log may lack, since this part ended before it had told them."""
+        for key, opened in self._open.rows.items():
+            step = self.steps.get(key)
+            if step is None or (step.state not in ("sending", "backing") and step.at < opened.at):
+                why = f"{NOT_BEGUN}: the installer ended before it was"
+                self._untold.append((key, self._ended(opened, "failed", why)))
+            elif step.state not in ("sending", "backing"):
+                state = step.state if step.state != "again" else "failed"
+                self._untold.append((key, self._ended(step, state, step.detail)))
+
+    def _put(self, step: Step, table: Table[Step] | None = None) -> bool:
         """Writes a step into the book. Whether it could; if not, nothing begins until it can again."""
         try:
-            self.steps.put(step.key, step)
+            (table or self.steps).put(step.key, step)
         except StoreError as error:
             self._full = f"the installer's book cannot be written: {error}"
             return False
@@ -403,7 +454,7 @@ class Installer(Copying):
         if not whole:
             why = "the asset left before the end; it may fetch it again"
             self.settle(replace(step, tries=step.tries + 1), "again", why)
-            self.setting.audit.note(self._ended(step, "failed", why))
+            self._tell_end(step.key, self._ended(step, "failed", why))
             return
         fresh = self.settle(step, "sent", "fetched whole")
         # By TFTP it has no way to say more than that it has acknowledged the last block.
@@ -468,14 +519,16 @@ class Installer(Copying):
         if previous is None:
             self.settle(step, "failed", f"{why}; there is no file that it had before")
             return
-        back = replace(step, version=previous.custom.version, sha256=previous.sha256, release=step.previous)
+        back = replace(
+            step, version=previous.custom.version, sha256=previous.sha256, release=step.previous, at=self.setting.wall()
+        )
         try:
             await self.take_copy(previous)
         except NotBelieved as error:
             self.settle(step, "failed", f"{why}; {error}")
             return
-        if no := await self._record(self._started(back, pushing.kind(way), "", back=True)):
-            self.settle(step, "failed", f"{why}; the way back cannot be recorded: {no}")
+        if no := await self._open_step(back, self._started(back, pushing.kind(way), "", back=True)):
+            self.settle(step, "failed", f"{why}; not sent back: {no}")
             return
         backing = self.settle(step, "backing", why)
         if self._full:  # after a crash nobody would know that it was sent
