@@ -106,7 +106,8 @@ def test_a_point_out_of_its_limits_fails_the_asset(plant: tuple[Works, Line]) ->
 def test_an_archive_is_opened_by_the_password_that_the_keeper_has(plant: tuple[Works, Line]) -> None:
     works, _ = plant
     (works.folder / "inner").write_bytes(b"firmware")
-    run("zip", "-q", "-j", "-P", "let me in", works.folder / "made.zip", works.folder / "inner")
+    made = ("-tzip", "-mem=AES256", "-plet me in", works.folder / "made.zip", works.folder / "inner")
+    run("7zz", "a", "-bd", *made)
     number = works.put("sealed.zip", (works.folder / "made.zip").read_bytes(), "1.0", product="sealed")
     found = works.examined(number)
     assert (found["state"], "there is no password vendor-zip" in found["reason"]) == ("failed", True), found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import struct
 import tarfile
 import tracemalloc
@@ -165,6 +166,65 @@ def test_a_password_of_the_sites_opens_an_archive_and_no_other_does(tmp_path: Pa
     outer.write_bytes(zipped(("sealed.zip", file.read_bytes())))
     with pytest.raises(ArchiveRefused, match="needs a password"):
         look(outer, password="let me in")
+
+
+def under_aes(folder: Path, how: str, packed: str = "Deflate") -> Path:
+    """By 7-Zip: a file of many pieces, an archive within it, and an empty file."""
+    (folder / "fw.bin").write_bytes(b"firmware " * 30_000)
+    (folder / "notes.zip").write_bytes(zipped(("readme", b"r" * 100)))
+    (folder / "empty").write_bytes(b"")
+    file = folder / "aes.zip"
+    file.unlink(missing_ok=True)
+    names = (folder / name for name in ("fw.bin", "notes.zip", "empty"))
+    run("7zz", "a", "-bd", "-tzip", f"-mm={packed}", f"-mem={how}", "-plet me in", file, *names)
+    return file
+
+
+@pytest.mark.skipif(shutil.which("7zz") is None, reason="7zip is not installed")
+@pytest.mark.parametrize(("how", "packed"), [("AES128", "Deflate"), ("AES192", "Copy"), ("AES256", "Deflate")])
+def test_a_password_opens_what_is_under_aes(tmp_path: Path, how: str, packed: str) -> None:
+    file = under_aes(tmp_path, how, packed)
+    with pytest.raises(ArchiveRefused, match="needs a password"):
+        look(file)
+    with pytest.raises(ArchiveRefused, match=r"the password does not open|changed"):  # one in 65,536 seems to open it
+        look(file, password="let me out")
+    seen: list[bytes] = []
+    found = look(file, seen.append, "let me in")
+    assert (found.sealed, found.entries, found.deepest) == (True, 4, 2)
+    assert sorted(seen) == [b"", b"firmware " * 30_000, b"r" * 100]
+    shown = {name: b"".join(pieces) for name, pieces in contents(file, "let me in")}
+    assert shown == {name: (tmp_path / name).read_bytes() for name in ("fw.bin", "notes.zip", "empty")}
+
+
+@pytest.mark.skipif(shutil.which("7zz") is None, reason="7zip is not installed")
+def test_nothing_of_it_may_be_changed_under_aes(tmp_path: Path) -> None:
+    file = under_aes(tmp_path, "AES256")
+    data = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        info = archive.getinfo("fw.bin")
+        name = data.index(b"fw.bin", archive.start_dir)
+    start = info.header_offset + 30 + sum(struct.unpack_from("<HH", data, info.header_offset + 26))
+    field = data.index(b"\x01\x99\x07\x00", name)
+    for at, says in (
+        (start + 20, "changed|wrongly|damaged"), (start + info.compress_size - 1, "changed"), (start + 17, "password"),
+        (field + 4, "not known"), (field + 8, "password"), (field + 9, "not known"), (name - 46 + 24, "longer|says"),
+    ):  # fmt: skip
+        file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ArchiveRefused, match=says):
+            look(file, password="let me in")
+
+
+@pytest.mark.skipif(shutil.which("7zz") is None, reason="7zip is not installed")
+def test_a_bomb_under_aes_is_counted_while_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "zeros").open("wb") as out:
+        out.truncate(90_000_000)
+    file = tmp_path / "bomb.zip"
+    run("7zz", "a", "-bd", "-tzip", "-mx=1", "-mem=AES256", "-plet me in", file, tmp_path / "zeros")
+    tracemalloc.start()
+    with pytest.raises(ArchiveRefused, match="a bomb"):
+        look(file, password="let me in")
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -4,7 +4,8 @@ Refused: too many entries, too many bytes unpacked, archives in archives deeper 
 links and devices, two entries of one name, entries that need a password (but for those of the ZIP itself, where the
 site has that), a ZIP whose directory and entries differ.
 
-Not here: what is in the files (scanner), archives of other kinds: those are opaque, and said to be.
+Not here: what is in the files (scanner), how an entry under AES is opened (zip_aes), archives of other kinds: those are
+opaque, and said to be.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
+from cofferdam.brokers.patch import zip_aes
 from cofferdam.errors import CofferdamError
 
 ENTRIES_MOST: Final = 20_000
@@ -40,8 +42,7 @@ _BOUNDED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What zipfile unpacks piece by piece: of bzip2, 100 bytes become 150 MB at once, whatever is asked for."""
 _DESCRIPTOR: Final = 24
 _SEALED, _STRONG = 0x1, 0x40
-"""Flags of an entry (APPNOTE, 4.4.4): it needs a password; by an encryption that zipfile does not know."""
-_AES: Final = 99
+"""Flags of an entry (APPNOTE, 4.4.4): it needs a password; by an encryption that is not known here."""
 _ZIP, _GZIP, _XZ, _BZIP2 = b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh"
 
 
@@ -155,11 +156,10 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
         infos = archive.infolist()
         for info in infos:
             counting.entry(info.filename, seen)
-            if info.compress_type == _AES:
-                raise ArchiveRefused(f"an entry that is encrypted by AES, which is not opened: {info.filename[:80]!r}")
-            if info.compress_type not in _BOUNDED:
+            aes = info.compress_type == zip_aes.METHOD
+            if info.compress_type not in _BOUNDED and not aes:
                 raise ArchiveRefused(f"an entry that is packed in a way that is not known here: {info.filename[:80]!r}")
-            sealed = bool(info.flag_bits & _SEALED)
+            sealed = bool(info.flag_bits & _SEALED) or aes
             if sealed and (depth or not counting.password or info.flag_bits & _STRONG):
                 raise ArchiveRefused(f"an entry that needs a password: {info.filename[:80]!r}")
             counting.sealed = counting.sealed or sealed
@@ -175,6 +175,8 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, password: bytes) -> IO[bytes]:
     """Raises: ArchiveRefused."""
     try:
+        if info.compress_type == zip_aes.METHOD:
+            return zip_aes.opened(archive, info, password)
         return archive.open(info, pwd=password if info.flag_bits & _SEALED else None)
     except RuntimeError:
         raise ArchiveRefused(f"an entry that the password does not open: {info.filename[:80]!r}") from None
