@@ -86,10 +86,10 @@ def goes_to(signed: Any, number: int, plan: dict[str, Any], advisories: Iterable
             yield f"    window {time_of(start)} to {time_of(stop)}"
         if not when:
             yield "    no window within four weeks"
-    assets = {asset for each in by_windows.values() for asset in each}
+    concerned = {asset for each in by_windows.values() for asset in each}
     for advisory in advisories:
         for clock in advisory["clocks"]:
-            if waits := sorted(assets.intersection(clock["assets"])):
+            if waits := sorted(concerned.intersection(clock["assets"])):
                 yield f"  advisory {advisory['advisory']} ({advisory['title']}) {due(clock)} for {', '.join(waits)}"
 
 
