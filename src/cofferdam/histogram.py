@@ -32,25 +32,29 @@ def upper(index: int) -> int:
 class Histogram:
     """Counts by bucket, with the exact maximum and sum."""
 
-    __slots__ = ("count", "counts", "max", "sum")
+    __slots__ = ("_counts", "_zeros", "count", "max", "sum")
 
     def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
+        self._counts: dict[int, int] = {}
+        self._zeros = 0  # apart, since most waits are none at all
         self.count = 0
         self.sum = 0
         self.max = 0
 
     def add(self, value: int) -> None:
         """Counts one value (ns)."""
+        self.count += 1
+        if value <= 0:
+            self._zeros += 1
+            return
         # `bucket`, spelled out: this runs several times for each transaction.
         if value < 64:
-            index = value if value > 0 else 0
+            index = value
         else:
             shift = value.bit_length() - 6
             index = (shift << 5) + (value >> shift)
-        counts = self.counts
+        counts = self._counts
         counts[index] = counts.get(index, 0) + 1
-        self.count += 1
         self.sum += value
         if value > self.max:
             self.max = value
@@ -58,10 +62,17 @@ class Histogram:
     def merge(self, counts: Mapping[int, int], total: int, maximum: int) -> None:
         """Adds another histogram's counts, sum (ns) and maximum (ns)."""
         for index, n in counts.items():
-            self.counts[index] = self.counts.get(index, 0) + n
+            self._counts[index] = self._counts.get(index, 0) + n
             self.count += n
         self.sum += total
         self.max = max(self.max, maximum)
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """A copy: how many values fell into each bucket that has any."""
+        if not self._zeros:
+            return dict(self._counts)
+        return {**self._counts, 0: self._counts.get(0, 0) + self._zeros}
 
     def quantile(self, q: float) -> int:
         """The value (ns) that the share `q` (0 to 1) of all values does not exceed; 0 when empty."""
@@ -69,8 +80,8 @@ class Histogram:
             return 0
         wanted = q * self.count
         seen = 0
-        for index in sorted(self.counts):
-            seen += self.counts[index]
+        for index, n in sorted(self.counts.items()):
+            seen += n
             if seen >= wanted:
                 return min(upper(index), self.max)
         return self.max

@@ -45,9 +45,9 @@ class Device:
             case m.ReadDiscreteInputs():
                 return m.ReadDiscreteInputsResponse(tuple(self.discrete[address : address + count]))
             case m.ReadHoldingRegisters():
-                return m.ReadHoldingRegistersResponse(tuple(self.holding[address : address + count]))
+                return m.ReadHoldingRegistersResponse.of(tuple(self.holding[address : address + count]))
             case m.ReadInputRegisters():
-                return m.ReadInputRegistersResponse(tuple(self.input[address : address + count]))
+                return m.ReadInputRegistersResponse.of(tuple(self.input[address : address + count]))
             case m.WriteSingleCoil(value=value):
                 self.coils[address] = value
                 return m.WriteSingleCoilResponse(address, value)
@@ -66,7 +66,7 @@ class Device:
             case m.ReadWriteMultipleRegisters(write_address=start, values=values):
                 self.holding[start : start + len(values)] = values
                 read = self.holding[request.read_address : request.read_address + request.read_count]
-                return m.ReadWriteMultipleRegistersResponse(tuple(read))
+                return m.ReadWriteMultipleRegistersResponse.of(tuple(read))
             case m.ReadExceptionStatus():
                 return m.ReadExceptionStatusResponse(0x6D)
             case m.Diagnostics(sub=sub, data=data):

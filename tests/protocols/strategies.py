@@ -92,11 +92,11 @@ def answers(request: Any) -> st.SearchStrategy[Any]:
         case m.ReadDiscreteInputs():
             return st.builds(m.ReadDiscreteInputsResponse, bits(request.count))
         case m.ReadHoldingRegisters():
-            return st.builds(m.ReadHoldingRegistersResponse, words(request.count))
+            return st.builds(m.ReadHoldingRegistersResponse.of, words(request.count))
         case m.ReadInputRegisters():
-            return st.builds(m.ReadInputRegistersResponse, words(request.count))
+            return st.builds(m.ReadInputRegistersResponse.of, words(request.count))
         case m.ReadWriteMultipleRegisters():
-            return st.builds(m.ReadWriteMultipleRegistersResponse, words(request.read_count))
+            return st.builds(m.ReadWriteMultipleRegistersResponse.of, words(request.read_count))
         case m.WriteSingleCoil():
             return st.just(m.WriteSingleCoilResponse(request.address, request.value))
         case m.WriteSingleRegister():

@@ -24,7 +24,7 @@ from tests.protocols.vectors import adu
 
 READ = m.ReadHoldingRegisters(1, 0, 1)
 READ_PDU = "03 0000 0001"
-ANSWER = m.ReadHoldingRegistersResponse((7,))
+ANSWER = m.ReadHoldingRegistersResponse.of((7,))
 ANSWER_PDU = "03 02 0007"
 
 
@@ -160,7 +160,7 @@ def test_a_token_is_good_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "response", [m.ReadInputRegistersResponse((1,)), m.ExceptionResponse(4, 2), m.WriteSingleRegisterResponse(0, 1)]
+    "response", [m.ReadInputRegistersResponse.of((1,)), m.ExceptionResponse(4, 2), m.WriteSingleRegisterResponse(0, 1)]
 )
 def test_an_answer_of_another_function_is_not_sent(response: m.ModbusResponse) -> None:
     machine = ModbusServer()
@@ -192,7 +192,7 @@ def test_sixteen_under_way_answered_backwards_in_one_segment() -> None:
         b"".join(adu(f"03 02 {token:04x}", transaction=token) for token in reversed(asked))
     )
     for token in reversed(asked):
-        book = book >> ResponseReceived(token, m.ReadHoldingRegistersResponse((token,)))
+        book = book >> ResponseReceived(token, m.ReadHoldingRegistersResponse.of((token,)))
     _ = book >> NEED_DATA
     assert machine.in_flight == 0
 
@@ -221,7 +221,7 @@ def test_a_late_answer_never_reaches_the_next_request() -> None:
     assert machine.in_flight == 0 and not machine.drop_after_timeout
     token, _ = machine.send(READ)
     assert token != late
-    other = m.ReadHoldingRegistersResponse((8,))
+    other = m.ReadHoldingRegistersResponse.of((8,))
     book = Playbook(machine) << recv(adu(ANSWER_PDU, transaction=late)) >> Unmatched(ANY) >> NEED_DATA
     assert machine.in_flight == 1
     _ = book << recv(adu("03 02 0008", transaction=token)) >> ResponseReceived(token, other)

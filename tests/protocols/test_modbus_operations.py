@@ -186,12 +186,12 @@ def test_failures_in_the_words_of_the_standard(failure: Failure, code: int) -> N
     [
         (m.ReadCoils(1, 5, 2), m.ReadCoilsResponse((1, 0)), (("coil", 5, (1, 0)),)),
         (m.ReadDiscreteInputs(1, 5, 1), m.ReadDiscreteInputsResponse((1,)), (("discrete", 5, (1,)),)),
-        (m.ReadHoldingRegisters(1, 5, 1), m.ReadHoldingRegistersResponse((9,)), (("holding", 5, (9,)),)),
-        (m.ReadInputRegisters(1, 5, 1), m.ReadInputRegistersResponse((9,)), (("input", 5, (9,)),)),
+        (m.ReadHoldingRegisters(1, 5, 1), m.ReadHoldingRegistersResponse.of((9,)), (("holding", 5, (9,)),)),
+        (m.ReadInputRegisters(1, 5, 1), m.ReadInputRegistersResponse.of((9,)), (("input", 5, (9,)),)),
         (m.ReadInputRegisters(1, 5, 1), m.ExceptionResponse(4, 2), ()),
         (
             m.ReadWriteMultipleRegisters(1, 3, 2, 9, (1,)),
-            m.ReadWriteMultipleRegistersResponse((7, 8)),
+            m.ReadWriteMultipleRegistersResponse.of((7, 8)),
             (("holding", 3, (7, 8)),),
         ),
         (
@@ -227,7 +227,7 @@ wide = st.tuples(st.integers(0, 65000), st.integers(1, 125))
 @examples(300)
 def test_a_slice_is_what_the_device_would_have_said(wider: tuple[int, int], narrow: tuple[int, int], kind: str) -> None:
     types: dict[str, tuple[Any, Any]] = {
-        "words": (m.ReadHoldingRegisters, m.ReadHoldingRegistersResponse),
+        "words": (m.ReadHoldingRegisters, m.ReadHoldingRegistersResponse.of),
         "bits": (m.ReadCoils, m.ReadCoilsResponse),
     }
     request_type, response_type = types[kind]
@@ -277,6 +277,9 @@ UNSOUND: list[tuple[Any, str]] = [
     (m.DiagnosticsResponse(11, (1, 2)), "one word"),
     (m.WriteMultipleCoilsResponse(65535, 2), "beyond"),
     (m.WriteMultipleRegistersResponse(65535, 2), "beyond"),
+    (m.ReadHoldingRegistersResponse(b"\0\7\0"), "half a register"),
+    (m.ReadInputRegistersResponse(b"\0\7\0"), "half a register"),
+    (m.ReadWriteMultipleRegistersResponse(b"\0\7\0"), "half a register"),
     (m.ReadFileRecordResponse(((0,) * 121, (0,))), "248 bytes"),
     (m.WriteFileRecordResponse((m.FileRecord(1, 9999, (1, 2)),)), "beyond record"),
     (m.ReadDeviceIdentificationResponse(1, 1, 0, 0, (m.DeviceObject(0, bytes(244)), m.DeviceObject(1, b""))), "248"),
@@ -337,6 +340,6 @@ def test_ranges_are_held_by_the_types(wire: Any) -> None:
 
 def test_a_mismatch_is_named() -> None:
     request = m.ReadHoldingRegisters(1, 0, 2)
-    assert "content" in MODBUS.mismatch(request, m.ReadHoldingRegistersResponse((1,)))
+    assert "content" in MODBUS.mismatch(request, m.ReadHoldingRegistersResponse.of((1,)))
     assert "ReadCoilsResponse" in MODBUS.mismatch(request, m.ReadCoilsResponse((1, 1)))
     assert "function 4" in MODBUS.mismatch(request, m.ExceptionResponse(4, 1))

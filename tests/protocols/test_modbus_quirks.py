@@ -14,7 +14,7 @@ from cofferdam.protocols.modbus.quirks import crc
 READ = m.ReadHoldingRegisters(1, 10, 2)
 SIX = m.WriteSingleRegister(1, 500, 1)
 SIXTEEN = m.WriteMultipleRegisters(1, 5, (1, 2))
-READ_DONE = m.ReadHoldingRegistersResponse((7, 8))
+READ_DONE = m.ReadHoldingRegistersResponse.of((7, 8))
 
 CASES = [
     ("spare_bytes", READ, "03 04 0007 0008 5f", READ_DONE),

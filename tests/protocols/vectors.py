@@ -39,14 +39,14 @@ VECTORS: list[Vector] = [
         "6.3 read registers 108 to 110",
         m.ReadHoldingRegisters(1, 0x6B, 3),
         "03 006B 0003",
-        m.ReadHoldingRegistersResponse((0x022B, 0, 0x64)),
+        m.ReadHoldingRegistersResponse.of((0x022B, 0, 0x64)),
         "03 06 022B 0000 0064",
     ),
     Vector(
         "6.4 read input register 9",
         m.ReadInputRegisters(1, 8, 1),
         "04 0008 0001",
-        m.ReadInputRegistersResponse((10,)),
+        m.ReadInputRegistersResponse.of((10,)),
         "04 02 000A",
     ),
     Vector(
@@ -194,7 +194,7 @@ VECTORS: list[Vector] = [
         "6.17 read six, write three",
         m.ReadWriteMultipleRegisters(1, 3, 6, 14, (0xFF, 0xFF, 0xFF)),
         "17 0003 0006 000E 0003 06 00FF 00FF 00FF",
-        m.ReadWriteMultipleRegistersResponse((0xFE, 0xACD, 1, 3, 13, 0xFF)),
+        m.ReadWriteMultipleRegistersResponse.of((0xFE, 0xACD, 1, 3, 13, 0xFF)),
         "17 0C 00FE 0ACD 0001 0003 000D 00FF",
     ),
     Vector(
@@ -251,7 +251,7 @@ VECTORS: list[Vector] = [
         "6.3 largest",
         m.ReadHoldingRegisters(247, 0xFFFF - 124, 125),
         "03 FF83 007D",
-        m.ReadHoldingRegistersResponse((0xFFFF,) * 125),
+        m.ReadHoldingRegistersResponse.of((0xFFFF,) * 125),
         "03 FA" + "FFFF" * 125,
     ),
     Vector(
@@ -279,7 +279,7 @@ VECTORS: list[Vector] = [
         "6.17 largest",
         m.ReadWriteMultipleRegisters(1, 0, 125, 0, (7,) * 121),
         "17 0000 007D 0000 0079 F2" + "0007" * 121,
-        m.ReadWriteMultipleRegistersResponse((1,) * 125),
+        m.ReadWriteMultipleRegistersResponse.of((1,) * 125),
         "17 FA" + "0001" * 125,
     ),
     Vector(

@@ -98,7 +98,7 @@ class Plc(Device):
         if self.silent:
             raise ConnectionError
         if self.odd and isinstance(request, m.ReadInputRegisters):
-            return m.ReadInputRegistersResponse((1, 2, 3))
+            return m.ReadInputRegistersResponse.of((1, 2, 3))
         return super().answer(request)
 
 

@@ -87,7 +87,7 @@ Reported = Annotated[dict[Name, Values], Meta(max_length=FIGURES)]
 
 def distribution(measured: Histogram) -> Distribution:
     """A copy for the gate. A clock that was set may have made the sum negative."""
-    return Distribution(dict(measured.counts), max(0, measured.sum), measured.max)
+    return Distribution(measured.counts, max(0, measured.sum), measured.max)
 
 
 def check(declared: Mapping[str, Figure], reported: Reported) -> None:

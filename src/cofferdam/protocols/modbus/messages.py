@@ -5,14 +5,17 @@ the machines compare the unit on the wire. The field types hold every range that
 msgspec decoded (from a crossing) is in range; `operations.check` adds the rules between fields. Sections are those of
 the MODBUS Application Protocol Specification V1.1b3.
 
-Values are in address order: bits as 0 or 1, registers as 0 to 65535.
+Values are in address order: bits as 0 or 1, registers as 0 to 65535. Registers that were read are kept as the two bytes
+which each has on the wire, where every content is a value: most are only handed on, and nobody counts them on the way.
 
 Not here: bytes (wire), and what a message means (operations).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -113,6 +116,7 @@ More = Literal[0, 0xFF]
 FileNumber = Annotated[int, Meta(ge=1, le=0xFFFF)]
 RecordNumber = Annotated[int, Meta(ge=0, le=MAX_FILE_RECORD)]
 Words = Annotated[tuple[Word, ...], Meta(min_length=1, max_length=MAX_READ_WORDS)]
+Raw = Annotated[bytes, Meta(min_length=2, max_length=2 * MAX_READ_WORDS)]
 Bits = Annotated[tuple[Bit, ...], Meta(min_length=1, max_length=MAX_READ_BITS)]
 
 
@@ -327,12 +331,29 @@ class ReadDiscreteInputsResponse(_Message, frozen=True, tag=1002):
     values: Bits
 
 
-class ReadHoldingRegistersResponse(_Message, frozen=True, tag=1003):
-    values: Words
+class _Registers(_Message, frozen=True):
+    """Registers in address order, two bytes each, the high one first (4.2). An odd length answers no request."""
+
+    words: Raw
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Each 0 to 65535."""
+        words = self.words
+        return struct.unpack(f">{len(words) >> 1}H", words)
+
+    @classmethod
+    def of(cls, values: Sequence[int]) -> Self:
+        """The answer with these values. Raises: struct.error for one outside 0 to 65535."""
+        return cls(struct.pack(f">{len(values)}H", *values))
 
 
-class ReadInputRegistersResponse(_Message, frozen=True, tag=1004):
-    values: Words
+class ReadHoldingRegistersResponse(_Registers, frozen=True, tag=1003):
+    """6.3."""
+
+
+class ReadInputRegistersResponse(_Registers, frozen=True, tag=1004):
+    """6.4."""
 
 
 class WriteSingleCoilResponse(_Message, frozen=True, tag=1005):
@@ -414,8 +435,8 @@ class MaskWriteRegisterResponse(_Message, frozen=True, tag=1022):
     or_mask: Word
 
 
-class ReadWriteMultipleRegistersResponse(_Message, frozen=True, tag=1023):
-    values: Words
+class ReadWriteMultipleRegistersResponse(_Registers, frozen=True, tag=1023):
+    """6.17: the registers that were read, after the writing."""
 
 
 class ReadFifoQueueResponse(_Message, frozen=True, tag=1024):

@@ -253,6 +253,10 @@ def _check_read_write(message: ReadWriteMultipleRegisters) -> str:
     )
 
 
+def _check_registers(message: Any) -> str:
+    return "half a register" if len(message.words) & 1 else ""
+
+
 def _check_identification(message: ReadDeviceIdentificationResponse) -> str:
     size = sum(2 + len(item.value) for item in message.objects)
     if size > 246:
@@ -277,6 +281,9 @@ _CHECKS: dict[type, Callable[[Any], str]] = {
     WriteFileRecord: _check_write_file,
     ReadWriteMultipleRegisters: _check_read_write,
     DiagnosticsResponse: _check_diagnostics_response,
+    ReadHoldingRegistersResponse: _check_registers,
+    ReadInputRegistersResponse: _check_registers,
+    ReadWriteMultipleRegistersResponse: _check_registers,
     WriteMultipleCoilsResponse: _check_count,
     WriteMultipleRegistersResponse: _check_count,
     ReadFileRecordResponse: _check_read_file_response,
@@ -293,6 +300,10 @@ _CHECKS: dict[type, Callable[[Any], str]] = {
 
 def _same_count(request: Any, response: Any) -> bool:
     return bool(request.count == len(response.values))
+
+
+def _same_words(request: Any, response: Any) -> bool:
+    return bool(request.count << 1 == len(response.words))
 
 
 def _same_value(request: Any, response: Any) -> bool:
@@ -340,8 +351,8 @@ def _always(request: Any, response: Any) -> bool:
 _ANSWERS: dict[type, tuple[type, Callable[[Any, Any], bool]]] = {
     ReadCoils: (ReadCoilsResponse, _same_count),
     ReadDiscreteInputs: (ReadDiscreteInputsResponse, _same_count),
-    ReadHoldingRegisters: (ReadHoldingRegistersResponse, _same_count),
-    ReadInputRegisters: (ReadInputRegistersResponse, _same_count),
+    ReadHoldingRegisters: (ReadHoldingRegistersResponse, _same_words),
+    ReadInputRegisters: (ReadInputRegistersResponse, _same_words),
     WriteSingleCoil: (WriteSingleCoilResponse, _same_value),
     WriteSingleRegister: (WriteSingleRegisterResponse, _same_value),
     ReadExceptionStatus: (ReadExceptionStatusResponse, _always),
@@ -356,7 +367,7 @@ _ANSWERS: dict[type, tuple[type, Callable[[Any, Any], bool]]] = {
     MaskWriteRegister: (MaskWriteRegisterResponse, _same_mask),
     ReadWriteMultipleRegisters: (
         ReadWriteMultipleRegistersResponse,
-        lambda request, response: bool(request.read_count == len(response.values)),
+        lambda request, response: bool(request.read_count << 1 == len(response.words)),
     ),
     ReadFifoQueue: (ReadFifoQueueResponse, _always),
     CanopenReference: (CanopenReferenceResponse, _always),
@@ -570,5 +581,9 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
         if skip < 0 or skip + asked.count > wider.count:
             return None
         full: Any = wider_response
-        part: ModbusResponse = type(full)(full.values[skip : skip + asked.count])
+        part: ModbusResponse
+        if kind is ReadHoldingRegisters or kind is ReadInputRegisters:
+            part = type(full)(full.words[skip << 1 : skip + asked.count << 1])
+        else:
+            part = type(full)(full.values[skip : skip + asked.count])
         return part

@@ -103,7 +103,7 @@ def _byte_count(section: str, function: int, expected: int, got: int) -> None:
     misfit(section, f"function {function}: byte count {got}, the request makes it {expected}")
 
 
-def _words_reader(kind: Callable[[tuple[int, ...]], ModbusResponse], function: int) -> Decoder:
+def _words_reader(kind: Callable[[bytes], ModbusResponse], function: int) -> Decoder:
     """Functions 3 and 4."""
     section = f"6.{function}"
 
@@ -114,7 +114,7 @@ def _words_reader(kind: Callable[[tuple[int, ...]], ModbusResponse], function: i
             _size(section, function, size + 1, end - at)
         if data[at] != size:
             _byte_count(section, function, size, data[at])
-        return kind(WORDS[count].unpack_from(data, at + 1))
+        return kind(data[at + 1 : end])
 
     return decode
 
@@ -261,7 +261,7 @@ def _read_write(data: bytes, at: int, end: int, request: ReadWriteMultipleRegist
         _size("6.17", 23, size + 1, end - at)
     if data[at] != size:
         _byte_count("6.17", 23, size, data[at])
-    return ReadWriteMultipleRegistersResponse(WORDS[request.read_count].unpack_from(data, at + 1))
+    return ReadWriteMultipleRegistersResponse(data[at + 1 : end])
 
 
 def _read_fifo_queue(data: bytes, at: int, end: int, request: ReadFifoQueue) -> ModbusResponse:
@@ -371,17 +371,15 @@ def decode_response(pdu: bytes, request: ModbusRequest) -> ModbusResponse:
 
 _ADU_HH = Struct(">HHHBBHH")
 _ADU_BB = Struct(">HHHBBB")
-_ADU_B_WORDS = tuple(Struct(f">HHHBBB{count}H") for count in range(MAX_READ_WORDS + 1))
 
 
 def _encode_words(function: int) -> Callable[[int, int, Any], bytes]:
     def encode(transaction: int, unit: int, message: Any) -> bytes:
-        values = message.values
-        count = len(values)
-        if not 0 < count <= MAX_READ_WORDS:
-            raise unencodable(message, f"{count} registers")
-        size = count << 1
-        return _ADU_B_WORDS[count].pack(transaction, 0, size + 3, unit, function, size, *values)
+        words: bytes = message.words
+        size = len(words)
+        if size & 1 or not 0 < size <= 2 * MAX_READ_WORDS:
+            raise unencodable(message, f"{size} bytes of registers")
+        return _ADU_BB.pack(transaction, 0, size + 3, unit, function, size) + words
 
     return encode
 
