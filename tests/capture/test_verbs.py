@@ -38,7 +38,7 @@ def policy(tmp_path: Path) -> Path:
 def test_learn_then_check_then_simulate(traffic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     learned = tmp_path / "learned.yaml"
     assert main(["learn", str(traffic), "-o", str(learned), "--site", "works"]) == 0
-    assert "learned from 2 requests: 1 clients, 1 assets, 1 written points" in capsys.readouterr().err
+    assert "learned from 2 requests: 1 client, 1 asset, 1 written point;" in capsys.readouterr().err
     assert main(["check", str(learned)]) == 2
     assert f"found {FILL_IN}, expected the owner of" in capsys.readouterr().err
     learned.write_text(filled(learned.read_text()))

@@ -16,6 +16,7 @@ import msgspec
 from cofferdam.audit.lines import escaped_json
 from cofferdam.capture.learn import Network, learn
 from cofferdam.cli import capturing
+from cofferdam.cli.findings import count_of
 from cofferdam.cli.gate_options import add_json
 from cofferdam.errors import CaptureError, PolicyError
 from cofferdam.policy.load import loads
@@ -67,8 +68,9 @@ def run(args: argparse.Namespace) -> int:
         for line in capturing.state_lines(reading, learned.links, learned.remarks, learned.remarks_total):
             print(line, file=sys.stderr)
         print(
-            f"learned from {learned.requests} requests: {learned.clients} clients, {learned.assets} assets, "
-            f"{learned.points} written points; left out: {learned.malformed} malformed, {learned.left_out} others",
+            f"learned from {count_of(learned.requests, 'requests')}: {count_of(learned.clients, 'clients')}, "
+            f"{count_of(learned.assets, 'assets')}, {count_of(learned.points, 'written points')}; "
+            f"left out: {learned.malformed} malformed, {count_of(learned.left_out, 'others')}",
             file=sys.stderr,
         )
     if reading.error:
