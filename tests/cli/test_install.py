@@ -377,3 +377,29 @@ def test_groups_stand_in_the_unit_and_must_be_there(tmp_path: Path) -> None:
     assert code == 0 and "--look" not in out, err
     code, _, err = cli(*words, "--sever", "nobodys-group")
     assert code == 2 and "there is no group 'nobodys-group'" in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a root of its own needs root")
+def test_purging_the_package_removes_what_install_wrote_and_keeps_the_rest(tmp_path: Path) -> None:
+    """The package's own script, in a root that has this machine's programs and nothing else."""
+    root = tmp_path / "root"
+    policy = root / "etc/cofferdam/policy.yaml"
+    for folder in ("usr", "dev", "etc/cofferdam", "var/lib/cofferdam/audit"):
+        (root / folder).mkdir(parents=True)
+    for folder in ("bin", "sbin", "lib", "lib64"):
+        (root / folder).symlink_to(f"usr/{folder}")
+    policy.write_text(POLICY % "")
+    assert cli("install", policy, "--root", root, "--program", "/usr/bin/cofferdam")[0] == 0
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir()
+    (wants / "cofferdam.service").symlink_to("/etc/systemd/system/cofferdam.service")
+    (wants / "other.service").symlink_to("/etc/systemd/system/other.service")
+    shutil.copy("packaging/deb/postrm", root / "postrm")
+    script = f"mount --bind /usr {root}/usr && mount --bind /dev {root}/dev && exec chroot {root} sh /postrm purge"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=True)
+    assert "kept: /var/lib/cofferdam" in done.stdout
+    left = {str(path.relative_to(root)) for top in ("etc", "var") for path in (root / top).rglob("*")}
+    assert {path for path in left if not (root / path).is_dir() or (root / path).is_symlink()} == {
+        "etc/cofferdam/policy.yaml", "etc/systemd/system/multi-user.target.wants/other.service",
+    }  # fmt: skip
+    assert "var/lib/cofferdam/audit" in left and "etc/systemd/system/nftables.service.d" not in left

@@ -43,8 +43,8 @@ def separation(known: Inputs) -> Finding:
     if status["separation"] != "namespaces":
         raise Unknown("the gate runs without namespaces: its parts share one network")
     if lacking:
-        return Finding("separation.in-force", "failed", f"{len(lacking)} facts of the separation are not in force",
-                       _facts(lacking))  # fmt: skip
+        said = "1 fact of the separation is" if len(lacking) == 1 else f"{len(lacking)} facts of the separation are"
+        return Finding("separation.in-force", "failed", f"{said} not in force", _facts(lacking))
     return Finding("separation.in-force", "observed", f"{len(facts)} facts of the separation are in force",
                    _facts(facts))  # fmt: skip
 
