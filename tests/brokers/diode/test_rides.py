@@ -1,5 +1,6 @@
 """What rides on a strand, all of it on one machine: a mirror, whose copy outside is read as any, shows what was lost
-and is whole again once a ticket has been carried; and files that a scanner looks through."""
+and is whole again once a ticket has been carried; a relay; and files that a scanner looks through. Mirror and relay
+then pass tests of their own crews, whose bodies are those of their folders, over a strand that loses packets."""
 
 from __future__ import annotations
 
@@ -13,22 +14,31 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from cofferdam.cli.main import main
+from cofferdam.crossing.strand import waiting
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
+from cofferdam.limits import strand_end
 from cofferdam.protocols.modbus import messages as m
 from tests.brokers.diode.machines import eventually
+from tests.brokers.mirror import test_mirror as history
+from tests.brokers.mirror.crew import PASSWORD, Plant, RunningCrew, historian
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd
+from tests.brokers.relay import crew as relay_crew
+from tests.brokers.relay import test_http as relay
 from tests.enforce.site import netns
 from tests.gate.plant import QuickGate, events
 from tests.ports import held_ports
 from tests.protocols.device import Device, served
+from tests.services import POSTGRES_BIN
 from tests.verbs import cli
+from tests.waiting import PATIENT
 
 pytestmark = netns
 POLICY = """
@@ -40,6 +50,10 @@ zones:
   strand-out: {{side: it, addresses: [127.83.0.2/8], crossing: diode}}
 principals:
   lake: {{zone: office, addresses: [127.0.0.1]}}
+  bi: {{zone: office, addresses: [127.0.0.1]}}
+  coarse: {{zone: office, addresses: [127.0.0.1]}}
+  far: {{zone: office, addresses: [127.0.0.9]}}
+  erp: {{zone: office, addresses: [127.0.0.1]}}
   mes: {{zone: plant, addresses: [127.0.0.1]}}
 assets:
   plc:
@@ -56,39 +70,55 @@ conduits:
     broker: mirror
     owner: compliance
     reason: flow totals for the regulator
-    sources: {{plc: {{asset: plc, every: 100 ms}}}}
+    sources:
+      plc: {{asset: plc, every: 100 ms}}
+      {historian}
     mirror: {{acks: none}}
     listen: {{office: {{at: "127.0.0.1:{office}", plain: true}}}}
-    allow: [{{who: lake, read: all, sql: true}}]
+    allow:
+      - {{who: lake, read: all, sql: true}}
+      - {{who: bi, read: [flow_*, tank]}}
+      - {{who: coarse, read: [flow_*], resolution: 1 min}}
+      - {{who: far, read: all}}
   counts-out:
     from: plant
     to: office
     broker: relay
     owner: production
     reason: daily counts
-    channels: {{counts: {{order: parallel 100}}}}
+    channels: {{counts: {{schema: count.json, most: 100 kB, order: parallel 1000}}}}
     listen:
       plant: {{at: "127.0.0.1:{plant}", plain: true}}
       office: {{at: "127.0.0.1:{pulls}", plain: true}}
-    allow: [{{who: mes, push: counts}}, {{who: lake, pull: counts}}]
+    allow:
+      - {{who: mes, push: counts}}
+      - {{who: [lake, erp], pull: counts}}
+      - {{who: lake, browse: counts}}
   strand:
     {{from: strand-in, to: strand-out, broker: diode, owner: compliance, reason: telemetry, rate: 80 Mbit/s,
      port: {port}, wait: 1 s, carries: [history, files:reports, counts-out],
      files: {{reports: {{names: ["*.csv"], scan: true}}}}}}
 gate: {{separation: processes, management: "127.0.0.1:{management}"}}
 """
+HISTORIAN = """historian:
+        {{at: "127.0.0.1:{port}", database: {database}, role: mirror, plain: true, table: samples, quality: quality,
+         every: 200 ms, since: 90 days}}
+"""
 
 
 class Works:
     """One machine on which all stands, the strand between two of its addresses."""
 
-    def __init__(self, folder: Path, device: int, clamd: Path | None) -> None:
+    def __init__(self, folder: Path, device: int, clamd: Path | None, plant: Plant | None = None) -> None:
         self.state = folder / "state"
-        office, plant, pulls, management, self.port = held_ports(5)
+        self.plant = plant
+        office, pushes, pulls, management, self.port = held_ports(5)
+        (folder / "count.json").write_bytes(relay_crew.FILES["count.json"])
         self.policy = folder / "policy.yaml"
-        self.policy.write_text(
-            POLICY.format(device=device, office=office, plant=plant, pulls=pulls, management=management, port=self.port)
-        )
+        self.policy.write_text(POLICY.format(
+            device=device, office=office, plant=pushes, pulls=pulls, management=management, port=self.port,
+            historian=HISTORIAN.format(port=plant.made.port, database=plant.database) if plant else "",
+        ))  # fmt: skip
         for verb, first, other in (("--output", "inside", "outside"), ("--take", "outside", "inside")):
             for end, file in (("inside", first), ("outside", other)):
                 self.cli("diode", "pair", end, "--policy", str(self.policy), verb, str(folder / f"{file}.pair"))
@@ -98,17 +128,24 @@ class Works:
         except BaseException:
             self.gate.close()
             raise
-        key = json.loads(self.cli("mirror", "key", "new", "lake", "--json"))["key"]
-        self.lake = httpx.Client(base_url=f"http://127.0.0.1:{office}", headers={"authorization": f"Bearer {key}"})
+        self.ports = {"mirror": office, "mes": pushes, "erp": pulls, "lake": pulls}
+        self.keys: dict[tuple[str, str], str] = {}
+        if plant:
+            (folder / "password").write_text(f"{PASSWORD}\n")
+            self.cli("mirror", "password", "historian", "--file", str(folder / "password"))
+        self.lake = self.client("mirror", "lake")
+        self.mes, self.taker = self.client("relay", "mes"), self.client("relay", "lake")
+        for one in (self.mes, self.taker):
+            one.base_url = one.base_url.join("/v1/channels/counts")
 
-        self.mes, self.taker = (
-            httpx.Client(base_url=f"http://127.0.0.1:{port}/v1/channels/counts",
-                         headers={"authorization": f"Bearer {self._key(who)}"})
-            for port, who in ((plant, "mes"), (pulls, "lake"))
-        )  # fmt: skip
-
-    def _key(self, who: str) -> str:
-        return str(json.loads(self.cli("relay", "key", "new", who, "--json"))["key"])
+    def client(self, broker: str, who: str) -> httpx.Client:
+        """Of a principal with its key, at the side that is its own."""
+        if who and (broker, who) not in self.keys:
+            said = json.loads(self.cli(broker, "key", "new", who, "--json"))
+            self.keys[broker, who] = said["key"]
+        headers = {"authorization": f"Bearer {self.keys[broker, who]}"} if who else {}
+        port = self.ports["mirror" if broker == "mirror" else who]
+        return httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=PATIENT, trust_env=False)
 
     def close(self) -> None:
         print(self.gate.said())
@@ -130,7 +167,7 @@ class Works:
     def given(self, conduit: str) -> int:
         """The last number that the strand has taken of what rides."""
         channels = self.ask("diode", "spool", "status")["channels"]
-        return max(int(one["highest"]) for one in channels if one["channel"] == f"records:{conduit}")
+        return max((int(one["highest"]) for one in channels if one["channel"] == f"records:{conduit}"), default=0)
 
     def named(self, conduit: str) -> int:
         """How many of them the strand names as missing."""
@@ -140,7 +177,7 @@ class Works:
 
     def push(self, first: int, last: int) -> None:
         for number in range(first, last + 1):
-            answer = self.mes.put(f"/messages/shift-{number}", json={"n": number})
+            answer = self.mes.put(f"/messages/shift-{number}", json={"line": "filler", "n": number})
             assert answer.status_code == 201, answer.text
 
     def pull(self) -> list[int]:
@@ -169,10 +206,29 @@ class Works:
             return []
         return [one["value"] for one in answer.json()["samples"]] if answer.status_code == 200 else []
 
+    def level(self) -> None:
+        """Until the relay's keeper outside has all that the one inside has; what the strand names as missing is brought
+        by tickets."""
+
+        def there() -> bool:
+            inside, outside = (self.ask("relay", part, "status")["channels"][0] for part in ("keeper", "far"))
+            self.carry("counts-out")
+            return bool(inside["next"] == outside["next"] and not outside["missing"])
+
+        eventually(there)
+
+    def carry(self, conduit: str) -> None:
+        """What the strand names as missing, in tickets, to the inside."""
+        if self.named(conduit):
+            for ticket in self.ask("diode", "keeper", "ticket")["tickets"]:
+                self.ask("diode", "spool", "resend", ticket=ticket["text"], go=True)
+
     @contextlib.contextmanager
-    def cut(self) -> Iterator[None]:
+    def cut(self, which: str = "") -> Iterator[None]:
+        """Meanwhile all packets are lost, or `which` says which."""
         rules = (
-            f"table inet cut {{\nchain in {{\ntype filter hook input priority 0;\nudp dport {self.port} drop\n}}\n}}\n"
+            "table inet cut {\nchain in {\ntype filter hook input priority 0;\n"
+            f"udp dport {self.port} {which} drop\n}}\n}}\n"
         )
         subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
         try:
@@ -192,7 +248,12 @@ def works(tmp_path_factory: pytest.TempPathFactory, device: Device) -> Iterator[
         port = held.enter_context(served(device))
         short = held.enter_context(tempfile.TemporaryDirectory(prefix="clamd-"))  # a socket's path has 107 bytes
         scanner = held.enter_context(clamd(Path(short) / "one")) if HAS_CLAMD else None
-        yield held.enter_context(contextlib.closing(Works(tmp_path_factory.mktemp("works"), port, scanner)))
+        plant = Plant(held.enter_context(historian())) if POSTGRES_BIN is not None else None
+        if plant is not None:
+            held.callback(plant.conn.close)
+            history.fill(plant)
+        made = Works(tmp_path_factory.mktemp("works"), port, scanner, plant)
+        yield held.enter_context(contextlib.closing(made))
 
 
 def show(device: Device, value: int) -> None:
@@ -323,3 +384,88 @@ def test_a_relay_that_is_killed_at_either_end_loses_nothing(works: Works) -> Non
         eventually(whole)
     assert works.ask("relay", "far", "status")["channels"][0]["missing"] == []
     assert "no findings" in works.cli("relay", "verify", "--end", "outside")
+
+
+# --- what their own tests say, over a strand that loses each twentieth packet ----------------------------------------
+
+
+@pytest.fixture
+def lossy(works: Works) -> Iterator[Works]:
+    for part in ("keeper", "far"):  # they may have been killed just now
+        eventually(lambda part=part: works.ask("relay", part, "status"))  # type: ignore[misc]
+    with works.cut("numgen inc mod 20 == 0"):
+        yield works
+
+
+@pytest.fixture
+def mes(lossy: Works) -> Iterator[httpx.Client]:
+    with lossy.client("relay", "mes") as client:
+        yield client
+
+
+@pytest.fixture
+def erp(lossy: Works) -> Iterator[httpx.Client]:
+    """It takes once the outside has what the inside has: over a pipe that is so when a push is answered."""
+    with lossy.client("relay", "erp") as client:
+        client.event_hooks = {"request": [lambda _: lossy.level()]}
+        yield client
+
+
+test_many_in_lines = relay.test_many_in_lines_each_with_its_result
+test_a_thousand_lines = relay.test_a_thousand_lines_and_no_more
+test_cloud_events = relay.test_cloud_events
+test_what_failed_comes_again = relay.test_what_failed_comes_again_and_then_is_dead
+test_what_a_consumer_says = relay.test_what_a_consumer_says_is_read_strictly
+
+
+@pytest.fixture
+def mirror(lossy: Works) -> RunningCrew:
+    if (plant := lossy.plant) is None:
+        pytest.skip("there is no PostgreSQL (Debian: postgresql)")
+    text = "SELECT count(DISTINCT (tag, time)) AS n FROM samples WHERE tag NOT LIKE 'plc.%'"
+
+    def there() -> bool:
+        lossy.carry("history")
+        answer = lossy.lake.post("/v1/sql", content=text)
+        return answer.status_code == 200 and answer.json()["rows"][0]["n"] == plant.count()
+
+    eventually(there)
+    return cast(RunningCrew, SimpleNamespace(plant=plant, client=lambda who: lossy.client("mirror", who)))
+
+
+test_samples_in_every_form = history.test_samples_of_a_tag_in_every_form
+test_a_tag_that_one_may_not_read = history.test_a_tag_that_one_may_not_read_does_not_exist
+test_resolution_holds = history.test_resolution_holds_in_every_answer
+test_aggregates = history.test_aggregates_are_those_of_a_reference
+test_the_value_at_a_time = history.test_the_value_at_a_time
+test_keys_of_nobody = history.test_keys_of_nobody_and_for_some_tags
+test_sql_reads = history.test_sql_reads
+test_events = history.test_events_of_what_is_committed
+
+
+def test_history_is_equal(mirror: RunningCrew, works: Works) -> None:
+    assert works.cli("mirror", "verify", "--last", "3h").startswith("no gaps, no differences: ")
+
+
+def test_all_of_it_by_tickets(works: Works) -> None:
+    """Whatever the relay's own tests have pushed, and a thousand lines of which no packet came: equal at both ends."""
+    lines = "".join(json.dumps({"id": f"t-{n}", "data": {"line": "a", "n": n}}) + "\n" for n in range(1000))
+    (folder,) = works.state.rglob(strand_end("counts-out", "out"))
+    tickets = len(events(works.state, "diode-ticket-used"))
+    with works.cut():
+        pushed = works.mes.post("/messages", content=lines, headers={"content-type": "application/x-ndjson"})
+        assert pushed.status_code == 200
+        number = json.loads(pushed.text.splitlines()[-1])["number"]
+        eventually(lambda: works.ask("relay", "keeper", "status")["channels"][0]["consumers"][0]["lag"] == 0)
+        eventually(lambda: not waiting(folder))
+        time.sleep(0.5)  # what has left the spool leaves the sender
+    works.level()
+    inside, outside = (
+        [(one["number"], one["key"], one["sha256"]) for one in
+         json.loads(works.cli("relay", "list", "counts", "--most", "0", "--end", end, "--json"))]
+        for end in ("inside", "outside")
+    )  # fmt: skip
+    assert inside == outside and inside[-1][0] == number
+    assert len(events(works.state, "diode-ticket-used")) > tickets
+    for end in ("inside", "outside"):
+        assert "no findings" in works.cli("relay", "verify", "--end", end)

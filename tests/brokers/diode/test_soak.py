@@ -190,7 +190,7 @@ def test_whatever_is_killed_messages_and_files_come_out_once(works: Works) -> No
 def push(works: Works, number: int) -> None:
     def stored() -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            return works.mes.put(f"/messages/shift-{number}", json={"n": number}).status_code in (200, 201)
+            return works.mes.put(f"/messages/shift-{number}", json={"line": "a", "n": number}).status_code in (200, 201)
         return False
 
     eventually(stored)

@@ -40,12 +40,17 @@ def made() -> Iterator[Postgres]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def mirror(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCrew]:
-    plant = Plant(made)
+def fill(plant: Plant) -> None:
+    """What these tests read."""
     plant.add([(f"flow_{n}", BEGIN + s, n + s / 10, 192) for s in range(0, 7200, 10) for n in range(5)])
     plant.add([("tank", NOW - 60, 1.5, 192), ("secret", NOW - 60, 7.0, 192), ("flow_nan", NOW - 50, float("nan"), 0)])
     plant.add([("flow_bad", BEGIN + 60 * s, float(s), 0x80000000 if s % 2 else 192) for s in range(100)])
+
+
+@pytest.fixture(scope="module")
+def mirror(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCrew]:
+    plant = Plant(made)
+    fill(plant)
     stores = tmp_path_factory.mktemp("mirror")
     (stores / "keeper").mkdir(mode=0o700)
     catalogue.save(stores / "keeper", catalogue.Catalogue(losses=LOSSES))
