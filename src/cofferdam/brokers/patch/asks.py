@@ -1,57 +1,67 @@
-"""What the verbs of the patch keeper are asked with, as the command line says it.
+"""What the verbs of the patch relay's parts are asked with, as the command line says it.
 
-Not here: what they answer (told), what they do (keeper_verbs).
+Not here: what they answer (told), what they do (keeper_verbs, installer_verbs); what the desk is asked (advice.asking).
 """
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from cofferdam.brokers.patch import records
 
 
 class By(Struct, forbid_unknown_fields=True):
+    """Who asks, as the gate sees them."""
+
     by: str
 
 
-class Number(Struct, forbid_unknown_fields=True):
-    by: str
+class Number(By):
     number: int
 
 
-class Put(Struct, forbid_unknown_fields=True):
-    by: str
+class Put(By):
     staged: str
     product: records.Name
     version: records.FileName
     file: records.FileName
 
 
-class Request(Struct, forbid_unknown_fields=True):
-    by: str
+class Request(By):
     number: int
     reason: records.Text = ""
     emergency: bool = False
 
 
-class Approve(Struct, forbid_unknown_fields=True):
-    by: str
+class Approve(By):
     number: int
     signature: str
 
 
-class Reject(Struct, forbid_unknown_fields=True):
-    by: str
+class Reject(By):
     number: int
     reason: records.Text = ""
 
 
-class Fetch(Struct, forbid_unknown_fields=True):
-    by: str
+class Fetch(By):
     source: records.Name
     known: bool = False
 
 
-class Root(Struct, forbid_unknown_fields=True):
-    by: str
+class Root(By):
     metadata: str
+
+
+class Product(By):
+    product: str
+
+
+class Result(By):
+    asset: str
+    product: str
+    says: str
+    detail: records.Text = ""
+    technician: Annotated[str, Meta(max_length=128)] = ""
+    reads: Annotated[str, Meta(max_length=128)] = ""

@@ -20,8 +20,8 @@ UNDECIDED: Final = ("waiting", "examining", "passed", "not-scanned", "failed")
 """Nobody has decided on it yet."""
 
 
-class FileRow(Struct, frozen=True, kw_only=True):
-    """One file. `reason`: why it stands where it stands; `told`: the audit log has that it was taken."""
+class FileTold(Struct, frozen=True, kw_only=True):
+    """One file, as people see it. `reason`: why it stands where it stands."""
 
     number: int
     product: str
@@ -34,6 +34,11 @@ class FileRow(Struct, frozen=True, kw_only=True):
     at: int
     state: State
     reason: str = ""
+
+
+class FileRow(FileTold, frozen=True, kw_only=True):
+    """One file. `told`: the audit log has that it was taken."""
+
     signed: bool = False
     """Its detached signature is here."""
     report: Report | None = None

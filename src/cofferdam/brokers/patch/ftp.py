@@ -29,9 +29,8 @@ from cofferdam.brokers.patch.outcome import (
     Outcome,
     Progress,
     Refused,
-    at_most,
-    read_back_of,
 )
+from cofferdam.brokers.patch.placing import place
 from cofferdam.policy.terms.patch_rows import Ftp, Way
 
 LINE_BYTES: Final = 4096
@@ -220,7 +219,7 @@ class _Session:
                 await wire.secure(self._context, self._wire.session)
             self._same(wire)
 
-    async def store(self, file: Path, target: str, progress: Progress) -> None:
+    async def put(self, file: Path, target: str, progress: Progress) -> None:
         """Raises: Refused, OSError, TimeoutError."""
         wire = await self._open()
         try:
@@ -312,43 +311,8 @@ def _target(way: Way, name: str) -> str:
 
 async def push(way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does."""
-    renamed = False
-    target = _target(way, name)
-    part = f"{target}.part"
-    try:
-        async with _session(way, secret) as session:
-            async with asyncio.timeout(at_most(way, size)):
-                try:
-                    await session.store(file, part, progress)
-                except (Refused, OSError):
-                    await _quietly(session.remove(part))
-                    raise
-                there = await session.hash(part, size)
-            if there != sha256:
-                await _quietly(session.remove(part))
-                return Outcome("failed", read_back_of(there))
-            renamed = True
-            await session.rename(part, target)
-            async with asyncio.timeout(at_most(way, size)):
-                there = await session.hash(target, size)
-            if there == sha256:
-                return Outcome("sent")
-            return Outcome("unknown", "after the rename the asset reads back another hash")
-    except (Refused, OSError, TimeoutError) as error:
-        why = str(error) or type(error).__name__
-    if not renamed:
-        return Outcome("failed", f"{why[:300]}; what the asset had is still there")
-    if await _found(way, secret, target, size) == sha256:
-        return Outcome("sent", f"it broke at the end ({why[:200]}), and the asset has it")
-    return Outcome("unknown", f"{why[:300]}; what the asset has now is not known")
-
-
-async def _found(way: Way, secret: str, target: str, size: int) -> str:
-    try:
-        async with _session(way, secret) as session, asyncio.timeout(at_most(way, size)):
-            return await session.hash(target, size)
-    except (Refused, OSError, TimeoutError):
-        return ""
+    ends = (Refused, OSError, TimeoutError)
+    return await place(lambda: _session(way, secret), ends, way, _target(way, name), file, size, sha256, progress)
 
 
 async def read_text(way: Way, secret: str, path: str, most: int) -> str:
@@ -358,10 +322,3 @@ async def read_text(way: Way, secret: str, path: str, most: int) -> str:
             return (await session.read(path, most)).decode("utf-8", "replace")
     except Refused as error:
         raise OSError(str(error)) from None
-
-
-async def _quietly(work: object) -> None:
-    try:
-        await work  # type: ignore[misc]
-    except (Refused, OSError, TimeoutError):
-        pass

@@ -6,16 +6,16 @@ Not here: when anything is sent (plan), sending (installer).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Final, Protocol
+from typing import Final, Protocol
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
-from cofferdam.brokers.patch import records, told
+from cofferdam.brokers.patch import asks, records, told
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.plan import NS, Held, Plan, State, Step, upcoming
 from cofferdam.brokers.patch.records import Release
@@ -25,25 +25,6 @@ from cofferdam.policy.terms.patch_rows import PatchRows, Way
 
 WEEKS: Final = 4
 """Windows are shown so far ahead."""
-
-
-class _By(Struct, forbid_unknown_fields=True):
-    by: str
-
-
-class _Product(Struct, forbid_unknown_fields=True):
-    by: str
-    product: str
-
-
-class _Result(Struct, forbid_unknown_fields=True):
-    by: str
-    asset: str
-    product: str
-    says: str
-    detail: records.Text = ""
-    technician: Annotated[str, Meta(max_length=128)] = ""
-    reads: Annotated[str, Meta(max_length=128)] = ""
 
 
 class Known(Struct, frozen=True):
@@ -104,20 +85,20 @@ class InstallerVerbs:
     def command(self, asked: Asked) -> bool:
         """Does what is asked. False: it is no verb of these."""
         if asked.verb == "plan":
-            asked.decode(_By)
+            asked.decode(asks.By)
             asked.answer(self._plan_told())
         elif asked.verb == "believed":
-            asked.decode(_By)
+            asked.decode(asks.By)
             asked.answer({each.path: each.digest[: records.SHORT] for each in self._part.releases})
         elif asked.verb in ("pause", "resume", "stop"):
-            said = asked.decode(_Product)
+            said = asked.decode(asks.Product)
             self._held_by(asked.verb, said)  # refuses now what makes no sense
             draft = events.PlanSet(
                 wall_ns=self._part.setting.wall(), what=asked.verb, by=clip(said.by, 128), product=said.product
             )
             self._decided(asked, draft, lambda: self._part.hold(self._held_by(asked.verb, said)))
         elif asked.verb == "result":
-            found = asked.decode(_Result)
+            found = asked.decode(asks.Result)
             self._settled_by(found)
             draft = events.PlanSet(
                 wall_ns=self._part.setting.wall(), what=f"result-{found.says}", by=clip(found.by, 128),
@@ -145,7 +126,7 @@ class InstallerVerbs:
 
         self._part.setting.audit.record(draft, told)
 
-    def _held_by(self, verb: str, said: _Product) -> Held:
+    def _held_by(self, verb: str, said: asks.Product) -> Held:
         """Raises: GateError."""
         if self._part.rows.product(said.product) is None:
             raise GateError(f"there is no product {said.product}")
@@ -164,7 +145,7 @@ class InstallerVerbs:
             passed[newest.custom.number] = passed.get(newest.custom.number, 0) + self._part.plan().failures(newest)
         return replace(held, paused=paused, stopped=stopped, passed=passed)
 
-    def _settled_by(self, said: _Result) -> Step:
+    def _settled_by(self, said: asks.Result) -> Step:
         """The step that a person may settle now. Raises: GateError."""
         step = self._part.steps.get(f"{said.asset}/{said.product}")
         if step is None:
@@ -181,7 +162,7 @@ class InstallerVerbs:
             )
         return step
 
-    def _result(self, said: _Result) -> None:
+    def _result(self, said: asks.Result) -> None:
         step = self._settled_by(said)
         state: State = "again" if said.says == "again" else "done" if said.says == "done" else "failed"
         words = [said.by, *([f"by {said.technician}"] if said.technician else [])]

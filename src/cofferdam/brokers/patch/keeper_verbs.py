@@ -27,7 +27,7 @@ from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.patch import asks, records, told, trustkeys
 from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.book import Table
-from cofferdam.brokers.patch.catalogue import FileRow, How, Pending
+from cofferdam.brokers.patch.catalogue import FileRow, FileTold, How, Pending
 from cofferdam.brokers.patch.drops import Drops
 from cofferdam.brokers.patch.examining import unseal
 from cofferdam.brokers.patch.records import Custom
@@ -200,15 +200,11 @@ class Verbs:
         asked.answer(self._told(self._row(asked.decode(asks.Number).number)))
 
     def _told(self, row: FileRow, *, short: bool = False) -> told.File:
-        found: told.File = {
-            "number": row.number, "product": row.product, "version": row.version, "file": row.file, "size": row.size,
-            "sha256": row.sha256, "by": row.by, "how": row.how, "at": row.at, "state": row.state, "reason": row.reason,
-        }  # fmt: skip
-        if not short:
-            found["report"] = msgspec.to_builtins(row.report) if row.report is not None else None
-            pending = self._keeper.pending.get(row.number)
-            found["pending"] = self._pending(pending) if pending is not None else None
-        return found
+        shared = {name: getattr(row, name) for name in FileTold.__struct_fields__}
+        if short:
+            return told.File(**shared)
+        pending = self._keeper.pending.get(row.number)
+        return told.File(**shared, report=row.report, pending=self._pending(pending) if pending is not None else None)
 
     def _row(self, number: int) -> FileRow:
         row = self._keeper.files.get(number)

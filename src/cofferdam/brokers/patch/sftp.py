@@ -1,9 +1,6 @@
-"""A file to an asset by SFTP: beside the place where it belongs, then renamed there, then read back.
+"""A file to an asset by SFTP, as `placing` has it: beside its place, then renamed there, each time read back.
 
-Until the rename the asset has what it had. Whatever fails later, what stands there is read back, so that the outcome is
-one of: sent (the hash is right), failed (what was there before is still there, or nothing was touched), unknown.
-
-Not here: when (plan), what the asset does with the file (health).
+Not here: in which order (placing), when (plan), what the asset does with the file (health).
 """
 
 from __future__ import annotations
@@ -28,9 +25,8 @@ from cofferdam.brokers.patch.outcome import (
     Outcome,
     Progress,
     Refused,
-    at_most,
-    read_back_of,
 )
+from cofferdam.brokers.patch.placing import place
 from cofferdam.policy.terms.patch_rows import Way
 
 PART: Final = 16 << 10
@@ -61,45 +57,13 @@ def prepare() -> None:
 
 async def push(way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does."""
-    renamed = False
-    try:
+
+    @asynccontextmanager
+    async def files() -> AsyncIterator[_Files]:
         async with _session(way, secret) as sftp:
-            place = target(way, name)
-            part = f"{place}.part"
-            async with asyncio.timeout(at_most(way, size)):
-                try:
-                    await _put(sftp, file, part, progress)
-                except (asyncssh.Error, OSError, ValueError, Refused):
-                    await _quietly(sftp.remove(part))  # what is left of it would fill the asset's disk
-                    raise
-                there = await _hash(sftp, part, size)
-            if there != sha256:
-                await _quietly(sftp.remove(part))
-                return Outcome("failed", read_back_of(there))
-            renamed = True
-            await _rename(sftp, part, place)
-            async with asyncio.timeout(at_most(way, size)):
-                there = await _hash(sftp, place, size)
-            if there == sha256:
-                return Outcome("sent")
-            return Outcome("unknown", "after the rename the asset reads back another hash")
-    except ENDS as error:
-        why = str(error) or type(error).__name__
-        if not renamed:
-            return Outcome("failed", f"{why[:300]}; what the asset had is still there")
-    found = await read_back(way, secret, name, size)
-    if found == sha256:
-        return Outcome("sent", f"it broke at the end ({why[:200]}), and the asset has it")
-    return Outcome("unknown", f"{why[:300]}; what the asset has now is not known")
+            yield _Files(sftp)
 
-
-async def read_back(way: Way, secret: str, name: str, size: int) -> str:
-    """The hash of what stands where a file of this size belongs; "" if it cannot be read."""
-    try:
-        async with _session(way, secret) as sftp, asyncio.timeout(at_most(way, size)):
-            return await _hash(sftp, target(way, name), size)
-    except ENDS:
-        return ""
+    return await place(files, ENDS, way, target(way, name), file, size, sha256, progress)
 
 
 async def read_text(way: Way, secret: str, path: str, most: int) -> str:
@@ -187,61 +151,68 @@ def _fit(part: int) -> tuple[int, int]:
     return part, min(AT_ONCE, AHEAD // part)
 
 
-async def _put(sftp: Any, file: Path, target: str, progress: Progress) -> None:
-    """Writes; what is under way must be taken within SILENT_SECONDS."""
-    part, at_once = _fit(sftp.limits.max_write_len)
-    with file.open("rb") as source:
-        async with asyncio.timeout(SILENT_SECONDS):
-            remote = await sftp.open(target, "wb", block_size=0)
+class _Files:
+    """The asset's files, for `place`."""
 
-        async def written(data: bytes, at: int) -> int:
-            await remote.write(data, at)
-            return len(data)
+    def __init__(self, sftp: Any) -> None:
+        self._sftp = sftp
 
-        pieces = iter(partial(source.read, part), b"")
-        works = (written(data, part * number) for number, data in enumerate(pieces))
-        try:
-            async with aclosing(_answers(works, at_once)) as answers:
-                async for count in answers:
-                    await progress(count)
-        finally:
+    async def put(self, file: Path, path: str, progress: Progress) -> None:
+        """Writes; what is under way must be taken within SILENT_SECONDS."""
+        part, at_once = _fit(self._sftp.limits.max_write_len)
+        with file.open("rb") as source:
             async with asyncio.timeout(SILENT_SECONDS):
-                await remote.close()
+                remote = await self._sftp.open(path, "wb", block_size=0)
 
+            async def written(data: bytes, at: int) -> int:
+                await remote.write(data, at)
+                return len(data)
 
-async def _hash(sftp: Any, path: str, most: int) -> str:
-    """Of a file there; "" if there is none, or one of more bytes than that."""
-    digest, at, (part, at_once) = hashlib.sha256(), 0, _fit(sftp.limits.max_read_len)
-    try:
-        async with asyncio.timeout(SILENT_SECONDS):
-            opened = await sftp.open(path, "rb", block_size=0)
-    except asyncssh.SFTPNoSuchFile:
-        return ""
-    try:
-        while at <= most:
-            works = (opened.read(part, place) for place in range(at, most + 1, part))
-            async with aclosing(_answers(works, at_once)) as answers:
-                async for data in answers:
-                    digest.update(data)
-                    at += len(data)
-                    if not data:
-                        return digest.hexdigest()
-                    if len(data) != part:  # the end, or it gives less than was asked for: so much then
-                        part = len(data)
-                        break
-    finally:
-        await _quietly(opened.close())
-    return ""
+            pieces = iter(partial(source.read, part), b"")
+            works = (written(data, part * number) for number, data in enumerate(pieces))
+            try:
+                async with aclosing(_answers(works, at_once)) as answers:
+                    async for count in answers:
+                        await progress(count)
+            finally:
+                async with asyncio.timeout(SILENT_SECONDS):
+                    await remote.close()
 
-
-async def _rename(sftp: Any, old: str, new: str) -> None:
-    """Over what is there, in one step, where the asset can; otherwise what is there is removed first."""
-    async with asyncio.timeout(SILENT_SECONDS):
+    async def hash(self, path: str, most: int) -> str:
+        """Of a file there; "" if there is none, or one of more bytes than that."""
+        digest, at, (part, at_once) = hashlib.sha256(), 0, _fit(self._sftp.limits.max_read_len)
         try:
-            await sftp.posix_rename(old, new)
-        except asyncssh.SFTPOpUnsupported:
-            await _quietly(sftp.remove(new))
-            await sftp.rename(old, new)
+            async with asyncio.timeout(SILENT_SECONDS):
+                opened = await self._sftp.open(path, "rb", block_size=0)
+        except asyncssh.SFTPNoSuchFile:
+            return ""
+        try:
+            while at <= most:
+                works = (opened.read(part, place) for place in range(at, most + 1, part))
+                async with aclosing(_answers(works, at_once)) as answers:
+                    async for data in answers:
+                        digest.update(data)
+                        at += len(data)
+                        if not data:
+                            return digest.hexdigest()
+                        if len(data) != part:  # the end, or it gives less than was asked for: so much then
+                            part = len(data)
+                            break
+        finally:
+            await _quietly(opened.close())
+        return ""
+
+    async def rename(self, old: str, new: str) -> None:
+        """Over what is there, in one step, where the asset can; otherwise what is there is removed first."""
+        async with asyncio.timeout(SILENT_SECONDS):
+            try:
+                await self._sftp.posix_rename(old, new)
+            except asyncssh.SFTPOpUnsupported:
+                await _quietly(self._sftp.remove(new))
+                await self._sftp.rename(old, new)
+
+    async def remove(self, path: str) -> None:
+        await self._sftp.remove(path)
 
 
 async def _quietly(work: Any) -> None:

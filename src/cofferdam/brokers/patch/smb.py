@@ -32,9 +32,8 @@ from cofferdam.brokers.patch.outcome import (
     Outcome,
     Progress,
     Refused,
-    at_most,
-    read_back_of,
 )
+from cofferdam.brokers.patch.placing import place
 from cofferdam.policy.terms.patch_rows import Smb, Way
 
 MOST: Final = 1 << 20
@@ -305,80 +304,62 @@ def _target(way: Way, name: str) -> str:
     return (way.smb.path if way.smb is not None else "{file}").replace("{file}", name).replace("/", "\\").strip("\\")
 
 
-async def _hash(share: _Share, path: str, most: int) -> str:
-    """Of a file there; "" if there is none, or one of more bytes than that."""
-    try:
-        handle, size = await share.create(path, _READS, _OPEN)
-    except _Answered as error:
-        if error.status in (_NO_NAME, _NO_PATH):
-            return ""
-        raise
-    digest, at = hashlib.sha256(), 0
-    while at <= most and (data := await share.read(handle, at)):
-        digest.update(data)
-        at += len(data)
-    await share.close(handle)
-    return digest.hexdigest() if at <= most and at == size else ""
+class _Files:
+    """The share's files, for `place`."""
 
+    def __init__(self, share: _Share) -> None:
+        self._share = share
 
-async def _put(share: _Share, file: Path, path: str, progress: Progress) -> None:
-    handle, _ = await share.create(path, _READS | _WRITES | _DELETES, _OVERWRITE)
-    at = 0
-    with file.open("rb") as source:
-        while data := source.read(share.piece):
-            await share.write(handle, at, data)
+    async def hash(self, path: str, most: int) -> str:
+        """Of a file there; "" if there is none, or one of more bytes than that."""
+        share = self._share
+        try:
+            handle, size = await share.create(path, _READS, _OPEN)
+        except _Answered as error:
+            if error.status in (_NO_NAME, _NO_PATH):
+                return ""
+            raise
+        digest, at = hashlib.sha256(), 0
+        while at <= most and (data := await share.read(handle, at)):
+            digest.update(data)
             at += len(data)
-            await progress(len(data))
-    await share.flush(handle)
-    await share.close(handle)
+        await share.close(handle)
+        return digest.hexdigest() if at <= most and at == size else ""
 
+    async def put(self, file: Path, path: str, progress: Progress) -> None:
+        share = self._share
+        handle, _ = await share.create(path, _READS | _WRITES | _DELETES, _OVERWRITE)
+        at = 0
+        with file.open("rb") as source:
+            while data := source.read(share.piece):
+                await share.write(handle, at, data)
+                at += len(data)
+                await progress(len(data))
+        await share.flush(handle)
+        await share.close(handle)
 
-async def _remove(share: _Share, path: str) -> None:
-    """What is left of it would fill the asset's disk."""
-    try:
+    async def remove(self, path: str) -> None:
+        share = self._share
         handle, _ = await share.create(path, _DELETES, _OPEN)
         await share.remove(handle)
         await share.close(handle)
-    except _ENDS:
-        pass
+
+    async def rename(self, old: str, new: str) -> None:
+        share = self._share
+        handle, _ = await share.create(old, _DELETES, _OPEN)
+        await share.rename(handle, new)
+        await share.close(handle)
 
 
 async def push(way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Progress) -> Outcome:
     """Sends a file of this size and hash. Never raises for what the asset or the network does."""
-    renamed = False
-    target = _target(way, name)
-    part = f"{target}.part"
-    try:
-        async with asyncio.timeout(at_most(way, size)), _share(way, secret) as share:
-            try:
-                await _put(share, file, part, progress)
-            except _ENDS:
-                await _remove(share, part)
-                raise
-            there = await _hash(share, part, size)
-            if there != sha256:
-                await _remove(share, part)
-                return Outcome("failed", read_back_of(there))
-            handle, _ = await share.create(part, _DELETES, _OPEN)
-            renamed = True
-            await share.rename(handle, target)
-            await share.close(handle)
-            there = await _hash(share, target, size)
-            if there == sha256:
-                return Outcome("sent")
-            return Outcome("unknown", "after the rename the asset reads back another hash")
-    except _ENDS as error:
-        why = str(error) or type(error).__name__
-        if not renamed:
-            return Outcome("failed", f"{why[:300]}; what the asset had is still there")
-    try:
-        async with asyncio.timeout(at_most(way, size)), _share(way, secret) as share:
-            found = await _hash(share, target, size)
-    except _ENDS:
-        found = ""
-    if found == sha256:
-        return Outcome("sent", f"it broke at the end ({why[:200]}), and the asset has it")
-    return Outcome("unknown", f"{why[:300]}; what the asset has now is not known")
+
+    @asynccontextmanager
+    async def files() -> AsyncIterator[_Files]:
+        async with _share(way, secret) as share:
+            yield _Files(share)
+
+    return await place(files, _ENDS, way, _target(way, name), file, size, sha256, progress)
 
 
 async def read_text(way: Way, secret: str, path: str, most: int) -> str:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
+from msgspec import UNSET, UnsetType
+
 from cofferdam.brokers.patch.advice.ledger import Answer, Change, Mitigation
+from cofferdam.brokers.patch.catalogue import FileTold
 from cofferdam.brokers.patch.reports import Report
 
 
@@ -76,20 +79,11 @@ class Keeper(TypedDict):
     soonest: Soonest | None
 
 
-class File(TypedDict):
-    number: int
-    product: str
-    version: str
-    file: str
-    size: int
-    sha256: str
-    by: str
-    how: str
-    at: int
-    state: str
-    reason: str
-    report: NotRequired[Report | None]
-    pending: NotRequired[Pending | None]
+class File(FileTold, frozen=True, kw_only=True):
+    """Where one is shown by itself: what an examiner found, and who has signed."""
+
+    report: Report | UnsetType | None = UNSET
+    pending: Pending | UnsetType | None = UNSET
 
 
 class Put(TypedDict):

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
-from msgspec import Struct
-
 from cofferdam.brokers.broker import Asked, Setting
+from cofferdam.brokers.patch.asks import By
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow
 from cofferdam.brokers.patch.repository import Repository
@@ -21,10 +20,6 @@ from cofferdam.brokers.patch.sealing import NotSealed, Sealing
 PIECE: Final = 4 << 20
 LISTED_MOST: Final = 5_000
 """Files that are told, the newest."""
-
-
-class _By(Struct, forbid_unknown_fields=True):
-    by: str
 
 
 class Keeping(Protocol):
@@ -39,7 +34,7 @@ class Keeping(Protocol):
 
 def verify(keeper: Keeping, asked: Asked) -> None:
     """Reads every file that is kept, in pieces between other work."""
-    asked.decode(_By)
+    asked.decode(By)
     rows = [row for row in keeper.files.rows.values() if row.state not in ("rejected", "refused")]
     wrong: list[str] = []
     checked = 0

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from cofferdam.brokers.patch.advice.ledger import OwnerState
+from cofferdam.brokers.patch.asks import By
 
 _Text = Annotated[str, Meta(min_length=1, max_length=512)]
 _Name = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
-class By(Struct, forbid_unknown_fields=True):
-    by: str
-
-
-class Which(Struct, forbid_unknown_fields=True):
-    by: str
+class Which(By):
     advisory: str
 
 
-class Evaluate(Struct, forbid_unknown_fields=True):
-    by: str
-    advisory: str
+class Evaluate(Which):
     note: _Text
     assets: tuple[_Name, ...] = ()
     applies: bool | None = None
@@ -32,24 +26,18 @@ class Evaluate(Struct, forbid_unknown_fields=True):
     """Also all assets that it does not name."""
 
 
-class SetState(Struct, forbid_unknown_fields=True):
-    by: str
-    advisory: str
+class SetState(Which):
     assets: Annotated[tuple[_Name, ...], Meta(min_length=1)]
     state: OwnerState
     note: str = ""
 
 
-class MakePlan(Struct, forbid_unknown_fields=True):
-    by: str
-    advisory: str
+class MakePlan(Which):
     owner: Annotated[str, Meta(min_length=1, max_length=128)]
     text: _Text
     until: int
     assets: tuple[_Name, ...] = ()
 
 
-class ApprovePlan(Struct, forbid_unknown_fields=True):
-    by: str
-    advisory: str
+class ApprovePlan(Which):
     plan: int

@@ -31,9 +31,10 @@ from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.figures import Figures
 from cofferdam.brokers.patch import told
 from cofferdam.brokers.patch.advice import ledger
-from cofferdam.brokers.patch.advice.asking import ApprovePlan, By, Evaluate, MakePlan, SetState, Which
+from cofferdam.brokers.patch.advice.asking import ApprovePlan, Evaluate, MakePlan, SetState, Which
 from cofferdam.brokers.patch.advice.ledger import NS, Answer, Change, Mitigation, Row
 from cofferdam.brokers.patch.advice.records import Advice, Reading, ReadOrder
+from cofferdam.brokers.patch.asks import By
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
 from cofferdam.brokers.patch.examining import unseal
