@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cofferdam.errors import PolicyError
 from cofferdam.policy import crosscheck, schema, standins
@@ -273,6 +273,8 @@ def _validate(
     kept: dict[str, list[int]] = {}
     models = Models(document, kinds)
     guessed: set[Path_] = set()
+    told = 0  # the attempt whose errors are told
+    protocols: list[Problem] = []
     reading = schema.Reading(dialects(kinds))
     model = policy_model(_named(raw, kinds))
     for attempt in range(9):
@@ -290,11 +292,16 @@ def _validate(
                         problems.append(models.unknown_field(path))
                         document.rename(path, meant)
                         guessed.add((*path[:-1], meant))
-            if attempt == 0 and guessed:
+                protocols = _other_protocols(
+                    document, model, reading, {path[1] for _, path in found if path[:1] == ("assets",) and path[1:]}
+                )
+                problems.extend(protocols)
+            if attempt == 0 and (guessed or protocols):
+                told = 1
                 raw = document.root.plain()
                 model = policy_model(_named(raw, kinds))
                 continue
-            if attempt == (1 if guessed else 0):
+            if attempt == told:
                 # What is wrong with a guess, as a whole, is not told.
                 problems.extend(models.problems((item, path) for item, path in found if path not in guessed))
             cut = {models.entry(path, item["type"]) for item, path in found}
@@ -308,6 +315,44 @@ def _validate(
                     raw["zones"] = {}
             _prune(raw, cut - {(), ("site",), ("zones",)}, kept)
     return None, kept
+
+
+def _other_protocols(
+    document: Document, model: type[BaseModel], reading: schema.Reading, wrong: Iterable[Any]
+) -> list[Problem]:
+    """Assets of these that are well-formed by the protocol whose broker the conduits name for them: that one was meant,
+    and they are read by it from now on."""
+    found: list[Problem] = []
+    for name in wrong:
+        place = document.value(("assets", name, "protocol"))
+        said = place.node.data
+        brokers = _brokers_of(document.root.plain(), name) if isinstance(said, str) and said in reading.dialects else {}
+        [(meant, conduit), *more] = brokers.items() or [("", "")]
+        if more or meant == said or meant not in reading.dialects:
+            continue
+        place.node.data = meant
+        try:
+            model.model_validate(document.root.plain(), context=reading)
+        except ValidationError as error:
+            if any(item["loc"][:2] == ("assets", name) for item in error.errors(include_url=False)):
+                place.node.data = said
+                continue
+        what = f"the protocol {quote(str(said))}, while what is said of {name} is {meant}'s"
+        found.append(place.problem(what, f"the protocol of the conduit {conduit}", meant, check="protocol"))
+    return found
+
+
+def _brokers_of(raw: Any, asset: Any) -> dict[str, str]:
+    """The brokers of the conduits that name an asset, each with one of them."""
+    found: dict[str, str] = {}
+    conduits = raw.get("conduits")
+    for name, said in conduits.items() if isinstance(conduits, dict) else ():
+        rules = said.get("allow") if isinstance(said, dict) else None
+        for rule in rules if isinstance(rules, list) else [rules]:
+            named = rule.get("asset") if isinstance(rule, dict) else None
+            if asset == named or (isinstance(named, list) and asset in named):
+                found[str(said.get("broker"))] = str(name)
+    return found
 
 
 def _named(raw: dict[str, Any], kinds: Kinds) -> Kinds:
