@@ -66,6 +66,26 @@ def test_what_is_not_the_vendors_is_refused(works: Works) -> None:
     assert "leads out" in found["reason"]
 
 
+def test_what_makes_no_sense_is_told_with_the_way_out(works: Works) -> None:
+    file = works.folder / "odd one.bin"
+    file.write_bytes(b"odd")
+    there = ("--product", "plc-firmware", "--version")
+    assert "'odd one.bin' cannot be a file's name" in works.patch("put", str(file), *there, "1.0", code=2)
+    plain = works.folder / "plain.bin"
+    plain.write_bytes(b"plain")
+    assert "'1 0' cannot be a version" in works.patch("put", str(plain), *there, "1 0", code=2)
+    gone = str(works.folder / "gone.asc")
+    assert f"{gone} is no file\n" in works.patch("put", str(plain), *there, "1.0", "--signature", gone, code=2)
+    number = works.put("plain.bin", b"plain", "0.1")
+    assert works.examined(number)["state"] == "passed"
+    works.patch("request", str(number))
+    assert "was asked for already" in works.patch("request", str(number), code=2)
+    assert works.patch("approve", str(number), "--key", gone, "--yes", code=2).startswith("cofferdam patch: ")
+    assert "assets get plc-firmware" in works.patch("pause", "nope", code=2)
+    assert "    at any time\n" in works.patch("plan")
+    works.patch("reject", str(number))
+
+
 def test_whoever_brought_it_in_or_asked_is_none_of_the_two(works: Works) -> None:
     """The gate sees all as one user here, and that user is an approver."""
     number = works.put("own.bin", b"own", "3.0")
@@ -121,7 +141,8 @@ def test_an_installer_that_is_killed_while_it_sends_never_sends_again_by_itself(
         works.patch("export", str(works.folder / "sent.json"))
         log = json.loads((works.folder / "sent.json").read_text())["log"]
         (works.folder / "sent.json").unlink()
-        mine = [each for each in log if each["kind"].startswith("install-") and each["version"] == "8.0"]
+        installs = [each for each in log if each["kind"].startswith("install-") and each["version"] == "8.0"]
+        mine = [each for each in installs if each["asset"] == "plc-1"]  # once it is done, the next ring begins
         started = sum(1 for each in mine if each["kind"] == "install-started")
         # What is recorded as begun, and whose turn was over by then: the asset has not been touched.
         return started - sum(1 for each in mine if "not begun after all" in str(each.get("detail")))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cofferdam.cli import patch_sources
 from cofferdam.cli.patch_asking import ask_part, print_told, time_of
-from cofferdam.cli.patch_shown import goes_to, next_window, shown, waiting
+from cofferdam.cli.patch_shown import goes_to, next_window, shown, waiting, window
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def _assets(installer: dict[str, Any], *, windows: bool) -> Iterator[str]:
             yield f"    {following}"
         if windows:
             for start, stop in row["windows"][:SHOWN]:
-                yield f"    window {time_of(start)} to {time_of(stop)}"
+                yield f"    {window(start, stop)}"
             if more := row["windows"][SHOWN:]:
                 yield f"    and {len(more)} more until {time_of(more[-1][1])} (--json has all)"
 
@@ -285,10 +285,16 @@ def _show(args: argparse.Namespace) -> int:
 
 def _put(args: argparse.Namespace) -> int:
     from cofferdam.brokers.patch.beside import SIGNATURES
+    from cofferdam.policy.terms.patch_source_rows import FILE
 
-    if not args.file.is_file():
-        raise GateError(f"{args.file} is no file")
+    for path in (args.file, args.signature):
+        if path is not None and not path.is_file():
+            raise GateError(f"{path} is no file")
     name = args.file.name
+    for what, said in (("a file's name", name), ("a version", args.version)):
+        if not FILE.match(said):
+            hint = f"{what} has letters, digits and . _ + - alone, at most 128, and begins with a letter or digit"
+            raise GateError(f"{said!r} cannot be {what} here", hint=hint)
     if args.signature is not None:
         ending = next((each for each in SIGNATURES if args.signature.name.endswith(each)), ".sig")
         _stage(args, args.signature, f"{name}{ending}")
@@ -351,6 +357,9 @@ def _approve(args: argparse.Namespace) -> int:
     from cofferdam.brokers.patch import trustkeys
     from cofferdam.cli.ssh_signing import ssh_sign
 
+    for path in (args.key, args.signature):
+        if path is not None and not path.is_file():
+            raise GateError(f"{path} is no file")
     asked = _keeper(args, "to-sign", number=args.number)
     metadata = trustkeys.decode(asked["metadata"].encode(), Targets)
     message = trustkeys.to_sign(metadata.signed)

@@ -14,6 +14,7 @@ from cofferdam.errors import GateError
 
 ASSETS: Final = 8
 """That are named where there may be many."""
+ALWAYS: Final = "at any time"
 WEEKS: Final = 4
 """As far as the installer tells of windows."""
 
@@ -83,7 +84,7 @@ def goes_to(signed: Any, number: int, plan: dict[str, Any], advisories: Iterable
         if mine.get("emergency"):
             continue
         for start, stop in when:
-            yield f"    window {time_of(start)} to {time_of(stop)}"
+            yield f"    {window(start, stop)}"
         if not when:
             yield "    no window within four weeks"
     concerned = {asset for each in by_windows.values() for asset in each}
@@ -110,11 +111,17 @@ def waiting(keeper: dict[str, Any]) -> Iterator[str]:
     yield f"advisories: {counts}{first}{names}{more}"
 
 
+def window(start: int, stop: int) -> str:
+    """One of an asset's, in words."""
+    if stop - start >= WEEKS * 7 * 86_400 * 10**9:
+        return ALWAYS
+    return f"window {time_of(start)} to {time_of(stop)}"
+
+
 def next_window(row: dict[str, Any]) -> str:
     """Of an asset that waits for a release: its next window, "" where it has what it is to get, or may always."""
     if not row["release"] or (row["state"] == "done" and row["has"] == row["release"]):
         return ""
     if not row["windows"]:
         return "no window within four weeks"
-    start, stop = row["windows"][0]
-    return "" if stop - start >= WEEKS * 7 * 86_400 * 10**9 else f"next window {time_of(start)} to {time_of(stop)}"
+    return f"next {window(*row['windows'][0])}".removeprefix(f"next {ALWAYS}")

@@ -129,7 +129,8 @@ class InstallerVerbs:
     def _held_by(self, verb: str, said: asks.Product) -> Held:
         """Raises: GateError."""
         if self._part.rows.product(said.product) is None:
-            raise GateError(f"there is no product {said.product}")
+            known = ", ".join(sorted({product for each in self._part.rows.installs for product in each.products}))
+            raise GateError(f"there is no product {said.product}", hint=f"assets get {known or 'none'}")
         held = self._part.held
         newest = next((each for each in reversed(self._part.releases) if each.custom.product == said.product), None)
         if verb == "pause":

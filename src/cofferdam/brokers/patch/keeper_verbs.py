@@ -334,6 +334,9 @@ class Verbs:
         self._undecided(row.number)
         if keeper.desk.is_document(row):
             raise GateError(f"file {row.number} is a document about files: it is not released")
+        if row.state == "requested":
+            hint = f"`cofferdam patch approve {row.number}`, or `reject`"
+            raise GateError(f"file {row.number} was asked for already: it waits for its signatures", hint=hint)
         if row.state != "passed" or row.report is None:
             why = f" ({row.reason})" if row.reason else ""
             raise GateError(f"file {row.number} is {row.state}{why}: it cannot be released")
