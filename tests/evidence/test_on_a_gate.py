@@ -367,6 +367,7 @@ IN_WORDS: dict[str, Callable[[Inputs], Inputs]] = {
     "log.writable": _status(audit__writable=False),
     "policy.owner-reason": _conduits_without,
     "log.capacity": _status(audit__disk__free=1 << 20),
+    "log.content": lambda known: replace(known, history=History(size=1, problems=["entry 7 is not understood"])),
     "log.retention": lambda known: replace(
         known, history=read(((300, entries((0, _died))[0][1]), (301, entries((1, _back))[0][1])))
     ),
@@ -390,7 +391,6 @@ NEVER = {
     "inventory.assets": "a list",
     "inventory.gate": "a list",
     "config.baseline": "that there is one",
-    "log.content": "the schema of the code",
     "sever.works": "what happened, or nothing is claimed",
     "management.apart": "needs a gate that holds a socket of a side",
     "access.unique": "no event can be of nobody",
@@ -407,12 +407,14 @@ ELSEWHERE = {
     "broker.session-break": "evidence/test_selftest.py::test_it_can_fail",
     "broker.strict-parse": "evidence/test_selftest.py::test_it_can_fail",
     "clock.sound": "evidence/test_by_hand.py::test_a_clock_that_nobody_keeps",
+    "crypto.used": "evidence/test_by_hand.py::test_what_a_policy_says_of_ciphers",
     "log.capacity": "evidence/test_by_hand.py::test_a_full_disk",
     "log.exported": "evidence/test_on_a_gate.py::test_the_exports_are_parts_of_their_own",
     "log.fenced": "prove/test_fence.py::test_where_it_cannot_be_put_back_nobody_stands_there",
     "log.retention": "gate/test_retention.py::test_a_log_that_is_kept_for_less_than_is_asked_for_fails_its_check",
     "log.writable": "evidence/test_by_hand.py::test_a_full_disk",
     "oneway.no-return": "brokers/diode/test_machines.py::test_a_hole_for_one_family_is_found",
+    "opcua.secured": "evidence/test_by_hand.py::test_what_a_policy_says_of_ciphers",
     "policy.values-checked": "evidence/test_selftest.py::test_it_can_fail",
     "proof.canaries": "evidence/test_installed.py::test_what_only_trying_finds",
     "proof.probes": "evidence/test_installed.py::test_what_only_trying_finds",
@@ -425,6 +427,7 @@ ELSEWHERE = {
 days; of oneway.no-return it is the statements of the proof)."""
 IN_WORDS_ALONE = {
     "separation.in-force": "a kernel without one of its facts; each of them gone by hand is the proof's to find",
+    "log.content": "entries that no gate of ours writes: evidence/test_what_an_intruder_says.py has a log of them",
     "policy.in-force": "the gate ends a part that does not take its policy, and a bug alone would keep one",
     "policy.owner-reason": "no policy without them is loaded",
 }

@@ -26,7 +26,7 @@ from cofferdam.audit.events.evidence import (
     SignerAdded,
     SignerRemoved,
 )
-from cofferdam.audit.events.gate import HalfDied, HalfStarted, PolicyLoaded
+from cofferdam.audit.events.gate import GateStarted, HalfDied, HalfStarted, PolicyLoaded
 from cofferdam.audit.events.jump import RecordingMarked
 from cofferdam.audit.files import LogReader
 from cofferdam.cli.main import main
@@ -46,6 +46,38 @@ _spec.loader.exec_module(tool)
 
 Files = dict[str, bytes]
 Change = Callable[[Files, "Made"], object]
+
+
+def test_what_an_earlier_version_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It had a check that is gone, and let another one count for longer: page, list and verifier say so, and the pack
+    is good. What this version lets count too long is wrong, whoever says so."""
+    ledger = Ledger(tmp_path / "state")
+    ledger.say(GateStarted(version="0.0.9", separation="namespaces"))
+    ledger.found("leak.heard", "tested", valid=86_400)
+    ledger.found("log.whole", "tested", valid=10**8)
+    ledger.begin()
+    ledger.found("log.whole", "tested")
+    ledger.log.publish()
+    path, key = tmp_path / "pack.zip", str(ledger.state / "keys/audit.pub")
+
+    def verdict() -> tuple[int, str]:
+        path.write_bytes(make(ledger.state, lambda bench: bench.catalogue.frameworks["nis2"]).data)
+        capsys.readouterr()
+        return tool.main([str(path), "--key", key]), capsys.readouterr().out
+
+    code, said = verdict()
+    assert code == 0, said
+    assert "check leak.heard has results here, and the version that made the pack does not know it" in said
+    assert "log.whole counted for longer by version 0.0.9" in said
+    with zipfile.ZipFile(path) as archive:
+        assert "does not know, which another has written: leak.heard" in archive.read("report.html").decode()
+    main(["evidence", "list", "--state", str(ledger.state)])
+    assert "another has written: leak.heard" in capsys.readouterr().out
+    ledger.found("leak.silent", "tested", valid=10**8)
+    ledger.log.publish()
+    code, said = verdict()
+    assert code == 1 and "is said to count longer than its check allows" in said
+    ledger.close()
 
 
 class Made:

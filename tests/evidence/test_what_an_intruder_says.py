@@ -26,6 +26,7 @@ from cofferdam.audit.events.evidence import (
     AttestationMade,
     AttestationWithdrawn,
     BaselineTaken,
+    DrillDone,
     ExportStood,
     SignerAdded,
     SignerRemoved,
@@ -39,10 +40,11 @@ from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.overlay.records import NamesStatus
 from cofferdam.errors import CofferdamError, CrossingError, GateError, PolicyError
-from cofferdam.evidence import attest, gather, reports, sshsig, witness
+from cofferdam.evidence import attest, gather, history, reports, sshsig, witness
+from cofferdam.evidence import pack as pack_room
 from cofferdam.evidence.catalogue import OWN, catalogue, with_own
 from cofferdam.evidence.checks.logs import witnessed
-from cofferdam.evidence.checks.tables import CHECKS
+from cofferdam.evidence.checks.tables import CHECKS, run_checks
 from cofferdam.evidence.export.records import FROM_EXPORT, Standing
 from cofferdam.evidence.export.sending import Cursor
 from cofferdam.evidence.inputs import Inputs
@@ -573,6 +575,45 @@ def test_a_collector_that_breaks_again_and_again_hides_no_witness(
     assert [one.index for one in stood] == sorted(one.index for one in stood)
     with zipfile.ZipFile(BytesIO(packed(ledger))) as archive:
         assert "witnesses/w1.note" in archive.namelist()
+
+
+def test_noise_costs_the_noise_and_not_the_pack(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keys, attestations and whatever else, beyond all that a site has: what was there before goes on counting, a pack
+    is made and is good, and says what it has not; a check fails."""
+    monkeypatch.setattr(history, "MAX_SIGNED", 30)
+    monkeypatch.setattr(pack_room, "MOST_ENTRIES", 100)
+    ada = make_key(tmp_path)
+    ledger.say(SignerAdded(person="Ada", key=sshsig.key_line(Path(f"{ada}.pub").read_text()), role="owner"))
+    said, until = statement(ledger, "paper.training", "Ada")
+    hers = AttestationMade(
+        check="paper.training", person="Ada", statement=said, until_ns=until, signature=signature(ada, said)
+    )
+    signed = ledger.say(hers)
+    first = ledger.say(*(DrillDone(drill="kill", says=f"{number}") for number in range(90))) - 89
+    ledger.say(*(SignerAdded(person=f"p{number}", key=sshsig.key_line(KEY), role="") for number in range(40)))
+    ledger.found("log.whole", "tested")
+    ledger.head()
+    ledger.log.publish()
+    bench = Bench.read(ledger.state, None)
+    assert len(bench.history.signers) == 30
+    [found], _ = run_checks(Inputs(ledger.now, history=bench.history), ["log.content"])
+    assert found.outcome == "failed" and "more than 30 keys may sign" in found.facts[0]
+    made = make(ledger.state, lambda one: one.catalogue.frameworks["nis2"])
+    assert (made.entries, made.left_out > 0) == (100, True)
+    with zipfile.ZipFile(BytesIO(made.data)) as archive:
+        there = {int(name[8:-5]) for name in archive.namelist() if name.startswith("entries/")}
+    assert signed in there and first not in there
+    assert not {one for one in range(first, made.below) if one in there}
+    code, text = verdict(ledger, capsys, made.data)
+    assert code == 0, text
+    assert f"left out, as it says itself: {made.left_out} entries of its period, all before entry {made.below}" in text
+    ledger.say(*[msgspec.structs.replace(hers, person=f"p{number}") for number in range(40)])
+    ledger.log.publish()
+    bench = Bench.read(ledger.state, None)
+    assert len(bench.attestations) == 30 and bench.attestations[0].index == signed
+    assert bench.standing().checks["paper.training"].status == "attested"
 
 
 # --- somebody else's folders and files --------------------------------------------------------------------------

@@ -359,12 +359,16 @@ def _pack(args: argparse.Namespace) -> int:
         recorded = False
     if args.json:
         plain = {"pack": str(args.output), "sha256": made.digest, "entries": made.size, "referred": made.entries,
-                 "signed": made.signed, "recorded": recorded, "missing": list(made.missing)}  # fmt: skip
+                 "signed": made.signed, "recorded": recorded, "missing": list(made.missing),
+                 "left_out": made.left_out}  # fmt: skip
         print(json.dumps(plain))
     else:
         print(f"wrote {args.output}: {made.entries:,} entries of {made.size:,}, SHA-256 {made.digest}")
         for lacking in made.missing:
             print(f"  not kept here any more: {lacking}")
+        if made.left_out:
+            print(f"  left out, since a pack has no room for more: {made.left_out:,} entries of the period, all before "
+                  f"entry {made.below}; a pack up to then has them (--to)")  # fmt: skip
         print("  recorded in the log" if recorded else "  NOT RECORDED: no gate runs here")
         if not made.signed:
             print("  NOT SIGNED: the log's key cannot be read; run it as root")

@@ -356,6 +356,7 @@ class EvidencePack(TypedDict):
     signed: bool
     recorded: bool
     missing: list[str]
+    left_out: int
 
 
 class EvidenceNight(TypedDict):

@@ -42,6 +42,9 @@ MAX_PEOPLE = 20_000
 MAX_GROUPS = 256
 """Of one person; and of all together MAX_MEMBERS."""
 MAX_MEMBERS = 100_000
+MAX_SIGNED = 10_000
+"""Keys that may sign, and as many attestations. The first of them: what a site had signed before somebody who owns the
+gate filled its log up goes on counting, and a pack has all of them."""
 MAX_KINDS = 500
 """Kinds that are counted."""
 MAX_PROBLEMS = 100
@@ -258,6 +261,8 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         _result(found, entry, time_ns)
         return
     if kind == "signer-added":
+        if len(found.signers) >= MAX_SIGNED:
+            raise ValueError(f"more than {MAX_SIGNED:,} keys may sign")
         signer = Signer(str(event["person"]), str(event["key"]), str(event.get("role", "")), entry.index)
         for those, name in ((found.signing, signer.key), (found.keys, (signer.key.split()[1:2] or [""])[0])):
             those.setdefault((signer.person, name), []).append(len(found.signers))
@@ -267,6 +272,8 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         for at in found.signing.pop((str(event["person"]), str(event["key"])), ()):
             found.signers[at] = msgspec.structs.replace(found.signers[at], removed=entry.index)
     elif kind == "attestation-made":
+        if len(found.attestations) >= MAX_SIGNED:
+            raise ValueError(f"there are more than {MAX_SIGNED:,} attestations")
         made = Attestation(
             entry.index, time_ns, str(event["check"]), str(event["person"]), str(event["statement"]),
             str(event["signature"]), str(event.get("paper", "")), int(event["until_ns"]),

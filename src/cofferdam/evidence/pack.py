@@ -46,7 +46,8 @@ from cofferdam.evidence.workbench import Bench
 FORMAT = "cofferdam-evidence-pack-v1"
 MOST_ENTRIES = 50_000
 """Entries that one pack refers to: more than a year of every check, each of which is found again once a day or more
-often; a shorter period has fewer. The verifier takes 60,000 files."""
+often. What somebody who owns the gate writes into a period beyond that costs the oldest entries of that period, and the
+pack says which. The verifier takes 60,000 files."""
 MOST_HEADS = 2000
 """Heads kept by witnesses that one pack shows to be of its log; the oldest are left out."""
 ATTEMPTS = 5
@@ -78,7 +79,8 @@ for an assessor to say.
 
 
 class Pack(NamedTuple):
-    """A pack's bytes. `signed`: with the log's key; `missing`: documents that the log names and nobody kept."""
+    """A pack's bytes. `signed`: with the log's key; `missing`: documents that the log names and nobody kept;
+    `left_out`: how many of the oldest entries of the period, those below `below`."""
 
     data: bytes
     digest: str
@@ -86,6 +88,8 @@ class Pack(NamedTuple):
     entries: int
     signed: bool
     missing: tuple[str, ...]
+    left_out: int = 0
+    below: int = 0
 
 
 def make(state: Path, framework_of: Any, **period: Any) -> Pack:
@@ -105,7 +109,7 @@ def make_once(
     goes on.
 
     Raises:
-        CofferdamError: no log, no checkpoint yet, or more entries than a pack holds.
+        CofferdamError: no log, no checkpoint yet, or no entry of that period.
         AuditError: a kept checkpoint is not of this log.
     """
     bench = Bench.under_checkpoint(state)
@@ -127,17 +131,16 @@ def make_once(
     made = reports.make(
         bench.catalogue, framework, now, version=_version(bench), level=level, clocks=clocks, earlier=earlier
     )
-    chosen = set(_entries(bench, now, from_ns, to_ns))
-    if len(chosen) > MOST_ENTRIES:
-        raise CofferdamError(
-            f"the pack would refer to {len(chosen):,} entries, and it holds {MOST_ENTRIES:,}",
-            hint="a shorter period: --from, --to",
-        )
+    chosen = set(_needed(bench, now, from_ns, to_ns))
+    period = sorted(set(_of_the_period(bench, from_ns, to_ns)) - chosen)
+    left = period[: max(0, len(chosen) + len(period) - MOST_ENTRIES)]
+    chosen |= set(period[len(left) :])
+    below = left[-1] + 1 if left else 0
     files: dict[str, bytes] = {
         "README.txt": README.format(site=bench.history.site).encode(),
         "report.html": reports.as_html(made).encode(),
         "report.csv": reports.as_csv(made).encode(),
-        "results.json": _json(_results(bench, made, now, from_ns, to_ns)),
+        "results.json": _json(_results(bench, made, now, chosen, from_ns, to_ns)),
         "oscal/assessment-results.json": _json(oscal.assessment_results(made)),
         "clocks.json": _json(msgspec.to_builtins(clocks)),
         "clocks.ics": calendar(clocks, bench.history.site).encode(),
@@ -161,6 +164,7 @@ def make_once(
         {
             "format": FORMAT, "site": bench.history.site, "framework": framework.id, "entries": size,
             "from": reports.when(from_ns), "to": reports.when(to_ns), "level": level, "missing": missing,
+            **({"left_out": {"entries": len(left), "below": below}} if left else {}),
             "files": {name: {"sha256": _hash(data), "bytes": len(data)} for name, data in sorted(files.items())},
         }
     )  # fmt: skip
@@ -170,7 +174,7 @@ def make_once(
         text = f"cofferdam evidence pack of {bench.history.site}\n{_hash(manifest)}\n{framework.id}\n{size} entries\n"
         files["manifest.note"] = sign_note(text, signer)
     data = _zip(files)
-    return Pack(data, _hash(data), size, len(chosen), signer is not None, tuple(missing))
+    return Pack(data, _hash(data), size, len(chosen), signer is not None, tuple(missing), len(left), below)
 
 
 def _version(bench: Bench) -> str:
@@ -178,12 +182,26 @@ def _version(bench: Bench) -> str:
     return str(started.event.get("version", "?")) if started is not None else "?"
 
 
-def _entries(bench: Bench, now: Standing, from_ns: int, to_ns: int) -> Iterator[int]:
-    """The indexes of everything that is referred to."""
+def _needed(bench: Bench, now: Standing, from_ns: int, to_ns: int) -> Iterator[int]:
+    """The indexes of what the present state rests on. Each kind of it has its bound (history)."""
     for state in now.checks.values():
         if state.index >= 0:
             yield state.index
             yield from _cited(bench, (state.says, *state.facts))
+    yield from bench.backing.entries
+    # Who might sign is needed from the beginning.
+    for one in bench.history.signers:
+        yield one.added
+        if one.removed >= 0:
+            yield one.removed
+    yield from (one.index for one in bench.attestations if one.time_ns <= to_ns)
+    for kind in ("policy-loaded", "gate-started"):  # by which policy and version the first of the period were found
+        yield from [one.index for one in bench.history.of(kind) if one.time_ns <= from_ns][-1:]
+        yield from [one.index for one in bench.history.of(kind) if one.time_ns <= to_ns][-1:]
+
+
+def _of_the_period(bench: Bench, from_ns: int, to_ns: int) -> Iterator[int]:
+    """And of all that happened then."""
     for results in bench.history.results.values():
         for result in results:
             if from_ns <= result.time_ns <= to_ns:
@@ -192,15 +210,6 @@ def _entries(bench: Bench, now: Standing, from_ns: int, to_ns: int) -> Iterator[
                     yield from _cited(bench, (result.says, *result.facts))
     for kind in KINDS:
         yield from (one.index for one in bench.history.of(kind) if from_ns <= one.time_ns <= to_ns)
-    yield from bench.backing.entries
-    # Who might sign is needed from the beginning, and so is what the present state rests on.
-    for one in bench.history.signers:
-        yield one.added
-        if one.removed >= 0:
-            yield one.removed
-    yield from (one.index for one in bench.attestations if one.time_ns <= to_ns)
-    loaded = [one.index for one in bench.history.of("policy-loaded") if one.time_ns <= to_ns]
-    yield from loaded[-1:]
 
 
 def _cited(bench: Bench, words: Iterable[str]) -> Iterator[int]:
@@ -211,7 +220,9 @@ def _cited(bench: Bench, words: Iterable[str]) -> Iterator[int]:
                 yield number
 
 
-def _results(bench: Bench, made: reports.Report, now: Standing, from_ns: int, to_ns: int) -> dict[str, Any]:
+def _results(
+    bench: Bench, made: reports.Report, now: Standing, chosen: set[int], from_ns: int, to_ns: int
+) -> dict[str, Any]:
     return {
         "format": "cofferdam-evidence-results-v1",
         "report": reports.as_json(made),
@@ -224,7 +235,7 @@ def _results(bench: Bench, made: reports.Report, now: Standing, from_ns: int, to
             msgspec.to_builtins(one)
             for results in bench.history.results.values()
             for one in results
-            if from_ns <= one.time_ns <= to_ns
+            if from_ns <= one.time_ns <= to_ns and one.index in chosen
         ],
         "attestations": [msgspec.to_builtins(one) for one in bench.attestations if one.time_ns <= to_ns],
         "policies": [

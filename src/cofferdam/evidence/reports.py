@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +31,10 @@ MARKS = {
 """For a print in black and white: what the colour says, once more."""
 
 
+NAMED = 8
+"""Checks that a sentence names."""
+
+
 class Row(msgspec.Struct, frozen=True):
     """A control with what it rests on. `related`: "framework: control" that the same evidence serves."""
 
@@ -50,7 +54,8 @@ class Changed(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One framework. `level`: the security level up to which controls are shown, 0 for all."""
+    """One framework. `level`: the security level up to which controls are shown, 0 for all; `unknown`: checks that the
+    log has results of, and the version that makes the report does not know."""
 
     format: str
     framework: str
@@ -67,6 +72,7 @@ class Report(msgspec.Struct, frozen=True):
     clocks: tuple[Due, ...] = ()
     changed: tuple[Changed, ...] = ()
     since: str = ""
+    unknown: tuple[str, ...] = ()
 
 
 def when(ns: int) -> str:
@@ -100,6 +106,7 @@ def make(
     return Report(
         FORMAT, framework.id, framework.title, framework.note, now.site, now.policy, version, when(now.now_ns),
         now.size, level, dict(coverage(found)), rows, clocks, changed, when(earlier.now_ns) if earlier else "",
+        now.unknown,
     )  # fmt: skip
 
 
@@ -158,6 +165,8 @@ def as_html(report: Report) -> str:
         "Site": report.site, "Policy in force": report.policy or "not known: the gate was not asked",
         "Made": report.made, "Log": f"{report.entries:,} entries", "Cofferdam": report.version,
     }  # fmt: skip
+    if report.unknown:
+        facts["Not shown"] = unknown(report.unknown)
     table = "".join(f"<tr><th>{esc(name)}</th><td>{esc(value)}</td></tr>" for name, value in facts.items())
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{esc(report.title)}: {esc(report.site)}"
@@ -169,6 +178,13 @@ def as_html(report: Report) -> str:
         f"{_changes(report)}<h2>Controls</h2>{_rows(report)}<h2>Not covered</h2>{_uncovered(report)}"
         f"{_clocks(report)}<h2>What the words mean</h2><dl>{legend}</dl></body></html>\n"
     )
+
+
+def unknown(names: Sequence[str]) -> str:
+    """A sentence on checks that only another version knows."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    said = f"{', '.join(names[:NAMED])}{more}"
+    return f"results of checks that this version does not know, which another has written: {said}"
 
 
 def _esc(text: str) -> str:

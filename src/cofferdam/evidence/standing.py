@@ -78,7 +78,8 @@ class ControlState(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """All of it at one moment. `now_ns`: the later of clock and log."""
+    """All of it at one moment. `now_ns`: the later of clock and log; `unknown`: checks that the log has results of, and
+    this version does not know (another did)."""
 
     site: str
     policy: str
@@ -87,6 +88,7 @@ class Standing(msgspec.Struct, frozen=True):
     size: int
     checks: dict[str, CheckState]
     attestations: tuple[Attestation, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def age_seconds(result_time_ns: int, result_wall_ns: int, last_ns: int, wall_ns: int) -> int:
@@ -116,7 +118,8 @@ def standing(
         name: _check(check, by_check.get(name, []), signed.get(name, []), history, wall_ns, policy, brokers, unbacked)
         for name, check in catalogue.checks.items()
     }
-    return Standing(history.site, policy, now_ns, wall_ns, history.size, states, tuple(attestations))
+    unknown = tuple(sorted(by_check.keys() - states.keys()))
+    return Standing(history.site, policy, now_ns, wall_ns, history.size, states, tuple(attestations), unknown)
 
 
 def _check(

@@ -57,6 +57,8 @@ class Bench:
                 found.append(f"  that is the gate's word alone ({why}); `--leaks` and `--diode` keep no report")
         if unknown := self._unrecorded(proofs):
             found.append(f"a proof's report is kept of which the log knows nothing: cofferdam prove --verify {unknown}")
+        if names := self.standing().unknown:
+            found.append(f"the log has {reports.unknown(names)}")
         if nights:
             event = nights[-1].event
             words = "; ".join(map(str, (*event.get("failed", ()), *event.get("done", ()))))

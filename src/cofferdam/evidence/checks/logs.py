@@ -36,12 +36,15 @@ def whole(known: Inputs) -> Finding:
     return Finding("log.whole", "tested", f"all {verified.entries:,} entries fit the signed checkpoint")
 
 
-@TABLE.check("log.content")
+@TABLE.check("log.content", "history")
 def content(known: Inputs) -> Finding:
     """An entry says what, when, where, who, on what, and how it ended: by the schema of the events."""
     facts = ("every entry: index, time (UTC, ns), site, maker, hash of the policy, event",
              "refusals and writes: principals, source, asset, conduit, rule, function, values",
              "write-outcome: how it ended, by the id of its write-allowed")  # fmt: skip
+    if strange := known.the_history().problems:
+        says = "the log has entries that no gate of ours writes: its gate may be in somebody else's hands"
+        return Finding("log.content", "failed", says, tuple(one[:500] for one in strange[:8]))
     return Finding(
         "log.content", "observed", f"{len(DRAFTS)} kinds of events, each with a closed set of members", facts
     )
