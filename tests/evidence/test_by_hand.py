@@ -17,11 +17,32 @@ import pytest
 from tests.disk import library, needs_gcc
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, Gate, running
+from tests.ports import held_ports
 from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
 BUDGET = "    latency_budget: 1 us\n"
+FILLER = """  filler:
+    zone: control
+    address: 127.0.0.1
+    port: {device}
+    protocol: opcua
+    listen: "127.0.0.1:{listens}"
+    security: {{clients: Basic256Sha256, asset: {asset}}}
+    points:
+      speed: {{at: "nsu=urn:x;s=speed", type: Float}}
+"""
+FILL = """
+  fill:
+    from: enterprise
+    to: control
+    broker: opcua
+    owner: operations
+    reason: for the test
+    allow:
+      - {who: erp, asset: filler, read: [speed]}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +170,28 @@ def test_a_part_that_does_not_come_back(plant: tuple[Site, Gate]) -> None:
     assert (status_of(site, check), f"check-{check}" in alarms(gate)) == ("tested", False)
 
 
+def test_what_a_policy_says_of_ciphers(plant: tuple[Site, Gate], tmp_path: Path) -> None:
+    """A server of OPC UA that is spoken to in the clear, and a witness known by a key of a broken kind."""
+    site, gate = plant
+    before = site.policy.read_text()
+    device, listens, safe = held_ports(3)
+    for kind in ("rsa", "ed25519"):
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(tmp_path / kind)], check=True)
+    for asset, kind, wanted in (("none", "rsa", "failed"), ("Basic256Sha256, server: urn:x", "ed25519", "observed")):
+        filler = FILLER.format(device=device, listens=listens, asset=asset)
+        key = " ".join((tmp_path / f"{kind}.pub").read_text().split()[:2])
+        witness = f'{{to: "sftp://heads@127.0.0.1:{safe}/heads", key: {key}}}'
+        text = before.replace("principals:", f"{filler}principals:").replace("conduits:", f"conduits:{FILL}")
+        site.policy.write_text(f"{text}audit:\n  witnesses: {{safe: {witness}}}\n")
+        code, _, err = cli("reload", "--state", site.state)
+        assert code == 0, err
+        for check in ("opcua.secured", "crypto.used"):
+            found, says = outcome(site, check)
+            assert (found, f"check-{check}" in alarms(gate)) == (wanted, wanted == "failed"), says
+    site.policy.write_text(before)
+    assert cli("reload", "--state", site.state)[0] == 0
+
+
 def test_all_and_some_are_not_asked_for_together(plant: tuple[Site, Gate], tmp_path: Path) -> None:
     site, _ = plant
     code, _, err = cli("evidence", "run", "--all", "log.whole", "--state", site.state)
@@ -159,3 +202,7 @@ def test_all_and_some_are_not_asked_for_together(plant: tuple[Site, Gate], tmp_p
     assert (code, "cofferdam evidence attest" in err) == (2, True)
     code, _, err = cli("evidence", "run", "access.signed-hop", "--state", site.state)
     assert (code, "cofferdam evidence selftest" in err) == (2, True)
+    code, _, err = cli("evidence", "attest", "policy.revewed", "--text", "x", "--key", "k", "--state", site.state)
+    assert (code, "did you mean policy.reviewed?" in err) == (2, True)
+    code, _, err = cli("evidence", "signer", "add", "Ada", tmp_path / "k.pub", "--state", site.state)
+    assert (code, "k.pub cannot be read: No such file or directory\n" in err) == (2, True), err

@@ -92,10 +92,13 @@ def _attest(args: argparse.Namespace) -> int:
     from cofferdam.audit.show import last_moment
     from cofferdam.cli.evidence_bench import bench_of
     from cofferdam.evidence import attest, gather
+    from cofferdam.policy.problems import nearest
 
     bench = bench_of(args)
     if not attest.may_be_attested(bench.catalogue, args.check):
-        raise CofferdamError(f"there is no check {args.check!r}", hint="`cofferdam evidence list` shows them")
+        near = nearest(args.check, [*bench.catalogue.checks, *sorted(attest.EXTRA)])
+        hint = f"did you mean {near}?" if near else "`cofferdam evidence list` shows them"
+        raise CofferdamError(f"there is no check {args.check!r}", hint=hint)
     paper = b""
     if args.file is not None:
         try:
@@ -188,6 +191,10 @@ def _who(args: argparse.Namespace, bench: Bench) -> Signer:
     return found[-1]
 
 
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+
+
 def _statement(args: argparse.Namespace) -> str:
     """What was signed elsewhere. Raises: CofferdamError."""
     if args.signature is None and args.key is None:
@@ -195,7 +202,7 @@ def _statement(args: argparse.Namespace) -> str:
     try:
         return str(args.statement.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise CofferdamError(f"{args.statement} cannot be read: {error}") from None
+        raise CofferdamError(f"{args.statement} cannot be read: {_why(error)}") from None
 
 
 def _signature(args: argparse.Namespace, text: str, signer: Signer) -> str:
@@ -208,7 +215,7 @@ def _signature(args: argparse.Namespace, text: str, signer: Signer) -> str:
         try:
             signature = str(args.signature.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise CofferdamError(f"{args.signature} cannot be read: {error}") from None
+            raise CofferdamError(f"{args.signature} cannot be read: {_why(error)}") from None
     elif args.key is not None:
         signature = _sign(args.key, text)
     else:
@@ -270,7 +277,7 @@ def _signer(args: argparse.Namespace) -> int:
     try:
         key = sshsig.key_line(args.key.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise CofferdamError(f"{args.key} cannot be read: {error}") from None
+        raise CofferdamError(f"{args.key} cannot be read: {_why(error)}") from None
     if any(one.key == key and one.removed < 0 for one in bench.history.signers):
         raise CofferdamError("somebody signs with this key already")
     _tell(bench, kind="signer-added", person=args.person, key=key, role=args.role)
