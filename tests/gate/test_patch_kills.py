@@ -49,18 +49,30 @@ def works(tmp_path: Path) -> Iterator[Works]:
 
 
 class Killer(threading.Thread):
-    """Kills a part after a while, and again once all are there: the one that was killed least at this step."""
+    """Kills a part at each step, soon after it has begun, and after a while: the one that was killed least there."""
 
     def __init__(self, works: Works, kills: int) -> None:
         super().__init__(daemon=True)
         self.works, self.left = works, kills
-        self.step = ""
+        self._step = ""
+        self._begun = threading.Event()
         self.killed: Counter[tuple[str, str]] = Counter()
         self._dice = random.Random(1)
 
+    @property
+    def step(self) -> str:
+        return self._step
+
+    @step.setter
+    def step(self, step: str) -> None:
+        self._step = step
+        self._begun.set()
+
     def run(self) -> None:
         while self.left > 0:
-            time.sleep(self._dice.random() * 2)
+            if self._begun.wait(self._dice.random() * 2):
+                self._begun.clear()
+                time.sleep(self._dice.random() * 0.3)
             for name in sorted(PARTS, key=lambda name: (self.killed[self.step, name], self._dice.random())):
                 step, pid = self.step, self._pid(name)
                 if name == "examiner" and step == "examine":  # it lives for a moment
