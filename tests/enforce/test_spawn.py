@@ -126,7 +126,7 @@ class Stage:
 
     def __init__(self, isolation: Isolation, state: Path) -> None:
         self.launcher = Puppets(isolation, state, CREWS, [])
-        self.launcher._next_child = GATE_CHILD + 1
+        self.launcher._children._next = GATE_CHILD + 1
         self.state = state
         self._ours, self.launcher._orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._puppets: list[Puppet] = []
@@ -151,10 +151,10 @@ class Stage:
 
     def refused(self, *parts: PartOrder, kind: str = "toy") -> str:
         """Why an order was not carried out. Nothing is left of it."""
-        before, open_before = set(self.launcher._children), _open_files()
+        before, open_before = set(self.launcher._children.by_number), _open_files()
         report, fds = self.ask(Spawn(1, kind, "toy/refused", parts))
         assert isinstance(report, OrderFailed) and not fds
-        assert set(self.launcher._children) == before and _open_files() == open_before
+        assert set(self.launcher._children.by_number) == before and _open_files() == open_before
         return f"{report.message} {report.hint}"
 
     def listen(self, place: Place, address: str = "127.0.0.1", *, datagrams: bool = False) -> int:
@@ -166,7 +166,7 @@ class Stage:
         for puppet in puppets.values():
             self.launcher._obey(Kill(puppet.child.child))
         until = time.monotonic() + PATIENT
-        while any(puppet.child.child in self.launcher._children for puppet in puppets.values()):
+        while any(puppet.child.child in self.launcher._children.by_number for puppet in puppets.values()):
             assert time.monotonic() < until
             self.launcher._take_signals(b"")
             time.sleep(0.005)
@@ -264,7 +264,7 @@ def test_a_crew_of_which_one_part_cannot_be_started_is_not_there(plain: Stage, m
     assert isinstance(report, OrderFailed) and report.message == "no more processes" and not fds
     until = time.monotonic() + PATIENT
     assert len(plain.launcher._producers._all) == 2, "of those that were started, until they are reaped"
-    while plain.launcher._children:  # those that had been started are ended
+    while plain.launcher._children.by_number:  # those that had been started are ended
         assert time.monotonic() < until
         plain.launcher._take_signals(b"")
         time.sleep(0.005)

@@ -6,7 +6,8 @@ which is looked up in a table of the code: program, place, descriptors, user, li
 there. Each child gets exactly the descriptors that it needs. When the gate ends, all end; when the launcher ends, the
 kernel ends all (see `isolation`).
 
-The auditor is a crew like others; the pipes of those who tell it are kept here (producers).
+The auditor is a crew like others; the pipes of those who tell it are kept here (producers). Not here: forks and
+how they end (children).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import resource
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ from typing import Literal
 from msgspec import structs
 
 from cofferdam.enforce import compiled, doors, sites, stores
+from cofferdam.enforce.children import Children
 from cofferdam.enforce.crews import GATE
-from cofferdam.enforce.forked import FIRST_FD, how, notify, pipes_of, place_descriptors
+from cofferdam.enforce.forked import FIRST_FD, how, notify, pipes_of
 from cofferdam.enforce.isolation import Berth, Isolation
-from cofferdam.enforce.messages import Messages
 from cofferdam.enforce.orders import (
     GATE_CHILD,
     MAX_ORDER,
@@ -79,23 +79,7 @@ OWN_PAUSE_SECONDS = 3.0
 """A turn of the launcher's loop that took longer, by an order or because it was stopped, says nothing of the gate."""
 SEVERS: dict[int, Literal["it", "ot"]] = {signal.SIGUSR1: "it", signal.SIGUSR2: "ot"}
 """Signals by which a side is cut off without the gate: whatever holds the gate up, its parts end at once."""
-REAP_SECONDS = 5.0
-"""How long the launcher waits for children that it has killed."""
-LOG_SECONDS = 3.0
-"""How long the auditor may take to write down what those that have ended had said."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "PYDANTIC_DISABLE_PLUGINS")
-
-
-@dataclass
-class _Process:
-    """A child. `profile`: None for a program that is not ours. `held`: a lock for as long as it lives."""
-
-    pid: int
-    profile: Profile | None
-    producer: Producer | None = None
-    held: int = -1
-    side: str = ""
-    """Where it stands, if on a side."""
 
 
 @dataclass
@@ -134,8 +118,7 @@ class Launcher:
         self._gate_arguments = list(gate_arguments)
         self._gate_environment = environment
         self._build = compiled.find()
-        self._children: dict[int, _Process] = {}
-        self._next_child = GATE_CHILD
+        self._children = Children(isolation)
         self._listeners: dict[int, _Listener] = {}
         self._next_listener = 1
         self._producers = Producers(self._end_auditor)
@@ -144,7 +127,6 @@ class Launcher:
         self._plan = b""
         self._finish: Finish | None = None
         self._cut: set[str] = set()  # sides that were cut off by a signal, and that the gate has not taken in yet
-        self._messages: Messages | None = None
         self._heard = 0.0  # when the gate last said that it is alive (monotonic, s)
         self._watched = False
 
@@ -162,7 +144,7 @@ class Launcher:
         signals = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *SEVERS)
         old_handlers = {number: signal.signal(number, lambda *_: None) for number in signals}
         try:
-            self._messages = Messages()
+            self._children.begin()
             self._isolation.begin()
             with doors.opened(self._state, self._groups) as opened:
                 self._start_gate(opened)
@@ -170,8 +152,7 @@ class Launcher:
         finally:
             self._end_all()
             self._isolation.undo()
-            if self._messages is not None:
-                self._messages.close()
+            self._children.close()
             self._isolation.kernel_log.close()
             for number, handler in old_handlers.items():
                 signal.signal(number, handler)
@@ -243,12 +224,10 @@ class Launcher:
             if pid == 0:
                 return gate_status
             status = os.waitstatus_to_exitcode(raw)
-            child = next((number for number, process in self._children.items() if process.pid == pid), None)
-            if child is None:
+            gone = self._children.gone(pid)
+            if gone is None:
                 continue
-            process = self._children.pop(child)
-            if process.held >= 0:
-                os.close(process.held)
+            child, process = gone
             if process.producer is not None:
                 self._producers.end(process.producer)
             if process.profile is None:
@@ -264,9 +243,7 @@ class Launcher:
     def _sever(self, side: Literal["it", "ot"]) -> None:
         """Ends all parts of a side, now, and starts none there until the gate knows that it is severed."""
         self._cut.add(side)
-        for process in self._children.values():
-            if process.side == side:
-                os.kill(process.pid, signal.SIGKILL)
+        self._children.kill(lambda process: process.side == side)
         self._report(Asked("sever-it" if side == "it" else "sever-ot"))
 
     def _look_at_fence(self) -> None:
@@ -275,9 +252,7 @@ class Launcher:
         if looked is None:
             return
         if not looked.stands:
-            for process in self._children.values():
-                if process.profile is not None and process.profile.fenced:
-                    os.kill(process.pid, signal.SIGKILL)
+            self._children.kill(lambda process: process.profile is not None and process.profile.fenced)
         self._report(Fenced(looked.stands, looked.detail))
 
     def _take_order(self, orders: socket.socket) -> bool:
@@ -316,8 +291,8 @@ class Launcher:
             case AskLogin(serial, pid):
                 self._answer(serial, lambda: self._report(Login(serial, doors.login_of(pid))))
             case Kill(child):
-                if child in self._children and child != GATE_CHILD:
-                    os.kill(self._children[child].pid, signal.SIGKILL)
+                if child in self._children.by_number and child != GATE_CHILD:
+                    os.kill(self._children.by_number[child].pid, signal.SIGKILL)
             case Notify(state):
                 self._heard, self._watched = time.monotonic(), state == "WATCHDOG=1"
                 notify(state)
@@ -394,7 +369,7 @@ class Launcher:
                     children.append(self._spawn_part(order, part, berths[part.part], ends, joined))
             except BaseException:
                 for child in children:
-                    os.kill(self._children[child.child].pid, signal.SIGKILL)
+                    os.kill(self._children.by_number[child.child].pid, signal.SIGKILL)
                 raise
             ours = [(control[2 * number + 1][0], control[2 * number][1]) for number in range(len(berths))]
             self._report(Spawned(order.serial, tuple(children)), [fd for pair in ours for fd in pair])
@@ -415,7 +390,9 @@ class Launcher:
             profile = crew.parts[part.part]
             if profile.producers and self._producers.taken:
                 raise GateError("there is an auditor already")
-            if profile.root and any(other.profile and other.profile.root for other in self._children.values()):
+            if profile.root and any(
+                other.profile and other.profile.root for other in self._children.by_number.values()
+            ):
                 raise GateError(f"{profile.name} runs already")  # a gate that was taken over could order many
             if (part.place is None) == (profile.stands in ("outer", "inner")):
                 raise GateError(f"{profile.name} is to stand {profile.stands}, and the order says {part.place}")
@@ -529,8 +506,9 @@ class Launcher:
                 arguments += ["--wire", f"{FIRST_FD + len(fds)},{wire.text}"]
                 fds.append(wire.sock.fileno())
             child = self._start(part.part, berth, arguments, fds, producer)
-            self._children[child.child].held = os.dup(held) if held >= 0 else -1
-            self._children[child.child].side = part.place.side if part.place is not None else ""
+            process = self._children.by_number[child.child]
+            process.held = os.dup(held) if held >= 0 else -1
+            process.side = part.place.side if part.place is not None else ""
             failed.pop_all()
         if theirs is not None:
             self._producers.introduce_all()
@@ -545,7 +523,8 @@ class Launcher:
         profile = crew.jobs.get(order.job) if crew is not None else None
         if crew is None or profile is None:
             raise GateError(f"crews of the kind {order.kind} have no job {order.job}")
-        if sum(1 for each in self._children.values() if each.profile and each.profile.ordered_by) >= MOST_JOBS:
+        children = self._children.by_number.values()
+        if sum(1 for each in children if each.profile and each.profile.ordered_by) >= MOST_JOBS:
             raise GateError(f"{MOST_JOBS} jobs run already")
         road, name = order.road or order.crew, f"{order.crew}/{order.job}"
         folders = {part: stores.of(self._state, order.crew, part) for part in profile.reads}
@@ -567,14 +546,12 @@ class Launcher:
             self._report(Spawned(order.serial, (child,)), [pipes[1][0], pipes[0][1]])
 
     def _end_auditor(self) -> None:
-        for process in self._children.values():
-            if process.profile is not None and process.profile.producers:
-                os.kill(process.pid, signal.SIGKILL)
+        self._children.kill(lambda process: process.profile is not None and bool(process.profile.producers))
 
     def _set_tunnel(self, order: SetTunnel) -> None:
         tunnel = self._isolation.tunnel()
         pid = tunnel.make()
-        child = self._register(TUNNEL, pid, None) if pid else None
+        child = self._children.register(TUNNEL, pid, None) if pid else None
         try:
             tunnel.set(order)
         except CofferdamError:
@@ -586,74 +563,13 @@ class Launcher:
     # --- children -----------------------------------------------------------------------------------------------
 
     def _start(self, part: str, berth: Berth, arguments: list[str], fds: list[int], producer: Producer | None) -> Child:
-        """Starts a child: a Python of ours, isolated from the environment (-I), with `fds` from FIRST_FD on.
-
-        It writes no bytecode (-B): what a child with its narrow umask left beside the source, parts of other users
-        could not read, and would compile those modules at each of their starts.
-        """
+        """Starts a child with no more of the environment than it needs."""
         wanted = [*_ENVIRONMENT, *(self._gate_environment if berth.profile is GATE else ())]
         environment = {name: os.environ[name] for name in wanted if name in os.environ}
-        command = [sys.executable, "-I", "-B", *arguments]
-        words = -1
-        if self._messages is not None and berth.profile.confined:
-            words = self._messages.pipe(arguments[arguments.index("--name") + 1] if "--name" in arguments else part)
-        sys.stderr.flush()
-        try:
-            with self._isolation.forking(berth.profile):
-                pid = os.fork()
-                if pid == 0:
-                    self._become(part, berth, command, environment, fds, words)
-        finally:
-            if words >= 0:
-                os.close(words)
-        return self._register(part, pid, berth.profile, producer)
-
-    def _register(self, part: str, pid: int, profile: Profile | None, producer: Producer | None = None) -> Child:
-        number, self._next_child = self._next_child, self._next_child + 1
-        self._children[number] = _Process(pid, profile, producer)
-        return Child(number, part, pid)
-
-    def _become(
-        self, part: str, berth: Berth, command: list[str], environment: dict[str, str], fds: list[int], words: int
-    ) -> None:
-        """A fresh fork becomes the child's program. Nothing returns from here."""
-        try:
-            if words >= 0:
-                os.dup2(words, 2)
-            place_descriptors(fds)
-            berth.lift()
-            self._isolation.child_setup(berth)
-            os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter, no shell
-        except BaseException as error:
-            os.write(2, f"cofferdam: cannot start the {part} process: {error}\n".encode())
-        finally:
-            os._exit(127)
-
-    def _reap(self, ended: Sequence[_Process], seconds: float) -> list[_Process]:
-        """Waits for processes to have ended. Those that have not in so many seconds."""
-        left = list(ended)
-        deadline = time.monotonic() + seconds
-        while left := [one for one in left if os.waitpid(one.pid, os.WNOHANG)[0] == 0]:
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(0.005)
-        return left
+        return self._children.start(part, berth, arguments, environment, fds, producer)
 
     def _end_all(self) -> None:
-        """The auditor last of all, and by itself: what the others have said is written before that."""
-        auditors = [one for one in self._children.values() if one.profile is not None and one.profile.producers]
-        others = [one for one in self._children.values() if one not in auditors]
-        for process in others:
-            os.kill(process.pid, signal.SIGKILL)
-        self._reap(others, REAP_SECONDS)
-        self._producers.close()
-        for process in self._reap(auditors, LOG_SECONDS):
-            os.kill(process.pid, signal.SIGKILL)
-            self._reap([process], REAP_SECONDS)
-        for process in self._children.values():
-            if process.held >= 0:
-                os.close(process.held)
-        self._children.clear()
+        self._children.end_all(self._producers.close)
         for listener in self._listeners.values():
             listener.sock.close()
         self._listeners.clear()
