@@ -185,7 +185,6 @@ def test_the_log_and_the_status_of_the_inside_are_outside(
 ) -> None:
     """As records, within seconds of their time; verified by the usual verb, and left to a witness."""
     state, key = str(strand.outside.state), str(strand.inside.state / "keys" / "audit.pub")
-    eventually(lambda: strand.outside.status()["told"]["came_ns"])
     before = 0
     for at in range(2):
         assert main(["diode", "tell", "--state", str(strand.inside.state), *(["--again"] if at else [])]) == 0
@@ -199,6 +198,7 @@ def test_the_log_and_the_status_of_the_inside_are_outside(
         arrived(strand, f"between-{at}.csv", digest)
         capsys.readouterr()
         eventually(lambda: _signed(strand.inside.state) > before)  # noqa: B023
+    eventually(lambda: strand.outside.status()["told"]["came_ns"])
     assert main(["diode", "inside", "--state", state, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"]["site"] == strand.site
     assert main(["diode", "inside", "--state", state]) == 0
