@@ -18,6 +18,8 @@ from cofferdam.errors import AuditError, CrossingError, GateError
 
 Work = Callable[[argparse.Namespace], int]
 PARTS: Final = {"inside": "spool", "outside": "keeper"}
+COMING_SECONDS: Final = 2.0
+"""A test of which something came so lately may go on."""
 OLD_DAYS: Final = 7
 """How long an old key of the other end stays good, unless said."""
 
@@ -97,6 +99,9 @@ def _ask(args: argparse.Namespace, part: str, verb: str, **arguments: object) ->
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.client import ask
 
+    for end, one in PARTS.items():
+        if part == one and end not in _ends(args):
+            raise GateError(f"this machine has no {end} end of a strand", hint=f"it is a verb for the {end} machine")
     answers: list[dict[str, Any]] = ask(
         state_of(args), "ask-part", broker="diode", part=part, verb=verb, arguments=arguments, crew=args.crew
     )
@@ -162,9 +167,9 @@ def _pair(args: argparse.Namespace) -> int:
         _say([f"{shown['file']}: for the machine at the other end of {strand}. It holds no secret.",
               f"  its words: {mine.words}"])  # fmt: skip
         _qr(mine.words)
-        if args.end == "inside" and not log:
+        if args.end == "inside" and not log and "log" in row.gate:
             _say(["  The audit log has no key yet. Once the gate has run, a file that is written anew has it, too:",
-                  "  with it the outside checks who has signed the log (carries: gate:log)."])  # fmt: skip
+                  "  with it the outside checks who has signed the log."])  # fmt: skip
     if shown["taken"]:
         _say([f"taken: the {'outside' if args.end == 'inside' else 'inside'} end of {strand}",
               f"  its words: {shown['taken']}",
@@ -574,14 +579,19 @@ def _test(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(steps))
         return 0
-    best = 0
+    best, under_way = 0, False
     for step in steps:
         whole = step["got"] == step["of"]
         best = max(best, step["rate"]) if whole else best
         share = 100 * (step["of"] - step["got"]) / max(1, step["of"])
         words = f"{step['got']} of {step['of']} came, {share:.2f} % lost"
+        under_way = step["age"] < COMING_SECONDS
+        if under_way and not whole:
+            words = f"{step['got']} of {step['of']} so far"
         _say([f"run {step['run']}: {show_rate(step['rate']):>14}  {words}"])
-    if best:
+    if under_way:
+        _say(["it may still be coming: ask again in some seconds"])
+    elif best:
         rate = show_rate(round(best * 0.8))
         _say([f"the setting to type in: rate: {rate} (four fifths of the fastest without loss)"])
     elif not steps:

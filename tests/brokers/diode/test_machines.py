@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cofferdam.cli import diode
 from cofferdam.cli.main import main
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
@@ -221,6 +222,34 @@ def test_status_says_what_makes_it_one_way(strand: Strand, capsys: pytest.Captur
         assert re.search(counts, said), said
         facts = {fact["name"] for fact in (machine.gate.status() if machine.gate else {})["facts"]}
         assert "one way" in facts or "system-call filter" in facts
+
+
+def test_a_ramp_says_what_came_and_what_to_type_in(
+    strand: Strand, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, outside = (["--state", str(machine.state)] for machine in strand.machines)
+
+    def said() -> list[str]:
+        assert main(["diode", "test", *outside]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert main(["diode", "test", "--rates", "20,40", "--seconds", "0.2", *inside]) == 0
+    assert capsys.readouterr().out.startswith("run ")
+    eventually(
+        lambda: said()[-1] == "the setting to type in: rate: 32 Mbit/s (four fifths of the fastest without loss)"
+    )
+    assert [line.endswith(" 0.00 % lost") for line in said()] == [True, True, False]
+    monkeypatch.setattr(diode, "COMING_SECONDS", 10**6)  # as it is while it goes on: there is no word of a setting
+    assert said()[-1].startswith("it may still be coming")
+
+
+def test_a_verb_of_the_other_end_says_so(strand: Strand, capsys: pytest.CaptureFixture[str]) -> None:
+    for machine, verb in (
+        (strand.outside, ["resend", "--ticket", "x"]), (strand.inside, ["ticket"]), (strand.inside, ["give-up", "x"]),
+    ):  # fmt: skip
+        assert main(["diode", *verb, "--state", str(machine.state)]) == 2
+        other = "inside" if machine is strand.outside else "outside"
+        assert f"this machine has no {other} end of a strand" in capsys.readouterr().err
 
 
 def _relay(strand: Strand, machine: str, path: str, *words: str) -> dict[str, Any]:

@@ -90,3 +90,14 @@ def test_new_keys_leave_the_old_ones_their_days(tmp_path: Path, end: str) -> Non
         end == "inside"
     ) else pairing.load(pairing.ReceiverKeys, data)  # fmt: skip
     assert keys is not None and len(keys.former) == 2 and keys.former[1].until == pairing.EVER
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_the_log_s_key_is_spoken_of_where_the_log_rides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], carried: bool
+) -> None:
+    site = Site(tmp_path, "riverside")
+    if carried:
+        site.policy.write_text(site.policy.read_text().replace("[files:reports]", '[files:reports, "gate:log"]'))
+    site.file("inside")
+    assert ("audit log has no key yet" in capsys.readouterr().out) == carried

@@ -338,8 +338,16 @@ class Keeper(Part):
         step[3] = self._setting.clock()
 
     def _tests(self) -> list[told.Step]:
+        now = self._setting.clock()
         return [
-            {"run": run, "rate": rate, "got": got, "of": of, "seconds": round((last - first) / 1e9, 3)}
+            {
+                "run": run,
+                "rate": rate,
+                "got": got,
+                "of": of,
+                "seconds": round((last - first) / 1e9, 3),
+                "age": round((now - last) / 1e9, 1),
+            }
             for (run, rate), (got, of, first, last) in self._runs.items()
         ]
 

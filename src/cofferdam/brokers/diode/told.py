@@ -171,13 +171,14 @@ class GivenUp(TypedDict):
 
 
 class Step(TypedDict):
-    """One rate of a test run, as it came outside."""
+    """One rate of a test run, as it came outside. `age`: seconds since something of it came."""
 
     run: int
     rate: int
     got: int
     of: int
     seconds: float
+    age: float
 
 
 class Run(TypedDict):
