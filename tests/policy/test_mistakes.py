@@ -63,6 +63,7 @@ MISTAKES = [
     ("who: erp, asset", "client: erp, asset", "client", 'the field "client"', "one of who", "who"),
     ("    from: office\n    to: plant", "    from: plant\n    to: office", "plant", "towards office", "on the it side",
      "from: office, to: plant"),
+    ("protocol: modbus", "protocol: Modbus/TCP", "Modbus/TCP", "Modbus/TCP", "a name of", "modbus"),
     ("protocol: modbus", "protocol: opcua", "opcua", "of plc is modbus's", "the protocol of the conduit", "modbus"),
     ("write: speed", "write_registers: all", "all", "all", "all stands for reads alone", ""),
     ("site: works", "site: FILL-IN", "FILL-IN", "FILL-IN", "the site's name", ""),

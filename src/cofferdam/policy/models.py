@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from cofferdam.policy import schema
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.problems import Problem, nearest, one_of
-from cofferdam.policy.terms.kinds import KINDS, Kinds
+from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.terms.whole import conduit_model
 from cofferdam.policy.yamltext import quote
 
@@ -123,11 +123,18 @@ class Models:
             return document.key(path[:-1]).problem(quote(str(path[-2])), item["ctx"]["what"], check="name")
         place = document.value(path)
         if kind == "expected":
-            return place.problem(place.node.describe(), item["ctx"]["what"], item["ctx"]["near"], check="value")
+            near = item["ctx"]["near"] or self._word(path)
+            return place.problem(place.node.describe(), item["ctx"]["what"], near, check="value")
         expected = {
             "dict_type": "a map", "model_type": "a map", "model_attributes_type": "a map", "tuple_type": "a list",
         }  # fmt: skip
         return place.problem(place.node.describe(), expected.get(kind, str(item["msg"])), check="value")
+
+    def _word(self, path: Path) -> str:
+        """The protocol or broker that is meant by what is not even a name."""
+        known = {"protocol": dialects(self._kinds), "broker": self._kinds}.get(str(path[-1]), {})
+        said = self._document.value(path).node.data
+        return nearest(said, known) if isinstance(said, str) else ""
 
     def unknown_field(self, path: Path) -> Problem:
         """The error of a field that nobody knows."""
