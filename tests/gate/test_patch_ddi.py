@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -77,6 +78,27 @@ def test_a_device_sees_its_own_place_alone(works: Works, key: str) -> None:
         assert client.post(f"{root}/deploymentBase/1/feedback", content=b"{}").status_code == 400
         assert client.put(f"{root}/configData", json={"data": {}}).status_code == 200
     assert httpx.get(root, headers={"authorization": "GatewayToken x"}).status_code == 401
+
+
+@pytest.mark.soak
+def test_ten_thousand_polls_disturb_nobody(works: Works, key: str) -> None:
+    root, panel = ROOT.format(port=works.plant), {"authorization": f"GatewayToken {key}"}
+
+    def entries() -> int:
+        works.patch("export", str(works.folder / "log.json"))
+        log = json.loads((works.folder / "log.json").read_text())["log"]
+        (works.folder / "log.json").unlink()
+        return len(log)
+
+    before = entries()
+    with httpx.Client(headers=panel, timeout=60) as client:
+        for number in range(10_000):
+            assert client.get(root).status_code == 200
+            if number == 2000:
+                works.release("polled.bin", b"polled " * 1000, "3.0")
+    eventually(lambda: works.asset("plc-2")["state"] == "done")
+    assert (works.sshd.files / "polled.bin").read_bytes() == b"polled " * 1000
+    assert entries() - before < 30
 
 
 @contextlib.contextmanager

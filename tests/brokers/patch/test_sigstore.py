@@ -145,7 +145,7 @@ def test_a_time_stamp_or_entry_of_another_signature_is_none(
         ({"issuer": "https://elsewhere.example"}, "the policy names"),
         ({"old": "https://elsewhere.example"}, "does not say who"),
         ({"at": NOW - timedelta(days=200)}, "when the log's key did not hold"),
-        ({"at": NOW + timedelta(days=1)}, "when the log's key did not hold"),
+        ({"at": NOW + timedelta(days=1)}, "still to come"),
         ({"usage": ExtendedKeyUsageOID.EMAIL_PROTECTION}, "not for signing code"),
         ({"shown": False}, "no log of certificates"),
         ({"entry_of": b"firmware 2.0"}, "entry is of another signature"),

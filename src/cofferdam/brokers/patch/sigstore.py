@@ -286,7 +286,9 @@ def _checked(
     times = _times(entry, log, material.timestamp_verification_data, message.signature, trust)
     now = datetime.now(UTC)
     for at in times:
-        if at > now or not _span(log.public_key.valid_for).has(at):
+        if at > now:
+            raise NotSigned(f"it was signed at {at:%Y-%m-%d %H:%M} UTC, which is still to come by the gate's clock")
+        if not _span(log.public_key.valid_for).has(at):
             raise NotSigned(f"it was signed at {at:%Y-%m-%d %H:%M}, when the log's key did not hold")
     chain = _chain(certificate, trust, times)
     _was_shown(certificate, chain[1], trust.ctlogs)
