@@ -149,6 +149,26 @@ def test_a_device_that_refuses_the_next_connection_for_a_while() -> None:
     assert asked(stage, client) == [answer(read(6), 1, 2)]
 
 
+def test_a_device_that_is_away_costs_nobody_the_wait_that_follows_a_connection() -> None:
+    stage = Stage(asset_extra="reconnect_delay: 600 ms")
+    client = stage.client()
+    client.on_data(read(1))
+    stage.cross()
+    for _ in range(2):
+        assert asked(stage, client) == []
+        stage.devices[-1].on_closed("Connection refused")  # later than the attempt, as the kernel says it
+        stage.cross()
+        stage.reactor.advance(0.61)
+    assert (len(stage.dials), asked(stage, client)) == (2, [exception(1, 3, 0x0A)])
+    stage.reactor.advance(0.3)
+    client.on_data(read(2))
+    stage.cross()
+    stage.devices[-1].on_closed("Connection refused")
+    assert asked(stage, client) == [exception(2, 3, 0x0A)]
+    client.on_data(read(3))
+    assert asked(stage, client) == [exception(3, 3, 0x0A)], "at once"
+
+
 @pytest.mark.parametrize(("said", "left"), [("", 1.1), ("wait: 4 s", 4.1), ("wait: 100 ms, timeout: 5 s", 1.1)])
 def test_waiting_in_line_has_a_time_of_its_own(said: str, left: float) -> None:
     stage = Stage(asset_extra=said.replace(", ", "\n    "))

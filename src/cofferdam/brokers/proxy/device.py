@@ -177,15 +177,14 @@ class Device(Told):
             if not self._connections:
                 self._fail_queue(Failure.UNREACHABLE, self.detail or "the device has not connected to us")
             return False
-        if self.retired or len(self._connections) >= self.asset.connections:
-            return False
-        if self._approach.alone or any(not connection.ready for connection in self._connections):
+        full = self.retired or len(self._connections) >= self.asset.connections
+        if full or any(not connection.ready for connection in self._connections):
             return False
         if self._clock() < self._approach.retry_at:
             if not self._connections:
                 self._fail_queue(Failure.UNREACHABLE, self.detail)
             return False
-        return True
+        return not self._approach.alone
 
     def drop_line(self, source: str, line: int) -> None:
         """A client has gone: what it still has waiting is not sent."""
