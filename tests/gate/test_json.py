@@ -144,6 +144,9 @@ def test_the_operators_verbs(calm: Site, tmp_path: Path) -> None:
         assert json.loads(line)["index"] >= 0
     assert printed("audit", "export", "--checkpoint", "--state", calm.state)["form"] == "signed note"
     assert "leave one" in printed("audit", "export", "--format", "csv", "--state", calm.state)["hint"]
+    table = tmp_path / "log.csv"
+    said = printed("audit", "export", "--format", "csv", "--output", table, "--state", calm.state)
+    assert said == {"form": "csv", "written": str(table)} and table.read_text().startswith("index,")
     proof = tmp_path / "proof.json"
     cli("audit", "prove", "2", "--output", proof, "--state", calm.state)
     assert printed("audit", "prove", "--check", proof, "--state", calm.state)["good"]

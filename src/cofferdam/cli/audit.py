@@ -196,29 +196,32 @@ def _export(args: argparse.Namespace) -> int:
     from cofferdam.audit.lines import escaped_json
     from cofferdam.audit.show import COLUMNS, matching, row
 
-    if args.json and args.format == "csv":
-        raise CofferdamError("--json with --format csv", hint="leave one of them out")
+    shown = args.json and args.output is None
+    if shown and args.format == "csv":
+        raise CofferdamError("--json with --format csv", hint="leave one of them out, or name a file with --output")
     reader = _reader(args)
     out = sys.stdout if args.output is None else args.output.open("w", encoding="utf-8", newline="")
     try:
         if args.checkpoint:
             reader.checkpoint()  # an unsigned one is worth nothing
             note = reader.checkpoint_note().decode()
-            if args.json and args.output is None:
+            if shown:
                 note = json.dumps({"form": "signed note", "text": note}) + "\n"
             out.write(note)
-            return 0
-        table = csv.writer(out)
-        if args.format == "csv":
-            table.writerow(COLUMNS)
-        for data, entry in matching(reader, _wanted(args), args.last):
-            if args.format == "jsonl":
-                out.write((escaped_json(data.decode()) if args.json else data.decode()) + "\n")
-            else:
-                table.writerow(row(entry))
+        else:
+            table = csv.writer(out)
+            if args.format == "csv":
+                table.writerow(COLUMNS)
+            for data, entry in matching(reader, _wanted(args), args.last):
+                if args.format == "jsonl":
+                    out.write((escaped_json(data.decode()) if shown else data.decode()) + "\n")
+                else:
+                    table.writerow(row(entry))
     finally:
         if out is not sys.stdout:
             out.close()
+    if args.json and not shown:
+        print(json.dumps({"form": "signed note" if args.checkpoint else args.format, "written": str(args.output)}))
     return 0
 
 
