@@ -157,7 +157,7 @@ class Instance:
                 "signature": {"content": b64(value), "publicKey": {"content": b64(pem)}}}}  # fmt: skip
         body = json.dumps(said, separators=(",", ":"), sort_keys=True).encode()
         entry: Json = {
-            "logIndex": "1002", "logId": {"keyId": b64(log_id)}, "canonicalizedBody": b64(body),
+            "logIndex": "2" if second else "1002", "logId": {"keyId": b64(log_id)}, "canonicalizedBody": b64(body),
             "kindVersion": {"kind": "hashedrekord", "version": said["apiVersion"]},
             "inclusionProof": self._place(body, log, log_id),
         }  # fmt: skip

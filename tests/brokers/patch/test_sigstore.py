@@ -109,6 +109,8 @@ CHANGES: Final[list[tuple[bool, Callable[[Json], object], str]]] = [
     (False, lambda b: proof(b)["checkpoint"].update(envelope=proof(b)["checkpoint"]["envelope"].replace(
         "rekor.example\n5", "else.example\n5")), "not signed by the log"),
     (True, flip(proof, "rootHash", 0), "another tree"),
+    (True, lambda b: entry(b).update(logIndex="3"), "another place"),
+    (False, lambda b: entry(b).update(logIndex="1003"), "promise does not hold"),
     (True, lambda b: b[MATERIAL].pop("timestampVerificationData"), "says when it was signed"),
     (True, flip(stamp, "signedTimestamp", -5), "says when it was signed"),
     (True, lambda b: entry(b).update(integratedTime="1700000000", inclusionPromise={"signedEntryTimestamp": ""}),

@@ -384,6 +384,8 @@ def _is_in(entry: _Entry, log: _Log) -> None:
     else:
         raise NotSigned("the log's checkpoint is not signed by the log")
     leaf = leaf_hash(entry.canonicalized_body)
+    if entry.kind_version.version != "0.0.1" and entry.log_index != proof.log_index:  # of old, the promise has it
+        raise NotSigned("the log's entry says another place than it has")
     if not check_inclusion(leaf, proof.log_index, proof.tree_size, proof.hashes, proof.root_hash):
         raise NotSigned("the log's tree does not have the entry")
 
