@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from cofferdam.errors import PolicyError
 from cofferdam.policy import crosscheck, schema, standins
-from cofferdam.policy.document import Document
+from cofferdam.policy.document import Document, Place
 from cofferdam.policy.findings import Reader
 from cofferdam.policy.models import Models
 from cofferdam.policy.problems import Problem
@@ -322,36 +322,47 @@ def _other_protocols(
 ) -> list[Problem]:
     """Assets of these that are well-formed by the protocol whose broker the conduits name for them: that one was meant,
     and they are read by it from now on."""
-    found: list[Problem] = []
+    brokers = _brokers(document.root.plain())
+    tried: dict[Any, tuple[Place, str, str, str]] = {}
     for name in wrong:
         place = document.value(("assets", name, "protocol"))
         said = place.node.data
-        brokers = _brokers_of(document.root.plain(), name) if isinstance(said, str) and said in reading.dialects else {}
-        [(meant, conduit), *more] = brokers.items() or [("", "")]
-        if more or meant == said or meant not in reading.dialects:
-            continue
-        place.node.data = meant
-        try:
-            model.model_validate(document.root.plain(), context=reading)
-        except ValidationError as error:
-            if any(item["loc"][:2] == ("assets", name) for item in error.errors(include_url=False)):
+        [(meant, conduit), *more] = brokers.get(name, {}).items() or [("", "")]
+        if (
+            not more
+            and isinstance(said, str)
+            and said in reading.dialects
+            and meant in reading.dialects.keys() - {said}
+        ):
+            place.node.data = meant
+            tried[name] = (place, said, meant, conduit)
+    if not tried:
+        return []
+    try:
+        model.model_validate(document.root.plain(), context=reading)
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_context=False, include_input=False):
+            if item["loc"][:1] == ("assets",) and item["loc"][1:2] and item["loc"][1] in tried:
+                place, said, _, _ = tried.pop(item["loc"][1])
                 place.node.data = said
-                continue
-        what = f"the protocol {quote(str(said))}, while what is said of {name} is {meant}'s"
+    found: list[Problem] = []
+    for name, (place, said, meant, conduit) in tried.items():
+        what = f"the protocol {quote(said)}, while what is said of {name} is {meant}'s"
         found.append(place.problem(what, f"the protocol of the conduit {conduit}", meant, check="protocol"))
     return found
 
 
-def _brokers_of(raw: Any, asset: Any) -> dict[str, str]:
-    """The brokers of the conduits that name an asset, each with one of them."""
-    found: dict[str, str] = {}
+def _brokers(raw: Any) -> dict[Any, dict[str, str]]:
+    """By asset, the brokers of the conduits that name it, each with one of them."""
+    found: dict[Any, dict[str, str]] = {}
     conduits = raw.get("conduits")
-    for name, said in conduits.items() if isinstance(conduits, dict) else ():
+    for conduit, said in conduits.items() if isinstance(conduits, dict) else ():
         rules = said.get("allow") if isinstance(said, dict) else None
         for rule in rules if isinstance(rules, list) else [rules]:
             named = rule.get("asset") if isinstance(rule, dict) else None
-            if asset == named or (isinstance(named, list) and asset in named):
-                found[str(said.get("broker"))] = str(name)
+            for name in named if isinstance(named, list) else [named]:
+                if isinstance(name, str):
+                    found.setdefault(name, {})[str(said.get("broker"))] = str(conduit)
     return found
 
 
