@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -20,6 +21,7 @@ from cofferdam.gate.client import ask
 from tests.gate.plant import Gate
 from tests.prove.stage import Stage, staged
 from tests.verbs import cli
+from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.netns,
@@ -122,6 +124,31 @@ def test_the_files_of_the_release(stage: Stage, python: Path, package: Path) -> 
     code, said = verb(stage, python, "evidence", "run", check)
     assert (code, said["checks"][0]["outcome"]) == (0, "tested"), said
     assert f"check-{check}" not in alarms(stage)
+
+
+def test_a_part_that_begins_without_one_of_its_walls(stage: Stage, package: Path) -> None:
+    """Its code asks for Landlock by a number that no kernel knows, as one without it would answer."""
+    path = package / "enforce/sandbox.py"
+    before = path.read_text()
+    after = before.replace(" = 444, ", " = 9999, ")
+    assert after != before
+
+    def says(text: str, wanted: str) -> None:
+        path.write_text(text)
+        os.kill(stage.gate.pids()["inner"], signal.SIGKILL)
+        eventually(lambda: outcome() == wanted)
+        assert ("check-separation.in-force" in alarms(stage)) is (wanted == "failed")
+
+    def outcome() -> str:
+        _, out, err = cli("evidence", "run", "separation.in-force", "--json", "--state", stage.state)
+        assert out, err
+        return str(json.loads(out)["checks"][0]["outcome"])
+
+    assert outcome() == "observed"
+    try:
+        says(after, "failed")
+    finally:
+        says(before, "observed")
 
 
 CABLE = """

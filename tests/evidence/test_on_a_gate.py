@@ -421,12 +421,12 @@ ELSEWHERE = {
     "proof.sabotage": "evidence/test_installed.py::test_what_only_trying_finds",
     "recording.whole": "gate/test_jump.py::test_a_terminal_is_recorded_and_played",
     "recovery.known-state": "evidence/test_by_hand.py::test_a_part_that_does_not_come_back",
+    "separation.in-force": "evidence/test_installed.py::test_a_part_that_begins_without_one_of_its_walls",
     "software.integrity": "evidence/test_installed.py::test_the_files_of_the_release",
 }
 """Those that another test makes fail on a gate that runs, or in its self-test, and that turn back (log.retention in 90
 days; of oneway.no-return it is the statements of the proof)."""
 IN_WORDS_ALONE = {
-    "separation.in-force": "a kernel without one of its facts; each of them gone by hand is the proof's to find",
     "log.content": "entries that no gate of ours writes: evidence/test_what_an_intruder_says.py has a log of them",
     "policy.in-force": "the gate ends a part that does not take its policy, and a bug alone would keep one",
     "policy.owner-reason": "no policy without them is loaded",

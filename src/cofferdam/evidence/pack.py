@@ -21,6 +21,7 @@ import base64
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import re
 import zipfile
@@ -48,6 +49,9 @@ MOST_ENTRIES = 50_000
 """Entries that one pack refers to: more than a year of every check, each of which is found again once a day or more
 often. What somebody who owns the gate writes into a period beyond that costs the oldest entries of that period, and the
 pack says which. The verifier takes 60,000 files."""
+MOST_CITED = 100
+"""Entries that the words of one result name: so many are in the pack. With signers, attestations and an entry for each
+check they stay below what a pack refers to, whatever a gate writes."""
 MOST_HEADS = 2000
 """Heads kept by witnesses that one pack shows to be of its log; the oldest are left out."""
 ATTEMPTS = 5
@@ -214,10 +218,9 @@ def _of_the_period(bench: Bench, from_ns: int, to_ns: int) -> Iterator[int]:
 
 def _cited(bench: Bench, words: Iterable[str]) -> Iterator[int]:
     """Entries that a report names in its words, as far as the log has them: whoever reads of one wants to see it."""
-    for text in words:
-        for number in map(int, CITED.findall(text)):
-            if bench.history.first <= number < bench.history.size:
-                yield number
+    named = (int(number) for text in words for number in CITED.findall(text))
+    there = (number for number in named if bench.history.first <= number < bench.history.size)
+    yield from itertools.islice(there, MOST_CITED)
 
 
 def _results(
