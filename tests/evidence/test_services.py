@@ -54,6 +54,7 @@ def decided(**changes: Any) -> Draft:
     return jump.AccessDecided(**(said | changes))
 
 
+BROKEN = jump.GlassUsed(by="root", how="broken", person="ada", asset="plc")
 ENDED = jump.AccessEnded(session="s1", person="ada", asset="plc", reason="done")
 MARKED = jump.RecordingMarked(recording="r", session="s1", size=9, sha256=A, ended=True)
 
@@ -97,7 +98,15 @@ CASES: list[tuple[str, list[tuple[float, Draft]], list[tuple[float, Draft]]]] = 
     ("access.kill", [(0, opened()), (0, KILLED), (0, ENDED), (1, LATER)], [(0, opened()), (0, KILLED), (1, LATER)]),
     ("access.kill", [(0, opened()), (0, KILLED), (0, ENDED)], [(0, KILLED), (0, ENDED), (0, opened())]),
     ("recording.complete", [(0, opened(recorded=True)), (0, MARKED), (0, ENDED)],
-     [(0, opened(recorded=True)), (0, ENDED)]),
+     [(-1, opened(recorded=True)), (-1, msgspec.structs.replace(ENDED, received=9))]),
+    ("recording.complete", [(-1, opened(session="s0", recorded=True)),
+                            (-1, msgspec.structs.replace(ENDED, session="s0")),
+                            (0, opened(recorded=True)), (0, MARKED), (0, ENDED)],
+     [(-1, opened(recorded=True)), (-1, msgspec.structs.replace(MARKED, ended=False)), (-1, ENDED)]),
+    ("access.approval", [(0, BROKEN), (0, opened(request=5)), (0, opened(request=5, session="s2"))],
+     [(0, BROKEN), (0, opened(request=5)), (0, opened(request=6, session="s2"))]),
+    ("access.approval", [(0, BROKEN), (0, opened(request=5))], [(0, opened(request=5)), (0, BROKEN)]),
+    ("access.four-eyes", [(0, decided(decision="granted"))], [(0, decided(decision="granted", by="ada"))]),
     ("files.hashed", [(0, passed())], [(0, passed(""))]),
     ("patch.source-verified", [(0, EXAMINED), (0, STARTED)], [(0, STARTED), (0, EXAMINED)]),
     ("patch.approved", [(0, ASKED), (0, released("bob"))], [(0, ASKED), (0, released("ada"))]),

@@ -326,6 +326,12 @@ def test_what_the_evidence_has_of_people(site: JumpSite, monkeypatch: pytest.Mon
     assert found == "observed", says
     assert "in 0 sessions" not in says, says
     assert evidence(site.state, "secret.strength")[0] == "observed"
+    # Of what has gone before: programs that said nothing, sessions that never began, an approval, a sealed code.
+    eventually(lambda: evidence(site.state, "recording.complete")[0] == "observed")
+    for check in ("access.approval", "access.four-eyes", "access.mfa", "access.kill", "access.window"):
+        found, says = evidence(site.state, check)
+        assert found in ("observed", "tested", "unknown"), says
+    assert evidence(site.state, "access.approval")[0] == evidence(site.state, "access.four-eyes")[0] == "observed"
     monkeypatch.setattr(selftest, "apart", lambda: False)
     monkeypatch.setattr(selftest, "run", lambda *_, **__: [])  # the gate of the self-test has tests of its own
     code, out, error = cli("evidence", "selftest", "--json", "--state", str(site.state))

@@ -79,6 +79,7 @@ class Live:
         self._held: deque[tuple[int, int, bytes, Literal["shown", "error", "typed"]]] = deque()
         self._held_bytes = 0
         self._last = 0
+        self._recorded = False
         self._credit = CREDIT
         self._is_held = False
         self._stored = 0
@@ -104,6 +105,7 @@ class Live:
             return
         grant, terminal = self.grant, self.grant.terminal
         if grant.record:
+            self._recorded = True
             self._ways.to_archivist(
                 records.Record(
                     session=self.number, name=grant.name, person=grant.person, asset=grant.asset, login=grant.login,
@@ -358,7 +360,7 @@ class Live:
             leg, self._leg = self._leg, None
             if self.locked:
                 self._held.clear()  # what nobody may see any more; it is in the recording
-            if self.grant.record and (leg is not None or self._last):
+            if self._recorded:  # also of a program that has said nothing
                 self._last += 1
                 said = reason or signal or str(status)
                 self._ways.to_archivist(records.Happened(self.number, self._last, "x", said.encode()[:PIECE]))

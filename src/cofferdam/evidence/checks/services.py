@@ -19,6 +19,10 @@ TABLE = Table()
 DAYS = 35
 DAY_NS = 86_400 * 10**9
 FACTS = 8
+MARK_NS = 60 * 10**9
+"""After a session, for its recording to be marked as ended."""
+GRANTED = ("approved", "granted")
+"""How the keeper says that somebody approved, or that nobody else has to."""
 BEGINS = "the log begins with entry {}, and does not have"
 
 
@@ -102,19 +106,33 @@ def unique(known: Inputs) -> Finding:
     return verdict("access.unique", wrong, "observed", says, people, opened)
 
 
+def _of(one: Happening) -> tuple[object, object]:
+    return one.event.get("person"), one.event.get("asset")
+
+
 @TABLE.check("access.approval", "history")
 def approval(known: Inputs) -> Finding:
-    """Each session that rests on an approval had one, for this person and asset, that had not ended."""
+    """Each session that rests on an approval had one, for this person and asset, that had not ended; or the sealed
+    code, which counts for one request."""
     history = known.the_history()
     granted = {one.event["request"]: one for one in history.of("access-decided")
-               if one.event.get("decision") in ("approved", "granted")}  # fmt: skip
+               if one.event.get("decision") in GRANTED}  # fmt: skip
+    glass: dict[tuple[object, object], list[int]] = {}
+    for one in history.of("glass-used"):
+        if one.event.get("how") == "broken":
+            glass.setdefault(_of(one), []).append(one.index)
+    opened_by: dict[int, object] = {}
     asked = [one for one in lately(history, "access-opened") if one.event.get("request")]
     if not asked:
         raise Unknown("no session has rested on an approval yet")
     wrong, facts, lacking = [], [], 0
     for one in asked:
         by = granted.get(one.event["request"])
-        if by is None and _may_lack(history, one):
+        used = glass.get(_of(one), [])
+        use = used[at - 1] if (at := bisect(used, one.index)) else -1
+        if by is None and use >= 0 and opened_by.setdefault(use, one.event["request"]) == one.event["request"]:
+            facts.append(f"{session(one)}: by the sealed code, entry {use} (access.break-glass)")
+        elif by is None and _may_lack(history, one):
             lacking += 1
         elif by is None or by.index > one.index:
             wrong.append(f"{session(one)}: request {one.event['request']} was not approved before it")
@@ -133,7 +151,7 @@ def approval(known: Inputs) -> Finding:
 def four_eyes(known: Inputs) -> Finding:
     """Nobody approved a request of their own."""
     decided = [one for one in lately(known.the_history(), "access-decided", "nothing has been approved yet")
-               if one.event.get("decision") == "approved"]  # fmt: skip
+               if one.event.get("decision") in GRANTED]  # fmt: skip
     if not decided:
         raise Unknown("nothing has been approved yet")
     wrong = [
@@ -181,13 +199,24 @@ def kill(known: Inputs) -> Finding:
 def recorded(known: Inputs) -> Finding:
     """Every session that has to be recorded was, to its end."""
     history = known.the_history()
-    marked = {str(one.event["session"]): one for one in history.of("recording-marked") if one.event.get("ended")}
-    ended = {str(one.event["session"]) for one in history.of("access-ended")}
-    wanted = [one for one in lately(history, "access-opened") if one.event.get("recorded")]
-    over = [one for one in wanted if str(one.event["session"]) in ended]
-    if not over:
+    marks = history.of("recording-marked")
+    marked = {str(one.event["session"]): one for one in marks if one.event.get("ended")}
+    begun = {str(one.event["session"]) for one in marks}
+    ended = {str(one.event["session"]): one for one in history.of("access-ended")}
+    over, wrong = [], []
+    for one in lately(history, "access-opened"):
+        name = str(one.event["session"])
+        end = ended.get(name)
+        if end is None or not one.event.get("recorded"):
+            continue
+        if name in marked:
+            over.append(one)
+        elif name not in begun and not end.event.get("sent") and not end.event.get("received"):
+            continue  # it ended before its asset answered: nothing was shown, and there is no recording
+        elif known.now_ns - end.at_ns > MARK_NS:
+            wrong.append(f"{session(one)}: no whole recording")
+    if not over and not wrong:
         raise Unknown("no session that is recorded has ended yet")
-    wrong = [f"{session(one)}: no whole recording" for one in over if str(one.event["session"]) not in marked]
     facts = [f"{session(one)}: {marked[str(one.event['session'])].event['size']:,} bytes" for one in over if not wrong]
     says = f"{len(over)} sessions, each recorded to its end"
     return verdict("recording.complete", wrong, "observed", says, facts, over)
