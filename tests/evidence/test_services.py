@@ -48,7 +48,7 @@ def opened(**changes: Any) -> Draft:
 
 def decided(**changes: Any) -> Draft:
     said: dict[str, Any] = {
-        "request": 3, "decision": "approved", "by": "bob", "how": "gate", "person": "ada", "asset": "plc",
+        "request": 3, "decision": "granted", "by": "bob", "how": "gate", "person": "ada", "asset": "plc",
         "people": ("bob",),
     }  # fmt: skip
     return jump.AccessDecided(**(said | changes))
@@ -106,7 +106,9 @@ CASES: list[tuple[str, list[tuple[float, Draft]], list[tuple[float, Draft]]]] = 
     ("access.approval", [(0, BROKEN), (0, opened(request=5)), (0, opened(request=5, session="s2"))],
      [(0, BROKEN), (0, opened(request=5)), (0, opened(request=6, session="s2"))]),
     ("access.approval", [(0, BROKEN), (0, opened(request=5))], [(0, opened(request=5)), (0, BROKEN)]),
-    ("access.four-eyes", [(0, decided(decision="granted"))], [(0, decided(decision="granted", by="ada"))]),
+    ("access.approval", [(0, decided(decision="approved")), (0, decided()), (0, opened(request=3))],
+     [(0, decided(decision="approved")), (0, opened(request=3))]),
+    ("access.four-eyes", [(0, decided(decision="approved"))], [(0, decided(decision="approved", by="ada"))]),
     ("files.hashed", [(0, passed())], [(0, passed(""))]),
     ("patch.source-verified", [(0, EXAMINED), (0, STARTED)], [(0, STARTED), (0, EXAMINED)]),
     ("patch.approved", [(0, ASKED), (0, released("bob"))], [(0, ASKED), (0, released("ada"))]),

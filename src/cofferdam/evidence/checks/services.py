@@ -21,8 +21,8 @@ DAY_NS = 86_400 * 10**9
 FACTS = 8
 MARK_NS = 60 * 10**9
 """After a session, for its recording to be marked as ended."""
-GRANTED = ("approved", "granted")
-"""How the keeper says that somebody approved, or that nobody else has to."""
+APPROVED = ("approved", "granted")
+"""How the keeper says that somebody approved: others have to as well, or it is enough."""
 BEGINS = "the log begins with entry {}, and does not have"
 
 
@@ -116,7 +116,7 @@ def approval(known: Inputs) -> Finding:
     code, which counts for one request."""
     history = known.the_history()
     granted = {one.event["request"]: one for one in history.of("access-decided")
-               if one.event.get("decision") in GRANTED}  # fmt: skip
+               if one.event.get("decision") == "granted"}  # fmt: skip
     glass: dict[tuple[object, object], list[int]] = {}
     for one in history.of("glass-used"):
         if one.event.get("how") == "broken":
@@ -151,7 +151,7 @@ def approval(known: Inputs) -> Finding:
 def four_eyes(known: Inputs) -> Finding:
     """Nobody approved a request of their own."""
     decided = [one for one in lately(known.the_history(), "access-decided", "nothing has been approved yet")
-               if one.event.get("decision") in GRANTED]  # fmt: skip
+               if one.event.get("decision") in APPROVED]  # fmt: skip
     if not decided:
         raise Unknown("nothing has been approved yet")
     wrong = [
