@@ -11,12 +11,13 @@ import msgspec
 
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.events.access import LimitHit, OfItem, RefusedMany
+from cofferdam.audit.events.gate import Severed
 from cofferdam.audit.files import LogReader
-from cofferdam.audit.process import Process, Producer
+from cofferdam.audit.process import RECORDS_A_TURN, Process, Producer
 from cofferdam.audit.records import Ack, Batch, Counting, FromAuditor, Hello, ToAuditor
 from cofferdam.audit.service import MOST_COUNTS
 from cofferdam.audit.supervision import Open, ToAuditorControl
-from cofferdam.crossing.framing import PACKET, Assembler, pack
+from cofferdam.crossing.framing import PACKET, Assembler, frame, pack
 from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
 from cofferdam.crossing.pipe import PIPE_PACKETS, make_pipe
 from cofferdam.crossing.records import RecordCodec
@@ -175,16 +176,70 @@ def test_counts_without_end_are_read_no_faster_than_an_honest_half_says_them(tmp
     """They take no room in the log, by which all else that a part says is slowed down."""
     stand = Stand(tmp_path)
     end = stand.producer("owned")
+    said = frame(RecordCodec[ToAuditor](ToAuditor).encode(count(1, 1)))
+    packet = said * (PACKET // len(said))
     for _ in range(400):
         if stand.process._producers["owned"]._resting:
             break
         with contextlib.suppress(BlockingIOError):
-            for number in range(400):
-                send(end, RecordCodec[ToAuditor](ToAuditor).encode(count(1, number)))
+            while True:
+                os.write(end, packet)
         stand.process._reactor.turn(0)
     else:
         raise AssertionError("it is read as fast as it writes")
     os.close(end)
+    stand.go()
+
+
+def test_small_words_without_end_are_read_no_faster_than_an_honest_half_says_them(tmp_path: Path) -> None:
+    """What is not taken, and so has no share of the log: an owned half that said nothing but such words had the auditor
+    busy for seconds each turn, and no write of anybody's was done."""
+    stand = Stand(tmp_path)
+    end = stand.producer("owned")
+    foreign = RecordCodec[ToAuditor](ToAuditor).encode(Batch(1, "", (Severed(side="it"),), wants_ack=False))
+    packet = frame(foreign) * (PACKET // len(frame(foreign)))
+    taken: list[int] = []
+    for _ in range(400):
+        if stand.process._producers["owned"]._resting:
+            break
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(end, packet)
+        before = stand.process._batches
+        stand.process._reactor.turn(0)
+        taken.append(stand.process._batches - before)
+    else:
+        raise AssertionError("it is read as fast as it writes")
+    assert max(taken) < RECORDS_A_TURN + len(packet) // len(frame(foreign))
+    os.close(end)
+    stand.settle()
+    stand.go()
+
+
+def test_a_batch_of_nothing_is_no_batch(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    end = stand.producer("owned")
+    stand.say(end, Batch(1, "", ()))
+    assert "owned" not in stand.process._producers
+    os.close(end)
+    stand.go()
+
+
+def test_who_takes_no_answers_does_not_fill_the_auditor(tmp_path: Path) -> None:
+    """Each birth of a part read all that lay in the pipe of an owned half, which never read what became of it."""
+    stand = Stand(tmp_path)
+    end = stand.producer("owned")
+    refused = RecordCodec[ToAuditor](ToAuditor).encode(Batch(1, "", (Severed(side="it"),)))
+    packet = frame(refused) * (PACKET // len(frame(refused)))
+    for _ in range(40):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(end, packet)
+        stand.process._tell_recent(1, frozenset())
+        stand.process._reactor.turn(0)
+    assert stand.process._producers["owned"].answers.backlog < 8 << 20
+    os.close(end)
+    stand.settle()
     stand.go()
 
 

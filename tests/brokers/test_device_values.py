@@ -216,6 +216,33 @@ def test_a_write_of_no_bit_counts_as_a_write_of_the_word() -> None:
     assert at(stage, plc, bits(4, 40, 0xFFF7, 8))[7] == 22 | 0x80, "of which the point has had its share"
 
 
+@pytest.mark.parametrize(
+    ("question", "held"), [(write(1, 41, 2), 0), (many(1, 70, 5), 0), (write(1, 40, 0x1058), HELD)]
+)
+def test_what_was_judged_by_a_value_is_not_sent_when_that_is_old(question: bytes, held: int) -> None:
+    """A device that closed behind the reading was left alone for 5 s, and then had a step, a scaled number, or the
+    other bits of a word, from what it had held before."""
+    stage = Stage(policy=policy("reconnect_delay: 5 s\n    wait: 20 s\n    write_bits: read-first"))
+    stage.reactor.advance(0.01)
+    client = stage.client()
+    client.on_data(question)
+    stage.cross()
+    device = stage.up()
+    stage.cross()
+    [asked] = device.take()
+    stage.reactor.advance(0.001)
+    device.on_data(asked[:4] + adu(0, b"\x03\x02" + held.to_bytes(2, "big"))[4:])
+    device.on_closed("closed by the peer")
+    stage.cross()
+    assert len(stage.of(WriteAllowed)) == 1 and not client.take()
+    stage.reactor.advance(1.1)
+    stage.cross()
+    assert client.take() == [exception(1, question[7], 6)]
+    assert [(one.outcome, one.detail) for one in stage.of(WriteOutcome)] == [
+        ("not-sent", "waited too long for a place at the device")
+    ]
+
+
 @pytest.mark.parametrize("seconds", [0, 5])
 def test_a_bit_that_the_device_has_changed_is_written_all_the_same(seconds: int) -> None:
     """What was known of the word for a while said that the bit is as it is asked."""

@@ -70,8 +70,10 @@ REST_SECONDS = 0.05
 """For a producer that has written its share of the day: so often it is read, a batch at a time."""
 PACKETS_A_TURN = 64
 """Packets read from one producer in one turn, so that a flood from one does not hold up the others."""
+RECORDS_A_TURN = 1024
+"""Records in them, but for the rest of a packet: each takes time, however small it is."""
 COUNTS_A_SECOND = 2 * COUNT_BYTES_A_SECOND
-"""Bytes of counts that one producer is read in a second, twice what an honest one says."""
+"""Bytes of counts, and of what is not taken, that one producer is read in a second, twice what an honest one says."""
 _PR_SET_DUMPABLE = 4
 
 _BATCHES: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
@@ -139,7 +141,8 @@ class Producer:
         return had
 
     def counts(self, size: int) -> None:
-        """It has said what it has counted so far, in so many bytes: that takes no room in the log, but time."""
+        """It has said what it has counted so far, or what was not taken, in so many bytes: that takes no room in the
+        log, but time."""
         now = self._reactor.now
         again = (now - self._counted_at) * COUNTS_A_SECOND / 1e9
         self._counts = min(COUNTS_A_SECOND, self._counts + again) - max(size, COUNT_LEAST)
@@ -161,10 +164,13 @@ class Producer:
 
     def read(self, packets: int) -> bool:
         """Takes at most so many packets; False once there are none (left)."""
+        said = 0
         try:
             for _ in range(packets):
                 if self._closed:
                     return False
+                if said >= RECORDS_A_TURN:
+                    return True
                 if self._resting:
                     return False
                 packet = os.read(self._fd, PACKET)
@@ -175,6 +181,7 @@ class Producer:
                     continue
                 self._skip = False
                 for data in self._feed(packet):
+                    said += 1
                     self._on_said(self, _BATCHES.decode(data), len(data))
         except BlockingIOError:
             return False
@@ -321,8 +328,9 @@ class Process:
             self._gate.send(Recent(number, False, ()))
             return
         for producer in list(self._producers.values()):
-            producer.drain()  # what a part that has ended said last counts as well
-        self._commit()
+            if not producer.answers.full:  # who takes no answers is not read, that they may not fill our memory
+                producer.drain()  # what a part that has ended said last counts as well
+                self._commit()  # what one says leaves no less room for the next
         complete, writes = auditor.recent.of(assets, time.monotonic_ns())
         # One write may name hundreds of points: what does not fit into a record is not known.
         whole = complete and len(writes) <= RECENT and sum(map(things_of, writes)) <= RECENT_THINGS
@@ -373,11 +381,14 @@ class Process:
             producer.had(said.batch)
             if not said.over:
                 return
-        elif not producer.had(said.number):
+        elif producer.had(said.number):
+            producer.counts(size)
+        else:
             self._batches += 1
             if not said.wants_ack:
                 self._silent.add((producer.name, said.number))
-            auditor.submit(producer.name, said.number, said.drafts, said.policy)
+            if not auditor.submit(producer.name, said.number, said.drafts, said.policy):
+                producer.counts(size)
         if auditor.over(producer.name):
             producer.rest()
         if not self._scheduled:

@@ -31,7 +31,7 @@ class Batch(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=T
 
     number: Number
     policy: Hash
-    drafts: Annotated[tuple[Draft, ...], Meta(max_length=MAX_BATCH_DRAFTS)]
+    drafts: Annotated[tuple[Draft, ...], Meta(min_length=1, max_length=MAX_BATCH_DRAFTS)]
     wants_ack: bool = True
 
 

@@ -142,28 +142,27 @@ class Auditor:
             raise AuditError(f"{producer} is to tell of {unknown[0]}, which no producer tells of")
         self._allowed[producer] = frozenset(known[kind] for kind in says) | frozenset(ANYONE)
 
-    def submit(self, producer: str, batch: int, drafts: Sequence[Draft], policy: str = "") -> None:
-        """Queue a batch for the next commit. `policy` is the hash the producer works by; "" is the one last loaded."""
+    def submit(self, producer: str, batch: int, drafts: Sequence[Draft], policy: str = "") -> bool:
+        """Queue a batch for the next commit; False if it is refused. `policy` is the hash the producer works by; "" is
+        the one last loaded."""
         if self._queued + len(drafts) > MAX_QUEUED:
             self._leave_out(producer, drafts)
-            self._refuse(producer, batch, len(drafts), "too many entries wait for the audit log")
-            return
+            return self._refuse(producer, batch, len(drafts), "too many entries wait for the audit log")
         allowed = self._allowed.get(producer, frozenset())
         for draft in drafts:
             if type(draft) not in allowed:
                 whose = "the log itself" if isinstance(draft, LOG_OWN) else "others"
-                self._refuse(producer, batch, len(drafts), f"{type(draft).__name__} is for {whose} to say")
-                return
+                return self._refuse(producer, batch, len(drafts), f"{type(draft).__name__} is for {whose} to say")
         try:
             prepared = prepare(producer, policy, drafts)
         except AuditError as error:
-            self._refuse(producer, batch, len(drafts), str(error))
-            return
+            return self._refuse(producer, batch, len(drafts), str(error))
         if drafts and not self._has_room(producer, batch, drafts, prepared):
-            return
+            return False
         self._queue.append((producer, batch, prepared))
         self._writes += [(producer, draft) for draft in drafts if isinstance(draft, WriteAllowed | WriteOutcome)]
         self._queued += len(prepared.events)
+        return True
 
     def keep_count(self, producer: str, said: Counting) -> bool:
         """Takes what a producer has counted so far, and queues it as an entry when that is over. False: it has more
@@ -319,9 +318,10 @@ class Auditor:
             stuck=log.stuck,
         )
 
-    def _refuse(self, producer: str, batch: int, drafts: int, reason: str) -> None:
+    def _refuse(self, producer: str, batch: int, drafts: int, reason: str) -> bool:
         self._refused[producer] += drafts
         self._results.append(Result(producer, batch, False, clip(reason)))
+        return False
 
     def _lost(self, error: AuditError) -> None:
         if not isinstance(error, LogUnwritable) and not self._log.fault:

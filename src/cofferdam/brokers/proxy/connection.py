@@ -37,6 +37,7 @@ class Job:
         "group",
         "heard",
         "joined",
+        "judged",
         "line",
         "own",
         "request",
@@ -81,6 +82,7 @@ class Job:
         self.standing: Standing | None = None  # what stands once it is answered well
         self.unit = -1  # which unit behind the address is asked, where there are several
         self.writes = False
+        self.judged = False  # by a value that was read for it, and that grows old while it waits
         self.group = source  # whose turns it takes
 
 

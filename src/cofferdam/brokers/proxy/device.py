@@ -164,12 +164,16 @@ class Device(Told):
         return self._clock() - job.arrived > self._patience(job)
 
     def _patience(self, job: Job) -> int:
-        """How long the job may wait in line (ns)."""
+        """How long the job may wait in line (ns). One that was judged by what the device held when it came waits no
+        longer than the device has for an answer: it holds something else by and by."""
         manners = self.asset.manners
         if manners.wait_ms >= 0:
-            return manners.wait_ms * 1_000_000
-        patience = job.timeout_ns + (manners.connect_delay_ms + manners.reconnect_delay_ms) * 1_000_000
-        return patience * SHARED_WAIT if self.shared and not job.writes else patience
+            patience = manners.wait_ms * 1_000_000
+        else:
+            patience = job.timeout_ns + (manners.connect_delay_ms + manners.reconnect_delay_ms) * 1_000_000
+            if self.shared and not job.writes:
+                patience *= SHARED_WAIT
+        return min(patience, job.timeout_ns) if job.judged else patience
 
     def _may_connect(self) -> bool:
         """Whether a further connection may be opened now. With none up and a pause running, what waits fails."""

@@ -48,7 +48,7 @@ _OUTCOMES: dict[Failure, Outcome] = {
 class _Write:
     """A write from its verdict to its outcome."""
 
-    __slots__ = ("asset", "ended", "instead", "job", "name", "noted", "operation", "record", "session")
+    __slots__ = ("asset", "ended", "instead", "job", "judged", "name", "noted", "operation", "record", "session")
 
     def __init__(self, session: Session, record: Request[Any], operation: Operation, asset: Asset) -> None:
         self.session = session
@@ -60,6 +60,7 @@ class _Write:
         self.ended = False
         self.job: Job | None = None
         self.instead: Any = None  # what is asked of the asset in place of the client's message: bits of a word
+        self.judged = False  # by a value that was read
 
 
 class BitJob(Job):
@@ -93,6 +94,7 @@ class WritePath(Part):
         self._served: dict[str, Served] = {}
         self._next = 0
         self._under_way = 0
+        self._by_value = False  # what is judged now, is so by a value that was read for it
 
     @abc.abstractmethod
     def _close(self, session: Session) -> None:
@@ -279,6 +281,7 @@ class WritePath(Part):
         self._under_way += 1
         served.writes += 1
         before = self._before(session.asset, operation)
+        write.judged = self._by_value or bool(before) or instead is not None
         self._state.note_write(session.asset, operation, write.noted)
         flow = session.flow
         draft = WriteAllowed(
@@ -357,6 +360,7 @@ class WritePath(Part):
             job.operation = write.operation
         job.session, job.flow = session, flow
         job.unit, job.writes, job.group = write.operation.unit, True, session.group
+        job.judged = write.judged
         self._prepare(job, session, served, write.operation, write.name)
         write.job = job
         if served.shared is not None:
@@ -492,7 +496,9 @@ class WritePath(Part):
         verdict = self._decide(session, operation, parked.tried_at or None)
         if not isinstance(verdict, NeedValues):
             self._unparked(parked)
+            self._by_value = True
             self._settle(session, parked.record, operation, verdict, parked.arrived)
+            self._by_value = False
             self._go_on(session)
         elif parked.tried_at:  # its value was read, and still says nothing: a write before it is in doubt
             self._let_go(served, parked, Failure.BUSY, "its present value is in doubt")
