@@ -30,6 +30,8 @@ SECOND = """
   second-out: {side: it, machine: outside, interface: strand1, addresses: [10.83.1.2/30], crossing: diode}
 """
 MACHINES = ("inside", "outside")
+AGAIN = ("does not run now", "ended", "has not answered yet")
+"""What a gate says to which a person would ask again: a part begins anew, or the disk keeps the auditor waiting."""
 PARTS = {"inside": ("spool", "sender"), "outside": ("keeper", "receiver")}
 
 
@@ -92,7 +94,7 @@ class Machine:
                     self.state, "ask-part", broker="diode", part=part, verb=verb, arguments=arguments, crew=""
                 )
             except GateError as error:
-                if "does not run now" not in str(error) and "ended" not in str(error):
+                if not any(one in str(error) for one in AGAIN):
                     raise
                 return False
             return True
