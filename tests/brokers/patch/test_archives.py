@@ -9,6 +9,7 @@ import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,53 @@ def untold(other: bytes) -> bytes:
     return data[:at] + other[:its] + data[at:-6] + end
 
 
+def changed(data: bytes, at: int, to: bytes) -> bytes:
+    at %= len(data)
+    return data[:at] + to + data[at + len(to) :]
+
+
+def called_otherwise(name: str, *, twice: bool = False) -> bytes:
+    """By the field in which Info-ZIP has names in UTF-8, which unzip and 7-Zip go by."""
+    field = struct.pack("<HHBI", 0x7075, 5 + len(name), 1, zlib.crc32(b"fw.bin")) + name.encode()
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        info = zipfile.ZipInfo("fw.bin")
+        info.extra = field * (1 + twice)
+        archive.writestr(info, b"x")
+        archive.writestr("other", b"y")
+    return held.getvalue()
+
+
+def two_ends() -> bytes:
+    """Who goes by the end as of old finds a directory that lies in an entry; zipfile goes by the one of ZIP64."""
+    evil = zipped(("evil.exe", b"MZ"))
+    directory = evil[evil.index(b"PK\1\2") : -22]
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("fw.bin", b"firmware" + directory)
+    data = held.getvalue()
+    start = data.index(b"PK\1\2", data.index(directory) + len(directory))
+    size = len(data) - 22 - start
+    far = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, size, start)
+    where = struct.pack("<4sIQI", b"PK\6\7", 0, start + size, 1)
+    near = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(directory), data.index(directory), 0)
+    return data[:-22] + far + where + near
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (lambda: called_otherwise("../../etc/passwd"), "leads out"),
+        (lambda: called_otherwise("OTHER"), "two entries"),
+        (lambda: called_otherwise("a", twice=True), "stands twice"),
+        (two_ends, "tells of another one"),
+        (lambda: changed(zipped(("a", b"x")), -2, b"\5"), "tells of another one"),
+        (lambda: changed(zipped(("a", b"x"), ("b", b"x")), -14, b"\1\0\1"), "tells of another one"),
+        (lambda: changed(zipped(("a", b"x")), 30, b"b"), "damaged"),
+        (lambda: changed(zipped(("a", b"x" * 99)), 18, b"\1"), "says something else of itself"),
+        (lambda: changed(zipped(("a", b"x" * 99)), 8, b"\0"), "says something else of itself"),
+        (lambda: zipped(("a/", b"MZ" * 99)), "a folder with contents"),
+        (lambda: zipped(("a/xevil.exe", b"MZ" * 99)).replace(b"a/x", b"a/\0"), "leads out"),
         (lambda: zipped(("../x", b"")), "leads out"),
         (lambda: zipped(("/x", b"")), "leads out"),
         (lambda: zipped(("C:\\x", b"")), "leads out"),
@@ -133,7 +178,7 @@ def untold(other: bytes) -> bytes:
         (lambda: b"MZ" + b"\0" * 600 + zipped(("a", b"x")), "two kinds"),
         (lambda: zipped(("a", b"x" * 1000))[:-30], "damaged|cannot be read"),
         (lambda: zipped(*((str(n), b"") for n in range(20_001))), "more than 20000"),
-        (lambda: bytes.fromhex(FOUND_BY_FUZZING), "cannot be read"),
+        (lambda: bytes.fromhex(FOUND_BY_FUZZING), "cannot be read|leads out"),
         (bomb, "bomb"),
         (encoded, "two entries"),
         (million, "directory of an archive"),
@@ -211,6 +256,10 @@ def test_nothing_of_it_may_be_changed_under_aes(tmp_path: Path) -> None:
     ):  # fmt: skip
         file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         with pytest.raises(ArchiveRefused, match=says):
+            look(file, password="let me in")
+    for at in (info.header_offset + 6, info.header_offset + 8, info.header_offset + 30, start - 4):
+        file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ArchiveRefused, match="something else of itself"):  # who reads it as it comes goes by that
             look(file, password="let me in")
 
 

@@ -4,8 +4,8 @@ Refused: too many entries, too many bytes unpacked, archives in archives deeper 
 links and devices, two entries of one name, entries that need a password (but for those of the ZIP itself, where the
 site has that), a ZIP whose directory and entries differ.
 
-Not here: what is in the files (scanner), how an entry under AES is opened (zip_aes), archives of other kinds: those are
-opaque, and said to be.
+Not here: what is in the files (scanner), how an entry under AES is opened (zip_aes), whether a ZIP says the same to
+whoever reads it (zip_whole), archives of other kinds: those are opaque, and said to be.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ import bz2
 import gzip
 import io
 import lzma
-import struct
 import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
-from cofferdam.brokers.patch import zip_aes
+from cofferdam.brokers.patch import zip_aes, zip_whole
 from cofferdam.errors import CofferdamError
 
 ENTRIES_MOST: Final = 20_000
@@ -40,7 +39,6 @@ SLACK: Final = 64 << 20
 PIECE: Final = 1 << 20
 _BOUNDED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What zipfile unpacks piece by piece: of bzip2, 100 bytes become 150 MB at once, whatever is asked for."""
-_DESCRIPTOR: Final = 24
 _SEALED, _STRONG = 0x1, 0x40
 """Flags of an entry (APPNOTE, 4.4.4): it needs a password; by an encryption that is not known here."""
 _ZIP, _GZIP, _XZ, _BZIP2 = b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh"
@@ -72,19 +70,23 @@ class Counting:
         self._packed = packed
         self.see = see
 
-    def entry(self, name: str, seen: set[str]) -> None:
+    def entry(self, names: Sequence[str], seen: set[str]) -> None:
+        """`names`: all that readers may call it."""
         self.entries += 1
         if self.entries > ENTRIES_MOST:
             raise ArchiveRefused(f"an archive of more than {ENTRIES_MOST} entries")
-        parts = name.replace("\\", "/").split("/")
-        if name.startswith(("/", "\\")) or ".." in parts or (len(name) > 1 and name[1] == ":") or "\0" in name:
-            raise ArchiveRefused(f"an entry that leads out of the archive: {name[:80]!r}")
-        # As systems without case, with Unicode's other form, or without final dots would see it.
-        plain = "/".join(part.rstrip(" .") for part in parts if part not in ("", "."))
-        plain = unicodedata.normalize("NFKC", plain).casefold()
-        if plain in seen:
-            raise ArchiveRefused(f"two entries of one name: {name[:80]!r}")
-        seen.add(plain)
+        mine = set()
+        for name in names:
+            parts = name.replace("\\", "/").split("/")
+            if name.startswith(("/", "\\")) or ".." in parts or (len(name) > 1 and name[1] == ":") or "\0" in name:
+                raise ArchiveRefused(f"an entry that leads out of the archive: {name[:80]!r}")
+            # As systems without case, with Unicode's other form, or without final dots would see it.
+            plain = "/".join(part.rstrip(" .") for part in parts if part not in ("", "."))
+            plain = unicodedata.normalize("NFKC", plain).casefold()
+            if plain in seen:
+                raise ArchiveRefused(f"two entries of one name: {name[:80]!r}")
+            mine.add(plain)
+        seen |= mine
 
     def bytes(self, count: int) -> None:
         self.unpacked += count
@@ -155,7 +157,7 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
     with zipfile.ZipFile(bounded) as archive:
         infos = archive.infolist()
         for info in infos:
-            counting.entry(info.filename, seen)
+            counting.entry(zip_whole.names(info), seen)
             aes = info.compress_type == zip_aes.METHOD
             if info.compress_type not in _BOUNDED and not aes:
                 raise ArchiveRefused(f"an entry that is packed in a way that is not known here: {info.filename[:80]!r}")
@@ -169,7 +171,8 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
             if not info.is_dir():
                 with _entry(archive, info, counting.password) as inner:
                     _inner(inner, counting, depth)
-        _whole_zip(opened, archive)
+        if why := zip_whole.why_not(opened, archive):
+            raise ArchiveRefused(why)
 
 
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, password: bytes) -> IO[bytes]:
@@ -192,29 +195,11 @@ def contents(file: Path, password: str) -> Iterator[tuple[str, Iterator[bytes]]]
                     yield info.filename, iter(partial(inner.read, PIECE), b"")
 
 
-def _whole_zip(opened: IO[bytes], archive: zipfile.ZipFile) -> None:
-    """Whether entries, directory and end are all of it: who reads it from its beginning sees the same entries as who
-    reads its directory."""
-    at = more = 0
-    places = sorted(((info.header_offset, info) for info in archive.infolist()), key=lambda each: each[0])
-    last: tuple[int, zipfile.ZipInfo | None] = (getattr(archive, "start_dir", -1), None)
-    for place, info in [*places, last]:
-        if not at <= place <= at + more:
-            raise ArchiveRefused("bytes before, between or behind the entries that the directory does not tell of")
-        if info is not None:
-            opened.seek(place + 26)
-            at = place + 30 + sum(struct.unpack("<HH", opened.read(4))) + info.compress_size
-            more = _DESCRIPTOR if info.flag_bits & 0x8 else 0
-    opened.seek(-22 - len(archive.comment), io.SEEK_END)
-    if opened.read(4) != b"PK\5\6":
-        raise ArchiveRefused("bytes behind the end of the archive")
-
-
 def _tar(opened: IO[bytes], counting: Counting, depth: int) -> None:
     seen: set[str] = set()
     with tarfile.open(fileobj=opened, mode="r|") as archive:
         for info in archive:
-            counting.entry(info.name, seen)
+            counting.entry([info.name], seen)
             if not (info.isfile() or info.isdir()):
                 raise ArchiveRefused(f"a link or device: {info.name[:80]!r}")
             inner = archive.extractfile(info) if info.isfile() else None
