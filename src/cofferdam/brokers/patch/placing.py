@@ -54,10 +54,11 @@ async def place(
             async with asyncio.timeout(at_most(way, size)):
                 try:
                     await files.put(file, part, progress)
+                    there = await files.hash(part, size)
+                    await progress(0)  # reading back takes its time: a window may have shut meanwhile
                 except ends:
                     await take_away(files)
                     raise
-                there = await files.hash(part, size)
             if there != sha256:
                 await take_away(files)
                 return Outcome("failed", read_back_of(there))
