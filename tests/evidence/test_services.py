@@ -243,6 +243,13 @@ def test_what_is_only_shown(check: str) -> None:
         assert "1 of them in a pause" in found.says
 
 
+def test_failures_without_a_pause_show_no_lock_out() -> None:
+    log = entries((0, jump.SignInRefused(connection="c", user="u", source="s", reason="wrong code")))
+    found, [missing] = run_checks(Inputs(T0 * 10**9, policy=the_policy(), history=read(log)), ["access.lockout"])
+    assert not found
+    assert missing.reason.startswith("1 failed sign-ins are on record, and nobody failed often enough")
+
+
 def test_rules_and_logs_that_do_not_show_roles() -> None:
     """A right that a person has by name is no failure, and neither is a group that the log no longer knows of."""
     policy = the_policy(BY_NAME)

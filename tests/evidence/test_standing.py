@@ -20,7 +20,7 @@ from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.logs import ANEW, OUT
 from cofferdam.evidence.checks.policies import WIDE
 from cofferdam.evidence.checks.tables import CHECKS, MINUTE, run_checks
-from cofferdam.evidence.clocks import calendar, dues
+from cofferdam.evidence.clocks import RESET, calendar, dues
 from cofferdam.evidence.clocks import day as day_of
 from cofferdam.evidence.history import HAPPENINGS, KEPT_BEFORE, History, read
 from cofferdam.evidence.inputs import Inputs, Proven
@@ -137,6 +137,42 @@ def test_a_control_is_as_weak_as_its_weakest_check_that_counts() -> None:
     assert not used["SR 2.1 RE 1"].left_out
     assert sum(coverage(list(found.values())).values()) == len(found)
     assert all(one.rest for one in found.values() if one.by == "part")
+
+
+@pytest.mark.parametrize(
+    ("framework", "name", "rest", "needed"),
+    [
+        ("nerc-cip", "CIP-005-7 R2.1", "access.no-direct", "access.no-tunnel"),
+        ("nerc-cip", "CIP-003-9 Att1 S6", "monitor.denials", "access.vendor-list"),
+        ("nerc-cip", "CIP-007-6 R2.1", "inventory.gate", "patch.source-verified"),
+        ("nerc-cip", "CIP-007-6 R2.2", "paper.policy", "patch.answered"),
+        ("nist-800-53r5", "ac-17", "access.no-direct", "access.approval"),
+        ("nist-800-53r5", "au-10", "log.whole", "access.signed-hop"),
+        ("iec62443-3-3", "SR 1.2", "policy.in-force", "opcua.secured"),
+        ("iec62443-3-3", "SR 1.13", "access.no-direct", "access.vendor-list"),
+        ("iec62443-3-3", "SR 2.12", "log.whole", "access.signed-hop"),
+        ("iec62443-3-3", "SR 3.2 RE 1", FORWARDED, "files.scanned"),
+    ],
+)
+def test_what_is_left_out_may_be_what_a_control_is_about(framework: str, name: str, rest: str, needed: str) -> None:
+    """A gate without a jump server has no intermediate system, however well it forwards nothing."""
+    one = catalogue().frameworks[framework].controls[name]
+    log = read(entries((0, done(rest, catalogue().checks[rest].best)), (0, done(needed, "observed"))))
+    with_it = control(catalogue().frameworks[framework], one, now(log, 0), "2026-11-26")
+    assert needed not in with_it.left_out
+    log = read(entries((0, done(rest, catalogue().checks[rest].best))))
+    found = control(catalogue().frameworks[framework], one, now(log, 0), "2026-11-26")
+    assert found.status == "not covered"
+    assert "does not use what alone would show it" in found.why
+    assert needed in found.why
+
+
+def test_a_signature_for_one_paper_is_none_for_another() -> None:
+    """A policy that was reviewed is no assessment of weaknesses, and evaluates no patch."""
+    found = catalogue()
+    assert found.frameworks["nerc-cip"].controls["CIP-010-4 R3.1"].checks == ("paper.assessment",)
+    assert not any("attestation:paper.policy" in of for of in RESET.values())
+    assert not found.frameworks["iec62443-3-3"].controls["SR 1.10"].checks  # a lock-out shows nothing of what is shown
 
 
 def test_levels_and_what_is_still_to_come() -> None:

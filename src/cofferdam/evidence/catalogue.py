@@ -150,7 +150,7 @@ def _clock(reading: _Reading, name: str, node: Node) -> Clock:
     )
 
 
-_CONTROL = ("says", "by", "theme", "checks", "rest", "level", "from", "compare", "clock")
+_CONTROL = ("says", "by", "theme", "checks", "rest", "level", "from", "compare", "clock", "needs")
 
 
 def _control(reading: _Reading, name: str, node: Node, checks: dict[str, Check], themes: tuple[str, ...]) -> Control:
@@ -160,6 +160,7 @@ def _control(reading: _Reading, name: str, node: Node, checks: dict[str, Check],
     by = reading.choice(fields.get("by"), BY, "gate")
     rest = reading.text(fields.get("rest"))
     named = reading.names(fields.get("checks"), checks, "checks")
+    needs = reading.names(fields.get("needs"), named, "control's checks")
     if by == "part" and not rest:
         reading.wrong(node, "`by: part` without its rest", "`rest`: what the operator shows")
     if by != "part" and rest:
@@ -180,7 +181,7 @@ def _control(reading: _Reading, name: str, node: Node, checks: dict[str, Check],
         name, reading.text(fields.get("says")), by, reading.names(fields.get("theme"), themes, "themes"),  # type: ignore[arg-type]
         named, rest, reading.number(fields.get("level"), _level, "a security level from 1 to 4"), starts,
         reading.choice(fields.get("compare"), ("yes", "no"), "no") == "yes",
-        reading.number(fields.get("clock"), seconds, "a duration such as 35 d"),
+        reading.number(fields.get("clock"), seconds, "a duration such as 35 d"), needs,
     )  # fmt: skip
 
 

@@ -75,7 +75,8 @@ class Check(msgspec.Struct, frozen=True):
 class Control(msgspec.Struct, frozen=True):
     """One control of a framework. `starts`: the day from which it is in force, "" where it is; `compare`: its text
     comes from secondary sources; `level`: the security level from which it is asked (IEC 62443), 0 where there is none;
-    `clock`: seconds that the standard allows for doing it again, 0 where it names none."""
+    `clock`: seconds that the standard allows for doing it again, 0 where it names none; `needs`: those of `checks`
+    without which the others do not show it: where the policy uses nothing of one, the control is not covered."""
 
     id: str
     says: str
@@ -87,6 +88,7 @@ class Control(msgspec.Struct, frozen=True):
     starts: str = ""
     compare: bool = False
     clock: int = 0
+    needs: tuple[str, ...] = ()
 
 
 class Framework(msgspec.Struct, frozen=True):

@@ -60,7 +60,7 @@ class CheckState(msgspec.Struct, frozen=True):
 
 class ControlState(msgspec.Struct, frozen=True):
     """How a control stands. `status` is one of model.STATUSES, or "coming"; `decides` are the checks that have it;
-    `starts` is the day from which it is in force, "" where it is."""
+    `starts` is the day from which it is in force, "" where it is; without `needs` it is not covered."""
 
     id: str
     framework: str
@@ -75,6 +75,7 @@ class ControlState(msgspec.Struct, frozen=True):
     age: int = -1
     index: int = -1
     starts: str = ""
+    needs: tuple[str, ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -226,6 +227,8 @@ def control(framework: Framework, one: Control, now: Standing, day: str) -> Cont
         status, why = "not covered", "no check of the gate bears on it"
     elif not counting:
         status, why = "not covered", f"the policy uses none of what it rests on ({', '.join(left_out)})"
+    elif lacking := [name for name in one.needs if name in left_out]:
+        status, why = "not covered", f"the policy does not use what alone would show it ({', '.join(lacking)})"
     else:
         status = weakest([state.status for state in counting])
         worst = [state for state in counting if state.status == status]
@@ -251,6 +254,7 @@ def control(framework: Framework, one: Control, now: Standing, day: str) -> Cont
         age,
         index,
         one.starts,
+        one.needs,
     )
 
 

@@ -115,7 +115,9 @@ def lockout(known: Inputs) -> Finding:
     """Repeated failures shut a person or an address out for a time, and are recorded."""
     refused = lately(known.the_history(), "sign-in-refused", "nobody has failed to sign in yet")
     paused = [one for one in refused if one.event.get("reason") == PAUSED]
-    facts = [f"entry {one.index}: {one.event.get('user')}: {one.event.get('reason')}" for one in (paused or refused)]
+    if not paused:
+        raise Unknown(f"{len(refused)} failed sign-ins are on record, and nobody failed often enough for a pause yet")
+    facts = [f"entry {one.index}: {one.event.get('user')}: {one.event.get('reason')}" for one in paused]
     says = f"{len(refused)} failed sign-ins are on record, {len(paused)} of them in a pause after others"
     return verdict("access.lockout", [], "observed", says, facts, refused)
 
