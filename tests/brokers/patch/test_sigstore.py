@@ -182,6 +182,48 @@ def test_what_the_policy_pins_decides(instance: Instance, bundles: dict[bool, Js
     refused(tmp_path, bundle, {**root, "mediaType": "application/json"}, "no pinned trust root has")
 
 
+def test_any_branch_or_tag_is_nobodys_request_to_merge(instance: Instance, tmp_path: Path) -> None:
+    """Whoever may ask for a merge runs the maker's own workflow, as it was changed by him."""
+    any_ref = IDENTITY.replace("tags/v2.1", "*")
+    for ref, taken in (("heads/main", True), ("pull/7/merge", False), ("merge-requests/7/head", False)):
+        bundle = json.dumps(instance.bundle(DATA, identity=IDENTITY.replace("tags/v2.1", ref))).encode()
+        if taken:
+            assert proved(tmp_path, bundle, instance.trust_root(), any_ref)["identity"].endswith(ref)
+        else:
+            refused(tmp_path, bundle, instance.trust_root(), "the policy names", identity=any_ref)
+
+
+def test_of_several_pinned_roots_one_holds_all_of_it(
+    instance: Instance, bundles: dict[bool, Json], tmp_path: Path
+) -> None:
+    root, other = instance.trust_root(), Instance(tmp_path / "other").trust_root()
+    older = {**root, "certificateAuthorities": other["certificateAuthorities"]}
+    file = tmp_path / "fw"
+    file.write_bytes(DATA)
+
+    def by(*roots: Json) -> dict[str, str]:
+        pins = Pins([json.dumps(each).encode() for each in roots], identity=IDENTITY, issuer=ISSUER)
+        return prove("sigstore", file, json.dumps(bundles[False]).encode(), pins).facts
+
+    assert by(older, root)["identity"] == by(root, older)["identity"] == IDENTITY
+    with pytest.raises(NotProved, match="authority of the trust root"):
+        by(older, {**other, "certificateAuthorities": root["certificateAuthorities"]})
+    ended = instance.trust_root()["tlogs"][0]
+    ended["publicKey"]["validFor"] = {"start": "2020-01-01T00:00:00Z", "end": "2021-01-01T00:00:00Z"}
+    assert by({**root, "tlogs": [ended, *root["tlogs"]]})["identity"] == IDENTITY
+
+
+def test_a_number_that_nobody_signed_is_not_kept(instance: Instance, tmp_path: Path) -> None:
+    """Of Rekor 1 the promise has it; where a time stamp stands instead, the place in the tree does."""
+    bundle = instance.bundle(DATA)
+    value = b64decode(bundle["messageSignature"]["signature"])
+    stamps = [{"signedTimestamp": b64(instance._stamp(value))}]
+    bundle[MATERIAL]["timestampVerificationData"] = {"rfc3161Timestamps": stamps}
+    entry(bundle).pop("inclusionPromise")
+    entry(bundle)["logIndex"] = "424242"
+    assert proved(tmp_path, json.dumps(bundle).encode(), instance.trust_root())["log_entry"] == "2"
+
+
 @given(data=st.data())
 def test_whatever_lies_beside_a_file_is_taken_or_refused(
     instance: Instance, bundles: dict[bool, Json], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

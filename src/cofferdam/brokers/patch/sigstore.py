@@ -63,6 +63,7 @@ _ISSUER: Final = ObjectIdentifier("1.3.6.1.4.1.57264.1.8")
 _ISSUER_OF_OLD: Final = ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 _UTF8: Final = 0x0C
 _DASH: Final = "\u2014 "
+_REFS: Final = ("heads/", "tags/")
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -281,9 +282,37 @@ def _checked(
         raise NotSigned("a sigstore bundle has one entry of a log")
     entry = material.tlog_entries[0]
     _is_entry_of(entry, digest, message.signature, certificate)
-    trust, log = _trusted(roots, entry.log_id.key_id)
+    trusted, times = _trusted(roots, entry.log_id.key_id), list[datetime]()
+    for number, (trust, log) in enumerate(trusted):
+        try:
+            times = _vouched(entry, log, trust, material.timestamp_verification_data, message.signature, certificate)
+            break
+        except (NotSigned, chains.NotVouched):  # an older root that is pinned as well, say
+            if number + 1 == len(trusted):
+                raise
+    cms.may_sign(certificate)
+    if ExtendedKeyUsageOID.CODE_SIGNING not in chains.usage_of(certificate):
+        raise NotSigned("the certificate in the sigstore bundle is not for signing code")
+    name, by = _name(certificate), _issuer(certificate)
+    if by != issuer or not _is_who(name, identity):
+        raise NotSigned(f"it is signed by {name!r} as {by!r} knows it, and the policy names {identity!r} by {issuer!r}")
+    told = entry.inclusion_promise is not None or entry.kind_version.version != "0.0.1"
+    return {
+        "identity": name,
+        "issuer": by,
+        "certificate": sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
+        "signed_at": f"{min(times):%Y-%m-%dT%H:%M:%SZ}",
+        "log_entry": str(entry.log_index if told else entry.inclusion_proof.log_index),
+        "log": entry.log_id.key_id.hex(),
+    }
+
+
+def _vouched(
+    entry: _Entry, log: _Log, trust: _Root, stamps: _Stamps | None, signature: bytes, certificate: Certificate
+) -> list[datetime]:
+    """When it was signed, where the log, the times, the certificate and who issued that hold by a trust root."""
     _is_in(entry, log)
-    times = _times(entry, log, material.timestamp_verification_data, message.signature, trust)
+    times = _times(entry, log, stamps, signature, trust)
     now = datetime.now(UTC)
     for at in times:
         if at > now:
@@ -292,21 +321,16 @@ def _checked(
             raise NotSigned(f"it was signed at {at:%Y-%m-%d %H:%M}, when the log's key did not hold")
     chain = _chain(certificate, trust, times)
     _was_shown(certificate, chain[1], trust.ctlogs)
-    cms.may_sign(certificate)
-    if ExtendedKeyUsageOID.CODE_SIGNING not in chains.usage_of(certificate):
-        raise NotSigned("the certificate in the sigstore bundle is not for signing code")
-    name, by = _name(certificate), _issuer(certificate)
+    return times
+
+
+def _is_who(name: str, identity: str) -> bool:
+    """`*` at its end: any tag or branch, and not what others ask to be merged (`refs/pull/7/merge`)."""
     wanted = identity.removesuffix("*")
-    if by != issuer or (name != identity if wanted == identity else not name.startswith(wanted) or name == wanted):
-        raise NotSigned(f"it is signed by {name!r} as {by!r} knows it, and the policy names {identity!r} by {issuer!r}")
-    return {
-        "identity": name,
-        "issuer": by,
-        "certificate": sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
-        "signed_at": f"{min(times):%Y-%m-%dT%H:%M:%SZ}",
-        "log_entry": str(entry.log_index),
-        "log": entry.log_id.key_id.hex(),
-    }
+    if wanted == identity:
+        return name == identity
+    ref = name[len(wanted.rpartition("@refs/")[0]) :].removeprefix("@refs/")
+    return name.startswith(wanted) and name != wanted and ref.startswith(_REFS)
 
 
 def _certificate(material: _Material) -> Certificate:
@@ -354,14 +378,16 @@ def _hex(text: str) -> str:
     return text if len(text) == 64 and all(letter in "0123456789abcdef" for letter in text) else ""
 
 
-def _trusted(roots: Sequence[bytes], log: bytes) -> tuple[_Root, _Log]:
-    """The pinned trust root that knows a log, and the log."""
+def _trusted(roots: Sequence[bytes], log: bytes) -> list[tuple[_Root, _Log]]:
+    """The pinned trust roots that know a log, and the log."""
+    found = []
     for data in roots:
         root = _read(data, _Root, "a pinned trust root")
-        for each in root.tlogs if root.media_type.startswith(ROOT) else ():
-            if each.log_id.key_id == log:
-                return root, each
-    raise NotSigned("the sigstore bundle is of a log that no pinned trust root has")
+        known = root.tlogs if root.media_type.startswith(ROOT) else ()
+        found += [(root, each) for each in known if each.log_id.key_id == log]
+    if not found:
+        raise NotSigned("the sigstore bundle is of a log that no pinned trust root has")
+    return found
 
 
 def _is_in(entry: _Entry, log: _Log) -> None:
