@@ -26,6 +26,7 @@ tlog-checkpoint, OpenSSH's PROTOCOL.sshsig. It shares no code with the product.
 import argparse
 import base64
 import binascii
+import bisect
 import contextlib
 import csv
 import datetime
@@ -308,6 +309,19 @@ TAGS = re.compile("html|head|meta|title|style|body|h1|h2|p|table|thead|tbody|tr|
 ATTRIBUTES = {"class", "charset", "content", "http-equiv", "lang", "name", "aria-hidden"}
 BEGINS = b"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>"
 """How pages of ours begin. By another alphabet a browser would read other things in the same bytes."""
+CLASSES = "note|age|entry|rest|facts|controls|id|counts|check|s (?:coming|not-covered|%s)" % "|".join(
+    one for one in ORDER if one != "not covered"
+)
+START = re.compile(
+    r"<(?:%s)>|<(?:span|div|table|td|p) class='(?:%s)'>|<html lang='en'>|<meta charset='utf-8'>"
+    r"|<span aria-hidden='true'>|<meta name='viewport' content='width=device-width'>"
+    r"|<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+    % (TAGS.pattern, CLASSES)
+)
+"""How tags of ours are written, to the letter: of anything else a browser may make something else."""
+DEEPEST = 10  # one in the other: what is small becomes smaller by each
+MARKS = "\u25cf\u270e\u25cc\u2013\u2717\u2192"
+"""Before a status, for a print in black and white. Other letters beside it say something else."""
 STYLES = {"04a9e196f3ec03166f5c34c41950b618c5a2f6d9e780472197de9b95db094457"}
 """SHA-256 of each style that pages of ours have had: by another one something may be too small to be seen."""
 
@@ -320,7 +334,8 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.strange, self._style, self._title = [], None, False
         self.rows, self._cells, self._inner, self._badge = [], [], 0, False
-        self._id = self._status = ""
+        self._id = self._status = self._class = ""
+        self._open, self._more = [], False
         self.feed(text)
         self.close()
         self._end_style()
@@ -337,25 +352,42 @@ class Page(html.parser.HTMLParser):
             self.strange.append("<%s> with the same attribute twice" % tag)  # a browser takes the first
         if not TAGS.fullmatch(tag) or not set(given) <= ATTRIBUTES or given.get("http-equiv", "").lower() == "refresh":
             self.strange.append("<%s %s>" % (tag, " ".join(sorted(given))))
+        elif not START.fullmatch(self.get_starttag_text()):
+            self.strange.append("a tag written like %s" % self.get_starttag_text()[:60])
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+            if len(self._open) > DEEPEST:
+                self.strange.append("<%s> in %d others" % (tag, len(self._open) - 1))
         if self._title:
             self.strange.append("<%s> in a title" % tag)  # which a browser shows as letters, if at all
         self._title = self._title or tag == "title"
         if tag == "style":
             self._style = ""
         if tag == "tr":
-            self._cells, self._id, self._status = [], "", ""
+            self._cells, self._id, self._status, self._class, self._more = [], "", "", "", False
         elif tag == "td":
             self._cells.append("id" in named)
         elif tag == "div":
             self._inner += 1
         elif tag == "span" and named[:1] == ["s"] and len(self._cells) == 3 and not self._status:
-            self._badge, self._status = True, ""
+            self._badge, self._status, self._class = True, "", named[1:]
+        elif len(self._cells) in (1, 3) and not self._badge:
+            self._more = True
+
+    def handle_startendtag(self, tag, attrs):
+        """No tag of ours: to a browser it is open."""
+        self.strange.append("<%s/>" % tag)
+        self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag):
         self._end_style()
+        if not self._open or self._open.pop() != tag:
+            self.strange.append("</%s> that ends something else" % tag)
         self._title = self._title and tag != "title"
         if tag == "tr" and len(self._cells) == 4 and self._cells[0]:
             self.rows.append((self._id.strip(), self._status.strip()))
+            if self._more or self._class != [self._status.strip().replace(" ", "-")]:
+                self.strange.append("a row of %s with more than its status" % self._id.strip())
         elif tag == "div":
             self._inner -= 1
         elif tag == "td":
@@ -376,7 +408,9 @@ class Page(html.parser.HTMLParser):
         if len(self._cells) == 1 and not self._inner:
             self._id += data
         elif self._badge and not self._inner:
-            self._status += "".join(letter for letter in data if letter.isascii())
+            self._status += "".join(letter for letter in data if letter not in MARKS)
+        elif len(self._cells) == 3 and not self._inner and data.strip():
+            self._more = True
 
 
 # --- the pack ----------------------------------------------------------------------------------------------------
@@ -389,6 +423,14 @@ def ns(text):
     return int(moment.timestamp()) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
 
 
+def once(pairs):
+    """A record, each name in it once: of two, other readers take the first."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Wrong("has a name twice in one record")
+    return found
+
+
 class Pack:
     def __init__(self, path, key, kept, day, say, witness=None):
         self.key, self.kept, self.day, self.say, self.witness = key, kept, day, say, witness
@@ -397,6 +439,7 @@ class Pack:
         self.findings = 0
         self.entries = {}
         self.unreadable = set()
+        self.turns, self.said, self.taken = {}, {}, {}
         self.path = path
 
     def wrong(self, where, problem):
@@ -432,6 +475,7 @@ class Pack:
         self.attempt("results.json", self.check_results)
         self.attempt("results.json", self.check_controls)
         self.attempt("signers.json", self.check_signers)
+        self.attempt("entries", self.read_people)
         self.attempt("results.json", self.check_attestations)
         self.attempt("proofs", self.check_documents)
         self.attempt("witnesses", self.check_witnesses)
@@ -506,7 +550,7 @@ class Pack:
             return None
         if len(self.files[name]) > MAX_UNSIGNED and not self.is_signed(name):
             raise Wrong("is not looked at: it is large, and no signature by the log's key covers it")
-        found = json.loads(self.files[name].decode())
+        found = json.loads(self.files[name].decode(), object_pairs_hook=once)
         if not isinstance(found, (dict, list)):
             raise Wrong("is no record")
         return found
@@ -815,6 +859,8 @@ class Pack:
     def check_table(self, said):
         if "report.csv" in self.files:
             rows = csv.DictReader(io.StringIO(self.files["report.csv"].decode(), newline=""))
+            if len(set(rows.fieldnames or ())) != len(rows.fieldnames or ()):
+                raise Wrong("has a column twice")
             self.same("report.csv", [(row["control"], row["status"]) for row in rows], said)
 
     def same(self, name, shown, said):
@@ -830,8 +876,12 @@ class Pack:
             return
         found = document["assessment-results"]["results"][0].get("findings", [])
         shown = [prop["value"] for one in found for prop in one["props"] if prop["name"] == "status"]
-        if shown != said:
+        if shown != said or len(document["assessment-results"]["results"]) != 1:
             raise Wrong("says another status of a control than the results")
+        for at, row in enumerate(self.results["report"]["rows"]):
+            good = said[at] in ORDER[:4] and row["control"]["by"] != "part"
+            if found[at]["target"]["status"]["state"] != ("satisfied" if good else "not-satisfied"):
+                raise Wrong("says %s of a control otherwise" % found[at]["target"]["status"]["state"])
 
     def check_control(self, control, row, now, day):
         counting = [now[name] for name in control["checks"] if now[name]["counts"]]
@@ -868,17 +918,31 @@ class Pack:
                 if (event.get("person"), event.get("key")) != (one["person"], one["key"]):
                     raise Wrong("entry %d removed somebody else" % one["removed"])
 
-    def keys_of(self, person, index):
-        """Keys that were this person's at that entry, by the entries themselves."""
-        keys = []
+    def read_people(self):
+        """Whose key counted when, which statement came first, and what takes which back: by the entries themselves,
+        once, since a gate in an intruder's hands may have said it of thousands."""
         for at in sorted(self.entries):
             event = self.entries[at]["event"]
-            if at < index and event.get("person") == person:
-                if event.get("kind") == "signer-added":
-                    keys.append(event["key"])
-                elif event.get("kind") == "signer-removed" and event["key"] in keys:
-                    keys.remove(event["key"])
-        return keys
+            kind = event.get("kind")
+            if kind in ("signer-added", "signer-removed"):
+                for name in {None, (event["key"].split()[1:2] or [""])[0]}:
+                    times, keys, now = self.turns.setdefault((event["person"], name), ([], [], {}))
+                    if kind == "signer-added":
+                        now[event["key"]] = None
+                    else:
+                        now.pop(event["key"], None)
+                    times.append(at)
+                    keys.append(next(iter(now), None))
+            elif kind == "attestation-made":
+                self.said.setdefault(event["statement"], at)
+            elif kind == "attestation-withdrawn":
+                self.taken.setdefault(event["attestation"], []).append(at)
+
+    def key_of(self, person, name, index):
+        """A key of this person's at that entry that is named so (base64), or any of theirs; None of none."""
+        times, keys, _ = self.turns.get((person, name), ([], [], {}))
+        at = bisect.bisect_left(times, index)
+        return keys[at - 1] if at else None
 
     def check_attestations(self):
         if self.results is None:
@@ -905,15 +969,10 @@ class Pack:
         if paper != event.get("paper", ""):
             raise Wrong("its statement is about another paper")
         self.check_signature(event, row["index"])
-        for at in sorted(self.entries):
-            other = self.entries[at]["event"]
-            if (
-                at < row["index"]
-                and other.get("kind") == "attestation-made"
-                and other["statement"] == event["statement"]
-            ):
-                raise Wrong("repeats the statement of entry %d" % at)
-        withdrawn = [at for at in self.entries if self.withdraws(at, row["index"])]
+        first = self.said.get(event["statement"], row["index"])
+        if first < row["index"]:
+            raise Wrong("repeats the statement of entry %d" % first)
+        withdrawn = [at for at in self.taken.get(row["index"], ()) if is_used and self.withdraws(at, row["index"])]
         if is_used and withdrawn:
             raise Wrong("counts in the report, and entry %d withdrew it" % withdrawn[0])
         if is_used and self.day is not None and until < self.day:
@@ -936,18 +995,17 @@ class Pack:
         return True
 
     def check_signature(self, event, index):
-        keys = self.keys_of(event["person"], index)
-        if not keys:
+        any_key = self.key_of(event["person"], None, index)
+        if any_key is None:
             raise Wrong("%s was nobody who might sign then: never let, or removed before" % event["person"])
         named, problem = named_key(event["signature"]), "another key made it"
-        for key in [key for key in keys if named is None or named in key]:
+        key = any_key if named is None else self.key_of(event["person"], named, index)
+        if key is not None:
             try:
                 check_ssh(event["signature"], event["statement"].encode(), key)
                 return
             except Wrong as error:
                 problem = str(error)
-                if named is None:
-                    break  # it is none, by whatever key
         raise Wrong("its signature does not hold: %s" % problem)
 
     # --- documents

@@ -345,6 +345,22 @@ def _into_the_title(files: Files, _: Made) -> None:
     files["report.html"] = begin.replace(b"</title>", hidden) + b"<table>" + shown + b"</table>" + end
 
 
+def _closed_title(files: Files, _: Made) -> None:
+    """Which to a browser is an open one."""
+    begin, _tag, table = files["report.html"].partition(b"<h2>Controls</h2>")
+    shown = table.replace(b"class='id'", b"class='no'").replace(b" not covered<", b" tested<")
+    files["report.html"] = begin + b"<title/>" + table + b"</title>" + shown
+
+
+def _twice(document: bytes, before: bytes, first: bytes) -> bytes:
+    return document.replace(before, first + b", " + before, 1)
+
+
+def _columns(files: Files, _: Made) -> None:
+    rows = files["report.csv"].replace(b"framework,", b"status,", 1).replace(b"iec62443-3-3,", b"proved,")
+    files["report.csv"] = rows
+
+
 def _proof(document: Any, _: Made) -> None:
     document["report"]["statements"][0]["says"] = "other"
 
@@ -442,6 +458,26 @@ SIGNED: list[tuple[str, Change, str]] = [
     ("a page of two readings: another one first", lambda f, _: f.update({"report.html": "\ufeff<p>all is well</p><!--"
      .encode("utf-16-le") + f["report.html"]}), "does not begin as"),
     ("a page whose table is its title", _into_the_title, "report.html: "),
+    ("a page whose title is closed", _closed_title, "ours has: <title/>"),
+    ("a page of small letters", _swap("report.html", b"</h1>", b"</h1>" + b"<span class='age'>" * 20), "in 10 others"),
+    ("a page whose tags are open", _swap("report.html", b"</h1>", b"</b></h1>"), "ends something else"),
+    ("a page in the dark", _swap("report.html", b"<meta name='viewport' content='width=device-width'>",
+     b"<meta name='color-scheme' content='dark'>"), "a tag written like <meta name='color-scheme'"),
+    ("a page with other letters beside a status", _swap("report.html", b"</span> not covered</span></td>",
+     "</span> ｐｒｏｖｅｄ／not covered</span></td>".encode()), "and the results"),
+    ("a page with more beside a status", _swap("report.html", b"</span> not covered</span></td>",
+     b"</span> not covered</span> or proved</td>"), "with more than its status"),
+    ("a page with the colour of another status", _swap("report.html",
+     "<td><span class='s not-covered'><span aria-hidden='true'>–</span> not covered</span></td>".encode(),
+     "<td><span class='s proved'><span aria-hidden='true'>–</span> not covered</span></td>".encode()),
+     "with more than its status"),
+    ("a table with two columns of a name", _columns, "has a column twice"),
+    ("results of two readings", lambda f, _: f.update({"results.json": _twice(
+     f["results.json"], b'"coverage": {', b'"coverage": {}')}), "has a name twice"),
+    ("OSCAL of two results", edit("oscal/assessment-results.json", lambda d, _: d["assessment-results"][
+     "results"].insert(1, {})), "another status of a control"),
+    ("OSCAL that is content", edit("oscal/assessment-results.json", lambda d, _: d["assessment-results"]["results"][0][
+     "findings"][0]["target"]["status"].update(state="satisfied")), "says satisfied of a control otherwise"),
     ("facts that its entry has not", now_of("monitor.denials", facts=["none"]), "other facts than its entry's"),
     ("results that are none", lambda f, _: f.update({"results.json": b"7"}), "is no record"),
     ("a failure passed over", edit("results.json", lambda d, m: d["now"]["config.drift"].update(

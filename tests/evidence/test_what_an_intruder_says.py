@@ -26,6 +26,7 @@ from cofferdam.audit.events.evidence import (
     AttestationMade,
     AttestationWithdrawn,
     BaselineTaken,
+    CheckDone,
     DrillDone,
     ExportStood,
     SignerAdded,
@@ -614,6 +615,63 @@ def test_noise_costs_the_noise_and_not_the_pack(
     bench = Bench.read(ledger.state, None)
     assert len(bench.attestations) == 30 and bench.attestations[0].index == signed
     assert bench.standing().checks["paper.training"].status == "attested"
+
+
+def test_fat_entries_make_no_pack_that_nobody_can_verify(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As many as count, each as large as one may be: a file of the pack would be larger than a verifier takes, and each
+    later pack."""
+    monkeypatch.setattr(history, "MAX_SIGNED_BYTES", 2 << 20)
+    monkeypatch.setattr(pack_room, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(tool, "MAX_FILE", 4 << 20)
+    ada = make_key(tmp_path)
+    ledger.say(SignerAdded(person="Ada", key=sshsig.key_line(Path(f"{ada}.pub").read_text())))
+    said, until = statement(ledger, "paper.training", "Ada")
+    signed = ledger.say(AttestationMade(check="paper.training", person="Ada", statement=said, until_ns=until,
+                                        signature=signature(ada, said)))  # fmt: skip
+    fat = "\1" * 4096
+    hers = AttestationMade(check="paper.plan", person="Eve", statement=fat, signature=fat, until_ns=until)
+    ledger.say(*[hers] * 100)
+    ledger.say(*[CheckDone(check="log.whole", outcome="tested", says="\1" * 500, facts=("\1" * 500,) * 12,
+                           result="a" * 64, valid_seconds=9, subject=f"{one}") for one in range(100)])  # fmt: skip
+    bench = Bench.read(ledger.state, None)
+    assert bench.attestations[0].index == signed and 20 < len(bench.attestations) < 50
+    assert bench.standing().checks["paper.training"].status == "attested"
+    [found], _ = run_checks(Inputs(ledger.now, history=bench.history), ["log.content"])
+    assert found.outcome == "failed" and "take more than 2,097,152 bytes" in found.facts[0]
+    ledger.log.publish()
+    made = make(ledger.state, lambda one: one.catalogue.frameworks["nis2"])
+    assert 0 < made.left_out < 100
+    code, text = verdict(ledger, capsys, made.data)
+    assert code == 1 and "attestation of entry" in text.splitlines()[0], text
+
+
+def test_one_key_again_and_again_holds_nobody_up(ledger: Ledger, tmp_path: Path) -> None:
+    """Let and taken back, thousands of times: each look at a signature would go through all of them."""
+    mine = make_key(tmp_path)
+    pub = sshsig.key_line(Path(f"{mine}.pub").read_text())
+    said = attest.withdrawal(site=SITE, attestation=3, text="", person="Ada Berg", made_ns=ledger.now)
+    back = AttestationWithdrawn(attestation=3, person="Ada Berg", statement=said, signature=signature(mine, "other"))
+    ledger.say(*[SignerAdded(person="Ada Berg", key=pub), SignerRemoved(person="Ada Berg", key=pub)] * 9000)
+    ledger.say(*[back] * 9000)
+    began = time.process_time()
+    Bench.read(ledger.state, None)
+    assert time.process_time() - began < 4
+
+
+def test_a_key_that_was_let_twice_is_taken_back_once(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = make_key(tmp_path)
+    pub = sshsig.key_line(Path(f"{mine}.pub").read_text())
+    ledger.say(*[SignerAdded(person="Ada Berg", key=pub)] * 2, SignerRemoved(person="Ada Berg", key=pub))
+    said, until = statement(ledger, "paper.training")
+    ledger.say(AttestationMade(check="paper.training", person="Ada Berg", statement=said, until_ns=until,
+                               signature=signature(mine, said)))  # fmt: skip
+    assert stands(ledger, "paper.training").says.endswith("its key had been removed")
+    code, text = verdict(ledger, capsys, packed(ledger))
+    assert code == 1 and "was nobody who might sign then" in text
 
 
 # --- somebody else's folders and files --------------------------------------------------------------------------

@@ -203,12 +203,12 @@ def _trouble(one: Attestation, history: History) -> str:
 
 def _signed(person: str, text: str, signature: str, history: History, index: int) -> str:
     """Why the signature does not count, or ""."""
-    if not history.may_sign(person, index):
-        removed = any(0 <= history.signers[at].removed < index for at in history.people.get(person, ()))
+    if not history.key_at(person, "", index):
+        removed = history.left.get(person, index) < index
         return "its key had been removed" if removed else f"{person} is nobody who may sign"
     try:
         # Only by the key that the signature names: with thousands of others on record it would never end.
-        for key in history.keys_at(person, sshsig.by(signature), index)[:1]:
+        if key := history.key_at(person, sshsig.by(signature), index):
             sshsig.verify(signature, text.encode(), key)
             return ""
     except CofferdamError as error:

@@ -9,6 +9,7 @@ Not here: reading files (audit.files), what it means (standing, checks).
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,9 @@ MAX_MEMBERS = 100_000
 MAX_SIGNED = 10_000
 """Keys that may sign, and as many attestations. The first of them: what a site had signed before somebody who owns the
 gate filled its log up goes on counting, and a pack has all of them."""
+MAX_SIGNED_BYTES = 32 << 20
+"""What the entries of either may take together: a pack has them, and a verifier takes no file without end."""
+SIGNED = ("signer-added", "attestation-made")
 MAX_KINDS = 500
 """Kinds that are counted."""
 MAX_PROBLEMS = 100
@@ -153,10 +157,13 @@ class History:
     happened: dict[str, list[Happening]] = field(default_factory=dict)
     signing: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     """Where those stand in `signers` who have not been removed, by person and key."""
-    keys: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    """The same of all, removed or not, by person and the key's bytes (base64)."""
-    people: dict[str, list[int]] = field(default_factory=dict)
-    """And by person."""
+    might: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
+    """The keys of those, by person and the key's bytes (base64), and by person and "": all of that person's."""
+    turns: dict[tuple[str, str], list[tuple[int, str]]] = field(default_factory=dict)
+    """By the same: from which entry on which of them counts, "" for none. Whoever lets thousands sign, or one again
+    and again, makes no look at it longer."""
+    left: dict[str, int] = field(default_factory=dict)
+    """The first entry that took a key from a person."""
     stood: dict[str, list[Happening]] = field(default_factory=dict)
     """How exports stood, by collector; of witnesses together."""
     marks: dict[str, Happening] = field(default_factory=dict)
@@ -172,6 +179,8 @@ class History:
     """Who has signed in by a password that no entry here has set."""
     members: dict[str, frozenset[str]] = field(default_factory=dict)
     """The groups of a person there."""
+    taken: dict[str, int] = field(default_factory=dict)
+    """Bytes of the entries of SIGNED that count, by kind."""
     joined: int = 0
     """How many there are in `members`."""
     began_as: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -198,15 +207,21 @@ class History:
         None where that is so long ago that its entry has gone."""
         return frozenset(self.crews) if self.last("gate-started") is not None or not self.first else None
 
-    def keys_at(self, person: str, blob: str, index: int) -> list[str]:
-        """The keys with these bytes (base64) by which this person might sign when the entry of this index was
-        written."""
-        return [one.key for one in map(self.signers.__getitem__, self.keys.get((person, blob), ()))
-                if one.counts_at(index)]  # fmt: skip
+    def key_at(self, person: str, blob: str, index: int) -> str:
+        """A key with these bytes (base64) by which this person might sign when the entry of this index was written, ""
+        for none. Without bytes: any of theirs."""
+        turns = self.turns.get((person, blob), [])
+        at = bisect_left(turns, index, key=lambda turn: turn[0])
+        return turns[at - 1][1] if at else ""
 
-    def may_sign(self, person: str, index: int) -> bool:
-        """Whether this person might sign then, by whatever key."""
-        return any(self.signers[at].counts_at(index) for at in self.people.get(person, ()))
+    def _turn(self, person: str, key: str, index: int, *, begins: bool) -> None:
+        for blob in {"", (key.split()[1:2] or [""])[0]}:
+            might = self.might.setdefault((person, blob), {})
+            if begins:
+                might[key] = None
+            else:
+                might.pop(key, None)
+            self.turns.setdefault((person, blob), []).append((index, next(iter(might), "")))
 
 
 def read(entries: Iterable[tuple[int, bytes]], until_ns: int | None = None) -> History:
@@ -234,6 +249,8 @@ def read(entries: Iterable[tuple[int, bytes]], until_ns: int | None = None) -> H
         if kind in READ_WHOLE:
             try:
                 entry = decode_entry(data)
+                if kind in SIGNED:
+                    _room(found, kind, len(data))
                 _take(found, entry, parse_time(entry.time))
             except (AuditError, KeyError, TypeError, ValueError) as error:
                 _trouble(found, index, error)
@@ -254,6 +271,14 @@ def _trouble(found: History, index: int, error: Exception) -> None:
         found.problems.append(f"entry {index} is not understood: {error}")
 
 
+def _room(found: History, kind: str, length: int) -> None:
+    """Raises: ValueError, where a kind of SIGNED takes too much."""
+    taken = found.taken.get(kind, 0) + length
+    if taken > MAX_SIGNED_BYTES:
+        raise ValueError(f"entries of the kind {kind} take more than {MAX_SIGNED_BYTES:,} bytes")
+    found.taken[kind] = taken
+
+
 def _take(found: History, entry: Entry, time_ns: int) -> None:
     event, kind = entry.event, entry.kind
     found.site = entry.site
@@ -264,13 +289,16 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         if len(found.signers) >= MAX_SIGNED:
             raise ValueError(f"more than {MAX_SIGNED:,} keys may sign")
         signer = Signer(str(event["person"]), str(event["key"]), str(event.get("role", "")), entry.index)
-        for those, name in ((found.signing, signer.key), (found.keys, (signer.key.split()[1:2] or [""])[0])):
-            those.setdefault((signer.person, name), []).append(len(found.signers))
-        found.people.setdefault(signer.person, []).append(len(found.signers))
+        found.signing.setdefault((signer.person, signer.key), []).append(len(found.signers))
         found.signers.append(signer)
+        found._turn(signer.person, signer.key, entry.index, begins=True)
     elif kind == "signer-removed":
-        for at in found.signing.pop((str(event["person"]), str(event["key"])), ()):
+        person, key = str(event["person"]), str(event["key"])
+        for at in (gone := found.signing.pop((person, key), [])):
             found.signers[at] = msgspec.structs.replace(found.signers[at], removed=entry.index)
+        if gone:
+            found.left.setdefault(person, entry.index)
+            found._turn(person, key, entry.index, begins=False)
     elif kind == "attestation-made":
         if len(found.attestations) >= MAX_SIGNED:
             raise ValueError(f"there are more than {MAX_SIGNED:,} attestations")

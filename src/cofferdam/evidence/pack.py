@@ -49,6 +49,9 @@ MOST_ENTRIES = 50_000
 """Entries that one pack refers to: more than a year of every check, each of which is found again once a day or more
 often. What somebody who owns the gate writes into a period beyond that costs the oldest entries of that period, and the
 pack says which. The verifier takes 60,000 files."""
+MOST_BYTES = 48 << 20
+"""What those of the period take together in the log, and in the results once more: the verifier takes no file of more
+than 128 MB."""
 MOST_CITED = 100
 """Entries that the words of one result name: so many are in the pack. With signers, attestations and an entry for each
 check they stay below what a pack refers to, whatever a gate writes."""
@@ -138,6 +141,7 @@ def make_once(
     chosen = set(_needed(bench, now, from_ns, to_ns))
     period = sorted(set(_of_the_period(bench, from_ns, to_ns)) - chosen)
     left = period[: max(0, len(chosen) + len(period) - MOST_ENTRIES)]
+    left += _too_large(bench, period[len(left) :], size)
     chosen |= set(period[len(left) :])
     below = left[-1] + 1 if left else 0
     files: dict[str, bytes] = {
@@ -214,6 +218,17 @@ def _of_the_period(bench: Bench, from_ns: int, to_ns: int) -> Iterator[int]:
                     yield from _cited(bench, (result.says, *result.facts))
     for kind in KINDS:
         yield from (one.index for one in bench.history.of(kind) if from_ns <= one.time_ns <= to_ns)
+
+
+def _too_large(bench: Bench, period: Sequence[int], size: int) -> list[int]:
+    """The oldest of the period, without which the others take no more than MOST_BYTES."""
+    lengths = [len(entry) for _, entry in bench.reader.some(period, size)]
+    room = MOST_BYTES - sum(lengths)
+    count = 0
+    while room < 0:
+        room += lengths[count]
+        count += 1
+    return list(period[:count])
 
 
 def _cited(bench: Bench, words: Iterable[str]) -> Iterator[int]:
