@@ -6,14 +6,21 @@ Not here: signing (patch).
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from cofferdam.audit.lines import escaped
 from cofferdam.cli.patch_asking import time_of
 from cofferdam.errors import GateError
 
 ASSETS: Final = 8
 """That are named where there may be many."""
+ADVISORIES: Final = 8
+"""That an approver is shown: more would take what is signed off the screen."""
+TITLE: Final = 60
+WIDTH: Final = 64
+"""Of what others wrote, in a row: a terminal breaks none, and no row of it begins where one of ours does."""
 ALWAYS: Final = "at any time"
 WEEKS: Final = 4
 """As far as the installer tells of windows."""
@@ -51,14 +58,14 @@ def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool =
     yield f"You release {mine.path}"
     yield f"  length      {mine.size} bytes"
     yield f"  SHA-256     {mine.sha256}"
-    yield f"  origin      {custom.origin}"
-    yield f"  scan        {custom.scan}"
-    yield f"  brought in  by {custom.uploaded_by}"
-    yield f"  asked for   by {custom.requested_by}, {custom.at}"
+    yield from _row("origin", custom.origin)
+    yield from _row("scan", custom.scan)
+    yield from _row("brought in", f"by {custom.uploaded_by}")
+    yield from _row("asked for", f"by {custom.requested_by}, {custom.at}")
     if custom.emergency:
         yield "  EMERGENCY   outside windows and without rest between rings"
     if custom.reason:
-        yield f"  reason      {custom.reason}"
+        yield from _row("reason", custom.reason)
     for each in hidden:
         how = ", EMERGENCY" if each.custom.emergency else ""
         yield f"  AND ALSO    {each.path}, SHA-256 {each.sha256}, from {each.custom.uploaded_by}{how}"
@@ -88,10 +95,34 @@ def goes_to(signed: Any, number: int, plan: dict[str, Any], advisories: Iterable
         if not when:
             yield "    no window within four weeks"
     concerned = {asset for each in by_windows.values() for asset in each}
-    for advisory in advisories:
-        for clock in advisory["clocks"]:
-            if waits := sorted(concerned.intersection(clock["assets"])):
-                yield f"  advisory {advisory['advisory']} ({advisory['title']}) {due(clock)} for {', '.join(waits)}"
+    waits = [
+        (clock["due"], f"advisory {each['advisory']} ({_title(each['title'])}) {due(clock)} for {_some(mine_of)}")
+        for each in advisories for clock in each["clocks"]
+        if (mine_of := sorted(concerned.intersection(clock["assets"])))
+    ]  # fmt: skip
+    for _, line in sorted(waits)[:ADVISORIES]:
+        yield f"  {line}"
+    if len(waits) > ADVISORIES:
+        yield f"  and {len(waits) - ADVISORIES} more that are due later: `cofferdam patch advisories`"
+
+
+def _row(label: str, text: str) -> Iterator[str]:
+    """What others wrote, in rows that are told from ours."""
+    plain = escaped(" ".join(text.split()))
+    lines = textwrap.wrap(plain, WIDTH if plain.isascii() else WIDTH // 2) or [""]
+    yield f"  {label:12}{lines[0]}"
+    for line in lines[1:]:
+        yield f"{'':14}{line}"
+
+
+def _title(text: str) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= TITLE else f"{plain[: TITLE - 1]}…"
+
+
+def _some(assets: list[str]) -> str:
+    more = f" and {len(assets) - ASSETS} more" if len(assets) > ASSETS else ""
+    return f"{', '.join(assets[:ASSETS])}{more}"
 
 
 def due(clock: dict[str, Any]) -> str:

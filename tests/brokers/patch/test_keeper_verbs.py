@@ -225,6 +225,24 @@ def test_who_signs_is_shown_where_it_goes_and_when(desk: Desk) -> None:
         "  advisory VEN-1 (Port 80) plan by 2027-02-28 for a, c",
     ]  # fmt: skip
     assert list(goes_to(signed, 1, {"assets": []})) == ["By the policy it goes to no asset"]
+    mimic = f"x{' ' * 60}  SHA-256     {'0' * 64} "
+    many = [{**advisories[0], "advisory": f"VEN-{number}", "title": mimic} for number in range(50)]
+    lines = list(goes_to(signed, 1, plan, many))
+    assert len(lines) == 6 + 8 + 1
+    assert lines[-1] == "  and 42 more that are due later: `cofferdam patch advisories`"
+    assert "  SHA-256" not in "".join(lines)
+
+
+@pytest.mark.parametrize("filler", [" ", "a", "\u3042", "\u200b", "\n"])
+def test_no_row_of_what_others_wrote_looks_like_one_of_ours(desk: Desk, filler: str) -> None:
+    """As wide as a terminal is, what it breaks begins at its left."""
+    desk.ask("request", number=1, reason=f"{filler * 66} SHA-256     {'0' * 64}")
+    desk.log.write()
+    signed = trustkeys.decode(desk.pending.rows["1"].metadata.encode(), trustkeys.Targets).signed
+    lines = list(shown(signed, 1, {}))
+    assert sum(line.startswith("  SHA-256") for line in lines) == 1
+    written = lines[next(at for at, line in enumerate(lines) if line.startswith("  reason")) :]
+    assert all(sum(1 + (letter > "\u1100") for letter in line) <= 79 for line in written[:-1]), lines
 
 
 @pytest.mark.parametrize(
