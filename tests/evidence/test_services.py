@@ -377,6 +377,51 @@ def test_files_that_are_brought_again_and_again_hide_none_that_passed(monkeypatc
     assert (found.outcome, found.says) == ("tested", "1 files passed, 1 installations of such files")
 
 
+def _others(event: Draft, **member: Any) -> list[tuple[float, Draft]]:
+    """So many of somebody else's that the one in question is kept no more."""
+    [(name, form)] = member.items()
+    return [(0.5, msgspec.structs.replace(event, **{name: form(number)})) for number in range(9)]
+
+
+GRANT = decided(decision="granted", until_ns=SOON)
+SENT, _OTHER = msgspec.structs.replace(ENDED, sent=5), msgspec.structs.replace(MARKED, session="s2")
+CROWDS: list[tuple[str, list[tuple[float, Draft]], str]] = [
+    ("access.mfa", [(0, signed()), *_others(signed("eve"), connection=lambda n: f"e{n}"), (0.5, opened())], ""),
+    ("access.mfa", [(0, signed()), *_others(signed("eve"), connection=lambda n: f"e{n}"), (2, opened())], "failed"),
+    ("access.approval", [(0, GRANT), (0, opened(request=3)), *_others(GRANT, request=lambda n: 9 + n)], ""),
+    ("access.approval", [*_others(GRANT, request=lambda n: 9 + n), (40, opened(request=3))], "failed"),
+    ("access.window", [(0, GRANT), (0, opened(request=3)), (0, ENDED), *_others(ENDED, session=lambda n: f"e{n}")], ""),
+    ("access.concurrency", [(0, opened()), (0, ENDED), *_others(ENDED, session=lambda n: f"e{n}")], ""),
+    ("access.kill", [(0, opened()), (0, KILLED), (0, ENDED), *_others(ENDED, session=lambda n: f"e{n}"), (1, LATER)],
+     ""),
+    ("access.kill", [*_others(ENDED, session=lambda n: f"e{n}"), (0.5, opened()), (0.5, KILLED), (1, LATER)], "failed"),
+    ("recording.complete", [(0, opened(recorded=True)), (0, MARKED), (0, SENT),
+                            *_others(_OTHER, recording=lambda n: f"e{n}")], ""),
+    ("patch.source-verified", [(0, EXAMINED), (0, STARTED), *_others(EXAMINED, sha256=lambda n: f"{n:064}")], "tested"),
+    ("patch.source-verified", [(0, EXAMINED), *_others(EXAMINED, sha256=lambda n: f"{n:064}"), (0.5, STARTED)], ""),
+    ("patch.approved", [(0, ASKED), (0, released("ada", "bob")), *_others(ASKED, number=lambda n: 9 + n)], ""),
+    ("patch.on-schedule", [(0, STARTED), (0, INSTALLED), *_others(INSTALLED, asset=lambda n: f"e{n}"), (2, LATER)], ""),
+    ("patch.on-schedule", [*_others(INSTALLED, asset=lambda n: f"e{n}"), (0.5, STARTED), (2, LATER)], "failed"),
+    ("patch.answered", [(0, MATCHED), (0, OVERDUE), (0, EVALUATED), *_others(EVALUATED, advisory=lambda n: f"e{n}")],
+     ""),
+    ("patch.answered", [(0, MATCHED), *_others(EVALUATED, advisory=lambda n: f"e{n}"), (1, OVERDUE)], "failed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "said", "outcome"), CROWDS)
+def test_who_makes_thousands_of_a_kind_fails_nobody_else(
+    check: str, said: list[tuple[float, Draft]], outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What belongs to a session is kept no more: nothing is known of it. What would have been kept is missed."""
+    monkeypatch.setattr(history, "HAPPENINGS", 3)
+    policy = the_policy()
+    log = read(entries(*said, policy=policy.hash))
+    known = Inputs(log.last_ns + 3 * 86_400 * 10**9, policy=policy, history=log)
+    found, missing = run_checks(known, [check])
+    assert [one.outcome for one in found] == ([outcome] if outcome else []), (found, missing)
+    assert outcome or "there are so many entries that" in missing[0].reason
+
+
 @pytest.mark.parametrize(("check", "what"), [("access.mfa", "sign-ins"), ("access.approval", "approvals")])
 def test_what_the_log_no_longer_has_is_no_failure(check: str, what: str) -> None:
     """Its oldest entries went, to make room: a session is there, what it rested on is not."""

@@ -52,6 +52,7 @@ SIGNED = ("signer-added", "attestation-made")
 MAX_KINDS = 500
 """Kinds that are counted."""
 MAX_PROBLEMS = 100
+DAY_NS = 86_400 * 10**9
 VALUE_FAULTS = ("value", "step", "rate")
 
 
@@ -170,6 +171,8 @@ class History:
     """The last mark of each recording: there is one each ten seconds, and a long session pushes out no other."""
     passed: dict[str, Happening] = field(default_factory=dict)
     """When each file that passed did so first, by its hash: whoever brings thousands that do not pushes out none."""
+    examined: dict[int, Happening] = field(default_factory=dict)
+    """When that had passed which an installation took, by the entry at which it began."""
     crews: set[str] = field(default_factory=set)
     """Brokers whose parts have come up since the gate started last: one that comes up again and again pushes out no
     other."""
@@ -189,6 +192,10 @@ class History:
     """The sign-in of a connection: of the latest."""
     began_by: dict[str, Happening] = field(default_factory=dict)
     """The sign-in of a session's connection, by session: others that sign in again and again push it out no more."""
+    kept_from: dict[str, Happening] = field(default_factory=dict)
+    """The first that is kept of a kind of which there were too many: who makes thousands of them fails nobody else."""
+    crowded: dict[str, bool] = field(default_factory=dict)
+    """Sessions that began when the sign-ins of that day were too many to be kept."""
     problems: list[str] = field(default_factory=list)
     """What this reading could not understand; a verification says more."""
 
@@ -319,14 +326,20 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         found.began_as[str(event["session"])] = found.members.get(str(event["person"]), frozenset())
         if (by := found.signed.get(str(event["connection"]))) is not None:
             found.began_by[str(event["session"])] = by
+        elif len(found.signed) >= 2 * HAPPENINGS:
+            found.crowded[str(event["session"])] = time_ns - next(iter(found.signed.values())).time_ns < DAY_NS
         _bound(found.began_as)
         _bound(found.began_by)
+        _bound(found.crowded)
     elif kind == "signed-in":
         found.signed[str(event["connection"])] = Happening(entry.index, time_ns, entry.maker, entry.policy, event)
         _bound(found.signed)
         person = str(event["person"])
         if "password" in event.get("factors", ()) and person not in found.passwords and len(found.older) < MAX_PEOPLE:
             found.older.add(person)
+    elif kind == "install-started" and (by := found.passed.get(str(event["sha256"]))) is not None:
+        found.examined[entry.index] = by
+        _bound(found.examined)
     if kind == "refused" and not (event.get("is_write") and event.get("fault") in VALUE_FAULTS):
         return
     if kind == "half-died" and event.get("expected"):
@@ -336,13 +349,15 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
             found.passed.setdefault(
                 str(event["sha256"]), Happening(entry.index, time_ns, entry.maker, entry.policy, event)
             )
-            _bound(found.passed)
+            if _bound(found.passed):
+                found.kept_from[kind] = next(iter(found.passed.values()))
         return
     if kind == "recording-marked":
         name = str(event["recording"])
         found.marks.pop(name, None)
         found.marks[name] = Happening(entry.index, time_ns, entry.maker, entry.policy, event)
-        _bound(found.marks)
+        if _bound(found.marks):
+            found.kept_from[kind] = next(iter(found.marks.values()))
         return
     here, most = found.happened.setdefault(kind, []), HAPPENINGS
     if kind == "export-stood":
@@ -355,11 +370,15 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
     here.append(Happening(entry.index, time_ns, entry.maker, entry.policy, event))
     if len(here) > 2 * most and kind not in ALL:
         del here[:most]
+        found.kept_from[kind] = here[0]
 
 
-def _bound(those: dict[str, Any]) -> None:
-    if len(those) > 2 * HAPPENINGS:
-        del those[next(iter(those))]
+def _bound(those: dict[Any, Any]) -> bool:
+    """Whether one of them was let go."""
+    if len(those) <= 2 * HAPPENINGS:
+        return False
+    del those[next(iter(those))]
+    return True
 
 
 def _person(found: History, one: Happening) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
-from cofferdam.evidence.checks.services import BEGINS, FACTS, ends, lately, session, verdict
+from cofferdam.evidence.checks.services import BEGINS, FACTS, before_kept, ends, lacks, lately, session, verdict
 from cofferdam.evidence.inputs import FUTURE_NS, Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding
 from cofferdam.policy.terms.jump_rows import GROUP, PERSON, JumpRows
@@ -60,9 +60,12 @@ def window(known: Inputs) -> Finding:
     bound = [one for one in lately(history, "access-opened") if until.get(one.event.get("request"), 0) > 0]
     if not bound:
         raise Unknown("no session has had a window yet")
-    wrong, facts = [], []
+    wrong, facts, lacking = [], [], 0
     for one in bound:
         end = over.get(str(one.event["session"]))
+        if end is None and before_kept(history, "access-ended", one):
+            lacking += 1
+            continue
         limit = until[one.event["request"]] + GRACE_NS
         started = end is not None and end.event["kind"] in STARTS  # nobody knows when before
         if not started and (end.at_ns if end is not None else known.now_ns) > limit:
@@ -73,6 +76,8 @@ def window(known: Inputs) -> Finding:
                 why = "its part, or the gate, began anew" if started else end.event.get("reason")
                 how = f"ended by entry {end.index}: {why}"
             facts.append(f"{session(one)}: {how}")
+    if lacking and not wrong:
+        raise lacks(history, lacking, "the ends", "sessions")
     return verdict(
         "access.window", wrong, "observed", f"{len(bound)} sessions stayed within their windows", facts, bound
     )
@@ -96,8 +101,11 @@ def concurrency(known: Inputs) -> Finding:
     opened = lately(history, "access-opened", "no person has had a session yet")
     over = {name: one.index for name, one in ends(history).items()}
     open_now: dict[tuple[str, str], list[int]] = {}
-    wrong, most = [], 0
+    wrong, most, lacking = [], 0, 0
     for one in opened:
+        if str(one.event["session"]) not in over and before_kept(history, "access-ended", one):
+            lacking += 1
+            continue
         key = (str(one.event["person"]), str(one.event["conduit"]))
         there = [end for end in open_now.get(key, []) if end > one.index]
         there.append(over.get(str(one.event["session"]), 1 << 62))
@@ -105,6 +113,8 @@ def concurrency(known: Inputs) -> Finding:
         most = max(most, len(there))
         if key[1] in rows and len(there) > rows[key[1]].sessions:
             wrong.append(f"{session(one)}: the {len(there)}th at once, and {rows[key[1]].sessions} are allowed")
+    if lacking and not wrong:
+        raise lacks(history, lacking, "the ends", "sessions")
     says = f"at most {most} at once of one person in one conduit, in {len(opened)} sessions"
     facts = [f"{name}: {row.sessions} allowed" for name, row in rows.items()]
     return verdict("access.concurrency", wrong, "observed", says, facts, opened)

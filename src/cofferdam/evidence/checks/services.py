@@ -23,6 +23,8 @@ MARK_NS = 60 * 10**9
 """After a session, for its recording to be marked as ended."""
 APPROVED = ("approved", "granted")
 """How the keeper says that somebody approved: others have to as well, or it is enough."""
+SETTLE = ("advisory-evaluated", "mitigation-approved", "patch-state-set")
+"""What answers an advisory."""
 BEGINS = "the log begins with entry {}, and does not have"
 
 
@@ -37,6 +39,25 @@ def lately(history: History, kind: str, nothing: str = "") -> list[Happening]:
 def _may_lack(history: History, one: Happening) -> bool:
     """Whether what it rests on may have been older than the log's first entry that is kept."""
     return history.first > 0 and one.time_ns - history.first_ns < DAYS * DAY_NS
+
+
+def pushed_out(history: History, kind: str, one: Happening) -> bool:
+    """Whether what it rests on may be among entries of this kind that were too many to be kept, within DAYS of it."""
+    first = history.kept_from.get(kind)
+    return first is not None and one.time_ns - first.time_ns < DAYS * DAY_NS
+
+
+def before_kept(history: History, kind: str, one: Happening) -> bool:
+    """Whether what came of it may be among entries of this kind that were too many to be kept."""
+    first = history.kept_from.get(kind)
+    return first is not None and one.index < first.index
+
+
+def lacks(history: History, count: int, what: str, those: str) -> Unknown:
+    """That something is not known of `count` of those."""
+    if history.kept_from or history.crowded:
+        return Unknown(f"there are so many entries that {what} of {count} {those} are not known any more")
+    return Unknown(f"{BEGINS.format(history.first)} {what} of {count} {those}")
 
 
 def verdict(
@@ -81,14 +102,14 @@ def mfa(known: Inputs) -> Finding:
     wrong, lacking = [], 0
     for one in opened:
         by = signed.get(str(one.event["session"]))
-        if by is None and _may_lack(history, one):
+        if by is None and (_may_lack(history, one) or history.crowded.get(str(one.event["session"]))):
             lacking += 1
         elif by is None or by.event.get("person") != one.event["person"]:
             wrong.append(f"{session(one)}: no sign-in of this person by this connection")
         elif len(set(by.event.get("factors", ()))) < 2:
             wrong.append(f"{session(one)}: signed in with {', '.join(by.event.get('factors', ())) or 'nothing'}")
     if lacking and not wrong:
-        raise Unknown(f"{BEGINS.format(history.first)} the sign-ins of {lacking} sessions")
+        raise lacks(history, lacking, "the sign-ins", "sessions")
     facts = [f"{session(one)}, {' and '.join(signed[str(one.event['session'])].event['factors'])}"
              for one in opened[-FACTS:] if not wrong]  # fmt: skip
     return verdict(
@@ -132,7 +153,7 @@ def approval(known: Inputs) -> Finding:
         use = used[at - 1] if (at := bisect(used, one.index)) else -1
         if by is None and use >= 0 and opened_by.setdefault(use, one.event["request"]) == one.event["request"]:
             facts.append(f"{session(one)}: by the sealed code, entry {use} (access.break-glass)")
-        elif by is None and _may_lack(history, one):
+        elif by is None and (_may_lack(history, one) or pushed_out(history, "access-decided", one)):
             lacking += 1
         elif by is None or by.index > one.index:
             wrong.append(f"{session(one)}: request {one.event['request']} was not approved before it")
@@ -143,7 +164,7 @@ def approval(known: Inputs) -> Finding:
         else:
             facts.append(f"{session(one)}: approved by {', '.join(by.event.get('people', ())) or by.event['by']}")
     if lacking and not wrong:
-        raise Unknown(f"{BEGINS.format(history.first)} the approvals of {lacking} sessions")
+        raise lacks(history, lacking, "the approvals", "sessions")
     return verdict("access.approval", wrong, "observed", f"{len(asked)} sessions had their approval", facts, asked)
 
 
@@ -178,7 +199,9 @@ def no_tunnel(known: Inputs) -> Finding:
 def kill(known: Inputs) -> Finding:
     """One action ends a session, and bars its return."""
     history = known.the_history()
-    killed = history.of("access-killed")
+    killed = [one for one in history.of("access-killed") if not before_kept(history, "access-ended", one)]
+    if not killed and (forgotten := history.count("access-killed")):
+        raise lacks(history, forgotten, "the ends", "sessions that an operator ended")
     if not killed:
         raise Unknown("no session has been ended by an operator yet; a drill is one")
     ended = ends(history)
@@ -203,7 +226,7 @@ def recorded(known: Inputs) -> Finding:
     marked = {str(one.event["session"]): one for one in marks if one.event.get("ended")}
     begun = {str(one.event["session"]) for one in marks}
     ended = {str(one.event["session"]): one for one in history.of("access-ended")}
-    over, wrong = [], []
+    over, wrong, lacking = [], [], 0
     for one in lately(history, "access-opened"):
         name = str(one.event["session"])
         end = ended.get(name)
@@ -211,10 +234,14 @@ def recorded(known: Inputs) -> Finding:
             continue
         if name in marked:
             over.append(one)
+        elif pushed_out(history, "recording-marked", one):
+            lacking += 1
         elif name not in begun and not end.event.get("sent") and not end.event.get("received"):
             continue  # it ended before its asset answered: nothing was shown, and there is no recording
         elif known.now_ns - end.at_ns > MARK_NS:
             wrong.append(f"{session(one)}: no whole recording")
+    if lacking and not wrong:
+        raise lacks(history, lacking, "the last marks", "recordings")
     if not over and not wrong:
         raise Unknown("no session that is recorded has ended yet")
     facts = [f"{session(one)}: {marked[str(one.event['session'])].event['size']:,} bytes" for one in over if not wrong]
@@ -245,10 +272,12 @@ def verified(known: Inputs) -> Finding:
     started = lately(history, "install-started")
     if not started and not passed:
         raise Unknown("no software has come yet")
+    unexamined = [one for one in started if one.index not in history.examined]
+    if unexamined and "file-examined" in history.kept_from:  # one may have passed long before it is installed
+        raise lacks(history, len(unexamined), "the examinations", "installations")
     wrong = [
         f"entry {one.index}: {one.event['product']} {one.event['version']} went to {one.event['asset']} unexamined"
-        for one in started
-        if str(one.event["sha256"]) not in passed or passed[str(one.event["sha256"])].index > one.index
+        for one in unexamined
     ]
     facts = [f"entry {one.index}: {one.event['product']} {one.event['version']}: {one.event.get('origin', '')}"
              for one in passed.values()]  # fmt: skip
@@ -264,15 +293,19 @@ def approved(known: Inputs) -> Finding:
     released = [one for one in history.of("release-decided") if one.event.get("decision") == "released"]
     if not released:
         raise Unknown("no software has been released yet")
-    wrong, facts = [], []
+    wrong, facts, lacking = [], [], 0
     for one in released:
         by = asked.get((one.event["number"], one.event["sha256"]))
         people = {str(person) for person in one.event.get("people", ())}
-        if by is None or not people - {str(by.event["by"])}:
+        if by is None and pushed_out(history, "release-requested", one):
+            lacking += 1
+        elif by is None or not people - {str(by.event["by"])}:
             wrong.append(
                 f"entry {one.index}: {one.event['product']} {one.event['version']} was released by nobody else"
             )
         facts.append(f"entry {one.index}: {one.event['product']} {one.event['version']} by {', '.join(sorted(people))}")
+    if lacking and not wrong:
+        raise lacks(history, lacking, "the requests", "releases")
     says = f"{len(released)} releases, each signed by others"
     return verdict("patch.approved", wrong, "observed", says, facts, released)
 
@@ -283,13 +316,19 @@ def scheduled(known: Inputs) -> Finding:
     history = known.the_history()
     started = lately(history, "install-started", "nothing has been installed yet")
     ended = [(one.event["asset"], one.event["sha256"], one.index) for one in history.of("install-ended")]
-    wrong = [
-        f"entry {one.index}: what became of {one.event['product']} on {one.event['asset']} is not known after a day"
-        for one in started
+    unknown = [
+        one for one in started
         if history.last_ns - one.time_ns > DAY_NS
         and not any((asset, digest) == (one.event["asset"], one.event["sha256"]) and at > one.index
                     for asset, digest, at in ended)
     ]  # fmt: skip
+    lacking = [one for one in unknown if before_kept(history, "install-ended", one)]
+    wrong = [
+        f"entry {one.index}: what became of {one.event['product']} on {one.event['asset']} is not known after a day"
+        for one in unknown if one not in lacking
+    ]  # fmt: skip
+    if lacking and not wrong:
+        raise lacks(history, len(lacking), "the results", "installations")
     facts = [f"entry {one.index}: {one.event['product']} to {one.event['asset']}" for one in started]
     says = f"{len(started)} installations with their results"
     return verdict("patch.on-schedule", wrong, "observed", says, facts, started)
@@ -307,8 +346,8 @@ def answered(known: Inputs) -> Finding:
         "plan": [*history.of("mitigation-approved"), *history.of("patch-state-set")],
         "carry-out": history.of("patch-state-set"),
     }
-    wrong = [
-        f"entry {one.index}: {one.event['advisory']}: {one.event['clock']} was due {one.event['due']}"
+    behind = [
+        one
         for one in history.of("advisory-overdue")
         if not any(
             (other.event["advisory"], other.event["product"]) == (one.event["advisory"], one.event["product"])
@@ -316,6 +355,13 @@ def answered(known: Inputs) -> Finding:
             for other in settles[str(one.event["clock"])]
         )
     ]
+    lacking = [one for one in behind if any(before_kept(history, kind, one) for kind in SETTLE)]
+    wrong = [
+        f"entry {one.index}: {one.event['advisory']}: {one.event['clock']} was due {one.event['due']}"
+        for one in behind if one not in lacking
+    ]  # fmt: skip
+    if lacking and not wrong:
+        raise lacks(history, len(lacking), "the answers", "advisories")
     names = {(str(one.event["product"]), str(one.event["advisory"])) for one in matched}
     facts = [f"entry {one.index}: {one.event['advisory']} by {one.event['by']}" for one in settles["evaluate"]]
     says = f"{len(names)} advisories, each evaluated and planned for in its time so far"
