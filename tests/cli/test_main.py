@@ -26,6 +26,20 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert end.value.code == 0 and f"usage: cofferdam {verb}" in said and VERBS[verb][1][1:] in " ".join(said.split())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("words", [("schema",), ("schema", "--json"), ("explain", "x", "--json")])
+def test_output_that_has_no_room_is_a_sentence(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "cofferdam.cli.main", *words]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENT, check=False
+        )  # fmt: skip
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    if words[0] == "schema":
+        assert ended.stderr == "cofferdam schema: No space left on device\n"
+
+
 def test_a_verb_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["chekc"])

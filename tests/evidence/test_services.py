@@ -243,6 +243,16 @@ def test_what_is_only_shown(check: str) -> None:
         assert "1 of them in a pause" in found.says
 
 
+def test_a_budget_that_nothing_was_measured_against() -> None:
+    spread = {"count": 0, "p99": 0.0}
+    one = {"name": "a", "budget": 5_000, "added": spread, "recent": spread, "packets": spread,
+           "recent_over_budget": False}  # fmt: skip
+    for count, wanted in ((0, "nothing has gone by"), (1, "1 conduits are within")):
+        status = {"conduits": [one | {"added": {"count": count}}]}
+        found, missing = run_checks(Inputs(T0 * 10**9, status=status), ["broker.latency-budget"])
+        assert [*(each.says for each in found), *(each.reason for each in missing)][0].startswith(wanted)
+
+
 def test_failures_without_a_pause_show_no_lock_out() -> None:
     log = entries((0, jump.SignInRefused(connection="c", user="u", source="s", reason="wrong code")))
     found, [missing] = run_checks(Inputs(T0 * 10**9, policy=the_policy(), history=read(log)), ["access.lockout"])

@@ -149,6 +149,7 @@ def test_a_control_is_as_weak_as_its_weakest_check_that_counts() -> None:
         ("nist-800-53r5", "ac-17", "access.no-direct", "access.approval"),
         ("nist-800-53r5", "au-10", "log.whole", "access.signed-hop"),
         ("iec62443-3-3", "SR 1.2", "policy.in-force", "opcua.secured"),
+        ("iec62443-3-3", "SR 3.1", "broker.session-break", "opcua.secured"),
         ("iec62443-3-3", "SR 1.13", "access.no-direct", "access.vendor-list"),
         ("iec62443-3-3", "SR 2.12", "log.whole", "access.signed-hop"),
         ("iec62443-3-3", "SR 3.2 RE 1", FORWARDED, "files.scanned"),
@@ -182,6 +183,7 @@ def test_levels_and_what_is_still_to_come() -> None:
     assert sizes == sorted(sizes)
     assert sizes[3] == sizes[4] == 100
     coming = nerc.controls["CIP-005-8 R1.2"]
+    assert {one.starts for name, one in nerc.controls.items() if name.startswith("CIP-015-1")} == {"2028-10-01"}
     assert control(nerc, coming, now(log, 0), "2028-03-31").status == "coming"
     assert control(nerc, coming, now(log, 0), "2028-04-01").status != "coming"
 

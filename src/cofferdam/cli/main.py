@@ -8,6 +8,7 @@ Modules are imported only when their verb is used, so that `cofferdam check` doe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import gc
 import importlib
@@ -15,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import ClassVar, NoReturn
+from typing import IO, ClassVar, NoReturn
 
 import cofferdam
 from cofferdam.errors import CofferdamError, PolicyError
@@ -137,7 +138,20 @@ def _as_json(args: argparse.Namespace, error: CofferdamError | OSError) -> None:
         problems = [str(problem) for problem in error.problems] if isinstance(error, PolicyError) else []
         hint = error.hint if isinstance(error, CofferdamError) else AS_WHOM if _forbidden(error) else ""
         said = os_error(error) if isinstance(error, OSError) else str(error)
-        print(json.dumps({"error": said, "hint": hint, "problems": problems}))
+        with contextlib.suppress(OSError):  # the disk under our output may be what is full
+            print(json.dumps({"error": said, "hint": hint, "problems": problems}))
+
+
+def _written() -> None:
+    """What was printed is out. Raises: OSError, once: nobody tries to write the rest at the end of the program."""
+    out: IO[str] | None = sys.stdout  # None where it was closed from the beginning
+    try:
+        if out is not None:
+            out.flush()
+    except OSError:
+        if out is sys.__stdout__:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
+        _written()
     except PolicyError as error:
         _as_json(args, error)
         print(error, file=sys.stderr)
@@ -180,6 +195,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _forbidden(error):
             print(f"  {AS_WHOM}", file=sys.stderr)
         code = 2
+        with contextlib.suppress(OSError):
+            _written()
     return code
 
 

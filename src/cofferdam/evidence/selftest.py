@@ -94,8 +94,8 @@ WIRES = At("198.51.100.2", "198.51.100.1", "203.0.113.2", "198.51.100.3")
 """Of documentation (RFC 5737): nobody's, in a network that nobody else is in."""
 PLANT = "203.0.113.1"
 """The gate's towards the asset."""
-SEPARATED = "the halves stood in network namespaces of their own, under their filters and firewalls"
-PLAIN = "the halves were plain processes: no namespaces could be had"
+SEPARATED = "on a gate of the self-test's own: its halves stood in namespaces, under their filters and firewalls"
+PLAIN = "on a gate of the self-test's own: its halves were plain processes, no namespaces could be had"
 USERS = "63000-63499"
 """For the parts of this gate: none that the one beside it has."""
 

@@ -118,6 +118,8 @@ def latency(known: Inputs) -> Finding:
     if not conduits:
         raise Gone("no conduit has a latency budget")
     over = [one for one in conduits if one["recent_over_budget"]]
+    if not over and not any(one["added"]["count"] or one["packets"]["count"] for one in conduits):
+        raise Unknown("nothing has gone by a conduit with a budget since the gate started")
     shown = over or conduits
     facts = tuple(
         f"{one['name']}: p99 {one['recent']['p99']:,.0f} µs of {one['recent']['count']:,} requests, "
