@@ -138,29 +138,30 @@ def test_a_health_check_does_not_undo_what_was_said_meanwhile(
     assert rows[step.key].state == state if step.key in rows else state == "gone"
 
 
-OPENED = Step(asset="a", product="fw", release=2, version="2", sha256="", state="sending", at=5)
+OPENED = Step(asset="a", product="fw", release=2, version="2", sha256="", state="sending", at=5, begun=5)
 
 
 @pytest.mark.parametrize(
-    ("state", "at", "told", "why"),
+    ("state", "begun", "told", "why"),
     [
         ("", 0, "failed", "not begun after all: the installer ended before it was"),
         ("done", 4, "failed", "not begun after all: the installer ended before it was"),
-        ("sent", 6, "sent", "so it was"),
-        ("done", 6, "done", "so it was"),
-        ("unknown", 6, "unknown", "so it was"),
-        ("again", 6, "failed", "so it was"),
+        ("sent", 5, "sent", "so it was"),
+        ("done", 5, "done", "so it was"),
+        ("unknown", 5, "unknown", "so it was"),
+        ("again", 5, "failed", "so it was"),
         ("sending", 5, "", ""),
         ("backing", 5, "", ""),
     ],
 )
 def test_a_start_that_the_log_may_have_gets_its_end_after_a_crash(
-    tmp_path: Path, state: Any, at: int, told: str, why: str
+    tmp_path: Path, state: Any, begun: int, told: str, why: str
 ) -> None:
+    """The clock was set back meanwhile."""
     part, book = installer(tmp_path), Book(tmp_path / "book.db")
     part.steps, part._open = Table(book, "step", Step), Table(book, "open", Step)
     if state:
-        part.steps.put(OPENED.key, replace(OPENED, state=state, at=at, detail="so it was"))
+        part.steps.put(OPENED.key, replace(OPENED, state=state, begun=begun, at=1, detail="so it was"))
     part._open.put(OPENED.key, OPENED)
     part._left_open()
     assert [(draft.state, draft.detail) for _, draft in part._untold] == ([(told, why)] if told else [])

@@ -157,6 +157,12 @@ def test_two_requests_at_once_are_one(desk: Desk) -> None:
     assert list(desk.pending.rows) == ["1"]
 
 
+@pytest.mark.parametrize("reason", ["", "  \t"])
+def test_an_emergency_has_a_reason(desk: Desk, reason: str) -> None:
+    assert "has a reason" in desk.ask("request", number=1, emergency=True, reason=reason)[0][1]
+    assert not desk.log.waiting
+
+
 def test_a_file_that_another_policy_passed_is_looked_at_again(desk: Desk) -> None:
     desk.asked_for = False
     assert "another policy" in desk.ask("request", number=1)[0][1]

@@ -279,9 +279,10 @@ class Installer(Copying):
         except NotBelieved as error:
             return str(error)
         before = self.steps.get(f"{install.asset}/{verdict.product}")
+        now = self.setting.wall()
         step = Step(
             asset=install.asset, product=verdict.product, release=release.custom.number,
-            version=release.custom.version, sha256=release.sha256, state="sending", at=self.setting.wall(),
+            version=release.custom.version, sha256=release.sha256, state="sending", at=now, begun=now,
             previous=_had(before), tries=before.tries if before is not None and before.state == "again" else 0,
         )  # fmt: skip
         if why := await self._open_step(
@@ -353,7 +354,7 @@ class Installer(Copying):
         """Ends that the log may lack, since this part ended before it had told them."""
         for key, opened in self._open.rows.items():
             step = self.steps.get(key)
-            if step is None or (step.state not in ("sending", "backing") and step.at < opened.at):
+            if step is None or step.begun != opened.begun:
                 why = f"{NOT_BEGUN}: the installer ended before it was"
                 self._untold.append((key, self._ended(opened, "failed", why)))
             elif step.state not in ("sending", "backing"):
@@ -519,8 +520,9 @@ class Installer(Copying):
         if previous is None:
             self.settle(step, "failed", f"{why}; there is no file that it had before")
             return
+        now = self.setting.wall()
         back = replace(
-            step, version=previous.custom.version, sha256=previous.sha256, release=step.previous, at=self.setting.wall()
+            step, version=previous.custom.version, sha256=previous.sha256, release=step.previous, at=now, begun=now
         )
         try:
             await self.take_copy(previous)
@@ -530,9 +532,9 @@ class Installer(Copying):
         if no := await self._open_step(back, self._started(back, pushing.kind(way), "", back=True)):
             self.settle(step, "failed", f"{why}; not sent back: {no}")
             return
-        backing = self.settle(step, "backing", why)
+        backing = self.settle(replace(step, begun=back.begun), "backing", why)
         if self._full:  # after a crash nobody would know that it was sent
-            self.settle(step, "failed", f"{why}; not sent back: {self._full}")
+            self.settle(backing, "failed", f"{why}; not sent back: {self._full}")
             return
         outcome = await self._push(way, previous)
         if outcome.state == "sent":

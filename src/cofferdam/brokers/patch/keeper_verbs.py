@@ -353,7 +353,7 @@ class Verbs:
                 f"file {other} waits for its signatures: one release stands at a time",
                 hint=f"`cofferdam patch approve {other}` or `cofferdam patch reject {other}` first",
             )
-        if said.emergency and not said.reason:
+        if said.emergency and not said.reason.strip():
             raise GateError("an emergency has a reason", hint="--reason 'why it cannot wait for its window'")
         report = row.report
         scan = f"{report.scan}, {report.base}" if report.base else report.scan

@@ -41,7 +41,8 @@ UNSETTLED: Final = ("failed", "unknown", "back")
 
 class Step(Struct, frozen=True, kw_only=True):
     """Where an asset stands with a product. `release`: its number; `at`: since when (UTC ns); `previous`: the release
-    that it had before, 0 for none that is known here; `tries`: how often the asset has left before the end."""
+    that it had before, 0 for none that is known here; `tries`: how often the asset has left before the end; `begun`:
+    which start it goes back to, whatever the clock has done since."""
 
     asset: str
     product: str
@@ -53,6 +54,7 @@ class Step(Struct, frozen=True, kw_only=True):
     detail: str = ""
     previous: int = 0
     tries: int = 0
+    begun: int = 0
 
     @property
     def key(self) -> str:
