@@ -1083,6 +1083,9 @@ def main(arguments=None):
     parser.add_argument("--witness", metavar="FILE", help="the key of a witness that must have signed, in vkey form")
     parser.add_argument("--at", metavar="DAY", help="name attestations that have ended by this day")
     args = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # a console that has not all letters loses no finding
     try:
         with open(args.key, encoding="utf-8") as file:
             key = Key(file.read())

@@ -10,6 +10,8 @@ import resource
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -672,6 +674,22 @@ def test_a_key_that_was_let_twice_is_taken_back_once(
     assert stands(ledger, "paper.training").says.endswith("its key had been removed")
     code, text = verdict(ledger, capsys, packed(ledger))
     assert code == 1 and "was nobody who might sign then" in text
+
+
+def test_a_console_that_has_not_all_letters_shows_all_findings(ledger: Ledger, tmp_path: Path) -> None:
+    """Of a Windows machine. The first name of a stranger in other letters would end the telling, or a good verdict."""
+    ledger.found("\u65e5\U0001f600.x", "tested", valid=99)
+    for text, code, says in ((None, 0, "check \\u65e5"), ("\u65e5", 1, "WRONG: 2 findings")):
+        if text is not None:
+            ledger.say(*[AttestationMade(check="paper.plan", person=text + name, statement=json.dumps({
+                "format": attest.FORMAT, "check": "paper.plan", "person": text + name, "site": SITE,
+                "until": "2026-12-18T10:06:40Z"}), signature="x", until_ns=1_797_588_400 * 10**9)
+                for name in ("a", "b")])  # fmt: skip
+        (tmp_path / "pack.zip").write_bytes(packed(ledger))
+        command = [sys.executable, str(tool.__file__), str(tmp_path / "pack.zip"), "--key",
+                   str(ledger.state / "keys/audit.pub")]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, env={"PYTHONIOENCODING": "cp1252"}, check=False)
+        assert (done.returncode, says in done.stdout.decode("cp1252")) == (code, True), done
 
 
 # --- somebody else's folders and files --------------------------------------------------------------------------
