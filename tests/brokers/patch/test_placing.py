@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncssh
 import pytest
 
+from cofferdam.brokers.patch import sftp
 from cofferdam.brokers.patch.outcome import Outcome, Progress, Refused
 from cofferdam.brokers.patch.placing import place
 from cofferdam.policy.terms.patch_rows import Way
@@ -112,3 +114,32 @@ def test_what_cannot_be_read_back_is_taken_away(tmp_path: Path) -> None:
 
     asset = Unreadable()
     assert (placed(tmp_path, asset).state, asset.files) == ("failed", {"fw": OLD})
+
+
+@pytest.mark.parametrize("refuses", ["", "over", "all"])
+def test_an_asset_that_does_not_rename_over_a_file_keeps_one(refuses: str) -> None:
+    """By SFTP without OpenSSH's own rename."""
+    stored = {"fw": OLD, "fw.part": NEW}
+
+    class Server:
+        async def posix_rename(self, _old: str, _new: str) -> None:
+            raise asyncssh.SFTPOpUnsupported("no")
+
+        async def rename(self, old: str, new: str) -> None:
+            if (refuses and new in stored) or (refuses == "all" and old == "fw.part"):
+                raise asyncssh.SFTPFailure("no")
+            stored[new] = stored.pop(old)
+
+        async def remove(self, path: str) -> None:
+            if path not in stored:
+                raise asyncssh.SFTPNoSuchFile("none")
+            del stored[path]
+
+    files = sftp._Files(Server())
+    if refuses == "all":
+        with pytest.raises(asyncssh.SFTPFailure):
+            asyncio.run(files.rename("fw.part", "fw"))
+        assert stored == {"fw": OLD, "fw.part": NEW}
+    else:
+        asyncio.run(files.rename("fw.part", "fw"))
+        assert stored == {"fw": NEW}

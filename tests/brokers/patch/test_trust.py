@@ -111,6 +111,7 @@ def test_two_people_release_and_it_is_believed_after_a_restart(site: Site) -> No
         (("h1", "h2"), {}, "signed by 0/2"),
         (("alice", "bob"), {"uploaded_by": "bob"}, "bob brought it in or asked"),
         (("alice", "bob"), {"requested_by": "alice"}, "alice brought it in or asked"),
+        (("alice", "bob"), {"emergency": True, "reason": " "}, "an emergency without a reason"),
     ],
 )
 def test_a_release_takes_two_other_people(site: Site, who: tuple[str, ...], more: dict[str, object], says: str) -> None:

@@ -232,6 +232,10 @@ class Odd:
                 elif word == "RNTO":
                     if self.wrong == "no overwriting" and name in self.stored:
                         say("550 exists")
+                    elif self.wrong == "no renaming" or (
+                        self.wrong == "not there" and name == "fw.bin" and old != "fw.bin.was"
+                    ):
+                        say("553 not allowed")
                     elif self.wrong == "keeps the old":
                         say("250 ok")
                     else:
@@ -269,6 +273,7 @@ class Odd:
         ("nothing", "sent", False, ""), ("old", "sent", False, ""), ("no overwriting", "sent", False, ""),
         ("full", "failed", True, "disk is full"), ("drops at 99 %", "failed", True, "still there"),
         ("other bytes", "failed", True, "another hash"), ("another port", "failed", True, "data port"),
+        ("no renaming", "unknown", True, "not known"), ("not there", "unknown", True, "not known"),
         ("keeps the old", "unknown", True, "another hash"), ("reboots", "sent", False, "the asset has it"),
         ("endless", "failed", True, "without an end"),
     ],
@@ -279,6 +284,8 @@ def test_an_asset_that_does_wrong(file: Path, wrong: str, state: str, has_old: b
     assert (found.state, says in found.detail) == (state, True), found
     assert (asset.stored.get("fw.bin") == b"old") is has_old
     assert asset.stores <= 1  # never a second blind write
+    assert not has_old or asset.stored["fw.bin"] == b"old"
+    assert "fw.bin.was" not in asset.stored
 
 
 # --- TFTP -------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from cofferdam.brokers.patch.outcome import (
     Progress,
     Refused,
 )
-from cofferdam.brokers.patch.placing import place
+from cofferdam.brokers.patch.placing import over, place
 from cofferdam.policy.terms.patch_rows import Ftp, Way
 
 LINE_BYTES: Final = 4096
@@ -279,14 +279,12 @@ class _Session:
         await self.ask(f"DELE {target}", "2")
 
     async def rename(self, old: str, new: str) -> None:
-        """Over what is there; where the asset does not, what is there is removed first."""
+        """Over what is there."""
+        await over(self, Refused, self._rename, old, new)
+
+    async def _rename(self, old: str, new: str) -> None:
         await self.ask(f"RNFR {old}", "3")
-        try:
-            await self.ask(f"RNTO {new}", "2")
-        except Refused:
-            await self.remove(new)
-            await self.ask(f"RNFR {old}", "3")
-            await self.ask(f"RNTO {new}", "2")
+        await self.ask(f"RNTO {new}", "2")
 
     def abort(self) -> None:
         if self._wire is not None:

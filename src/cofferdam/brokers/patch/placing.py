@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,29 @@ class Files(Protocol):
 
 
 Session = Callable[[], AbstractAsyncContextManager[Files]]
+
+
+async def over(
+    files: Files, refused: type[Exception], rename: Callable[[str, str], Awaitable[None]], old: str, new: str
+) -> None:
+    """A rename, for an asset that may do it over nothing alone: what is there steps aside, and comes back where it
+    takes no other. `refused`: how it says no."""
+    aside = f"{new}.was"
+    try:
+        await rename(old, new)
+        return
+    except refused:
+        with contextlib.suppress(refused):
+            await files.remove(aside)
+        await rename(new, aside)
+    try:
+        await rename(old, new)
+    except refused:
+        with contextlib.suppress(refused):
+            await rename(aside, new)
+        raise
+    with contextlib.suppress(refused):
+        await files.remove(aside)
 
 
 async def place(

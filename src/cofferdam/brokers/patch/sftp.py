@@ -26,7 +26,7 @@ from cofferdam.brokers.patch.outcome import (
     Progress,
     Refused,
 )
-from cofferdam.brokers.patch.placing import place
+from cofferdam.brokers.patch.placing import over, place
 from cofferdam.policy.terms.patch_rows import Way
 
 PART: Final = 16 << 10
@@ -203,13 +203,12 @@ class _Files:
         return ""
 
     async def rename(self, old: str, new: str) -> None:
-        """Over what is there, in one step, where the asset can; otherwise what is there is removed first."""
+        """Over what is there, in one step, where the asset can."""
         async with asyncio.timeout(SILENT_SECONDS):
             try:
                 await self._sftp.posix_rename(old, new)
             except asyncssh.SFTPOpUnsupported:
-                await _quietly(self._sftp.remove(new))
-                await self._sftp.rename(old, new)
+                await over(self, asyncssh.SFTPError, self._sftp.rename, old, new)
 
     async def remove(self, path: str) -> None:
         await self._sftp.remove(path)

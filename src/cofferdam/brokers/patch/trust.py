@@ -146,6 +146,9 @@ class Trust:
         least = max(self._signatures, root.roles["targets"].threshold)
         if len(signers) < least:
             raise NotBelieved(f"{len(signers)} people signed ({', '.join(sorted(signers))}), and it takes {least}")
+        for release in fresh:
+            if release.custom.emergency and not release.custom.reason.strip():
+                raise NotBelieved(f"{release.path}: an emergency without a reason")
         for release in fresh if self._separate else ():
             names = {release.custom.uploaded_by.casefold(), release.custom.requested_by.casefold()}
             concerned = {person for person in signers if person.casefold() in names}
