@@ -423,6 +423,19 @@ def ns(text):
     return int(moment.timestamp()) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
 
 
+def signed_facts(said):
+    """What a report shows of a statement."""
+    role, paper = said.get("role"), said.get("paper")
+    lines = [str(said.get("text")), "%s%s, %s, counts until %s" % (
+        said.get("person"), ", %s" % role if role else "", said.get("made"), said.get("until"),
+    )]  # fmt: skip
+    if isinstance(said.get("entries"), int):
+        lines.append("about the log up to its entry %d, and the policy %s" % (said["entries"] - 1, said.get("policy")))
+    if isinstance(paper, dict):
+        lines.append("about the paper %s, SHA-256 %s" % (paper.get("name"), paper.get("sha256")))
+    return [" ".join(text.split())[:500] for text in lines]
+
+
 def once(pairs):
     """A record, each name in it once: of two, other readers take the first."""
     found = dict(pairs)
@@ -439,7 +452,7 @@ class Pack:
         self.findings = 0
         self.entries = {}
         self.unreadable = set()
-        self.turns, self.said, self.taken = {}, {}, {}
+        self.turns, self.said, self.taken, self.gone = {}, {}, {}, {}
         self.path = path
 
     def wrong(self, where, problem):
@@ -474,8 +487,8 @@ class Pack:
         self.results = self.attempt("results.json", self.json, "results.json")
         self.attempt("results.json", self.check_results)
         self.attempt("results.json", self.check_controls)
-        self.attempt("signers.json", self.check_signers)
         self.attempt("entries", self.read_people)
+        self.attempt("signers.json", self.check_signers)
         self.attempt("results.json", self.check_attestations)
         self.attempt("proofs", self.check_documents)
         self.attempt("witnesses", self.check_witnesses)
@@ -758,7 +771,7 @@ class Pack:
         if status in ("not covered", "stale"):
             return
         if status == "attested":
-            self.check_attested(name, index, checks, made)
+            self.check_attested(name, state, checks, made)
             return
         if (
             status == "failed"
@@ -814,7 +827,8 @@ class Pack:
                         self.backed.add((document["report"]["finished_ns"], document["report"]["policy"]))
         return (wall, policy) in self.backed
 
-    def check_attested(self, name, index, checks, made):
+    def check_attested(self, name, state, checks, made):
+        index = state["index"]
         event = self.event(index, "attestation-made")
         if event.get("check") != name:
             raise Wrong("rests on an attestation for something else")
@@ -824,8 +838,11 @@ class Pack:
             raise Wrong("rests on an attestation that ended on %s" % when(int(event["until_ns"]))[:10])
         if made - ns(self.entries[index]["time"]) > (checks[name]["valid"] + 1) * 1_000_000_000:
             raise Wrong("rests on an attestation that is older than it counts")
+        said = json.loads(event["statement"])
         exempt = [one for one in OF_ANY_POLICY if one not in SIGNED_BY_HASH]
-        self.check_policy(name, exempt, json.loads(event["statement"]).get("policy"))
+        self.check_policy(name, exempt, said.get("policy"))
+        if state["says"] != "%s signed for it" % event["person"] or list(state["facts"]) != signed_facts(said):
+            raise Wrong("is shown with other words than were signed")
 
     def check_controls(self):
         if self.results is None:
@@ -917,6 +934,10 @@ class Pack:
                 event = self.event(one["removed"], "signer-removed")
                 if (event.get("person"), event.get("key")) != (one["person"], one["key"]):
                     raise Wrong("entry %d removed somebody else" % one["removed"])
+            gone = self.gone.get((one["person"], one["key"]), [])
+            at = bisect.bisect(gone, one["added"])
+            if one["removed"] != (gone[at] if at < len(gone) else -1):
+                raise Wrong("does not say as the entries do when %s ceased to sign" % one["person"])
 
     def read_people(self):
         """Whose key counted when, which statement came first, and what takes which back: by the entries themselves,
@@ -925,6 +946,8 @@ class Pack:
             event = self.entries[at]["event"]
             kind = event.get("kind")
             if kind in ("signer-added", "signer-removed"):
+                if kind == "signer-removed":
+                    self.gone.setdefault((event["person"], event["key"]), []).append(at)
                 for name in {None, (event["key"].split()[1:2] or [""])[0]}:
                     times, keys, now = self.turns.setdefault((event["person"], name), ([], [], {}))
                     if kind == "signer-added":

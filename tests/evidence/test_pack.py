@@ -478,6 +478,9 @@ SIGNED: list[tuple[str, Change, str]] = [
      "results"].insert(1, {})), "another status of a control"),
     ("OSCAL that is content", edit("oscal/assessment-results.json", lambda d, _: d["assessment-results"]["results"][0][
      "findings"][0]["target"]["status"].update(state="satisfied")), "says satisfied of a control otherwise"),
+    ("other words than were signed", now_of("paper.incident", facts=["all of it"]), "other words than were signed"),
+    ("somebody else who signed", now_of("paper.incident", says="Eve signed for it"), "other words than were signed"),
+    ("a signer who was removed", edit("signers.json", lambda d, _: d[1].update(removed=-1)), "when Bob Stein ceased"),
     ("facts that its entry has not", now_of("monitor.denials", facts=["none"]), "other facts than its entry's"),
     ("results that are none", lambda f, _: f.update({"results.json": b"7"}), "is no record"),
     ("a failure passed over", edit("results.json", lambda d, m: d["now"]["config.drift"].update(
