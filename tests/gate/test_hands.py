@@ -142,6 +142,16 @@ def test_wrong_words_change_nothing(two: tuple[Two, Gate], words: tuple[str, ...
     assert not gate.status()["closures"] and not gate.status()["grants"]
 
 
+@pytest.mark.parametrize("side", [("ot",), ("asset", "a")])
+@pytest.mark.parametrize("reason", ["x" * 100_000, os.fsdecode("gestört".encode("latin-1"))])
+def test_no_words_keep_somebody_from_severing(two: tuple[Two, Gate], side: tuple[str, ...], reason: str) -> None:
+    """A long reason, and one from a terminal with other letters, had the command refused."""
+    site, _ = two
+    assert cli("sever", *side, "--reason", reason, "--state", site.state)[0] == 0
+    assert cli("restore", *side, "--reason", reason, "--state", site.state)[0] == 0
+    assert {one["reason"][:4] for one in events(site.state, "restored")[-1:]} == {reason[:4]}
+
+
 def test_what_waits_for_a_grant_has_not_expired(two: tuple[Two, Gate]) -> None:
     """It is shut as the policy has it: no alarm, no failed check, and no expiry that was never written."""
     site, gate = two

@@ -14,7 +14,7 @@ from cofferdam.cli.main import main
 from cofferdam.errors import PolicyError
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import loads
-from cofferdam.policy.problems import Problem, excerpt
+from cofferdam.policy.problems import Problem, excerpt, lines_of
 from cofferdam.policy.tidy import tidy
 from tests.policy.plant import BASE, conduit
 
@@ -82,7 +82,7 @@ def test_one_mistake_is_one_message(old: str, new: str, at: str, found: str, exp
     assert isinstance(problem, Problem)
     assert found in problem.found and expected in problem.expected and problem.near == near, problem
     assert text.splitlines()[problem.line - 1][problem.column - 1 :].startswith(at), problem
-    _, caret = excerpt(problem, text).splitlines()
+    _, caret = excerpt(problem, lines_of(text)).splitlines()
     assert caret.index("^") - caret.index("|") == problem.column + 1
 
 
@@ -102,9 +102,9 @@ def test_what_loads_and_was_hardly_meant(old: str, new: str, check: str, words: 
 
 def test_a_long_line_and_what_no_terminal_should_get() -> None:
     problem = Problem("p", 1, 301, "x", "y")
-    line, caret = excerpt(problem, "\x1b" + "a" * 299 + "bcd").splitlines()
+    line, caret = excerpt(problem, ["\x1b" + "a" * 299 + "bcd"]).splitlines()
     assert "\x1b" not in line and line[caret.index("^")] == "b" and len(line) < 120
-    assert excerpt(Problem("p", 9, 1, "x", "y"), "one line") == ""
+    assert excerpt(Problem("p", 9, 1, "x", "y"), ["one line"]) == ""
 
 
 def test_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

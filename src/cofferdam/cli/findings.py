@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cofferdam.audit.lines import escaped
-from cofferdam.policy.problems import Problem, excerpt
+from cofferdam.policy.problems import Problem, excerpt, lines_of
 from cofferdam.policy.yamltext import MAX_BYTES
 
 
@@ -22,7 +22,7 @@ def count_of(number: int, nouns: str) -> str:
 def print_problems(problems: Sequence[object]) -> None:
     """Each finding, with its line of the file; what a gate says of a policy that it refuses comes as text. What no
     terminal should get of it is not printed."""
-    texts: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
     for problem in problems:
         if not isinstance(problem, Problem):
             print("\n".join(map(escaped, str(problem).split("\n"))), file=sys.stderr)
@@ -32,9 +32,9 @@ def print_problems(problems: Sequence[object]) -> None:
         if problem.file not in texts:
             try:
                 with Path(problem.file).open(encoding="utf-8", errors="replace") as file:
-                    texts[problem.file] = file.read(MAX_BYTES)
+                    texts[problem.file] = lines_of(file.read(MAX_BYTES))
             except OSError:
-                texts[problem.file] = ""
+                texts[problem.file] = []
         shown = excerpt(problem, texts[problem.file])
         if shown:
             print(shown, file=stream)

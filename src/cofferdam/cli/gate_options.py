@@ -18,6 +18,17 @@ def add_state(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_reason(parser: argparse.ArgumentParser) -> None:
+    """--reason TEXT: as much of it as an entry holds. Whatever is wrong with the words, nobody's cut waits for that."""
+    parser.add_argument("--reason", default="", type=_as_recorded, help="why, for the record")
+
+
+def _as_recorded(text: str) -> str:
+    from cofferdam.audit.events.base import clip
+
+    return clip(text)
+
+
 def add_json(
     parser: argparse.ArgumentParser, prints: str, module: str = "cofferdam.cli.json_shapes", text: str = "print JSON"
 ) -> None:

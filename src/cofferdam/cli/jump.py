@@ -26,6 +26,7 @@ TOLD = "cofferdam.brokers.jump.told"
 
 def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli import jump_glass, jump_recordings
+    from cofferdam.cli.gate_options import add_reason
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
@@ -142,11 +143,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     kill.add_argument("--bar", default="pair", choices=["pair", "person", "asset", "both", "none"],
                       help="who may not come back until that is lifted: this person to this asset (pair, default), the "
                       "person, everybody to the asset, both, or nobody")  # fmt: skip
-    kill.add_argument("--reason", default="", help="why, for the record")
+    add_reason(kill)
     block = verb("block", "bar a person or an asset", _block, "Block")
     block.add_argument("kind", choices=["person", "asset"], help="which")
     block.add_argument("name", metavar="NAME", help="the person or the asset")
-    block.add_argument("--reason", default="", help="why, for the record")
+    add_reason(block)
     verb("blocks", "who and what is barred", _blocks, "list[Blocked]")
     unblock = verb("unblock", "let somebody or something come again", _unblock, "Unblocked")
     unblock.add_argument("name", nargs="+", metavar="NAME", help="the person, the asset, or both")

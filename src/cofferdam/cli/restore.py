@@ -7,11 +7,11 @@ import json
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli.gate_options import add_json, add_state
+    from cofferdam.cli.gate_options import add_json, add_reason, add_state
     from cofferdam.cli.sever import target
 
     target(parser, session=False)
-    parser.add_argument("--reason", default="", help="why, for the record")
+    add_reason(parser)
     add_state(parser)
     add_json(parser, "Restore")
     parser.epilog = "Exit code: 0 it works again, 1 it was not severed, 2 no gate runs or it cannot be recorded."

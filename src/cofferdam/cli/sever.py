@@ -42,10 +42,10 @@ def check(what: str, name: str) -> None:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli.gate_options import add_json, add_state
+    from cofferdam.cli.gate_options import add_json, add_reason, add_state
 
     target(parser, session=True)
-    parser.add_argument("--reason", default="", help="why, for the record")
+    add_reason(parser)
     parser.add_argument(
         "--for", dest="lasts", metavar="TIME", default="", help="restored by itself after this: 30m, 2h"
     )

@@ -57,6 +57,11 @@ class Document:
         data: Any = self._walk(path)[1].data
         return frozenset(map(str, data)) if isinstance(data, dict) else frozenset()
 
+    def says(self, path: Path, name: str) -> bool:
+        """Whether the text says this of an entry, right or wrong."""
+        data: Any = self._walk(path)[1].data
+        return isinstance(data, dict) and name in data
+
     def rename(self, path: Path, name: str) -> None:
         """From now on a field goes by another name, at its old place."""
         fields: Any = self._walk(path[:-1])[1].data

@@ -108,7 +108,7 @@ class Models:
         """The field that is meant by one that nobody knows, if the entry has no such field; else ""."""
         model = self.model(path[:-1])
         near = nearest(str(path[-1]), fields(model)) if model else ""
-        return "" if near in self._document.fields(path[:-1]) or self._others(path) else near
+        return "" if not near or self._document.says(path[:-1], near) or self._others(path) else near
 
     def _problem(self, item: Any, path: Path) -> Problem:
         kind, document = item["type"], self._document

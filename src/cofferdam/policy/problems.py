@@ -6,7 +6,7 @@ Not here: what is checked (policy.schema, policy.crosscheck, policy.lint).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -35,19 +35,24 @@ MARGIN = 96
 """Characters of a line that are shown."""
 
 
-def excerpt(problem: Problem, text: str) -> str:
-    """The line of the text at which a finding points, with a caret below it; "" where there is no such line."""
-    lines = text.removeprefix("\ufeff").splitlines()
+def lines_of(text: str) -> list[str]:
+    """As findings count them."""
+    return text.removeprefix("\ufeff").splitlines()
+
+
+def excerpt(problem: Problem, lines: Sequence[str]) -> str:
+    """The line at which a finding points, with a caret below it; "" where there is no such line."""
     if not 1 <= problem.line <= len(lines):
         return ""
-    line = "".join(c if c.isprintable() else " " if c.isspace() else "·" for c in lines[problem.line - 1])
+    line = lines[problem.line - 1]
     column = max(0, min(problem.column - 1, len(line)))
     cut = max(0, column - MARGIN + 32)
-    shown = ("…" + line[cut + 1 :] if cut else line)[:MARGIN]
+    shown = "".join(c if c.isprintable() else " " if c.isspace() else "·" for c in line[cut : cut + MARGIN])
+    shown = f"…{shown[1:]}" if cut else shown
     width = 1
     quoted = problem.found.rpartition(' "')[2] if problem.found.endswith('"') else problem.found
     word = quoted.strip('"')
-    if word and lines[problem.line - 1].startswith(word, problem.column - 1):
+    if word and line.startswith(word, problem.column - 1):
         width = min(len(word), MARGIN - (column - cut))
     return f"{problem.line:>6} | {shown}\n       | {' ' * (column - cut)}{'^' * max(1, width)}"
 
