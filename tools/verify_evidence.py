@@ -1110,7 +1110,7 @@ def main(arguments=None):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # a console that has not all letters loses no finding
     try:
-        with open(args.key, encoding="utf-8") as file:
+        with open(args.key, encoding="utf-8", errors="replace") as file:
             key = Key(file.read())
         kept = None
         if args.checkpoint:

@@ -21,6 +21,7 @@ from cofferdam.audit.events.evidence import (
     SignerRemoved,
 )
 from cofferdam.audit.events.gate import PolicyLoaded
+from cofferdam.cli.main import main
 from cofferdam.errors import CofferdamError
 from cofferdam.evidence import attest, baseline, drifting, gather, sshsig
 from cofferdam.evidence.workbench import Bench
@@ -95,7 +96,7 @@ def _one() -> tuple[str, str]:
     return _MADE[0]
 
 
-def test_who_might_sign_when(folder: Path, tmp_path: Path) -> None:
+def test_who_might_sign_when(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ada, eve = make_key(folder, "ada"), make_key(folder, "eve")
     key = sshsig.key_line(Path(f"{ada}.pub").read_text())
     ledger = Ledger(tmp_path)
@@ -136,6 +137,9 @@ def test_who_might_sign_when(folder: Path, tmp_path: Path) -> None:
     assert trouble[late] == "its key had been removed"
     withdrawn = {one.index: one.withdrawn for one in bench.attestations}
     assert withdrawn[taken_back] > 0 > withdrawn[kept]
+    words = ["evidence", "withdraw", str(taken_back), "--text", "again", "--as", "Ada Berg", "--state", str(tmp_path)]
+    assert main(words) == 2
+    assert f"was withdrawn before, by entry {withdrawn[taken_back]}" in capsys.readouterr().err
     now = bench.standing().checks
     assert now["log.reviewed"].status == "attested"
     assert now["paper.training"].status == "not covered"

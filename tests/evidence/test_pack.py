@@ -710,6 +710,8 @@ def test_keys_and_periods_that_are_wrong(made: Made, tmp_path: Path, capsys: pyt
         (tmp_path / "key").write_text(text)
         assert tool.main([str(tmp_path / "pack.zip"), "--key", str(tmp_path / "key")]) in (1, 2)
         capsys.readouterr()
+    assert tool.main([str(tmp_path / "key"), "--key", str(tmp_path / "pack.zip")]) == 2  # the one for the other
+    assert "the key is not in vkey form" in capsys.readouterr().err
     with pytest.raises(CofferdamError, match="is not a time"):
         make(made.state, lambda bench: bench.catalogue.frameworks["nis2"], since="yesterday week")
 

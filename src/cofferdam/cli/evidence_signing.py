@@ -149,6 +149,8 @@ def _withdraw(args: argparse.Namespace) -> int:
     bench = bench_of(args)
     if all(one.index != args.entry for one in bench.attestations):
         raise CofferdamError(f"entry {args.entry} is no attestation", hint="`cofferdam evidence list` shows entries")
+    if (gone := max(one.withdrawn for one in bench.attestations if one.index == args.entry)) >= 0:
+        raise CofferdamError(f"entry {args.entry} was withdrawn before, by entry {gone}")
     signer = _who(args, bench)
     if args.statement is not None:
         text = _statement(args)

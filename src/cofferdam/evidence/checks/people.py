@@ -285,6 +285,8 @@ def roles(known: Inputs) -> Finding:
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     facts = [*facts[: FACTS - 1], f"{len(members)} groups with their people, SHA-256 {digest}"]
     says = f"{len(lines)} rules give rights to groups alone; in {len(opened)} sessions each person was in one of them"
+    if not opened:
+        says = f"{len(lines)} rules give rights to groups alone; nobody has had a session under this policy lately"
     return verdict("access.roles", wrong, "observed", says, facts, opened)
 
 
