@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import shutil
 import struct
 import tarfile
@@ -94,7 +96,12 @@ def twice() -> bytes:
 @pytest.mark.parametrize(
     ("make", "entries"),
     [(lambda: b"firmware", 0), (lambda: zipped(("a", b"x"), ("b/c", b"y")), 2), (lambda: nest(8), 8),
-     (lambda: gzip.compress(b"plain"), 0), (lambda: gzip.compress(tarred(tarfile.REGTYPE)), 1), (lambda: b"", 0)],
+     (lambda: bz2.compress(b"x" * 3_000_000) * 2 + bz2.compress(tarred(tarfile.REGTYPE)), 0),
+     (lambda: lzma.compress(b"x") + lzma.compress(b"y" * 3_000_000), 0),
+     (lambda: lzma.compress(tarred(tarfile.REGTYPE, "a")), 1), (lambda: bz2.compress(tarred(tarfile.REGTYPE)), 1),
+     (lambda: lzma.compress(b"x") + bytes(4) + lzma.compress(b"y") + bytes(40_000), 0),
+     (lambda: tarred(tarfile.REGTYPE) + bytes(10240), 1), (lambda: gzip.compress(b"plain"), 0),
+     (lambda: gzip.compress(tarred(tarfile.REGTYPE)), 1), (lambda: b"", 0)],
 )  # fmt: skip
 def test_what_is_let_in(make: Callable[[], bytes], entries: int, tmp_path: Path) -> None:
     file = tmp_path / "file"
@@ -127,6 +134,14 @@ def called_otherwise(name: str, *, twice: bool = False) -> bytes:
     return held.getvalue()
 
 
+def behind(data: bytes) -> bytes:
+    """Something else, and a ZIP behind it that tells of where it is."""
+    held = io.BytesIO(data)
+    with zipfile.ZipFile(held, "a") as archive:
+        archive.writestr("evil.exe", b"MZ" * 50)
+    return held.getvalue()
+
+
 def two_ends() -> bytes:
     """Who goes by the end as of old finds a directory that lies in an entry; zipfile goes by the one of ZIP64."""
     evil = zipped(("evil.exe", b"MZ"))
@@ -150,6 +165,15 @@ def two_ends() -> bytes:
         (lambda: called_otherwise("OTHER"), "two entries"),
         (lambda: called_otherwise("a", twice=True), "stands twice"),
         (two_ends, "tells of another one"),
+        (lambda: behind(tarred(tarfile.REGTYPE)), "behind the end"),
+        (lambda: tarred(tarfile.REGTYPE) + tarred(tarfile.REGTYPE, "y"), "behind the end"),
+        (lambda: gzip.compress(tarred(tarfile.REGTYPE) + b"more"), "behind the end"),
+        (lambda: behind(lzma.compress(b"x")), "damaged"),
+        (lambda: behind(bz2.compress(b"x")), "damaged"),
+        (lambda: behind(gzip.compress(b"x")), "damaged"),
+        (lambda: lzma.compress(b"x" * 99)[:-9], "cut off"),
+        (lambda: bz2.compress(b"\0" * (100 << 20)), "bomb"),
+        (lambda: lzma.compress(b"\0" * (100 << 20)), "bomb"),
         (lambda: changed(zipped(("a", b"x")), -2, b"\5"), "tells of another one"),
         (lambda: changed(zipped(("a", b"x"), ("b", b"x")), -14, b"\1\0\1"), "tells of another one"),
         (lambda: changed(zipped(("a", b"x")), 30, b"b"), "damaged"),

@@ -37,6 +37,8 @@ RATIO: Final = 200
 """Unpacked bytes for one packed one, beyond the first SLACK."""
 SLACK: Final = 64 << 20
 PIECE: Final = 1 << 20
+_PACKED: Final = 16 << 10
+"""What is behind a stream is copied for each: there may be many small ones."""
 _BOUNDED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What zipfile unpacks piece by piece: of bzip2, 100 bytes become 150 MB at once, whatever is asked for."""
 _SEALED, _STRONG = 0x1, 0x40
@@ -205,17 +207,50 @@ def _tar(opened: IO[bytes], counting: Counting, depth: int) -> None:
             inner = archive.extractfile(info) if info.isfile() else None
             if inner is not None:
                 _inner(inner, counting, depth)
+        opened.seek(archive.offset)
+    while piece := opened.read(PIECE):
+        if piece.strip(b"\0"):
+            raise ArchiveRefused("bytes behind the end of the archive")
 
 
 def _packed(opened: IO[bytes], head: bytes, counting: Counting, depth: int) -> None:
     kinds: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
         (_GZIP, lambda source: gzip.GzipFile(fileobj=source)),
-        (_XZ, lzma.LZMAFile),
-        (_BZIP2, bz2.BZ2File),
+        (_XZ, lambda source: io.BufferedReader(_Streams(source, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)))),
+        (_BZIP2, lambda source: io.BufferedReader(_Streams(source, bz2.BZ2Decompressor))),
     )
     unpack = next(made for begins, made in kinds if head.startswith(begins))
     with unpack(opened) as stream:
         _inner(stream, counting, depth)
+
+
+class _Streams(io.RawIOBase):
+    """What xz or bzip2 has packed, one stream behind the other, to the last byte: Python's own readers leave out what
+    they do not know behind the first."""
+
+    def __init__(self, source: IO[bytes], unpacks: Callable[[], Any]) -> None:
+        self._source, self._unpacks = source, unpacks
+        self._unpack = unpacks()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        room = memoryview(buffer)
+        while True:
+            packed = b""
+            if self._unpack.eof:
+                packed = self._unpack.unused_data.lstrip(b"\0")  # streams may be filled up
+                while not packed and (more := self._source.read(_PACKED)):
+                    packed = more.lstrip(b"\0")
+                if not packed:
+                    return 0
+                self._unpack = self._unpacks()
+            elif self._unpack.needs_input and not (packed := self._source.read(_PACKED)):
+                raise EOFError("it is cut off")
+            if data := self._unpack.decompress(packed, len(room)):
+                room[: len(data)] = data
+                return len(data)
 
 
 def _inner(stream: IO[bytes], counting: Counting, depth: int) -> None:
