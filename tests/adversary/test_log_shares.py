@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cofferdam.audit.entry import CROWD, DRAFTS, Draft, kinds
 from cofferdam.audit.events import access, gate
-from cofferdam.audit.events.access import Cells, Refused, SessionOpened, WriteAllowed, WriteOutcome
+from cofferdam.audit.events.access import Cells, Refused, RefusedMany, SessionOpened, WriteAllowed, WriteOutcome
+from cofferdam.audit.events.base import MAX_SAFE_INTEGER
 from cofferdam.audit.events.gate import RecordViolation, Severed
 from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.log import AuditLog
@@ -76,6 +77,16 @@ def test_noise_crowds_out_neither_refused_writes_nor_changes_nor_others(sky: Sky
     assert sky.auditor.status().over == ("outer",)
     sky.now += DAY_NS // 2
     assert sky.say("outer", refused(1, is_write=False)) and sky.kinds("outer").count("refused") == few + 2
+
+
+def test_counts_that_are_lies_make_no_number_that_json_cannot_hold(sky: Sky) -> None:
+    many = RefusedMany(wall_ns=1, session="s", source="a", asset="plc", count=MAX_SAFE_INTEGER, is_write=True)
+    for _ in range(400):
+        assert sky.say("outer", many)
+    sky.now += TELL_NS
+    sky.auditor.tick()
+    [told] = [event for _, event in events(sky.log) if event["kind"] == "not-recorded"]
+    assert told["who"] == [["a", "plc", MAX_SAFE_INTEGER, MAX_SAFE_INTEGER, 0, 0, ""]]
 
 
 def test_a_change_that_has_no_room_is_refused(sky: Sky) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.events.access import Refused, RefusedMany
-from cofferdam.audit.events.base import NAME, clip, kebab
+from cofferdam.audit.events.base import MAX_SAFE_INTEGER, NAME, clip, kebab
 from cofferdam.audit.events.log import Missing, NotRecorded
 from cofferdam.audit.quota import whose
 
@@ -44,7 +44,8 @@ class LeftOut:
             items = [f"{one.item} = {' '.join(one.values[:4])}"[:128] for one in draft.items[:4]]
             distinct = dict.fromkeys([*(said.split("; ") if said else ()), *cells, *items])
             writes, said = writes + count, clip("; ".join(distinct))
-        self._rows[key] = Missing(*key, row.count + count, writes, least, greatest, said)
+        total = min(row.count + count, MAX_SAFE_INTEGER)  # whoever lies about counts makes no number that is none
+        self._rows[key] = Missing(*key, total, min(writes, MAX_SAFE_INTEGER), least, greatest, said)
 
     def told(self, producer: str, wall: int) -> NotRecorded:
         """The entry."""
