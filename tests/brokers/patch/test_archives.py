@@ -99,6 +99,7 @@ def twice() -> bytes:
      (lambda: bz2.compress(b"x" * 3_000_000) * 2 + bz2.compress(tarred(tarfile.REGTYPE)), 0),
      (lambda: lzma.compress(b"x") + lzma.compress(b"y" * 3_000_000), 0),
      (lambda: lzma.compress(tarred(tarfile.REGTYPE, "a")), 1), (lambda: bz2.compress(tarred(tarfile.REGTYPE)), 1),
+     (lambda: zipped(("META-INF/maven/", b""), mode=0o177777), 1),
      (lambda: lzma.compress(b"x") + bytes(4) + lzma.compress(b"y") + bytes(40_000), 0),
      (lambda: tarred(tarfile.REGTYPE) + bytes(10240), 1), (lambda: gzip.compress(b"plain"), 0),
      (lambda: gzip.compress(tarred(tarfile.REGTYPE)), 1), (lambda: b"", 0)],

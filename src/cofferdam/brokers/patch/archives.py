@@ -168,7 +168,7 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
                 raise ArchiveRefused(f"an entry that needs a password: {info.filename[:80]!r}")
             counting.sealed = counting.sealed or sealed
             kind = (info.external_attr >> 16) & 0o170000
-            if kind not in (0, 0o100000, 0o040000):
+            if kind not in (0, 0o100000, 0o040000, 0o170000):  # the last: Maven's way to say that it does not know
                 raise ArchiveRefused(f"a link or device: {info.filename[:80]!r}")
             if not info.is_dir():
                 with _entry(archive, info, counting.password) as inner:
