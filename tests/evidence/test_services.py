@@ -25,6 +25,7 @@ from cofferdam.evidence.history import read
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.standing import standing
 from cofferdam.lab import layout, play, plays
+from cofferdam.model import NEVER
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
@@ -251,6 +252,18 @@ def test_a_budget_that_nothing_was_measured_against() -> None:
         status = {"conduits": [one | {"added": {"count": count}}]}
         found, missing = run_checks(Inputs(T0 * 10**9, status=status), ["broker.latency-budget"])
         assert [*(each.says for each in found), *(each.reason for each in missing)][0].startswith(wanted)
+
+
+@pytest.mark.parametrize("name", ["vendor-helps", "orders-to-mes", "firmware", "pump-setpoint", "flow-totals"])
+def test_whatever_changes_the_plant_has_to_expire(name: str) -> None:
+    """People's sessions, messages and files change it as writes do: the check says what the lint says."""
+    for_ever = msgspec.structs.replace(the_policy().conduits[name], expires=NEVER, expires_text="")
+    changed: Any = SimpleNamespace(conduits={name: for_ever})
+    [one], _ = run_checks(Inputs(T0 * 10**9, policy=changed), ["policy.expiry"])
+    reads = name == "flow-totals"
+    assert (one.outcome, f"{name} allows writes for ever" in one.facts) == (
+        ("observed", False) if reads else ("failed", True)
+    )
 
 
 def test_failures_without_a_pause_show_no_lock_out() -> None:

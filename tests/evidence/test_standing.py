@@ -168,6 +168,13 @@ def test_what_is_left_out_may_be_what_a_control_is_about(framework: str, name: s
     assert needed in found.why
 
 
+def test_a_cut_that_nobody_noticed_tests_nothing() -> None:
+    for sessions, wanted in ((0, "observed"), (1, "tested")):
+        log = read(entries((0, Severed(side="it", by="ada", sessions=sessions)), (0, Restored(side="it", by="ada"))))
+        [found], _ = run_checks(Inputs(int(T0 * NS), history=log), ["sever.works"])
+        assert (found.outcome, "nobody asked" in found.says) == (wanted, not sessions)
+
+
 def test_a_signature_for_one_paper_is_none_for_another() -> None:
     """A policy that was reviewed is no assessment of weaknesses, and evaluates no patch."""
     found = catalogue()
@@ -303,7 +310,7 @@ def test_what_had_failed_and_is_gone() -> None:
     assert not found_ and not missing[0].gone
 
 
-CUT, BACK = Severed(side="it", by="ada"), Restored(side="it", by="ada")
+CUT, BACK = Severed(side="it", by="ada", sessions=1), Restored(side="it", by="ada")
 KEPT = ExportStood(collector="witness:safe", next=9, working=True)
 FORKED = ExportStood(collector="witness:stick", next=9, working=False, detail="written anew")
 

@@ -13,7 +13,10 @@ from cofferdam.model import NEVER, Asset, Point
 from cofferdam.policy.explain import Question
 from cofferdam.policy.rows import Conduit, Principal, Rule
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.jump_rows import JumpRows
 from cofferdam.policy.terms.kinds import KINDS
+from cofferdam.policy.terms.patch_rows import PatchRows
+from cofferdam.policy.terms.relay_rows import RelayRows
 
 TABLE = Table()
 ASKED = 40
@@ -47,11 +50,19 @@ def expiry(known: Inputs) -> Finding:
     if expired or forever:
         facts = [f"{name} has expired" for name in expired] + [f"{name} allows writes for ever" for name in forever]
         return Finding("policy.expiry", "failed", f"{len(facts)} conduits to look at", tuple(facts[:10]))
-    facts = [f"{one.name}: {one.expires_text or 'reads only'}" for one in policy.conduits.values()]
+    facts = [f"{one.name}: {one.expires_text or 'changes nothing'}" for one in policy.conduits.values()]
     return Finding("policy.expiry", "observed", "conduits that allow writes expire, none has", tuple(facts[:10]))
 
 
 def _changes(conduit: Conduit) -> bool:
+    """Whether it allows what may change the plant, as the lint `no-expiry` sees it before the policy is compiled."""
+    match conduit.terms:
+        case JumpRows(lines=lines):
+            return any({"shell", "exec", "up"}.intersection(line.do) for line in lines)
+        case RelayRows(lines=lines):
+            return any(line.push for line in lines)
+        case PatchRows(installs=installs):
+            return bool(installs)
     return any(rule.writes or rule.calls or rule.streams or rule.write_functions for rule in conduit.rules)
 
 
