@@ -29,6 +29,7 @@ from cofferdam.model import NEVER
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.jump_rows import JumpRows
 from tests.evidence.test_standing import T0, done, entries
 
 A, B = "a" * 64, "b" * 64
@@ -264,6 +265,25 @@ def test_whatever_changes_the_plant_has_to_expire(name: str) -> None:
     assert (one.outcome, f"{name} allows writes for ever" in one.facts) == (
         ("observed", False) if reads else ("failed", True)
     )
+
+
+def test_files_that_one_conduit_scans_and_another_does_not() -> None:
+    both = dict(the_policy(SCAN).conduits)
+    other = both["vendor-helps"]
+    assert isinstance(other.terms, JumpRows)
+    lines = tuple(msgspec.structs.replace(line, do=("up",)) for line in other.terms.lines)
+    both["vendor-helps"] = msgspec.structs.replace(other, terms=msgspec.structs.replace(other.terms, lines=lines))
+    log = read(entries(*((0, one) for one in (opened(**STAFF), SCANNED))))
+    policy: Any = SimpleNamespace(conduits=both)
+    found, [missing] = run_checks(Inputs(T0 * 10**9, policy=policy, history=log), ["files.scanned"])
+    assert not found
+    assert missing.reason.startswith("vendor-helps lets files through that nobody scans")
+
+
+def test_sessions_that_needed_no_approval_are_counted_apart() -> None:
+    log = read(entries((0, decided()), (0, opened(request=3)), (0, opened(session="s9"))))
+    [found], _ = run_checks(Inputs(T0 * 10**9, policy=the_policy(), history=log), ["access.approval"])
+    assert found.says == "1 sessions had their approval; 1 more needed none by their rules"
 
 
 def test_failures_without_a_pause_show_no_lock_out() -> None:

@@ -165,7 +165,11 @@ def approval(known: Inputs) -> Finding:
             facts.append(f"{session(one)}: approved by {', '.join(by.event.get('people', ())) or by.event['by']}")
     if lacking and not wrong:
         raise lacks(history, lacking, "the approvals", "sessions")
-    return verdict("access.approval", wrong, "observed", f"{len(asked)} sessions had their approval", facts, asked)
+    others = sum(not one.event.get("request") for one in lately(history, "access-opened"))
+    says = f"{len(asked)} sessions had their approval"
+    if others:
+        says += f"; {others} more needed none by their rules"
+    return verdict("access.approval", wrong, "observed", says, facts, asked)
 
 
 @TABLE.check("access.four-eyes", "history")
