@@ -903,7 +903,8 @@ class Pack:
     def check_control(self, control, row, now, day):
         counting = [now[name] for name in control["checks"] if now[name]["counts"]]
         lacking = [name for name in control.get("needs", ()) if not now[name]["counts"]]
-        if control["by"] == "outside" or not counting or lacking:
+        failed = any(state["status"] == "failed" for state in counting)
+        if control["by"] == "outside" or not counting or (lacking and not failed):
             weakest = "not covered"
         else:
             weakest = max((state["status"] for state in counting), key=ORDER.index)

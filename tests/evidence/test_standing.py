@@ -166,6 +166,10 @@ def test_what_is_left_out_may_be_what_a_control_is_about(framework: str, name: s
     assert found.status == "not covered"
     assert "does not use what alone would show it" in found.why
     assert needed in found.why
+    if catalogue().checks[rest].best != "attested":  # what does not hold is not hidden by what is not there
+        log = read(entries((0, done(rest, "failed"))))
+        found = control(catalogue().frameworks[framework], one, now(log, 0), "2026-11-26")
+        assert (found.status, found.decides) == ("failed", (rest,))
 
 
 def test_a_cut_that_nobody_noticed_tests_nothing() -> None:

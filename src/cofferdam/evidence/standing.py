@@ -227,7 +227,10 @@ def control(framework: Framework, one: Control, now: Standing, day: str) -> Cont
         status, why = "not covered", "no check of the gate bears on it"
     elif not counting:
         status, why = "not covered", f"the policy uses none of what it rests on ({', '.join(left_out)})"
-    elif lacking := [name for name in one.needs if name in left_out]:
+    elif (lacking := [name for name in one.needs if name in left_out]) and not any(
+        state.status == "failed"
+        for state in counting  # what failed is shown, whatever else there is not
+    ):
         status, why = "not covered", f"the policy does not use what alone would show it ({', '.join(lacking)})"
     else:
         status = weakest([state.status for state in counting])
