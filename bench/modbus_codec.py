@@ -34,8 +34,8 @@ from cofferdam.protocols.modbus.responses import encode_response
 from cofferdam.protocols.registry import PROTOCOLS
 
 CASES: list[tuple[str, Any, Any]] = [
-    ("read 10 registers", ReadHoldingRegisters(1, 100, 10), ReadHoldingRegistersResponse(tuple(range(1000, 1010)))),
-    ("read 125 registers", ReadHoldingRegisters(1, 0, 125), ReadHoldingRegistersResponse(tuple(range(125)))),
+    ("read 10 registers", ReadHoldingRegisters(1, 100, 10), ReadHoldingRegistersResponse.of(range(1000, 1010))),
+    ("read 125 registers", ReadHoldingRegisters(1, 0, 125), ReadHoldingRegistersResponse.of(range(125))),
     ("read 2000 coils", ReadCoils(1, 0, 2000), ReadCoilsResponse((1, 0, 0, 1, 1) * 400)),
     ("write 2 registers", WriteMultipleRegisters(1, 200, (1, 2)), WriteMultipleRegistersResponse(200, 2)),
 ]
