@@ -322,9 +322,7 @@ def scanned(known: Inputs) -> Finding:
         raise Unknown("no file has gone by a conduit that has files scanned yet")
     wrong = [f"entry {one.index}: {one.event['path']} was not scanned" for one in passed
              if one.event.get("scan") != "clean"]  # fmt: skip
-    unseen = [
-        name for name, row in rows.items() if not row.files.scan and any("up" in line.do for line in row.lines)
-    ]
+    unseen = [name for name, row in rows.items() if not row.files.scan and any("up" in line.do for line in row.lines)]
     if unseen and not wrong:
         raise Unknown(f"{unseen[0]} lets files through that nobody scans, so what comes in by others shows "
                       "too little: `files: {scan: true}`")  # fmt: skip
