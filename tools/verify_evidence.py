@@ -585,6 +585,9 @@ class Pack:
         left = manifest.get("left_out", {"entries": 1, "below": 1})
         if not isinstance(left, dict) or any(type(left.get(one)) is not int for one in ("entries", "below")):
             raise Wrong("does not say as we do what was left out")
+        missing = manifest.get("missing")
+        if not isinstance(missing, list) or not all(isinstance(one, str) for one in missing):
+            raise Wrong("does not say as we do what is missing")
         listed = manifest["files"]
         for name in sorted(set(listed) - set(self.files) - self.unreadable):
             self.wrong(name, "is in the manifest and not in the pack: removed, or renamed")

@@ -108,7 +108,7 @@ def test_a_write_is_never_repeated() -> None:
 def test_a_device_that_refuses_the_next_connection_for_a_while() -> None:
     """It closes after each answer. Whoever asks meanwhile waits, and so is one refusal waited out; with two in a row it
     is taken for away, and fails at once until it is there again."""
-    stage = Stage(asset_extra="reconnect_delay: 600 ms")
+    stage = Stage(asset_extra="reconnect_delay: 600 ms\n    wait: 2 s")
     client, other = stage.client(), stage.client(port=40001)
     client.on_data(read(1))
     stage.cross()
@@ -147,6 +147,32 @@ def test_a_device_that_refuses_the_next_connection_for_a_while() -> None:
     device = stage.up()
     device.on_data(answer(asked(stage, device)[0], 1, 2))
     assert asked(stage, client) == [answer(read(6), 1, 2)]
+
+
+@pytest.mark.parametrize(("said", "done"), [("", False), ("\n    wait: 20 s", True)])
+def test_no_order_is_done_long_after_it_was_given(said: str, done: bool) -> None:
+    """A client that has given up may have given another order: a write waits through the pause only where the policy
+    says for how long."""
+    stage = Stage(asset_extra=f"reconnect_delay: 10 s{said}")
+    client, other = stage.client(), stage.client(port=40001)
+    client.on_data(read(1))
+    stage.cross()
+    device = stage.up()
+    device.on_data(answer(asked(stage, device)[0], 1, 2))
+    device.on_closed("closed by the peer")
+    client.on_data(write(2, 200, 7))
+    other.on_data(read(3))
+    stage.cross()
+    stage.reactor.advance(1.2)
+    assert asked(stage, client)[1:] == ([] if done else [exception(2, 6, 6)])
+    stage.reactor.advance(9)
+    device = stage.up()
+    if done:
+        [question] = asked(stage, device)
+        assert question[6:] == write(2, 200, 7)[6:]
+        device.on_data(question)
+    device.on_data(answer(asked(stage, device)[0], 1, 2))
+    assert asked(stage, other) == [answer(read(3), 1, 2)], "a read has waited"
 
 
 def test_a_device_that_is_away_costs_nobody_the_wait_that_follows_a_connection() -> None:

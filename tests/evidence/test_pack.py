@@ -12,6 +12,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from cofferdam.cli.main import main
 from cofferdam.errors import AuditError, CofferdamError
 from cofferdam.evidence import attest, gather, sshsig
 from cofferdam.evidence.pack import make
+from cofferdam.evidence.workbench import Bench
 from tests.evidence.ledger import NS, SITE, Ledger, make_key, signature, statement
 from tests.evidence.witness_stranger import cosignature, vkey
 
@@ -122,6 +124,7 @@ class Made:
         said = attest.withdrawal(site=SITE, attestation=self.taken_back, text="", person="Ada Berg", made_ns=ledger.now)
         ledger.say(AttestationWithdrawn(attestation=self.taken_back, person="Ada Berg", statement=said,
                                         signature=signature(self.ada, said)))  # fmt: skip
+        ledger.day(60 / 86_400)
         ledger.say(SignerRemoved(person="Bob Stein", key=sshsig.key_line(Path(f"{self.bob}.pub").read_text())))
         said, until = statement(ledger, "paper.supplier", "Bob Stein")
         self.late = ledger.say(
@@ -168,6 +171,30 @@ def verdict(made: Made, data: bytes, folder: Path, capsys: pytest.CaptureFixture
     code = tool.main([str(path), "--key", str(key), *more])
     said = capsys.readouterr()
     return code, said.out + said.err
+
+
+def test_a_manifest_that_does_not_say_what_is_missing(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: tuple[object, ...] = (None, "all", [{}])
+    for missing in said:
+        files = dict(made.files)
+        manifest = json.loads(files["manifest.json"])
+        manifest["missing"] = missing
+        files["manifest.json"] = json.dumps({name: of for name, of in manifest.items() if of is not None}).encode()
+        code, out = verdict(made, zipped(made.signed_anew(files)), tmp_path, capsys)
+        assert code == 1 and "does not say as we do what is missing" in out, out
+
+
+def test_an_attestation_comes_with_what_took_it_back(made: Made) -> None:
+    """Also into the pack of a later period."""
+    history = Bench.under_checkpoint(made.state).history
+    [taken] = history.of("attestation-withdrawn")
+    assert taken.time_ns < history.last_ns
+    since = datetime.fromtimestamp(history.last_ns / 1e9, UTC).isoformat()
+    later = make(made.state, lambda bench: bench.catalogue.frameworks["iec62443-3-3"], since=since)
+    with zipfile.ZipFile(io.BytesIO(later.data)) as archive:
+        assert {f"entries/{made.taken_back}.json", f"entries/{taken.index}.json"} <= set(archive.namelist())
 
 
 def test_good_and_the_same_to_the_byte(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -202,7 +202,11 @@ def _needed(bench: Bench, now: Standing, from_ns: int, to_ns: int) -> Iterator[i
         yield one.added
         if one.removed >= 0:
             yield one.removed
-    yield from (one.index for one in bench.attestations if one.time_ns <= to_ns)
+    for made in bench.attestations:
+        if made.time_ns <= to_ns:
+            yield made.index
+            if made.withdrawn >= 0:
+                yield made.withdrawn
     for kind in ("policy-loaded", "gate-started"):  # by which policy and version the first of the period were found
         yield from [one.index for one in bench.history.of(kind) if one.time_ns <= from_ns][-1:]
         yield from [one.index for one in bench.history.of(kind) if one.time_ns <= to_ns][-1:]

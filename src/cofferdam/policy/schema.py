@@ -746,7 +746,7 @@ class Asset(Entry):
     wait: Milliseconds | None = Field(
         None,
         description="How long a request may wait in line for the device, apart from `timeout`, which is the device's. "
-        "What waited longer is answered as busy, and not sent. Default: `timeout`, with `connect_delay` and "
+        "What waited longer is answered as busy, and not sent. Default: `timeout` and `connect_delay`, for reads "
         "`reconnect_delay` besides; reads of a device behind whose address are several units, five times that. At most "
         "60 s.",
     )

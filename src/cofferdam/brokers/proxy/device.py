@@ -164,15 +164,17 @@ class Device(Told):
         return self._clock() - job.arrived > self._patience(job)
 
     def _patience(self, job: Job) -> int:
-        """How long the job may wait in line (ns). One that was judged by what the device held when it came waits no
-        longer than the device has for an answer: it holds something else by and by."""
+        """How long the job may wait in line (ns). A write does not wait while the device is left alone after a
+        connection: by then its client may have given up, and given another order. One that was judged by what the
+        device held when it came waits no longer than the device has for an answer: it holds something else by then."""
         manners = self.asset.manners
         if manners.wait_ms >= 0:
             patience = manners.wait_ms * 1_000_000
         else:
-            patience = job.timeout_ns + (manners.connect_delay_ms + manners.reconnect_delay_ms) * 1_000_000
-            if self.shared and not job.writes:
-                patience *= SHARED_WAIT
+            patience = job.timeout_ns + manners.connect_delay_ms * 1_000_000
+            if not job.writes:
+                patience += manners.reconnect_delay_ms * 1_000_000
+                patience *= SHARED_WAIT if self.shared else 1
         return min(patience, job.timeout_ns) if job.judged else patience
 
     def _may_connect(self) -> bool:
