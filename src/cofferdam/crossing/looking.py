@@ -3,10 +3,11 @@
 To look again and again costs a processor that others may need; to sleep costs the time that waking takes, which is a
 microsecond where all share a core and forty where an interrupt has to leave a virtual machine. So nobody is told which
 is better here. A loop tries both, `TRIED` waits each, and then does for `KEPT` waits what was better: it begins to look
-where that makes the wait a tenth shorter, and goes on while it makes it shorter at all, since a few waits say little.
-Where nothing comes soon, or another process wants the core, looking shortens nothing, and the loop sleeps. Where a
-single look shows that somebody else had the core meanwhile, it sleeps at once for a while: a short one, since
-most of those who come are gone in a moment, and twice as long each time that it happens again.
+where that makes the middle one of its waits a twentieth shorter, and goes on while it makes it shorter at all. A few
+waits say little, and the longest of them, in which somebody else had the core, say nothing. Where nothing comes soon,
+or another process wants the core, looking shortens nothing, and the loop sleeps. Where a single look shows that
+somebody else had the core meanwhile, it sleeps at once for a while: a short one, since most of those who come are gone
+in a moment, and twice as long each time that it happens again.
 
 Not here: the looking and the sleeping (reactor).
 """
@@ -19,9 +20,9 @@ TRIED: Final = 48
 """Waits of each kind that are compared."""
 KEPT: Final = 4096
 """Waits for which the better one stays in use."""
-BEGINS: Final = 90
+BEGINS: Final = 95
 """A loop begins to look where that makes the wait so many percent of what it was ..."""
-STAYS: Final = 98
+STAYS: Final = 99
 """... and goes on while it makes it no more than so many."""
 SCARCE: Final = 16
 """Waits for which a loop sleeps after somebody else needed its core; doubles up to `KEPT` until looking is found better
@@ -29,7 +30,11 @@ once more."""
 SCARCE_NS: Final = 50_000
 """A look takes about a microsecond. One that takes so long has had to wait for the core."""
 LONGEST: Final = 4
-"""A wait counts as at most so many times as long as looking may go on: the pause between two polls is not waiting."""
+"""A wait counts as at most so many times as long as looking may go on: pauses between two polls are alike."""
+
+
+def _middle(waits: list[int]) -> int:
+    return sorted(waits)[len(waits) // 2]
 
 
 class Looking:
@@ -40,8 +45,8 @@ class Looking:
     def __init__(self, spin_ns: int) -> None:
         self._longest = spin_ns * LONGEST
         self._left = TRIED
-        self._looked = 0
-        self._asleep = 0
+        self._looked: list[int] = []
+        self._asleep: list[int] = []
         self._pause = SCARCE
         self._pays = False  # what was found last
         self._rest = 0  # waits for which looking was still to stay in use when the core was found scarce
@@ -49,18 +54,14 @@ class Looking:
 
     def waited(self, duration_ns: int) -> None:
         """A wait that was wanted is over."""
-        duration_ns = min(duration_ns, self._longest)
-        if self.on:
-            self._looked += duration_ns
-        else:
-            self._asleep += duration_ns
+        (self._looked if self.on else self._asleep).append(min(duration_ns, self._longest))
         self._left -= 1
         if self._left > 0:
             return
         if self.on:
             self.on, self._left = False, TRIED
             return
-        self._pays = self._looked * 100 <= self._asleep * (STAYS if self._pays else BEGINS)
+        self._pays = _middle(self._looked) * 100 <= _middle(self._asleep) * (STAYS if self._pays else BEGINS)
         self.on, self.trying, self._left = self._pays, False, KEPT
         if self.on:
             self._pause = SCARCE
@@ -73,7 +74,9 @@ class Looking:
         if self._rest:
             self.on, self._left, self._rest = True, self._rest, 0
             return
-        self._left, self._looked, self._asleep = TRIED, 0, 0
+        self._left = TRIED
+        self._looked.clear()
+        self._asleep.clear()
         self.on = self.trying = True
 
     def scarce(self) -> None:
