@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST_KEPT = 64 << 10
 """Bytes of a checkpoint with all its signatures."""
+FOUND_NOTHING = 3
+"""The exit code where a check that was named has nothing to say: whoever asks for one by night hears of it."""
 COLOURS = {
     "proved": "green", "tested": "green", "observed": "green", "attested": "cyan", "stale": "yellow",
     "not covered": "dim", "failed": "bold red", "coming": "dim", "overdue": "bold red", "due soon": "yellow",
@@ -36,7 +38,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     ran.add_argument("ids", nargs="*", metavar="ID", help="which (default: all)")
     ran.add_argument("--all", action="store_true", help="all that can look at something now, as without any ID")
     ran.add_argument("--no-verify", action="store_true", help="leave out the verification of the whole log")
-    ran.epilog = "Exit code 1 if a check failed. `cofferdam prove` runs those that need a proof."
+    ran.epilog = (
+        "Exit code 1 if a check failed, 3 if one that was named could find nothing. `cofferdam prove` runs those that "
+        "need a proof."
+    )
     _common(ran, "EvidenceChecked")
 
     listed = verbs.add_parser("list", help="every check with its status, its age and when it is due")
@@ -161,7 +166,9 @@ def _run(args: argparse.Namespace) -> int:
             console.print(f"{'-':8} {len(unused)} checks of {of}", style="dim")
         how = f"{recorded} new in the log" if bench.status is not None else "NOT RECORDED: the gate does not run"
         console.print(f"{len(found)} checks found something, {len(missing) - len(unused)} could not; {how}")
-    return 1 if any(one.outcome == "failed" for one in found) else 0
+    if any(one.outcome == "failed" for one in found):
+        return 1
+    return FOUND_NOTHING if args.ids and missing else 0
 
 
 def _known(name: str, found: Catalogue) -> None:
