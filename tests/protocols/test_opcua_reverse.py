@@ -148,7 +148,7 @@ WRONG = {
     "an address that is not ours": ("listen: \"10.20.0.1:4842\"", "listen: \"10.20.0.2:4842\"", "of this machine in"),
     "nothing": ("reverse: {listen: \"10.20.0.1:4842\", clients: [\"10.1.0.20:4845\", \"10.1.0.99:4845\"]}",
                 "reverse: {}", "listen, clients or both"),
-    "another protocol": ("protocol: opcua,", "protocol: modbus,", "who asks opens the connection"),
+    "another protocol": ("protocol: opcua,", "protocol: modbus,", "the protocol of the conduit"),
     "no place for clients": ("listen: \"10.1.0.1:4841\",", "", "listen or overlay as well"),
 }  # fmt: skip
 

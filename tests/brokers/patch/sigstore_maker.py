@@ -104,7 +104,7 @@ class Instance:
         }
 
     def certificate(
-        self, key: ec.EllipticCurvePrivateKey, *, identity: str = IDENTITY, issuer: str = ISSUER, at: datetime = NOW,
+        self, key: ec.EllipticCurvePrivateKey, *, at: datetime, identity: str = IDENTITY, issuer: str = ISSUER,
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CODE_SIGNING, shown: bool = True, old: str = "",
     ) -> x509.Certificate:  # fmt: skip
         name = x509.RFC822Name(identity) if "://" not in identity else x509.UniformResourceIdentifier(identity)
@@ -135,9 +135,12 @@ class Instance:
         return made.add_extension(extension, critical=False).sign(self.key, SHA256())
 
     def bundle(
-        self, data: bytes, *, second: bool = False, at: datetime = NOW, entry_of: bytes | None = None, **how: Any
-    ) -> Json:
-        """`second`: by Rekor 2, with a time stamp; `entry_of`: what the log's entry is of, if of something else."""
+        self, data: bytes, *, second: bool = False, at: datetime | None = None, entry_of: bytes | None = None,
+        **how: Any,
+    ) -> Json:  # fmt: skip
+        """`second`: by Rekor 2, with a time stamp, which is of now, as `at` is; `entry_of`: what the log's entry is of,
+        if of something else."""
+        at = at or datetime.now(UTC).replace(microsecond=0)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self.certificate(key, at=at, **how)
         raw = certificate.public_bytes(Encoding.DER)

@@ -348,6 +348,8 @@ class Live:
 
     def end(self, reason: str) -> None:
         """Ends it at once, for a reason of ours: nothing more is shown."""
+        if self._over is not None and self._held:  # what it said last is lost to its person: it has not ended well
+            self._over = records.Closed(self.number, 1, "", clip(reason))
         self._held.clear()
         self._held_bytes = 0
         self.finish(reason, 1)
