@@ -11,7 +11,8 @@ from cofferdam.brokers.jump.inner_session import Live
 
 GRANT = records.Grant(
     session=7, name="s:7", person="ada", source="10.1.0.7", conduit="c", asset="plc", login="tech",
-    credential=records.Credential("none", b""), host_key=b"", what="exec", seconds=60, record=True, command="echo never",
+    credential=records.Credential("none", b""), host_key=b"", what="exec", seconds=60, record=True,
+    command="echo never",
 )  # fmt: skip
 
 
