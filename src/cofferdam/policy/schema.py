@@ -730,8 +730,8 @@ class Asset(Entry):
     reconnect_delay: Milliseconds | None = Field(
         None,
         description="How long after a connection has ended, whoever ended it, the device is left alone before the next "
-        "is opened; requests wait meanwhile, and one refusal more is waited out. For devices that refuse the next "
-        "connection for a while. At most 30 s.",
+        "is opened; reads wait meanwhile, writes for `timeout` or `wait`, and one refusal more is waited out. For "
+        "devices that refuse the next connection for a while. At most 30 s.",
     )
     pause: Milliseconds | None = Field(
         None,

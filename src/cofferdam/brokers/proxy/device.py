@@ -164,7 +164,7 @@ class Device(Told):
         return self._clock() - job.arrived > self._patience(job)
 
     def _patience(self, job: Job) -> int:
-        """How long the job may wait in line (ns). A write does not wait while the device is left alone after a
+        """How long the job may wait in line (ns). A write waits no longer for a device that is left alone after a
         connection: by then its client may have given up, and given another order. One that was judged by what the
         device held when it came waits no longer than the device has for an answer: it holds something else by then."""
         manners = self.asset.manners
