@@ -46,7 +46,7 @@ class Controller:
             [SER2NET, "-n", "-d", "-c", str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        eventually(unix.exists)
+        eventually(self._listens)
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._answer, self._serve)]
         for thread in self._threads:
             thread.start()
@@ -89,6 +89,11 @@ class Controller:
                 back.join(PATIENT)
                 line.close()
                 client.close()
+
+    def _listens(self) -> bool:
+        """Its socket is there before it listens, and whoever comes in between is refused."""
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        return any(line.endswith(self._unix) and line.split()[3] == "00010000" for line in lines)  # __SO_ACCEPTCON
 
     def close(self) -> None:
         self.process.kill()
