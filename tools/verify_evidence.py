@@ -48,6 +48,8 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 MAX_FILES, MAX_FILE, MAX_TOTAL, MAX_RATIO = 60_000, 128 << 20, 1 << 30, 200
 MAX_UNSIGNED = 8 << 20  # of a JSON file that no signature covers: read as objects it takes thirty times its size
+MAX_SHOWN = 1 << 20  # of a page or a table that no signature covers
+STRANGE, LONGEST = 8, 1000  # of what is strange in a page, so much is named; letters of one finding
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 HEX = re.compile(r"[0-9a-f]{64}")
 ORDER = ["proved", "tested", "observed", "attested", "stale", "not covered", "failed"]
@@ -320,6 +322,8 @@ START = re.compile(
 )
 """How tags of ours are written, to the letter: of anything else a browser may make something else."""
 DEEPEST = 10  # one in the other: what is small becomes smaller by each
+WHOLE = re.compile(r"<[^<>]{1,200}>")
+"""What begins with < in a page: where it does not end, a reader looks for its end again from each of thousands."""
 MARKS = "\u25cf\u270e\u25cc\u2013\u2717\u2192"
 """Before a status, for a print in black and white. Other letters beside it say something else."""
 STYLES = {"04a9e196f3ec03166f5c34c41950b618c5a2f6d9e780472197de9b95db094457"}
@@ -336,9 +340,23 @@ class Page(html.parser.HTMLParser):
         self.rows, self._cells, self._inner, self._badge = [], [], 0, False
         self._id = self._status = self._class = ""
         self._open, self._more = [], False
-        self.feed(text)
-        self.close()
-        self._end_style()
+        at = text.find("<")
+        while at >= 0:
+            if WHOLE.match(text, at) is None:
+                raise Wrong("has what no page of ours has: a tag without its end, at %d" % at)
+            at = text.find("<", at + 1)
+        with contextlib.suppress(StopIteration):
+            self.feed(text)
+            self.close()
+            self._end_style()
+
+    def handle_decl(self, decl):
+        self._enough()
+
+    def _enough(self):
+        """Ends the reading, where more is strange than is told."""
+        if len(self.strange) > STRANGE:
+            raise StopIteration
 
     def _end_style(self):
         if self._style is not None and sha256(self._style.encode()).hexdigest() not in STYLES:
@@ -346,6 +364,7 @@ class Page(html.parser.HTMLParser):
         self._style = None
 
     def handle_starttag(self, tag, attrs):
+        self._enough()
         given = dict(attrs)
         named = (given.get("class") or "").split()
         if len(given) != len(attrs):
@@ -380,6 +399,7 @@ class Page(html.parser.HTMLParser):
         self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag):
+        self._enough()
         self._end_style()
         if not self._open or self._open.pop() != tag:
             self.strange.append("</%s> that ends something else" % tag)
@@ -458,7 +478,8 @@ class Pack:
     def wrong(self, where, problem):
         self.findings += 1
         if self.findings <= 100:
-            self.say(plain("%s: %s" % (where, problem)))
+            text = "%s: %s" % (where, problem)
+            self.say(plain(text if len(text) <= LONGEST else text[:LONGEST] + "..."))
 
     def attempt(self, where, work, *arguments):
         """Runs a check; whatever breaks in it is a finding."""
@@ -518,14 +539,20 @@ class Pack:
                 if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                     self.wrong(name, "is no plain file")
                     continue
-                if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    self.wrong(name, "is encrypted or compressed in an unknown way")
+                if info.flag_bits & 1:
+                    self.wrong(name, "is encrypted")
+                    self.unreadable.add(name)
                     continue
                 total += info.file_size
                 if info.file_size > MAX_FILE or total > MAX_TOTAL:
                     raise Unreadable("%s would be too large: the pack is none of ours" % name)
                 if info.file_size > MAX_RATIO * max(1, info.compress_size):
                     self.wrong(name, "is packed so tightly that it is a bomb")
+                    self.unreadable.add(name)
+                    continue
+                if info.compress_type != zipfile.ZIP_STORED:
+                    self.wrong(name, "is compressed: no file of a pack is, so that nothing becomes large in memory")
+                    self.unreadable.add(name)
                     continue
                 try:
                     with archive.open(info) as file:
@@ -561,12 +588,16 @@ class Pack:
     def json(self, name):
         if name not in self.files:
             return None
-        if len(self.files[name]) > MAX_UNSIGNED and not self.is_signed(name):
-            raise Wrong("is not looked at: it is large, and no signature by the log's key covers it")
+        self.bounded(name, MAX_UNSIGNED)
         found = json.loads(self.files[name].decode(), object_pairs_hook=once)
         if not isinstance(found, (dict, list)):
             raise Wrong("is no record")
         return found
+
+    def bounded(self, name, most):
+        """Raises Wrong, where a file that anybody may have put here would take too long to read."""
+        if len(self.files.get(name, b"")) > most and not self.is_signed(name):
+            raise Wrong("is not looked at: it is large, and no signature by the log's key covers it")
 
     def is_signed(self, name):
         """Whether the log's key has signed for these bytes: the manifest's by its note, any other by the manifest."""
@@ -871,13 +902,15 @@ class Pack:
         self.attempt("oscal/assessment-results.json", self.check_oscal, [status for _, status in said])
 
     def check_page(self, page, said):
+        self.bounded("report.html", MAX_SHOWN)
         shown = Page(page)
-        for one in shown.strange[:8]:
+        for one in shown.strange[:STRANGE]:
             self.wrong("report.html", "has what no page of ours has: %s" % one)
         self.same("report.html", shown.rows, said)
 
     def check_table(self, said):
         if "report.csv" in self.files:
+            self.bounded("report.csv", MAX_SHOWN)
             rows = csv.DictReader(io.StringIO(self.files["report.csv"].decode(), newline=""))
             if len(set(rows.fieldnames or ())) != len(rows.fieldnames or ()):
                 raise Wrong("has a column twice")

@@ -687,6 +687,48 @@ def test_every_byte_counts(made: Made, tmp_path: Path, capsys: pytest.CaptureFix
                 assert {name: archive.read(name) for name in archive.namelist()} == made.files
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("report.html", b"<a" * 150_000), ("report.html", b"<!--" * 150_000), ("report.html", b"</" * 150_000),
+        ("report.html", b"<?" * 150_000), ("report.html", b"<div>" * 150_000),
+        ("report.html", tool.BEGINS + b"<b>" * 4_000_000),
+        ("report.csv", b"control,status\n" + b"a,b\n" * 2_000_000),
+    ],
+    ids=["tags", "comments", "ends", "instructions", "one in the other", "a large page", "a large table"],
+)  # fmt: skip
+def test_a_page_without_end_holds_no_verifier_up(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, data: bytes
+) -> None:
+    """Anybody can lay one into a pack: what does not end is looked for again from each of thousands, and a table of
+    two letters a row takes a hundred times as much memory."""
+    began = time.process_time()
+    code, said = verdict(made, zipped(made.files | {name: data}), tmp_path, capsys)
+    assert code == 1 and f"{name}: was changed" in said
+    assert time.process_time() - began < 5
+    if name == "report.html" and len(data) < 1 << 20:  # by who holds the key as well
+        files = made.signed_anew(made.files | {name: data})
+        assert f"{name}: has what no page of ours has" in verdict(made, zipped(files), tmp_path, capsys)[1]
+        assert time.process_time() - began < 10
+
+
+def test_what_is_compressed_is_named_and_not_unpacked(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the ratio of a bomb, five megabytes make a gigabyte."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in made.files.items():
+            archive.writestr(name, data)
+    code, said = verdict(made, out.getvalue(), tmp_path, capsys)
+    assert code == 1 and "report.html: is compressed" in said and "removed" not in said
+
+
+def test_words_without_end_are_cut(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = made.files | {"manifest.json": json.dumps({"format": "x" * 1_000_000}).encode()}
+    assert max(map(len, verdict(made, zipped(files), tmp_path, capsys)[1].splitlines())) < 1100
+
+
 def test_a_file_that_cannot_be_read_is_not_told_as_removed(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
