@@ -89,6 +89,31 @@ def test_counts_that_are_lies_make_no_number_that_json_cannot_hold(sky: Sky) -> 
     assert told["who"] == [["a", "plc", MAX_SAFE_INTEGER, MAX_SAFE_INTEGER, 0, 0, ""]]
 
 
+@pytest.mark.parametrize("text", ["\x01" * 127, "\U0001f511" * 127, "a" * 127])
+def test_what_was_left_out_is_told_whatever_it_was_named(sky: Sky, text: str) -> None:
+    """An entry that did not fit was lost, and with it what others had been left out with."""
+    spans = tuple(Cells(text, start, 1) for start in range(4))
+    for number in range(300):
+        source = f"{number % 70}{text}"[:64]
+        many = RefusedMany(session="s", source=source, asset=text, count=1, is_write=True, spans=spans)
+        assert sky.say("outer", many) and sky.say("inner", refused(number, is_write=True))
+    sky.now += TELL_NS
+    sky.auditor.tick()
+    told = {event["producer"]: event for _, event in events(sky.log) if event["kind"] == "not-recorded"}
+    for who in ("outer", "inner"):
+        kept = sum(kind != "not-recorded" for kind in sky.kinds(who))
+        assert told[who]["count"] == 300 - kept == sum(row[2] for row in told[who]["who"])
+    assert all(row[6] for row in told["outer"]["who"])
+
+
+def test_what_was_left_out_last_is_told_when_the_log_is_closed(sky: Sky) -> None:
+    for number in range(300):
+        assert sky.say("outer", refused(number, is_write=False))
+    kept = sky.kinds("outer").count("refused")
+    sky.auditor.close()
+    assert [event["count"] for _, event in events(sky.log) if event["kind"] == "not-recorded"] == [300 - kept]
+
+
 def test_a_change_that_has_no_room_is_refused(sky: Sky) -> None:
     said = [sky.say("inner", write(number)) for number in range(1000)]
     assert said[0] and not said[-1]

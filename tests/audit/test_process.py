@@ -8,15 +8,16 @@ import socket
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from cofferdam.audit.checkpoint import VerifierKey
-from cofferdam.audit.events.access import LimitHit, OfItem, RefusedMany
+from cofferdam.audit.events.access import LimitHit, OfItem, PointValue, RefusedMany, WriteAllowed
 from cofferdam.audit.events.gate import Severed
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.process import RECORDS_A_TURN, Process, Producer
 from cofferdam.audit.records import Ack, Batch, Counting, FromAuditor, Hello, ToAuditor
 from cofferdam.audit.service import MOST_COUNTS
-from cofferdam.audit.supervision import Open, ToAuditorControl
+from cofferdam.audit.supervision import FromAuditorControl, Open, Recent, ToAuditorControl
 from cofferdam.crossing.framing import PACKET, Assembler, frame, pack
 from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
 from cofferdam.crossing.pipe import PIPE_PACKETS, make_pipe
@@ -30,16 +31,21 @@ def send(fd: int, data: bytes) -> None:
         os.write(fd, packet)
 
 
+def packets(fd: int, limit: int) -> list[bytes]:
+    """The records that wait in a pipe, encoded."""
+    assembler = Assembler(limit)
+    found: list[bytes] = []
+    while True:
+        try:
+            found += assembler.feed(os.read(fd, PACKET))
+        except BlockingIOError:
+            return found
+
+
 def received(fd: int) -> list[FromAuditor]:
     """All that waits in a pipe from the auditor."""
     codec: RecordCodec[FromAuditor] = RecordCodec(FromAuditor)
-    assembler = Assembler(codec.limit)
-    found: list[FromAuditor] = []
-    while True:
-        try:
-            found += [codec.decode(data) for data in assembler.feed(os.read(fd, PACKET))]
-        except BlockingIOError:
-            return found
+    return [codec.decode(data) for data in packets(fd, codec.limit)]
 
 
 class Stand:
@@ -59,12 +65,14 @@ class Stand:
         for _ in range(4):
             self.process._reactor.turn(0.02)
 
-    def producer(self, name: str, *first: ToAuditor, resumed: bool = False) -> int:
+    def producer(
+        self, name: str, *first: ToAuditor, resumed: bool = False, says: tuple[str, ...] = ("refused-many",)
+    ) -> int:
         """Its end of the pipe. `first`: what lies in it."""
         (batches_in, batches_out), (_, answers_out) = make_pipe(), make_pipe()
         for one in first:
             send(batches_out, RecordCodec[ToAuditor](ToAuditor).encode(one))
-        said = INTRODUCTIONS.encode(Introduction(name, resumed, ("refused-many",)))
+        said = INTRODUCTIONS.encode(Introduction(name, resumed, says))
         socket.send_fds(self._launcher, [said], [batches_in, answers_out])
         os.close(batches_in)
         os.close(answers_out)
@@ -238,6 +246,48 @@ def test_who_takes_no_answers_does_not_fill_the_auditor(tmp_path: Path) -> None:
         stand.process._tell_recent(1, frozenset())
         stand.process._reactor.turn(0)
     assert stand.process._producers["owned"].answers.backlog < 8 << 20
+    os.close(end)
+    stand.settle()
+    stand.go()
+
+
+def wrote(write: str, asset: str, value: str) -> WriteAllowed:
+    points = (PointValue("p", value),)
+    return WriteAllowed(
+        wall_ns=1, session="s", write=write, principals=(), source="a", asset=asset, conduit="c", rule="1", function=6,
+        points=points, before=points,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["9" * 40, "-" + "9" * 40, "--1", "1e999", "nan", "\u00b2", "1_0"])
+def test_no_number_that_a_half_says_ends_the_auditor(tmp_path: Path, value: str) -> None:
+    """One that no record carries ended it at each birth of a part for a minute, and meanwhile nobody wrote."""
+    stand = Stand(tmp_path)
+    end = stand.producer("owned", says=("write-allowed",))
+    stand.say(end, Batch(1, "", (wrote("w1", "plc", value),)))
+    stand.process._tell_recent(1, frozenset({"plc"}))
+    stand.settle()
+    codec: RecordCodec[FromAuditorControl] = RecordCodec(FromAuditorControl)
+    said = [codec.decode(data) for data in packets(stand._reports, codec.limit)]
+    [told] = [one for one in said if isinstance(one, Recent)]
+    assert told.complete and [write.points for write in told.writes] == [("p",)]
+    os.close(end)
+    stand.settle()
+    stand.go()
+
+
+def test_names_that_fill_more_than_a_record_do_not_end_the_auditor(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    end = stand.producer("owned", says=("write-allowed",))
+    for batch in range(30):
+        names = (f"{batch:03}{number:03}" + "\U0001f511" * 120 for number in range(100))
+        drafts = tuple(wrote(name[:6], name, "1") for name in names)
+        stand.say(end, Batch(batch + 1, "", drafts))
+    stand.process._tell_recent(1, frozenset({"plc"}))
+    stand.settle()
+    codec: RecordCodec[FromAuditorControl] = RecordCodec(FromAuditorControl)
+    [told] = [one for one in map(codec.decode, packets(stand._reports, codec.limit)) if isinstance(one, Recent)]
+    assert not told.complete
     os.close(end)
     stand.settle()
     stand.go()

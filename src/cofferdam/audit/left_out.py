@@ -7,15 +7,23 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cofferdam.audit.entry import Draft
+import msgspec
+
+from cofferdam.audit.entry import MAX_ENTRY_BYTES, Draft
 from cofferdam.audit.events.access import Refused, RefusedMany
-from cofferdam.audit.events.base import MAX_SAFE_INTEGER, NAME, clip, kebab
+from cofferdam.audit.events.base import MAX_SAFE_INTEGER, NAME, TEXT, clip, kebab
 from cofferdam.audit.events.log import Missing, NotRecorded
 from cofferdam.audit.quota import whose
 
 ROWS = 64
 """Those (and assets) that are told apart; the last row is all others."""
+ROOM = ((TEXT, NAME), (NAME, NAME), (32, 32))
+"""Characters of what a row says, and of its names: the first with which all of it fits in an entry. The last always
+does, whatever the characters are."""
 REASON = "the disk is nearly full, or its producer has written its share of the day"
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class LeftOut:
@@ -48,8 +56,19 @@ class LeftOut:
         self._rows[key] = Missing(*key, total, min(writes, MAX_SAFE_INTEGER), least, greatest, said)
 
     def told(self, producer: str, wall: int) -> NotRecorded:
-        """The entry."""
-        return NotRecorded(
-            wall_ns=wall, count=self._kinds.total(), producer=producer, kinds=tuple(self._kinds.items())[:64],
-            reason=REASON, from_ns=self._from, to_ns=wall, who=tuple(self._rows.values()),
-        )  # fmt: skip
+        """The entry. One that did not fit would be lost, and with it all that it tells of."""
+        for said, name in ROOM:
+            who = tuple(
+                Missing(
+                    clip(row.who, name), clip(row.asset, name), row.count, row.writes, row.least, row.greatest,
+                    clip(row.said, said),
+                )
+                for row in self._rows.values()
+            )  # fmt: skip
+            entry = NotRecorded(
+                wall_ns=wall, count=self._kinds.total(), producer=producer, kinds=tuple(self._kinds.items())[:64],
+                reason=REASON, from_ns=self._from, to_ns=wall, who=who,
+            )  # fmt: skip
+            if len(_encode(entry)) < MAX_ENTRY_BYTES - 2048:  # room for the members around it
+                break
+        return entry

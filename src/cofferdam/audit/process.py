@@ -78,6 +78,7 @@ _PR_SET_DUMPABLE = 4
 
 _BATCHES: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
 _ANSWERS: RecordCodec[FromAuditor] = RecordCodec(FromAuditor)
+_CONTROL: RecordCodec[FromAuditorControl] = RecordCodec(FromAuditorControl)
 
 
 class Producer:
@@ -230,8 +231,7 @@ class Process:
         self._told = (True, "")
         self._code = 0
         incoming: RecordCodec[ToAuditorControl] = RecordCodec(ToAuditorControl)
-        outgoing: RecordCodec[FromAuditorControl] = RecordCodec(FromAuditorControl)
-        self._gate: PipeSender[FromAuditorControl] = PipeSender(self._reactor, control_out, outgoing)
+        self._gate: PipeSender[FromAuditorControl] = PipeSender(self._reactor, control_out, _CONTROL)
         # The gate may end before those who tell: what they have said is still written, until the launcher has gone.
         PipeReceiver(self._reactor, control_in, incoming, self._on_control)
         self._launcher = socket.socket(fileno=producers)
@@ -334,7 +334,10 @@ class Process:
         complete, writes = auditor.recent.of(assets, time.monotonic_ns())
         # One write may name hundreds of points: what does not fit into a record is not known.
         whole = complete and len(writes) <= RECENT and sum(map(things_of, writes)) <= RECENT_THINGS
-        self._gate.send(Recent(number, whole, writes if whole else (), auditor.recent.written()))
+        answer = Recent(number, whole, writes if whole else (), auditor.recent.written())
+        if len(_CONTROL.encode(answer)) > _CONTROL.limit:  # the names in it are as long as a part makes them
+            answer = Recent(number, False, ())
+        self._gate.send(answer)
 
     def _head(self, number: int, old: int) -> SignedHead:
         """From the files, as anybody would read them: what is given away is what lies there."""
@@ -358,7 +361,7 @@ class Process:
             producer.drain()
             if self._auditor is not None:
                 self._auditor.close_counts(producer.name)
-        self._commit()
+            self._commit()  # what one says leaves no less room for the next
         if self._auditor is not None:
             try:
                 self._auditor.close()

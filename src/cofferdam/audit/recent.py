@@ -113,7 +113,9 @@ def _moves(given: Iterable[tuple[str, str]], before: Iterable[tuple[str, str]]) 
 
 
 def _number(text: str) -> int | float | None:
+    """None also for what no point holds: a part that was taken over says numbers that no record carries."""
     try:
-        return int(text) if text.lstrip("-").isdigit() else float(text)
+        found = int(text) if text.lstrip("-").isdigit() else float(text)
     except ValueError:
         return None
+    return found if isinstance(found, float) or -(1 << 63) <= found < 1 << 64 else None

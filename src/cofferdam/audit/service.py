@@ -224,10 +224,10 @@ class Auditor:
     def _folder_disk(self) -> tuple[int, int]:
         return disk.room(self._log.folder)
 
-    def _tell_left_out(self) -> list[PreparedDrafts]:
-        """Entries about what was left out since it was last told."""
+    def _tell_left_out(self, *, last: bool = False) -> list[PreparedDrafts]:
+        """Entries about what was left out since it was last told. `last`: of less than a minute, too."""
         now, wall = self._mono(), self._wall()
-        if not self._left_out or now - self._told_at < TELL_NS:
+        if not self._left_out or (now - self._told_at < TELL_NS and not last):
             return []
         self._told_at = now
         left, self._left_out = self._left_out, {}
@@ -293,6 +293,9 @@ class Auditor:
         try:
             while self.open_writes.lost:
                 self._tell_lost()
+            told = self._tell_left_out(last=True)
+            if told:
+                self._log.append_all(told)
         finally:
             self._log.close()
 
