@@ -99,7 +99,10 @@ def test_what_was_left_out_is_told_whatever_it_was_named(sky: Sky, text: str) ->
         assert sky.say("outer", many) and sky.say("inner", refused(number, is_write=True))
     sky.now += TELL_NS
     sky.auditor.tick()
-    told = {event["producer"]: event for _, event in events(sky.log) if event["kind"] == "not-recorded"}
+    told: dict[str, Any] = {}
+    for _, event in events(sky.log):
+        if event["kind"] == "not-recorded":
+            told[str(event["producer"])] = event
     for who in ("outer", "inner"):
         kept = sum(kind != "not-recorded" for kind in sky.kinds(who))
         assert told[who]["count"] == 300 - kept == sum(row[2] for row in told[who]["who"])

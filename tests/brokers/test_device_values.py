@@ -243,6 +243,24 @@ def test_what_was_judged_by_a_value_is_not_sent_when_that_is_old(question: bytes
     ]
 
 
+def test_a_write_that_was_judged_by_a_power_of_ten_known_before_does_not_outlive_a_reconnect_delay() -> None:
+    text = POLICY.format(extra="reconnect_delay: 5 s\n    wait: 20 s", write=WRITE, more="registers: holding 0-99")
+    text += "limits: {known_value_seconds: 5}\n"
+    stage = Stage(policy=compile_policy(loads(text), now_ns=time.time_ns()))
+    plc = Plc(stage)
+    at(stage, plc, read(1, 70, 2))
+    assert plc.wire is not None
+    plc.wire.on_closed("closed by the peer")
+    client = stage.client()
+    client.on_data(write(2, 70, 50))
+    stage.cross()
+    assert len(stage.of(WriteAllowed)) == 1 and not client.take()
+    stage.reactor.advance(1.1)
+    stage.cross()
+    assert client.take() == [exception(2, 6, 6)]
+    assert [one.outcome for one in stage.of(WriteOutcome)] == ["not-sent"]
+
+
 @pytest.mark.parametrize("seconds", [0, 5])
 def test_a_bit_that_the_device_has_changed_is_written_all_the_same(seconds: int) -> None:
     """What was known of the word for a while said that the bit is as it is asked."""

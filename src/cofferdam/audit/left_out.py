@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections import Counter
 
 import msgspec
+from msgspec import structs
 
 from cofferdam.audit.entry import MAX_ENTRY_BYTES, Draft
 from cofferdam.audit.events.access import Refused, RefusedMany
-from cofferdam.audit.events.base import MAX_SAFE_INTEGER, NAME, TEXT, clip, kebab
+from cofferdam.audit.events.base import MAX_SAFE_INTEGER, NAME, clip, kebab
 from cofferdam.audit.events.log import Missing, NotRecorded
 from cofferdam.audit.quota import whose
 
 ROWS = 64
 """Those (and assets) that are told apart; the last row is all others."""
-ROOM = ((TEXT, NAME), (NAME, NAME), (32, 32))
-"""Characters of what a row says, and of its names: the first with which all of it fits in an entry. The last always
-does, whatever the characters are."""
+SHORTER = ((NAME, NAME), (32, 32))
+"""Characters that are left of what a row says, and of its names, where all of it would be more than an entry holds.
+With the last it fits, whatever the characters are."""
 REASON = "the disk is nearly full, or its producer has written its share of the day"
-
 
 _encode = msgspec.json.Encoder().encode
 
@@ -57,18 +57,16 @@ class LeftOut:
 
     def told(self, producer: str, wall: int) -> NotRecorded:
         """The entry. One that did not fit would be lost, and with it all that it tells of."""
-        for said, name in ROOM:
-            who = tuple(
-                Missing(
-                    clip(row.who, name), clip(row.asset, name), row.count, row.writes, row.least, row.greatest,
-                    clip(row.said, said),
-                )
-                for row in self._rows.values()
-            )  # fmt: skip
-            entry = NotRecorded(
-                wall_ns=wall, count=self._kinds.total(), producer=producer, kinds=tuple(self._kinds.items())[:64],
-                reason=REASON, from_ns=self._from, to_ns=wall, who=who,
-            )  # fmt: skip
+        entry = NotRecorded(
+            wall_ns=wall, count=self._kinds.total(), producer=producer, kinds=tuple(self._kinds.items())[:64],
+            reason=REASON, from_ns=self._from, to_ns=wall, who=tuple(self._rows.values()),
+        )  # fmt: skip
+        for said, name in SHORTER:
             if len(_encode(entry)) < MAX_ENTRY_BYTES - 2048:  # room for the members around it
                 break
+            who = tuple(
+                structs.replace(row, who=clip(row.who, name), asset=clip(row.asset, name), said=clip(row.said, said))
+                for row in entry.who
+            )
+            entry = structs.replace(entry, who=who)
         return entry

@@ -96,7 +96,8 @@ class Served:
     """What the half keeps of one asset besides its device: shared reads, writes under way, writes that wait."""
 
     __slots__ = (
-        "asset", "device", "identity", "judging", "parked", "shared", "steps", "timeout_ns", "unparking", "writes",
+        "asset", "device", "identity", "judging", "parked", "scaled", "shared", "steps", "timeout_ns", "unparking",
+        "writes",
     )  # fmt: skip
 
     def __init__(self, asset: Asset, device: Device, shared: SharedReads | None) -> None:
@@ -116,6 +117,15 @@ class Served:
         self.asset = asset
         self.shared = shared
         self.timeout_ns = asset.timeout_ms * 1_000_000
+        # Where what cells mean, and so whether a write is within limits, follows from what another cell holds.
+        self.scaled = tuple(point.at for point in asset.points if point.factor is not None)
+
+    def scales(self, operation: Operation) -> bool:
+        """Whether a write is judged by a power of ten that the device holds, also where that was known already."""
+        return any(
+            at.space == change.space and at.start < change.stop and change.start < at.stop
+            for at in self.scaled for change in operation.writes
+        )  # fmt: skip
 
 
 def same_device(old: Asset, new: Asset) -> bool:

@@ -281,7 +281,7 @@ class WritePath(Part):
         self._under_way += 1
         served.writes += 1
         before = self._before(session.asset, operation)
-        write.judged = self._by_value or bool(before) or instead is not None
+        write.judged = self._by_value or bool(before) or instead is not None or served.scales(operation)
         self._state.note_write(session.asset, operation, write.noted)
         flow = session.flow
         draft = WriteAllowed(
