@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,6 +24,7 @@ from cofferdam.audit.supervision import FromAuditorControl, Open, Recent, ToAudi
 from cofferdam.crossing.framing import PACKET, Assembler, frame, pack
 from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
 from cofferdam.crossing.pipe import PIPE_PACKETS, make_pipe
+from cofferdam.crossing.reactor import Timer
 from cofferdam.crossing.records import RecordCodec
 
 NAME = "modbus/it-ot/inner"
@@ -219,6 +223,38 @@ def test_small_words_without_end_are_read_no_faster_than_an_honest_half_says_the
     else:
         raise AssertionError("it is read as fast as it writes")
     assert max(taken) < RECORDS_A_TURN + len(packet) // len(frame(foreign))
+    os.close(end)
+    stand.settle()
+    stand.go()
+
+
+def test_who_has_written_their_share_does_not_keep_the_auditor_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of thousands takes long, and the next one was read a moment later."""
+    stand = Stand(tmp_path)
+    end = stand.producer("owned")
+    auditor = stand.process._auditor
+    assert auditor is not None
+    honest = auditor.submit
+
+    def slow(*said: Any) -> bool:
+        time.sleep(0.1)
+        return honest(*said)
+
+    monkeypatch.setattr(auditor, "submit", slow)
+    monkeypatch.setattr(auditor, "over", lambda producer: True)
+    rests: list[float] = []
+    reactor = stand.process._reactor
+    later = reactor.call_in
+
+    def call_in(seconds: float, call: Callable[[], None]) -> Timer:
+        rests.append(seconds)
+        return later(seconds, call)
+
+    monkeypatch.setattr(reactor, "call_in", call_in)
+    stand.say(end, again(1, 1))
+    assert max(rests) >= 0.4
     os.close(end)
     stand.settle()
     stand.go()

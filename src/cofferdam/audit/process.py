@@ -67,7 +67,9 @@ RECENT_THINGS = 20_000
 """Cells, points and moves that these may name together."""
 REPORT_SECONDS = 1.0
 REST_SECONDS = 0.05
-"""For a producer that has written its share of the day: so often it is read, a batch at a time."""
+"""For a producer that has written its share of the day: so often it is read, a batch at a time ..."""
+REST_TIMES = 4
+"""... and after so many times what a batch took, should that be longer."""
 PACKETS_A_TURN = 64
 """Packets read from one producer in one turn, so that a flood from one does not hold up the others."""
 RECORDS_A_TURN = 1024
@@ -124,12 +126,12 @@ class Producer:
             self._reading = False
             self._reactor.remove(self._fd)
 
-    def rest(self) -> None:
+    def rest(self, seconds: float = REST_SECONDS) -> None:
         """It says more than it may: it is read again in a moment, and others have their turn."""
         if self._reading and not self._resting:
             self._reading, self._resting = False, True
             self._reactor.remove(self._fd)
-            self._reactor.call_in(REST_SECONDS, self._resume)
+            self._reactor.call_in(max(seconds, REST_SECONDS), self._resume)
 
     def had(self, number: int) -> bool:
         """Whether this batch was read already. A part that lives on says again what an earlier auditor had not
@@ -377,6 +379,7 @@ class Process:
         auditor = self._auditor
         if auditor is None:
             return
+        begun = time.monotonic()
         if isinstance(said, Counting):
             if size > MAX_ENTRY_BYTES or not auditor.keep_count(producer.name, said):
                 raise CrossingError("it counts more than there is")
@@ -393,7 +396,7 @@ class Process:
             if not auditor.submit(producer.name, said.number, said.drafts, said.policy):
                 producer.counts(size)
         if auditor.over(producer.name):
-            producer.rest()
+            producer.rest(REST_TIMES * (time.monotonic() - begun))
         if not self._scheduled:
             self._scheduled = True
             self._reactor.later(self._commit)
