@@ -53,16 +53,21 @@ def _advisories(args: argparse.Namespace) -> int:
         found = _ask(args, "advisory", advisory=args.advisory)
         return print_told(args, found, _one(found))
     found = _ask(args, "advisories")
+    more = sum(found["counts"].values()) - len(found["advisories"])
     if args.open:
         waiting = ("open", "to plan", "overdue")
         found["advisories"] = [each for each in found["advisories"] if each["standing"] in waiting]
 
-    def lines() -> Iterator[str]:
-        yield ", ".join(f"{count} {state}" for state, count in found["counts"].items())
-        for each in found["advisories"]:
-            yield _line(each)
+    return print_told(args, found, listed(found, more))
 
-    return print_told(args, found, lines())
+
+def listed(found: dict[str, Any], more: int) -> Iterator[str]:
+    """All that are listed, and how many `more` there are."""
+    yield ", ".join(f"{count} {state}" for state, count in found["counts"].items())
+    for each in found["advisories"]:
+        yield _line(each)
+    if more:
+        yield f"and {more} older ones, which wait for nobody and are not listed: `cofferdam patch advisories ID`"
 
 
 def _line(each: dict[str, Any]) -> str:

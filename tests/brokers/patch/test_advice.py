@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.brokers.broker import Asked, Job
-from cofferdam.brokers.patch.advice import ledger, reader
+from cofferdam.brokers.patch.advice import desk, ledger, reader
 from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.advice.matching import Stated, matches
 from cofferdam.brokers.patch.advice.records import Reading, ReadOrder
@@ -23,6 +23,7 @@ from cofferdam.brokers.patch.advice.versions import covers
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
 from cofferdam.brokers.patch.sealing import Sealing
+from cofferdam.cli.patch_advice import listed
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.patch_rows import Duties, Origin, PatchRows, Product, Software
 from tests.brokers.patch.advisory import BOM, LIST, VENDOR, csaf, dumped
@@ -336,6 +337,24 @@ class Office:
 @pytest.fixture
 def office(tmp_path: Path) -> Office:
     return Office(tmp_path)
+
+
+def test_what_waits_for_somebody_is_listed_first(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.bring(dumped(csaf("VEN-1")))
+    fixed = (("product_version_range", "vers:intdot/>=1.0", "fixed"),)
+    office.bring(dumped(csaf("VEN-2", versions=fixed, released="2026-11-02T08:00:00Z")))
+    office.ask("evaluate", advisory="VEN-2", note="n", rest=True)
+    found = office.ask("advisories")
+    assert [(each["advisory"], each["standing"]) for each in found["advisories"]] == [
+        ("VEN-1", "open"),
+        ("VEN-2", "done"),
+    ]
+    assert not [line for line in listed(found, 0) if "not listed" in line]
+    monkeypatch.setattr(desk, "LISTED_MOST", 1)
+    found = office.ask("advisories")
+    assert [each["advisory"] for each in found["advisories"]] == ["VEN-1"]
+    assert found["counts"]["done"] == 1
+    assert list(listed(found, 1))[-1].startswith("and 1 older ones")
 
 
 def test_both_clocks_run_to_the_second_and_are_told_once(office: Office) -> None:

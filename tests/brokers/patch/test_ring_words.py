@@ -87,3 +87,11 @@ gate:"""
         compiled(tmp_path, text)
         found = [str(each) for each in lint(load(tmp_path / "policy.yaml"))]
         assert any("press, which takes one connection, and a proxy has it" in each for each in found) is told, found
+
+
+def test_a_way_back_where_there_is_none_is_told(tmp_path: Path) -> None:
+    for asset, told in (("box", True), ("press", False)):
+        rule = f"asset: {asset}, install: fw, "
+        compiled(tmp_path, POLICY.replace(rule, f"{rule}back: previous, "))
+        found = [str(each) for each in lint(load(tmp_path / "policy.yaml"))]
+        assert any("back: previous for box, which nothing is sent to" in each for each in found) is told, found

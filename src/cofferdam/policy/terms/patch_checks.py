@@ -418,6 +418,16 @@ def _sent_to(way: WaySaid) -> bool:
     return way.sftp is not None or way.smb is not None or way.ftp is not None or way.tftp is not None
 
 
+def _no_way_back(run: Linting) -> None:
+    """A rule that sends the previous file back to an asset that is sent none: it fetches, or a technician installs."""
+    for name, conduit in _conduits(run):
+        for number, rule in enumerate(conduit.allow):
+            alone = [one for one in rule.asset if (way := conduit.ways.get(one)) is not None and not _sent_to(way)]
+            if rule.back == "previous" and alone:
+                found = f"back: previous for {', '.join(alone)}, which nothing is sent to"
+                run.value(("conduits", name, "allow", number, "back"), "no-way-back", found, "stop")
+
+
 def _reads(way: WaySaid) -> bool:
     return way.sftp is not None or way.smb is not None or way.ftp is not None
 
@@ -447,4 +457,5 @@ CHECKS: dict[str, Callable[[Linting], None]] = {
     "unsigned-product": _unsigned,
     "plain-quarantine": _unencrypted,
     "shared-point": _shared,
+    "no-way-back": _no_way_back,
 }

@@ -42,6 +42,9 @@ from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.errors import GateError, StoreError
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
+LISTED_MOST: Final = 2_000
+"""Advisories that are listed at once: those that wait for somebody first, then the newest."""
+WAITING: Final = ("open", "to plan", "overdue")
 ROWS_MOST: Final = 20_000
 """Advisories that are kept."""
 BOMS_MOST: Final = 200
@@ -431,10 +434,13 @@ class Desk:
 
     def _list(self, asked: Asked) -> None:
         asked.decode(By)
+        duties, now = self._keeper.rows.duties, self._keeper.now
         rows = sorted(self.rows.rows.values(), key=lambda row: (row.start, row.key))
+        rows.sort(key=lambda row: ledger.standing(row, duties, now) in WAITING)  # those are left out last
+        shown = sorted(rows[-LISTED_MOST:], key=lambda row: (row.start, row.key))
         answer: told.Advisories = {
             "counts": {state: self._count(state) for state in STANDINGS},
-            "advisories": [self._told(row, short=True) for row in rows[-2000:]],
+            "advisories": [self._told(row, short=True) for row in shown],
         }
         asked.answer(answer)
 
