@@ -9,10 +9,16 @@ import os
 import signal
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
+from cofferdam.brokers.patch import trustkeys
+from cofferdam.brokers.patch.repository import Repository
+from cofferdam.cli.ssh_signing import ssh_sign
+from cofferdam.errors import GateError
+from cofferdam.gate.client import ask
 from tests.brokers.patch.advisory import BOM, LIST, csaf, dumped
 from tests.gate.patching import ME, Works
 from tests.waiting import eventually
@@ -74,6 +80,9 @@ def test_what_makes_no_sense_is_told_with_the_way_out(works: Works) -> None:
     plain = works.folder / "plain.bin"
     plain.write_bytes(b"plain")
     assert "'1 0' cannot be a version" in works.patch("put", str(plain), *there, "1 0", code=2)
+    odd = works.patch("put", str(plain), "--product", "../x", "--version", "1.0", code=2)
+    assert "there is no product '../x'" in odd and "`products:` names them" in odd
+    assert "there is no source '../x'" in works.patch("fetch", "../x", code=2)
     gone = str(works.folder / "gone.asc")
     assert f"{gone} is no file\n" in works.patch("put", str(plain), *there, "1.0", "--signature", gone, code=2)
     number = works.put("plain.bin", b"plain", "0.1")
@@ -219,3 +228,38 @@ def test_an_advisory_is_matched_answered_and_planned_for(works: Works) -> None:
     assert works.told("advisories")["counts"]["open"] == 2
     works.patch("advisories")
     works.patch("verify")
+
+
+def test_who_brought_a_file_in_is_not_the_keepers_word(works: Works) -> None:
+    """An owned keeper has the one who uploaded and asked approve: it says that it was somebody else. The last test of
+    this gate, whose installer believes nothing from then on."""
+    number = works.put("owned.bin", b"owned", "9.0")
+    assert works.examined(number)["state"] == "passed"
+    state = works.state
+
+    def asks(verb: str, **said: object) -> Any:
+        found = ask(state, "ask-part", broker="patch", part="keeper", verb=verb, arguments=said, crew="")
+        return found[0]["result"]
+
+    with pytest.raises(GateError, match="which file is meant is not said"):
+        asks("request", number=number, vouch={"did": "request", "who": "stage", "at": 1, "signature": "00" * 64})
+    (store,) = state.glob("stores/*/keeper")
+    (store / "drop" / "abcdefgh").write_bytes(b"another")
+    said = {"product": "plc-firmware", "version": "9.1", "file": "x.bin"}
+    with pytest.raises(GateError, match="another file than was to be brought in"):
+        asks("put", staged="abcdefgh", **said, claim={"what": "plc-firmware/9.1/x.bin", "sha256": "ab" * 32})
+    works.patch("request", str(number))
+    metadata = trustkeys.decode(asks("to-sign", number=number)["metadata"].encode(), trustkeys.Targets)
+    mine = metadata.signed.targets["plc-firmware/9.0/owned.bin"].unrecognized_fields["custom"]
+    assert (mine["uploaded_by"], mine["requested_by"]) == (ME, ME)
+    assert [(each["did"], each["who"]) for each in (*mine["brought"], mine["asked"])] == [("put", ME), ("request", ME)]
+    mine["uploaded_by"] = mine["requested_by"] = mine["brought"][0]["who"] = mine["asked"]["who"] = "stage"
+    for who in (ME, "carol"):
+        signature = trustkeys.signature(ssh_sign(works.keys[who], trustkeys.to_sign(metadata.signed)))
+        metadata.signatures[signature.keyid] = signature
+    (online,) = state.glob("secrets/*/keeper/online")
+    Repository(store / "tuf", works.root.read_bytes(), online.read_bytes()).publish(metadata)
+    for path in (store / "tuf" / "metadata").iterdir():
+        path.chmod(0o644)
+    eventually(lambda: "the word that stage did it (put) is not the gate's" in works.told("plan")["refused"])
+    assert not (works.sshd.files / "owned.bin").exists()

@@ -63,6 +63,8 @@ class Broker:
     alarms: frozenset[str] = frozenset()
     figures: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    vouched: frozenset[tuple[str, str]] = frozenset()
+    """(part, verb) of what the gate vouches for when it is asked: who asks, and of which file (kit.vouch.Claim)."""
     jobs: dict[str, str] = field(default_factory=dict)
     """Job of the crew -> "module:function", which takes a `Job` and gives its answer."""
     loads: dict[str, dict[bytes, str]] = field(default_factory=dict)

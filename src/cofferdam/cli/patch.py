@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import json
 import os
+import re
 import secrets as dice
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -21,13 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cofferdam.cli import patch_sources
-from cofferdam.cli.patch_asking import ask_part, print_told, time_of
+from cofferdam.cli.patch_asking import ask_part, claim_of, print_told, time_of
 from cofferdam.cli.patch_shown import goes_to, next_window, shown, waiting, window
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
     from cofferdam.policy.table import CompiledPolicy
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+"""As a policy's names are (records.Name)."""
 SHOWN = 8
 """Windows of an asset that a plan shows in words."""
 Work = Callable[[argparse.Namespace], int]
@@ -232,13 +235,14 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _assets(installer: dict[str, Any], *, windows: bool) -> Iterator[str]:
+    emergencies = {each["number"] for each in installer["releases"] if each["emergency"]}
     for row in installer["assets"]:
         has = f"has {row['has']} ({row['state']})" if row["state"] else "nothing was sent"
         wants = f", {row['release']}: {row['why']}" if row["release"] else ""
         yield f"  {row['asset']:16} {row['product']:20} ring {row['ring']:10} {has}{wants}"
         if row["detail"] and row["state"] in ("failed", "unknown", "back"):
             yield f"    {row['detail']}"
-        if not windows and (following := next_window(row)):
+        if not windows and (following := next_window(row, emergencies)):
             yield f"    {following}"
         if windows:
             for start, stop in row["windows"][:SHOWN]:
@@ -290,6 +294,7 @@ def _put(args: argparse.Namespace) -> int:
     for path in (args.file, args.signature):
         if path is not None and not path.is_file():
             raise GateError(f"{path} is no file")
+    _named("product", args.product)
     name = args.file.name
     for what, said in (("a file's name", name), ("a version", args.version)):
         if not FILE.match(said):
@@ -303,6 +308,12 @@ def _put(args: argparse.Namespace) -> int:
     return print_told(args, found, [f"file {found['number']}, SHA-256 {found['sha256']}{waits}"])
 
 
+def _named(what: str, said: str) -> None:
+    """Raises: GateError: a policy could not even have a thing of this name."""
+    if not _NAME.match(said):
+        raise GateError(f"there is no {what} {said!r}", hint=f"the policy's `{what}s:` names them")
+
+
 def _stage(args: argparse.Namespace, file: Path, name: str) -> Any:
     """Lays a file where the keeper looks, for its user, and has the keeper take it."""
     from cofferdam.cli.gate_options import state_of
@@ -314,8 +325,11 @@ def _stage(args: argparse.Namespace, file: Path, name: str) -> Any:
     target = drop / staged
     try:
         owner = drop.stat()
+        digest = hashlib.sha256()
         with file.open("rb") as source, target.open("xb") as out:
-            shutil.copyfileobj(source, out, 1 << 20)
+            while piece := source.read(1 << 20):
+                digest.update(piece)
+                out.write(piece)
         target.chmod(0o640)
         if os.geteuid() == 0:
             os.chown(target, owner.st_uid, owner.st_gid)
@@ -323,13 +337,15 @@ def _stage(args: argparse.Namespace, file: Path, name: str) -> Any:
         target.unlink(missing_ok=True)
         raise GateError(f"{file} cannot be laid into {drop}: {error.strerror or error}") from None
     try:
-        return _keeper(args, "put", staged=staged, product=args.product, version=args.version, file=name)
+        said = {"product": args.product, "version": args.version, "file": name}
+        return _keeper(args, "put", staged=staged, **said, claim=claim_of({**said, "sha256": digest.hexdigest()}))
     except GateError:
         target.unlink(missing_ok=True)
         raise
 
 
 def _fetch(args: argparse.Namespace) -> int:
+    _named("source", args.source)
     found = _keeper(args, "fetch", source=args.source, known=args.known)
     if not args.known:
         found = patch_sources.follow(args, found, lambda: _keeper(args, "status")["sources"])
@@ -346,7 +362,9 @@ def _examine(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> int:
-    found = _keeper(args, "request", number=args.number, reason=args.reason, emergency=args.emergency)
+    row = _keeper(args, "show", number=args.number)
+    said = {"number": args.number, "reason": args.reason, "emergency": args.emergency}
+    found = _keeper(args, "request", **said, claim=claim_of(row))
     return print_told(args, found, [f"file {args.number}: targets {found['targets']} wait for signatures"])
 
 

@@ -30,6 +30,11 @@ def ask_part(args: argparse.Namespace, part: str, verb: str, **arguments: object
     return good[0]["crew"], good[0]["result"]
 
 
+def claim_of(row: dict[str, Any]) -> dict[str, str]:
+    """Which file is meant, for what the gate vouches for: as who asks was shown it."""
+    return {"what": f"{row['product']}/{row['version']}/{row['file']}", "sha256": row["sha256"]}
+
+
 def print_told(args: argparse.Namespace, found: Any, lines: Iterable[str]) -> int:
     """As JSON, or line by line, harmless to a terminal."""
     from cofferdam.audit.lines import escaped

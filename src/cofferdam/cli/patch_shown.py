@@ -7,12 +7,15 @@ Not here: signing (patch).
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from cofferdam.audit.lines import escaped
 from cofferdam.cli.patch_asking import time_of
 from cofferdam.errors import GateError
+
+if TYPE_CHECKING:
+    from cofferdam.brokers.patch.records import Custom
 
 ASSETS: Final = 8
 """That are named where there may be many."""
@@ -60,7 +63,7 @@ def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool =
     yield f"  SHA-256     {mine.sha256}"
     yield from _row("origin", custom.origin)
     yield from _row("scan", custom.scan)
-    yield from _row("brought in", f"by {custom.uploaded_by}")
+    yield from _row("brought in", " and ".join(_brought(custom)))
     yield from _row("asked for", f"by {custom.requested_by}, {custom.at}")
     if custom.emergency:
         yield "  EMERGENCY   outside windows and without rest between rings"
@@ -106,6 +109,15 @@ def goes_to(signed: Any, number: int, plan: dict[str, Any], advisories: Iterable
         yield f"  and {len(waits) - ADVISORIES} more that are due later: `cofferdam patch advisories`"
 
 
+def _brought(custom: Custom) -> Iterator[str]:
+    """Who brought it in, as the installer will check it."""
+    words = custom.brought or ()
+    if not words:
+        yield f"by {custom.uploaded_by}; nobody saw who that was"
+    for each in words:
+        yield f"by {each.who} ({each.did}, {time_of(each.at * 10**9)})"
+
+
 def _row(label: str, text: str) -> Iterator[str]:
     """What others wrote, in rows that are told from ours."""
     plain = escaped(" ".join(text.split()))
@@ -149,9 +161,10 @@ def window(start: int, stop: int) -> str:
     return f"window {time_of(start)} to {time_of(stop)}"
 
 
-def next_window(row: dict[str, Any]) -> str:
-    """Of an asset that waits for a release: its next window, "" where it has what it is to get, or may always."""
-    if not row["release"] or (row["state"] == "done" and row["has"] == row["release"]):
+def next_window(row: dict[str, Any], emergencies: Collection[int] = ()) -> str:
+    """Of an asset that waits for a release: its next window, "" where it has what it is to get, or may always, as it
+    may in an emergency (numbers of releases)."""
+    if not row["release"] or row["number"] in emergencies or (row["state"] == "done" and row["has"] == row["release"]):
         return ""
     if not row["windows"]:
         return "no window within four weeks"

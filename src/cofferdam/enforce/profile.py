@@ -15,6 +15,10 @@ from typing import Final, Literal
 
 import msgspec
 
+VOUCH: Final = "vouch"
+"""The kind of secret by which a part vouches for what it sees: random bytes, of which others believe the public key."""
+GATE_VOUCHES: Final = "gate"
+"""Who vouches for what operators ask: no part, and called so among them."""
 MEMORY_BYTES: Final = 2 << 30
 """Address space of a part. A half needs about 60 MiB; one that leaks or is made to is ended, not the machine."""
 QUOTA_BYTES: Final = 4 << 30
@@ -51,7 +55,8 @@ class Profile(msgspec.Struct, frozen=True):
     `stands`: in the network namespace of the conduit's outer or inner side, in an empty one of its own ("apart"), or in
     the host's ("host"). `reads`: parts of the same crew whose stores it sees read-only. `secrets`: kinds of secrets
     that the gate hands to this part, and to no other, over its control pipe; `makes`: those of them that are random
-    bytes, which the gate makes where there are none. `preload`: modules that are imported before the filter closes.
+    bytes, which the gate makes where there are none. `believes`: parts of the same crew, or the gate, whose signed word
+    it is told the public keys of (brokers.kit.vouch). `preload`: modules that are imported before the filter closes.
     `says`: kinds of events that the auditor takes from it; none: it gets no way there.
 
     `folders`: it may have folders of the site's, which it reads and writes (sites).
@@ -93,6 +98,7 @@ class Profile(msgspec.Struct, frozen=True):
     quota: int = QUOTA_BYTES
     secrets: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
+    believes: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
     confined: bool = True
@@ -164,6 +170,9 @@ class Crew(msgspec.Struct, frozen=True):
         without = {pipe for name, pipes in self.instead.items() if name in parts for pipe in pipes}
         return [pipe for pipe in self.pipes if set(pipe) <= set(parts) and pipe not in without]
 
+    def _makes(self, part: str) -> tuple[str, ...]:
+        return self.parts[part].makes if part in self.parts else ()
+
     def is_read(self, part: str) -> bool:
         """Whether other parts see the store of this one."""
         return any(part in profile.reads for profile in (*self.parts.values(), *self.jobs.values()))
@@ -175,6 +184,8 @@ class Crew(msgspec.Struct, frozen=True):
         for name, profile in (*self.parts.items(), *self.jobs.items()):
             if unknown := [other for other in profile.reads if not (other in self.parts and self.parts[other].store)]:
                 raise ValueError(f"{name} of the crew {self.kind} reads {unknown[0]}, which has no store")
+            if dumb := [one for one in profile.believes if one != GATE_VOUCHES and VOUCH not in self._makes(one)]:
+                raise ValueError(f"{name} of the crew {self.kind} believes {dumb[0]}, which vouches for nothing")
         joined = {name for pipe in (*self.pipes, *self.rides) for name in pipe}
         for name in self.alone:
             if name in joined or name not in self.optional or self.parts[name].store:

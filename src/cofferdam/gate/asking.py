@@ -32,8 +32,10 @@ async def ask_parts(
         running = ", ".join(sorted(name for name, one in crews.items() if one.plan.broker == broker))
         what = f"crew {crew!r} of the broker {broker}" if crew else f"crew of the broker {broker}"
         raise GateError(f"no {what} runs here", hint=f"there is {running}" if running else "the policy needs none")
-    data = msgspec.json.encode({**arguments, "by": by})
-    answers = await asyncio.gather(*(one.ask(part, verb, data, ASK_SECONDS) for one in asked), return_exceptions=True)
+    said = [_vouched(one, part, verb, {**arguments, "by": by}) for one in asked]
+    answers = await asyncio.gather(
+        *(one.ask(part, verb, data, ASK_SECONDS) for one, data in zip(asked, said, strict=True)), return_exceptions=True
+    )
     found: list[dict[str, Any]] = []
     refused: list[GateError] = []
     for one, answer in zip(asked, answers, strict=True):
@@ -47,3 +49,12 @@ async def ask_parts(
     if len(refused) == len(asked):
         raise refused[0]
     return found
+
+
+def _vouched(crew: Crew, part: str, verb: str, arguments: dict[str, Any]) -> bytes:
+    """The arguments, with the gate's word for who asks in the place of what they claim, where the broker wants it.
+
+    Raises: GateError."""
+    if (part, verb) in crew.broker.vouched:
+        arguments["vouch"] = crew.vouch(verb, arguments["by"], arguments.pop("claim", None))
+    return msgspec.json.encode(arguments)

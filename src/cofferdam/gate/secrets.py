@@ -12,10 +12,16 @@ from __future__ import annotations
 import os
 import secrets as dice
 import stat
+import time
 from pathlib import Path
 
+import msgspec
+
 from cofferdam import owned
+from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.supervision import Secret
+from cofferdam.brokers.kit.vouch import HEARD, Claim, Vouch, Voucher, public_of
+from cofferdam.enforce.profile import GATE_VOUCHES, VOUCH
 from cofferdam.errors import GateError
 
 SECRET_BYTES = 1 << 20
@@ -72,6 +78,32 @@ def make_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> N
         path = secret_file(state, crew, part, kind)
         if not os.path.lexists(path):
             save_secret(path, dice.token_bytes(KEY_BYTES), os.geteuid())
+
+
+def load_heard(state: Path, crew: str, names: tuple[str, ...]) -> tuple[Secret, ...]:
+    """The public keys of those who vouch, parts or the gate, each as a secret that is called after it. A key that
+    is not there yet is made. Raises: GateError."""
+    return tuple(Secret(f"{HEARD}{name}", public_of(_seed(state, crew, name))) for name in names)
+
+
+def vouch(state: Path, crew: str, did: str, who: str, claim: object) -> Vouch:
+    """The gate's word that somebody asks for something to be done with a file. Raises: GateError."""
+    try:
+        said = msgspec.convert(claim, Claim)
+    except msgspec.ValidationError as error:
+        hint = "the command is of another version than the gate"
+        raise GateError(f"{did}: which file is meant is not said: {error}", hint=hint) from None
+    return Voucher(_seed(state, crew, GATE_VOUCHES), time.time_ns).say(did, clip(who, 128), said.what, said.sha256)
+
+
+def _seed(state: Path, crew: str, name: str) -> bytes:
+    make_secrets(state, crew, name, (VOUCH,))
+    value = load_secrets(state, crew, name, (VOUCH,))[0].value
+    if len(value) != KEY_BYTES:
+        path = secret_file(state, crew, name, VOUCH)
+        hint = "remove it: another one is made, and what waits for signatures has to be brought in again"
+        raise GateError(f"the secret {path} has {len(value)} bytes, and not {KEY_BYTES}", hint=hint)
+    return value
 
 
 def save_secret(path: Path, data: bytes, owner: int) -> None:

@@ -50,7 +50,7 @@ def take(keeper: Any, version: str) -> list[tuple[int, str, str, str]]:
     path = keeper.store / "incoming" / version
     path.write_bytes(b"x" * 10)
     answers: list[tuple[int, str, str, str]] = []
-    keeper.take_file(path, "fw", version, "f", 10, "ab" * 32, "stage", "put", lambda *said: answers.append(said))
+    keeper.take_file(path, "fw", version, "f", 10, "ab" * 32, "stage", "put", None, lambda *said: answers.append(said))
     return answers
 
 

@@ -23,6 +23,7 @@ from cofferdam.brokers.patch.records import Looked
 from cofferdam.brokers.patch.reports import Report
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.sealing import Sealing
+from cofferdam.brokers.patch.witnesses import Witnesses
 from cofferdam.cli.main import main
 from cofferdam.cli.patch import compared
 from cofferdam.cli.patch_shown import goes_to, next_window, shown
@@ -30,6 +31,7 @@ from cofferdam.cli.ssh_signing import ssh_sign
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from tests.brokers.patch.makers import ssh_key
+from tests.brokers.patch.vouching import WITNESSES, word
 
 PEOPLE = ("alice", "bob", "h1")
 REPORT = Report(sha256="ab" * 32, size=3, origin="o", refused="", facts={}, kind="k", archive="", scan="clean",
@@ -84,21 +86,24 @@ class Desk:
             store=folder, sealing=Sealing(None, encrypt=False), drop_files=lambda _number: None,
             files=self.files, pending=self.pending,
             looked=Looked(0), rows=PatchRows(separate=True, signatures=2), repository=self.repository, now=10**18,
-            as_asked=lambda _row: self.asked_for, keep=lambda row: self.files.put(row.number, row),
+            witnesses=WITNESSES, as_asked=lambda _row: self.asked_for, keep=lambda row: self.files.put(row.number, row),
             tell_installer=lambda: None, desk=SimpleNamespace(verbs={}, is_document=lambda _row: False),
         )  # fmt: skip
         self.verbs = Verbs(self.keeper)
         for number in (1, 2):
             (folder / "quarantine" / str(number)).write_bytes(b"abc")
+            vouches = (word("put", "stage", f"fw/{number}.0/fw.bin", "ab" * 32),)
             self.files.put(
                 number,
                 FileRow(number=number, product="fw", version=f"{number}.0", file="fw.bin", size=3, sha256="ab" * 32,
-                        by="stage", how="put", at=1, state="passed", report=REPORT),
+                        by="stage", how="put", at=1, state="passed", report=REPORT, vouches=vouches),
             )  # fmt: skip
 
     def ask(self, verb: str, **said: Any) -> list[tuple[str, str]]:
         """What it is answered, now or later: (answer, error)."""
         answers: list[tuple[str, str]] = []
+        if verb == "request":
+            said = {"vouch": word("request", "planner", f"fw/{said['number']}.0/fw.bin", "ab" * 32), **said}
         data = msgspec.json.encode({"by": "planner", **said})
         asked = Asked(verb, data, lambda result, error, _hint: answers.append((result.decode(), error)))
         try:
@@ -155,6 +160,42 @@ def test_two_requests_at_once_are_one(desk: Desk) -> None:
     desk.log.write()
     assert "one release stands at a time" in second[0][1]
     assert list(desk.pending.rows) == ["1"]
+
+
+def test_what_nobody_saw_come_is_not_released(desk: Desk) -> None:
+    """A file of an earlier version, or under keys that are gone; and one that was asked for, and signed, by then."""
+    desk.ask("request", number=1)
+    desk.log.write()
+    desk.ask("approve", number=1, signature=desk.signature("alice", 1))
+    desk.log.write()
+    signature = desk.signature("bob", 1)
+    desk.keeper.witnesses = Witnesses({})
+    assert "is not the gate's" in desk.ask("approve", number=1, signature=signature)[0][1]
+    signed = desk.pending.rows["1"]
+    full = msgspec.structs.replace(signed, signatures={**signed.signatures, "bob": "x"})
+    assert not desk.verbs.finish_if_signed(full, "the keeper")
+    desk.ask("reject", number=1)
+    desk.log.write()
+    assert "is not the gate's" in desk.ask("request", number=2)[0][1]
+    desk.files.put(2, msgspec.structs.replace(desk.files.rows["2"], vouches=()))
+    desk.keeper.witnesses = WITNESSES
+    assert "nobody saw stage bring it in" in desk.ask("request", number=2)[0][1]
+    desk.keeper.rows = PatchRows(separate=False, signatures=2)
+    desk.ask("request", number=2)
+    desk.log.write()
+    assert list(desk.pending.rows) == ["2"]
+
+
+def test_who_asked_is_shown_and_is_no_approver(desk: Desk) -> None:
+    """Whoever asks is who the gate saw, for the file that they meant."""
+    other = word("request", "planner", "fw/2.0/fw.bin", "ab" * 32)
+    assert "is not the gate's" in desk.ask("request", number=1, vouch=other)[0][1]
+    own = word("request", "Alice", "fw/1.0/fw.bin", "ab" * 32)
+    desk.ask("request", number=1, by="Alice", vouch=own)
+    desk.log.write()
+    assert "alice asked for its release" in desk.ask("approve", number=1, signature=desk.signature("alice", 1))[0][1]
+    signed = trustkeys.decode(desk.pending.rows["1"].metadata.encode(), trustkeys.Targets).signed
+    assert "  brought in  by stage (put, 2027-01-15 08:00 UTC)" in list(shown(signed, 1, {}))
 
 
 @pytest.mark.parametrize("reason", ["", "  \t"])
@@ -262,8 +303,10 @@ def test_no_row_of_what_others_wrote_looks_like_one_of_ours(desk: Desk, filler: 
     ],
 )
 def test_the_next_window_of_who_waits(state: str, has: str, windows: list[list[int]], says: str) -> None:
-    assert next_window({"release": "2.0", "state": state, "has": has, "windows": windows}) == says
-    assert not next_window({"release": "", "state": state, "has": has, "windows": windows})
+    row = {"release": "2.0", "number": 2, "state": state, "has": has, "windows": windows}
+    assert next_window(row, {1}) == says
+    assert not next_window(row, {2})  # an emergency waits for none
+    assert not next_window({**row, "release": ""})
 
 
 def test_pause_holds_once_the_log_has_it(tmp_path: Path) -> None:

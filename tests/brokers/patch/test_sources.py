@@ -28,6 +28,7 @@ from cofferdam.errors import CrossingError
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from cofferdam.policy.terms.patch_source_rows import FILE, Apt, Fetch, Host, Mapping, Source
 from tests.brokers.patch.test_keeper_verbs import Log
+from tests.brokers.patch.vouching import WITNESSES, word
 from tests.examples import examples
 
 FW = Product(name="fw", origin=Origin(proof="pgp", keys=()), most=1000)
@@ -47,6 +48,10 @@ ROWS = PatchRows(
     ),
 )
 
+X = hashlib.sha256(b"x").hexdigest()
+SAID = word("fetch", "a", "fw/1/fw-1.bin", X)
+FORGED = word("fetch", "a", "fw/1/fw-1.bin", X, by="intake")
+
 
 class Keeper:
     """What the keeper's side of the fetcher works on; files are taken as they come."""
@@ -62,6 +67,7 @@ class Keeper:
             senders={"fetcher": SimpleNamespace(send=self.sent.append)}, audit=self.log, wall=lambda: self.wall
         )
         self.rows = ROWS
+        self.witnesses = WITNESSES
         self.book = Book(folder / "book.db")
         self.files: Table[FileRow] = Table(self.book, "file", FileRow)
         self.sealing = Sealing(bytes(32), encrypt=True)
@@ -91,7 +97,7 @@ class Keeper:
 
     def take_file(
         self, path: Path, product: str, version: str, file: str, size: int, sha256: str, by: str, how: Any,
-        done: Callable[[int, str, str, str], None],
+        word: Any, done: Callable[[int, str, str, str], None],
     ) -> None:  # fmt: skip
         self.taken[f"{product}/{version}/{file}"] = b"".join(self.sealing.pieces(path)).decode()
         path.unlink()
@@ -113,7 +119,9 @@ class Fetcher:
         self.side.on_record(Says(self.last, source, product, version, file, **more))
         if isinstance(self.keeper.sent[-1], Room):
             self.side.on_record(Chunk(self.last, data))
-            self.side.on_record(End(self.last, hashlib.sha256(data).hexdigest()))
+            sha256 = hashlib.sha256(data).hexdigest()
+            vouch = word("fetch", source, f"{product}/{version}/{file}", sha256)
+            self.side.on_record(End(self.last, sha256, vouch))
         return self.keeper.sent[-1]
 
 
@@ -135,7 +143,8 @@ def test_nothing_comes_that_no_rule_names(fetcher: Fetcher, said: dict[str, Any]
     if said.get("data") == b"":
         fetcher.last += 1
         fetcher.side.on_record(Says(1, "a", "fw", "1", "fw-1.bin"))
-        fetcher.side.on_record(End(1, hashlib.sha256(b"").hexdigest()))
+        nothing = hashlib.sha256(b"").hexdigest()
+        fetcher.side.on_record(End(1, nothing, word("fetch", "a", "fw/1/fw-1.bin", nothing)))
         answer = fetcher.keeper.sent[-1]
     else:
         answer = fetcher.says(**said)
@@ -164,10 +173,13 @@ def test_what_is_known_does_not_come_again_and_a_change_is_told(fetcher: Fetcher
 @pytest.mark.parametrize(
     "records_",
     [
-        (End(1, "ab" * 32),), (Says(2, "a", "fw", "1", "fw-1.bin"),),
-        (Says(1, "a", "fw", "1", "fw-1.bin"), Chunk(1, b"x"), End(1, "ab" * 32)),
+        (End(1, "ab" * 32, SAID),), (Says(2, "a", "fw", "1", "fw-1.bin"),),
+        (Says(1, "a", "fw", "1", "fw-1.bin"), Chunk(1, b"x"), End(1, "ab" * 32, SAID)),
+        (Says(1, "a", "fw", "1", "fw-1.bin"), Chunk(1, b"x"), End(1, X, word("fetch", "b", "fw/1/fw-1.bin", X))),
+        (Says(1, "a", "fw", "1", "fw-1.bin"), Chunk(1, b"x"), End(1, X, word("upload", "a", "fw/1/fw-1.bin", X))),
+        (Says(1, "a", "fw", "1", "fw-1.bin"), Chunk(1, b"x"), End(1, X, FORGED)),
     ],
-    ids=["an end of nothing", "out of order", "another hash"],
+    ids=["an end of nothing", "out of order", "another hash", "another's name", "another way", "a strange key"],
 )  # fmt: skip
 def test_rules_of_order(fetcher: Fetcher, records_: tuple[Any, ...]) -> None:
     with pytest.raises(CrossingError):

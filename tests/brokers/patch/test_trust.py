@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from msgspec import UNSET
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from cofferdam.brokers.patch import trustkeys
-from cofferdam.brokers.patch.records import Custom
+from cofferdam.brokers.patch.records import Custom, Release
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.trust import NotBelieved, Trust
+from cofferdam.brokers.patch.witnesses import Witnesses
 from cofferdam.cli.ssh_signing import ssh_sign
 from tests.brokers.patch.makers import ssh_key
+from tests.brokers.patch.vouching import KEYS, WITNESSES, word
 
+HASH = "ab" * 32
 PEOPLE = ("alice", "bob", "carol", "dave", "h1", "h2")
 NS = 10**9
 
@@ -61,17 +67,22 @@ class Site:
             "number": number, "product": "fw", "version": f"{number}.0", "file": "fw.bin", "uploaded_by": "stage",
             "requested_by": "planner", "origin": "o", "scan": "s", "at": "", **more,
         }  # fmt: skip
+        path = f"{said['product']}/{said['version']}/{said['file']}"
+        said.setdefault("brought", (word("put", str(said["uploaded_by"]), path, HASH),))
+        said.setdefault("asked", word("request", str(said["requested_by"]), path, HASH))
         return Custom(**said)  # type: ignore[arg-type]
 
     def release(self, number: int, *who: str, **more: object) -> None:
-        draft = self.repository.draft(self.custom(number, **more), 10, "ab" * 32)
+        draft = self.repository.draft(self.custom(number, **more), 10, HASH)
         self.sign(draft, *who)
         self.repository.publish(draft)
 
-    def trust(self, pinned: bytes = b"", *, signatures: int = 2, separate: bool = True) -> Trust:
+    def trust(
+        self, pinned: bytes = b"", *, signatures: int = 2, separate: bool = True, witnesses: Witnesses = WITNESSES
+    ) -> Trust:
         return Trust(
             pinned or self.root, self.folder / "trusted", self.repository.metadata, signatures=signatures,
-            separate=separate, wall=lambda: self.now,
+            separate=separate, wall=lambda: self.now, witnesses=witnesses,
         )  # fmt: skip
 
     def put(self, name: str, data: bytes) -> None:
@@ -120,6 +131,80 @@ def test_a_release_takes_two_other_people(site: Site, who: tuple[str, ...], more
     with pytest.raises(NotBelieved, match=says):
         trust.refresh()
     assert trust.releases == ()
+
+
+FW = "fw/1.0/fw.bin"
+LIES: dict[str, tuple[dict[str, object], str]] = {
+    "no words at all": ({"brought": UNSET, "asked": UNSET}, "nobody saw planner ask"),
+    "nobody brought it in": ({"brought": ()}, "nobody saw stage bring it in"),
+    "another name than was seen": ({"brought": (word("put", "bob", FW, HASH),)}, "nobody saw stage bring it in"),
+    "of another file": ({"brought": (word("put", "stage", FW, "cd" * 32),)}, "stage did it .put. is not the gate's"),
+    "of another version": (
+        {"brought": (word("put", "stage", "fw/2.0/fw.bin", HASH),)}, "stage did it .put. is not the gate's"),
+    "by the intake, which did not see it": (
+        {"brought": (word("put", "stage", FW, HASH, by="intake"),)}, "stage did it .put. is not the gate's"),
+    "one who asked has not brought it": (
+        {"brought": (word("request", "stage", FW, HASH),)}, "nobody saw stage bring it in"),
+    "in words of its own": (
+        {"brought": (msgspec.structs.replace(word("put", "bob", FW, HASH), who="stage"),)}, "is not the gate's"),
+    "another has asked": ({"asked": word("request", "alice", FW, HASH)}, "nobody saw planner ask"),
+    "who brought it has not asked": ({"asked": word("put", "planner", FW, HASH)}, "nobody saw planner ask"),
+    "of a time that was not": (
+        {"asked": msgspec.structs.replace(word("request", "planner", FW, HASH), at=1)}, "is not the gate's"),
+    "the second was an approver": (
+        {"brought": (word("upload", "stage", FW, HASH), word("put", "Bob", FW, HASH))}, "bob brought it in or asked"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_whose_it_was_is_not_the_keepers_word(site: Site, lie: str) -> None:
+    """An owned keeper, and two approvers who signed what it showed them."""
+    more, says = LIES[lie]
+    site.release(1, "alice", "bob", **more)
+    trust = site.trust()
+    with pytest.raises(NotBelieved, match=says):
+        trust.refresh()
+    assert trust.releases == ()
+    assert believed(site.trust(separate=False)) == [1]  # the policy that says so wants to know nothing of this
+
+
+def test_what_lies_in_a_folder_was_seen_by_nobody(site: Site) -> None:
+    site.release(1, "alice", "bob", uploaded_by="stick", brought=())
+    with pytest.raises(NotBelieved, match="nobody saw stick bring it in"):
+        site.trust().refresh()
+    assert believed(site.trust(witnesses=Witnesses(KEYS, laid=("fw",)))) == [1]
+
+
+def test_two_sources_are_two_also_for_the_installer(site: Site) -> None:
+    both = Witnesses(KEYS, twice=("fw",))
+    for brought in (
+        (word("put", "stage", FW, HASH),),
+        (word("put", "stage", FW, HASH), word("upload", "Stage", FW, HASH)),
+        (word("upload", "stage", FW, HASH), word("upload", "other", FW, HASH)),
+    ):
+        site.repository = Repository(site.folder / f"tuf-{len(brought)}-{brought[-1].who}", site.root, site.pem)
+        site.release(1, "alice", "bob", brought=brought)
+        with pytest.raises(NotBelieved, match="nobody saw two bring it in"):
+            site.trust(witnesses=both).refresh()
+        shutil.rmtree(site.folder / "trusted")
+    site.repository = Repository(site.folder / "tuf-good", site.root, site.pem)
+    site.release(1, "alice", "bob", brought=(word("put", "stage", FW, HASH), word("put", "carol", FW, HASH)))
+    assert believed(site.trust(witnesses=both)) == [1]
+
+
+def test_what_was_believed_before_there_were_such_words_still_is(site: Site) -> None:
+    """An installer of an earlier version took it; its digest is the one that it had then."""
+    before = site.custom(1, brought=UNSET, asked=UNSET)
+    plain = (
+        f'{{"path":"fw/1.0/fw.bin","size":10,"sha256":"{HASH}","custom":{{"number":1,"product":"fw","version":"1.0",'
+        '"file":"fw.bin","uploaded_by":"stage","requested_by":"planner","origin":"o","scan":"s","at":"",'
+        '"emergency":false,"reason":""}}'
+    )
+    assert Release(before.path, 10, HASH, before).digest == hashlib.sha256(plain.encode()).hexdigest()
+    site.release(1, "alice", "bob", brought=UNSET, asked=UNSET)
+    assert believed(site.trust(separate=False)) == [1]
+    site.release(2, "alice", "bob")
+    assert believed(site.trust()) == [1, 2]
 
 
 def test_a_third_makes_up_for_the_uploader(site: Site) -> None:
@@ -291,7 +376,8 @@ def test_another_file_in_the_place_of_one_that_was_released_is_a_new_release(sit
     """A file that one of those who sign brought in, under the name of one that was checked before."""
     site.release(1, "alice", "bob")
     assert believed(site.trust()) == [1]
-    draft = site.repository.draft(site.custom(1, uploaded_by="Bob"), 10, "cd" * 32)
+    words = {"brought": (word("put", "Bob", FW, "cd" * 32),), "asked": word("request", "planner", FW, "cd" * 32)}
+    draft = site.repository.draft(site.custom(1, uploaded_by="Bob", **words), 10, "cd" * 32)
     site.sign(draft, "alice", "bob")
     site.repository.publish(draft)
     with pytest.raises(NotBelieved, match="bob brought it in or asked"):

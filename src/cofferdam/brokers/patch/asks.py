@@ -1,4 +1,5 @@
-"""What the verbs of the patch relay's parts are asked with, as the command line says it.
+"""What the verbs of the patch relay's parts are asked with, as the command line says it. `vouch` is the gate's word for
+who asks, and of which file.
 
 Not here: what they answer (told), what they do (keeper_verbs, installer_verbs); what the desk is asked (advice.asking).
 """
@@ -9,6 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.patch import records
 
 
@@ -27,10 +29,12 @@ class Put(By):
     product: records.Name
     version: records.FileName
     file: records.FileName
+    vouch: Vouch
 
 
 class Request(By):
     number: int
+    vouch: Vouch
     reason: records.Text = ""
     emergency: bool = False
 

@@ -12,7 +12,7 @@ from cofferdam.audit.events import patch as events
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.http.declared import FIGURES, LATE
 from cofferdam.brokers.patch.figures import FETCHER, INSTALLER, INTAKE, KEEPER
-from cofferdam.enforce.profile import Can, Crew, Profile
+from cofferdam.enforce.profile import GATE_VOUCHES, VOUCH, Can, Crew, Profile
 
 EXAMINER_BYTES: Final = 1 << 30
 FETCHER_BYTES: Final = 2 << 30
@@ -20,6 +20,9 @@ FETCHER_BYTES: Final = 2 << 30
 EXAMINER_SECONDS: Final = 900.0
 READER_BYTES: Final = 1 << 30
 READER_SECONDS: Final = 120.0
+
+SEEN: Final = ("intake", "fetcher", GATE_VOUCHES)
+"""Whose word says who brought a file in, and who asked for its release (witnesses)."""
 
 _TIMES: Final = ("_strptime",)
 _TEXTS: Final = tuple(
@@ -41,7 +44,8 @@ PATCH: Final = Broker(
                 stands="outer",
                 can=Can.ACCEPT | Can.STREAM,
                 runtime="asyncio",
-                secrets=("patch",),
+                secrets=("patch", VOUCH),
+                makes=(VOUCH,),
                 preload=LATE,
                 says=kinds((*events.INTAKE, *http.HTTP, *gate.PART)),
             ),
@@ -51,6 +55,8 @@ PATCH: Final = Broker(
                 can=Can.DIAL_TCP | Can.STREAM,
                 runtime="asyncio",
                 memory=FETCHER_BYTES,
+                secrets=(VOUCH,),
+                makes=(VOUCH,),
                 preload=(*LATE, "asyncio.streams", "encodings.ascii"),
                 says=kinds(gate.PART),
             ),
@@ -62,6 +68,7 @@ PATCH: Final = Broker(
                 folders=True,
                 secrets=("online", "quarantine", "patch"),
                 makes=("quarantine",),
+                believes=SEEN,
                 preload=(*LATE, *_TIMES),
                 says=kinds((*events.KEEPER, http.KeysSet, *gate.PART)),
             ),
@@ -81,6 +88,7 @@ PATCH: Final = Broker(
                 folders=True,
                 reads=("keeper",),
                 secrets=("patch",),
+                believes=SEEN,
                 preload=(*LATE, *_TIMES, *_SSH, *_POINTS, "encodings.utf_16_le"),
                 says=kinds((*events.INSTALLER, *http.HTTP, *gate.PART)),
             ),
@@ -153,6 +161,7 @@ PATCH: Final = Broker(
         "reader": "cofferdam.brokers.patch.advice.reader:read",
     },
     needs=("tuf", "pysequoia", "asyncssh", "h11"),
+    vouched=frozenset({("keeper", "put"), ("keeper", "request")}),
     alarms=frozenset({"intake", "keeper", "installer"}),
     figures={"intake": (*FIGURES, *INTAKE), "fetcher": FETCHER, "keeper": KEEPER, "installer": (*FIGURES, *INSTALLER)},
 )

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.patch.reports import Report
 
 Judged = Literal["passed", "refused", "not-scanned", "failed"]
@@ -47,6 +48,8 @@ class FileRow(FileTold, frozen=True, kw_only=True):
     """By whom it came a second time, by another way (origin "two-sources")."""
     asked: str = ""
     """What the policy asked of it when it was examined (keeper.asked_of)."""
+    vouches: tuple[Vouch, ...] = ()
+    """The word of whoever saw it come, each time that it came."""
 
 
 class Pending(Struct, frozen=True, kw_only=True):

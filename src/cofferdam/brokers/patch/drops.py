@@ -229,7 +229,7 @@ class _Reading:
             self._open = False
             self._keeper.take_file(
                 self._target, self._product, self._version, self._name, self._size, self._digest.hexdigest(),
-                self._source.name, "folder", self._done,
+                self._source.name, "folder", None, self._done,
             )  # fmt: skip
 
     def _done(self, number: int, waits: str, fault: str, why: str) -> None:

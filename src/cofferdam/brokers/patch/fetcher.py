@@ -19,6 +19,7 @@ from typing import Any, Final
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.brokers.kit.vouch import Voucher
 from cofferdam.brokers.patch import fetch_apt, listing, records
 from cofferdam.brokers.patch.apt_index import BadIndex
 from cofferdam.brokers.patch.beside import ENDINGS
@@ -27,6 +28,7 @@ from cofferdam.brokers.patch.figures import FETCHER
 from cofferdam.brokers.patch.listing import BadListing, Offer
 from cofferdam.brokers.patch.records import Ask, Declined, Doing, Ended, Go, Last, State, Taken
 from cofferdam.brokers.patch.sending import NoRecord, Uploads
+from cofferdam.enforce.profile import VOUCH
 from cofferdam.errors import LocalProtocolError
 from cofferdam.policy import windows
 from cofferdam.policy.standing import standing
@@ -54,7 +56,8 @@ class Fetcher(Part):
             raise LocalProtocolError("the fetcher needs a loop with tasks")
         self.setting = setting
         self.loop = asyncio.get_event_loop()
-        self.uploads = Uploads(setting.senders["keeper"], self.loop)
+        voucher = Voucher(setting.secrets[VOUCH], setting.wall)
+        self.uploads = Uploads(setting.senders["keeper"], self.loop, voucher)
         self.figures_ = Figures(FETCHER)
         self.policy = setting.policy
         self.rows = PatchRows()

@@ -43,6 +43,7 @@ from cofferdam.brokers.patch.records import Release
 from cofferdam.brokers.patch.serving import ServingApi
 from cofferdam.brokers.patch.tftp_serving import TftpServing
 from cofferdam.brokers.patch.trust import NotBelieved, Trust
+from cofferdam.brokers.patch.witnesses import witnesses_of
 from cofferdam.errors import StoreError
 from cofferdam.policy import windows
 from cofferdam.policy.standing import standing
@@ -130,10 +131,11 @@ class Installer(Copying):
             products=tuple(each for row in found for each in row.products),
             ways=tuple(replace(each, rate=min(each.rate, share or each.rate)) for row in found for each in row.ways),
             installs=tuple(each for row in found for each in row.installs),
+            laid=tuple(each for row in found for each in row.laid),
         )
         self._trust = Trust(
             first.root, self._trusted, self._offered / "metadata", signatures=first.signatures,
-            separate=first.separate, wall=self.setting.wall,
+            separate=first.separate, wall=self.setting.wall, witnesses=witnesses_of(self.rows, self.setting.secrets),
         )  # fmt: skip
         self._look = True
         return [door for row in found for door in row.doors]

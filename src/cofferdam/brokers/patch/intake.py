@@ -26,10 +26,12 @@ from cofferdam.brokers.kit.http.connection import Limits, Request
 from cofferdam.brokers.kit.http.doors import HttpPart, Refused
 from cofferdam.brokers.kit.http.messages import Answer, BadRequest
 from cofferdam.brokers.kit.http.problems import Problems, answer, refusal
+from cofferdam.brokers.kit.vouch import Voucher
 from cofferdam.brokers.patch import records
 from cofferdam.brokers.patch.figures import INTAKE
 from cofferdam.brokers.patch.records import Begin, Declined
 from cofferdam.brokers.patch.sending import Upload, Uploads
+from cofferdam.enforce.profile import VOUCH
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.doors import Door
@@ -127,7 +129,8 @@ class Intake(HttpPart):
         super().__init__(setting, LIMITS)
 
     def make_api(self) -> IntakeApi:
-        self.uploads = Uploads(self.setting.senders["keeper"], self.loop)
+        voucher = Voucher(self.setting.secrets[VOUCH], self.setting.wall)
+        self.uploads = Uploads(self.setting.senders["keeper"], self.loop, voucher)
         return IntakeApi(self.uploads, self._figures, self.note, self.setting.wall)
 
     def doors(self, policy: CompiledPolicy) -> Iterable[Door]:

@@ -31,6 +31,7 @@ from cofferdam.audit.events.http import KeysSet
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
+from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.patch import records
 from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.beside import LIST, another_way, is_list, signature_of, waits_for
@@ -44,6 +45,7 @@ from cofferdam.brokers.patch.receiving import Uploads
 from cofferdam.brokers.patch.repository import Repository, write_file
 from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.brokers.patch.sources import Fetching
+from cofferdam.brokers.patch.witnesses import Witnesses, witnesses_of
 from cofferdam.errors import StoreError
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
@@ -101,6 +103,7 @@ class Keeper(Part):
         self._days_at = -1e9
         self._full = ""
         """Why the book could not be written lately."""
+        self.witnesses = Witnesses({})
         self.desk = Desk(self)
         self._verbs = Verbs(self)
         self._take(setting.policy)
@@ -127,10 +130,12 @@ class Keeper(Part):
             inventory=tuple(each for row in found for each in row.inventory),
             sources=tuple(each for row in found for each in row.sources),
             fetches=tuple(each for row in found for each in row.fetches),
+            laid=tuple(each for row in found for each in row.laid),
             encrypt=any(row.encrypt for row in found),
         )
         self.sealing = Sealing(self.setting.secrets.get("quarantine"), encrypt=self.rows.encrypt)
         self.repository = Repository(self.store / "tuf", first.root, self.setting.secrets.get("online"))
+        self.witnesses = witnesses_of(self.rows, self.setting.secrets)
         self.desk.renew()
         for product in self.rows.products:
             for key in (*product.origin.files, *((product.yara,) if product.yara else ())):
@@ -323,7 +328,7 @@ class Keeper(Part):
 
     def take_file(
         self, path: Path, product: str, version: str, file: str, size: int, sha256: str, by: str, how: How,
-        done: Callable[[int, str, str, str], None],
+        word: Vouch | None, done: Callable[[int, str, str, str], None],
     ) -> None:  # fmt: skip
         """A file that is whole and synced goes into quarantine. `done`: (number, what it waits for, fault, why not)."""
         said = self.product_of(product)
@@ -337,7 +342,7 @@ class Keeper(Part):
                 done(*self._take_beside(path, said, version, signature_of(said, file) or LIST, file))
                 return
             if said.origin.proof == "two-sources" and (first := self._first(product, version, file)) is not None:
-                self._take_second(first, path, sha256, by, how, done)
+                self._take_second(first, path, sha256, by, how, word, done)
                 return
             number = 1 + max((row.number for row in self.files.rows.values()), default=0)
             if len(self.files.rows) >= FILES_MOST and (over := self._over()) is not None:
@@ -345,7 +350,7 @@ class Keeper(Part):
             path.rename(self.store / "quarantine" / str(number))
             row = FileRow(
                 number=number, product=product, version=version, file=file, size=size, sha256=sha256, by=by, how=how,
-                at=self.now, state="waiting",
+                at=self.now, state="waiting", vouches=(word,) if word is not None else (),
             )  # fmt: skip
             row = self._with_beside(said, row)
             if not waits_for(said, row):
@@ -376,8 +381,9 @@ class Keeper(Part):
         return None
 
     def _take_second(
-        self, row: FileRow, path: Path, sha256: str, by: str, how: How, done: Callable[[int, str, str, str], None]
-    ) -> None:
+        self, row: FileRow, path: Path, sha256: str, by: str, how: How, word: Vouch | None,
+        done: Callable[[int, str, str, str], None],
+    ) -> None:  # fmt: skip
         """The same file by another way, or another one: then neither is what it seems."""
         path.unlink(missing_ok=True)
         second = f"{by} by {how}"
@@ -397,7 +403,8 @@ class Keeper(Part):
                 self.keep(replace(now, state="refused", reason=why))
                 done(0, "", "differs", why)
                 return
-            self.keep(replace(now, state="examining", second=second))
+            vouches = now.vouches if word is None else (*now.vouches, word)
+            self.keep(replace(now, state="examining", second=second, vouches=vouches))
             done(row.number, "", "", "")
             self.examining.add(row.number)
 

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import msgspec
 from msgspec.structs import replace
 from tuf.api.metadata import Targets
 
@@ -24,17 +23,19 @@ from cofferdam.audit.entry import Draft
 from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
+from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.patch import asks, records, told, trustkeys
 from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow, FileTold, How, Pending
 from cofferdam.brokers.patch.drops import Drops
 from cofferdam.brokers.patch.examining import unseal
-from cofferdam.brokers.patch.records import Custom
+from cofferdam.brokers.patch.records import Custom, path_of
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.brokers.patch.sources import Fetching
 from cofferdam.brokers.patch.verifying import verify
+from cofferdam.brokers.patch.witnesses import Witnesses, concerned, custom_of, not_seen
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
@@ -56,6 +57,7 @@ class Keeping(Protocol):
     desk: Desk
     rows: PatchRows
     repository: Repository
+    witnesses: Witnesses
 
     @property
     def now(self) -> int:
@@ -93,7 +95,7 @@ class Keeping(Protocol):
 
     def take_file(
         self, path: Path, product: str, version: str, file: str, size: int, sha256: str, by: str,
-        how: How, done: Callable[[int, str, str, str], None],
+        how: How, word: Vouch | None, done: Callable[[int, str, str, str], None],
     ) -> None:  # fmt: skip
         """A file that is whole and synced goes into quarantine."""
 
@@ -290,7 +292,13 @@ class Verbs:
                     target.unlink(missing_ok=True)
                     refuse("policy", "the file is empty")
                     return
-                keeper.take_file(target, said.product, said.version, said.file, size, sha256, said.by, "put", done)
+                if not keeper.witnesses.saw(said.vouch, path_of(said.product, said.version, said.file), sha256):
+                    target.unlink(missing_ok=True)
+                    refuse("policy", f"it is another file than was to be brought in: its SHA-256 is {sha256}")
+                    return
+                keeper.take_file(
+                    target, said.product, said.version, said.file, size, sha256, said.by, "put", said.vouch, done
+                )
 
         step()
 
@@ -361,8 +369,10 @@ class Verbs:
             number=row.number, product=row.product, version=row.version, file=row.file, uploaded_by=row.by,
             requested_by=said.by, origin=clip(report.origin), scan=clip(f"{scan}; {report.kind}"),
             at=datetime.fromtimestamp(keeper.now // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            emergency=said.emergency, reason=said.reason,
+            emergency=said.emergency, reason=said.reason, brought=row.vouches, asked=said.vouch,
         )  # fmt: skip
+        if why := self._unseen(custom, row.sha256):
+            raise not_seen(row.number, why)
         metadata = repository.draft(custom, row.size, row.sha256)
         pending = Pending(number=row.number, by=said.by, at=keeper.now, metadata=trustkeys.encode(metadata).decode())
         draft = events.ReleaseRequested(
@@ -378,6 +388,12 @@ class Verbs:
             asked.answer(answer)
 
         self._decide(asked, row.number, draft, act)
+
+    def _unseen(self, custom: Custom, sha256: str) -> str:
+        """Why the installer would not believe who brought it in or asked for it, "" if it would: with such a release in
+        the list, it believed nothing at all."""
+        keeper = self._keeper
+        return keeper.witnesses.why_not(custom, sha256) if keeper.rows.separate else ""
 
     def _waiting(self, number: int) -> Pending:
         pending = self._keeper.pending.get(number)
@@ -408,8 +424,11 @@ class Verbs:
             key.verify_signature(signature, trustkeys.to_sign(metadata.signed))
         except Exception as error:
             raise GateError(f"the signature does not hold: {error}", hint="sign what `patch show` has now") from None
-        if keeper.rows.separate and person.casefold() in (row.by.casefold(), pending.by.casefold()):
-            what = "brought the file in" if person.casefold() == row.by.casefold() else "asked for its release"
+        custom = custom_of(row, metadata)
+        if why := self._unseen(custom, row.sha256):
+            raise not_seen(row.number, why)
+        if keeper.rows.separate and person.casefold() in concerned(custom):
+            what = "asked for its release" if person.casefold() == pending.by.casefold() else "brought the file in"
             raise GateError(f"{person} {what}, and cannot be one of those who approve it")
         if signature.keyid in pending.signatures:
             raise GateError(f"{person} has signed already: it takes another person")
@@ -453,6 +472,8 @@ class Verbs:
         row = keeper.files.get(pending.number)
         if len(people) < max(repository.threshold, keeper.rows.signatures) or row is None or repository.unfit:
             return False
+        if self._unseen(custom_of(row, metadata), row.sha256):
+            return False  # whoever approves is told why
         draft = events.ReleaseDecided(
             wall_ns=keeper.now, number=row.number, product=row.product, version=row.version, file=row.file,
             sha256=row.sha256, decision="released", by=clip(by, 128), people=people[:16],
@@ -488,7 +509,6 @@ class Verbs:
         """Lays the file out for the installer, unsealed, then the metadata. Until both are there it waits, and is laid
         out anew after a crash."""
         keeper, repository = self._keeper, self._keeper.repository
-        path = f"{row.product}/{row.version}/{row.file}"
         quarantined = keeper.store / "quarantine" / str(row.number)
 
         def laid_out(why: str) -> None:
@@ -510,7 +530,7 @@ class Verbs:
             done(True, "")
 
         try:
-            custom = msgspec.convert(metadata.signed.targets[path].custom, Custom)
+            custom = custom_of(row, metadata)
             place = repository.place(custom, row.sha256)
             fresh = place.with_name(f"{place.name}.new")
             place.parent.mkdir(mode=0o750, parents=True, exist_ok=True)

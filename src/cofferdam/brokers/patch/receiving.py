@@ -16,11 +16,13 @@ from typing import Any, Final, Literal, Protocol
 
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.patch import records
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow, How
 from cofferdam.brokers.patch.records import WINDOW_BYTES, Begin, Chunk, Declined, End, Fetch, Room, Taken
 from cofferdam.brokers.patch.sealing import Sealing
+from cofferdam.brokers.patch.witnesses import Witnesses
 from cofferdam.errors import CrossingError
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
@@ -60,9 +62,13 @@ class Keeping(Protocol):
 
     def take_file(
         self, path: Path, product: str, version: str, file: str, size: int, sha256: str, by: str, how: How,
-        done: Callable[[int, str, str, str], None],
+        word: Vouch | None, done: Callable[[int, str, str, str], None],
     ) -> None:  # fmt: skip
-        """A file that is whole and synced goes into quarantine."""
+        """A file that is whole and synced goes into quarantine. `word`: of whoever saw it come."""
+
+    @property
+    def witnesses(self) -> Witnesses:
+        """Whose word is believed."""
 
 
 class Incoming:
@@ -119,7 +125,7 @@ class Receiving(abc.ABC):
     def who(begin: Any) -> str:
         """Whose it is."""
 
-    def arrived(self, incoming: Incoming, sha256: str) -> None:
+    def arrived(self, incoming: Incoming, sha256: str, word: Vouch) -> None:
         """It is whole and synced."""
         begin = incoming.begin
 
@@ -130,8 +136,9 @@ class Receiving(abc.ABC):
                 self.send(Taken(begin.upload, number, sha256, clip(waits)))
 
         self.keeper.take_file(
-            incoming.path, begin.product, begin.version, begin.file, incoming.size, sha256, incoming.who, self.how, done
-        )
+            incoming.path, begin.product, begin.version, begin.file, incoming.size, sha256, incoming.who, self.how,
+            word, done,
+        )  # fmt: skip
 
     # --- records
 
@@ -221,6 +228,10 @@ class Receiving(abc.ABC):
         sha256 = incoming.digest.hexdigest()
         if sha256 != end.sha256:
             raise CrossingError(f"upload {end.upload} has another hash than was said")
+        begin, word = incoming.begin, end.vouch
+        path = records.path_of(begin.product, begin.version, begin.file)
+        if (word.did, word.who) != (self.how, incoming.who) or not self.keeper.witnesses.saw(word, path, sha256):
+            raise CrossingError(f"upload {end.upload} comes with the word of somebody else")
         if not incoming.size:
             self.decline(incoming, "policy", "the file is empty")
             return
@@ -232,7 +243,7 @@ class Receiving(abc.ABC):
             incoming.drop()
             self.declined(incoming.begin, "store", f"the keeper's disk: {error.strerror}")
             return
-        self.arrived(incoming, sha256)
+        self.arrived(incoming, sha256, word)
 
     # --- no
 

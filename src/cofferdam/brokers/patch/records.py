@@ -21,8 +21,9 @@ import hashlib
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.policy.terms.patch_rows import LARGEST_FILE
 
@@ -49,6 +50,11 @@ Seconds = Annotated[int, Meta(ge=0, le=(1 << 40))]
 Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
+def path_of(product: str, version: str, file: str) -> str:
+    """A file's name among all of a relay."""
+    return f"{product}/{version}/{file}"
+
+
 # --- what is released ---------------------------------------------------------------------------------------------
 
 
@@ -67,11 +73,15 @@ class Custom(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     at: Annotated[str, Meta(max_length=40)]
     emergency: bool = False
     reason: Text = ""
+    brought: Annotated[tuple[Vouch, ...], Meta(max_length=2)] | UnsetType = UNSET
+    """The word of whoever saw it come, for each time that it came (witnesses). Not set: of before there was any."""
+    asked: Vouch | UnsetType = UNSET
+    """The word of whoever saw its release being asked for."""
 
     @property
     def path(self) -> str:
         """The target's name."""
-        return f"{self.product}/{self.version}/{self.file}"
+        return path_of(self.product, self.version, self.file)
 
 
 class Release(Struct, frozen=True):
@@ -110,10 +120,11 @@ class Chunk(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknow
 
 
 class End(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
-    """That was all of it, and this is its hash."""
+    """That was all of it, and this is its hash; and the word of whoever saw it come, for the installer."""
 
     upload: Id
     sha256: Hex
+    vouch: Vouch
 
 
 class GiveUp(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):

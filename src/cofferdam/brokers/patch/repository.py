@@ -118,7 +118,8 @@ class Repository:
         old: Mapping[str, TargetFile] = now.signed.targets if now is not None else {}
         version = now.signed.version + 1 if now is not None else 1
         expires = (datetime.now(UTC) + timedelta(days=trustkeys.TARGETS_DAYS)).replace(microsecond=0)
-        target = TargetFile(size, {"sha256": sha256}, custom.path, {"custom": msgspec.to_builtins(custom)})
+        said = msgspec.json.decode(msgspec.json.encode(custom))  # as it is when it is read again, to the last list
+        target = TargetFile(size, {"sha256": sha256}, custom.path, {"custom": said})
         found = {**deepcopy(dict(old)), custom.path: target}
         return Metadata(Targets(version=version, expires=expires, targets=found))
 

@@ -7,12 +7,16 @@ Not here: what comes of them (keeper, receiving), where they come from (intake, 
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
+from cofferdam.brokers.kit.vouch import Vouch, Voucher
 from cofferdam.brokers.patch import records
-from cofferdam.brokers.patch.records import Begin, Chunk, Declined, End, Fetch, GiveUp, Room, Taken
+from cofferdam.brokers.patch.catalogue import How
+from cofferdam.brokers.patch.records import Begin, Chunk, Declined, End, Fetch, GiveUp, Room, Taken, path_of
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CofferdamError, CrossingError
 
@@ -26,15 +30,16 @@ class NoRecord(CofferdamError):
 class Uploads:
     """What is under way to the keeper."""
 
-    def __init__(self, sender: Sender[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, sender: Sender[Any], loop: asyncio.AbstractEventLoop, voucher: Voucher) -> None:
         self._sender = sender
         self._loop = loop
+        self._voucher = voucher
         self._last = 0
         self._open: dict[int, Upload] = {}
 
     def begin(self, who: str, product: str, version: str, file: str, size: int) -> Upload:
         """Somebody uploads a file."""
-        upload = self._next(who)
+        upload = self._next(who, "upload", product, version, file)
         self._sender.send(Begin(upload.number, who, product, version, file, size))
         return upload
 
@@ -51,13 +56,14 @@ class Uploads:
             record = msgspec.convert(fields, Fetch)
         except msgspec.ValidationError as error:
             raise NoRecord(f"{file[:80]!r}, as the source has it: {error}") from None
-        upload = self._next(source)
+        upload = self._next(source, "fetch", product, version, file)
         self._sender.send(record)
         return upload
 
-    def _next(self, who: str) -> Upload:
+    def _next(self, who: str, did: How, product: str, version: str, file: str) -> Upload:
         self._last += 1
-        upload = self._open[self._last] = Upload(self._last, who, self._sender, self._loop)
+        word = functools.partial(self._voucher.say, did, who, path_of(product, version, file))
+        upload = self._open[self._last] = Upload(self._last, who, self._sender, self._loop, word)
         return upload
 
     def end(self, upload: Upload) -> None:
@@ -84,7 +90,11 @@ class Uploads:
 class Upload:
     """One."""
 
-    def __init__(self, number: int, who: str, sender: Sender[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, number: int, who: str, sender: Sender[Any], loop: asyncio.AbstractEventLoop, word: Callable[[str], Vouch]
+    ) -> None:
+        """`word`: ours for a hash, that whoever it is brought it."""
+        self._word = word
         self.number = number
         self.who = who
         self._sender = sender
@@ -121,5 +131,5 @@ class Upload:
 
     async def finish(self, sha256: str) -> Taken | Declined:
         if not self.answered.done():
-            self._sender.send(End(self.number, sha256))
+            self._sender.send(End(self.number, sha256, self._word(sha256)))
         return await self.answered

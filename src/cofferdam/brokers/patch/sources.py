@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.pace import Bucket, draw
+from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.patch import records
 from cofferdam.brokers.patch.beside import SIGNATURES
 from cofferdam.brokers.patch.book import Book, Table
@@ -121,14 +122,14 @@ class Fetching(Receiving):
         else:
             super().declined(begin, fault, detail)
 
-    def arrived(self, incoming: Incoming, sha256: str) -> None:
+    def arrived(self, incoming: Incoming, sha256: str, word: Vouch) -> None:
         begin = incoming.begin
         if not isinstance(begin, Fetch):
             return
         known = self.seen.get(key_of(begin))
         product = self.keeper.product_of(begin.product)
         if product is not None and self.keeper.is_beside(product, begin.file):
-            super().arrived(incoming, sha256)
+            super().arrived(incoming, sha256, word)
             return
         if begin.sha256 and sha256 != begin.sha256:
             incoming.path.unlink(missing_ok=True)
@@ -152,8 +153,9 @@ class Fetching(Receiving):
             self.send(Taken(begin.upload, number, sha256, clip(waits)))
 
         self.keeper.take_file(
-            incoming.path, begin.product, begin.version, begin.file, incoming.size, sha256, begin.source, "fetch", done
-        )
+            incoming.path, begin.product, begin.version, begin.file, incoming.size, sha256, begin.source, "fetch",
+            word, done,
+        )  # fmt: skip
 
     # --- what is remembered
 

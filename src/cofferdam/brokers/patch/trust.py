@@ -5,7 +5,7 @@
     3. the snapshot that it names, not older than the last one
     4. the targets that it names: so many *people* of the root, each with a key of their own
     5. each file that is new in them, or that they say anything new of: enough people who neither brought it in nor
-       asked for it (where `separate`)
+       asked for it, by the word of those who saw that (where `separate`; witnesses)
 
 Steps 1 to 4 are TUF's client workflow (specification 5.3 to 5.6), done by python-tuf; what was believed is kept in the
 installer's own store, so that nothing older is believed again after a restart.
@@ -30,6 +30,7 @@ from tuf.ngclient.config import EnvelopeType
 
 from cofferdam.brokers.patch import trustkeys
 from cofferdam.brokers.patch.records import RELEASES_MOST, Release
+from cofferdam.brokers.patch.witnesses import Witnesses, concerned
 from cofferdam.errors import CofferdamError
 
 ROOTS_MOST: Final = 256
@@ -45,7 +46,7 @@ class Trust:
 
     def __init__(
         self, pinned: bytes, folder: Path, offered: Path, *, signatures: int, separate: bool,
-        wall: Callable[[], int],
+        wall: Callable[[], int], witnesses: Witnesses,
     ) -> None:  # fmt: skip
         self._pinned = pinned
         self._folder = folder
@@ -53,6 +54,7 @@ class Trust:
         self._signatures = signatures
         self._separate = separate
         self._wall = wall
+        self._witnesses = witnesses
         self.releases: tuple[Release, ...] = ()
         """What is released, as far as it is believed."""
         self.version = 0
@@ -150,11 +152,13 @@ class Trust:
             if release.custom.emergency and not release.custom.reason.strip():
                 raise NotBelieved(f"{release.path}: an emergency without a reason")
         for release in fresh if self._separate else ():
-            names = {release.custom.uploaded_by.casefold(), release.custom.requested_by.casefold()}
-            concerned = {person for person in signers if person.casefold() in names}
-            if len(signers - concerned) < least:
+            if why := self._witnesses.why_not(release.custom, release.sha256):
+                raise NotBelieved(why)
+            names = concerned(release.custom)
+            own = {person for person in signers if person.casefold() in names}
+            if len(signers - own) < least:
                 raise NotBelieved(
-                    f"{release.path}: of those who signed, {', '.join(sorted(concerned))} brought it in or "
+                    f"{release.path}: of those who signed, {', '.join(sorted(own))} brought it in or "
                     f"asked for it; it takes {least} others"
                 )
         return signers

@@ -30,6 +30,7 @@ from cofferdam.brokers.kit.supervision import (
     SetSevered,
     Stop,
 )
+from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import GateError
@@ -39,7 +40,7 @@ from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.part import Part
 from cofferdam.gate.crew.plan import CrewPlan, Spot
 from cofferdam.gate.crew.supervisor import Supervisor
-from cofferdam.gate.secrets import load_secrets, make_secrets
+from cofferdam.gate.secrets import load_heard, load_secrets, make_secrets, vouch
 from cofferdam.gate.watch.totals import Totals
 from cofferdam.policy.table import CompiledPolicy
 
@@ -156,7 +157,7 @@ class Crew(Supervisor[Part]):
                 reads=dict(part.born.reads),
                 folders=dict(part.born.folders),
                 dials=plan.parts[name].dials,
-                secrets=load_secrets(gate.options.state, plan.base, name, profile.secrets),
+                secrets=self._secrets(name),
             )
         )
 
@@ -259,12 +260,21 @@ class Crew(Supervisor[Part]):
         """A part's secrets as they are by now, where it takes them while it runs."""
         if name not in self.broker.rekeys:
             return None
-        kinds = self.broker.crew.parts[name].secrets
         try:
-            return load_secrets(self._gate.options.state, self.plan.base, name, kinds)
+            return self._secrets(name)
         except GateError as error:
             self._gate.log.error("secrets-not-taken", part=f"{self.name}/{name}", reason=str(error))
             return None
+
+    def _secrets(self, name: str) -> tuple[Secret, ...]:
+        """A part's own, and the public keys of those whose word it believes. Raises: GateError."""
+        profile, state = self.broker.crew.parts[name], self._gate.options.state
+        own = load_secrets(state, self.plan.base, name, profile.secrets)
+        return own + load_heard(state, self.plan.base, profile.believes)
+
+    def vouch(self, verb: str, by: str, claim: object) -> Vouch:
+        """The gate's word for who asks a part of ours for something. Raises: GateError."""
+        return vouch(self._gate.options.state, self.plan.base, verb, by, claim)
 
     async def take_held(self, listeners: Mapping[Spot, HeldListener], seconds: float) -> int:
         """Has the parts work by the gate's present policy, whose hash may be the one that they have: each has to say

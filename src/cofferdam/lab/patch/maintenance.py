@@ -89,6 +89,12 @@ class Desk:
             await asyncio.sleep(LOOK_SECONDS)
         raise CofferdamError(f"file {number} was not examined")
 
+    async def request(self, found: dict[str, Any]) -> None:
+        """As `patch request` does it. Raises: CofferdamError."""
+        await self.ask("keeper", "request", number=found["number"], claim={
+            "what": f"{found['product']}/{found['version']}/{found['file']}", "sha256": found["sha256"],
+        })  # fmt: skip
+
     async def approve(self, number: int, who: str) -> tuple[int, str]:
         """As `patch approve` does it: (0, ""), or (2, why not)."""
         from cofferdam.brokers.patch import trustkeys  # an extra's libraries: not for all plays
@@ -135,7 +141,7 @@ async def forever(folder: Path, state: Path, pause: float, sink: events.Sink) ->
         signature = desk.vendor.sign(data if number % 3 else data[:-1])
         found = await desk.bring(version, data, signature)
         if found["state"] == "passed":
-            await desk.ask("keeper", "request", number=found["number"])
+            await desk.request(found)
             for who in ("alice", "bob"):
                 await desk.approve(found["number"], who)
         sink(events.Judged(version, found["state"], found["reason"]))

@@ -48,7 +48,7 @@ class Cast:
         if found["state"] != "passed":
             raise CofferdamError(f"{version} is {found['state']}: {found['reason']}")
         number = int(found["number"])
-        await self.desk.ask("keeper", "request", number=number)
+        await self.desk.request(found)
         return number
 
     async def sign(self, number: int) -> None:
@@ -110,7 +110,7 @@ async def only_the_vendors(cast: Cast) -> list[Finding]:
 async def not_alone(cast: Cast) -> list[Finding]:
     """Nobody releases alone: not the uploader, not one person twice, not a stranger"""
     desk, number = cast.desk, cast.number
-    await desk.ask("keeper", "request", number=number)
+    await desk.request(await desk.ask("keeper", "show", number=number))
     code, said = await desk.approve(number, ME)
     findings = [Finding(f"{ME}, who brought it in, approves", "refused", said[:160], code == 2 and "cannot be" in said)]
     await desk.approve(number, "alice")

@@ -56,7 +56,7 @@ from cofferdam.policy.terms.patch_rows import (
     Way,
     beyond,
 )
-from cofferdam.policy.terms.patch_sources import fetch_rows, source_rows
+from cofferdam.policy.terms.patch_sources import fetch_rows, laid_products, source_rows
 from cofferdam.policy.zones import end_of_day
 
 FETCHER, INTAKE, KEEPER, INSTALLER = "fetcher", "intake", "keeper", "installer"
@@ -119,6 +119,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             ),
             sources=source_rows(conduit, making.files),
             fetches=fetch_rows(conduit),
+            laid=laid_products(conduit),
             tftp=conduit.tftp,
             at_once=conduit.at_once or 0,
             bandwidth=conduit.bandwidth or 0,

@@ -250,6 +250,8 @@ class PatchRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     fetches: tuple[Fetch, ...] = ()
     tftp: tuple[str, int] | None = None
     """Where assets read by TFTP."""
+    laid: tuple[str, ...] = ()
+    """Products whose files are left in folders of the site's: nobody sees by whom."""
     encrypt: bool = True
     """What is not released is encrypted where it lies."""
     at_once: int = 0

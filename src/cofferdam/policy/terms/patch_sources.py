@@ -29,6 +29,12 @@ def fetch_rows(conduit: PatchConduit) -> tuple[rows.Fetch, ...]:
     )  # fmt: skip
 
 
+def laid_products(conduit: PatchConduit) -> tuple[str, ...]:
+    """Products whose files are left in a folder."""
+    folders = {name for name, said in conduit.sources.items() if said.folder is not None}
+    return tuple(sorted({rule.fetch for rule in conduit.allow if rule.fetch is not None and rule.source in folders}))
+
+
 def _source(name: str, said: FileSourceSaid, files: Mapping[str, bytes]) -> rows.Source:
     windows = tuple(window_row(each) for each in said.window)
     server = said.https or said.apt
