@@ -86,6 +86,13 @@ def does(expected: int, *words: str) -> Callable[[], bool]:
     return lambda: by(LOOK.gr_gid, *words)[::2] == (expected, "")
 
 
+def test_what_no_gate_takes_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=r"'pl\\udcff' is not UTF-8"):
+        ask(tmp_path, "sever-part", kind="asset", name="pl\udcff")
+    with pytest.raises(GateError, match="a request of 100"):
+        ask(tmp_path, "sever-part", kind="asset", name="x" * 100_000)
+
+
 def test_who_may_look_sees_what_root_sees_and_changes_nothing(site: Site) -> None:
     state = ("--state", str(site.state))
     code, out, err = by(LOOK.gr_gid, "status", "--json", *state)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from cofferdam.enforce.doors import DOORS, door
 from cofferdam.errors import GateError, PolicyError
-from cofferdam.gate.state import Cut, Severed, control_socket, load_severed, save_severed
+from cofferdam.gate.state import REQUEST_BYTES, Cut, Severed, control_socket, load_severed, save_severed
 
 ANSWER_BYTES = 256 << 20
 """More than any gate says: one that was taken over fills nobody's memory."""
@@ -44,7 +44,15 @@ def ask(
         PolicyError: the gate refuses a policy; `problems` are its findings, as text.
     """
     path = control_socket(state)
-    line = json.dumps({"type": verb, **fields}).encode() + b"\n" + more
+    try:
+        line = json.dumps({"type": verb, **fields}, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError as error:
+        # Bytes of the command line that are no text reach Python as halves of a letter.
+        word = error.object[: error.end].rpartition('"')[2]
+        raise GateError(f"{word!r} is not UTF-8") from None
+    if len(line) > REQUEST_BYTES:
+        raise GateError(f"a request of {len(line)} bytes: a gate takes {REQUEST_BYTES}", hint="say it in fewer words")
+    line += more
     try:
         with _connected(state, seconds) as gate:
             gate.sendall(line)

@@ -60,9 +60,8 @@ from cofferdam.gate.requests import (
 )
 from cofferdam.gate.shown import Shown, ShownPolicy
 from cofferdam.gate.sides import RECORD_SECONDS
-from cofferdam.gate.state import control_socket
+from cofferdam.gate.state import REQUEST_BYTES, control_socket
 
-REQUEST_BYTES = 64 << 10
 REQUEST_SECONDS = 5.0
 """For the request to arrive."""
 ANSWER_SECONDS = 5.0

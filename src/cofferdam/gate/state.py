@@ -35,6 +35,8 @@ from cofferdam.enforce.doors import DOORS, door
 from cofferdam.errors import GateError
 
 SIDES = ("it", "ot")
+REQUEST_BYTES = 64 << 10
+"""The longest line that asks a gate for something, by its control socket."""
 ROOTS = Path("/var/lib/cofferdam")
 """The state directory of a gate that root runs."""
 
