@@ -32,6 +32,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
@@ -58,14 +60,10 @@ def refresh(folder: Path, count: int) -> dict[str, Any]:
 
     site = Site(folder, {name: ssh_key(folder, name) for name in PEOPLE})
     draft = site.repository.draft(site.custom(1), 10, "ab" * 32)
-    first = next(iter(draft.signed.targets.values()))
     for number in range(2, count + 1):
         custom = site.custom(number)
-        target = TargetFile(10, {"sha256": "ab" * 32}, custom.path, {**first.unrecognized_fields})
-        target.unrecognized_fields["custom"] = {
-            **first.unrecognized_fields["custom"], "number": number, "version": custom.version,
-        }  # fmt: skip
-        draft.signed.targets[custom.path] = target
+        said = msgspec.json.decode(msgspec.json.encode(custom))
+        draft.signed.targets[custom.path] = TargetFile(10, {"sha256": "ab" * 32}, custom.path, {"custom": said})
     site.sign(draft, "alice", "bob")
     site.repository.publish(draft)
 

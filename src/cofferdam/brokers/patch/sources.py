@@ -268,24 +268,24 @@ class Fetching(Receiving):
     # --- operators
 
     def told(self, name: str) -> Told:
-        looked, doing = self.looked.get(name), self.doing.get(name)
+        looked, doing = self.looked.get(name) or Looked(at=0), self.doing.get(name) or Doing(name, "idle")
         source = self.keeper.rows.source(name)
         changed = [each for each in self.seen.rows.values() if each.source == name and each.changed]
         return {
             "source": name,
             "kind": source.kind if source is not None else "",
-            "last": looked.at if looked is not None else 0,
-            "good": looked.good if looked is not None else 0,
-            "refused": looked.refused if looked is not None else "",
-            "odd": looked.odd if looked is not None else "",
-            "listed": looked.listed if looked is not None else 0,
-            "named": looked.named if looked is not None else 0,
-            "taken": looked.taken if looked is not None else 0,
-            "next": doing.next_at if doing is not None else 0,
-            "state": doing.state if doing is not None else "idle",
-            "file": doing.file if doing is not None else "",
-            "got": doing.got if doing is not None else 0,
-            "size": doing.size if doing is not None else 0,
+            "last": looked.at,
+            "good": looked.good,
+            "refused": looked.refused,
+            "odd": looked.odd,
+            "listed": looked.listed,
+            "named": looked.named,
+            "taken": looked.taken,
+            "next": doing.next_at,
+            "state": doing.state,
+            "file": doing.file,
+            "got": doing.got,
+            "size": doing.size,
             "changed": [f"{each.product}/{each.version}/{each.file}: {each.changed}" for each in changed[:100]],
         }
 
