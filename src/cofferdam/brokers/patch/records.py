@@ -1,10 +1,10 @@
 """All that the parts of the patch relay can say to each other, and the nouns that they share.
 
-What the keeper believes of the intake: who uploads (only the intake has seen the client, and signs what it saw), within
-the principals that the policy lets put. What it believes of the fetcher: from which source a file is, within the rules that fetch; and what
-it says of its own work, for `status`. What the installer believes of the keeper: nothing. A `Fresh` is a hint to look;
-whatever it finds must be signed by people. What the keeper believes of the installer: that it is told the truth for
-`status`.
+What the keeper believes of the intake: who uploads (only the intake has seen the client, and signs what it saw),
+within the principals that the policy lets put. What it believes of the fetcher: from which source a file is, within
+the rules that fetch; and what it says of its own work, for `status`. What the installer believes of the keeper:
+nothing. A `Fresh` is a hint to look; whatever it finds must be signed by people. What the keeper believes of the
+installer: that it is told the truth for `status`.
 
 Rules of order, held by the keeper (breaking one ends the crew, with an entry):
 
