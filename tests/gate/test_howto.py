@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, log_of, running
 from tests.waiting import eventually
+
+DONE_BY = {
+    "find out at 3 a.m. why the PLC looks dead": "tests/gate/test_howto.py::test_the_plc_looks_dead_which_half",
+    "bypass a gate that has failed": "tests/gate/test_howto.py::test_a_bypass_is_in_the_log_and_is_taken_back",
+    "back up, and restore": "tests/gate/test_howto.py::test_backup_and_restore",
+    "upgrade": "tests/vm/package.py::package",
+    "change keys": "tests/gate/test_howto_pages.py::test_keys_are_changed",
+    "send the log to a SIEM": "tests/gate/test_howto_pages.py::test_the_log_goes_to_a_siem",
+}
+"""What does each how-to; the first site has tests/enforce/test_first_site.py. An upgrade needs a booted
+machine (`make vm`)."""
+
+
+def test_every_how_to_is_done_by_something() -> None:
+    root = Path(__file__).parents[2]
+    titles = re.findall(r"^## \.\.\. (.*)$", (root / "docs" / "howto.md").read_text(), re.MULTILINE)
+    assert titles == list(DONE_BY)
+    for file, name in (where.split("::") for where in DONE_BY.values()):
+        assert f"def {name}(" in (root / file).read_text(), (file, name)
 
 
 def test_the_plc_looks_dead_which_half(live: Site) -> None:

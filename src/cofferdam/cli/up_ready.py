@@ -8,10 +8,10 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -21,8 +21,6 @@ from cofferdam.errors import GateError
 if TYPE_CHECKING:
     from cofferdam.gate.crew.plan import CrewPlan
     from cofferdam.policy.table import CompiledPolicy
-
-NETS = Path("/sys/class/net")
 
 
 class Lack(msgspec.Struct, frozen=True):
@@ -124,39 +122,49 @@ def _stores(plans: Mapping[str, CrewPlan], state: Path) -> Iterator[Lack]:
 
 
 def _interfaces(policy: CompiledPolicy) -> Iterator[Lack]:
+    links = _links()
     for zone in policy.zones.values():
         if not zone.interface or not policy.is_here(zone.name):
             continue
-        folder = NETS / zone.interface
-        if not folder.exists():
-            have = ", ".join(sorted(path.name for path in NETS.iterdir() if path.name != "lo")) or "none"
+        link = links.get(zone.interface)
+        if link is None:
+            have = ", ".join(sorted(name for name in links if name != "lo")) or "none"
             yield Lack(True, f"zone {zone.name}: there is no interface {zone.interface}", f"this machine has {have}")
             continue
-        carrier = ""
-        with suppress(OSError):  # one that is down does not say
-            carrier = (folder / "carrier").read_text().strip()
-        if carrier == "0":
+        if not link.carrier:
             yield Lack(
                 False, f"zone {zone.name}: {zone.interface} has no link", "look at the cable and the switch's port"
             )
-        if not zone.addresses and not zone.vlan and not zone.macvlan and not _addresses(zone.interface):
+        if not zone.addresses and not zone.vlan and not zone.macvlan and not link.addressed:
             yield Lack(True, f"zone {zone.name}: {zone.interface} has no address, so nothing can be reached by it",
                        f"`addresses: [...]` in the zone, or `ip addr add A/BITS dev {zone.interface}`")  # fmt: skip
 
 
-def _addresses(interface: str) -> bool:
-    """Whether it has an address beyond that of the local link."""
+class _Link(NamedTuple):
+    """An interface: whether its cable leads somewhere (one that is down does not say), and whether it has an address
+    beyond that of the local link."""
+
+    carrier: bool = True
+    addressed: bool = True
+
+
+def _links() -> dict[str, _Link]:
+    """Those of the network that this process is in, as the kernel tells it: /sys may be mounted of another one."""
     import json
     import subprocess
 
     try:
-        done = subprocess.run(
-            ["ip", "-j", "addr", "show", "dev", interface], capture_output=True, text=True, check=False
-        )
-        said = json.loads(done.stdout or "[]")
+        done = subprocess.run(["ip", "-j", "addr", "show"], capture_output=True, text=True, check=False)
+        said = json.loads(done.stdout)
     except (OSError, ValueError):
-        return True  # nobody can say
-    return any(one.get("scope") != "link" for link in said for one in link.get("addr_info", ()))
+        return {name: _Link() for _, name in socket.if_nameindex()}  # nobody can say more
+    return {
+        link["ifname"]: _Link(
+            "NO-CARRIER" not in link["flags"], any(one.get("scope") != "link" for one in link.get("addr_info", ()))
+        )
+        for link in said
+        if link
+    }
 
 
 def _ports(plans: Mapping[str, CrewPlan]) -> Iterator[Lack]:
