@@ -11,6 +11,7 @@ import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,26 @@ def test_every_kind_has_a_line(kind: type) -> None:
     name = KINDS[DRAFTS.index(kind)]
     assert name in line(Entry({"kind": name}, 1, "gate", "", "riverside", "2026-01-01T00:00:00.000000000Z"))
     assert set(LINES) <= set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"kind": "reads-counted", "reads": 1, "cells": 2}, "1 read, 2 cells"),
+        ({"kind": "session-closed", "requests": 2, "writes": 1, "refused": 0, "malformed": 0}, "2 requests, 1 write,"),
+        ({"kind": "limit-hit", "count": 1}, "(once)"),
+        ({"kind": "limit-hit", "count": 2}, "(2 times)"),
+        ({"kind": "half-died", "half": "inner", "pid": 7, "status": 3, "expected": True, "reason": "exit code 3"},
+         "inner (pid 7): exit code 3, as asked"),
+        ({"kind": "policy-refused", "problem": "p", "problems": 1}, " p"),
+    ],
+)  # fmt: skip
+def test_one_is_one_and_nothing_is_said_twice(event: dict[str, Any], said: str) -> None:
+    from cofferdam.audit.entry import Entry
+
+    told = line(Entry(event, 1, "gate", "", "riverside", "2026-01-01T00:00:00.000000000Z"))
+    assert said in told
+    assert event["kind"] not in ("half-died", "policy-refused") or told.endswith(said)
 
 
 def test_verify_says_good_or_what_is_wrong(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,13 @@ def test_an_entry_that_comes_is_one_setting() -> None:
     assert setting.new == "zone: office, networks: [10.1.0.77/32]"
 
 
+def test_a_conduit_that_comes_is_told_without_what_is_empty() -> None:
+    more = compile_policy(loads(BASE + conduit(RULES[0]) + conduit(RULES[0], name="d")), now_ns=NOW)
+    (setting,) = difference(made(RULES[0]).table, more.table).changed
+    assert (setting.path, setting.old) == (("conduits", "d"), NOTHING)
+    assert "terms" not in setting.new and "owner: someone" in setting.new
+
+
 def test_lines_of_a_broker_without_assets_are_grants() -> None:
     old = compile_policy(loads(RELAY), now_ns=NOW)
     new = compile_policy(loads(RELAY.replace("{who: erp, pull: counts}", "{who: erp, browse: counts}")), now_ns=NOW)

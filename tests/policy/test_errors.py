@@ -153,6 +153,8 @@ def test_a_rule_after_a_wrong_one_keeps_its_place() -> None:
 YAML_ERRORS = [
     ("site: a\nsite: b\n", 2, 1, '"site" again', "line 1"),
     ("site: a\nzones: {x: {side: it}, x: {side: ot}}\n", 2, 24, '"x" again', "line 2"),
+    ("site: [\n", 1, 7, "[ that nothing closes", "] at the end"),
+    ("a: [b, {c: [d]}, {\n# }\n", 1, 18, "{ that nothing closes", "} at the end"),
     ("site: [a\n", 1, 7, "[ that nothing closes", "a comma between entries, and ] at the end"),
     ("site: a\n\tzones: 1\n", 2, 1, "a tab before a word", "spaces"),
     ("site: !!python/object:os.system a\n", 1, 7, "the tag", "no tags"),

@@ -421,7 +421,7 @@ class _Writer:
                     "    gateway: serial   # several units at one address: if they are one device, leave this out,",
                     "    # and all but one of them",
                 )
-            self._add(f'    # overlay: "100.64.0.1"   # {FILL_IN}: the address that IT sees for it')
+            self._add(f'    # overlay: "10.99.0.1"   # {FILL_IN}: the address that IT sees for it')
             points, named = self._points[key], list(device.named.points())
             if points or named:
                 self._add("    points:   # min and max are the values that were seen in writes")

@@ -136,6 +136,8 @@ def _settings(table: Table, *, brief: bool = False) -> dict[str, Any]:
         terms = conduit["terms"]
         for rules in ["rules", *_lines(terms)]:
             terms.pop(rules, None)
+        if brief and not terms:
+            del conduit["terms"]
         row = table.conduits[name]
         conduit.pop("expires_text", None)
         if row.expires_text or not brief:

@@ -259,6 +259,9 @@ def _misread(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
         return problem(row, column, found, "the column of the lines around it")
     if "expected key" in said or "expected '-' indicator" in said:
         return problem(row, column, "a text behind one that is over", "one text: all of it in quotes, or none")
+    if mark is not None and mark.line >= len(lines) and (unclosed := _unclosed(text)) is not None:
+        began, sign = unclosed
+        return problem(began.line, began.column, f"{sign[0]} that nothing closes", f"{sign[1]} at the end")
     context_text = f" ({error.context})" if error.context else ""
     return problem(row, column, f"what is no YAML here ({said.removeprefix('found ')}{context_text})", "YAML")
 
@@ -295,3 +298,14 @@ def parse(text: str, file: str, problems: list[Problem]) -> Node | None:
         problems.append(Problem(file, line, column, str(reason), "YAML text", check="yaml"))
         return None
     return builder.root
+
+
+def _unclosed(text: str) -> tuple[yaml.Mark, str] | None:
+    """Where the innermost bracket begins that is open at the text's end, and the pair that it is of."""
+    open_ones: list[tuple[yaml.Mark, str]] = []
+    for token in yaml.scan(text, Loader=_EVENT_LOADER):
+        if isinstance(token, yaml.FlowSequenceStartToken | yaml.FlowMappingStartToken):
+            open_ones.append((token.start_mark, "[]" if isinstance(token, yaml.FlowSequenceStartToken) else "{}"))
+        elif isinstance(token, yaml.FlowSequenceEndToken | yaml.FlowMappingEndToken) and open_ones:
+            open_ones.pop()
+    return open_ones[-1] if open_ones else None

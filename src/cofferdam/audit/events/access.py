@@ -19,7 +19,7 @@ from cofferdam.audit.events.base import (
     Text,
     WallNs,
 )
-from cofferdam.audit.events.lines import Line, Said, seconds, span_ns, who
+from cofferdam.audit.events.lines import Line, Said, many, seconds, span_ns, times, who
 
 ITEM, VALUE = 512, 4096
 """Greatest lengths in characters: of an item's name with its range, of a value."""
@@ -348,19 +348,19 @@ def _reads(event: Said) -> str:
     shared += f", {event['notices']} notices" if event.get("notices") else ""
     failed = f", {event['failed']} failed" if event.get("failed") else ""
     return (
-        f"{who(event)} → {event.get('asset')}: {event.get('reads')} reads, {event.get('cells')} cells"
+        f"{who(event)} → {event.get('asset')}: {many(event, 'reads', 'read')}, {many(event, 'cells', 'cell')}"
         f"{shared}{failed}{' in ' + seconds(span) if span >= 0 else ''} [{event.get('conduit')}]"
     )
 
 
 def _closed(event: Said) -> str:
     return (
-        f"{event.get('session')}: {event.get('reason')} ({event.get('requests')} requests,"
-        f" {event.get('writes')} writes, {event.get('refused')} refused, {event.get('malformed')} malformed)"
+        f"{event.get('session')}: {event.get('reason')} ({many(event, 'requests', 'request')},"
+        f" {many(event, 'writes', 'write')}, {event.get('refused')} refused, {event.get('malformed')} malformed)"
     )
 
 
-def _many(event: Said) -> str:
+def _refused_many(event: Said) -> str:
     faults = ", ".join(f"{count} {name}" for name, count in event.get("faults", ()))
     split = f" ({faults})" if faults else ""
     return f"{who(event)} → {event.get('asset')}: {event.get('count')} more refusals{split}"
@@ -377,12 +377,12 @@ LINES: dict[str, Line] = {
     "write-allowed": lambda e: f"{who(e)} → {e.get('asset')}: {_written(e)} [{e.get('rule')}] {e.get('write')}",
     "write-outcome": _outcome,
     "refused": _refused,
-    "refused-many": _many,
+    "refused-many": _refused_many,
     "malformed": lambda e: f"{e.get('source')} → {e.get('asset') or '?'}: {e.get('detail')} ({e.get('section')})",
     "device-trouble": lambda e: (
-        f"{e.get('asset')} at {e.get('address')}: {e.get('what')}: {e.get('detail')} ({e.get('count')} times)"
+        f"{e.get('asset')} at {e.get('address')}: {e.get('what')}: {e.get('detail')} ({times(e)})"
     ),
-    "limit-hit": lambda e: f"{e.get('source')}: {e.get('limit')}: {e.get('detail')} ({e.get('count')} times)",
+    "limit-hit": lambda e: f"{e.get('source')}: {e.get('limit')}: {e.get('detail')} ({times(e)})",
     "reads-counted": _reads,
     "stream-ended": lambda e: (
         f"{e.get('asset')} {e.get('write')}: {e.get('reason')} ({e.get('sent')} frames sent, {e.get('received')}"

@@ -14,7 +14,7 @@ from cofferdam.audit.events.base import (
     Text,
     WallNs,
 )
-from cofferdam.audit.events.lines import Line, Said
+from cofferdam.audit.events.lines import Line, Said, many
 
 
 class GateStarted(Event, frozen=True, kw_only=True):
@@ -177,13 +177,13 @@ def _died(event: Said) -> str:
     status = event.get("status", 0)
     how = f"signal {-status}" if status < 0 else f"exit code {status}"
     asked = ", as asked" if event.get("expected") else ""
-    reason = f": {event.get('reason')}" if event.get("reason") else ""
+    said = event.get("reason")
+    reason = f": {said}" if said and said != how else ""
     return f"{event.get('half')} (pid {event.get('pid')}): {how}{asked}{reason}"
 
 
 def _severed(event: Said) -> str:
-    sessions = event.get("sessions")
-    ended = f"{sessions} session{'' if sessions == 1 else 's'} ended"
+    ended = f"{many(event, 'sessions', 'session')} ended"
     return f"{_what(event)} cut off by {event.get('by') or '?'}, {ended}{_why(event)}"
 
 
@@ -193,6 +193,11 @@ def _why(event: Said) -> str:
 
 def _what(event: Said) -> str:
     return str(event.get("side") or f"{event.get('what')} {event.get('name')}")
+
+
+def _policy_refused(event: Said) -> str:
+    of = "" if event.get("problems") == 1 else f" ({event.get('problems')} in all)"
+    return f"{event.get('problem')}{of}"
 
 
 LINES: dict[str, Line] = {
@@ -206,7 +211,7 @@ LINES: dict[str, Line] = {
     "gate-started": lambda e: f"Cofferdam {e.get('version')}, separation: {e.get('separation') or 'unknown'}",
     "gate-stopped": lambda e: str(e.get("reason")),
     "policy-loaded": lambda e: f"{str(e.get('policy'))[:16]} from {', '.join(e.get('files', ())) or '?'}",
-    "policy-refused": lambda e: f"{e.get('problem')} ({e.get('problems')} in all)",
+    "policy-refused": _policy_refused,
     "severed": _severed,
     "restored": lambda e: f"{_what(e)} works again, by {e.get('by') or '?'}{_why(e)}",
     "half-started": lambda e: f"{e.get('half')} (pid {e.get('pid')})",

@@ -18,6 +18,18 @@ def who(event: Said) -> str:
     return f"{names} ({event.get('source', '?')})" if names else str(event.get("source", "?"))
 
 
+def many(event: Said, member: str, noun: str) -> str:
+    """How many the event says: "1 read", "2 reads"."""
+    count = event.get(member)
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def times(event: Said) -> str:
+    """Its count in words."""
+    count = event.get("count")
+    return "once" if count == 1 else f"{count} times"
+
+
 def seconds(nanoseconds: object) -> str:
     """A duration in a unit that suits it."""
     value = int(str(nanoseconds or 0))
