@@ -41,8 +41,10 @@ def test_learn_then_check_then_simulate(traffic: Path, tmp_path: Path, capsys: p
     assert "learned from 2 requests: 1 client, 1 asset, 1 written point;" in capsys.readouterr().err
     assert main(["check", str(learned)]) == 2
     assert f"found {FILL_IN}, expected the owner of" in capsys.readouterr().err
-    learned.write_text(filled(learned.read_text()))
+    learned.write_text(filled(learned.read_text()).replace("# overlay:", "overlay:"))
     assert main(["check", str(learned)]) == 0
+    said = capsys.readouterr()
+    assert "overlay" not in said.out + said.err, "what it suggests is not warned of"
     assert main(["simulate", str(learned), str(traffic)]) == 0
     assert "2 requests: 2 allowed, 0 refused" in capsys.readouterr().out
     assert main(["learn", str(traffic), "-o", str(learned)]) == 2

@@ -60,7 +60,7 @@ PAGE_SECONDS = 8.0
 NEXT = """\
 Next: each promise tried and checked    make demo ARGS=--tour
       one service alone                 make demo ARGS="--play water"
-      the policy of what you saw        cofferdam lab policy
+      the policy of what you saw        .venv/bin/cofferdam lab policy
       what each of them does            docs/demo.md"""
 REFUSALS = 10
 """Kinds of refusal that are shown, the latest first."""
@@ -187,7 +187,7 @@ class View:
         dropped = sum(sum(side.packets.values()) for side in status.dropped)
         fence = f"; dropped by the firewall: {dropped} packets" if status.dropped else ""
         notes = Text.assemble(
-            f"refused by: {faults}   malformed: {status.malformed}   by nobody known: {status.unmatched}\n",
+            f"refused by: {faults}   malformed: {status.malformed}   without a conduit: {status.unmatched}\n",
             f"limits hit: {limits}\n",
             "audit log: ", (f"{status.audit.size} entries", "bold"), f", {status.audit.signed} signed{fence}",
         )  # fmt: skip

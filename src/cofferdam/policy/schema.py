@@ -969,7 +969,7 @@ class Gate(Entry):
     """How the gate itself runs."""
 
     management: Endpoint | None = Field(
-        None, description="ADDRESS:PORT of the metrics and status page. Off unless set."
+        None, description="ADDRESS:PORT of /metrics, /health and /ready. Off unless set."
     )
     separation: Annotated[str, *_choice("auto", "namespaces", "processes")] = Field(
         "auto",
