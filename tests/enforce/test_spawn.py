@@ -40,6 +40,7 @@ from cofferdam.enforce.orders import (
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.producers import Producer
 from cofferdam.enforce.profile import Can, Crew, Profile
+from cofferdam.enforce.seams import Seams
 from cofferdam.enforce.users import Users
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
@@ -223,7 +224,8 @@ def test_a_part_is_told_its_names_and_numbers(plain: Stage) -> None:
     assert outer.do("[given[option] for option in ('--kind', '--part', '--listeners')]") == [["toy"], ["outer"], ["3"]]
     assert outer.do("int(given['--listeners-at'][0])") == outer.child.listeners_at == 8
     code = "[socket.socket(fileno=os.dup(fd)).getsockname()[1] for fd in range(8, 11)]"
-    assert outer.do(code) == [plain.launcher._listeners[number].sock.getsockname()[1] for number in listeners]
+    held = [plain.launcher._listeners[number].sock for number in listeners]
+    assert outer.do(code) == [sock.getsockname()[1] for sock in held if isinstance(sock, socket.socket)]
     assert not keeper.child.listeners_at and "--listeners-at" not in keeper.do("given")
     assert (outer.child.store, keeper.child.store) == ("", str(plain.state / "stores" / "toy%2Fa-b" / "keeper"))
 
@@ -231,6 +233,37 @@ def test_a_part_is_told_its_names_and_numbers(plain: Stage) -> None:
 def test_what_is_optional_may_be_missing_with_its_pipes(plain: Stage) -> None:
     crew = plain.spawn(*PARTS)
     assert [text.split("=")[0] for text in crew["keeper"].do("given['--out']")] == ["inner"]
+
+
+def test_an_end_of_a_seam_is_for_a_part_that_may_have_it(plain: Stage) -> None:
+    report, _ = plain.ask(OpenListener(1, IT, "127.0.0.1", 502, way="forth-out"))
+    assert isinstance(report, ListenerOpened) and (report.address, report.port) == ("127.0.0.1", 502)
+    _, keeper, inner = PARTS
+    assert "and may use none of that kind" in plain.refused(PartOrder("outer", IT, (report.listener,)), keeper, inner)
+
+
+def test_a_seam_lives_as_long_as_anybody_has_an_end_of_it() -> None:
+    """One crew ends and is born again; what lies in the pipe is there, and its other end sees no end."""
+    seams = Seams()
+    where = ("it", "127.0.0.1", 502)
+    writes, reads = seams.end(where, "forth-out"), seams.end(where, "forth-in")
+    os.write(writes.fileno(), b"one")
+    writes.close()
+    seams.forget()
+    again = seams.end(where, "forth-out")
+    os.write(again.fileno(), b"two")
+    assert [os.read(reads.fileno(), 4096) for _ in range(2)] == [b"one", b"two"]
+    with pytest.raises(BlockingIOError):
+        os.read(reads.fileno(), 1)
+    for end in (again, reads):
+        end.close()
+    seams.forget()
+    assert not seams._pipes
+    fresh = seams.end(where, "forth-in")
+    with pytest.raises(BlockingIOError):
+        os.read(fresh.fileno(), 1)
+    fresh.close()
+    seams.close()
 
 
 def test_orders_that_make_no_sense_start_nothing(plain: Stage) -> None:

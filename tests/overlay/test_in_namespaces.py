@@ -46,7 +46,16 @@ VENDOR = f"""
     reason: tests
     listen: "{GATE_IT}:22"
     clients: laptop
-    allow: [{{who: {{person: vendor}}, asset: station, as: root, do: exec, commands: "echo *"}}]
+    allow:
+      - {{who: {{person: vendor}}, asset: station, as: root, do: exec, commands: "echo *"}}
+      - {{who: {{person: vendor}}, asset: auto, do: port}}
+  by-port:
+    from: office
+    to: plant
+    broker: modbus
+    owner: tests
+    reason: tests
+    allow: [{{who: helpers, asset: auto, read: level}}]
 """
 
 
@@ -72,7 +81,7 @@ class World(Site):
         plain = plain.replace(
             f"addresses: [{ERP}]}}",
             f"addresses: [{ERP}, '{ERP6}']}}\n  alice: {{zone: office, peer: alice}}"
-            "\n  laptop: {zone: office, peer: laptop}",
+            "\n  laptop: {zone: office, peer: laptop}\n  helpers: {zone: office, jump: vendor-helps}",
         )
         station = f"  station: {{zone: plant, address: {DEVICE}, protocol: ssh}}\nprincipals:"
         plain = plain.replace("principals:", station).replace("gate: {", VENDOR + "gate: {")
@@ -337,6 +346,14 @@ def test_a_peer_reaches_an_asset_by_name_and_is_cut_off_by_revoke(live: Running)
     assert closed
 
 
+def _reached(namespace: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, "ss", "-Hltn", f"sport = :{port}"], capture_output=True, check=True
+    )
+    return bool(done.stdout)
+
+
 @needs_wireguard
 @pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
 def test_a_vendor_who_has_nothing_but_a_tunnel(live: Running) -> None:
@@ -359,17 +376,44 @@ def test_a_vendor_who_has_nothing_but_a_tunnel(live: Running) -> None:
     askpass.chmod(0o755)
     sshd = Sshd(world.folder / "station", 22, DEVICE, world.plant)
 
-    def ssh(namespace: str, code: str, to: str = GATE_IT) -> subprocess.CompletedProcess[bytes]:
+    def command(namespace: str, code: str) -> tuple[list[str], dict[str, str]]:
         said = ("IdentitiesOnly=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=2", "LogLevel=ERROR",
                 f"UserKnownHostsFile={world.folder}/known", "NumberOfPasswordPrompts=1")  # fmt: skip
-        command = ["ip", "netns", "exec", namespace, "ssh", "-F", "none", "-i", str(key)]
+        words = ["ip", "netns", "exec", namespace, "ssh", "-F", "none", "-i", str(key)]
         for option in said:
-            command += ["-o", option]
+            words += ["-o", option]
         asked = {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force", "TEST_CODE": code}
+        return words, os.environ | asked
+
+    def ssh(namespace: str, code: str, to: str = GATE_IT) -> subprocess.CompletedProcess[bytes]:
+        words, environment = command(namespace, code)
         return subprocess.run(
-            [*command, f"station@{to}", "echo", "in"], capture_output=True, env=os.environ | asked, timeout=PATIENT,
+            [*words, f"station@{to}", "echo", "in"], capture_output=True, env=environment, timeout=PATIENT,
             stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
+
+    def by_a_port() -> None:
+        """To an asset that is a PLC: by its own broker, which judges what is asked, and within two sides that share
+        nothing."""
+        words, environment = command(world.away, code())
+        words += ["-N", "-L", "5020:auto:502", f"vendor@{GATE_IT}"]
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment)
+        try:
+            eventually(lambda: _reached(world.away, 5020))
+            with at(world.away):
+                client = Client(5020)
+            with client:
+                assert client.read() == b"\x03\x02\x00\x2a"
+                assert client.write(7) is False
+                _, out, err = cli("prove", "--state", world.state, "--json", "--no-probes")
+                found = json.loads(out)["report"]["statements"]
+                seams = [one for one in found if one["name"].endswith(": seams")]
+                assert [one["status"] for one in seams] == ["observed"] * 2, (err, seams)
+                wrong = [one for one in found if one["part"] == "structure" and one["status"] == "failed"]
+                assert not wrong
+        finally:
+            process.terminate()
+            process.wait(PATIENT)
 
     def code() -> str:
         (answer,) = ask_gate(world.state, "ask-part", broker="jump", part="keeper", verb="code-new",
@@ -389,6 +433,7 @@ def test_a_vendor_who_has_nothing_but_a_tunnel(live: Running) -> None:
             assert (done.stdout, done.returncode) == (b"in\n", 0), done.stderr
             (opened,) = events(world.state, "access-opened")
             assert opened["source"] in host.addresses
+            by_a_port()
             for there, port in ((world.places("auto")[0], PORT), (DEVICE, 22), (GATE_IT, PORT), (GATE_IT, 53)):
                 ip("-n", world.away, "route", "replace", f"{there}/32", "dev", host.name)
                 with pytest.raises(OSError), at(world.away):

@@ -87,6 +87,77 @@ WRONG = [
 ]  # fmt: skip
 
 
+PORTS = (
+    POLICY.replace(
+        "modbus}", 'modbus, listen: "10.1.0.2:502", points: {level: {at: holding 0, type: uint16}}}'
+    ).replace("conduits:", "  helpers: {zone: office, jump: vendor-helps}\nconduits:")
+    + """      - {who: {group: own}, asset: plc, do: port}
+  asks:
+    from: office
+    to: plant
+    broker: modbus
+    owner: maintenance
+    reason: contract 4711
+    expires: 2030-06-30
+    allow: [{who: helpers, asset: plc, read: level}]
+"""
+)
+NO_PORTS = [
+    ("jump: vendor-helps", "jump: asks", "asks, a conduit of modbus", "one of the jump server"),
+    ("jump: vendor-helps", "jump: vendor-help", "vendor-help", "did you mean vendor-helps"),
+    ("jump: vendor-helps", "jump: vendor-helps, addresses: [10.1.0.9]", "addresses and jump", "has signed in there"),
+    ("zone: office, jump", "zone: plant, jump", "plant", "office, where vendor-helps begins"),
+    ("who: helpers", "who: vendors", "lets nobody ask who comes by this conduit", "{zone: office, jump: vendor-helps}"),
+    ("asset: plc, do: port", "asset: station, do: port", "station, which speaks ssh", "another broker serves"),
+    ("asset: plc, do: port", "asset: plc, do: [port, shell], as: admin", "port beside others", "a rule of its own"),
+    ("window: 4 h", "window: 4 h, watched: true", "a port, at which nobody could look", "without `watched: true`"),
+    ("asset: station, as: service", "asset: station", "a rule without `as`", "as: service"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "found", "expected"), NO_PORTS)
+def test_ports_that_lead_nowhere(old: str, new: str, found: str, expected: str) -> None:
+    assert old in PORTS
+    with pytest.raises(PolicyError) as raised:
+        loads(PORTS.replace(old, new, 1))
+    said = "\n".join(map(str, raised.value.problems))
+    assert found in said and expected in said, said
+
+
+def test_a_port_joins_two_crews() -> None:
+    policy = compiled(PORTS)
+    needs = {name: KINDS[each.broker].needs(each, policy).parts for name, each in policy.conduits.items()}
+    for part in ("outer", "inner"):
+        ends = {
+            name: [(one.end, one.address, one.port, one.share) for one in parts[part].seams]
+            for name, parts in needs.items()
+        }  # fmt: skip
+        assert ends["vendor-helps"] == [("front", "10.1.0.2", 502, "plc")]
+        assert ends["asks"] == [("back", "10.1.0.2", 502, "plc")]
+    # Nobody else may come: the proxy does not listen, and the jump server's inner part has no way to the device.
+    assert needs["asks"]["outer"].listens == ()
+    assert "plc" not in {reach.share for reach in needs["vendor-helps"]["inner"].reaches}
+    without = compiled(PORTS.replace("      - {who: {group: own}, asset: plc, do: port}\n", ""))
+    assert not KINDS["modbus"].needs(without.conduits["asks"], without).parts["outer"].seams
+
+
+def test_who_comes_by_a_port_is_who_the_policy_says() -> None:
+    policy = compiled(PORTS)
+    assert policy.principals_of("jump:vendor-helps", "office") == ("helpers",)
+    assert policy.principals_of("jump:asks") == policy.principals_of("jump:vendor-helps", "plant") == ()
+    assert "helpers" not in policy.principals_of("10.1.0.7")
+    assert policy.held(principals=["helpers"]).principals_of("jump:vendor-helps") == ()
+    asked = Question("10.1.0.7", {"person": "group:own", "asset": "plc", "do": "port"}, NOW - 10**18)
+    found = KINDS["jump"].explain(policy, asked)
+    assert found.allowed and "judged by the broker modbus" in " ".join(found.conditions)
+    by_port = Question("jump:vendor-helps", {"asset": "plc", "operation": "read level"}, NOW - 10**18)
+    assert (
+        KINDS["modbus"].explain(policy, by_port).sentence.startswith("allowed by asks/0: jump:vendor-helps (helpers)")
+    )
+    person = compiled(PORTS.replace("jump: vendor-helps", "jump: vendor-helps, user: anna"))
+    assert person.principals_of("jump:vendor-helps") == ()
+
+
 @pytest.mark.parametrize(("old", "new", "found", "expected"), WRONG)
 def test_what_is_wrong_is_said_at_its_place(old: str, new: str, found: str, expected: str) -> None:
     assert POLICY.count(old) >= 1

@@ -35,7 +35,7 @@ from cofferdam.brokers.kit.transport import Transport
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.profile import Crew
-from cofferdam.errors import GateError
+from cofferdam.errors import CrossingError, GateError
 from cofferdam.policy.table import CompiledPolicy
 
 T = TypeVar("T")
@@ -228,6 +228,14 @@ class Part(abc.ABC):
 
     def end_datagrams(self, sock: socket.socket) -> None:  # noqa: B027 - most have none
         """The policy takes this socket away: it is closed when this returns."""
+
+    def join(self, place: tuple[str, int], sender: Sender[Any]) -> Callable[[Any], None]:
+        """It has an end of a seam, to what is published at this place (kit.seam). Returns what takes the other end's
+        records; a CrossingError that leaves that closes the seam (`leave`)."""
+        raise CrossingError(f"a seam at {place[0]}:{place[1]}, of which this part knows nothing")
+
+    def leave(self, place: tuple[str, int]) -> None:  # noqa: B027 - most have none
+        """The seam to this place is no more."""
 
     def end_sessions(self, sessions: Collection[str], reason: str) -> None:  # noqa: B027 - most have none
         """Ends these sessions, by id."""

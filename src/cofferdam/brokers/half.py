@@ -30,7 +30,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.audit.records import FromAuditor, ToAuditor
 from cofferdam.brokers.broker import Asked, Broker, Part, Setting
-from cofferdam.brokers.kit import priority
+from cofferdam.brokers.kit import priority, seam
 from cofferdam.brokers.kit.reports import Pager
 from cofferdam.brokers.kit.supervision import (
     HOUSE_END,
@@ -106,6 +106,8 @@ class PartProcess:
         self._policy = ""
         self._severed: frozenset[str] = frozenset()
         self._listeners: dict[int, tuple[socket.socket, Listener]] = {}
+        self._seams: dict[tuple[str, int], tuple[Sender[Any], Receiver[Any]]] = {}
+        self._torn: set[tuple[str, int]] = set()
         self._receivers: dict[str, Receiver[Any]] = {}
         self._gone: set[str] = set()
         self._riding: set[str] = set()
@@ -356,6 +358,8 @@ class PartProcess:
         self._stop_by = self.reactor.now + int(seconds * 1e9)
         for fd in list(self._listeners):
             self._unlisten(fd)
+        for place in list(self._seams):
+            self._unjoin(place)
         if self.part is not None:
             self.part.stop()
         self._check_stop()
@@ -390,6 +394,8 @@ class PartProcess:
     # --- clients and assets -------------------------------------------------------------------------------------
 
     def _listen(self, listeners: Sequence[Listener]) -> None:
+        self._join([listener for listener in listeners if listener.is_seam])
+        listeners = [listener for listener in listeners if not listener.is_seam]
         wanted = {listener.fd: listener for listener in listeners}
         for fd in [fd for fd in self._listeners if fd not in wanted]:
             self._unlisten(fd)
@@ -402,6 +408,43 @@ class PartProcess:
                     self.part.serve_datagrams(sock, wanted[fd])
             else:
                 self.reactor.add(fd, READ, lambda _events, sock=sock: self._accept(sock))  # type: ignore[misc]
+
+    def _join(self, ends: Sequence[Listener]) -> None:
+        """Has the seams to these places, and no others. Each has two ends here: one to write, one to read."""
+        wanted: dict[tuple[str, int], dict[bool, int]] = {}
+        for end in ends:
+            wanted.setdefault((end.address, end.port), {})[end.way.endswith("-out")] = end.fd
+        for place in [place for place in self._seams if place not in wanted]:
+            self._unjoin(place)
+        part = self.part
+        for place, fds in wanted.items():
+            if place in self._seams or part is None or place in self._torn:
+                continue
+            sender: Sender[Any] = PipeSender(self.reactor, fds[True], seam.codec())
+            receiver: Receiver[Any] = PipeReceiver(
+                self.reactor,
+                fds[False],
+                seam.codec(),
+                part.join(place, sender),
+                on_violation=functools.partial(self._seam_broken, place),
+            )
+            self._seams[place] = (sender, receiver)
+
+    def _unjoin(self, place: tuple[str, int]) -> None:
+        sender, receiver = self._seams.pop(place)
+        if self.part is not None:
+            self.part.leave(place)
+        receiver.close()
+        sender.flush()
+        sender.close()
+
+    def _seam_broken(self, place: tuple[str, int], error: CrossingError) -> None:
+        """The part of another crew broke the rules: that is the end of what it has with us, and of nothing else."""
+        if self.audit is not None:
+            who = f"{self.crew}/{self.name}: the seam to {place[0]} port {place[1]}"
+            self.audit.note(RecordViolation(wall_ns=time.time_ns(), half=clip(who, 128), detail=clip(str(error))))
+        self._torn.add(place)
+        self._unjoin(place)
 
     def _unlisten(self, fd: int) -> None:
         sock, listener = self._listeners.pop(fd)

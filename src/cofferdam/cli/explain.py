@@ -19,6 +19,7 @@ from cofferdam.policy.explain import NOBODY, Explanation, Question
 from cofferdam.policy.load import load
 from cofferdam.policy.points.asking import FORMS
 from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.rows import BY_JUMP
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import AnyTerms, Ask
 from cofferdam.policy.terms.kinds import KINDS
@@ -109,6 +110,8 @@ def _source(policy: CompiledPolicy, args: argparse.Namespace) -> str:
             hint = f"did you mean --who {args.source}" if known else "for example --from 10.1.0.20"
             raise CofferdamError(f"{args.source!r} is not an IP address", hint=hint) from None
     principal = policy.principals.get(args.who)
+    if principal is not None and principal.jump:
+        return BY_JUMP + principal.jump
     if principal is None or not principal.networks:
         near = nearest(args.who, policy.principals)
         hint = f"did you mean {near}?" if near else f"the policy has {one_of(policy.principals)}"

@@ -173,12 +173,12 @@ def _check(args: argparse.Namespace) -> int:
         print(f"crew {plan.name}: {parts}")
         if not any(share.reaches for share in plan.shares):
             for name, part in plan.parts.items():
-                if part.spots:
-                    print(f"  {name} listens at {', '.join(map(str, part.spots))}")
+                if part.published:
+                    print(f"  {name} listens at {', '.join(part.published)}")
             print(f"  for {', '.join(plan.asset_names)}")
             continue
         for share in plan.shares:
-            spots = ", ".join(map(str, share.all_spots)) or "not published"
+            spots = ", ".join(share.published) or "not published"
             reached = ", ".join(f"{address}:{port}" for address, port in share.reaches)
             print(f"  {spots} -> {share.name}{f' ({reached})' if reached else ''}")
     for lack in missing:
@@ -214,12 +214,12 @@ def _check_report(policy: CompiledPolicy, plans: Mapping[str, CrewPlan]) -> dict
                 "broker": plan.broker,
                 "conduits": list(plan.conduits),
                 "parts": {
-                    name: {"side": part.place.side if part.place else "", "listens": list(map(str, part.spots))}
+                    name: {"side": part.place.side if part.place else "", "listens": list(part.published)}
                     for name, part in plan.parts.items()
                 },
                 "assets": {
                     share.name: {
-                        "listens": list(map(str, share.all_spots)),
+                        "listens": list(share.published),
                         "device": _device(policy, share),
                     }
                     for share in plan.shares

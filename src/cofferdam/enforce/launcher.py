@@ -21,6 +21,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,7 @@ from cofferdam.enforce.orders import (
     ORDERS,
     PLANS,
     REPORTS,
+    SEAM_WAYS,
     TUNNEL,
     AskDropped,
     Asked,
@@ -70,6 +72,7 @@ from cofferdam.enforce.orders import (
 )
 from cofferdam.enforce.producers import Producer, Producers
 from cofferdam.enforce.profile import Can, Crew, Profile
+from cofferdam.enforce.seams import Seams
 from cofferdam.enforce.statefolder import hold_network, lock_state
 from cofferdam.errors import CofferdamError, CrossingError, GateError
 
@@ -79,14 +82,16 @@ OWN_PAUSE_SECONDS = 3.0
 """A turn of the launcher's loop that took longer, by an order or because it was stopped, says nothing of the gate."""
 SEVERS: dict[int, Literal["it", "ot"]] = {signal.SIGUSR1: "it", signal.SIGUSR2: "ot"}
 """Signals by which a side is cut off without the gate: whatever holds the gate up, its parts end at once."""
+_FITTING: dict[Way, Can] = {"": Can.ACCEPT | Can.DATAGRAMS, "out": Can.EMIT, "in": Can.COLLECT}
+"""What a part may that is given a socket which goes so."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "PYDANTIC_DISABLE_PLUGINS")
 
 
 @dataclass
 class _Listener:
-    """A socket that is held for the gate, and the network that it is in."""
+    """A socket that is held for the gate, or an end of a seam's pipe, and the network that it is in."""
 
-    sock: socket.socket
+    sock: socket.socket | FileIO
     space: str
     way: Way = ""
 
@@ -121,6 +126,7 @@ class Launcher:
         self._children = Children(isolation)
         self._listeners: dict[int, _Listener] = {}
         self._next_listener = 1
+        self._seams = Seams()
         self._producers = Producers(self._end_auditor)
         self._orders: socket.socket | None = None
         self._asked = 0
@@ -278,6 +284,7 @@ class Launcher:
                 held = self._listeners.pop(listener, None)
                 if held is not None:
                     held.sock.close()
+                    self._seams.forget()
             case Spawn(serial):
                 self._answer(serial, lambda: self._spawn(order))
             case SpawnJob(serial):
@@ -332,6 +339,9 @@ class Launcher:
         self._report(Prepared(order.serial, self._isolation.name, (*self._isolation.describe(), build)))
 
     def _open_listener(self, order: OpenListener) -> None:
+        if order.way not in ("", "out", "in"):
+            self._open_seam(order)
+            return
         listener = self._isolation.open_listener(
             order.place, order.address, order.port, datagrams=order.datagrams, way=order.way, peer=order.peer
         )
@@ -339,6 +349,14 @@ class Launcher:
         self._listeners[number] = _Listener(listener, self._isolation.space(order.place), order.way)
         name = listener.getsockname()
         self._report(ListenerOpened(order.serial, number, name[0], name[1]))
+
+    def _open_seam(self, order: OpenListener) -> None:
+        """An end of a pipe between two crews. Both ends are held here, so that a crew may come and go."""
+        space = self._isolation.space(order.place)
+        number, self._next_listener = self._next_listener, self._next_listener + 1
+        end = self._seams.end((space, order.address, order.port), order.way)
+        self._listeners[number] = _Listener(end, space, order.way)
+        self._report(ListenerOpened(order.serial, number, order.address, order.port))
 
     def _start_gate(self, opened: Mapping[str, socket.socket]) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -443,8 +461,11 @@ class Launcher:
             held = self._listeners.get(number)
             if held is None:
                 raise GateError(f"no listener {number}")
-            fitting = {"": Can.ACCEPT | Can.DATAGRAMS, "out": Can.EMIT, "in": Can.COLLECT}[held.way]
-            if not profile.can & fitting:
+            if held.way in ("", "out", "in"):
+                fits = bool(profile.can & _FITTING[held.way])
+            else:
+                fits = profile.seam != "" and held.way in SEAM_WAYS[profile.seam]
+            if not fits:
                 raise GateError(f"{profile.name} is given a listener, and may use none of that kind")
             if part.place is None:
                 raise GateError(f"{profile.name} is given a listener, and may use none")
@@ -573,6 +594,7 @@ class Launcher:
         for listener in self._listeners.values():
             listener.sock.close()
         self._listeners.clear()
+        self._seams.close()
         if self._orders is not None:
             self._orders.close()
             self._orders = None

@@ -75,8 +75,13 @@ class Prepare(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields
     more: bool = False
 
 
-Way = Literal["", "out", "in"]
-"""Of a UDP socket: both ways; out alone, to one peer; in alone, from one peer."""
+Way = Literal["", "out", "in", "forth-out", "forth-in", "back-out", "back-in"]
+"""Of a UDP socket: both ways; out alone, to one peer; in alone, from one peer. Or an end of a seam's pipe: of the one
+that leads from its front to its back, or of the one that leads back."""
+SEAM_WAYS: Final[dict[Literal["front", "back"], tuple[Way, Way]]] = {
+    "front": ("forth-out", "back-in"), "back": ("back-out", "forth-in"),
+}  # fmt: skip
+"""What each end of a seam has: where it writes, and where it reads."""
 
 
 class OpenListener(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):

@@ -81,6 +81,9 @@ class Profile(msgspec.Struct, frozen=True):
     `by_need`: of `can`, what it may only where the policy needs it (a listener for it, something that it opens
     connections to), and is without elsewhere.
 
+    `seam`: which end it may have of seams: pipes to a part of another crew on the same side, by which a broker has its
+    clients served by another ("front"), or serves them ("back").
+
     `sockets`: Unix sockets of services of the host that it may connect to, by the names under which the operator gives
     them to `cofferdam up --socket`.
     """
@@ -114,6 +117,7 @@ class Profile(msgspec.Struct, frozen=True):
     yields: Literal["", "low", "idle"] = ""
     root: bool = False
     by_need: Can = Can.NOTHING
+    seam: Literal["", "front", "back"] = ""
 
     def __post_init__(self) -> None:
         if (self.store or self.folders) != (Can.STORE in self.can):

@@ -142,6 +142,7 @@ def _principal(name: str, principal: schema.Principal, own: tuple[str, ...]) -> 
         tuple(sorted(set(principal.addresses) | set(networks))),
         principal.peer or "",
         Shown(principal.user or "", principal.application or "", principal.certificate or ""),
+        principal.jump or "",
     )
 
 

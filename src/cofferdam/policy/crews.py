@@ -22,7 +22,7 @@ from cofferdam.limits import strand_end
 from cofferdam.policy.document import Path
 from cofferdam.policy.rows import Conduit
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.base import Folder, Listen, Needs, PartNeeds, Reach, Store, Strand
+from cofferdam.policy.terms.base import Folder, Listen, Needs, PartNeeds, Reach, Seam, Store, Strand
 from cofferdam.policy.terms.kinds import KINDS, Kinds
 
 _SIDES = {"it": 0, "": 1, "ot": 2}
@@ -41,6 +41,7 @@ class GroupPart:
     store: Store | None = None
     folders: dict[str, Folder] = field(default_factory=dict)
     strands: list[Strand] = field(default_factory=list)
+    seams: list[Seam] = field(default_factory=list)
 
 
 @dataclass
@@ -181,7 +182,7 @@ def _of(conduit: Conduit, needs: Needs) -> Group:
         made = parts[name] = GroupPart(
             listens=list(part.listens), reaches=list(part.reaches), store=part.store, folders=folders
         )
-        made.strands = list(part.strands)
+        made.strands, made.seams = list(part.strands), list(part.seams)
         if part.place is not None:
             made.side, made.zones = part.place.side.value, {part.place.zone}
     return Group(conduit.broker, parts, {conduit.name: needs}, dict(needs.apart), bool(conduit.strand))
@@ -220,6 +221,7 @@ def _join(into: Group, more: Group) -> None:
         there.listens += part.listens
         there.reaches += part.reaches
         there.strands += part.strands
+        there.seams += part.seams
         there.store = _larger(there.store, part.store)
         there.folders = {**part.folders, **there.folders}
     into.conduits |= more.conduits

@@ -361,6 +361,9 @@ class _Checker(Checking):
     def principal(self, name: str, principal: schema.Principal) -> None:
         here: Path = ("principals", name)
         wireguard = self.policy.overlay.wireguard if self.policy.overlay is not None else None
+        if principal.jump is not None:
+            self.by_jump(here, principal)
+            return
         if principal.peer is None:
             if not principal.addresses and "addresses" not in self.document.fields(here):  # wrong ones were told
                 place = self.document.key(here)
@@ -379,6 +382,22 @@ class _Checker(Checking):
         if zone is not None and zone.side != "it":
             expected = "a zone of side it, where the tunnel ends"
             self.at((*here, "zone"), f"a peer in zone {principal.zone} of side {zone.side}", expected, check="peer")
+
+    def by_jump(self, here: Path, principal: schema.Principal) -> None:
+        """Who comes by the jump server comes by no address."""
+        for field in ("addresses", "peer", "application", "certificate"):
+            if getattr(principal, field):
+                expected = "one of them: who comes by the jump server has signed in there"
+                self.at((*here, field), f"{field} and jump", expected, check="jump")
+        name = principal.jump or ""
+        if not self.known("conduits", name, (*here, "jump")):
+            return
+        conduit = self.policy.conduits.get(name)
+        if conduit is not None and conduit.broker != "jump":
+            self.at((*here, "jump"), f"{name}, a conduit of {conduit.broker}", "one of the jump server", check="jump")
+        elif conduit is not None and conduit.from_zone != principal.zone:
+            expected = f"zone: {conduit.from_zone}, where {name} begins"
+            self.at((*here, "zone"), principal.zone, expected, conduit.from_zone, check="jump")
 
     def peer_networks(self, here: Path, principal: schema.Principal, wireguard: schema.WireGuard) -> None:
         """Only a key gives a peer's address: no list of addresses may hold one."""

@@ -87,7 +87,9 @@ def _on(policy: CompiledPolicy, side: str) -> list[Zone]:
 def _names(policy: CompiledPolicy, zone: Zone) -> list[str]:
     """What stands in a zone's box: its name, and who and what is in it."""
     level = f", level {zone.level:g}" if zone.level is not None else ""
-    inside = [f"{p.name} {', '.join(p.networks)}" for p in policy.principals.values() if p.zone == zone.name]
+    inside = [
+        f"{p.name} {', '.join(p.networks) or f'by {p.jump}'}" for p in policy.principals.values() if p.zone == zone.name
+    ]
     inside += [f"{a.name} {a.address}" for a in policy.assets.values() if a.zone == zone.name]
     more = [f"and {len(inside) - SHOWN} more"] if len(inside) > SHOWN else []
     return [f"{zone.name}{level}", *inside[:SHOWN], *more]

@@ -15,6 +15,7 @@ import msgspec
 
 from cofferdam.model import NEVER, Allow, Deny, Fault, Shown
 from cofferdam.policy.points.decide import show_utc
+from cofferdam.policy.rows import BY_JUMP
 from cofferdam.policy.table import CompiledPolicy
 
 UNHEARD = "nothing: a firewall of the gate drops it, or its connection is closed unanswered"
@@ -123,6 +124,8 @@ def explained(
 
 def _is_nobodys(policy: CompiledPolicy, source: str) -> bool:
     """Whether no principal has this address, whatever its client may show besides."""
+    if source.startswith(BY_JUMP):
+        return False
     address = ipaddress.ip_address(source)
     networks = [ipaddress.ip_network(text) for one in policy.principals.values() for text in one.networks]
     return not any(address in network for network in networks)

@@ -48,6 +48,10 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     station: str = ""
 
 
+BY_JUMP: Final = "jump:"
+"""How the source of who comes by a forwarded port of the jump server begins; the name of its conduit follows."""
+
+
 class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who asks: the source networks that stand for a name, in CIDR form. `peer`: an overlay peer, whose networks are
     the addresses of its key."""
@@ -58,6 +62,8 @@ class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peer: str = ""
     shown: Shown = NOBODY
     """What a client has to show besides its address; "" for what does not matter."""
+    jump: str = ""
+    """The conduit of the jump server by whose forwarded ports they come; they have no network then."""
 
 
 class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

@@ -841,8 +841,15 @@ class Principal(Entry):
         description="Instead of addresses: the name of an overlay peer (`cofferdam overlay add-peer NAME`). It "
         "comes by WireGuard, and has the address that belongs to its key.",
     )
+    jump: Name | None = Field(
+        None,
+        description="Instead of addresses: a conduit of the jump server, by whose forwarded ports (`do: port` there, "
+        "`ssh -L`) they come.",
+    )
     user: Text | None = Field(
-        None, description="Who has to be logged in as well, for protocols with users: all that is named must match."
+        None,
+        description="Who has to be logged in as well, for protocols with users: all that is named must match. With "
+        "`jump`: the person.",
     )
     application: Text | None = Field(
         None, description="The application that has to show a certificate of this URI, for protocols that have such."

@@ -19,7 +19,7 @@ from cofferdam.limits import Limits
 from cofferdam.model import NOBODY, Asset, Deny, Fault, Shown
 from cofferdam.policy.points.decide import Flow, PointState
 from cofferdam.policy.points.ways import Way
-from cofferdam.policy.rows import FORMAT, Audit, Conduit, Gate, Overlay, Principal, Proxy, Rule, Table, Zone
+from cofferdam.policy.rows import BY_JUMP, FORMAT, Audit, Conduit, Gate, Overlay, Principal, Proxy, Rule, Table, Zone
 
 MEMO_ENTRIES = 4096
 """Flows that a policy remembers; all are forgotten when one more is asked for."""
@@ -36,7 +36,7 @@ class CompiledPolicy:
     """
 
     __slots__ = (
-        "_flows", "_networks", "_rules", "assets", "audit", "conduits", "gate", "hash", "limits",
+        "_flows", "_jumps", "_networks", "_rules", "assets", "audit", "conduits", "gate", "hash", "limits",
         "machine", "overlay", "overlays", "principals", "site", "table", "zones",
     )  # fmt: skip
 
@@ -58,7 +58,10 @@ class CompiledPolicy:
         self.hash: str = table.slice_of or policy_hash(table)
         # (version, prefix length) -> network as an integer -> principals
         self._networks: dict[tuple[int, int], dict[int, list[str]]] = {}
+        self._jumps: dict[str, list[str]] = {}  # conduit of the jump server -> principals
         for principal in table.principals.values():
+            if principal.jump:
+                self._jumps.setdefault(principal.jump, []).append(principal.name)
             for text in principal.networks:
                 network = ipaddress.ip_network(text)
                 same = self._networks.setdefault((network.version, network.prefixlen), {})
@@ -138,7 +141,7 @@ class CompiledPolicy:
                 fresh = msgspec.structs.replace(fresh, expires=until[name], expires_text="when its grant ends")
             if fresh is not conduit:
                 found[name] = fresh
-        gone = {name: msgspec.structs.replace(self.principals[name], networks=()) for name in principals
+        gone = {name: msgspec.structs.replace(self.principals[name], networks=(), jump="") for name in principals
                 if name in self.principals}  # fmt: skip
         if not found and not gone:
             return self
@@ -150,11 +153,16 @@ class CompiledPolicy:
     def serves(self, broker: str, asset: str, principals: Collection[str], wall_ns: int) -> bool:
         """Whether a conduit that has not expired lets one of these principals do anything with the asset."""
         rules = (r for c in self.conduits.values() if c.broker == broker and wall_ns < c.expires for r in c.rules)
-        there = {name for name in principals if name in self.principals and self.principals[name].networks}
+        there = {name for name in principals if self._there(name)}
         return any(
             rule.asset == asset and there & set(rule.who) and rule != Rule(rule.number, rule.who, rule.asset)
             for rule in rules
         )
+
+    def _there(self, name: str) -> bool:
+        """Whether a principal can come at all."""
+        one = self.principals.get(name)
+        return one is not None and bool(one.networks or one.jump)
 
     def is_here(self, zone: str) -> bool:
         """Whether a zone hangs on this machine."""
@@ -179,23 +187,27 @@ class CompiledPolicy:
     def principals_of(
         self, source: str, zones: str | Collection[str] | None = None, shown: Shown | None = NOBODY
     ) -> tuple[str, ...]:
-        """The names that a source address (text, IPv4 or IPv6) stands for, sorted; only those of `zones`, if given, and
-        none that names more than the client has `shown` (None: whatever it may yet show).
+        """The names that a source address (text, IPv4 or IPv6) stands for, or a conduit of the jump server by which
+        somebody comes (`jump:NAME`), sorted; only those of `zones`, if given, and none that names more than the client
+        has `shown` (None: whatever it may yet show).
 
         All networks that contain the address count, not only the narrowest: principals add up.
         """
-        try:
-            address = ipaddress.ip_address(source)
-        except ValueError:
-            return ()
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        number, bits = int(address), address.max_prefixlen
         found: set[str] = set()
-        for (version, prefix), networks in self._networks.items():
-            if version == address.version:
-                shift = bits - prefix
-                found.update(networks.get(number >> shift << shift, ()))
+        if source.startswith(BY_JUMP):
+            found.update(self._jumps.get(source[len(BY_JUMP) :], ()))
+        else:
+            try:
+                address = ipaddress.ip_address(source)
+            except ValueError:
+                return ()
+            if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+                address = address.ipv4_mapped
+            number, bits = int(address), address.max_prefixlen
+            for (version, prefix), networks in self._networks.items():
+                if version == address.version:
+                    shift = bits - prefix
+                    found.update(networks.get(number >> shift << shift, ()))
         if zones is not None:
             wanted = (zones,) if isinstance(zones, str) else zones
             found = {name for name in found if self.principals[name].zone in wanted}
@@ -223,7 +235,7 @@ class CompiledPolicy:
         if not names:
             named = zone if isinstance(zone, str) else " or ".join(sorted(zone or ()))
             where = f" in zone {named}" if named else ""
-            has = "that address"
+            has = "that address" if not source.startswith(BY_JUMP) else "that conduit as its own"
             if any_who := self.principals_of(source, zone, None):
                 has = f"shown what {' or '.join(any_who)} has to"
             return Deny("", "", Fault.PRINCIPAL, f"{source} asks; no principal{where} has {has}")

@@ -1,5 +1,6 @@
 """Part (a), crossings: the parts of a crew share the pipes that their kind declares, each one way, and nothing else;
-every other pipe of a part leads to the gate or to the auditor.
+what parts of two crews share are the pipes of a seam, on one side; every other pipe of a part leads to the gate or to
+the auditor.
 
 Not here: what a part holds besides (processes).
 """
@@ -34,7 +35,8 @@ def state(subject: Subject, found: Mapping[Part, Json], out: Statements) -> None
             out.check(PART, f"{crew}: crossing", "its parts share the one-way pipes that are declared, and no socket",
                       wrong, good)  # fmt: skip
             _apart(subject, crew, parts, out)
-        _ends(subject, crew, {part: facts for part, facts in found.items() if part.crew == crew}, out)
+        seams = _seams(subject, crew, found, out)
+        _ends(subject, crew, {part: facts for part, facts in found.items() if part.crew == crew}, seams, out)
 
 
 def _ways(facts: Json) -> dict[str, int]:
@@ -97,7 +99,37 @@ def _apart(subject: Subject, crew: str, parts: Mapping[str, Json], out: Statemen
               [f"uids {', '.join(sorted(users))}"])  # fmt: skip
 
 
-def _ends(subject: Subject, crew: str, found: Mapping[Part, Json], out: Statements) -> None:
+def _seams(subject: Subject, crew: str, found: Mapping[Part, Json], out: Statements) -> set[str]:
+    """The pipes that a crew's parts share with those of other crews: one-way, between the two ends of seams, and within
+    one network. All that are right are given back; the launcher holds them as well, so that crews may come and go."""
+    wrong, good, right = [], [], set()
+    for part, facts in found.items():
+        if part.crew != crew:
+            continue
+        for other, theirs in found.items():
+            if other.crew == crew:
+                continue
+            mine, others = _ways(facts), _ways(theirs)
+            for name in sorted(mine.keys() & others.keys()):
+                ends = {subject.profile(part).seam, subject.profile(other).seam}
+                ways = {mine[name] & os.O_ACCMODE, others[name] & os.O_ACCMODE}
+                said = f"{name} of {part.name} and {other.name}"
+                if ends != {"front", "back"}:
+                    wrong.append(f"{said}, which are no two ends of a seam")
+                elif not part.side or part.side != other.side:
+                    wrong.append(f"{said}, which stand in different networks")
+                elif ways != {os.O_RDONLY, os.O_WRONLY} or not (mine[name] | others[name]) & os.O_DIRECT:
+                    wrong.append(f"{said} is not one-way, or does not keep records apart (O_DIRECT)")
+                else:
+                    good.append(f"{said}, within {part.side}")
+                    right.add(name)
+    if wrong or good:
+        out.check(PART, f"{crew}: seams", "what its parts share with another crew's are one-way pipes between the ends "
+                  "of a seam, within one network", wrong, good)  # fmt: skip
+    return right
+
+
+def _ends(subject: Subject, crew: str, found: Mapping[Part, Json], seams: Collection[str], out: Statements) -> None:
     """Where every pipe of a crew's parts leads."""
     ends = {
         "gate": _ends_of(subject.gate),
@@ -105,7 +137,7 @@ def _ends(subject: Subject, crew: str, found: Mapping[Part, Json], out: Statemen
     }
     wrong, good = [], []
     for part, facts in found.items():
-        mine = _ways(facts)
+        mine = {name: flags for name, flags in _ways(facts).items() if name not in seams}
         within = {name for other, theirs in found.items() if other is not part for name in _ways(theirs)}
         profile = subject.profile(part)
         for where, theirs, wanted in (

@@ -37,6 +37,7 @@ assets:
   {assets}
 principals:
   people: {{zone: office, addresses: [127.0.0.1]}}
+  {principals}
 conduits:
   free:
     from: office
@@ -64,6 +65,7 @@ conduits:
     approval: {{by: leads, window: 4 h}}
     allow:
       - {{who: {{group: vendors}}, asset: [station, second], as: {login}, do: [shell, exec], commands: {commands}}}
+      {vendors}
   guests-come:
     from: office
     to: plant
@@ -86,6 +88,7 @@ conduits:
     lock: 5 s
     allow:
       - {{who: {{group: desks}}, asset: station, as: {login}, do: shell}}
+  {conduits}
 gate: {{separation: processes}}
 """
 ASKPASS = """#!/bin/sh
@@ -190,7 +193,8 @@ class JumpSite:
         self.door, station, second = held_ports(3)
         self.ports = {"door": self.door, "station": station, "second": second}
         self.words = {
-            "free": "", "rules": "", "assets": "", "commands": '["echo *", "cat", "head *", "sleep *", "exit 3", "id"]',
+            **dict.fromkeys(("free", "rules", "assets", "principals", "vendors", "conduits"), ""),
+            "commands": '["echo *", "cat", "head *", "sleep *", "exit 3", "id"]',
         } | words  # fmt: skip
         self.policy = folder / "policy.yaml"
         self.write_policy()

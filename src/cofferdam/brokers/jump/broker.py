@@ -35,6 +35,7 @@ JUMP: Final = Broker(
                 runtime="asyncio",
                 preload=_LATE,
                 says=kinds((*jump.OUTER, LimitHit, *gate.PART)),
+                seam="front",
             ),
             "keeper": Profile(
                 "jump/keeper",
@@ -58,6 +59,7 @@ JUMP: Final = Broker(
                 runtime="asyncio",
                 preload=_LATE,
                 says=kinds((*jump.INNER, *gate.PART)),
+                seam="front",
             ),
         },
         pipes=(

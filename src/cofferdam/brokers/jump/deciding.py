@@ -20,6 +20,7 @@ from cofferdam.policy import windows
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import Do, JumpRows, Right, fits, matching, names, rights
+from cofferdam.protocols.dialects import DIALECTS
 from cofferdam.protocols.terminals.dialect import SERIAL, SSH
 
 FRESH_NS: Final = 300 * 10**9
@@ -102,8 +103,10 @@ class Deciding:
         who = names(person, self._accounts.groups(person))
         found = [right for do in does for right in matching(self.rows, who, asset, do, command=asked.command)]
         if not found:
-            what = {"shell": "a terminal", "exec": "that command", "sftp": "files"}[asked.what]
+            what = {"shell": "a terminal", "exec": "that command", "sftp": "files", "port": "a port"}[asked.what]
             return f"no rule lets you have {what} at {asset}"
+        if asked.what == "port" and asked.command != (wanted := self._port(asset)):
+            return f"{asset} speaks {self.policy.assets[asset].protocol}: ask for port {wanted} of it"
         why = ""
         signed = (connection.parent or connection).certified
         for right in found:
@@ -119,12 +122,18 @@ class Deciding:
             most = 1 if self.policy.assets[asset].protocol == SERIAL.name else right.row.sessions_at_asset
             if 0 < most <= there_now:
                 return f"{asset} has {there_now} session{'s' if there_now > 1 else ''}, and takes no more"
+            if asked.what == "port":
+                return answer
             if self._accounts.credential(asset, right.line.login) is None:
                 return f"the keeper has no credential for {right.line.login} at {asset}: tell the operator"
             if self.policy.assets[asset].protocol == SSH.name and not self._accounts.asset_key(asset):
                 return f"nobody has accepted the host key of {asset} yet: tell the operator"
             return answer
         return why
+
+    def _port(self, asset: str) -> str:
+        """The port by which an asset that another broker serves is asked for: that of its protocol, wherever it is."""
+        return str(DIALECTS[self.policy.assets[asset].protocol].port(secure=False))
 
     def _may(self, person: str, asset: str, right: Right, source: str, wall_ns: int, now_ns: int) -> Yes | str:
         """Whether this right holds now."""

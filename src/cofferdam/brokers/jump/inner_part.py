@@ -9,7 +9,7 @@ Not here: the session (inner_session), legs (inner_ssh).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import asyncssh
@@ -22,6 +22,7 @@ from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.alone import alone
 from cofferdam.brokers.jump.inner_files import Files
 from cofferdam.brokers.jump.inner_held import Quarantine
+from cofferdam.brokers.jump.inner_lent import Lending
 from cofferdam.brokers.jump.inner_rotate import rotate
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.inner_share import Share
@@ -30,6 +31,7 @@ from cofferdam.brokers.jump.inner_telnet import open_telnet
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.supervision import AssetStatus
+from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CofferdamError, CrossingError, LocalProtocolError
 from cofferdam.model import Asset
 from cofferdam.policy.table import CompiledPolicy
@@ -59,6 +61,7 @@ class Inner(Part):
         self._shares: dict[tuple[str, str], Share] = {}
         self._refused = Counted(setting.audit)
         self._host_keys_refused: dict[str, int] = {}
+        self._lending = Lending(self.to_outer, setting.clock)
         self._severed = False
         self._work_by(setting.policy)
         self.set_severed(setting.severed)
@@ -91,7 +94,14 @@ class Inner(Part):
             if live.grant.name in sessions:
                 live.end(reason)
 
+    def join(self, place: tuple[str, int], sender: Sender[Any]) -> Callable[[Any], None]:
+        return self._lending.join(place, sender)
+
+    def leave(self, place: tuple[str, int]) -> None:
+        self._lending.leave(place)
+
     def tick(self) -> None:
+        self._lending.tick()
         for live in list(self._live.values()):
             row = self.rows.get(live.grant.conduit)
             live.look(*(row.idle * 10**9, row.lock * 10**9) if row is not None else (0,))
@@ -144,6 +154,7 @@ class Inner(Part):
         return self._setting.clock()
 
     def ended(self, live: Live, reason: str) -> None:
+        self._lending.ended(live)
         if (found := self._files.pop(live.number, None)) is not None:
             found[0].end()
             whose = (live.grant.conduit, live.grant.person)
@@ -209,7 +220,10 @@ class Inner(Part):
         if self._severed or asset is None or grant.conduit not in self.rows:
             live.end("an operator has cut this side off" if self._severed else "the policy has just changed")
             return
-        self._start(self._serve(live, asset))
+        if grant.what == "port":
+            self._lending.lend(live, asset)
+        else:
+            self._start(self._serve(live, asset))
 
     async def _leave(self, files: Files, connection: asyncssh.SSHClientConnection) -> None:
         """A session of files is over: nothing of what was not finished stays at the asset."""

@@ -341,6 +341,8 @@ class Live:
             return
         elif now >= self.deadline:
             self.end("its time is over")
+        elif self.grant.what == "port":
+            return  # what goes there does not come by here; the broker of the asset ends what is idle
         elif now - (self.typed if self.grant.what == "shell" else max(self.typed, self.spoke)) > idle_ns:
             self.end("nobody typed for too long" if self.grant.what == "shell" else "nothing went on for too long")
         elif 0 < lock_ns < now - self.typed and self._clean is not None and not self.locked and self._leg is not None:

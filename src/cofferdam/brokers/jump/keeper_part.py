@@ -344,7 +344,8 @@ class Keeper(Part):
         self._next_session(asked)
         if connection.state != "in":
             raise CrossingError("a session for somebody who has not signed in")
-        if not connection.wants or asked.asset != connection.wants:
+        by_port = asked.what == "port" and connection.parent is None and not connection.wants
+        if not by_port and (not connection.wants or asked.asset != connection.wants):
             raise CrossingError(f"a session at {asked.asset!r} for a connection to {connection.wants}")
         standing = sum(1 for one in self.live.values() if one.connection.person == connection.person)
         there = sum(1 for one in self.live.values() if one.asset == asked.asset)
@@ -375,7 +376,7 @@ class Keeper(Part):
             wall_ns=self.wall, session=session.name, connection=connection.name, person=connection.person,
             source=connection.source, asset=asked.asset, login=right.line.login, what=asked.what,
             conduit=right.conduit, rule=right.rule, request=session.request, command=clip(asked.command),
-            recorded=asked.what != "sftp" and (
+            recorded=asked.what not in ("sftp", "port") and (
                 right.row.record or (asked.what == "exec" and not fits(asked.command, right.line.commands))
             ),
         )  # fmt: skip
@@ -387,6 +388,8 @@ class Keeper(Part):
             return
         still = self.deciding.still(session, self.wall, self.now) if ok else f"it cannot be recorded: {why}"
         credential = self.accounts.credential(session.asset, session.right.line.login)
+        if session.asked.what == "port":
+            credential = ("none", b"")
         if isinstance(still, str) or credential is None:
             reason = still if isinstance(still, str) else "the credential was taken away"
             if ok:
@@ -407,7 +410,8 @@ class Keeper(Part):
                 login=line.login, credential=self._rotating.grant(session, kind, secret),
                 host_key=self.accounts.asset_key(session.asset), what=asked.what,
                 seconds=min(LONGEST_SECONDS, max(0.001, (still.until_ns - self.wall) / 1e9)),
-                record=(row.record or opaque) and asked.what != "sftp", command=asked.command, terminal=asked.terminal,
+                record=(row.record or opaque) and asked.what not in ("sftp", "port"),
+                command=asked.command, terminal=asked.terminal,
                 up=up, down=down, opaque=opaque, left=self._left(session),
             )
         )  # fmt: skip

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final, Literal
 
 import asyncssh
@@ -23,6 +23,8 @@ from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.alone import alone, unswallowed
 from cofferdam.brokers.jump.outer_files import Front
+from cofferdam.brokers.jump.outer_port import Front as SeamFront
+from cofferdam.brokers.jump.outer_port import Port
 from cofferdam.brokers.jump.outer_scp import Scp
 from cofferdam.brokers.jump.outer_session import AssetSession
 from cofferdam.brokers.jump.outer_ssh import ChannelTransport, GateConnection, options
@@ -31,6 +33,7 @@ from cofferdam.brokers.kit import aio
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.limit_notes import LimitNotes
+from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import JumpRows
@@ -63,9 +66,10 @@ class Outer(Part):
         self._notes = LimitNotes(setting.audit, self.limit_hits)
         self._tunnels = Counted(setting.audit, ("connection",))
         self.connections: dict[int, GateConnection] = {}
-        self._sessions: dict[int, AssetSession] = {}
+        self._sessions: dict[int, AssetSession | Port] = {}
+        self._seams: dict[tuple[str, int], SeamFront] = {}
         self._fronts: dict[int, Front | Scp] = {}
-        self._channels: dict[AssetSession, GateConnection] = {}
+        self._channels: dict[AssetSession | Port, GateConnection] = {}
         self._waiting: dict[int, asyncio.Future[Verdict]] = {}
         self._asked: dict[int, AssetSession] = {}
         self._watchers: dict[int, AssetSession] = {}
@@ -202,6 +206,28 @@ class Outer(Part):
             functools.partial(self._begin, connection.source, connection.port, self._options, connection, asset)
         )
 
+    @property
+    def ports(self) -> bool:
+        return bool(self._seams)
+
+    async def forwarded(self, connection: GateConnection, asset: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
+        session = Port(self, connection)
+        self._channels[session] = connection
+        session.number = self._next_session(session)
+        self._keeper.send(records.Open(connection.number, session.number, asset, "port", str(port)))
+        try:
+            return await session.opened()
+        except BaseException:
+            self.closed(session)
+            raise
+
+    def join(self, place: tuple[str, int], sender: Sender[Any]) -> Callable[[Any], None]:
+        front = self._seams[place] = SeamFront(sender, self._setting.clock)
+        return front.take
+
+    def leave(self, place: tuple[str, int]) -> None:
+        self._seams.pop(place).end("the gate has no way to that broker any more")
+
     def farewell(self, connection: GateConnection, reason: str) -> None:
         """Connections within it end first, since what they are told goes by it."""
         for nested in list(self.connections.values()):
@@ -246,11 +272,13 @@ class Outer(Part):
     def open(
         self, connection: GateConnection, session: AssetSession, what: Literal["shell", "exec", "sftp"], command: str
     ) -> int:
+        number = self._next_session(session)
+        self._keeper.send(records.Open(connection.number, number, connection.wants, what, command, session.terminal))
+        return number
+
+    def _next_session(self, session: AssetSession | Port) -> int:
         self._last_session += 1
         self._sessions[self._last_session] = session
-        self._keeper.send(
-            records.Open(connection.number, self._last_session, connection.wants, what, command, session.terminal)
-        )
         return self._last_session
 
     def to_inner(self, record: Any) -> None:
@@ -279,7 +307,7 @@ class Outer(Part):
         self._keeper.send(records.Ask(connection.number, line))
         return True
 
-    def closed(self, session: AssetSession) -> None:
+    def closed(self, session: AssetSession | Port) -> None:
         self._channels.pop(session, None)
         session.stage.end()
         if isinstance(front := self._fronts.pop(session.number, None), Scp):
@@ -328,7 +356,7 @@ class Outer(Part):
     def _watch(self, number: int, target: int, join: bool) -> None:
         """The line that waits there was to watch a session."""
         watcher, session = self._asked.get(number), self._sessions.get(target)
-        if watcher is not None and session is not None:
+        if watcher is not None and isinstance(session, AssetSession):
             self._watchers[number] = watcher
             if watcher.watch(session, join):
                 return
@@ -344,6 +372,14 @@ class Outer(Part):
         session = self._sessions.get(record.session)
         if session is None:
             return  # the client has just gone
+        if isinstance(session, Port):
+            if isinstance(record, records.Lent):
+                session.lent(record, self._seams.get((record.address, record.port)))
+            elif isinstance(record, Closed):
+                del self._sessions[record.session]
+                session.ended(record)
+                session.stage.end()
+            return
         match record:
             case records.Shown(_, data, error):
                 session.shown(data, error)

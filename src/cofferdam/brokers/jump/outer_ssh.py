@@ -78,6 +78,13 @@ class Hooks(Protocol):
 
     certificates: bool
 
+    @property
+    def ports(self) -> bool:
+        """Whether other brokers serve anything that people reach by a port."""
+
+    async def forwarded(self, connection: GateConnection, asset: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
+        """A channel to an asset of another broker. Raises: ChannelOpenError."""
+
     def exchange(self, connection: GateConnection, digest: bytes) -> None:
         """A hash is to be signed; `signed` is called with the signature."""
 
@@ -310,8 +317,18 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
             if self.hooks.crowded():
                 raise ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "too many connections")
             return self.create_tcp_channel(None), self.hooks.nested(self, host)
+        if self.parent is None and _ASSET.match(host) and self.hooks.ports and self.channels < CHANNELS_MOST:
+            return self.create_tcp_channel(None), self._port(host, port)
         self.hooks.tunnel(self, "direct-tcpip", f"{host[:200]}:{port}")
         raise ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "ports are not forwarded")
+
+    async def _port(self, host: str, port: int) -> Any:
+        """A channel to an asset that another broker serves, if the keeper lets this person have it."""
+        try:
+            return await self.hooks.forwarded(self, host, port)
+        except ChannelOpenError:
+            self.hooks.tunnel(self, "direct-tcpip", f"{host[:200]}:{port}")
+            raise
 
     def _process_channel_open(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         kind = SSHPacket(packet.get_remaining_payload()).get_string()

@@ -55,7 +55,7 @@ Address = Annotated[str, Meta(max_length=64)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Cells = Annotated[int, Meta(ge=1, le=1_000)]
 Command = Annotated[str, Meta(max_length=4_096)]
-What = Literal["shell", "exec", "sftp"]
+What = Literal["shell", "exec", "sftp", "port"]
 SignalName = Literal["ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2"]
 
 
@@ -450,6 +450,17 @@ class Locked(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unkno
     locked: bool
 
 
+class Lent(Struct, frozen=True, gc=False, array_like=True, tag=9, forbid_unknown_fields=True):
+    """A session of a forwarded port lives, and another broker knows it: its channel goes by the seam to this place, as
+    of this session and conduit."""
+
+    session: Number
+    address: Address
+    port: Port
+    name: Name
+    conduit: Name
+
+
 # --- inner and archivist ----------------------------------------------------------------------------------------
 
 
@@ -548,7 +559,7 @@ class Given(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknow
 ToArchivist = Record | Happened | Hold | HoldPiece | Judge | Give | Let
 FromArchivist = Stored | Held | Judged | Given
 OuterToInner = Send | SendEnd | Resize | Signal | Close | Took | FileAsk
-InnerToOuter = Started | Shown | ShownEnd | Notice | Closed | Took | FileTold | Locked
+InnerToOuter = Started | Shown | ShownEnd | Notice | Closed | Took | FileTold | Locked | Lent
 
 
 def to_keeper(*_: Any) -> RecordCodec[ToKeeper]:

@@ -49,13 +49,17 @@ where that is too large, its first lines."""
 
 class Listener(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One socket that the part inherited: its descriptor and the address it is bound to. `datagrams`: by UDP. `way`: it
-    goes out alone, or in alone."""
+    goes out alone, or in alone; or it is an end of a seam's pipe, by which it is served what is published there."""
 
     fd: int
     address: Name
     port: int
     datagrams: bool = False
-    way: Literal["", "out", "in"] = ""
+    way: Literal["", "out", "in", "forth-out", "forth-in", "back-out", "back-in"] = ""
+
+    @property
+    def is_seam(self) -> bool:
+        return self.way not in ("", "out", "in")
 
 
 class Secret(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

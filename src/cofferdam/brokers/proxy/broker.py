@@ -159,6 +159,7 @@ def proxy(word: str) -> Broker:
                     secrets=secrets,
                     preload=preload,
                     says=kinds((*access.OUTER, *gate.PART)),
+                    seam="back",
                 ),
                 "inner": Profile(
                     f"{word}/inner",
@@ -170,6 +171,7 @@ def proxy(word: str) -> Broker:
                     secrets=secrets,
                     preload=preload,
                     says=kinds((*access.INNER, *gate.PART)),
+                    seam="back",
                 ),
             },
             pipes=(("outer", "inner"), ("inner", "outer")),

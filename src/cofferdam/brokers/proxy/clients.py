@@ -72,6 +72,7 @@ class Client:
         "held_since",
         "in_line",
         "last",
+        "lent",
         "local",
         "machine",
         "malformed",
@@ -125,6 +126,7 @@ class Client:
         self.frame_since = 0
         self.stranger = False  # no principal stands for its address
         self.shown = NOBODY
+        self.lent = ""  # the session of another broker by which it has come
         self.share = source  # the network that counts as one source
         self.group = source  # whom it comes from: principals, or that network
         self.standing: dict[int, int] = {}  # watches and streams: token of the request -> handle

@@ -20,6 +20,7 @@ from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.datagrams import Datagrams, bound
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
+from cofferdam.brokers.kit.seam import BackInner
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.connection import Job
@@ -32,10 +33,12 @@ from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Frame, Opened
 from cofferdam.brokers.proxy.sessions import Served, Session, Tally, no_tls, same_device
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.brokers.proxy.writes import BitJob
+from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation, Shown
 from cofferdam.policy.points.decide import Flow, Known
+from cofferdam.policy.rows import BY_JUMP
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
@@ -89,6 +92,7 @@ class Inner(StandingPath):
 
             self._securing = Securing(setting.secrets, False)
         self._kept_alive: tuple[Served, ...] = ()
+        self._seams: dict[tuple[str, int], BackInner] = {}
         port = self.protocol.dialect.datagrams
         # Made now, since the filter lets nobody make a socket later.
         self._datagrams = Datagrams(setting.reactor, bound(port), self._datagram) if port else None
@@ -199,7 +203,7 @@ class Inner(StandingPath):
         self._take(policy, assets)
         ended = 0
         for session in list(self._sessions.values()):
-            flow = self._flow(session.source, session.asset, session.shown)
+            flow = self._flow(session.source, session.asset, session.shown, session.lent)
             if isinstance(flow, Deny):
                 ended += 1
                 self._outer.send(Ended(session.id, "the new policy does not allow this session"))
@@ -222,6 +226,20 @@ class Inner(StandingPath):
                 break
         self.limit_hits["stray_connections"] = self.limit_hits.get("stray_connections", 0) + 1
         transport.close()
+
+    def join(self, place: tuple[str, int], sender: Sender[Any]) -> Callable[[Any], None]:
+        back = self._seams[place] = BackInner(sender, self._withdrawn)
+        return back.take
+
+    def leave(self, place: tuple[str, int]) -> None:
+        self._seams.pop(place).end()
+
+    def _withdrawn(self, lent: str) -> None:
+        """A session of another broker has ended, and whatever came by it ends here."""
+        for session in [one for one in self._sessions.values() if one.lent == lent]:
+            self._outer.send(Ended(session.id, "the session by which it came has ended"))
+            self._close(session)
+            self._ended[session.id] = session
 
     def _datagram(self, source: str, port: int, data: bytes) -> None:
         """By UDP. One that no stream at a device of that address has is dropped, and counted."""
@@ -248,9 +266,13 @@ class Inner(StandingPath):
                 found[name] = said
         return found
 
-    def _flow(self, source: str, asset: str, shown: Shown) -> Flow | Deny:
+    def _flow(self, source: str, asset: str, shown: Shown, lent: str) -> Flow | Deny:
         if asset not in self._served:
             return Deny("", "", Fault.ASSET, f"{asset} is not served here")
+        if source.startswith(BY_JUMP) and not any(
+            seam.lends(lent, source[len(BY_JUMP) :], asset) for seam in self._seams.values()
+        ):
+            return Deny("", "", Fault.PRINCIPAL, f"{source} asks, and no session there lives that is for {asset}")
         return self.policy.flow(self.broker, source, asset, self._zones, shown)
 
     def set_severed(self, sides: Collection[str]) -> None:
@@ -303,7 +325,7 @@ class Inner(StandingPath):
             source = record.source
             refusals = RefusalLog(self._audit, self._budget, record.name, source, False, record.asset)
             shown = Shown(record.user, record.application, record.certificate)
-            flow = self._flow(source, record.asset, shown)
+            flow = self._flow(source, record.asset, shown, record.lent)
             session = Session(record, flow, refusals)
             session.from_wall = self._wall()
             self._sessions[record.session] = session

@@ -215,7 +215,7 @@ class Outer(Door):
             session.announced = True
             shown = client.shown
             who = (shown.user, shown.application, shown.certificate)
-            self._inner.send(Opened(session.id, session.name, client.source, session.asset, *who))
+            self._inner.send(Opened(session.id, session.name, client.source, session.asset, *who, client.lent))
         self._next += 1
         number = self._next
         client.outstanding += 1

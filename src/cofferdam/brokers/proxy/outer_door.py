@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import socket
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from cofferdam.brokers.broker import Asked, Part, Setting
@@ -17,6 +17,7 @@ from cofferdam.brokers.kit.admission import Admission
 from cofferdam.brokers.kit.budget import LogBudget, network
 from cofferdam.brokers.kit.limit_notes import LimitNotes
 from cofferdam.brokers.kit.refusals import RefusalLog
+from cofferdam.brokers.kit.seam import BackOuter, Come, SeamTransport
 from cofferdam.brokers.kit.supervision import Listener, SessionStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.clients import (
@@ -40,9 +41,11 @@ from cofferdam.brokers.proxy.records import (
     Closed,
 )
 from cofferdam.brokers.proxy.stats import FlowStats
+from cofferdam.crossing.channel import Sender
 from cofferdam.limits import Limits
-from cofferdam.model import NOBODY, Asset, Deny, Fault, Operation
+from cofferdam.model import NOBODY, Asset, Deny, Fault, Operation, Shown
 from cofferdam.policy.points.decide import Flow
+from cofferdam.policy.rows import BY_JUMP
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import Identified
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
@@ -96,6 +99,7 @@ class Door(Part):
         self._calls = Calls(setting.dial, self._take_in, self.close, self.clients, setting.clock)
         self._full = (0, "")  # when all places were taken last, and by whom most
         self._turned = (0, "")  # when somebody whom the policy knows was turned away last, and who by which limit
+        self._seams: dict[tuple[str, int], BackOuter] = {}
         self._securing: Any = None
         if any(asset.tls is not None and asset.tls.clients for asset in setting.policy.assets.values()):
             from cofferdam.brokers.proxy.securing import Securing  # most halves need no TLS
@@ -129,7 +133,8 @@ class Door(Part):
         self._take(policy, assets)
         ended = 0
         for client in list(self.clients):
-            lost = client.transport.secure != self._in_tls(self._by_listener.get(client.place, client.assets))
+            secured = self._in_tls(self._by_listener.get(client.place, client.assets))
+            lost = not client.lent and client.transport.secure != secured
             for session in client.sessions.values():
                 flow: Flow | Deny
                 if session.asset not in policy.assets:
@@ -196,9 +201,19 @@ class Door(Part):
     def _accept_alone(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> Client | None:
         return self._take_in(transport, source, port, local, alone=True)
 
+    def join(self, place: tuple[str, int], sender: Sender[Any]) -> Callable[[Any], None]:
+        def serve(transport: SeamTransport, come: Come) -> None:
+            self._take_in(transport, BY_JUMP + come.conduit, come.port, place, lent=come)
+
+        back = self._seams[place] = BackOuter(sender, serve)
+        return back.take
+
+    def leave(self, place: tuple[str, int]) -> None:
+        self._seams.pop(place).end("the broker that brought it is gone")
+
     def _take_in(
         self, transport: Transport, source: str, port: int, local: tuple[str, int], *, alone: bool = False,
-        dialled: bool = False,
+        dialled: bool = False, lent: Come | None = None,
     ) -> Client | None:  # fmt: skip
         limits = self.limits
         if self.stopping or self._own_side in self.severed:
@@ -212,6 +227,7 @@ class Door(Part):
         now = self._clock()
         share = network(source)
         too_much = self._admission.too_fast(share, limits, now)
+        shown = NOBODY if lent is None else Shown(lent.person)
         principals = self.policy.principals_of(source, self._zones, None)
         stranger = not principals
         group = " ".join(principals) or share
@@ -227,7 +243,7 @@ class Door(Part):
             self._turn_away(transport, source, *too_much)
             return None
         holder: list[Client] = []
-        if self._in_tls(assets):
+        if self._in_tls(assets) and lent is None:
             secure = None
             if self._securing is not None:
                 secure = self._securing.serve(transport, lambda: self._secured(holder[0], holder[0].transport))
@@ -243,6 +259,7 @@ class Door(Part):
         client = face.client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
         holder.append(client)
         client.share, client.group = share, group
+        client.shown, client.lent = shown, "" if lent is None else lent.session
         client.assets, client.local, client.place = (
             assets,
             local[0],
@@ -279,6 +296,10 @@ class Door(Part):
         self._sessions[number] = (client, session)
         if session.told:
             self._audit.note(opened(client, session, self.crew, self._wall()))
+        if client.lent:
+            session.named = False
+            if session.told:
+                self._tell_identity(client, session)
         return session
 
     def _identified(self, client: Client, event: Identified) -> None:

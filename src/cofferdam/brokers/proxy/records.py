@@ -46,6 +46,7 @@ class Opened(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unkno
     user: Text = ""
     application: Text = ""
     certificate: Name = ""
+    lent: Name = ""  # by which session of another broker it has come (kit.seam)
 
 
 class Request(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):

@@ -39,7 +39,7 @@ class Session:
     """A client's session with one asset, as the outer half announced it."""
 
     __slots__ = (
-        "asset", "flow", "from_wall", "group", "held", "id", "name", "parked", "recording", "refusals", "shown",
+        "asset", "flow", "from_wall", "group", "held", "id", "lent", "name", "parked", "recording", "refusals", "shown",
         "source", "standing", "tallies", "tally", "under_way", "waits",
     )  # fmt: skip
 
@@ -49,6 +49,7 @@ class Session:
         self.source = record.source
         self.shown = Shown(record.user, record.application, record.certificate)
         self.asset = record.asset
+        self.lent = record.lent
         self.flow = flow
         self.refusals = refusals
         self.under_way = 0

@@ -12,9 +12,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
-from cofferdam.enforce.orders import Place
+from cofferdam.enforce.orders import SEAM_WAYS, Place, Way
 from cofferdam.errors import GateError
 from cofferdam.policy.crews import Group, GroupPart, groups
 from cofferdam.policy.table import CompiledPolicy, to_bytes
@@ -28,15 +27,20 @@ MOST_SPOTS = 4096
 @dataclass(frozen=True, order=True)
 class Spot:
     """Where a part listens: (side, address, port), by UDP if `datagrams`, and the zone by which clients come. `way`:
-    the socket goes one way, only to `peer` ("out") or only from it ("in"), at the same port."""
+    the socket goes one way, only to `peer` ("out") or only from it ("in"), at the same port; or it is an end of a pipe
+    of the seam to what is published there, and no socket."""
 
     side: str
     address: str
     port: int
     zone: str = field(compare=False)
     datagrams: bool = False
-    way: Literal["", "out", "in"] = ""
+    way: Way = ""
     peer: str = ""
+
+    @property
+    def is_seam(self) -> bool:
+        return self.way not in ("", "out", "in")
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
@@ -57,6 +61,11 @@ class Share:
     def all_spots(self) -> tuple[Spot, ...]:
         return tuple(spot for spots in self.spots.values() for spot in spots)
 
+    @property
+    def published(self) -> tuple[str, ...]:
+        """Where others find it."""
+        return tuple(str(spot) for spot in self.all_spots if not spot.is_seam)
+
 
 @dataclass(frozen=True)
 class PartPlan:
@@ -69,6 +78,11 @@ class PartPlan:
     store: Store | None = None
     folders: tuple[str, ...] = ()
     dials: bool = False
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """Where others find it."""
+        return tuple(str(spot) for spot in self.spots if not spot.is_seam)
 
 
 @dataclass(frozen=True)
@@ -212,6 +226,9 @@ def _shares(group: Group) -> list[Share]:
         for strand in part.strands:
             spot = Spot(part.side, strand.address, strand.port, strand.zone, True, strand.way, strand.peer)
             spots.setdefault(strand.share, {}).setdefault(name, set()).add(spot)
+        for seam in part.seams:
+            ends = {Spot(part.side, seam.address, seam.port, zone, way=way) for way in SEAM_WAYS[seam.end]}
+            spots.setdefault(seam.share, {}).setdefault(name, set()).update(ends)
     return [
         Share(
             share,

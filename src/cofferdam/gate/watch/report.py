@@ -400,7 +400,7 @@ def crew_report(policy: CompiledPolicy, crew: Crew) -> PairReport:
         broker=crew.plan.broker,
         working=crew.working,
         restarts=crew.restarts,
-        listens=tuple(map(str, crew.plan.spots)),
+        listens=tuple(str(spot) for spot in crew.plan.spots if not spot.is_seam),
         assets=_assets(policy, crew),
         halves=tuple(_part_report(crew, part) for part in crew.parts),
     )
@@ -421,7 +421,7 @@ def _part_report(crew: Crew, part: Part) -> HalfReport:
         started_ns=part.started_ns,
         policy=part.policy,
         backlog=part.status.backlog if part.status is not None else 0,
-        listens=tuple(map(str, plan.spots)) if plan is not None else (),
+        listens=plan.published if plan is not None else (),
         folders=tuple(part.born.folders.values()),
     )
 

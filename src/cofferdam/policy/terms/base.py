@@ -76,6 +76,16 @@ class Strand(Struct, frozen=True):
     share: str
 
 
+class Seam(Struct, frozen=True):
+    """An end of a seam: pipes to the part of another crew that stands on the same side and has the other end. By the
+    front come clients, at the back they are served as if they had come to `address` and `port`."""
+
+    end: Literal["front", "back"]
+    address: str
+    port: int
+    share: str
+
+
 class Store(Struct, frozen=True):
     """A folder of a part's own. `quota` in bytes; 0: what its profile says."""
 
@@ -105,6 +115,7 @@ class PartNeeds(Struct, frozen=True):
     folders: tuple[Folder, ...] = ()
     strands: tuple[Strand, ...] = ()
     machine: str = ""
+    seams: tuple[Seam, ...] = ()
 
 
 class Needs(Struct, frozen=True):

@@ -32,6 +32,7 @@ from cofferdam.policy.terms.base import (
     Place,
     Reach,
     Scope,
+    Seam,
     Store,
     Terms,
     window_row,
@@ -73,7 +74,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
     asks = (
         Ask("person", "NAME", "the person who asks, or `group:NAME` for one of a group"),
         Ask("asset", "NAME", "the asset that is asked"),
-        Ask("do", "WHAT", 'shell, "exec:uptime", "up:/srv/new.csv", "down:/srv/logs/today"'),
+        Ask("do", "WHAT", 'shell, port, "exec:uptime", "up:/srv/new.csv", "down:/srv/logs/today"'),
     )
 
     # --- errors
@@ -123,13 +124,17 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             if asset.protocol in COMING:
                 what = f"{name}, which speaks {asset.protocol}"
                 checking.at(at, what, f"an asset that speaks ssh: {COMING[asset.protocol]}", "", "coming")
-            elif asset.protocol in BARE and set(rule.do) != {"shell"}:
+            elif asset.protocol in BARE and "port" not in rule.do and set(rule.do) != {"shell"}:
                 wrong = ", ".join(sorted(set(rule.do) - {"shell"}))
                 said = f"{wrong} at {name}, which speaks {asset.protocol}"
                 checking.at((*here, "do"), said, "shell", "", asset.protocol)
+            elif "port" in rule.do:
+                self._check_port(at, (*here, "do"), here[1], conduit, rule, name, checking)
             elif asset.protocol not in (SSH.name, *BARE):
                 what = f"{name}, which speaks {asset.protocol}"
                 checking.at(at, what, "an asset that speaks ssh, telnet or serial", "", "protocol")
+        if not rule.login and "port" not in rule.do:
+            checking.key(here, "a rule without `as`", "the account at the asset: `as: service`", "", "missing")
         if "exec" in rule.do and not rule.commands and not rule.opaque:
             checking.at((*here, "do"), "exec without commands", "`commands: [uptime, journalctl *]`", "", "commands")
         for word in ("commands", "opaque"):
@@ -144,6 +149,34 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                 checking.at((*here, "commands", index), command, said, "", "opaque")
         if {"up", "down"} & set(rule.do) and not rule.paths:
             checking.at((*here, "do"), "files without paths", "`paths: [/srv/logs/**]`", "", "paths")
+
+    def _check_port(
+        self, at: Path, do: Path, via: Any, conduit: JumpConduit, rule: JumpRule, name: str, checking: Checking
+    ) -> None:  # fmt: skip
+        """A port leads to the broker of the asset's own protocol, in which a rule lets those who come so ask it."""
+        policy = checking.policy
+        asset = policy.assets[name]
+        if len(set(rule.do)) > 1:
+            checking.at(do, "port beside others", "a rule of its own for `do: port`", "", "port")
+        elif asset.protocol not in checking.dialects or asset.protocol in (SSH.name, *BARE):
+            what = f"{name}, which speaks {asset.protocol}"
+            checking.at(at, what, "an asset that another broker serves, such as one that speaks modbus", "", "port")
+        elif conduit.approval is not None and conduit.approval.watched:
+            checking.at(do, "a port, at which nobody could look", "a conduit without `watched: true`", "", "port")
+        else:
+            by = {who for who, one in policy.principals.items() if one.jump == via}
+            asks = any(
+                other.broker == asset.protocol and other.from_zone == conduit.from_zone
+                and any(name in one.assets and by & set(one.principals) for one in other.allow)
+                for other in policy.conduits.values()
+            )  # fmt: skip
+            if not asks:
+                found = f"{name}, at which the broker {asset.protocol} lets nobody ask who comes by this conduit"
+                expected = (
+                    f"a principal {{zone: {conduit.from_zone}, jump: {via}}}, and a rule for it in a conduit "
+                    f"of {asset.protocol} from {conduit.from_zone}"
+                )
+                checking.at(at, found, expected, "", "port")
 
     # --- rows
 
@@ -198,13 +231,21 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
         assets = sorted({name for line in row.lines for name in line.assets})
         said: Path = ("conduits", conduit.name, "listen")
         listen = Listen(row.outer, row.address, row.port, row.clients, assets[0], said)
-        reaches = [Reach(row.inner, policy.assets[name].address, policy.assets[name].port, name) for name in assets]
+        ports = _ports(row)
+        reaches = [
+            Reach(row.inner, policy.assets[name].address, policy.assets[name].port, name)
+            for name in assets if name not in ports
+        ]  # fmt: skip
+        seams = tuple(
+            Seam("front", *policy.assets[name].places[0], name) for name in assets
+            if name in ports and policy.assets[name].places
+        )  # fmt: skip
         return Needs(
             {
-                OUTER: PartNeeds(Place(Side(policy.zones[row.outer].side), row.outer), listens=(listen,)),
+                OUTER: PartNeeds(Place(Side(policy.zones[row.outer].side), row.outer), (listen,), seams=seams),
                 KEEPER: PartNeeds(store=Store(KEEPER_BYTES)),
                 ARCHIVIST: PartNeeds(store=Store(ARCHIVE_BYTES)),
-                INNER: PartNeeds(Place(Side(policy.zones[row.inner].side), row.inner), reaches=tuple(reaches)),
+                INNER: PartNeeds(Place(Side(policy.zones[row.inner].side), row.inner), (), tuple(reaches), seams=seams),
             },
             dict.fromkeys(assets, f"the jump server's accounts for {row.outer} and {row.inner}"),
         )
@@ -228,6 +269,8 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
         return frozenset(_row(conduit).clients) if part in (OUTER, KEEPER) else frozenset()
 
     def asset(self, asset: Asset, part: str) -> Asset | None:
+        if part == INNER and asset.protocol not in (SSH.name, *BARE):
+            return msgspec.structs.replace(asset, address="", port=0)  # served by another broker; there it is found
         if part == INNER:
             return msgspec.structs.replace(asset, listen=None, also=())
         if part == KEEPER:
@@ -243,8 +286,8 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             hint = f"did you mean {near}?" if near else f"the policy has {one_of(policy.assets)}"
             raise CofferdamError(f"the policy has no asset {name!r}", hint=hint)
         do, _, what = said.partition(":")
-        if do not in DOES or (do == "shell") != (not what):
-            raise CofferdamError(f"{said!r} cannot be done", hint='shell, "exec:COMMAND", "up:PATH" or "down:PATH"')
+        if do not in DOES or (do in ("shell", "port")) != (not what):
+            raise CofferdamError(f"{said!r} cannot be done", hint='shell, port, "exec:COMMAND", "up:PATH", "down:PATH"')
         found = {name: each.terms for name, each in policy.conduits.items() if isinstance(each.terms, JumpRows)}
         who = person if person.startswith((PERSON, GROUP)) else PERSON + person
         verdict = self._verdict(policy, found, who, name, do, what, question)
@@ -260,6 +303,9 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                 conditions += [f"{row.approval.people} of {by} approved it, for at most {most} min{but}"]
                 if row.approval.watched:
                     conditions += [f"one of {by} watches it, all the time"]
+            if do == "port":
+                conditions += [f"what is asked there is judged by the broker {policy.assets[name].protocol}, as of "
+                               f"somebody who comes by {verdict.conduit}"]  # fmt: skip
             if row.files.scan and do == "up":
                 conditions += ["clamd finds nothing in the file"]
             rights = matching(found, {who}, name, "exec", command=what)
@@ -302,6 +348,11 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             return Deny(right.conduit, right.rule, fault, f"the conduit is {stands.says}")
         _, until = windows.state(conduit_row.windows, policy.table.clocks, question.wall_ns)
         return Allow(right.conduit, right.rule, min(until, conduit_row.expires, NEVER))
+
+
+def _ports(row: JumpRows) -> frozenset[str]:
+    """The assets that are asked by another broker."""
+    return frozenset(name for line in row.lines if "port" in line.do for name in line.assets)
 
 
 def _row(conduit: rows.Conduit) -> JumpRows:

@@ -197,9 +197,14 @@ class JumpRule(schema.Rule):
 
     who: Whos = Field(description="People: `{person: tech1}`, `{group: vendor-x}`, or a list of them.")
     asset: Names = Field(description="The asset, or a list of them.")
-    login: Login = Field(alias="as", description="The account at the asset. Its key or password only the keeper has.")
+    login: Login = Field(
+        "",
+        alias="as",
+        description="The account at the asset. Its key or password only the keeper has. Needed but for `port`.",
+    )
     do: Does = Field(
-        description="`shell` (a terminal), `exec` (one of `commands`), `up` (files to the asset), `down` (from it)."
+        description="`shell` (a terminal), `exec` (one of `commands`), `up` (files to the asset), `down` (from it); "
+        "alone: `port` (`ssh -L` to an asset of another broker, which judges what is asked there)."
     )
     commands: Commands = Field(
         (), description="What `exec` may run: exact commands, or patterns with `*` (never more than one command)."
@@ -222,7 +227,7 @@ class JumpRule(schema.Rule):
 
     @property
     def changes(self) -> bool:
-        return bool({"shell", "exec", "up"} & set(self.do))
+        return bool({"shell", "exec", "up", "port"} & set(self.do))
 
 
 class JumpConduit(schema.Conduit):

@@ -17,9 +17,10 @@ import msgspec
 
 from cofferdam.policy.hours import Window
 
-Do = Literal["shell", "exec", "up", "down"]
-DOES: Final[tuple[Do, ...]] = ("shell", "exec", "up", "down")
-"""What may be done at an asset: a terminal, one command, files to it, files from it."""
+Do = Literal["shell", "exec", "up", "down", "port"]
+DOES: Final[tuple[Do, ...]] = ("shell", "exec", "up", "down", "port")
+"""What may be done at an asset: a terminal, one command, files to it, files from it, asking it by the broker of its
+own protocol."""
 PERSON, GROUP = "person:", "group:"
 
 

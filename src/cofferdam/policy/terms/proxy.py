@@ -26,7 +26,8 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.schema import ALL
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms import proxy_lint
-from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Terms
+from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Seam, Terms
+from cofferdam.policy.terms.jump_rows import JumpRows
 from cofferdam.policy.terms.proxy_checks import RuleChecks
 from cofferdam.policy.terms.proxy_model import ProxyConduit, ProxyRule
 from cofferdam.protocols.dialect import Dialect
@@ -96,12 +97,16 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
         reaches: list[Reach] = []
         waits: list[Listen] = []
         calls: list[Reach] = []
+        seams: list[Seam] = []
         apart: dict[str, str] = {}
         for name in sorted(who):
             asset = policy.assets[name]
-            may = tuple(sorted(who[name]))
+            may = tuple(sorted(one for one in who[name] if not policy.principals[one].jump))
+            if asset.places and any(_is_port(policy, policy.principals[one].jump, name) for one in who[name]):
+                seams.append(Seam("back", *asset.places[0], name))
             said: Path = ("assets", name, "listen" if asset.listen else "overlay")
-            listens += [Listen(conduit.from_zone, *place, may, name, said) for place in asset.places]
+            if may:
+                listens += [Listen(conduit.from_zone, *place, may, name, said) for place in asset.places]
             if asset.calls_at is None:
                 reaches.append(Reach(asset.zone, asset.address, asset.port, name))
             else:
@@ -112,7 +117,7 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
                 for client in asset.clients
                 if any(_comes_from(policy.principals[one], client[0]) for one in may)
             ]
-            if self.dialect.discovery:
+            if self.dialect.discovery and may:
                 # At an address of our own only: what comes to all of them may have been sent to everybody.
                 listens += [
                     Listen(conduit.from_zone, *place, may, name, said, datagrams=True)
@@ -120,7 +125,7 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
                     if place[0] not in EVERYWHERE
                 ]
             port = self.dialect.datagrams
-            if port and asset.streams:
+            if port and asset.streams and may:
                 at = dict.fromkeys(address for address, _ in asset.places)
                 listens += [Listen(conduit.from_zone, one, port, may, name, said, datagrams=True) for one in at]
                 reaches.append(Reach(asset.zone, asset.address, port, name, datagrams=True))
@@ -128,8 +133,8 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             apart[name] = f"the device {asset.address}:{asset.port} of {where}"
         return Needs(
             {
-                OUTER: PartNeeds(_place(policy, conduit.from_zone), listens=tuple(listens), reaches=tuple(calls)),
-                INNER: PartNeeds(_place(policy, conduit.to_zone), listens=tuple(waits), reaches=tuple(reaches)),
+                OUTER: PartNeeds(_place(policy, conduit.from_zone), tuple(listens), tuple(calls), seams=tuple(seams)),
+                INNER: PartNeeds(_place(policy, conduit.to_zone), tuple(waits), tuple(reaches), seams=tuple(seams)),
             },
             apart,
         )
@@ -315,6 +320,12 @@ def _comes_from(principal: rows.Principal, address: str) -> bool:
     """Whether a principal of a zone, and not of the overlay, has this address."""
     one = ipaddress.ip_address(address)
     return not principal.peer and any(one in ipaddress.ip_network(network) for network in principal.networks)
+
+
+def _is_port(policy: CompiledPolicy, conduit: str, asset: str) -> bool:
+    """Whether people reach an asset by a forwarded port of this conduit of the jump server ("": of none)."""
+    terms = policy.conduits[conduit].terms if conduit in policy.conduits else None
+    return isinstance(terms, JumpRows) and any("port" in one.do and asset in one.assets for one in terms.lines)
 
 
 def _place(policy: CompiledPolicy, zone: str) -> Place:

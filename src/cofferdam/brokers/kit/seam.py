@@ -1,0 +1,293 @@
+"""Seams: one broker has its clients served by another, as the jump server does with a forwarded port.
+
+There are two of them for an asset, each of two one-way pipes between parts on the same side:
+
+    front/outer ◄──► back/outer   what clients say and are told, as bytes, since both parts face the same network and
+                                  the back parses and judges what comes here as it does what comes by its own sockets
+    front/inner ◄──► back/inner   which of the front's sessions live: the back's inner part takes requests that came by
+                                  a seam for those sessions alone, and ends what comes by one when it hears of its end
+
+So an outer part that was taken over gets no further by a seam than by the sessions that live, and what ends a session
+on the inside ends it at both brokers.
+
+Either end says `Fresh` when it begins, and the other gives up what stood before: crews come and go one by one. Lines
+are numbered upwards over all lives of the front, so that nothing that lies in a pipe from an earlier one fits a new
+line. Every record fits one packet. What breaks the rules closes the seam, and nothing else.
+
+Not here: the pipes (enforce.seams), who may come (policy), sessions of the front (its broker).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from cofferdam.brokers.kit.transport import Transport
+from cofferdam.crossing.channel import Sender
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.errors import CrossingError
+
+PIECE: Final = 2_048
+"""Bytes of data in one record: with all around them they fit one packet."""
+CREDIT: Final = 65_536
+"""Bytes under way in one direction of one line."""
+LINES: Final = 1_024
+"""Lines of one seam."""
+LENT: Final = 4_096
+"""Sessions that are lent by one seam."""
+
+Line = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+Name = Annotated[str, Meta(max_length=128)]
+Address = Annotated[str, Meta(max_length=64)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Text = Annotated[str, Meta(max_length=256)]
+Data = Annotated[bytes, Meta(min_length=1, max_length=PIECE)]
+Count = Annotated[int, Meta(ge=1, le=CREDIT)]
+
+
+class Fresh(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """This end has just begun: nothing stands."""
+
+
+class Come(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """A client has come, within this session of the front. `conduit`: the front's, by which it counts here. Answered by
+    Served or Over."""
+
+    line: Line
+    session: Name
+    conduit: Name
+    person: Name
+    source: Address
+    port: Port
+
+
+class Served(Struct, frozen=True, gc=False, array_like=True, tag=9, forbid_unknown_fields=True):
+    """The client of this line has been taken in."""
+
+    line: Line
+
+
+class Said(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
+    """Bytes of the client, or for it."""
+
+    line: Line
+    data: Data
+
+
+class Took(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
+    """So many bytes of the other end were handed on."""
+
+    line: Line
+    count: Count
+
+
+class Over(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unknown_fields=True):
+    """The line has ended."""
+
+    line: Line
+    reason: Text = ""
+
+
+class Lend(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
+    """A session of the front lives: within it this asset may be asked. Answered by Known."""
+
+    session: Name
+    conduit: Name
+    asset: Name
+
+
+class Withdraw(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
+    """It has ended, and all that came by it is to end."""
+
+    session: Name
+
+
+class Known(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):
+    """What is lent by this session is served from now on."""
+
+    session: Name
+
+
+Record = Fresh | Come | Served | Said | Took | Over | Lend | Withdraw | Known
+
+
+def codec() -> RecordCodec[Any]:
+    """All that goes through a seam."""
+    return RecordCodec(Record)
+
+
+def unfit(record: object) -> CrossingError:
+    return CrossingError(f"{type(record).__name__} at this end of a seam")
+
+
+class Flow:
+    """One direction of a line, at its sender: no more under way than the other end has room for."""
+
+    def __init__(self, line: int, send: Callable[[Any], None]) -> None:
+        self._line = line
+        self._send = send
+        self._credit = CREDIT
+        self._waiting: deque[bytes] = deque()
+        self.waiting = 0
+
+    def put(self, data: bytes) -> None:
+        for at in range(0, len(data), PIECE):
+            piece = data[at : at + PIECE]
+            self._waiting.append(piece)
+            self.waiting += len(piece)
+        self._go()
+
+    def took(self, count: int) -> None:
+        self._credit += count
+        if self._credit > CREDIT:
+            raise CrossingError("more was taken than was sent")
+        self._go()
+
+    def _go(self) -> None:
+        while self._waiting and self._credit >= len(self._waiting[0]):
+            piece = self._waiting.popleft()
+            self.waiting -= len(piece)
+            self._credit -= len(piece)
+            self._send(Said(self._line, piece))
+
+
+class SeamTransport(Transport):
+    """A client that has come by a seam, as the back has it."""
+
+    def __init__(self, line: int, sender: Sender[Any], forget: Callable[[int], None]) -> None:
+        self._line = line
+        self._sender = sender
+        self._forget = forget
+        self._flow = Flow(line, sender.send)
+        self._room = CREDIT
+        self._held: deque[bytes] = deque()
+        self._paused = False
+        self._open = True
+
+    def write(self, data: bytes) -> None:
+        if self._open:
+            self._flow.put(data)
+            self.unsent = self._flow.waiting
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._forget(self._line)
+            self._sender.send(Over(self._line))
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._deliver()
+
+    def said(self, data: bytes) -> None:
+        """What the client says."""
+        self._room -= len(data)
+        if self._room < 0:
+            raise CrossingError("more was said than there is room for")
+        self._held.append(data)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._held and self._open and not self._paused:
+            data = self._held.popleft()
+            self._room += len(data)
+            self._sender.send(Took(self._line, len(data)))
+            self.on_data(data)
+
+    def took(self, count: int) -> None:
+        self._flow.took(count)
+        self.unsent = self._flow.waiting
+
+    def lost(self, reason: str) -> None:
+        """The front has ended it, or the seam is no more."""
+        if self._open:
+            self._open = False
+            self._forget(self._line)
+            self.on_closed(reason)
+
+
+class BackOuter:
+    """The outer part at a seam's back. `serve(transport, come)` takes a client in."""
+
+    def __init__(self, sender: Sender[Any], serve: Callable[[SeamTransport, Come], None]) -> None:
+        self._sender = sender
+        self._serve = serve
+        self._lines: dict[int, SeamTransport] = {}
+        self._last = 0
+        sender.send(Fresh())
+
+    def take(self, record: Any) -> None:
+        """What the front says. Raises: CrossingError: it breaks the rules."""
+        if isinstance(record, Come):
+            if record.line <= self._last:
+                raise CrossingError(f"line {record.line} after {self._last}")
+            self._last = record.line
+            transport = SeamTransport(record.line, self._sender, self._gone)
+            if len(self._lines) >= LINES:
+                transport.close()
+                return
+            self._lines[record.line] = transport
+            self._sender.send(Served(record.line))
+            self._serve(transport, record)
+        elif isinstance(record, Fresh):
+            self.end("the broker that brought it was born again")
+        elif isinstance(record, (Said, Took, Over)):
+            found = self._lines.get(record.line)
+            if found is None:
+                return  # it has just ended
+            if isinstance(record, Said):
+                found.said(record.data)
+            elif isinstance(record, Took):
+                found.took(record.count)
+            else:
+                found.lost(record.reason or "closed by the client")
+        else:
+            raise unfit(record)
+
+    def _gone(self, line: int) -> None:
+        self._lines.pop(line, None)
+
+    def end(self, reason: str) -> None:
+        for transport in list(self._lines.values()):
+            transport.lost(reason)
+
+
+class BackInner:
+    """The inner part at a seam's back: what the front lends. `ended(session)` is called when one has ended."""
+
+    def __init__(self, sender: Sender[Any], ended: Callable[[str], None]) -> None:
+        self._sender = sender
+        self._ended = ended
+        self._lent: dict[str, Lend] = {}
+        sender.send(Fresh())
+
+    def take(self, record: Any) -> None:
+        """What the front says. Raises: CrossingError: it breaks the rules."""
+        if isinstance(record, Lend):
+            if len(self._lent) >= LENT:
+                raise CrossingError(f"more than {LENT} sessions are lent")
+            self._lent[record.session] = record
+            self._sender.send(Known(record.session))
+        elif isinstance(record, Withdraw):
+            if self._lent.pop(record.session, None) is not None:
+                self._ended(record.session)
+        elif isinstance(record, Fresh):
+            self.end()
+        else:
+            raise unfit(record)
+
+    def lends(self, session: str, conduit: str, asset: str) -> bool:
+        """Whether this session lives, and is for this."""
+        return self._lent.get(session) == Lend(session, conduit, asset)
+
+    def end(self) -> None:
+        lent, self._lent = self._lent, {}
+        for session in lent:
+            self._ended(session)
