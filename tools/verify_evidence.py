@@ -1041,7 +1041,7 @@ class Pack:
     def withdraws(self, at, index):
         """Whether this entry takes that attestation back, by somebody who might sign then."""
         event = self.entries[at]["event"]
-        if event.get("kind") != "attestation-withdrawn" or event.get("attestation") != index:
+        if event.get("kind") != "attestation-withdrawn" or event.get("attestation") != index or at < index:
             return False
         try:
             said = json.loads(event["statement"])

@@ -30,7 +30,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import JumpRows
-from tests.evidence.test_standing import T0, done, entries
+from tests.evidence.test_standing import POLICY, T0, done, entries
 
 A, B = "a" * 64, "b" * 64
 Draft = Any
@@ -274,10 +274,17 @@ def test_files_that_one_conduit_scans_and_another_does_not() -> None:
     lines = tuple(msgspec.structs.replace(line, do=("up",)) for line in other.terms.lines)
     both["vendor-helps"] = msgspec.structs.replace(other, terms=msgspec.structs.replace(other.terms, lines=lines))
     log = read(entries(*((0, one) for one in (opened(**STAFF), SCANNED))))
-    policy: Any = SimpleNamespace(conduits=both)
+    policy: Any = SimpleNamespace(conduits=both, hash=POLICY)
     found, [missing] = run_checks(Inputs(T0 * 10**9, policy=policy, history=log), ["files.scanned"])
     assert not found
     assert missing.reason.startswith("vendor-helps lets files through that nobody scans")
+
+
+def test_files_that_went_before_a_conduit_had_them_scanned() -> None:
+    log = read(entries(*((0, one) for one in (opened(**STAFF), passed()))))
+    found, [missing] = run_checks(Inputs(T0 * 10**9, policy=the_policy(SCAN), history=log), ["files.scanned"])
+    assert not found
+    assert missing.reason == "no file has gone by a conduit that has files scanned under this policy yet"
 
 
 def test_sessions_that_needed_no_approval_are_counted_apart() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cofferdam import policy as policy_room
 from cofferdam.audit.entry import encode_event, format_time
 from cofferdam.audit.events.access import Malformed
-from cofferdam.audit.events.evidence import CheckDone, ExportStood
+from cofferdam.audit.events.evidence import AttestationMade, CheckDone, ExportStood
 from cofferdam.audit.events.gate import GateStarted, HalfStarted, Restored, Severed
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.logs import ANEW, OUT
@@ -137,6 +137,17 @@ def test_a_control_is_as_weak_as_its_weakest_check_that_counts() -> None:
     assert not used["SR 2.1 RE 1"].left_out
     assert sum(coverage(list(found.values())).values()) == len(found)
     assert all(one.rest for one in found.values() if one.by == "part")
+
+
+def test_nobody_signs_for_a_service_that_is_not_used() -> None:
+    until = int((T0 + 30 * DAY) * NS)
+    log = read(
+        entries((0, AttestationMade(check="access.mfa", person="Ada", statement="{}", signature="", until_ns=until)))
+    )
+    assert status(log, 0.5, "access.mfa", brokers=frozenset(("jump",))) == "attested"
+    found = now(log, 0.5).checks["access.mfa"]
+    assert (found.status, found.counts) == ("not covered", False)
+    assert found.says == "the policy uses nothing of jump; the signature of entry 0 carries nothing"
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,24 @@ def test_what_was_withdrawn_stays_so(ledger: Ledger, tmp_path: Path) -> None:
     assert stands(ledger, "paper.training").status == "not covered"
 
 
+def test_nothing_is_taken_back_before_it_is_there(
+    ledger: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever may sign for a day could take back whatever others would sign for years."""
+    key = make_key(tmp_path)
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{key}.pub").read_text()), role="owner"))
+    ahead = ledger.log.size + 1
+    text = attest.withdrawal(site=SITE, attestation=ahead, text="", person="Ada Berg", made_ns=ledger.now)
+    ledger.say(AttestationWithdrawn(attestation=ahead, person="Ada Berg", statement=text,
+                                    signature=signature(key, text)))  # fmt: skip
+    said, until = statement(ledger, "paper.training")
+    made = AttestationMade(check="paper.training", person="Ada Berg", statement=said, until_ns=until,
+                           signature=signature(key, said))  # fmt: skip
+    assert ledger.say(made) == ahead
+    assert stands(ledger, "paper.training").status == "attested"
+    assert verdict(ledger, capsys, packed(ledger))[0] == 0
+
+
 ARMOUR = "-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n"
 
 

@@ -225,6 +225,8 @@ def _withdrawals(history: History) -> Iterator[tuple[int, int]]:
             continue
         if said.get("attestation") != event.get("attestation") or said.get("person") != event.get("person"):
             continue
+        if int(event["attestation"]) >= one.index:
+            continue  # signed for whatever would stand there: who has been removed since takes nothing back
         if not _signed(str(event["person"]), str(event["statement"]), str(event["signature"]), history, one.index):
             yield int(event["attestation"]), one.index
 

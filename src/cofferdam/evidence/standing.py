@@ -133,14 +133,17 @@ def _check(
     valid = [one for one in by_people if one.status == "attested"]
     if found is not None and found.status == "not covered" and unused:
         return msgspec.structs.replace(found, counts=False)
+    if unused and found is None:
+        says = f"the policy uses nothing of {check.room}"
+        if by_people:  # what is signed is about a service of the gate's, and there is none
+            says += f"; the signature of entry {max(one.index for one in by_people)} carries nothing"
+        return CheckState(check.id, "not covered", says, counts=False)
     if found is not None and (found.status not in ("stale", "not covered") or not valid):
         return found
     if valid:
         return max(valid, key=lambda one: one.index)
     if by_people:
         return max(by_people, key=lambda one: one.index)
-    if unused:
-        return CheckState(check.id, "not covered", f"the policy uses nothing of {check.room}", counts=False)
     return CheckState(check.id, "not covered", _why_nothing(check))
 
 

@@ -311,15 +311,17 @@ def scanned(known: Inputs) -> Finding:
     if not any(row.files.scan for row in rows.values()):
         raise Gone("no conduit has files scanned: `files: {scan: true}`")
     by_session = {str(one.event["session"]): str(one.event["conduit"]) for one in history.of("access-opened")}
+    policy = known.the_policy().hash  # under an earlier one it may not have been asked
     passed = [
         one
         for one in lately(history, "asset-file-passed")
         if one.event.get("way") == "up"
+        and one.policy == policy
         and (row := rows.get(by_session.get(str(one.event["session"]), ""))) is not None
         and row.files.scan
     ]
     if not passed:
-        raise Unknown("no file has gone by a conduit that has files scanned yet")
+        raise Unknown("no file has gone by a conduit that has files scanned under this policy yet")
     wrong = [f"entry {one.index}: {one.event['path']} was not scanned" for one in passed
              if one.event.get("scan") != "clean"]  # fmt: skip
     unseen = [name for name, row in rows.items() if not row.files.scan and any("up" in line.do for line in row.lines)]

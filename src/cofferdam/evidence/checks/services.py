@@ -319,17 +319,16 @@ def scheduled(known: Inputs) -> Finding:
     """Each target's result is on record."""
     history = known.the_history()
     started = lately(history, "install-started", "nothing has been installed yet")
-    ended = [(one.event["asset"], one.event["sha256"], one.index) for one in history.of("install-ended")]
+    ended = {(one.event["asset"], one.event["sha256"]): one.index for one in history.of("install-ended")}  # the last
     unknown = [
         one for one in started
         if history.last_ns - one.time_ns > DAY_NS
-        and not any((asset, digest) == (one.event["asset"], one.event["sha256"]) and at > one.index
-                    for asset, digest, at in ended)
+        and ended.get((one.event["asset"], one.event["sha256"]), -1) < one.index
     ]  # fmt: skip
-    lacking = [one for one in unknown if before_kept(history, "install-ended", one)]
+    lacking = {one.index for one in unknown if before_kept(history, "install-ended", one)}
     wrong = [
         f"entry {one.index}: what became of {one.event['product']} on {one.event['asset']} is not known after a day"
-        for one in unknown if one not in lacking
+        for one in unknown if one.index not in lacking
     ]  # fmt: skip
     if lacking and not wrong:
         raise lacks(history, len(lacking), "the results", "installations")
@@ -350,19 +349,20 @@ def answered(known: Inputs) -> Finding:
         "plan": [*history.of("mitigation-approved"), *history.of("patch-state-set")],
         "carry-out": history.of("patch-state-set"),
     }
+    settled: dict[tuple[str, object, object], int] = {}
+    for clock, answers in settles.items():
+        for one in answers:
+            key = (clock, one.event["advisory"], one.event["product"])
+            settled[key] = max(settled.get(key, -1), one.index)
     behind = [
         one
         for one in history.of("advisory-overdue")
-        if not any(
-            (other.event["advisory"], other.event["product"]) == (one.event["advisory"], one.event["product"])
-            and other.index > one.index
-            for other in settles[str(one.event["clock"])]
-        )
+        if settled.get((str(one.event["clock"]), one.event["advisory"], one.event["product"]), -1) < one.index
     ]
-    lacking = [one for one in behind if any(before_kept(history, kind, one) for kind in SETTLE)]
+    lacking = {one.index for one in behind if any(before_kept(history, kind, one) for kind in SETTLE)}
     wrong = [
         f"entry {one.index}: {one.event['advisory']}: {one.event['clock']} was due {one.event['due']}"
-        for one in behind if one not in lacking
+        for one in behind if one.index not in lacking
     ]  # fmt: skip
     if lacking and not wrong:
         raise lacks(history, len(lacking), "the answers", "advisories")
