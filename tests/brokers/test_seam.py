@@ -45,8 +45,8 @@ class Seamed(Stage):
         self.say_outside = self.outer.join(PLACE, self.told_outside)
         self.say_inside = self.inner.join(PLACE, self.told_inside)
 
-    def lend(self, session: str = "s-1", conduit: str = "helps", asset: str = "plc") -> None:
-        self.say_inside(seam.Lend(session, conduit, asset))
+    def lend(self, session: str = "s-1", conduit: str = "helps", asset: str = "plc", person: str = "anna") -> None:
+        self.say_inside(seam.Lend(session, conduit, asset, person))
 
     def come(self, line: int = 1, session: str = "s-1", conduit: str = "helps") -> None:
         self.say_outside(seam.Come(line, session, conduit, "anna", "10.0.0.9", 4711))
@@ -76,21 +76,24 @@ def test_what_comes_by_a_port_is_served_and_ends_with_its_session() -> None:
     assert not stage.outer.clients and not stage.inner._sessions
 
 
-@pytest.mark.parametrize("what", ["nothing", "another conduit", "another asset", "withdrawn", "born again", "gone"])
+@pytest.mark.parametrize(
+    "what", ["nothing", "another conduit", "another asset", "another person", "withdrawn", "born again", "gone"]
+)
 def test_an_outer_part_that_was_taken_over_gets_no_further(what: str) -> None:
     """It may say that anybody came by a port. The inner half serves none that is not lent."""
     stage = Seamed()
     if what != "nothing":
         stage.lend(
-            conduit="other" if what == "another conduit" else "helps", asset="x" if what == "another asset" else "plc"
-        )
+            conduit="other" if what == "another conduit" else "helps", asset="x" if what == "another asset" else "plc",
+            person="bert" if what == "another person" else "anna",
+        )  # fmt: skip
     if what == "withdrawn":
         stage.say_inside(seam.Withdraw("s-1"))
     elif what == "born again":
         stage.say_inside(seam.Fresh())
     elif what == "gone":
         stage.inner.leave(PLACE)
-    stage.inner.take(Opened(9, "t-9", "jump:helps", "plc", lent="s-1"))
+    stage.inner.take(Opened(9, "t-9", "jump:helps", "plc", "anna", lent="s-1"))
     stage.inner.take(Request(9, 1, ReadHoldingRegisters(1, 100, 2)))
     (denied,) = stage.to_outer.take()
     assert isinstance(denied, Denied) and "no session there lives" in denied.detail
@@ -128,7 +131,7 @@ def _flood(stage: Seamed) -> Any:
 
 BAD = {
     "the same line again": lambda stage: [seam.Come(7, "s", "helps", "a", "", 0)] * 2,
-    "what is for the inside": lambda stage: [seam.Lend("s", "helps", "plc")],
+    "what is for the inside": lambda stage: [seam.Lend("s", "helps", "plc", "anna")],
     "more than was sent is taken": lambda stage: (stage.come(), [seam.Took(1, 1)])[1],
     "more than there is room for": _flood,
 }  # fmt: skip
@@ -151,6 +154,6 @@ def test_all_records_fit_one_packet() -> None:
     most, name, address = (1 << 63) - 1, "x" * 128, "x" * 64
     for record in (
         seam.Come(most, name, name, name, address, 65_535), seam.Said(most, bytes(seam.PIECE)),
-        seam.Over(most, "ü" * 256), seam.Lend("ü" * 128, "ü" * 128, "ü" * 128),
+        seam.Over(most, "ü" * 256), seam.Lend("ü" * 128, "ü" * 128, "ü" * 128, "ü" * 128),
     ):  # fmt: skip
         assert len(seam.codec().encode(record)) < 4_000

@@ -67,7 +67,7 @@ class Lending:
             return
         name = live.grant.name
         self._lent[name], self._asked[name] = (place, live), self._now()
-        self._seams[place].send(seam.Lend(name, live.grant.conduit, asset.name))
+        self._seams[place].send(seam.Lend(name, live.grant.conduit, asset.name, live.grant.person))
 
     def ended(self, live: Live) -> None:
         """A session has ended."""

@@ -92,11 +92,12 @@ class Over(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unknown
 
 
 class Lend(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
-    """A session of the front lives: within it this asset may be asked. Answered by Known."""
+    """A session of the front lives: within it this person may ask this asset. Answered by Known."""
 
     session: Name
     conduit: Name
     asset: Name
+    person: Name
 
 
 class Withdraw(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
@@ -283,9 +284,9 @@ class BackInner:
         else:
             raise unfit(record)
 
-    def lends(self, session: str, conduit: str, asset: str) -> bool:
-        """Whether this session lives, and is for this."""
-        return self._lent.get(session) == Lend(session, conduit, asset)
+    def lends(self, session: str, conduit: str, asset: str, person: str) -> bool:
+        """Whether this session lives, and is for this: an outer part may say anything of who comes."""
+        return self._lent.get(session) == Lend(session, conduit, asset, person)
 
     def end(self) -> None:
         lent, self._lent = self._lent, {}

@@ -269,8 +269,9 @@ class Inner(StandingPath):
     def _flow(self, source: str, asset: str, shown: Shown, lent: str) -> Flow | Deny:
         if asset not in self._served:
             return Deny("", "", Fault.ASSET, f"{asset} is not served here")
-        if source.startswith(BY_JUMP) and not any(
-            seam.lends(lent, source[len(BY_JUMP) :], asset) for seam in self._seams.values()
+        if source.startswith(BY_JUMP) and not (
+            shown == Shown(shown.user)
+            and any(seam.lends(lent, source[len(BY_JUMP) :], asset, shown.user) for seam in self._seams.values())
         ):
             return Deny("", "", Fault.PRINCIPAL, f"{source} asks, and no session there lives that is for {asset}")
         return self.policy.flow(self.broker, source, asset, self._zones, shown)
