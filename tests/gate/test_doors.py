@@ -17,6 +17,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from cofferdam.enforce import doors
 from cofferdam.enforce.statefolder import lock_state
 from cofferdam.errors import GateError
 from cofferdam.gate import commands, shown
+from cofferdam.gate.asking import UNHEARD, _vouched
 from cofferdam.gate.client import ask, cut_off
 from cofferdam.gate.commands import AT_A_DOOR, LET_IN, ControlServer, _counts_as
 from cofferdam.gate.requests import Answer, Status
@@ -641,6 +643,14 @@ def test_nobody_agrees_to_their_own_wish_while_the_launcher_is_busy() -> None:
 
     answer = asyncio.run(agree())
     assert not answer.ok and "too busy" in answer.error
+
+
+def test_nobody_approves_what_they_asked_for_while_the_launcher_is_busy() -> None:
+    """They were "root (login unknown)" then, and so nobody who signs."""
+    gone = SimpleNamespace(broker=SimpleNamespace(vouched={("keeper", "request")}))
+    with pytest.raises(GateError, match="too busy to say whose login"):
+        _vouched(gone, "keeper", "request", {"by": f"root{UNHEARD}", "claim": {}})  # type: ignore[arg-type]
+    assert b"root" in _vouched(gone, "keeper", "show", {"by": f"root{UNHEARD}"})  # type: ignore[arg-type]
 
 
 def test_nobody_agrees_to_their_own_wish_by_a_process_that_has_gone(site: Site) -> None:

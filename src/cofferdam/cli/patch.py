@@ -363,9 +363,25 @@ def _examine(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> int:
     row = _keeper(args, "show", number=args.number)
+    claim = claim_of(row)  # a number is the keeper's to give: whoever asks sees which file they stand for
     said = {"number": args.number, "reason": args.reason, "emergency": args.emergency}
-    found = _keeper(args, "request", **said, claim=claim_of(row))
-    return print_told(args, found, [f"file {args.number}: targets {found['targets']} wait for signatures"])
+    found = _keeper(args, "request", **said, claim=claim)
+    lines = (
+        f"file {args.number}: targets {found['targets']} wait for signatures",
+        f"you asked for {claim['what']}, SHA-256 {claim['sha256']}",
+    )
+    return print_told(args, found, lines)
+
+
+def _to_sign(args: argparse.Namespace) -> str:
+    """The metadata that wait, which come in pieces. Raises: GateError."""
+    from cofferdam.brokers.patch.trustkeys import METADATA_BYTES
+
+    found, more = "", 1
+    while more and len(found) <= METADATA_BYTES:  # a keeper that was taken over has them come for ever
+        piece = _keeper(args, "to-sign", number=args.number, offset=len(found))
+        found, more = found + piece["metadata"], piece["more"] if piece["metadata"] else 0
+    return found
 
 
 def _approve(args: argparse.Namespace) -> int:
@@ -378,8 +394,7 @@ def _approve(args: argparse.Namespace) -> int:
     for path in (args.key, args.signature):
         if path is not None and not path.is_file():
             raise GateError(f"{path} is no file")
-    asked = _keeper(args, "to-sign", number=args.number)
-    metadata = trustkeys.decode(asked["metadata"].encode(), Targets)
+    metadata = trustkeys.decode(_to_sign(args).encode(), Targets)
     message = trustkeys.to_sign(metadata.signed)
     believed = _installer(args, "believed")
     if args.signature is None:

@@ -64,7 +64,7 @@ def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool =
     yield from _row("origin", custom.origin)
     yield from _row("scan", custom.scan)
     yield from _row("brought in", " and ".join(_brought(custom)))
-    yield from _row("asked for", f"by {custom.requested_by}, {custom.at}")
+    yield from _row("asked for", f"by {custom.requested_by}, {_asked_at(custom)}")
     if custom.emergency:
         yield "  EMERGENCY   outside windows and without rest between rings"
     if custom.reason:
@@ -112,10 +112,15 @@ def goes_to(signed: Any, number: int, plan: dict[str, Any], advisories: Iterable
 def _brought(custom: Custom) -> Iterator[str]:
     """Who brought it in, as the installer will check it."""
     words = custom.brought or ()
-    if not words:
-        yield f"by {custom.uploaded_by}; nobody saw who that was"
     for each in words:
         yield f"by {each.who} ({each.did}, {time_of(each.at * 10**9)})"
+    if custom.uploaded_by not in (each.who for each in words):
+        yield f"by {custom.uploaded_by}; nobody saw who that was"
+
+
+def _asked_at(custom: Custom) -> str:
+    """When that was seen. The keeper's own word for it is `at`, of whenever it made this list."""
+    return time_of(custom.asked.at * 10**9) if custom.asked else custom.at
 
 
 def _row(label: str, text: str) -> Iterator[str]:

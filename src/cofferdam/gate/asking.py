@@ -16,6 +16,15 @@ from cofferdam.gate.crew.crew import Crew
 
 ASK_SECONDS = 10.0
 """For a part to answer an operator."""
+UNHEARD = " (login unknown)"
+"""Behind the user of whom the launcher did not say in time who logged in: they may be who asked for the grant that they
+agree to, or who approves the release that they ask for."""
+
+
+def told_apart(by: str) -> None:
+    """Raises: GateError: of who asks it is not known who they are among those who may ask as this user."""
+    if by.endswith(UNHEARD):
+        raise GateError("the launcher is too busy to say whose login this is", hint="ask again in a moment")
 
 
 async def ask_parts(
@@ -56,5 +65,6 @@ def _vouched(crew: Crew, part: str, verb: str, arguments: dict[str, Any]) -> byt
 
     Raises: GateError."""
     if (part, verb) in crew.broker.vouched:
+        told_apart(arguments["by"])
         arguments["vouch"] = crew.vouch(verb, arguments["by"], arguments.pop("claim", None))
     return msgspec.json.encode(arguments)

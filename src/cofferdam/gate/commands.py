@@ -24,6 +24,7 @@ from cofferdam.audit.events import evidence
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.proof import ProofDone
 from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.gate.asking import UNHEARD, told_apart
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.gate import REPORT_SECONDS, Gate
 from cofferdam.gate.log import spelled
@@ -233,8 +234,8 @@ class ControlServer:
                 return self._policy.told(self._gate, _counts_for(user) if role else None)
             if role and isinstance(request, PingAsset):
                 self._pace(_counts_for(user))
-            if isinstance(request, (AskGrant, AgreeGrant)) and user.endswith(_UNHEARD):
-                raise GateError("the launcher is too busy to say whose login this is", hint="ask again in a moment")
+            if isinstance(request, (AskGrant, AgreeGrant)):
+                told_apart(user)
             if isinstance(request, (Sever, SeverPart, EndSession, Restore, RestorePart, AskGrant)):
                 # Their words are shown to others, who are root: no terminal is to obey them, and no line is to begin.
                 request = msgspec.structs.replace(request, reason=clip(spelled(request.reason)))
@@ -280,7 +281,7 @@ class ControlServer:
                 async with asyncio.timeout(LOGIN_SECONDS):
                     login = await self._gate.launcher.ask_login(pid)
             except (GateError, TimeoutError):
-                return _user(uid) + _UNHEARD
+                return _user(uid) + UNHEARD
         return _user(uid if login < 0 else login)
 
     async def _do(self, request: Request, user: str, more: bytes = b"") -> object:
@@ -421,8 +422,6 @@ def _peer(end: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-_UNHEARD = " (login unknown)"
-"""Of whom the launcher did not say in time who logged in: they may be who asked for the grant that they agree to."""
 _NAMELESS = "uid "
 """No user's name begins so: it has a space."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,17 +16,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.patch import trustkeys
 from cofferdam.brokers.patch.book import Book, Table
-from cofferdam.brokers.patch.catalogue import FileRow, Pending
+from cofferdam.brokers.patch.catalogue import FileRow, Pending, Seen
 from cofferdam.brokers.patch.installer import Installer
-from cofferdam.brokers.patch.keeper_verbs import Verbs
+from cofferdam.brokers.patch.keeper_verbs import SIGNATURES_BYTES, Verbs
 from cofferdam.brokers.patch.plan import Held, Step
 from cofferdam.brokers.patch.records import Looked
 from cofferdam.brokers.patch.reports import Report
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.sealing import Sealing
+from cofferdam.brokers.patch.sources import Fetching
 from cofferdam.brokers.patch.witnesses import Witnesses
 from cofferdam.cli.main import main
-from cofferdam.cli.patch import compared
+from cofferdam.cli.patch import _to_sign, compared
 from cofferdam.cli.patch_shown import goes_to, next_window, shown
 from cofferdam.cli.ssh_signing import ssh_sign
 from cofferdam.errors import GateError
@@ -87,7 +89,8 @@ class Desk:
             files=self.files, pending=self.pending,
             looked=Looked(0), rows=PatchRows(separate=True, signatures=2), repository=self.repository, now=10**18,
             witnesses=WITNESSES, as_asked=lambda _row: self.asked_for, keep=lambda row: self.files.put(row.number, row),
-            tell_installer=lambda: None, desk=SimpleNamespace(verbs={}, is_document=lambda _row: False),
+            tell_installer=lambda: None, fetching=SimpleNamespace(forget=lambda _row: None),
+            desk=SimpleNamespace(verbs={}, is_document=lambda _row: False),
         )  # fmt: skip
         self.verbs = Verbs(self.keeper)
         for number in (1, 2):
@@ -196,6 +199,49 @@ def test_who_asked_is_shown_and_is_no_approver(desk: Desk) -> None:
     assert "alice asked for its release" in desk.ask("approve", number=1, signature=desk.signature("alice", 1))[0][1]
     signed = trustkeys.decode(desk.pending.rows["1"].metadata.encode(), trustkeys.Targets).signed
     assert "  brought in  by stage (put, 2027-01-15 08:00 UTC)" in list(shown(signed, 1, {}))
+    assert "  asked for   by Alice, 2027-01-15 08:00 UTC" in list(shown(signed, 1, {}))
+    custom = signed.targets["fw/1.0/fw.bin"].unrecognized_fields["custom"]
+    custom["uploaded_by"] = "stick"  # left in a folder first
+    rows = " ".join(row.strip() for row in shown(signed, 1, {}))
+    assert "by stage (put, 2027-01-15 08:00 UTC) and by stick; nobody saw who that was" in rows
+
+
+def test_what_was_fetched_and_nobody_saw_come_comes_again_once_it_is_rejected(desk: Desk) -> None:
+    """Its source had it for good otherwise: "it is known"."""
+    fetching = Fetching(desk.keeper, Book(desk.keeper.store / "seen.db"))
+    desk.keeper.fetching = fetching
+    for number, vouches in ((1, ()), (2, (word("fetch", "mirror", "fw/2.0/fw.bin", "ab" * 32),))):
+        row = desk.files.rows[str(number)]
+        desk.files.put(number, msgspec.structs.replace(row, by="mirror", how="fetch", vouches=vouches))
+        seen = Seen(source="mirror", product="fw", version=row.version, file="fw.bin", size=3, mark="", sha256="", at=1)
+        fetching.seen.put(f"mirror/fw/{row.version}/fw.bin", seen)
+        desk.ask("reject", number=number)
+        desk.log.write()
+    assert list(fetching.seen.rows) == ["mirror/fw/2.0/fw.bin"]
+
+
+def test_a_long_list_is_signed_in_pieces(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for signatures is the whole list, of which an answer has a piece."""
+    desk.ask("request", number=1)
+    desk.log.write()
+    pending = desk.pending.rows["1"]
+    whole = '{"a":"\n"}' * 100_000
+    desk.pending.put(1, msgspec.structs.replace(pending, metadata=whole))
+
+    def keeper(_args: object, verb: str, **said: object) -> Any:
+        ((answer, error),) = desk.ask(verb, **said)
+        assert not error, error
+        return msgspec.json.decode(answer)
+
+    monkeypatch.setattr("cofferdam.cli.patch._keeper", keeper)
+    assert _to_sign(argparse.Namespace(number=1)) == whole
+    assert keeper(None, "to-sign", number=1, offset=len(whole))["metadata"] == ""
+
+
+def test_a_list_that_is_full_is_said_so_before_it_is_signed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trustkeys, "METADATA_BYTES", SIGNATURES_BYTES + 500)
+    assert "is full: it would have" in desk.ask("request", number=1)[0][1]
+    assert not desk.log.waiting
 
 
 @pytest.mark.parametrize("reason", ["", "  \t"])

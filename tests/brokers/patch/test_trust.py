@@ -192,6 +192,19 @@ def test_two_sources_are_two_also_for_the_installer(site: Site) -> None:
     assert believed(site.trust(witnesses=both)) == [1]
 
 
+def test_what_was_left_in_a_folder_first_and_brought_then_is_of_two_sources(site: Site) -> None:
+    """It has the folder's name, and the word of who brought it second; who that is approves nothing all the same."""
+    witnesses = Witnesses(KEYS, laid=("fw",), twice=("fw",))
+    second = (word("put", "carol", FW, HASH),)
+    site.release(1, "alice", "bob", uploaded_by="stick", brought=second)
+    assert believed(site.trust(witnesses=witnesses)) == [1]
+    shutil.rmtree(site.folder / "trusted")
+    site.repository = Repository(site.folder / "tuf-2", site.root, site.pem)
+    site.release(1, "alice", "carol", uploaded_by="stick", brought=second)
+    with pytest.raises(NotBelieved, match="carol brought it in or asked"):
+        site.trust(witnesses=witnesses).refresh()
+
+
 def test_what_was_believed_before_there_were_such_words_still_is(site: Site) -> None:
     """An installer of an earlier version took it; its digest is the one that it had then."""
     before = site.custom(1, brought=UNSET, asked=UNSET)

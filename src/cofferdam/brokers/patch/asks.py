@@ -24,6 +24,12 @@ class Number(By):
     number: int
 
 
+class ToSign(Number):
+    """`offset`: from which character of the metadata on."""
+
+    offset: Annotated[int, Meta(ge=0)] = 0
+
+
 class Put(By):
     staged: str
     product: records.Name

@@ -40,6 +40,11 @@ from cofferdam.errors import CofferdamError, GateError
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
 PIECE: Final = 4 << 20
+PIECE_TO_SIGN: Final = 256 << 10
+"""Characters of metadata in one answer, where they have at most twice as many: they are ASCII, with quotes and line
+ends."""
+SIGNATURES_BYTES: Final = 64 << 10
+"""Room for signatures beside a list of releases."""
 _STAGED: Final = re.compile(r"[a-z0-9]{8,64}\Z")
 
 
@@ -374,7 +379,10 @@ class Verbs:
         if why := self._unseen(custom, row.sha256):
             raise not_seen(row.number, why)
         metadata = repository.draft(custom, row.size, row.sha256)
-        pending = Pending(number=row.number, by=said.by, at=keeper.now, metadata=trustkeys.encode(metadata).decode())
+        encoded = trustkeys.encode(metadata).decode()
+        if len(encoded) > trustkeys.METADATA_BYTES - SIGNATURES_BYTES:
+            raise GateError(f"the list of what is released is full: it would have {len(encoded)} bytes")
+        pending = Pending(number=row.number, by=said.by, at=keeper.now, metadata=encoded)
         draft = events.ReleaseRequested(
             wall_ns=keeper.now, number=row.number, product=row.product, version=row.version, file=row.file,
             sha256=row.sha256, by=clip(said.by, 128), targets=metadata.signed.version, emergency=said.emergency,
@@ -403,11 +411,15 @@ class Verbs:
         return pending
 
     def _to_sign(self, asked: Asked) -> None:
-        """The metadata. What is signed is what the signer's own machine makes of it."""
-        pending = self._waiting(asked.decode(asks.Number).number)
-        asked.answer(
-            {"number": pending.number, "metadata": pending.metadata, "needs": self._keeper.repository.threshold}
-        )
+        """The metadata, in pieces that an answer holds: "more" is where the next one begins, 0 behind the last. What is
+        signed is what the signer's own machine makes of them."""
+        said = asked.decode(asks.ToSign)
+        pending, end = self._waiting(said.number), said.offset + PIECE_TO_SIGN
+        answer: told.Piece = {
+            "number": pending.number, "metadata": pending.metadata[said.offset : end],
+            "more": end if end < len(pending.metadata) else 0, "needs": self._keeper.repository.threshold,
+        }  # fmt: skip
+        asked.answer(answer)
 
     def _approve(self, asked: Asked) -> None:
         said, keeper = asked.decode(asks.Approve), self._keeper
@@ -559,10 +571,17 @@ class Verbs:
             if pending is not None:
                 keeper.pending.drop(row.number)
             keeper.drop_files(row.number)
+            if keeper.rows.separate and not self._was_seen(row):
+                keeper.fetching.forget(row)
             answer: told.Number = {"number": row.number}
             asked.answer(answer)
 
         self._decide(asked, row.number, draft, act)
+
+    def _was_seen(self, row: FileRow) -> bool:
+        """Whether somebody's word stands for who brought it in, each time that it came."""
+        path = path_of(row.product, row.version, row.file)
+        return bool(row.vouches) and all(self._keeper.witnesses.saw(each, path, row.sha256) for each in row.vouches)
 
     def _root(self, asked: Asked) -> None:
         said, keeper = asked.decode(asks.Root), self._keeper

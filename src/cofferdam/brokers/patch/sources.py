@@ -24,7 +24,7 @@ from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.patch import records
 from cofferdam.brokers.patch.beside import SIGNATURES
 from cofferdam.brokers.patch.book import Book, Table
-from cofferdam.brokers.patch.catalogue import UNDECIDED, Looked, Seen
+from cofferdam.brokers.patch.catalogue import UNDECIDED, FileRow, Looked, Seen
 from cofferdam.brokers.patch.receiving import Incoming, Keeping, Receiving
 from cofferdam.brokers.patch.records import Ask, Doing, Ended, Fetch, Go, Last, Taken
 from cofferdam.brokers.patch.told import Source as Told
@@ -173,6 +173,12 @@ class Fetching(Receiving):
             )  # fmt: skip
         except StoreError:
             pass  # it comes again, and is a conflict then: nothing is lost
+
+    def forget(self, row: FileRow) -> None:
+        """A file comes again from the sources that have it. Raises: StoreError."""
+        for key, each in list(self.seen.rows.items()):
+            if (each.product, each.version, each.file) == (row.product, row.version, row.file):
+                self.seen.drop(key)
 
     def _same(self, known: Seen, begin: Fetch) -> None:
         if known.changed or known.mark != begin.mark:

@@ -98,6 +98,15 @@ class Number(TypedDict):
     number: int
 
 
+class Piece(TypedDict):
+    """A piece of the metadata; `more`: where the next one begins, 0 behind the last."""
+
+    number: int
+    metadata: str
+    more: int
+    needs: int
+
+
 class Requested(TypedDict):
     number: int
     targets: int

@@ -48,14 +48,18 @@ class Witnesses:
         asked = custom.asked
         if asked is UNSET or asked.did != ASKED or asked.who != custom.requested_by:
             return f"{path}: nobody saw {custom.requested_by} ask for its release"
-        if any(each.did == ASKED for each in brought) or (brought and brought[0].who != custom.uploaded_by):
+        laid = custom.product in self._laid
+        # What was left in a folder first, and brought by somebody then, has the folder's name, for which nobody speaks.
+        if any(each.did == ASKED for each in brought) or (
+            brought and not laid and brought[0].who != custom.uploaded_by
+        ):
             return f"{path}: nobody saw {custom.uploaded_by} bring it in"
         if false := next((each for each in (*brought, asked) if not self.saw(each, path, sha256)), None):
             return f"{path}: the word that {false.who} did it ({false.did}) is not the {SEEN_BY.get(false.did, '?')}'s"
         # What one part says of whom it got a file from, nobody else has seen: all that comes by it is one way (beside).
         people = {each.who.casefold() for each in brought}
         parts = {(each.did, each.who.casefold() if each.did == "put" else "") for each in brought}
-        ways = min(len(people), len(parts)) + (custom.product in self._laid)
+        ways = min(len(people), len(parts)) + laid
         if ways < (2 if custom.product in self._twice else 1):
             return f"{path}: nobody saw {'two' if custom.product in self._twice else custom.uploaded_by} bring it in"
         return ""

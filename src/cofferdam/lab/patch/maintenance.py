@@ -100,8 +100,11 @@ class Desk:
         from cofferdam.brokers.patch import trustkeys  # an extra's libraries: not for all plays
 
         try:
-            asked = await self.ask("keeper", "to-sign", number=number)
-            metadata = trustkeys.decode(asked["metadata"].encode(), trustkeys.Targets)
+            said, more = "", 1
+            while more:
+                asked = await self.ask("keeper", "to-sign", number=number, offset=len(said))
+                said, more = said + asked["metadata"], asked["more"]
+            metadata = trustkeys.decode(said.encode(), trustkeys.Targets)
             process = await asyncio.create_subprocess_exec(
                 "ssh-keygen", "-q", "-Y", "sign", "-n", trustkeys.NAMESPACE, "-f", str(self.folder / f"{who}.key"),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
