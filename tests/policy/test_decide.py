@@ -221,6 +221,12 @@ def test_step_needs_a_known_value() -> None:
         "c", "c/2", Fault.STEP,
         "speed = 651 rpm is asked; it is 550, and a step of 100 rpm is allowed (450 to 650 rpm)",
     )  # fmt: skip
+    # What is allowed now is within the range as well, but where the device stands outside of it.
+    for known, span in ((50, "0 to 150 rpm"), (1450, "1350 to 1500 rpm"), (1700, "1600 to 1800 rpm")):
+        there = remembering(SIMPLE)
+        there.note_values("plc", "holding", 199, (1, known, 1), 0)
+        far = asked.decide_full(write("holding", 200, 700), NOW, SECOND, there)
+        assert isinstance(far, Deny) and far.detail.endswith(f"is allowed ({span})")
     # Out of range comes before the step.
     beyond = asked.decide_full(write("holding", 200, 1501), NOW, SECOND, state)
     assert isinstance(beyond, Deny)

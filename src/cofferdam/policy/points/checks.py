@@ -71,7 +71,7 @@ class Check(abc.ABC):
         if abs(value - known) <= most + slack:
             return ""
         asked = f"{self.name} = {self._measure(value)} is asked; it is {self._show(known)}"
-        span = f"{self._show(known - most)} to {self._measure(known + most)}"
+        span = self._span(known - most, known + most)
         return f"{asked}, and a step of {self._measure(most, True)} is allowed ({span})"
 
     def too_fast(self, value: values.Number, low: values.Number, high: values.Number) -> str:
@@ -82,7 +82,7 @@ class Check(abc.ABC):
             return ""
         was = self._show(low) if low == high else f"{self._show(low)} to {self._show(high)}"
         asked = f"{self.name} = {self._measure(value)} is asked; it was {was} within the last {self.within}"
-        span = f"{self._show(high - most)} to {self._measure(low + most)}"
+        span = self._span(high - most, low + most)
         return f"{asked}, and a move of {self._measure(most, True)} a {self.within} is allowed (now {span})"
 
     def _slack(self, *of: values.Number) -> float:
@@ -91,6 +91,16 @@ class Check(abc.ABC):
             return 0.0
         most = max(abs(value) for value in of)
         return most * 2**-23 if math.isfinite(most) else 0.0
+
+    def _span(self, low: values.Number, high: values.Number) -> str:
+        """From one to the other, as far as the point's own limits let it."""
+        least, most = low, high
+        if self.of is not None and self.factor is None:
+            least = low if self.of.min is None else max(low, self.of.min)
+            most = high if self.of.max is None else min(high, self.of.max)
+        if least > most:  # it stands outside of its limits
+            least, most = low, high
+        return f"{self._show(least)} to {self._measure(most)}"
 
     def _show(self, value: values.Number) -> str:
         return values.show(value if self.of is None else values.scaled(self.of, value))
