@@ -230,6 +230,20 @@ def test_an_advisory_is_matched_answered_and_planned_for(works: Works) -> None:
     works.patch("verify")
 
 
+def test_a_key_of_the_gates_word_that_is_gone_is_said_so(works: Works) -> None:
+    """It made another one, which keeper and installer did not know: each file "was another one", for good."""
+    (key,) = works.state.glob("secrets/*/gate/vouch")
+    data = key.read_bytes()
+    key.unlink()
+    plain = works.folder / "keyless.bin"
+    plain.write_bytes(b"plain")
+    said = works.patch("put", str(plain), "--product", "plc-firmware", "--version", "8.8", code=2)
+    assert "by which the gate says who asks, is gone" in said and not key.exists()
+    key.touch(0o600)
+    key.write_bytes(data)
+    works.patch("reject", str(works.told("put", str(plain), "--product", "plc-firmware", "--version", "8.8")["number"]))
+
+
 def test_who_brought_a_file_in_is_not_the_keepers_word(works: Works) -> None:
     """An owned keeper has the one who uploaded and asked approve: it says that it was somebody else. The last test of
     this gate, whose installer believes nothing from then on."""
