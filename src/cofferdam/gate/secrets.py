@@ -95,7 +95,7 @@ def vouch(state: Path, crew: str, did: str, who: str, claim: object) -> Vouch:
         raise GateError(f"{did}: which file is meant is not said: {error}", hint=hint) from None
     path = secret_file(state, crew, GATE_VOUCHES, VOUCH)
     if not os.path.lexists(path):  # another one would be believed by none of those who run
-        hint = "put it back; or start the gate again, which makes another one: what waits is to be brought in again then"
+        hint = "put it back; or start the gate again: it makes another one, and what waits is to be brought in again"
         raise GateError(f"the secret {path}, by which the gate says who asks, is gone", hint=hint)
     return Voucher(_seed(state, crew, GATE_VOUCHES), time.time_ns).say(did, clip(who, 128), said.what, said.sha256)
 

@@ -175,6 +175,22 @@ def test_what_lies_in_a_folder_was_seen_by_nobody(site: Site) -> None:
     assert believed(site.trust(witnesses=Witnesses(KEYS, laid=("fw",)))) == [1]
 
 
+def test_a_name_is_one_however_its_letters_are_written(site: Site) -> None:
+    """An approver whose name a Mac wrote, in two code points for one letter."""
+    site.root = trustkeys.encode(
+        site.sign(
+            trustkeys.make_root(
+                [site.person("alice"), site.person("bob", "jo\u0308rg")], [site.person("h1"), site.person("h2")],
+                site.online, signatures=2, root_signatures=2,
+            ), "h1", "h2",
+        )
+    )  # fmt: skip
+    site.repository = Repository(site.folder / "tuf-names", site.root, site.pem)
+    site.release(1, "alice", "bob", uploaded_by="J\xf6rg")
+    with pytest.raises(NotBelieved, match="brought it in or asked"):
+        site.trust().refresh()
+
+
 def test_two_sources_are_two_also_for_the_installer(site: Site) -> None:
     both = Witnesses(KEYS, twice=("fw",))
     for brought in (

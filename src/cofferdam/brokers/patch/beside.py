@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from cofferdam.brokers.patch.catalogue import FileRow, How
+from cofferdam.brokers.patch.records import same_person
 from cofferdam.policy.terms.patch_rows import Product
 
 ENDINGS: Final[dict[str, tuple[str, ...]]] = {
@@ -50,6 +51,6 @@ def waits_for(product: Product, row: FileRow) -> str:
 def another_way(row: FileRow, by: str, how: How) -> bool:
     """Whether this is a second source of a file: by another way, and from another one. What one outer part says of whom
     it got a file from, nobody else has seen: all that comes by it is one way."""
-    if by.casefold() == row.by.casefold():
+    if same_person(by) == same_person(row.by):
         return False
     return how != row.how or how == "put"

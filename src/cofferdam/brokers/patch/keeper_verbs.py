@@ -30,7 +30,7 @@ from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow, FileTold, How, Pending
 from cofferdam.brokers.patch.drops import Drops
 from cofferdam.brokers.patch.examining import unseal
-from cofferdam.brokers.patch.records import Custom, path_of
+from cofferdam.brokers.patch.records import Custom, path_of, same_person
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.brokers.patch.sources import Fetching
@@ -439,8 +439,9 @@ class Verbs:
         custom = custom_of(row, metadata)
         if why := self._unseen(custom, row.sha256):
             raise not_seen(row.number, why)
-        if keeper.rows.separate and person.casefold() in concerned(custom):
-            what = "asked for its release" if person.casefold() == pending.by.casefold() else "brought the file in"
+        if keeper.rows.separate and same_person(person) in concerned(custom):
+            asked_for_it = same_person(person) == same_person(pending.by)
+            what = "asked for its release" if asked_for_it else "brought the file in"
             raise GateError(f"{person} {what}, and cannot be one of those who approve it")
         if signature.keyid in pending.signatures:
             raise GateError(f"{person} has signed already: it takes another person")

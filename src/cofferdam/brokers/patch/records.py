@@ -18,6 +18,7 @@ Every upload is answered exactly once, by `Taken` or `Declined`; after `GiveUp` 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -53,6 +54,11 @@ Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 def path_of(product: str, version: str, file: str) -> str:
     """A file's name among all of a relay."""
     return f"{product}/{version}/{file}"
+
+
+def same_person(name: str) -> str:
+    """A name as it is compared: whatever its case, and by which code points its letters are written."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 # --- what is released ---------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.config import EnvelopeType
 
 from cofferdam.brokers.patch import trustkeys
-from cofferdam.brokers.patch.records import RELEASES_MOST, Release
+from cofferdam.brokers.patch.records import RELEASES_MOST, Release, same_person
 from cofferdam.brokers.patch.witnesses import Witnesses, concerned
 from cofferdam.errors import CofferdamError
 
@@ -155,7 +155,7 @@ class Trust:
             if why := self._witnesses.why_not(release.custom, release.sha256):
                 raise NotBelieved(why)
             names = concerned(release.custom)
-            own = {person for person in signers if person.casefold() in names}
+            own = {person for person in signers if same_person(person) in names}
             if len(signers - own) < least:
                 raise NotBelieved(
                     f"{release.path}: of those who signed, {', '.join(sorted(own))} brought it in or "

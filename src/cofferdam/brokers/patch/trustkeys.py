@@ -24,6 +24,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetF
 from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 
 from cofferdam.brokers.kit import sshsig
+from cofferdam.brokers.patch.records import same_person
 from cofferdam.errors import CofferdamError
 
 NAMESPACE: Final = sshsig.APPROVAL
@@ -146,7 +147,7 @@ def make_root(
         CofferdamError: it would not hold what it promises.
     """
     for what, keys, threshold in (("approvers", approvers, signatures), ("holders", holders, root_signatures)):
-        people = [key.person.casefold() for key in keys]
+        people = [same_person(key.person) for key in keys]
         if len(set(people)) != len(people):
             raise CofferdamError(f"two {what} of one name: one key a person")
         if len({key.keyid for key in keys}) != len(keys):
@@ -177,7 +178,7 @@ def people_of(root: Root, role: str) -> dict[str, str]:
         key = root.keys.get(keyid)
         if not isinstance(key, OpenSshKey):
             raise CofferdamError(f"the root's role {role} has a key that is nobody's OpenSSH key")
-        if key.person.casefold() in (person.casefold() for person in found.values()):
+        if same_person(key.person) in map(same_person, found.values()):
             raise CofferdamError(f"the root's role {role} has two keys of {key.person}")
         found[keyid] = key.person
     return found

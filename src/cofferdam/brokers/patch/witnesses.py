@@ -18,7 +18,7 @@ from msgspec import UNSET
 from cofferdam.brokers.kit import vouch
 from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.patch.catalogue import FileRow
-from cofferdam.brokers.patch.records import Custom, path_of
+from cofferdam.brokers.patch.records import Custom, path_of, same_person
 from cofferdam.enforce.profile import GATE_VOUCHES
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.patch_rows import PatchRows
@@ -57,8 +57,8 @@ class Witnesses:
         if false := next((each for each in (*brought, asked) if not self.saw(each, path, sha256)), None):
             return f"{path}: the word that {false.who} did it ({false.did}) is not the {SEEN_BY.get(false.did, '?')}'s"
         # What one part says of whom it got a file from, nobody else has seen: all that comes by it is one way (beside).
-        people = {each.who.casefold() for each in brought}
-        parts = {(each.did, each.who.casefold() if each.did == "put" else "") for each in brought}
+        people = {same_person(each.who) for each in brought}
+        parts = {(each.did, same_person(each.who) if each.did == "put" else "") for each in brought}
         ways = min(len(people), len(parts)) + laid
         if ways < (2 if custom.product in self._twice else 1):
             return f"{path}: nobody saw {'two' if custom.product in self._twice else custom.uploaded_by} bring it in"
@@ -72,10 +72,10 @@ def witnesses_of(rows: PatchRows, secrets: Mapping[str, bytes]) -> Witnesses:
 
 
 def concerned(custom: Custom) -> frozenset[str]:
-    """Whoever brought it in or asked for it, in lower case."""
+    """Whoever brought it in or asked for it, as names are compared."""
     words = (*(custom.brought or ()), *((custom.asked,) if custom.asked else ()))
     return frozenset(
-        name.casefold() for name in (custom.uploaded_by, custom.requested_by, *(each.who for each in words))
+        same_person(name) for name in (custom.uploaded_by, custom.requested_by, *(each.who for each in words))
     )
 
 
