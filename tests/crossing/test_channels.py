@@ -328,3 +328,18 @@ def test_a_channel_without_batches_takes_none() -> None:
         Assembler(LIMIT).feed(packet)
     with pytest.raises(CrossingError, match="unknown kind 3"):
         Assembler(LIMIT).feed(b"\x03\x00\x00")
+
+
+def test_no_more_is_read_in_a_turn_than_is_said() -> None:
+    """Who talks without end holds up nobody for longer."""
+    reactor, got = Reactor(), list[Records]()
+    read_fd, write_fd = make_pipe()
+    codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
+    receiver = PipeReceiver(reactor, read_fd, codec, got.append, packets=2)
+    for _ in range(5):
+        os.write(write_fd, pack([codec.encode(Large(bytes(3000)))])[0])
+    reactor.turn(0)
+    assert len(got) == 2
+    receiver.close()
+    os.close(write_fd)
+    reactor.close()

@@ -134,6 +134,15 @@ def test_what_is_no_port_of_a_rule_is_refused_and_recorded(site: Ported, name: s
     assert (site.sessions(), site.device.connections) == ([], connections)
 
 
+def test_who_came_to_an_asset_has_no_port_to_another(site: Ported) -> None:
+    """It is not asked of the keeper, which takes it for a lie of the part that faces people, and ends."""
+    pids = site.pids()
+    done = site.ssh("lead", "station", more=("-W", "plc:502"))
+    assert done.returncode == 255
+    assert site.pids() == pids
+    assert events(site.state, "tunnel-refused")[-1]["target"] == "plc:502"
+
+
 def test_nobody_comes_there_by_an_address(site: Ported) -> None:
     """No rule of the proxy names anybody with one, so that it does not even listen."""
     with pytest.raises(ConnectionRefusedError):

@@ -761,3 +761,23 @@ def test_many_attributes_are_asked_for_as_far_as_one_answer_holds() -> None:
     received: Any = other.next_event()
     assert received.request == request
     assert cip_of(other.send(received.token, event.response))[:4] == b"\x83\0\x11\0"
+
+
+@pytest.mark.parametrize(("source", "refused"), [("10.1.0.1", ""), ("jump:helps", "has no address")])
+def test_io_goes_to_an_address(source: str, refused: str) -> None:
+    """Who comes by a port of the jump server has none; nobody looks up what stands there in its place."""
+    machine = EnipServer(msgspec.structs.replace(e.facing(), source=source))
+    machine.on_time(1)
+    body = struct.pack(
+        "<BBIIHHIB3xIHIHBB", 10, 14, 0, 0x5CA0_0001, 1, 77, 4711, 2, 20_000, 0x4800 | 10, 20_000, 0x4800 | 10, 1, 4
+    ) + bytes.fromhex("2004 2497 2c96 2c64")  # fmt: skip
+    machine.receive_data(e.REGISTER)
+    machine.receive_data(rr(b"\x54\x02\x20\x06\x24\x01" + body))
+    said: list[str] = []
+    while (event := machine.next_event()) is not NEED_DATA:
+        if isinstance(event, LocalAnswer):
+            machine.send(event.token, event.reply)
+        elif isinstance(event, (RequestReceived, RequestRefused)):
+            said.append(event.detail if isinstance(event, RequestRefused) else "")
+            break
+    assert len(said) == 1 and refused in said[0] and bool(said[0]) == bool(refused), said

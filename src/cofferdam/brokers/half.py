@@ -427,6 +427,7 @@ class PartProcess:
                 seam.codec(),
                 part.join(place, sender),
                 on_violation=functools.partial(self._seam_broken, place),
+                packets=seam.PACKETS_A_TURN,
             )
             self._seams[place] = (sender, receiver)
 

@@ -150,15 +150,17 @@ class PipeReceiver(Receiver[R]):
         on_record: Callable[[R], None],
         on_closed: Callable[[], None] | None = None,
         on_violation: Callable[[CrossingError], None] | None = None,
+        packets: int = PACKETS_A_TURN,
     ) -> None:
         """`on_violation` is called, once, with what the other end did wrong; the pipe is closed then. Without it the
-        error goes on its way, which ends the loop."""
+        error goes on its way, which ends the loop. `packets`: so many are read in a turn."""
         self._reactor = reactor
         self._fd = fd
         self._feed = Unpacker(codec).feed
         self.on_record = on_record
         self.on_closed = on_closed
         self.on_violation = on_violation
+        self._packets = packets
         self._closed = False
         self._paused = False
         os.set_blocking(fd, False)
@@ -167,7 +169,7 @@ class PipeReceiver(Receiver[R]):
     def _on_event(self, _events: int) -> None:
         try:
             fd = self._fd
-            for _ in range(PACKETS_A_TURN):
+            for _ in range(self._packets):
                 try:
                     packet = os.read(fd, PACKET)
                 except BlockingIOError:

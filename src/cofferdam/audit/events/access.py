@@ -77,7 +77,8 @@ class SessionOpened(Event, frozen=True, kw_only=True):
 
 class ClientIdentified(Event, frozen=True, kw_only=True):
     """A client has shown who it is, beyond its address, in a protocol in which it can: a user, an application, a
-    certificate (thumbprint). It is judged as `principals` from now on; a session on a gateway's port may be none."""
+    certificate (thumbprint). It is judged as `principals` from now on; a session on a gateway's port may be none. Who
+    comes by a port of the jump server is the person, and `access` is the session there (`access-opened`)."""
 
     session: Name
     source: Address
@@ -85,6 +86,7 @@ class ClientIdentified(Event, frozen=True, kw_only=True):
     application: Text = ""
     certificate: Name = ""
     principals: Names = ()
+    access: Name = ""
 
 
 class SessionClosed(Event, frozen=True, kw_only=True):

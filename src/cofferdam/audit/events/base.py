@@ -9,8 +9,8 @@ from msgspec import Meta
 
 MAX_SAFE_INTEGER = (1 << 53) - 1
 """Beyond this an integer is not exact in every JSON tool (RFC 8785, 3.2.2.3 and appendix D)."""
-NAME, TEXT, ADDRESS = 128, 512, 64
-"""Greatest lengths in characters: of a name, of a sentence, of an IP address."""
+NAME, TEXT, ADDRESS = 128, 512, 80
+"""Greatest lengths in characters: of a name, of a sentence, of an IP address, or `jump:` and the name of a conduit."""
 Name = Annotated[str, Meta(max_length=NAME)]
 Text = Annotated[str, Meta(max_length=TEXT)]
 Address = Annotated[str, Meta(max_length=ADDRESS)]

@@ -49,6 +49,7 @@ class Lending:
         self._seams: dict[Place, Sender[Any]] = {}
         self._lent: dict[str, tuple[Place, Live]] = {}
         self._asked: dict[str, int] = {}
+        self._said = 0
 
     def join(self, place: Place, sender: Sender[Any]) -> Callable[[Any], None]:
         self._seams[place] = sender
@@ -56,8 +57,8 @@ class Lending:
         return functools.partial(self._take, place)
 
     def leave(self, place: Place) -> None:
+        self._end(place, "the gate has no way to that broker any more")  # while it can be told
         del self._seams[place]
-        self._end(place, "the gate has no way to that broker any more")
 
     def lend(self, live: Live, asset: Asset) -> None:
         """A session that has a grant."""
@@ -67,7 +68,11 @@ class Lending:
             return
         name = live.grant.name
         self._lent[name], self._asked[name] = (place, live), self._now()
-        self._seams[place].send(seam.Lend(name, live.grant.conduit, asset.name, live.grant.person))
+        self._say(place, live)
+
+    def _say(self, place: Place, live: Live) -> None:
+        grant = live.grant
+        self._seams[place].send(seam.Lend(grant.name, grant.conduit, grant.asset, grant.person))
 
     def ended(self, live: Live) -> None:
         """A session has ended."""
@@ -81,6 +86,11 @@ class Lending:
         late = [name for name, at in self._asked.items() if self._now() - at > KNOWN_NS]
         for name in late:
             self._lent[name][1].end("the broker of this asset does not answer")
+        if self._now() - self._said > seam.AGAIN_NS:
+            self._said = self._now()
+            for place, live in self._lent.values():
+                if place in self._seams and not self._seams[place].backlog:
+                    self._say(place, live)
 
     def _take(self, place: Place, record: Any) -> None:
         """What the other broker says. Raises: CrossingError: it breaks the rules."""

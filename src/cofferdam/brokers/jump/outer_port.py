@@ -23,6 +23,7 @@ from cofferdam.brokers.jump.outer_ssh import GateConnection
 from cofferdam.brokers.jump.outer_watch import Stage
 from cofferdam.brokers.kit import seam
 from cofferdam.crossing.channel import Sender
+from cofferdam.errors import CrossingError
 
 SERVED_SECONDS: Final = 10
 """How long the other broker may take over a client."""
@@ -75,6 +76,10 @@ class Front:
         else:
             raise seam.unfit(record)
 
+    def check(self) -> None:
+        """Raises: CrossingError: the other broker does not take what it is told."""
+        seam.check_reads(self._sender)
+
     def leave(self, line: int) -> None:
         """The client of a line has gone."""
         if self._lines.pop(line, None) is not None:
@@ -82,7 +87,8 @@ class Front:
 
     def end(self, reason: str) -> None:
         lines, self._lines = self._lines, {}
-        for port in lines.values():
+        for line, port in lines.items():
+            self._sender.send(seam.Over(line))
             port.refused(reason)
 
 
@@ -101,7 +107,7 @@ class Port(asyncssh.SSHTCPSession[bytes]):
         self._line = 0
         self._flow: seam.Flow | None = None
         self._full = self._held = False
-        self._untaken = self._room = 0
+        self._untaken = 0
         self.number = 0
         self.stage = Stage()
 
@@ -163,11 +169,15 @@ class Port(asyncssh.SSHTCPSession[bytes]):
             self._chan.close()
 
     def shown(self, data: bytes, error: bool = False) -> None:
-        """What the other broker says."""
+        """What the other broker says. Raises: CrossingError: more than there is room for."""
+        if self._front is not None:
+            self._front.check()
+        self._untaken += len(data)
+        if self._untaken > seam.CREDIT:
+            raise CrossingError("more was said than there is room for")
         if self._chan is None or self._chan.is_closing():
             return
         self._chan.write(data)
-        self._untaken += len(data)
         self.room()
 
     def took(self, count: int) -> None:

@@ -317,10 +317,16 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
             if self.hooks.crowded():
                 raise ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "too many connections")
             return self.create_tcp_channel(None), self.hooks.nested(self, host)
-        if self.parent is None and _ASSET.match(host) and self.hooks.ports and self.channels < CHANNELS_MOST:
+        if self._may_ask(host):
             return self.create_tcp_channel(None), self._port(host, port)
         self.hooks.tunnel(self, "direct-tcpip", f"{host[:200]}:{port}")
         raise ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "ports are not forwarded")
+
+    def _may_ask(self, host: str) -> bool:
+        """Whether the keeper may be asked for a port: not by one who came to another asset, nor from within another
+        connection. It takes that for a lie of ours."""
+        mine = self.parent is None and self.wants in ("", host)
+        return mine and bool(_ASSET.match(host)) and self.hooks.ports and self.channels < CHANNELS_MOST
 
     async def _port(self, host: str, port: int) -> Any:
         """A channel to an asset that another broker serves, if the keeper lets this person have it."""

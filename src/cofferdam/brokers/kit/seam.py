@@ -38,9 +38,17 @@ LINES: Final = 1_024
 """Lines of one seam."""
 LENT: Final = 4_096
 """Sessions that are lent by one seam."""
+PACKETS_A_TURN: Final = 4
+"""No more are read at once: another crew's part that talks without end does not hold up clients who come by sockets."""
+AGAIN_NS: Final = 3 * 10**9
+"""How often the front says anew that a session lives."""
+SILENT_NS: Final = 15 * 10**9
+"""So long after it last did, the back takes it for ended: a crew that is gone withdraws nothing."""
 
 Line = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
 Name = Annotated[str, Meta(max_length=128)]
+Session = Annotated[str, Meta(min_length=1, max_length=128)]
+Conduit = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
 Address = Annotated[str, Meta(max_length=64)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Text = Annotated[str, Meta(max_length=256)]
@@ -57,8 +65,8 @@ class Come(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=Tr
     Served or Over."""
 
     line: Line
-    session: Name
-    conduit: Name
+    session: Session
+    conduit: Conduit
     person: Name
     source: Address
     port: Port
@@ -92,10 +100,10 @@ class Over(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unknown
 
 
 class Lend(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
-    """A session of the front lives: within it this person may ask this asset. Answered by Known."""
+    """A session of the front lives: within it this asset may be asked, as this person. Answered by Known."""
 
-    session: Name
-    conduit: Name
+    session: Session
+    conduit: Conduit
     asset: Name
     person: Name
 
@@ -103,13 +111,13 @@ class Lend(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown
 class Withdraw(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
     """It has ended, and all that came by it is to end."""
 
-    session: Name
+    session: Session
 
 
 class Known(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):
     """What is lent by this session is served from now on."""
 
-    session: Name
+    session: Session
 
 
 Record = Fresh | Come | Served | Said | Took | Over | Lend | Withdraw | Known
@@ -122,6 +130,13 @@ def codec() -> RecordCodec[Any]:
 
 def unfit(record: object) -> CrossingError:
     return CrossingError(f"{type(record).__name__} at this end of a seam")
+
+
+def check_reads(sender: Sender[Any], most: int = LINES * CREDIT) -> None:
+    """Raises: CrossingError: who asks for answers does not take them, and they pile up here. `most`: bytes that may
+    wait; all that lines have room for, as long as they are honest."""
+    if sender.backlog > most:
+        raise CrossingError("what it is told is not taken")
 
 
 class Flow:
@@ -229,6 +244,7 @@ class BackOuter:
         if isinstance(record, Come):
             if record.line <= self._last:
                 raise CrossingError(f"line {record.line} after {self._last}")
+            check_reads(self._sender)
             self._last = record.line
             transport = SeamTransport(record.line, self._sender, self._gone)
             if len(self._lines) >= LINES:
@@ -244,6 +260,7 @@ class BackOuter:
             if found is None:
                 return  # it has just ended
             if isinstance(record, Said):
+                check_reads(self._sender)
                 found.said(record.data)
             elif isinstance(record, Took):
                 found.took(record.count)
@@ -256,39 +273,51 @@ class BackOuter:
         self._lines.pop(line, None)
 
     def end(self, reason: str) -> None:
-        for transport in list(self._lines.values()):
+        for line, transport in list(self._lines.items()):
             transport.lost(reason)
+            self._sender.send(Over(line))
 
 
 class BackInner:
     """The inner part at a seam's back: what the front lends. `ended(session)` is called when one has ended."""
 
-    def __init__(self, sender: Sender[Any], ended: Callable[[str], None]) -> None:
+    def __init__(self, sender: Sender[Any], ended: Callable[[str], None], clock: Callable[[], int]) -> None:
         self._sender = sender
         self._ended = ended
+        self._clock = clock
         self._lent: dict[str, Lend] = {}
+        self._heard: dict[str, int] = {}  # when it was last said that they live
         sender.send(Fresh())
 
     def take(self, record: Any) -> None:
         """What the front says. Raises: CrossingError: it breaks the rules."""
         if isinstance(record, Lend):
-            if len(self._lent) >= LENT:
+            check_reads(self._sender, CREDIT)
+            if len(self._lent) >= LENT and record.session not in self._lent:
                 raise CrossingError(f"more than {LENT} sessions are lent")
-            self._lent[record.session] = record
+            self._lent[record.session], self._heard[record.session] = record, self._clock()
             self._sender.send(Known(record.session))
         elif isinstance(record, Withdraw):
-            if self._lent.pop(record.session, None) is not None:
-                self._ended(record.session)
+            self._over(record.session)
         elif isinstance(record, Fresh):
             self.end()
         else:
             raise unfit(record)
 
     def lends(self, session: str, conduit: str, asset: str, person: str) -> bool:
-        """Whether this session lives, and is for this: an outer part may say anything of who comes."""
+        """Whether this session lives, and is for this, and whose it is: an outer part's word for a person is none."""
         return self._lent.get(session) == Lend(session, conduit, asset, person)
 
     def end(self) -> None:
-        lent, self._lent = self._lent, {}
-        for session in lent:
+        for session in list(self._lent):
+            self._over(session)
+
+    def tick(self) -> None:
+        now = self._clock()
+        for session in [session for session, at in self._heard.items() if now - at > SILENT_NS]:
+            self._over(session)
+
+    def _over(self, session: str) -> None:
+        if self._lent.pop(session, None) is not None:
+            del self._heard[session]
             self._ended(session)

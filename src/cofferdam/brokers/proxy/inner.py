@@ -30,7 +30,7 @@ from cofferdam.brokers.proxy.inner_standing import StandingPath
 from cofferdam.brokers.proxy.pinging import PING, keep_alive, ping
 from cofferdam.brokers.proxy.reads_book import ReadsBook, counted
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Frame, Opened, Reply, Request, Unwatch, Watch
-from cofferdam.brokers.proxy.sessions import Served, Session, Tally, no_tls, same_device
+from cofferdam.brokers.proxy.sessions import Served, Session, Tally, borrowed, no_tls, same_device
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.brokers.proxy.writes import BitJob
 from cofferdam.crossing.channel import Sender
@@ -228,7 +228,7 @@ class Inner(StandingPath):
         transport.close()
 
     def join(self, place: tuple[str, int], sender: Sender[Any]) -> Callable[[Any], None]:
-        back = self._seams[place] = BackInner(sender, self._withdrawn)
+        back = self._seams[place] = BackInner(sender, self._withdrawn, self._clock)
         return back.take
 
     def leave(self, place: tuple[str, int]) -> None:
@@ -236,7 +236,7 @@ class Inner(StandingPath):
 
     def _withdrawn(self, lent: str) -> None:
         """A session of another broker has ended, and whatever came by it ends here."""
-        for session in [one for one in self._sessions.values() if one.lent == lent]:
+        for session in [one for one in self._sessions.values() if one.lent == lent and one.source.startswith(BY_JUMP)]:
             self._outer.send(Ended(session.id, "the session by which it came has ended"))
             self._close(session)
             self._ended[session.id] = session
@@ -269,11 +269,12 @@ class Inner(StandingPath):
     def _flow(self, source: str, asset: str, shown: Shown, lent: str) -> Flow | Deny:
         if asset not in self._served:
             return Deny("", "", Fault.ASSET, f"{asset} is not served here")
-        if source.startswith(BY_JUMP) and not (
-            shown == Shown(shown.user)
-            and any(seam.lends(lent, source[len(BY_JUMP) :], asset, shown.user) for seam in self._seams.values())
+        if source.startswith(BY_JUMP) and not any(
+            seam.lends(lent, source[len(BY_JUMP) :], asset, shown.user) for seam in self._seams.values()
         ):
-            return Deny("", "", Fault.PRINCIPAL, f"{source} asks, and no session there lives that is for {asset}")
+            return Deny(
+                "", "", Fault.PRINCIPAL, f"{source} asks, and no session there lives that is theirs and for {asset}"
+            )
         return self.policy.flow(self.broker, source, asset, self._zones, shown)
 
     def set_severed(self, sides: Collection[str]) -> None:
@@ -330,6 +331,8 @@ class Inner(StandingPath):
             session = Session(record, flow, refusals)
             session.from_wall = self._wall()
             self._sessions[record.session] = session
+            if record.lent and isinstance(flow, Flow):
+                self._audit.note(borrowed(session, self._wall()))
         elif isinstance(record, Closed):
             self._ended.pop(record.session, None)
             closed = self._sessions.get(record.session)
@@ -571,6 +574,8 @@ class Inner(StandingPath):
                 self._count_reads(session)
         self._budget.tick(wall)
         self._reads_book.tick(wall)
+        for seam in self._seams.values():
+            seam.tick()
         self._troubles.tick(self._clock(), wall)
         if self._standings:
             self._check_all()

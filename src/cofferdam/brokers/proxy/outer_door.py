@@ -12,6 +12,9 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
+from cofferdam.audit.events.base import ADDRESS, clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.admission import Admission
 from cofferdam.brokers.kit.budget import LogBudget, network
@@ -225,7 +228,7 @@ class Door(Part):
             self._turn_away(transport, source, "listener", f"no asset is published at {local[0]}:{local[1]}")
             return None
         now = self._clock()
-        share = network(source)
+        share = network(source) if lent is None else clip(f"{source} {lent.person}", ADDRESS)
         too_much = self._admission.too_fast(share, limits, now)
         shown = NOBODY if lent is None else Shown(lent.person)
         principals = self.policy.principals_of(source, self._zones, None)
@@ -297,14 +300,14 @@ class Door(Part):
         if session.told:
             self._audit.note(opened(client, session, self.crew, self._wall()))
         if client.lent:
-            session.named = False
-            if session.told:
-                self._tell_identity(client, session)
+            session.named = True  # who it is says the inner half, which knows
         return session
 
     def _identified(self, client: Client, event: Identified) -> None:
         """A client has shown who it is, and is judged as that from now on."""
         shown = shown_by(event)
+        if client.lent:  # it has signed in with the gate, and is nobody else by what it says besides
+            shown = msgspec.structs.replace(shown, user=client.shown.user)
         if shown == client.shown:
             return
         client.shown = shown

@@ -27,7 +27,8 @@ M = TypeVar("M")
 Id = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
 Ns = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[str, Meta(max_length=128)]
-Address = Annotated[str, Meta(max_length=64)]
+Source = Annotated[str, Meta(max_length=80)]
+"""An address, or a conduit of the jump server by which somebody comes."""
 Text = Annotated[str, Meta(max_length=512)]
 MOST_LOST = (1 << 31) - 1
 Lost = Annotated[int, Meta(ge=0, le=MOST_LOST)]
@@ -41,7 +42,7 @@ class Opened(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unkno
 
     session: Id
     name: Name  # the session's name in the audit log
-    source: Address
+    source: Source
     asset: Name
     user: Text = ""
     application: Text = ""

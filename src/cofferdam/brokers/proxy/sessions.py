@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from cofferdam.audit.events.access import ClientIdentified
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.connection import Job
@@ -73,6 +74,21 @@ class Session:
             tally = self.tallies.get(conduit) or self.tallies.setdefault(conduit, Tally(conduit))
             self.tally = tally
         return tally
+
+
+def borrowed(session: Session, wall: int) -> ClientIdentified:
+    """What the log is told of who comes by a port of the jump server: by this half, which was told on the inside."""
+    shown = session.shown
+    return ClientIdentified(
+        wall_ns=wall,
+        session=session.name,
+        source=session.source,
+        user=shown.user,
+        application=shown.application,
+        certificate=shown.certificate,
+        principals=session.flow.principals[:16] if isinstance(session.flow, Flow) else (),
+        access=session.lent,
+    )
 
 
 class Parked:

@@ -185,6 +185,8 @@ class Connections:
             raise Refused(CONNECTION, "a connection that is open already", BOOK, 0x0100)
         if len(self.io_names) >= IO_CONNECTIONS:
             raise Refused(CONNECTION, f"more than {IO_CONNECTIONS} I/O connections", BOOK, 0x0113)
+        if source.startswith("jump:"):  # policy.rows.BY_JUMP
+            raise Refused(CONNECTION, f"I/O to {source}, which has no address", wire.PACKET, 0x0205)
         client_port(beside, source)
         # Each is a write, with an entry that is on disk before the device is asked.
         self._opens = min(float(IO_CONNECTIONS), self._opens + (now - self._opens_at) * OPENS_A_SECOND * 1e-9)
