@@ -22,6 +22,7 @@ from cofferdam.brokers.jump.alone import unswallowed
 from cofferdam.brokers.jump.outer_ssh import GateConnection
 from cofferdam.brokers.jump.outer_watch import Stage
 from cofferdam.brokers.kit import seam
+from cofferdam.brokers.kit.seam_ends import Flow, check_reads
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CrossingError
 
@@ -78,7 +79,7 @@ class Front:
 
     def check(self) -> None:
         """Raises: CrossingError: the other broker does not take what it is told."""
-        seam.check_reads(self._sender)
+        check_reads(self._sender)
 
     def leave(self, line: int) -> None:
         """The client of a line has gone."""
@@ -105,7 +106,7 @@ class Port(asyncssh.SSHTCPSession[bytes]):
         self._opened: asyncio.Future[Port] = asyncio.get_running_loop().create_future()
         self._front: Front | None = None
         self._line = 0
-        self._flow: seam.Flow | None = None
+        self._flow: Flow | None = None
         self._full = self._held = False
         self._untaken = 0
         self.number = 0
@@ -129,7 +130,7 @@ class Port(asyncssh.SSHTCPSession[bytes]):
             return
         self._front = front
         self._line = front.come(self, record, self._connection)
-        self._flow = seam.Flow(self._line, front.send)
+        self._flow = Flow(self._line, front.send)
         asyncio.get_running_loop().call_later(SERVED_SECONDS, self._late)
 
     def _late(self) -> None:

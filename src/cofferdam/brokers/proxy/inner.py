@@ -20,7 +20,7 @@ from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.datagrams import Datagrams, bound
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
-from cofferdam.brokers.kit.seam import BackInner
+from cofferdam.brokers.kit.seam_ends import BackInner
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.connection import Job

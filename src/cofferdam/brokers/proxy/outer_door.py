@@ -20,7 +20,8 @@ from cofferdam.brokers.kit.admission import Admission
 from cofferdam.brokers.kit.budget import LogBudget, network
 from cofferdam.brokers.kit.limit_notes import LimitNotes
 from cofferdam.brokers.kit.refusals import RefusalLog
-from cofferdam.brokers.kit.seam import BackOuter, Come, SeamTransport
+from cofferdam.brokers.kit.seam import Come
+from cofferdam.brokers.kit.seam_ends import BackOuter, SeamTransport
 from cofferdam.brokers.kit.supervision import Listener, SessionStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.clients import (
