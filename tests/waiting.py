@@ -8,10 +8,14 @@ its own where there is one (an answer to a later question, say) rather than for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import select
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from selectors import BaseSelector
 from typing import Protocol, TypeVar
 
@@ -68,3 +72,12 @@ def readable(watched: Sequence[T], seconds: float) -> list[T]:
     for number in numbers:
         poll.register(number, select.POLLIN)
     return [numbers[number] for number, _ in poll.poll(seconds * 1000)]
+
+
+@contextlib.contextmanager
+def alone(program: str) -> Iterator[None]:
+    """For a program of which one machine can run one at a time, by the path of a socket that is compiled in, say: waits
+    until no other test has it, in whatever process that runs."""
+    with (Path(tempfile.gettempdir()) / f"cofferdam-tests-{program}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -16,7 +16,7 @@ import pytest
 
 from tests.brokers.patch.makers import run
 from tests.gate.patching import Works
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, alone, eventually
 
 ROOT = "http://127.0.0.1:{port}/DEFAULT/controller/v1/panel"
 
@@ -107,7 +107,8 @@ def swupdate(works: Works, maker: Maker, folder: Path, key: str, device_id: str 
     (folder / "hwrevision").write_text("board 1.0\n")
     config = folder / "swupdate.cfg"
     config.write_text('globals : { verbose = true; loglevel = 5; };\nidentify : ( { name = "a"; value = "b"; } );\n')
-    with (folder / "log").open("wb") as out:
+    # Two of them would take each other's sockets, /tmp/sockinstctrl and /tmp/swupdateprog.
+    with alone("swupdate"), (folder / "log").open("wb") as out:
         device = subprocess.Popen(
             ["swupdate", "-f", str(config), "-H", "board:1.0", "-k", str(maker.certificate), "-u",
              f"-t DEFAULT -u http://127.0.0.1:{works.plant} -i {device_id} -g {key}"],
