@@ -18,6 +18,7 @@ from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.log import AuditLog
 from cofferdam.audit.quota import AROUND_BYTES, DAY_NS, Quota, Share, share_of
 from cofferdam.audit.service import TELL_NS, Auditor
+from cofferdam.errors import LogUnwritable
 from tests.adversary.takeover import Taken, taken
 from tests.audit.conftest import Opener as Opener
 from tests.audit.conftest import clock as clock
@@ -114,6 +115,26 @@ def test_what_was_left_out_last_is_told_when_the_log_is_closed(sky: Sky) -> None
         assert sky.say("outer", refused(number, is_write=False))
     kept = sky.kinds("outer").count("refused")
     sky.auditor.close()
+    assert [event["count"] for _, event in events(sky.log) if event["kind"] == "not-recorded"] == [300 - kept]
+
+
+def test_what_was_left_out_is_not_forgotten_where_the_disk_does_not_take_it(
+    sky: Sky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        assert sky.say("outer", refused(number, is_write=False))
+    kept = sky.kinds("outer").count("refused")
+
+    def full(parts: object) -> None:
+        raise LogUnwritable("no space left")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(sky.log, "append_all", full)
+        sky.now += TELL_NS
+        sky.auditor.tick()
+    assert not sky.auditor.status().writable
+    sky.auditor.tick()
+    assert sky.auditor.status().writable
     assert [event["count"] for _, event in events(sky.log) if event["kind"] == "not-recorded"] == [300 - kept]
 
 

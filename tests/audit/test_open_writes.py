@@ -63,3 +63,21 @@ def test_after_a_kill_of_all_the_next_start_closes_what_was_open_and_only_that(o
             say(again, "alive", outcome(5))
         again.close()
     assert closed(log) == [("inner", "w1", "done"), ("auditor", "w2", "unknown"), ("alive", "w5", "done")]
+
+
+def test_no_part_closes_what_another_has_open(opener: Opener) -> None:
+    """One that was taken over guesses how others' writes are called: these are none of its own."""
+    log = opener()
+    auditor = introduced(log, "inner", "owned")
+    say(auditor, "inner", write(1), write(2))
+    say(auditor, "owned", outcome(1), write(2), outcome(2))
+    log.abandon()  # kill -9
+    os.close(log._lock)
+    log = opener()
+    again = introduced(log, "inner")
+    again.open_writes.load((entry for _, entry in LogReader(log.folder, log.key.verifier).entries(0)), set(), 0)
+    again.tick()
+    assert [one for one in closed(log) if one[0] == "auditor"] == [
+        ("auditor", "w1", "unknown"), ("auditor", "w2", "unknown"),
+    ]  # fmt: skip
+    again.close()

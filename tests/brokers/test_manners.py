@@ -175,6 +175,86 @@ def test_no_order_is_done_long_after_it_was_given(said: str, done: bool) -> None
     assert asked(stage, other) == [answer(read(3), 1, 2)], "a read has waited"
 
 
+def test_a_write_behind_a_read_that_may_wait_longer_is_told_when_its_own_time_is_over() -> None:
+    stage = Stage(asset_extra="reconnect_delay: 10 s")
+    client = stage.client()
+    client.on_data(read(1))
+    stage.cross()
+    device = stage.up()
+    device.on_data(answer(asked(stage, device)[0], 1, 2))
+    device.on_closed("closed by the peer")
+    client.on_data(read(2) + write(3, 200, 7) + read(4, 10))
+    stage.cross()
+    client.take()
+    stage.reactor.advance(0.99)
+    assert asked(stage, client) == []
+    stage.reactor.advance(0.02)
+    assert asked(stage, client) == [exception(3, 6, 6)]
+    assert [one.outcome for one in stage.of(WriteOutcome)] == ["not-sent"]
+    stage.reactor.advance(9)
+    device = stage.up()
+    for number, start in ((2, 0), (4, 10)):  # the reads have kept their order
+        [question] = asked(stage, device)
+        assert question[6:] == read(1, start)[6:]
+        device.on_data(answer(question, 1, 2))
+        assert asked(stage, client) == [answer(read(number, start), 1, 2)]
+
+
+@pytest.mark.parametrize(("late", "sent"), [(0.08, True), (0.3, False)])
+def test_what_has_waited_too_long_is_not_sent_by_a_loop_that_is_late_itself(late: float, sent: bool) -> None:
+    """The machine was busy: the answer that makes room is met before the timer by which the time is over."""
+    stage = Stage(asset_extra="connections: 1\n    outstanding: 1\n    wait: 100 ms")
+    client, other = stage.client(), stage.client(port=40001)
+    client.on_data(read(1))
+    stage.cross()
+    device = stage.up()
+    [question] = asked(stage, device)
+    other.on_data(write(2, 200, 7))
+    stage.cross()
+    stage.reactor.now += int(late * 1e9)
+    device.on_data(answer(question, 1, 2))
+    assert [frame[6:] for frame in asked(stage, device)] == ([write(2, 200, 7)[6:]] if sent else [])
+    assert asked(stage, other) == ([] if sent else [exception(2, 6, 6)])
+
+
+@pytest.mark.parametrize(("late", "sent"), [(0.8, True), (1.2, False)])
+def test_a_write_is_as_old_as_what_it_lay_in_the_crossing_for(late: float, sent: bool) -> None:
+    """The inner half was stopped: the client has given up, and may have given another order."""
+    stage = Stage()
+    client = stage.client()
+    client.on_data(read(1))
+    stage.cross()
+    device = stage.up()
+    device.on_data(answer(asked(stage, device)[0], 1, 2))
+    assert len(asked(stage, client)) == 1
+    client.on_data(write(2, 200, 7))
+    stage.reactor.now += int(late * 1e9)
+    assert [frame[6:] for frame in asked(stage, device)] == ([write(2, 200, 7)[6:]] if sent else [])
+    assert asked(stage, client) == ([] if sent else [exception(2, 6, 6)])
+    assert [one.outcome for one in stage.of(WriteOutcome)] == ([] if sent else ["not-sent"])
+
+
+def test_reads_that_wait_for_writes_of_their_session_leave_no_timers_behind() -> None:
+    """There was one of each for as long as the asset may take, and it went on for as long again where it found a read
+    that waited."""
+    stage = Stage(auto=False, asset_extra="timeout: 30 s\n    outstanding: 4")
+    client = stage.client()
+    client.on_data(read(1))
+    stage.cross()
+    device = stage.up()
+    device.on_data(answer(asked(stage, device)[0], 1, 2))
+    for number in range(2, 400, 2):
+        client.on_data(write(number, 200, 7) + read(number + 1))
+        stage.cross()
+        stage.reactor.advance(0.001)
+        stage.acknowledge()
+        for frame in asked(stage, device):
+            device.on_data(frame if frame[7] == 6 else answer(frame, 1, 2))
+        stage.cross()
+    assert len(client.take()) == 399
+    assert sum(timer.call is not None for timer in stage.reactor._timers) < 10
+
+
 def test_a_device_that_is_away_costs_nobody_the_wait_that_follows_a_connection() -> None:
     stage = Stage(asset_extra="reconnect_delay: 600 ms")
     client = stage.client()

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 
 from cofferdam.audit.entry import Draft, decode_entry
 from cofferdam.audit.events.access import WriteAllowed, WriteOutcome
+from cofferdam.audit.log import MAKER
 from cofferdam.errors import AuditError
 
 KEPT = 8192
@@ -46,9 +47,10 @@ class OpenWrites:
             if entry.kind == "write-allowed":
                 self._keep(entry.maker, write, str(entry.event.get("session", "")), str(entry.event.get("asset", "")))
             elif entry.kind == "write-outcome":
-                # One that the log itself has closed is of another maker.
-                for writes in self._open.values():
-                    writes.pop(write, None)
+                # What the log itself has closed may be anybody's. Else a part speaks of its own writes alone: one that
+                # was taken over can guess how others' are called.
+                for maker in list(self._open) if entry.maker == MAKER else [entry.maker]:
+                    self._open.get(maker, {}).pop(write, None)
         for producer in [name for name in self._open if name not in living]:
             self.ended(producer, wall)
 

@@ -224,15 +224,15 @@ class Auditor:
     def _folder_disk(self) -> tuple[int, int]:
         return disk.room(self._log.folder)
 
-    def _tell_left_out(self, *, last: bool = False) -> list[PreparedDrafts]:
-        """Entries about what was left out since it was last told. `last`: of less than a minute, too."""
+    def _tell_left_out(self, *, last: bool = False) -> None:
+        """Tells what was left out since that was last told. `last`: of less than a minute, too. Raises: AuditError; it
+        is tried again, and nothing of it is lost."""
         now, wall = self._mono(), self._wall()
         if not self._left_out or (now - self._told_at < TELL_NS and not last):
-            return []
-        self._told_at = now
-        left, self._left_out = self._left_out, {}
-        told = [one.told(clip(producer, 128), wall) for producer, one in left.items()]
-        return [prepare(MAKER, "", told)]
+            return
+        told = [one.told(clip(producer, 128), wall) for producer, one in self._left_out.items()]
+        self._log.append_all([prepare(MAKER, "", told)])
+        self._told_at, self._left_out = now, {}
 
     def _tell_lost(self) -> None:
         """Closes writes whose part has ended. Raises: AuditError; it is tried again."""
@@ -272,9 +272,11 @@ class Auditor:
             self._over = {producer: at for producer, at in self._over.items() if now - at < OVER_NS}
         try:
             self._log.tick()
-            told = [*(self._recovered() if self._reason else ()), *self._tell_left_out()]
-            if told:
-                self._log.append_all(told)
+            recovered = self._recovered()
+            if recovered:
+                self._log.append_all(recovered)
+                self._seen()
+            self._tell_left_out()
             self._tell_lost()
             self.upkeep.tick()
         except AuditError as error:
@@ -293,9 +295,7 @@ class Auditor:
         try:
             while self.open_writes.lost:
                 self._tell_lost()
-            told = self._tell_left_out(last=True)
-            if told:
-                self._log.append_all(told)
+            self._tell_left_out(last=True)
         finally:
             self._log.close()
 

@@ -130,6 +130,7 @@ class Device(Told):
         if self.held or self.retired:
             self._fail(job, Failure.UNREACHABLE, self.retired or "severed")
             return
+        # `wait` is for those who wait in line: with less than `timeout` it turns nobody away whose turn is at once.
         if self._clock() - job.arrived > job.timeout_ns and self._too_late(job):
             self._fail(job, Failure.BUSY, TOO_LATE)
             return
@@ -236,7 +237,7 @@ class Device(Told):
             connection = self._free(job)
             if connection is None:
                 raise LocalProtocolError("a request was taken out of line, and has no place")
-            if self._clock() - job.arrived > job.timeout_ns and self._too_late(job):
+            if self._too_late(job):  # by less than it takes a loop that is late itself to come to its timer
                 self._fail(job, Failure.BUSY, TOO_LATE)
             elif not self._permit(job):
                 self._fail(job, Failure.BUSY, "no longer allowed when its turn came")
@@ -525,7 +526,7 @@ class Device(Told):
         deadlines = [connection.last + connect_ns for connection in self._connections if not connection.ready]
         for connection in self._connections:
             deadlines += [due_at(job) for job in connection.flight.values()]
-        deadlines += [job.arrived + self._patience(job) for job in self._lines.heads()]
+        deadlines += [job.arrived + self._patience(job) for job in self._lines.jobs()]
         return min(deadlines, default=0)
 
     def _expire(self) -> None:
@@ -563,15 +564,13 @@ class Device(Told):
                 why = "the connection was closed after an answer that did not come"
                 failed += [(job, Failure.TIMEOUT, why) for job in connection.take_all()]
                 abandoned.append((connection, why))
-        for source, line in self._lines.places():
-            waiting = self._lines.head(source, line)
-            while waiting is not None and now - waiting.arrived >= self._patience(waiting):
-                failed.append((self._lines.take(source, line), Failure.BUSY, TOO_LATE))
-                waiting = self._lines.head(source, line)
+        # Also of those behind others of their session: a read may wait for longer than the write behind it.
+        gone = self._lines.drop_if(lambda job: now - job.arrived >= self._patience(job))
+        failed += [(job, Failure.BUSY, TOO_LATE) for job in gone]
         if unconnected:
             self._failed_to_connect("no connection in time")
-        for gone, why in abandoned:
-            self._abandon(gone, why)
+        for lost, why in abandoned:
+            self._abandon(lost, why)
         for job, failure, detail in failed:
             self._fail(job, failure, detail)
         self._pump()

@@ -44,6 +44,8 @@ from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 ALARMS = 16
 """Alarms that a part raises at once."""
+CROSSING_NS = 50_000_000
+"""A record that crosses takes less than this, but where its reader is late."""
 SESSIONS = 65536
 """Sessions that the outer half may have open; it has its own, lower limit on connections."""
 
@@ -382,12 +384,13 @@ class Inner(StandingPath):
             return
         try:
             arrived = self._clock()
-            if session.waits and self._hold(session, record, known.operation if known is not None else None, arrived):
+            operation = self.protocol.operation(message) if known is None else known.operation
+            if operation.is_write and record.born and arrived - record.born > CROSSING_NS:
+                arrived = record.born  # this half was late: what has lain in the crossing has waited there
+            if session.waits and self._hold(session, record, operation, arrived):
                 return
-            if known is None:
-                self._judge(session, record, self.protocol.operation(message), arrived)
-            elif self.severed or not self._audit.writable or session.under_way >= self._most_under_way:
-                self._judge(session, record, known.operation, arrived)
+            if known is None or self.severed or not self._audit.writable or session.under_way >= self._most_under_way:
+                self._judge(session, record, operation, arrived)
             else:
                 self._read(session, record.id, known, arrived)
         except CrossingError:

@@ -191,37 +191,23 @@ class Lines(Generic[J]):
 
     def count_if(self, wanted: Callable[[J], bool]) -> int:
         """Of how many jobs this is true."""
-        return sum(wanted(job) for line in self._lines() for job in line)
+        return sum(map(wanted, self.jobs()))
 
     def drain(self) -> list[J]:
         """Takes out all jobs."""
-        jobs = [job for line in self._lines() for job in line]
+        jobs = list(self.jobs())
         self._sources.clear()
         self._counts.clear()
         self.count = self._urgent = 0
         return jobs
 
-    def heads(self) -> Iterator[J]:
-        """The first job of each line: the oldest of its session."""
-        return (line[0] for line in self._lines())
-
-    def take(self, source: str, session: int) -> J:
-        """Takes out the first job of one line. Raises: KeyError if there is no such line."""
-        sessions = self._sources[source]
-        job = sessions[session].popleft()
-        if not sessions[session]:
-            del sessions[session]
-        self._took(source, job)
-        return job
+    def jobs(self) -> Iterator[J]:
+        """All that wait."""
+        return (job for line in self._lines() for job in line)
 
     def places(self) -> list[tuple[str, int]]:
         """The lines that there are, as (source, session)."""
         return [(source, session) for source, sessions in self._sources.items() for session in sessions]
-
-    def head(self, source: str, session: int) -> J | None:
-        """The first job of a line, or None."""
-        line = self._line(source, session)
-        return line[0] if line else None
 
     def _line(self, source: str, session: int) -> deque[J] | None:
         sessions = self._sources.get(source)

@@ -40,8 +40,8 @@ class Session:
     """A client's session with one asset, as the outer half announced it."""
 
     __slots__ = (
-        "asset", "flow", "from_wall", "group", "held", "id", "lent", "name", "parked", "recording", "refusals", "shown",
-        "source", "standing", "tallies", "tally", "under_way", "waits",
+        "asset", "flow", "from_wall", "group", "held", "id", "lent", "minded", "name", "parked", "recording",
+        "refusals", "shown", "source", "standing", "tallies", "tally", "under_way", "waits",
     )  # fmt: skip
 
     def __init__(self, record: Opened, flow: Flow | Deny, refusals: RefusalLog) -> None:
@@ -63,6 +63,7 @@ class Session:
         self.recording = 0
         self.parked = 0
         self.held: deque[Held] = deque()
+        self.minded: Timer | None = None  # by which the first of these is turned away in time
         self.waits = False  # any of these
         self.standing = 0  # watches and streams
         self.from_wall = 0

@@ -183,12 +183,8 @@ class WritePath(Part):
 
     # --- order ------------------------------------------------------------------------------------------------
 
-    def _hold(
-        self, session: Session, record: Request[Any] | Watch[Any], operation: Operation | None, arrived: int
-    ) -> bool:
+    def _hold(self, session: Session, record: Request[Any] | Watch[Any], operation: Operation, arrived: int) -> bool:
         """Whether a request has to wait for one of its session before it; it is kept, then, until `_go_on`."""
-        if operation is None:
-            operation = self.protocol.operation(record.message)
         if not session.held and not session.parked and (operation.is_write or not session.recording):
             return False
         if len(session.held) >= self.limits.client_outstanding * 4:
@@ -197,7 +193,7 @@ class WritePath(Part):
         session.held.append((record, operation, arrived))
         self._under_way += 1
         if len(session.held) == 1:
-            self._expire_held_at(session)
+            self._mind_held(session)
         return True
 
     def _go_on(self, session: Session) -> None:
@@ -228,20 +224,32 @@ class WritePath(Part):
             self._under_way -= 1
             self._turn_away(session, record.id, operation, Failure.BUSY, "its session ended before its turn came")
 
-    def _expire_held_at(self, session: Session) -> None:
-        served = self._served.get(session.asset)
-        timeout_ns = served.timeout_ns if served is not None else 0
-        self._reactor.call_at(session.held[0][2] + timeout_ns, lambda: self._expire_held(session, timeout_ns))
+    def _mind_held(self, session: Session) -> None:
+        """Has `_expire_held` called when the first of what is held has waited for as long as it may. A session has one
+        such timer: one for each that was ever held would be there for as long as the asset may take."""
+        due = session.held[0][2] + self._timeout_of(session)
+        timer = session.minded
+        if timer is not None:
+            if timer.due <= due:
+                return
+            timer.cancel()
+        session.minded = self._reactor.call_at(due, lambda: self._expire_held(session))
 
-    def _expire_held(self, session: Session, timeout_ns: int) -> None:
-        now = self._clock()
+    def _expire_held(self, session: Session) -> None:
+        session.minded = None
+        now, timeout_ns = self._clock(), self._timeout_of(session)
         while session.held and now - session.held[0][2] >= timeout_ns:
             record, operation, _ = session.held.popleft()
             self._under_way -= 1
             self._turn_away(session, record.id, operation, Failure.BUSY, "waited too long for a request before it")
         if session.held:
-            self._expire_held_at(session)
+            self._mind_held(session)
         self._go_on(session)
+
+    def _timeout_of(self, session: Session) -> int:
+        """How long its asset may take (ns); 0 where it is served no longer."""
+        served = self._served.get(session.asset)
+        return 0 if served is None else served.timeout_ns
 
     def _turn_away(self, session: Session, number: int, operation: Operation, failure: Failure, why: str) -> None:
         """A request that will not be sent, and that policy did not refuse: it is answered, and a write is on record."""
