@@ -104,7 +104,7 @@ class Happening(msgspec.Struct, frozen=True):
     @property
     def at_ns(self) -> int:
         """When it happened: by the clock of then where the entry says that, else by the log's time."""
-        return int(self.event.get("wall_ns") or self.time_ns)
+        return int(self.event.get("wall_ns", 0)) or self.time_ns  # ("0" is said where nobody knows)
 
 
 class Attestation(msgspec.Struct, frozen=True):
@@ -312,7 +312,7 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
         made = Attestation(
             entry.index, time_ns, str(event["check"]), str(event["person"]), str(event["statement"]),
             str(event["signature"]), str(event.get("paper", "")), int(event["until_ns"]),
-            wall_ns=int(event.get("wall_ns") or time_ns),
+            wall_ns=int(event.get("wall_ns", 0)) or time_ns,
         )  # fmt: skip
         found.attestations.append(made)
     elif kind == "gate-started":

@@ -159,7 +159,7 @@ def approval(known: Inputs) -> Finding:
             wrong.append(f"{session(one)}: request {one.event['request']} was not approved before it")
         elif (by.event["person"], by.event["asset"]) != (one.event["person"], one.event["asset"]):
             wrong.append(f"{session(one)}: approved for {by.event['person']} to {by.event['asset']}")
-        elif 0 < int(by.event.get("until_ns", 0)) < int(one.event.get("wall_ns", 0)):
+        elif 0 < int(by.event.get("until_ns", 0)) < one.at_ns:
             wrong.append(f"{session(one)}: its approval had ended")
         else:
             facts.append(f"{session(one)}: approved by {', '.join(by.event.get('people', ())) or by.event['by']}")
