@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,16 @@ async def comes_true(condition: Callable[[], object], seconds: float = PATIENT) 
         if time.monotonic() > deadline:
             raise AssertionError(f"it did not happen within {seconds:g} s")
         await asyncio.sleep(0.001)
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> bool:
+    """A signal to whom a status, a list or a log has named: it may have gone by itself since. Whether it was there."""
+    assert pid > 0, "no process: 0 is everybody of this session"
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 async def gone() -> None:

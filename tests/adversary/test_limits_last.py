@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +23,7 @@ from cofferdam.gate.past_writes import MOST, PastWrites
 from cofferdam.model import Asset
 from tests.gate.conftest import Site
 from tests.gate.plant import WRITE_MANY, Client, Gate, cli, running
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 TURN, HELD = 300, (42 << 16) + 42
 """A point with a ramp limit, and what the device says that it holds, whatever was written."""
@@ -77,7 +75,7 @@ def test_neither_a_death_nor_a_reload_nor_severing_gives_more_writes_a_minute(pa
         assert not turns(paced.port, -5)
         assert allowed(paced.port, 2) == 2
         before = gate.pids()
-        os.kill(before["inner"], signal.SIGKILL)
+        kill(before["inner"])
         born(gate, before)
         assert allowed(paced.port) == 1
         assert not turns(paced.port, -5)
@@ -109,7 +107,7 @@ def test_neither_a_death_nor_a_reload_nor_severing_gives_more_writes_a_minute(pa
         assert allowed(paced.port) == 0
         assert not turns(paced.port, -5)
         before = gate.pids()
-        os.kill(before["inner"], signal.SIGKILL)
+        kill(before["inner"])
         born(gate, before)
         assert allowed(paced.port) == 0
         assert not turns(paced.port, -5)

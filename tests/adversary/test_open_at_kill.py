@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import threading
 from pathlib import Path
 
 from tests.gate.conftest import Site
 from tests.gate.conftest import site as site
 from tests.gate.plant import Client, events, running
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 
 def outcomes(state: Path) -> dict[str, str]:
@@ -45,7 +43,7 @@ def test_a_write_that_is_open_at_a_kill_is_closed_as_unknown(site: Site) -> None
                 writer = threading.Thread(target=attempt, daemon=True)
                 writer.start()
                 eventually(lambda number=number: len(site.device.writes) == number)  # type: ignore[misc]
-                os.kill(victim, signal.SIGKILL)
+                kill(victim)
                 writer.join()
                 if number == 1:
                     eventually(lambda: list(outcomes(site.state).values()) == ["unknown"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import struct
 import threading
@@ -15,7 +13,7 @@ import pytest
 
 from tests.gate.conftest import Site
 from tests.gate.plant import SPEED, events, running
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 NOWHERE = 4000
 """A register that no rule names: the outer half refuses it."""
@@ -89,7 +87,7 @@ def test_what_was_answered_is_on_record_after_a_kill(flooded: Site, victim: str,
     for flood in floods:
         flood.start()
     eventually(lambda: sum(flood.refused for flood in floods) >= ANSWERED)
-    os.kill(site.up.pids()[victim], signal.SIGKILL)
+    kill(site.up.pid(victim))
     if victim == "auditor":  # which its clients do not notice
         site.up.wait_ready()
         for flood in floods:

@@ -28,7 +28,7 @@ from cofferdam.gate.state import load_severed
 from tests.adversary.takeover import Taken, taken
 from tests.examples import examples
 from tests.gate.plant import Client, cli, events
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_a_side_is_severed_while_the_gate_hangs(owned: Taken) -> None:
     pid = owned.gate.pids()["gate"]
     with Client(owned.port) as client, Client(owned.other_port) as other:
         assert client.read()[0] == other.read()[0] == 3
-        os.kill(pid, signal.SIGSTOP)
+        kill(pid, signal.SIGSTOP)
         try:
             owned.gate.process.send_signal(signal.SIGUSR1)
             assert client.ended() and other.ended()
@@ -215,7 +215,7 @@ def test_a_side_is_severed_while_the_gate_hangs(owned: Taken) -> None:
                 assert impatient.poll() is None
                 impatient.kill()
         finally:
-            os.kill(pid, signal.SIGCONT)
+            kill(pid, signal.SIGCONT)
     eventually(lambda: sorted(cut["side"] for cut in owned.gate.status()["severed"]) == ["it", "ot"])
     assert cli("restore", "ot", "--state", str(owned.site.state))[0] == 0
     assert any(event["by"].startswith("a signal") for event in events(owned.site.state, "severed"))

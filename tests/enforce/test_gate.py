@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 from tests.enforce.conftest import Live
 from tests.enforce.site import DEVICE, ERP, NEAR, OVERLAY, STRANGER, at, ip, netns
 from tests.gate.plant import cli
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 pytestmark = netns
 TOKEN = b"cofferdam-canary"
@@ -205,7 +204,7 @@ def test_a_reload_with_other_interfaces_is_refused_and_changes_nothing(live: Liv
 
 def test_a_half_that_dies_comes_back_in_its_place(live: Live) -> None:
     name, pid = next((name, pid) for name, pid in live.gate.pids().items() if name.endswith("inner"))
-    os.kill(pid, 9)
+    kill(pid)
     eventually(lambda: live.gate.pids().get(name) not in (None, pid))
     live.gate.wait_ready()
     with live.site.client() as client:

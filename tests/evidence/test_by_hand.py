@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from tests.gate.conftest import Site
 from tests.gate.plant import Client, Gate, running
 from tests.ports import held_ports
 from tests.verbs import cli
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
 BUDGET = "    latency_budget: 1 us\n"
@@ -161,8 +160,7 @@ def test_a_part_that_does_not_come_back(plant: tuple[Site, Gate]) -> None:
 
     def killed() -> bool:
         if (pid := gate.pids().get("outer")) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            kill(pid)
         return outcome(site, check)[0] == "failed"
 
     eventually(killed)

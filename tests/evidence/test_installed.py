@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import venv
@@ -21,7 +20,7 @@ from cofferdam.gate.client import ask
 from tests.gate.plant import Gate
 from tests.prove.stage import Stage, staged
 from tests.verbs import cli
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 pytestmark = [
     pytest.mark.netns,
@@ -135,7 +134,7 @@ def test_a_part_that_begins_without_one_of_its_walls(stage: Stage, package: Path
 
     def says(text: str, wanted: str) -> None:
         path.write_text(text)
-        os.kill(stage.gate.pids()["inner"], signal.SIGKILL)
+        kill(stage.gate.pid("inner"))
         eventually(lambda: outcome() == wanted)
         assert ("check-separation.in-force" in alarms(stage)) is (wanted == "failed")
 

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -44,7 +43,7 @@ from tests.evidence.witness_stranger import vkey
 from tests.gate.plant import cli
 from tests.ports import held_ports
 from tests.prove.stage import Stage, run, staged
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = [
     pytest.mark.netns,
@@ -518,7 +517,7 @@ def test_the_exports_are_parts_of_their_own(stage: Stage, nobody: int) -> None:
         assert os.sched_getscheduler(pid) == os.SCHED_IDLE
     before = size(stage)
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     eventually(lambda: "export-disk" in alarms(stage))
     evidence(stage, "drill", "kill", "--text", "killed the exports")
     eventually(lambda: len(indexes()) > before and indexes()[-1] > before)

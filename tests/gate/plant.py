@@ -254,6 +254,17 @@ class Gate:
             found["auditor"] = status["audit"]["pid"]
         return found | {"gate": status["pid"]}
 
+    def pid(self, role: str) -> int:
+        """That of one of them, once it is ready: it may be about to be born again."""
+        found: dict[str, int] = {}
+
+        def there() -> bool:
+            found.update(self.pids())
+            return role in found
+
+        eventually(there)
+        return found[role]
+
     def stop(self, *, seconds: float = PATIENT) -> int:
         """Ends it in order."""
         if self.process.poll() is None:

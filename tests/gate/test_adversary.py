@@ -26,7 +26,7 @@ from tests.folders import others_get_into
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, events, refuses, running
 from tests.gate.test_gate import served
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 LONG = [f"{'z' * 28}{number}" for number in range(5)]
 """Names of zones that make a pair's name too long, put together."""
@@ -143,7 +143,7 @@ def test_a_plan_larger_than_the_launchers_socket_arrives_whole_though_the_launch
 def test_halves_that_stand_still_are_ended_and_the_pair_serves_again(live: Site) -> None:
     stuck = live.up.pids()
     for role in ("outer", "inner"):
-        os.kill(stuck[role], signal.SIGSTOP)
+        kill(stuck[role], signal.SIGSTOP)
     eventually(lambda: served(live.port))
     assert not {stuck["outer"], stuck["inner"]} & set(live.up.pids().values())
     live.up.stop()
@@ -153,10 +153,10 @@ def test_halves_that_stand_still_are_ended_and_the_pair_serves_again(live: Site)
 @pytest.mark.soak
 def test_a_gate_that_stood_still_does_not_take_its_own_pause_for_that_of_the_halves(live: Site) -> None:
     before = live.up.pids()
-    os.kill(before["gate"], signal.SIGSTOP)
+    kill(before["gate"], signal.SIGSTOP)
     time.sleep(6)
     assert served(live.port)
-    os.kill(before["gate"], signal.SIGCONT)
+    kill(before["gate"], signal.SIGCONT)
     time.sleep(3)
     assert live.up.pids() == before
 
@@ -164,7 +164,7 @@ def test_a_gate_that_stood_still_does_not_take_its_own_pause_for_that_of_the_hal
 @pytest.mark.soak
 def test_a_gate_that_stands_still_for_good_ends_everything(live: Site) -> None:
     """Nobody could sever a side any more."""
-    os.kill(live.up.pids()["gate"], signal.SIGSTOP)
+    kill(live.up.pid("gate"), signal.SIGSTOP)
     assert live.up.process.wait(PATIENT) == 2
     assert "has not been heard from" in live.up.said()
     assert not served(live.port)

@@ -18,7 +18,7 @@ from cofferdam.gate.commands import _user
 from cofferdam.gate.secrets import load_secrets, secret_file
 from tests.gate.plant import Client, Device, Gate, events, policy_text, refuses, running
 from tests.ports import held_ports
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 RELAY = """
   orders-to-mes:
@@ -88,7 +88,7 @@ def test_a_crew_ends_as_a_whole_and_is_born_again_and_others_do_not_notice(works
     restarts = works.crew("relay")["restarts"]
     with Client(works.port) as client:
         client.read()
-        os.kill(before[victim], signal.SIGKILL)
+        kill(before[victim])
         eventually(lambda: works.crew("relay")["restarts"] == restarts + 1 and works.crew("relay")["working"])
         client.read()
     after = works.pids("relay")
@@ -102,7 +102,7 @@ def test_a_crew_ends_as_a_whole_and_is_born_again_and_others_do_not_notice(works
 
 def test_a_part_that_hangs_is_ended_with_its_crew(works: Works) -> None:
     before = works.pids("relay")
-    os.kill(before["keeper"], signal.SIGSTOP)
+    kill(before["keeper"], signal.SIGSTOP)
     eventually(lambda: not set(works.pids("relay").values()) & set(before.values()) and works.crew("relay")["working"])
 
 

@@ -40,7 +40,7 @@ from cofferdam.policy.table import CompiledPolicy
 from tests.folders import others_get_into
 from tests.gate.conftest import Site
 from tests.gate.plant import cli, events, log_of, refuses, running
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be others")
 
@@ -555,7 +555,7 @@ def test_nobody_has_root_signal_whom_they_like(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert not cut_off(tmp_path, "it")
     assert os.waitpid(victim, os.WNOHANG) == (0, 0)
-    os.kill(victim, signal.SIGKILL)
+    kill(victim)
     os.waitpid(victim, 0)
 
 
@@ -571,7 +571,7 @@ def test_no_process_is_signalled_that_has_not_the_lock(tmp_path: Path) -> None:
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = cut_off(tmp_path, "it")
-    os.kill(stranger, signal.SIGKILL)
+    kill(stranger)
     assert os.WTERMSIG(os.waitpid(stranger, 0)[1]) == signal.SIGKILL and not done
 
 
@@ -601,7 +601,7 @@ def test_root_cuts_off_the_gate_of_another_user_that_hangs(tmp_path: Path) -> No
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = cut_off(tmp_path, "it")
     if not done:
-        os.kill(launcher, signal.SIGKILL)
+        kill(launcher)
     assert os.WTERMSIG(os.waitpid(launcher, 0)[1]) == signal.SIGUSR1
     os.chown(tmp_path, NOBODY, -1)
     save_severed(tmp_path, Severed((Cut("it", 1, "root", "incident"),), "", ("it",)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.gate.plant import QuickGate, events
 from tests.ports import held_ports
 from tests.protocols.scanner import Drive, Scanner
 from tests.verbs import cli
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 POLICY = """\
 site: works
@@ -237,7 +236,7 @@ def test_when_a_half_dies_nothing_stale_is_sent(works: Works, half: str) -> None
         [pair] = works.gate.status()["pairs"]
         restarts = pair["restarts"]
         pid = next(one["pid"] for one in pair["halves"] if one["role"] == half)
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         eventually(lambda: works.gate.status()["pairs"][0]["restarts"] > restarts)
         for value in range(60, 70):
             scanner.say(value)

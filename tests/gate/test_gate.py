@@ -33,7 +33,7 @@ from tests.gate.plant import (
     running,
 )
 from tests.ports import held_ports
-from tests.waiting import PATIENT, eventually, gone
+from tests.waiting import PATIENT, eventually, gone, kill
 
 HELD = {
     "cofferdam_requests_total", "cofferdam_refused_total", "cofferdam_failed_total", "cofferdam_shared_reads_total",
@@ -158,7 +158,7 @@ def test_sever_ends_sessions_survives_a_restart_and_restore_undoes_it(site: Site
         (cut,) = gate.status()["severed"]
         assert (cut["side"], cut["reason"]) == (side, "drill")
         # Also halves that are born while it is severed:
-        os.kill(gate.pids()["outer"], signal.SIGKILL)
+        kill(gate.pid("outer"))
         gate.wait_ready()
         assert not served(site.port)
         assert cli("restore", side, "--state", site.state)[0] == 0
@@ -201,11 +201,10 @@ def test_what_was_cut_off_without_the_gate_has_its_entry_in_its_next_life(site: 
     """As `cofferdam sever` writes it down where the gate hangs, until somebody kills it."""
     with running(site.state, site.policy) as gate:
         pid = gate.pids()["gate"]
-        os.kill(pid, signal.SIGSTOP)
+        kill(pid, signal.SIGSTOP)
         code, _, err = cli("sever", "ot", "--state", site.state, "--reason", "drill")
         assert code == 2 and "ot is cut off and stays so" in err
-        with contextlib.suppress(ProcessLookupError):  # the launcher has missed it, too
-            os.kill(pid, signal.SIGKILL)
+        kill(pid)  # the launcher has missed it, too
         gate.process.wait(PATIENT)
     for _ in range(2):
         with running(site.state, site.policy) as gate:
@@ -236,7 +235,7 @@ def test_a_damaged_severed_file_severs_both_sides_and_says_so(site: Site) -> Non
 def test_the_auditor_can_die_without_ending_a_session(live: Site) -> None:
     with Client(live.port, timeout=PATIENT) as client:
         assert client.write(1)
-        os.kill(live.up.pids()["auditor"], signal.SIGKILL)
+        kill(live.up.pid("auditor"))
         eventually(lambda: live.up.status()["audit"]["restarts"] == 1 and live.up.status()["audit"]["running"])
         eventually(lambda: client.write(2))  # refused until the new auditor has said hello
     live.up.stop()
@@ -250,7 +249,7 @@ def test_a_pair_dies_together_and_comes_back(live: Site, victim: str) -> None:
     before = live.up.pids()
     with Client(live.port) as client:
         client.read()
-        os.kill(before[victim], signal.SIGKILL)
+        kill(before[victim])
         assert client.ended()
     eventually(lambda: live.up.status()["pairs"][0]["restarts"] == 1)
     live.up.wait_ready()
@@ -266,7 +265,7 @@ def test_a_pair_dies_together_and_comes_back(live: Site, victim: str) -> None:
 @pytest.mark.parametrize("victim", ["launcher", "gate"])
 def test_nothing_outlives_the_launcher_or_the_gate(live: Site, victim: str) -> None:
     pids = live.up.pids() | {"launcher": live.up.process.pid}
-    os.kill(pids[victim], signal.SIGKILL)
+    kill(pids[victim])
     assert live.up.process.wait(PATIENT) != 0
     eventually(lambda: not any("cofferdam" in read_text(Path(f"/proc/{pid}/cmdline")) for pid in pids.values()))
     if victim == "gate":
@@ -337,14 +336,14 @@ def test_a_half_that_talks_nonsense_to_the_auditor_is_ended_and_harms_nobody_els
 @pytest.mark.soak
 def test_a_half_that_hangs_is_ended(live: Site) -> None:
     pid = live.up.pids()["inner"]
-    os.kill(pid, signal.SIGSTOP)
+    kill(pid, signal.SIGSTOP)
     eventually(lambda: live.up.pids().get("inner", pid) != pid)
     assert served(live.port)
 
 
 def test_a_second_signal_hurries(site: Site) -> None:
     with running(site.state, site.policy) as gate:
-        os.kill(gate.pids()["inner"], signal.SIGSTOP)  # so that an orderly stop takes its full time
+        kill(gate.pid("inner"), signal.SIGSTOP)  # so that an orderly stop takes its full time
         gate.process.send_signal(signal.SIGTERM)
         eventually(lambda: "gate-stops" in gate.said())
         gate.process.send_signal(signal.SIGINT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -24,7 +23,7 @@ from tests.brokers.jump.serial_line import SER2NET, Controller
 from tests.brokers.jump.site import TELNETD, THERE, JumpSite, Telnetd, ends, reads_until
 from tests.gate.plant import QuickGate, cli, events
 from tests.ports import held_ports
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
 
@@ -702,7 +701,7 @@ def test_kill_9_of_a_part(site: JumpSite, part: str) -> None:
     """Both legs end; what was recorded is whole; what was known is known after."""
     process = site.begins("tech", "station", "sleep 1000")
     killed = events(site.state, "access-opened")[-1]["session"]
-    os.kill(site.gate.pids()[part], signal.SIGKILL)
+    kill(site.gate.pid(part))
     ends(process)
     time.sleep(0.2)
     site.gate.wait_ready()

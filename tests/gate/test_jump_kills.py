@@ -16,7 +16,7 @@ import pytest
 from cofferdam.errors import GateError
 from tests.brokers.jump.site import THERE, JumpSite, ends, reads_until
 from tests.gate.plant import QuickGate
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 pytestmark = [
     pytest.mark.soak,
@@ -75,7 +75,7 @@ def test_killed_under_load(site: JumpSite) -> None:
             site.gate.process.send_signal(signal.SIGKILL)
             site.gate.process.wait()
         else:
-            os.kill(site.gate.pids()[part], signal.SIGKILL)
+            kill(site.gate.pid(part))
         shown = [ends(process) for process in working]
         eventually(lambda: not counters(site))
         if part == "gate":

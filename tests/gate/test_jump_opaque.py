@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 from cofferdam.errors import GateError
 from tests.brokers.jump.site import THERE, JumpSite
 from tests.gate.plant import events
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
 
@@ -168,7 +167,7 @@ def test_a_day_of_one_person(site: JumpSite) -> None:
     assert carries("one").returncode == 0
     eventually(lambda: "carrier" in {each["person"] for each in events(site.state, "access-ended")})
     before = site.gate.pids()
-    os.kill(before["inner"], signal.SIGKILL)
+    kill(before["inner"])
     eventually(lambda: site.gate.pids().get("keeper", before["keeper"]) != before["keeper"] and works_again(site))
     assert carries("two").returncode == 1
     assert (site.files / "one").exists() and not (site.files / "two").exists()

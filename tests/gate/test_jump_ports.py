@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from tests.brokers.jump.site import THERE, JumpSite, ends, stops
 from tests.gate.plant import SPEED, Client, Device, events
 from tests.ports import held_port, held_ports
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
 ASSETS = """plc: {{zone: plant, address: 127.0.0.1, port: {device}, protocol: modbus, listen: "127.0.0.1:{listen}",
@@ -182,7 +181,7 @@ def test_kill_9_of_a_part_ends_the_port_and_the_next_one_works(site: Ported, par
     with site.port("tech") as port, Client(port) as client:
         client.read()
         pid = site.pids()[part]
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         assert client.ended()
     eventually(lambda: site.pids().get(part, pid) != pid)
     site.gate.wait_ready()
@@ -214,7 +213,7 @@ def test_an_end_that_breaks_the_rules_loses_the_seam_and_nothing_else(site: Port
     done = site.ssh("tech", "tech", more=("-W", "plc:502"))
     assert done.returncode == 255
     assert site.pids() == pids
-    os.kill(pids["modbus/outer"], signal.SIGKILL)
+    kill(pids["modbus/outer"])
     eventually(lambda: site.pids().get("modbus/outer", 0) not in (0, pids["modbus/outer"]))
     site.gate.wait_ready()
     with site.port("tech") as port, Client(port) as client:

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import os
 import random
-import signal
 import statistics
 import threading
 import time
@@ -22,9 +21,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.gate.plant import Client, Device, Gate, QuickGate, log_of, policy_text
+from tests.gate.plant import Client, Device, QuickGate, log_of, policy_text
 from tests.ports import held_ports
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 FEW, MANY = 10, int(os.environ.get("COFFERDAM_SOAK_KILLS", "1000"))
 """Kills in the suite, and in `make soak KILLS=...`."""
@@ -93,11 +92,6 @@ def served_again(port: int, load: Load, since: float) -> float:
     raise AssertionError(f"no service within {PATIENT:g} s")
 
 
-def victim_pid(gate: Gate, victim: str) -> int:
-    eventually(lambda: victim in gate.pids())
-    return gate.pids()[victim]
-
-
 def victims(cycles: int, chance: random.Random) -> Iterator[str]:
     """All four in each round of four, in no order; the same ones each time."""
     for start in range(0, cycles, 4):
@@ -137,9 +131,9 @@ def kill_and_look(folder: Path, port: int, cycles: int, seed: int) -> Outcome:
     try:
         served_again(port, load, time.monotonic())
         for victim in victims(cycles, chance):
-            pid = victim_pid(gate, victim)
+            pid = gate.pid(victim)
             killed = time.monotonic()
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
             if victim == "gate":
                 assert gate.process.wait(PATIENT) != 0, "the launcher says that the gate's death was in order"
                 gate = QuickGate(state, policy)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +18,7 @@ from tests.protocols.opcua.site import pki
 from tests.protocols.opcua.site import plant as plant_of_opcua
 from tests.services import needs_postgres
 from tests.verbs import cli
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = needs_postgres
 POLICY = """
@@ -146,13 +144,13 @@ def test_a_server_under_keys_and_a_reader_that_is_killed(works: Works, tmp_path:
             before = works.pids()
             for _ in range(3):
                 reader = works.pids()["reader"]
-                os.kill(reader, signal.SIGKILL)
+                kill(reader)
                 eventually(lambda reader=reader: works.pids().get("reader", reader) != reader)  # type: ignore[misc]
                 count = levels()
                 eventually(lambda count=count: levels() > count)  # type: ignore[misc]
             after = works.pids()
             assert {**after, "reader": 0} == {**before, "reader": 0}
-            os.kill(after["keeper"], signal.SIGKILL)  # which takes all of them along, as ever
+            kill(after["keeper"])  # which takes all of them along, as ever
             eventually(lambda: not set(works.pids().values()) & set(after.values()) and len(works.pids()) == len(after))
             eventually(levels)
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +16,7 @@ from asyncua.client.client import Client
 from tests.gate.plant import Gate, events, running
 from tests.ports import held_ports
 from tests.protocols.opcua.site import plant, policy
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 ua: Any = types
 LINE = "urn:plant:line"
@@ -161,7 +159,7 @@ def test_a_half_that_is_killed_is_started_anew_and_no_write_is_sent_twice(site: 
                     for number in range(4):
                         group.create_task(site.once(value + number))
                     await asyncio.sleep(0.05)
-                    os.kill(gate.pids()[role], signal.SIGKILL)
+                    kill(gate.pid(role))
 
         with contextlib.suppress(ua.UaError, OSError, TimeoutError, ConnectionError):
             asyncio.run(killed_in_the_middle())

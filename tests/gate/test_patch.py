@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import signal
 import zipfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 from tests.brokers.patch.advisory import BOM, LIST, csaf, dumped
 from tests.gate.patching import ME, Works
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +161,8 @@ def test_an_installer_that_is_killed_while_it_sends_never_sends_again_by_itself(
     try:
         works.release("fw.bin", b"firmware 8.0 " * 1000, "8.0")
         eventually(lambda: works.asset("plc-1")["state"] == "sending")
-        killed = pid()
-        os.kill(killed, signal.SIGKILL)
+        eventually(pid)
+        kill(killed := pid())
         eventually(lambda: pid() not in (0, killed))
     finally:
         works.sshd.process.send_signal(signal.SIGCONT)
@@ -185,8 +184,8 @@ def test_what_is_known_outlives_any_part(works: Works, part: str) -> None:
         halves = [half for pair in works.gate.status()["pairs"] for half in pair["halves"]]
         return next((int(half["pid"]) for half in halves if half["name"].endswith(part) and half["ready"]), 0)
 
-    killed = pid()
-    os.kill(killed, signal.SIGKILL)
+    eventually(pid)
+    kill(killed := pid())
     eventually(lambda: pid() not in (0, killed))
     works.gate.wait_ready()
     assert works.told("list") == before

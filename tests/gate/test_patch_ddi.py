@@ -116,6 +116,9 @@ def swupdate(works: Works, maker: Maker, folder: Path, key: str, device_id: str 
         )  # fmt: skip
         try:
             yield
+        except AssertionError as error:
+            error.add_note((folder / "log").read_text(errors="replace")[-8000:])
+            raise
         finally:
             device.terminate()
             device.wait(PATIENT)

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -23,7 +22,7 @@ from cofferdam.errors import GateError
 from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
 from tests.gate.patching import Works
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 PARTS = ("keeper", "installer", "intake", "fetcher", "examiner")
 KILLS = int(os.environ.get("COFFERDAM_SOAK_KILLS", "100"))
@@ -81,8 +80,7 @@ class Killer(threading.Thread):
                             break
                         time.sleep(0.02)
                 if pid and step == self.step:
-                    with contextlib.suppress(ProcessLookupError):  # an examiner ends by itself
-                        os.kill(pid, signal.SIGKILL)
+                    if kill(pid):  # an examiner ends by itself
                         self.killed[step, name] += 1
                         self.left -= 1
                     break

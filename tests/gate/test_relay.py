@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import pwd
-import signal
 import ssl
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from cofferdam.enforce.users import FILE, NEEDED
 from tests.brokers.relay.certificates import make
 from tests.gate.plant import QuickGate, cli, events
 from tests.ports import held_ports
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 POLICY = """
 site: works
@@ -236,7 +235,7 @@ def test_what_dies_comes_back_and_nothing_is_lost(works: Works) -> None:
         for number, part in enumerate(("keeper", "inner", "outer", "keeper")):
             eventually(lambda number=number: pushed(mes, f"before-{number}"))  # type: ignore[misc]
             eventually(lambda part=part: part in works.gate.pids())  # type: ignore[misc]  # all are ready, not only these
-            os.kill(works.gate.pids()[part], signal.SIGKILL)
+            kill(works.gate.pid(part))
             eventually(lambda number=number: pushed(mes, f"after-{number}"))  # type: ignore[misc]
         wanted = {f"{when}-{number}" for when in ("before", "after") for number in range(4)}
         found: set[str] = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import socket
 from pathlib import Path
@@ -14,7 +13,7 @@ from tests.gate.conftest import Site
 from tests.gate.plant import Client, Device, cli, events, policy_text
 from tests.gate.test_gate import served
 from tests.ports import held_port
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 
 def test_sessions_that_are_still_allowed_stay(live: Site) -> None:
@@ -181,7 +180,7 @@ def test_reload_and_deaths_do_not_get_in_each_others_way(live: Site) -> None:
         live.policy.write_text(texts[turn % 2])
         victim = live.up.pids().get(("outer", "inner")[turn % 2])
         if victim is not None:
-            os.kill(victim, signal.SIGKILL)
+            kill(victim)
         code, _, err = cli("reload", "--state", live.state)
         assert code == 0, err
     live.up.wait_ready()

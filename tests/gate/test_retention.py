@@ -7,8 +7,6 @@ Run as a program, `cofferdam up POLICY --state STATE` with a log for which every
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,7 +25,7 @@ from cofferdam.enforce.producers import Producer
 from cofferdam.enforce.users import Users
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, Gate, cli, log_of, running
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 AUDITOR = """
 import sys
@@ -117,7 +115,7 @@ def test_a_log_that_is_kept_for_less_than_is_asked_for_fails_its_check(worn: Sit
 def test_it_goes_on_after_a_kill_and_with_a_gate_that_keeps_more(worn: Site) -> None:
     first = worn.up.status()["audit"]["disk"]["first"]  # what is gone; what is only said may not be done at a kill
     assert first > 0
-    os.kill(worn.up.pids()["auditor"], signal.SIGKILL)
+    kill(worn.up.pid("auditor"))
     with Client(worn.port) as client:
         eventually(lambda: client.write(77))
     assert worn.up.stop() == 0

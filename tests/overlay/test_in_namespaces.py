@@ -29,7 +29,7 @@ from cofferdam.policy.table import CompiledPolicy
 from tests.brokers.jump.site import THERE, Sshd
 from tests.enforce.site import DEVICE, ERP, GATE_IT, PORT, PlantDevice, Site, at, ip, netns
 from tests.gate.plant import Client, Gate, cli, events
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = netns
 ERP6, GATE6 = "fd81::20", "fd81::1"
@@ -524,7 +524,7 @@ def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running
     tops = {path.name for path in Path(f"/proc/{first}/root").iterdir()}
     assert not {"proc", "dev", "home", "sys", "root", "tmp"} & tops, tops
     assert not Path(f"/proc/{first}/root/etc/passwd").exists()
-    os.kill(int(first), 9)
+    kill(int(first))
     eventually(lambda: program() not in ("", first) and ask_gate(world.state, "peers")["tunnel"])
     # The peers are let in anew without anybody's help.
     host = PeerHost(world, config)
@@ -606,7 +606,7 @@ def test_revoke_holds_even_if_the_tunnels_program_hangs(live: Running) -> None:
         with connect(world.away, world.places("plc")[0]) as client:
             assert client.read() == b"\x03\x02\x00\x2a"
         held = tunnel_program(world)
-        os.kill(int(held), signal.SIGSTOP)
+        kill(int(held), signal.SIGSTOP)
         code, _, err = cli("overlay", "revoke", "alice", "--state", world.state)
         assert code == 2
         assert "alice is revoked" in err

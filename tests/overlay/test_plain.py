@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from cofferdam.gate.overlay.peers import load_peers, private_key, public_key
 from tests.gate.plant import Device, QuickGate, cli, events, policy_text
 from tests.overlay.works import text
 from tests.ports import held_port
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a name server's port needs root")
 
@@ -104,7 +103,7 @@ def test_a_killed_name_server_is_started_again(world: World) -> None:
     assert world.ask("riverside.internal").rr
     first = world.server_pid()
     assert first
-    os.kill(first, signal.SIGKILL)
+    kill(first)
     eventually(lambda: world.server_pid() not in (0, first))
     assert world.ask("riverside.internal").rr
     assert world.gate.process.poll() is None

@@ -14,6 +14,7 @@ from tests.brokers.diode.machines import Machine, Strand, eventually
 from tests.brokers.diode.test_machines import arrived, put
 from tests.enforce.site import netns
 from tests.gate.plant import events
+from tests.waiting import kill
 
 pytestmark = netns
 
@@ -88,7 +89,7 @@ def test_keys_are_changed_while_both_gates_run(two: Strand) -> None:
         assert main(["reload", "--state", str(other.state)]) == 0
         arrived(two, f"{machine.name}-1.csv", put(two, f"{machine.name}-1.csv", b"after"))
     old = two.inside.pid("spool")
-    os.kill(old, 9)  # a new epoch, by the new keys
+    kill(old)  # a new epoch, by the new keys
     eventually(lambda: two.inside.pid("spool") != old)
     eventually(lambda: two.outside.status()["sender"] not in ("", before))
     arrived(two, "at-last.csv", put(two, "at-last.csv", b"x"))

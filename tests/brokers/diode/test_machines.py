@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from tests.brokers.diode.machines import Machine, Strand, eventually
 from tests.enforce.site import ip, netns
 from tests.gate.plant import events
 from tests.verbs import cli
+from tests.waiting import kill
 
 pytestmark = netns
 
@@ -141,7 +141,7 @@ def test_a_part_that_is_killed_costs_nothing_that_a_ticket_does_not_bring(
     digest = put(strand, name, data)
     sent_as(strand, name)
     before = where.pid(part)
-    os.kill(before, signal.SIGKILL)
+    kill(before)
     eventually(lambda: where.pid(part) != before)
     path = strand.outside.folder() / name
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import signal
 import subprocess
 import tempfile
 import time
@@ -38,7 +36,7 @@ from tests.ports import held_ports
 from tests.protocols.device import Device, served
 from tests.services import POSTGRES_BIN
 from tests.verbs import cli
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, kill
 
 pytestmark = netns
 POLICY = """
@@ -159,10 +157,18 @@ class Works:
         return said
 
     def ask(self, broker: str, part: str, verb: str, **arguments: object) -> Any:
-        with contextlib.suppress(GateError):
-            found = ask(self.state, "ask-part", broker=broker, part=part, verb=verb, arguments=arguments, crew="")
-            return found[0]["result"]
-        return {}
+        """What the part says; it is waited for while its crew starts anew."""
+        found: list[Any] = []
+
+        def answered() -> bool:
+            with contextlib.suppress(GateError):
+                found[:] = ask(
+                    self.state, "ask-part", broker=broker, part=part, verb=verb, arguments=arguments, crew=""
+                )
+            return bool(found)
+
+        eventually(answered)
+        return found[0]["result"]
 
     def given(self, conduit: str) -> int:
         """The last number that the strand has taken of what rides."""
@@ -202,10 +208,17 @@ class Works:
             assert answer.status_code == 200, answer.text
 
     def pid(self, part: str, broker: str = "mirror") -> int:
-        pairs = ask(self.state, "status", fresh=False)["pairs"]
-        (found,) = [half["pid"] for pair in pairs if pair["name"].startswith(f"{broker}/") for half in pair["halves"]
-                    if half["role"] == part]  # fmt: skip
-        return int(found)
+        """Of a part that is ready, which it may not be for a while after another died."""
+        found: list[int] = []
+
+        def there() -> bool:
+            pairs = [pair for pair in ask(self.state, "status", fresh=False)["pairs"] if pair["broker"] == broker]
+            halves = [half for pair in pairs for half in pair["halves"]]
+            found[:] = [half["pid"] for half in halves if half["role"] == part and half["ready"]]
+            return bool(found)
+
+        eventually(there)
+        return found[0]
 
     def values(self, tag: str = "plc.level") -> list[int]:
         """None where whoever would say has just been killed."""
@@ -315,7 +328,7 @@ def test_a_keeper_that_is_killed_loses_nothing(works: Works, device: Device) -> 
     """What the strand brings while the mirror's outside is away lies in its folder until it is back."""
     eventually(works.values)
     for turn in range(3):
-        os.kill(works.pid(("spooler", "keeper", "reader")[turn]), signal.SIGKILL)
+        kill(works.pid(("spooler", "keeper", "reader")[turn]))
         for value in range(300 + 20 * turn, 310 + 20 * turn):
             show(device, value)
         eventually(lambda value=value: works.values()[-1:] == [value])  # type: ignore[misc]
@@ -382,7 +395,7 @@ def test_a_relay_that_is_killed_at_either_end_loses_nothing(works: Works) -> Non
     got: list[int] = []
     for turn, part in enumerate(("far", "keeper", "far", "inner")):
         works.push(first + 10 * turn, first + 10 * turn + 9)
-        os.kill(works.pid(part, "relay"), signal.SIGKILL)
+        kill(works.pid(part, "relay"))
         wanted = set(range(first, first + 10 * turn + 10))
 
         def whole(wanted: set[int] = wanted) -> bool:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import random
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.brokers.diode.test_rides import Works
 from tests.brokers.patch.makers import HAS_CLAMD, clamd
 from tests.enforce.site import netns
 from tests.protocols.device import Device, served
+from tests.waiting import kill
 
 pytestmark = [*netns, pytest.mark.soak, pytest.mark.timeout(0)]
 RUNS = int(os.environ.get("RUNS", "10"))
@@ -97,7 +97,7 @@ def test_either_end_is_killed_in_mid_transfer(tmp_path: Path) -> None:
             digest = put(strand, name, os.urandom(6_000_000))
             sent_as(strand, name)  # 0.6 s of the policy's rate are under way
             time.sleep(chance.random() / 2)
-            os.kill(before, signal.SIGKILL)
+            kill(before)
             killed = time.time_ns()
             kills[part] = kills.get(part, 0) + 1
             after = _After(strand, strand.outside.folder() / name, machine, part, before, killed)
@@ -157,8 +157,7 @@ def test_whatever_is_killed_messages_and_files_come_out_once(works: Works) -> No
             return bool(found)
 
         eventually(there)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(found[0], signal.SIGKILL)
+        kill(found[0])
         time.sleep(chance.random())
     got: list[int] = []
     into = works.state / "folders" / "reports-in"

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -37,7 +36,7 @@ from tests.ports import held_port
 from tests.protocols.device import Device, served
 from tests.protocols.opcua import site as opcua_site
 from tests.services import Postgres, needs_postgres
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = pytest.mark.heavy
 ASSETS = """
@@ -339,7 +338,7 @@ def test_a_historian_that_is_slow_and_is_killed_in_mid_reading(site: Site) -> No
     assert len(site.value("slow", limit="100000")) == 10_000
     asked = "select pid from pg_locks where locktype = 'advisory' and not granted"
     (pid,) = site.slow.conn.execute(asked).fetchone() or (0,)
-    os.kill(pid, signal.SIGKILL)  # the whole cluster begins anew
+    kill(pid)  # the whole cluster begins anew
     eventually(lambda: len(site.value("slow", limit="100000")) == many)
     for plant in (site.changes, site.odd, site.mends, site.slow, site.ascii, site.hostile, site.filled):
         plant.conn.close()
