@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from cofferdam.audit.events.access import ClientIdentified
+from cofferdam.audit.events.access import ClientIdentified, Refused, SessionOpened
 from cofferdam.brokers.kit import seam
+from cofferdam.brokers.kit.budget import ENTRIES
 from cofferdam.brokers.proxy.records import Denied, Ended, Opened, Request
 from cofferdam.errors import CrossingError
 from cofferdam.model import Shown
@@ -38,9 +39,9 @@ limits:"""
 class Seamed(Stage):
     """A proxy whose parts have both their ends of a seam."""
 
-    def __init__(self, conduit: str = "helps") -> None:
+    def __init__(self, conduit: str = "helps", limits: str = "") -> None:
         text = POLICY.format(
-            device_port=5020, port=502, asset_extra="", conduit_extra="", limits="", reads="allow", registers="0-9"
+            device_port=5020, port=502, asset_extra="", conduit_extra="", limits=limits, reads="allow", registers="0-9"
         )
         text = text.replace("conduits:", "  helper: {zone: enterprise, jump: CONDUIT}\nconduits:").replace(
             "CONDUIT", conduit
@@ -194,6 +195,64 @@ def test_one_person_does_not_take_the_places_of_another() -> None:
     assert len(stage.outer.clients) == most
     stage.say_outside(seam.Come(most + 100, "s-2", "helps", "ruth", "10.0.0.9", 4711))
     assert len(stage.outer.clients) == most + 1
+
+
+def _both(**words: str) -> Seamed:
+    """anna comes by one session of the conduit, ruth by another."""
+    stage = Seamed(**words)
+    stage.lend("s-1")
+    stage.lend("s-2", person="ruth")
+    return stage
+
+
+def _ruth(stage: Seamed, line: int) -> None:
+    stage.say_outside(seam.Come(line, "s-2", "helps", "ruth", "10.0.0.9", 4712))
+
+
+def test_one_person_does_not_use_up_what_the_log_takes_of_another() -> None:
+    stage = _both()
+    for line in range(1, 2 * ENTRIES):
+        stage.reactor.advance(0.03)
+        stage.come(line)
+        stage.say_outside(seam.Said(line, read(1, 0, 2)))  # which is not theirs
+        stage.cross()
+        stage.say_outside(seam.Over(line))
+    _ruth(stage, 1_000)
+    stage.say_outside(seam.Said(1_000, read(1, 0, 2)))
+    stage.cross()
+    told = stage.of(SessionOpened)
+    assert len(told) < 2 * ENTRIES
+    assert told[-1].source_port == 4712
+    assert told[-1].session in {one.session for one in stage.of(Refused)}
+
+
+def test_one_person_does_not_take_the_turns_of_another_at_the_device() -> None:
+    stage = _both()
+    for line in range(1, 6):
+        stage.come(line)
+        stage.say_outside(seam.Said(line, read(line, 100, 2)))
+    _ruth(stage, 10)
+    stage.say_outside(seam.Said(10, read(10, 100, 1)))
+    stage.cross()
+    device = stage.up()
+    served = 0
+    while not any(one.line == 10 for one in stage.told_outside.take() if isinstance(one, seam.Said)):
+        (asked,) = device.written[served:]
+        device.on_data(answer(asked, *[7] * asked[11]))
+        stage.cross()
+        served += 1
+    assert served == 2
+
+
+def test_one_person_does_not_use_up_the_pace_of_another() -> None:
+    stage = _both(limits="client_requests_per_second: 10, client_requests_burst: 3, ")
+    stage.come()
+    stage.say_outside(seam.Said(1, b"".join(read(number, 0, 2) for number in range(1, 20))))
+    _ruth(stage, 10)
+    stage.say_outside(seam.Said(10, read(1, 0, 2)))
+    stage.cross()
+    answered = [one.line for one in stage.told_outside.take() if isinstance(one, seam.Said)]
+    assert (answered.count(1), answered.count(10)) == (3, 1)
 
 
 def test_who_comes_by_a_port_has_no_address() -> None:

@@ -210,12 +210,14 @@ def test_an_end_that_breaks_the_rules_loses_the_seam_and_nothing_else(site: Port
     eventually(lambda: events(site.state, "record-violation"))
     (told,) = events(site.state, "record-violation")
     assert "the seam to" in told["half"]
+    eventually(lambda: "seam-closed" in str(site.gate.status()["alarms"]))
     done = site.ssh("tech", "tech", more=("-W", "plc:502"))
     assert done.returncode == 255
     assert site.pids() == pids
     kill(pids["modbus/outer"])
     eventually(lambda: site.pids().get("modbus/outer", 0) not in (0, pids["modbus/outer"]))
     site.gate.wait_ready()
+    eventually(lambda: "seam-closed" not in str(site.gate.status()["alarms"]))
     with site.port("tech") as port, Client(port) as client:
         assert client.read() == bytes([3, 2, 0, 42])
 

@@ -107,7 +107,7 @@ class PartProcess:
         self._severed: frozenset[str] = frozenset()
         self._listeners: dict[int, tuple[socket.socket, Listener]] = {}
         self._seams: dict[tuple[str, int], tuple[Sender[Any], Receiver[Any]]] = {}
-        self._torn: set[tuple[str, int]] = set()
+        self._torn: dict[tuple[str, int], str] = {}
         self._receivers: dict[str, Receiver[Any]] = {}
         self._gone: set[str] = set()
         self._riding: set[str] = set()
@@ -444,8 +444,13 @@ class PartProcess:
         if self.audit is not None:
             who = f"{self.crew}/{self.name}: the seam to {place[0]} port {place[1]}"
             self.audit.note(RecordViolation(wall_ns=time.time_ns(), half=clip(who, 128), detail=clip(str(error))))
-        self._torn.add(place)
+        self._torn[place] = str(error)
         self._unjoin(place)
+
+    def _seam_alarms(self) -> dict[str, str]:
+        """A seam that was closed stays so until this part is born again."""
+        said = "; ".join(f"{place[0]} port {place[1]}: {why}" for place, why in self._torn.items())
+        return {"seam-closed": clip(f"nobody comes by the seam to {said}")} if said else {}
 
     def _unlisten(self, fd: int) -> None:
         sock, listener = self._listeners.pop(fd)
@@ -521,7 +526,7 @@ class PartProcess:
             open=part.open_sessions(),
             assets=part.assets(),
             figures=part.figures(),
-            alarms=part.alarms(),
+            alarms=part.alarms() | self._seam_alarms(),
             limits=dict(part.limit_hits),
             faults=dict(part.faults),
             malformed=part.malformed,

@@ -93,6 +93,10 @@ class Front:
             port.refused(reason)
 
 
+def _denied(reason: str) -> ChannelOpenError:
+    return ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, escaped(reason))
+
+
 class Port(asyncssh.SSHTCPSession[bytes]):
     """One channel: a session of the kind "port"."""
 
@@ -109,12 +113,18 @@ class Port(asyncssh.SSHTCPSession[bytes]):
         self._flow: Flow | None = None
         self._full = self._held = False
         self._untaken = 0
+        self._early: list[bytes] = []  # what was said before the client was told that its channel is there
+        self._ended = ""
+        self._closed = False
         self.number = 0
         self.stage = Stage()
 
     async def opened(self) -> Port:
-        """Once its session lives. Raises: ChannelOpenError: there is none."""
-        return await self._opened
+        """Once its session lives. Raises: ChannelOpenError: there is none, or none any more."""
+        await self._opened
+        if self._ended:  # between the other broker's word and ours
+            raise _denied(self._ended)
+        return self
 
     # --- the gate ---------------------------------------------------------------------------------------------------
 
@@ -147,9 +157,14 @@ class Port(asyncssh.SSHTCPSession[bytes]):
         if not self._opened.done():
             if self._front is not None and self._line:
                 self._front.leave(self._line)
-            self._opened.set_exception(ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, escaped(reason)))
+            self._opened.set_exception(_denied(reason))
         elif self._chan is not None:
             self._chan.abort()
+        elif not self._ended:
+            self._ended = reason
+            if self._front is not None and self._line:
+                self._front.leave(self._line)
+            self._ways.closed(self)
 
     def farewell(self, reason: str) -> None:
         self.refused(reason)
@@ -168,6 +183,8 @@ class Port(asyncssh.SSHTCPSession[bytes]):
             self.refused("the broker of this asset takes no more")
         elif self._chan is not None:
             self._chan.close()
+        else:
+            self._closed = True  # once it has what was said before
 
     def shown(self, data: bytes, error: bool = False) -> None:
         """What the other broker says. Raises: CrossingError: more than there is room for."""
@@ -176,7 +193,10 @@ class Port(asyncssh.SSHTCPSession[bytes]):
         self._untaken += len(data)
         if self._untaken > seam.CREDIT:
             raise CrossingError("more was said than there is room for")
-        if self._chan is None or self._chan.is_closing():
+        if self._chan is None:
+            self._early.append(data)
+            return
+        if self._chan.is_closing():
             return
         self._chan.write(data)
         self.room()
@@ -199,6 +219,12 @@ class Port(asyncssh.SSHTCPSession[bytes]):
 
     def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
         self._chan = chan
+        early, self._early = self._early, []
+        for data in early:
+            chan.write(data)
+        self.room()
+        if self._closed:
+            chan.close()
 
     def data_received(self, data: bytes, datatype: Any) -> None:
         if self._flow is None or not self._line:

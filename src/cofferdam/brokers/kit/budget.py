@@ -15,6 +15,7 @@ import ipaddress
 
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.access import LimitHit, RefusedMany
+from cofferdam.audit.events.base import ADDRESS, clip
 from cofferdam.brokers.kit.many import Many
 from cofferdam.brokers.kit.pace import Bucket, draw, forget_full
 from cofferdam.model import Operation
@@ -48,6 +49,11 @@ def network(source: str) -> str:
     except ValueError:
         return source
     return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"
+
+
+def share_of(source: str, person: str) -> str:
+    """What counts as one source: of those who come by a conduit of the jump server, each person."""
+    return clip(f"{source} {person}", ADDRESS)
 
 
 class LogBudget:

@@ -33,15 +33,21 @@ BUSY = "busy"
 class RefusalLog:
     """One session's refusals."""
 
-    __slots__ = ("_asset", "_audit", "_began", "_budget", "_reads", "_session", "_source", "_stranger", "_used")
+    __slots__ = (
+        "_asset", "_audit", "_began", "_budget", "_reads", "_session", "_share", "_source", "_stranger", "_used",
+    )  # fmt: skip
 
     def __init__(
-        self, audit: AuditClient, budget: LogBudget, session: str, source: str, stranger: bool, asset: str
-    ) -> None:
+        self, audit: AuditClient, budget: LogBudget, session: str, source: str, stranger: bool, asset: str,
+        share: str = "",
+    ) -> None:  # fmt: skip
+        """`share`: by which the budget counts, where that is not the source: who comes by a conduit of the jump server
+        does so with others."""
         self._audit = audit
         self._budget = budget
         self._session = session
         self._source = source
+        self._share = share or source
         self._stranger = stranger
         self._asset = asset
         self._began = 0
@@ -67,7 +73,7 @@ class RefusalLog:
         is_write = operation.is_write
         if not self._may_tell(is_write, wall):
             if is_write:
-                self._budget.count(self._source, self._asset, fault, operation, principals, self._session, wall)
+                self._budget.count(self._share, self._asset, fault, operation, principals, self._session, wall)
                 return
             if self._reads is None:
                 self._reads = Many(False, self._session)
@@ -100,7 +106,7 @@ class RefusalLog:
         no room, and not dropped."""
         if self._used[is_write] >= (WRITES if is_write else BUDGET) or (is_write and not self._audit.has_room):
             return False
-        return self._budget.may_refuse(self._source, self._stranger, wall, is_write=is_write)
+        return self._budget.may_refuse(self._share, self._stranger, wall, is_write=is_write)
 
     def tick(self, wall: int) -> None:
         """Tells the reads that were counted, once their time is over."""
@@ -112,7 +118,7 @@ class RefusalLog:
         many, self._reads = self._reads, None
         if many is None:
             return
-        if self._budget.may_refuse(self._source, self._stranger, wall, is_write=False):
+        if self._budget.may_refuse(self._share, self._stranger, wall, is_write=False):
             self._audit.note(many.told(self._source, self._asset, wall))
         else:
-            self._budget.add(self._source, many.count)
+            self._budget.add(self._share, many.count)

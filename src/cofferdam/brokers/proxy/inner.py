@@ -15,7 +15,7 @@ from typing import Any
 from cofferdam.audit.events.access import DeviceTrouble, Malformed
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
-from cofferdam.brokers.kit.budget import LogBudget
+from cofferdam.brokers.kit.budget import LogBudget, share_of
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.datagrams import Datagrams, bound
 from cofferdam.brokers.kit.figures import Reported
@@ -65,7 +65,7 @@ class _ReadJob(Job):
         number: int,
         served: Served,
     ) -> None:
-        super().__init__(allow, request, session.source, session.id, arrived, served.timeout_ns, done)
+        super().__init__(allow, request, session.share, session.id, arrived, served.timeout_ns, done)
         self.group = session.group
         self.session = session
         self.flow = session.flow
@@ -327,10 +327,11 @@ class Inner(StandingPath):
             if len(self._sessions) + len(self._ended) >= SESSIONS:
                 raise CrossingError(f"more than {SESSIONS} sessions are open")
             source = record.source
-            refusals = RefusalLog(self._audit, self._budget, record.name, source, False, record.asset)
             shown = Shown(record.user, record.application, record.certificate)
             flow = self._flow(source, record.asset, shown, record.lent)
-            session = Session(record, flow, refusals)
+            share = share_of(source, record.user) if record.lent and isinstance(flow, Flow) else source
+            refusals = RefusalLog(self._audit, self._budget, record.name, source, False, record.asset, share)
+            session = Session(record, flow, refusals, share)
             session.from_wall = self._wall()
             self._sessions[record.session] = session
             if record.lent and isinstance(flow, Flow):
@@ -353,7 +354,7 @@ class Inner(StandingPath):
         served = self._served.get(session.asset)
         if served is not None:
             self._forget_parked(served, session)
-            served.device.drop_line(session.source, session.id)
+            served.device.drop_line(session.share, session.id)
         if self._standings:
             self._end_all_of(session)
         session.refusals.flush(self._wall())
@@ -559,7 +560,7 @@ class Inner(StandingPath):
             if not tally.reads and not tally.notices:
                 continue
             told = counted(session, tally, principals, session.from_wall, wall)
-            if not self._reads_book.over(told) and self._budget.spend(session.source, False, wall, 0):
+            if not self._reads_book.over(told) and self._budget.spend(session.share, False, wall, 0):
                 self._audit.note(told)
             else:
                 self._reads_book.add(told)

@@ -82,7 +82,7 @@ class StandingPath(WritePath):
             job = Job(
                 verdict,
                 record.message,
-                session.source,
+                session.share,
                 session.id,
                 arrived,
                 served.timeout_ns,

@@ -324,7 +324,7 @@ class Outer(Door):
     def _malformed(self, client: Client, section: str, detail: str) -> None:
         self.malformed += 1
         client.malformed += 1
-        if client.malformed <= MALFORMED_ENTRIES and self._budget.spend(client.source, client.stranger, self._wall()):
+        if client.malformed <= MALFORMED_ENTRIES and self._budget.spend(client.share, client.stranger, self._wall()):
             self._audit.note(malformed(client, section, detail, self._wall()))
         elif client.malformed > self.limits.client_refusals_per_connection and client in self.clients:
             self._limit("client_refusals_per_connection", client.source, "too many malformed requests")

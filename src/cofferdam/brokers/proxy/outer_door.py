@@ -14,10 +14,9 @@ from typing import Any
 
 import msgspec
 
-from cofferdam.audit.events.base import ADDRESS, clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.admission import Admission
-from cofferdam.brokers.kit.budget import LogBudget, network
+from cofferdam.brokers.kit.budget import LogBudget, network, share_of
 from cofferdam.brokers.kit.limit_notes import LimitNotes
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.seam import Come
@@ -229,12 +228,12 @@ class Door(Part):
             self._turn_away(transport, source, "listener", f"no asset is published at {local[0]}:{local[1]}")
             return None
         now = self._clock()
-        share = network(source) if lent is None else clip(f"{source} {lent.person}", ADDRESS)
+        share = network(source) if lent is None else share_of(source, lent.person)
         too_much = self._admission.too_fast(share, limits, now)
         shown = NOBODY if lent is None else Shown(lent.person)
         principals = self.policy.principals_of(source, self._zones, None)
         stranger = not principals
-        group = " ".join(principals) or share
+        group = (" ".join(principals) if lent is None else "") or share
         if too_much is None:
             of_source = self._of_source.get(share, 0)
             count = len(self.clients)
@@ -294,8 +293,10 @@ class Door(Part):
         if asset:
             flow = self.policy.flow(self.broker, client.source, asset, self._zones, client.shown)
         session = Session(number, f"{self._boot}-{number}", asset, flow)
-        session.refusals = RefusalLog(self._audit, self._budget, session.name, client.source, client.stranger, asset)
-        session.told = self._budget.spend(client.source, client.stranger, self._wall())
+        session.refusals = RefusalLog(
+            self._audit, self._budget, session.name, client.source, client.stranger, asset, client.share
+        )
+        session.told = self._budget.spend(client.share, client.stranger, self._wall())
         client.sessions[asset] = session
         self._sessions[number] = (client, session)
         if session.told:
@@ -322,7 +323,7 @@ class Door(Part):
                 flow = self.policy.flow(self.broker, client.source, session.asset, self._zones, client.shown)
                 session.judge_by(flow)
             session.named = False
-            if session.told and self._budget.spend(client.source, client.stranger, self._wall()):
+            if session.told and self._budget.spend(client.share, client.stranger, self._wall()):
                 self._tell_identity(client, session)
 
     def _pace_of(self, group: str, now: int) -> Pace:
@@ -336,7 +337,7 @@ class Door(Part):
 
     def _regroup(self, client: Client, principals: tuple[str, ...]) -> None:
         """A client counts as these principals from now on. A turn that it waits for is still that of its old ones."""
-        group = " ".join(principals) or client.share
+        group = (" ".join(principals) if not client.lent else "") or client.share
         if group != client.group:
             client.group = group
             client.pace.connections -= 1

@@ -41,10 +41,10 @@ class Session:
 
     __slots__ = (
         "asset", "flow", "from_wall", "group", "held", "id", "lent", "minded", "name", "parked", "recording",
-        "refusals", "shown", "source", "standing", "tallies", "tally", "under_way", "waits",
+        "refusals", "share", "shown", "source", "standing", "tallies", "tally", "under_way", "waits",
     )  # fmt: skip
 
-    def __init__(self, record: Opened, flow: Flow | Deny, refusals: RefusalLog) -> None:
+    def __init__(self, record: Opened, flow: Flow | Deny, refusals: RefusalLog, share: str) -> None:
         self.id = record.session
         self.name = record.name
         self.source = record.source
@@ -56,8 +56,10 @@ class Session:
         self.under_way = 0
         self.tally = Tally("")  # of the conduit by which it read last
         self.tallies: dict[str, Tally] = {"": self.tally}
+        # Who comes by a conduit of the jump server comes with others, who have turns and a budget of their own.
+        self.share = share
         # Its turns are those of its principals, from however many addresses they come.
-        self.group = " ".join(flow.principals) if isinstance(flow, Flow) else record.source
+        self.group = " ".join(flow.principals) if isinstance(flow, Flow) and not record.lent else share
         # What keeps its requests in their order: writes that wait for their entry, or for a value, and what came behind
         # them and waits as well.
         self.recording = 0

@@ -358,7 +358,7 @@ class WritePath(Part):
         job = kind(
             again,  # the newer verdict: it lapses when the policy in force now says so
             message,
-            session.source,
+            session.share,
             session.id,
             arrived,
             served.asset.timeout_ms * 1_000_000,
@@ -442,14 +442,14 @@ class WritePath(Part):
         parked = Parked(session, record, operation, arrived)
         gives_way: Parked | None = None
         if served.parked.count >= self.limits.asset_queue:
-            gives_way = served.parked.make_room(session.source, session.id, session.group)
+            gives_way = served.parked.make_room(session.share, session.id, session.group)
             if gives_way is None:
                 self._turn_away(session, record.id, operation, Failure.BUSY, MANY_PARKED)
                 return
         self._under_way += 1
         session.parked += 1
         session.waits = True
-        served.parked.push(session.source, session.id, parked)
+        served.parked.push(session.share, session.id, parked)
         parked.timer = self._reactor.call_at(arrived + served.timeout_ns, lambda: self._expire_parked(served, parked))
         if gives_way is not None:
             self._let_go(served, gives_way, Failure.BUSY, MANY_PARKED)
@@ -524,7 +524,7 @@ class WritePath(Part):
     def _let_go(self, served: Served, parked: Parked, failure: Failure, why: str) -> None:
         """A parked write is not sent."""
         session = parked.session
-        served.parked.drop(session.source, session.id)  # of a session one write is parked at a time
+        served.parked.drop(session.share, session.id)  # of a session one write is parked at a time
         if parked.passed and served.judging.get(session.group) is parked:
             del served.judging[session.group]
         self._unparked(parked)
@@ -544,7 +544,7 @@ class WritePath(Part):
         if session is None:
             gone = served.parked.drain()
         else:
-            gone = served.parked.drop(session.source, session.id)
+            gone = served.parked.drop(session.share, session.id)
         gone += [one for one in served.judging.values() if not one.over and session in (None, one.session)]
         for parked in gone:
             self._let_go(served, parked, Failure.BUSY, "its session, or its asset, is no more")

@@ -46,6 +46,8 @@ WAYS_OUT: dict[str, str] = {
     "trouble": "look at the device: cofferdam describe ASSET, cofferdam audit show --kind device-trouble",
     "clients-turned-away": "have it keep its connections, or raise that limit in the policy (docs/devices.md)",
     "connections-full": "see in `cofferdam status --all` who holds the places",
+    "seam-closed": "a part of the other broker may be taken over: cofferdam audit show --kind record-violation; "
+    "it opens when the gate is started anew",
     "crew": "see the gate's messages (journalctl -u cofferdam); it is started again by itself",
 }
 """By the beginning of an alarm's name; the order is that of what comes first."""
