@@ -223,7 +223,7 @@ class Outer(Door):
         if self._has_watches and watched(operation):
             self._inner.send(Watch(session.id, number, request))
         else:
-            self._inner.send(Request(session.id, number, request, began))
+            self._inner.send(Request(session.id, number, request, began if is_write else 0))
 
     def _deny(
         self, client: Client, session: Session, token: int, request: Any, operation: Operation, verdict: Deny, wall: int
