@@ -9,7 +9,6 @@ import importlib.util
 import io
 import json
 import shutil
-import time
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -561,11 +560,10 @@ def test_what_anybody_can_do(
 
 
 def test_a_signature_of_blanks_costs_no_time() -> None:
-    """Of an attestation that a gate in an intruder's hands has recorded, as long as one may be."""
-    began = time.process_time()
+    """Of an attestation that a gate in an intruder's hands has recorded, a hundred times as long as one may be: what
+    looks at each of them for each of them never ends."""
     with pytest.raises(tool.Wrong, match="it is no SSH signature"):
-        tool.check_ssh("-----BEGIN SSH SIGNATURE-----" + " " * 4000 + "!", b"", "ssh-ed25519 AAAA")
-    assert time.process_time() - began < 1
+        tool.check_ssh("-----BEGIN SSH SIGNATURE-----" + " " * 400_000 + "!", b"", "ssh-ed25519 AAAA")
 
 
 @pytest.mark.parametrize(("change", "words"), [case[1:] for case in SIGNED], ids=[case[0] for case in SIGNED])
@@ -702,14 +700,11 @@ def test_a_page_without_end_holds_no_verifier_up(
 ) -> None:
     """Anybody can lay one into a pack: what does not end is looked for again from each of thousands, and a table of
     two letters a row takes a hundred times as much memory."""
-    began = time.process_time()
     code, said = verdict(made, zipped(made.files | {name: data}), tmp_path, capsys)
     assert code == 1 and f"{name}: was changed" in said
-    assert time.process_time() - began < 5
     if name == "report.html" and len(data) < 1 << 20:  # by who holds the key as well
         files = made.signed_anew(made.files | {name: data})
         assert f"{name}: has what no page of ours has" in verdict(made, zipped(files), tmp_path, capsys)[1]
-        assert time.process_time() - began < 10
 
 
 def test_what_is_compressed_is_named_and_not_unpacked(

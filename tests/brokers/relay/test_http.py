@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import shutil
@@ -23,7 +24,7 @@ from cofferdam.brokers.kit.supervision import SetSevered
 from tests.brokers.relay.certificates import make
 from tests.brokers.relay.crew import ELSEWHERE, OFFICE, PLANT, RunningCrew, crew
 from tests.policy.messages import test_xml as xml
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, readable
 
 COUNTS = "/v1/channels/counts"
 ORDERS = "/v1/channels/orders"
@@ -450,16 +451,24 @@ def test_many_wrong_keys_slow_nobody_else(relay: RunningCrew, erp: httpx.Client)
     threads = [threading.Thread(target=guess) for _ in range(24)]
     for thread in threads:
         thread.start()
-    took = []
     for _ in range(20):
-        began = time.monotonic()
         assert erp.get("/v1").status_code == 200
-        took.append(time.monotonic() - began)
     stop.set()
     for thread in threads:
         thread.join(PATIENT)
-    assert sorted(took)[10] < 0.5
     assert set(answers) <= {0, 401}
+
+    def overtakes() -> bool:
+        """A right key is answered while each of the wrong ones that came before still waits: whoever is busy may miss
+        that once, and one that waits for the others always does."""
+        with contextlib.ExitStack() as held:
+            wrong = [held.enter_context(relay.raw()) for _ in range(8)]
+            for sock in wrong:
+                sock.sendall(f"GET /v1 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {new_key()[0]}\r\n\r\n".encode())
+            assert erp.get("/v1").status_code == 200
+            return not readable(wrong, 0)
+
+    eventually(overtakes)
 
 
 @pytest.mark.parametrize("guesses", [50_000, pytest.param(1_000_000, marks=pytest.mark.soak)])
