@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cofferdam.errors import CofferdamError, PolicyError
 from cofferdam.gate.client import ask
-from cofferdam.gate.loading import load_policy
+from cofferdam.gate.loading import handed_over, load_policy, taken
 from cofferdam.policy.load import load, loads
 from cofferdam.policy.problems import Problem
 from cofferdam.policy.yamltext import parse
@@ -52,6 +52,18 @@ def test_a_reload_of_anything_is_answered_and_changes_nothing(calm: Site, tmp_pa
         after = calm.up.status()
         assert after["policy"] == before
         assert client.read()[0] == 3
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_policy_whose_name_is_no_text_is_told_as_that(calm: Site, tmp_path: Path, there: bool) -> None:
+    """`reload` ended in a traceback, and the gate's own loading in none that said so."""
+    path = tmp_path / os.fsdecode(b"\xff.yaml")
+    if there:
+        path.write_text(calm.policy.read_text())
+    with pytest.raises(PolicyError, match=r"\\udcff.* is not UTF-8"):
+        taken(handed_over(path), "")
+    with pytest.raises(PolicyError, match=r"\\udcff.* is not UTF-8"):
+        asyncio.run(load_policy(path))
 
 
 def test_what_was_refused_and_what_was_loaded_are_on_record(calm: Site, tmp_path: Path) -> None:

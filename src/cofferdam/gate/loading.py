@@ -103,7 +103,15 @@ def _taken(answer: Loading, machine: str) -> tuple[CompiledPolicy, tuple[str, ..
 def handed_over(path: Path) -> bytes:
     """What becomes of loading a policy in the calling process, for a gate that may not see the file: `taken` there.
     Whoever asks for a reload reads the policy with their own eyes."""
-    return msgspec.msgpack.encode(loading(path))
+    return _encoded(loading(path))
+
+
+def _encoded(found: Loading) -> bytes:
+    try:
+        return msgspec.msgpack.encode(found)
+    except UnicodeEncodeError as error:  # the name of a file, in whatever is said of it
+        hint = "give the policy, and the files and folders that it lies in, names that are text"
+        return msgspec.msgpack.encode(Loading(error=f"{error.object!r} is not UTF-8", hint=hint))
 
 
 def taken(data: bytes, machine: str) -> tuple[CompiledPolicy, tuple[str, ...]]:
@@ -191,7 +199,7 @@ def _child(path: Path, answers: int, words: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        view = memoryview(msgspec.msgpack.encode(loading(path)))
+        view = memoryview(_encoded(loading(path)))
         while view:
             view = view[os.write(1, view) :]
         code = 0
