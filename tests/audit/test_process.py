@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from cofferdam.audit import service
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.events.access import LimitHit, OfItem, PointValue, RefusedMany, WriteAllowed
 from cofferdam.audit.events.gate import Severed
 from cofferdam.audit.files import LogReader
-from cofferdam.audit.process import RECORDS_A_TURN, Process, Producer
+from cofferdam.audit.process import HEAVY_SECONDS, RECORDS_A_TURN, Process, Producer
 from cofferdam.audit.records import Ack, Batch, Counting, FromAuditor, Hello, ToAuditor
 from cofferdam.audit.service import MOST_COUNTS
 from cofferdam.audit.supervision import FromAuditorControl, Open, Recent, ToAuditorControl
@@ -256,6 +257,37 @@ def test_who_has_written_their_share_does_not_keep_the_auditor_busy(
     stand.say(end, again(1, 1))
     assert max(rests) >= 0.4
     os.close(end)
+    stand.settle()
+    stand.go()
+
+
+def test_who_says_more_than_is_made_lasting_meanwhile_is_read_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owned inner half that said large entries had the auditor grow to 240 MB, and more where the disk is slower."""
+    stand = Stand(tmp_path)
+    end = stand.producer("owned", says=("write-allowed",))
+    other = stand.producer("honest", says=("write-allowed",))
+    auditor = stand.process._auditor
+    assert auditor is not None
+    log = auditor._log
+    monkeypatch.setattr(service, "HEAVY_BYTES", 50_000)
+    monkeypatch.setattr(log, "_try_publish", lambda **_: None)  # the disk takes its time
+    rests: list[float] = []
+    monkeypatch.setattr(stand.process._producers["owned"], "rest", rests.append)
+    large = tuple(msgspec.structs.replace(wrote(f"w{number}", "plc", "1"), body="0" * 512) for number in range(30))
+    for number in range(1, 4):
+        stand.say(end, Batch(number, "", large))
+    assert rests and set(rests) == {HEAVY_SECONDS} and auditor.heavy("owned")
+    stand.say(other, Batch(1, "", (wrote("w1", "plc", "1"),)))
+    assert not auditor.heavy("honest")
+    monkeypatch.setattr(log, "stuck", "no space left")
+    assert not auditor.heavy("owned"), "what room a full disk has is for whoever changes something"
+    monkeypatch.undo()
+    log.publish()
+    assert not auditor.heavy("owned")
+    os.close(end)
+    os.close(other)
     stand.settle()
     stand.go()
 

@@ -70,6 +70,9 @@ REST_SECONDS = 0.05
 """For a producer that has written its share of the day: so often it is read, a batch at a time ..."""
 REST_TIMES = 4
 """... and after so many times what a batch took, should that be longer."""
+HEAVY_SECONDS = 2.0
+"""For a producer that says more between two checkpoints than memory should hold: so often it is read, a batch at a
+time, until there is the next."""
 PACKETS_A_TURN = 64
 """Packets read from one producer in one turn, so that a flood from one does not hold up the others."""
 RECORDS_A_TURN = 1024
@@ -395,7 +398,9 @@ class Process:
                 self._silent.add((producer.name, said.number))
             if not auditor.submit(producer.name, said.number, said.drafts, said.policy):
                 producer.counts(size)
-        if auditor.over(producer.name):
+        if auditor.heavy(producer.name):
+            producer.rest(HEAVY_SECONDS)
+        elif auditor.over(producer.name):
             producer.rest(REST_TIMES * (time.monotonic() - begun))
         if not self._scheduled:
             self._scheduled = True

@@ -43,6 +43,9 @@ OVER_NS = 3_600_000_000_000
 MAX_QUEUED = 65536
 """Drafts that may wait for a commit; a batch that would go beyond is refused."""
 
+HEAVY_BYTES = 16 << 20
+"""Of events that one producer has said since the last checkpoint: as long as no checkpoint covers them they are in
+memory, more than once, and an honest one says a tenth of that meanwhile."""
 MOST_COUNTS = 80
 """Counts that one producer may have open."""
 COUNTS = 0
@@ -111,6 +114,8 @@ class Auditor:
         self.recent = RecentWrites()
         self.open_writes = OpenWrites()
         self.upkeep = Upkeep(log, wall_ns=wall_ns, mono_ns=mono_ns, background=log.background)
+        self._uncovered: Counter[str] = Counter()  # bytes of events by producer, since the log had so many entries
+        self._covered = log.published
         self._queued = 0
         self._results: list[Result] = []
         self._counts: dict[str, dict[int, Counting]] = {}  # by producer, those that are not over
@@ -160,6 +165,10 @@ class Auditor:
         if drafts and not self._has_room(producer, batch, drafts, prepared):
             return False
         self._queue.append((producer, batch, prepared))
+        if self._covered != self._log.published:
+            self._covered = self._log.published
+            self._uncovered.clear()
+        self._uncovered[producer] += sum(map(len, prepared.events))
         self._writes += [(producer, draft) for draft in drafts if isinstance(draft, WriteAllowed | WriteOutcome)]
         self._queued += len(prepared.events)
         return True
@@ -220,6 +229,12 @@ class Auditor:
     def over(self, producer: str) -> bool:
         """Whether a producer has just passed its share: it is read no faster than it need be."""
         return self._mono() - self._over.get(producer, -OVER_NS) < OVER_NS // 60
+
+    def heavy(self, producer: str) -> bool:
+        """Whether it says more than is made lasting in the same time: what memory that takes is for others to have.
+        On a full disk, where there is no checkpoint, the journal's room bounds it."""
+        late = self._covered == self._log.published and not self._log.stuck
+        return late and self._uncovered[producer] > HEAVY_BYTES
 
     def _folder_disk(self) -> tuple[int, int]:
         return disk.room(self._log.folder)
