@@ -616,6 +616,8 @@ class Pack:
         left = manifest.get("left_out", {"entries": 1, "below": 1})
         if not isinstance(left, dict) or any(type(left.get(one)) is not int for one in ("entries", "below")):
             raise Wrong("does not say as we do what was left out")
+        if type(manifest.get("not_cited", 0)) is not int:
+            raise Wrong("does not say as we do how many entries it names and has not")
         missing = manifest.get("missing")
         if not isinstance(missing, list) or not all(isinstance(one, str) for one in missing):
             raise Wrong("does not say as we do what is missing")
@@ -1179,6 +1181,8 @@ def main(arguments=None):
         print("  left out, as it says itself: %d entries of its period, all before entry %d" % (
             left["entries"], left["below"],
         ))  # fmt: skip
+    if pack.manifest.get("not_cited"):
+        print("  left out, as it says itself: %d entries that its report names" % pack.manifest["not_cited"])
     if pack.cosigned is not None:
         size, at = pack.cosigned
         print("  %s has signed that its first %d entries are these, at %s" % (

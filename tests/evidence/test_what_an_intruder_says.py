@@ -33,6 +33,7 @@ from cofferdam.audit.events.evidence import (
     SignerAdded,
     SignerRemoved,
 )
+from cofferdam.audit.events.gate import HalfDied
 from cofferdam.audit.events.proof import ProofDone
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_beside
@@ -632,6 +633,7 @@ def test_noise_costs_the_noise_and_not_the_pack(
     code, text = verdict(ledger, capsys, made.data)
     assert code == 0, text
     assert f"left out, as it says itself: {made.left_out} entries of its period, all before entry {made.below}" in text
+    assert f"left out, as it says itself: {made.uncited} entries that its report names" in text
     ledger.say(*[msgspec.structs.replace(hers, person=f"p{number}") for number in range(40)])
     ledger.log.publish()
     bench = Bench.read(ledger.state, None)
@@ -667,6 +669,22 @@ def test_fat_entries_make_no_pack_that_nobody_can_verify(
     assert 0 < made.left_out < 100
     code, text = verdict(ledger, capsys, made.data)
     assert code == 1 and "attestation of entry" in text.splitlines()[0], text
+
+
+def test_what_words_name_is_bounded_by_its_bytes(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pack_room, "CITED_BYTES", 30_000)
+    last = ledger.say(*[HalfDied(half="modbus/x/inner", pid=7, status=-9, reason="\1" * 500)] * 30)
+    ledger.found("log.whole", "tested", " ".join(f"entry {number}" for number in range(last - 29, last + 1)))
+    ledger.log.publish()
+    made = make(ledger.state, lambda one: one.catalogue.frameworks["nis2"])
+    with zipfile.ZipFile(BytesIO(made.data)) as archive:
+        there = {int(name[8:-5]) for name in archive.namelist() if name.startswith("entries/")}
+    few = there & set(range(last - 29, last + 1))
+    assert 5 < len(few) < 10 and made.uncited == 30 - len(few)
+    code, text = verdict(ledger, capsys, made.data)
+    assert (code, f"as it says itself: {made.uncited} entries that its report names" in text) == (0, True), text
 
 
 def test_one_key_again_and_again_holds_nobody_up(ledger: Ledger, tmp_path: Path) -> None:

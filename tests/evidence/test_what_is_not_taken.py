@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from cofferdam.audit.checkpoint import sign_note
+from cofferdam.audit.events.evidence import ExportStood
 from cofferdam.audit.keys import make_key
 from cofferdam.errors import CofferdamError
 from cofferdam.evidence import gather
@@ -22,6 +23,7 @@ from cofferdam.evidence.checks.registry import Made, run
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.inputs import Inputs, Unknown
 from cofferdam.evidence.model import Finding
+from cofferdam.evidence.workbench import Bench
 from cofferdam.proof.render import as_json, note_text
 from cofferdam.proof.run import sign
 from cofferdam.proof.statements import Report, Statement
@@ -129,3 +131,23 @@ def test_a_check_that_comes_to_no_end_harms_no_other(monkeypatch: pytest.MonkeyP
     assert [(one.check, one.outcome) for one in found] == [("log.whole", "failed"), ("log.writable", "observed")]
     assert "came to no end within 0.05 s" in found[0].says and not missing
     assert signal.getsignal(signal.SIGVTALRM) is before and signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def test_what_there_is_nothing_of_says_what_it_lacks(tmp_path: Path) -> None:
+    """In the report itself, since nobody can run a check on paper. Where nothing takes the log elsewhere, nothing is to
+    be held, and what else shows the control carries it."""
+    ledger = Ledger(tmp_path / "state")
+    ledger.begin()
+    ledger.log.publish()
+    checks = Bench.read(ledger.state, None).standing().checks
+    assert checks["log.exported"].says.startswith("nothing is exported: `collectors:`")
+    assert checks["sever.works"].says == ("no side has been severed and restored yet; a drill is `cofferdam sever` "
+                                         "and `cofferdam restore`")  # fmt: skip
+    assert "sudo cofferdam evidence run policy.expiry" in checks["policy.expiry"].says
+    assert (checks["log.fenced"].counts, checks["log.fenced"].says) == (False, "the policy uses nothing of export")
+    ledger.say(ExportStood(collector="disk", next=1, working=True))
+    ledger.log.publish()
+    assert Bench.read(ledger.state, None).standing().checks["log.fenced"].counts
+    found, [missing] = run_checks(Inputs(0, status={"facts": [], "alarms": []}), ["log.fenced"])
+    assert not found and missing.gone
+    ledger.close()

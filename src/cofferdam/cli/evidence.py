@@ -367,7 +367,7 @@ def _pack(args: argparse.Namespace) -> int:
     if args.json:
         plain = {"pack": str(args.output), "sha256": made.digest, "entries": made.size, "referred": made.entries,
                  "signed": made.signed, "recorded": recorded, "missing": list(made.missing),
-                 "left_out": made.left_out}  # fmt: skip
+                 "left_out": made.left_out, "not_cited": made.uncited}  # fmt: skip
         print(json.dumps(plain))
     else:
         print(f"wrote {args.output}: {made.entries:,} entries of {made.size:,}, SHA-256 {made.digest}")
@@ -376,6 +376,8 @@ def _pack(args: argparse.Namespace) -> int:
         if made.left_out:
             print(f"  left out, since a pack has no room for more: {made.left_out:,} entries of the period, all before "
                   f"entry {made.below}; a pack up to then has them (--to)")  # fmt: skip
+        if made.uncited:
+            print(f"  left out, since they are too many or too large: {made.uncited:,} entries that the report names")
         print("  recorded in the log" if recorded else "  NOT RECORDED: no gate runs here")
         if not made.signed:
             print("  NOT SIGNED: the log's key cannot be read; run it as root")

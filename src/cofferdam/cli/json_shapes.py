@@ -357,6 +357,7 @@ class EvidencePack(TypedDict):
     recorded: bool
     missing: list[str]
     left_out: int
+    not_cited: int
 
 
 class EvidenceNight(TypedDict):

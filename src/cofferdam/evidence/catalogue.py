@@ -17,13 +17,13 @@ from pathlib import Path
 import msgspec
 
 from cofferdam.errors import PolicyError
-from cofferdam.evidence.model import STRENGTH, Catalogue, Check, Clock, Control, Framework, seconds
+from cofferdam.evidence.model import EXPORT, STRENGTH, Catalogue, Check, Clock, Control, Framework, seconds
 from cofferdam.policy.problems import Problem, nearest, one_of
 from cofferdam.policy.yamltext import Node, parse
 
 FRAMEWORKS = ("iec62443-3-3", "iec62443-3-2", "nerc-cip", "nist-800-53r5", "nis2")
 """Those that ship, in the order in which they are shown."""
-ROOMS = ("house", "jump", "console", "patch", "diode", "mirror", "relay", "opcua", "enip", "ha")
+ROOMS = ("house", "jump", "console", "patch", "diode", "mirror", "relay", "opcua", "enip", "ha", EXPORT)
 BY = ("gate", "part", "operator", "outside")
 SPECIAL = {"asked": 0, "event": -1}
 MAX_FRAMEWORK_BYTES = 1 << 20

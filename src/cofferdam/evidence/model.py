@@ -17,6 +17,8 @@ STRENGTH = ("proved", "tested", "observed", "attested")
 WEAKNESS = ("stale", "not covered", "failed")
 """What is weaker than all of them, the weakest last: what failed is never averaged away."""
 STATUSES = (*STRENGTH, *WEAKNESS)
+EXPORT = "export"
+"""The room of whatever takes the log elsewhere: where nothing does, its check is left out like one of a service."""
 MEANINGS = {
     "proved": "a solver found no counter-example",
     "tested": "it was tried, with a positive control where something had to be absent",

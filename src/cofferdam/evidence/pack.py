@@ -55,6 +55,8 @@ than 128 MB."""
 MOST_CITED = 100
 """Entries that the words of one result name: so many are in the pack. With signers, attestations and an entry for each
 check they stay below what a pack refers to, whatever a gate writes."""
+CITED_BYTES = 256 << 10
+"""And what those of one that counts now take together in the log."""
 MOST_HEADS = 2000
 """Heads kept by witnesses that one pack shows to be of its log; the oldest are left out."""
 ATTEMPTS = 5
@@ -87,7 +89,8 @@ for an assessor to say.
 
 class Pack(NamedTuple):
     """A pack's bytes. `signed`: with the log's key; `missing`: documents that the log names and nobody kept;
-    `left_out`: how many of the oldest entries of the period, those below `below`."""
+    `left_out`: how many of the oldest entries of the period, those below `below`; `uncited`: how many that the report
+    names in its words, and that are too many or too large."""
 
     data: bytes
     digest: str
@@ -97,6 +100,7 @@ class Pack(NamedTuple):
     missing: tuple[str, ...]
     left_out: int = 0
     below: int = 0
+    uncited: int = 0
 
 
 def make(state: Path, framework_of: Any, **period: Any) -> Pack:
@@ -139,11 +143,14 @@ def make_once(
         bench.catalogue, framework, now, version=_version(bench), level=level, clocks=clocks, earlier=earlier
     )
     chosen = set(_needed(bench, now, from_ns, to_ns))
+    named = [list(_cited(bench, (one.says, *one.facts))) for one in now.checks.values() if one.index >= 0]
+    chosen |= _shown(bench, named, size)
     period = sorted(set(_of_the_period(bench, from_ns, to_ns)) - chosen)
     left = period[: max(0, len(chosen) + len(period) - MOST_ENTRIES)]
     left += _too_large(bench, period[len(left) :], size)
     chosen |= set(period[len(left) :])
     below = left[-1] + 1 if left else 0
+    uncited = len({index for each in named for index in each} - chosen)
     files: dict[str, bytes] = {
         "README.txt": README.format(site=bench.history.site).encode(),
         "report.html": reports.as_html(made).encode(),
@@ -173,6 +180,7 @@ def make_once(
             "format": FORMAT, "site": bench.history.site, "framework": framework.id, "entries": size,
             "from": reports.when(from_ns), "to": reports.when(to_ns), "level": level, "missing": missing,
             **({"left_out": {"entries": len(left), "below": below}} if left else {}),
+            **({"not_cited": uncited} if uncited else {}),
             "files": {name: {"sha256": _hash(data), "bytes": len(data)} for name, data in sorted(files.items())},
         }
     )  # fmt: skip
@@ -182,7 +190,7 @@ def make_once(
         text = f"cofferdam evidence pack of {bench.history.site}\n{_hash(manifest)}\n{framework.id}\n{size} entries\n"
         files["manifest.note"] = sign_note(text, signer)
     data = _zip(files)
-    return Pack(data, _hash(data), size, len(chosen), signer is not None, tuple(missing), len(left), below)
+    return Pack(data, _hash(data), size, len(chosen), signer is not None, tuple(missing), len(left), below, uncited)
 
 
 def _version(bench: Bench) -> str:
@@ -195,7 +203,6 @@ def _needed(bench: Bench, now: Standing, from_ns: int, to_ns: int) -> Iterator[i
     for state in now.checks.values():
         if state.index >= 0:
             yield state.index
-            yield from _cited(bench, (state.says, *state.facts))
     yield from bench.backing.entries
     # Who might sign is needed from the beginning.
     for one in bench.history.signers:
@@ -219,7 +226,7 @@ def _of_the_period(bench: Bench, from_ns: int, to_ns: int) -> Iterator[int]:
             if from_ns <= result.time_ns <= to_ns:
                 yield result.index
                 if result.outcome == "failed":
-                    yield from _cited(bench, (result.says, *result.facts))
+                    yield from itertools.islice(_cited(bench, (result.says, *result.facts)), MOST_CITED)
     for kind in KINDS:
         yield from (one.index for one in bench.history.of(kind) if from_ns <= one.time_ns <= to_ns)
 
@@ -238,8 +245,22 @@ def _too_large(bench: Bench, period: Sequence[int], size: int) -> list[int]:
 def _cited(bench: Bench, words: Iterable[str]) -> Iterator[int]:
     """Entries that a report names in its words, as far as the log has them: whoever reads of one wants to see it."""
     named = (int(number) for text in words for number in CITED.findall(text))
-    there = (number for number in named if bench.history.first <= number < bench.history.size)
-    yield from itertools.islice(there, MOST_CITED)
+    yield from (number for number in named if bench.history.first <= number < bench.history.size)
+
+
+def _shown(bench: Bench, named: Sequence[Sequence[int]], size: int) -> set[int]:
+    """Of the entries that each result names the first, as many as it may."""
+    named = [each[:MOST_CITED] for each in named]
+    length = {index: len(entry) for index, entry in bench.reader.some({one for each in named for one in each}, size)}
+    shown = set()
+    for each in named:
+        room = CITED_BYTES
+        for index in each:
+            room -= length[index]
+            if room < 0:
+                break
+            shown.add(index)
+    return shown
 
 
 def _results(

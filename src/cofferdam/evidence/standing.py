@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from cofferdam.evidence.attest import about, facts
-from cofferdam.evidence.checks.tables import CHECKS, LEFT, SELF_TESTED
+from cofferdam.evidence.checks.tables import CHECKS, LEFT, SELF_TESTED, run_checks
 from cofferdam.evidence.history import Attestation, History
-from cofferdam.evidence.inputs import FUTURE_NS
+from cofferdam.evidence.inputs import FUTURE_NS, Inputs
 from cofferdam.evidence.model import Catalogue, Check, Control, Framework, Result, spoken, weakest
 
 NS = 1_000_000_000
@@ -104,10 +104,11 @@ def age_seconds(result_time_ns: int, result_wall_ns: int, last_ns: int, wall_ns:
 
 def standing(
     catalogue: Catalogue, history: History, attestations: Collection[Attestation], *, wall_ns: int, policy: str = "",
-    brokers: Collection[str] | None = None, unbacked: Unbacked = lambda _: "",
+    brokers: Collection[str] | None = None, unbacked: Unbacked = lambda _: "", known: Inputs | None = None,
 ) -> Standing:  # fmt: skip
     """How every check stands. `policy`: the hash of the policy in force; `brokers`: the words that it uses, None where
-    that is not known; `attestations`: those whose signatures were looked at."""
+    that is not known; `attestations`: those whose signatures were looked at; `known`: what there is besides, by which a
+    check of which nothing was found says what it lacks."""
     now_ns = max(wall_ns, history.last_ns)
     signed: dict[str, list[Attestation]] = {}
     for one in attestations:
@@ -116,7 +117,9 @@ def standing(
     for (name, _), results in history.results.items():
         by_check.setdefault(name, []).append(results[-1])
     states = {
-        name: _check(check, by_check.get(name, []), signed.get(name, []), history, wall_ns, policy, brokers, unbacked)
+        name: _check(
+            check, by_check.get(name, []), signed.get(name, []), history, wall_ns, policy, brokers, unbacked, known
+        )
         for name, check in catalogue.checks.items()
     }
     unknown = tuple(sorted(by_check.keys() - states.keys()))
@@ -125,7 +128,7 @@ def standing(
 
 def _check(
     check: Check, results: list[Result], signed: list[Attestation], history: History, wall_ns: int, policy: str,
-    brokers: Collection[str] | None, unbacked: Unbacked,
+    brokers: Collection[str] | None, unbacked: Unbacked, known: Inputs | None,
 ) -> CheckState:  # fmt: skip
     unused = brokers is not None and check.room not in ("house", "console", "ha") and check.room not in brokers
     found = _newest(check, results, history, wall_ns, policy, unbacked) if results else None
@@ -144,10 +147,10 @@ def _check(
         return max(valid, key=lambda one: one.index)
     if by_people:
         return max(by_people, key=lambda one: one.index)
-    return CheckState(check.id, "not covered", _why_nothing(check))
+    return CheckState(check.id, "not covered", _why_nothing(check, known))
 
 
-def _why_nothing(check: Check) -> str:
+def _why_nothing(check: Check, known: Inputs | None) -> str:
     if check.best == "attested":
         return "nobody has signed for it"
     if check.id in SELF_TESTED:
@@ -156,7 +159,14 @@ def _why_nothing(check: Check) -> str:
         return LEFT.get(check.id, "nothing of the gate looks at it yet; a person can sign for it")
     if "proof" in CHECKS[check.id].looks:
         return "no proof has established it: `cofferdam prove`"
-    return f"it has not been found: `cofferdam evidence run {check.id}` says what is missing"
+    at_hand = {"history", "exports"} if known is not None else set()
+    if known is not None and known.status is not None:
+        at_hand.add("status")
+    if known is not None and at_hand.issuperset(CHECKS[check.id].looks):
+        _, missing = run_checks(known, [check.id])
+        if missing:
+            return missing[0].reason
+    return f"nobody has had it looked at yet: `sudo cofferdam evidence run {check.id}`"
 
 
 def _newest(

@@ -15,6 +15,7 @@ from typing import Any
 from cofferdam import __version__
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.show import moment
+from cofferdam.enforce.orders import FENCE
 from cofferdam.errors import CofferdamError
 from cofferdam.evidence import drifting, gather, reports
 from cofferdam.evidence.attest import verified
@@ -23,7 +24,8 @@ from cofferdam.evidence.catalogue import catalogue, with_own
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import Due, dues
 from cofferdam.evidence.history import KEPT_BEFORE, Attestation, Happening, History
-from cofferdam.evidence.model import Catalogue, Finding, Framework, Missing, spoken
+from cofferdam.evidence.inputs import Inputs
+from cofferdam.evidence.model import EXPORT, Catalogue, Finding, Framework, Missing, spoken
 from cofferdam.evidence.standing import Standing, standing
 
 
@@ -97,10 +99,14 @@ class Bench:
 
     @property
     def brokers(self) -> frozenset[str] | None:
-        """The words of the brokers in use, by the gate or else by the log; None where neither knows."""
+        """The words of the brokers in use, and whether anything takes the log elsewhere, by the gate or else by the
+        log; None where neither knows."""
         if self.status is None:
-            return self.history.brokers()
-        return frozenset(one["broker"] for one in self.status["conduits"])
+            brokers, exports = self.history.brokers(), bool(self.history.of("export-stood"))
+        else:
+            brokers = frozenset(one["broker"] for one in self.status["conduits"])
+            exports = any(one["name"] == FENCE for one in self.status["facts"])
+        return brokers | {EXPORT} if brokers is not None and exports else brokers
 
     def run(
         self, names: Sequence[str], *, verify: bool = True, seconds: float = gather.RECORDINGS_SECONDS
@@ -117,6 +123,7 @@ class Bench:
         return standing(
             self.catalogue, self.history, self.attestations, wall_ns=self.wall_ns, policy=self.policy,
             brokers=self.brokers, unbacked=self.backing.why,
+            known=Inputs(max(self.wall_ns, self.history.last_ns), status=self.status, history=self.history),
         )  # fmt: skip
 
     @functools.cached_property
@@ -142,7 +149,7 @@ class Bench:
         signed = [one for one in self.attestations if one.time_ns <= when_ns]
         return standing(
             self.catalogue, then, signed, wall_ns=when_ns, policy=policy, brokers=self.brokers,
-            unbacked=self.backing.why,
+            unbacked=self.backing.why, known=Inputs(when_ns, history=then),
         )  # fmt: skip
 
     def clocks(self) -> tuple[Due, ...]:

@@ -71,7 +71,7 @@ def fenced(known: Inputs) -> Finding:
     status = known.the_status()
     fact = next((one for one in status["facts"] if one["name"] == FENCE), None)
     if fact is None:
-        return Finding("log.fenced", "observed", "the policy has no export and no witness to be held")
+        raise Gone("the policy has no export and no witness to be held")
     standing = {one["name"]: one["detail"] for one in status["alarms"]}
     if not fact["in_force"]:
         if status["separation"] != "namespaces" and DOWN not in standing:
