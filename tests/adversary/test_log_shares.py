@@ -17,7 +17,7 @@ from cofferdam.audit.events.gate import RecordViolation, Severed
 from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.log import AuditLog
 from cofferdam.audit.quota import AROUND_BYTES, DAY_NS, Quota, Share, share_of
-from cofferdam.audit.service import TELL_NS, Auditor
+from cofferdam.audit.service import RESERVE_BYTES, TELL_NS, Auditor
 from cofferdam.errors import LogUnwritable
 from tests.adversary.takeover import Taken, taken
 from tests.audit.conftest import Opener as Opener
@@ -152,6 +152,22 @@ def test_on_a_disk_that_is_nearly_full_only_what_somebody_waits_for_is_recorded(
     assert sky.say("outer", SessionOpened(session="s", half="h", source="a", source_port=1, asset="p"))
     assert sky.say("inner", write()) and sky.say("gate", Severed(side="it"))
     assert [sky.kinds(who) for who in ("outer", "inner", "gate")] == [[], ["write-allowed"], ["severed"]]
+
+
+def test_noise_does_not_fill_the_disk_between_two_looks_at_it(sky: Sky) -> None:
+    """With 30 MB of it in a second nothing was left for what somebody waits for, on a disk that is small."""
+    sky.auditor._most = {share: GB for share in SMALL}
+    sky.free = RESERVE_BYTES + 100_000
+    sky.now += 2_000_000_000
+    sky.auditor.tick()
+    for number in range(500):
+        assert sky.say("outer", refused(number, is_write=False))
+    kept = sky.kinds("outer").count("refused")
+    assert 20 < kept < 100_000 // AROUND_BYTES // 2
+    assert sky.say("inner", write())
+    sky.now += 2_000_000_000
+    sky.auditor.tick()  # there is as much room as there was
+    assert sky.say("outer", refused(1, is_write=False)) and sky.kinds("outer").count("refused") == kept + 1
 
 
 @given(

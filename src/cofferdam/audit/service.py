@@ -23,7 +23,7 @@ from cofferdam.audit.events.gate import Alarm
 from cofferdam.audit.left_out import LeftOut
 from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
 from cofferdam.audit.open_writes import OpenWrites
-from cofferdam.audit.quota import Quota, Share, share_of, shares_of, whose
+from cofferdam.audit.quota import AROUND_BYTES, Quota, Share, share_of, shares_of, whose
 from cofferdam.audit.recent import RecentWrites
 from cofferdam.audit.records import Counting
 from cofferdam.audit.upkeep import Growth, Upkeep
@@ -105,6 +105,8 @@ class Auditor:
         self._disk = disk or self._folder_disk
         self._most = most
         self._free, self._total = self._disk()
+        self._taken = 0
+        """Bytes since then: who says much fills a disk from one look at it to the next."""
         self._quotas: dict[str, Quota] = {}  # by producer, over all of its lives
         self._left_out: dict[str, LeftOut] = {}  # by producer, since that was last told
         self._over: dict[str, int] = {}  # producer -> when it last passed its share (monotonic ns)
@@ -198,13 +200,15 @@ class Auditor:
         if quota is None:
             quota = self._quotas[producer] = Quota(now, self._most or shares_of(self._allowed.get(producer, ())))
         quota.fill(now)
-        low = bool(self._log.stuck) or self._free < min(RESERVE_BYTES, self._total // 20)
+        reserve = min(RESERVE_BYTES, self._total // 20)
         kept, out = [], []
         for draft, event in zip(drafts, prepared.events, strict=True):
+            low = bool(self._log.stuck) or self._free - self._taken < reserve
             share = share_of(draft)
             is_outcome = isinstance(draft, WriteOutcome)
             if (not low or share == "changes") and quota.take(share, len(event), whose(draft), last=is_outcome):
                 kept.append(event)
+                self._taken += 2 * (len(event) + AROUND_BYTES)  # in journal and tile
                 continue
             if not low:
                 self._over[producer] = now
@@ -284,6 +288,7 @@ class Auditor:
         if now - self._looked >= LOOK_NS:
             self._looked = now
             self._free, self._total = self._disk()
+            self._taken = 0
             self._over = {producer: at for producer, at in self._over.items() if now - at < OVER_NS}
         try:
             self._log.tick()
