@@ -52,8 +52,8 @@ class Opened(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unkno
 
 class Request(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
     """One request that the outer half found allowed. `id` is new in each request and comes back in the answer. `born`:
-    of a write, when it was taken from its client (monotonic ns; both halves have one clock): it is no younger than that,
-    however long it lay in between."""
+    of a write, when it was taken from its client (monotonic ns; both halves have one clock): it is no younger than
+    that, however long it lay in between."""
 
     session: Id
     id: Id
