@@ -249,7 +249,7 @@ def test_a_budget_that_nothing_was_measured_against() -> None:
     spread = {"count": 0, "p99": 0.0}
     one = {"name": "a", "budget": 5_000, "added": spread, "recent": spread, "packets": spread,
            "recent_over_budget": False}  # fmt: skip
-    for count, wanted in ((0, "nothing has gone by"), (1, "1 conduits are within")):
+    for count, wanted in ((0, "nothing has gone by"), (1, "1 conduit is within")):
         status = {"conduits": [one | {"added": {"count": count}}]}
         found, missing = run_checks(Inputs(T0 * 10**9, status=status), ["broker.latency-budget"])
         assert [*(each.says for each in found), *(each.reason for each in missing)][0].startswith(wanted)
@@ -290,7 +290,7 @@ def test_files_that_went_before_a_conduit_had_them_scanned() -> None:
 def test_sessions_that_needed_no_approval_are_counted_apart() -> None:
     log = read(entries((0, decided()), (0, opened(request=3)), (0, opened(session="s9"))))
     [found], _ = run_checks(Inputs(T0 * 10**9, policy=the_policy(), history=log), ["access.approval"])
-    assert found.says == "1 sessions had their approval; 1 more needed none by their rules"
+    assert found.says == "1 session had its approval; 1 more needed none by their rules"
 
 
 def test_failures_without_a_pause_show_no_lock_out() -> None:
@@ -424,7 +424,7 @@ def test_files_that_are_brought_again_and_again_hide_none_that_passed(monkeypatc
     junk = msgspec.structs.replace(EXAMINED, verdict="refused", sha256=B)
     log = read(entries((0, EXAMINED), *[(0.0, junk)] * 9, (0, STARTED), (0, EXAMINED)))
     [found], _ = run_checks(Inputs(T0 * 10**9, history=log), ["patch.source-verified"])
-    assert (found.outcome, found.says) == ("tested", "1 files passed, 1 installations of such files")
+    assert (found.outcome, found.says) == ("tested", "1 file passed, 1 installation of such files")
 
 
 def _others(event: Draft, **member: Any) -> list[tuple[float, Draft]]:

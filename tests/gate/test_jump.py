@@ -382,7 +382,7 @@ def test_who_is_in_a_group_without_an_entry_is_named(site: JumpSite) -> None:
     assert site.ssh("uninvited", "station", "echo in").returncode != 0
     assert site.ssh("tech", "station", "echo in").stdout == b"in\n"
     found, says = evidence(site.state, "access.roles")
-    assert found == "observed" and "in 1 sessions" in says, says
+    assert found == "observed" and "in 1 session " in says, says
     assert "check-access.roles" not in alarms(site)
 
 

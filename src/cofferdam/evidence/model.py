@@ -62,6 +62,11 @@ def spoken(length: int) -> str:
     return f"{length} s"
 
 
+def several(count: int, many: str, one: str = "") -> str:
+    """ "2 sessions", "1 session". `one`: for one, where that is more than `many` without its last letter."""
+    return f"{count:,} {many if count != 1 else one or many[:-1]}"
+
+
 class Check(msgspec.Struct, frozen=True):
     """One check. `every` is a number of seconds, 0 where somebody asks, -1 where something happens; `valid` seconds."""
 

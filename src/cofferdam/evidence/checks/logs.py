@@ -6,7 +6,7 @@ from cofferdam.audit.entry import DRAFTS, parse_time
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.history import WITNESS, Happening
 from cofferdam.evidence.inputs import Disk, Gone, Inputs, Unknown
-from cofferdam.evidence.model import Finding, spoken
+from cofferdam.evidence.model import Finding, several, spoken
 
 TABLE = Table()
 DAY_NS = 86_400 * 10**9
@@ -163,7 +163,8 @@ def exported(known: Inputs) -> Finding:
     if silent:
         raise Unknown(f"no word of {silent[0]} has come since the gate started")
     # Each has said so lately, or it would have failed: the newest of them ends a failure, whichever it was of.
-    return Finding("log.exported", "observed", f"entries reach {len(good)} collectors in order", tuple(good[:8]),
+    says = f"entries reach {several(len(good), 'collectors')} in order"
+    return Finding("log.exported", "observed", says, tuple(good[:8]),
                    at_ns=max(one.at_ns for one in stood.values()))  # fmt: skip
 
 
@@ -218,7 +219,7 @@ def strict_parse(known: Inputs) -> Finding:
     tally = history.tallies.get("malformed")
     if tally is None:
         raise Unknown("no broken message has come yet; `cofferdam evidence selftest` tries one")
-    says = f"{tally.count} entries of broken messages that went no further"
+    says = several(tally.count, "entries", "entry") + " of broken messages that went no further"
     return Finding("broker.strict-parse", "observed", says, (f"the last is entry {tally.last}",),
                    at_ns=parse_time(tally.last_time))  # fmt: skip
 

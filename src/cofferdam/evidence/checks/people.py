@@ -13,7 +13,7 @@ from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.checks.services import BEGINS, FACTS, before_kept, ends, lacks, lately, session, verdict
 from cofferdam.evidence.inputs import FUTURE_NS, Gone, Inputs, Unknown
-from cofferdam.evidence.model import Finding
+from cofferdam.evidence.model import Finding, several
 from cofferdam.policy.terms.jump_rows import GROUP, PERSON, JumpRows
 
 TABLE = Table()
@@ -79,7 +79,12 @@ def window(known: Inputs) -> Finding:
     if lacking and not wrong:
         raise lacks(history, lacking, "the ends", "sessions")
     return verdict(
-        "access.window", wrong, "observed", f"{len(bound)} sessions stayed within their windows", facts, bound
+        "access.window",
+        wrong,
+        "observed",
+        several(len(bound), "sessions stayed within their windows", "session stayed within its window"),
+        facts,
+        bound,
     )
 
 
@@ -90,7 +95,7 @@ def idle(known: Inputs) -> Finding:
     ended = [one for one in known.the_history().of("access-ended") if one.event.get("reason") in IDLE]
     facts = [f"{name}: {row.idle} s" for name, row in rows.items()]
     facts += [f"entry {one.index}: {one.event.get('person')}: {one.event.get('reason')}" for one in ended]
-    says = f"each of {len(rows)} conduits ends what is idle; {len(ended)} sessions were ended for it"
+    says = f"each of {several(len(rows), 'conduits')} ends what is idle; sessions ended for it: {len(ended)}"
     return Finding("access.idle-lock", "observed", says, tuple(facts[-8:]))
 
 
@@ -115,7 +120,7 @@ def concurrency(known: Inputs) -> Finding:
             wrong.append(f"{session(one)}: the {len(there)}th at once, and {rows[key[1]].sessions} are allowed")
     if lacking and not wrong:
         raise lacks(history, lacking, "the ends", "sessions")
-    says = f"at most {most} at once of one person in one conduit, in {len(opened)} sessions"
+    says = f"at most {most} at once of one person in one conduit, in {several(len(opened), 'sessions')}"
     facts = [f"{name}: {row.sessions} allowed" for name, row in rows.items()]
     return verdict("access.concurrency", wrong, "observed", says, facts, opened)
 
@@ -139,7 +144,12 @@ def banner(known: Inputs) -> Finding:
     without = [f"{name} has no `notice`" for name, row in rows.items() if not row.notice.strip()]
     facts = [f"{name}: SHA-256 {hashlib.sha256(row.notice.encode()).hexdigest()}" for name, row in rows.items()]
     return verdict(
-        "access.banner", without, "observed", f"{len(rows)} conduits show a notice before sign-in", facts, ()
+        "access.banner",
+        without,
+        "observed",
+        several(len(rows), "conduits show a notice before sign-in", "conduit shows a notice before sign-in"),
+        facts,
+        (),
     )
 
 
@@ -157,7 +167,9 @@ def glass(known: Inputs) -> Finding:
         and not any(other.event.get("how") == "reviewed" and other.index > one.index for other in used)
     ]
     facts = [f"entry {one.index}: {one.event.get('how')} by {one.event.get('by')}" for one in used]
-    return verdict("access.break-glass", wrong, "observed", f"{len(broken)} uses, each on record", facts, used[-1:])
+    return verdict(
+        "access.break-glass", wrong, "observed", f"{several(len(broken), 'uses')}, each on record", facts, used[-1:]
+    )
 
 
 @TABLE.check("access.vendor-list", "status", "policy")
@@ -166,7 +178,12 @@ def vendors(known: Inputs) -> Finding:
     rows = _rows(known)
     conduits = {one["name"]: one["sessions"] for one in known.the_status()["conduits"] if one["name"] in rows}
     facts = tuple(f"{name}: {count} open now" for name, count in sorted(conduits.items())[:8])
-    return Finding("access.vendor-list", "observed", f"{sum(conduits.values())} sessions are open now", facts)
+    return Finding(
+        "access.vendor-list",
+        "observed",
+        several(sum(conduits.values()), "sessions are open now", "session is open now"),
+        facts,
+    )
 
 
 @TABLE.check("access.ends-here", "history")
@@ -179,7 +196,14 @@ def ends_here(known: Inputs) -> Finding:
         raise Unknown("no session has been recorded yet: only what was seen shows that encryption ends here")
     facts = [f"{session(one)}: entry {marked[str(one.event['session'])].index} has "
              f"{marked[str(one.event['session'])].event['size']:,} bytes of it" for one in seen]  # fmt: skip
-    return verdict("access.ends-here", [], "observed", f"{len(seen)} sessions were seen in the clear here", facts, seen)
+    return verdict(
+        "access.ends-here",
+        [],
+        "observed",
+        several(len(seen), "sessions were seen in the clear here", "session was seen in the clear here"),
+        facts,
+        seen,
+    )
 
 
 @TABLE.check("recording.whole", "files", "policy")
@@ -197,8 +221,8 @@ def whole(known: Inputs) -> Finding:
     if not found.count:
         raise Unknown("nothing of which the log has a digest was recorded yet")
     facts = [f"{found.unknown} more are older than the log, or begin now"] if found.unknown else []
-    return verdict("recording.whole", found.findings, "tested",
-                   f"{found.count:,} recordings are what the log says of them", facts, ())  # fmt: skip
+    says = several(found.count, "recordings are what the log says of them", "recording is what the log says of it")
+    return verdict("recording.whole", found.findings, "tested", says, facts, ())
 
 
 @TABLE.check("recording.fail-closed", "history")
@@ -211,8 +235,8 @@ def unrecorded(known: Inputs) -> Finding:
         )
     facts = [f"entry {one.index}: {one.event.get('person')} at {one.event.get('asset')}: {one.event.get('reason')}"
              for one in ended]  # fmt: skip
-    return verdict("recording.fail-closed", [], "tested", f"{len(ended)} sessions ended for want of a recording", facts,
-                   ended)  # fmt: skip
+    says = f"{several(len(ended), 'sessions')} ended for want of a recording"
+    return verdict("recording.fail-closed", [], "tested", says, facts, ended)
 
 
 @TABLE.check("secret.strength", "history", "policy")
@@ -250,7 +274,9 @@ def strength(known: Inputs) -> Finding:
         raise Unknown(f"the password of {ahead[0]} was set by a clock that was ahead (entry "
                       f"{history.passwords[ahead[0]].index}): nobody knows how old it is")  # fmt: skip
     facts = [f"refused: {', '.join(NO_PASSWORDS)}", f"kept by argon2 {how}"]
-    facts.append(f"{len(ages)} people have a password; the oldest is {max(ages.values(), default=0)} days old")
+    facts.append(
+        f"people with a password: {len(ages)}; the oldest is {several(max(ages.values(), default=0), 'days')} old"
+    )
     if history.first:
         facts.append("of a password that was set before the log begins and not used since, it says nothing")
     says = "weak passwords are refused, others are kept by argon2id, none is too old"
@@ -283,10 +309,14 @@ def roles(known: Inputs) -> Finding:
             members.setdefault(group, []).append(person)
     facts = [f"{group}: {', '.join(people)}" for group, people in sorted(members.items())]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    facts = [*facts[: FACTS - 1], f"{len(members)} groups with their people, SHA-256 {digest}"]
-    says = f"{len(lines)} rules give rights to groups alone; in {len(opened)} sessions each person was in one of them"
+    facts = [
+        *facts[: FACTS - 1],
+        f"{several(len(members), 'groups with their people', 'group with its people')}, SHA-256 {digest}",
+    ]
+    alone = several(len(lines), "rules give rights to groups alone", "rule gives rights to groups alone")
+    says = f"{alone}; in {several(len(opened), 'sessions')} each person was in one of them"
     if not opened:
-        says = f"{len(lines)} rules give rights to groups alone; nobody has had a session under this policy lately"
+        says = f"{alone}; nobody has had a session under this policy lately"
     return verdict("access.roles", wrong, "observed", says, facts, opened)
 
 
@@ -329,7 +359,14 @@ def scanned(known: Inputs) -> Finding:
         raise Unknown(f"{unseen[0]} lets files through that nobody scans, so what comes in by others shows "
                       "too little: `files: {scan: true}`")  # fmt: skip
     facts = [f"entry {one.index}: {one.event['path']}: {one.event.get('scan')}" for one in passed]
-    return verdict("files.scanned", wrong, "observed", f"{len(passed)} files were found clean first", facts, passed)
+    return verdict(
+        "files.scanned",
+        wrong,
+        "observed",
+        several(len(passed), "files were found clean first", "file was found clean first"),
+        facts,
+        passed,
+    )
 
 
 @TABLE.check("secret.asset-hidden", "policy")

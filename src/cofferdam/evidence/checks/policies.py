@@ -8,7 +8,7 @@ from cofferdam.errors import CofferdamError
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.history import VALUE_FAULTS
 from cofferdam.evidence.inputs import Gone, Inputs, Unknown
-from cofferdam.evidence.model import Finding
+from cofferdam.evidence.model import Finding, several
 from cofferdam.model import NEVER, Asset, Point
 from cofferdam.policy.explain import Question
 from cofferdam.policy.rows import Conduit, Principal, Rule
@@ -33,11 +33,21 @@ def owner_reason(known: Inputs) -> Finding:
     policy = known.the_policy()
     without = [one.name for one in policy.conduits.values() if not (one.owner.strip() and one.reason.strip())]
     if without:
-        return Finding("policy.owner-reason", "failed", f"{len(without)} conduits lack owner or reason", tuple(without))
+        return Finding(
+            "policy.owner-reason",
+            "failed",
+            several(len(without), "conduits lack owner or reason", "conduit lacks owner or reason"),
+            tuple(without),
+        )
     if not policy.conduits:
         raise Gone("the policy has no conduit")
     facts = tuple(f"{one.name}: {one.owner}: {one.reason}"[:500] for one in list(policy.conduits.values())[:10])
-    return Finding("policy.owner-reason", "observed", f"{len(policy.conduits)} conduits name owner and reason", facts)
+    return Finding(
+        "policy.owner-reason",
+        "observed",
+        several(len(policy.conduits), "conduits name owner and reason", "conduit names owner and reason"),
+        facts,
+    )
 
 
 @TABLE.check("policy.expiry", "policy")
@@ -49,7 +59,7 @@ def expiry(known: Inputs) -> Finding:
     forever = [one.name for one in policy.conduits.values() if one.expires == NEVER and _changes(one)]
     if expired or forever:
         facts = [f"{name} has expired" for name in expired] + [f"{name} allows writes for ever" for name in forever]
-        return Finding("policy.expiry", "failed", f"{len(facts)} conduits to look at", tuple(facts[:10]))
+        return Finding("policy.expiry", "failed", f"{several(len(facts), 'conduits')} to look at", tuple(facts[:10]))
     facts = [f"{one.name}: {one.expires_text or 'changes nothing'}" for one in policy.conduits.values()]
     return Finding("policy.expiry", "observed", "conduits that allow writes expire, none has", tuple(facts[:10]))
 
@@ -74,9 +84,11 @@ def least(known: Inputs) -> Finding:
     wide = [one for one in known.warnings if one.check in WIDE]
     if wide:
         facts = tuple(str(one)[:500] for one in wide[:10])
-        return Finding("policy.least", "failed", f"{len(wide)} warnings of rules that are wide or without use", facts)
+        return Finding(
+            "policy.least", "failed", f"{several(len(wide), 'warnings')} of rules that are wide or without use", facts
+        )
     others = len(known.warnings)
-    facts = (f"{others} warnings of other kinds",) if others else ()
+    facts = (several(others, "warnings of other kinds", "warning of another kind"),) if others else ()
     return Finding("policy.least", "observed", "no rule is without use, blanket or without limits", facts)
 
 
@@ -109,7 +121,7 @@ def values_checked(known: Inputs) -> Finding:
         return Finding("policy.values-checked", "failed", "a value outside its limits is not refused", tuple(wrong[:8]))
     if not good:
         raise Unknown("every conduit that writes points with limits is shut or expired now")
-    says = f"{len(good)} values outside their limits were refused"
+    says = several(len(good), "values outside their limits were refused", "value outside its limits was refused")
     # What the log has is shown besides, and establishes nothing: parts of the gate say it of themselves.
     logged = known.history.of("refused") if known.history is not None else []
     if logged:

@@ -6,7 +6,7 @@ from cofferdam.enforce.orders import BESIDES, FENCE
 from cofferdam.enforce.plans.fence import SPACE
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.inputs import Gone, Inputs, Unknown
-from cofferdam.evidence.model import Finding, spoken
+from cofferdam.evidence.model import Finding, several, spoken
 
 TABLE = Table()
 CHANGED, DOWN, TRIED = "fence-changed", "fence-down", "fence-tried"
@@ -23,7 +23,12 @@ def leak_silent(known: Inputs) -> Finding:
     leaks = [one for one in status["alarms"] if one["name"].startswith("leak-") and one["name"] != "leak-probe"]
     if leaks:
         facts = tuple(f"{one['name'].removeprefix('leak-')}: {one['detail']}"[:500] for one in leaks[:8])
-        return Finding("leak.silent", "failed", f"{len(leaks)} devices answer on the office side", facts)
+        return Finding(
+            "leak.silent",
+            "failed",
+            several(len(leaks), "devices answer on the office side", "device answers on the office side"),
+            facts,
+        )
     if not probe["works"]:
         raise Unknown(probe["detail"])
     if not probe["last_ns"]:
@@ -100,7 +105,12 @@ def policy_in_force(known: Inputs) -> Finding:
         if half["ready"] and half["policy"] and half["policy"] != digest
     ]
     if other:
-        return Finding("policy.in-force", "failed", f"{len(other)} parts work by another policy", tuple(other[:8]))
+        return Finding(
+            "policy.in-force",
+            "failed",
+            several(len(other), "parts work by another policy", "part works by another policy"),
+            tuple(other[:8]),
+        )
     facts = [f"hash {digest}", f"file {status['policy']['path']}"]
     if known.history is not None:
         loaded = known.history.last("policy-loaded")
@@ -108,7 +118,12 @@ def policy_in_force(known: Inputs) -> Finding:
             return Finding("policy.in-force", "failed", "the log's last policy is another one", tuple(facts))
         facts.append(f"loaded by entry {loaded.index}")
     parts = sum(len(pair["halves"]) for pair in status["pairs"])
-    return Finding("policy.in-force", "observed", f"{parts} parts work by the policy on record", tuple(facts))
+    return Finding(
+        "policy.in-force",
+        "observed",
+        several(parts, "parts work by the policy on record", "part works by the policy on record"),
+        tuple(facts),
+    )
 
 
 @TABLE.check("broker.latency-budget", "status")
@@ -126,8 +141,18 @@ def latency(known: Inputs) -> Finding:
         f"budget {one['budget']:,} µs" for one in shown[:10]
     )  # fmt: skip
     if over:
-        return Finding("broker.latency-budget", "failed", f"{len(over)} conduits are over their budget", facts)
-    return Finding("broker.latency-budget", "observed", f"{len(conduits)} conduits are within their budget", facts)
+        return Finding(
+            "broker.latency-budget",
+            "failed",
+            several(len(over), "conduits are over their budget", "conduit is over its budget"),
+            facts,
+        )
+    return Finding(
+        "broker.latency-budget",
+        "observed",
+        several(len(conduits), "conduits are within their budget", "conduit is within its budget"),
+        facts,
+    )
 
 
 @TABLE.check("log.writable", "status")
@@ -172,4 +197,6 @@ def assets(known: Inputs) -> Finding:
         f"{asset.name}: {asset.address}:{asset.port} {asset.protocol}, {states.get(asset.name, 'not asked yet')}"
         for asset in list(policy.assets.values())[:10]
     )
-    return Finding("inventory.assets", "observed", f"{len(policy.assets)} devices, with address and protocol", facts)
+    return Finding(
+        "inventory.assets", "observed", f"{several(len(policy.assets), 'devices')}, with address and protocol", facts
+    )

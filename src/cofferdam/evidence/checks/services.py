@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.history import Happening, History
 from cofferdam.evidence.inputs import Inputs, Unknown
-from cofferdam.evidence.model import Finding
+from cofferdam.evidence.model import Finding, several
 
 TABLE = Table()
 DAYS = 35
@@ -113,7 +113,12 @@ def mfa(known: Inputs) -> Finding:
     facts = [f"{session(one)}, {' and '.join(signed[str(one.event['session'])].event['factors'])}"
              for one in opened[-FACTS:] if not wrong]  # fmt: skip
     return verdict(
-        "access.mfa", wrong, "observed", f"each of {len(opened)} sessions began with two factors", facts, opened
+        "access.mfa",
+        wrong,
+        "observed",
+        f"each of {several(len(opened), 'sessions')} began with two factors",
+        facts,
+        opened,
     )
 
 
@@ -123,7 +128,7 @@ def unique(known: Inputs) -> Finding:
     opened = lately(known.the_history(), "access-opened", "no person has had a session yet")
     wrong = [f"entry {one.index}: a session of nobody" for one in opened if not one.event.get("person")]
     people = sorted({str(one.event["person"]) for one in opened})
-    says = f"{len(opened)} sessions of {len(people)} named people"
+    says = f"{several(len(opened), 'sessions')} of {several(len(people), 'named people', 'named person')}"
     return verdict("access.unique", wrong, "observed", says, people, opened)
 
 
@@ -166,7 +171,7 @@ def approval(known: Inputs) -> Finding:
     if lacking and not wrong:
         raise lacks(history, lacking, "the approvals", "sessions")
     others = sum(not one.event.get("request") for one in lately(history, "access-opened"))
-    says = f"{len(asked)} sessions had their approval"
+    says = several(len(asked), "sessions had their approval", "session had its approval")
     if others:
         says += f"; {others} more needed none by their rules"
     return verdict("access.approval", wrong, "observed", says, facts, asked)
@@ -185,7 +190,7 @@ def four_eyes(known: Inputs) -> Finding:
         if one.event["person"] in (one.event["by"], *one.event.get("people", ()))
     ]
     facts = [f"entry {one.index}: {one.event['by']} for {one.event['person']}" for one in decided]
-    says = f"{len(decided)} approvals, each by somebody else"
+    says = f"{several(len(decided), 'approvals')}, each by somebody else"
     return verdict("access.four-eyes", wrong, "observed", says, facts, decided)
 
 
@@ -195,7 +200,7 @@ def no_tunnel(known: Inputs) -> Finding:
     refused = lately(known.the_history(), "tunnel-refused", "nobody has asked for a forwarded port or the like yet")
     facts = [f"entry {one.index}: {one.event['person']} asked for {one.event['what']}" for one in refused]
     kinds = len({one.event["what"] for one in refused})
-    says = f"{len(refused)} requests of {kinds} kinds were refused"
+    says = f"{several(len(refused), 'requests')} of {several(kinds, 'kinds')}, each refused"
     return verdict("access.no-tunnel", [], "observed", says, facts, refused)
 
 
@@ -218,7 +223,7 @@ def kill(known: Inputs) -> Finding:
         if any(again.event["session"] == one.event["session"] and again.index > one.index for again in opened):
             wrong.append(f"entry {one.index}: the session {one.event['session']} came back")
         facts.append(f"entry {one.index}: by {one.event['by']}, ended by entry {over.index if over else '?'}")
-    says = f"{len(killed)} sessions were ended by one action each"
+    says = several(len(killed), "sessions were ended by one action each", "session was ended by one action")
     return verdict("access.kill", wrong, "tested", says, facts, killed)
 
 
@@ -249,7 +254,7 @@ def recorded(known: Inputs) -> Finding:
     if not over and not wrong:
         raise Unknown("no session that is recorded has ended yet")
     facts = [f"{session(one)}: {marked[str(one.event['session'])].event['size']:,} bytes" for one in over if not wrong]
-    says = f"{len(over)} sessions, each recorded to its end"
+    says = f"{several(len(over), 'sessions')}, each recorded to its end"
     return verdict("recording.complete", wrong, "observed", says, facts, over)
 
 
@@ -264,7 +269,9 @@ def hashed(known: Inputs) -> Finding:
         raise Unknown("no file has crossed a person's session yet")
     wrong = [f"entry {one.index}: {one.event['path']} has no hash" for one in passed if not one.event.get("sha256")]
     facts = [f"entry {one.index}: {one.event['person']} {one.event['way']} {one.event['path']}" for one in passed]
-    return verdict("files.hashed", wrong, "observed", f"{len(passed)} files, each with its hash", facts, passed)
+    return verdict(
+        "files.hashed", wrong, "observed", f"{several(len(passed), 'files')}, each with its hash", facts, passed
+    )
 
 
 @TABLE.check("patch.source-verified", "history")
@@ -285,7 +292,7 @@ def verified(known: Inputs) -> Finding:
     ]
     facts = [f"entry {one.index}: {one.event['product']} {one.event['version']}: {one.event.get('origin', '')}"
              for one in passed.values()]  # fmt: skip
-    says = f"{len(passed)} files passed, {len(started)} installations of such files"
+    says = f"{several(len(passed), 'files')} passed, {several(len(started), 'installations')} of such files"
     return verdict("patch.source-verified", wrong, "tested", says, facts, [*good, *started])
 
 
@@ -310,7 +317,7 @@ def approved(known: Inputs) -> Finding:
         facts.append(f"entry {one.index}: {one.event['product']} {one.event['version']} by {', '.join(sorted(people))}")
     if lacking and not wrong:
         raise lacks(history, lacking, "the requests", "releases")
-    says = f"{len(released)} releases, each signed by others"
+    says = f"{several(len(released), 'releases')}, each signed by others"
     return verdict("patch.approved", wrong, "observed", says, facts, released)
 
 
@@ -333,7 +340,7 @@ def scheduled(known: Inputs) -> Finding:
     if lacking and not wrong:
         raise lacks(history, len(lacking), "the results", "installations")
     facts = [f"entry {one.index}: {one.event['product']} to {one.event['asset']}" for one in started]
-    says = f"{len(started)} installations with their results"
+    says = several(len(started), "installations with their results", "installation with its result")
     return verdict("patch.on-schedule", wrong, "observed", says, facts, started)
 
 
@@ -368,7 +375,7 @@ def answered(known: Inputs) -> Finding:
         raise lacks(history, len(lacking), "the answers", "advisories")
     names = {(str(one.event["product"]), str(one.event["advisory"])) for one in matched}
     facts = [f"entry {one.index}: {one.event['advisory']} by {one.event['by']}" for one in settles["evaluate"]]
-    says = f"{len(names)} advisories, each evaluated and planned for in its time so far"
+    says = several(len(names), "advisories", "advisory") + ", each evaluated and planned for in its time so far"
     return verdict("patch.answered", wrong, "observed", says, facts, [*matched, *settles["evaluate"]])
 
 
@@ -394,6 +401,6 @@ def no_gaps(known: Inputs) -> Finding:
     wrong += [f"entry {one.index}: {one.event['points']} samples of {one.event['source']} are lost" for one in lost]
     facts = [f"entry {one.index}: {name}: {one.event['points']:,} samples of {one.event['tags']} tags"
              for name, one in last.items()]  # fmt: skip
-    says = f"{len(last)} mirrors have what their sources have"
+    says = several(len(last), "mirrors have what their sources have", "mirror has what its source has")
     oldest = min(last.values(), key=lambda one: one.at_ns)  # of several, none counts longer than the first compared
     return verdict("mirror.no-gaps", wrong, "observed", says, facts, [oldest])

@@ -10,7 +10,7 @@ from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.checks.services import lately, verdict
 from cofferdam.evidence.inputs import Gone, Inputs
-from cofferdam.evidence.model import Finding
+from cofferdam.evidence.model import Finding, several
 
 TABLE = Table()
 WEAK = ("Basic128Rsa15", "Basic256")
@@ -34,7 +34,7 @@ def once(known: Inputs) -> Finding:
         ends[key] = max(ends.get(key, 0), first + int(event["count"]))
         count += int(event["count"])
     facts = [f"{channel}: up to {end - 1}" for (_, channel), end in sorted(ends.items())]
-    says = f"{count:,} messages of {len(ends)} channels, each with a number of its own"
+    says = f"{several(count, 'messages')} of {several(len(ends), 'channels')}, each with a number of its own"
     return verdict("relay.exactly-once", wrong, "observed", says, facts, pushed)
 
 
@@ -93,4 +93,11 @@ def algorithms(known: Inputs) -> Finding:
               for one in policy.audit.witnesses]  # fmt: skip
     wrong = [f"OPC UA: {mode}" for mode in used if mode.split(" ")[0] in WEAK]
     wrong += [f"witness {one.name}: plain ssh-rsa" for one in policy.audit.witnesses if one.key.startswith("ssh-rsa ")]
-    return verdict("crypto.used", wrong, "observed", f"{len(facts)} kinds of cryptography are in use", facts, ())
+    return verdict(
+        "crypto.used",
+        wrong,
+        "observed",
+        several(len(facts), "kinds of cryptography are in use", "kind of cryptography is in use"),
+        facts,
+        (),
+    )
