@@ -176,6 +176,9 @@ def test_approval_by_another_person(site: JumpSite) -> None:
     asked = site.ssh("vendor", "vendor", "request station 2h pump trips #4711").stdout.decode()
     number = asked.split()[1]
     assert "waits for leads" in asked
+    # What somebody may ask for is named to them; what they may not know of is not.
+    assert b"did you mean station?" in site.ssh("vendor", "vendor", "request statoin 1h pump").stdout
+    assert b"did you mean" not in site.ssh("vendor", "vendor", "request driwe 1h pump").stdout
     hostile = site.ssh("vendor", "vendor", "request station 1h \x1b]52;c;AAAA\x07 #\x1b[2J").stdout
     assert b"waits for leads" in hostile
     assert b"\x1b" not in site.ssh("lead", "lead", "requests").stdout
@@ -553,9 +556,11 @@ DUMMY = Path("/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so")
 
 @pytest.mark.skipif(not DUMMY.exists(), reason="there is no sk-dummy.so (Debian: openssh-tests)")
 def test_security_keys(site: JumpSite) -> None:
-    """One that verifies its user is both factors; one that is only touched is one of them."""
+    """One that verifies its user is both factors; one that is only touched is one of them; one without that is none."""
     by = ("-o", f"SecurityKeyProvider={DUMMY}")
-    for name, more in (("touch", ()), ("verify", ("-O", "verify-required"))):
+    for name, more in (
+        ("touch", ()), ("verify", ("-O", "verify-required")), ("untouched", ("-O", "no-touch-required")),
+    ):  # fmt: skip
         key = site.folder / f"sk-{name}"
         made = ["ssh-keygen", "-q", "-t", "ed25519-sk", "-N", "", *more, "-f", str(key)]
         environment = {**site.environment("tech"), "SSH_SK_PROVIDER": str(DUMMY)}
@@ -567,6 +572,9 @@ def test_security_keys(site: JumpSite) -> None:
     done = site.ssh("sk-verify", "station", "echo in", code="none is asked for", more=by)
     assert done.stdout == b"in\n", done.stderr
     assert "security key" in events(site.state, "signed-in")[-1]["factors"]
+    before = len(events(site.state, "sign-in-refused"))
+    assert site.ssh("sk-untouched", "station", "echo in", more=by).returncode == 255
+    assert "a signature that does not fit" in {e["reason"] for e in events(site.state, "sign-in-refused")[before:]}
 
 
 def test_where_nothing_is_recorded_nothing_goes_on(site: JumpSite) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncssh
 import pytest
 
 from tests.brokers.jump.site import THERE, JumpSite
@@ -99,6 +105,57 @@ def test_what_the_scanner_finds_stays_here(works: Works) -> None:
     refused = [each for each in events(site.state, "asset-file-refused") if each["kept"]]
     assert (refused[-1]["way"], refused[-1]["size"]) == ("Open", 68)
     assert len(list(next(site.state.rglob("quarantine")).iterdir())) == 2
+
+
+def test_what_is_packed_is_looked_into_and_nothing_enormous_passes(works: Works) -> None:
+    site = works.site
+    with zipfile.ZipFile(site.folder / "packed.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("deep/inside", EICAR)
+    far = f"station@127.0.0.1:{site.files}"
+    done = scp(site, "tech", str(site.folder / "packed.zip"), f"{far}/packed.zip")
+    assert (done.returncode, b"Test.Eicar" in done.stderr) == (1, True), done.stderr
+    assert not (site.files / "packed.zip").exists()
+    for place in (site.folder / "zeros", site.files / "zeros-there"):
+        with place.open("wb") as file:
+            file.truncate(2 << 30)
+    assert scp(site, "tech", str(site.folder / "zeros"), f"{far}/zeros").returncode == 1
+    assert scp(site, "tech", f"{far}/zeros-there", str(site.folder / "got")).returncode == 1
+    assert not (site.files / "zeros").exists()
+    assert not (site.folder / "got").exists()
+    assert not [path for path in next(site.state.rglob("quarantine")).iterdir() if path.name.startswith("new-")]
+
+
+def test_what_becomes_of_a_file_after_its_scan_is_not_handed_out(works: Works) -> None:
+    """It grows, and is another one, while somebody reads it: they get what was looked through."""
+    site = works.site
+    there = site.files / "grows"
+    there.write_bytes(b"clean " * 1_000)
+
+    async def read() -> bytes:
+        code = await asyncio.to_thread(site.code, "tech")
+
+        class Typist(asyncssh.SSHClient):
+            def kbdint_auth_requested(self) -> str:
+                return ""
+
+            def kbdint_challenge_received(self, *_: Any) -> list[str]:
+                return [code]
+
+        connection, _ = await asyncssh.create_connection(
+            Typist, "127.0.0.1", site.door, username="station", client_keys=[str(site.folder / "tech")],
+            known_hosts=None, config=None, agent_path=None,
+        )  # fmt: skip
+        client = await connection.start_sftp_client()
+        async with client.open(str(there), "rb", block_size=0) as file:
+            with there.open("r+b") as inside:
+                inside.write(EICAR)
+                inside.seek(0, os.SEEK_END)
+                inside.write(EICAR)
+            found: Any = await file.read(100_000, 0)
+        connection.close()
+        return bytes(found)
+
+    assert asyncio.run(asyncio.wait_for(read(), PATIENT)) == b"clean " * 1_000
 
 
 def test_rights_by_direction_and_path(works: Works) -> None:
@@ -299,7 +356,40 @@ def test_hostile_scp(works: Works) -> None:
 def test_without_the_scanner_nothing_passes(works: Works) -> None:
     site = works.site
     (site.folder / "small").write_text("small")
-    (works.scanner / "one" / "clamd.ctl").unlink()
-    done = scp(site, "tech", str(site.folder / "small"), f"station@127.0.0.1:{site.files}/small")
-    assert (done.returncode, (site.files / "small").exists()) == (1, False)
-    assert "it was not scanned" in events(site.state, "asset-file-refused")[-1]["reason"]
+    place = works.scanner / "one" / "clamd.ctl"
+    place.unlink()
+    for answer in (None, b"nonsense\0", b"stream: OK", b"x" * 9_000):  # dead; then one that is none
+        with _says(place, answer):
+            done = scp(site, "tech", str(site.folder / "small"), f"station@127.0.0.1:{site.files}/small")
+        assert (done.returncode, (site.files / "small").exists()) == (1, False), answer
+        assert "it was not scanned" in events(site.state, "asset-file-refused")[-1]["reason"], answer
+
+
+@contextlib.contextmanager
+def _says(place: Path, answer: bytes | None) -> Iterator[None]:
+    """Somebody else in the scanner's place, who says this to whatever they are asked."""
+    if answer is None:
+        yield
+        return
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        place.chmod(0o666)
+        server.listen()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, _ = server.accept()
+                    with peer, contextlib.suppress(OSError):
+                        peer.recv(100)
+                        peer.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENT)
+    place.unlink()

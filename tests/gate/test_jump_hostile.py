@@ -8,15 +8,14 @@ import contextlib
 import json
 import socket
 import subprocess
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import asyncssh
 import pytest
-from asyncssh.stream import SSHServerStreamSession
 
+from tests.brokers.jump.hostile_asset import ANSWERS, FLOOD, STRING, UINT32, Asset
 from tests.brokers.jump.site import THERE, JumpSite, ends, stops
 from tests.gate.plant import events
 from tests.ports import held_ports
@@ -29,119 +28,6 @@ RULES = """
       - {who: {group: movers}, asset: station, as: LOGIN, do: up, paths: ["FILES/drop/**", "FILES/share/**"]}
       - {who: {group: movers}, asset: station, as: LOGIN, do: down, paths: ["FILES/share/**"]}
 """
-FLOOD = 150_000_000
-
-
-class Session(asyncssh.SSHServerSession[bytes]):
-    """What an asset does on a command."""
-
-    def __init__(self, asset: Asset) -> None:
-        self._asset = asset
-        self._going = asyncio.Event()
-
-    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
-        self._chan = chan
-
-    def exec_requested(self, command: str) -> bool:
-        self._command = command
-        return True
-
-    def session_started(self) -> None:
-        if "gone" in self._command:
-            self._chan.close()
-        elif "disconnect" in self._command:
-            connection: Any = self._chan.get_connection()
-            asyncio.get_running_loop().call_later(0.1, connection._send_disconnect, 2, "y" * 20_000, "")
-        elif "silent" in self._command:
-            self._chan.write_eof()
-        elif "flood" in self._command:
-            self._going.set()
-            self._task = asyncio.get_running_loop().create_task(self._flood())
-
-    async def _flood(self) -> None:
-        while self._asset.sent < FLOOD:
-            await self._going.wait()
-            self._chan.write(bytes(32_768))
-            self._asset.sent += 32_768
-            await asyncio.sleep(0)
-
-    def pause_writing(self) -> None:
-        self._going.clear()
-
-    def resume_writing(self) -> None:
-        self._going.set()
-
-    def eof_received(self) -> bool:
-        return True
-
-
-class Names(asyncssh.SFTPServer):
-    """Folders that no honest asset has."""
-
-    def realpath(self, path: bytes) -> bytes:
-        return path or b"/"
-
-    def stat(self, path: bytes) -> asyncssh.SFTPAttrs:
-        return asyncssh.SFTPAttrs(permissions=0o040755)
-
-    lstat = stat
-
-    async def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
-        long = path.endswith(b"long")
-        for number in range(600 if long else 10_000_000):
-            name = b"%d" % number
-            attributes = asyncssh.SFTPAttrs(permissions=0o100644)
-            yield asyncssh.SFTPName(name.ljust(4_000, b"n") if long else name, attrs=attributes)
-
-
-class Asset:
-    """An SSH server on a loop of its own."""
-
-    def __init__(self, port: int) -> None:
-        self.key = asyncssh.generate_private_key("ssh-ed25519")
-        self.sent = 0
-        self.files = False
-        self.breaks = ""
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
-        asset = self
-
-        class Server(asyncssh.SSHServer):
-            def begin_auth(self, username: str) -> bool:
-                return False
-
-            def session_requested(self) -> Any:
-                if asset.breaks:
-                    return BrokenFiles(asset)
-                return (
-                    SSHServerStreamSession(None, lambda chan: Names(cast(Any, chan)), 3, False)
-                    if asset.files
-                    else Session(asset)
-                )
-
-        async def listen() -> None:
-            self._listener = await asyncssh.listen(
-                "127.0.0.1", port, server_factory=Server, server_host_keys=[self.key], encoding=None,
-            )  # fmt: skip
-
-        self.run(listen())
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENT)
-
-    def close(self) -> None:
-        async def end() -> None:
-            self._listener.close()
-            await self._listener.wait_closed()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-            await asyncio.sleep(0)
-
-        self.run(end())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(PATIENT)
-        self.loop.close()
 
 
 class Hostile(JumpSite):
@@ -220,6 +106,30 @@ def test_an_end_without_a_status_is_no_success(site: Hostile) -> None:
     assert site.ssh("tech", "second", "echo gone").returncode == 255
 
 
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [
+        ("no-end-of-data", 0, b"said\n"), ("late-status", 255, b""), ("unasked", 255, b""),
+        ("nobody's-channel", 255, b""),
+    ],
+)  # fmt: skip
+def test_how_no_honest_asset_ends(site: Hostile, bystander: object, what: str, code: int, said: bytes) -> None:
+    """An end without an end of data is one; what has no place in the channel is the session's end."""
+    done = site.ssh("tech", "second", f"echo {what}")
+    assert (done.returncode, done.stdout) == (code, said), done.stderr
+    eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
+
+
+def test_names_that_no_file_has(site: Hostile) -> None:
+    """An asset's list leads nobody's client out of its own folder."""
+    site.asset.files = True
+    said = sftp(site, "tech", "second", "ls -1a /evil", f"lcd {site.folder}", "get /evil/*")
+    site.asset.files = False
+    shown = [line for line in said.splitlines() if line.startswith(("/evil", "good"))]
+    assert [line.strip() for line in shown] == ["/evil/good"], said
+    assert not (site.folder / "passwd").exists()
+
+
 @pytest.mark.parametrize(("folder", "says"), [("long", ""), ("endless", "Failure")])
 def test_folders_that_no_honest_asset_has(site: Hostile, bystander: object, folder: str, says: str) -> None:
     site.asset.files = True
@@ -273,6 +183,28 @@ def test_a_client_with_a_large_window_that_does_not_read(site: Hostile, bystande
     sent, grown = asyncio.run(attack())
     assert sent < FLOOD
     assert grown < 40_000_000
+    eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
+
+
+def test_a_client_that_gives_no_window(site: Hostile, bystander: object) -> None:
+    """Nothing of its program is shown, little is asked of the asset, and it is killed all the same."""
+    site.asset.sent = 0
+
+    async def attack() -> None:
+        connection = await site.client("second")
+        chan, _ = await connection.create_session(
+            asyncssh.SSHClientSession[bytes], "echo flood", encoding=None, window=0
+        )
+        found: list[Any] = []
+        while not found:
+            found = [one for one in await asyncio.to_thread(site.sessions) if one["asset"] == "second"]
+        await asyncio.to_thread(site.jump, "kill", str(found[0]["number"]), "--bar", "none")
+        while not chan.is_closing():  # noqa: ASYNC110 - asyncssh has no event for it
+            await asyncio.sleep(0.05)
+        connection.abort()
+
+    asyncio.run(asyncio.wait_for(attack(), PATIENT))
+    assert site.asset.sent < FLOOD
     eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
 
 
@@ -460,27 +392,24 @@ def test_more_than_anybody_needs(site: Hostile, bystander: object) -> None:
             process.send_signal("NOSUCH")
             process.send_break(1_000)
             assert b"Traceback" not in await process.stdout.read()  # the asset says no more, and stays
-            found = {True: 0, False: 0}
-            for _ in range(40):
-                try:
-                    await connection.create_session(asyncssh.SSHClientSession, "echo silent")
-                    found[True] += 1
-                except asyncssh.ChannelOpenError:
-                    found[False] += 1
-            return found[True], found[False]
+            asked = [connection.create_session(asyncssh.SSHClientSession, "echo silent") for _ in range(1_000)]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            refused = sum(isinstance(one, asyncssh.ChannelOpenError) for one in found)
+            return len(found) - refused, refused
         finally:
             connection.abort()
             await connection.wait_closed()
 
+    before = resident(site.gate.pids()["outer"])
     opened, refused = asyncio.run(asyncio.wait_for(main(), PATIENT))
     assert opened == 9
-    assert refused == 31
+    assert refused == 991
+    assert resident(site.gate.pids()["outer"]) - before < 40_000_000
     eventually(lambda: not [one for one in site.sessions() if one["asset"] == "second"])
 
 
 # --- clients that break SSH after they have signed in ---------------------------------------------------------------
 
-BYTE, UINT32, STRING = asyncssh.packet.Byte, asyncssh.packet.UInt32, asyncssh.packet.String
 ONE = UINT32(1 << 20) + UINT32(32_768)
 """A window, and the largest packet."""
 
@@ -559,7 +488,48 @@ def test_clients_that_break_ssh(site: Hostile, bystander: object) -> None:
     assert {"x@example.org"} <= {each["what"] for each in events(site.state, "tunnel-refused")}
 
 
+def test_key_exchanges_without_end(site: Hostile, bystander: object) -> None:
+    """Some are had at once, as of a client that is set to have new keys often; then it is the connection's end."""
+
+    async def main() -> int:
+        connection: Any = await site.client("tech")
+        count = 0
+        try:
+            while count < 200:
+                connection._kexinit_sent = True
+                connection._send_kexinit()
+                count += 1
+                await connection.run("help", check=False)  # by the new keys
+        except (asyncssh.Error, OSError):
+            pass
+        finally:
+            connection.abort()
+            await connection.wait_closed()
+        return count
+
+    assert 10 < asyncio.run(asyncio.wait_for(main(), PATIENT)) < 200
+    eventually(lambda: "key exchanges without end" in json.dumps(events(site.state, "limit-hit")))
+
+
+def kexinit(*algorithms: bytes) -> bytes:
+    """A client's first packet, unencrypted; with these key exchanges."""
+    lists = (b",".join(algorithms), b"ssh-ed25519", *[b"aes128-ctr"] * 2, *[b"hmac-sha2-256"] * 2, *[b"none"] * 2)
+    return plain(20, bytes(16), *(STRING(names) for names in (*lists, b"", b"")), bytes(5))
+
+
+def plain(kind: int, *body: bytes) -> bytes:
+    payload = bytes((kind,)) + b"".join(body)
+    pad = 8 - (len(payload) + 5) % 8
+    pad += 8 if pad < 4 else 0
+    return UINT32(len(payload) + pad + 1) + bytes((pad,)) + payload + bytes(pad)
+
+
+STRICT = kexinit(b"curve25519-sha256", b"kex-strict-c-v00@openssh.com")
 BEFORE: dict[str, bytes] = {
+    "strict: something beside the key exchange": STRICT + plain(2, STRING(b"")),
+    "strict: something before it": plain(2, STRING(b"")) + STRICT,
+    "no algorithm in common": kexinit(b"diffie-hellman-group1-sha1"),
+    "half a key exchange": STRICT + plain(30, STRING(bytes(7))),
     "a packet of 2 GB": b"\x7f\xff\xff\xff" + bytes(16),
     "an empty packet": bytes(16),
     "keys that were not exchanged": b"\0\0\0\x0c\x0a\x15" + bytes(10),
@@ -580,58 +550,17 @@ def test_strangers_who_break_ssh_before_there_are_keys(site: Hostile, bystander:
             with contextlib.suppress(ConnectionResetError):
                 while piece := sock.recv(65_536):
                     said += piece
-            assert said.startswith(b"SSH-2.0-Cofferdam"), name
+            banner, _, rest = said.partition(b"\r\n")
+            kinds = []
+            while len(rest) > 5:
+                kinds.append((rest[5], int.from_bytes(rest[6:10], "big")))
+                rest = rest[4 + int.from_bytes(rest[:4], "big") :]
+            assert banner.startswith(b"SSH-2.0-Cofferdam"), name
+            # RFC 4253, 11.1: a protocol error, or a failed exchange.
+            assert kinds[-1] in ((1, 2), (1, 3)), (name, kinds)
 
 
 # --- assets that break SFTP -----------------------------------------------------------------------------------------
-
-
-def sftp_answer(kind: int, number: int, body: bytes) -> bytes:
-    return STRING(BYTE(kind) + UINT32(number) + body)
-
-
-NAMED = UINT32(1) + STRING(b"/srv") + STRING(b"") + UINT32(0)
-ANSWERS: dict[str, Any] = {
-    "another number": lambda kind, number: sftp_answer(104, number + 7, NAMED),
-    "a number twice": lambda kind, number: sftp_answer(104, number, NAMED) * 2,
-    "a kind that nobody knows": lambda kind, number: sftp_answer(99, number, b""),
-    "a packet of 4 GB": lambda kind, number: b"\xff\xff\xff\xff" + bytes(100),
-    "an empty packet": lambda kind, number: bytes(4),
-    "names without end": lambda kind, number: sftp_answer(104, number, UINT32((1 << 32) - 1) + STRING(b"x")),
-    "attributes of 4 GB": lambda kind, number: sftp_answer(105, number, UINT32(0x8000_0000) + UINT32((1 << 32) - 1)),
-    "no name at all": lambda kind, number: sftp_answer(104, number, UINT32(0)),
-    "a name that is no UTF-8": lambda kind, number: sftp_answer(
-        104, number, UINT32(1) + STRING(b"/\xff") + STRING(b"") + UINT32(0)
-    ),
-    "nothing": lambda kind, number: b"",
-    "a handle of another kind": lambda kind, number: sftp_answer(102, number, STRING(b"h" * 5_000)),
-}
-
-
-class BrokenFiles(asyncssh.SSHServerSession[bytes]):
-    """Says its version, and then what no honest server does."""
-
-    def __init__(self, asset: Asset) -> None:
-        self._asset = asset
-        self._begun = False
-
-    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
-        self._chan = chan
-
-    def subsystem_requested(self, subsystem: str) -> bool:
-        return True
-
-    def data_received(self, data: bytes, datatype: Any) -> None:
-        if not self._begun:
-            self._begun = True
-            self._chan.write(STRING(BYTE(2) + UINT32(3)))
-            return
-        kind, number = data[4], int.from_bytes(data[5:9], "big")
-        answer = ANSWERS[self._asset.breaks](kind, number)
-        if answer:
-            self._chan.write(answer)
-        else:
-            self._chan.close()
 
 
 def test_assets_that_break_sftp(site: Hostile, bystander: object) -> None:

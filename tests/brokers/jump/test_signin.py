@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import argon2
 import asyncssh
@@ -166,6 +167,35 @@ def test_a_code_counts_once_and_its_predecessors_no_more(desk: Desk) -> None:
     assert [sign_in(desk.code("tech", step)) for step in (1, 0, -1, 2)] == ["no"] * 4
     desk.wall += 60 * 10**9
     assert sign_in(desk.code("tech")) == "in"
+
+
+@pytest.mark.parametrize("steps", [-2_880, -120, -2, 2, 120])
+def test_codes_of_another_time(desk: Desk, steps: int) -> None:
+    """Yesterday's, an hour's, and those that are to come."""
+    connection = desk.connect()
+    assert desk.proof(connection, "tech", "tech").state == "code"
+    assert desk.answers(connection, "tech", desk.code("tech", steps)).state == "no"
+
+
+class Counted(argon2.PasswordHasher):
+    """Counts what takes the time."""
+
+    times = 0
+
+    def verify(self, *words: Any, **more: Any) -> Any:
+        self.times += 1
+        return super().verify(*words, **more)
+
+
+@pytest.mark.parametrize("user", ["tech", "lead", "nobody", "tech%plc", "tech%oven", "tech\u202e", "x" * 256, ""])
+def test_as_much_work_for_nobody_as_for_somebody(tmp_path: Path, user: str) -> None:
+    """So that it takes as long: one password is verified, whoever is named."""
+    desk = Desk(tmp_path)
+    desk.signin = SignIn(desk.accounts, Counted(1, 8, 1), desk.certified)
+    found = desk.answers(desk.connect(), user, "wrong horse battery", "000000")
+    hasher = desk.signin._passwords
+    assert isinstance(hasher, Counted)
+    assert (found.state, hasher.times) == ("no", 1)
 
 
 def test_pauses_grow_and_do_not_lock_out_a_key(desk: Desk) -> None:

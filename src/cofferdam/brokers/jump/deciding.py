@@ -17,6 +17,7 @@ from cofferdam.brokers.jump.signin import Connection
 from cofferdam.errors import GateError
 from cofferdam.model import NEVER
 from cofferdam.policy import windows
+from cofferdam.policy.problems import nearest
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import Do, JumpRows, Right, fits, matching, names, rights
@@ -248,9 +249,11 @@ class Deciding:
 
     def askable(self, person: str, asset: str, seconds: int) -> str:
         """The conduit for which an approval can be asked. Raises: GateError."""
-        found = self.reachable(person).get(asset, [])
+        reachable = self.reachable(person)
+        found = reachable.get(asset, [])
         if not found:
-            raise GateError(f"no rule names you and {asset[:64]}")
+            near = nearest(asset[:64], reachable)  # of what this person may know of
+            raise GateError(f"no rule names you and {asset[:64]}", hint=f"did you mean {near}?" if near else "list")
         for right in found:
             if right.row.approval is not None:
                 if seconds > right.row.approval.window:

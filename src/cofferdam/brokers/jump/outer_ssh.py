@@ -32,6 +32,7 @@ from asyncssh.public_key import SSHKeyPair
 
 from cofferdam.brokers.jump.alone import CIPHERS, Frugal, unswallowed
 from cofferdam.brokers.jump.records import Verdict
+from cofferdam.brokers.kit.pace import Bucket, draw
 
 LOGIN_SECONDS: Final = 120
 """From the connection to the second factor."""
@@ -39,6 +40,9 @@ TRIES_MOST: Final = 6
 CHANNELS_MOST: Final = 10
 """Of one connection."""
 KEEPALIVE_SECONDS: Final = 30
+EXCHANGES_AT_ONCE: Final = 20
+EXCHANGES_A_SECOND: Final = 1.0
+"""Key exchanges of one connection: a client that asks for no end of them has others wait, and the keeper sign."""
 FAREWELL_SECONDS: Final = 1.0
 """For what a client is told at the end; then it is cut off, whether it has read that or not."""
 WIRE_BYTES: Final = 512 << 10
@@ -179,6 +183,7 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         self._was_lost = self._leaving = False
         self._wire_full = False
         self._tries = 0
+        self._pace: dict[str, Bucket] = {}
         self._protocol_factory = lambda: _Owner(self)
 
     @property
@@ -230,6 +235,9 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         """A key exchange has all but its signature."""
         if self._exchange is not None:
             raise ProtocolError("a second key exchange within one")
+        now = int(self._loop.time() * 1e9)
+        if not draw(self._pace, "", now, EXCHANGES_A_SECOND / 1e9, EXCHANGES_AT_ONCE):
+            raise ProtocolError("key exchanges without end")
         shared = kex._compute_server_shared()
         digest = kex._compute_hash(key_data, shared)
         self._exchange = (kex, shared, key_data)
@@ -392,6 +400,8 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         """asyncssh or we stumbled over what a client sent: it is that client's end, and nobody else's."""
         found = (exc_info or sys.exc_info())[1]
         self.hooks.failed(self, f"{type(found).__name__}: {found}")
+        if self._transport is not None:
+            self._send_disconnect(asyncssh.DISC_PROTOCOL_ERROR, "what was sent makes no sense here", "")
         super().internal_error(exc_info, error_logger)
 
     def ended(self, exc: Exception | None) -> None:
