@@ -31,7 +31,7 @@ def test_a_write_that_is_open_at_a_kill_is_closed_as_unknown(site: Site) -> None
         return reply(pdu)
 
     site.device._reply = hanging  # type: ignore[method-assign]
-    site.policy.write_text(site.text().replace("    unit: 1", "    unit: 1\n    timeout: 60 s"))
+    site.policy.write_text(site.text().replace("timeout: 20 s", "timeout: 60 s"))
 
     def attempt() -> None:
         with contextlib.suppress(OSError), Client(site.port) as client:

@@ -85,7 +85,7 @@ class Site:
     def text(self, *, more: str = "", office: str = "", plant: str = "", rules: str = "", gate: str = "") -> str:
         office = office or f"interface: {self.it}, addresses: [{GATE_IT}/24]"
         plant = plant or f"interface: {self.ot}, addresses: [{GATE_OT}/24]"
-        points = "{level: {at: holding 0, type: uint16}, speed: {at: holding 200, type: uint32}}"
+        points = "{level: {at: holding 0, type: uint16}, speed: {at: holding 200, type: uint32}}, timeout: 20 s"
         return f"""
 site: {self.name}
 zones:

@@ -173,7 +173,7 @@ def test_the_audit_log_is_whole(live: Live) -> None:
 
 def test_a_reload_publishes_another_asset_and_keeps_sessions(live: Live) -> None:
     site = live.site
-    more = f"  other: {{zone: plant, address: {DEVICE}, protocol: modbus, unit: 1, overlay: 100.65.7.99, points: {{level: {{at: holding 0, type: uint16}}}}}}"  # noqa: E501
+    more = f"  other: {{zone: plant, address: {DEVICE}, protocol: modbus, unit: 1, timeout: 20 s, overlay: 100.65.7.99, points: {{level: {{at: holding 0, type: uint16}}}}}}"  # noqa: E501
     rule = "      - {who: erp, asset: other, read: all}"
     with site.client() as client:
         client.read()

@@ -25,7 +25,7 @@ zones:
   plant: {{side: ot, interface: {ot}, addresses: [{gate_ot}/24]}}
 assets:
   filler:
-    {{zone: plant, address: {device}, protocol: opcua, listen: "{gate_it}:{shown}", timeout: 5 s,
+    {{zone: plant, address: {device}, protocol: opcua, listen: "{gate_it}:{shown}", timeout: 20 s,
      security: {{clients: none, asset: none}},
      reverse: {{listen: "{gate_ot}:{calls_at}", clients: "{erp}:{client}"}},
      points: {{speed: {{at: "nsu=urn:plant:line;s=Line1.Speed", type: Double}}}}}}

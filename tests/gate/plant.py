@@ -148,6 +148,7 @@ def policy_text(
             "    protocol: modbus",
             "    unit: 1",
             f'    listen: "127.0.0.1:{listen}"',
+            "    timeout: 20 s",  # a device of the test's own process waits for its turn, too
             "    points:",
             f"      level: {{at: holding {LEVEL}, type: uint16}}",
             f"      speed: {{at: holding {SPEED}, type: uint32}}",
@@ -265,6 +266,11 @@ class Gate:
         eventually(there)
         return found[role]
 
+    def reborn(self, role: str, before: int) -> None:
+        """Waits until one that was killed is another process, and all work: a moment after its end nobody knows yet."""
+        eventually(lambda: self.pids().get(role) not in (None, before))
+        self.wait_ready()
+
     def stop(self, *, seconds: float = PATIENT) -> int:
         """Ends it in order."""
         if self.process.poll() is None:
@@ -322,10 +328,20 @@ def running(state: Path, policy: Path, *options: str, kind: type[Gate] = QuickGa
         gate.close()
 
 
+def settle(state: Path) -> None:
+    """Who was answered may look before the entry is on disk: a refusal, say, waits for none. Where a gate runs, what
+    its parts have said to the auditor until now is there afterwards: they report, and after that the auditor does
+    twice, the second time in a turn that began after all of it had come."""
+    with contextlib.suppress(GateError):
+        for _ in range(3):
+            ask(state, "status")
+
+
 def log_of(state: Path) -> list[dict[str, Any]]:
     """The whole audit log, verified; one that is being written may end in the middle of an append.
 
     While it is written, entries go from the journal to the tiles. Seen in this order, none can go past us."""
+    settle(state)
     key = VerifierKey.parse((state / "keys" / "audit.pub").read_text().strip())
     found = verify_folder(state / "audit", key, None, None)
     assert not found.findings and not found.report.more, [str(finding) for finding in found.findings]

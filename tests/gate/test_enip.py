@@ -43,6 +43,7 @@ assets:
     zone: plant
     address: 127.0.0.1
     protocol: enip
+    timeout: 20 s
     port: {device}
     listen: 127.0.0.1:{port}
     route: backplane 0

@@ -27,6 +27,7 @@ assets:
     zone: plant
     address: 127.0.0.2
     protocol: enip
+    timeout: 20 s
     port: {device}
     listen: 127.0.0.1:{port}
     points:

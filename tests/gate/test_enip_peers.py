@@ -47,8 +47,9 @@ zones:
   office: {side: it}
   plant: {side: ot}
 assets:
-  cm: {zone: plant, address: 127.0.0.1, protocol: enip, listen: "127.0.0.3:44818", route: backplane 0, points: POINTS}
-  cpppo: {zone: plant, address: 127.0.0.2, protocol: enip, listen: "127.0.0.4:44818", route: backplane 0,
+  cm: {zone: plant, address: 127.0.0.1, protocol: enip, listen: "127.0.0.3:44818", route: backplane 0,
+       points: POINTS, timeout: 20 s}
+  cpppo: {zone: plant, address: 127.0.0.2, protocol: enip, timeout: 20 s, listen: "127.0.0.4:44818", route: backplane 0,
           points: POINTS, quirks: [no_list]}
 principals:
   scada: {zone: office, addresses: [127.0.0.0/8]}

@@ -158,8 +158,8 @@ def test_sever_ends_sessions_survives_a_restart_and_restore_undoes_it(site: Site
         (cut,) = gate.status()["severed"]
         assert (cut["side"], cut["reason"]) == (side, "drill")
         # Also halves that are born while it is severed:
-        kill(gate.pid("outer"))
-        gate.wait_ready()
+        kill(before := gate.pid("outer"))
+        gate.reborn("outer", before)
         assert not served(site.port)
         assert cli("restore", side, "--state", site.state)[0] == 0
         assert served(site.port)
@@ -236,7 +236,7 @@ def test_the_auditor_can_die_without_ending_a_session(live: Site) -> None:
     with Client(live.port, timeout=PATIENT) as client:
         assert client.write(1)
         kill(live.up.pid("auditor"))
-        eventually(lambda: live.up.status()["audit"]["restarts"] == 1 and live.up.status()["audit"]["running"])
+        eventually(lambda: (audit := live.up.status()["audit"])["restarts"] == 1 and audit["running"])
         eventually(lambda: client.write(2))  # refused until the new auditor has said hello
     live.up.stop()
     assert live.device.writes == [1, 2]

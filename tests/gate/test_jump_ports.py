@@ -18,6 +18,7 @@ from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
 ASSETS = """plc: {{zone: plant, address: 127.0.0.1, port: {device}, protocol: modbus, listen: "127.0.0.1:{listen}",
+          timeout: 20 s,
           points: {{level: {{at: holding 0, type: uint16}}, speed: {{at: holding {speed}, type: uint32}}}}}}"""
 PRINCIPALS = """own: {zone: office, jump: free}
   helpers: {zone: office, jump: vendor-helps, user: vendor}"""

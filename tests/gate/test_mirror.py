@@ -34,6 +34,7 @@ assets:
     address: 127.0.0.1
     port: {opcua}
     protocol: opcua
+    timeout: 20 s
     security: {{asset: Aes256_Sha256_RsaPss, server: "urn:plant:server"}}
     points: {{level: {{at: "nsu=urn:plant:line;s=Line1.Level", type: Double, unit: cm}}}}
 conduits:

@@ -112,9 +112,10 @@ POLICY = """
 site: secured
 zones: {{office: {{side: it}}, plant: {{side: ot}}}}
 assets:
-  plc: {{zone: plant, address: 127.0.0.1, port: {device}, protocol: modbus, listen: "127.0.0.1:{port}",
+  plc: {{zone: plant, address: 127.0.0.1, port: {device}, protocol: modbus, listen: "127.0.0.1:{port}", timeout: 20 s,
         tls: {{clients: yes, asset: yes}}}}
   named: {{zone: plant, address: 127.0.0.1, port: {device}, unit: 2, protocol: modbus, listen: "127.0.0.1:{other}",
+          timeout: 20 s,
           tls: {{clients: yes, asset: yes}}}}
 principals:
   operators: {{zone: office, addresses: 127.0.0.1, user: Operator}}

@@ -25,9 +25,9 @@ RULES = """      - {asset: [drive-1, drive-2, drive-3], install: drive-firmware,
       - {asset: press, install: press-firmware, ring: test, unless: {asset: line, point: speed, above: 0},
          health: {point: pressure, within: 1 s}}
 assets:
-  line: {zone: plant, address: 127.0.0.1, port: PORT, protocol: modbus, unit: 1,
+  line: {zone: plant, address: 127.0.0.1, port: PORT, protocol: modbus, unit: 1, timeout: 20 s,
          points: {speed: {at: holding 0, type: uint16, unit: rpm, scale: 0.1}}}
-  press: {zone: plant, address: 127.0.0.1, port: PORT, protocol: modbus, unit: 2,
+  press: {zone: plant, address: 127.0.0.1, port: PORT, protocol: modbus, unit: 2, timeout: 20 s,
          points: {pressure: {at: holding 7, type: uint16, unit: bar, min: 2, max: 6}}}"""
 
 

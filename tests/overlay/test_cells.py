@@ -80,7 +80,7 @@ class Twice(Site):
         text = super().text(**changes)
         zone = f"  twin: {{side: ot, interface: {self.ot2}, addresses: [{GATE_OT}/24]}}\n"
         points = "points: {level: {at: holding 0, type: uint16}}"
-        asset = f"  twin: {{zone: twin, address: {DEVICE}, protocol: modbus, {points}}}\n"
+        asset = f"  twin: {{zone: twin, address: {DEVICE}, protocol: modbus, timeout: 20 s, {points}}}\n"
         road = (
             "  twin: {from: office, to: twin, broker: modbus, owner: o, reason: r, "
             "allow: [{who: erp, asset: twin, read: all}]}\n"

@@ -73,7 +73,7 @@ class World(Site):
     def text(self, **changes: str) -> str:
         office = f"interface: {self.it}, addresses: [{GATE_IT}/24, '{GATE6}/64']"
         plain = super().text(office=changes.pop("office", office), **changes)
-        points = "points: {level: {at: holding 0, type: uint16}, speed: {at: holding 200, type: uint32}}"
+        points = "timeout: 20 s, points: {level: {at: holding 0, type: uint16}, speed: {at: holding 200, type: uint32}}"
         plain = plain.replace(
             "principals:",
             f"  auto: {{zone: plant, address: 10.82.0.17, protocol: modbus, unit: 1, {points}}}\nprincipals:",

@@ -60,6 +60,7 @@ assets:
     port: {device}
     protocol: modbus
     unit: 1
+    timeout: 20 s
     points: {{level: {{at: input 12, type: uint16}}, total: {{at: holding 100, type: uint32}}}}
 conduits:
   history:

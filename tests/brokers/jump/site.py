@@ -85,7 +85,7 @@ conduits:
     reason: desks that stand in the open
     listen: "127.0.0.1:{door}"
     clients: people
-    lock: 5 s
+    lock: 15 s
     allow:
       - {{who: {{group: desks}}, asset: station, as: {login}, do: shell}}
   {conduits}
@@ -297,6 +297,17 @@ class JumpSite:
         process = self.start(name, user, *words, more=more)
         eventually(lambda: [one for one in self.sessions() if one["person"] == name and one["number"] not in known])
         return process
+
+    def newest(self) -> dict[str, Any]:
+        """The newest recording, once it is whole: a client may have gone before it is."""
+        found: list[dict[str, Any]] = []
+
+        def whole() -> bool:
+            found[:] = json.loads(self.jump("recording", "list", "--json"))[:1]
+            return bool(found) and not found[0]["live"]
+
+        eventually(whole)
+        return found[0]
 
     def close(self) -> None:
         self.station.close()

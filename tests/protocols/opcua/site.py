@@ -34,7 +34,7 @@ def policy(
         "site: riverside", "zones:", "  office: {side: it}", "  plant: {side: ot}", "assets:", "  filler:",
         "    zone: plant", "    address: 127.0.0.1", *([f"    port: {plant}"] if plant else []),
         *([f"    reverse: {reverse}"] if reverse else []), "    protocol: opcua",
-        f'    listen: "127.0.0.1:{listen}"', f"    security: {security}", "    outstanding: 8", "    timeout: 5 s",
+        f'    listen: "127.0.0.1:{listen}"', f"    security: {security}", "    outstanding: 8", "    timeout: 20 s",
         "    points:",
         '      speed: {at: "nsu=urn:plant:line;s=Line1.Speed", type: Double, min: 0, max: 1500, max_step: 500}',
         '      level: {at: "nsu=urn:plant:line;s=Line1.Level", type: Double, fastest: 50 ms}',
