@@ -391,6 +391,7 @@ def listen() -> socket.socket:
 @contextlib.contextmanager
 def running(device_port: int, **options: Any) -> Iterator[Pair]:
     listener = listen()
+    options.setdefault("asset_extra", "timeout: 20 s")  # a device of the test's own process waits for its turn, too
     policy = make_policy(device_port=device_port, port=listener.getsockname()[1], **options)
     pair = Pair(policy, listener)
     listener.close()

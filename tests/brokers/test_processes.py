@@ -188,7 +188,7 @@ def test_many_clients_share_one_connection(plc: Plc) -> None:
 
 
 def test_an_asset_that_is_silent_talks_nonsense_or_is_gone(plc: Plc) -> None:
-    with running(plc.port, asset_extra="timeout: 100 ms") as pair:
+    with running(plc.port, asset_extra="timeout: 2 s") as pair:
         sock = connect(pair.port)
         plc.mode = "silent"
         assert ask(sock, read(1))[7:] == b"\x83\x0b"
@@ -204,7 +204,7 @@ def test_an_asset_that_is_silent_talks_nonsense_or_is_gone(plc: Plc) -> None:
 
 def test_a_write_in_doubt_is_followed_by_a_look(plc: Plc) -> None:
     """What a write that was not answered has left is not known: the next step is judged from a value read anew."""
-    with running(plc.port, asset_extra="timeout: 100 ms") as pair:
+    with running(plc.port, asset_extra="timeout: 2 s") as pair:
         sock = connect(pair.port)
         assert ask(sock, write(1, 210, 50))[7] == 6
         plc.mode = "mute"

@@ -382,7 +382,7 @@ def test_links_in_a_circle_end(tmp_path: Path, leads: str) -> None:
     for name, to in (("a", leads), ("b", "a")):
         (tmp_path / name).symlink_to(to if to != "../a" else f"../{tmp_path.name}/a")
     for state in (tmp_path / "a", tmp_path / "a" / "state"):
-        signal.alarm(5)
+        signal.alarm(int(PATIENT))
         try:
             with pytest.raises(GateError, match="cannot use the state directory"):
                 check_place(state)

@@ -11,12 +11,13 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 
 from ethernetip.cip.identity_info import IdentityInfo
 from ethernetip.device.virtual_device import VirtualDevice
 
 from tests.ports import held_port
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, eventually
 
 OUTPUTS, INPUTS, CONFIG, HEARTBEAT = 150, 100, 151, 193
 UDP = 2222
@@ -89,6 +90,8 @@ class Scanner:
         self._sequence = 0
         self._count = 0
         self.out = self.into = 0
+        self.heard = b""
+        """The data of the last packet that came."""
 
     def _frame(self) -> bytes:
         data = b""
@@ -112,11 +115,13 @@ class Scanner:
         serial: int = 1,
         transport: int = 1,
         flags: int = 0x4800,
-        multiplier: int = 2,
+        multiplier: int = 7,
         path: bytes = b"\x20\x04\x24\x97\x2c\x96\x2c\x64",
         beside: bytes = b"",
     ) -> tuple[int, ...]:
-        """(status, additional words) of a Forward Open; sizes as they stand in it (two bytes of count, four of run)."""
+        """(status, additional words) of a Forward Open; sizes as they stand in it (two bytes of count, four of run).
+        `multiplier`: the time-out is four RPIs, doubled so often; by default 10 s, since whoever speaks here waits for
+        its turn on a busy machine."""
         self.into = 0x5CA0_0000 + serial
         body = struct.pack(
             "<BBIIHHIB3xIHIHBB", 10, 14, 0, self.into, serial, 77, 4711, multiplier, rpi, flags | sizes[0], rpi,
@@ -153,7 +158,8 @@ class Scanner:
             except TimeoutError:
                 return None
             if int.from_bytes(data[6:10], "little") == self.into:
-                return data[20:]
+                self.heard = data[20:]
+                return self.heard
 
     def run(self, value: int, seconds: float, interval: float = 0.02) -> list[bytes]:
         """Says a value again and again; what was heard meanwhile."""
@@ -166,6 +172,15 @@ class Scanner:
                 if found is not None:
                     heard.append(found)
         return heard
+
+    def until(self, value: int, done: Callable[[], object], interval: float = 0.02) -> None:
+        """Says a value again and again until something has come true."""
+
+        def there() -> bool:
+            self.run(value, interval, interval)
+            return bool(done())
+
+        eventually(there)
 
     def shut(self) -> None:
         self._socket.close()
