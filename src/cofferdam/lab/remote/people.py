@@ -6,6 +6,7 @@ Not here: what they do (steps, visitor), the station that they reach (play).
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -43,19 +44,32 @@ class Person:
         self._code = code
         self._run_in = run_in
 
-    def options(self) -> list[str]:
-        """Of ssh and scp."""
+    def options(self, key: str = "") -> list[str]:
+        """Of ssh and scp. `key`: another one than the person's own."""
         said = {
             "UserKnownHostsFile": str(self._folder / "known_hosts"), "IdentitiesOnly": "yes", "LogLevel": "ERROR",
             "BindAddress": self._source, "NumberOfPasswordPrompts": "1", "StrictHostKeyChecking": "yes",
-            "IdentityFile": str(self._folder / self.name), "ConnectTimeout": "10",
+            "IdentityFile": str(self._folder / (key or self.name)), "ConnectTimeout": "10",
         }  # fmt: skip
         return ["-F", "none", *(word for name, value in said.items() for word in ("-o", f"{name}={value}"))]
 
-    def ssh(self, user: str, *words: str, more: tuple[str, ...] = ()) -> list[str]:
+    def ssh(self, user: str, *words: str, more: tuple[str, ...] = (), key: str = "") -> list[str]:
         """`ssh USER@gate WORDS`."""
         address, port = self._door
-        return ["ssh", *self.options(), *more, "-p", str(port), f"{user}@{address}", *words]
+        return ["ssh", *self.options(key), *more, "-p", str(port), f"{user}@{address}", *words]
+
+    def jump_config(self, authority: list[str]) -> Path:
+        """A configuration by which `ssh station` goes by ProxyJump. `authority`: lines by which the gate is known."""
+        address, port = self._door
+        trusted, config = self._folder / "trusted", self._folder / f"{self.name}-config"
+        trusted.write_text("\n".join(authority) + "\n")
+        config.write_text(
+            f"Host gate\n HostName {address}\n Port {port}\n User {self.name}\n BindAddress {self._source}\n"
+            f"Host station\n ProxyJump gate\n User {getpass.getuser()}\n"
+            f"Host *\n IdentityFile {self._folder / self.name}\n IdentitiesOnly yes\n UserKnownHostsFile {trusted}\n"
+            " StrictHostKeyChecking yes\n LogLevel ERROR\n ConnectTimeout 10\n"
+        )
+        return config
 
     def scp(self, source: str, target: str) -> list[str]:
         """`scp SOURCE TARGET`; `gate:` stands for the station by way of the gate."""

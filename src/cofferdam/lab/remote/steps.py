@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cofferdam.errors import CofferdamError, GateError
+from cofferdam.evidence import selftest_jump
 from cofferdam.gate.client import ask
 from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.remote.people import Person, finish
@@ -120,6 +121,75 @@ def _sign(folder: Path, statement: str) -> str:
     command = ["ssh-keygen", "-q", "-Y", "sign", "-n", "cofferdam-approval", "-f", str(folder / "lead"), str(file)]
     subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
     return "".join(signed.read_text().splitlines()[1:-1]) if signed.exists() else "none"
+
+
+DUMMY = Path("/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so")
+"""A security key without hardware, of Debian's openssh-tests."""
+
+
+async def security_key(cast: Cast) -> list[Finding]:
+    """A security key that has asked for its PIN is both factors: the vendor signs in by one alone"""
+    if not await asyncio.to_thread(DUMMY.exists):
+        missing = "there is no sk-dummy.so (Debian: openssh-tests), which stands for the key"
+        return [Finding("the vendor comes with a security key", "not tried", missing, True)]
+    key = cast.scene.directory / "vendor-sk"
+    command = ["ssh-keygen", "-q", "-t", "ed25519-sk", "-N", "", "-O", "verify-required", "-f", str(key)]
+    environment = {**os.environ, "SSH_SK_PROVIDER": str(DUMMY)}
+    await asyncio.to_thread(subprocess.run, command, check=True, stdin=subprocess.DEVNULL, env=environment)
+    by = ("-i", str(key), "-o", f"SecurityKeyProvider={DUMMY}")
+    stranger = await cast.vendor.run(cast.vendor.ssh("station", "echo in", more=by, key=key.name))
+    await cast.keeper("key-add", person="vendor", key=key.with_suffix(".pub").read_text())
+    known = await cast.vendor.run(cast.vendor.ssh("station", "echo in", more=by, key=key.name))
+    signed = [each["factors"] for each in await cast.entries("signed-in") if each["person"] == "vendor"]
+    return [
+        Finding("the vendor comes with a security key, before and after the gate knows it", "not let in; in",
+                f"exit {stranger.code}; {known.text}", stranger.code != 0 and known.out == "in\n"),
+        Finding("what the log says of the factors", "a security key, and no code", f"{signed[-1:]}",
+                bool(signed) and "security key" in signed[-1] and "code" not in signed[-1]),
+    ]  # fmt: skip
+
+
+async def by_proxy_jump(cast: Cast) -> list[Finding]:
+    """`ssh -J gate station` works as with any jump host, and both connections end at the gate"""
+    lines = (await cast.scene.verb("jump", "known-hosts")).out.splitlines()
+    config = await asyncio.to_thread(cast.vendor.jump_config, [one for one in lines if one.startswith("@")])
+    done = await cast.vendor.run(["ssh", "-F", str(config), "station", "echo in"])
+    opened = [each["person"] for each in await cast.entries("access-opened")]
+    return [
+        Finding("the vendor goes to the station by ProxyJump, with one line of known hosts", "in, by a session of ours",
+                f"{done.text}; the last session is {opened[-1:]}'s", done.out == "in\n" and opened[-1:] == ["vendor"]),
+    ]  # fmt: skip
+
+
+async def taken_over(cast: Cast) -> list[Finding]:
+    """A part that faces people and was taken over signs nobody in, whatever it has seen"""
+    found = await asyncio.to_thread(selftest_jump.run)
+    return [
+        Finding(f"it says to a keeper of this gate's code: {fact.partition(':')[0]}", "no sign-in, no session",
+                fact.partition(": ")[2], found.outcome == "tested")
+        for fact in found.facts
+    ] or [Finding("such a part speaks to a keeper of this gate's code", "tested", found.says, False)]  # fmt: skip
+
+
+async def nothing_recorded(cast: Cast) -> list[Finding]:
+    """Where recordings cannot be written, sessions end, and none begins"""
+    (folder,) = await asyncio.to_thread(lambda: list(cast.scene.state.rglob("recordings")))
+    aside = folder.with_name("aside")
+    working = await cast.vendor.begin(cast.vendor.ssh("station", more=("-tt",)))
+    await cast.session("vendor")
+    folder.rename(aside)
+    try:
+        ended = await finish(working)
+        again = await cast.vendor.run(cast.vendor.ssh("station", "echo never"))
+    finally:
+        aside.rename(folder)
+    later = await cast.vendor.run(cast.vendor.ssh("station", "echo in"))
+    return [
+        Finding("the recordings' folder is gone while the vendor works", "the session ends, and says why",
+                f"exit {ended.code}: {ended.text[-120:]}", ended.code != 0 and "recorded" in ended.text),
+        Finding("the vendor comes anew, before and after it is back", "refused; in", f"{again.text}; {later.text}",
+                again.code != 0 and "never" not in again.out and later.out == "in\n"),
+    ]  # fmt: skip
 
 
 async def watched(cast: Cast) -> list[Finding]:
@@ -241,6 +311,6 @@ async def recorded_and_verified(cast: Cast) -> list[Finding]:
 
 
 STEPS: tuple[Step, ...] = (
-    four_eyes, approved_by_signature, watched, files_by_right, no_tunnel, killed_and_barred, parts_die,
-    recorded_and_verified,
+    four_eyes, approved_by_signature, security_key, by_proxy_jump, watched,
+    files_by_right, no_tunnel, killed_and_barred, taken_over, nothing_recorded, parts_die, recorded_and_verified,
 )  # fmt: skip

@@ -13,12 +13,15 @@ from pathlib import Path
 import pyotp
 
 from cofferdam.lab import events
-from cofferdam.lab.remote.people import Person
+from cofferdam.lab.remote.people import Person, finish
 
 PAUSE_SECONDS = 31.0
 """A code counts once, and there is one in 30 s."""
+STAYS = "sleep 45"
 ROUND = (
     ("station", "uptime", ()),
+    ("station", STAYS, ()),
+    ("tech", "who", ()),
     ("station", "cat /etc/shadow", ()),
     ("station", "", ("-W", "10.20.0.17:502")),
     ("tech", "list", ()),
@@ -30,10 +33,17 @@ async def visit(folder: Path, door: tuple[str, int], source: str, secret: str) -
     codes = pyotp.TOTP(secret)
     tech = Person("tech", folder, door, source, codes.now, lambda argv: argv)
     number = 0
+    working: asyncio.subprocess.Process | None = None
     while True:
+        if number % len(ROUND) == 0 and working is not None:
+            await finish(working)
         user, words, more = ROUND[number % len(ROUND)]
         number += 1
         began = time.monotonic()
+        if words == STAYS:  # and is seen there by who asks next
+            working = await tech.begin(tech.ssh(user, words))
+            await asyncio.sleep(PAUSE_SECONDS)
+            continue
         said = await tech.run(tech.ssh(user, *([words] if words else []), more=more))
         action = " ".join((*more, words)).strip()
         outcome = "ok" if said.code == 0 else "refused"
