@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from cofferdam.brokers.relay import records
+from cofferdam.brokers.relay.keeper_rows import Known
 from cofferdam.brokers.relay.keeper_turns import ANSWERS_OF_TURN, EFFORT_OF_TURN, QUEUED_BYTES, QUEUED_MOST
 from cofferdam.brokers.relay.records import Answered, Handed, Item, Refused
+from cofferdam.brokers.relay.store import Store
 from cofferdam.crossing.memory import MemoryReceiver
 from cofferdam.errors import CrossingError
 from cofferdam.policy.messages.json_reading import canonical
@@ -207,6 +209,34 @@ def test_what_was_taken_back_is_not_remembered(bench: Bench) -> None:
     found = store.recall(known.channel, known.limit, known.key)
     assert found is not None
     assert found.value == 1
+
+
+def test_what_was_added_is_seen_by_what_comes_next_and_is_taken_back_with_its_turn(tmp_path: Path) -> None:
+    """(Messages that are added are written together, a little later.)"""
+    store = Store(tmp_path)
+
+    def add(number: int) -> None:
+        assert store.find("counts", "mes", f"k{number}") is None
+        store.add("counts", number, "mes", f"k{number}", b"1", bytes(32), bytes(32), 1)
+
+    def numbers() -> list[int]:
+        return [message.number for message in store.messages("counts", 0, 10)]
+
+    add(1)
+    add(2)
+    assert [store.find("counts", "mes", key) for key in ("k1", "k2")] == [Known(1, bytes(32)), Known(2, bytes(32))]
+    assert numbers() == [1, 2]
+    add(3)
+    store.commit([], {})
+    assert numbers() == [1, 2, 3]
+    add(4)
+    store.rollback()
+    assert numbers() == [1, 2, 3]
+    add(4)
+    store.write()
+    store.commit([], {})
+    assert numbers() == [1, 2, 3, 4]
+    store.close()
 
 
 def test_a_flood_of_requests_leaves_the_other_side_its_part_of_each_turn(bench: Bench) -> None:

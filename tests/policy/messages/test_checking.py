@@ -211,6 +211,65 @@ def test_time_stamps(text: object, ns: int | None) -> None:
     assert refused(checks(schema="", stamp="/at")("c", b"{}")).fault == "stamp"
 
 
+S = "Secret"
+KEYWORDS: list[tuple[dict[str, Any], Any, str, str]] = [
+    ({"type": ["integer", "null"]}, S, "", 'not of types "null", "integer"'),
+    ({"enum": [1, 2]}, S, "", "the value is not one of 1 or 2"),
+    ({"const": {"a": 1}}, {"a": S}, "", '{"a":1} was expected'),
+    ({"multipleOf": 7}, 8, "", "8 is not a multiple of 7"),
+    ({"maximum": 5}, 6, "", "6 is greater than the maximum of 5"),
+    ({"exclusiveMaximum": 5}, 5, "", "5 is greater than or equal to the maximum of 5"),
+    ({"minimum": 5}, 4, "", "4 is less than the minimum of 5"),
+    ({"exclusiveMinimum": 5}, 5, "", "5 is less than or equal to the minimum of 5"),
+    ({"maxLength": 2}, S, "", "longer than 2 characters"),
+    ({"minLength": 9}, S, "", "shorter than 9 characters"),
+    ({"pattern": "^x"}, S, "", 'does not match "^x"'),
+    ({"format": "ipv4"}, S, "", 'not a "ipv4"'),
+    ({"items": {"type": "integer"}}, [1, S], "/1", 'not of type "integer"'),
+    ({"prefixItems": [{"type": "integer"}]}, [S], "/0", 'not of type "integer"'),
+    ({"prefixItems": [True], "items": False}, [1, S], "/1", "nothing is allowed here"),
+    ({"maxItems": 1}, [1, S], "", "more than 1 item"),
+    ({"minItems": 3}, [1, S], "", "less than 3 items"),
+    ({"uniqueItems": True}, [S, S], "", "non-unique elements"),
+    ({"contains": {"type": "integer"}}, [S], "", "no element is as contains asks for"),
+    ({"contains": {"type": "string"}, "minContains": 3}, [S, S], "", "fewer elements are as contains asks for"),
+    ({"contains": {"type": "string"}, "maxContains": 1}, [S, S], "", "more elements are as contains asks for"),
+    ({"maxProperties": 1}, {"a": S, "b": 1}, "", "more than 1 property"),
+    ({"minProperties": 3}, {"a": S, "b": 1}, "", "less than 3 properties"),
+    ({"required": ["c"]}, {"a": S}, "", '"c" is a required property'),
+    ({"dependentRequired": {"a": ["b"]}}, {"a": S}, "", '"b" is a required property'),
+    ({"dependentSchemas": {"a": {"required": ["b"]}}}, {"a": S}, "", '"b" is a required property'),
+    ({"properties": {"a": {"type": "integer"}}}, {"a": S}, "/a", 'not of type "integer"'),
+    ({"patternProperties": {"^a": {"type": "integer"}}}, {"a": S}, "/a", 'not of type "integer"'),
+    ({"additionalProperties": {"type": "integer"}}, {"a": S}, "/a", 'not of type "integer"'),
+    ({"propertyNames": {"maxLength": 2}}, {"abc": S}, "", '"abc" is longer than 2 characters'),
+    ({"allOf": [True, {"type": "integer"}]}, S, "", 'not of type "integer"'),
+    ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, S, "", "fits none of the forms that anyOf allows"),
+    ({"oneOf": [{"type": "integer"}, {"type": "null"}]}, S, "", "fits none of the forms that oneOf allows"),
+    ({"oneOf": [True, {"type": "null"}, {"type": "string"}]}, S, "", "fits several of the forms that oneOf allows"),
+    ({"not": {"type": "string"}}, S, "", '{"type":"string"} is not allowed'),
+    ({"if": {"type": "string"}, "then": {"maxLength": 2}}, S, "", "longer than 2 characters"),
+    ({"if": {"type": "integer"}, "else": {"maxLength": 2}}, S, "", "longer than 2 characters"),
+    ({"properties": {"a": True}, "unevaluatedProperties": False}, {"a": 1, "b": S}, "", "('b' was unexpected)"),
+    ({"prefixItems": [True], "unevaluatedItems": False}, [1, S], "", "Unevaluated items are not allowed"),
+    ({"$ref": "#/$defs/x", "$defs": {"x": {"type": "integer"}}}, S, "", 'not of type "integer"'),
+    ({"$dynamicRef": "#x", "$defs": {"y": {"$dynamicAnchor": "x", "type": "integer"}}}, S, "", 'type "integer"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "value", "place", "words"), KEYWORDS)
+def test_each_keyword_says_what_is_wrong_and_no_text(
+    schema: dict[str, Any], value: Any, place: str, words: str
+) -> None:
+    """Every keyword of JSON Schema 2020-12 that can refuse."""
+    files = {"x.json": json.dumps(schema).encode()}
+    judge = Checks(Relay([("k", RelayRows(channels=(Channel(name="c", schema="x.json"),), schemas=files))]))
+    problem = refused(judge("c", json.dumps(value).encode()))
+    assert (problem.fault, problem.place) == ("schema", place)
+    assert words in problem.detail
+    assert S not in problem.detail
+
+
 def test_no_pattern_hangs() -> None:
     files = {"x.json": b'{"pattern": "^(a+)+$"}'}
     judge = Checks(Relay([("k", RelayRows(channels=(Channel(name="c", schema="x.json"),), schemas=files))]))

@@ -266,6 +266,21 @@ def test_schemas_that_include_each_other() -> None:
     assert xsd_files("order.xsd", ORDER) == ("parts/line.xsd",)
 
 
+def test_schemas_that_import_each_other() -> None:
+    """(Which XSD allows as well, and each has its say.)"""
+    head = '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" xmlns:o="urn:{1}" targetNamespace="urn:{0}">'
+    more = '<xs:import namespace="urn:{1}" schemaLocation="{1}.xsd"/><xs:element name="{0}" type="o:{1}"/>'
+    kind = '<xs:simpleType name="{0}"><xs:restriction base="xs:integer"/></xs:simpleType></xs:schema>'
+    files = {f"{own}.xsd": (head + more + kind).format(own, other).encode() for own, other in ("ab", "ba")}
+    validator = XsdSchemas(files).validator("a.xsd")
+    for text, good in (
+        (b"<a xmlns='urn:a'>1</a>", True),
+        (b"<a xmlns='urn:a'>x</a>", False),
+        (b"<b xmlns='urn:b'/>", False),
+    ):
+        assert validator.validate(read_xml(text)) is good
+
+
 def _pattern(value: str) -> bytes:
     inner = f'<xs:restriction base="xs:string"><xs:pattern value="{value}"/></xs:restriction>'
     return f'{XS}<xs:element name="r"><xs:simpleType>{inner}</xs:simpleType></xs:element></xs:schema>'.encode()

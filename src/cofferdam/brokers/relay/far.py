@@ -212,6 +212,7 @@ class FarKeeper(Keeper):
                 return -1
             self._missing(channel, work.machine.carry(channel, number, len(record.body), work.wall))
             work.store.add(channel.name, number, record.who, record.key, record.body, sha256, sha256, work.wall)
+            work.store.write()
             work.told.push(channel.name, number, record.who, record.key, sha256, len(record.body))
             work.figures.add("pushed", 1, channel.name)
         self._logged(record)

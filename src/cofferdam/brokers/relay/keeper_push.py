@@ -95,6 +95,7 @@ class Pushes:
             if len(results) > before and not side.has_turn(turn):
                 break
             results.append(self._item(side, record, channel, item, wall))
+        work.store.write()
 
         def yes() -> None:
             if not pushing.over:

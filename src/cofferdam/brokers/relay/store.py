@@ -116,6 +116,8 @@ class Store:
         self._principals: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._added: list[int] = []
+        self._waiting: list[tuple[Any, ...]] = []
+        """Messages that were added and are not written yet."""
         self._free = (0, 0, "", 0)
         self._series: dict[int, int] = {}
         self._steps: dict[tuple[str, str, str], StepRow | None] = {}
@@ -219,6 +221,8 @@ class Store:
         """One statement. Raises: StoreFull, StoreError."""
         if self.failed:
             raise StoreError(f"{self.path} has failed before")
+        if self._waiting:
+            self.write()
         try:
             return self._db.execute(sql, values)
         except sqlite3.Error as error:
@@ -228,10 +232,18 @@ class Store:
         """One statement for each of these, which costs a half of calling it for each. Raises: StoreFull, StoreError."""
         if self.failed:
             raise StoreError(f"{self.path} has failed before")
+        if self._waiting:
+            self.write()
         try:
             self._db.executemany(sql, values)
         except sqlite3.Error as error:
             raise self._mapped(error) from None
+
+    def write(self) -> None:
+        """Writes the messages that were added, by one statement for all. Raises: StoreFull, StoreError."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self.run_each("INSERT INTO messages VALUES(?,?,?,?,?,?,?,?,?)", waiting)
 
     def one(self, sql: str, *values: Any) -> Any:
         """The first row, or None."""
@@ -306,6 +318,7 @@ class Store:
 
     def rollback(self) -> None:
         """Takes back what this transaction has written."""
+        self._waiting = []
         if self._db.in_transaction:  # SQLite may have done it by itself
             self.run("ROLLBACK")
         for print_ in self._added:
@@ -412,13 +425,13 @@ class Store:
     def add(
         self, channel: str, number: int, who: str, key: str, body: bytes, sha256: bytes, sent: bytes, at: int
     ) -> None:
-        """A message whose key is new. `sent`: the hash of what its producer sent, if that was something else."""
+        """A message whose key is new. `sent`: the hash of what its producer sent, if that was something else. It is
+        written with others: by `write`, or before whatever statement comes next."""
         self.begin()
         id_, source = self.channel(channel), self.who(who)
         message = id_ << NUMBER_BITS | number
         other = None if sent == sha256 else sent
-        values = (message, source, key, sha256, other, at, len(body), self.group + 1, body)
-        self.run("INSERT INTO messages VALUES(?,?,?,?,?,?,?,?,?)", *values)
+        self._waiting.append((message, source, key, sha256, other, at, len(body), self.group + 1, body))
         # `find` has just said that the key is new, and where it goes; but for the first one of a channel or principal.
         *asked, print_ = self._free
         if asked == [id_, source, key]:

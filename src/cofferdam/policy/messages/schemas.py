@@ -33,6 +33,12 @@ NOT_FETCHED: Final = "a file of the policy, or a part of this one: nothing is fe
 _REFERENCES: Final = ("$ref", "$dynamicRef")
 _MASK: Final = "the value"
 
+_CONTAINS: Final = {
+    "contains": "no element is as contains asks for",
+    "minContains": "fewer elements are as contains asks for than minContains says",
+    "maxContains": "more elements are as contains asks for than maxContains says",
+}
+
 Validator = jsonschema_rs.Draft202012Validator
 
 
@@ -225,7 +231,10 @@ def sentence(error: jsonschema_rs.ValidationError) -> str:
     if words.startswith(_MASK) and (value is None or isinstance(value, (bool, int, float))):
         words = words.replace(_MASK, json.dumps(value), 1)
     if error.kind.name in ("anyOf", "oneOf"):
-        words = f"the value fits none of the forms that {error.kind.name} allows"
+        several = not all(error.kind.as_dict()["context"])
+        words = f"the value fits {'several' if several else 'none'} of the forms that {error.kind.name} allows"
+    elif error.kind.name == "contains":
+        words = _CONTAINS.get(str(error.schema_path[-1]), words)
     elif error.kind.name == "falseSchema":
         words = "nothing is allowed here"
     return words
