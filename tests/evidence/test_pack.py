@@ -21,6 +21,7 @@ from cofferdam.audit.checkpoint import Checkpoint, SignerKey, sign_checkpoint, s
 from cofferdam.audit.events.evidence import (
     AttestationMade,
     AttestationWithdrawn,
+    DrillDone,
     ExportStood,
     NightDone,
     SignerAdded,
@@ -78,6 +79,25 @@ def test_what_an_earlier_version_found(tmp_path: Path, capsys: pytest.CaptureFix
     ledger.log.publish()
     code, said = verdict()
     assert code == 1 and "is said to count longer than its check allows" in said
+    ledger.close()
+
+
+def test_a_pack_of_a_period_has_the_clocks_of_its_end(tmp_path: Path) -> None:
+    """What was done after it was not done yet, and is not held against what was due later."""
+    ledger = Ledger(tmp_path / "state")
+    ledger.begin()
+    ledger.say(DrillDone(drill="island", says="held"))
+    ledger.day(3)
+    ledger.say(NightDone())
+    end = datetime.fromtimestamp(ledger.now // NS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ledger.day(700)
+    ledger.say(DrillDone(drill="restore", says="held"))
+    ledger.log.publish()
+    made = make(ledger.state, lambda bench: bench.catalogue.frameworks["nis2"], until=end)
+    with zipfile.ZipFile(io.BytesIO(made.data)) as archive:
+        clocks = {one["clock"]: one for one in json.loads(archive.read("clocks.json"))}
+    assert (clocks["island-drill"]["state"], clocks["restore-drill"]["state"]) == ("on time", "never done")
+    assert clocks["restore-drill"]["times"] == 0
     ledger.close()
 
 

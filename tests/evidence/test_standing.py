@@ -265,6 +265,12 @@ def test_clocks() -> None:
     assert "riverside\\; water" in file.replace("\r\n ", "")
 
 
+def test_what_is_over_is_no_duty_done() -> None:
+    log = read(entries((0, done("log.retention", "observed")), (1, done("log.retention", "not covered"))))
+    found = {one.clock: one for one in dues(catalogue(), log, int((T0 + 2 * DAY) * NS))}
+    assert (found["log-retention"].times, found["log-retention"].entry) == (1, 0)
+
+
 def test_a_log_with_what_nobody_understands() -> None:
     good = entries((0, done(FORWARDED, "proved")))
     bad = [

@@ -314,6 +314,46 @@ def test_subjects_without_end_hide_no_failure(ledger: Ledger, monkeypatch: pytes
     assert any("too many subjects" in one for one in gather.history(ledger.state)[1].problems)
 
 
+def test_checks_without_end_that_nobody_knows_fill_no_memory(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_UNKNOWN", 50)
+    made_up = [CheckDone(check=f"made.up-{one}", outcome="tested", says="so", result="a" * 64, valid_seconds=9)
+               for one in range(60)]  # fmt: skip
+    ledger.say(*made_up)
+    ledger.found("log.whole", "failed")
+    bench = Bench.read(ledger.state, None)
+    assert len(bench.history.results) == 51 and len(bench.standing().unknown) == 50
+    assert bench.standing().checks["log.whole"].status == "failed"
+    [found], _ = run_checks(Inputs(ledger.now, history=bench.history), ["log.content"])
+    assert found.outcome == "failed" and "too many checks that this version does not know" in found.facts[0]
+
+
+def test_withdrawals_without_end_fill_no_memory_and_nothing_counts_by_them(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of nothing are not kept; a true one that comes after all the others still takes back what it is about."""
+    monkeypatch.setattr(history, "MAX_WITHDRAWN", 20)
+    key = make_key(tmp_path)
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{key}.pub").read_text()), role="owner"))
+    there = {}
+    for check in ("paper.training", "paper.incident"):
+        said, until = statement(ledger, check)
+        there[check] = ledger.say(AttestationMade(check=check, person="Ada Berg", statement=said, until_ns=until,
+                                                  signature=signature(key, said)))  # fmt: skip
+    noise = AttestationWithdrawn(attestation=10**6, person="Eve", statement="no", signature="none")
+    ledger.say(*[noise] * 30)
+    assert not gather.history(ledger.state)[1].problems
+    ledger.say(*[msgspec.structs.replace(noise, attestation=there["paper.incident"])] * 20)
+    assert stands(ledger, "paper.training").status == stands(ledger, "paper.incident").status == "attested"
+    text = attest.withdrawal(site=SITE, attestation=there["paper.training"], text="", person="Ada Berg",
+                             made_ns=ledger.now)  # fmt: skip
+    ledger.say(AttestationWithdrawn(attestation=there["paper.training"], person="Ada Berg", statement=text,
+                                    signature=signature(key, text)))  # fmt: skip
+    assert len(gather.history(ledger.state)[1].of("attestation-withdrawn")) == 20
+    assert stands(ledger, "paper.training").status == "failed"
+    assert stands(ledger, "paper.incident").status == "attested"
+    assert verdict(ledger, capsys, packed(ledger))[0] == 0
+
+
 def test_signers_come_and_go(ledger: Ledger) -> None:
     """Each removal is of that person's key, of all times that it was let before, and of nobody else's."""
     for person, key in (("a", "k1"), ("a", "k2"), ("b", "k1"), ("a", "k1")):

@@ -19,6 +19,7 @@ from cofferdam.audit.keys import make_key
 from cofferdam.errors import CofferdamError
 from cofferdam.evidence import gather
 from cofferdam.evidence.checks import registry
+from cofferdam.evidence.checks.logs import OUT
 from cofferdam.evidence.checks.registry import Made, run
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.inputs import Inputs, Unknown
@@ -148,6 +149,11 @@ def test_what_there_is_nothing_of_says_what_it_lacks(tmp_path: Path) -> None:
     ledger.say(ExportStood(collector="disk", next=1, working=True))
     ledger.log.publish()
     assert Bench.read(ledger.state, None).standing().checks["log.fenced"].counts
+    ledger.say(ExportStood(collector="disk", next=1, working=True, detail=OUT))
+    ledger.say(ExportStood(collector="witness:stick", next=1, working=True))
+    ledger.log.publish()
+    for bench in (Bench.read(ledger.state, None), Bench.under_checkpoint(ledger.state)):
+        assert not bench.standing().checks["log.fenced"].counts  # a stick needs nobody to hold it
     found, [missing] = run_checks(Inputs(0, status={"facts": [], "alarms": []}), ["log.fenced"])
     assert not found and missing.gone
     ledger.close()

@@ -181,7 +181,12 @@ def verified(history: History) -> Iterator[Attestation]:
     for one in history.attestations:
         # A signature is for one entry: brought again, a statement would outlive its withdrawal.
         first = said.setdefault(one.statement, one.index)
-        trouble = f"its statement repeats that of entry {first}" if first != one.index else _trouble(one, history)
+        if first != one.index:
+            trouble = f"its statement repeats that of entry {first}"
+        elif one.index in history.unseen:
+            trouble = "so much says that it was withdrawn that nobody looks at all of it"
+        else:
+            trouble = _trouble(one, history)
         yield msgspec.structs.replace(one, trouble=trouble, withdrawn=withdrawn.get(one.index, one.withdrawn))
 
 

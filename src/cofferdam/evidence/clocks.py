@@ -104,7 +104,8 @@ def _times(name: str, history: History) -> Iterator[tuple[int, int]]:
             case "check":
                 for (check, _), results in history.results.items():
                     if check == about:
-                        yield from ((result.time_ns, result.index) for result in results if result.outcome != "failed")
+                        yield from ((result.time_ns, result.index) for result in results
+                                    if result.outcome not in ("failed", "not covered"))  # fmt: skip
             case "attestation":
                 for made in history.attestations:
                     if made.check == about and made.withdrawn < 0 and not made.trouble:

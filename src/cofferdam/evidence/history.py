@@ -18,6 +18,7 @@ import msgspec
 
 from cofferdam.audit.entry import Entry, decode_entry, format_time, parse_time
 from cofferdam.errors import AuditError
+from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.model import Result
 
 KEPT_BEFORE = 400
@@ -32,8 +33,10 @@ HAPPENINGS = 2000
 OF_A_COLLECTOR = 100
 """Of how the export to one collector stood, the latest: one that breaks and works in turns pushes out nothing of others
 nor of the witnesses."""
-ALL = frozenset(("attestation-withdrawn",))
-"""Kinds of which none is forgotten: what was taken back would count again once enough others came after it."""
+WITHDRAWN = "attestation-withdrawn"
+"""Of these none is forgotten: what was taken back would count again once enough others came after it."""
+MAX_UNKNOWN = 1000
+"""Checks that this version does not know and that are told apart."""
 MAX_NAMES = 40
 """Collectors that are told apart."""
 WITNESS = "witness:"
@@ -49,6 +52,9 @@ gate filled its log up goes on counting, and a pack has all of them."""
 MAX_SIGNED_BYTES = 32 << 20
 """What the entries of either may take together: a pack has them, and a verifier takes no file without end."""
 SIGNED = ("signer-added", "attestation-made")
+MAX_WITHDRAWN = 10_000
+"""Withdrawals that are looked at, of MAX_SIGNED_BYTES together. What one beyond that is about counts no more, whoever
+signed that: it may have been taken back, and nobody looks."""
 MAX_KINDS = 500
 """Kinds that are counted."""
 MAX_PROBLEMS = 100
@@ -184,6 +190,10 @@ class History:
     """The groups of a person there."""
     taken: dict[str, int] = field(default_factory=dict)
     """Bytes of the entries of SIGNED that count, by kind."""
+    unseen: set[int] = field(default_factory=set)
+    """Attestations that withdrawals are about for which there is no room."""
+    strange: set[str] = field(default_factory=set)
+    """Checks that this version does not know: MAX_UNKNOWN of them."""
     joined: int = 0
     """How many there are in `members`."""
     began_as: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -258,6 +268,8 @@ def read(entries: Iterable[tuple[int, bytes]], until_ns: int | None = None) -> H
                 entry = decode_entry(data)
                 if kind in SIGNED:
                     _room(found, kind, len(data))
+                elif kind == WITHDRAWN and not _withdraws(found, int(entry.event["attestation"]), len(data)):
+                    continue
                 _take(found, entry, parse_time(entry.time))
             except (AuditError, KeyError, TypeError, ValueError) as error:
                 _trouble(found, index, error)
@@ -284,6 +296,18 @@ def _room(found: History, kind: str, length: int) -> None:
     if taken > MAX_SIGNED_BYTES:
         raise ValueError(f"entries of the kind {kind} take more than {MAX_SIGNED_BYTES:,} bytes")
     found.taken[kind] = taken
+
+
+def _withdraws(found: History, about: int, length: int) -> bool:
+    """Whether this is about an attestation. Raises: ValueError, where there is no room for it."""
+    at = bisect_left(found.attestations, about, key=lambda one: one.index)
+    if at >= len(found.attestations) or found.attestations[at].index != about:
+        return False
+    found.taken[WITHDRAWN] = found.taken.get(WITHDRAWN, 0) + length
+    if len(found.of(WITHDRAWN)) >= MAX_WITHDRAWN or found.taken[WITHDRAWN] > MAX_SIGNED_BYTES:
+        found.unseen.add(about)
+        raise ValueError(f"there are more than {MAX_WITHDRAWN:,} withdrawals, or they take too much")
+    return True
 
 
 def _take(found: History, entry: Entry, time_ns: int) -> None:
@@ -368,7 +392,7 @@ def _take(found: History, entry: Entry, time_ns: int) -> None:
             name, most = name if name in found.stood or len(found.stood) < MAX_NAMES else "", OF_A_COLLECTOR
         here = found.stood.setdefault(name, [])
     here.append(Happening(entry.index, time_ns, entry.maker, entry.policy, event))
-    if len(here) > 2 * most and kind not in ALL:
+    if len(here) > 2 * most and kind != WITHDRAWN:
         del here[:most]
         found.kept_from[kind] = here[0]
 
@@ -410,6 +434,11 @@ def _person(found: History, one: Happening) -> None:
 def _result(found: History, entry: Entry, time_ns: int) -> None:
     event = entry.event
     key = (str(event["check"]), str(event.get("subject", "")))
+    if key[0] not in catalogue().checks and key[0] not in found.strange:
+        if len(found.strange) >= MAX_UNKNOWN:
+            _trouble(found, entry.index, ValueError("there are too many checks that this version does not know"))
+            return
+        found.strange.add(key[0])
     if key not in found.results and len(found.results) >= MAX_SUBJECTS and key[1]:
         _trouble(found, entry.index, ValueError("there are too many subjects of checks"))
         return

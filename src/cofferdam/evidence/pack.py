@@ -137,7 +137,7 @@ def make_once(
             hint=f"it has entries from {reports.when(bench.history.first_ns)} to {reports.when(bench.history.last_ns)}",
         )
     now = bench.at(to_ns)
-    clocks = dues(bench.catalogue, bench.history, to_ns)
+    clocks = dues(bench.catalogue, bench.then(to_ns), to_ns)
     earlier = bench.at(from_ns) if since else None
     made = reports.make(
         bench.catalogue, framework, now, version=_version(bench), level=level, clocks=clocks, earlier=earlier

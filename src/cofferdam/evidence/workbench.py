@@ -21,6 +21,7 @@ from cofferdam.evidence import drifting, gather, reports
 from cofferdam.evidence.attest import verified
 from cofferdam.evidence.backing import Backing
 from cofferdam.evidence.catalogue import catalogue, with_own
+from cofferdam.evidence.checks.logs import goes_elsewhere
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import Due, dues
 from cofferdam.evidence.history import KEPT_BEFORE, Attestation, Happening, History
@@ -102,7 +103,7 @@ class Bench:
         """The words of the brokers in use, and whether anything takes the log elsewhere, by the gate or else by the
         log; None where neither knows."""
         if self.status is None:
-            brokers, exports = self.history.brokers(), bool(self.history.of("export-stood"))
+            brokers, exports = self.history.brokers(), goes_elsewhere(self.history)
         else:
             brokers = frozenset(one["broker"] for one in self.status["conduits"])
             exports = any(one["name"] == FENCE for one in self.status["facts"])
@@ -131,24 +132,31 @@ class Bench:
         """The reports of proofs, against which what the log says of them is held."""
         return Backing(self.state, self.history, self.reader.key, max(self.wall_ns, self.history.last_ns))
 
-    def at(self, when_ns: int) -> Standing:
-        """How every check stood at an earlier time, by what the log had then."""
+    def then(self, when_ns: int) -> History:
+        """What the log had at an earlier time. (What was withdrawn since is withdrawn.)"""
         results = self.history.results
         if any(results[key][-KEPT_BEFORE].time_ns > when_ns for key in self.history.forgot):
             results = gather.history(self.state, self.history.size, when_ns)[1].results
-        then = replace(
+        return replace(
             self.history,
+            attestations=[one for one in self.attestations if one.time_ns <= when_ns],
+            happened={
+                kind: [one for one in found if one.time_ns <= when_ns] for kind, found in self.history.happened.items()
+            },
             results={
                 key: kept for key, found in results.items()
                 if (kept := [one for one in found if one.time_ns <= when_ns])
             },
             last_ns=min(self.history.last_ns, when_ns),
         )  # fmt: skip
-        loaded = [one for one in self.history.of("policy-loaded") if one.time_ns <= when_ns]
-        policy = str(loaded[-1].event.get("policy", "")) if loaded else ""
-        signed = [one for one in self.attestations if one.time_ns <= when_ns]
+
+    def at(self, when_ns: int) -> Standing:
+        """How every check stood at an earlier time, by what the log had then."""
+        then = self.then(when_ns)
+        loaded = then.last("policy-loaded")
+        policy = str(loaded.event.get("policy", "")) if loaded is not None else ""
         return standing(
-            self.catalogue, then, signed, wall_ns=when_ns, policy=policy, brokers=self.brokers,
+            self.catalogue, then, then.attestations, wall_ns=when_ns, policy=policy, brokers=self.brokers,
             unbacked=self.backing.why, known=Inputs(when_ns, history=then),
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cofferdam.audit.entry import DRAFTS, parse_time
 from cofferdam.evidence.checks.registry import Table
-from cofferdam.evidence.history import WITNESS, Happening
+from cofferdam.evidence.history import WITNESS, Happening, History
 from cofferdam.evidence.inputs import Disk, Gone, Inputs, Unknown
 from cofferdam.evidence.model import Finding, several, spoken
 
@@ -133,6 +133,18 @@ def _stood(known: Inputs, before: str) -> tuple[dict[str, Happening], list[str]]
         if name not in found or (since >= 0 and 0 <= found[name].index < since and found[name].event.get("working"))
     ]  # fmt: skip
     return found, silent
+
+
+def goes_elsewhere(history: History) -> bool:
+    """Whether the policy has the log taken elsewhere, as far as the log says: a stick that somebody brings is in no
+    policy, and who is out of it says so."""
+    last = {str(one.event.get("collector", "")): one for one in history.of("export-stood")}
+    visited = {str(one.event.get("collector", "")) for one in history.of("export-stood") if one.event.get("note")}
+    return any(
+        one.event.get("detail") != OUT
+        and (not name.startswith(WITNESS) or name in visited or not one.event.get("working"))
+        for name, one in last.items()
+    )
 
 
 def _entry(one: Happening) -> str:
