@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,28 @@ def test_a_verb_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["chekc"])
     assert end.value.code == 2 and "did you mean check" in capsys.readouterr().err
+
+
+def test_the_schema_of_one_field_of_the_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "asset.points"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    [point] = said["patternProperties"].values()
+    assert point["$ref"] == "#/$defs/Point" and list(said["$defs"]) == ["Point"], "what it needs, and no more"
+    assert main(["schema", "conduits.allow.who"]) == 0
+    assert "$schema" in json.loads(capsys.readouterr().out), "conduits of all brokers have it"
+    assert main(["schema", "audit"]) == 0  # that a verb begins so is no hindrance
+    assert json.loads(capsys.readouterr().out)["$ref"] == "#/$defs/Audit"
+    assert main(["schema", "audit.collectors.form"]) == 0
+    assert "ocsf" in capsys.readouterr().out
+    for wrong, way in (
+        ("asset.poimts", "did you mean asset.points?"),
+        ("assset.points", "did you mean assets.points?"),
+        ("asset.zone.x", "cofferdam schema --list"),
+        ("chekc", "did you mean check?"),
+        ("a..b", "cofferdam schema --list"),
+    ):
+        assert main(["schema", wrong]) == 2
+        assert way in capsys.readouterr().err, wrong
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

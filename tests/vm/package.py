@@ -54,7 +54,14 @@ def package(machine: Machine, checks: Checks) -> None:
     checks.check("the command is in PATH", where.startswith("/usr/bin/cofferdam"), where)
     files = "/usr/share/man/man1/cofferdam.1.gz /usr/share/bash-completion/completions/cofferdam \\\n"
     files += "/usr/share/zsh/vendor-completions/_cofferdam /usr/share/doc/cofferdam/first-site.md"
+    files += " /usr/share/fish/vendor_completions.d/cofferdam.fish"
     checks.check("man page, completion and documents are there", machine.run(f"ls {files}").ok)
+    loaded = machine.run(
+        f"{CLEAN} bash -c '. /usr/share/bash-completion/completions/cofferdam && complete -p cofferdam';"
+        f" {CLEAN} zcat /usr/share/man/man1/cofferdam.1.gz | grep -m 2 -e '^.TH' -e whois"
+    ).out
+    checks.check("bash takes the completion, and the page is one of this program",
+                 "complete -" in loaded and ".TH" in loaded and "whois" in loaded, loaded)  # fmt: skip
 
     put(machine, POLICY, policy())
     for verb in (f"check {POLICY}", f"up {POLICY} --check-only", f"install {POLICY}"):
@@ -72,6 +79,19 @@ def package(machine: Machine, checks: Checks) -> None:
     seen = machine.run(f"{CLEAN} cofferdam status", seconds=60)
     checks.check("status says that all is well", seen.ok, seen.out)
 
+    put(machine, "/root/next.yaml", policy(write=""))
+    done_ = machine.run(guest("over-a-reload", "office", ERP, OVERLAY, "/root/next.yaml"), seconds=90).out
+    ok = "before: 0302002a True" in done_ and "after: 0302002a False" in done_
+    checks.check("systemctl reload: the session goes on, and the write is now refused", ok, done_ + said(machine))
+    put(machine, POLICY, policy().replace("{zone: plant,", "{zone: plent,"))
+    done = machine.run("systemctl reload cofferdam")
+    why = said(machine)
+    checks.check("systemctl reload of a policy that is refused fails", not done.ok, done.out + why)
+    checks.check("and the journal says where the mistake is", "plent" in why and "policy.yaml" in why, why)
+    put(machine, POLICY, policy())
+    done = machine.run("systemctl reload cofferdam")
+    checks.check("a good one is taken after it", done.ok and exchange(machine) == WORKS, done.out + said(machine))
+
     machine.must("rm -f /tmp/held")
     held = "systemd-run --quiet --unit=held -p StandardOutput=file:/root/held.txt --working-directory=/opt/cofferdam"
     machine.must(f"{held} /opt/venv/bin/python -m tests.vm.guest hold office {ERP} {OVERLAY} /tmp/held")
@@ -82,8 +102,9 @@ def package(machine: Machine, checks: Checks) -> None:
     checks.check("it upgrades over the running gate", done.ok, done.out)
     checks.check("which starts anew, all of one version", wait_ready(machine, other_than=old) >= 0, said(machine))
     checks.note(f"upgrade and start: {time.monotonic() - began:.0f} s")
-    machine.run("systemctl stop held")
-    checks.note(f"a session that was open: {machine.run('cat /root/held.txt').out.strip() or 'still open'}")
+    machine.run("for i in $(seq 100); do systemctl -q is-active held || break; sleep 0.2; done; systemctl stop held")
+    held = machine.run("cat /root/held.txt").out.strip()
+    checks.check("a session that was open was read from until then, and is ended", held.startswith("ended:"), held)
     done_ = exchange(machine)
     checks.check("and brokers again", done_ == WORKS, done_ + said(machine))
     done = machine.run(f"{CLEAN} cofferdam audit verify", seconds=60)

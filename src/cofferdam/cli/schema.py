@@ -14,8 +14,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "what",
         metavar="WHAT",
         nargs="*",
-        help="of what: the policy file (default), what a verb prints with --json (check, grant list, ...), an entry of "
-        "the audit log (entry), an error of any verb (error)",
+        help="of what: the policy file (default), a field of it (asset.points), what a verb prints with --json (check, "
+        "grant list, ...), an entry of the audit log (entry), an error of any verb (error)",
     )
     parser.add_argument("--list", action="store_true", help="of what there are schemas")
     add_json(parser, "dict[str, Any]", text="print JSON, as without it but for --list and errors")
@@ -41,10 +41,20 @@ def run(args: argparse.Namespace) -> int:
         names = ("policy", *sorted(there))
         print(json.dumps({"names": names}) if args.json else "\n".join(names))
         return 0
-    if what not in there:
-        near = nearest(what, there)
+    if what in there:
+        print(json.dumps(schema_of(what, there[what]), indent=1))
+        return 0
+    from cofferdam.policy.reference import part_of
+
+    try:
+        part = part_of(what)
+    except LookupError as error:
+        number, fields = error.args
+        words = what.split(".")
+        words[number] = nearest(words[number], fields)
+        hint = ".".join(words) if words[number] else nearest(what, there)
         raise CofferdamError(
-            f"there is no schema of {what!r}", hint=f"did you mean {near}?" if near else "cofferdam schema --list"
-        )
-    print(json.dumps(schema_of(what, there[what]), indent=1))
+            f"there is no schema of {what!r}", hint=f"did you mean {hint}?" if hint else "cofferdam schema --list"
+        ) from None
+    print(json.dumps(part, indent=1, ensure_ascii=False))
     return 0

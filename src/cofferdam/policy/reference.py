@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -117,6 +118,52 @@ def json_schema() -> dict[str, Any]:
 def schema_text() -> str:
     """The JSON Schema as it is shipped."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def part_of(path: str) -> dict[str, Any]:
+    """The schema of one field and of what stands in it: `assets.points.max`, without the names that a file gives;
+    `asset` is `assets` as well.
+
+    Raises: LookupError, with the number of the word that is not there, and the names that are, in its place.
+    """
+    whole = json_schema()
+    found = [whole]
+    for number, word in enumerate(path.split(".")):
+        there = [part["properties"] for one in found for part in _within(one, whole)]
+        fields = [part[name] for part in there for name in (word, f"{word}s") if name in part]
+        if not fields:
+            raise LookupError(number, sorted({name for part in there for name in part}))
+        found = [field for at, field in enumerate(fields) if field not in fields[:at]]
+    said = found[0] if len(found) == 1 else {"oneOf": found}
+    needed: dict[str, Any] = {}
+    _gather(said, whole["$defs"], needed)
+    return {"$schema": whole["$schema"], **said, **({"$defs": needed} if needed else {})}
+
+
+def _within(part: dict[str, Any], whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parts with fields that may stand there: also in a list, and under names of the file's own."""
+    if "$ref" in part:
+        yield from _within(whole["$defs"][part["$ref"].rsplit("/", 1)[1]], whole)
+    if part.get("properties"):
+        yield part
+    inner = [*part.get("anyOf", ()), *part.get("oneOf", ()), *part.get("patternProperties", {}).values()]
+    for one in (*inner, part.get("items"), part.get("additionalProperties")):
+        if isinstance(one, dict):
+            yield from _within(one, whole)
+
+
+def _gather(said: Any, parts: dict[str, Any], into: dict[str, Any]) -> None:
+    """What is referred to, and what that refers to."""
+    if isinstance(said, list):
+        for one in said:
+            _gather(one, parts, into)
+    elif isinstance(said, dict):
+        name = str(said.get("$ref", "")).rsplit("/", 1)[-1]
+        if name in parts and name not in into:
+            into[name] = parts[name]
+            _gather(parts[name], parts, into)
+        for one in said.values():
+            _gather(one, parts, into)
 
 
 def policy_reference() -> str:
