@@ -144,7 +144,8 @@ def test_what_there_is_nothing_of_says_what_it_lacks(tmp_path: Path) -> None:
     assert checks["log.exported"].says.startswith("nothing is exported: `collectors:`")
     assert checks["sever.works"].says == ("no side has been severed and restored yet; a drill is `cofferdam sever` "
                                          "and `cofferdam restore`")  # fmt: skip
-    assert "sudo cofferdam evidence run policy.expiry" in checks["policy.expiry"].says
+    assert checks["policy.expiry"].says == ("nothing of it is on record: `sudo cofferdam evidence run policy.expiry` "
+                                            "looks at it")  # fmt: skip
     assert (checks["log.fenced"].counts, checks["log.fenced"].says) == (False, "the policy uses nothing of export")
     ledger.say(ExportStood(collector="disk", next=1, working=True))
     ledger.log.publish()

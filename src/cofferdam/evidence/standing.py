@@ -166,7 +166,8 @@ def _why_nothing(check: Check, known: Inputs | None) -> str:
         _, missing = run_checks(known, [check.id])
         if missing:
             return missing[0].reason
-    return f"nobody has had it looked at yet: `sudo cofferdam evidence run {check.id}`"
+    # (It may have been looked at in vain: of that there is no entry.)
+    return f"nothing of it is on record: `sudo cofferdam evidence run {check.id}` looks at it"
 
 
 def _newest(
