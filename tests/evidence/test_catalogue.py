@@ -136,3 +136,13 @@ def test_durations() -> None:
     assert [spoken(length) for length in (0, 59, 60, 119, 3600, 90_000, 172_800)] == [
         "0 s", "59 s", "1 min", "119 s", "1 h", "25 h", "2 d",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("framework", "name"),
+    [("nerc-cip", "CIP-005-7 R1.2"), ("nist-800-53r5", "sc-7.3"), ("nist-800-53r5", "sc-7.28"),
+     ("iec62443-3-2", "ZCR 3.2"), ("iec62443-3-2", "ZCR 3.6")],
+)  # fmt: skip
+def test_a_gate_does_not_see_the_ways_round_it(framework: str, name: str) -> None:
+    one = catalogue().frameworks[framework].controls[name]
+    assert one.by == "part" and "no way round the gate" in one.rest
