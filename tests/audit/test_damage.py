@@ -225,3 +225,26 @@ def test_unfinished_appends_are_told_from_damage(opener: Opener, tmp_path: Path)
         wrong = bytearray(data)
         wrong[middle : middle + width] = bytes(width)
         assert read_segment(path, bytes(wrong), key).damage, width
+
+
+def test_segments_that_go_one_after_the_other_while_they_are_read_leave_no_gap(opener: Opener, tmp_path: Path) -> None:
+    """An auditor that takes over has two of them, and removes the older one first: who has read that by then does not
+    find the other any more. Its entries stand under the checkpoint."""
+    log = opener()
+    copies = []
+    for number in range(3):
+        log.append([write(number)], maker="inner")
+        copies.append(Copy(tmp_path / "audit"))
+        log.publish()
+    key = log.key.verifier
+    now = Copy(tmp_path / "audit")
+    log.close()
+    (oldest, old), (between, _) = (
+        next((path, data) for path, data in copy.data.items() if path.startswith("journal/")) for copy in copies[:2]
+    )
+    read = now.changed(oldest, old)
+    assert between not in read.paths() and verify_log(read, key).good
+    # Where the checkpoint does not cover it, it is missing.
+    late = copies[2].changed(oldest, old)
+    report = verify_log(late.changed("checkpoint", copies[0].data["checkpoint"]), key)
+    assert any("a gap before it" in finding.problem for finding in report.findings)

@@ -507,8 +507,15 @@ def test_key_exchanges_without_end(site: Hostile, bystander: object) -> None:
             await connection.wait_closed()
         return count
 
+    def broken() -> int:
+        """What was said of those that break the protocol; of one address in ten seconds the first says how, and the
+        rest is counted."""
+        hits = [each for each in events(site.state, "limit-hit") if each["limit"] == "broken_protocol"]
+        return sum(int(each.get("count", 1)) for each in hits)
+
+    before = broken()
     assert 10 < asyncio.run(asyncio.wait_for(main(), PATIENT)) < 200
-    eventually(lambda: "key exchanges without end" in json.dumps(events(site.state, "limit-hit")))
+    eventually(lambda: broken() > before)
 
 
 def kexinit(*algorithms: bytes) -> bytes:

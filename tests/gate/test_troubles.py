@@ -6,6 +6,7 @@ The gate here runs on the loopback network; interfaces and dropped strangers nee
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,6 +23,9 @@ from tests.waiting import eventually
 
 def test_a_dead_device_is_the_first_thing_that_status_says(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """A device that answered, then none, then one again: alarm, exit code, metric, entry and `ping` follow it."""
+    disk = shutil.disk_usage(site.state)
+    if disk.used / disk.total > 0.78:
+        pytest.skip("the disk is so full here that a gate says that first")
     soon = (datetime.now(UTC) + timedelta(days=3)).date().isoformat()
     text = site.policy.read_text()
     at = text.index("    broker: modbus")

@@ -95,7 +95,7 @@ def test_a_gap_is_named_and_closed_by_one_ticket(strand: Strand) -> None:
         put(strand, "gone.csv", os.urandom(400_000))
         sent = sent_as(strand, "gone.csv")
         eventually(lambda: any(one["highest"] >= sent["last"] for one in strand.inside.status()["channels"]))
-        time.sleep(3)  # what has left the spool leaves the sender
+        time.sleep(0.3)  # what has left the spool leaves the sender
     finally:
         strand.lose(0)
     eventually(lambda: strand.outside.status()["channels"][0]["missing"] == sent["last"] - sent["first"] + 1)
@@ -302,7 +302,7 @@ def test_messages_cross_are_named_where_they_are_missing_and_end_equal(strand: S
     strand.lose(1)
     push(501, 520)
     eventually(left)
-    time.sleep(3)  # what has left the spool leaves the sender
+    time.sleep(0.5)  # what has left the spool leaves the sender
     strand.lose(0.05)
     push(521, 600)
     eventually(lambda: take().get("missing") == [[501, 520]])

@@ -367,7 +367,7 @@ def test_messages_come_out_under_their_numbers_and_a_ticket_brings_what_is_missi
         works.push(21, 40)
         eventually(lambda: works.ask("relay", "keeper", "status")["channels"][0]["consumers"][0]["lag"] == 0)
         eventually(lambda: works.given("counts-out") == 40)
-        time.sleep(3)  # what has left the spool leaves the sender
+        time.sleep(0.5)  # what has left the spool leaves the sender
     works.push(41, 50)
     until(set(range(41, 51)))
     assert not set(got) & set(range(21, 41))
@@ -376,7 +376,8 @@ def test_messages_come_out_under_their_numbers_and_a_ticket_brings_what_is_missi
     said = works.cli("relay", "status")
     assert "numbers 21 to 40: missing since" in said and "(outside)" in said
     assert "not brought by the strand: counts 21 to 40" in works.cli("relay", "verify", "--end", "outside")
-    eventually(lambda: works.named("counts-out") == 20)  # the strand lets what is late come before it names it
+    # The strand lets what is late come before it names it. The keeper may have said how it stood meanwhile, as well.
+    eventually(lambda: works.named("counts-out") >= 20)
     for ticket in json.loads(works.cli("diode", "ticket", "--json"))["tickets"]:
         works.cli("diode", "resend", "--ticket", ticket["text"], "--go")
     until(set(range(1, 51)))
@@ -481,7 +482,7 @@ def test_all_of_it_by_tickets(works: Works) -> None:
         number = json.loads(pushed.text.splitlines()[-1])["number"]
         eventually(lambda: works.ask("relay", "keeper", "status")["channels"][0]["consumers"][0]["lag"] == 0)
         eventually(lambda: not waiting(folder))
-        time.sleep(3)  # what has left the spool leaves the sender
+        time.sleep(0.5)  # what has left the spool leaves the sender
     works.level()
     inside, outside = (
         [(one["number"], one["key"], one["sha256"]) for one in
