@@ -33,6 +33,11 @@ class RemoteProtocolError(CofferdamError):
         self.offset = offset
 
 
+class ConnectAnew(RemoteProtocolError):
+    """Nobody broke anything: a client's machine knows now what it did not when this connection began (the server's
+    certificate, say), and needs another one."""
+
+
 class LocalProtocolError(CofferdamError):
     """Our own side asked a protocol machine for something that the protocol's state does not allow: a bug."""
 

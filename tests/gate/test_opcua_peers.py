@@ -136,6 +136,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             Path(path).rename(folder / "ours.der")
     said_by("trust", "--side", "outer", "--file", keys["mes"] / "own.der")
     said_by("trust", "--side", "inner", "--file", server_key / "own.der")
+    # The server's certificate of last year is trusted still, so that it has to be asked which one is in use.
+    said_by("trust", "--side", "inner", "--file", make(folder / "last year", "urn:plant:server") / "own.der")
     said_by("identity", "asyncua")
     said_by("user", "anna", "--certificate", keys["anna"] / "own.der")
     with contextlib.ExitStack() as stack:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cofferdam.errors import CrossingError
+from cofferdam.errors import ConnectAnew, CrossingError
 from cofferdam.model import Assign, Deny, Fault, Float64, Item, Text
 from cofferdam.protocols.base import Established, NoticeReceived, Over, ResponseReceived
 from cofferdam.protocols.opcua import channel as ch
@@ -103,6 +103,14 @@ def test_whom_nobody_trusts_gets_no_channel(keys: dict[str, Path], who: str) -> 
     assert not established(pair) and pair.server_error is not None
     code = "80140000" if who == "expired" else "80130000"
     assert pair.client_error is not None and code in str(pair.client_error)
+
+
+def test_a_server_of_which_several_certificates_are_trusted_is_asked_which_one_it_has(keys: dict[str, Path]) -> None:
+    server, word = facing(trust(keys["ours"], keys["theirs"]), "Basic256Sha256"), "Basic256Sha256"
+    knows = trust(keys["theirs"], keys["ours"], keys["stranger"])
+    first = Pair(OpcUaServer(server), OpcUaClient(facing(knows, word), 8)).run()
+    assert not established(first) and isinstance(first.client_error, ConnectAnew), "nobody broke anything"
+    assert established(Pair(OpcUaServer(server), OpcUaClient(facing(knows, word), 8)).run())
 
 
 def test_each_byte_of_a_secured_message_is_signed(keys: dict[str, Path]) -> None:

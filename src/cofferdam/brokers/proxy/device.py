@@ -33,7 +33,7 @@ from cofferdam.brokers.proxy.silence import Silence, Unit
 from cofferdam.brokers.proxy.standing import Standing
 from cofferdam.brokers.proxy.told import Told
 from cofferdam.crossing.reactor import Reactor, Timer
-from cofferdam.errors import LocalProtocolError, RemoteProtocolError
+from cofferdam.errors import ConnectAnew, LocalProtocolError, RemoteProtocolError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Failure
 from cofferdam.protocols.base import (
@@ -471,6 +471,8 @@ class Device(Told):
                     continue
                 job.finished = now
                 finished.append(job)
+        except ConnectAnew as anew:
+            enough = str(anew)
         except RemoteProtocolError as error:
             self.conduct.note("broken", error.section, str(error), now)
             enough = str(error)

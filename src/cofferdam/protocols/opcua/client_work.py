@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from cofferdam.errors import RemoteProtocolError
+from cofferdam.errors import ConnectAnew, RemoteProtocolError
 from cofferdam.model import Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
@@ -186,7 +186,7 @@ def _discover(client: Any, trust: Any) -> Asking:
             trust.learn_server(client.asset.name, endpoint.certificate)
             trust.doubts.discard(client.asset.name)
             trust.strangers.discard(client.asset.name)
-            raise RemoteProtocolError("the server's certificate is known now: connecting anew", section=SECTION)
+            raise ConnectAnew("the server's certificate is known now: connecting anew", section=SECTION)
     raise RemoteProtocolError(f"the server offers no {client.policy.name} in this mode", section="OPC 10000-4, 5.5.4")
 
 
