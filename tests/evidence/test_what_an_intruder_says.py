@@ -327,6 +327,28 @@ def test_checks_without_end_that_nobody_knows_fill_no_memory(ledger: Ledger, mon
     assert found.outcome == "failed" and "too many checks that this version does not know" in found.facts[0]
 
 
+def test_fat_results_without_end_fill_no_memory_and_hide_no_outcome(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each result of 20,000 subjects was held whole, with all that had been before it."""
+    monkeypatch.setattr(history, "MAX_RESULT_BYTES", 200_000)
+    fat = CheckDone(check="log.whole", outcome="tested", says="s" * 500, facts=("f" * 500,) * 12, result="a" * 64,
+                    valid_seconds=9)  # fmt: skip
+    ledger.say(*[msgspec.structs.replace(fat, subject=f"made up {one % 40}") for one in range(100)])
+    ledger.say(*[fat] * 50)
+    middle = ledger.now
+    ledger.day(1)
+    ledger.found("log.whole", "failed", "of the gate as a whole")
+    ledger.found("log.whole", "failed", "of one", subject="made up 39")
+    ledger.found("log.writable", "failed", "of another check")
+    bench = Bench.read(ledger.state, None)
+    assert sum(len(msgspec.json.encode(one)) for found in bench.history.results.values() for one in found) < 300_000
+    assert bench.history.results["log.whole", "made up 39"][-1].outcome == "failed"
+    assert bench.standing().checks["log.whole"].status == bench.standing().checks["log.writable"].status == "failed"
+    assert any("results of log.whole take more" in one for one in bench.history.problems)
+    assert bench.then(middle).results["log.whole", ""][-1].outcome == "tested"
+
+
 def test_withdrawals_without_end_fill_no_memory_and_nothing_counts_by_them(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ Not here: reading files (audit.files), what it means (standing, checks).
 from __future__ import annotations
 
 import itertools
+import sys
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -28,6 +29,12 @@ to that time (`until_ns`)."""
 MAX_SUBJECTS = 20_000
 """Checks times subjects that are kept; beyond it a log is not what a gate writes. What is about the gate as a whole is
 kept in any case."""
+MAX_RESULT_BYTES = 1 << 20
+"""Of memory for the results of one check, about all subjects; checks that this version does not know have it together.
+Beyond it the older half of those about the same subject goes, and where that is not enough a result is kept without its
+words: its outcome is known in any case."""
+RESULT_BYTES = 512
+"""What a result takes besides its texts."""
 HAPPENINGS = 2000
 """Of one kind, the latest."""
 OF_A_COLLECTOR = 100
@@ -156,8 +163,10 @@ class History:
     site: str = ""
     results: dict[tuple[str, str], list[Result]] = field(default_factory=dict)
     """By check and subject, oldest first."""
-    forgot: set[tuple[str, str]] = field(default_factory=set)
-    """Those of which some are not kept."""
+    weight: dict[str, int] = field(default_factory=dict)
+    """Bytes that those of a check take; "": of all that this version does not know."""
+    forgot: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Those of which some are not kept, and since when (the log's time) all of them are."""
     attestations: list[Attestation] = field(default_factory=list)
     signers: list[Signer] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -434,7 +443,8 @@ def _person(found: History, one: Happening) -> None:
 def _result(found: History, entry: Entry, time_ns: int) -> None:
     event = entry.event
     key = (str(event["check"]), str(event.get("subject", "")))
-    if key[0] not in catalogue().checks and key[0] not in found.strange:
+    known = key[0] in catalogue().checks
+    if not known and key[0] not in found.strange:
         if len(found.strange) >= MAX_UNKNOWN:
             _trouble(found, entry.index, ValueError("there are too many checks that this version does not know"))
             return
@@ -442,16 +452,38 @@ def _result(found: History, entry: Entry, time_ns: int) -> None:
     if key not in found.results and len(found.results) >= MAX_SUBJECTS and key[1]:
         _trouble(found, entry.index, ValueError("there are too many subjects of checks"))
         return
-    here = found.results.setdefault(key, [])
-    here.append(
-        Result(
-            key[0], key[1], str(event["outcome"]), str(event["says"]), tuple(map(str, event.get("facts", ()))),
-            str(event["result"]), entry.index, time_ns, int(event.get("wall_ns", 0)), int(event["valid_seconds"]),
-            entry.policy,
-        )
+    result = Result(
+        key[0], key[1], str(event["outcome"]), str(event["says"]), tuple(map(str, event.get("facts", ()))),
+        str(event["result"]), entry.index, time_ns, int(event.get("wall_ns", 0)), int(event["valid_seconds"]),
+        entry.policy,
     )  # fmt: skip
+    here, whose = found.results.setdefault(key, []), key[0] if known else ""
+    weight = _weight(result)
+    if here and found.weight.get(whose, 0) + weight > MAX_RESULT_BYTES:
+        _forget(found, key, whose, (len(here) + 1) // 2, time_ns)
+    if found.weight.get(whose, 0) + weight > MAX_RESULT_BYTES:
+        _trouble(found, entry.index, ValueError(f"results of {key[0]} take more than {MAX_RESULT_BYTES:,} bytes"))
+        says = f"(left out, since results of this check say too much: it is in entry {entry.index})"
+        result = msgspec.structs.replace(result, says=says, facts=())
+        weight = _weight(result)
+    here.append(result)
+    found.weight[whose] = found.weight.get(whose, 0) + weight
     if len(here) > 2 * KEPT_BEFORE:
-        found.forgot.add(key)
-        old = here[:KEPT_BEFORE]
-        turned = [one for before, one in itertools.pairwise(old) if one.outcome != before.outcome]
-        here[:KEPT_BEFORE] = [old[0], *turned[-KEPT_BEFORE // 2 :]]
+        turned = [one for before, one in itertools.pairwise(here[:KEPT_BEFORE]) if one.outcome != before.outcome]
+        left = [here[0], *turned[-KEPT_BEFORE // 2 :]]
+        _forget(found, key, whose, KEPT_BEFORE, time_ns)
+        here[:0] = left
+        found.weight[whose] += sum(map(_weight, left))
+
+
+def _weight(result: Result) -> int:
+    texts = (result.check, result.subject, result.says, *result.facts)
+    return RESULT_BYTES + sum(map(sys.getsizeof, texts))
+
+
+def _forget(found: History, key: tuple[str, str], whose: str, count: int, now_ns: int) -> None:
+    """Lets go of the oldest."""
+    here = found.results[key]
+    found.weight[whose] -= sum(map(_weight, here[:count]))
+    del here[:count]
+    found.forgot[key] = here[0].time_ns if here else now_ns

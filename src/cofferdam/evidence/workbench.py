@@ -24,7 +24,7 @@ from cofferdam.evidence.catalogue import catalogue, with_own
 from cofferdam.evidence.checks.logs import goes_elsewhere
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import Due, dues
-from cofferdam.evidence.history import KEPT_BEFORE, Attestation, Happening, History
+from cofferdam.evidence.history import Attestation, Happening, History
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.model import EXPORT, Catalogue, Finding, Framework, Missing, spoken
 from cofferdam.evidence.standing import Standing, standing
@@ -135,7 +135,7 @@ class Bench:
     def then(self, when_ns: int) -> History:
         """What the log had at an earlier time. (What was withdrawn since is withdrawn.)"""
         results = self.history.results
-        if any(results[key][-KEPT_BEFORE].time_ns > when_ns for key in self.history.forgot):
+        if max(self.history.forgot.values(), default=0) > when_ns:
             results = gather.history(self.state, self.history.size, when_ns)[1].results
         return replace(
             self.history,
