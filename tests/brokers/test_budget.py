@@ -19,8 +19,9 @@ from cofferdam.audit.events.access import (
     SessionOpened,
     WriteAllowed,
 )
+from cofferdam.audit.events.base import ADDRESS
 from cofferdam.audit.records import COUNT_BYTES_A_SECOND, Ack, Hello, ToAuditor
-from cofferdam.brokers.kit.budget import ALL_ENTRIES, ENTRIES, INTERVAL_NS, TOLD, LogBudget
+from cofferdam.brokers.kit.budget import ALL_ENTRIES, ENTRIES, INTERVAL_NS, TOLD, LogBudget, share_of
 from cofferdam.brokers.kit.limit_notes import NOTES
 from cofferdam.model import Assign, Item, Operation, Text
 from tests.brokers.stage import WALL, AuditPipe, ManualReactor, Stage, Wire, read, write
@@ -367,3 +368,11 @@ def test_every_event_is_written_or_counted_and_an_interval_holds_no_more_than_it
     reactor.settle()
     hits = [draft for draft in pipe.drafts if isinstance(draft, LimitHit)]
     assert written + sum(hit.count for hit in hits) == sum(asked.values())
+
+
+def test_two_people_with_long_names_do_not_share() -> None:
+    """Of who comes by a conduit of the jump server with a long name ten letters of the person's were left."""
+    source, person = "jump:" + "c" * 63, "northwind-technician-"
+    first, second = share_of(source, person + "1"), share_of(source, person + "2")
+    assert first != second and max(len(first), len(second)) <= ADDRESS and first == share_of(source, person + "1")
+    assert share_of("jump:night", "ada") == "jump:night ada"

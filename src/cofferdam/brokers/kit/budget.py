@@ -11,6 +11,7 @@ An IPv6 host has as many addresses as it likes: its network of 64 bits is one so
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 
 from cofferdam.audit.client import AuditClient
@@ -52,8 +53,13 @@ def network(source: str) -> str:
 
 
 def share_of(source: str, person: str) -> str:
-    """What counts as one source: of those who come by a conduit of the jump server, each person."""
-    return clip(f"{source} {person}", ADDRESS)
+    """What counts as one source: of those who come by a conduit of the jump server, each person. Of names that are too
+    long to stand in it the end differs."""
+    whole = f"{source} {person}"
+    if len(whole) <= ADDRESS:
+        return whole
+    end = hashlib.blake2b(whole.encode("utf-8", "replace"), digest_size=8).hexdigest()
+    return clip(whole, ADDRESS - len(end)) + end
 
 
 class LogBudget:
