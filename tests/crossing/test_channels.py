@@ -17,7 +17,7 @@ from cofferdam.crossing.framing import PACKET, Assembler, pack, pack_batches
 from cofferdam.crossing.loops import LoopReactor
 from cofferdam.crossing.memory import memory_channel
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender, make_pipe
-from cofferdam.crossing.reactor import Reactor
+from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.errors import CrossingError, LocalProtocolError
 from tests.examples import examples
@@ -342,4 +342,67 @@ def test_no_more_is_read_in_a_turn_than_is_said() -> None:
     assert len(got) == 2
     receiver.close()
     os.close(write_fd)
+    reactor.close()
+
+
+def test_what_follows_from_a_lone_event_leaves_at_once_and_the_rest_together() -> None:
+    reactor, gone = Reactor(), list[bool]()
+    (read_fd, write_fd), (event_read, event_write) = make_pipe(), os.pipe()
+    codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
+    sender: PipeSender[Records] = PipeSender(reactor, write_fd, codec, batches=True)
+    sender.on_closed = lambda: gone.append(True)
+    seen: list[list[Records]] = []
+    unpack = Unpacker(codec).feed
+
+    def arrived() -> list[Records]:
+        try:
+            return list(unpack(os.read(read_fd, PACKET)))
+        except BlockingIOError:
+            return []
+
+    def told(_events: int) -> None:
+        os.read(event_read, 1)
+        for number in range(3):
+            sender.send(Small(number))
+            seen.append(arrived())
+
+    reactor.add(event_read, READ, told)
+    os.write(event_write, b"x")
+    reactor.turn(1)
+    assert seen == [[Small(0)], [], []]
+    assert arrived() == [Small(1), Small(2)], "the rest has left at the end of the turn, in one packet"
+
+    # The other end is gone: whoever sends is not told so in the middle of it.
+    def told_to_nobody(_events: int) -> None:
+        os.read(event_read, 1)
+        sender.send(Small(4))
+        seen.append([])
+        assert not gone and not sender.closed
+
+    reactor.remove(event_read)
+    reactor.add(event_read, READ, told_to_nobody)
+    os.close(read_fd)
+    os.write(event_write, b"x")
+    reactor.turn(1)
+    assert gone == [True] and sender.closed and len(seen) == 4
+
+    # Where several have come, all leaves at the end.
+    (read_fd, write_fd), (second_read, second_write) = make_pipe(), os.pipe()
+    sender = PipeSender(reactor, write_fd, codec, batches=True)
+    reactor.remove(event_read)
+    for fd in (event_read, second_read):
+
+        def both(_events: int, fd: int = fd) -> None:
+            os.read(fd, 1)
+            sender.send(Small(fd))
+            assert not arrived()
+
+        reactor.add(fd, READ, both)
+    os.write(event_write, b"x")
+    os.write(second_write, b"x")
+    reactor.turn(1)
+    assert len(arrived()) == 2
+    sender.close()
+    for fd in (read_fd, event_read, event_write, second_read, second_write):
+        os.close(fd)
     reactor.close()

@@ -72,7 +72,10 @@ class PipeSender(Sender[R]):
         if len(data) > self._limit:
             raise LocalProtocolError(f"a record of {len(data)} bytes; this channel carries at most {self._limit}")
         self._records.append(data)
-        if not self._scheduled:
+        if self._reactor.alone:
+            self._reactor.alone = False
+            self._flush()
+        elif not self._scheduled:
             self._scheduled = True
             self._reactor.later(self._flush)
 
@@ -109,7 +112,8 @@ class PipeSender(Sender[R]):
             if was_full and not self.full and self.on_room is not None:
                 self.on_room()
         except BrokenPipeError:
-            self._gone()
+            # Not from inside the writer's own call: it may be half way through its own bookkeeping.
+            self._reactor.later(self._gone)
         else:
             was_full = self.full
             self._packets, self.backlog = [], 0
@@ -126,6 +130,8 @@ class PipeSender(Sender[R]):
             self._write(self._packets)
 
     def _gone(self) -> None:
+        if self.closed:
+            return
         self.close()
         if self.on_closed is not None:
             self.on_closed()

@@ -62,6 +62,9 @@ class Reactor:
         self._running = False
         self._busy = False  # the loop has had work since it last slept
         self._several = False  # the last turn had several events
+        self.alone = False
+        """Whether the event that is being handled is its turn's only one: what follows from it need not wait for what
+        others have to say. Who makes use of that takes it away, so that the rest of what it brings leaves in one go."""
         self.now = time.monotonic_ns()
 
     def add(self, fd: int, events: int, handler: Handler) -> None:
@@ -109,6 +112,7 @@ class Reactor:
         if not events:
             events = self._look(longest)
         self._several = len(events) > 1
+        self.alone = len(events) == 1
         if events and self.spin_ns:
             self._busy = True
         self.now = time.monotonic_ns()
@@ -117,6 +121,7 @@ class Reactor:
             handler = handlers.get(fd)
             if handler is not None:  # an earlier call-back of this turn may have removed it
                 handler(mask)
+        self.alone = False
         if self._timers and self._timers[0].due <= self.now:
             self._run_timers()
         while self._later:

@@ -63,8 +63,9 @@ class Transport(abc.ABC):
 class TcpTransport(Transport):
     """A connected, or connecting, TCP socket on the reactor. Owns the socket.
 
-    `gather`: what is written in one turn of the reactor leaves in one go at its end. For a connection that many
-    share this spares most of the system calls and segments; for one client's answers it would only be a delay.
+    `gather`: what is written in one turn of the reactor leaves in one go at its end, but for the first of a turn with a
+    single event, which leaves at once. For a connection that many share this spares most of the system calls and
+    segments; for one client's answers it would only be a delay.
     """
 
     def __init__(
@@ -140,7 +141,8 @@ class TcpTransport(Transport):
             self._flush()
 
     def write(self, data: bytes) -> None:
-        if not self._gather:
+        if not self._gather or (self._reactor.alone and not self._gathered):
+            self._reactor.alone = False
             self._send(data)
         elif self._open:
             if not self._gathered:

@@ -386,7 +386,7 @@ class Inner(StandingPath):
         try:
             arrived = self._clock()
             operation = self.protocol.operation(message) if known is None else known.operation
-            if operation.is_write and record.born and arrived - record.born > CROSSING_NS:
+            if record.born and operation.is_write and arrived - record.born > CROSSING_NS:
                 arrived = record.born  # this half was late: what has lain in the crossing has waited there
             if session.waits and self._hold(session, record, operation, arrived):
                 return
