@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from cofferdam.errors import ConnectAnew, CrossingError
-from cofferdam.model import Assign, Deny, Fault, Float64, Item, Text
-from cofferdam.protocols.base import Established, NoticeReceived, Over, ResponseReceived
+from cofferdam.brokers.proxy.connection import Job
+from cofferdam.brokers.proxy.device import Device
+from cofferdam.errors import ConnectAnew, CrossingError, RemoteProtocolError
+from cofferdam.limits import Limits
+from cofferdam.model import NEVER, Allow, Assign, Deny, Fault, Float64, Item, Text
+from cofferdam.protocols.base import (
+    NEED_DATA,
+    Established,
+    LocalAnswer,
+    NoticeReceived,
+    Over,
+    RequestReceived,
+    ResponseReceived,
+)
 from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
@@ -32,6 +45,7 @@ from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 from cofferdam.protocols.opcua.security import POLICIES
 from cofferdam.protocols.opcua.trust import hash_password, is_password
 from cofferdam.protocols.registry import PROTOCOLS
+from tests.brokers.stage import ManualReactor, Wire
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import LEVEL, RESET, SPEED, Pair, asset, facing, plain, trust
 
@@ -111,6 +125,45 @@ def test_a_server_of_which_several_certificates_are_trusted_is_asked_which_one_i
     first = Pair(OpcUaServer(server), OpcUaClient(facing(knows, word), 8)).run()
     assert not established(first) and isinstance(first.client_error, ConnectAnew), "nobody broke anything"
     assert established(Pair(OpcUaServer(server), OpcUaClient(facing(knows, word), 8)).run())
+
+
+def test_a_server_that_has_a_new_certificate_loses_no_answer_by_being_asked_for_it(keys: dict[str, Path]) -> None:
+    """The connection by which it was asked counted as a fault of its own: the asset was left alone for half a second,
+    and each time longer, and what waited failed with "connecting anew"."""
+    reactor, word, told = ManualReactor(), "Basic256Sha256", list[str]()
+    links: list[tuple[Wire, OpcUaServer]] = []
+
+    def connect(_address: str, _port: int, connected: Callable[[], None]) -> Wire:
+        who = "stranger" if links else "ours"  # it has another one from the second connection on
+        links.append((Wire(reactor), OpcUaServer(facing(trust(keys[who], keys["theirs"]), word))))
+        reactor.later(connected)
+        return links[-1][0]
+
+    def serve(link: Wire, server: OpcUaServer) -> None:
+        server.on_time(reactor.now)
+        server.receive_data(b"".join(link.take()))
+        with contextlib.suppress(RemoteProtocolError):
+            while (event := server.next_event()) is not NEED_DATA:
+                if isinstance(event, LocalAnswer):
+                    link.on_data(server.send(event.token, event.reply))
+                elif isinstance(event, RequestReceived):
+                    link.on_data(server.send(event.token, m.Values((m.Sample(Float64((1.5,))),))))
+        if not link.closed and (said := server.take_output()):
+            link.on_data(said)
+
+    device = Device(
+        asset=asset(word), protocol=PROTOCOLS["opcua"], limits=Limits(), reactor=reactor, connect=connect,
+        report=lambda what, _section, _detail: told.append(what), permit=lambda _job: True,
+        news=lambda _one, _event: None, clock=lambda: reactor.now,
+        facing=facing(trust(keys["theirs"], keys["ours"], keys["stranger"]), word),
+    )  # fmt: skip
+    ended: list[Job] = []
+    asked = m.Read((Item("node", LEVEL),))
+    device.submit(Job(Allow("c", "c/0", NEVER), asked, "s", 1, reactor.now, NS, ended.append))
+    for _ in range(60):
+        reactor.advance(0.001)
+        serve(*links[-1])
+    assert [job.failure for job in ended] == [None] and told == ["broken"] and len(links) == 4
 
 
 def test_each_byte_of_a_secured_message_is_signed(keys: dict[str, Path]) -> None:

@@ -422,7 +422,7 @@ class Device(Told):
         machine = connection.machine
         finished: list[Job] = []
         given_up: tuple[Job, ...] = ()
-        enough = ""
+        enough, at_fault = "", True
         # One look at the clock: all that came in one piece came at one time.
         now = self._clock()
         try:
@@ -472,7 +472,7 @@ class Device(Told):
                 job.finished = now
                 finished.append(job)
         except ConnectAnew as anew:
-            enough = str(anew)
+            enough, at_fault = str(anew), False
         except RemoteProtocolError as error:
             self.conduct.note("broken", error.section, str(error), now)
             enough = str(error)
@@ -480,7 +480,7 @@ class Device(Told):
             if self._speaks:
                 self._say(connection)
             self._drop(connection, Failure.BAD_REPLY, enough)
-            pause = self.conduct.pause_ns(now)
+            pause = self.conduct.pause_ns(now) if at_fault else 0
             if pause:
                 self._approach.shut(now + pause)
                 self.detail = f"{self.asset.address}:{self.asset.port}: closed for {pause / 1e9:g} s: {enough}"
