@@ -21,7 +21,7 @@ from typing import Self
 import pytest
 
 from cofferdam.enforce import kernel
-from tests.gate.plant import Client, Device
+from tests.gate.plant import UNHURRIED, Client, Device
 from tests.waiting import PATIENT
 
 netns = [
@@ -88,6 +88,7 @@ class Site:
         points = "{level: {at: holding 0, type: uint16}, speed: {at: holding 200, type: uint32}}, timeout: 20 s"
         return f"""
 site: {self.name}
+limits: {UNHURRIED}
 zones:
   office: {{side: it, {office}}}
   plant: {{side: ot, {plant}}}

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 POLICY = """\
 site: works
+limits: {{asset_connect_seconds: 60, audit_wait_seconds: 60, client_wait_seconds: 60}}
 zones:
   office: {{side: it}}
   plant: {{side: ot}}
@@ -102,6 +103,11 @@ class Works:
         plc.ProcessorSlot = 1 if port else 0
         return plc
 
+    def pycomm3(self, way: str) -> Any:
+        plc = LogixDriver(f"127.0.0.1:{way}")
+        plc.socket_timeout = PATIENT
+        return plc
+
 
 @pytest.fixture(scope="module")
 def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
@@ -152,7 +158,7 @@ def test_pylogix_lists_structures_and_writes_texts(works: Works, rack: Rack) -> 
 
 def test_pycomm3_reads_and_writes_structures_whole_where_no_member_has_limits(works: Works, rack: Rack) -> None:
     rack.tag("Motor1").data[:4] = struct.pack("<i", 5)
-    with LogixDriver(f"127.0.0.1:{works.port}") as plc:
+    with works.pycomm3(f"{works.port}") as plc:
         motor = plc.read("Motor1").value
         assert motor == {"Speed": 5, "Ratio": 0.0, "Steps": [0, 0], "Label": ""}
         assert plc.write(("Motor1", {**motor, "Speed": 77, "Label": "right"})).error is None
@@ -168,7 +174,7 @@ def test_pycomm3_reads_and_writes_structures_whole_where_no_member_has_limits(wo
 
 
 def test_a_download_renumbers_tags_and_no_other_one_is_written(works: Works, rack: Rack) -> None:
-    with LogixDriver(f"127.0.0.1:{works.port}") as plc:
+    with works.pycomm3(f"{works.port}") as plc:
         assert plc.read("Pump").value == 0
         rack.download(2)  # what was the pump's number is another tag's now
         assert rack.numbers[2].name != "Pump"
@@ -208,7 +214,7 @@ def test_two_controllers_behind_one_address_are_told_apart_by_their_slots(works:
 def test_what_goes_in_a_connection_may_be_long(works: Works, rack: Rack) -> None:
     assert rack.neighbour is not None
     before = rack.connected
-    with LogixDriver(f"127.0.0.1:{works.other}/1") as plc:
+    with works.pycomm3(f"{works.other}/1") as plc:
         wide = {"Count": 3, "Steps": list(range(1500))}
         # 6,004 bytes: the client sends it in pieces, it is one write, and goes on in pieces of our own.
         assert plc.write(("Wide", wide)).error is None and plc.read("Wide").value == wide

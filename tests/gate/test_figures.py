@@ -26,6 +26,7 @@ from cofferdam.gate.watch.metrics import default_name, of_figure
 from cofferdam.gate.watch.totals import LABELS, OTHERS, WORDS, Totals
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from tests.waiting import PATIENT
 
 CODEC: RecordCodec[FromPart] = RecordCodec(FromPart)
 MODBUS = BROKERS["modbus"]
@@ -80,7 +81,7 @@ def heard_from(part: Any, record: PartStatus, broker: Broker = MODBUS) -> tuple[
         half.works_by(ROAD)
         for packet in pack([CODEC.encode(record)]):
             os.write(to_gate, packet)
-        await half.until(lambda: bool(said or half.status), 5)
+        await half.until(lambda: bool(said or half.status), PATIENT)
         half.forget()
         reactor.close()
         os.close(to_gate)

@@ -114,9 +114,15 @@ def test_what_has_an_end_ends_by_itself(two: tuple[Two, Gate]) -> None:
     eventually(lambda: site.works("a"))
     assert events(site.state, "severed")[-1]["until_ns"] and events(site.state, "restored")[-1]["by"] == "its time"
     eventually(lambda: 'restored what="asset a" by="its time"' in gate.said())
-    assert cli("sever", "it", "--for", "2s", "--state", site.state)[0] == 0
-    [cut] = gate.status()["severed"]
-    assert cut["until_ns"] and not site.works("a")
+
+    def severed() -> bool:
+        """On a busy machine it may be over before it is looked at, and is severed anew."""
+        assert cli("sever", "it", "--for", "2s", "--state", site.state)[0] == 0
+        cuts = gate.status()["severed"]
+        assert all(cut["until_ns"] for cut in cuts)
+        return bool(cuts) and not site.works("a")
+
+    eventually(severed)
     eventually(lambda: not gate.status()["severed"])
     eventually(lambda: site.works("a"))
     assert events(site.state, "restored")[-1]["side"] == "it" and events(site.state, "restored")[-1]["by"] == "its time"
@@ -275,7 +281,8 @@ def test_who_sets_the_clock_ends_no_severing_and_prolongs_no_grant(
         stopped = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(found.watch(gate, stopped))
-            await asyncio.sleep(0.05)
+            for _ in range(30):  # turns of both, and no time: a machine may have none for us meanwhile
+                await asyncio.sleep(0.001)
             stopped.set()
         return len(found.now.closures), len(found.now.grants), not over
 

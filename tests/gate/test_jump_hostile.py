@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -97,8 +96,10 @@ def sftp(site: JumpSite, who: str, user: str, *lines: str) -> str:
 
 
 def test_a_long_farewell_of_an_asset(site: Hostile, bystander: object) -> None:
+    before = len(events(site.state, "access-ended"))
     done = site.ssh("tech", "second", "echo disconnect")
     assert (done.returncode, b"the asset's end is gone" in done.stderr) == (255, True), done.stderr
+    eventually(lambda: len(events(site.state, "access-ended")) > before)
     assert len(events(site.state, "access-ended")[-1]["reason"]) <= 512
 
 
@@ -258,8 +259,12 @@ def test_what_was_handed_out_is_told_in_whatever_order(site: Hostile) -> None:
         connection.close()
 
     asyncio.run(attack())
-    eventually(lambda: any(each["way"] == "down" for each in events(site.state, "asset-file-passed")))
-    opened, told = events(site.state, "asset-file-passed")[-2:]
+
+    def found() -> list[dict[str, Any]]:
+        return [each for each in events(site.state, "asset-file-passed") if each["path"].endswith("/sparse")]
+
+    eventually(lambda: any(each["way"] == "down" for each in found()))
+    opened, told = found()
     assert (opened["way"], opened["size"]) == ("open", 100_000)
     assert (told["way"], told["size"], told["sha256"]) == ("down", 80_000, "")
 
@@ -368,7 +373,7 @@ def test_whoever_looks_at_a_recording_is_in_the_log(site: Hostile) -> None:
 
     site.ssh("tech", "station", "echo shown")
     before = len(events(site.state, "recording-used"))
-    newest = json.loads(site.jump("recording", "list", "--json"))[0]["name"]
+    newest = site.newest()["name"]
     arguments = {"name": newest, "offset": 1}
     for _ in range(2):
         ask(

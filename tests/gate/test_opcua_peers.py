@@ -86,7 +86,7 @@ def _policy(plants: dict[str, int], ports: dict[str, int], calls: tuple[int, int
             "zone": "plant", "address": "127.0.0.2" if server in plants else "127.0.0.1", "protocol": "opcua",
             **({"port": plants[server]} if server in plants else {"reverse": {
                 "listen": f"127.0.0.1:{calls[0]}", "clients": f"127.0.0.1:{calls[1]}"}}),
-            "listen": f"127.0.0.1:{port}", "outstanding": 8, "timeout": "10 s", "points": points, "methods": methods,
+            "listen": f"127.0.0.1:{port}", "outstanding": 8, "timeout": "20 s", "points": points, "methods": methods,
             "notifiers": notifiers,
             "security": {"clients": WORDS, "asset": word, "server": "urn:plant:server",
                          **({"login": "certificate"} if server == "asyncua" else {})},
@@ -106,7 +106,14 @@ def _policy(plants: dict[str, int], ports: dict[str, int], calls: tuple[int, int
             "assets": assets,
             "principals": {"mes": {"zone": "office", "addresses": ["127.0.0.1"]}},
             "conduits": {"line": conduit},
-            "limits": {"client_standing": 2000, "client_refusals_per_connection": 1000},
+            "limits": {
+                "client_standing": 2000,
+                "client_refusals_per_connection": 1000,
+                # On a busy machine a handshake, and an entry's way to the disk, take their time.
+                "asset_connect_seconds": 60,
+                "audit_wait_seconds": 60,
+                "client_wait_seconds": 60,
+            },
         }
     )
 

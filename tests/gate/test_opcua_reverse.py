@@ -17,7 +17,7 @@ from tests.gate.plant import Gate, cli, events, running
 from tests.ports import held_ports
 from tests.protocols.opcua.reversed import Answerer, Caller, reverse_hello
 from tests.protocols.opcua.site import plant, policy
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, comes_true, eventually
 
 ua: Any = types
 LINE = "urn:plant:line"
@@ -115,8 +115,8 @@ def test_a_server_that_connects_is_read_written_and_watched_over_a_break(site: S
             await until(handler, 3)
             calls = caller.calls
             caller.cut()
+            await comes_true(lambda: caller.calls > calls)
             await until(handler, len(handler.values) + 3)
-            assert caller.calls > calls
 
     with Caller(site.plant, site.calls_at) as caller:
         eventually(lambda: _read_in_the_end(site.port))
@@ -134,10 +134,9 @@ def test_a_client_that_is_connected_to_is_judged_as_if_it_had_come(site: Site) -
 
     with Caller(site.plant, site.calls_at), Answerer(site.client, site.near) as answerer:
         eventually(lambda: _read_in_the_end(site.port))
-        asyncio.run(main())
-        first = len(answerer.said)
-        asyncio.run(main())  # the connection was used and has ended: there is another
-        assert len(answerer.said) > first
+        for connection in range(1, 3):  # the first was used and has ended: there is another
+            asyncio.run(main())
+            assert len(answerer.said) >= connection
         assert answerer.said[0][1] == f"opc.tcp://127.0.0.1:{site.port}"
     writes = [entry for entry in events(site.gate.state, "write-allowed") if entry["source"] == "127.0.0.1"]
     assert len(writes) >= 3

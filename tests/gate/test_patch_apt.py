@@ -17,7 +17,7 @@ from tests.brokers.patch.makers import run
 from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
 from tests.gate.patching import Works
-from tests.waiting import eventually
+from tests.waiting import PATIENT, eventually
 
 pytestmark = pytest.mark.skipif(
     not all(shutil.which(tool) for tool in ("apt-ftparchive", "apt-get", "dpkg-deb", "gpg")), reason="needs apt-utils"
@@ -100,7 +100,7 @@ class Host:
                        "-o", "Acquire::http::Proxy=DIRECT", "-o", "Debug::NoLocking=1"]  # fmt: skip
 
     def apt(self, *words: str) -> str:
-        done = subprocess.run(["apt-get", *self.words, *words], capture_output=True, text=True, timeout=120)
+        done = subprocess.run(["apt-get", *self.words, *words], capture_output=True, text=True, timeout=PATIENT)
         return done.stdout + done.stderr + f"\nexit {done.returncode}"
 
 
@@ -171,7 +171,7 @@ def test_a_snapshot_goes_from_the_vendors_mirror_to_a_hosts_apt(town: Town) -> N
     def updated() -> bool:
         return host.apt("-oAPT::Update::Error-Mode=any", "update").endswith("exit 0")
 
-    eventually(updated, 120)
+    eventually(updated)
     said = host.apt("install", "--download-only", "--no-install-recommends", "--yes", "tool", "libtool1")
     assert said.endswith("exit 0"), said
     archives = {path.name for path in (host.folder / "cache/archives").glob("*.deb")}
@@ -181,7 +181,11 @@ def test_a_snapshot_goes_from_the_vendors_mirror_to_a_hosts_apt(town: Town) -> N
         assert (host.folder / "cache/archives" / name).read_bytes() == (pool / name).read_bytes()
     # What no rule names is in the index, which is the vendor's, and is not there.
     assert "404" in host.apt("install", "--download-only", "--yes", "game")
-    assert next(row for row in works.told("plan")["assets"] if row["product"] == "host-packages")["state"] == "sent"
+
+    def state() -> str:
+        return str(next(row for row in works.told("plan")["assets"] if row["product"] == "host-packages")["state"])
+
+    eventually(lambda: state() == "sent")
     stranger = Host(works.folder / "stranger", url, "cdk_" + "a" * 43, works.vendor.public())
     assert "401" in stranger.apt("update")
     town.fetch()

@@ -56,7 +56,7 @@ def test_from_the_sql_to_the_inbox(office: tuple[Works, str]) -> None:
         rows = "select number, key, body from cofferdam.inbox order by number"
         eventually(lambda: [row[0] for row in conn.execute(rows).fetchall()] == [1, 2, 3])
         assert conn.execute(rows).fetchall()[2] == (3, "m2", {"n": 2})
-    assert "erp: settled" in works.relay("show", "counts", "3")
+    eventually(lambda: "erp: settled" in works.relay("show", "counts", "3"))  # after the row is there
     eventually(lambda: "office-inbox" not in works.alarms())
     halves = {half["role"]: half for pair in works.gate.status()["pairs"] for half in pair["halves"]}
     assert list(halves) == ["outer", "outer-tables", "keeper", "inner"]

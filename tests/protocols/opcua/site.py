@@ -31,7 +31,8 @@ def policy(
 ) -> str:
     """The text; `plant` and `listen` are ports. `reverse`: the asset's, where the plant's port is 0."""
     lines = [
-        "site: riverside", "zones:", "  office: {side: it}", "  plant: {side: ot}", "assets:", "  filler:",
+        "site: riverside", "limits: {asset_connect_seconds: 60, audit_wait_seconds: 60, client_wait_seconds: 60}",
+        "zones:", "  office: {side: it}", "  plant: {side: ot}", "assets:", "  filler:",
         "    zone: plant", "    address: 127.0.0.1", *([f"    port: {plant}"] if plant else []),
         *([f"    reverse: {reverse}"] if reverse else []), "    protocol: opcua",
         f'    listen: "127.0.0.1:{listen}"', f"    security: {security}", "    outstanding: 8", "    timeout: 20 s",
