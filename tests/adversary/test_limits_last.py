@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -57,33 +59,55 @@ def born(gate: Gate, before: dict[str, int]) -> None:
     gate.wait_ready()
 
 
-def allowed(port: int, tries: int = 4) -> int:
-    with Client(port) as user:
-        return sum(user.write(number) for number in range(tries))
+class Minute:
+    """What was let through, and when: asked before it, and answered after it. A busy machine may need longer for all of
+    it than the minute that is counted, and then more may go through: never more in any one."""
 
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.writes: list[tuple[float, float]] = []
+        self.moves: list[tuple[float, float, int]] = []
 
-def turns(port: int, by: int) -> bool:
-    """Whether the point with the ramp limit may be moved by so much."""
-    with Client(port) as user:
-        return user.ask(struct.pack(">BHHBI", WRITE_MANY, TURN, 2, 4, HELD + by))[0] == WRITE_MANY
+    def allowed(self, tries: int = 4) -> int:
+        """How many of so many writes go through, three a minute at most."""
+        before = len(self.writes)
+        with Client(self.port) as user:
+            for number in range(tries):
+                asked = time.monotonic()
+                if user.write(number):
+                    self.writes.append((asked, time.monotonic()))
+        for (first, _), (_, last) in zip(self.writes, self.writes[3:], strict=False):
+            assert last - first > 59, "a fourth write within the minute"
+        return len(self.writes) - before
+
+    def turns(self, by: int) -> bool:
+        """Whether the point with the ramp limit may be moved by so much: by 10 within a minute at most."""
+        asked = time.monotonic()
+        with Client(self.port) as user:
+            done = user.ask(struct.pack(">BHHBI", WRITE_MANY, TURN, 2, 4, HELD + by))[0] == WRITE_MANY
+        if done:
+            self.moves.append((asked, time.monotonic(), by))
+        for (first, _, one), (_, last, other) in itertools.combinations(self.moves, 2):
+            assert abs(one - other) <= 10 or last - first > 59, "a move of more within the minute"
+        return done
 
 
 def test_neither_a_death_nor_a_reload_nor_severing_gives_more_writes_a_minute(paced: Paced) -> None:
     """M1, and how fast a value may move: +10 was written, so that -5 would be a move of 15 within the minute."""
+    minute = Minute(paced.port)
     with running(paced.state, paced.policy) as gate:
-        assert turns(paced.port, 10)
-        assert not turns(paced.port, -5)
-        assert allowed(paced.port, 2) == 2
+        assert minute.turns(10)
+        minute.turns(-5)
+        assert minute.allowed(2) == 2
         before = gate.pids()
         kill(before["inner"])
         born(gate, before)
-        assert allowed(paced.port) == 1
-        assert not turns(paced.port, -5)
-        assert turns(paced.port, 9), "what is allowed is not refused for want of a memory"
+        assert minute.allowed() >= 1
+        assert minute.turns(-5) or minute.turns(9), "what is allowed is not refused for want of a memory"
         before = gate.pids()
         assert cli("sever", "it", "--state", paced.state)[0] == cli("restore", "it", "--state", paced.state)[0] == 0
         born(gate, before)
-        assert allowed(paced.port) == 0
+        minute.allowed()
         # Another zone has a conduit to the same device: the crew gets another name, and is another one.
         text = paced.text().replace("zones:\n", "zones:\n  office: {side: it}\n").replace(
             "principals:\n", "principals:\n  pc: {zone: office, addresses: [10.9.9.9]}\n"
@@ -97,28 +121,28 @@ def test_neither_a_death_nor_a_reload_nor_severing_gives_more_writes_a_minute(pa
         paced.policy.write_text(head + "\n".join(extra[2:]) + "\ngate:\n" + extra[1] + "\n")
         client.ask(paced.state, "reload", path=str(paced.policy))
         gate.wait_ready()
-        assert allowed(paced.port) == 0
-        assert not turns(paced.port, -5)
+        minute.allowed()
+        minute.turns(-5)
         # Device and points get other names, and then the half dies of it.
         text = paced.policy.read_text()
         paced.policy.write_text(text.replace("plc", "press").replace("speed", "tempo").replace("turn", "reel"))
         client.ask(paced.state, "reload", path=str(paced.policy))
         gate.wait_ready()
-        assert allowed(paced.port) == 0
-        assert not turns(paced.port, -5)
+        minute.allowed()
+        minute.turns(-5)
         before = gate.pids()
         kill(before["inner"])
         born(gate, before)
-        assert allowed(paced.port) == 0
-        assert not turns(paced.port, -5)
+        minute.allowed()
+        minute.turns(-5)
         assert gate.stop() == 0
     # A gate that starts by a policy with yet another name for the device cannot know which one the log means.
     paced.policy.write_text(paced.policy.read_text().replace("press", "mill"))
     with running(paced.state, paced.policy) as gate:
-        assert allowed(paced.port) == 0
-        assert not turns(paced.port, -5)
+        minute.allowed()
+        minute.turns(-5)
         assert gate.stop() == 0
-    assert len([value for value in paced.device.writes if value < HELD - 100]) == 3
+    assert len([value for value in paced.device.writes if value < HELD - 100]) == len(minute.writes)
 
 
 @given(st.lists(st.integers(0, SPAN_NS // 4), max_size=40), st.integers(0, 2 * SPAN_NS))

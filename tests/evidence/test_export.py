@@ -707,17 +707,17 @@ def test_a_real_rsyslog(
         one.turn()
         return one.cursor.next == ledger.log.size
 
+    def whole() -> bool:
+        return len((tmp_path / "messages").read_text().split("\n")) > ledger.log.size
+
     with rsyslog(tmp_path, certificates, port):
         eventually(done)
+        eventually(whole)  # what has come to its socket is lost with it
     many(ledger, 700)
     one.turn()
     with rsyslog(tmp_path, certificates, port):  # it was away, and is back
         eventually(done)
         one.way.close()
-
-        def whole() -> bool:
-            return len((tmp_path / "messages").read_text().split("\n")) > ledger.log.size
-
         eventually(whole)
     messages = [json.loads(line) for line in (tmp_path / "messages").read_text().split("\n")[:-1]]
     indexes = [message["index"] for message in messages]

@@ -55,7 +55,7 @@ from cofferdam.policy.rows import Witness
 from tests.brokers.jump.site import THERE, Sshd
 from tests.brokers.patch import test_hostile_sftp as hostile_sftp
 from tests.evidence.ledger import Ledger
-from tests.evidence.witness_stranger import vkey
+from tests.evidence.witness_stranger import held, vkey
 from tests.gate.plant import Device, QuickGate, cli, events, policy_text
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
@@ -80,10 +80,11 @@ class Stranger:
         (self.folder / "logs.json").write_text(json.dumps(logs))
 
     def knows(self, log: str, *prefixes: str, **state: Any) -> None:
-        logs = self.state()
-        for prefix in prefixes:
-            logs[prefix] = {"log": log, "name": NAME, "seed": SEED, "size": 0, "root": "", **state}
-        self.write(logs)
+        with held(self.folder):
+            logs = self.state()
+            for prefix in prefixes:
+                logs[prefix] = {"log": log, "name": NAME, "seed": SEED, "size": 0, "root": "", **state}
+            self.write(logs)
 
     def state(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "logs.json").read_text())
@@ -261,19 +262,29 @@ def test_a_gate_gives_its_heads_by_itself_and_hears_who_says_no(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"honest", "ahead", "forked", "otherkey", *(["safe"] if THERE else [])}
-    eventually(lambda: wanted <= site.stood().keys())
+    said = {"ahead": "put back or cut", "forked": "written anew", "otherkey": "another key"}
+
+    def heard() -> bool:
+        """Whoever did not answer in time at first, on a busy machine, is asked again."""
+        stood = site.stood()
+        works = {name for name, one in stood.items() if one["working"]}
+        return works == wanted - said.keys() and all(
+            words in stood.get(name, {"detail": ""})["detail"] for name, words in said.items()
+        )
+
+    eventually(heard)
+    wrong = {f"export-witness:{name}" for name in said}
+
+    def called() -> bool:
+        alarms = {one["name"] for one in ask(site.state, "status")["alarms"]}
+        return wrong <= alarms and not {"export-witness:honest", "export-witness:safe"} & alarms
+
+    eventually(called)
     stood = site.stood()
-    assert {name for name, one in stood.items() if one["working"]} == wanted - {"ahead", "forked", "otherkey"}
-    assert "put back or cut" in stood["ahead"]["detail"]
-    assert "written anew" in stood["forked"]["detail"]
-    assert "another key" in stood["otherkey"]["detail"]
-    alarms = {one["name"] for one in ask(site.state, "status")["alarms"]}
-    assert {"export-witness:ahead", "export-witness:forked", "export-witness:otherkey"} <= alarms
-    assert not {"export-witness:honest", "export-witness:safe"} & alarms
     note = stood["honest"]["note"].encode()
     assert signed_at(note, WitnessKey.parse(vkey(NAME, SEED))) > 0
     if THERE:
-        assert (site.heads / "checkpoint").read_text() == stood["safe"]["note"]
+        eventually(lambda: (site.heads / "checkpoint").read_text() == site.stood()["safe"]["note"])
 
     # As somebody asks: the whole log, and each witness of the policy.
     code, out, err = cli("audit", "verify", "--state", site.state, "--witness", "honest", "--json")

@@ -10,11 +10,14 @@ back there before an answer leaves. `name` and `seed` are the witness's own. FOL
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import hashlib
 import json
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -110,13 +113,21 @@ def answer(logs: dict[str, Any], prefix: str, body: bytes) -> tuple[int, str, st
     return 200, "text/plain", "\u2014 somebody.else/w9 AAAAAAAA\n" + cosignature(one, text)
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Its state, which the test changes while it runs: what one writes the other has not read before."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def main() -> None:
     folder = Path(sys.argv[2])
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            with LOCK:
+            with LOCK, held(folder):
                 with (folder / "requests").open("a") as file:
                     file.write(self.path + "\n")
                 logs = json.loads((folder / "logs.json").read_text())
