@@ -19,15 +19,24 @@ from pathlib import Path
 
 from cofferdam.cli.main import main
 from tests import json_answers
+from tests.waiting import alone
 
 _ALONE = threading.Lock()
 """Standard output is the whole process's."""
 
 
+KERNEL = "packet-filter-programs"
+"""What a proof finds of the whole host, whichever test has put it there (waiting.alone)."""
+
+
+def _kernel(arguments: tuple[str | Path, ...]) -> contextlib.AbstractContextManager[None]:
+    return alone(KERNEL, among=True) if arguments[:1] == ("prove",) else contextlib.nullcontext()
+
+
 def cli(*arguments: str | Path, stdin: str = "") -> tuple[int, str, str]:
     """Runs `cofferdam ...`: exit code, stdout, stderr."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-    with _ALONE, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _read(stdin):
+    with _kernel(arguments), _ALONE, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _read(stdin):
         try:
             code = main([str(argument) for argument in arguments])
         except SystemExit as ended:  # of the parser

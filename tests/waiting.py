@@ -86,9 +86,9 @@ def readable(watched: Sequence[T], seconds: float) -> list[T]:
 
 
 @contextlib.contextmanager
-def alone(program: str) -> Iterator[None]:
+def alone(program: str, *, among: bool = False) -> Iterator[None]:
     """For a program of which one machine can run one at a time, by the path of a socket that is compiled in, say: waits
-    until no other test has it, in whatever process that runs."""
+    until no other test has it, in whatever process that runs. `among`: until none has it who is alone with it."""
     with (Path(tempfile.gettempdir()) / f"cofferdam-tests-{program}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH if among else fcntl.LOCK_EX)
         yield

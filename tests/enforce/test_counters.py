@@ -54,8 +54,10 @@ def test_a_host_that_no_conduit_names_shows_in_status_metrics_and_log(live: Live
     before = dropped()
     with pytest.raises(TimeoutError):
         live.site.client(source=STRANGER, timeout=0.7)
+    # Status says what it knows where the launcher has other work.
+    eventually(lambda: dropped()["input"] > before["input"])
     after = dropped()
-    assert after["input"] > before["input"] and set(after) == {"input", "output", "forward", "openings"}
+    assert set(after) == {"input", "output", "forward", "openings"}
     _, said, _ = cli("status", "--state", live.site.state)
     (line,) = re.findall(r"firewall\s+of\s+side\s+it:\s+packets\s+dropped\s+without\s+an\s+answer: ([\d,]+)", said)
     assert int(line.replace(",", "")) >= after["input"]
@@ -74,8 +76,8 @@ def test_the_count_goes_on_over_a_reload_which_makes_the_counters_anew(live: Liv
 
     with pytest.raises(TimeoutError):
         live.site.client(source=STRANGER, timeout=0.7)
+    eventually(dropped)
     before = dropped()
-    assert before
     live.site.policy.write_text(live.site.text(gate="leak_probe: 10 min"))
     try:
         assert cli("reload", "--state", live.site.state)[0] == 0
@@ -83,7 +85,7 @@ def test_the_count_goes_on_over_a_reload_which_makes_the_counters_anew(live: Liv
         assert after >= before
         with pytest.raises(TimeoutError):
             live.site.client(source=STRANGER, timeout=0.7)
-        assert dropped() > after
+        eventually(lambda: dropped() > after)
         it = next(name for name in live.site.gates() if name.endswith("-it"))
         listed = ip("netns", "exec", it, "nft", "list", "counter", "inet", "cofferdam", "dropped-input")
         assert int(re.findall(r"packets (\d+)", listed)[0]) < dropped(), "the kernel's own began anew"

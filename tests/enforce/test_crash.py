@@ -39,7 +39,7 @@ def test_after_a_crash_down_puts_everything_back_and_touches_nothing_else(site: 
         assert code == 0 and "back in place" in said
         assert site.gates() == [] and site.host() == before
         assert foreign in ip("netns", "list")
-        assert not [pid for pid in halves.values() if Path(f"/proc/{pid}").exists() and _ours(pid)]
+        eventually(lambda: not [pid for pid in halves.values() if Path(f"/proc/{pid}").exists() and _ours(pid)])
         code, said, _ = cli("down", "--state", site.state)
         assert code == 0 and "nothing to clear up" in said
         code, said, _ = cli("down", "--json", "--state", site.state)

@@ -43,7 +43,7 @@ print("ready", flush=True)
 threading.Event().wait()
 """
 READS = """
-import asyncio
+import asyncio, time
 from asyncua import ua
 from asyncua.client.client import Client
 from tests.protocols.opcua.reversed import Answerer
@@ -54,12 +54,12 @@ async def main():
         return await client.get_node(ua.NodeId("Line1.Speed", index)).read_value()
 
 with Answerer({client}, {near}, host="{erp}"):
-    for _ in range(100):
+    while True:  # until the server has connected
         try:
             print(asyncio.run(main()))
             break
         except ua.UaStatusCodeError:
-            pass
+            time.sleep(0.05)
 """
 NAMES = {
     "device": DEVICE, "erp": ERP, "gate_it": GATE_IT, "gate_ot": GATE_OT, "server": SERVER, "calls_at": CALLS_AT,

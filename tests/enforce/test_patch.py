@@ -23,7 +23,8 @@ from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
 from tests.enforce.site import DEVICE, GATE_IT, STRANGER, Site, netns
 from tests.gate.plant import Gate
-from tests.waiting import eventually
+from tests.verbs import KERNEL
+from tests.waiting import alone, eventually
 
 pytestmark = [*netns, pytest.mark.skipif(not HAS_CLAMD, reason="clamd is not installed")]
 AUTHORITY = make("vendor authority", ca=True)
@@ -202,8 +203,8 @@ def test_another_host_key_gets_nothing(live: Live) -> None:
 
 
 def test_the_separation_is_proved(live: Live) -> None:
-    done = subprocess.run(
-        ["cofferdam", "prove", "--state", str(live.site.state)], capture_output=True, text=True,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, check=False,
-    )  # fmt: skip
+    command, path = ["cofferdam", "prove", "--state", str(live.site.state)], Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+    with alone(KERNEL, among=True):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr

@@ -56,8 +56,8 @@ def test_a_bad_policy_changes_nothing_and_says_why(live: Site) -> None:
         client.read()
         code, out, err = cli("reload", bad, "--state", live.state)
         assert (code, out) == (2, "")
-        assert "bad.yaml:7:11:" in err and "contrl" in err and "did you mean control" in err
-        assert "     7 |     zone: contrl" in err and "^^^^^^" in err, "as `check` shows it"
+        assert "bad.yaml:8:11:" in err and "contrl" in err and "did you mean control" in err
+        assert "     8 |     zone: contrl" in err and "^^^^^^" in err, "as `check` shows it"
         assert client.write(5)
     assert live.up.status()["policy"] == before
     live.up.stop()

@@ -12,7 +12,7 @@ from pymodbus.client import AsyncModbusTcpClient
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.water import events, plant, registers
 from cofferdam.model import ValueType
-from tests.waiting import comes_true
+from tests.waiting import PATIENT, comes_true
 
 
 class Clock:
@@ -30,7 +30,7 @@ async def works(
     log: list[events.Event], clock: Callable[[], float]
 ) -> AsyncIterator[tuple[plant.RunningPlant, AsyncModbusTcpClient]]:
     async with plant.RunningPlant(plant.Settings(speed_up=1.0), log.append, clock=clock) as running:
-        client = AsyncModbusTcpClient(running.address, port=running.port, retries=0, reconnect_delay=0)
+        client = AsyncModbusTcpClient(running.address, port=running.port, retries=0, reconnect_delay=0, timeout=PATIENT)
         assert await client.connect()
         try:
             yield running, client

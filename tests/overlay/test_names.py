@@ -257,7 +257,7 @@ class Running:
             pass
         return record
 
-    def ask(self, wire: bytes, *, seconds: float = 5.0) -> bytes:
+    def ask(self, wire: bytes, *, seconds: float = PATIENT) -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
             asker.settimeout(seconds)
             asker.sendto(wire, self.place)

@@ -44,7 +44,7 @@ from tests.gate.conftest import Site as PlainSite
 from tests.gate.plant import Gate, events, running
 from tests.ports import held_ports
 from tests.verbs import cli
-from tests.waiting import eventually
+from tests.waiting import PATIENT, eventually
 
 pytestmark = [pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")]
 
@@ -176,7 +176,7 @@ class Scene:
         """Runs it in the part; what it said."""
         assert not select.select([self.mouth], [], [], 0)[0], os.read(self.mouth, 4096)
         os.write(self.to, code.encode())
-        assert select.select([self.mouth], [], [], 60)[0], self.gate.said()
+        assert select.select([self.mouth], [], [], PATIENT)[0], self.gate.said()
         return os.read(self.mouth, 4096).decode().strip()
 
     def reach(self, to: tuple[str, int], kind: str = "STREAM", data: str = "OWNED") -> str:

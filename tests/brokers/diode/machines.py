@@ -23,7 +23,7 @@ from cofferdam.gate.client import ask
 from tests import waiting
 from tests.enforce.site import ip
 from tests.gate.plant import Gate
-from tests.verbs import cli
+from tests.verbs import KERNEL, cli
 
 SECOND = """
   second-in: {side: ot, machine: inside, interface: strand1, addresses: [10.83.1.1/30], crossing: diode}
@@ -132,7 +132,8 @@ class Machine:
         """`cofferdam prove` on this machine: its exit code, and the statements by their names."""
         command = ["nsenter", "-t", self.launcher, "-n", "-m", sys.executable, "-m", "cofferdam.cli.main", "prove",
                    "--state", str(self.state), "--json", *options]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        with waiting.alone(KERNEL, among=True):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.stdout, done.stderr
         found = json.loads(done.stdout)["report"]["statements"]
         return done.returncode, {one["name"]: one for one in found}
