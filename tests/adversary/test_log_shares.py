@@ -291,6 +291,29 @@ def test_an_outcome_has_room_where_a_further_write_has_none(sky: Sky) -> None:
     assert sky.say("inner", WriteOutcome(session="s", write=f"w{number - 1}", asset="plc-7", outcome="done"))
 
 
+def test_nobody_takes_the_last_of_the_disk_from_others(sky: Sky, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owned inner half filled a disk with writes that nobody had asked for, and all others' were refused from then
+    on. Nor does it by their outcomes."""
+    sky.auditor._most = {share: GB for share in SMALL}
+    monkeypatch.setattr(AuditLog, "journal_room", 0)
+    sky.free = 400_000
+    sky.now += 2_000_000_000
+    sky.auditor.tick()
+    number = 0
+    while sky.say("inner", write(number)):
+        number += 1
+    assert number > 50
+    sky.auditor.introduce("other", ("write-allowed", "write-outcome"))
+    assert all(sky.say("other", write(turn)) for turn in range(15)) and sky.say("gate", Severed(side="it"))
+    assert not sky.say("inner", WriteOutcome(session="s", write="none", asset="plc-7", outcome="done"))
+    [twice] = [WriteOutcome(session="s", write=f"w{number - 1}", asset="plc-7", outcome="done")]
+    assert sky.say("inner", twice) and not sky.say("inner", twice, twice)
+    sky.free = GB
+    sky.now += 2_000_000_000
+    sky.auditor.tick()
+    assert sky.say("inner", write(number))
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, 2000), st.integers(0, DAY_NS // 400)), max_size=200))
 def test_nobody_takes_more_than_they_leave(said: list[tuple[str, int, int]]) -> None:
     now, quota = 0, Quota(0, SMALL)

@@ -261,6 +261,11 @@ class AuditLog:
     def _has_reserve(self) -> bool:
         return Path(self._prefix + RESERVE).is_file()
 
+    @property
+    def journal_room(self) -> int:
+        """Bytes that the journal has, whatever the disk has."""
+        return max(0, self._allocated - self._offset)
+
     def keep_reserve(self) -> None:
         """Have the reserve there while the disk has room for it. To be called now and then."""
         if self.stuck or self.fault or self._has_reserve():

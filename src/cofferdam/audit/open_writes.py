@@ -34,6 +34,10 @@ class OpenWrites:
         elif isinstance(draft, WriteOutcome):
             self._open.get(producer, {}).pop(draft.write, None)
 
+    def has(self, producer: str, write: str) -> bool:
+        """Whether it is open."""
+        return write in self._open.get(producer, {})
+
     def load(self, entries: Iterable[bytes], living: Collection[str], wall: int) -> None:
         """The end of a log that is opened. `living`: who lives on from before, and may still say more."""
         for data in entries:

@@ -43,6 +43,8 @@ OVER_NS = 3_600_000_000_000
 MAX_QUEUED = 65536
 """Drafts that may wait for a commit; a batch that would go beyond is refused."""
 
+FULL = "its maker has written more than its share of a day"
+NO_REST = "the disk is nearly full, and what is left of it is for others than who has written most of late"
 HEAVY_BYTES = 16 << 20
 """Of events that one producer has said since the last checkpoint: as long as no checkpoint covers them they are in
 memory, more than once, and an honest one says a tenth of that meanwhile."""
@@ -107,6 +109,10 @@ class Auditor:
         self._free, self._total = self._disk()
         self._taken = 0
         """Bytes since then: who says much fills a disk from one look at it to the next."""
+        self._rest: Counter[str] = Counter()
+        """Bytes of the last of the disk, by producer."""
+        self._ending: set[tuple[str, str]] = set()
+        """Of open writes, by producer, the outcome is in the queue."""
         self._quotas: dict[str, Quota] = {}  # by producer, over all of its lives
         self._left_out: dict[str, LeftOut] = {}  # by producer, since that was last told
         self._over: dict[str, int] = {}  # producer -> when it last passed its share (monotonic ns)
@@ -204,22 +210,37 @@ class Auditor:
         kept, out = [], []
         for draft, event in zip(drafts, prepared.events, strict=True):
             low = bool(self._log.stuck) or self._free - self._taken < reserve
+            size = 2 * (len(event) + AROUND_BYTES)  # in journal and tile
             share = share_of(draft)
             is_outcome = isinstance(draft, WriteOutcome)
-            if (not low or share == "changes") and quota.take(share, len(event), whose(draft), last=is_outcome):
+            rests = not low or (share == "changes" and self._may_have_rest(producer, draft, size))
+            if rests and quota.take(share, len(event), whose(draft), last=is_outcome):
                 kept.append(event)
-                self._taken += 2 * (len(event) + AROUND_BYTES)  # in journal and tile
+                self._taken += size
+                if low:
+                    self._rest[producer] += size
                 continue
             if not low:
                 self._over[producer] = now
             if share == "changes":
                 self._leave_out(producer, drafts)
-                self._refuse(producer, batch, len(drafts), "its maker has written more than its share of a day")
+                self._refuse(producer, batch, len(drafts), FULL if rests else NO_REST)
                 return False
             out.append(draft)
         self._leave_out(producer, out)
         prepared.events[:] = kept
         return True
+
+    def _may_have_rest(self, producer: str, draft: Draft, size: int) -> bool:
+        """Whether a producer may have so much of the last of the disk: a fourth is for others, however much one of them
+        says. What became of a write is recorded in any case, once."""
+        if isinstance(draft, WriteOutcome):
+            which = (producer, draft.write)
+            if which not in self._ending and self.open_writes.has(*which):
+                self._ending.add(which)
+                return True
+        room = max(self._free - self._taken, self._log.journal_room)
+        return room - self._rest[producer] // 3 >= size
 
     def _leave_out(self, producer: str, drafts: Sequence[Draft]) -> None:
         """These are in the log as a count, and with them who and what they were about."""
@@ -264,6 +285,7 @@ class Auditor:
         """Make what is queued durable. Returns a result for each batch submitted since the last call."""
         queue, self._queue, self._queued = self._queue, [], 0
         writes, self._writes = self._writes, []
+        self._ending.clear()
         if queue:
             parts = [prepared for _, _, prepared in queue]
             try:
@@ -289,6 +311,8 @@ class Auditor:
             self._looked = now
             self._free, self._total = self._disk()
             self._taken = 0
+            if not self._log.stuck and self._free >= min(RESERVE_BYTES, self._total // 20):
+                self._rest.clear()
             self._over = {producer: at for producer, at in self._over.items() if now - at < OVER_NS}
         try:
             self._log.tick()
