@@ -16,7 +16,17 @@ from typing import IO, Any
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.records import Ack, Counting, FromAuditor, Hello, ToAuditor, Writable
-from cofferdam.brokers.kit.supervision import Configure, FromPart, Listener, PartStatus, Ready, ReportNow, Stop, ToPart
+from cofferdam.brokers.kit.supervision import (
+    Configure,
+    Failing,
+    FromPart,
+    Listener,
+    PartStatus,
+    Ready,
+    ReportNow,
+    Stop,
+    ToPart,
+)
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
@@ -165,8 +175,10 @@ class Auditor(threading.Thread):
         self.say(Writable(False, reason))
 
     def run(self) -> None:
-        while not self.closing:
-            found = readable([self._wake[0], *self._pipes], 5)
+        while True:
+            found = readable([self._wake[0], *self._pipes], 0 if self.closing else 5)
+            if self.closing and not found:
+                return  # what was said before the end has been read
             for fd in found:
                 if fd == self._wake[0]:
                     os.read(fd, 64)
@@ -266,6 +278,14 @@ class PartChild:
         raise AssertionError(
             f"no {kind.__name__} from {self._argv[self._argv.index('--name') + 1]}; got {self.records}"
         )
+
+    def ended(self) -> tuple[int, str]:
+        """Its exit code, once it has ended, and why it failed."""
+        assert self.process is not None
+        code = self.process.wait(PATIENT)
+        while readable([self._from], 0) and (packet := os.read(self._from, PACKET)):
+            self.records += [self._in.decode(data) for data in self._assembler.feed(packet)]
+        return code, "; ".join(record.reason for record in self.records if isinstance(record, Failing))
 
     def status(self) -> PartStatus:
         """What the half says of itself now. It also reports unasked, once a second: of two reports that come after
@@ -392,6 +412,7 @@ def listen() -> socket.socket:
 def running(device_port: int, **options: Any) -> Iterator[Pair]:
     listener = listen()
     options.setdefault("asset_extra", "timeout: 20 s")  # a device of the test's own process waits for its turn, too
+    options["limits"] = f"audit_wait_seconds: 60, {options.get('limits', '')}"  # and so does its auditor
     policy = make_policy(device_port=device_port, port=listener.getsockname()[1], **options)
     pair = Pair(policy, listener)
     listener.close()

@@ -12,9 +12,11 @@ import pytest
 
 from cofferdam.brokers.broker import Asked, Part
 from cofferdam.brokers.half import PartProcess
-from cofferdam.brokers.kit.supervision import Command, CommandDone, FromPart
-from cofferdam.crossing.pipe import PipeReceiver
+from cofferdam.brokers.kit.supervision import Command, CommandDone, FromPart, ReportNow, SetSevered, Stop, ToPart
+from cofferdam.crossing.framing import pack
+from cofferdam.crossing.pipe import PipeReceiver, make_pipe
 from cofferdam.crossing.records import RecordCodec
+from cofferdam.errors import StoreError
 from cofferdam.policy.table import CompiledPolicy
 
 
@@ -25,12 +27,22 @@ class Shut(Part):
         super().__init__(cast(Any, SimpleNamespace()))
         self.open = True
 
-    def on_record(self, source: str, record: Any) -> None: ...
+    def _touch(self) -> None:
+        if not self.open:
+            raise StoreError("Cannot operate on a closed database.")
 
-    def set_severed(self, sides: Collection[str]) -> None: ...
+    def on_record(self, source: str, record: Any) -> None:
+        self._touch()
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        self._touch()
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        self._touch()
         return 0
+
+    def tick(self) -> None:
+        self._touch()
 
     def command(self, asked: Asked) -> None:
         asked.answer("here" if self.open else "Cannot operate on a closed database.")
@@ -39,17 +51,24 @@ class Shut(Part):
         self.open = False
 
     def end(self) -> None:
+        self._touch()
         self.halt()
 
 
-@pytest.mark.parametrize("how", ["it fails", "another part is gone"])
-def test_what_has_halted_says_that_it_has_ended(how: str) -> None:
+def process_of(part: Part) -> tuple[PartProcess, int]:
+    """It runs in none; and where its control records come out."""
     (heard, said), (orders, _), (entries, audit) = os.pipe(), os.pipe(), os.pipe()
     process = PartProcess(argparse.Namespace(
         kind="diode", part="keeper", control_in=orders, control_out=said, audit_in=entries, audit_out=audit,
         input=[], output=[],
     ))  # fmt: skip
-    process.part = part = Shut()
+    process.part = part
+    return process, heard
+
+
+@pytest.mark.parametrize("how", ["it fails", "another part is gone"])
+def test_what_has_halted_says_that_it_has_ended(how: str) -> None:
+    process, heard = process_of(part := Shut())
     process._command(part, Command(1, "status", b"{}"))
     if how == "it fails":
         process._last_words()
@@ -66,3 +85,19 @@ def test_what_has_halted_says_that_it_has_ended(how: str) -> None:
     first, second = (one for one in answers if isinstance(one, CommandDone))
     assert (first.result, first.error) == (b'"here"', "")
     assert second.number == 2 and "just ended" in second.error
+
+
+def test_what_is_due_in_the_turn_of_its_end_is_not_done_any_more() -> None:
+    """A busy machine brings much into one turn: what a part says then would be that its store is shut."""
+    process, _ = process_of(part := Shut())
+    come, gives = make_pipe()
+    codec: RecordCodec[ToPart] = RecordCodec(ToPart)
+    process._receivers["receiver"] = PipeReceiver(process.reactor, come, codec, part.taker("receiver"))
+    for packet in pack([codec.encode(SetSevered(("it",)))]):
+        os.write(gives, packet)
+    process._on_control(Stop(0.0))
+    assert not part.open
+    process._tick()
+    for order in (SetSevered(("it",)), Stop(0.0), ReportNow()):
+        process._on_control(order)
+    process.reactor.turn(0)

@@ -157,8 +157,7 @@ class PartProcess:
 
     def _last_words(self) -> None:
         """Lets audit drafts and control records leave, for a moment; reads nothing from other parts any more."""
-        for receiver in self._receivers.values():
-            receiver.pause()
+        self._hear_no_more()
         until = time.monotonic() + LAST_WORDS_SECONDS
         with contextlib.suppress(Exception):
             if self.part is not None:
@@ -176,6 +175,11 @@ class PartProcess:
             with contextlib.suppress(Exception):
                 self.reactor.turn(0.01)
 
+    def _hear_no_more(self) -> None:
+        """Nothing of another part, or of the auditor, leads to anything from now on."""
+        for receiver in self._receivers.values():
+            receiver.pause()
+
     # --- the gate's orders --------------------------------------------------------------------------------------
 
     def _on_control(self, record: ToPart) -> None:
@@ -184,6 +188,8 @@ class PartProcess:
             if not isinstance(record, Configure):
                 raise CrossingError(f"{type(record).__name__} before Configure")
             self._configure(record)
+        elif self._halted and not isinstance(record, Command):
+            return  # it has ended, and what it works on is shut
         elif isinstance(record, NewPolicy):
             self._new_policy(part, record)
         elif isinstance(record, SetSevered):
@@ -212,7 +218,8 @@ class PartProcess:
         audit.policy = policy.hash
         codec: RecordCodec[FromAuditor] = RecordCodec(FromAuditor)
         blame = self._blaming("the auditor")
-        PipeReceiver(self.reactor, self._audit_in_fd, codec, audit.on_record, audit.lost, blame)
+        acks = PipeReceiver(self.reactor, self._audit_in_fd, codec, audit.on_record, audit.lost, blame)
+        self._receivers["the auditor"] = acks
         self._audit_out.on_closed = audit.lost
         for module in self.profile.preload:
             __import__(module)
@@ -240,28 +247,14 @@ class PartProcess:
         make: type[Part] = named(self.broker.make[self.name])
         self.part = part = make(
             Setting(
-                crew=record.crew,
-                part=self.name,
-                broker=record.broker,
-                boot=record.boot,
-                again=record.again,
-                policy=policy,
-                severed=self._severed,
-                assets=record.assets,
-                zones=(record.source_zones, record.target_zone),
-                reactor=self.reactor,
-                audit=audit,
-                senders=senders,
-                dial=self._dial,
-                start=self._start,
-                store=store,
-                reads=reads,
-                folders=folders,
-                secrets={secret.name: secret.value for secret in record.secrets},
-                recent=record.recent,
+                crew=record.crew, part=self.name, broker=record.broker, boot=record.boot, again=record.again,
+                policy=policy, severed=self._severed, assets=record.assets,
+                zones=(record.source_zones, record.target_zone), reactor=self.reactor, audit=audit, senders=senders,
+                dial=self._dial, start=self._start, store=store, reads=reads, folders=folders,
+                secrets={secret.name: secret.value for secret in record.secrets}, recent=record.recent,
                 run_job=self._run_job,
             )
-        )
+        )  # fmt: skip
         for other, fd in self._in_fds.items():
             gone = functools.partial(self._part_gone, other)
             codec_in = self._codec(other, self.name, policy)
@@ -370,6 +363,7 @@ class PartProcess:
         waits = self.name in self.broker.answers and not self._gone >= self._in_fds.keys()
         if part is None or (not part.busy and not waits) or self.reactor.now >= self._stop_by:
             if part is not None:
+                self._hear_no_more()  # in this turn, which has not come to its end
                 self._halted = True
                 part.end()
                 self._status()
@@ -503,7 +497,7 @@ class PartProcess:
     # --- time ---------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        if self.part is not None:
+        if self.part is not None and not self._halted:
             self.part.tick()
         if self._start is None:
             gc.collect(1)

@@ -164,13 +164,18 @@ class Keeper(Part):
     def end(self) -> None:
         self._tell()
         self._last = self._watch.figures()  # told once more, after the store is closed
+        self._forget()
         self._work.end()
 
     def halt(self) -> None:
+        self._forget()
+        self._work.halt()
+
+    def _forget(self) -> None:
+        """Nothing that waits is served any more."""
         for side in self._sides.values():
             side.forget()
         self._pushes.forget()
-        self._work.halt()
 
     @property
     def busy(self) -> int:
