@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncssh
 import pytest
 
 from tests.brokers.jump.site import THERE, JumpSite
@@ -133,19 +132,7 @@ def test_what_becomes_of_a_file_after_its_scan_is_not_handed_out(works: Works) -
     there.write_bytes(b"clean " * 1_000)
 
     async def read() -> bytes:
-        code = await asyncio.to_thread(site.code, "tech")
-
-        class Typist(asyncssh.SSHClient):
-            def kbdint_auth_requested(self) -> str:
-                return ""
-
-            def kbdint_challenge_received(self, *_: Any) -> list[str]:
-                return [code]
-
-        connection, _ = await asyncssh.create_connection(
-            Typist, "127.0.0.1", site.door, username="station", client_keys=[str(site.folder / "tech")],
-            known_hosts=None, config=None, agent_path=None,
-        )  # fmt: skip
+        connection = await site.client("station")
         client = await connection.start_sftp_client()
         async with client.open(str(there), "rb", block_size=0) as file:
             with there.open("r+b") as inside:

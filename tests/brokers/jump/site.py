@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import json
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pyotp
 
 from cofferdam.gate.client import ask
@@ -25,6 +27,8 @@ from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+ELSEWHERE = "127.0.0.7"
+"""People may come from there as well: for a test that wants its address's first entry, which says why."""
 THERE = bool(shutil.which("ssh")) and Path(SSHD).exists()
 POLICY = """
 site: works
@@ -36,7 +40,7 @@ assets:
   second: {{zone: plant, address: 127.0.0.1, port: {second}, protocol: ssh}}
   {assets}
 principals:
-  people: {{zone: office, addresses: [127.0.0.1]}}
+  people: {{zone: office, addresses: [127.0.0.1, {elsewhere}]}}
   {principals}
 conduits:
   free:
@@ -208,7 +212,7 @@ class JumpSite:
 
     def write_policy(self, **words: str) -> None:
         self.words |= words
-        said = {"files": self.files, "login": self.login, **self.ports, **self.words}
+        said = {"files": self.files, "login": self.login, "elsewhere": ELSEWHERE, **self.ports, **self.words}
         said["rules"] = str(said["rules"]).replace("LOGIN", self.login).replace("FILES", str(self.files))
         self.policy.write_text(POLICY.format(**said))
 
@@ -286,6 +290,23 @@ class JumpSite:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env=self.environment(name),
         )  # fmt: skip
+
+    async def client(self, user: str, source: str = "127.0.0.1") -> asyncssh.SSHClientConnection:
+        """A client of asyncssh, signed in by tech's key and a code."""
+        code = await asyncio.to_thread(self.code, "tech")
+
+        class Typist(asyncssh.SSHClient):
+            def kbdint_auth_requested(self) -> str:
+                return ""
+
+            def kbdint_challenge_received(self, *_: Any) -> list[str]:
+                return [code]
+
+        connection, _ = await asyncssh.create_connection(
+            Typist, "127.0.0.1", self.door, username=user, client_keys=[str(self.folder / "tech")], known_hosts=None,
+            config=None, agent_path=None, local_addr=(source, 0),
+        )  # fmt: skip
+        return connection
 
     def sessions(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.ask("sessions")

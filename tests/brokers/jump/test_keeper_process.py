@@ -63,7 +63,9 @@ conduits:
     {from: office, to: plant, broker: jump, owner: o, reason: r, listen: "10.1.0.2:22", clients: people,
      approval: {by: leads, people: two, window: 4 h},
      allow: [{who: {person: tech}, asset: station, as: svc, do: shell}]}
+limits: {audit_wait_seconds: 60}
 """
+"""(The auditor is a thread of the test's, and waits for its turn.)"""
 
 
 def policy_bytes(paths: str = "/a", record: str = "true") -> bytes:
@@ -140,7 +142,8 @@ class Stage:
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.ask("person-add", person="tech")
         self.ask("key-add", person="tech", key=self.key.export_public_key().decode())
-        self.codes = pyotp.TOTP(self.ask("code-new", person="tech")["secret"])
+        self.used = ""
+        """The code by which tech has signed in last."""
         self.ask("host-key", asset="plc", key=self.key.export_public_key().decode())
         for asset in ("plc", "station"):
             self.ask("credential-set", asset=asset, login="svc", kind="password", secret="a secret")
@@ -204,7 +207,8 @@ class Stage:
         return self.connections
 
     def sign_in(self, user: str = "plc") -> int:
-        self.codes = pyotp.TOTP(self.ask("code-new", person="tech")["secret"])  # a code counts once in 30 s
+        codes = pyotp.TOTP(self.ask("code-new", person="tech")["secret"])  # a code counts once in 30 s
+        self.used = codes.now()
         conn, digest = self.connect(), os.urandom(32)
         self.outer.send(records.Exchange(conn, digest))
         self.outer.wait_for(records.Signed)
@@ -212,7 +216,7 @@ class Stage:
         signature = self.key.sign(signed_data(digest, user, "ssh-ed25519", blob), b"ssh-ed25519")
         self.outer.send(records.Proof(conn, user, "ssh-ed25519", blob, signature))
         assert self.outer.wait_for(records.Verdict).state == "code"
-        self.outer.send(records.Answers(conn, user, (self.codes.now(),)))
+        self.outer.send(records.Answers(conn, user, (self.used,)))
         assert self.outer.wait_for(records.Verdict).state == "in"
         return conn
 
@@ -340,8 +344,7 @@ def test_a_proof_beside_one_that_has_served_counts_for_nobody(stage: Stage) -> N
     stage.ask("person-add", person="lead")
     stage.ask("key-add", person="lead", key=lead.export_public_key().decode())
     stage.ask("code-new", person="lead")
-    # A keeper that reckons a hash on a busy machine may miss the log's answer, and says so.
-    eventually(lambda: not stage.refuses("password-set", person="tech", password="correct horse battery"))
+    stage.ask("password-set", person="tech", password="correct horse battery")
     codes = pyotp.TOTP(stage.ask("code-new", person="tech")["secret"])  # one may be used up by the test before
     conn, digest = stage.connect(), os.urandom(32)
     signature = lead.sign(signed_data(digest, "lead", "ssh-ed25519", lead.public_data), b"ssh-ed25519")
@@ -444,18 +447,17 @@ def test_a_terminal_that_is_locked(stage: Stage) -> None:
     stage.outer.send(records.Unlocking(conn, stage.last, "000000"))  # it is not locked: nothing comes of it
     stage.inner.send(records.Idle(stage.last))
     eventually(lambda: len(stage.auditor.of(AccessLocked)) == 1)
-    used = stage.codes.now()
-    for answer in (used, "another password", "1" * 6 if used != "1" * 6 else "2" * 6):
+    for answer in (stage.used, "another password", "1" * 6 if stage.used != "1" * 6 else "2" * 6):
         stage.outer.send(records.Unlocking(conn, stage.last, answer))
         assert stage.outer.wait_for(records.Wait).text == "that does not unlock it"
-    stage.codes = pyotp.TOTP(stage.ask("code-new", person="tech")["secret"])
-    stage.outer.send(records.Unlocking(conn, stage.last, stage.codes.now()))
+    codes = pyotp.TOTP(stage.ask("code-new", person="tech")["secret"])
+    stage.outer.send(records.Unlocking(conn, stage.last, codes.now()))
     assert stage.inner.wait_for(records.Unlock).session == stage.last
     stage.inner.send(records.Idle(stage.last))
     for _ in range(10):
         stage.outer.send(records.Unlocking(conn, stage.last, "no password of anybody"))
     assert stage.inner.wait_for(records.Revoke).reason == "too many tries to unlock it"
-    assert [each.how for each in stage.auditor.of(AccessLocked)] == ["locked", "unlocked", "locked"]
+    eventually(lambda: [each.how for each in stage.auditor.of(AccessLocked)] == ["locked", "unlocked", "locked"])
 
 
 def test_a_new_password_is_kept_beside_the_old_one_until_it_is_known_which_holds(stage: Stage) -> None:
@@ -506,9 +508,11 @@ def test_passwords_of_strangers_keep_nobody_waiting(stage: Stage) -> None:
         conns.append(stage.connect())
         stage.outer.send(records.Exchange(conns[-1], os.urandom(32)))
         stage.outer.wait_for(records.Signed)
-    stage.outer.send(*(records.Answers(conn, "nobody", ("wrong horse battery", "000000")) for conn in conns))
     last = conns[-1] + 1
-    stage.outer.send(records.Began(last, "10.1.0.77", 40_000), records.Exchange(last, b"h" * 32))
+    stage.outer.send(  # in one packet, however busy who sends it is
+        *(records.Answers(conn, "nobody", ("wrong horse battery", "000000")) for conn in conns),
+        records.Began(last, "10.1.0.77", 40_000), records.Exchange(last, b"h" * 32),
+    )  # fmt: skip
     assert stage.outer.wait_for(records.Signed).conn == last
     assert len([one for one in stage.outer.got if isinstance(one, records.Verdict)]) < 4
     verdicts = {stage.outer.wait_for(records.Verdict).conn for _ in conns}
