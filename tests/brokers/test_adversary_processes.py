@@ -23,7 +23,9 @@ SOURCES = 120
 def test_a_half_that_ends_takes_a_new_policy_but_no_listener() -> None:
     """Its listeners are closed by then, and their numbers may be those of clients."""
     with socket.create_server(("127.0.0.1", 0)) as device, listen() as listener:
-        policy = make_policy(device_port=device.getsockname()[1], port=listener.getsockname()[1])
+        policy = make_policy(
+            device_port=device.getsockname()[1], port=listener.getsockname()[1], asset_extra="timeout: 60 s"
+        )
         pair = Pair(policy, listener)
         try:
             with socket.create_connection(("127.0.0.1", pair.port), timeout=PATIENT) as client:
@@ -32,7 +34,7 @@ def test_a_half_that_ends_takes_a_new_policy_but_no_listener() -> None:
                 with taken:
                     taken.settimeout(PATIENT)
                     question = taken.recv(100)
-                    pair.outer.send(Stop(5.0))  # it waits for the answer before it ends
+                    pair.outer.send(Stop(60.0))  # it waits for the answer before it ends
                     place = Listener(listener.fileno(), "127.0.0.1", pair.port)
                     pair.outer.send(NewPolicy(sliced(policy, "outer"), (place,), ("plc",)))
                     pair.outer.wait_for(PolicyTaken)

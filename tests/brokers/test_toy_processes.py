@@ -38,7 +38,8 @@ def plant() -> Iterator[Plant]:
 def pair(plant: Plant) -> Iterator[Pair]:
     listener = listen()
     base = BASE.replace("127.0.0.1:7008", f"127.0.0.1:{listener.getsockname()[1]}")
-    base = base.replace("protocol: toy\n", f"protocol: toy\n    port: {plant.port}\n")
+    # The device is a thread of this process, which may be busy.
+    base = base.replace("protocol: toy\n", f"protocol: toy\n    port: {plant.port}\n    timeout: 20 s\n")
     made = Pair(toy_policy(base=base), listener, terms=TOY_KINDS["toy"], build=BUILD, zones=("office", "plant"))
     listener.close()
     try:

@@ -15,6 +15,7 @@ from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.brokers.patch.tftp import ACK, DATA, RRQ, WRQ
 from cofferdam.policy.terms.patch_rows import Tftp, Way
 from tests.brokers.patch.makers import untold
+from tests.waiting import PATIENT
 
 
 class _Installer:
@@ -66,16 +67,12 @@ def test_an_asset_that_takes_for_ever_is_given_up(tmp_path: Path, monkeypatch: p
             lambda work: tasks.append(asyncio.get_running_loop().create_task(work)),
         )
         served._on_datagram("192.0.2.1", 69, struct.pack(">H", RRQ) + b"fw.bin\0octet\0blksize\0" + b"8\0")
-        for _ in range(80):
-            await asyncio.sleep(0.02)
-            if tasks[0].done():
-                break
-            if sent:
-                number = sent[-1][2:4] if sent[-1][:2] == struct.pack(">H", DATA) else b"\0\0"
-                served._on_datagram("192.0.2.1", 69, struct.pack(">H", ACK) + number)
-        done = tasks[0].done()
-        tasks[0].cancel()
-        assert done
+        async with asyncio.timeout(PATIENT):
+            while not tasks[0].done():
+                await asyncio.sleep(0.02)
+                if sent and not tasks[0].done():
+                    number = sent[-1][2:4] if sent[-1][:2] == struct.pack(">H", DATA) else b"\0\0"
+                    served._on_datagram("192.0.2.1", 69, struct.pack(">H", ACK) + number)
         await tasks[0]
 
     asyncio.run(run())

@@ -225,7 +225,7 @@ def test_who_has_no_business_here_gets_no_connection(relay: RunningCrew) -> None
     for _ in range(300):
         with relay.raw(source=ELSEWHERE) as sock:
             assert said(sock) == b""
-    assert relay.children["outer"].status().figures["http_connections"][""] == 0
+    eventually(lambda: relay.children["outer"].status().figures["http_connections"][""] == 0)
 
 
 @pytest.mark.soak
@@ -254,8 +254,9 @@ def test_noise_ends_nobody(relay: RunningCrew) -> None:
         for _ in range(dice.randrange(1, 6)):
             data[dice.randrange(len(data))] = dice.randrange(256)
         with relay.raw() as sock:
-            sock.sendall(data)
-            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # it may have its answer, and its end, by then
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
             said(sock)
     serves(relay)
     relay.children["outer"].status()

@@ -18,23 +18,23 @@ from cofferdam.policy.terms.relay_rows import Relay
 
 def test_large_bodies_are_read_one_at_a_time_and_half_of_the_time_is_others() -> None:
     spans: list[tuple[float, float]] = []
-    others = 0
+    turns: list[str] = []
 
     def read() -> int:
         began = time.monotonic()
         time.sleep(0.05)
         spans.append((began, time.monotonic()))
+        turns.append("large")
         return len(spans)
 
     async def go() -> None:
-        nonlocal others
         api = Api(Keeper(None, asyncio.get_running_loop()), lambda *_: None)  # type: ignore[arg-type]
         request: Any = SimpleNamespace(rows=api.relay)
         async with asyncio.TaskGroup() as group:
             large = [group.create_task(api._in_its_time(request, LARGE_BYTES + 1, read)) for _ in range(3)]
             while not all(each.done() for each in large):
                 assert await api._in_its_time(request, LARGE_BYTES, lambda: 7) == 7
-                others += 1
+                turns.append("another")
                 await asyncio.sleep(0.01)
         assert [each.result() for each in large] == [1, 2, 3]
         api.relay = Relay(())  # the policy has changed meanwhile
@@ -42,6 +42,8 @@ def test_large_bodies_are_read_one_at_a_time_and_half_of_the_time_is_others() ->
             await api._in_its_time(request, LARGE_BYTES + 1, read)
 
     asyncio.run(go())
-    assert len(spans) == 3 and others > 3
+    large = [at for at, turn in enumerate(turns) if turn == "large"]
+    assert len(large) == 3
+    assert all(after - before > 1 for before, after in itertools.pairwise(large)), "others have their turn in between"
     for before, after in itertools.pairwise(spans):
         assert after[0] - before[1] >= before[1] - before[0]
