@@ -33,6 +33,7 @@ class Strand:
         for _ in range(400):
             self.now += MS
             self.out.tick(self.now)
+            worked(self.out)
             while self.out.has_prompt:
                 found.append(self.out.prompt())
             while some := self.out.bulk(64, self.now):
@@ -52,6 +53,13 @@ class Strand:
             for _, text in whole:
                 found += msgspec.msgpack.decode(text, type=list[bytes])
         return found
+
+
+def worked(out: Outbox) -> Outbox:
+    """With parity for all that was closed."""
+    while out.has_work:
+        out.work()
+    return out
 
 
 def lossy(share: float, seed: int) -> Wire:

@@ -7,16 +7,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
+import pytest
 
 from cofferdam.brokers.diode import pairing, records
 from cofferdam.brokers.diode.inbox import EARLY_BYTES, EARLY_NS, Early
 from cofferdam.brokers.diode.outbox import Outbox, encode
-from cofferdam.brokers.diode.receiver import Receiver
+from cofferdam.brokers.diode.receiver import RECORDS, Receiver
 from cofferdam.brokers.diode.sealing import Seal, announce, new_seal
 from cofferdam.brokers.diode.wire import BULK, HELLO, Packet, pack, unpack
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
+from tests.brokers.diode.strand import worked
 
 POLICY = """
 site: early
@@ -85,8 +87,11 @@ class Hearing:
         (body,) = announce(seal, WALL, [bytes.fromhex(self._signer)], [bytes.fromhex(self._seal_to)])
         return seal, pack(HELLO, number, 0, 0, 0, 0) + body
 
-    def feed(self, *packets: bytes) -> None:
+    def feed(self, *packets: bytes, work: bool = True) -> None:
+        """`work`: with all turns of the loop that they ask for."""
         self.receiver._feed(list(packets))
+        while work and self.receiver._working:
+            self.reactor.turn(0)
 
     @property
     def numbers(self) -> list[int]:
@@ -104,7 +109,7 @@ def sent(seal: Seal, *bodies: bytes) -> list[bytes]:
     for number, body in enumerate(bodies, 1):
         out.put(encode(records.Piece("files:reports", seal.epoch, number, body)), 0, prompt=False)
     out.tick(10**9)
-    return out.bulk(100, 2 * 10**9)
+    return worked(out).bulk(100, 2 * 10**9)
 
 
 def test_what_overtakes_its_announcement_is_taken(tmp_path: Path) -> None:
@@ -149,7 +154,7 @@ def woven(seal: Seal, count: int) -> list[bytes]:
     for number in range(1, count + 1):
         out.put(encode(records.Piece("files:reports", seal.epoch, number, body)), 0, prompt=False)
     out.tick(10**9)
-    return out.bulk(1000, 2 * 10**9)
+    return worked(out).bulk(1000, 2 * 10**9)
 
 
 def test_what_is_prompt_does_not_wait_for_blocks_that_are_whole_all_at_once(tmp_path: Path) -> None:
@@ -158,18 +163,49 @@ def test_what_is_prompt_does_not_wait_for_blocks_that_are_whole_all_at_once(tmp_
     out = Outbox(seal, 1408)
     out.put(encode(records.Piece("records:reports", 5, 99, b"x", prompt=True)), 0, prompt=True)
     out.tick(10**9)
-    hearing.feed(hello, *woven(seal, 3), out.prompt())
+    first = out.prompt()
+    out.put(encode(records.Piece("records:reports", 5, 100, b"x", prompt=True)), 10**9, prompt=True)
+    out.tick(2 * 10**9)
+    hearing.feed(hello, *woven(seal, 3), first, work=False)
     assert hearing.numbers == [99]
-    for number in (1, 2, 3):
+    hearing.reactor.turn(0)  # a step of opening the first
+    hearing.feed(out.prompt(), work=False)
+    assert hearing.numbers == [99, 100]
+    hearing.feed()
+    assert hearing.numbers == [99, 100, 1, 2, 3]
+
+
+def test_blocks_that_heap_up_are_opened_whole_in_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else more packets are read between their steps than they have, and a receiver that is behind stays so."""
+    hearing = Hearing(tmp_path)
+    seal, hello = hearing.epoch(5)
+    monkeypatch.setattr("cofferdam.brokers.diode.receiver.BEHIND_BYTES", 100_000)
+    hearing.feed(hello, *woven(seal, 6), work=False)
+    hearing.reactor.turn(0)
+    assert hearing.numbers
+
+
+def test_what_is_prompt_does_not_wait_for_what_is_in_a_block(tmp_path: Path) -> None:
+    hearing = Hearing(tmp_path)
+    seal, hello = hearing.epoch(5)
+    many = 3 * RECORDS
+    out = Outbox(seal, 1408)
+    out.put(encode(records.Piece("records:reports", 5, 99, b"x", prompt=True)), 0, prompt=True)
+    out.tick(10**9)
+    hearing.feed(hello, *sent(seal, *[b"body"] * many), work=False)
+    while not hearing.numbers:
         hearing.reactor.turn(0)
-        assert hearing.numbers == [99, *range(1, number + 1)]
+    hearing.feed(out.prompt(), work=False)
+    assert hearing.numbers == [*range(1, RECORDS + 1), 99]
+    hearing.feed()
+    assert hearing.numbers == [*range(1, RECORDS + 1), 99, *range(RECORDS + 1, many + 1)]
 
 
 def test_blocks_that_wait_to_be_opened_are_of_their_epoch(tmp_path: Path) -> None:
     hearing = Hearing(tmp_path)
     seal, hello = hearing.epoch(5)
-    hearing.feed(hello, *woven(seal, 3))
-    hearing.feed(hearing.epoch(6)[1])
+    hearing.feed(hello, *woven(seal, 3), work=False)
+    hearing.feed(hearing.epoch(6)[1], work=False)
     assert hearing.numbers == [1, 2, 3]
     assert [one.epoch for one in hearing.records if isinstance(one, records.Epoch)] == [5, 6]
     assert isinstance(hearing.records[-1], records.Epoch)

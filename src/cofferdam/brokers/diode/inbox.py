@@ -16,10 +16,11 @@ from __future__ import annotations
 import struct
 import sys
 from collections import deque
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Final
 
-from cofferdam.brokers.diode.coding import repair
+from cofferdam.brokers.diode.coding import finish, repairing
 from cofferdam.brokers.diode.outbox import DIGEST, digest, digests_of
 from cofferdam.brokers.diode.sealing import TAG, Seal
 from cofferdam.brokers.diode.wire import AT, AT_END, BULK, DIGESTS, HEAD_BYTES, PROMPT, SHARDS_MOST, Packet, pack
@@ -44,6 +45,7 @@ PACKET_COST: Final = 256
 _LENGTH: Final = struct.Struct(">I")
 
 Key = tuple[int, int, int, int, int]
+_Steps = Generator[None, None, list[tuple[int, bytes]]]
 
 
 @dataclass
@@ -140,6 +142,7 @@ class Inbox:
         self._lists: dict[tuple[int, int, int, int], dict[int, bytes]] = {}
         self._bytes = 0
         self._due: deque[Key] = deque()
+        self._opening: _Steps | None = None
         self._known: dict[bytes, _Block] = {}
         """Collections by what the headers of their packets have in common."""
 
@@ -180,16 +183,23 @@ class Inbox:
     @property
     def has_work(self) -> bool:
         """Whether a block waits for `work`."""
-        return bool(self._due)
+        return bool(self._due or self._opening)
 
     def work(self) -> list[tuple[int, bytes]]:
-        """Opens one of the blocks that `quick` has completed; as `feed`."""
-        key = self._due.popleft()
-        block = self._open[key[0]].get(key)
-        if block is None:
-            return []  # it was given up
-        block.next_try = block.count
-        return self._try(key, block)
+        """A step of opening one of the blocks that `quick` has completed; as `feed`."""
+        if self._opening is None:
+            key = self._due.popleft()
+            block = self._open[key[0]].get(key)
+            if block is None:
+                return []  # it was given up
+            self._opening = self._tries(key, block)
+        try:
+            next(self._opening)
+        except StopIteration as end:
+            self._opening = None
+            found: list[tuple[int, bytes]] = end.value
+            return found
+        return []
 
     def feed(self, packet: Packet, now: int) -> list[tuple[int, bytes]]:
         """(class, what was sealed) of each block that this packet completes: one at most."""
@@ -230,8 +240,13 @@ class Inbox:
         return self._try(key, block)
 
     def _try(self, key: Key, block: _Block) -> list[tuple[int, bytes]]:
+        return finish(self._tries(key, block))
+
+    def _tries(self, key: Key, block: _Block) -> _Steps:
+        """In steps, between which other packets may come, of this block too."""
         kind, number, k, m, size = key
         shards = self._listed(key, block)
+        block.next_try = block.count
         if shards is None:
             if block.tries >= TRIES:
                 return []
@@ -243,8 +258,9 @@ class Inbox:
         if len(shards) < k:
             return []
         try:
-            data = repair(k, m, shards)
+            data = yield from repairing(k, m, shards)
             whole = memoryview(b"".join(data))
+            yield
             (length,) = _LENGTH.unpack_from(whole)
             if not TAG <= length <= len(whole) - _LENGTH.size:
                 raise RemoteProtocolError("a length beyond the shards", section="diode")
@@ -252,6 +268,8 @@ class Inbox:
         except RemoteProtocolError:
             self.counts.spoiled += 1
             return []
+        if number in self._taken[kind]:
+            return []  # another collection was it, meanwhile
         self.counts.whole += 1
         self.counts.repaired += k - sum(1 for index in shards if index < k)
         self._taken[kind].add(number)

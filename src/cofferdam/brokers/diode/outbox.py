@@ -1,8 +1,8 @@
 """Blocks on their way out: records in, packets out. No I/O, and no clock but what it is told.
 
-Two classes. A *prompt* block is small and closed 2 ms after its first record; each of its shards has a parity shard,
-sent some ms later, so that one burst does not take both. A *bulk* block is large (1000 + 100 unless set), and several
-of them are interleaved, so that a burst is spread over them. Prompt packets go first.
+Two classes. A *prompt* block is small and closed 2 ms after its first record at the latest; each of its shards has a
+parity shard, sent some ms later, so that one burst does not take both. A *bulk* block is large (1000 + 100 unless set),
+and several of them are interleaved, so that a burst is spread over them. Prompt packets go first.
 
 Not here: pace (sender), what the records are (records).
 """
@@ -15,19 +15,20 @@ import itertools
 import math
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from cofferdam.brokers.diode.coding import parity
+from cofferdam.brokers.diode.coding import encoding, parity
 from cofferdam.brokers.diode.sealing import TAG, Seal
 from cofferdam.brokers.diode.wire import AT, AT_END, BULK, DIGESTS, HEAD_BYTES, PROMPT, SHARDS_MOST, STEP, pack
 from cofferdam.errors import LocalProtocolError
 
 MS: Final = 1_000_000
-PROMPT_NS: Final = 2 * MS
-"""A prompt block is closed so long after its first record."""
+PROMPT_NS: Final = 1 * MS
+"""A prompt block is closed so long after its first record, and at most a millisecond later: the loop sleeps for whole
+ones."""
 PARITY_NS: Final = 5 * MS
 """Parity of a prompt block leaves so much later than its data."""
 BULK_NS: Final = 100 * MS
@@ -72,17 +73,28 @@ def parity_for(k: int, full: int, m: int) -> int:
 
 
 class _Open:
-    """A block that records go into. `text`: room for all of it, which blocks of a class use one after the other."""
+    """A block that records go into. `room`: for all of it, which blocks of a class use one after the other. Records
+    stand in it where they will be sealed, behind the length."""
 
-    def __init__(self, now: int, text: memoryview) -> None:
+    def __init__(self, now: int, room: memoryview) -> None:
         self.since = now
-        self.text = text
+        self.text = room[_LENGTH.size :]
         self.count = 0
         self.size = _ARRAY.size
 
 
 def _room(size: int) -> memoryview:
     return memoryview(bytearray(size))
+
+
+class _Sealed(NamedTuple):
+    """A bulk block that has no parity yet."""
+
+    since: int
+    number: int
+    k: int
+    m: int
+    shards: list[bytes]
 
 
 class _Ready(NamedTuple):
@@ -97,6 +109,7 @@ def _packets(head: bytes, shards: Sequence[bytes]) -> Iterator[bytes]:
     """Those of a block, each made when it is to leave: a block is large, and a copy of it costs as much as its seal."""
     before, after = head[:AT], head[AT_END:]
     left = deque(shards)
+    del shards  # what has left is free, and not only when all has
     for index in range(len(left)):
         yield before + _INDEX[index] + after + left.popleft()
 
@@ -129,15 +142,15 @@ class Outbox:
         self._interleave = interleave
         self._numbers = {PROMPT: itertools.count(1), BULK: itertools.count(1)}
         self._open: dict[int, _Open] = {}
-        self._texts = {PROMPT: _room(self.prompt_room), BULK: _room(self.bulk_room)}
+        self._rooms = {PROMPT: _room(PROMPT_DATA * shard), BULK: _room(k * shard)}
         self._prompt: deque[bytes] = deque()
         self._late: deque[tuple[int, list[bytes]]] = deque()
+        self._sealed: deque[_Sealed] = deque()
+        self._making: Generator[None, None, None] | None = None
         self._ready: deque[_Ready] = deque()
         self._bulk: Iterator[bytes] = iter(())
         self._left = 0
         """Packets of the bulk blocks that leave now."""
-        self._whole = bytearray()
-        """Where blocks are sealed, one after the other."""
         self.waiting = 0
         """Bytes of bulk records that have not left."""
         self._blocks = 0
@@ -165,7 +178,7 @@ class Outbox:
             self._close(kind, now)
             block = None
         if block is None:
-            block = self._open[kind] = _Open(now, self._texts[kind])
+            block = self._open[kind] = _Open(now, self._rooms[kind])
         block.text[block.size : block.size + len(record)] = record
         block.count += 1
         block.size += len(record)
@@ -222,10 +235,9 @@ class Outbox:
 
     def _close(self, kind: int, now: int) -> None:
         block = self._open.pop(kind)
-        text = block.text[: block.size]
-        _ARRAY.pack_into(text, 0, 0xDD, block.count)
+        _ARRAY.pack_into(block.text, 0, 0xDD, block.count)
         number = next(self._numbers[kind])
-        length = len(text) + TAG + _LENGTH.size
+        length = _LENGTH.size + block.size + TAG
         if kind == PROMPT:
             k = -(-length // self.shard)
             size = (-(-length // k) + STEP - 1) // STEP * STEP
@@ -235,31 +247,47 @@ class Outbox:
             size = self.shard
             k = -(-length // size)
             m = self._m if k == self._k else parity_for(k, self._k, self._m)
-        if len(self._whole) < k * size:
-            self._whole = bytearray(k * size)
-        with memoryview(self._whole) as whole:
-            _LENGTH.pack_into(whole, 0, length - _LENGTH.size)
-            self._seal.close(kind, number, k, m, size, text, whole[_LENGTH.size : length])
-            whole[length : k * size] = bytes(k * size - length)  # of a larger block
-            shards = [bytes(whole[at : at + size]) for at in range(0, k * size, size)]
-        shards += parity(shards, m)
-        head = pack(kind, self._seal.epoch, number, 0, k, m)
+        whole = self._rooms[kind]
+        _LENGTH.pack_into(whole, 0, length - _LENGTH.size)
+        self._seal.close(kind, number, k, m, size, block.text[: block.size], whole[_LENGTH.size : length])
+        whole[length : k * size] = bytes(k * size - length)  # of a larger block
+        shards = [bytes(whole[at : at + size]) for at in range(0, k * size, size)]
         self.blocks += 1
-        if kind == PROMPT:
-            packets = list(_packets(head, shards))
-            lists = self._lists(kind, number, k, m, packets) if self._hostile else []
-            self._prompt += packets[:k]
-            self._prompt += lists
-            self._late.append((now + PARITY_NS, packets[k:] + lists))
+        if kind == BULK:
+            self._sealed.append(_Sealed(now, number, k, m, shards))
             return
-        count, leave = k + m, _packets(head, shards)
+        shards += parity(shards, m)
+        packets = list(_packets(pack(kind, self._seal.epoch, number, 0, k, m), shards))
+        lists = self._lists(kind, number, k, m, packets) if self._hostile else []
+        self._prompt += packets[:k]
+        self._prompt += lists
+        self._late.append((now + PARITY_NS, packets[k:] + lists))
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a block waits for `work`."""
+        return bool(self._sealed)
+
+    def work(self) -> None:
+        """A step of making the parity of a bulk block that was closed, so that what is prompt can leave between."""
+        self._making = self._making or self._make(self._sealed[0])
+        try:
+            next(self._making)
+        except StopIteration:
+            self._making = None
+
+    def _make(self, block: _Sealed) -> Generator[None, None, None]:
+        since, number, k, m, shards = block
+        shards += yield from encoding(shards, m)
+        self._sealed.popleft()
+        count, leave = k + m, _packets(pack(BULK, self._seal.epoch, number, 0, k, m), shards)
         if self._hostile:
             packets = list(leave)
-            lists = self._lists(kind, number, k, m, packets)
+            lists = self._lists(BULK, number, k, m, packets)
             half = count // 2
             packets = packets[:half] + lists + packets[half:] + lists
             count, leave = len(packets), iter(packets)
-        self._ready.append(_Ready(now, count, leave))
+        self._ready.append(_Ready(since, count, leave))
         self._blocks += count * self.shard
 
     def _lists(self, kind: int, number: int, k: int, m: int, packets: list[bytes]) -> list[bytes]:
@@ -276,7 +304,8 @@ class Outbox:
     @property
     def pending(self) -> int:
         """Bytes of bulk that have not left, about; 0 where there are none."""
-        return self.waiting + self._blocks + self._left * self.shard
+        sealed = sum(block.k + block.m for block in self._sealed)
+        return self.waiting + self._blocks + (self._left + sealed) * self.shard
 
     @property
     def packet(self) -> int:

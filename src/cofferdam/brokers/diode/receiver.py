@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from cofferdam.brokers.diode.inbox import Counts, Early, Inbox
 from cofferdam.brokers.diode.pairing import ReceiverKeys, load, sealer_public, words
 from cofferdam.brokers.diode.sealing import believe, named
 from cofferdam.brokers.diode.sender import row_of
-from cofferdam.brokers.diode.wire import HELLO, Packet, unpack
+from cofferdam.brokers.diode.wire import HELLO, PROMPT, Packet, unpack
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.memory import keep_freed
 from cofferdam.brokers.kit.supervision import Listener
@@ -40,6 +41,11 @@ SLOTS: Final = 512
 """Packets in one call."""
 CALLS: Final = 8
 """Calls in one turn of the loop."""
+RECORDS: Final = 8
+"""Of a bulk block, handed on in one turn of the loop."""
+BEHIND_BYTES: Final = 24 << 20
+"""More than woven blocks that are opened and as many that come."""
+BEHIND_STEPS: Final = 32
 PACKET_BYTES: Final = {False: 2048, True: 9216}
 """Room for one packet; with jumbo frames."""
 OVERRUN_BYTES: Final = 64 << 20
@@ -148,6 +154,8 @@ class Receiver(Part):
         self._ticks = 0
         self._strange = 0
         self._working = False
+        self._opened: deque[records.OnStrand] = deque()
+        """What was in bulk blocks and is not handed on yet."""
         keep_freed(KEPT_BYTES)
         self.set_severed(setting.severed)
 
@@ -202,8 +210,7 @@ class Receiver(Part):
         for data in packets:
             inbox = self._inbox
             if inbox is not None and (whole := inbox.quick(data)) is not None:
-                for _, text in whole:
-                    self._open(text)
+                self._open(whole)
                 continue
             try:
                 packet = unpack(data)
@@ -219,24 +226,33 @@ class Receiver(Part):
                 self._early.keep(packet, now)
             else:
                 self._strange += 1
-        if self._inbox is not None and self._inbox.has_work and not self._working:
+        if self._has_work and not self._working:
             self._working = True
             self._setting.reactor.call_at(now, self._work)
 
     def _work(self) -> None:
-        """Opens one bulk block, and reads what has come meanwhile before the next: fewer packets than a block has, so
-        that blocks do not heap up."""
-        inbox = self._inbox
-        if inbox is not None and inbox.has_work:
-            for _, text in inbox.work():
-                self._open(text)
-        self._working = inbox is not None and inbox.has_work
+        """A step, and what has come meanwhile is read before the next, so that what is prompt waits for one step at
+        most. Where blocks heap up it is a block: more than the packets that are read meanwhile."""
+        behind = self._inbox is not None and self._inbox.held > BEHIND_BYTES
+        for _ in range(BEHIND_STEPS if behind else 1):
+            self._step()
+        self._working = self._has_work
         if self._working:
             self._setting.reactor.call_at(time.monotonic_ns(), self._work)
 
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._opened) or (self._inbox is not None and self._inbox.has_work)
+
+    def _step(self) -> None:
+        """Part of opening a bulk block, or of handing on what was in one."""
+        if self._opened:
+            self._hand([self._opened.popleft() for _ in range(min(RECORDS, len(self._opened)))])
+        elif self._inbox is not None and self._inbox.has_work:
+            self._open(self._inbox.work())
+
     def _take(self, inbox: Inbox, packet: Packet, now: int) -> None:
-        for _, text in inbox.feed(packet, now):
-            self._open(text)
+        self._open(inbox.feed(packet, now))
 
     def _hello(self, body: bytes, now: int) -> None:
         if body == self._heard:
@@ -262,9 +278,8 @@ class Receiver(Part):
             self._strange += 1
             return
         if self._inbox is not None:
-            while self._inbox.has_work:
-                for _, text in self._inbox.work():
-                    self._open(text)
+            while self._has_work:
+                self._step()
             self._add_up(self._inbox.counts)
         self._heard, self._above = body, hello.epoch
         self._inbox, self._key = Inbox(hello.seal), hello.seal.key
@@ -273,13 +288,21 @@ class Receiver(Part):
         for packet in self._early.take(hello.epoch):  # they overtook the announcement, or an earlier one was lost
             self._take(self._inbox, packet, now)
 
-    def _open(self, text: bytes) -> None:
-        try:
-            found = self._codec.decode_many(text)
-        except CrossingError as error:
-            # The seal held: it is the sender itself that says what is no record. It may be another's by now.
-            self._bad = str(error)[:200]
-            return
+    def _open(self, whole: list[tuple[int, bytes]]) -> None:
+        """Blocks by their class: what is prompt goes on at once, bulk in its turn."""
+        for kind, text in whole:
+            try:
+                found = self._codec.decode_many(text)
+            except CrossingError as error:
+                # The seal held: it is the sender itself that says what is no record. It may be another's by now.
+                self._bad = str(error)[:200]
+                continue
+            if kind == PROMPT:
+                self._hand(found)
+            else:
+                self._opened += found
+
+    def _hand(self, found: list[records.OnStrand]) -> None:
         keeper = self._keeper
         for record in found:
             if keeper.backlog > OVERRUN_BYTES and not isinstance(record, records.Beat):

@@ -62,8 +62,8 @@ class Seal:
     def close(
         self, kind: int, block: int, k: int, m: int, size: int, text: bytes | memoryview, into: memoryview
     ) -> None:
-        """Writes the sealed block, which is TAG bytes longer than its text, to where it is to lie: blocks are large,
-        and a copy of one costs as much as its seal."""
+        """Writes the sealed block, which is TAG bytes longer than its text, to where it is to lie; that may be where
+        the text lies, from the same byte on. Blocks are large, and a copy of one costs as much as its seal."""
         self._box.encrypt_into(_nonce(kind, 0, block), text, self._more(kind, block, k, m, size), into)
 
     def open(self, kind: int, block: int, k: int, m: int, size: int, sealed: bytes | memoryview) -> bytes:

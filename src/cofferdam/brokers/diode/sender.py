@@ -45,6 +45,8 @@ SEGMENTS: Final = 44
 """Packets in one write, where the kernel splits them."""
 WRITE_MOST: Final = 65_000
 """Bytes in one write."""
+DEBT: Final = 1.25
+"""What is prompt leaves until so many writes are not paid for."""
 ROOM_BYTES: Final = 256 << 10
 """The spool is told in such steps what has left."""
 KEPT_BYTES: Final = 16 << 20
@@ -236,23 +238,30 @@ class Sender(Part):
         if self._stuck:
             packets, self._stuck = self._stuck, []
             self._write(packets)
-        # What is sent is paid for afterwards: the debt of a write is at most that write.
-        while self._tokens > 0 and not self._stuck:
+        # What is sent is paid for afterwards: the debt of a write is at most that write. What is prompt does not wait
+        # until bulk's is paid.
+        most = min(burst, WRITE_MOST)
+        segments = max(1, min(self._segments, int(most) // out.packet))
+        while not self._stuck:
             if out.has_prompt:
-                self._write([out.prompt()])
-            else:
-                some = out.bulk(self._segments, now)
-                if not some:
+                if self._tokens <= -DEBT * most:
                     break
+                self._write([out.prompt()])
+            elif self._tokens > 0 and (some := out.bulk(segments, now)):
                 self._write(some)
+            else:
+                break
         self._say()
+        if out.has_work:
+            out.work()
+            self._wake_next()
         if out.has_prompt or out.has_bulk:
             wait = int(-self._tokens * 8e9 / self._rate) if self._tokens < 0 else 0
             if wait < MS and not self._stuck and out.has_bulk and self._rate / 8000 > burst:
                 self._wake_next()
             else:
                 self._again(now + max(wait, MS // 2))
-        elif (due := out.due()) is not None:
+        if (due := out.due()) is not None:
             self._again(due)
 
     def _wake_next(self) -> None:

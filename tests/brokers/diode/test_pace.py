@@ -1,0 +1,121 @@
+"""What leaves at once, and what does not wait: a sender on the loopback network, at a rate at which nothing is paid for
+while the test runs."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from cofferdam.brokers.diode import pairing, records
+from cofferdam.brokers.diode.sender import Sender
+from cofferdam.brokers.diode.wire import BULK, PROMPT
+from cofferdam.brokers.kit.supervision import Listener
+from cofferdam.crossing.reactor import Reactor
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+from tests import waiting
+from tests.brokers.diode.test_early import POLICY
+from tests.brokers.diode.test_hostile import SIGNED, WALL
+
+BURST = 60_000
+
+
+class Pace:
+    """The part, and a socket that hears it."""
+
+    def __init__(self) -> None:
+        rate = "rate: 10 kbit/s, burst: 60 kB, block: 100, carries"
+        policy = compile_policy(loads(POLICY.replace("carries", rate)), now_ns=WALL)
+        keys = pairing.SenderKeys(pairing.new_signer()[0], (pairing.Good(SIGNED),))
+        self.reactor = Reactor()
+        self.part = Sender(cast(Any, SimpleNamespace(
+            policy=policy, severed=frozenset(), wall=lambda: WALL, zones=(("strand-out",), "strand-in"),
+            reactor=self.reactor, secrets={pairing.SECRET: msgspec.json.encode(keys)},
+            senders={"spool": SimpleNamespace(send=lambda _: None)},
+        )))  # fmt: skip
+        self.ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.ear.bind(("127.0.0.2", 0))
+        self.ear.setblocking(False)
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.connect(self.ear.getsockname())
+        self.sock.setblocking(False)
+        self.part.serve_datagrams(self.sock, Listener(self.sock.fileno(), "127.0.0.1", 0, True, "out"))
+        self.part.on_record("spool", records.Begin(1))
+        self.number = 0
+
+    def put(self, size: int, *, prompt: bool) -> None:
+        self.number += 1
+        self.part.on_record("spool", records.Piece("files:reports", 1, self.number, bytes(size), prompt=prompt))
+
+    def heard(self, kind: int) -> list[bytes]:
+        """The packets of a class that have come, once there are any."""
+        found: list[bytes] = []
+
+        def come() -> bool:
+            self.reactor.turn(0.01)
+            while True:
+                try:
+                    packet = self.ear.recv(65536)
+                except BlockingIOError:
+                    return bool(found)
+                if packet[3] == kind:
+                    found.append(packet)
+
+        waiting.eventually(come)
+        return found
+
+    def until_bulk_waits(self) -> None:
+        def waits() -> bool:
+            self.reactor.turn(0.01)
+            return self.part._out is not None and self.part._out.has_bulk
+
+        waiting.eventually(waits)
+
+    def close(self) -> None:
+        self.sock.close()
+        self.ear.close()
+        self.reactor.close()
+
+
+@pytest.fixture
+def pace() -> Iterator[Pace]:
+    made = Pace()
+    yield made
+    made.close()
+
+
+def test_no_more_leaves_at_once_than_a_burst(pace: Pace) -> None:
+    pace.part._tokens = 1
+    for _ in range(8):
+        pace.put(20_000, prompt=False)
+    assert BURST / 2 < sum(map(len, pace.heard(BULK))) <= BURST
+
+
+def test_what_is_prompt_does_not_wait_until_bulk_is_paid_for(pace: Pace) -> None:
+    pace.part._tokens = -BURST
+    pace.put(100, prompt=True)
+    assert len(pace.heard(PROMPT)) == 1
+    assert pace.part._tokens <= -BURST / 2  # it takes half a minute until that is paid for
+
+
+def test_so_it_is_while_bulk_waits(pace: Pace) -> None:
+    """The time at which a prompt block is closed is not forgotten over the time at which bulk goes on."""
+    pace.part._tokens = -BURST / 2
+    for _ in range(8):
+        pace.put(20_000, prompt=False)
+    pace.until_bulk_waits()
+    pace.put(100, prompt=True)
+    assert len(pace.heard(PROMPT)) == 1
+    assert pace.part._tokens <= -BURST / 4
+
+
+def test_what_is_prompt_is_paid_for_as_well(pace: Pace) -> None:
+    for _ in range(30):
+        pace.put(9000, prompt=True)
+    assert sum(map(len, pace.heard(PROMPT))) <= 2 * BURST
