@@ -18,7 +18,7 @@ import pytest
 from cofferdam.protocols.modbus.quirks import crc
 from tests.gate.plant import Gate, running
 from tests.ports import held_port, held_ports
-from tests.waiting import eventually
+from tests.waiting import PATIENT, eventually
 
 Answer = Callable[["Link", int, int, bytes], bytes | None]
 
@@ -56,6 +56,8 @@ class Peer:
         self.port = held_port()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.closed = False
+        self.open = 0
+        """Connections to it."""
         threading.Thread(target=self._accept_one if shut else self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -75,6 +77,13 @@ class Peer:
 
     def _serve(self, peer: socket.socket) -> None:
         link = Link()
+        self.open += 1
+        try:
+            self._answer(peer, link)
+        finally:
+            self.open -= 1
+
+    def _answer(self, peer: socket.socket, link: Link) -> None:
         with contextlib.suppress(OSError, EOFError), peer:
             while True:
                 transaction, unit, pdu = self._asked(peer)
@@ -164,7 +173,13 @@ RESET: list[bytes] = []
 
 def _slow(link: Link, transaction: int, unit: int, pdu: bytes) -> bytes | None:
     time.sleep(1.2)
+    GOES_ON.wait(PATIENT)
     return frame(transaction, unit, usual(pdu))
+
+
+GOES_ON = threading.Event()
+"""Whether the slow device answers at all."""
+GOES_ON.set()
 
 
 def _as(make: Callable[[bytes], bytes]) -> Answer:
@@ -259,15 +274,16 @@ def answered(sock: socket.socket, transaction: int) -> bytes:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_device_as_it_is(works: Works, kind: Kind) -> None:
-    with socket.create_connection(("127.0.0.1", works.ports[kind.name]), 30) as client:
+    with socket.create_connection(("127.0.0.1", works.ports[kind.name]), PATIENT) as client:
         for number in range(kind.times):
             for pdu, expected in kind.ask:
                 assert ask(client, 7 + number, pdu) == expected
         if kind.name == "forgets-idle-connections":
-            time.sleep(1.8)  # longer than the device remembers a connection
+            peer = works.peers[kind.name]
+            eventually(lambda: not peer.open, 30)  # by its own time: without one it would be after 60 s
             assert ask(client, 99, READ) == GOOD
         if kind.name == "wants-a-pause":
-            with socket.create_connection(("127.0.0.1", works.ports[kind.name]), 30) as other:
+            with socket.create_connection(("127.0.0.1", works.ports[kind.name]), PATIENT) as other:
                 for number in range(3):
                     for one in (client, other):
                         one.sendall(frame(number, 1, READ))
@@ -278,7 +294,7 @@ def test_two_dead_units_cost_their_neighbours_no_answer(works: Works) -> None:
     got: dict[int, list[bytes]] = {unit: [] for unit in range(1, 9)}
 
     def poll(unit: int) -> None:
-        with socket.create_connection(("127.0.0.1", works.line), 30) as client:
+        with socket.create_connection(("127.0.0.1", works.line), PATIENT) as client:
             for number in range(3):
                 got[unit].append(ask(client, number, READ, unit))
 
@@ -296,17 +312,21 @@ def test_two_dead_units_cost_their_neighbours_no_answer(works: Works) -> None:
 def test_a_client_that_asks_again_by_the_same_id_gets_one_answer(works: Works) -> None:
     """As pymodbus does from 3.8 on, after its time-out."""
     before = len(works.peers["slow"].seen)
-    with socket.create_connection(("127.0.0.1", works.ports["slow"]), 30) as client:
+    with socket.create_connection(("127.0.0.1", works.ports["slow"]), PATIENT) as client:
+        GOES_ON.clear()
         client.sendall(frame(9, 1, READ))
         eventually(lambda: len(works.peers["slow"].seen) == before + 1)
         client.sendall(frame(9, 1, READ))
+        with socket.create_connection(("127.0.0.1", works.ports["spare-bytes"]), PATIENT) as other:
+            assert ask(other, 1, READ) == GOOD  # so the gate has had the repeated one
+        GOES_ON.set()
         assert answered(client, 9) == GOOD
         assert len(works.peers["slow"].seen) == before + 1
         assert ask(client, 10, READ) == GOOD
 
 
 def test_a_client_that_closes_its_half_and_one_that_comes_in_bytes(works: Works) -> None:
-    with socket.create_connection(("127.0.0.1", works.ports["one-byte-at-a-time"]), 30) as client:
+    with socket.create_connection(("127.0.0.1", works.ports["one-byte-at-a-time"]), PATIENT) as client:
         for byte in frame(1, 1, READ):
             client.sendall(bytes([byte]))
         client.shutdown(socket.SHUT_WR)

@@ -312,6 +312,7 @@ def test_a_half_that_talks_nonsense_to_the_gate_is_ended(live: Site) -> None:
     os.write(control_out, b"\x00\x00\x03abc")
     os.close(control_out)
     eventually(lambda: live.up.pids().get("inner", pid) != pid)
+    live.up.wait_ready()
     assert served(live.port)
     live.up.stop()
     (violation,) = events(live.state, "record-violation")
@@ -338,6 +339,7 @@ def test_a_half_that_hangs_is_ended(live: Site) -> None:
     pid = live.up.pids()["inner"]
     kill(pid, signal.SIGSTOP)
     eventually(lambda: live.up.pids().get("inner", pid) != pid)
+    live.up.wait_ready()
     assert served(live.port)
 
 

@@ -309,7 +309,11 @@ def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int,
             **({"events": EVENTS} if run.get("events") else {}),
             **({"refresh": ["Good", True]} if run.get("refreshes") else {}),
             **({"acknowledge": ["BadOutOfRange", False, "Good", True]} if run.get("refreshes") else {}),
-            **({"cut": {"session": True, "same": True, "more": True, "marks": [0x480]}} if run.get("cuts") else {}),
+            **(
+                {"cut": {"session": True, "same": True, "more": True, "marks": [0x480], "whole": True}}
+                if run.get("cuts")
+                else {}
+            ),
             "renewed": one.get("renewed") if run.get("renewals") else 0,
         }, run
         assert one["renewed"] >= int(run.get("renewals") or 0)  # type: ignore[call-overload]

@@ -11,6 +11,8 @@ const {
   ClientReverseConnect, TimestampsToReturn, constructEventFilter, ofType, ClientMonitoredItemGroup, ReadRawModifiedDetails, HistoryReadRequest, StatusCodes, ClientSubscription,
 } = require("node-opcua");
 
+const PATIENT = 180; // seconds after which something that should have come is given up
+
 // A way to a port that can be cut: { url, cut }.
 async function relay(port) {
   const sockets = new Set();
@@ -35,16 +37,18 @@ async function cut(session, node, way) {
   const marks = [];
   let seen = 0;
   const more = async (count) => {
-    for (let at = 0, until = seen + count; seen < until && at < 1200; at++) {
+    for (let at = 0, until = seen + count; seen < until && at < 20 * PATIENT; at++) {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   };
   item.on("changed", (value) => { seen++; if (value.statusCode.value) marks.push(value.statusCode.value); });
   await more(3);
-  const [before, id] = [seen, String(session.sessionId)];
+  const [before, id, marked] = [seen, String(session.sessionId), marks.length];
   way.cut();
   await more(3);
-  return { session: String(session.sessionId) === id, same: subscription.subscriptionId === first, more: seen >= before + 3, marks };
+  // A busy machine may be behind more often than once: whatever is lost is told, and what is not is not.
+  return { session: String(session.sessionId) === id, same: subscription.subscriptionId === first, more: seen >= before + 3,
+    marks: [...new Set(marks)], whole: marks.length - marked < seen - before };
 }
 
 async function run({ url, reverse = "", server = "", policy, mode, folder, user, password, certificate, events: EVENTS = false, refreshes = false, cuts = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
@@ -108,7 +112,7 @@ async function run({ url, reverse = "", server = "", policy, mode, folder, user,
   if (cuts) found.cut = await cut(session, node, way);
   if (EVENTS) {
     const subscription = await session.createSubscription2({
-      requestedPublishingInterval: 100, requestedLifetimeCount: 100, requestedMaxKeepAliveCount: 10,
+      requestedPublishingInterval: 100, requestedLifetimeCount: 600, requestedMaxKeepAliveCount: 10,
       publishingEnabled: true, maxNotificationsPerPublish: 0 });
     const filter = constructEventFilter(
       ["Message", "Severity", "SourceName", { namespaceIndex: index, name: "Batch" }, "LocalTime", "EventId", "AckedState.Id"],
@@ -125,26 +129,26 @@ async function run({ url, reverse = "", server = "", policy, mode, folder, user,
         if (Object.keys(seen).length === 2) resolve();
       });
       item.on("err", (error) => { seen.error = String(error); resolve(); });
-      setTimeout(() => resolve(), 60000).unref();
+      setTimeout(() => resolve(), 1000 * PATIENT).unref();
     });
     found.events = { ...seen };
     if (refreshes) {
       const called = await session.call({ objectId: "i=2782", methodId: "i=3875",
         inputArguments: [{ dataType: DataType.UInt32, value: subscription.subscriptionId }] });
-      for (let at = 0; at < 600 && !seen.Condition; at++) await new Promise((resolve) => setTimeout(resolve, 50));
+      for (let at = 0; at < 20 * PATIENT && !seen.Condition; at++) await new Promise((resolve) => setTimeout(resolve, 50));
       found.refresh = [called.statusCode.name, Boolean(seen.Condition)];
       const acknowledge = async (comment) => (await session.call({ objectId: node("SpeedAlarm"), methodId: "i=9111",
         inputArguments: [{ dataType: DataType.ByteString, value: state.id },
           { dataType: DataType.LocalizedText, value: { text: comment, locale: "en" } }] })).statusCode.name;
       found.acknowledge = [await acknowledge("x".repeat(300)), state.acked, await acknowledge("seen by the office")];
-      for (let at = 0; at < 600 && !state.acked; at++) await new Promise((resolve) => setTimeout(resolve, 50));
+      for (let at = 0; at < 20 * PATIENT && !state.acked; at++) await new Promise((resolve) => setTimeout(resolve, 50));
       found.acknowledge.push(state.acked);
     }
     await subscription.terminate();
   }
   if (ITEMS) {
     const subscription = await session.createSubscription2({
-      requestedPublishingInterval: 100, requestedLifetimeCount: 100, requestedMaxKeepAliveCount: 10,
+      requestedPublishingInterval: 100, requestedLifetimeCount: 600, requestedMaxKeepAliveCount: 10,
       publishingEnabled: true, maxNotificationsPerPublish: 0 });
     const seen = new Set();
     const items = Array.from({ length: ITEMS }, () => ({ nodeId: node("Level"), attributeId: AttributeIds.Value }));
@@ -156,7 +160,7 @@ async function run({ url, reverse = "", server = "", policy, mode, folder, user,
         if (seen.size === ITEMS) resolve();
       });
       group.on("err", (error) => reject(new Error(String(error))));
-      setTimeout(() => resolve(), 60000).unref();
+      setTimeout(() => resolve(), 1000 * PATIENT).unref();
     });
     found.items = seen.size;
     await subscription.terminate();
