@@ -50,7 +50,10 @@ def test_the_filter_is_on() -> None:
 
 
 def test_plain_http() -> None:
-    with running("web") as toy, httpx.Client(base_url=f"http://127.0.0.1:{toy.port}", trust_env=False) as client:
+    with (
+        running("web") as toy,
+        httpx.Client(base_url=f"http://127.0.0.1:{toy.port}", trust_env=False, timeout=PATIENT) as client,
+    ):
         for _ in range(3):
             assert client.get("/").text == "hello 127.0.0.1"
         body = os.urandom(300_000)
@@ -72,7 +75,7 @@ def test_tls_with_httpx_and_curl(trusting: Path) -> None:
     context = ssl.create_default_context(cafile=str(trusting))
     with running("web", secrets={"certificate": SERVER.pem, "key": SERVER.key}) as toy:
         url = f"https://127.0.0.1:{toy.port}"
-        with httpx.Client(base_url=url, verify=context, trust_env=False) as client:
+        with httpx.Client(base_url=url, verify=context, trust_env=False, timeout=PATIENT) as client:
             body = os.urandom(300_000)
             for _ in range(3):
                 assert client.get("/").text == "hello 127.0.0.1"
@@ -102,15 +105,15 @@ def test_a_client_that_breaks_tls_or_http_ends_nobody_else(trusting: Path) -> No
             sock.sendall(b"\x00\xff nonsense\r\n\r\n")
             assert b"400" in sock.recv(4096)
         eventually(lambda: toy.child.status().malformed == 4)
-        with httpx.Client(verify=context, trust_env=False) as client:
+        with httpx.Client(verify=context, trust_env=False, timeout=PATIENT) as client:
             assert client.get(f"https://127.0.0.1:{toy.port}/").status_code == 200
         ends_well(toy)
 
 
 def test_a_bug_in_a_request_is_that_requests_and_a_500() -> None:
     with running("web") as toy:
-        assert httpx.get(f"http://127.0.0.1:{toy.port}/bug", trust_env=False).status_code == 500
-        assert httpx.get(f"http://127.0.0.1:{toy.port}/", trust_env=False).status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{toy.port}/bug", trust_env=False, timeout=PATIENT).status_code == 500
+        assert httpx.get(f"http://127.0.0.1:{toy.port}/", trust_env=False, timeout=PATIENT).status_code == 200
         ends_well(toy)
 
 

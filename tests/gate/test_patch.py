@@ -20,7 +20,7 @@ from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 from tests.brokers.patch.advisory import BOM, LIST, csaf, dumped
 from tests.gate.patching import ME, Works
-from tests.waiting import eventually, kill
+from tests.waiting import PATIENT, eventually, kill
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_uploads_by_https_and_assets_that_fetch(works: Works) -> None:
     panel = works.patch("key", "new", "panel").split()[0]
     data = b"panel firmware " * 100_000
     at = f"http://127.0.0.1:{works.office}/v1/products"
-    with httpx.Client(headers={"authorization": f"Bearer {upload}"}, timeout=60) as client:
+    with httpx.Client(headers={"authorization": f"Bearer {upload}"}, timeout=PATIENT) as client:
         assert client.get(at).json()["products"][0]["product"] == "plc-firmware"
         assert client.put(f"{at}/plc-firmware/4.0/p.bin", content=data).json()["waits"].startswith("its signature")
         done = client.put(f"{at}/plc-firmware/4.0/p.bin.asc", content=works.vendor.sign(data))
@@ -120,13 +120,13 @@ def test_uploads_by_https_and_assets_that_fetch(works: Works) -> None:
         assert client.put(f"{at}/other/4.0/p.bin", content=data).status_code == 404
         assert client.put(f"{at}/plc-firmware/4.0/..%2fp", content=data).status_code == 400
         assert client.put(f"{at}/plc-firmware/4.1/big", content=b"x" * 20_000_001).status_code == 413
-    assert httpx.put(f"{at}/plc-firmware/4.2/q", content=data).status_code == 401
+    assert httpx.put(f"{at}/plc-firmware/4.2/q", content=data, timeout=PATIENT).status_code == 401
     number = int(done.json()["file"])
     assert works.examined(number)["state"] == "passed"
     works.patch("request", str(number))
     works.approve(number, "alice")
     works.approve(number, "bob")
-    with httpx.Client(headers={"authorization": f"Bearer {panel}"}, timeout=60) as client:
+    with httpx.Client(headers={"authorization": f"Bearer {panel}"}, timeout=PATIENT) as client:
         at = f"http://127.0.0.1:{works.plant}"
         eventually(lambda: "4.0" in client.get(f"{at}/v1/files").text)
         found = client.get(f"{at}/v1/files").json()["files"][0]

@@ -70,14 +70,14 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
 
 def test_a_device_sees_its_own_place_alone(works: Works, key: str) -> None:
     root = ROOT.format(port=works.plant)
-    with httpx.Client(headers={"authorization": f"GatewayToken {key}"}, timeout=60) as client:
+    with httpx.Client(headers={"authorization": f"GatewayToken {key}"}, timeout=PATIENT) as client:
         assert "deploymentBase" not in client.get(root).json()["_links"]
         assert client.get(root.replace("panel", "plc-1")).status_code == 403
         assert client.get(f"{root}/deploymentBase/1").status_code == 404
         assert client.get(f"{root}/deploymentBase/{'9' * 40}").status_code == 404
         assert client.post(f"{root}/deploymentBase/1/feedback", content=b"{}").status_code == 400
         assert client.put(f"{root}/configData", json={"data": {}}).status_code == 200
-    assert httpx.get(root, headers={"authorization": "GatewayToken x"}).status_code == 401
+    assert httpx.get(root, headers={"authorization": "GatewayToken x"}, timeout=PATIENT).status_code == 401
 
 
 @pytest.mark.soak
@@ -91,7 +91,7 @@ def test_ten_thousand_polls_disturb_nobody(works: Works, key: str) -> None:
         return len(log)
 
     before = entries()
-    with httpx.Client(headers=panel, timeout=60) as client:
+    with httpx.Client(headers=panel, timeout=PATIENT) as client:
         for number in range(10_000):
             assert client.get(root).status_code == 200
             if number == 2000:
@@ -146,7 +146,7 @@ def test_swupdate_polls_installs_and_says_so(works: Works, key: str, tmp_path: P
     number = works.asset("panel")["number"]
     closed = {"id": str(number), "status": {"execution": "closed", "result": {"finished": "success"}, "details": []}}
     at = f"{ROOT.format(port=works.plant)}/deploymentBase/{number}/feedback"
-    said = httpx.post(at, json=closed, headers={"authorization": f"GatewayToken {key}"}, timeout=60)
+    said = httpx.post(at, json=closed, headers={"authorization": f"GatewayToken {key}"}, timeout=PATIENT)
     assert said.status_code == 200
     assert works.asset("panel")["state"] == "done"
 
