@@ -200,17 +200,22 @@ def test_a_group_that_asks_and_asks_keeps_nobody_else_out(site: Site) -> None:
 def test_one_of_a_group_keeps_the_others_of_it_out_neither(site: Site) -> None:
     """Root has all places, and asks nothing; a member is answered."""
     path = str(site.state / "sever.sock")
-    held = []
-    for _ in range(AT_A_DOOR):
-        one = socket.socket(socket.AF_UNIX)
-        one.connect(path)
-        held.append(one)
-    code, _, err = by(SEVER.gr_gid, "sever", "asset", "plc", "--state", str(site.state))
-    assert code == 0, err
-    assert [closed(one) for one in held] == [True] + [False] * (AT_A_DOOR - 1), "the oldest of who has most"
-    for one in held:
-        one.close()
-    assert cli("restore", "asset", "plc", "--state", str(site.state))[0] == 0
+    state = ("--state", str(site.state))
+
+    def evicted() -> bool:
+        """Who is silent loses the place after five seconds, which a slow machine may need for all of this."""
+        with contextlib.ExitStack() as stack:
+            held = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(AT_A_DOOR)]
+            for one in held:
+                one.connect(path)
+            code, _, err = by(SEVER.gr_gid, "sever", "asset", "plc", *state)
+            assert code == 0, err
+            gone = [closed(one) for one in held]
+        assert cli("restore", "asset", "plc", *state)[0] == 0
+        assert gone[0], "the oldest of who has most"
+        return not any(gone[1:])
+
+    eventually(evicted)
 
 
 class Alone:
