@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,9 +50,16 @@ def exported(site: JumpSite, name: str, how: str) -> bytes:
 
 
 def recordings(site: JumpSite, who: str) -> list[str]:
-    """The newest first."""
-    found = json.loads(site.jump("recording", "list", "--json"))
-    return [one["name"] for one in found if one["title"].startswith(f"{who} ")]
+    """The newest first, once they are whole: a client may have gone before its own is."""
+    found: list[dict[str, Any]] = []
+
+    def whole() -> bool:
+        rows = json.loads(site.jump("recording", "list", "--json"))
+        found[:] = [one for one in rows if one["title"].startswith(f"{who} ")]
+        return not any(one["live"] for one in found)
+
+    eventually(whole)
+    return [one["name"] for one in found]
 
 
 @pytest.mark.skipif(RSYNC is None, reason="there is no rsync (Debian)")
@@ -104,7 +112,7 @@ def test_how_a_program_ended_is_told_after_its_last_word(site: JumpSite) -> None
     shared = ("-o", "ControlMaster=auto", "-o", f"ControlPath={site.folder}/shared", "-o", "ControlPersist=1")
     done = site.ssh("ender", "station", "/bin/sh -c 'echo out; exec >&- 2>&-; sleep 1; exit 3'", more=shared)
     assert (done.returncode, done.stdout) == (3, b"out\n"), done.stderr
-    assert events(site.state, "access-ended")[-1]["reason"] == "it ended with 3"
+    eventually(lambda: "it ended with 3" in {each["reason"] for each in events(site.state, "access-ended")})
 
 
 @pytest.mark.skipif(not ANSIBLE.exists() or not Path(PYTHON).exists(), reason="there is no Ansible, or no Python there")
