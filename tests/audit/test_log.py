@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.audit import files
 from cofferdam.audit.checkpoint import open_checkpoint
 from cofferdam.audit.entry import decode_entry, format_time
 from cofferdam.audit.events.gate import GateStopped, PolicyLoaded
@@ -20,6 +21,8 @@ from cofferdam.audit.files import DirFiles, LogReader
 from cofferdam.audit.keys import load_key, load_public, write_file
 from cofferdam.audit.log import ALLOCATE, AuditLog
 from cofferdam.audit.recovery import open_log
+from cofferdam.audit.tiles import tile_path
+from cofferdam.audit.tree import WIDTH
 from cofferdam.audit.verify import verify_log
 from cofferdam.errors import AuditError, LogUnwritable
 from tests.audit.conftest import Clock, Opener, write
@@ -456,3 +459,31 @@ def test_a_file_that_finds_no_room_leaves_none_behind(tmp_path: Path) -> None:
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_large_entries_at_the_end_hold_up_no_start(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start looked through the last 65,536 entries three times, however large an owned half had made them: gigabytes,
+    while all writes waited, and on a slow machine longer than an auditor has for its start."""
+    log = opener()
+    for number in range(0, 5 * WIDTH, WIDTH):
+        log.append([write(number + at) for at in range(WIDTH)], maker="inner")
+    log.publish()
+    reader = LogReader(log.folder, log.key.verifier)
+    assert (reader.tail(10**6), reader.tail(100)) == (0, log.size - 100)
+    one = sum(len(entry) for _, entry in reader.entries(4 * WIDTH)) // (log.size - 4 * WIDTH) * WIDTH
+    log.close()
+    read: list[str] = []
+    honest = DirFiles.read
+    monkeypatch.setattr(files, "TAIL_BYTES", 3 * one)
+
+    def reading(self: DirFiles, path: str) -> bytes | None:
+        read.append(path)
+        return honest(self, path)
+
+    monkeypatch.setattr(DirFiles, "read", reading)
+    log = opener()
+    assert reader.tail(10**6) in (2 * WIDTH, 3 * WIDTH)
+    wanted = {tile_path("entries", index) for index in range(5)}
+    assert wanted - set(read) == {tile_path("entries", 0)} and log.size == 5 * WIDTH + 2
+    log.append([write(1)], maker="inner")
+    log.close()

@@ -29,6 +29,10 @@ from cofferdam.errors import AuditError
 SURE_NS = 100_000_000
 """After so long a file's time tells it from one that was written later; the kernel counts by some milliseconds."""
 
+TAIL_BYTES = 128 << 20
+"""What a start reads of the log's last entries: an owned half can make them so large that it would take minutes, while
+all writes wait."""
+
 
 class DirFiles:
     """The files below a folder. Symbolic links are not followed. Bundles and leaf hashes that were sealed are read from
@@ -187,6 +191,19 @@ class LogReader:
                     return  # else it was published before we looked into the journal, which has it no longer
             looks = 0 if at > before else looks + 1  # whoever reads slowly finds more each time
         raise AuditError(f"{self.folder}/{FOLDER}: entry {at} is missing", hint="cofferdam audit verify says more")
+
+    def tail(self, most: int) -> int:
+        """Where the last `most` entries begin; of those under the checkpoint no more than take TAIL_BYTES. Raises:
+        AuditError."""
+        size = at = self.checkpoint().size
+        first, room = max(self.first(), self.size() - most), TAIL_BYTES
+        while at > first:
+            index = (at - 1) // WIDTH
+            room -= sum(map(len, self._bundle(index, min(WIDTH, size - index * WIDTH))))
+            if room < 0:
+                break
+            at = index * WIDTH
+        return max(at, first)
 
     def some(self, indexes: Iterable[int], size: int) -> Iterator[tuple[int, bytes]]:
         """Entries by index, in order; all of them below `size`, which a checkpoint covers. Raises: AuditError."""

@@ -313,13 +313,13 @@ class Process:
         self._auditor = Auditor(log)
         self._auditor.upkeep.retention = self._retention
         self._reader = reader = LogReader(log.folder, log.key.verifier)
-        start = max(0, log.size - TAIL)
+        start = reader.tail(TAIL)
         tail = (entry for _, entry in reader.entries(start))
         self._auditor.recent.load(tail, time.time_ns(), time.monotonic_ns(), whole=not start)
         for name, says in self._says.items():
             self._auditor.introduce(name, says)
         self._on_launcher(READ)  # whoever lives on is introduced first of all
-        last = (entry for _, entry in reader.entries(max(0, log.size - open_writes.TAIL)))
+        last = (entry for _, entry in reader.entries(reader.tail(open_writes.TAIL)))
         self._auditor.open_writes.load(last, self._living, time.time_ns())
         self._gate.send(OpenedLog(os.getpid(), log.size, log.key.verifier.text))
         for producer in list(self._producers.values()):

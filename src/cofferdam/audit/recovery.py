@@ -34,8 +34,8 @@ from cofferdam.audit.verify import CHECKPOINT, Verification, verify_log
 from cofferdam.errors import AuditError, LogUnwritable
 
 DEEP = 65536
-"""Entries at the end of the log that are checked when it is opened. Of those before, only the hashes are; a full check
-is `cofferdam audit verify`."""
+"""Entries at the end of the log that are checked when it is opened, if they are not too large (`files.TAIL_BYTES`). Of
+those before, only the hashes are; a full check is `cofferdam audit verify`."""
 
 
 def origin(site: str) -> str:
@@ -83,7 +83,7 @@ def open_log(
             raise AuditError(f"the audit log of {site} was removed, with its key {key_path}", hint=_PUT_BACK)
         key = key or _begin(folder, key_path, site)
         files = DirFiles(folder)
-        report = verify_log(files, key.verifier, start=max(0, _size(files, key) - deep))
+        report = verify_log(files, key.verifier, start=_start(files, key, deep))
         _refuse_damage(folder, report)
         if anchor is not None:
             _refuse_earlier(folder, verify_log(files, key.verifier, start=report.size, earlier=anchor))
@@ -139,6 +139,15 @@ def _begin(folder: Path, key_path: Path, site: str) -> SignerKey:
         raise AuditError(f"a new audit log cannot be begun in {folder}: {error.strerror}") from error
     store_key(key_path, key)
     return key
+
+
+def _start(files: DirFiles, key: SignerKey, deep: int) -> int:
+    """From which entry on all is checked."""
+    size = _size(files, key)
+    try:
+        return LogReader(files.folder, key.verifier).tail(deep)
+    except AuditError:  # what is wrong there is to be named
+        return max(0, size - deep)
 
 
 def _size(files: DirFiles, key: SignerKey) -> int:
