@@ -69,6 +69,7 @@ conduits:
       - {{who: lake, read: all, sql: true}}
       - {{who: coarse, read: [flow_*], resolution: 1 min}}
       - {{who: far, read: all}}
+limits: {{audit_wait_seconds: 60}}
 """
 PARTS = ("keeper", "spooler", "collector", "reader")
 PRINCIPALS = ("bi", "lake", "coarse", "far")
@@ -275,10 +276,8 @@ class RunningCrew:
             self.children[part].status()
         tell_to_stop(self.children.values(), 5.0)
         for part in self.parts:
-            process = self.children[part].process
-            assert process is not None
-            said = (part, process.wait(PATIENT), self.stderr(part))
-            assert said == (part, 0, ""), said
+            said = (part, *self.children[part].ended(), self.stderr(part))
+            assert said == (part, 0, "", ""), said
 
     def close(self) -> None:
         for part in self.said:

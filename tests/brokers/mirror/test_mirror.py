@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -285,14 +286,19 @@ SQL_THAT_WRITES = (
 )  # fmt: skip
 
 
+def _strange(mirror: RunningCrew) -> list[str]:
+    """What lies in the store that a keeper, which may seal or merge at any time, does not make."""
+    own = re.compile(r"hours-.*|[hd]-?\d.*|hot-.*|catalogue.*|.*\.(arrows|json|new)")
+    return sorted(path.name for path in mirror.store("keeper").iterdir() if not own.fullmatch(path.name))
+
+
 @pytest.mark.parametrize("text", SQL_THAT_WRITES)
 def test_sql_that_does_more_than_read_the_history(mirror: RunningCrew, text: str) -> None:
-    before = sorted(path.name for path in mirror.store("keeper").iterdir() if path.suffix not in (".arrows", ".json"))
+    before = _strange(mirror)
     with mirror.client("lake") as lake:
         answer = lake.post("/v1/sql", content=text.format(store=mirror.store("keeper")))
     assert answer.status_code == 400, answer.text
-    after = sorted(path.name for path in mirror.store("keeper").iterdir() if path.suffix not in (".arrows", ".json"))
-    assert before == after
+    assert _strange(mirror) == before
 
 
 def test_sql_reads(mirror: RunningCrew) -> None:
@@ -320,6 +326,7 @@ def test_sql_is_ended_when_its_time_is_over(mirror: RunningCrew, monkeypatch: py
     ):
         with pytest.raises(TooMuch, match="took more than"):
             asked.run("lake", reading.view(), text, 100)
+    monkeypatch.undo()
     assert asked.run("lake", reading.view(), "EXPLAIN ANALYZE SELECT 1", 100).num_rows == 1
 
 
