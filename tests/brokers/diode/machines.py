@@ -13,6 +13,7 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,15 @@ PARTS = {"inside": ("spool", "sender"), "outside": ("keeper", "receiver")}
 def eventually(condition: Callable[[], object]) -> None:
     """Two gates, and what one of them does, on a machine that does much else."""
     waiting.eventually(condition, 4 * waiting.PATIENT)
+
+
+def sender_is_empty(state: Path, status: Callable[[], dict[str, Any]]) -> None:
+    """Waits until all that a spool (with this `status`) has handed over has left. What is prompt leaves within 7 ms of
+    the sender's time, its parity too: each time that the sender says how it stands, its loop has had a turn."""
+    eventually(lambda: status()["queue"] == 0)
+    for _ in range(4):
+        time.sleep(0.01)
+        ask(state, "status")
 
 
 class Machine:
@@ -217,6 +227,10 @@ conduits:
     def heard(self) -> None:
         """Waits until the outside hears the inside: what was sent before both stood is missing, and rightly so."""
         eventually(lambda: self.outside.status()["heartbeat"])
+
+    def left(self) -> None:
+        """Waits until what the spool has handed over has left the sender."""
+        sender_is_empty(self.inside.state, self.inside.status)
 
     def lose(self, share: float, link: int = 0) -> None:
         """From now on so much is lost, at random, before the receiver's end of a link."""

@@ -38,16 +38,21 @@ def put(strand: Strand, name: str, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sent_as(strand: Strand, name: str) -> dict[str, Any]:
-    """The entry of a file that is sent."""
+def told(machine: Machine, kind: str, name: str) -> dict[str, Any]:
+    """The entry of a file, once it is in the log."""
     found: list[dict[str, Any]] = []
 
     def there() -> bool:
-        found[:] = [one for one in events(strand.inside.state, "diode-file-sent") if one["name"] == name]
+        found[:] = [one for one in events(machine.state, kind) if one["name"] == name]
         return bool(found)
 
     eventually(there)
     return found[0]
+
+
+def sent_as(strand: Strand, name: str) -> dict[str, Any]:
+    """The entry of a file that is sent."""
+    return told(strand.inside, "diode-file-sent", name)
 
 
 def arrived(strand: Strand, name: str, digest: str) -> None:
@@ -65,11 +70,11 @@ def test_files_come_whole(strand: Strand) -> None:
     }.items()}  # fmt: skip
     for name, digest in digests.items():
         arrived(strand, name, digest)
-    sent = {one["name"]: one for one in events(strand.inside.state, "diode-file-sent")}
-    came = {one["name"]: one for one in events(strand.outside.state, "diode-file-received")}
     for name, digest in digests.items():
-        assert sent[name]["sha256"] == came[name]["sha256"] == digest
-        assert (sent[name]["first"], sent[name]["last"]) == (came[name]["first"], came[name]["last"])
+        sent = sent_as(strand, name)
+        came = told(strand.outside, "diode-file-received", name)
+        assert sent["sha256"] == came["sha256"] == digest
+        assert (sent["first"], sent["last"]) == (came["first"], came["last"])
     eventually(lambda: not any(strand.outside.state.glob("stores/*/keeper/part/*")))
 
 
@@ -95,7 +100,7 @@ def test_a_gap_is_named_and_closed_by_one_ticket(strand: Strand) -> None:
         put(strand, "gone.csv", os.urandom(400_000))
         sent = sent_as(strand, "gone.csv")
         eventually(lambda: any(one["highest"] >= sent["last"] for one in strand.inside.status()["channels"]))
-        time.sleep(0.3)  # what has left the spool leaves the sender
+        strand.left()
     finally:
         strand.lose(0)
     eventually(lambda: strand.outside.status()["channels"][0]["missing"] == sent["last"] - sent["first"] + 1)
@@ -302,7 +307,7 @@ def test_messages_cross_are_named_where_they_are_missing_and_end_equal(strand: S
     strand.lose(1)
     push(501, 520)
     eventually(left)
-    time.sleep(0.5)  # what has left the spool leaves the sender
+    strand.left()
     strand.lose(0.05)
     push(521, 600)
     eventually(lambda: take().get("missing") == [[501, 520]])

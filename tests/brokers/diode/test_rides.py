@@ -9,7 +9,6 @@ import io
 import json
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +23,7 @@ from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 from cofferdam.limits import strand_end
 from cofferdam.protocols.modbus import messages as m
-from tests.brokers.diode.machines import eventually
+from tests.brokers.diode.machines import eventually, sender_is_empty
 from tests.brokers.mirror import test_mirror as history
 from tests.brokers.mirror.crew import PASSWORD, Plant, RunningCrew, historian
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd
@@ -175,6 +174,10 @@ class Works:
         """The last number that the strand has taken of what rides."""
         channels = self.ask("diode", "spool", "status")["channels"]
         return max((int(one["highest"]) for one in channels if one["channel"] == f"records:{conduit}"), default=0)
+
+    def left(self) -> None:
+        """Waits until what the spool has handed over has left the sender."""
+        sender_is_empty(self.state, lambda: cast(dict[str, Any], self.ask("diode", "spool", "status")))
 
     def named(self, conduit: str) -> int:
         """How many of them the strand names as missing."""
@@ -367,7 +370,7 @@ def test_messages_come_out_under_their_numbers_and_a_ticket_brings_what_is_missi
         works.push(21, 40)
         eventually(lambda: works.ask("relay", "keeper", "status")["channels"][0]["consumers"][0]["lag"] == 0)
         eventually(lambda: works.given("counts-out") == 40)
-        time.sleep(0.5)  # what has left the spool leaves the sender
+        works.left()
     works.push(41, 50)
     until(set(range(41, 51)))
     assert not set(got) & set(range(21, 41))
@@ -482,7 +485,7 @@ def test_all_of_it_by_tickets(works: Works) -> None:
         number = json.loads(pushed.text.splitlines()[-1])["number"]
         eventually(lambda: works.ask("relay", "keeper", "status")["channels"][0]["consumers"][0]["lag"] == 0)
         eventually(lambda: not waiting(folder))
-        time.sleep(0.5)  # what has left the spool leaves the sender
+        works.left()
     works.level()
     inside, outside = (
         [(one["number"], one["key"], one["sha256"]) for one in
