@@ -114,6 +114,16 @@ def test_an_outer_part_that_was_taken_over_gets_no_further(what: str) -> None:
     assert not stage.dials
 
 
+def test_an_outer_part_that_was_taken_over_makes_nobody_of_an_address_a_person() -> None:
+    """The inner half said in the log that anna had come by a session of the jump server, and each name had turns and
+    log room of its own."""
+    stage = Seamed()
+    stage.lend()
+    with pytest.raises(CrossingError, match="comes by no conduit"):
+        stage.inner.take(Opened(9, "t-9", "127.0.0.1", "plc", "anna", lent="s-1"))
+    assert not stage.of(ClientIdentified) and not stage.inner._sessions
+
+
 @pytest.mark.parametrize(
     "record", [seam.Lend("", "helps", "plc", "anna"), seam.Withdraw(""), seam.Come(1, "", "helps", "anna", "", 0)]
 )

@@ -327,6 +327,8 @@ class Inner(StandingPath):
             if len(self._sessions) + len(self._ended) >= SESSIONS:
                 raise CrossingError(f"more than {SESSIONS} sessions are open")
             source = record.source
+            if record.lent and not source.startswith(BY_JUMP):  # nobody on the inside knows who that is
+                raise CrossingError(f"session {record.session} is lent, and comes by no conduit of the jump server")
             shown = Shown(record.user, record.application, record.certificate)
             flow = self._flow(source, record.asset, shown, record.lent)
             share = share_of(source, record.user) if record.lent and isinstance(flow, Flow) else source
