@@ -62,6 +62,7 @@ assets:
     address: 127.0.0.1
     port: {opcua}
     protocol: opcua
+    timeout: 20 s
     security: {{asset: none}}
     points:
       level: {{at: "nsu=urn:plant:line;s=Line1.Level", type: Double}}

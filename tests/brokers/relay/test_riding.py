@@ -287,7 +287,7 @@ def test_a_mark_stops_what_the_strand_brings(both: Both) -> None:
     assert drain(both) == []
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.integers(1, 6), st.lists(st.integers(0, 99), max_size=5), st.sampled_from("ricx")), max_size=8
