@@ -8,8 +8,9 @@ import random
 
 import pytest
 
-from cofferdam.brokers.diode.coding import parity, repair
+from cofferdam.brokers.diode.coding import COLUMN, encoding, parity, repair, repairing
 from cofferdam.errors import RemoteProtocolError
+from tests.brokers.diode import second
 
 SMALL = [(1, 1), (1, 3), (2, 1), (2, 2), (3, 2), (4, 4), (5, 3), (8, 2)]
 VECTORS = {
@@ -37,6 +38,32 @@ def test_parity_is_the_same_in_every_release(k: int, m: int, size: int) -> None:
     assert hashlib.sha256(b"".join(made)).hexdigest() == VECTORS[k, m, size]
 
 
+@pytest.mark.parametrize("k,m", [*SMALL, (5, 8), (8, 5), (3, 8), (20, 4), (200, 20)])
+def test_another_implementation_makes_the_same_and_reads_it(k: int, m: int) -> None:
+    """So the library can be replaced: the code is what is written down in `second`, and nothing of its own."""
+    shards = data(k, 128)
+    made = parity(shards, m)
+    some = min(m, 3)
+    assert second.encode(shards, m)[:some] == made[:some]
+    every = dict(enumerate([*shards, *made]))
+    lost = random.Random(k).sample(range(k), min(k, some))
+    left = {index: shard for index, shard in every.items() if index not in lost}
+    chosen = {index: left[index] for index in [*left][:k]}
+    assert second.decode(k, m, chosen) == repair(k, m, chosen) == shards
+
+
+def test_columns_are_worked_on_one_by_one() -> None:
+    """Large shards are as many small ones, the last column being narrower."""
+    shards = data(5, 2 * COLUMN + 64)
+    made = parity(shards, 3)
+    for cut in (slice(0, COLUMN), slice(COLUMN, 2 * COLUMN), slice(2 * COLUMN, None)):
+        assert parity([shard[cut] for shard in shards], 3) == [shard[cut] for shard in made]
+    assert len(list(encoding(shards, 3))) == 3
+    found = {0: shards[0], 4: shards[4], **{5 + index: shard for index, shard in enumerate(made)}}
+    assert len(list(repairing(5, 3, found))) == 3
+    assert repair(5, 3, found) == shards
+
+
 def test_one_of_one_is_the_shard_itself() -> None:
     assert parity(data(1, 64), 1) == data(1, 64)
 
@@ -55,7 +82,7 @@ def test_any_k_of_a_small_block_are_enough(k: int, m: int) -> None:
 
 @pytest.mark.parametrize("k,m", [(20, 4), (200, 20), (300, 30), (1000, 100)])
 def test_any_k_of_a_large_block_are_enough(k: int, m: int) -> None:
-    """Both fields of the library: up to 256 shards, and more. All of the parity, and what chance leaves."""
+    """All of the parity, and what chance leaves."""
     shards = data(k, 64)
     every = dict(enumerate([*shards, *parity(shards, m)]))
     chance = random.Random(k)

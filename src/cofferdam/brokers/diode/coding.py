@@ -1,9 +1,9 @@
 """Repair of lost packets: Reed-Solomon over shards, behind two functions and their steps, so that the library can be
 replaced.
 
-The library is leopard (FF8 and FF16, systematic). Its maker has been silent since 2024; tests hold what any successor
-must meet: parity in fixed words, which both ends of a strand have to agree on while one of them is new and the other is
-not, and every choice of what is lost of small blocks.
+The code is Leopard's in the field of 2^16 (systematic). The library's maker has been silent since 2024; tests hold what
+any successor must meet: parity in fixed words, which both ends of a strand have to agree on while one of them is new
+and the other is not, every choice of what is lost of small blocks, and an implementation without the library.
 
 An erasure code repairs what is missing, and not what is false: a false shard spoils its block, and the seal says so.
 """
