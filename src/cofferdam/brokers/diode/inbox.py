@@ -244,32 +244,24 @@ class Inbox:
 
     def _tries(self, key: Key, block: _Block) -> _Steps:
         """In steps, between which other packets may come, of this block too."""
-        kind, number, k, m, size = key
+        kind, number, k, m, _ = key
+        text = None
         shards = self._listed(key, block)
-        block.next_try = block.count
         if shards is None:
             if block.tries >= TRIES:
                 return []
             block.tries += 1
             # A later shard takes the place of one that may be false: the newest candidates first, then the oldest.
             pick = -1 if block.tries % 2 == 0 else 0
-            shards = {index: some[pick] for index, some in block.shards.items()}
+            some = {index: some[pick] for index, some in block.shards.items()}
             block.next_try = block.count + max(1, m // TRIES)
-        if len(shards) < k:
+            text = yield from self._unsealing(key, some)
+            shards = some if text is not None else self._listed(key, block)
+        if text is None and shards is not None:
+            block.next_try = block.count + max(1, k - len(shards))
+            text = yield from self._unsealing(key, shards)
+        if text is None or shards is None or number in self._taken[kind]:
             return []
-        try:
-            data = yield from repairing(k, m, shards)
-            whole = memoryview(b"".join(data))
-            yield
-            (length,) = _LENGTH.unpack_from(whole)
-            if not TAG <= length <= len(whole) - _LENGTH.size:
-                raise RemoteProtocolError("a length beyond the shards", section="diode")
-            text = self._seal.open(kind, number, k, m, size, whole[_LENGTH.size : _LENGTH.size + length])
-        except RemoteProtocolError:
-            self.counts.spoiled += 1
-            return []
-        if number in self._taken[kind]:
-            return []  # another collection was it, meanwhile
         self.counts.whole += 1
         self.counts.repaired += k - sum(1 for index in shards if index < k)
         self._taken[kind].add(number)
@@ -278,6 +270,23 @@ class Inbox:
         for at in [at for at in self._lists if at[:2] == (kind, number)]:
             del self._lists[at]
         return [(kind, text)]
+
+    def _unsealing(self, key: Key, shards: dict[int, bytes]) -> Generator[None, None, bytes | None]:
+        """What a block holds, in steps; None, where it does not come of these shards."""
+        kind, number, k, m, size = key
+        if len(shards) < k:
+            return None
+        try:
+            data = yield from repairing(k, m, shards)
+            whole = memoryview(b"".join(data))
+            yield
+            (length,) = _LENGTH.unpack_from(whole)
+            if not TAG <= length <= len(whole) - _LENGTH.size:
+                raise RemoteProtocolError("a length beyond the shards", section="diode")
+            return self._seal.open(kind, number, k, m, size, whole[_LENGTH.size : _LENGTH.size + length])
+        except RemoteProtocolError:
+            self.counts.spoiled += 1
+            return None
 
     # --- lists
 
@@ -301,10 +310,10 @@ class Inbox:
         return []
 
     def _listed(self, key: Key, block: _Block) -> dict[int, bytes] | None:
-        """The shards of a block that are on its list; None, if nothing failed yet or there is no list."""
+        """The shards of a block that are on its list; None, if nothing makes one doubt them or there is no list."""
         kind, number, k, m, size = key
         pieces = self._lists.get((kind, number, k, m))
-        if not pieces or not block.tries:
+        if not pieces or not (block.tries or block.count > len(block.shards)):
             return None
         step = SHARDS_MOST if kind == PROMPT else digests_of(size)
         found: dict[int, bytes] = {}
