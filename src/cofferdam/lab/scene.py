@@ -241,7 +241,7 @@ class Scene:
         state: Path | None = None,
         machine: str = "",
         speed_up: float = 1.0,
-        patience: float = 3.0,
+        patience: float = 20.0,
         report: float = 0.5,
     ) -> None:
         self.layout = layout

@@ -27,7 +27,7 @@ def _assets(where: Addresses) -> str:
     unit: 1
     connections: 1
     outstanding: 1
-    timeout: 1 s
+    timeout: 5 s
     points:
       inflow: {{at: input 0, type: float32, unit: m3/h}}
       outflow: {{at: input 2, type: float32, unit: m3/h}}
