@@ -100,6 +100,9 @@ elif sys.argv[1:2] == ["--run"]:  # a program of the benchmark, on this build
     del sys.argv[:2]
     runpy.run_path(sys.argv[0], run_name="__main__")
 else:
+    import gc
+
+    gc.disable()  # half enables it where its part has use for it
     from cofferdam.brokers.half import main
 
     sys.exit(main())
