@@ -177,23 +177,53 @@ def policy_text(
 
 
 LOADED = """
-import os
+import functools, importlib, os, runpy, sys
+import msgspec
 os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
-from cofferdam.audit import process
+from cofferdam.audit import process, records
+msgspec.msgpack.Decoder(records.ToAuditor)
 from cofferdam.brokers import registry
 from cofferdam.cli import gate_options, main, up
-from cofferdam.enforce import choice, doors, journal, launcher, users
+from cofferdam.enforce import choice, compiled, doors, journal, launcher, users
 from cofferdam.gate import serving
 from cofferdam.policy.load import loads
 loads("site: riverside\\nzones:\\n  enterprise: {side: it}\\n  control: {side: ot}\\n")
+
+def ours():
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "cofferdam"}
+
+def become(folder, modules, finders):  # in a fork, or for as long as these are loaded
+    for name in ours():
+        del sys.modules[name]
+    sys.modules.update(modules)
+    sys.path.insert(0, folder)
+    sys.meta_path.extend(finders)
+
+folder = compiled.find().arguments[0]
+sys.compiled = folder, lambda: None
+if folder != "-m":  # halves have a second set of modules, beside the one of all others
+    plain, path, finders, words = ours(), list(sys.path), list(sys.meta_path), sys.argv
+    become(folder, {}, [])
+    sys.argv = [folder, "--run", os.devnull]
+    runpy.run_path(folder, run_name="__main__")
+    importlib.import_module("cofferdam.brokers.half")
+    sys.compiled = folder, functools.partial(become, folder, ours(), sys.meta_path[len(finders):])
+    become(folder, plain, [])
+    sys.path[:], sys.meta_path[:], sys.argv = path, finders, words
 """
 FORKED = """
 import importlib, os, signal, sys
 from cofferdam.cli.main import program
 exec_program = os.execve
+PROGRAMS = "cofferdam.gate.process", "cofferdam.audit.process", "cofferdam.brokers.half", "cofferdam.brokers.job"
 
 def run(path, command, environment):
-    if command[1:4] != ["-I", "-B", "-m"] or command[4] not in ("cofferdam.gate.process", "cofferdam.audit.process"):
+    words = command[3:]
+    folder, become = sys.compiled
+    if words[0] == folder != "-m":
+        become()
+        words[:1] = "-m", "cofferdam.brokers.half"
+    if command[1:3] != ["-I", "-B"] or words[0] != "-m" or words[1] not in PROGRAMS:
         exec_program(path, command, environment)
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
@@ -201,9 +231,9 @@ def run(path, command, environment):
             signal.signal(number, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv[1:] = command[5:]
+    sys.argv[1:] = words[2:]
     try:
-        code = importlib.import_module(command[4]).main()
+        code = importlib.import_module(words[1]).main()
     except SystemExit as error:
         code = error.code
     sys.stderr.flush()
@@ -292,9 +322,9 @@ class Gate:
 
 
 class QuickGate(Gate):
-    """The same by a launcher that was loaded before it was asked for, and whose gate and auditor are forks of it that
-    start no program: a third of what a start costs. For tests of what a gate does, where how it is started and kept
-    apart is no part of it. Halves are programs as ever."""
+    """The same by a launcher that was loaded before it was asked for, and whose gate, auditor, parts and jobs are forks
+    of it that start no program: a quarter of what a start costs. For tests of what a gate does, where how it is started
+    and kept apart is no part of it. A compiled half runs from the compiled build as ever."""
 
     def _begin(self, command: list[str], env: dict[str, str], errors: int) -> subprocess.Popen[bytes] | Born:
         born = bear(("-c", FORKED, LOADED), command[len(self.program) :], [], errors, env)
