@@ -220,6 +220,11 @@ def test_unfinished_appends_are_told_from_damage(opener: Opener, tmp_path: Path)
         wrong[at] ^= 4
         found = read_segment(path, bytes(wrong), key)
         assert found.damage and found.stop == 21, at
+    for zeros in (0, 1, 1 << 16, (1 << 16) - end, (1 << 17) - end + 1, 5 << 16):
+        found = read_segment(path, data[:end] + bytes(zeros), key)
+        assert (found.stop, found.end, found.damage, found.cut_bytes) == (25, end, "", 0), zeros
+        found = read_segment(path, data[:end] + bytes(zeros) + b"x" + bytes(zeros), key)
+        assert found.stop == 25 and (found.damage or found.cut_bytes == zeros + 1), zeros
     middle = whole.frames[2].offset
     for width in (1, 4, 24, SECTOR):
         wrong = bytearray(data)

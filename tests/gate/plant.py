@@ -374,17 +374,12 @@ def settle(state: Path) -> None:
 
 
 def log_of(state: Path) -> list[dict[str, Any]]:
-    """The whole audit log, verified; one that is being written may end in the middle of an append.
-
-    While it is written, entries go from the journal to the tiles. Seen in this order, none can go past us."""
+    """The whole audit log, verified; one that is being written may end in the middle of an append."""
     settle(state)
     key = VerifierKey.parse((state / "keys" / "audit.pub").read_text().strip())
     found = verify_folder(state / "audit", key, None, None)
     assert not found.findings and not found.report.more, [str(finding) for finding in found.findings]
-    reader = LogReader(state / "audit", key)
-    entries = dict(reader.journal())
-    entries |= dict(reader.entries())
-    return [msgspec.json.decode(entry) for _, entry in sorted(entries.items())]
+    return [msgspec.json.decode(entry) for _, entry in LogReader(state / "audit", key).entries()]
 
 
 def events(state: Path, kind: str) -> list[dict[str, Any]]:

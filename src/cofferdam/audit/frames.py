@@ -42,6 +42,7 @@ MAX_PAYLOAD = 256 << 20
 FIRST_LINE = "cofferdam journal v1"
 PREFIX = b"cofferdam journal frame\x00"
 FOLDER = "journal"
+_ZEROS = bytes(1 << 16)
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -104,7 +105,7 @@ def read_segment(path: str, data: bytes, key: VerifierKey) -> Segment:
     if not data.startswith(header) or path != segment_path(first) or len(root) != 32:
         raise AuditError(f"{path}: the head of this journal segment was changed, or it is of another log")
     segment = Segment(path, first, root, [], len(header), sha256(header).digest())
-    used = len(data.rstrip(b"\x00"))
+    used = _written(data)
     while segment.end < used:
         problem = _read_frame(data, segment, key)
         if problem:
@@ -114,6 +115,15 @@ def read_segment(path: str, data: bytes, key: VerifierKey) -> Segment:
                 segment.damage = problem
             break
     return segment
+
+
+def _written(data: bytes) -> int:
+    """Bytes before the zeros that a segment ends in: megabytes of them, which are compared and not counted."""
+    end, step = len(data), len(_ZEROS)
+    while end > step and data[end - step : end] == _ZEROS:
+        end -= step
+    start = max(0, end - step)
+    return start + len(data[start:end].rstrip(b"\x00"))
 
 
 def _head(data: bytes, at: int, digest: bytes) -> tuple[int, int, int] | None:
