@@ -430,12 +430,22 @@ def mes(lossy: Works) -> Iterator[httpx.Client]:
         yield client
 
 
+def level(works: Works, who: str) -> httpx.Client:
+    """One who takes once the outside has what the inside has: over a pipe that is so when a push is answered."""
+    client = works.client("relay", who)
+    client.event_hooks = {"request": [lambda _: works.level()]}
+    return client
+
+
 @pytest.fixture
 def erp(lossy: Works) -> Iterator[httpx.Client]:
-    """It takes once the outside has what the inside has: over a pipe that is so when a push is answered."""
-    with lossy.client("relay", "erp") as client:
-        client.event_hooks = {"request": [lambda _: lossy.level()]}
+    with level(lossy, "erp") as client:
         yield client
+
+
+@pytest.fixture(name="relay")
+def relay_crew_of(lossy: Works) -> RunningCrew:
+    return cast(RunningCrew, SimpleNamespace(client=lambda who: level(lossy, who)))
 
 
 test_many_in_lines = relay.test_many_in_lines_each_with_its_result
@@ -443,6 +453,10 @@ test_a_thousand_lines = relay.test_a_thousand_lines_and_no_more
 test_cloud_events = relay.test_cloud_events
 test_what_failed_comes_again = relay.test_what_failed_comes_again_and_then_is_dead
 test_what_a_consumer_says = relay.test_what_a_consumer_says_is_read_strictly
+test_a_repeat = relay.test_a_repeat_gets_the_first_answer_and_another_content_a_conflict
+test_each_who_pulls = relay.test_each_who_pulls_has_a_place_of_its_own
+test_what_was_never_leased = relay.test_what_was_never_leased_cannot_be_settled
+test_browsing = relay.test_browsing
 
 
 @pytest.fixture
@@ -468,6 +482,9 @@ test_the_value_at_a_time = history.test_the_value_at_a_time
 test_keys_of_nobody = history.test_keys_of_nobody_and_for_some_tags
 test_sql_reads = history.test_sql_reads
 test_events = history.test_events_of_what_is_committed
+test_what_json_has_not = history.test_what_json_has_not_is_null
+test_the_autumn_hour = history.test_the_autumn_hour_is_two
+test_limits = history.test_limits_are_named
 
 
 def test_history_is_equal(mirror: RunningCrew, works: Works) -> None:
