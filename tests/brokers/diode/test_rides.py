@@ -9,6 +9,7 @@ import io
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,6 +302,7 @@ def test_history_comes_out(works: Works, device: Device) -> None:
 
 def test_a_cut_shows_as_lost_and_a_ticket_mends_it(works: Works, device: Device) -> None:
     eventually(works.values)
+    began = time.monotonic_ns()
     device.input[12] = 100
     eventually(lambda: works.values()[-1:] == [100])
     with works.cut():
@@ -310,7 +312,7 @@ def test_a_cut_shows_as_lost_and_a_ticket_mends_it(works: Works, device: Device)
     eventually(lambda: works.values()[-1:] == [200])  # what is newer does not wait for what is missing
     eventually(lambda: works.ask("mirror", "keeper", "status").get("gaps"))
     (gap,) = works.ask("mirror", "keeper", "gaps")["gaps"]
-    assert gap["lane"] == "live" and 0 < gap["until"] - gap["since"] < 60 * 10**9
+    assert gap["lane"] == "live" and 0 < gap["until"] - gap["since"] < time.monotonic_ns() - began + 60 * 10**9
     assert "the strand has not brought it" in gap["why"]
     with contextlib.redirect_stdout(io.StringIO()) as said:  # nobody can count at the source, and numbers tell it
         assert main(["mirror", "verify", "--last", "1h", "--state", str(works.state)]) == 1
@@ -319,8 +321,8 @@ def test_a_cut_shows_as_lost_and_a_ticket_mends_it(works: Works, device: Device)
     eventually(lambda: works.ask("diode", "keeper", "status")["channels"][-1]["missing"])
     assert not events(works.state, "part-ended")  # nobody's crew ended by it
 
-    (ticket,) = json.loads(works.cli("diode", "ticket", "--json"))["tickets"]
-    works.cli("diode", "resend", "--ticket", ticket["text"], "--go")
+    for ticket in json.loads(works.cli("diode", "ticket", "--json"))["tickets"]:  # others may have lost a word as well
+        works.cli("diode", "resend", "--ticket", ticket["text"], "--go")
     eventually(lambda: works.ask("mirror", "keeper", "status").get("gaps") == 0)
     found = works.values()
     assert set(range(101, 111)) <= set(found), sorted(set(found))
@@ -336,7 +338,7 @@ def test_a_keeper_that_is_killed_loses_nothing(works: Works, device: Device) -> 
         for value in range(300 + 20 * turn, 310 + 20 * turn):
             show(device, value)
         eventually(lambda value=value: works.values()[-1:] == [value])  # type: ignore[misc]
-    assert works.ask("mirror", "keeper", "status")["gaps"] == 0
+    eventually(lambda: works.ask("mirror", "keeper", "status")["gaps"] == 0)
 
 
 @pytest.mark.skipif(not HAS_CLAMD, reason="there is no clamd (Debian)")
@@ -346,7 +348,7 @@ def test_files_are_scanned_before_they_are_there(works: Works) -> None:
         (out / f".{name}").write_bytes(data)
         (out / f".{name}").rename(out / name)
     eventually((into / "good.csv").exists)
-    eventually(lambda: events(works.state, "diode-file-refused"))
+    eventually(lambda: events(works.state, "diode-file-refused") and events(works.state, "diode-file-received"))
     (refused,) = events(works.state, "diode-file-refused")
     assert refused["name"] == "bad.csv" and "Test.Eicar" in refused["detail"]
     (received,) = events(works.state, "diode-file-received")
@@ -409,7 +411,7 @@ def test_a_relay_that_is_killed_at_either_end_loses_nothing(works: Works) -> Non
             return set(got) >= wanted
 
         eventually(whole)
-    assert works.ask("relay", "far", "status")["channels"][0]["missing"] == []
+    eventually(lambda: works.ask("relay", "far", "status")["channels"][0]["missing"] == [])
     assert "no findings" in works.cli("relay", "verify", "--end", "outside")
 
 
