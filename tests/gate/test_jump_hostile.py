@@ -170,6 +170,57 @@ def test_a_client_with_a_large_window_that_does_not_read(site: Hostile, bystande
     eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
 
 
+async def _ignored(*_: Any) -> None:
+    """A packet, and what is not done about it."""
+
+
+def test_a_client_that_begins_a_key_exchange_and_does_not_go_on(site: Hostile, bystander: object) -> None:
+    """Until it ends nothing is sent; what was to be sent lay in memory, as much as the window said."""
+    site.asset.sent = 0
+
+    async def attack() -> tuple[int, int]:
+        connection: Any = await site.client("second")
+        before = resident(site.gate.pids()["outer"])
+        connection._packet_handlers = {**connection._packet_handlers, 20: _ignored}
+        await connection.create_session(
+            asyncssh.SSHClientSession[bytes], "echo flood", encoding=None, window=(1 << 32) - 1
+        )
+        connection._kexinit_sent = True
+        connection._send_kexinit()
+        unchanged, last = 0, -1
+        while unchanged < 30:
+            await asyncio.sleep(0.1)
+            unchanged, last = (unchanged + 1, last) if site.asset.sent == last > 0 else (0, site.asset.sent)
+        grown = resident(site.gate.pids()["outer"]) - before
+        connection.abort()
+        return last, grown
+
+    sent, grown = asyncio.run(attack())
+    assert sent < FLOOD
+    assert grown < 40_000_000
+    eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
+
+
+def test_a_client_that_asks_without_end_within_a_key_exchange(site: Hostile, bystander: object) -> None:
+    """What it would have been answered lay in memory."""
+
+    async def attack() -> None:
+        connection: Any = await site.client("second")
+        connection._packet_handlers = {**connection._packet_handlers, 20: _ignored}
+        connection._kexinit_sent = True
+        connection._send_kexinit()
+        connection._kex_complete = True  # it goes on as if nothing were
+        while not connection.is_closed():
+            for _ in range(100):
+                raw(connection, 80, STRING(b"x@example.org"), b"\1")
+            await asyncio.sleep(0)
+        await connection.wait_closed()
+
+    before = resident(site.gate.pids()["outer"])
+    asyncio.run(asyncio.wait_for(attack(), PATIENT))
+    assert resident(site.gate.pids()["outer"]) - before < 40_000_000
+
+
 def test_a_client_that_gives_no_window(site: Hostile, bystander: object) -> None:
     """Nothing of its program is shown, little is asked of the asset, and it is killed all the same."""
     site.asset.sent = 0

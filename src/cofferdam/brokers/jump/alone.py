@@ -22,13 +22,42 @@ CIPHERS: Final = (
 """None of them chains from one packet to the next."""
 
 
+DEFERRED_MOST: Final = 16_384
+"""Packets that wait for the end of a key exchange."""
+
+
 class Frugal(SSHConnection):
     """asyncssh sends an empty packet before each one, which makes a key's way twice as long. It hides where ciphers in
-    CBC mode chain (RFC 4251, 9.3.1); there are none among ours."""
+    CBC mode chain (RFC 4251, 9.3.1); there are none among ours.
+
+    Until a key exchange ends all else waits in memory, and the other end may begin one and not go on: a connection in
+    the midst of one is `full`, and where that is not enough it ends."""
+
+    _wire_full = _stalled = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the other end does not take what it was sent, whatever windows it has given."""
+        return self._wire_full or not self._kex_complete
 
     def send_packet(self, pkttype: int, *args: bytes, **more: Any) -> None:
         if pkttype != MSG_IGNORE:
             super().send_packet(pkttype, *args, **more)
+            if len(self._deferred_packets) > DEFERRED_MOST and not self._stalled:
+                self._stalled = True
+                self._loop.call_soon(self.stall)
+
+    def stall(self) -> None:
+        """Too much waits for a key exchange."""
+        self.abort()
+
+    def has_room(self) -> None:
+        """It is not full any more, or may not be."""
+
+    def _send_deferred_packets(self) -> None:
+        super()._send_deferred_packets()
+        if not self.full:
+            self.has_room()
 
 
 def alone() -> None:

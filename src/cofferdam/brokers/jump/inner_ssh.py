@@ -41,20 +41,22 @@ class Connection(Frugal, asyncssh.SSHClientConnection):
     """Takes the host key that it was told, and no other."""
 
     shown = b""
-    full = False
     on_room: Callable[[], None] | None = None
 
     def pause_writing(self) -> None:
         """asyncssh would go on. An asset that does not read is sent no more, whatever windows it has given, and what
         it asks for would cost us memory as well: it is not read either."""
-        self.full = True
+        self._wire_full = True
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self.full = False
+        self._wire_full = False
         if self._transport is not None:
             self._transport.resume_reading()
+        self.has_room()
+
+    def has_room(self) -> None:
         if self.on_room is not None:
             self.on_room()
 

@@ -181,7 +181,6 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         self._verdict = Verdict(number, "no")
         self._exchange: tuple[Any, bytes, bytes] | None = None
         self._was_lost = self._leaving = False
-        self._wire_full = False
         self._tries = 0
         self._pace: dict[str, Bucket] = {}
         self._protocol_factory = lambda: _Owner(self)
@@ -199,8 +198,7 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
 
     @property
     def full(self) -> bool:
-        """Whether the client does not take what it was sent, whatever windows it has given."""
-        return self._wire_full or (self.parent is not None and self.parent.full)
+        return super().full or (self.parent is not None and self.parent.full)
 
     @property
     def waiting(self) -> int:
@@ -221,7 +219,13 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         self._wire_full = False
         if self._transport is not None:
             self._transport.resume_reading()
+        self.has_room()
+
+    def has_room(self) -> None:
         self.hooks.room(self)
+
+    def stall(self) -> None:
+        self.drop("too much waits for a key exchange")
 
     # --- the host key is not here -----------------------------------------------------------------------------------
 
