@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import Question
 from cofferdam.policy.load import loads
 from cofferdam.policy.terms.kinds import KINDS
+from tests.enforce.site import ip
 from tests.policy.test_errors import changed, problems
 
 GOOD = """
@@ -99,6 +101,28 @@ def test_files_are_explained(file: str, allowed: bool, why: str) -> None:
     with pytest.raises(CofferdamError, match="no channel of files 'report'") as error:
         KINDS["diode"].explain(compiled, Question("", {"file": file, "files": "report"}, 0))
     assert error.value.hint == "did you mean reports?"
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="interfaces take root")
+@pytest.mark.parametrize(("rate", "named"), [("20 Gbit/s", True), ("5 Gbit/s", False)])
+def test_a_rate_above_a_link_s_card_is_named_before_the_gate_starts(tmp_path: Path, rate: str, named: bool) -> None:
+    """Of the second link as of the first one. Cards of a veth say 10 Gbit/s."""
+    text = GOOD.replace("block: 1000", f"rate: {rate}")
+    for zone, card in (("strand-in", "cdr0"), ("second-in", "cdr1"), ("plant", "cdr2")):
+        begins = f"{zone}: {{side: ot, machine: inside"
+        text = changed(begins, f"{begins}, interface: {card}", text)
+    try:
+        for card in ("cdr0", "cdr1", "cdr2"):
+            ip("link", "add", card, "type", "veth", "peer", "name", f"{card}p")
+        policy = compile_policy(loads(text), now_ns=0).on("inside")
+        said = [lack.what for lack in lacks(policy, plan_crews(policy), tmp_path) if "sends at" in lack.what]
+    finally:
+        for card in ("cdr0", "cdr1", "cdr2"):
+            ip("link", "del", card)
+    wanted = [f"the strand strand sends at 20 Gbit/s, and {card} has 10 Gbit/s: what is more is lost"
+              for card in ("cdr0", "cdr1")]  # fmt: skip
+    assert said == (wanted if named else [])
 
 
 def test_a_spool_that_the_disk_does_not_hold_is_named_before_the_gate_starts(tmp_path: Path) -> None:

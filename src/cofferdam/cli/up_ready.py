@@ -1,4 +1,4 @@
-"""Whether a gate could start here and now: rights, nft, interfaces (links, addresses), ports, the state folder.
+"""Whether a gate could start here and now: rights, nft, interfaces (links, addresses, speeds), ports, the state folder.
 
 It looks, and changes nothing: a port is bound for a moment and given back. Not here: what would run (up).
 """
@@ -52,6 +52,7 @@ def lacks(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) ->
     if not runs:
         if wants:
             found += _interfaces(policy)
+            found += _rates(policy)
         # In namespaces the gate brings its addresses along; without, they must be this machine's.
         if not wants or os.geteuid() != 0:
             found += _ports(plans)
@@ -138,6 +139,26 @@ def _interfaces(policy: CompiledPolicy) -> Iterator[Lack]:
         if not zone.addresses and not zone.vlan and not zone.macvlan and not link.addressed:
             yield Lack(True, f"zone {zone.name}: {zone.interface} has no address, so nothing can be reached by it",
                        f"`addresses: [...]` in the zone, or `ip addr add A/BITS dev {zone.interface}`")  # fmt: skip
+
+
+def _rates(policy: CompiledPolicy) -> Iterator[Lack]:
+    """Strands that send faster than a card can: nobody would tell them what is lost."""
+    from cofferdam.brokers.kit.card import speed_of
+    from cofferdam.policy.terms.diode_rows import DiodeRows, show_rate
+
+    for name, conduit in policy.conduits.items():
+        row = conduit.terms
+        if not isinstance(row, DiodeRows):
+            continue
+        for zone in (conduit.from_zone, *(link.from_zone for link in row.links)):
+            interface = policy.zones[zone].interface
+            if not interface or not policy.is_here(zone):
+                continue
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                speed = speed_of(sock, interface)
+            if 0 < speed < row.rate:
+                said = f"the strand {name} sends at {show_rate(row.rate)}, and {interface} has {show_rate(speed)}"
+                yield Lack(False, f"{said}: what is more is lost", "a smaller `rate:`, or a faster card")
 
 
 class _Link(NamedTuple):

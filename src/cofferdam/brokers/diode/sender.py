@@ -12,13 +12,9 @@ Not here: what is sent, when, and what is kept (spool).
 
 from __future__ import annotations
 
-import array
 import errno
-import fcntl
 import os
 import socket
-import struct
-import sys
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -30,6 +26,7 @@ from cofferdam.brokers.diode.outbox import MS, Outbox, encode
 from cofferdam.brokers.diode.pairing import SenderKeys, load
 from cofferdam.brokers.diode.sealing import Seal, announce, has_aes, new_seal
 from cofferdam.brokers.diode.wire import HEAD_BYTES, HELLO, UDP_BYTES, pack, shard_bytes
+from cofferdam.brokers.kit.card import speed_of
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.memory import keep_freed
 from cofferdam.brokers.kit.supervision import Listener
@@ -51,7 +48,6 @@ ROOM_BYTES: Final = 256 << 10
 """The spool is told in such steps what has left."""
 KEPT_BYTES: Final = 16 << 20
 """Memory that is free and stays."""
-_SIOCETHTOOL, _ETHTOOL_GSET, _ETHTOOL_BYTES = 0x8946, 1, 44
 _SOL_UDP, _UDP_SEGMENT, _IP_MTU = 17, 103, 14
 _LOST: Final = (errno.ECONNREFUSED, errno.EPERM, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOBUFS)
 """The packets are gone, and so they would be on a wire that is cut."""
@@ -64,20 +60,10 @@ def row_of(policy: CompiledPolicy) -> tuple[str, DiodeRows]:
     raise GateError("the crew has no strand")
 
 
-def speed_of(sock: socket.socket) -> tuple[str, int]:
+def card_of(sock: socket.socket) -> tuple[str, int]:
     """The strand's interface, which is the only one here, and its bits a second; 0 where they are not known."""
     names = [name for _, name in socket.if_nameindex() if name != "lo"]
-    if len(names) != 1:
-        return "", 0
-    said = array.array("B", _ETHTOOL_GSET.to_bytes(4, sys.byteorder) + bytes(_ETHTOOL_BYTES - 4))
-    asked = struct.pack("16sP", names[0].encode(), said.buffer_info()[0])
-    try:
-        fcntl.ioctl(sock.fileno(), _SIOCETHTOOL, asked)
-    except OSError:
-        return names[0], 0
-    low, high = struct.unpack_from("=H", said, 12)[0], struct.unpack_from("=H", said, 28)[0]
-    mbits = low | high << 16
-    return names[0], 0 if mbits in (0, 0xFFFF, 0xFFFFFFFF) else mbits * 1_000_000
+    return (names[0], speed_of(sock, names[0])) if len(names) == 1 else ("", 0)
 
 
 class _Link:
@@ -161,7 +147,7 @@ class Sender(Part):
             link.split(self._shard + HEAD_BYTES)
         self._segments = min(link.segments for link in self._links)
         if len(self._links) == 1:
-            self._speed = speed_of(sock)
+            self._speed = card_of(sock)
 
     def end_datagrams(self, sock: socket.socket) -> None:
         self._links = [link for link in self._links if link.sock is not sock]
