@@ -19,8 +19,8 @@ import pytest
 from cofferdam.gate.client import ask
 from tests.gate.plant import Gate
 from tests.prove.stage import Stage, staged
-from tests.verbs import cli
-from tests.waiting import eventually, kill
+from tests.verbs import KERNEL, cli
+from tests.waiting import alone, eventually, kill
 
 pytestmark = [
     pytest.mark.netns,
@@ -75,9 +75,9 @@ def stage(python: Path) -> Iterator[Stage]:
 
 def verb(stage: Stage, python: Path, *words: str) -> tuple[int, Any]:
     """`cofferdam ... --json` as it is installed."""
-    done = subprocess.run(
-        [python, "-m", "cofferdam.cli.main", *words, "--json", "--state", stage.state], capture_output=True, text=True
-    )
+    command = [python, "-m", "cofferdam.cli.main", *words, "--json", "--state", stage.state]
+    with alone(KERNEL, among=True):  # should it be a proof
+        done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

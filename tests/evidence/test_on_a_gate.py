@@ -43,7 +43,8 @@ from tests.evidence.witness_stranger import vkey
 from tests.gate.plant import cli, events
 from tests.ports import held_ports
 from tests.prove.stage import Stage, run, staged
-from tests.waiting import PATIENT, eventually, kill
+from tests.verbs import KERNEL
+from tests.waiting import PATIENT, alone, eventually, kill
 
 pytestmark = [
     pytest.mark.netns,
@@ -553,18 +554,8 @@ def test_the_night_is_ordered_by_the_gate(stage: Stage) -> None:
     """A process of root's beside the launcher, at the lowest priority, proves the gate, tries it in a network of its
     own, and looks at the rest; what it finds is recorded as what an operator's verbs find."""
     before = size(stage)
-    assert evidence(stage, "nightly")[0] == 0
-    found: list[int] = []
-
-    def born() -> bool:
-        done = subprocess.run(["pgrep", "-f", "cofferdam.cli.nightly"], capture_output=True, text=True, check=False)
-        found[:] = [one for one in map(int, done.stdout.split()) if _child_of(one, stage.gate.process.pid)]
-        return bool(found)
-
-    eventually(born)
-    eventually(lambda: os.getpriority(os.PRIO_PROCESS, found[0]) == 19)
-    assert "under way" in evidence(stage, "nightly")[1]
-    eventually(lambda: not born(), seconds=4 * PATIENT)
+    with alone(KERNEL, among=True):
+        _a_night(stage)
     eventually(lambda: "nightly-proof" not in alarms(stage))
     reader = LogReader(stage.state / "audit", gather.log_key(stage.state))
     new = [json.loads(data)["event"] for _, data in reader.entries(before)]
@@ -582,6 +573,21 @@ def test_the_night_is_ordered_by_the_gate(stage: Stage) -> None:
     assert "prove: nothing wrong" in fact["detail"] and "the last was over at" in fact["detail"]
     listed = evidence(stage, "list")[1]
     assert "last proof: proved" in listed and "last nightly work: prove: nothing wrong" in listed
+
+
+def _a_night(stage: Stage) -> None:
+    assert evidence(stage, "nightly")[0] == 0
+    found: list[int] = []
+
+    def born() -> bool:
+        done = subprocess.run(["pgrep", "-f", "cofferdam.cli.nightly"], capture_output=True, text=True, check=False)
+        found[:] = [one for one in map(int, done.stdout.split()) if _child_of(one, stage.gate.process.pid)]
+        return bool(found)
+
+    eventually(born)
+    eventually(lambda: os.getpriority(os.PRIO_PROCESS, found[0]) == 19)
+    assert "under way" in evidence(stage, "nightly")[1]
+    eventually(lambda: not born(), seconds=4 * PATIENT)
 
 
 def test_a_gate_that_denies_its_namespaces_is_proved_all_the_same(stage: Stage) -> None:
