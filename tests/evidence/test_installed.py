@@ -75,7 +75,7 @@ def stage(python: Path) -> Iterator[Stage]:
 
 def verb(stage: Stage, python: Path, *words: str) -> tuple[int, Any]:
     """`cofferdam ... --json` as it is installed."""
-    command = [python, "-m", "cofferdam.cli.main", *words, "--json", "--state", stage.state]
+    command: list[str | Path] = [python, "-m", "cofferdam.cli.main", *words, "--json", "--state", stage.state]
     with alone(KERNEL, among=True):  # should it be a proof
         done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout, done.stderr
