@@ -93,6 +93,29 @@ def test_who_shares_a_question_and_has_left_himself_does_not_ask_again() -> None
     assert (stage.inner.busy, stage.outer.busy) == (0, 0)
 
 
+def test_who_shares_a_question_that_was_never_sent_asks_for_themselves() -> None:
+    """They had just come, and were told that they had waited for too long: as whoever had asked first."""
+    stage = Stage(asset_extra="share_reads: 200 ms\n    wait: 300 ms")
+    first, second, other = (stage.client(port=number) for number in range(3))
+    device = connected(stage, first)
+    stage.reactor.advance(1)
+    other.on_data(read(1, 50, 1))
+    first.on_data(read(2, 20, 2))
+    stage.cross()
+    stage.reactor.advance(0.25)
+    second.on_data(read(3, 20, 2))
+    stage.cross()
+    stage.reactor.advance(0.1)
+    stage.cross()
+    assert (first.take(), second.take()) == ([exception(2, 3, 6)], [])
+    [question] = device.take()
+    device.on_data(answer(question, 1))
+    stage.cross()
+    assert [frame[9] for _, frame in run_device(stage, 7)] == [20]
+    assert second.take() == [answer(read(3, 20, 2), 7, 7)]
+    assert (stage.inner.busy, stage.outer.busy) == (0, 0)
+
+
 def test_nobody_shares_an_answer_older_than_the_policy_says() -> None:
     stage = Stage(asset_extra="share_reads: 200 ms\n    timeout: 5 s")
     first, second = stage.client(port=1), stage.client(port=2)

@@ -9,6 +9,7 @@ around it (brokers.half).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from cofferdam.brokers.kit.seam_ends import BackInner
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.connection import Job
-from cofferdam.brokers.proxy.device import CLIENT_GONE, Device
+from cofferdam.brokers.proxy.device import CLIENT_GONE, TOO_LATE, Device
 from cofferdam.brokers.proxy.face import towards
 from cofferdam.brokers.proxy.inner_standing import StandingPath
 from cofferdam.brokers.proxy.pinging import PING, keep_alive, ping
@@ -461,11 +462,18 @@ class Inner(StandingPath):
         shared.asked(job)
         served.device.submit(job)
 
+    def _ask_all_again(self, jobs: list[Job], served: Served, shared: SharedReads) -> None:
+        for job in jobs:
+            if isinstance(job, _ReadJob):
+                self._ask_again(job, served, shared)
+
     def _ask_again(self, job: _ReadJob, served: Served, shared: SharedReads) -> None:
-        if self._sessions.get(job.session.id) is job.session and self._permitted(job):
+        now = self._clock()
+        late = now - job.arrived > job.timeout_ns
+        if self._sessions.get(job.session.id) is job.session and self._permitted(job) and not late:
             self._ask_shared(job, served, shared)
             return
-        job.failure, job.detail, job.finished = Failure.BUSY, CLIENT_GONE, self._clock()
+        job.failure, job.detail, job.finished = Failure.BUSY, TOO_LATE if late else CLIENT_GONE, now
         job.done(job)
 
     def _read_done(self, job: Job) -> None:
@@ -502,11 +510,10 @@ class Inner(StandingPath):
         if job.generation >= 0 and served.shared is not None:
             served.shared.answered(job)
         joined, job.joined = job.joined, None
-        if joined and not job.sent and job.detail == CLIENT_GONE and served.shared is not None:
-            # The client that asked first left before its question was sent: the others ask for themselves, if they may.
-            for other in joined:
-                if isinstance(other, _ReadJob):
-                    self._ask_again(other, served, served.shared)
+        if joined and not job.sent and job.failure is Failure.BUSY and served.shared is not None:
+            # Its question was never sent: its client has left, it has waited too long, or had to give way. The others
+            # ask for themselves, if they may, once this turn is over: we may be in the midst of all that waits.
+            self._reactor.later(functools.partial(self._ask_all_again, joined, served, served.shared))
             return
         for other in joined or ():
             # They share the answer, good or bad; the waiting was theirs, the device's time was not.
