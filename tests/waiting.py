@@ -33,18 +33,18 @@ PATIENT = 180.0 * PATIENCE
 """Seconds after which something that should have come by itself is given up. With forty programs on two cores
 two gates took more than 60 to start."""
 PAUSE, LONGEST_PAUSE = 0.01, 0.25
-"""Seconds between two looks. A look that takes long, such as a command, waits four times as long for the next: what is
-waited for needs the processor more than who waits."""
+"""Seconds between two looks. A look that takes long, such as a command, waits four times as long for the next, and who
+has waited long waits an eighth of that: what is waited for needs the processor more than who waits."""
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENT) -> None:
     """Raises: AssertionError when the condition has not come true."""
-    deadline = (asked := time.monotonic()) + seconds
+    began = asked = time.monotonic()
     while not condition():
         now = time.monotonic()
-        if now > deadline:
+        if now > began + seconds:
             raise AssertionError(f"it did not happen within {seconds:g} s")
-        time.sleep(min(max(PAUSE, 4 * (now - asked)), LONGEST_PAUSE))
+        time.sleep(min(max(PAUSE, 4 * (now - asked), (now - began) / 8), LONGEST_PAUSE))
         asked = time.monotonic()
 
 

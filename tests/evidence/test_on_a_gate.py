@@ -587,7 +587,7 @@ def _a_night(stage: Stage) -> None:
     eventually(born)
     eventually(lambda: os.getpriority(os.PRIO_PROCESS, found[0]) == 19)
     assert "under way" in evidence(stage, "nightly")[1]
-    eventually(lambda: not born(), seconds=4 * PATIENT)
+    eventually(lambda: not _child_of(found[0], stage.gate.process.pid), seconds=4 * PATIENT)
 
 
 def test_a_gate_that_denies_its_namespaces_is_proved_all_the_same(stage: Stage) -> None:
