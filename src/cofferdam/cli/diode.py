@@ -579,13 +579,12 @@ def _test(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(steps))
         return 0
-    best, under_way = 0, False
+    best, under_way = 0, any(step["age"] < COMING_SECONDS for step in steps)
     for step in steps:
         whole = step["got"] == step["of"]
         best = max(best, step["rate"]) if whole else best
         share = 100 * (step["of"] - step["got"]) / max(1, step["of"])
         words = f"{step['got']} of {step['of']} came, {share:.2f} % lost"
-        under_way = step["age"] < COMING_SECONDS
         if under_way and not whole:
             words = f"{step['got']} of {step['of']} so far"
         _say([f"run {step['run']}: {show_rate(step['rate']):>14}  {words}"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -415,6 +416,30 @@ def test_blind_backfill_sends_again_what_is_younger(inside: Part) -> None:
     assert pieces(inside, again=True) == [("files:reports", 3), ("files:reports", 4)]
     inside.ticks(2)
     assert len(pieces(inside, again=True)) == 2  # once a night
+
+
+def test_a_ramp_goes_on_to_its_next_rate_once_the_last_one_has_left(inside: Part) -> None:
+    inside.ask("test", rates=[2_000_000, 1_000_000], seconds=1.0)
+
+    def sent() -> list[Any]:
+        """Paces, and (rate, how many, whether they are known blocks themselves)."""
+        told = [one for one in inside.sent if isinstance(one, records.Pace | records.Known)]
+        inside.sent.clear()
+        groups = itertools.groupby(
+            told, key=lambda one: one.rate if isinstance(one, records.Pace) else (one.rate, one.at < one.of)
+        )
+        return [(key, len(list(group))) for key, group in groups]
+
+    def left() -> None:
+        inside.part.on_record("sender", records.Room(1 << 20))
+
+    assert sent() == [(1_000_000, 1), ((2_000_000, False), 1), ((1_000_000, False), 1)]  # slowly: what will come
+    left()
+    assert sent() == [(2_000_000, 1), ((2_000_000, True), 4)]
+    left()
+    assert sent() == [(1_000_000, 1), ((1_000_000, True), 2)]
+    left()
+    assert sent() == [(0, 1)]
 
 
 def test_a_spool_that_is_too_small_is_foreseen(inside: Part) -> None:

@@ -334,7 +334,9 @@ class Keeper(Part):
             while len(self._runs) >= RUNS_MOST:
                 del self._runs[next(iter(self._runs))]
             step = self._runs[known.run, known.rate] = [0, known.of, self._setting.clock(), 0]
-        step[0] += known.at < known.of
+        if known.at < known.of:  # else it says that there will be this rate
+            step[2] = step[2] if step[0] else self._setting.clock()
+            step[0] += 1
         step[3] = self._setting.clock()
 
     def _tests(self) -> list[told.Step]:

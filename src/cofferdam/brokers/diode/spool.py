@@ -113,6 +113,8 @@ class Spool(Part):
         self._first: deque[_Job] = deque()
         self._again: deque[_Job] = deque()
         self._turn = False
+        self._pace: records.Pace | None = None
+        """One that waits until all has left that was handed over."""
         self._handed = 0
         """Bytes of bulk that were handed to the sender; `_left` of them have left."""
         self._left = 0
@@ -221,8 +223,14 @@ class Spool(Part):
     # --- to the sender ----------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Hands over as much as the sender has room for: records first, then files and what is sent again, by turns."""
+        """Hands over as much as the sender has room for: records first, then files and what is sent again, by turns. A
+        new pace is for what comes after it: it and all else waits for what was handed over before."""
         while self._handed - self._left < CREDIT_BYTES and (self._records or self._first or self._again):
+            if self._pace is not None:
+                if self._left < self._handed:
+                    return
+                self._sender.send(self._pace)
+                self._pace = None
             lane = self._again if self._again and (self._turn or not self._first) else self._first
             lane = self._records or lane
             self._turn = not self._turn
@@ -236,7 +244,7 @@ class Spool(Part):
 
     def _hand(self, record: Piece | Known | records.Pace, job: _Job) -> None:
         if isinstance(record, records.Pace):
-            self._sender.send(record)
+            self._pace = record
             return
         body = record.body if isinstance(record, Piece) else record.fill
         if not (isinstance(record, Piece) and record.prompt):
@@ -407,14 +415,17 @@ class Spool(Part):
             raise GateError("a step of a test takes 0.1 to 30 s")
         run = random_numbers.randbelow(1 << 48)
         fill = random_numbers.token_bytes(CHUNK_BYTES)
+        share = said.seconds / 8 * self._row.k / (self._row.k + self._row.m) / CHUNK_BYTES
+        steps = [(rate, max(1, int(rate * share))) for rate in said.rates]
 
         def pieces() -> Iterator[Known | records.Pace]:
-            for rate in said.rates:
-                of = max(1, int(rate * said.seconds / 8 * self._row.k / (self._row.k + self._row.m) / CHUNK_BYTES))
+            yield records.Pace(min(said.rates))
+            for rate, of in steps:  # so that a rate of which nothing comes is known as well
+                yield Known(run, rate, of, of, b"0")
+            for rate, of in steps:
                 yield records.Pace(rate)
                 for at in range(of):
                     yield Known(run, rate, at, of, fill)
-                yield Known(run, rate, of, of)
             yield records.Pace(0)
 
         self._again.append(_Job(pieces()))
