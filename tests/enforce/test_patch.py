@@ -4,7 +4,6 @@ asset alone, a health check that fails, and the way back."""
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import subprocess
@@ -16,14 +15,13 @@ from typing import Any
 
 import pytest
 
-from cofferdam.cli.main import main
 from cofferdam.enforce.putback import clean
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, Gpg, Sshd, clamd, ssh_key
 from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
 from tests.enforce.site import DEVICE, GATE_IT, STRANGER, Site, netns
 from tests.gate.plant import Gate
-from tests.verbs import KERNEL
+from tests.verbs import KERNEL, cli
 from tests.waiting import alone, eventually
 
 pytestmark = [*netns, pytest.mark.skipif(not HAS_CLAMD, reason="clamd is not installed")]
@@ -94,11 +92,9 @@ class Live:
         self.gate = Gate(site.state, site.policy, "--socket", f"clamd={scanner}")
 
     def patch(self, *words: str) -> str:
-        said, complained = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-            code = main(["patch", *words, "--state", str(self.site.state)])
-        assert code == 0, complained.getvalue() + said.getvalue() + (self.gate.said() if hasattr(self, "gate") else "")
-        return said.getvalue()
+        code, said, complained = cli("patch", *words, "--state", self.site.state)
+        assert code == 0, complained + said + (self.gate.said() if hasattr(self, "gate") else "")
+        return said
 
     def told(self, *words: str) -> Any:
         return json.loads(self.patch(*words, "--json"))
