@@ -15,12 +15,11 @@ import contextlib
 import io
 import sys
 import threading
-import time
 from pathlib import Path
 
 from cofferdam.cli.main import main
 from tests import json_answers
-from tests.waiting import PATIENT, PAUSE, alone
+from tests.waiting import alone
 
 _ALONE = threading.Lock()
 """Standard output is the whole process's."""
@@ -34,19 +33,8 @@ def _kernel(arguments: tuple[str | Path, ...]) -> contextlib.AbstractContextMana
     return alone(KERNEL, among=True) if arguments[:1] == ("prove",) else contextlib.nullcontext()
 
 
-BUSY = "too busy to say whose login this is"
-"""The launcher has 0.2 s for that; nothing is done, and whoever asks does so again in a moment, as they are told."""
-
-
 def cli(*arguments: str | Path, stdin: str = "") -> tuple[int, str, str]:
     """Runs `cofferdam ...`: exit code, stdout, stderr."""
-    until = time.monotonic() + PATIENT
-    while BUSY in "".join((found := _once(arguments, stdin))[1:]) and time.monotonic() < until:
-        time.sleep(PAUSE)
-    return found
-
-
-def _once(arguments: tuple[str | Path, ...], stdin: str) -> tuple[int, str, str]:
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with _kernel(arguments), _ALONE, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _read(stdin):
         try:

@@ -79,8 +79,10 @@ LET_IN, BREATH_SECONDS = 16, 0.01
 many knock, that is a twentieth of the gate's time or so."""
 PING_SECONDS = 1.0
 """From one ping of a member to the next, whatever the asset: each is an entry of the log."""
-LOGIN_SECONDS = 0.2
-"""For the launcher to say whose login it is. A severing does not wait for a name."""
+LOGIN_SECONDS, NAME_SECONDS = 0.2, 5.0
+"""For the launcher to say whose login it is. A severing does not wait for a name; what two people have to agree on
+does, and is refused without one (asking)."""
+NEEDS_NAME = ("ask-grant", "agree-grant", "ask-part")
 NOBODY = -1
 """All users that this machine has no name for count as one: anybody may have thousands of those (subuid)."""
 
@@ -190,7 +192,8 @@ class ControlServer:
             async with asyncio.timeout(REQUEST_SECONDS):
                 line = await reader.readuntil(b"\n")
             if role or uid in (0, os.geteuid()):
-                answer: Answer | bytes = await self._obey(line, await self._person(pid, uid, role), reader, role)
+                wait = NAME_SECONDS if _verb(line) in NEEDS_NAME else LOGIN_SECONDS
+                answer: Answer | bytes = await self._obey(line, await self._person(pid, uid, role, wait), reader, role)
             else:
                 answer = Answer(False, error="only root and the user whose gate this is may use it")
             told = memoryview(answer if isinstance(answer, bytes) else self._encoded(answer) + b"\n")
@@ -267,7 +270,7 @@ class ControlServer:
             raise GateError(f"{user or 'somebody'} asked less than a second ago", hint="wait, and ask again")
         self._pinged[user] = now
 
-    async def _person(self, pid: int, uid: int, role: str) -> str:
+    async def _person(self, pid: int, uid: int, role: str, seconds: float = LOGIN_SECONDS) -> str:
         """Who it is: for root, and for the gate's user, the one who logged in (`loginuid`, which sudo and su leave
         alone), if the launcher knows; for members of a group the user that they are.
 
@@ -278,7 +281,7 @@ class ControlServer:
         login = -1
         if uid == 0 or (not role and uid == os.geteuid()):
             try:
-                async with asyncio.timeout(LOGIN_SECONDS):
+                async with asyncio.timeout(seconds):
                     login = await self._gate.launcher.ask_login(pid)
             except (GateError, TimeoutError):
                 return _user(uid) + UNHEARD
