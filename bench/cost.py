@@ -10,6 +10,7 @@ Not here: times (run.py), system calls (`--strace`).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -120,6 +121,7 @@ def inside(policy_file: Path) -> None:
     from cofferdam.crossing.pipe import PipeReceiver, PipeSender, make_pipe
     from cofferdam.crossing.reactor import Reactor
     from cofferdam.crossing.records import RecordCodec
+    from cofferdam.errors import CrossingError
     from cofferdam.policy.table import CompiledPolicy
 
     policy = CompiledPolicy.from_bytes(policy_file.read_bytes())
@@ -153,6 +155,10 @@ def inside(policy_file: Path) -> None:
     inner = Inner(setting("inner", {"outer": PipeSender(reactor, inner_write, to_outer, batches=True)}))
     PipeReceiver(reactor, outer_read, to_outer, outer.taker("inner"))
     PipeReceiver(reactor, inner_read, to_inner, inner.taker("outer"))
+    for codec in (to_inner, to_outer):  # what decodes is made with the first record, once in a half's life
+        codec.decode_many(b"\x90")
+        with contextlib.suppress(CrossingError):
+            codec.decode(b"\xc0")
     place = next(place for asset in policy.assets.values() for place in asset.places)
     front = socket.create_server(("127.0.0.1", 0))
     clients = []
