@@ -58,13 +58,19 @@ def test_a_reload_that_changes_sharing_answers_all_who_wait(then: str) -> None:
     assert (stage.inner.busy, stage.outer.busy) == (0, 0)
 
 
-def test_who_shares_a_question_that_its_asker_has_left() -> None:
-    stage = Stage(asset_extra="share_reads: 200 ms")
+def behind_another(asset_extra: str) -> tuple[Stage, Wire, Wire, Wire]:
+    """Two clients, of whom the first has asked and waits behind a third; and the device."""
+    stage = Stage(asset_extra=asset_extra)
     first, second, other = (stage.client(port=number) for number in range(3))
     device = connected(stage, first)
     stage.reactor.advance(1)
     other.on_data(read(1, 50, 1))
     first.on_data(read(2, 20, 2))
+    return stage, first, second, device
+
+
+def test_who_shares_a_question_that_its_asker_has_left() -> None:
+    stage, first, second, device = behind_another("share_reads: 200 ms")
     second.on_data(read(3, 20, 2))
     stage.cross()
     leave(stage, first)
@@ -77,12 +83,7 @@ def test_who_shares_a_question_that_its_asker_has_left() -> None:
 
 
 def test_who_shares_a_question_and_has_left_himself_does_not_ask_again() -> None:
-    stage = Stage(asset_extra="share_reads: 200 ms")
-    first, second, other = (stage.client(port=number) for number in range(3))
-    device = connected(stage, first)
-    stage.reactor.advance(1)
-    other.on_data(read(1, 50, 1))
-    first.on_data(read(2, 20, 2))
+    stage, first, second, device = behind_another("share_reads: 200 ms")
     second.on_data(read(3, 20, 2))
     stage.cross()
     leave(stage, second)
@@ -95,12 +96,7 @@ def test_who_shares_a_question_and_has_left_himself_does_not_ask_again() -> None
 
 def test_who_shares_a_question_that_was_never_sent_asks_for_themselves() -> None:
     """They had just come, and were told that they had waited for too long: as whoever had asked first."""
-    stage = Stage(asset_extra="share_reads: 200 ms\n    wait: 300 ms")
-    first, second, other = (stage.client(port=number) for number in range(3))
-    device = connected(stage, first)
-    stage.reactor.advance(1)
-    other.on_data(read(1, 50, 1))
-    first.on_data(read(2, 20, 2))
+    stage, first, second, device = behind_another("share_reads: 200 ms\n    wait: 300 ms")
     stage.cross()
     stage.reactor.advance(0.25)
     second.on_data(read(3, 20, 2))

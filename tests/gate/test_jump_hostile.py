@@ -156,10 +156,7 @@ def test_a_client_with_a_large_window_that_does_not_read(site: Hostile, bystande
         )
         transport: Any = outside._transport
         transport.pause_reading()
-        unchanged, last = 0, -1
-        while unchanged < 30:  # until it has come to a halt, or to its end
-            await asyncio.sleep(0.1)
-            unchanged, last = (unchanged + 1, last) if site.asset.sent == last > 0 else (0, site.asset.sent)
+        last = await _halted(site)
         grown = resident(site.gate.pids()["outer"]) - before
         transport.abort()
         return last, grown
@@ -168,6 +165,15 @@ def test_a_client_with_a_large_window_that_does_not_read(site: Hostile, bystande
     assert sent < FLOOD
     assert grown < 40_000_000
     eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
+
+
+async def _halted(site: Hostile) -> int:
+    """What the asset has sent when it has come to a halt, or to its end."""
+    unchanged, last = 0, -1
+    while unchanged < 30:
+        await asyncio.sleep(0.1)
+        unchanged, last = (unchanged + 1, last) if site.asset.sent == last > 0 else (0, site.asset.sent)
+    return last
 
 
 async def _ignored(*_: Any) -> None:
@@ -187,10 +193,7 @@ def test_a_client_that_begins_a_key_exchange_and_does_not_go_on(site: Hostile, b
         )
         connection._kexinit_sent = True
         connection._send_kexinit()
-        unchanged, last = 0, -1
-        while unchanged < 30:
-            await asyncio.sleep(0.1)
-            unchanged, last = (unchanged + 1, last) if site.asset.sent == last > 0 else (0, site.asset.sent)
+        last = await _halted(site)
         grown = resident(site.gate.pids()["outer"]) - before
         connection.abort()
         return last, grown
