@@ -27,7 +27,7 @@ from cofferdam.brokers.diode.keeper import GRACE_NS
 from cofferdam.brokers.diode.ledger import Channel
 from cofferdam.brokers.diode.receiver import OVERRUN_BYTES, Batches
 from cofferdam.brokers.diode.sender import Sender
-from cofferdam.brokers.diode.wire import BULK, HEAD_BYTES, pack
+from cofferdam.brokers.diode.wire import BULK, HEAD_BYTES, pack, unpack
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
@@ -76,6 +76,59 @@ def test_a_flood_of_open_blocks_is_bounded() -> None:
         assert strand.records([packet]) == []
     assert strand.into.open <= OPEN_MOST[BULK] and strand.into.held <= OPEN_BYTES
     assert strand.into.counts.evicted == HOUR - OPEN_MOST[BULK]
+
+
+@pytest.mark.parametrize("bytes_too", [False, True])
+def test_a_wire_that_lost_too_much_brings_all_again_once_it_is_whole(
+    bytes_too: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of more lost blocks than are collected at a time makes room for true ones."""
+    strand = Strand(shard=64, k=100, m=10, interleave=6)
+    if bytes_too:
+        monkeypatch.setattr("cofferdam.brokers.diode.inbox.OPEN_BYTES", 20 * 64 * 100)
+    body = bytes(strand.out.bulk_room - 20)
+
+    def of(blocks: int, share: float) -> int:
+        for _ in range(blocks):
+            strand.out.put(encode(body), 0, prompt=False)
+        return len(strand.records(lossy(share, 1)(strand.packets())))
+
+    assert of(2 * OPEN_MOST[BULK], 0.2) == 0
+    assert of(30, 0) == 30
+
+
+@pytest.mark.parametrize("so_many", [1, 2, 10])
+def test_false_blocks_that_are_as_far_as_true_ones_do_not_push_them_out(so_many: int) -> None:
+    """As many false packets as true ones, so many of each false block: it is whole then, and fails."""
+    strand = Strand(shard=64, k=100, m=10, interleave=6)
+    body = bytes(strand.out.bulk_room - 20)
+    for _ in range(30):
+        strand.out.put(encode(body), 0, prompt=False)
+    mixed = []
+    for number, packet in enumerate(strand.packets()):
+        at = number % so_many
+        mixed += [pack(BULK, 7, 1000 + number // so_many, at, so_many, 1) + bytes(64), packet]
+    assert len(strand.records(mixed)) == 30
+
+
+def test_blocks_that_are_whole_faster_than_they_are_opened_wait_within_bounds() -> None:
+    """Each once, and not those that were given up: a true one waits for no more of them than are open."""
+    strand = Strand(shard=64)
+    strand.out.put(encode(bytes(500)), 0, prompt=False)
+    true = strand.packets()
+
+    def come(packets: list[bytes]) -> None:
+        for packet in packets:
+            if strand.into.quick(packet) is None:
+                strand.into.feed(unpack(packet), 0)
+
+    for number in range(HOUR):
+        come([pack(BULK, 7, 1000 + number, at, 2, 1) + bytes(64) for at in (0, 1)])
+    come(true)
+    steps = 0
+    while not strand.into.work():
+        assert (steps := steps + 1) <= 3 * OPEN_MOST[BULK]
+    assert strand.into.counts.whole == 1
 
 
 @pytest.mark.parametrize("length", [0, 15, 61, 1 << 20, (1 << 32) - 1])

@@ -136,7 +136,7 @@ def test_any_packet_is_within_bounds_or_refused(data: bytes, head: tuple[int, in
     "packet",
     [
         b"", bytes(26), b"CD\x02" + bytes(100), pack(PROMPT, 7, 1, 0, 0, 1) + bytes(64),
-        pack(BULK, 7, 1, 3, 2, 1) + bytes(64),
+        pack(BULK, 7, 1, 3, 2, 1) + bytes(64), pack(BULK, 7, 1, 0, 2, 9) + bytes(64),
         pack(BULK, 7, 1, 0, 2, 1) + bytes(63), pack(BULK, 7, 1, 0, SHARDS_MOST, 1) + bytes(64),
         pack(BULK, 7, 1, 0, 4000, 1) + bytes(8896), pack(PROMPT, 7, 1, 0, 40, 1) + bytes(64),
         pack(HELLO, 7, 1, 0, 0, 0) + bytes(64), pack(9, 7, 1, 0, 1, 1) + bytes(64), pack(PROMPT, 7, 1, 0, 1, 1),

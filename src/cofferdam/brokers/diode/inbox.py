@@ -3,7 +3,8 @@
 What a packet says is not believed: shards are collected under all that their header says (class, number, k, m, size),
 so that a false header makes a collection of its own, and a block counts when its seal holds. Then, and only then, its
 number is taken, and no second block of that number is. Collections are bounded in number and in bytes; where there are
-too many, the one with the fewest shards goes first, which a flood of false packets has and a true block has not.
+too many, the one with the fewest shards for the time since its last one goes first (time counts in packets that came):
+one of a flood of false packets, or of a block that was lost beyond repair; a true block that is coming has more.
 
 A false shard under a true header spoils a block. Where the sender adds lists of packets (`hostile_wire`), the shards
 that are not on them are thrown out once a seal has failed, and the block is whole all the same.
@@ -87,10 +88,11 @@ class _Taken:
 class _Block:
     """A collection of shards that claim to be of one block."""
 
-    since: int
     key: Key
     shards: dict[int, list[bytes]] = field(default_factory=dict)
     count: int = 0
+    touched: int = 0
+    """How many packets had come when its last one came."""
     next_try: int = 0
     tries: int = 0
 
@@ -141,7 +143,8 @@ class Inbox:
         self._open: dict[int, dict[Key, _Block]] = {PROMPT: {}, BULK: {}}
         self._lists: dict[tuple[int, int, int, int], dict[int, bytes]] = {}
         self._bytes = 0
-        self._due: deque[Key] = deque()
+        self._due: dict[Key, None] = {}
+        """Collections that wait for `work`, in that order: each once, and none that was given up."""
         self._opening: _Steps | None = None
         self._known: dict[bytes, _Block] = {}
         """Collections by what the headers of their packets have in common."""
@@ -168,7 +171,7 @@ class Inbox:
         shards = block.shards
         if len(data) != HEAD_BYTES + size or at >= k + m or at in shards or self._bytes + size > OPEN_BYTES:
             return None
-        self.counts.packets += 1
+        self.counts.packets = block.touched = self.counts.packets + 1
         shards[at] = [data[HEAD_BYTES:]]
         block.count += 1
         self._bytes += size
@@ -177,7 +180,7 @@ class Inbox:
         if key[0] != BULK:
             return self._try(key, block)
         block.next_try = sys.maxsize
-        self._due.append(key)
+        self._due[key] = None
         return []
 
     @property
@@ -188,11 +191,9 @@ class Inbox:
     def work(self) -> list[tuple[int, bytes]]:
         """A step of opening one of the blocks that `quick` has completed; as `feed`."""
         if self._opening is None:
-            key = self._due.popleft()
-            block = self._open[key[0]].get(key)
-            if block is None:
-                return []  # it was given up
-            self._opening = self._tries(key, block)
+            key = next(iter(self._due))
+            del self._due[key]
+            self._opening = self._tries(key, self._open[key[0]][key])
         try:
             next(self._opening)
         except StopIteration as end:
@@ -219,7 +220,7 @@ class Inbox:
         block = blocks.get(key)
         if block is None:
             self._room(kind)
-            block = blocks[key] = _Block(now, key, next_try=packet.k)
+            block = blocks[key] = _Block(key, next_try=packet.k)
             self._known[self._common(key)] = block
         same = block.shards.get(packet.at)
         if same is None:
@@ -230,6 +231,7 @@ class Inbox:
         else:
             same.append(packet.body)
         block.count += 1
+        block.touched = counts.packets
         self._bytes += len(packet.body)
         if self._bytes > OPEN_BYTES:
             self._evict()
@@ -338,20 +340,22 @@ class Inbox:
     def _room(self, kind: int) -> None:
         blocks = self._open[kind]
         while len(blocks) >= OPEN_MOST[kind]:
-            victim = min(blocks, key=lambda key: (blocks[key].count, blocks[key].since))
+            victim = min(blocks, key=lambda key: self._worth(blocks[key]))
             self._drop(kind, victim)
             self.counts.evicted += 1
 
     def _evict(self) -> None:
         while self._bytes > OPEN_BYTES:
-            kind, victim = min(
-                ((kind, key) for kind, blocks in self._open.items() for key in blocks),
-                key=lambda at: (self._open[at[0]][at[1]].count / at[1][2], self._open[at[0]][at[1]].since),
-            )
-            self._drop(kind, victim)
+            victims = (block for blocks in self._open.values() for block in blocks.values())
+            victim = min(victims, key=lambda block: self._worth(block) / block.key[2])
+            self._drop(victim.key[0], victim.key)
             self.counts.evicted += 1
+
+    def _worth(self, block: _Block) -> float:
+        return block.count / (self.counts.packets - block.touched + 1)
 
     def _drop(self, kind: int, key: Key) -> None:
         block = self._open[kind].pop(key)
+        self._due.pop(key, None)
         self._known.pop(self._common(key), None)
         self._bytes -= block.count * key[4]

@@ -22,7 +22,18 @@ import msgspec
 
 from cofferdam.brokers.diode.coding import encoding, parity
 from cofferdam.brokers.diode.sealing import TAG, Seal
-from cofferdam.brokers.diode.wire import AT, AT_END, BULK, DIGESTS, HEAD_BYTES, PROMPT, SHARDS_MOST, STEP, pack
+from cofferdam.brokers.diode.wire import (
+    AT,
+    AT_END,
+    BULK,
+    DIGESTS,
+    HEAD_BYTES,
+    PROMPT,
+    SHARDS_MOST,
+    STEP,
+    pack,
+    parity_most,
+)
 from cofferdam.errors import LocalProtocolError
 
 MS: Final = 1_000_000
@@ -64,7 +75,7 @@ def parity_for(k: int, full: int, m: int) -> int:
     share = min(0.45, m / full / 2)
     certain = (m - share * (full + m)) / math.sqrt(share * (1 - share) * (full + m))
     wanted = 2
-    while wanted < 3 * k + 2:
+    while wanted < parity_most(k):
         spread = certain * math.sqrt(share * (1 - share) * (k + wanted))
         if wanted >= share * (k + wanted) + spread:
             break

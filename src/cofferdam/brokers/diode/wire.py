@@ -38,6 +38,12 @@ PROMPT_SHARDS: Final = 32
 """Of one prompt block."""
 
 
+def parity_most(k: int) -> int:
+    """So many parity shards has a block of `k`, at most. To repair a block of few from thousands takes 50 ms, and two
+    false packets would ask for it."""
+    return 3 * k + 2
+
+
 class Packet(NamedTuple):
     """One packet, within bounds."""
 
@@ -83,7 +89,7 @@ def unpack(data: bytes) -> Packet:
             raise RemoteProtocolError("an announcement with a block", section="diode")
         return Packet(kind, epoch, 0, 0, 0, 0, data[HEAD_BYTES:])
     most = SHARDS_MOST if kind != PROMPT else PROMPT_SHARDS
-    if not k or k + m > most or index >= k + m:
+    if not k or k + m > most or m > parity_most(k) or index >= k + m:
         raise RemoteProtocolError(f"shard {index} of {k} + {m}", section="diode")
     if kind != DIGESTS and (size % STEP or size > SHARD_MOST or k * size > BLOCK_BYTES):
         raise RemoteProtocolError(f"{k} shards of {size} bytes", section="diode")
