@@ -25,9 +25,10 @@ from cofferdam.brokers.diode import pairing, receiver, records
 from cofferdam.brokers.diode.inbox import OPEN_BYTES, OPEN_MOST, WINDOW
 from cofferdam.brokers.diode.keeper import GRACE_NS
 from cofferdam.brokers.diode.ledger import Channel
+from cofferdam.brokers.diode.outbox import DIGEST
 from cofferdam.brokers.diode.receiver import OVERRUN_BYTES, Batches
 from cofferdam.brokers.diode.sender import Sender
-from cofferdam.brokers.diode.wire import BULK, HEAD_BYTES, pack, unpack
+from cofferdam.brokers.diode.wire import BULK, DIGESTS, HEAD_BYTES, pack, unpack
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
@@ -129,6 +130,17 @@ def test_blocks_that_are_whole_faster_than_they_are_opened_wait_within_bounds() 
     while not strand.into.work():
         assert (steps := steps + 1) <= 3 * OPEN_MOST[BULK]
     assert strand.into.counts.whole == 1
+
+
+def test_lists_of_an_owned_sender_are_no_longer_than_their_blocks() -> None:
+    strand = Strand(hostile=True)
+    seal, inbox = strand.out._seal, strand.into
+    for block in range(1, 3):
+        for piece in range(24):
+            body = seal.close_digests(BULK, block, piece, 20, 4, bytes(1400 if block == 1 else 8))
+            inbox.feed(unpack(pack(DIGESTS, 7, block, piece, 20, 4) + body), 0)
+    held = [sum(map(len, pieces.values())) for pieces in inbox._lists.values()]
+    assert max(held, default=0) <= 24 * DIGEST and inbox.counts.foreign == 24 + 19
 
 
 @pytest.mark.parametrize("length", [0, 15, 61, 1 << 20, (1 << 32) - 1])

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cofferdam.brokers.diode import pairing, records
-from cofferdam.brokers.diode.inbox import EARLY_BYTES, EARLY_NS, Early
+from cofferdam.brokers.diode.inbox import EARLY_BYTES, EARLY_NS, OPEN_MOST, Early
 from cofferdam.brokers.diode.outbox import Outbox, encode
 from cofferdam.brokers.diode.receiver import RECORDS, Receiver
 from cofferdam.brokers.diode.sealing import Seal, announce, new_seal
@@ -183,6 +183,26 @@ def test_blocks_that_heap_up_are_opened_whole_in_a_turn(tmp_path: Path, monkeypa
     hearing.feed(hello, *woven(seal, 6), work=False)
     hearing.reactor.turn(0)
     assert hearing.numbers
+
+
+def test_small_blocks_that_heap_up_are_none_of_them_lost(tmp_path: Path) -> None:
+    """They are no 24 MB, and would be given up in favour of what comes."""
+    hearing = Hearing(tmp_path)
+    seal, hello = hearing.epoch(5)
+    hearing.feed(hello)
+    out = Outbox(seal, 1408, k=100, m=10)
+    count = 4 * OPEN_MOST[BULK]
+    for number in range(1, count + 1):
+        body = bytes(out.bulk_room - 200)
+        out.put(encode(records.Piece("files:reports", 5, number, body)), 0, prompt=False)
+        worked(out)
+        while packets := out.bulk(512, 0):
+            hearing.feed(*packets, work=False)
+            hearing.reactor.turn(0)
+    out.tick(10**9)
+    hearing.feed(*worked(out).bulk(512, 2 * 10**9), work=False)
+    hearing.feed()
+    assert sorted(hearing.numbers)[: count - 8] == list(range(1, count - 7))
 
 
 def test_what_is_prompt_does_not_wait_for_what_is_in_a_block(tmp_path: Path) -> None:

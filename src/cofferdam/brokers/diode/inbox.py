@@ -24,7 +24,7 @@ from typing import Final
 from cofferdam.brokers.diode.coding import finish, repairing
 from cofferdam.brokers.diode.outbox import DIGEST, digest, digests_of
 from cofferdam.brokers.diode.sealing import TAG, Seal
-from cofferdam.brokers.diode.wire import AT, AT_END, BULK, DIGESTS, HEAD_BYTES, PROMPT, SHARDS_MOST, Packet, pack
+from cofferdam.brokers.diode.wire import AT, AT_END, BULK, DIGESTS, HEAD_BYTES, PROMPT, SHARDS_MOST, STEP, Packet, pack
 from cofferdam.errors import RemoteProtocolError
 
 OPEN_MOST: Final = {PROMPT: 256, BULK: 64}
@@ -188,6 +188,11 @@ class Inbox:
         """Whether a block waits for `work`."""
         return bool(self._due or self._opening)
 
+    @property
+    def waiting(self) -> int:
+        """Blocks that wait for `work`."""
+        return len(self._due)
+
     def work(self) -> list[tuple[int, bytes]]:
         """A step of opening one of the blocks that `quick` has completed; as `feed`."""
         if self._opening is None:
@@ -302,6 +307,11 @@ class Inbox:
         at = (kind, packet.block, packet.k, packet.m)
         if packet.block in self._taken[kind] or packet.at in self._lists.get(at, ()):
             self.counts.repeated += 1
+            return []
+        count = packet.k + packet.m
+        held = sum(map(len, self._lists.get(at, {}).values()))
+        if packet.at >= -(-count // digests_of(STEP)) or held + len(digests) > count * DIGEST:
+            self.counts.foreign += 1  # more than a list has: the sender itself says so
             return []
         while len(self._lists) >= sum(OPEN_MOST.values()):
             del self._lists[next(iter(self._lists))]

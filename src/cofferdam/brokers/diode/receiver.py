@@ -45,6 +45,8 @@ RECORDS: Final = 8
 """Of a bulk block, handed on in one turn of the loop."""
 BEHIND_BYTES: Final = 24 << 20
 """More than woven blocks that are opened and as many that come."""
+BEHIND_BLOCKS: Final = 16
+"""More than are woven. Small blocks (`block: 100`) reach their bound in number and not in bytes."""
 BEHIND_STEPS: Final = 32
 PACKET_BYTES: Final = {False: 2048, True: 9216}
 """Room for one packet; with jumbo frames."""
@@ -233,7 +235,8 @@ class Receiver(Part):
     def _work(self) -> None:
         """A step, and what has come meanwhile is read before the next, so that what is prompt waits for one step at
         most. Where blocks heap up it is a block: more than the packets that are read meanwhile."""
-        behind = self._inbox is not None and self._inbox.held > BEHIND_BYTES
+        inbox = self._inbox
+        behind = inbox is not None and (inbox.held > BEHIND_BYTES or inbox.waiting > BEHIND_BLOCKS)
         for _ in range(BEHIND_STEPS if behind else 1):
             self._step()
         self._working = self._has_work
