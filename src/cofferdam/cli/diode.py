@@ -336,6 +336,14 @@ def _qr(text: str) -> None:
     segno.make(text, error="m").terminal(compact=True)
 
 
+def _size(count: int) -> str:
+    """Bytes for people to read: three digits that count."""
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count} bytes"
+
+
 # --- status -----------------------------------------------------------------------------------------------------------
 
 
@@ -390,8 +398,8 @@ def _inside(each: dict[str, Any]) -> Iterator[str]:
     yield (f"  sends {now['sending'] / 1e6:.2f} Mbit/s now; {now['packets']} packets went out, {now['unsent']} times "
            "the kernel took nothing")  # fmt: skip
     hours, room = spool["oldest_seconds"] / 3600, spool["room_seconds"]
-    yield f"  epoch {each['epoch']}, {show_rate(each['rate'])}, {each['queue']} bytes in the sender's queue"
-    yield (f"  spool: {spool['bytes']} of {spool['room']} bytes, {hours:.1f} of {spool['keep'] / 3600:g} h, "
+    yield f"  epoch {each['epoch']}, {show_rate(each['rate'])}, {_size(each['queue'])} in the sender's queue"
+    yield (f"  spool: {_size(spool['bytes'])} of {_size(spool['room'])}, {hours:.1f} of {spool['keep'] / 3600:g} h, "
            f"{spool['dropped']} dropped for want of room"
            + (f"; at this pace there is room for {room / 3600:.1f} h" if room >= 0 else ""))  # fmt: skip
     for channel in each["channels"]:
@@ -410,7 +418,7 @@ def _outside(each: dict[str, Any]) -> Iterator[str]:
     else:
         told = f"{datetime.fromtimestamp(beat['told'] // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
         yield (f"  epoch {each['epoch']} of {each['sender']}; heartbeat {beat['age']} s ago, its clock says {told} "
-               f"({beat['differs']:+} s to ours), {beat['queue']} bytes wait inside")  # fmt: skip
+               f"({beat['differs']:+} s to ours), {_size(beat['queue'])} wait inside")  # fmt: skip
     if each["told"]:
         yield from _about_inside(each["told"])
     trouble, counts = each["trouble"], each["now"]
@@ -418,8 +426,9 @@ def _outside(each: dict[str, Any]) -> Iterator[str]:
     share = 100 * repaired / max(1, came + repaired)
     yield (f"  hears {counts['hearing'] / 1e6:.2f} Mbit/s now; {came} packets came, some {share:.2f} % were lost "
            f"before repair, {repaired} repaired")  # fmt: skip
-    yield (f"  {trouble['foreign']} foreign packets, {trouble['blocks']} blocks lost, {trouble['kernel']} packets "
-           f"dropped by the kernel, {trouble['overrun']} records not taken in time")  # fmt: skip
+    yield (f"  {trouble['foreign']} foreign packets, {trouble['blocks']} blocks lost, {counts['blocks_open']} not "
+           f"whole, {trouble['kernel']} packets dropped by the kernel, {trouble['overrun']} records not taken in "
+           "time")  # fmt: skip
     for name, why in each["stopped"].items():
         yield f"  STOPPED: {name}: {why}"
     for channel in each["channels"]:
@@ -465,16 +474,25 @@ def _resend(args: argparse.Namespace) -> int:
         texts += [line for line in said.splitlines() if line.strip()]
     if not texts:
         raise GateError("no ticket was given", hint="--ticket TEXT, or --file FILE")
-    found = [_ask(args, "spool", "resend", ticket=text, go=args.go) for text in texts]
+    found, refused = [], []
+    for text in texts:
+        try:
+            found.append(_ask(args, "spool", "resend", ticket=text, go=args.go))
+        except GateError as error:  # the others go all the same
+            refused.append(error)
+            if len(texts) == 1:
+                raise
     if args.json:
         print(json.dumps(found))
-        return 0
-    for one in found:
+    for one in found if not args.json else ():
         does = "is sent" if one["go"] else "would be sent (--go sends it)"
-        _say([f"ticket {one['serial']}: {one['records']} records of {one['channel']}, {one['bytes']} bytes, about "
-              f"{one['seconds']} s: {does}"])  # fmt: skip
+        _say([f"ticket {one['serial']}: {one['records']} records of {one['channel']}, {_size(one['bytes'])}, "
+              f"about {one['seconds']} s: {does}"])  # fmt: skip
         if one["lost"]:
-            _say([f"  {one['lost']} of what it asks for are not kept any more: they are lost"])
+            _say([f"  {one['lost']} of what it asks for are not kept here (any more): they are lost; outside: "
+                  f"cofferdam diode give-up {one['channel']}"])  # fmt: skip
+    if refused:
+        raise GateError(f"{len(refused)} of {len(texts)} tickets: {refused[0]}", hint=refused[0].hint)
     return 0
 
 
@@ -488,7 +506,15 @@ def _give_up(args: argparse.Namespace) -> int:
 
 
 def _tell(args: argparse.Namespace) -> int:
-    found = _ask(args, "teller", "look", again=args.again)
+    if "inside" not in _ends(args):
+        raise GateError("this machine has no inside end of a strand", hint="it is a verb for the inside machine")
+    try:
+        found = _ask(args, "teller", "look", again=args.again)
+    except GateError as error:
+        if "does not run" not in str(error):
+            raise
+        raise GateError(str(error), hint="it runs where the policy has the strand tell of the gate: carries: "
+                        "[gate:status, gate:log]; `cofferdam status` shows what runs") from None  # fmt: skip
     told = "it is told from its beginning" if args.again else f"{found['told']} entries have been told before"
     print(json.dumps(found) if args.json else f"what is new of the audit log goes out now; {told}")
     return 0
@@ -579,10 +605,9 @@ def _test(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(steps))
         return 0
-    best, under_way = 0, any(step["age"] < COMING_SECONDS for step in steps)
+    under_way = any(step["age"] < COMING_SECONDS for step in steps)
     for step in steps:
         whole = step["got"] == step["of"]
-        best = max(best, step["rate"]) if whole else best
         share = 100 * (step["of"] - step["got"]) / max(1, step["of"])
         words = f"{step['got']} of {step['of']} came, {share:.2f} % lost"
         if under_way and not whole:
@@ -590,9 +615,23 @@ def _test(args: argparse.Namespace) -> int:
         _say([f"run {step['run']}: {show_rate(step['rate']):>14}  {words}"])
     if under_way:
         _say(["it may still be coming: ask again in some seconds"])
-    elif best:
+    elif best := _best(steps):
         rate = show_rate(round(best * 0.8))
         _say([f"the setting to type in: rate: {rate} (four fifths of the fastest without loss)"])
     elif not steps:
         _say(["no test has come; inside: cofferdam diode test"])
+    else:
+        _say(["nothing to type in: the slowest rate lost as well. Look at the line, or inside: cofferdam diode test "
+              "--rates 1,2,5 (Mbit/s)"])  # fmt: skip
     return 0
+
+
+def _best(steps: list[dict[str, Any]]) -> int:
+    """The fastest rate of the last run up to which all came; 0: none. A slower one that lost counts, whatever came
+    of faster ones: by chance they may have been spared."""
+    best = 0
+    for step in sorted((one for one in steps if one["run"] == steps[-1]["run"]), key=lambda one: one["rate"]):
+        if step["got"] != step["of"]:
+            break
+        best = step["rate"]
+    return best

@@ -370,9 +370,20 @@ def test_a_ticket_is_used_once_and_asks_for_nothing_else(tmp_path: Path) -> None
     text = outside.ask("ticket", channel="", by="me")["tickets"][0]["text"]
     told = inside.ask("resend", ticket=text)
     assert told["records"] == 0 and told["go"] is False
+    assert told["lost"] == 3  # of an epoch of which this spool has nothing: that of a machine that is lost
     assert inside.ask("resend", ticket=text, go=True)["go"] is True
     assert "used before" in inside.ask("resend", ticket=text, go=True)
     assert "used before" in inside.ask("resend", ticket=text)
+    (tmp_path / "anew").mkdir()
+    anew = Outside(tmp_path / "anew")  # the outside is set up anew, and its tickets begin with 1
+    anew.now += 10 * 10**9
+    anew.say(beat(highest=3))
+    anew.ticks(2)
+    another = anew.ask("ticket", channel="", by="me")["tickets"][0]
+    assert another["serial"] == told["serial"]
+    assert inside.ask("resend", ticket=another["text"], go=True)["go"] is True
+    assert "used before" in inside.ask("resend", ticket=another["text"], go=True)
+    anew.part.halt()
     wrong = text[:-1] + ("2" if text[-1] != "2" else "3")
     assert "mistyped" in inside.ask("resend", ticket=wrong, go=True)
     inside.now += 8 * 86_400 * 10**9

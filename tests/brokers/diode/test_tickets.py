@@ -76,3 +76,10 @@ def test_a_ticket_that_is_not_good(text: str, tag: bytes, signers: dict[bytes, i
 def test_nothing_to_ask_for() -> None:
     with pytest.raises(GateError, match="nothing is missing"):
         make(PRIVATE, TAG, 1, 1, 0, [])
+
+
+@pytest.mark.parametrize(("text", "why"), [("abc", "too short"), ("", "too short"), ("2!" * 60, "no letter of")])
+def test_what_is_no_ticket_is_told_how_one_looks(text: str, why: str) -> None:
+    with pytest.raises(GateError, match=why) as found:
+        read(text, b"", {}, 0)
+    assert "give all of it" in found.value.hint

@@ -315,8 +315,9 @@ class Keeper(Part):
 
     def _give_up(self, asked: Asked, said: GiveUp) -> None:
         channel = self._channels.get(said.channel)
-        if channel is None or said.channel not in self._row.channels:
-            raise GateError(f"no channel {said.channel!r} rides")
+        channels = sorted(self._row.channels)
+        if channel is None or said.channel not in channels:
+            raise GateError(f"no channel {said.channel!r} rides", hint=f"there is {', '.join(channels)}")
         gaps = self.gaps(said.channel)
         count = sum(channel.give_up(gap.epoch, gap.first, gap.last) for gap in gaps)
         self._tell_gaps(said.channel, "lost", gaps)

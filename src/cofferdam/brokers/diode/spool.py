@@ -324,7 +324,7 @@ class Spool(Part):
         messages: list[tuple[str, int, int]] = []
         count = size = asked = 0
         for channel, epoch, first, last in ranges:
-            last = min(last, self._store.highest(channel, epoch))
+            last = min(last, self._store.highest(channel, epoch) or last)  # of an epoch of another's all is lost
             asked += max(0, last - first + 1)
             for row in self._store.overlapping(channel, epoch, first, last):
                 low, high = max(first, row.first), min(last, row.last)
@@ -367,7 +367,7 @@ class Spool(Part):
         wall = self._setting.wall()
         signers = {bytes.fromhex(one.key): one.until // SECOND for one in (self._keys.tickets if self._keys else ())}
         ticket = tickets.read(said.ticket, tickets.site_tag(self._site, self._strand), signers, wall // SECOND)
-        if self._store.is_used(ticket.serial):
+        if self._store.is_used(ticket.serial, ticket.until):
             raise GateError(
                 f"ticket {ticket.serial} was used before", hint="have a new one made: cofferdam diode ticket"
             )

@@ -33,6 +33,11 @@ CREATE TABLE tickets(serial INTEGER PRIMARY KEY, until INTEGER);
 APPLICATION: Final = 0x43664453
 
 
+def _ticket(serial: int, until: int) -> int:
+    """By what a ticket is known: an outside that was set up anew numbers its own from 1 again."""
+    return (until & 0x7FFF_FFFF) << 32 | serial & 0xFFFF_FFFF
+
+
 class FileRow(NamedTuple):
     """A file that was taken. `state`: "taken" (it is being copied), "ready" (it has numbers), "sent". `source`: the
     inode of what was copied, as long as it may be there still; 0: it was removed."""
@@ -235,15 +240,15 @@ class SpoolStore:
 
     def use(self, serial: int, until: int, now: int) -> bool:
         """Whether a ticket was not used before; from now on it was."""
-        if self.db.one("SELECT 1 FROM tickets WHERE serial=?", serial):
+        if self.is_used(serial, until):
             return False
         with self.db.commit():
             self.db.run("DELETE FROM tickets WHERE until<?", now)
-            self.db.run("INSERT INTO tickets VALUES(?, ?)", serial, until)
+            self.db.run("INSERT INTO tickets VALUES(?, ?)", _ticket(serial, until), until)
         return True
 
-    def is_used(self, serial: int) -> bool:
-        return bool(self.db.one("SELECT 1 FROM tickets WHERE serial=?", serial))
+    def is_used(self, serial: int, until: int) -> bool:
+        return bool(self.db.one("SELECT 1 FROM tickets WHERE serial=?", _ticket(serial, until)))
 
     # --- age and size
 

@@ -208,7 +208,10 @@ def _bytes(text: str) -> bytes:
         raise GateError(f"the ticket has {len(plain)} letters, and at most {LETTERS_MOST}")
     wrong = next((letter for letter in plain if letter not in ALPHABET), "")
     if wrong or len(plain) <= CHECK:
-        raise GateError(f"{wrong!r} is no letter of a ticket" if wrong else "the ticket is too short")
+        raise GateError(
+            f"{wrong!r} is no letter of a ticket" if wrong else "the ticket is too short",
+            hint="give all of it, as `cofferdam diode ticket` prints it, in quotes: some 140 to 200 letters",
+        )
     if _check(plain[:-CHECK]) != plain[-CHECK:]:
         raise GateError("a letter of the ticket is mistyped: its check letters do not fit", hint="read it again")
     body = plain[:-CHECK]
