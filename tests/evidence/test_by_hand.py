@@ -116,8 +116,8 @@ def test_a_conduit_that_has_expired(plant: tuple[Site, Gate]) -> None:
 
 
 def test_a_full_disk(plant: tuple[Site, Gate]) -> None:
-    """Room runs out: that is an entry and an alarm while there is a reserve. Without any, nothing can be recorded, and
-    who asks is told so; with room again both turn."""
+    """Room runs out: that is an entry and an alarm while there is a reserve. Who has had their part of it can have
+    nothing recorded, and who asks is told so; with room again both turn."""
     site, gate = plant
     ballast = site.state / "audit/ballast.new"
     try:
@@ -128,7 +128,7 @@ def test_a_full_disk(plant: tuple[Site, Gate]) -> None:
         eventually(lambda: "check-log.capacity" in alarms(gate))
         with contextlib.closing(Client(site.port, timeout=PATIENT)) as client:
             value = 0
-            while client.write(value % 1000):  # what is allocated ahead is used up, and then the reserve
+            while client.write(value % 1000):  # what is allocated ahead is used up, and its part of the reserve
                 value += 1
                 assert value < 100_000
         eventually(lambda: outcome(site, "log.writable")[0] == "failed")

@@ -111,6 +111,8 @@ class Auditor:
         """Bytes since then: who says much fills a disk from one look at it to the next."""
         self._rest: Counter[str] = Counter()
         """Bytes of the last of the disk, by producer."""
+        self._rested: set[str] = set()
+        """Producers that have had their part of it: their writes are refused."""
         self._ending: set[tuple[str, str]] = set()
         """Of open writes, by producer, the outcome is in the queue."""
         self._quotas: dict[str, Quota] = {}  # by producer, over all of its lives
@@ -224,6 +226,8 @@ class Auditor:
                 self._over[producer] = now
             if share == "changes":
                 self._leave_out(producer, drafts)
+                if not rests:
+                    self._rested.add(producer)
                 self._refuse(producer, batch, len(drafts), FULL if rests else NO_REST)
                 return False
             out.append(draft)
@@ -241,6 +245,11 @@ class Auditor:
                 return True
         room = max(self._free - self._taken, self._log.journal_room)
         return room - self._rest[producer] // 3 >= size
+
+    def _resting(self) -> str:
+        """Whose writes are refused though the log takes entries, and why; or ""."""
+        who = ", ".join(sorted(self._rested))
+        return f"writes of {who} are refused: {NO_REST}" if who else ""
 
     def _leave_out(self, producer: str, drafts: Sequence[Draft]) -> None:
         """These are in the log as a count, and with them who and what they were about."""
@@ -313,6 +322,7 @@ class Auditor:
             self._taken = 0
             if not self._log.stuck and self._free >= min(RESERVE_BYTES, self._total // 20):
                 self._rest.clear()
+                self._rested.clear()
             self._over = {producer: at for producer, at in self._over.items() if now - at < OVER_NS}
         try:
             self._log.tick()
@@ -348,7 +358,7 @@ class Auditor:
         log = self._log
         return Status(
             writable=self.writable,
-            reason=self._reason,
+            reason=self._reason or self._resting(),
             entries=log.size,
             published=log.published,
             appended=log.appended,

@@ -163,6 +163,8 @@ def log_writable(known: Inputs) -> Finding:
              f"the longest wait for the disk: {audit['commit_max'] / 1000:.1f} ms")  # fmt: skip
     if not (audit["running"] and audit["writable"]):
         return Finding("log.writable", "failed", f"the log takes no entries: {audit['reason']}"[:500], facts)
+    if audit["reason"]:
+        return Finding("log.writable", "failed", str(audit["reason"])[:500], facts)
     return Finding("log.writable", "observed", "the log takes entries, each is on disk before its write is sent", facts)
 
 

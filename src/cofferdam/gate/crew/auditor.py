@@ -160,7 +160,8 @@ class Auditor(Supervisor[AuditorPart]):
         for bound in (80, 90):
             there = f"the disk of the audit log is {used} % full" if used >= bound else ""
             self._gate.alarm(f"log-disk-{bound}", there)
-        self._gate.alarm("log-reserve", f"the log lives on its reserve: {record.stuck}" if record.stuck else "")
+        lives = f"the log lives on its reserve: {record.stuck}" if record.stuck else ""
+        self._gate.alarm("log-reserve", "; ".join(filter(None, (lives, record.reason if record.writable else ""))))
         self._gate.alarm("log-upkeep", f"the log is not kept in order: {record.trouble}" if record.trouble else "")
         self._gate.alarm("log-keeps-less", self._keeps_less(record))
         self._drop_anchor(record)
