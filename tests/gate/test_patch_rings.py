@@ -3,6 +3,7 @@ an archive whose password the keeper has."""
 
 from __future__ import annotations
 
+import json
 import signal
 import struct
 from collections.abc import Iterator
@@ -12,16 +13,19 @@ import pytest
 from tests.brokers.patch.makers import run
 from tests.gate.patching import Works
 from tests.gate.plant import READ, Device
+from tests.verbs import cli
 from tests.waiting import eventually
 
 PRODUCTS = """      drive-firmware: {origin: {pgp: vendor.asc}, scan: none}
       press-firmware: {origin: {pgp: vendor.asc}, scan: none}
+      mill-firmware: {origin: {pgp: vendor.asc}, scan: none}
       sealed: {origin: {pgp: vendor.asc}, scan: none, password: vendor-zip}"""
 WAY = """{{address: 127.0.0.1, sftp: {{port: {sftp}, user: {user}, host_key: "{host_key}", secret: plc-1,
          path: "{files}/NAME"}}}}"""
 DRIVES = ("drive-1", "drive-2", "drive-3")
-WAYS = "\n".join(f"      {name}: {WAY.replace('NAME', name)}" for name in (*DRIVES, "press"))
+WAYS = "\n".join(f"      {name}: {WAY.replace('NAME', name)}" for name in (*DRIVES, "press", "mill"))
 RULES = """      - {asset: [drive-1, drive-2, drive-3], install: drive-firmware, ring: test}
+      - {asset: mill, install: mill-firmware, ring: line, window: {days: mon, from: "00:00", to: "00:01", zone: UTC}}
       - {asset: press, install: press-firmware, ring: test, unless: {asset: line, point: speed, above: 0},
          health: {point: pressure, within: 1 s}}
 assets:
@@ -57,11 +61,11 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Works, Lin
     line.close()
 
 
-def release(works: Works, product: str, version: str) -> bytes:
+def release(works: Works, product: str, version: str, *how: str) -> bytes:
     data = f"{product} {version} ".encode() * 1000
     number = works.put("fw.bin", data, version, product=product)
     assert works.examined(number)["state"] == "passed"
-    works.patch("request", str(number))
+    works.patch("request", str(number), *how)
     for who in ("alice", "bob"):
         works.approve(number, who)
     return data
@@ -100,6 +104,42 @@ def test_nothing_begins_while_production_runs_or_while_that_is_not_known(plant: 
     line.registers[0] = 0
     eventually(lambda: works.asset("press")["state"] == "done")
     assert (works.sshd.files / "press").read_bytes() == data
+
+
+def test_an_emergency_takes_two_people_and_no_window_and_is_an_alarm(plant: tuple[Works, Line]) -> None:
+    works, _ = plant
+
+    def alarms() -> list[str]:
+        return [str(one["detail"]) for one in works.gate.status()["alarms"] if "patch-emergency" in one["name"]]
+
+    release(works, "mill-firmware", "1.0")
+    eventually(lambda: works.asset("mill")["why"] == "its window is shut")
+    assert not alarms()
+    data = b"mill-firmware 2.0"
+    number = works.put("fw.bin", data, "2.0", product="mill-firmware")
+    assert works.examined(number)["state"] == "passed"
+    assert "has a reason" in works.patch("request", str(number), "--emergency", code=2)
+    works.patch("request", str(number), "--emergency", "--reason", "CVE-2026-9 is used by a worm")
+    assert "EMERGENCY, waiting for signatures" in works.patch("status")
+    words = ("patch", "approve", str(number), "--key", str(works.keys["alice"]), "--yes", "--state", str(works.state))
+    code, _, shown = cli(*words)
+    assert (code, "  EMERGENCY   outside windows" in shown) == (0, True), shown
+    assert "  reason      CVE-2026-9 is used by a worm\n" in shown
+    # One is not enough in an emergency either.
+    assert works.told("status")["keeper"]["pending"]["signed"] == ["alice"]
+    assert works.asset("mill")["why"] == "its window is shut"
+    works.approve(number, "bob")
+    eventually(lambda: works.asset("mill")["state"] == "done")
+    assert (works.sshd.files / "mill").read_bytes() == data
+    said = works.told("plan")["releases"][-1]
+    assert (said["emergency"], said["reason"]) == (True, "CVE-2026-9 is used by a worm")
+    eventually(lambda: len(alarms()) == 1 and "CVE-2026-9 is used by a worm" in alarms()[0])
+    works.patch("export", str(works.folder / "evidence.json"))
+    log = json.loads((works.folder / "evidence.json").read_text())["log"]
+    started = [each for each in log if each["kind"] == "install-started" and each["asset"] == "mill"]
+    assert [each["emergency"] for each in started] == [True]
+    works.patch("stop", "mill-firmware")
+    eventually(lambda: not alarms())
 
 
 def test_a_point_out_of_its_limits_fails_the_asset(plant: tuple[Works, Line]) -> None:

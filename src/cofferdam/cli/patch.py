@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from cofferdam.cli import patch_sources
 from cofferdam.cli.patch_asking import ask_part, claim_of, print_told, time_of
-from cofferdam.cli.patch_shown import goes_to, next_window, shown, waiting, window
+from cofferdam.cli.patch_shown import goes_to, next_window, shown, under_way, waiting, window
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
@@ -213,20 +213,12 @@ def _status(args: argparse.Namespace) -> int:
         if keeper["unfit"]:
             yield f"NOTHING CAN BE RELEASED: {keeper['unfit']}"
         yield "files: " + (", ".join(f"{count} {state}" for state, count in sorted(keeper["files"].items())) or "none")
-        pending = keeper["pending"]
-        if pending:
-            signed = ", ".join(pending["signed"]) or "nobody yet"
-            yield (
-                f"waiting for signatures: {pending['number']} {pending['file']}, asked by {pending['by']}; signed by "
-                f"{signed}, {pending['needs']} are needed"
-            )
         yield from waiting(keeper)
         released = len(installer["releases"])
         yield f"installer: root {installer['root']}, targets {installer['targets']}, {released} released"
         if installer["refused"]:
             yield f"THE INSTALLER REFUSES what is released: {installer['refused']}"
-        for each in installer["under_way"]:
-            yield f"under way: {each['product']} to {each['asset']}, {each['sent']} bytes"
+        yield from under_way(installer)
         yield from _assets(installer, windows=False)
         for source in keeper["sources"]:
             yield from patch_sources.lines(source)
@@ -235,13 +227,15 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _assets(installer: dict[str, Any], *, windows: bool) -> Iterator[str]:
-    emergencies = {each["number"] for each in installer["releases"] if each["emergency"]}
+    emergencies = {each["number"]: each["reason"] for each in installer["releases"] if each["emergency"]}
     for row in installer["assets"]:
         has = f"has {row['has']} ({row['state']})" if row["state"] else "nothing was sent"
         wants = f", {row['release']}: {row['why']}" if row["release"] else ""
         yield f"  {row['asset']:16} {row['product']:20} ring {row['ring']:10} {has}{wants}"
         if row["detail"] and row["state"] in ("failed", "unknown", "back"):
             yield f"    {row['detail']}"
+        if row["number"] in emergencies and (row["state"] != "done" or row["has"] != row["release"]):
+            yield f"    EMERGENCY, in no window: {emergencies[row['number']]}"
         if not windows and (following := next_window(row, emergencies)):
             yield f"    {following}"
         if windows:

@@ -148,7 +148,14 @@ def due(clock: dict[str, Any]) -> str:
 
 
 def waiting(keeper: dict[str, Any]) -> Iterator[str]:
-    """Advisories, for `status`: how many stand where, and what is due first."""
+    """For `status`: what waits for signatures; and of advisories how many stand where, and what is due first."""
+    if pending := keeper["pending"]:
+        what = "EMERGENCY, waiting" if pending["emergency"] else "waiting"
+        signed = ", ".join(pending["signed"]) or "nobody yet"
+        yield f"{what} for signatures: {pending['number']} {pending['file']}, asked by {pending['by']}"
+        if pending["reason"]:
+            yield f"  reason: {pending['reason']}"
+        yield f"  signed by {signed}; {pending['needs']} are needed: `cofferdam patch approve {pending['number']}`"
     if not keeper["advisories"]:
         return
     counts = ", ".join(f"{count} {state}" for state, count in keeper["advisories"].items())
@@ -157,6 +164,16 @@ def waiting(keeper: dict[str, Any]) -> Iterator[str]:
     names = ", ".join(soonest["assets"][:ASSETS]) or "assets that it does not name" if soonest else ""
     more = f" and {len(soonest['assets']) - ASSETS} more" if soonest and len(soonest["assets"]) > ASSETS else ""
     yield f"advisories: {counts}{first}{names}{more}"
+
+
+def under_way(installer: dict[str, Any]) -> Iterator[str]:
+    """For `status`: what goes out now, and how far it is."""
+    sizes = {(each["product"], each["version"]): each["size"] for each in installer["releases"]}
+    has = {(each["asset"], each["product"]): each["has"] for each in installer["assets"]}
+    for each in installer["under_way"]:
+        size = sizes.get((each["product"], has.get((each["asset"], each["product"]), "")), 0)
+        part = f" of {size} ({min(100, 100 * each['sent'] // size)} %)" if size else ""
+        yield f"under way: {each['product']} to {each['asset']}, {each['sent']}{part} bytes"
 
 
 def window(start: int, stop: int) -> str:

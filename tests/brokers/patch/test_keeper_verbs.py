@@ -18,9 +18,10 @@ from cofferdam.brokers.patch import trustkeys
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow, Pending, Seen
 from cofferdam.brokers.patch.installer import Installer
-from cofferdam.brokers.patch.keeper_verbs import SIGNATURES_BYTES, Verbs
+from cofferdam.brokers.patch.keeper_verbs import Verbs
 from cofferdam.brokers.patch.plan import Held, Step
 from cofferdam.brokers.patch.records import Looked
+from cofferdam.brokers.patch.releases import SIGNATURES_BYTES, Releases
 from cofferdam.brokers.patch.reports import Report
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.sealing import Sealing
@@ -92,7 +93,8 @@ class Desk:
             tell_installer=lambda: None, fetching=SimpleNamespace(forget=lambda _row: None),
             desk=SimpleNamespace(verbs={}, is_document=lambda _row: False),
         )  # fmt: skip
-        self.verbs = Verbs(self.keeper)
+        self.releases = Releases(self.keeper)
+        self.verbs = Verbs(self.keeper, self.releases)
         for number in (1, 2):
             (folder / "quarantine" / str(number)).write_bytes(b"abc")
             vouches = (word("put", "stage", f"fw/{number}.0/fw.bin", "ab" * 32),)
@@ -176,7 +178,7 @@ def test_what_nobody_saw_come_is_not_released(desk: Desk) -> None:
     assert "is not the gate's" in desk.ask("approve", number=1, signature=signature)[0][1]
     signed = desk.pending.rows["1"]
     full = msgspec.structs.replace(signed, signatures={**signed.signatures, "bob": "x"})
-    assert not desk.verbs.finish_if_signed(full, "the keeper")
+    assert not desk.releases.finish_if_signed(full, "the keeper")
     desk.ask("reject", number=1)
     desk.log.write()
     assert "is not the gate's" in desk.ask("request", number=2)[0][1]

@@ -177,3 +177,20 @@ def test_what_holds_it_back_is_asked_last_and_of_every_release(emergency: bool) 
         first = next(plan.verdicts(wall))
         assert (first.due, first.held, first.why == "it runs") == (False, looks, looks)
         assert next(Plan(some, [release(1, emergency=emergency)], {}, Held(), CLOCKS).verdicts(wall)).due is looks
+
+
+def test_an_emergency_is_told_of_until_a_day_after_it_is_everywhere() -> None:
+    urgent, day = [release(1, emergency=True)], 86_400 * NS
+    wall = 10 * day
+    assert list(Plan(rows(), urgent, {}, Held(), CLOCKS).emergencies(wall)) == urgent
+    for state, ago, told in (("done", day - NS, True), ("done", day, False), ("failed", day, True)):
+        some = {
+            key: msgspec.structs.replace(each, at=wall - ago)
+            for key, each in steps(step("a", 1, "done"), step("b", 1, "done"), step("c", 1, state)).items()
+        }
+        assert bool(list(Plan(rows(), urgent, some, Held(), CLOCKS).emergencies(wall))) is told, (state, ago)
+    some = steps(step("a", 1, "done"), step("b", 1, "done"))
+    for gone in (Held(stopped=(1,)), Held()):
+        newer = [] if gone.stopped else [release(2)]
+        assert not list(Plan(rows(), [*urgent, *newer], some, gone, CLOCKS).emergencies(wall))
+    assert not list(Plan(rows(), [release(1)], {}, Held(), CLOCKS).emergencies(wall))

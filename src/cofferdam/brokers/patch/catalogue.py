@@ -1,6 +1,6 @@
 """What the keeper keeps of files and requests: its rows.
 
-Not here: how they change (keeper, keeper_verbs).
+Not here: how they change (keeper, releases).
 """
 
 from __future__ import annotations
@@ -53,13 +53,16 @@ class FileRow(FileTold, frozen=True, kw_only=True):
 
 
 class Pending(Struct, frozen=True, kw_only=True):
-    """The one release that waits for signatures: the metadata, and base64 signatures by key id."""
+    """The one release that waits for signatures: the metadata, and base64 signatures by key id. `reason`, `emergency`:
+    as the metadata have them."""
 
     number: int
     by: str
     at: int
     metadata: str
     signatures: dict[str, str] = {}
+    reason: str = ""
+    emergency: bool = False
 
 
 class Seen(Struct, frozen=True, kw_only=True):

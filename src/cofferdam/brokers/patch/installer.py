@@ -571,8 +571,8 @@ class Installer(Copying):
                 found[f"patch-asset-{step.asset}"] = clip(
                     f"{step.asset} is {step.state} with {step.product} {step.version}: {step.detail}"
                 )
-        for release in self.releases:
-            if release.custom.emergency and len(found) < 24:
+        for release in self.plan().emergencies(self.setting.wall()):
+            if len(found) < 24:
                 found[f"patch-emergency-{release.custom.number}"] = clip(
                     f"{release.path} was released as an emergency: {release.custom.reason}"
                 )

@@ -8,8 +8,8 @@ alone. All the same it holds every upload to the policy again, and every verdict
     plain/N       unsealed, while an examiner looks at it
     tuf/          what is released (repository)
 
-Not here: what is taken from other parts (receiving, sources), what operators ask (keeper_verbs), what an examiner does
-(examiner).
+Not here: what is taken from other parts (receiving, sources), what operators ask (keeper_verbs), how files are released
+(releases), what an examiner does (examiner).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from cofferdam.brokers.patch.examining import Examining, asked_of
 from cofferdam.brokers.patch.figures import KEEPER
 from cofferdam.brokers.patch.keeper_verbs import Verbs
 from cofferdam.brokers.patch.receiving import Uploads
+from cofferdam.brokers.patch.releases import Releases
 from cofferdam.brokers.patch.repository import Repository, write_file
 from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.brokers.patch.sources import Fetching
@@ -105,7 +106,8 @@ class Keeper(Part):
         """Why the book could not be written lately."""
         self.witnesses = Witnesses({})
         self.desk = Desk(self)
-        self._verbs = Verbs(self)
+        self._releases = Releases(self)
+        self._verbs = Verbs(self, self._releases)
         self._take(setting.policy)
         self._mend()
 
@@ -151,7 +153,7 @@ class Keeper(Part):
             if row.state == "examining":
                 self.setting.reactor.later(functools.partial(self.examining.add, row.number))
         for pending in list(self.pending.rows.values()):
-            self._verbs.finish_if_signed(pending, "the keeper")
+            self._releases.finish_if_signed(pending, "the keeper")
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._take(policy)
@@ -186,7 +188,7 @@ class Keeper(Part):
         now = time.monotonic()
         if now - self._again_at > AGAIN_SECONDS and not self.stopping:
             self._again_at = now
-            self._verbs.try_again()
+            self._releases.try_again()
         if now - self._stamp_at > 60:
             self._stamp_at = now
             self._mend_book()

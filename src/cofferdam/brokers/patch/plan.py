@@ -32,6 +32,8 @@ from cofferdam.policy.terms.patch_rows import Install, PatchRows
 NS: Final = 1_000_000_000
 UPCOMING_MOST: Final = 200
 """Rows of windows that are told ahead."""
+URGENT_SECONDS: Final = 86_400
+"""How long an emergency is told of once it has gone where it was to go."""
 
 State = Literal["sending", "sent", "done", "failed", "unknown", "backing", "back", "again"]
 """`again`: it may be begun anew, since nothing came of it; what the asset had before is still known."""
@@ -109,6 +111,17 @@ class Plan:
     def newest(self, product: str) -> Release | None:
         """The one that counts."""
         return self._newest.get(product)
+
+    def emergencies(self, wall_ns: int) -> Iterator[Release]:
+        """Releases that go outside windows: as long as an asset is still to get one, and for a day after that."""
+        for product, release in self._newest.items():
+            if not release.custom.emergency:
+                continue
+            mine = [each for each in self._rows.installs if product in each.products]
+            steps = [self._steps.get(f"{each.asset}/{product}") for each in mine]
+            number, since = release.custom.number, wall_ns - URGENT_SECONDS * NS
+            if any(each is None or each.release < number or each.state != "done" or each.at > since for each in steps):
+                yield release
 
     def verdicts(self, wall_ns: int, asset: str = "") -> Iterator[Verdict]:
         """One for each asset and product, in the order of rings; `asset`: for this one alone."""

@@ -21,6 +21,8 @@ class Pending(TypedDict):
     number: int
     file: str
     by: str
+    reason: str
+    emergency: bool
     signed: list[str]
     needs: int
 

@@ -4,7 +4,7 @@ fetcher of what it fetches, the gate of what people ask of it. The keeper hands 
 A file that was left in a folder of the site's was seen by nobody: there the policy has to say that this product's
 files come so.
 
-Not here: signatures and keys (kit.vouch), who approves (trust, keeper_verbs).
+Not here: signatures and keys (kit.vouch), who approves (trust, releases).
 """
 
 from __future__ import annotations
