@@ -15,6 +15,7 @@ import pwd
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,7 +60,16 @@ def site() -> Iterator[Site]:
 
 
 def by(group: int, *words: str) -> tuple[int, str, str]:
-    """`cofferdam ...` by a user who is in this group and no other: exit code, output, errors."""
+    """`cofferdam ...` by a user who is in this group and no other: exit code, output, errors.
+
+    Who asks nine times within a tenth of a second finds no place, and is told to ask again: so these do.
+    """
+    while "no place is left: ask again" in (told := once_by(group, *words))[2]:
+        time.sleep(commands.PLACE_SECONDS)
+    return told
+
+
+def once_by(group: int, *words: str) -> tuple[int, str, str]:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -208,7 +218,7 @@ def test_one_of_a_group_keeps_the_others_of_it_out_neither(site: Site) -> None:
             held = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(AT_A_DOOR)]
             for one in held:
                 one.connect(path)
-            code, _, err = by(SEVER.gr_gid, "sever", "asset", "plc", *state)
+            code, _, err = once_by(SEVER.gr_gid, "sever", "asset", "plc", *state)
             assert code == 0, err
             gone = [closed(one) for one in held]
         assert cli("restore", "asset", "plc", *state)[0] == 0
@@ -436,7 +446,7 @@ def test_who_is_shut_out_is_told_why(site: Site) -> None:
                     finally:
                         os._exit(0)
                 os.waitpid(pid, 0)
-            code, out, err = by(LOOK.gr_gid, "status", "--state", str(site.state))
+            code, out, err = once_by(LOOK.gr_gid, "status", "--state", str(site.state))
         return (code, out) == (2, "") and "others of your group ask so much" in err
 
     eventually(told)
