@@ -46,7 +46,7 @@ class Hostile(Witness):
         super().__init__(namespace)
 
     def _serve(self, peer: socket.socket) -> None:
-        data = b""
+        data = owed = b""
         with contextlib.suppress(OSError), peer:
             while piece := peer.recv(65536):
                 data += piece
@@ -56,16 +56,19 @@ class Hostile(Witness):
                         if not found:
                             break
                         self.said.put(line[4:].decode())
-                        data = rest
+                        peer.sendall(owed)  # what it was asked: nobody waits for it in vain
+                        data, owed = rest, b""
                         continue
                     if len(data) < 6 or len(data) < (end := 6 + int.from_bytes(data[4:6], "big")):
                         break
                     frame, data = data[:end], data[end:]
+                    reply = self._reply(frame[7:])
+                    answer = frame[:4] + struct.pack(">HB", len(reply) + 1, frame[6]) + reply
                     if self.code:
+                        owed = answer
                         peer.sendall(b"OWNED" + self.code.pop().encode())
                         continue
-                    reply = self._reply(frame[7:])
-                    peer.sendall(frame[:4] + struct.pack(">HB", len(reply) + 1, frame[6]) + reply)
+                    peer.sendall(answer)
         self.open.discard(peer)
         if self.said.empty():
             self.said.put("")
