@@ -12,7 +12,7 @@ from cofferdam.enforce import firewall, kernel
 from cofferdam.enforce.counters import Counters
 from cofferdam.enforce.inside import inside
 from tests.enforce.conftest import Live
-from tests.enforce.site import STRANGER, ip, netns
+from tests.enforce.site import ERP, STRANGER, ip, netns
 from tests.gate.plant import cli
 from tests.waiting import eventually
 
@@ -70,25 +70,34 @@ def test_a_host_that_no_conduit_names_shows_in_status_metrics_and_log(live: Live
 
 
 def test_the_count_goes_on_over_a_reload_which_makes_the_counters_anew(live: Live) -> None:
+    """And who knocked is still named, until a policy lets them in."""
+
     def dropped() -> int:
         total: int = live.gate.status()["dropped"][0]["packets"]["input"]
         return total
 
+    def knocked() -> int:
+        return sum(one["times"] for one in live.gate.status()["strangers"] if one["source"] == STRANGER)
+
     with pytest.raises(TimeoutError):
         live.site.client(source=STRANGER, timeout=0.7)
-    eventually(dropped)
-    before = dropped()
+    eventually(knocked)
+    before, times = dropped(), knocked()
     live.site.policy.write_text(live.site.text(gate="leak_probe: 10 min"))
     try:
         assert cli("reload", "--state", live.site.state)[0] == 0
         after = dropped()
         assert after >= before
+        assert knocked() >= times
         with pytest.raises(TimeoutError):
             live.site.client(source=STRANGER, timeout=0.7)
-        eventually(lambda: dropped() > after)
+        eventually(lambda: dropped() > after and knocked() > times)
         it = next(name for name in live.site.gates() if name.endswith("-it"))
         listed = ip("netns", "exec", it, "nft", "list", "counter", "inet", "cofferdam", "dropped-input")
         assert int(re.findall(r"packets (\d+)", listed)[0]) < dropped(), "the kernel's own began anew"
+        live.site.policy.write_text(live.site.text().replace(f"[{ERP}]", f"[{ERP}, {STRANGER}]"))
+        assert cli("reload", "--state", live.site.state)[0] == 0
+        assert not knocked()
     finally:
         live.site.policy.write_text(live.site.text())
         assert cli("reload", "--state", live.site.state)[0] == 0

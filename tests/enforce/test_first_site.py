@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cofferdam.enforce import journal
 from cofferdam.enforce.putback import clean
 from tests.enforce.site import PlantDevice, at, ip, netns
-from tests.gate.plant import Client, Gate, cli
+from tests.gate.plant import Client, Gate, QuickGate, cli, copied, events
 from tests.ports import held_port
 from tests.waiting import PATIENT, eventually
 
@@ -96,4 +97,45 @@ def test_the_page_as_it_stands() -> None:
         finally:
             gate.close()
             clean(state)
+            plc.close()
+
+
+def test_a_spare_machine_goes_on() -> None:
+    """docs/howto.md: the state was copied while the gate ran, then its machine failed; the next one calls its cards
+    otherwise, and brings nothing but the copy and the policy."""
+    spare = {"eth0": "enp1s0", "eth1": "enp2s0"}
+    with tempfile.TemporaryDirectory(prefix="cofferdam-test-") as folder, cards():
+        home = Path(folder)
+        policy, state, copy = home / "policy.yaml", home / "state", home / "copy"
+        policy.write_text(page_policy())
+        seen = yaml.safe_load(page_policy())["assets"]["plc-a"]["overlay"]
+        plc, gate = PlantDevice(ENDS["eth1"], PLC), QuickGate(state, policy)
+        try:
+            gate.wait_ready()
+            assert asked(SCADA, seen)
+            eventually(lambda: copied(state, copy))
+        finally:
+            gate.close()
+            clean(state)
+        try:
+            there = journal.load(copy)
+            assert there is not None and there.moved, "what it moves is in the copy"
+            there.boot, there.host = "of another machine", 1
+            journal.save(copy, there)
+            for card, name in spare.items():
+                ip("link", "set", card, "down")
+                ip("link", "set", card, "name", name)
+                ip("link", "set", name, "up")
+                policy.write_text(policy.read_text().replace(f"interface: {card}", f"interface: {name}"))
+            code, said, _ = cli("up", policy, "--check-only", "--state", copy)
+            assert code == 0 and said.splitlines()[-1].startswith("ready"), said
+            gate = QuickGate(copy, policy)
+            gate.wait_ready()
+            assert asked(SCADA, seen)
+            assert run_with(copy, "audit", "verify")[0] == 0
+            assert len(events(copy, "log-opened")) == 2
+            assert gate.stop() == 0
+        finally:
+            gate.close()
+            clean(copy)
             plc.close()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 from tests.gate.conftest import Site
-from tests.gate.plant import Client, cli, log_of, running
+from tests.gate.plant import Client, cli, copied, log_of, running
 from tests.waiting import eventually
 
 DONE_BY = {
     "find out at 3 a.m. why the PLC looks dead": "tests/gate/test_howto.py::test_the_plc_looks_dead_which_half",
     "bypass a gate that has failed": "tests/gate/test_howto.py::test_a_bypass_is_in_the_log_and_is_taken_back",
     "back up, and restore": "tests/gate/test_howto.py::test_backup_and_restore",
+    "go on after hardware has failed": "tests/enforce/test_first_site.py::test_a_spare_machine_goes_on",
     "upgrade": "tests/vm/package.py::package",
     "change keys": "tests/gate/test_howto_pages.py::test_keys_are_changed",
     "send the log to a SIEM": "tests/gate/test_howto_pages.py::test_the_log_goes_to_a_siem",
@@ -61,17 +61,6 @@ def test_a_bypass_is_in_the_log_and_is_taken_back(live: Site) -> None:
     assert "restored" in told
 
 
-def _copied(state: Path, to: Path) -> bool:
-    """The log seals files all the time: a copy from which one had gone meanwhile is made again, as the page says."""
-    shutil.rmtree(to, ignore_errors=True)
-    try:
-        shutil.copytree(state, to, ignore=lambda _, names: [one for one in names if one.endswith(".sock")])
-    except shutil.Error as error:
-        assert "No such file" in str(error)
-        return False
-    return True
-
-
 def test_backup_and_restore(site: Site, tmp_path: Path) -> None:
     """Copied while the gate runs; what was written after the copy is lost, and a checkpoint kept elsewhere shows it."""
     copy, kept = tmp_path / "copy", tmp_path / "checkpoint"
@@ -79,7 +68,7 @@ def test_backup_and_restore(site: Site, tmp_path: Path) -> None:
         with Client(site.port) as client:
             client.write(7)
         assert cli("audit", "verify", "--state", site.state)[0] == 0
-        eventually(lambda: _copied(site.state, copy))
+        eventually(lambda: copied(site.state, copy))
         with Client(site.port) as client:
             client.write(8)
         assert cli("down", "--state", site.state)[0] == 0

@@ -25,7 +25,7 @@ from cofferdam.enforce.fence import tag
 from cofferdam.enforce.housed import HousedIsolation
 from cofferdam.enforce.inside import inside
 from cofferdam.enforce.isolation import Berth, Wire, listen, strand
-from cofferdam.enforce.netlink import Seen
+from cofferdam.enforce.netlink import Knocking, Seen
 from cofferdam.enforce.orders import (
     DROPPED,
     MOST_KNOCKS,
@@ -40,7 +40,7 @@ from cofferdam.enforce.orders import (
 )
 from cofferdam.enforce.overlay.tunnel import TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
-from cofferdam.enforce.plans.rules import counter_names, ruleset
+from cofferdam.enforce.plans.rules import counter_names, lets_in, ruleset
 from cofferdam.enforce.profile import MEMORY_BYTES
 from cofferdam.enforce.putback import clean
 from cofferdam.enforce.users import Users
@@ -226,8 +226,11 @@ class NamespaceIsolation(HousedIsolation):
             users[side.strand.who] = self.user(side.strand.who)
         rules = ruleset(side, interfaces, users, egress=self._egress, tunnel=tunnel)
         counted: dict[str, int] = {}
+        knocked: tuple[Knocking, ...] = ()
         with contextlib.suppress(GateError):
             counted = self._counted(side)  # a new ruleset counts from 0
+        with contextlib.suppress(GateError, OSError):
+            knocked = self._seen_on(side.space).knocking()
         said = inside(fd, firewall.apply, self._nft, rules)
         if said and self._egress:
             rules = ruleset(side, interfaces, users, egress=False, tunnel=tunnel)
@@ -239,6 +242,8 @@ class NamespaceIsolation(HousedIsolation):
         before = self._dropped.setdefault(side.space, {})
         for name, packets in counted.items():
             before[name] = before.get(name, 0) + packets
+        if knocked:
+            self._seen_on(side.space).keep(knocked, lambda one: lets_in(side, one.source, one.address, one.port))
 
     def _counted(self, side: SidePlan) -> dict[str, int]:
         """What the side's present rules have dropped."""

@@ -15,10 +15,10 @@ import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from cofferdam.enforce.plans.rules import STRANGER_SECONDS, STRANGERS, TABLE
+from cofferdam.enforce.plans.rules import MOST_STRANGERS, STRANGER_SECONDS, STRANGERS, TABLE
 from cofferdam.errors import GateError
 
 SECONDS: Final = 1.0
@@ -185,24 +185,37 @@ class Seen:
     def __init__(self) -> None:
         """Raises: OSError."""
         self._filter, self._route = _Asking(_NETFILTER), _Asking(_ROUTE)
+        self._earlier: dict[tuple[str, str, int], tuple[float, int]] = {}
+        """Who knocked while other rules were in force: when last (monotonic), and how often."""
 
     def close(self) -> None:
         self._filter.close()
         self._route.close()
 
     def knocking(self) -> tuple[Knocking, ...]:
-        """Whom the firewall has dropped lately, the last first. Nobody where somebody flushed the rules.
+        """Whom the firewall has dropped lately, the last first. Where somebody flushed the rules, those of before.
 
         Raises: GateError: the kernel does not say.
         """
-        found: list[Knocking] = []
+        found: dict[tuple[str, str, int], Knocking] = {}
         try:
             for version, name in STRANGERS.items():
                 with contextlib.suppress(FileNotFoundError):  # a side without IPv6 has one of them
-                    found += self._knocking(name, 4 if version == "ip" else 16)
+                    found |= {one[:3]: one for one in self._knocking(name, 4 if version == "ip" else 16)}
         except (OSError, struct.error, KeyError, ValueError) as error:
             raise GateError(f"whom the firewall dropped cannot be read: {error}") from None
-        return tuple(sorted(found, key=lambda one: one.seconds_ago))
+        now = time.monotonic()
+        for key, (last, times) in self._earlier.items():
+            if now - last <= STRANGER_SECONDS:
+                again = found.get(key, Knocking(*key, 0, round(now - last)))
+                found[key] = again._replace(times=again.times + times)
+        return tuple(sorted(found.values(), key=lambda one: one.seconds_ago))[: len(STRANGERS) * MOST_STRANGERS]
+
+    def keep(self, knocked: Iterable[Knocking], let_in: Callable[[Knocking], bool]) -> None:
+        """New rules are in force, and have seen nobody: these had knocked before. Those whom the new ones let in are
+        strangers no more."""
+        now = time.monotonic()
+        self._earlier = {one[:3]: (now - one.seconds_ago, one.times) for one in knocked if not let_in(one)}
 
     def _knocking(self, name: str, size: int) -> Iterator[Knocking]:
         asked = struct.pack("=BBH", _INET, 0, 0)

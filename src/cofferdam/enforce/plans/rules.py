@@ -89,6 +89,18 @@ def counter_names(side: SidePlan) -> tuple[str, ...]:
     return (*clients, *devices, *limited, "dropped-input", "dropped-output", "dropped-forward")
 
 
+def lets_in(side: SidePlan, source: str, address: str, port: int) -> bool:
+    """Whether a client may open a TCP connection there, by an interface."""
+    client = ipaddress.ip_address(source)
+    return any(
+        not (listen.datagrams or listen.tunnel)
+        and port == listen.port
+        and address in listen.addresses
+        and any(client in ipaddress.ip_network(network) for network in listen.sources)
+        for listen in side.listens
+    )
+
+
 def _one_way(strand: Strand, interface: str, users: Mapping[str, int], egress: bool) -> list[Json]:
     """The walls of a strand's end. What may pass is UDP between the two addresses, one way. On the sending side nothing
     comes in, at the interface and again at the packets; on the receiving side nothing goes out, packet sockets and the
