@@ -12,7 +12,8 @@ from typing import Any
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.protocols.base import NEED_DATA, Repeated, RequestReceived, Waits
 from cofferdam.protocols.modbus import messages as m
-from cofferdam.protocols.modbus.machine import ModbusServer, client
+from cofferdam.protocols.modbus.framings import client
+from cofferdam.protocols.modbus.machine import ModbusServer
 from tests.waiting import PATIENT
 
 

@@ -8,7 +8,8 @@ from cofferdam.errors import RemoteProtocolError
 from cofferdam.protocols.base import NEED_DATA, BadResponse, ResponseReceived
 from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.modbus.dialect import MODBUS
-from cofferdam.protocols.modbus.machine import ModbusClient, client
+from cofferdam.protocols.modbus.framings import client
+from cofferdam.protocols.modbus.machine import ModbusClient
 from cofferdam.protocols.modbus.quirks import crc
 
 READ = m.ReadHoldingRegisters(1, 10, 2)

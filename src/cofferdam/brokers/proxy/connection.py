@@ -16,6 +16,7 @@ from cofferdam.protocols.base import ClientMachine
 
 LONGEST_NS = 60_000_000_000
 """A request that the asset answers in parts is over after so long, however fast they come."""
+AGAIN = "the connection was lost, and the read is asked once more"
 
 
 class Job:
@@ -84,6 +85,11 @@ class Job:
         self.writes = False
         self.judged = False  # by a value that was read for it, and that grows old while it waits
         self.group = source  # whose turns it takes
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be asked once more, now that its connection broke: a read of which nothing was heard."""
+        return not (self.writes or self.heard or self.standing is not None or self.detail == AGAIN)
 
 
 class Connection:

@@ -27,7 +27,7 @@ from typing import Any
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.approach import Approach
 from cofferdam.brokers.proxy.conduct import Conduct
-from cofferdam.brokers.proxy.connection import Connection, Job, due_at
+from cofferdam.brokers.proxy.connection import AGAIN, Connection, Job, due_at
 from cofferdam.brokers.proxy.lines import OURS, Lines
 from cofferdam.brokers.proxy.silence import Silence, Unit
 from cofferdam.brokers.proxy.standing import Standing
@@ -51,7 +51,6 @@ from cofferdam.protocols.base import (
 
 CLIENT_GONE = "the client has gone"
 TOO_LATE = "waited too long for a place at the device"
-AGAIN = "the connection was lost, and the read is asked once more"
 SHARED_WAIT = 5
 """Where several units share an address, reads wait in line for so many of the asset's timeouts, unless the policy says
 how long: one or two units that are off are found out meanwhile, and cost their neighbours no answer."""
@@ -375,7 +374,8 @@ class Device(Told):
             self._failed_to_connect(reason)
             return
         for job in connection.take_all():
-            if self.asset.manners.repeat_reads and self._may_repeat(job):
+            again = self.asset.manners.repeat_reads and job.repeatable and not self.held and not self.retired
+            if again and not self._lines.length(job.source, job.line):  # it would come behind them
                 job.sent, job.detail = 0, AGAIN
                 self._lines.push(job.source, job.line, job)
                 self._arm(job.arrived + self._patience(job))
@@ -383,19 +383,6 @@ class Device(Told):
                 self._fail(job, Failure.UNREACHABLE, f"the connection was lost: {reason}")
         self._abandon(connection, f"the connection was lost: {reason}")
         self._pump()
-
-    def _may_repeat(self, job: Job) -> bool:
-        """Whether a job whose connection broke is asked once more: a read of which nothing was heard, and behind which
-        nothing of its session waits, since it goes to the end of the line."""
-        return not (
-            job.writes
-            or job.heard
-            or job.standing is not None
-            or job.detail == AGAIN
-            or self.held
-            or self.retired
-            or self._lines.length(job.source, job.line)
-        )
 
     def _drop(self, connection: Connection, failure: Failure, reason: str) -> None:
         """Closes a connection of ours; what was under way on it has failed, and what stands is given up."""

@@ -13,21 +13,17 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from cofferdam.audit.events.access import DeviceTrouble, Malformed
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.budget import LogBudget, share_of
-from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.datagrams import Datagrams, bound
-from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.seam_ends import BackInner
-from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.device import CLIENT_GONE, TOO_LATE, Device
 from cofferdam.brokers.proxy.face import towards
-from cofferdam.brokers.proxy.inner_standing import StandingPath
+from cofferdam.brokers.proxy.inner_told import Telling
 from cofferdam.brokers.proxy.pinging import PING, keep_alive, ping
 from cofferdam.brokers.proxy.reads_book import ReadsBook, counted
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Frame, Opened, Reply, Request, Unwatch, Watch
@@ -43,8 +39,6 @@ from cofferdam.policy.rows import BY_JUMP
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
-ALARMS = 16
-"""Alarms that a part raises at once."""
 CROSSING_NS = 50_000_000
 """A record that crosses takes less than this, but where its reader is late."""
 SESSIONS = 65536
@@ -74,7 +68,7 @@ class _ReadJob(Job):
         self.served = served
 
 
-class Inner(StandingPath):
+class Inner(Telling):
     """The half itself. Besides what the process around it calls, transports and the audit client call it back."""
 
     def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
@@ -83,13 +77,10 @@ class Inner(StandingPath):
         self.broker = setting.broker
         self._zones, self._other_zone = setting.zones
         self._connect = setting.dial
-        self._devices: dict[tuple[str, int, str], Device] = {}
         self._ended: dict[int, Session] = {}  # by us, and the outer half has not said yet that it knows
         self._budget = LogBudget(setting.audit)
         self._reads_book = ReadsBook(setting.audit)
-        self._troubles = Counted(setting.audit, ("detail",))
         self._common = self.protocol.common(setting.secrets)
-        self._securing: Any = None
         if any(asset.tls is not None and asset.tls.asset for asset in setting.policy.assets.values()):
             from cofferdam.brokers.proxy.securing import Securing  # most halves need no TLS
 
@@ -254,20 +245,6 @@ class Inner(StandingPath):
             ping(asked, self._served, self.policy, self.protocol, self._wall(), self._clock)
             return
         asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
-
-    def alarms(self) -> dict[str, str]:
-        found = self.protocol.alarms(self._common, self._wall())
-        if self._securing is not None and (told := self._securing.alarm(self._wall())):
-            found["tls-assets"] = clip(f"assets by TLS: {told}")
-        now = self._clock()
-        for device in self._devices.values():
-            said = device.conduct.alarm(now)
-            if said and len(found) < ALARMS:
-                found[clip(f"trouble-{device.asset.name}", 128)] = clip(f"{device.asset.name}: {said}")
-        for name, said in self._times.alarms(now).items():
-            if len(found) < ALARMS:
-                found[name] = said
-        return found
 
     def _flow(self, source: str, asset: str, shown: Shown, lent: str) -> Flow | Deny:
         if asset not in self._served:
@@ -537,28 +514,6 @@ class Inner(StandingPath):
 
     # --- the rest ---------------------------------------------------------------------------------------------
 
-    def _broken(self, asset: Asset, what: str, section: str, detail: str) -> None:
-        """A device broke the protocol, or did something else that it should not (conduct)."""
-        wall = self._wall()
-        if what == "broken":
-            self.malformed += 1
-            self._troubles.add(
-                Malformed(
-                    wall_ns=wall,
-                    session="",
-                    source=asset.address,
-                    asset=asset.name,
-                    section=clip(section),
-                    detail=clip(f"by the asset: {detail}"),
-                )
-            )
-            return
-        self._troubles.add(
-            DeviceTrouble(
-                wall_ns=wall, asset=asset.name, address=asset.address, what=clip(what, 128), detail=clip(detail)
-            )
-        )
-
     def _count_reads(self, session: Session) -> None:
         """Tells what was read since it was last told: an entry for each conduit that allowed some of it. What passes
         the source's budget of entries, by sessions without end, is told together with the rest of it (reads_book)."""
@@ -614,30 +569,3 @@ class Inner(StandingPath):
         # outcome that it is not known.
         for device in self._devices.values():
             device.retire("the half stops")
-
-    @property
-    def busy(self) -> int:
-        """Requests that are neither answered nor refused."""
-        return self._under_way
-
-    def assets(self) -> tuple[AssetStatus, ...]:
-        return tuple(
-            AssetStatus(name, one.device.state(one.asset.unit), one.device.said(one.asset.unit))
-            for name, one in self._served.items()
-        )
-
-    def figures(self) -> Reported:
-        devices = {name: served.device for name, served in self._served.items()}
-        units = {name: (served.device, served.asset.unit) for name, served in self._served.items()}
-        streams = self._times.report() if self.protocol.frame_type is not None else {}
-        return streams | {
-            "connections": {name: device.connections for name, device in devices.items()},
-            "in_flight": {name: device.in_flight(unit) for name, (device, unit) in units.items()},
-            "queued": {name: device.queued(unit) for name, (device, unit) in units.items()},
-            "requests": {name: device.of(unit).requests for name, (device, unit) in units.items()},
-            "failures": {name: device.of(unit).failures for name, (device, unit) in units.items()},
-            "late": {name: device.late for name, device in devices.items()},
-            "broken": {name: device.conduct.broken for name, device in devices.items()},
-            "unasked": {name: device.conduct.unasked for name, device in devices.items()},
-            "identities": {name: device.conduct.identities for name, device in devices.items()},
-        }

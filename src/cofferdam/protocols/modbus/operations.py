@@ -18,7 +18,8 @@ from cofferdam.model import Change, Deny, Failure, Fault, Item, Operation, Span
 from cofferdam.protocols.base import ClientMachine, Facing, Protocol
 from cofferdam.protocols.modbus import requests, responses
 from cofferdam.protocols.modbus.dialect import MODBUS
-from cofferdam.protocols.modbus.machine import Meanings, ModbusClient, ModbusServer, Renamed, client
+from cofferdam.protocols.modbus.framings import Renamed, client
+from cofferdam.protocols.modbus.machine import Meanings, ModbusClient, ModbusServer
 from cofferdam.protocols.modbus.messages import (
     BUSY,
     CELLS,
