@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import cofferdam
-from cofferdam.cli.main import VERBS
+from cofferdam.cli.main import GROUPS
 
 
 def roff(text: str) -> str:
@@ -21,8 +21,10 @@ def main() -> int:
     )
     print(".BR \\-\\-help ,\nwhich tells its arguments, its exit codes and an example.")
     print(".SH VERBS")
-    for verb, (_, summary) in VERBS.items():
-        print(f".TP\n.B {roff(verb)}\n{roff(summary)}")
+    for title, verbs in GROUPS.items():
+        print(f".SS {roff(title)}")
+        for verb, (_, summary) in verbs.items():
+            print(f".TP\n.B {roff(verb)}\n{roff(summary)}")
     print(".SH FILES\n.TP\n.I /etc/cofferdam/policy.yaml\nthe policy\n.TP\n.I /var/lib/cofferdam")
     print("state: the audit log, its key, what is severed")
     print(".SH EXIT STATUS\n0: done, or yes. 1: the answer is no. 2: wrong input, or it could not be done.")

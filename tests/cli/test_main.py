@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cofferdam.cli.main import VERBS, main
+from cofferdam.cli.main import GROUPS, VERBS, main
 from tests.waiting import PATIENT
 
 
@@ -25,6 +26,33 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         main([verb, "--help"])
     said = capsys.readouterr().out
     assert end.value.code == 0 and f"usage: cofferdam {verb}" in said and VERBS[verb][1][1:] in " ".join(said.split())
+
+
+def test_the_overview_has_each_verb_once_by_what_it_is_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert end.value.code == 0 and max(map(len, lines)) <= 80
+    assert [title for title in GROUPS if f"{title}:" not in lines] == []
+    shown = [line.split()[0] for line in lines if line[:2] == "  " and line[2:3].isalpha()]
+    assert [verb for verb in shown if verb != "cofferdam"] == list(VERBS)
+
+
+def test_what_the_readme_does_first_works_as_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = Path(__file__).parents[2]
+    block = next(one for one in (root / "README.md").read_text().split("```") if "cofferdam check" in one)
+    lines = [shlex.split(line, comments=True) for line in block.strip().splitlines()]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(root / "examples")
+    assert subprocess.run(lines[0], check=False).returncode == 0
+    for words, code, said in zip(lines[1:3], (0, 1), ("no errors", "refused"), strict=True):
+        assert words[0] == "cofferdam" and main(words[1:]) == code, words
+        assert said in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

@@ -14,53 +14,77 @@ import gc
 import importlib
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import IO, ClassVar, NoReturn
 
 import cofferdam
 from cofferdam.errors import CofferdamError, PolicyError
 
-# verb -> (module, one line of help). Order is the order of `cofferdam --help`.
-VERBS: dict[str, tuple[str, str]] = {
-    "up": ("up", "run the gate by a policy"),
-    "status": ("status", "what runs, who is on it, what was refused, what latency we add"),
-    "reload": ("reload", "have the running gate take a new policy"),
-    "down": ("down", "stop the running gate"),
-    "sever": ("sever", "end sessions and refuse new ones: of a side, zone, conduit, principal or asset"),
-    "restore": ("restore", "let what was severed work again"),
-    "grant": ("grant", "open a conduit for a time: one person asks, another agrees"),
-    "prove": ("prove", "show on the running gate that nothing crosses, or what does"),
-    "metrics": ("metrics", "each metric that Prometheus can read from the gate, with its meaning"),
-    "advise": ("advise", "suggestions for the switches around the gate"),
-    "install": ("install", "write the systemd units of the gate"),
-    "overlay": ("overlay", "addresses, names, routes and WireGuard peers of the overlay"),
-    "relay": ("relay", "messages, quarantine, consumers, keys and certificates of the relay"),
-    "patch": ("patch", "files for assets: proof, scan, approval, plan and result of the patch relay"),
-    "pki": ("pki", "keys, certificates and users of OPC UA"),
-    "tls": ("tls", "certificates of Modbus/TCP Security, towards clients and towards assets"),
-    "mirror": ("mirror", "the historian mirror: what it has, whether anything is missing, keys"),
-    "jump": ("jump", "people, approvals, sessions and recordings of the jump server"),
-    "diode": ("diode", "ends of a strand: pair, status, tickets, re-sends, tests"),
-    "check": ("check", "check a policy: errors, warnings"),
-    "fmt": ("fmt", "put a policy's text into its normal form"),
-    "diff": ("diff", "who gains and who loses what by another policy"),
-    "show": ("show", "the policy as it is in force, with every default"),
-    "diagram": ("diagram", "draw a policy's zones and conduits: SVG, Mermaid"),
-    "whois": ("whois", "who an address is to the gate, what it may, and what it has open"),
-    "describe": ("describe", "an asset: where it is, how it does, who may do what with it"),
-    "ping": ("ping", "does an asset answer, and which half or the device takes how long"),
-    "explain": ("explain", "why an operation is allowed or refused"),
-    "schema": ("schema", "print the JSON Schema of the policy file"),
-    "simulate": ("simulate", "what a policy would do to captured traffic"),
-    "learn": ("learn", "the smallest policy that allows what a capture shows"),
-    "audit": ("audit", "show, follow, verify, prove and export the audit log"),
-    "evidence": ("evidence", "what the gate can show an auditor: checks, controls, reports, attestations"),
-    "export": ("export", "send the audit log's entries to a collector: syslog, HTTPS, a file"),
-    "lab": ("lab", "a simulated plant to try everything on"),
-    "completion": ("completion", "print a shell's completion script"),
-    "docs": ("docs", "write the reference pages that are generated from the code"),
+# What `cofferdam --help` shows, in its order: verb -> (module, one line of help).
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Write a policy, and try it": {
+        "check": ("check", "check a policy: errors, warnings"),
+        "explain": ("explain", "why an operation is allowed or refused"),
+        "fmt": ("fmt", "put a policy's text into its normal form"),
+        "diff": ("diff", "who gains and who loses what by another policy"),
+        "show": ("show", "the policy as it is in force, with every default"),
+        "diagram": ("diagram", "draw a policy's zones and conduits: SVG, Mermaid"),
+        "schema": ("schema", "print the JSON Schema of the policy file"),
+        "learn": ("learn", "the smallest policy that allows what a capture shows"),
+        "simulate": ("simulate", "what a policy would do to captured traffic"),
+        "lab": ("lab", "a simulated plant to try everything on"),
+    },
+    "Run a gate": {
+        "up": ("up", "run the gate by a policy"),
+        "install": ("install", "write the systemd units of the gate"),
+        "reload": ("reload", "have the running gate take a new policy"),
+        "down": ("down", "stop the running gate"),
+        "advise": ("advise", "suggestions for the switches around the gate"),
+        "metrics": ("metrics", "each metric that Prometheus can read from the gate, with its meaning"),
+    },
+    "Look": {
+        "status": ("status", "what runs, who is on it, what was refused, what latency we add"),
+        "ping": ("ping", "does an asset answer, and which half or the device takes how long"),
+        "whois": ("whois", "who an address is to the gate, what it may, and what it has open"),
+        "describe": ("describe", "an asset: where it is, how it does, who may do what with it"),
+    },
+    "Change what may pass, at once": {
+        "sever": ("sever", "end sessions and refuse new ones: of a side, zone, conduit, principal or asset"),
+        "restore": ("restore", "let what was severed work again"),
+        "grant": ("grant", "open a conduit for a time: one person asks, another agrees"),
+    },
+    "Show that it holds": {
+        "prove": ("prove", "show on the running gate that nothing crosses, or what does"),
+        "audit": ("audit", "show, follow, verify, prove and export the audit log"),
+        "evidence": ("evidence", "what the gate can show an auditor: checks, controls, reports, attestations"),
+        "export": ("export", "send the audit log's entries to a collector: syslog, HTTPS, a file"),
+    },
+    "Services, and their keys": {
+        "overlay": ("overlay", "addresses, names, routes and WireGuard peers of the overlay"),
+        "pki": ("pki", "keys, certificates and users of OPC UA"),
+        "tls": ("tls", "certificates of Modbus/TCP Security, towards clients and towards assets"),
+        "relay": ("relay", "messages, quarantine, consumers, keys and certificates of the relay"),
+        "mirror": ("mirror", "the historian mirror: what it has, whether anything is missing, keys"),
+        "jump": ("jump", "people, approvals, sessions and recordings of the jump server"),
+        "patch": ("patch", "files for assets: proof, scan, approval, plan and result of the patch relay"),
+        "diode": ("diode", "ends of a strand: pair, status, tickets, re-sends, tests"),
+    },
+    "Of the command itself": {
+        "completion": ("completion", "print a shell's completion script"),
+        "docs": ("docs", "write the reference pages that are generated from the code"),
+    },
 }
+VERBS = {verb: row for group in GROUPS.values() for verb, row in group.items()}
+EXAMPLES = """\
+examples:
+  cofferdam check policy.yaml
+  cofferdam explain policy.yaml --who erp --asset plc-7 --operation "read level"
+  cofferdam status
+  cofferdam VERB --help     what a verb takes, and what its exit codes mean
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,14 +101,29 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
 
+class Overview(Parser):
+    """That of all verbs: they are shown by what somebody wants to do."""
+
+    def format_help(self) -> str:
+        width = shutil.get_terminal_size().columns - 2
+        lines = [f"{self.format_usage()}", textwrap.fill(self.description or "", width)]
+        for title, verbs in GROUPS.items():
+            lines.append(f"\n{title}:")
+            for verb, (_, summary) in verbs.items():
+                lines.append(
+                    textwrap.fill(summary, max(width, 40), initial_indent=f"  {verb:<11} ", subsequent_indent=" " * 14)
+                )
+        return "\n".join([*lines, "", EXAMPLES])
+
+
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser of all verbs, each with its arguments; with `only`, just that verb has them ("": none)."""
-    parser = Parser(
+    parser = Overview(
         prog="cofferdam",
         description="An industrial DMZ: brokers every exchange between IT and OT, so that no session crosses.",
     )
     parser.add_argument("--version", action="version", version=f"cofferdam {cofferdam.__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for verb, (module_name, summary) in VERBS.items():
         sub = verbs.add_parser(verb, help=summary, description=_sentence(summary))
         if only is None or only == verb:
