@@ -159,7 +159,7 @@ def _archive(data: bytes) -> Hashable:
     import tempfile
     from pathlib import Path
 
-    from cofferdam.brokers.patch.archives import ArchiveRefused, look
+    from cofferdam.brokers.kit.archives import ArchiveRefused, look
 
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import threading
 import zipfile
@@ -114,6 +115,19 @@ def test_what_is_packed_is_looked_into_and_nothing_enormous_passes(works: Works)
     done = scp(site, "tech", str(site.folder / "packed.zip"), f"{far}/packed.zip")
     assert (done.returncode, b"Test.Eicar" in done.stderr) == (1, True), done.stderr
     assert not (site.files / "packed.zip").exists()
+    (site.folder / "broken.zip").write_bytes((site.folder / "packed.zip").read_bytes()[:-22])
+    done = scp(site, "tech", str(site.folder / "broken.zip"), f"{far}/broken.zip")
+    assert (done.returncode, b"damaged" in done.stderr) == (1, True), done.stderr
+    assert not (site.files / "broken.zip").exists()
+    with zipfile.ZipFile(site.folder / "good.zip", "w") as packed:
+        packed.writestr("Übersicht.txt", "hello")
+    (site.folder / "link").symlink_to("/etc")
+    with tarfile.open(site.folder / "good.tgz", "w:gz") as tar:
+        tar.add(site.folder / "link", "link")
+        tar.add(site.folder / "good.zip", "good.zip")
+    for name in ("good.zip", "good.tgz"):
+        done = scp(site, "tech", str(site.folder / name), f"{far}/{name}")
+        assert (done.returncode, (site.files / name).exists()) == (0, True), done.stderr
     for place in (site.folder / "zeros", site.files / "zeros-there"):
         with place.open("wb") as file:
             file.truncate(2 << 30)
@@ -195,8 +209,8 @@ def test_too_large_is_refused_and_nothing_stays(works: Works) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("psftp"), reason="there is no psftp (Debian: putty-tools)")
-def test_puttys_pscp(works: Works) -> None:
-    """A password and a code typed at prompts, as PuTTY users do."""
+def test_puttys_programs(works: Works) -> None:
+    """pscp, psftp and plink, with a password and a code typed at their prompts, as PuTTY users do."""
     site = works.site
     (site.folder / "password").write_text("correct horse battery\n")
     site.jump("factor", "password", "tech", "--file", str(site.folder / "password"))
@@ -222,15 +236,25 @@ def test_puttys_pscp(works: Works) -> None:
 
     name = base64.b64encode(hashlib.sha256(base64.b64decode(key)).digest()).decode().rstrip("=")
     (site.folder / "note").write_text("by PuTTY")
-    for way in ("-sftp", "-scp"):  # -scp: the old protocol
-        command = ["pscp", way, "-P", str(site.door), "-hostkey", f"SHA256:{name}", "-l", "tech%station", "-noagent",
-                   str(site.folder / "note"), f"127.0.0.1:{site.files}/note{way}"]  # fmt: skip
+    batch = site.folder / "psftp-batch"
+    batch.write_text(f"get {site.files}/note-sftp {site.folder}/back-again\n")
+    who = ["-P", str(site.door), "-hostkey", f"SHA256:{name}", "-l", "tech%station", "-noagent"]
+
+    def putty(*command: str) -> bytes:
         done = subprocess.run(
             [sys.executable, str(script), site.code("tech"), *command], stdin=subprocess.DEVNULL, capture_output=True,
             timeout=PATIENT, check=False, env={**os.environ, "HOME": str(site.folder)},
         )  # fmt: skip
-        assert (site.files / f"note{way}").exists(), done.stdout
+        return done.stdout
+
+    for way in ("-sftp", "-scp"):  # -scp: the old protocol
+        said = putty("pscp", way, *who, str(site.folder / "note"), f"127.0.0.1:{site.files}/note{way}")
+        assert (site.files / f"note{way}").exists(), said
         assert (site.files / f"note{way}").read_text() == "by PuTTY"
+    said = putty("psftp", *who, "-b", str(batch), "127.0.0.1")
+    assert (site.folder / "back-again").exists(), said
+    assert (site.folder / "back-again").read_text() == "by PuTTY"
+    assert b"hello by plink" in putty("plink", "-no-antispoof", *who, "127.0.0.1", "echo hello by plink")
 
 
 # --- scp as it was ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cofferdam.brokers.patch.archives import ArchiveRefused, contents, look
+from cofferdam.brokers.kit.archives import ArchiveRefused, contents, look
 from tests.brokers.patch.makers import run
 
 FOUND_BY_FUZZING = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import lzma
 import shutil
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.brokers.kit import archives
 from cofferdam.brokers.kit.clamd import scan
-from cofferdam.brokers.patch import apt_bundle, archives, debs
+from cofferdam.brokers.patch import apt_bundle, debs
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd, run
+from tests.brokers.patch.test_archives import encrypted, tarred
 
 pytestmark = pytest.mark.skipif(not HAS_CLAMD, reason="clamd is not installed")
 
@@ -30,11 +33,16 @@ def scanner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield str(at)
 
 
-def zipped(data: bytes) -> bytes:
+def zipped(data: bytes, name: str = "inner") -> bytes:
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("inner", data)
+        archive.writestr(name, data)
     return held.getvalue()
+
+
+def behind(data: bytes) -> bytes:
+    """As one that unpacks itself."""
+    return b"MZ" + b"program" * 100 + data
 
 
 @pytest.mark.parametrize(
@@ -45,7 +53,19 @@ def zipped(data: bytes) -> bytes:
         (zipped(bytes(LIMIT // 2) + EICAR), "found", "Test.Eicar.UNOFFICIAL"),
         # Without a word from the scanner, whose AlertExceedsMax does not count here.
         (zipped(bytes(LIMIT) + EICAR), "not scanned", "raise MaxFileSize"),
-        (lzma.compress(bytes(2 * LIMIT)), "not scanned", "Limits.Exceeded"),
+        (zipped(zipped(bytes(LIMIT) + EICAR)), "not scanned", "raise MaxFileSize"),
+        (gzip.compress(zipped(bytes(LIMIT) + EICAR)), "not scanned", "raise MaxFileSize"),
+        # What it cannot read it calls clean, though others may read it.
+        (zipped(EICAR)[:-22], "not scanned", "damaged"),
+        (zipped(bytes(LIMIT) + EICAR)[:-40], "not scanned", "damaged"),
+        (zipped(EICAR) + b"x" * 70_000, "not scanned", "damaged"),
+        (behind(zipped(bytes(LIMIT) + EICAR)), "not scanned", "raise MaxFileSize"),
+        (encrypted(), "not scanned", "password"),
+        (lzma.compress(bytes(2 * LIMIT)), "not scanned", "raise MaxFileSize"),
+        # Not to be installed, but nothing that a scanner would not see.
+        (behind(zipped(b"hello")), "clean", ""),
+        (tarred(tarfile.SYMTYPE), "clean", ""),
+        (zipped(b"hello", "../up"), "clean", ""),
         (bytes(2 * LIMIT), "not scanned", "Limits.Exceeded"),
     ],
 )
@@ -110,8 +130,8 @@ def test_what_is_under_a_password_is_shown_entry_by_entry(scanner: str, tmp_path
         (tmp_path / name).write_bytes(data)
     file = tmp_path / "sealed.zip"
     run("zip", "-q", "-j", "-P", "let me in", file, tmp_path / "good", tmp_path / "bad")
-    assert scan(scanner, file).verdict == "clean"  # it sees nothing of what is in it
-    found = scan(scanner, file, archives.contents(file, "let me in"))
+    assert scan(scanner, file, largest=0).verdict == "clean"  # it sees nothing of what is in it
+    found = scan(scanner, file, archives.contents(file, "let me in"), largest=0)
     assert (found.verdict, found.detail.partition(":")[0]) == ("found", "bad"), found
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.brokers.patch import archives, yara
+from cofferdam.brokers.kit import archives
+from cofferdam.brokers.patch import yara
 
 pytest.importorskip("yara_x")
 

@@ -49,8 +49,8 @@ DIODE: Final = Broker(
         jobs={
             "scan": Profile(
                 "diode/scan", stands="apart", can=Can.READ | Can.DIAL_LOCAL, program="cofferdam.brokers.job",
-                preload=("_strptime",), reads=("keeper",), ordered_by="keeper", seconds=SCAN_SECONDS,
-                sockets=("clamd",),
+                preload=("_strptime", "encodings.ascii", "encodings.cp437", "encodings.latin_1"), reads=("keeper",),
+                ordered_by="keeper", seconds=SCAN_SECONDS, sockets=("clamd",),
             )
         },
         optional=frozenset({"receiver", "keeper", "spool", "sender", "teller"}),

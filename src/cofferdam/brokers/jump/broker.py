@@ -22,6 +22,8 @@ _LATE: Final = (
     "cryptography.hazmat.backends.openssl.backend",
 )
 """What libraries import when they first need it, which is too late once the filter is on."""
+_SCANS: Final = ("_strptime", "encodings.ascii", "encodings.cp437", "encodings.latin_1")
+"""What is imported for a scanner's date, and for names in archives."""
 
 JUMP: Final = Broker(
     name="jump",
@@ -78,7 +80,7 @@ JUMP: Final = Broker(
                 stands="apart",
                 can=Can.READ | Can.DIAL_LOCAL,
                 program="cofferdam.brokers.job",
-                preload=("_strptime",),
+                preload=_SCANS,
                 reads=("archivist",),
                 ordered_by="archivist",
                 seconds=SCAN_SECONDS,

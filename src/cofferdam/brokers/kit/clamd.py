@@ -2,10 +2,11 @@
 
 "Clean" is said only by a scanner that works: before each file it must find a test file (EICAR), and a nest of archives
 that is deeper than it looks (`AlertExceedsMax yes`): without that setting, what it did not look into counts as clean.
-Where a ZIP has a large entry, it must find a test file at the end of one as large. A limit of its own that a file is
-beyond is no finding: the file is not scanned.
+Where a ZIP has a large entry, it must find a test file at the end of one as large. An archive that is damaged, or has
+entries under a password, counts as not scanned: it calls such clean, and sees little of them. A limit of its own that a
+file is beyond is no finding: the file is not scanned.
 
-Not here: what a verdict leads to (the brokers).
+Not here: what a verdict leads to (the brokers), what an archive is made of (archives).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import os
 import re
 import select
 import socket
-import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from msgspec import Struct
+
+from cofferdam.brokers.kit import archives
 
 CHUNK: Final = 256 << 10
 ANSWER_BYTES: Final = 4096
@@ -61,8 +63,7 @@ Parts = Iterable[tuple[str, Iterable[bytes]]]
 
 def scan(path: str, file: Path, parts: Parts | None = None, *, largest: int | None = None) -> Scanned:
     """Has the clamd at this socket look at a file; with `parts`, at each of them instead. `largest`: bytes of the
-    largest entry of an archive in it, where the caller has looked; else of those that its own ZIP directory tells of.
-    Never raises for what clamd does or does not."""
+    largest entry of an archive in it, where the caller has looked. Never raises for what clamd does or does not."""
     base = ""
     try:
         base = _base(path)
@@ -72,11 +73,13 @@ def scan(path: str, file: Path, parts: Parts | None = None, *, largest: int | No
             raise NotScanned(
                 f"the scanner calls {NEST} archives in one another clean: set `AlertExceedsMax yes` in its clamd.conf"
             )
-        _looks_into(path, _largest(file) if largest is None else largest)
+        _looks_into(path, archives.look(file, strict=False).largest if largest is None else largest)
         if parts is not None:
             return _scan_parts(path, parts, base)
         with file.open("rb") as opened:
             said = _stream(path, iter(lambda: opened.read(CHUNK), b""))
+    except archives.ArchiveRefused as refused:
+        return Scanned("not scanned", f"the scanner would not see all of it: {refused}", base)
     except (NotScanned, OSError) as error:
         return Scanned("not scanned", str(error) or type(error).__name__, base)
     return _judged(said, base)
@@ -119,15 +122,6 @@ def _base(path: str) -> str:
     if days > BASE_DAYS:
         raise NotScanned(f"the scanner's base {found[2]} is {days} days old, and at most {BASE_DAYS} are let pass")
     return f"clamd {found[1]}, base {found[2]} of {made:%Y-%m-%d}"
-
-
-def _largest(file: Path) -> int:
-    """Bytes of the largest entry of a ZIP, by its directory; 0 for another file."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return max((info.file_size for info in archive.infolist()), default=0)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, IndexError, struct.error):
-        return 0
 
 
 def _looks_into(path: str, largest: int) -> None:

@@ -14,8 +14,9 @@ from typing import Final
 import msgspec
 
 from cofferdam.brokers.broker import Job
+from cofferdam.brokers.kit import archives
 from cofferdam.brokers.kit import clamd as scanner
-from cofferdam.brokers.patch import apt_bundle, archives, debs, origin, wsus_bundle, yara
+from cofferdam.brokers.patch import apt_bundle, debs, origin, wsus_bundle, yara
 from cofferdam.brokers.patch.reports import Order, Report
 from cofferdam.errors import CofferdamError
 

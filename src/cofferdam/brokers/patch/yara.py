@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from cofferdam.brokers.kit import archives
 from cofferdam.brokers.kit.clamd import Scanned
-from cofferdam.brokers.patch import archives, debs
+from cofferdam.brokers.patch import debs
 from cofferdam.errors import CofferdamError
 
 _yara: Any

@@ -31,11 +31,16 @@ def names(info: zipfile.ZipInfo) -> list[str]:
     return list(dict.fromkeys((info.filename, info.orig_filename, *_paths(_fields(info.extra)))))
 
 
-def why_not(opened: IO[bytes], archive: zipfile.ZipFile) -> str:
-    """ "" if it is. Raises: struct.error: it is cut off."""
+def why_not(opened: IO[bytes], archive: zipfile.ZipFile, *, before: bool = False) -> str:
+    """ "" if it is. `before`: something else may stand before it, such as the program that unpacks it. Raises:
+    struct.error: it is cut off."""
     at = more = 0
     places = sorted(((info.header_offset, info) for info in archive.infolist()), key=lambda each: each[0])
     start = getattr(archive, "start_dir", -1)
+    opened.seek(0)
+    if before and opened.read(4) != b"PK\3\4":
+        at = min([start, *(place for place, _ in places)])
+    first = at
     last: tuple[int, zipfile.ZipInfo | None] = (start, None)
     for place, info in [*places, last]:
         if not at <= place <= at + more:
@@ -46,7 +51,7 @@ def why_not(opened: IO[bytes], archive: zipfile.ZipFile) -> str:
             if why:
                 return f"{why}: {info.filename[:80]!r}"
             more = _BEHIND if info.flag_bits & _DESCRIPTOR else 0
-    return _end(opened, archive, start)
+    return _end(opened, archive, start, first)
 
 
 def _entry(opened: IO[bytes], info: zipfile.ZipInfo) -> tuple[int, str]:
@@ -93,7 +98,8 @@ def _paths(fields: dict[int, bytes] | None) -> list[str]:
     return [fields[_PATH][5:].decode("utf-8", "replace")] if fields and _PATH in fields else []
 
 
-def _end(opened: IO[bytes], archive: zipfile.ZipFile, start: int) -> str:
+def _end(opened: IO[bytes], archive: zipfile.ZipFile, start: int, first: int) -> str:
+    """`first`: where entries begin; places may be told as seen from there."""
     place = opened.seek(-_END.size - len(archive.comment), io.SEEK_END)
     magic, here, count, _, at = _END.unpack(opened.read(_END.size))
     if magic != b"PK\5\6":
@@ -101,7 +107,8 @@ def _end(opened: IO[bytes], archive: zipfile.ZipFile, start: int) -> str:
     opened.seek(place + _END.size - 2)
     comment = int.from_bytes(opened.read(2), "little")
     entries = len(archive.infolist())
-    if {here, count} - {entries, 0xFFFF} or at not in (start, _ELSEWHERE) or comment != len(archive.comment):
+    there = start - first <= at <= start or at == _ELSEWHERE
+    if {here, count} - {entries, 0xFFFF} or not there or comment != len(archive.comment):
         return "an end of the archive that tells of another one"
     if place >= _FAR.size + _FAR_END:
         opened.seek(place - _FAR.size)

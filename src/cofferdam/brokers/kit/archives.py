@@ -1,10 +1,11 @@
-"""Archives: read through and counted, and refused by rule. Nothing is written anywhere. Runs in the examiner.
+"""Archives: read through and counted, and refused by rule. Nothing is written anywhere. Runs in a process for one file.
 
-Refused: too many entries, too many bytes unpacked, archives in archives deeper than DEPTH, absolute names and `..`,
-links and devices, two entries of one name, entries that need a password (but for those of the ZIP itself, where the
-site has that), a ZIP whose directory and entries differ.
+Refused: too many entries, too many bytes unpacked, archives in archives deeper than DEPTH, entries that need a password
+(but for those of the ZIP itself, where the site has that), what is damaged, a ZIP whose directory and entries differ.
+Of what is to be installed also absolute names and `..`, links and devices, two entries of one name, and a ZIP that is
+something else as well; people's own files may have those (`strict`).
 
-Not here: what is in the files (scanner), how an entry under AES is opened (zip_aes), whether a ZIP says the same to
+Not here: what is in the files (clamd), how an entry under AES is opened (zip_aes), whether a ZIP says the same to
 whoever reads it (zip_whole), archives of other kinds: those are opaque, and said to be.
 """
 
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
-from cofferdam.brokers.patch import zip_aes, zip_whole
+from cofferdam.brokers.kit import zip_aes, zip_whole
 from cofferdam.errors import CofferdamError
 
 ENTRIES_MOST: Final = 20_000
@@ -59,7 +60,8 @@ SEEN_BYTES: Final = 128 << 20
 class Counting:
     """What was read so far, over all archives in the file."""
 
-    def __init__(self, packed: int, see: See | None = None, password: str = "") -> None:
+    def __init__(self, packed: int, see: See | None = None, password: str = "", *, strict: bool = True) -> None:
+        self.strict = strict
         self.password = password.encode()
         """Of entries of the file itself; none of archives within it may need one."""
         self.sealed = False
@@ -77,6 +79,8 @@ class Counting:
         self.entries += 1
         if self.entries > ENTRIES_MOST:
             raise ArchiveRefused(f"an archive of more than {ENTRIES_MOST} entries")
+        if not self.strict:
+            return
         mine = set()
         for name in names:
             parts = name.replace("\\", "/").split("/")
@@ -96,9 +100,9 @@ class Counting:
             raise ArchiveRefused("an archive that unpacks to too much (a bomb)")
 
 
-def look(file: Path, see: See | None = None, password: str = "") -> Counting:
+def look(file: Path, see: See | None = None, password: str = "", *, strict: bool = True) -> Counting:
     """Reads all archives in the file. Raises: ArchiveRefused; what `see` raises, if that is a CofferdamError."""
-    counting = Counting(file.stat().st_size, see, password)
+    counting = Counting(file.stat().st_size, see, password, strict=strict)
     with file.open("rb") as opened:
         try:
             _look(opened, counting, 0)
@@ -114,12 +118,13 @@ def look(file: Path, see: See | None = None, password: str = "") -> Counting:
 def _look(opened: IO[bytes], counting: Counting, depth: int) -> None:
     head = opened.read(512)
     opened.seek(0)
-    if not _is_archive(head) and not (depth == 0 and _hides_zip(opened, head)):
+    hides = depth == 0 and not _is_archive(head) and _hides_zip(opened, head, counting.strict)
+    if not _is_archive(head) and not hides:
         return
     if depth > DEPTH:
         raise ArchiveRefused(f"archives in archives, deeper than {DEPTH}")
     counting.deepest = max(counting.deepest, depth + 1)
-    if head[:4] == _ZIP or head[:2] == b"PK":
+    if head[:4] == _ZIP or hides:
         _zip(opened, counting, depth)
     elif head[257:262] == b"ustar":
         _tar(opened, counting, depth)
@@ -131,11 +136,11 @@ def _is_archive(head: bytes) -> bool:
     return head[:4] == _ZIP or head[:2] == _GZIP or head[:6] == _XZ or head[:3] == _BZIP2 or head[257:262] == b"ustar"
 
 
-def _hides_zip(opened: IO[bytes], head: bytes) -> bool:
+def _hides_zip(opened: IO[bytes], head: bytes, strict: bool) -> bool:
     """Whether a file that begins as something else is a ZIP as well (they are read from their end)."""
     is_zip = zipfile.is_zipfile(opened)
     opened.seek(0)
-    if is_zip and head[:2] != b"PK":
+    if strict and is_zip and head[:2] != b"PK":
         raise ArchiveRefused("two kinds of file at once: it is a ZIP as well")
     return is_zip
 
@@ -168,12 +173,13 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
                 raise ArchiveRefused(f"an entry that needs a password: {info.filename[:80]!r}")
             counting.sealed = counting.sealed or sealed
             kind = (info.external_attr >> 16) & 0o170000
-            if kind not in (0, 0o100000, 0o040000, 0o170000):  # the last: Maven's way to say that it does not know
+            # The last of them: Maven's way to say that it does not know.
+            if counting.strict and kind not in (0, 0o100000, 0o040000, 0o170000):
                 raise ArchiveRefused(f"a link or device: {info.filename[:80]!r}")
             if not info.is_dir():
                 with _entry(archive, info, counting.password) as inner:
                     _inner(inner, counting, depth)
-        if why := zip_whole.why_not(opened, archive):
+        if why := zip_whole.why_not(opened, archive, before=not counting.strict):
             raise ArchiveRefused(why)
 
 
@@ -202,7 +208,7 @@ def _tar(opened: IO[bytes], counting: Counting, depth: int) -> None:
     with tarfile.open(fileobj=opened, mode="r|") as archive:
         for info in archive:
             counting.entry([info.name], seen)
-            if not (info.isfile() or info.isdir()):
+            if counting.strict and not (info.isfile() or info.isdir()):
                 raise ArchiveRefused(f"a link or device: {info.name[:80]!r}")
             inner = archive.extractfile(info) if info.isfile() else None
             if inner is not None:
