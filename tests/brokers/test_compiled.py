@@ -14,7 +14,7 @@ import pytest
 import cofferdam
 from cofferdam.brokers.kit.supervision import PartStatus
 from cofferdam.enforce import compiled
-from cofferdam.enforce.compiled import MANIFEST, SWITCH, Manifest, digest, fault, find, python_tag
+from cofferdam.enforce.compiled import MANIFEST, SWITCH, Manifest, digest, fault, find, python_tag, remedy
 from tests.brokers.harness import COMPILED, listen, running
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,10 +82,11 @@ def test_without_a_build_the_way_to_one_is_named(
     tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(SWITCH, raising=False)
-    assert fault(tmp_path / "nothing", package) == "no compiled build; `make fast` makes one"
+    assert fault(tmp_path / "nothing", package) == "no compiled build"
     build = find(tmp_path / "nothing")
     assert build.arguments == ("-m", "cofferdam.brokers.half") and not build.is_compiled
-    assert "make fast" in build.why
+    assert build.why.endswith("; `make fast` makes one")
+    assert "make fast" not in remedy(package) and "make deb" in remedy(package), "there is no Makefile around it"
 
 
 def test_it_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

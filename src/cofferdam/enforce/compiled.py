@@ -65,8 +65,11 @@ def find(folder: Path | None = None) -> Build:
     if os.environ.get(SWITCH, "1") == "0":
         return _plain(f"{SWITCH}=0 is set")
     folder = (Path(sys.prefix) / FOLDER / NEWEST if folder is None else folder).resolve()
-    why = fault(folder, Path(cofferdam.__file__).parent)
-    return _plain(why) if why else Build((str(folder),), True, "the parts' own code runs as machine code")
+    package = Path(cofferdam.__file__).parent
+    why = fault(folder, package)
+    if why:
+        return _plain(f"{why}; {remedy(package)}")
+    return Build((str(folder),), True, "the parts' own code runs as machine code")
 
 
 def fault(folder: Path, package: Path) -> str:
@@ -74,17 +77,24 @@ def fault(folder: Path, package: Path) -> str:
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except FileNotFoundError:
-        return "no compiled build; `make fast` makes one"
+        return "no compiled build"
     except (OSError, msgspec.MsgspecError) as error:
-        return f"the compiled build cannot be read ({error}); `make fast` makes a new one"
+        return f"the compiled build cannot be read ({error})"
     if manifest.python != python_tag():
-        return f"the compiled build is for Python {manifest.python}; `make fast` makes a new one"
+        return f"the compiled build is for Python {manifest.python}"
     if manifest.package != str(package):
-        return f"the compiled build is of {manifest.package}; `make fast` makes a new one"
+        return f"the compiled build is of {manifest.package}"
     changed = [name for name, was in manifest.files.items() if digest(package / name) != was]
     if changed:
-        return f"{changed[0]} has changed since the compiled build was made; `make fast` makes a new one"
+        return f"{changed[0]} has changed since the compiled build was made"
     return ""
+
+
+def remedy(package: Path) -> str:
+    """Who makes a build for it: where there is no source around the package, nobody can compile it on the spot."""
+    if (package.parent.parent / "packaging" / "fast.py").is_file():
+        return "`make fast` makes one"
+    return "a Debian package brings one (`make deb` where the source is)"
 
 
 def _plain(why: str) -> Build:
