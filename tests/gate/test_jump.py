@@ -328,6 +328,31 @@ def evidence(state: Path, check: str = "recording.whole") -> tuple[str, str]:
     return found["outcome"], found["says"]
 
 
+def test_people_of_a_file(site: JumpSite) -> None:
+    """Added once, with what is new of them each time; whoever has come so signs in as anybody."""
+    for name in ("ida", "otto"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(site.folder / name)], check=True)
+    lines = [
+        "person,full,account,groups,key", f"ida,Ida Works,,staff,{(site.folder / 'ida.pub').read_text().strip()}",
+        'tech,,,"staff leads",', "otto,,,,",
+    ]  # fmt: skip
+    file = site.folder / "people.csv"
+    file.write_text("\n".join(lines))
+    found = json.loads(site.jump("person", "import", str(file), "--json"))
+    assert [(one["person"], one["new"], one["groups"], bool(one["key"])) for one in found] == [
+        ("ida", True, ["staff"], True), ("tech", False, ["leads"], False), ("otto", True, [], False),
+    ]  # fmt: skip
+    assert site.ssh("ida", "ida%station", "echo in").stdout == b"in\n"
+    lines[-1] += (site.folder / "otto.pub").read_text().strip()
+    file.write_text("\n".join(lines))
+    said = site.jump("person", "import", str(file)).splitlines()
+    assert said[:2] == ["ida: nothing new", "tech: nothing new"] and said[2].startswith("otto: key SHA256:")
+    file.write_text("\n".join([*lines, "new,,,,", "x y,,,,"]))
+    assert "people.csv, line 6: 'x y' is no name" in site.jump("person", "import", str(file), code=2)
+    assert "new" not in site.jump("person", "list")
+    site.jump("group", "leave", "tech", "leads")
+
+
 def test_what_the_evidence_has_of_people(site: JumpSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups and passwords by the entries that set them, and a keeper of its own that is told lies."""
     assert site.ssh("tech", "station", "echo hello").returncode == 0

@@ -25,7 +25,7 @@ TOLD = "cofferdam.brokers.jump.told"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli import jump_glass, jump_recordings
+    from cofferdam.cli import jump_glass, jump_people, jump_recordings
     from cofferdam.cli.gate_options import add_reason
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -65,6 +65,10 @@ def add(parser: argparse.ArgumentParser) -> None:
             people,
         )
     )
+    many = verb("import", "people of a CSV file, with their groups and keys: who is known gets what is new",
+                jump_people.bring_in, "list[Imported]", people)  # fmt: skip
+    many.add_argument("file", type=Path, metavar="FILE",
+                      help=f"its first line names columns: {','.join(jump_people.COLUMNS)}; `-` for stdin")  # fmt: skip
     groups = group("group", "who is in which group")
     for name, text in (("join", "put somebody into a group"), ("leave", "take somebody out of a group")):
         sub = verb(name, text, _membership, "Groups", groups)

@@ -28,6 +28,15 @@ class Person(TypedDict):
     last_source: str
 
 
+class Imported(TypedDict):
+    """Somebody in a file. `new`: they were not known; `groups` and `key` (its fingerprint): what they did not have."""
+
+    person: str
+    new: bool
+    groups: list[str]
+    key: str
+
+
 class OfPerson(TypedDict):
     person: str
 
