@@ -89,7 +89,7 @@ def bring_in(args: argparse.Namespace) -> int:
         raise GateError(f"{args.file} has more than {_MOST >> 20} MiB")
     rows = read(text, str(args.file))
     known: dict[str, dict[str, Any]] = {one["person"]: one for one in ask(args, "people")}
-    found = []
+    found, lines = [], []
     for row in rows:
         old = known.get(row.person)
         if old is None:
@@ -102,9 +102,7 @@ def bring_in(args: argparse.Namespace) -> int:
         if key:
             ask(args, "key-add", person=row.person, key=row.line)
         found.append({"person": row.person, "new": old is None, "groups": groups, "key": key})
-    lines = []
-    for one in found:
-        more = [*(f"in {name}" for name in one["groups"]), *([f"key {one['key']}"] if one["key"] else [])]
-        what = ["is known now"] * one["new"] + more or ["nothing new"]
-        lines.append(f"{one['person']}: {', '.join(what)}")
+        what = ["is known now"] if old is None else []
+        what += [*(f"in {name}" for name in groups), *([f"key {key}"] if key else [])]
+        lines.append(f"{row.person}: {', '.join(what or ['nothing new'])}")
     return show(args, found, lines or ["nobody stands in it"])
