@@ -251,6 +251,8 @@ class Scene:
         self.speed_up = speed_up
         self.actors: dict[str, Actor] = {}
         self.gate: Actor | None = None
+        self.options: list[str] = []
+        """Of `cofferdam up`: what plays that stand before the gate have it told."""
         self._given = state
         self._policy, self._files = policy
         self.directory = Path()
@@ -332,6 +334,7 @@ class Scene:
         """`cofferdam up`, answering at its control socket."""
         argv = [*COFFERDAM, "up", str(self.policy), "--state", str(self.state)]
         argv += ["--machine", self.machine] if self.machine else []
+        argv += self.options
         self.gate = await self.start("gate", "gate", argv, events_out=False)
         await self.ready(self.gate, self.state)
         return self.gate

@@ -38,7 +38,7 @@ LARGEST: Final = (2 << 30) - 1
 _LIMIT: Final = "Heuristics.Limits.Exceeded"
 BASE_DAYS: Final = 7
 """The age of the scanner's base beyond which it counts as none."""
-_EICAR: Final = (r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-" + "ANTIVIRUS-TEST-FILE!$H+H*").encode()
+EICAR: Final = (r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-" + "ANTIVIRUS-TEST-FILE!$H+H*").encode()
 """Not whole in this file, which scanners read as well."""
 _BASE: Final = re.compile(r"ClamAV ([^/ ]+)(?:/(\d+)/(.+))?\Z")
 
@@ -67,7 +67,7 @@ def scan(path: str, file: Path, parts: Parts | None = None, *, largest: int | No
     base = ""
     try:
         base = _base(path)
-        if "FOUND" not in _stream(path, [_EICAR]):
+        if "FOUND" not in _stream(path, [EICAR]):
             raise NotScanned("the scanner does not find its own test file")
         if "FOUND" not in _stream(path, [_nest()]):
             raise NotScanned(
@@ -134,17 +134,17 @@ def _looks_into(path: str, largest: int) -> None:
         raise NotScanned(why)
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("inner", "w") as to:
-        left = largest - len(_EICAR)
+        left = largest - len(EICAR)
         while left:
             left -= to.write(bytes(min(left, SMALL)))
-        to.write(_EICAR)
+        to.write(EICAR)
     said = _stream(path, [held.getvalue()])
     if "FOUND" not in said or _LIMIT in said:
         raise NotScanned(why)
 
 
 def _nest() -> bytes:
-    data = _EICAR
+    data = EICAR
     for _ in range(NEST):
         held = io.BytesIO()
         with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -27,6 +27,7 @@ from cofferdam.gate.client import ask
 from cofferdam.lab import events
 from cofferdam.lab.layout import Addresses, Layout, Spot
 from cofferdam.lab.play import Picture, Play, Sections
+from cofferdam.lab.remote import scanner
 from cofferdam.lab.remote.people import Person, write_askpass
 from cofferdam.lab.remote.steps import STEPS, Cast
 from cofferdam.lab.scene import Scene
@@ -76,8 +77,9 @@ class Remote(Play):
     clients: vendor-net
     notice: Riverside Water. Authorised people only; what you are shown is recorded.
     approval: {{by: shift-leads, window: 4 h}}
+    files: {{scan: true, most: 10 MB}}
     allow:
-      - {{who: {{group: vendors}}, {rule}, do: [shell, exec], commands: ["echo *"]}}
+      - {{who: {{group: vendors}}, {rule}, do: [shell, exec, up], commands: ["echo *"], paths: ["{FILES}/**"]}}
 
   staff-helps:
     from: enterprise
@@ -95,11 +97,12 @@ class Remote(Play):
         )  # fmt: skip
 
     async def before_gate(self, scene: Scene, listener: events.Sink | None) -> None:
-        """The station: a real sshd, for whoever runs the lab."""
+        """The station: a real sshd, for whoever runs the lab. And the scanner, where there is one."""
         address, port = scene.layout.addresses.spots[STATION]
         config = _station(scene.directory / "station", address, port)
         sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "sshd"
         await scene.start("station", "plant", [sshd, "-D", "-e", "-f", str(config)], events_out=False)
+        await scanner.start(scene)
 
     async def live(self, scene: Scene, listener: events.Sink) -> None:
         _, secrets = await self._people(scene)

@@ -16,10 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cofferdam.brokers.kit.clamd import EICAR
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.evidence import selftest_jump
 from cofferdam.gate.client import ask
 from cofferdam.lab.play import Finding, Step
+from cofferdam.lab.remote import scanner
 from cofferdam.lab.remote.people import Person, finish
 from cofferdam.lab.scene import Scene
 
@@ -236,6 +238,26 @@ async def files_by_right(cast: Cast) -> list[Finding]:
     ]  # fmt: skip
 
 
+async def infected(cast: Cast) -> list[Finding]:
+    """What the vendor brings is scanned before the station has any of it"""
+    good, bad = cast.scene.directory / "manual.txt", cast.scene.directory / "tool.exe"
+    good.write_text("turn it off and on again\n")
+    bad.write_bytes(b"MZ" + EICAR)
+    clean = await cast.vendor.run(cast.vendor.scp(str(good), f"gate:{cast.files}/{good.name}"))
+    found = await cast.vendor.run(cast.vendor.scp(str(bad), f"gate:{cast.files}/{bad.name}"))
+    there = sorted(path.name for path in cast.files.glob("*") if path.name in (good.name, bad.name))
+    if not await asyncio.to_thread(scanner.there):
+        return [Finding("the vendor brings two files", "neither passes", f"{scanner.HOW}; {clean.text}", not there)]
+    refused = [each for each in await cast.entries("asset-file-refused") if each["person"] == "vendor"]
+    kept = [each["kept"] for each in refused if "Lab.Test.File" in each["reason"]]
+    return [
+        Finding("the vendor brings a manual, and a tool that scanners find", "the manual alone is there",
+                f"exit {clean.code} and {found.code}: {found.text}; at the station: {there}",
+                (clean.code, there) == (0, [good.name]) and found.code != 0 and "Lab.Test.File" in found.text),
+        Finding("what the log says of the tool", "refused, kept for people to look at", f"{refused[-1:]}", kept != []),
+    ]  # fmt: skip
+
+
 async def no_tunnel(cast: Cast) -> list[Finding]:
     """Forwarded ports and agents are refused and recorded, and so is another asset: -W, -R, -A"""
     away = await cast.tech.run(cast.tech.ssh("station", more=("-W", "10.20.0.17:502")))
@@ -311,6 +333,6 @@ async def recorded_and_verified(cast: Cast) -> list[Finding]:
 
 
 STEPS: tuple[Step, ...] = (
-    four_eyes, approved_by_signature, security_key, by_proxy_jump, watched,
-    files_by_right, no_tunnel, killed_and_barred, taken_over, nothing_recorded, parts_die, recorded_and_verified,
+    four_eyes, approved_by_signature, security_key, by_proxy_jump, watched, files_by_right, infected, no_tunnel,
+    killed_and_barred, taken_over, nothing_recorded, parts_die, recorded_and_verified,
 )  # fmt: skip
