@@ -1,13 +1,12 @@
 """`make bench ARGS=--patch`: what the patch relay's own code costs, each beside its peer on the same machine.
 
-    refresh   TUF metadata with 1,000 released files, believed anew by an installer that starts
+    refresh   TUF metadata with 1,000 released files: by an installer that starts; by one that runs, of the same; and by
+              one whose store was lost, which looks at the word of who brought each in and asked for it once more
     apt       a snapshot of 5,000 packages, proved as the examiner does
     push      100 MB by SFTP and read back twice, beside sftp's put and get of the same (OpenSSH)
     proof     a cabinet of 500 MB by its Authenticode signature, beside SHA-256 alone (osslsigncode, gcab)
-    polls     a gate with 500 assets, and polls of hawkBit's kind, each on a connection of its own by TLS: the
-              installer's share of a core if each of them polls every 30 s
 
-Not here: clamd, trees that are served beside nginx.
+Those that take a gate are in patch_gate: upload, pull, served, polls.
 """
 
 from __future__ import annotations
@@ -27,12 +26,15 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from tests.brokers.patch.makers import Gpg
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -67,24 +69,23 @@ def refresh(folder: Path, count: int) -> dict[str, Any]:
     site.sign(draft, "alice", "bob")
     site.repository.publish(draft)
 
-    def cold() -> None:
-        shutil.rmtree(folder / "trusted", ignore_errors=True)
+    def starts() -> None:
         assert len(believed(site.trust())) == count
+
+    def lost() -> None:
+        shutil.rmtree(folder / "trusted", ignore_errors=True)
+        starts()
 
     trust = site.trust()
     believed(trust)
-    return {"goal_s": 0.2, "cold": timed(cold), "again": timed(trust.refresh)}
+    return {"goal_s": 0.2, "starts": timed(starts), "again": timed(trust.refresh), "store_lost": timed(lost)}
 
 
-def apt(folder: Path, count: int) -> dict[str, Any]:
-    from tests.brokers.patch.makers import Gpg
-
-    from cofferdam.brokers.patch import apt_bundle
-
-    vendor = Gpg(folder / "gpg")
+def snapshot(vendor: Gpg, file: Path, sizes: Sequence[int]) -> tuple[str, list[str]]:
+    """A Debian repository with a package of each size, in one file: its version, and where its packages are."""
     packages, debs = [], []
-    for number in range(count):
-        data = b"!<arch>\n" + os.urandom(20_000)
+    for number, size in enumerate(sizes):
+        data = b"!<arch>\n" + os.urandom(size)
         path = f"pool/p{number}_1_amd64.deb"
         debs.append((path, data))
         packages.append(
@@ -99,7 +100,6 @@ def apt(folder: Path, count: int) -> dict[str, Any]:
         f"SHA256:\n {hashlib.sha256(index).hexdigest()} {len(index)} main/binary-amd64/Packages\n"
     )
     signed = vendor._gpg("--clearsign", data=release.encode())
-    file = folder / "snapshot"
     with tarfile.open(file, "w") as archive:
         for name, data in [
             ("dists/stable/InRelease", signed),
@@ -109,7 +109,16 @@ def apt(folder: Path, count: int) -> dict[str, Any]:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    version = f"{now:%Y%m%dT%H%M%SZ}"
+    return f"{now:%Y%m%dT%H%M%SZ}", [path for path, _ in debs]
+
+
+def apt(folder: Path, count: int) -> dict[str, Any]:
+    from tests.brokers.patch.makers import Gpg
+
+    from cofferdam.brokers.patch import apt_bundle
+
+    vendor, file = Gpg(folder / "gpg"), folder / "snapshot"
+    version, _ = snapshot(vendor, file, [20_000] * count)
     keys = [vendor.public()]
     vendor.close()
 
@@ -184,76 +193,9 @@ def proof(folder: Path, size: int) -> dict[str, Any]:
     return {"ratio": round(mine["cpu_s"] / peer["cpu_s"], 2), "ours": mine, "sha256": peer}
 
 
-def polls(folder: Path, count: int) -> dict[str, Any]:
-    import ssl
-    from http.client import HTTPSConnection
-
-    from tests.gate.patching import Works
-
-    class Many(Works):
-        def write_policy(self) -> None:
-            super().write_policy()
-            names = [f"box-{number}" for number in range(count)]
-            text = self.policy.read_text().replace('", plain: true}\n    products', '"}\n    products', 1)
-            who, way = (
-                "  {}: {{zone: plant, addresses: [127.0.0.1]}}\n",
-                "      {0}: {{address: 127.0.0.1, pull: {0}}}\n",
-            )
-            for before, each in (("  panel: {zone", who), ("      panel: {address", way)):
-                text = text.replace(before, "".join(each.format(name) for name in names) + before, 1)
-            rule = f"      - {{asset: [{', '.join(names)}], install: plc-firmware, ring: line}}\n"
-            self.policy.write_text(text.replace("gate: {", f"{rule}gate: {{", 1))
-
-    def certified(works: Works) -> None:
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
-             "/CN=gate", "-keyout", folder / "gate.key", "-out", folder / "gate.pem"],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        works.patch("certificate", "plant", "--policy", str(works.policy), "--certificate", str(folder / "gate.pem"),
-                    "--key", str(folder / "gate.key"))  # fmt: skip
-
-    works = Many(folder / "works", prepare=certified)
-    try:
-        key = works.told("key", "new", "box-0", "--policy", str(works.policy))["key"]
-        works.release("fw.bin", b"firmware", "1.0")
-        halves = [half for pair in works.gate.status()["pairs"] for half in pair["halves"]]
-        pid = next(int(half["pid"]) for half in halves if half["name"].endswith("installer"))
-        context = ssl.create_default_context(cafile=str(folder / "gate.pem"))
-        context.check_hostname = False
-
-        def cpu() -> float:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-        def poll() -> float:
-            begun = time.perf_counter()
-            there = HTTPSConnection("127.0.0.1", works.plant, timeout=20, context=context)
-            there.request("GET", "/DEFAULT/controller/v1/box-0", headers={"Authorization": f"GatewayToken {key}"})
-            answer = there.getresponse()
-            said = answer.read()
-            there.close()
-            assert answer.status == 200 and b"polling" in said, (answer.status, said)
-            return time.perf_counter() - begun
-
-        for _ in range(50):
-            poll()
-        before, begun = cpu(), time.monotonic()
-        took = sorted(poll() for _ in range(1500))
-        spent, lasted, rests = cpu() - before, time.monotonic() - begun, cpu()
-        time.sleep(10)
-        idle = (cpu() - rests) / 10
-        each = (spent - idle * lasted) / len(took)
-        share, p50, p99 = idle + each * count / 30, took[len(took) // 2], took[int(len(took) * 0.99)]
-        return {
-            "goal": 0.05, "share": round(share, 4), "idle": round(idle, 4), "poll_ms": round(1000 * each, 3),
-            "goal_p99_ms": 20, "p50_ms": round(1000 * p50, 2), "p99_ms": round(1000 * p99, 2),
-        }  # fmt: skip
-    finally:
-        works.close()
-
-
 def main() -> int:
+    from patch_gate import polls, pull, served, upload
+
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="*", default=[])
@@ -261,7 +203,7 @@ def main() -> int:
     found: dict[str, Any] = {"load": os.getloadavg()[0]}
     works: tuple[tuple[str, Callable[[Path, int], dict[str, Any]], int], ...] = (
         ("refresh", refresh, 1000), ("apt", apt, 5000), ("push", push, 100_000_000), ("proof", proof, 500_000_000),
-        ("polls", polls, 500),
+        ("upload", upload, 1_000_000_000), ("pull", pull, 100_000_000), ("served", served, 1000), ("polls", polls, 500),
     )  # fmt: skip
     for name, work, size in works:
         if args.only and name not in args.only:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.brokers.patch.makers import Gpg, Sshd, run, ssh_key
-from tests.gate.plant import QuickGate
+from tests.gate.plant import Gate, QuickGate
 from tests.ports import held_ports
 from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
@@ -74,7 +74,7 @@ class Works:
     def __init__(self, folder: Path, *, scan: str = "none", clamd: Path | None = None, more: str = "",
                  products: str = "", sources: str = "", rules: str = "", panel: str = "plc-firmware", ways: str = "",
                  options: tuple[str, ...] = (), files: dict[str, bytes] | None = None,
-                 prepare: Callable[[Works], None] | None = None) -> None:  # fmt: skip
+                 prepare: Callable[[Works], None] | None = None, gate: type[Gate] = QuickGate) -> None:  # fmt: skip
         self.folder = folder
         folder.mkdir(exist_ok=True)
         for name, data in (files or {}).items():
@@ -102,7 +102,7 @@ class Works:
         if prepare is not None:
             prepare(self)
         sockets = ["--socket", f"clamd={clamd}"] if clamd is not None else []
-        self.gate = QuickGate(self.state, self.policy, *sockets, *options)
+        self.gate = gate(self.state, self.policy, *sockets, *options)
         self.gate.wait_ready()
 
     def write_policy(self) -> None:
@@ -165,6 +165,14 @@ class Works:
 
     def asset(self, name: str) -> dict[str, Any]:
         return next(dict(row) for row in self.told("plan")["assets"] if row["asset"] == name)
+
+    def becomes(self, name: str, state: str) -> None:
+        """Waits until an asset stands there; where it does not come to that, the error says where it stands."""
+        try:
+            eventually(lambda: self.asset(name)["state"] == state)
+        except AssertionError as error:
+            error.add_note(f"{self.asset(name)}\n{self.log()}")
+            raise
 
     def log(self) -> str:
         return self.gate.said()[-4000:] if hasattr(self, "gate") else ""

@@ -102,7 +102,7 @@ def test_nothing_begins_while_production_runs_or_while_that_is_not_known(plant: 
     eventually(lambda: "line.speed cannot be read" in works.asset("press")["why"])
     assert works.asset("press")["state"] == ""
     line.registers[0] = 0
-    eventually(lambda: works.asset("press")["state"] == "done")
+    works.becomes("press", "done")
     assert (works.sshd.files / "press").read_bytes() == data
 
 
@@ -129,7 +129,7 @@ def test_an_emergency_takes_two_people_and_no_window_and_is_an_alarm(plant: tupl
     assert works.told("status")["keeper"]["pending"]["signed"] == ["alice"]
     assert works.asset("mill")["why"] == "its window is shut"
     works.approve(number, "bob")
-    eventually(lambda: works.asset("mill")["state"] == "done")
+    works.becomes("mill", "done")
     assert (works.sshd.files / "mill").read_bytes() == data
     said = works.told("plan")["releases"][-1]
     assert (said["emergency"], said["reason"]) == (True, "CVE-2026-9 is used by a worm")
@@ -146,7 +146,7 @@ def test_a_point_out_of_its_limits_fails_the_asset(plant: tuple[Works, Line]) ->
     works, line = plant
     line.registers[7] = 9
     release(works, "press-firmware", "2.0")
-    eventually(lambda: works.asset("press")["state"] == "failed")
+    works.becomes("press", "failed")
     assert "pressure = 9 bar" in works.asset("press")["detail"]
 
 

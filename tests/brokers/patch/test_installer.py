@@ -95,6 +95,21 @@ def test_a_file_that_is_another_is_not_read_again_and_again(tmp_path: Path) -> N
     assert not list(part._files.iterdir())
 
 
+@pytest.mark.parametrize("data", [DATA, DATA[:-1] + b"!"])
+def test_what_assets_are_going_to_get_is_copied_and_checked_before_their_turn(tmp_path: Path, data: bytes) -> None:
+    part, wanted = installer(tmp_path), release(tmp_path, data)
+    part.rows = PatchRows(installs=(Install(number=1, asset="a", products=("fw", "other"), ring="all"),))
+    part.plan = lambda: SimpleNamespace(newest=lambda product: wanted if product == "fw" else None)
+
+    async def run() -> None:
+        part.loop = asyncio.get_running_loop()
+        await part._take_ahead()
+
+    asyncio.run(run())
+    assert [each.name for each in part._files.iterdir()] == ([wanted.sha256] if data == DATA else [])
+    assert ["not the file that people signed" in note.detail for note in part.notes] == ([] if data == DATA else [True])
+
+
 def test_a_step_that_cannot_be_written_ends_nothing_and_begins_nothing(tmp_path: Path) -> None:
     part = installer(tmp_path)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from cofferdam.policy.load import load
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
 from cofferdam.policy.terms.patch_rows import PatchRows, Unless
+from tests.brokers.patch.makers import Gpg, run
 from tests.brokers.patch.test_source_words import compiled
 
 POLICY = """
@@ -95,3 +98,36 @@ def test_a_way_back_where_there_is_none_is_told(tmp_path: Path) -> None:
         compiled(tmp_path, POLICY.replace(rule, f"{rule}back: previous, "))
         found = [str(each) for each in lint(load(tmp_path / "policy.yaml"))]
         assert any("back: previous for box, which nothing is sent to" in each for each in found) is told, found
+
+
+def test_a_window_that_is_too_short_for_the_largest_file_is_told(tmp_path: Path) -> None:
+    rule = "asset: box, install: fw, "
+    for until, told in (("23:01", True), ("00:41", False)):  # 100 MB at 1 MB a second; over midnight
+        window = f'{rule}window: {{days: sat, from: "23:00", to: "{until}", zone: Europe/Paris}}, '
+        compiled(tmp_path, POLICY.replace(rule, window))
+        found = [str(each) for each in lint(load(tmp_path / "policy.yaml"))]
+        says = "fw to box: 100 MB take 2 min at its rate, and the longest window has 1 min"
+        assert any(says in each for each in found) is told, found
+
+
+def test_keys_that_end_are_told(tmp_path: Path) -> None:
+    """The root, a publisher's authority (of a year) and a vendor's OpenPGP key (of a year as well)."""
+    vendor = Gpg(tmp_path / "gpg")
+    (tmp_path / "vendor.asc").write_bytes(vendor.public())
+    vendor.close()
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=v",
+        "-days", "365", "-keyout", tmp_path / "key", "-out", tmp_path / "ca.pem")  # fmt: skip
+    products = "{fw: {origin: {pgp: vendor.asc}, scan: none}, exe: {origin: {cms: ca.pem}, scan: none}"
+    compiled(tmp_path, POLICY.replace("{fw: {origin: {two_sources: true}, scan: none}", products))
+    now, day = datetime.now(UTC), timedelta(days=1)
+    expires = (now + 365 * day).isoformat()
+    root = {"_type": "root", "roles": {"targets": {"threshold": 2}}, "expires": expires}
+    (tmp_path / "root.json").write_text(json.dumps({"signed": root}))
+    for ahead, says in ((300, ""), (340, "expires in 25 days"), (370, "has expired")):
+        wall = int((now + ahead * day).timestamp()) * 10**9
+        found = [str(each) for each in lint(load(tmp_path / "policy.yaml"), now_ns=wall)]
+        told = [each for each in found if "its successor" in each]
+        assert [any(f"{what}, which {says}" in each for each in told) for what in ("root", "vendor.asc", "ca.pem")] == (
+            [bool(says)] * 3
+        ), (ahead, found)
+        assert len(told) == (3 if says else 0)

@@ -260,6 +260,16 @@ class Installer(Copying):
             )  # fmt: skip
             self.setting.audit.note(believed)
             self.tell_keeper(trust)
+            if self.setting.start is not None:
+                self.setting.start(self._take_ahead())
+
+    async def _take_ahead(self) -> None:
+        """Copies what assets are going to get: a file that cannot be had is told of now, and not in a window at night;
+        and who fetches it waits for no copy."""
+        plan = self.plan()
+        for product in {product for each in self.rows.installs for product in each.products}:
+            if (release := plan.newest(product)) is not None:
+                await self.copy_of(release)
 
     async def _record(self, draft: Draft) -> str:
         """ "" once it is on disk, or why it is not."""

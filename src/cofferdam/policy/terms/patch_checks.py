@@ -10,15 +10,20 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from cofferdam.model import ValueType
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking, Linting
+from cofferdam.policy.hours import Window
 from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.syntax import show_size
+from cofferdam.policy.terms.base import window_row
 from cofferdam.policy.terms.door_words import DoorChecks
-from cofferdam.policy.terms.patch_model import OriginSaid, PatchConduit, PatchRule, ProductSaid, WaySaid
+from cofferdam.policy.terms.patch_model import DAY, OriginSaid, PatchConduit, PatchRule, ProductSaid, WaySaid
+from cofferdam.policy.terms.patch_rows import PatchRows
 from cofferdam.policy.terms.patch_source_checks import SourceChecks
 from cofferdam.policy.terms.patch_source_rows import FILE
 from cofferdam.policy.yamltext import quote
@@ -30,6 +35,7 @@ ROOT_BYTES = 1 << 20
 TRUST_ROOT = "application/vnd.dev.sigstore.trustedroot"
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 INVENTORY_MOST = 10_000
+EXPIRES_DAYS = 60
 
 
 def der_of(pem: bytes) -> bytes:
@@ -448,6 +454,88 @@ def _unencrypted(run: Linting) -> None:
             run.value(("conduits", name, "encrypt"), "plain-quarantine", "a quarantine in the clear", "true")
 
 
+def _too_short(run: Linting) -> None:
+    """A window in which the largest file of a product would not get to an asset, at the rate of its way."""
+    for name, conduit in _conduits(run):
+        for number, rule in enumerate(conduit.allow):
+            longest = max((_seconds(window_row(each)) for each in rule.window), default=0)
+            for asset in rule.asset if longest else ():
+                way = conduit.ways.get(asset)
+                for product in rule.install:
+                    said = conduit.products.get(product)
+                    if way is None or way.hands is not None or said is None or said.most <= longest * way.rate:
+                        continue
+                    found = (
+                        f"{product} to {asset}: {show_size(said.most)} take {-(-said.most // way.rate // 60)} min at "
+                        f"its rate, and the longest window has {longest // 60} min"
+                    )
+                    expected = "a longer window, a `rate` that it reaches, or a smaller `most`"
+                    run.value(("conduits", name, "allow", number, "window"), "short-window", found, expected)
+
+
+def _seconds(window: Window) -> int:
+    return (window.stop - window.start - 1) % DAY + 1
+
+
+def _expiring(run: Linting) -> None:
+    """A root, certificate or OpenPGP key of the patch relay's that has expired, or will within 60 days."""
+    if run.now_ns is None:
+        return
+    for name, conduit in _conduits(run):
+        row = run.compiled.conduits[name].terms
+        if not isinstance(row, PatchRows):
+            continue
+        here: list[tuple[Path, str, float | None]] = [(("conduits", name, "root"), "the root", _root_ends(row.root))]
+        for product in row.products:
+            origin, at = product.origin, ("conduits", name, "products", product.name, "origin")
+            for word, keys, ends in (
+                (origin.proof, origin.keys, _ENDS.get(origin.proof)), ("stamps", origin.stamps, _certificates_end),
+                ("exporters", origin.exporters, _pgp_ends),
+            ):  # fmt: skip
+                for index, key in enumerate(keys if ends is not None else ()):
+                    file = getattr(conduit.products[product.name].origin, word)[index]
+                    here.append(((*at, word, index), file, ends(key) if ends is not None else None))
+        for path, what, end in here:
+            left = None if end is None else (end - run.now_ns / 1e9) / DAY
+            if left is not None and left < EXPIRES_DAYS:
+                found = f"{what}, which has expired" if left < 0 else f"{what}, which expires in {left:.0f} days"
+                run.value(path, "key-expires", found, "its successor, beside the policy")
+
+
+def _root_ends(data: bytes) -> float | None:
+    try:
+        return datetime.fromisoformat(json.loads(data)["signed"]["expires"]).timestamp()
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _certificates_end(data: bytes) -> float | None:
+    """When the last of them ends; None for what holds none that can be read."""
+    from cryptography.x509 import load_pem_x509_certificates  # most policies name no certificate
+
+    try:
+        return max((each.not_valid_after_utc.timestamp() for each in load_pem_x509_certificates(data)), default=None)
+    except ValueError:
+        return None
+
+
+def _pgp_ends(data: bytes) -> float | None:
+    """When the last of them ends; None for one that does not, or where nothing here reads them."""
+    try:
+        import pysequoia  # an extra's
+
+        ends = [each.expiration for each in pysequoia.Cert.split_bytes(data)]
+    except Exception:  # its errors have no class of their own; an examiner says what is wrong with it
+        return None
+    return None if None in ends else max((each.timestamp() for each in ends if each is not None), default=None)
+
+
+_ENDS: dict[str, Callable[[bytes], float | None]] = {
+    "pgp": _pgp_ends, "apt": _pgp_ends, "authenticode": _certificates_end, "cms": _certificates_end,
+    "wsus": _certificates_end,
+}  # fmt: skip
+
+
 CHECKS: dict[str, Callable[[Linting], None]] = {
     "unscanned": _unscanned,
     "unchecked-install": _unchecked,
@@ -458,4 +546,6 @@ CHECKS: dict[str, Callable[[Linting], None]] = {
     "plain-quarantine": _unencrypted,
     "shared-point": _shared,
     "no-way-back": _no_way_back,
+    "short-window": _too_short,
+    "key-expires": _expiring,
 }
