@@ -25,7 +25,7 @@ from cofferdam.enforce.users import Users
 HOLE = """
 import ctypes, errno, os, select, socket, struct, sys, time
 from cofferdam.enforce import sandbox
-from cofferdam.evidence.lone_part import LonePart
+from cofferdam.crossing.lone_part import LonePart
 at = sys.argv.index("--hole")
 ears, mouth = (int(text) for text in sys.argv[at + 1].split(","))
 del sys.argv[at : at + 2]

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     gc.disable()  # until all is loaded, which stays: an eighth of what a start costs
@@ -58,7 +59,8 @@ from cofferdam.audit.tree import consistency_proof
 from cofferdam.audit.upkeep import Retention
 from cofferdam.crossing.framing import MORE, PACKET, Assembler
 from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
-from cofferdam.crossing.pipe import PIPE_PACKETS, PipeReceiver, PipeSender
+from cofferdam.crossing.lone_part import LonePart, run
+from cofferdam.crossing.pipe import PIPE_PACKETS, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import AuditError, CrossingError
@@ -83,6 +85,8 @@ RECORDS_A_TURN = 1024
 COUNTS_A_SECOND = 2 * COUNT_BYTES_A_SECOND
 """Bytes of counts, and of what is not taken, that one producer is read in a second, twice what an honest one says."""
 _PR_SET_DUMPABLE = 4
+EXIT_UNCLOSED, EXIT_REFUSED = 1, 2
+"""The log could not be closed in order; it could not be opened."""
 
 _BATCHES: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
 _ANSWERS: RecordCodec[FromAuditor] = RecordCodec(FromAuditor)
@@ -219,12 +223,15 @@ class Producer:
             self.answers.close()
 
 
-class Process:
-    """The whole process; `run()` returns its exit code."""
+class Process(LonePart[ToAuditorControl, FromAuditorControl]):
+    """The whole process."""
+
+    name = "auditor"
 
     def __init__(self, state: Path, control_in: int, control_out: int, producers: int) -> None:
+        incoming: RecordCodec[ToAuditorControl] = RecordCodec(ToAuditorControl)
+        super().__init__(Reactor(), control_in, control_out, incoming, _CONTROL)
         self._state = state
-        self._reactor = Reactor()
         self._auditor: Auditor | None = None
         self._reader: LogReader | None = None
         self._producers: dict[str, Producer] = {}
@@ -236,24 +243,20 @@ class Process:
         self._refused = 0
         self._silent: set[tuple[str, int]] = set()
         self._scheduled = False
-        self._told = (True, "")
-        self._code = 0
-        incoming: RecordCodec[ToAuditorControl] = RecordCodec(ToAuditorControl)
-        self._gate: PipeSender[FromAuditorControl] = PipeSender(self._reactor, control_out, _CONTROL)
-        # The gate may end before those who tell: what they have said is still written, until the launcher has gone.
-        PipeReceiver(self._reactor, control_in, incoming, self._on_control)
+        self._log_state = (True, "")
         self._launcher = socket.socket(fileno=producers)
         self._launcher.setblocking(False)
         self._reactor.add(producers, READ, self._on_launcher)
 
-    def run(self) -> int:
-        self._reactor.run()
+    def gate_gone(self) -> None:
+        """Those who tell may end after the gate: what they have said is still written, until the launcher has gone."""
+
+    def ended(self) -> None:
         self._reactor.turn(0)  # what was said last leaves
-        return self._code
 
     # --- the gate and the launcher ------------------------------------------------------------------------------
 
-    def _on_control(self, record: ToAuditorControl) -> None:
+    def heard(self, record: ToAuditorControl) -> bool:
         match record:
             case Open():
                 self._open(record)
@@ -269,6 +272,7 @@ class Process:
                 self._tell_recent(number, frozenset(assets))
             case AskHead(number, old):
                 self._gate.send(self._head(number, old))
+        return True
 
     def _on_launcher(self, _events: int) -> None:
         while True:
@@ -310,8 +314,7 @@ class Process:
             log = open_log(self._state / "audit", self._state / "keys" / "audit.key", site=said.site, anchor=anchor)
         except AuditError as error:
             self._gate.send(RefusedLog(str(error)[:4096], error.hint[:4096]))
-            self._code = 2
-            self._reactor.stop()
+            self.stop(EXIT_REFUSED)
             return
         self._auditor = Auditor(log)
         self._auditor.upkeep.retention = self._retention
@@ -361,7 +364,7 @@ class Process:
         return SignedHead(number, note, hashes)
 
     def _welcome(self, producer: Producer) -> None:
-        producer.answer(Hello(*self._told))
+        producer.answer(Hello(*self._log_state))
         producer.start()
 
     def _close(self) -> None:
@@ -375,9 +378,9 @@ class Process:
                 self._auditor.close()
             except AuditError as error:
                 print(f"error   audit-log-close {error}", file=sys.stderr)
-                self._code = 1
+                self.stop(EXIT_UNCLOSED)
         self._report()
-        self._reactor.stop()
+        self.stop()
 
     # --- producers ----------------------------------------------------------------------------------------------
 
@@ -443,13 +446,13 @@ class Process:
     def _tell(self) -> None:
         """Tells everyone at once when the log becomes unwritable, and when it is well again."""
         auditor = self._auditor
-        if auditor is None or self._told == (auditor.writable, auditor.reason[:4096]):
+        if auditor is None or self._log_state == (auditor.writable, auditor.reason[:4096]):
             return
-        changed = self._told[0] != auditor.writable
-        self._told = (auditor.writable, auditor.reason[:4096])
+        changed = self._log_state[0] != auditor.writable
+        self._log_state = (auditor.writable, auditor.reason[:4096])
         if changed:
             for producer in list(self._producers.values()):
-                producer.answer(Writable(*self._told))
+                producer.answer(Writable(*self._log_state))
             self._report()
 
     def _tick(self) -> None:
@@ -492,20 +495,17 @@ class Process:
         )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="cofferdam-auditor")
-    for name in ("--name", "--kind", "--part"):
-        parser.add_argument(name, default="auditor")
-    parser.add_argument("--state", type=Path, required=True)
-    for name in ("--control-in", "--control-out", "--producers"):
-        parser.add_argument(name, type=int, required=True)
-    args = parser.parse_args()
+def _made(args: argparse.Namespace) -> LonePart[Any, Any]:
     # The log's key is in this process's memory: no other process may look at it. The kernel lifts this at exec, so
     # it cannot be done by the launcher.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     gc.freeze()
     gc.enable()
-    return Process(args.state, args.control_in, args.control_out, args.producers).run()
+    return Process(args.state, args.control_in, args.control_out, args.producers)
+
+
+def main() -> int:
+    return run("auditor", _made, ("producers",), {"state": {"type": Path, "required": True}})
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from typing import Final
 
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.brokers.kit.aio import PartLoop
+from cofferdam.crossing.lone_part import WORDS, LonePart, facts_of, run
 from cofferdam.crossing.loops import LoopReactor
 from cofferdam.enforce import sandbox
 from cofferdam.enforce.crews import WITNESS
 from cofferdam.errors import AuditError, CofferdamError
-from cofferdam.evidence.lone_part import WORDS, LonePart, facts_of, run
 from cofferdam.evidence.witness_records import (
     FROM_WITNESS,
     TO_WITNESS,
@@ -113,4 +113,4 @@ def _load_ssh() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("witness", WitnessProcess))
+    sys.exit(run("witness", lambda args: WitnessProcess(args.control_in, args.control_out)))

@@ -15,11 +15,10 @@ import os
 import socket
 import struct
 import sys
-import traceback
 from dataclasses import dataclass, field
+from typing import Any
 
-from cofferdam.crossing.channel import Receiver, Sender
-from cofferdam.crossing.pipe import PipeReceiver, PipeSender
+from cofferdam.crossing.lone_part import LonePart, run
 from cofferdam.crossing.reactor import GONE, READ, WRITE, Reactor
 from cofferdam.enforce import sandbox
 from cofferdam.enforce.crews import NAMES
@@ -31,11 +30,10 @@ from cofferdam.enforce.overlay.records import (
     FromNames,
     NamesReady,
     NamesStatus,
-    SetZone,
     StopNames,
     ToNames,
 )
-from cofferdam.errors import CrossingError, RemoteProtocolError
+from cofferdam.errors import RemoteProtocolError
 
 CONNECTIONS = 64
 """TCP connections at a time; the one that was silent longest is closed for a new one."""
@@ -45,7 +43,6 @@ QUESTIONS = 64
 """Questions of one connection."""
 DATAGRAMS_A_TURN = 64
 STATUS_SECONDS = 1.0
-EXIT_STOPPED, EXIT_GATE_GONE, EXIT_VIOLATION, EXIT_BUG = 0, 2, 4, 5
 
 
 @dataclass(eq=False)
@@ -208,67 +205,43 @@ class Server:
             self._close(connection)
 
 
-class NamesProcess:
+class NamesProcess(LonePart[ToNames, FromNames]):
     """The process around a server."""
 
+    name = "name server"
+
     def __init__(self, control_in: int, control_out: int, sockets: list[int]) -> None:
-        self.reactor = Reactor()
-        self.code = EXIT_STOPPED
-        self._server = Server(self.reactor)
+        super().__init__(reactor := Reactor(), control_in, control_out, TO_NAMES, FROM_NAMES)
+        self._server = Server(reactor)
         self._sockets = [socket.socket(fileno=fd) for fd in sockets]
         self._facts: tuple[tuple[str, bool, str], ...] | None = None
-        self._control: Sender[FromNames] = PipeSender(self.reactor, control_out, FROM_NAMES)
-        self._control.on_closed = self._gate_gone
-        self._control_in: Receiver[ToNames] = PipeReceiver(
-            self.reactor, control_in, TO_NAMES, self._on_control, self._gate_gone
-        )
 
-    def run(self) -> int:
-        """Until it is stopped or the gate has gone. Returns the exit code."""
-        try:
-            self.reactor.run()
-        except CrossingError as error:
-            print(
-                f"cofferdam: the name server was told something that it does not understand: {error}", file=sys.stderr
-            )
-            self.code = EXIT_VIOLATION
-        except Exception:
-            traceback.print_exc()
-            self.code = EXIT_BUG
-        return self.code
-
-    def _on_control(self, record: ToNames) -> None:
+    def heard(self, record: ToNames) -> bool:
         if isinstance(record, StopNames):
-            self.reactor.stop()
-        elif isinstance(record, SetZone):
-            self._server.answers = Answers(record.zone)
-            if self._facts is None:
-                for sock in self._sockets:
-                    self._server.serve(sock)
-                self._facts = sandbox.confine(NAMES.parts["names"])
-                self.reactor.call_in(STATUS_SECONDS, self._tick)
-            self._control.send(NamesReady(record.zone.serial, self._facts))
+            return False
+        self._server.answers = Answers(record.zone)
+        if self._facts is None:
+            for sock in self._sockets:
+                self._server.serve(sock)
+            self._facts = sandbox.confine(NAMES.parts["names"])
+            self._reactor.call_in(STATUS_SECONDS, self._tick)
+        self._gate.send(NamesReady(record.zone.serial, self._facts))
+        return True
 
     def _tick(self) -> None:
         self._server.tick()
-        if not self._control.full:
-            self._control.send(self._server.status())
-        self.reactor.call_in(STATUS_SECONDS, self._tick)
+        if not self._gate.full:
+            self._gate.send(self._server.status())
+        self._reactor.call_in(STATUS_SECONDS, self._tick)
 
-    def _gate_gone(self) -> None:
-        self.code = EXIT_GATE_GONE
-        self.reactor.stop()
+
+def _made(args: argparse.Namespace) -> LonePart[Any, Any]:
+    sockets = range(args.listeners_at, args.listeners_at + args.listeners)
+    return NamesProcess(args.control_in, args.control_out, list(sockets))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="cofferdam-names")
-    for option in ("name", "kind", "part"):
-        parser.add_argument(f"--{option}", default="names")
-    for option in ("control-in", "control-out", "listeners-at", "listeners"):
-        parser.add_argument(f"--{option}", type=int, required=True)
-    args = parser.parse_args()
-    sockets = list(range(args.listeners_at, args.listeners_at + args.listeners))
-    return NamesProcess(args.control_in, args.control_out, sockets).run()
+    return run("names", _made, ("listeners-at", "listeners"))
 
 
 if __name__ == "__main__":

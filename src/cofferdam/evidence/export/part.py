@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.files import LogReader
+from cofferdam.crossing.lone_part import WORDS, LonePart, facts_of, run
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce import sandbox
 from cofferdam.enforce.crews import EXPORT
@@ -34,7 +35,6 @@ from cofferdam.evidence.export.records import (
 )
 from cofferdam.evidence.export.sending import Cursor, Sending, Stood
 from cofferdam.evidence.export.ways import Secrets, Way, WayError, way
-from cofferdam.evidence.lone_part import WORDS, LonePart, facts_of, run
 
 GARBAGE: Final = 200_000
 """Objects after which the collector looks for circles: a batch has some thousands, and leaves none."""
@@ -110,4 +110,4 @@ class ExportProcess(LonePart[ToExport, FromExport]):
 
 
 if __name__ == "__main__":
-    sys.exit(run("export", ExportProcess))
+    sys.exit(run("export", lambda args: ExportProcess(args.control_in, args.control_out)))
