@@ -227,6 +227,7 @@ class Process(LonePart[ToAuditorControl, FromAuditorControl]):
     """The whole process."""
 
     name = "auditor"
+    _reactor: Reactor
 
     def __init__(self, state: Path, control_in: int, control_out: int, producers: int) -> None:
         incoming: RecordCodec[ToAuditorControl] = RecordCodec(ToAuditorControl)
