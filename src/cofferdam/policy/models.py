@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from cofferdam.policy import schema
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.problems import Problem, nearest, one_of
+from cofferdam.policy.syntax import near_name
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.terms.whole import conduit_model
 from cofferdam.policy.yamltext import quote
@@ -120,7 +121,8 @@ class Models:
         if kind == "extra_forbidden":
             return self.unknown_field(path)
         if self._of_a_name(path):
-            return document.key(path[:-1]).problem(quote(str(path[-2])), item["ctx"]["what"], check="name")
+            said = str(path[-2])
+            return document.key(path[:-1]).problem(quote(said), item["ctx"]["what"], near_name(said), check="name")
         place = document.value(path)
         if kind == "expected":
             near = item["ctx"]["near"] or self._word(path)

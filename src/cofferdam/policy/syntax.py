@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+import unicodedata
 from datetime import date as calendar
 from typing import Any, NamedTuple
 
@@ -52,6 +53,13 @@ def name(raw: Any) -> str:
     if not isinstance(raw, str) or not NAME.match(raw):
         raise Expected("a name of letters, digits, . _ - (at most 63)", "all" if raw == "*" else "")
     return raw
+
+
+def near_name(said: str) -> str:
+    """The name that comes nearest to a text which is none: without accents, and a hyphen for what no name has."""
+    plain = unicodedata.normalize("NFKD", said).encode("ascii", "ignore").decode()
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")
+    return found if NAME.match(found) else ""
 
 
 def names(raw: Any) -> tuple[str, ...]:
