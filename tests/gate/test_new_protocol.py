@@ -33,12 +33,20 @@ LINES = (
 )
 
 
+def copy_of_the_product(root: Path) -> tuple[Path, str]:
+    """A copy of the package in `root`, to be added to, and a Python that has it."""
+    product = root / "src" / "cofferdam"
+    shutil.copytree(Path(cofferdam.__file__).parent, product, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    venv.create(root / "venv", symlinks=True)
+    [packages] = (root / "venv").glob("lib/*/site-packages")
+    (packages / "product.pth").write_text(f"{root / 'src'}\n{sysconfig.get_path('purelib')}\n")
+    return product, str(root / "venv" / "bin" / "python")
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python whose cofferdam speaks the toy protocol as well."""
-    root = tmp_path_factory.mktemp("product")
-    product = root / "src" / "cofferdam"
-    shutil.copytree(Path(cofferdam.__file__).parent, product, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    product, program = copy_of_the_product(tmp_path_factory.mktemp("product"))
     protocols = product / "protocols"
     (protocols / "toy").mkdir()
     for name in FOLDER:
@@ -52,10 +60,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
             assert imports in text
             text = text.replace(imports, f"from cofferdam.protocols.toy.{what}\n{imports}", 1)
         (protocols / name).write_text(text.replace(line, longer))
-    venv.create(root / "venv", symlinks=True)
-    [packages] = (root / "venv").glob("lib/*/site-packages")
-    (packages / "product.pth").write_text(f"{root / 'src'}\n{sysconfig.get_path('purelib')}\n")
-    return str(root / "venv" / "bin" / "python")
+    return program
 
 
 def run(python: str, *arguments: str | Path) -> tuple[int, str]:
