@@ -153,8 +153,10 @@ def test_functions_that_nobody_has_published_are_named() -> None:
     for number in range(4):
         connection.ask(adu(number, 0, b"\x5a\0\4"))
         connection.answer(adu(number, 0, b"\x5a\0\xfe"))
-    [said] = learned(pcap(connection.frames)).others
+    found = learned(pcap(connection.frames))
+    [said] = found.others
     assert said.startswith("4 requests of function 90 (not public: Schneider UMAS")
+    assert found.malformed == 0 and "malformed" not in found.text, "a policy can allow them, by the vendor's functions"
 
 
 def test_a_write_that_the_device_refused_is_no_permission() -> None:

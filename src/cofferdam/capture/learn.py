@@ -231,12 +231,14 @@ class _Learner(Watcher):
             asked.user[1].named.held(self._protocols[asked.protocol].item_values(asked.request, message))
 
     def malformed(self, malformed: Malformed) -> None:
-        """Counts a request that no policy can allow."""
-        self.malformed_count += 1
+        """Counts a request that no policy can allow; and one of a function that only the asset's vendor knows, which a
+        policy can name (docs/devices.md)."""
         functions = self._protocols[malformed.protocol].functions
         if malformed.function >= 0 and malformed.function not in functions:
             known = self._protocols[malformed.protocol].dialect.vendors.get(malformed.function)
             self._left(f"function {malformed.function} ({known or 'not public'})")
+        else:
+            self.malformed_count += 1
 
     def _left(self, what: str) -> None:
         self.others[what if what in self.others or len(self.others) < OTHERS else "further functions"] += 1
