@@ -168,6 +168,33 @@ def prometheus(folder: Path, target: str, alerts: str = "") -> Iterator[Promethe
         process.wait(PATIENT)
 
 
+@pytest.mark.parametrize("file", [DASHBOARD, *sorted((PACKAGING.parent / "examples" / "grafana").glob("*.json"))],
+                         ids=lambda file: file.stem)  # fmt: skip
+def test_a_dashboard_is_in_the_form_that_grafana_reads(file: Path) -> None:
+    """Its dashboard model (schema 36 to 39): Grafana itself is not among what the tests run, and it takes a wrong one
+    without a word and shows a gap."""
+    board = json.loads(file.read_text())
+    assert board["title"] and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", board["uid"]) and 36 <= board["schemaVersion"] <= 39
+    assert "id" not in board, "a number of the Grafana that exported it"
+    known = {one["name"] for one in board["templating"]["list"]}
+    asked = set(re.findall(r"\$\{?([A-Za-z]\w*)", json.dumps(board)))
+    assert asked <= known, f"variables that nobody declares: {asked - known}"
+    panels = [inner for panel in board["panels"] for inner in (panel, *panel.get("panels", ()))]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: dict[tuple[int, int], str] = {}
+    for panel in panels:
+        place, title = panel["gridPos"], panel["title"]
+        assert panel["type"] in ("row", "stat", "table", "timeseries"), title
+        assert place["x"] >= 0 and place["x"] + place["w"] <= 24 and place["h"] > 0, f"{title} is wider than the page"
+        for cell in ((x, y) for x in range(place["x"], place["x"] + place["w"])
+                     for y in range(place["y"], place["y"] + place["h"])):  # fmt: skip
+            assert taken.setdefault(cell, title) == title, f"{title} lies on {taken[cell]}"
+        if panel["type"] != "row":
+            assert panel["targets"] and {"type", "uid"} <= panel["datasource"].keys(), title
+            letters = [target["refId"] for target in panel["targets"]]
+            assert len(set(letters)) == len(letters), title
+
+
 EMPTY = ("cofferdam_relay_", "cofferdam_dropped_packets_total", "cofferdam_limit_hits_total")
 """What this gate has none of: no relay, no firewall of its own, no limit that was hit."""
 
