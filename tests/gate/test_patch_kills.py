@@ -25,7 +25,11 @@ from tests.gate.patching import Works
 from tests.waiting import PATIENT, eventually, kill
 
 PARTS = ("keeper", "installer", "intake", "fetcher", "examiner")
-KILLS = int(os.environ.get("COFFERDAM_SOAK_KILLS", "100"))
+STEPS = ("put", "fetch", "examine", "request", "approve", "send")
+WANTED = tuple((step, part) for step in STEPS for part in PARTS if part != "examiner" or step == "examine")
+"""An examiner is there while a file is examined, the others all the time."""
+EACH = -(-int(os.environ.get("COFFERDAM_SOAK_KILLS", "100")) // len(WANTED))
+"""Kills of each part at each step: `make soak KILLS=2500` for a hundred."""
 pytestmark = pytest.mark.soak
 
 
@@ -48,11 +52,12 @@ def works(tmp_path: Path) -> Iterator[Works]:
 
 
 class Killer(threading.Thread):
-    """Kills a part at each step, soon after it has begun, and after a while: the one that was killed least there."""
+    """Kills a part at each step, soon after it has begun, and after a while: the one that was killed least there. It
+    ends once each part was killed so often at each step."""
 
-    def __init__(self, works: Works, kills: int) -> None:
+    def __init__(self, works: Works, each: int) -> None:
         super().__init__(daemon=True)
-        self.works, self.left = works, kills
+        self.works, self.each = works, each
         self._step = ""
         self._begun = threading.Event()
         self.killed: Counter[tuple[str, str]] = Counter()
@@ -67,14 +72,19 @@ class Killer(threading.Thread):
         self._step = step
         self._begun.set()
 
+    def _lacking(self, step: str) -> list[str]:
+        """Parts that are still to be killed at a step, the least killed first."""
+        left = [part for at, part in WANTED if at == step and self.killed[at, part] < self.each]
+        return sorted(left, key=lambda part: (self.killed[step, part], self._dice.random()))
+
     def run(self) -> None:
-        while self.left > 0:
+        while any(self._lacking(step) for step in STEPS):
             if self._begun.wait(self._dice.random() * 2):
                 self._begun.clear()
                 time.sleep(self._dice.random() * 0.3)
-            for name in sorted(PARTS, key=lambda name: (self.killed[self.step, name], self._dice.random())):
-                step, pid = self.step, self._pid(name)
-                if name == "examiner" and step == "examine":  # it lives for a moment
+            for name in self._lacking(step := self.step):
+                pid = self._pid(name)
+                if name == "examiner":  # it lives for a moment
                     for _ in range(50):
                         if pid := self._pid(name):
                             break
@@ -82,7 +92,6 @@ class Killer(threading.Thread):
                 if pid and step == self.step:
                     if kill(pid):  # an examiner ends by itself
                         self.killed[step, name] += 1
-                        self.left -= 1
                     break
 
     def _is_ours(self, folder: Path) -> bool:
@@ -132,7 +141,7 @@ def fetched(works: Works, version: str) -> None:
 
 
 def test_whoever_is_killed_nothing_is_lost_released_or_sent_twice(works: Works) -> None:
-    killer = Killer(works, KILLS)
+    killer = Killer(works, EACH)
     killer.start()
     version, again = 0, Counter[tuple[str, str]]()
     contents: dict[str, bytes] = {}
@@ -215,4 +224,5 @@ def test_whoever_is_killed_nothing_is_lost_released_or_sent_twice(works: Works) 
     for name in contents:
         assert begun["plc-1", name] >= 1
         assert begun["plc-2", name] >= 1
+    assert all(killer.killed[wanted] >= EACH for wanted in WANTED), killer.killed
     print(f"{sum(killer.killed.values())} kills, {version} releases, {sum(again.values())} asked", killer.killed)

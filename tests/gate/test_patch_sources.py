@@ -18,7 +18,7 @@ from cofferdam.brokers.kit.tls import public_key_hash
 from tests.brokers.patch.web import BIG, proxying, serving
 from tests.brokers.relay.certificates import make
 from tests.gate.patching import Works
-from tests.waiting import eventually
+from tests.waiting import eventually, kill
 
 AUTHORITY = make("vendor authority", ca=True)
 VENDOR = make("vendor.test", by=AUTHORITY)
@@ -280,6 +280,30 @@ def test_each_of_it_has_its_entry_and_the_crew_lives(vendor: Vendor) -> None:
     assert "the source dots" not in text
     alarms = works.gate.status()["alarms"]
     assert any("the source redirect cannot be had" in str(alarm) for alarm in alarms)
+
+
+def test_a_fetcher_that_is_killed_is_there_again_and_brings_nothing_twice(vendor: Vendor) -> None:
+    works, plc = vendor.works, vendor.files / "plc"
+    eventually(lambda: vendor.source("good")["last"])
+    before = {each["number"] for each in vendor.files_of("fw-good")}
+
+    def pid() -> int:
+        halves = [half for pair in works.gate.status()["pairs"] for half in pair["halves"]]
+        return next((int(half["pid"]) for half in halves if half["name"].endswith("fetcher") and half["ready"]), 0)
+
+    eventually(pid)
+    kill(killed := pid())
+    eventually(lambda: pid() not in (0, killed))
+    works.gate.wait_ready()
+    (plc / "fw-1.2.bin").write_bytes(b"firmware 1.2")
+    (plc / "fw-1.2.bin.asc").write_bytes(works.vendor.sign(b"firmware 1.2"))
+    works.patch("fetch", "good")
+    eventually(lambda: vendor.passed("fw-good"))
+    found = vendor.files_of("fw-good")
+    assert {each["version"] for each in found if each["number"] not in before} == {"1.2"}
+    assert len(found) == len(before) + 1
+    for name in ("fw-1.2.bin", "fw-1.2.bin.asc"):
+        (plc / name).unlink()
 
 
 def test_a_mirror_that_changes_a_file_is_an_alarm(vendor: Vendor) -> None:

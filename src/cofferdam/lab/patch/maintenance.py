@@ -115,23 +115,23 @@ class Desk:
             return 2, str(error)
         return 0, ""
 
-    async def asset(self) -> dict[str, Any]:
-        """Where the controller stands."""
-        found: dict[str, Any] = (await self.ask("installer", "plan"))["assets"][0]
-        return found
+    async def asset(self, name: str = "filler-plc") -> dict[str, Any]:
+        """Where a controller stands."""
+        found: list[dict[str, Any]] = (await self.ask("installer", "plan"))["assets"]
+        return next(each for each in found if each["asset"] == name)
 
-    async def settled(self, number: int) -> dict[str, Any]:
+    async def settled(self, number: int, name: str = "filler-plc") -> dict[str, Any]:
         """Where it stands once this release is through. Raises: CofferdamError."""
         found: dict[str, Any] = {}
         for _ in range(LOOKS):
-            found = await self.asset()
+            found = await self.asset(name)
             ended = found["state"] in ("failed", "unknown", "back") or (
                 found["state"] == "done" and found["has"] == found["release"]
             )
             if found["number"] >= number and ended:
                 return found
             await asyncio.sleep(LOOK_SECONDS)
-        raise CofferdamError(f"the controller is {found.get('state') or 'untouched'}: {found.get('why')}")
+        raise CofferdamError(f"{name} is {found.get('state') or 'untouched'}: {found.get('why')}")
 
 
 async def forever(folder: Path, state: Path, pause: float, sink: events.Sink) -> None:

@@ -19,7 +19,7 @@ from cofferdam.gate.secrets import secret_file, write_secret
 from cofferdam.lab.layout import Addresses, Layout, Spot
 from cofferdam.lab.patch import events
 from cofferdam.lab.patch.maintenance import Desk
-from cofferdam.lab.patch.steps import CREW, RULES, STEPS, Cast
+from cofferdam.lab.patch.steps import CREW, HEALTH, RULES, STEPS, Cast, shut
 from cofferdam.lab.play import Picture, Play, Sections
 from cofferdam.lab.scene import COFFERDAM, Scene
 
@@ -30,7 +30,7 @@ class Patch(Play):
     name = "patch"
     who = "a controller that takes firmware"
     steps = STEPS
-    spots = (Spot("patch-plc", "plant", 2222),)
+    spots = (Spot("patch-plc", "plant", 2222), Spot("patch-plc-2", "plant", 2222))
 
     @functools.cached_property
     def props(self) -> Any:
@@ -67,24 +67,34 @@ class Patch(Play):
         provider: "https://filler.example"
     inventory:
       filler-plc: {{vendor: Filler Works, product: Filler controller, version: "0.7"}}
+    rings: [test, line-1]
     ways:
-      filler-plc:
-        address: {where.host("patch-plc")}
-        sftp:
-          port: {where.port("patch-plc")}
-          user: update
-          host_key: "{self.props.host_key}"
-          path: "/{{file}}"
+{self._way("filler-plc", "patch-plc", where)}
+{self._way("filler-plc-2", "patch-plc-2", where)}
     allow:
-      - asset: filler-plc
+      - {{asset: filler-plc, install: filler-firmware, ring: test, {HEALTH}, back: previous}}
+      - asset: filler-plc-2
         install: filler-firmware
-        health: {{file: /version, says: "{{version}}", within: 2 s}}
+        ring: line-1
+        {shut()}
+        {HEALTH}
         back: previous
 """
         files = {
             "patch-root.json": self.props.root, "filler-vendor.pub": self.props.vendor.public, "site.yar": RULES,
         }  # fmt: skip
         return Sections(conduits=conduits, files=files)
+
+    def _way(self, asset: str, spot: str, where: Addresses) -> str:
+        return f"""\
+      {asset}:
+        address: {where.host(spot)}
+        sftp:
+          port: {where.port(spot)}
+          user: update
+          host_key: "{self.props.host_key}"
+          path: "/{{file}}"
+          secret: filler-plc"""
 
     async def before_gate(self, scene: Scene, listener: events.Sink | None) -> None:
         folder, where = scene.directory / "patch", scene.layout.addresses
@@ -94,10 +104,13 @@ class Patch(Play):
         made = await scene.verb("patch", "credential", "filler-plc", "--policy", str(scene.policy), "--key", key)
         if made.code:
             raise CofferdamError(f"no credential for the controller: {made.text}")
-        argv = [*COFFERDAM, "lab", "plc", "--folder", str(folder / "plc"), "--address", where.host("patch-plc"),
-                "--port", str(where.port("patch-plc"))]  # fmt: skip
-        plc = await scene.start("filler-plc", "plant", argv, listener=listener, decode=events.parse)
-        await plc.wait_for(lambda event: isinstance(event, events.Listening))
+        for asset, spot, own, heard in (
+            ("filler-plc", "patch-plc", "plc", listener), ("filler-plc-2", "patch-plc-2", "plc-2", None),
+        ):  # fmt: skip
+            argv = [*COFFERDAM, "lab", "plc", "--folder", str(folder / own), "--address", where.host(spot),
+                    "--port", str(where.port(spot))]  # fmt: skip
+            plc = await scene.start(asset, "plant", argv, listener=heard, decode=events.parse)
+            await plc.wait_for(lambda event: isinstance(event, events.Listening))
 
     async def live(self, scene: Scene, listener: events.Sink) -> None:
         folder = scene.directory / "patch"

@@ -49,12 +49,16 @@ class Props:
 
     def lay(self, folder: Path) -> None:
         """Writes down what processes of the play need."""
-        plc = folder / "plc"
-        for path in (folder, plc, plc / "update"):
+        plcs = [folder / name for name in ("plc", "plc-2")]
+        for path in (folder, *plcs, *(plc / "update" for plc in plcs)):
             path.mkdir(mode=0o700, exist_ok=True)
         files = {f"{name}.key": key.export_private_key() for name, key in self.people.items()}
         files |= {"vendor.key": self.vendor.key, "machine.key": self.machine.export_private_key()}
-        files |= {"plc/host.key": self.host.export_private_key(), "plc/machine.pub": self.machine.export_public_key()}
+        for plc in plcs:
+            files |= {
+                f"{plc.name}/host.key": self.host.export_private_key(),
+                f"{plc.name}/machine.pub": self.machine.export_public_key(),
+            }
         for name, data in files.items():
             path = folder / name
             path.touch(mode=0o600)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import re
 import zipfile
+from datetime import UTC, datetime, timedelta
 
 from cofferdam.brokers.patch.records import Custom
 from cofferdam.enforce import stores
@@ -23,9 +26,17 @@ CREW = "patch/enterprise-control"
 VIRUS = b"the laboratory's own virus"
 RULES = f'rule laboratory {{ strings: $it = "{VIRUS.decode()}" condition: $it }}\n'
 """The site's YARA rules. (What scanners of the house know would end this file as well.)"""
+HEALTH = 'health: {file: /version, says: "{version}", within: 2 s}'
+OPEN = "window: {days: mon-sun, from: '00:00', to: '24:00', zone: UTC}"
 ADVISORY = b"""id,vendor,product,versions,title,patch,state,severity
 FW-2026-1,Filler Works,Filler controller,<1.0,the controller opens its door to anybody,1.0,available,high
 """
+
+
+def shut() -> str:
+    """A window of half an hour in the night of the day after tomorrow."""
+    day = (datetime.now(UTC) + timedelta(days=2)).strftime("%a").lower()
+    return f"window: {{days: {day}, from: '02:00', to: '02:30', zone: UTC}}"
 
 
 class Cast:
@@ -38,9 +49,9 @@ class Cast:
         self.online = online
         self.number = 0
 
-    def has(self) -> bytes:
-        """What lies in the controller."""
-        path = self.desk.folder / "plc" / "update" / NAME
+    def has(self, plc: str = "plc") -> bytes:
+        """What lies in a controller."""
+        path = self.desk.folder / plc / "update" / NAME
         return path.read_bytes() if path.is_file() else b""
 
     async def release(self, version: str, data: bytes) -> int:
@@ -136,6 +147,27 @@ async def two_release(cast: Cast) -> list[Finding]:
                     found["state"] == "done" and same)]  # fmt: skip
 
 
+async def its_window_opens(cast: Cast) -> list[Finding]:
+    """The line's own controller waits for its window; once that opens, it gets what the test ring has"""
+    desk, file = cast.desk, cast.scene.policy
+    row = await desk.asset("filler-plc-2")
+    waits = "its window is shut" in row["why"] and not cast.has("plc-2") and len(row["windows"]) >= 3
+    findings = [Finding("look at ring line-1 once the test ring is done", "its window is shut; its next ones are shown",
+                        f"{row['why']}; {len(row['windows'])} windows in four weeks", waits)]  # fmt: skip
+    text = file.read_text()
+    found = re.sub(r"window: \{days: \w+, from: '02:00', to: '02:30', zone: UTC\}", OPEN, text)
+    file.write_text(found)
+    taken = await cast.scene.verb("reload")
+    if taken.code or found == text:
+        raise CofferdamError(f"the window was not opened: {taken.text}")
+    row = await desk.settled(cast.number, "filler-plc-2")
+    same = cast.has("plc-2") == firmware("1.0")
+    findings.append(Finding("its window opens (the policy says so now)", "done; byte by byte the vendor's",
+                            f"{row['state']} {row['detail']}; {'the same' if same else 'another'} file",
+                            row["state"] == "done" and same))  # fmt: skip
+    return findings
+
+
 async def the_way_back(cast: Cast) -> list[Finding]:
     """A firmware that is signed by all and does not work: the old one comes back by itself, and nothing goes on"""
     number = await cast.release("1.1", firmware("1.1", good=False))
@@ -146,6 +178,9 @@ async def the_way_back(cast: Cast) -> list[Finding]:
                         found["state"] == "back" and cast.has() == firmware("1.0"))]  # fmt: skip
     why = (await cast.desk.asset())["why"]
     findings.append(Finding("look at the plan", "it waits for a person", why, "a person has to say" in why))
+    line = await cast.desk.asset("filler-plc-2")
+    held = line["has"] == "1.0" and cast.has("plc-2") == firmware("1.0") and "stopped" in line["why"]
+    findings.append(Finding("look at line-1", "stopped: it has 1.0, and nothing came", line["why"], held))
     words = {"asset": "filler-plc", "product": "filler-firmware", "says": "done", "detail": "1.0 runs"}
     await cast.desk.ask("installer", "result", **words)
     await cast.desk.ask("installer", "stop", product="filler-firmware")
@@ -179,10 +214,25 @@ async def an_owned_keeper(cast: Cast) -> list[Finding]:
 
 
 async def the_log_agrees(cast: Cast) -> list[Finding]:
-    """Files, catalogue and audit log agree, and the verification says what the installer refused"""
+    """Files, catalogue and audit log agree, and the evidence has who signed before each step"""
     answer = await cast.scene.verb("patch", "verify")
-    return [Finding("cofferdam patch verify", "hashes agree; NO, since the installer refuses the forged release",
-                    answer.text[:200], answer.code == 1 and "has another hash" not in answer.text)]  # fmt: skip
+    findings = [Finding("cofferdam patch verify", "hashes agree; NO, since the installer refuses the forged release",
+                        answer.text[:200], answer.code == 1 and "has another hash" not in answer.text)]  # fmt: skip
+    bundle = cast.desk.folder / "evidence.json"
+    told = await cast.scene.verb("patch", "export", str(bundle))
+    log = json.loads(bundle.read_text())["log"] if not told.code else []
+    signed: dict[int, set[str]] = {}
+    good, begun = True, 0
+    for each in log:
+        if each["kind"] == "release-signed":
+            signed.setdefault(each["number"], set()).add(each["person"])
+        elif each["kind"] == "install-started":
+            begun += 1
+            good = good and len(signed.get(each["number"], ())) >= 2
+    findings.append(Finding("cofferdam patch export", "each step has two people's signatures before it",
+                            f"{told.text[:120]}; {begun} steps, {'all' if good else 'NOT all'} signed by two before",
+                            good and begun >= 4))  # fmt: skip
+    return findings
 
 
 STEPS: tuple[Step, ...] = (
@@ -190,6 +240,7 @@ STEPS: tuple[Step, ...] = (
     only_the_vendors,
     not_alone,
     two_release,
+    its_window_opens,
     the_way_back,
     an_owned_keeper,
     the_log_agrees,
