@@ -13,7 +13,6 @@ def clash_problems(loaded: Loaded, policy: CompiledPolicy) -> tuple[Problem, ...
     found = []
     for clash in clashes(policy, loaded.kinds):
         whose, place = clash.first
-        node = loaded.document.value(place).node
-        text = clash.found.replace("{first}", f"{whose} ({node.file}:{node.line}:{node.column})")
+        text = clash.found.replace("{first}", f"{whose} ({loaded.document.value(place).where})")
         found.append(loaded.document.value(clash.second[1]).problem(text, clash.expected, check="crew"))
     return tuple(found)

@@ -21,6 +21,11 @@ class Place:
     def __init__(self, node: Node) -> None:
         self.node = node
 
+    @property
+    def where(self) -> str:
+        """FILE:LINE:COLUMN, for a finding elsewhere."""
+        return f"{self.node.file}:{self.node.line}:{self.node.column}"
+
     def problem(
         self, found: str, expected: str, near: str = "", *, severity: str = "error", check: str = ""
     ) -> Problem:

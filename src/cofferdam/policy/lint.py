@@ -326,15 +326,14 @@ def _leak_probe_off(run: Linting) -> None:
         )  # fmt: skip
 
 
-_MODICON = {"coil": 0, "discrete": 1, "input": 3, "holding": 4}
-
-
 def _counted_from_one(run: Linting) -> None:
     """Cells whose number looks like a Modicon address, such as holding 40101: numbers count from 0 in each space."""
     for name, asset in run.policy.assets.items():
+        dialect = run.dialects.get(asset.protocol)
+        digits = {space.name: space.digit for space in dialect.spaces} if dialect is not None else {}
         for point, said in asset.points.items():
             at = said.at
-            digit = _MODICON.get(at.space) if isinstance(at, Span) else None
+            digit = digits.get(at.space) if isinstance(at, Span) else None
             if not digit or not isinstance(at, Span):
                 continue
             for unit in (10_000, 100_000):

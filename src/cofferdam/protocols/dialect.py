@@ -163,6 +163,8 @@ class Space(msgspec.Struct, frozen=True):
     """The code that writes single bits of a word."""
     whole: bool = False
     """`registers: all` stands for it, too."""
+    digit: int = 0
+    """What other products put before its cells, which they count from 1: 4 of "40101"."""
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -142,7 +142,9 @@ class RelayChecks:
     def channel(self, at: Path, name: str, said: ChannelSaid) -> None:
         for other, conduit in self.checking.policy.conduits.items():
             if other < self.name and isinstance(conduit, RelayConduit) and name in conduit.channels:
-                self.checking.key(at, f"the channel {name}, which {other} has", "a name of its own", check="channel")
+                first = self.checking.document.key(("conduits", other, "channels", name)).where
+                found = f"the channel {name}, which the conduit {other} has ({first})"
+                self.checking.key(at, found, "a name of its own", check="channel")
         if said.schema_file is not None:
             self.schema((*at, "schema"), said.schema_file, said.kind)
         for place, limit in said.limits.items():

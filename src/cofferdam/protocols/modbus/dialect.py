@@ -92,10 +92,11 @@ MODBUS = Dialect(
         )
     },
     spaces=(
-        Space("holding", bits=False, writable=True, read=3, write_one=6, write_many=16, write_bits=22, whole=True),
-        Space("input", bits=False, writable=False, read=4, whole=True),
+        Space("holding", bits=False, writable=True, read=3, write_one=6, write_many=16, write_bits=22, whole=True,
+              digit=4),
+        Space("input", bits=False, writable=False, read=4, whole=True, digit=3),
         Space("coil", bits=True, writable=True, read=1, write_one=5, write_many=15, whole=True),
-        Space("discrete", bits=True, writable=False, read=2, whole=True),
+        Space("discrete", bits=True, writable=False, read=2, whole=True, digit=1),
         Space("file", bits=False, writable=True, numbered=True, read=20, write_many=21),
         Space("fifo", bits=False, writable=False, read=24),
     ),
