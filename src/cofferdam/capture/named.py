@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterator
 
 from cofferdam.model import Assign, Call, Item, Opening, Operation, Value, ValueType, Watch
+from cofferdam.policy.notations import ALL
 from cofferdam.policy.points.values import Number
-from cofferdam.policy.schema import ALL
 from cofferdam.protocols.dialect import Dialect, Misread
 
 VERBS = ("read", "subscribe", "write", "call", "stream")

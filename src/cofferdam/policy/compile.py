@@ -25,7 +25,7 @@ from cofferdam.model import (
     Tls,
     ValueType,
 )
-from cofferdam.policy import addressing, rows, schema
+from cofferdam.policy import addressing, notations, rows, schema, schema_assets
 from cofferdam.policy.clashes import clash_problems
 from cofferdam.policy.load import Loaded, failure
 from cofferdam.policy.placechecks import point_place
@@ -158,9 +158,9 @@ def _overlay(policy: schema.Policy) -> rows.Overlay | None:
     return rows.Overlay(addressing.prefixes(site, overlay), domain, addressing.dns_addresses(site, overlay), wireguard)
 
 
-def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: Dialect, written: bool) -> Asset:
+def _asset(name: str, asset: schema_assets.Asset, addresses: tuple[str, ...], dialect: Dialect, written: bool) -> Asset:
     points = tuple(_point(point_name, point, dialect) for point_name, point in sorted(asset.points.items()))
-    reverse = asset.reverse or schema.Reverse()
+    reverse = asset.reverse or schema_assets.Reverse()
     # What opens connections itself is known by its address and by where it opens them to.
     tls = None if asset.tls is None else Tls(asset.tls.clients, asset.tls.asset, asset.tls.name or "")
     own = dialect.port(secure=tls is not None and tls.asset)
@@ -218,14 +218,14 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
     )
 
 
-def _notifier(name: str, said: schema.Notifier, dialect: Dialect) -> Notifier:
+def _notifier(name: str, said: schema_assets.Notifier, dialect: Dialect) -> Notifier:
     """A notifier, and its fields as the items that policy judges."""
     at = said.at
     if not isinstance(at, Item):  # crosscheck refuses such a one
         raise ValueError(f"notifier {name} has no place")
     fields: list[str] = []
-    for text in said.fields or (schema.DEFAULT_FIELDS,):
-        fields += dialect.event_fields if text == schema.DEFAULT_FIELDS else (dialect.notation.field(text),)
+    for text in said.fields or (notations.DEFAULT_FIELDS,):
+        fields += dialect.event_fields if text == notations.DEFAULT_FIELDS else (dialect.notation.field(text),)
     item = Item(dialect.events, at.name)
     return Notifier(name, item, tuple(dialect.notation.of_event(item, field) for field in dict.fromkeys(fields)))
 
@@ -245,10 +245,10 @@ def _present(points: tuple[Point, ...], dialect: Dialect) -> tuple[Point, ...]:
     return tuple(one for _, one in sorted(found.items()))
 
 
-def _security(asset: schema.Asset, dialect: Dialect) -> Security | None:
+def _security(asset: schema_assets.Asset, dialect: Dialect) -> Security | None:
     if not dialect.security:
         return None
-    said = asset.security or schema.Security()
+    said = asset.security or schema_assets.Security()
     best = dialect.security[0]
     return Security(
         said.clients or (best,),
@@ -264,7 +264,7 @@ def _limit(value: float | None, kind: ValueType) -> float | None:
     return values.nearest_float32(value) if value is not None and kind is ValueType.FLOAT32 else value
 
 
-def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
+def _point(name: str, point: schema_assets.Point, dialect: Dialect) -> Point:
     found = point_place(dialect, point)
     if found is None:  # crosscheck refuses such a point
         raise ValueError(f"point {name} has no place")
@@ -298,13 +298,13 @@ def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
         scale=scale,
         offset=offset,
         mask=mask,
-        bcd=point.type == schema.BCD,
+        bcd=point.type == notations.BCD,
         structure=_structure(point, dialect),
         factor=point.scale_from if isinstance(point.scale_from, Span) else None,
     )
 
 
-def _structure(point: schema.Point, dialect: Dialect) -> str:
+def _structure(point: schema_assets.Point, dialect: Dialect) -> str:
     if point.structure is None:
         return ""
     place = dialect.notation.parse(point.structure)
@@ -317,7 +317,7 @@ def _item(name: str, at: Span | Item | None) -> Item:
     return at
 
 
-def _method(name: str, method: schema.Method) -> Method:
+def _method(name: str, method: schema_assets.Method) -> Method:
     arguments: list[Argument] = []
     for said in method.arguments:
         if said.type is None:  # crosscheck refuses it

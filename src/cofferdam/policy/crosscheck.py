@@ -11,7 +11,7 @@ import ipaddress
 import re
 
 from cofferdam.model import ValueType
-from cofferdam.policy import addressing, schema, syntax, witnesses
+from cofferdam.policy import addressing, schema, schema_assets, syntax, witnesses
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
 from cofferdam.policy.mannerchecks import check_manners, check_shared, check_tls, check_vendor
@@ -42,7 +42,7 @@ _CALLS, _REACHED = -1, -2
 """In the place of a port: devices of an address that open connections to us, and those that we open them to."""
 
 
-def _device_port(asset: schema.Asset, dialect: Dialect) -> int:
+def _device_port(asset: schema_assets.Asset, dialect: Dialect) -> int:
     if asset.reverse is not None and asset.reverse.listen is not None:
         return asset.reverse.listen[1]
     return asset.port or dialect.port(secure=asset.tls is not None and asset.tls.asset)
@@ -157,7 +157,7 @@ class _Checker(Checking):
 
     # --- assets
 
-    def asset(self, name: str, asset: schema.Asset) -> None:
+    def asset(self, name: str, asset: schema_assets.Asset) -> None:
         here: Path = ("assets", name)
         self.known("zones", asset.zone, (*here, "zone"))
         dialect = self.dialects.get(asset.protocol)
@@ -208,7 +208,7 @@ class _Checker(Checking):
         check_tls(self, here, asset, dialect)
         PlaceChecks(self, here, asset, dialect).check()
 
-    def reverse(self, here: Path, asset: schema.Asset, dialect: Dialect) -> None:
+    def reverse(self, here: Path, asset: schema_assets.Asset, dialect: Dialect) -> None:
         """Connections that are opened the other way round."""
         said = asset.reverse
         if said is None:
@@ -308,7 +308,7 @@ class _Checker(Checking):
 
     def shared_addresses(self) -> None:
         """Assets behind one address say alike how it wants to be asked."""
-        found: dict[tuple[str, str, int], list[tuple[str, schema.Asset]]] = {}
+        found: dict[tuple[str, str, int], list[tuple[str, schema_assets.Asset]]] = {}
         for name, asset in self.policy.assets.items():
             dialect = self.dialects.get(asset.protocol)
             if dialect is not None and dialect.units is not None:
@@ -455,7 +455,7 @@ class _Checker(Checking):
         return found[0] if most and len(found) == 1 else ""
 
 
-def _one_unit(one: schema.Asset, other: schema.Asset, dialect: Dialect, *, serial: bool = False) -> bool:
+def _one_unit(one: schema_assets.Asset, other: schema_assets.Asset, dialect: Dialect, *, serial: bool = False) -> bool:
     """Whether two assets at one address may be one device: most devices do not mind by which unit they are asked.
     `serial`: what would be so with a gateway to a serial line."""
     if one.route is not None and other.route is not None and one.route != other.route:
@@ -469,12 +469,12 @@ def _one_unit(one: schema.Asset, other: schema.Asset, dialect: Dialect, *, seria
     return not serial and not one.gateway == other.gateway == "serial"
 
 
-def _asked(asset: schema.Asset) -> int:
+def _asked(asset: schema_assets.Asset) -> int:
     """The unit that the device sees."""
     return asset.unit if asset.device_unit is None else asset.device_unit
 
 
-def _limited(asset: schema.Asset, dialect: Dialect) -> bool:
+def _limited(asset: schema_assets.Asset, dialect: Dialect) -> bool:
     """Whether writes of a point are judged by more than by where it is, or calls of a method by more than its name."""
     if asset.write_bits == "read-first":
         return True

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from cofferdam.errors import PolicyError
-from cofferdam.policy import crosscheck, schema, standins
+from cofferdam.policy import crosscheck, notations, schema, standins
 from cofferdam.policy.document import Document, Place
 from cofferdam.policy.findings import Reader
 from cofferdam.policy.models import Models
@@ -275,7 +275,7 @@ def _validate(
     guessed: set[Path_] = set()
     told = 0  # the attempt whose errors are told
     protocols: list[Problem] = []
-    reading = schema.Reading(dialects(kinds))
+    reading = notations.Reading(dialects(kinds))
     model = policy_model(_named(raw, kinds))
     for attempt in range(9):
         try:
@@ -318,7 +318,7 @@ def _validate(
 
 
 def _other_protocols(
-    document: Document, model: type[BaseModel], reading: schema.Reading, wrong: Iterable[Any]
+    document: Document, model: type[BaseModel], reading: notations.Reading, wrong: Iterable[Any]
 ) -> list[Problem]:
     """Assets of these that are well-formed by the protocol whose broker the conduits name for them: that one was meant,
     and they are read by it from now on."""

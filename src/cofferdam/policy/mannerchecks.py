@@ -6,7 +6,7 @@ the settings do (brokers.proxy.device).
 
 from __future__ import annotations
 
-from cofferdam.policy import schema
+from cofferdam.policy import schema_assets
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.protocols.dialect import Dialect
@@ -19,7 +19,7 @@ SHARED = ("connect_delay", "reconnect_delay", "pause", "idle", "wait", "repeat_r
 """What assets behind one address must say alike."""
 
 
-def check_manners(checking: Checking, here: Path, asset: schema.Asset) -> None:
+def check_manners(checking: Checking, here: Path, asset: schema_assets.Asset) -> None:
     """One asset by itself."""
     for field, (low, high) in BOUNDS.items():
         value = getattr(asset, field)
@@ -33,7 +33,7 @@ def check_manners(checking: Checking, here: Path, asset: schema.Asset) -> None:
         checking.at((*here, "outstanding"), what, "1", check="manners")
 
 
-def check_tls(checking: Checking, here: Path, asset: schema.Asset, dialect: Dialect) -> None:
+def check_tls(checking: Checking, here: Path, asset: schema_assets.Asset, dialect: Dialect) -> None:
     """A protocol within TLS."""
     if asset.tls is None:
         return
@@ -45,7 +45,7 @@ def check_tls(checking: Checking, here: Path, asset: schema.Asset, dialect: Dial
         checking.at((*here, "tls", "asset"), f"tls with the quirk {lines[0]}", "one of them", check="tls")
 
 
-def check_vendor(checking: Checking, here: Path, asset: schema.Asset, dialect: Dialect) -> None:
+def check_vendor(checking: Checking, here: Path, asset: schema_assets.Asset, dialect: Dialect) -> None:
     """Functions that are carried without being understood."""
     for field, codes in (("vendor_functions", asset.vendor_functions),
                          ("vendor_write_functions", asset.vendor_write_functions)):  # fmt: skip
@@ -66,7 +66,7 @@ def check_vendor(checking: Checking, here: Path, asset: schema.Asset, dialect: D
                 checking.at(place, found, "it in one of them", check="vendor")
 
 
-def check_shared(checking: Checking, assets: dict[tuple[str, str, int], list[tuple[str, schema.Asset]]]) -> None:
+def check_shared(checking: Checking, assets: dict[tuple[str, str, int], list[tuple[str, schema_assets.Asset]]]) -> None:
     """Those that share an address, by zone, address and port."""
     for found in assets.values():
         first, said = found[0]

@@ -10,7 +10,7 @@ import math
 import re
 
 from cofferdam.model import Item, Span, ValueType
-from cofferdam.policy import schema
+from cofferdam.policy import notations, schema_assets
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.points import scaling, typed, values
@@ -23,7 +23,7 @@ MOST_TEXT = 123
 NUMBERS = typed.NUMBERS | {ValueType.BOOL}
 
 
-def cell_type(point: schema.Point, at: Span, space: Space) -> tuple[ValueType | None, int, int]:
+def cell_type(point: schema_assets.Point, at: Span, space: Space) -> tuple[ValueType | None, int, int]:
     """(type, cells, mask) of a point of cells; the type None where it has to be said."""
     said = point.type
     if isinstance(at, BitSpan):
@@ -42,7 +42,7 @@ BCD_TYPES = {1: ValueType.UINT16, 2: ValueType.UINT32, 4: ValueType.UINT64}
 """By how many cells of digits there are."""
 
 
-def point_place(dialect: Dialect, point: schema.Point) -> tuple[Span | Item, ValueType, int] | None:
+def point_place(dialect: Dialect, point: schema_assets.Point) -> tuple[Span | Item, ValueType, int] | None:
     """The place, the type and the mask of a point, or None where they do not fit."""
     at = point.at
     found = None if at is None else dialect.found(at)
@@ -63,7 +63,7 @@ def point_place(dialect: Dialect, point: schema.Point) -> tuple[Span | Item, Val
 class PlaceChecks:
     """The checks of one asset."""
 
-    def __init__(self, checking: Checking, here: Path, asset: schema.Asset, dialect: Dialect) -> None:
+    def __init__(self, checking: Checking, here: Path, asset: schema_assets.Asset, dialect: Dialect) -> None:
         self.checking = checking
         self.at = checking.at
         self.here = here
@@ -76,7 +76,7 @@ class PlaceChecks:
             self._point((*self.here, "points", name), name, point)
         for section, things in (("methods", self.asset.methods), ("streams", self.asset.streams)):
             for name in things:
-                if name == schema.ALL:
+                if name == notations.ALL:
                     self.checking.key((*self.here, section, name), 'the name "all"', "another: all stands for all")
                 for other in ("points", "methods"):
                     if other != section and name in getattr(self.asset, other):
@@ -108,8 +108,8 @@ class PlaceChecks:
 
     # --- points
 
-    def _point(self, here: Path, name: str, point: schema.Point) -> None:
-        if name == schema.ALL:
+    def _point(self, here: Path, name: str, point: schema_assets.Point) -> None:
+        if name == notations.ALL:
             self.checking.key(here, 'a point named "all"', "another name: all stands for every point")
         at, dialect = point.at, self.dialect
         if at is None:
@@ -133,7 +133,7 @@ class PlaceChecks:
     def _missing_type(self, here: Path, what: str, types: list[str]) -> None:
         self.checking.key(here, f"{what} without type", f"type: {one_of(types, 20)}", check="missing")
 
-    def _cells(self, here: Path, name: str, point: schema.Point, at: Span, space: Space) -> None:
+    def _cells(self, here: Path, name: str, point: schema_assets.Point, at: Span, space: Space) -> None:
         names = self.dialect.types
         if {"byte_order", "word_order"} <= point.model_fields_set:
             self.at((*here, "byte_order"), "byte_order beside word_order", "one of them", check="type")
@@ -148,7 +148,7 @@ class PlaceChecks:
         if isinstance(at, BitSpan):
             self._bits(here, point, at, space)
             return
-        if point.type == schema.BCD and at.count not in BCD_TYPES:
+        if point.type == notations.BCD and at.count not in BCD_TYPES:
             self.at((*here, "at"), f"{at.count} cells of decimal digits", "one cell, two or four", check="type")
             return
         if point.type is None and not space.bits:
@@ -178,13 +178,13 @@ class PlaceChecks:
             self.at(
                 (*here, "at"), f"{kind.value} that ends after cell 65535", "all cells from 0 to 65535", check="type"
             )
-        digits = (0, 10 ** (4 * at.count) - 1) if point.type == schema.BCD else None
+        digits = (0, 10 ** (4 * at.count) - 1) if point.type == notations.BCD else None
         self._range(here, kind, point, digits)
         self._values(here, kind, point, digits)
         self._rate(here, kind, point)
         self._factor(here, kind, point)
 
-    def _bits(self, here: Path, point: schema.Point, at: BitSpan, space: Space) -> None:
+    def _bits(self, here: Path, point: schema_assets.Point, at: BitSpan, space: Space) -> None:
         """A point that is some bits of a word."""
         if space.bits or space.numbered:
             self.at((*here, "at"), f"bits of {space.name}", "bits of a word that can be read by itself", check="type")
@@ -207,7 +207,7 @@ class PlaceChecks:
         else:
             self._rate(here, kind, point)
 
-    def _text(self, here: Path, point: schema.Point, at: Span) -> None:
+    def _text(self, here: Path, point: schema_assets.Point, at: Span) -> None:
         """A point that is a text in words."""
         for field in ("min", "max", "max_step", "max_rate", "scale", "offset", "scale_from", "values"):
             if field in point.model_fields_set:
@@ -218,7 +218,7 @@ class PlaceChecks:
         if at.count > MOST_TEXT:
             self.at((*here, "at"), f"a text of {at.count} cells", f"at most {MOST_TEXT}, which one write has")
 
-    def _factor(self, here: Path, kind: ValueType, point: schema.Point) -> None:
+    def _factor(self, here: Path, kind: ValueType, point: schema_assets.Point) -> None:
         """A point whose power of ten is in another cell."""
         at = point.scale_from
         if at is None:
@@ -235,7 +235,9 @@ class PlaceChecks:
         if kind in values.FLOATS or kind is ValueType.BOOL:
             self.at(place, f"scale_from of a {kind.value}", "a whole number", check="scale")
 
-    def _values(self, here: Path, kind: ValueType, point: schema.Point, held: tuple[int, int] | None = None) -> None:
+    def _values(
+        self, here: Path, kind: ValueType, point: schema_assets.Point, held: tuple[int, int] | None = None
+    ) -> None:
         """Whether the device has the values that may be written, and the limits beside them say nothing else."""
         if kind is ValueType.BOOL and (point.scale is not None or point.offset is not None):
             self.at((*here, "scale"), "a scale of a bit", "none", check="scale")
@@ -254,7 +256,7 @@ class PlaceChecks:
             expected = f"at least {values.show(abs(point.scale))}, which is the least that it moves"
             self.at((*here, "max_step"), values.show(point.max_step), expected, check="step")
 
-    def _item(self, here: Path, name: str, point: schema.Point, at: Item) -> None:
+    def _item(self, here: Path, name: str, point: schema_assets.Point, at: Item) -> None:
         kind = self.dialect.kind(at.kind)
         if kind is not None and not kind.valued:
             valued = [k.name for k in self.dialect.kinds if k.valued]
@@ -299,7 +301,7 @@ class PlaceChecks:
         else:
             self._rate(here, point.type, point)
 
-    def _structure(self, here: Path, point: schema.Point) -> None:
+    def _structure(self, here: Path, point: schema_assets.Point) -> None:
         """A structure that is passed on as it is."""
         notation = self.dialect.notation
         try:
@@ -316,7 +318,7 @@ class PlaceChecks:
             expected = "type: ByteString and max_length: what nobody decodes is bytes, and so many at most"
             self.at((*here, "structure"), "a structure without them", expected, check="structure")
 
-    def _rate(self, here: Path, kind: ValueType, point: schema.Point) -> None:
+    def _rate(self, here: Path, kind: ValueType, point: schema_assets.Point) -> None:
         """Whether a max_rate is in the point's own unit, and lets it move at all."""
         rate = point.max_rate
         if rate is None:
@@ -329,7 +331,7 @@ class PlaceChecks:
             found = f"{values.show(rate.most)} a {within} of a {kind.value}, which moves by whole numbers"
             self.at((*here, "max_rate"), found, f"at least 1 a {within}", check="rate")
 
-    def _value_limits(self, here: Path, kind: ValueType, said: schema.Point | schema.Argument) -> None:
+    def _value_limits(self, here: Path, kind: ValueType, said: schema_assets.Point | schema_assets.Argument) -> None:
         if said.max_length is not None and kind not in typed.SIZED:
             self.at((*here, "max_length"), f"max_length of a {kind.value}", "a text or byte string", check="range")
         for field, limit in (("min", said.min), ("max", said.max)):
@@ -340,12 +342,16 @@ class PlaceChecks:
             self._range(here, kind, said)
 
     def _range(
-        self, here: Path, kind: ValueType, said: schema.Point | schema.Argument, held: tuple[int, int] | None = None
+        self,
+        here: Path,
+        kind: ValueType,
+        said: schema_assets.Point | schema_assets.Argument,
+        held: tuple[int, int] | None = None,
     ) -> None:
         low, high = held or values.type_range(kind)
-        if isinstance(said, schema.Point) and said.scale_from is not None:
+        if isinstance(said, schema_assets.Point) and said.scale_from is not None:
             low, high = -math.inf, math.inf
-        elif isinstance(said, schema.Point) and (said.scale is not None or said.offset is not None):
+        elif isinstance(said, schema_assets.Point) and (said.scale is not None or said.offset is not None):
             scale, offset = said.scale or 1.0, said.offset or 0.0
             low, high = sorted((low * scale + offset, high * scale + offset))
         for field, limit in (("min", said.min), ("max", said.max)):
@@ -382,9 +388,9 @@ class PlaceChecks:
             if at.first >= 0:
                 self.at((*here, "at"), dialect.notation.show(at), "no range of elements", check="at")
 
-    def _notifier(self, here: Path, name: str, notifier: schema.Notifier) -> None:
+    def _notifier(self, here: Path, name: str, notifier: schema_assets.Notifier) -> None:
         dialect, at = self.dialect, notifier.at
-        if name == schema.ALL:
+        if name == notations.ALL:
             self.checking.key(here, 'the name "all"', "another: all stands for all")
         if not dialect.events:
             self.checking.key(here, f"the notifier {name}", f"no notifiers: {dialect.name} has no events", check="kind")
@@ -392,16 +398,16 @@ class PlaceChecks:
         if at is not None and (not isinstance(at, Item) or at.kind != dialect.kinds[0].name or at.first >= 0):
             self.at((*here, "at"), dialect.notation.show(at), "one object that events come from", check="kind")
         for index, text in enumerate(notifier.fields):
-            if text == schema.DEFAULT_FIELDS:
+            if text == notations.DEFAULT_FIELDS:
                 continue
             try:
-                if text == schema.ALL:
+                if text == notations.ALL:
                     raise Misread("each field by its name, and `default` for those that all events have")
                 dialect.notation.field(text)
             except Misread as error:
                 self.at((*here, "fields", index), f"the field {quote(text)}", str(error), check="field")
 
-    def _form(self, here: Path, name: str, stream: schema.Stream) -> None:
+    def _form(self, here: Path, name: str, stream: schema_assets.Stream) -> None:
         """What a stream is made of, where the protocol has to be told."""
         dialect = self.dialect
         if stream.form is None:
@@ -412,7 +418,7 @@ class PlaceChecks:
             expected = dialect.form_example if dialect.forms else f"no form: {dialect.name} needs none"
             self.at((*here, "form"), f"the form {quote(stream.form)}", expected, check="form")
 
-    def _in_stream(self, here: Path, point: schema.Point, at: Item, kind: Kind) -> None:
+    def _in_stream(self, here: Path, point: schema_assets.Point, at: Item, kind: Kind) -> None:
         """A point of a stream's frames lies in one of the asset's streams: its limits would hold nowhere else."""
         show = self.dialect.notation.show
         places = [one for one in self.asset.streams.values() if isinstance(one.at, Item) and one.at.kind == at.kind]
@@ -429,7 +435,7 @@ class PlaceChecks:
         expected = f"a part of a stream of this asset ({one_of(known)})" if known else "a stream of this asset for it"
         self.at((*here, "at"), show(at), expected, nearest(show(at).partition(".")[0], known), "at")
 
-    def _method(self, here: Path, name: str, method: schema.Method) -> None:
+    def _method(self, here: Path, name: str, method: schema_assets.Method) -> None:
         self._place(here, name, method.at, "methods", "called")
         seen: set[str] = set()
         for index, argument in enumerate(method.arguments):
@@ -450,6 +456,6 @@ def _word(kind: ValueType | str | None) -> str:
     return kind.value if isinstance(kind, ValueType) else str(kind)
 
 
-def _moving(point: schema.Point) -> tuple[str, ...]:
+def _moving(point: schema_assets.Point) -> tuple[str, ...]:
     """What the point says of how its value may move."""
     return tuple(field for field in ("max_step", "max_rate") if getattr(point, field) is not None)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from cofferdam.policy import crosscheck, schema
+from cofferdam.policy import crosscheck, notations, schema
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.problems import Problem, nearest
 from cofferdam.policy.terms.kinds import Kinds, dialects
@@ -61,7 +61,7 @@ def _filled(
     """The policy with stand-ins for what is wrong; None where that does not do."""
     tries: dict[Path, int] = {}
     protocols = dialects(kinds)
-    reading = schema.Reading(protocols)
+    reading = notations.Reading(protocols)
     _nearest(raw, "assets", "protocol", protocols)
     _nearest(raw, "conduits", "broker", kinds)
     model = model_of(raw)

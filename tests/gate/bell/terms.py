@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pydantic import BeforeValidator, Field
 
 from cofferdam.model import Allow, Deny, Fault, Side
-from cofferdam.policy import rows, schema
+from cofferdam.policy import notations, rows, schema
 from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.fields import as_list
 from cofferdam.policy.findings import Checking
@@ -23,8 +23,8 @@ OUTER, INNER = "outer", "inner"
 class BellRule(schema.Rule):
     """Who may ring which bells."""
 
-    who: schema.Names = Field(description="Principals.")
-    ring: schema.Names = Field(description="Bells.")
+    who: notations.Names = Field(description="Principals.")
+    ring: notations.Names = Field(description="Bells.")
 
     @property
     def principals(self) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ class BellRule(schema.Rule):
 class BellConduit(schema.Conduit):
     """Bells are rung by name. Stands in a conduit with `broker: bell`."""
 
-    listen: schema.Endpoint = Field(description="Where the bell is asked for.")
+    listen: notations.Endpoint = Field(description="Where the bell is asked for.")
     allow: Annotated[tuple[BellRule, ...], BeforeValidator(as_list)] = Field(description="Who may ring what.")
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
-from cofferdam.policy import schema, syntax
+from cofferdam.policy import notations, schema, syntax
 from cofferdam.policy.fields import as_list, one_or_list, one_or_more, read_by, whole
-from cofferdam.policy.schema import Name, Text
+from cofferdam.policy.notations import Name, Text
 from cofferdam.policy.terms.diode_rows import FILES, GATE, LOG, RECORDS, RIDER_LETTERS, STATUS, UNITS
 
 DAY: Final = 86_400
@@ -95,7 +95,7 @@ Yes = Annotated[bool, *read_by(_yes, {"type": "boolean"})]
 Percent = Annotated[int, *read_by(_percent, {"type": "string", "examples": ["10 %"]})]
 
 
-class StrandFiles(schema.Entry):
+class StrandFiles(notations.Entry):
     """A channel of files: what is put into its folder inside comes out in its folder outside, whole or not at all."""
 
     names: Patterns = Field(description="The names that are let through: patterns such as `*.csv`, case counts.")
@@ -125,7 +125,7 @@ class StrandFiles(schema.Entry):
     )
 
 
-class StrandSpool(schema.Entry):
+class StrandSpool(notations.Entry):
     """How long what was sent is kept inside, for nobody says that it has come."""
 
     keep: Annotated[int, *span(60, 366 * DAY)] = Field(
@@ -138,7 +138,7 @@ class StrandSpool(schema.Entry):
     )
 
 
-class StrandRepeat(schema.Entry):
+class StrandRepeat(notations.Entry):
     """Sends again, without being asked, what is younger, at a quiet hour: for sites where nobody carries tickets."""
 
     younger: Annotated[int, *span(60, 30 * DAY)] = Field(
@@ -149,7 +149,7 @@ class StrandRepeat(schema.Entry):
     )
 
 
-class StrandLink(schema.Entry):
+class StrandLink(notations.Entry):
     """A further pair of ends: zones with `crossing: diode` of the same two machines, with an interface each. All that
     is sent goes over every link, and the outside takes what comes first."""
 

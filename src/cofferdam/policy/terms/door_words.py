@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from cofferdam.policy import schema
+from cofferdam.policy import notations, schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.fields import YES_NO, FileName
 from cofferdam.policy.findings import Checking
+from cofferdam.policy.notations import Name, Text
 from cofferdam.policy.problems import nearest, one_of
-from cofferdam.policy.schema import Name, Text
 from cofferdam.policy.terms.doors import Door, Pin
 from cofferdam.policy.yamltext import quote
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # most policies name no certificate
     from cryptography import x509
 
 
-class ClientSaid(schema.Entry):
+class ClientSaid(notations.Entry):
     """A client's certificate that stands for a principal, besides or instead of keys."""
 
     certificate: FileName | None = Field(
@@ -36,10 +36,10 @@ class ClientSaid(schema.Entry):
     name: Text | None = Field(None, description="With `authority`: the DNS name in the client's certificate.")
 
 
-class DoorSaid(schema.Entry):
+class DoorSaid(notations.Entry):
     """Where a broker answers HTTP in a zone."""
 
-    at: schema.Endpoint = Field(description="ADDRESS:PORT of this machine in the zone: `10.1.0.2:8443`.")
+    at: notations.Endpoint = Field(description="ADDRESS:PORT of this machine in the zone: `10.1.0.2:8443`.")
     tls: Name | None = Field(
         None,
         description="The name of the certificate that clients are shown; `cofferdam BROKER certificate NAME` brings it "

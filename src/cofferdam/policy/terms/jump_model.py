@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
-from cofferdam.policy import schema, syntax
+from cofferdam.policy import notations, schema, syntax
 from cofferdam.policy.fields import as_list, choice, one_or_list, one_or_more, read_by, whole
-from cofferdam.policy.schema import Names, Text
+from cofferdam.policy.notations import Names, Text
 from cofferdam.policy.terms.jump_rows import DOES, GROUP, PERSON
 
 _LOGIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,31}\Z")
@@ -112,7 +112,7 @@ Login = Annotated[str, *read_by(_login, {"type": "string", "examples": ["service
 Times = Annotated[str, *choice("one", "two")]
 
 
-class ApprovalSaid(schema.Entry):
+class ApprovalSaid(notations.Entry):
     """Whose word a session takes, besides the rule."""
 
     by: Names = Field(description="Groups of the keeper whose members may approve; nobody approves their own request.")
@@ -138,7 +138,7 @@ class ApprovalSaid(schema.Entry):
     )
 
 
-class RecordSaid(schema.Entry):
+class RecordSaid(notations.Entry):
     """What of a session is recorded. Where it cannot be, the session ends."""
 
     terminal: Yes = Field(True, description="What the asset shows, as asciicast.")
@@ -152,7 +152,7 @@ class RecordSaid(schema.Entry):
     )
 
 
-class FilesSaid(schema.Entry):
+class FilesSaid(notations.Entry):
     """What holds for files that go up or down."""
 
     most: Annotated[int, *_size(1, 10**12)] = Field(
@@ -177,7 +177,7 @@ class FilesSaid(schema.Entry):
     executable: Yes = Field(False, description="Whether a file may be made executable at the asset.")
 
 
-class RotateSaid(schema.Entry):
+class RotateSaid(notations.Entry):
     """How the gate changes a password of its own at an asset. The old one is kept until the new one has let it in."""
 
     command: Command = Field(description="What is run there, as the rule's account: `passwd`.")
@@ -234,7 +234,7 @@ class JumpConduit(schema.Conduit):
     """The jump server: people reach assets by SSH, which ends here, and a session of ours goes on. Whoever signs in
     shows two factors; the credentials of assets are the keeper's, and no user sees them."""
 
-    listen: schema.Endpoint = Field(description="ADDRESS:PORT of this machine in the zone `from`: `10.1.0.2:22`.")
+    listen: notations.Endpoint = Field(description="ADDRESS:PORT of this machine in the zone `from`: `10.1.0.2:22`.")
     names: Hosts = Field(
         (), description="As what people know that address: the gate's host certificate has these names."
     )

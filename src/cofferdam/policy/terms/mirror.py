@@ -17,7 +17,7 @@ from cofferdam.model import NEVER, Allow, Deny, Fault, Side, ValueType
 from cofferdam.policy import rows, windows
 from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.findings import Checking, Linting
-from cofferdam.policy.schema import ALL
+from cofferdam.policy.notations import ALL
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Ask, Folder, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms

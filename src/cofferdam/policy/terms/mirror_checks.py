@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from cofferdam.model import ValueType
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
+from cofferdam.policy.notations import ALL
 from cofferdam.policy.problems import nearest, one_of
-from cofferdam.policy.schema import ALL
 from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.mirror_list import listed

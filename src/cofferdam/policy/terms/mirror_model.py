@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from cofferdam.limits import FOLDER_NAME
-from cofferdam.policy import schema, syntax, zones
+from cofferdam.policy import notations, schema, syntax, zones
 from cofferdam.policy.fields import (
     YES_NO,
     FileName,
@@ -24,8 +24,8 @@ from cofferdam.policy.fields import (
     span,
     whole,
 )
+from cofferdam.policy.notations import Name, Names
 from cofferdam.policy.problems import nearest
-from cofferdam.policy.schema import Name, Names
 from cofferdam.policy.terms.door_words import DoorSaid
 from cofferdam.policy.terms.mirror_rows import EVERYTHING, SINCE_1970, TAG_CHARACTERS, tag_name
 
@@ -117,11 +117,11 @@ def _zone(raw: Any) -> str:
     )
 
 
-class SourceSaid(schema.Entry):
+class SourceSaid(notations.Entry):
     """Where samples come from: a historian in PostgreSQL (`at`), points of an asset (`asset`), or files that are left
     in a folder (`folder`)."""
 
-    at: schema.Endpoint | None = Field(
+    at: notations.Endpoint | None = Field(
         None, description="ADDRESS:PORT of a PostgreSQL (or TimescaleDB) in the zone `from`: `10.2.0.5:5432`."
     )
     database: Column | None = Field(None, description="With `at`: the database's name.")
@@ -217,7 +217,7 @@ class SourceSaid(schema.Entry):
         description="An engineer's list of tags, a CSV file beside the policy with the columns `tag`, `unit` and "
         "`description`: these tags are mirrored as well as those of `tags`, and readers see what it says of them.",
     )
-    every: Annotated[int, *read_by(_every, schema.DURATION)] = Field(
+    every: Annotated[int, *read_by(_every, notations.DURATION)] = Field(
         10_000, description="How often it is read. Default: 10 s.", json_schema_extra={"default": "10 s"}
     )
 
@@ -227,10 +227,10 @@ class SourceSaid(schema.Entry):
         return tuple(name for name in ("at", "asset", "folder") if getattr(self, name) is not None)
 
 
-class CopySaid(schema.Entry):
+class CopySaid(notations.Entry):
     """A PostgreSQL of the site's, in the readers' zone, that history is copied into for tools which speak to it."""
 
-    at: schema.Endpoint = Field(description="Its ADDRESS:PORT in the zone `to`: `10.1.0.40:5432`.")
+    at: notations.Endpoint = Field(description="Its ADDRESS:PORT in the zone `to`: `10.1.0.40:5432`.")
     database: Column = Field(description="The database's name.")
     role: Column = Field("cofferdam_loader", description="The role that writes there. It owns a schema `cofferdam`.")
     password: Name = Field(
@@ -260,11 +260,11 @@ def _word(raw: Any) -> str:
 Word = Annotated[str, *read_by(_word, {"type": "string", "examples": ["us-east-1"]})]
 
 
-class PublishSaid(schema.Entry):
+class PublishSaid(notations.Entry):
     """An object store (S3, MinIO, Ceph) in the readers' zone, in which what is sealed is published as an Apache Iceberg
     table, for engines that read such tables."""
 
-    at: schema.Endpoint = Field(description="Its ADDRESS:PORT in the zone `to`: `10.1.0.50:9000`.")
+    at: notations.Endpoint = Field(description="Its ADDRESS:PORT in the zone `to`: `10.1.0.50:9000`.")
     bucket: Annotated[str, *read_by(_bucket, {"type": "string", "examples": ["history"]})] = Field(
         description="The bucket, which is there already."
     )
@@ -274,7 +274,7 @@ class PublishSaid(schema.Entry):
     key: Word = Field(description="The id of the access key.")
     password: Name = Field("s3", description="The name of its secret; `cofferdam mirror password NAME` brings it in.")
     region: Word = Field("us-east-1", description="The region that requests are signed for.")
-    host: schema.Text | None = Field(
+    host: notations.Text | None = Field(
         None, description="The name in its certificate, which is asked for as well. Default: its address."
     )
     authority: FileName | None = Field(
@@ -283,7 +283,7 @@ class PublishSaid(schema.Entry):
     plain: Annotated[bool, *YES_NO] = Field(False, description="Without TLS: whoever is on the wire can read it.")
 
 
-class MirrorSaid(schema.Entry):
+class MirrorSaid(notations.Entry):
     """What is kept, and how."""
 
     keep: Annotated[int, *span(3600, 100 * YEAR)] = Field(

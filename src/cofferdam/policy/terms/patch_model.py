@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from cofferdam.policy import schema, syntax
+from cofferdam.policy import notations, schema, syntax
 from cofferdam.policy.fields import (
     YES_NO,
     FileName,
@@ -23,7 +23,7 @@ from cofferdam.policy.fields import (
     span,
     whole,
 )
-from cofferdam.policy.schema import Name, Names, Text
+from cofferdam.policy.notations import Name, Names, Text
 from cofferdam.policy.terms.door_words import DoorSaid
 from cofferdam.policy.terms.patch_rows import LARGEST_FILE, Scheme
 from cofferdam.policy.terms.patch_source_model import FileSourceSaid, FolderName, Packages, Patterns
@@ -88,7 +88,7 @@ Identity = Annotated[str, *read_by(_identity, {"type": "string", "examples": ["r
 HostKey = Annotated[str, *read_by(_host_key, {"type": "string", "examples": ["ssh-ed25519 AAAAC3..."]})]
 
 
-class OriginSaid(schema.Entry):
+class OriginSaid(notations.Entry):
     """Who made a file, and how it shows: one proof. A bare checksum is none."""
 
     pgp: FileNames = Field((), description="OpenPGP certificates (files beside the policy), one of which must have "
@@ -146,7 +146,7 @@ class OriginSaid(schema.Entry):
     )  # fmt: skip
 
 
-class ProductSaid(schema.Entry):
+class ProductSaid(notations.Entry):
     """A kind of file that assets get."""
 
     origin: OriginSaid = Field(description="Which proof of origin a file must have.")
@@ -174,7 +174,7 @@ class ProductSaid(schema.Entry):
     )  # fmt: skip
 
 
-class SftpSaid(schema.Entry):
+class SftpSaid(notations.Entry):
     """The asset takes files by SFTP."""
 
     port: Annotated[int, *whole(1, 65535)] = Field(22, description="The port at which it takes SFTP.")
@@ -189,7 +189,7 @@ class SftpSaid(schema.Entry):
     )
 
 
-class FtpSaid(schema.Entry):
+class FtpSaid(notations.Entry):
     """The asset takes files by FTP (unprotected) or FTPS, in passive mode."""
 
     port: Annotated[int, *whole(1, 65535)] = Field(21, description="The port at which it takes FTP.")
@@ -205,7 +205,7 @@ class FtpSaid(schema.Entry):
     secret: Name | None = Field(None, description="The name of our credential, a password. Default: the asset's name.")
 
 
-class SmbSaid(schema.Entry):
+class SmbSaid(notations.Entry):
     """The asset takes files in a share of its own, by SMB 3.1.1, encrypted."""
 
     port: Annotated[int, *whole(1, 65535)] = Field(445, description="The port at which it takes SMB.")
@@ -216,7 +216,7 @@ class SmbSaid(schema.Entry):
     secret: Name | None = Field(None, description="The name of our credential, a password. Default: the asset's name.")
 
 
-class TftpSaid(schema.Entry):
+class TftpSaid(notations.Entry):
     """The asset takes files by TFTP, which has neither login nor protection."""
 
     port: Annotated[int, *whole(1, 65535)] = Field(69, description="The port at which it takes TFTP.")
@@ -224,10 +224,10 @@ class TftpSaid(schema.Entry):
     read_back: Yes = Field(True, description="It gives out what it took, by the same name: then its hash is compared.")
 
 
-class WaySaid(schema.Entry):
+class WaySaid(notations.Entry):
     """How an asset gets its files: one of `sftp`, `smb`, `ftp`, `tftp`, `tftp_read`, `pull`, `hands`."""
 
-    address: schema.Address | None = Field(
+    address: notations.Address | None = Field(
         None, description="The asset's address. Default: the one that it has under `assets`."
     )
     sftp: SftpSaid | None = Field(None, description="We push by SFTP.")
@@ -255,7 +255,7 @@ class WaySaid(schema.Entry):
     )
 
 
-class HealthSaid(schema.Entry):
+class HealthSaid(notations.Entry):
     """What must hold of an asset after it got a file."""
 
     tcp: Annotated[int, *whole(1, 65535)] | None = Field(None, description="A TCP port that takes connections.")
@@ -278,16 +278,16 @@ class HealthSaid(schema.Entry):
     )
 
 
-class UnlessSaid(schema.Entry):
+class UnlessSaid(notations.Entry):
     """A point that holds transfers back: production runs. Where it cannot be read, nothing begins."""
 
     asset: Name | None = Field(None, description="Whose point (Modbus). Default: the rule's own asset.")
     point: Name = Field(description="The point, as the asset's entry has it.")
-    above: schema.Number | None = Field(None, description="Nothing begins while its value is above this.")
-    below: schema.Number | None = Field(None, description="Nothing begins while its value is below this.")
+    above: notations.Number | None = Field(None, description="Nothing begins while its value is above this.")
+    below: notations.Number | None = Field(None, description="Nothing begins while its value is below this.")
 
 
-class SoftwareSaid(schema.Entry):
+class SoftwareSaid(notations.Entry):
     """What runs on an asset, by the names that its vendor's advisories have for it."""
 
     vendor: Texts = Field(description="The vendor, as its advisories name it, or a list of such names.")
@@ -302,7 +302,7 @@ class SoftwareSaid(schema.Entry):
     )
 
 
-class DutiesSaid(schema.Entry):
+class DutiesSaid(notations.Entry):
     """Until when advisories are answered (CIP-007-6 R2.2 and R2.3)."""
 
     evaluate: Annotated[int, *span(DAY, 365 * DAY)] = Field(
@@ -313,7 +313,7 @@ class DutiesSaid(schema.Entry):
         35 * DAY, description="From its evaluation to its installation or an approved plan. Default: 35 days.",
         json_schema_extra={"default": "35 days"},
     )  # fmt: skip
-    since: schema.Date | None = Field(
+    since: notations.Date | None = Field(
         None, description="No clock starts before this day: for advisories from before the gate."
     )
 
@@ -386,7 +386,7 @@ class PatchConduit(schema.Conduit):
         {},
         description="Where HTTP is answered, by zone: uploads in the zone `from`, assets that `pull` in the zone `to`.",
     )
-    tftp: schema.Endpoint | None = Field(
+    tftp: notations.Endpoint | None = Field(
         None, description="Where assets with `tftp_read` ask, ADDRESS:PORT in the zone `to`. Usually port 69."
     )
     ways: dict[Name, WaySaid] = Field({}, description="How assets get their files, by asset.")

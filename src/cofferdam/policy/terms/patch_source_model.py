@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from cofferdam.policy import schema, syntax
+from cofferdam.policy import notations, schema, syntax
 from cofferdam.policy.fields import FileName, as_list, choice, one_or_list, one_or_more, read_by, size, span
 
 DAY: Final = 86_400
@@ -77,10 +77,10 @@ FolderName = Annotated[
 ]
 
 
-class ServerSaid(schema.Entry):
+class ServerSaid(notations.Entry):
     """A server that is asked by HTTPS. It is known by `authority`, `key`, or both; no other certificate will do."""
 
-    at: schema.Endpoint | None = Field(
+    at: notations.Endpoint | None = Field(
         None,
         description="ADDRESS:PORT of the server, since no part resolves names. Where a proxy connects (`via`), it "
         "looks up `host`, and only the port counts (default: 443).",
@@ -97,7 +97,7 @@ class ServerSaid(schema.Entry):
 Servers = Annotated[tuple[ServerSaid, ...], BeforeValidator(as_list)]
 
 
-class MappingSaid(schema.Entry):
+class MappingSaid(notations.Entry):
     """Where a vendor's JSON has what is needed, each as words with dots between them."""
 
     items: Words | None = Field(None, description="Leads to the list of files. Default: the JSON is that list.")
@@ -116,7 +116,7 @@ class HttpsSaid(ServerSaid):
         "or with SHA-256 and name as `sha256sum` writes it; `json`, a vendor's JSON; `csaf`, a CSAF provider's "
         "provider-metadata.json, whose public feeds (ROLIE) or directories list its documents.",
     )
-    since: schema.Date | None = Field(
+    since: notations.Date | None = Field(
         None, description="With `listing: csaf`: documents that were changed on this day (UTC) or later. Default: all."
     )
     json_: MappingSaid | None = Field(None, alias="json", description="With `listing: json`: where it has what.")
@@ -136,7 +136,7 @@ class AptSaid(ServerSaid):
     also: Servers = Field((), description="Further servers, to which the first may redirect.")
 
 
-class FileSourceSaid(schema.Entry):
+class FileSourceSaid(notations.Entry):
     """Where files come from by themselves: one of `https`, `apt`, `folder`."""
 
     https: HttpsSaid | None = Field(None, description="Files that a server offers by HTTPS.")
@@ -146,7 +146,7 @@ class FileSourceSaid(schema.Entry):
         description="A folder of the site's in which files are left: its name beneath the directory of the site's "
         "folders (`cofferdam up --folders`).",
     )
-    via: schema.Endpoint | None = Field(
+    via: notations.Endpoint | None = Field(
         None, description="A proxy of the site's (CONNECT) through which the servers are reached, by their names."
     )
     every: Annotated[int, *span(60, 90 * DAY)] = Field(

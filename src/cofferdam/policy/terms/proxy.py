@@ -20,10 +20,10 @@ from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.networks import network_of
+from cofferdam.policy.notations import ALL
 from cofferdam.policy.points import values
 from cofferdam.policy.points.asking import operation, show
 from cofferdam.policy.problems import nearest, one_of
-from cofferdam.policy.schema import ALL
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms import proxy_lint
 from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Seam, Terms

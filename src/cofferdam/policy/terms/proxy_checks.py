@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cofferdam.model import Span
-from cofferdam.policy import schema
+from cofferdam.policy import notations, schema_assets
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.problems import nearest, one_of
@@ -71,7 +71,7 @@ class RuleChecks:
         self.spans()
         self.functions()
 
-    def asset(self, path: Path, name: str, asset: schema.Asset) -> None:
+    def asset(self, path: Path, name: str, asset: schema_assets.Asset) -> None:
         if self.ends not in ("", asset.zone) and asset.zone in self.zones:
             found = f"{name} of zone {asset.zone}"
             self.at(path, found, f"an asset of {self.conduit.to_zone}, where the conduit ends", check="asset-zone")
@@ -92,11 +92,11 @@ class RuleChecks:
             ("events", "notifiers", self.rule.events),
         ):  # fmt: skip
             for index, one in enumerate(names):
-                if field == "events" and one == schema.ALL and self.checking.names("assets", name, section):
+                if field == "events" and one == notations.ALL and self.checking.names("assets", name, section):
                     continue
                 self.checking.known(section, one, (*self.here, field, index), ("assets", name))
 
-    def vendor(self, name: str, asset: schema.Asset) -> None:
+    def vendor(self, name: str, asset: schema_assets.Asset) -> None:
         """Functions that only the asset's vendor knows: the asset has to name them, and to say what they do."""
         known = {field: {code for code, _ in getattr(asset, f"vendor_{field}")} for field in _BY_NUMBER}
         for field, other in (_BY_NUMBER, _BY_NUMBER[::-1]):
@@ -134,11 +134,11 @@ class RuleChecks:
                     whole = "cells that" if isinstance(at, Span) else "what"
                     self.at(path, what, f"{whole} can be written ({one_of(writable)})")
 
-    def points(self, here: Path, field: str, points: Iterable[str], name: str, asset: schema.Asset) -> None:
+    def points(self, here: Path, field: str, points: Iterable[str], name: str, asset: schema_assets.Asset) -> None:
         names = self.checking.names("assets", name, "points")
         for index, point_name in enumerate(points):
             path: Path = (*here, index)
-            if point_name == schema.ALL:
+            if point_name == notations.ALL:
                 fitting = [p for p in asset.points.values() if self._fits(field, p)]
                 if not fitting and not names:
                     self.at(path, f"all points of {name}", "an asset with points, or registers", check="unknown-point")
@@ -149,7 +149,7 @@ class RuleChecks:
             elif point_name not in names:
                 expected = f"a point of {name} ({one_of(names)})" if names else f"a point of {name}, and it has none"
                 found = f"the point {quote(point_name)}"
-                self.at(path, found, expected, nearest(point_name, [*names, schema.ALL]), "unknown-point")
+                self.at(path, found, expected, nearest(point_name, [*names, notations.ALL]), "unknown-point")
             elif point_name in asset.points:
                 point = asset.points[point_name]
                 if point.at is not None and self.dialect.found(point.at) is not None and not self._fits(field, point):
@@ -178,7 +178,7 @@ class RuleChecks:
                 "history": "read back in time"}[field]  # fmt: skip
         return f"that can be {what} ({', '.join([*spaces, *kinds]) or f'none: {self.dialect.name} has no such'})"
 
-    def _fits(self, field: str, point: schema.Point) -> bool:
+    def _fits(self, field: str, point: schema_assets.Point) -> bool:
         dialect = self.dialect
         if field == "history":
             return point.at is not None and bool(dialect.history) and dialect.readable(point.at)

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from cofferdam.policy import schema
+from cofferdam.policy import notations, schema
 from cofferdam.policy.fields import as_list, choice, one_or_list, one_or_more
-from cofferdam.policy.schema import Codes, Names, RawReads, RawWrites
+from cofferdam.policy.notations import Codes, Names, RawReads, RawWrites
 
-_ASSET = {"type": "string", "pattern": schema.NAME.replace("$", r"\\*?$")}
-AssetNames = Annotated[tuple[schema.Name, ...], BeforeValidator(one_or_more), one_or_list(_ASSET)]
+_ASSET = {"type": "string", "pattern": notations.NAME.replace("$", r"\\*?$")}
+AssetNames = Annotated[tuple[notations.Name, ...], BeforeValidator(one_or_more), one_or_list(_ASSET)]
 
 
 class ProxyRule(schema.Rule):
@@ -31,17 +31,17 @@ class ProxyRule(schema.Rule):
         description="Points of which the client may have the values come by themselves, or `all`. For protocols with "
         "subscriptions; reading is not implied.",
     )
-    fastest: schema.Microseconds | None = Field(
+    fastest: notations.Microseconds | None = Field(
         None, description="The shortest interval at which the client may have values of `subscribe` looked at."
     )
-    slowest: schema.Microseconds | None = Field(
+    slowest: notations.Microseconds | None = Field(
         None,
         description="The longest one. Where a protocol revises intervals, any other becomes the nearest of these.",
     )
     history: Names = Field(
         (), description="Points whose recorded values may be read, for protocols with history; or `all`."
     )
-    longest: schema.Microseconds | None = Field(
+    longest: notations.Microseconds | None = Field(
         None, description="The longest span of time that one question about `history` may be of: `8 h`, `7 d`."
     )
     events: Names = Field(

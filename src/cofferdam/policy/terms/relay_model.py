@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from cofferdam.limits import FOLDER_NAME
-from cofferdam.policy import schema, syntax
+from cofferdam.policy import notations, schema, syntax
 from cofferdam.policy.fields import (
     YES_NO,
     FileName,
@@ -25,7 +25,7 @@ from cofferdam.policy.fields import (
     span,
     whole,
 )
-from cofferdam.policy.schema import Name, Names, Number, Positive, Text
+from cofferdam.policy.notations import Name, Names, Number, Positive, Text
 from cofferdam.policy.terms.door_words import DoorSaid
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, PARALLEL_MOST
 
@@ -105,7 +105,7 @@ TableName = Annotated[str, *read_by(_table, {"type": "string", "pattern": _TABLE
 Identifier = Annotated[str, *read_by(_identifier, {"type": "string", "examples": ["mes"]})]
 
 
-class ValueLimit(schema.Entry):
+class ValueLimit(notations.Entry):
     """Bounds on a value of a message, in the words of points."""
 
     min: Number | None = Field(None, description="The smallest value that is let through.")
@@ -123,7 +123,7 @@ class ValueLimit(schema.Entry):
     )
 
 
-class ChannelSaid(schema.Entry):
+class ChannelSaid(notations.Entry):
     """A channel: messages of one kind, in order, from those who push to those who pull."""
 
     schema_file: FileName | None = Field(
@@ -234,7 +234,7 @@ def _row_verb(raw: Any) -> str:
 _ROW_VERBS: Final = {"enum": ["insert", "update"]}
 
 
-class ChangesSaid(schema.Entry):
+class ChangesSaid(notations.Entry):
     """A table of the site's own, which stays as it is: each row that is inserted is a message of this channel. The
     relay reads it by way of the database's log (logical decoding)."""
 
@@ -256,11 +256,11 @@ def slot_name(channel: str, said: ChangesSaid) -> str:
     return said.slot or re.sub(r"[^a-z0-9_]", "_", f"cofferdam_{channel}".lower())[:50]
 
 
-class TablesSaid(schema.Entry):
+class TablesSaid(notations.Entry):
     """A PostgreSQL database of the zone, whose tables are a way in and out: `cofferdam relay tables sql` prints them.
     The relay connects to it, and to nothing else there."""
 
-    at: schema.Endpoint = Field(description="ADDRESS:PORT of the database in the zone: `10.1.0.20:5432`.")
+    at: notations.Endpoint = Field(description="ADDRESS:PORT of the database in the zone: `10.1.0.20:5432`.")
     database: Identifier = Field(description="The database's name.")
     role: Identifier = Field("cofferdam_relay", description="The role that the relay logs in as.")
     password: Name | None = Field(
@@ -294,7 +294,7 @@ def _delimiter(raw: Any) -> str:
     raise syntax.Expected('one of "," ";" "|" ":" and tab')
 
 
-class FolderSaid(schema.Entry):
+class FolderSaid(notations.Entry):
     """A folder of the site's by which the messages of a channel come into the relay, or leave it: files that are left
     in it, or that are fetched from it. Taken files go to `done`, refused ones to `bad` with a `.reason` beside them."""
 
@@ -348,11 +348,11 @@ def _stream(raw: Any) -> str:
     raise syntax.Expected("the name of a stream, such as PLANT")
 
 
-class NatsSaid(schema.Entry):
+class NatsSaid(notations.Entry):
     """The site's NATS JetStream, to which channels are published. The stream is the site's: it takes the subjects, and
     has retention by limits."""
 
-    at: Annotated[tuple[schema.Endpoint, ...], BeforeValidator(one_or_more)] = Field(
+    at: Annotated[tuple[notations.Endpoint, ...], BeforeValidator(one_or_more)] = Field(
         description="ADDRESS:PORT of the hub in the zone, or a list of its servers, tried in this order."
     )
     stream: Annotated[str, *read_by(_stream, {"type": "string", "examples": ["PLANT"]})] = Field(

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
 
 from cofferdam.policy import schema
-from cofferdam.policy.schema import Name
+from cofferdam.policy.notations import Name
 from cofferdam.policy.terms.kinds import KINDS, Kinds
 
 TAG = "broker "
