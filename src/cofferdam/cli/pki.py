@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import base64
-import ipaddress
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cofferdam.cli import pki_people
 from cofferdam.cli.pki_sides import (
@@ -28,13 +27,11 @@ from cofferdam.cli.pki_sides import (
     policy_of,
     read,
     save,
+    sensible,
     sides_of,
     tell,
 )
 from cofferdam.errors import GateError
-
-if TYPE_CHECKING:
-    from cofferdam.protocols.opcua.trust import Secret
 
 DAYS = 730
 WARN_DAYS = 30
@@ -104,57 +101,13 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-# --- where --------------------------------------------------------------------------------------------------------
-
-
 # --- keys ---------------------------------------------------------------------------------------------------------
-
-
-def _make(site: str, side: Side, days: int) -> Secret:
-    """A new key, and its certificate as OPC 10000-6, 6.2.2 wants one."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    from cofferdam.protocols.opcua.trust import Secret
-
-    key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Cofferdam {site} {side.part}"[:64])])
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"urn:cofferdam:{site}:{side.part}")]
-    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in side.addresses]
-    now = datetime.now(UTC)
-    public = key.public_key()
-    usage = x509.KeyUsage(
-        digital_signature=True, content_commitment=True, key_encipherment=True, data_encipherment=True,
-        key_agreement=False, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-    purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(purposes, critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
-    )
-    certificate = builder.sign(key, hashes.SHA256())
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )  # fmt: skip
-    return Secret(key=pem.decode(), certificate=certificate.public_bytes(serialization.Encoding.DER))
 
 
 def _new(args: argparse.Namespace) -> int:
     from msgspec.structs import replace
 
+    from cofferdam.protocols.opcua.pki import application
     from cofferdam.protocols.opcua.trust import mark
 
     if not 1 <= args.days <= 36_500:
@@ -166,9 +119,9 @@ def _new(args: argparse.Namespace) -> int:
             secret = read(args, side)
             if secret.certificate and not args.again:
                 continue
-            made = _make(policy.site, side, args.days)
+            made = application(policy.site, side.part, side.addresses, datetime.now(UTC), args.days)
             runs = save(args, side, replace(secret, key=made.key, certificate=made.certificate, above=()))
-            done[f"{side.crew}/{side.part}"] = {"thumbprint": mark(made.certificate), "in_use": runs}
+            done[side.name] = {"thumbprint": mark(made.certificate), "in_use": runs}
     lines = [f"{name}: {found['thumbprint']}" for name, found in done.items()]
     return tell(args, "\n".join(lines) or "each side has a certificate; --again makes new ones", done)
 
@@ -179,7 +132,7 @@ def _list(args: argparse.Namespace) -> int:
         secret = read(args, side)
         refused = _rejected(args, side)
         found.append({
-            "side": f"{side.crew}/{side.part}",
+            "side": side.name,
             "words": side.words,
             "own": facts_of(secret.certificate) if secret.certificate else None,
             "trusted": [facts_of(der) for der in secret.trusted],
@@ -227,10 +180,8 @@ def _line(facts: Any) -> str:
 
 
 def _trust(args: argparse.Namespace) -> int:
-    from msgspec.structs import replace
-
     from cofferdam.protocols.opcua.issuers import authorities
-    from cofferdam.protocols.opcua.trust import mark
+    from cofferdam.protocols.opcua.pki import trusting
 
     if (args.thumbprint is None) == (args.file is None):
         raise GateError("what is to be trusted?", hint="a THUMBPRINT that `pki list` shows as refused, or --file")
@@ -243,14 +194,9 @@ def _trust(args: argparse.Namespace) -> int:
     with locked(args):
         for side in sides:
             der = of_file(args.file) if args.file is not None else _refused(args, side, args.thumbprint)
-            if der is None:
-                continue
-            secret = read(args, side)
-            revoked = tuple(one for one in secret.revoked if one != mark(der))
-            word = "issuers" if args.issuer else "trusted"
-            known = tuple(one for one in getattr(secret, word) if one != der)
-            runs = save(args, side, replace(secret, **{word: (*known, der)}, revoked=revoked))
-            done[f"{side.crew}/{side.part}"] = {**facts_of(der), "in_use": runs}
+            if der is not None:
+                runs = save(args, side, trusting(read(args, side), der, issuer=args.issuer))
+                done[side.name] = {**facts_of(der), "in_use": runs}
     if not done:
         raise GateError(
             f"nobody has refused a certificate {args.thumbprint}", hint="`cofferdam pki list` shows what was refused"
@@ -275,8 +221,7 @@ def _refused(args: argparse.Namespace, side: Side, text: str) -> bytes | None:
 
 
 def _reject(args: argparse.Namespace) -> int:
-    from msgspec.structs import replace
-
+    from cofferdam.protocols.opcua.pki import rejecting
     from cofferdam.protocols.opcua.trust import mark
 
     wanted = args.thumbprint.replace(":", "").lower()
@@ -285,54 +230,31 @@ def _reject(args: argparse.Namespace) -> int:
     done = {}
     with locked(args):
         for side in sides_of(args, policy_of(args)):
-            secret = read(args, side)
-            gone = [der for der in (*secret.trusted, *secret.issuers) if mark(der).startswith(wanted)]
-            for der in gone[:1]:
-                kept = tuple(one for one in secret.trusted if one != der)
-                issuers = tuple(one for one in secret.issuers if one != der)
-                revoked = (*secret.revoked, mark(der))
-                runs = save(args, side, replace(secret, trusted=kept, issuers=issuers, revoked=revoked))
-                done[f"{side.crew}/{side.part}"] = {"thumbprint": mark(der), "in_use": runs}
+            if (found := rejecting(read(args, side), wanted)) is not None:
+                secret, gone = found
+                done[side.name] = {"thumbprint": mark(gone), "in_use": save(args, side, secret)}
     if not done:
         raise GateError(f"nobody trusts a certificate {args.thumbprint}", hint="`cofferdam pki list` shows them")
     return tell(args, "\n".join(f"{name} trusts {one['thumbprint']} no longer" for name, one in done.items()), done)
 
 
 def _crl(args: argparse.Namespace) -> int:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-    from msgspec.structs import replace
+    from cofferdam.protocols.opcua.pki import listing, revocation_list
+    from cofferdam.protocols.opcua.revocation import LIST_BYTES
 
-    from cofferdam.protocols.opcua.issuers import authorities
-    from cofferdam.protocols.opcua.revocation import LIST_BYTES, LISTS, issuer_of
-
-    data = args.file.read_bytes()
+    with args.file.open("rb") as file:
+        data = file.read(2 * LIST_BYTES + 1)
     if len(data) > 2 * LIST_BYTES:
         raise GateError(f"{args.file} has more than {LIST_BYTES >> 10} KiB")
-    try:
-        pem = data.lstrip().startswith(b"-----")
-        found = x509.load_pem_x509_crl(data) if pem else x509.load_der_x509_crl(data)
-    except ValueError as error:
-        raise GateError(f"{args.file} is no revocation list", hint="one in PEM or DER is wanted") from error
-    der = found.public_bytes(Encoding.DER)
-    if len(der) > LIST_BYTES:
-        raise GateError(f"{args.file} has more than {LIST_BYTES >> 10} KiB")
     done = {}
+    with sensible(args.file):
+        der = revocation_list(data)
     with locked(args):
         for side in sides_of(args, policy_of(args)):
-            secret = read(args, side)
-            known = authorities((*secret.trusted, *secret.issuers))
-            number = issuer_of(der, known)[1]
-            if number < 0:
-                continue
-            olds = {one: issuer_of(one, known)[0] for one in secret.lists if issuer_of(one, known)[1] == number}
-            if any(old.last_update_utc > found.last_update_utc for old in olds.values()):
-                raise GateError(f"{args.file} is older than the list that {side.crew}/{side.part} has")
-            kept = tuple(one for one in secret.lists if one not in olds)
-            if len(kept) >= LISTS:
-                raise GateError(f"{side.crew}/{side.part} has {LISTS} lists already")
-            runs = save(args, side, replace(secret, lists=(*kept, der)))
-            done[f"{side.crew}/{side.part}"] = {**_list_facts(der), "in_use": runs}
+            with sensible(args.file, side):
+                secret = listing(read(args, side), der)
+            if secret is not None:
+                done[side.name] = {**_list_facts(der), "in_use": save(args, side, secret)}
     if not done:
         raise GateError(
             f"{args.file} is signed by no authority that is trusted", hint="`cofferdam pki trust --file AUTHORITY`"
@@ -366,67 +288,42 @@ def _export(args: argparse.Namespace) -> int:
         if secret.certificate:
             path = args.folder / f"{side.crew.replace('/', '-')}-{side.part}.der"
             path.write_bytes(secret.certificate)
-            done[f"{side.crew}/{side.part}"] = str(path)
+            done[side.name] = str(path)
     if not done:
         raise GateError("no side has a certificate", hint="`cofferdam pki new` makes them")
     return tell(args, "\n".join(done.values()), done)
 
 
 def _csr(args: argparse.Namespace) -> int:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cofferdam.protocols.opcua.pki import request
 
     args.folder.mkdir(parents=True, exist_ok=True)
     done = {}
     for side in sides_of(args, policy_of(args)):
         secret = read(args, side)
-        if not secret.certificate:
-            continue
-        key = serialization.load_pem_private_key(secret.key.encode(), None)
-        if not isinstance(key, RSAPrivateKey):
-            raise GateError(f"the key of {side.crew}/{side.part} is no RSA key", hint="cofferdam pki new --again")
-        own = x509.load_der_x509_certificate(secret.certificate)
-        wanted = x509.CertificateSigningRequestBuilder().subject_name(own.subject)
-        # What an application has to have (OPC 10000-6, 6.2.2); the authority adds what is its own.
-        for extension in own.extensions:
-            if isinstance(extension.value, (x509.SubjectAlternativeName, x509.KeyUsage, x509.ExtendedKeyUsage)):
-                wanted = wanted.add_extension(extension.value, extension.critical)
-        path = args.folder / f"{side.crew.replace('/', '-')}-{side.part}.csr"
-        path.write_bytes(wanted.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        done[f"{side.crew}/{side.part}"] = str(path)
+        if secret.certificate:
+            path = args.folder / f"{side.crew.replace('/', '-')}-{side.part}.csr"
+            try:
+                path.write_bytes(request(secret))
+            except ValueError as error:
+                raise GateError(f"the key of {side.name}: {error}", hint="cofferdam pki new --again") from None
+            done[side.name] = str(path)
     if not done:
         raise GateError("no side has a key", hint="`cofferdam pki new` makes them")
     return tell(args, "\n".join(done.values()), done)
 
 
 def _import(args: argparse.Namespace) -> int:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
-    from msgspec.structs import replace
+    from cofferdam.protocols.opcua.pki import answered
 
-    from cofferdam.protocols.opcua.trust import application_uri
-
-    der, *above = chain_of_file(args.file)
-    made = x509.load_der_x509_certificate(der)
+    chain = chain_of_file(args.file)
     done = {}
     with locked(args):
         for side in sides_of(args, policy_of(args)):
-            secret = read(args, side)
-            if not secret.certificate:
-                continue
-            if serialization.load_pem_private_key(secret.key.encode(), None).public_key() != made.public_key():
-                continue
-            uri = application_uri(x509.load_der_x509_certificate(secret.certificate))
-            if application_uri(made) != uri:
-                raise GateError(
-                    f"{args.file} is for the application {application_uri(made)!r}, and we are {uri!r}",
-                    hint="the authority has to take over the alternative names of the request",
-                )
-            if not made.not_valid_before_utc <= datetime.now(UTC) <= made.not_valid_after_utc:
-                raise GateError(f"{args.file} is not valid now")
-            runs = save(args, side, replace(secret, certificate=der, above=tuple(above)))
-            done[f"{side.crew}/{side.part}"] = {**facts_of(der), "in_use": runs}
+            with sensible(args.file, side):
+                secret = answered(read(args, side), chain, datetime.now(UTC))
+            if secret is not None:
+                done[side.name] = {**facts_of(chain[0]), "in_use": save(args, side, secret)}
     if not done:
         raise GateError(f"{args.file} is for no key of ours", hint="`cofferdam pki csr` writes requests for them")
     return tell(args, "\n".join(f"{name} shows {_line(facts)}" for name, facts in done.items()), done)

@@ -6,10 +6,22 @@ import argparse
 import getpass
 import secrets as dice
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
-from cofferdam.cli.pki_sides import Identity, facts_of, locked, logs_in, of_file, policy_of, read, save, sides_of, tell
+from cofferdam.cli.pki_sides import (
+    Identity,
+    facts_of,
+    locked,
+    logs_in,
+    of_file,
+    policy_of,
+    read,
+    save,
+    sensible,
+    sides_of,
+    tell,
+)
 from cofferdam.errors import GateError
 
 DAYS = 730
@@ -95,11 +107,9 @@ def password(args: argparse.Namespace) -> int:
 
 def identity(args: argparse.Namespace) -> int:
     """A key and a certificate of our own, by which we log in at an asset."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.x509.oid import NameOID
     from msgspec.structs import replace
+
+    from cofferdam.protocols.opcua import pki
 
     known = policy_of(args)
     asset = known.assets.get(args.asset)
@@ -108,41 +118,18 @@ def identity(args: argparse.Namespace) -> int:
     if (args.key is None) != (args.certificate is None):
         raise GateError("a key and its certificate go together", hint="--key FILE --certificate FILE, or neither")
     if args.key is not None:
-        der = _of_user(args.certificate)
-        try:
-            key = serialization.load_pem_private_key(args.key.read_bytes(), None)
-        except (ValueError, TypeError) as error:
-            raise GateError(f"{args.key} is no key", hint="one in PEM, without a password, is wanted") from error
-        if key.public_key() != x509.load_der_x509_certificate(der).public_key():
-            raise GateError(f"{args.key} is not the key of {args.certificate}")
+        with sensible(args.key):
+            made = pki.login_of(args.key.read_bytes(), _of_user(args.certificate))
     else:
-        key = rsa.generate_private_key(65537, 2048)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Cofferdam {known.site} at {args.asset}"[:64])])
-        now = datetime.now(UTC)
-        usage = x509.KeyUsage(
-            digital_signature=True, content_commitment=True, key_encipherment=False, data_encipherment=False,
-            key_agreement=False, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
-        )  # fmt: skip
-        made = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=DAYS))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(usage, critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        der = made.public_bytes(serialization.Encoding.DER)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
+        made = pki.login(known.site, args.asset, datetime.now(UTC), DAYS)
     runs = True
     with locked(args):
         for side in sides_of(args, known):
             if logs_in(side, known, args.asset):
                 secret = read(args, side)
-                identities = {**secret.identities, args.asset: (pem, der)}
+                identities = {**secret.identities, args.asset: made}
                 runs = save(args, side, replace(secret, identities=identities)) and runs
     if args.export is not None:
-        args.export.write_bytes(der)
-    found: Identity = {"asset": args.asset, **facts_of(der), "in_use": runs}
+        args.export.write_bytes(made[1])
+    found: Identity = {"asset": args.asset, **facts_of(made[1]), "in_use": runs}
     return tell(args, f"we log in at {args.asset} by the certificate {found['thumbprint']}", found)

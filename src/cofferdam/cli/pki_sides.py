@@ -4,11 +4,12 @@ is asked. Not here: the verbs (pki, pki_people), what a file means (protocols.op
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -103,6 +104,10 @@ class Side(NamedTuple):
     part: str
     addresses: tuple[str, ...]
     broker: str = BROKER
+
+    @property
+    def name(self) -> str:
+        return f"{self.crew}/{self.part}"
 
     @property
     def words(self) -> str:
@@ -206,7 +211,7 @@ def ask(args: argparse.Namespace, side: Side, verb: str, arguments: Any) -> list
         except GateError as error:
             wrong = str(error)
         if time.monotonic() >= deadline:
-            raise GateError(f"{side.crew}/{side.part} does not have it: {wrong}", hint="it has it once it starts anew")
+            raise GateError(f"{side.name} does not have it: {wrong}", hint="it has it once it starts anew")
         time.sleep(0.2)  # it may just be starting
 
 
@@ -222,6 +227,16 @@ def locked(args: argparse.Namespace) -> Any:
 def tell(args: argparse.Namespace, text: str, found: Mapping[str, Any]) -> int:
     print(json.dumps(found) if args.json else text)
     return 0
+
+
+@contextlib.contextmanager
+def sensible(path: Path, side: Side | None = None) -> Iterator[None]:
+    """What a file brings makes sense (protocols.opcua.pki), or the verb says why not."""
+    try:
+        yield
+    except ValueError as error:
+        of = f" for {side.name}" if side is not None else ""
+        raise GateError(f"{path}{of} is {error}") from None
 
 
 def of_file(path: Path) -> bytes:
