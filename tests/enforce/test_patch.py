@@ -164,6 +164,11 @@ def test_the_fetcher_reaches_its_source_and_what_it_brings_is_scanned(live: Live
     assert len(key.read_bytes()) == 32
 
 
+def test_the_scanner_is_looked_at_before_a_file_needs_it(live: Live) -> None:
+    eventually(lambda: live.told("status")["keeper"]["scanner"].startswith("clamd 1."))
+    assert live.told("status")["keeper"]["unscanned"] == ""
+
+
 def test_a_signed_file_with_a_virus_is_refused(live: Live) -> None:
     found = live.put(b"firmware " + EICAR, "0.9")
     assert (found["state"], found["reason"]) == ("refused", "the scanner found Test.Eicar.UNOFFICIAL")

@@ -213,6 +213,10 @@ def _status(args: argparse.Namespace) -> int:
         if keeper["unfit"]:
             yield f"NOTHING CAN BE RELEASED: {keeper['unfit']}"
         yield "files: " + (", ".join(f"{count} {state}" for state, count in sorted(keeper["files"].items())) or "none")
+        if keeper["unscanned"]:
+            yield f"NOTHING CAN BE SCANNED: {keeper['unscanned']}"
+        elif keeper["scanner"]:
+            yield f"scanner: {keeper['scanner']}"
         yield from waiting(keeper)
         released = len(installer["releases"])
         yield f"installer: root {installer['root']}, targets {installer['targets']}, {released} released"

@@ -6,13 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
 from cofferdam.brokers.patch.examining import Examining
-from cofferdam.brokers.patch.reports import Report
-from cofferdam.policy.terms.patch_rows import Origin, Product
+from cofferdam.brokers.patch.reports import Order, Report
+from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from tests.brokers.patch.test_keeper_verbs import Log
 
 HOSTS = Product(name="hosts", origin=Origin(proof="apt", keys=()), most=1, scan="")
@@ -49,3 +50,33 @@ def test_a_repository_that_is_older_than_the_last_is_refused(tmp_path: Path, dat
     found = came(2, date, suite)
     assert found.state == state, found
     assert ("older repository than file 1" in found.reason) == (state == "refused")
+
+
+def test_a_scanner_that_does_not_work_is_told_before_a_file_needs_it() -> None:
+    orders: list[tuple[Order, Any]] = []
+
+    def run_job(job: str, order: bytes, done: Any) -> None:
+        orders.append((msgspec.json.decode(order, type=Order), done))
+
+    product = Product(name="fw", origin=Origin(proof="pgp", keys=()), most=1, scan="clamd")
+    keeper: Any = SimpleNamespace(
+        stopping=False, rows=PatchRows(products=(HOSTS,)), setting=SimpleNamespace(run_job=run_job)
+    )
+    examining = Examining(keeper)
+    examining.watch()
+    assert not orders  # nothing is scanned here
+    keeper.rows = PatchRows(products=(HOSTS, product))
+    for _ in range(2):
+        examining.watch()
+    ((order, done),) = orders
+    assert (order.file, order.scan) == ("", "clamd")
+    nothing = Report(sha256="0" * 64, size=0, origin="", facts={}, refused="", archive="", kind="", scan="not scanned",
+                     scan_detail="its base is 30 days old", base="")  # fmt: skip
+    done(msgspec.json.encode(nothing), "")
+    assert examining.unfit == "its base is 30 days old"
+    done(b"", "it crashed")
+    assert examining.unfit == "it crashed"
+    done(msgspec.json.encode(msgspec.structs.replace(nothing, scan="clean", base="clamd 1.4")), "")
+    assert (examining.unfit, examining.scanner) == ("", "clamd 1.4")
+    examining.watch()
+    assert len(orders) == 1  # not before hours have gone by

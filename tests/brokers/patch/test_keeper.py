@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
 from cofferdam.brokers.patch.examining import Examining, asked_of
 from cofferdam.brokers.patch.keeper import Keeper
+from cofferdam.brokers.patch.records import Looked
 from cofferdam.brokers.patch.reports import Report
 from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.errors import StoreFull
@@ -115,3 +117,24 @@ def test_another_key_or_scan_is_another_examination() -> None:
     larger = Product(name="fw", origin=FW.origin, most=2000)
     assert len({asked_of(FW), asked_of(other), asked_of(unscanned)}) == 3
     assert asked_of(larger) == asked_of(FW)
+
+
+@pytest.mark.parametrize(
+    ("days", "says"),
+    [(61, ""), (59, "fewer than 60"), (29, "fewer than 30"), (6, "in 6 days (fewer than 7)"), (-1, "has expired")],
+)
+def test_a_root_and_a_list_that_end_are_alarms(keeper: Any, days: int, says: str) -> None:
+    expires = datetime(2027, 3, 1, tzinfo=UTC)
+    wall = int((expires - timedelta(days=days, hours=12 if days > 0 else 0)).timestamp()) * 10**9
+    unfit = "the root has expired" if days < 0 else ""
+    keeper.setting.wall = lambda: wall
+    keeper.repository = SimpleNamespace(unfit=unfit, root=SimpleNamespace(signed=SimpleNamespace(expires=expires)))
+    keeper.desk = keeper.fetching = SimpleNamespace(alarms=dict)
+    keeper.looked, keeper._days = Looked(0), days
+    keeper.examining.unfit = "its base is 30 days old"
+    found = keeper.alarms()
+    names = {"patch-root"} if days < 0 else {"patch-root-expires", "patch-targets-expire"} if says else set()
+    assert found.pop("patch-scanner") == "nothing can be scanned: its base is 30 days old"
+    assert found.keys() == names
+    assert says in found.get("patch-root-expires", found.get("patch-root", ""))
+    assert days < 0 or not says or f"for {days} days more" in found["patch-targets-expire"]

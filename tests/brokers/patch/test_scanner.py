@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import lzma
@@ -11,13 +12,18 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cofferdam.brokers.kit import archives
 from cofferdam.brokers.kit.clamd import scan
 from cofferdam.brokers.patch import apt_bundle, debs
+from cofferdam.brokers.patch.examiner import _scanner_alone
+from cofferdam.brokers.patch.reports import Report
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd, run
 from tests.brokers.patch.test_archives import encrypted, tarred
 
@@ -173,6 +179,53 @@ def test_a_scanner_that_is_none(tmp_path: Path, answer: bytes) -> None:
     server.shutdown(socket.SHUT_RDWR)
     server.close()
     assert scan(str(tmp_path / "nothing"), file).verdict == "not scanned"
+
+
+@pytest.mark.parametrize(("days", "verdict"), [(0, "clean"), (6, "clean"), (8, "not scanned"), (30, "not scanned")])
+def test_a_base_may_be_so_old_and_no_older(scanner: str, tmp_path: Path, days: int, verdict: str) -> None:
+    """The scanner itself, which says that its base is of another day."""
+    made = datetime.now(UTC) - timedelta(days=days, minutes=1)
+    at = tmp_path / "between.ctl"
+
+    def pump(peer: socket.socket, real: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := peer.recv(1 << 16):
+                real.sendall(piece)
+
+    def serve(peer: socket.socket) -> None:
+        with peer, socket.socket(socket.AF_UNIX) as real:
+            asked = peer.recv(10)
+            if asked == b"zVERSION\0":
+                peer.sendall(f"ClamAV 1.4.6/27000/{made:%a %b %d %H:%M:%S %Y}\0".encode())
+                return
+            real.connect(scanner)
+            real.sendall(asked)
+            pool.submit(pump, peer, real)
+            peer.sendall(real.recv(4096))
+            peer.shutdown(socket.SHUT_RDWR)
+
+    with socket.create_server(str(at), family=socket.AF_UNIX) as server, ThreadPoolExecutor() as pool:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    serve(server.accept()[0])
+
+        pool.submit(accept)
+        file = tmp_path / "file"
+        file.write_bytes(b"firmware")
+        found = scan(str(at), file)
+        server.shutdown(socket.SHUT_RDWR)
+    assert found.verdict == verdict, found
+    assert f"of {made:%Y-%m-%d}" in found.base if verdict == "clean" else f"27000 is {days} days old" in found.detail
+
+
+def test_it_is_looked_at_without_a_file(scanner: str, tmp_path: Path) -> None:
+    found = msgspec.json.decode(_scanner_alone(scanner), type=Report)
+    assert (found.scan, found.base.startswith("clamd ")) == ("clean", True), found
+    for path in ("", str(tmp_path / "nothing")):
+        found = msgspec.json.decode(_scanner_alone(path), type=Report)
+        assert (found.scan, bool(found.scan_detail)) == ("not scanned", True), found
 
 
 def test_a_scanner_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

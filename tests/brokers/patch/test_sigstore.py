@@ -87,6 +87,8 @@ CHANGES: Final[list[tuple[bool, Callable[[Json], object], str]]] = [
     (False, lambda b: b["messageSignature"]["messageDigest"].update(digest=b64(bytes(32))), "another file"),
     (False, lambda b: b["messageSignature"]["messageDigest"].update(algorithm="SHA1"), "another file"),
     (False, lambda b: b.pop("messageSignature"), "no signature over a file"),
+    (True, lambda b: b.update(dsseEnvelope={"payload": "e30=", "payloadType": "application/vnd.in-toto+json",
+        "signatures": [{"sig": b.pop("messageSignature")["signature"]}]}), "an attestation"),
     (False, lambda b: b.update(mediaType="application/json"), "not known here"),
     (False, lambda b: b[MATERIAL]["tlogEntries"].clear(), "one entry"),
     (False, lambda b: b[MATERIAL]["tlogEntries"].append(entry(b)), "one entry"),

@@ -22,12 +22,15 @@ from cofferdam.errors import CofferdamError
 
 PIECE: Final = 1 << 20
 KEYS_BYTES: Final = 4 << 20
+ABSENT: Final = scanner.Scanned("not scanned", "no scanner: give its socket with `cofferdam up --socket clamd=PATH`")
 
 
 def examine(job: Job) -> bytes:
     """The work of the job. Raises: CofferdamError: the order makes no sense."""
     order = msgspec.json.decode(job.arguments, type=Order)
     store = job.reads["keeper"]
+    if not order.file:
+        return _scanner_alone(job.sockets.get("clamd", ""))
     file = _beneath(store, order.file)
     digest, size = _hash(file)
     refused, said, facts = "", "", {}
@@ -50,10 +53,9 @@ def examine(job: Job) -> bytes:
     scanned = scanner.Scanned("not scanned", before, "")
     if not refused and not archive and order.scan == "clamd":
         path = job.sockets.get("clamd", "")
-        absent = scanner.Scanned("not scanned", "no scanner: give its socket with `cofferdam up --socket clamd=PATH`")
         largest = counting.largest if counting is not None and order.proof not in ("apt", "wsus") else 0
         parts = archives.contents(file, order.password) if counting and counting.sealed else _parts(order, file)
-        scanned = scanner.scan(path, file, parts, largest=largest) if path else absent
+        scanned = scanner.scan(path, file, parts, largest=largest) if path else ABSENT
     if not refused and not archive and order.yara and scanned.verdict in ("clean", "not scanned"):
         scanned = _yara(scanned, order, store, file)
     return msgspec.json.encode(
@@ -70,6 +72,18 @@ def examine(job: Job) -> bytes:
             base=scanned.base[:1000],
         )
     )
+
+
+def _scanner_alone(path: str) -> bytes:
+    """Whether it works: what it has to find before each file, and no file."""
+    found = scanner.scan(path, Path(path), (), largest=0) if path else ABSENT
+    nothing = hashlib.sha256().hexdigest()
+    return msgspec.json.encode(
+        Report(
+            sha256=nothing, size=0, origin="", refused="", facts={}, kind="", archive="", scan=found.verdict,
+            scan_detail=found.detail[:1000], base=found.base[:1000],
+        )
+    )  # fmt: skip
 
 
 def _parts(order: Order, file: Path) -> scanner.Parts | None:

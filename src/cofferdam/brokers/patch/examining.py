@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +31,10 @@ from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
 EXAMINERS: Final = 2
 """Files that are looked at once."""
+SCANNER_SECONDS: Final = 6 * 3600.0
+"""How often the scanner is looked at by itself: that it is gone, or its base old, is told before a file needs it."""
+AGAIN_SECONDS: Final = 120.0
+"""The same, while it is not fit."""
 
 
 class Keeping(Protocol):
@@ -64,6 +70,33 @@ class Examining:
         self._keeper = keeper
         self._examining: set[int] = set()
         self._queue: deque[int] = deque()
+        self.scanner, self.unfit = "", ""
+        """The scanner and its base, as it was last seen; and why nothing can be scanned, "" if it can."""
+        self._watch_at = -math.inf
+        self._watching = False
+
+    def watch(self) -> None:
+        """Has the scanner looked at, where it is time."""
+        keeper = self._keeper
+        if self._watching or time.monotonic() < self._watch_at or keeper.stopping:
+            return
+        if len(self._examining) >= EXAMINERS or not any(product.scan for product in keeper.rows.products):
+            return
+        self._watching = True
+        order = Order("", "", (), scan="clamd")
+        keeper.setting.run_job("examiner", msgspec.json.encode(order), self._watched)
+
+    def _watched(self, result: bytes, error: str) -> None:
+        self._watching = False
+        try:
+            report = msgspec.json.decode(result, type=Report) if not error else None
+        except msgspec.MsgspecError as wrong:
+            report, error = None, f"the examiner's answer makes no sense: {wrong}"
+        works = report is not None and report.scan == "clean"
+        self.unfit = "" if works else error or (report.scan_detail if report is not None else "")
+        self.scanner = report.base if report is not None and report.base else self.scanner
+        self._watch_at = time.monotonic() + (SCANNER_SECONDS if works else AGAIN_SECONDS)
+        self.next()
 
     def examine(self, number: int) -> None:
         """Puts a file before an examiner (again)."""
@@ -79,7 +112,7 @@ class Examining:
 
     def next(self) -> None:
         """Has the next ones looked at, where there is an examiner for them."""
-        while self._queue and len(self._examining) < EXAMINERS and not self._keeper.stopping:
+        while self._queue and len(self._examining) + self._watching < EXAMINERS and not self._keeper.stopping:
             number = self._queue.popleft()
             row = self._keeper.files.get(number)
             product = self._keeper.product_of(row.product) if row is not None else None

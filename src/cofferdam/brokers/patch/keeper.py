@@ -181,6 +181,7 @@ class Keeper(Part):
 
     def tick(self) -> None:
         self.examining.next()
+        self.examining.watch()
         if not self.stopping:
             self.desk.tick()
         if not self.stopping and "it" not in self._severed:
@@ -254,6 +255,8 @@ class Keeper(Part):
             found["patch-store"] = clip(self._full)
         if self.looked.refused:
             found["patch-not-believed"] = clip(f"the installer refuses what is released: {self.looked.refused}")
+        if self.examining.unfit:
+            found["patch-scanner"] = clip(f"nothing can be scanned: {self.examining.unfit}")
         waiting = [row for row in self.files.rows.values() if row.state in ("not-scanned", "failed")]
         if waiting:
             first = waiting[0]

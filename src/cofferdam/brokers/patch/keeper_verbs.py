@@ -76,6 +76,8 @@ class Verbs:
             "pending": self._releases.shown(pending) if pending else None,
             "sources": [keeper.fetching.told(source.name) for source in keeper.rows.sources],
             "encrypted": keeper.sealing.encrypt,
+            "scanner": keeper.examining.scanner,
+            "unscanned": keeper.examining.unfit,
             "installer": {"targets": keeper.looked.version, "refused": keeper.looked.refused},
             "advisories": keeper.desk.counts,
             "soonest": keeper.desk.soonest(),

@@ -16,6 +16,7 @@ from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow, How, Pending
 from cofferdam.brokers.patch.drops import Drops
+from cofferdam.brokers.patch.examining import Examining
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.brokers.patch.sources import Fetching
@@ -34,6 +35,7 @@ class Keeping(Protocol):
     fetching: Fetching
     drops: Drops
     sealing: Sealing
+    examining: Examining
     looked: records.Looked
     desk: Desk
     rows: PatchRows

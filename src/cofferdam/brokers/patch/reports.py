@@ -13,8 +13,9 @@ Text = Annotated[str, Meta(max_length=1000)]
 
 
 class Order(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to look at: paths beneath the keeper's store. `list`: of hashes, which is what `signature` signs; `name`,
-    `version`: the file's; `first`, `second`: how it came, where nobody signs it; `yara`: the site's rules."""
+    """What to look at: paths beneath the keeper's store; without a `file`, at the scanner alone. `list`: of hashes,
+    which is what `signature` signs; `name`, `version`: the file's; `first`, `second`: how it came, where nobody signs
+    it; `yara`: the site's rules."""
 
     file: str
     proof: str

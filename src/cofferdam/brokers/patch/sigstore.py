@@ -256,7 +256,10 @@ def signed(digest: bytes, data: bytes, roots: Sequence[bytes], identity: str, is
         raise NotSigned(f"a sigstore bundle of a kind that is not known here: {bundle.media_type[:100]}")
     material, message = bundle.verification_material, bundle.message_signature
     if message is None:
-        raise NotSigned("the sigstore bundle is no signature over a file (an attestation about one is none)")
+        raise NotSigned(
+            "the sigstore bundle is no signature over a file: an attestation (DSSE, in-toto, SLSA) says something "
+            "about one, and is not read; `cosign sign-blob --bundle FILE.sigstore.json` makes one that is"
+        )
     certificate = _certificate(material)
     try:
         return _checked(digest, message, material, certificate, roots, identity, issuer)

@@ -65,7 +65,8 @@ class Soonest(TypedDict):
 
 
 class Keeper(TypedDict):
-    """`files`, `advisories`: how many stand where. `unfit`: why nothing can be released."""
+    """`files`, `advisories`: how many stand where. `unfit`: why nothing can be released. `scanner`: it and its base, as
+    it was last looked at; `unscanned`: why nothing can be scanned."""
 
     root: int
     root_expires: str
@@ -76,6 +77,8 @@ class Keeper(TypedDict):
     pending: Pending | None
     sources: list[Source]
     encrypted: bool
+    scanner: str
+    unscanned: str
     installer: Installer
     advisories: dict[str, int]
     soonest: Soonest | None
