@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers.jump.site import THERE, JumpSite
+from tests.brokers.jump.site import THERE, JumpSite, ends, reads_until
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd
 from tests.gate.plant import events
 from tests.waiting import PATIENT, eventually
@@ -241,10 +241,13 @@ def test_puttys_programs(works: Works) -> None:
     who = ["-P", str(site.door), "-hostkey", f"SHA256:{name}", "-l", "tech%station", "-noagent"]
 
     def putty(*command: str) -> bytes:
-        done = subprocess.run(
-            [sys.executable, str(script), site.code("tech"), *command], stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=PATIENT, check=False, env={**os.environ, "HOME": str(site.folder)},
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [sys.executable, str(script), site.code("tech"), *command], stdin=subprocess.DEVNULL, timeout=PATIENT,
+                capture_output=True, check=False, env={**os.environ, "HOME": str(site.folder)},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(late.output) from None
         return done.stdout
 
     for way in ("-sftp", "-scp"):  # -scp: the old protocol
@@ -382,9 +385,35 @@ def test_without_the_scanner_nothing_passes(works: Works) -> None:
         assert "it was not scanned" in events(site.state, "asset-file-refused")[-1]["reason"], answer
 
 
+def test_a_slow_scanner_keeps_its_own_session_waiting(works: Works) -> None:
+    """Who waits is told so; others work; and who gives up has passed nothing."""
+    site = works.site
+    (site.folder / "slow").write_text("slow")
+    place = works.scanner / "one" / "clamd.ctl"
+    place.unlink(missing_ok=True)
+    with _says(place, b""):
+        known = {one["number"] for one in site.sessions()}
+        command = ["scp", *site.options("tech"), "-P", str(site.door), str(site.folder / "slow"),
+                   f"station@127.0.0.1:{site.files}/slow"]  # fmt: skip
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=site.environment("tech"),
+        )  # fmt: skip
+        assert b"is looked through" in reads_until(process, b"is looked through")
+        (number,) = {one["number"] for one in site.sessions()} - known
+        assert site.ssh("tech", "station", "echo others").stdout == b"others\n"
+        assert not (site.files / "slow").exists()
+        site.jump("kill", str(number), "--bar", "none")
+        ends(process)
+        assert process.returncode != 0
+    quarantine = next(site.state.rglob("quarantine"))
+    eventually(lambda: not [path for path in quarantine.iterdir() if path.name.startswith("new-")])
+    assert not [path for path in site.files.iterdir() if "slow" in path.name]
+
+
 @contextlib.contextmanager
 def _says(place: Path, answer: bytes | None) -> Iterator[None]:
-    """Somebody else in the scanner's place, who says this to whatever they are asked."""
+    """Somebody else in the scanner's place, who says this to whatever they are asked; b"": nothing, and hangs on."""
     if answer is None:
         yield
         return
@@ -392,11 +421,15 @@ def _says(place: Path, answer: bytes | None) -> Iterator[None]:
         server.bind(str(place))
         place.chmod(0o666)
         server.listen()
+        held: list[socket.socket] = []
 
         def serve() -> None:
             with contextlib.suppress(OSError):
                 while True:
                     peer, _ = server.accept()
+                    if not answer:
+                        held.append(peer)
+                        continue
                     with peer, contextlib.suppress(OSError):
                         peer.recv(100)
                         peer.sendall(answer)
@@ -409,4 +442,6 @@ def _says(place: Path, answer: bytes | None) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
             thread.join(PATIENT)
+            for peer in held:
+                peer.close()
     place.unlink()

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.brokers.jump.hostile_asset import ANSWERS, FLOOD, STRING, UINT32, Ass
 from tests.brokers.jump.site import ELSEWHERE, THERE, JumpSite, ends, stops
 from tests.gate.plant import events
 from tests.ports import held_ports
+from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 pytestmark = pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
@@ -140,9 +141,8 @@ def resident(pid: int) -> int:
 @pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
 def test_a_client_with_a_large_window_that_does_not_read(site: Hostile, bystander: object, nested: bool) -> None:
     """A window is what a client says. What it takes from its socket is what counts."""
-    site.asset.sent = 0
 
-    async def attack() -> tuple[int, int]:
+    async def attack() -> None:
         outside = await site.client("tech" if nested else "second")
         connection = outside
         if nested:
@@ -150,30 +150,27 @@ def test_a_client_with_a_large_window_that_does_not_read(site: Hostile, bystande
                 "second", 22, username="tech", client_keys=[str(site.folder / "tech")], known_hosts=None, config=None,
                 agent_path=None,
             )  # fmt: skip
-        before = resident(site.gate.pids()["outer"])
-        await connection.create_session(
-            asyncssh.SSHClientSession[bytes], "echo flood", encoding=None, window=(1 << 32) - 1
-        )
         transport: Any = outside._transport
-        transport.pause_reading()
-        last = await _halted(site)
-        grown = resident(site.gate.pids()["outer"]) - before
+        await _floods(site, connection, transport.pause_reading)
         transport.abort()
-        return last, grown
 
-    sent, grown = asyncio.run(attack())
-    assert sent < FLOOD
-    assert grown < 40_000_000
+    asyncio.run(asyncio.wait_for(attack(), PATIENT))
     eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
 
 
-async def _halted(site: Hostile) -> int:
-    """What the asset has sent when it has come to a halt, or to its end."""
+async def _floods(site: Hostile, connection: Any, then: Callable[[], None]) -> None:
+    """The asset says much to a client with the largest window, who does something then: the part keeps little of it,
+    and the asset comes to a halt before its end."""
+    site.asset.sent = 0
+    before = resident(site.gate.pids()["outer"])
+    await connection.create_session(asyncssh.SSHClientSession[bytes], "echo flood", encoding=None, window=(1 << 32) - 1)
+    then()
     unchanged, last = 0, -1
     while unchanged < 30:
         await asyncio.sleep(0.1)
         unchanged, last = (unchanged + 1, last) if site.asset.sent == last > 0 else (0, site.asset.sent)
-    return last
+    assert last < FLOOD
+    assert resident(site.gate.pids()["outer"]) - before < 40_000_000
 
 
 async def _ignored(*_: Any) -> None:
@@ -182,25 +179,19 @@ async def _ignored(*_: Any) -> None:
 
 def test_a_client_that_begins_a_key_exchange_and_does_not_go_on(site: Hostile, bystander: object) -> None:
     """Until it ends nothing is sent; what was to be sent lay in memory, as much as the window said."""
-    site.asset.sent = 0
 
-    async def attack() -> tuple[int, int]:
+    async def attack() -> None:
         connection: Any = await site.client("second")
-        before = resident(site.gate.pids()["outer"])
         connection._packet_handlers = {**connection._packet_handlers, 20: _ignored}
-        await connection.create_session(
-            asyncssh.SSHClientSession[bytes], "echo flood", encoding=None, window=(1 << 32) - 1
-        )
-        connection._kexinit_sent = True
-        connection._send_kexinit()
-        last = await _halted(site)
-        grown = resident(site.gate.pids()["outer"]) - before
-        connection.abort()
-        return last, grown
 
-    sent, grown = asyncio.run(attack())
-    assert sent < FLOOD
-    assert grown < 40_000_000
+        def begin() -> None:
+            connection._kexinit_sent = True
+            connection._send_kexinit()
+
+        await _floods(site, connection, begin)
+        connection.abort()
+
+    asyncio.run(asyncio.wait_for(attack(), PATIENT))
     eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
 
 
@@ -336,7 +327,7 @@ def test_odd_names(site: Hostile) -> None:
     async def attack() -> None:
         connection = await site.client("station")
         client = await connection.start_sftp_client()
-        for name in ("a\nb", "中" * 80, "x" * 250, "-rf"):
+        for name in ("a\nb", "中" * 80, "x" * 250, "-rf", "\u202egpj.exe"):
             async with client.open(f"{site.files}/{name}", "wb") as file:
                 await file.write(b"x")
             assert (site.files / name).read_bytes() == b"x"
@@ -346,7 +337,12 @@ def test_odd_names(site: Hostile) -> None:
         connection.close()
 
     asyncio.run(attack())
-    eventually(lambda: any(each["path"].endswith("/a\nb") for each in events(site.state, "asset-file-passed")))
+    wanted = {"/a\nb", "/\u202egpj.exe"}
+    eventually(
+        lambda: wanted <= {"/" + each["path"].rpartition("/")[2] for each in events(site.state, "asset-file-passed")}
+    )
+    _, out, _ = cli("audit", "show", "--kind", "asset-file-passed", "--state", site.state)
+    assert "\\u202egpj.exe" in out and "\u202e" not in out
 
 
 @pytest.mark.parametrize(
