@@ -4,6 +4,7 @@ which judges what is asked there, and to nothing else; and they end with the ses
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,13 +14,17 @@ import pytest
 
 from tests.brokers.jump.site import THERE, JumpSite, ends, stops
 from tests.gate.plant import SPEED, Client, Device, events
-from tests.ports import held_port, held_ports
+from tests.ports import held_ports
+from tests.protocols.logix import Controller
 from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
 ASSETS = """plc: {{zone: plant, address: 127.0.0.1, port: {device}, protocol: modbus, listen: "127.0.0.1:{listen}",
           timeout: 20 s,
-          points: {{level: {{at: holding 0, type: uint16}}, speed: {{at: holding {speed}, type: uint32}}}}}}"""
+          points: {{level: {{at: holding 0, type: uint16}}, speed: {{at: holding {speed}, type: uint32}}}}}}
+  packer: {{zone: plant, address: 127.0.0.1, port: {controller}, protocol: enip, listen: "127.0.0.1:{tags}",
+          timeout: 20 s, route: backplane 0,
+          points: {{pump: {{at: tag Pump, type: dint, min: 0, max: 1500}}, status: {{at: tag Status, type: dint}}}}}}"""
 PRINCIPALS = """own: {zone: office, jump: free}
   helpers: {zone: office, jump: vendor-helps, user: vendor}"""
 CONDUITS = """asks:
@@ -30,7 +35,15 @@ CONDUITS = """asks:
     reason: those who come by the jump server
     allow:
       - {who: own, asset: plc, read: level}
-      - {who: helpers, asset: plc, read: level, write: speed}"""
+      - {who: helpers, asset: plc, read: level, write: speed}
+  asks-tags:
+    from: office
+    to: plant
+    broker: enip
+    owner: maintenance
+    reason: those who come by the jump server
+    allow:
+      - {who: own, asset: packer, read: [pump, status], write: pump}"""
 
 
 class Ported(JumpSite):
@@ -38,11 +51,14 @@ class Ported(JumpSite):
 
     def __init__(self, folder: Path) -> None:
         self.device = Device()
-        self.listen = held_port()
-        said = ASSETS.format(device=self.device.port, listen=self.listen, speed=SPEED)
+        self.controller = Controller().start()
+        self.listen, tags = held_ports(2)
+        said = ASSETS.format(
+            device=self.device.port, listen=self.listen, speed=SPEED, controller=self.controller.port, tags=tags
+        )
         super().__init__(
             folder, assets=said, principals=PRINCIPALS, conduits=CONDUITS,
-            rules="- {who: {group: staff}, asset: plc, do: port}",
+            rules="- {who: {group: staff}, asset: [plc, packer], do: port}",
             vendors="- {who: {group: vendors}, asset: plc, do: port}",
         )  # fmt: skip
 
@@ -73,6 +89,7 @@ class Ported(JumpSite):
     def close(self) -> None:
         super().close()
         self.device.close()
+        self.controller.stop()
 
 
 def _listens(port: int) -> bool:
@@ -175,6 +192,26 @@ def test_killed_with_its_client_at_work(site: Ported) -> None:
         site.jump("kill", str(session["number"]), "--reason", "wrong machine")
         assert client.ended()
     site.jump("unblock", "tech", "plc")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_controllers_tags_by_a_port(site: Ported) -> None:
+    """By EtherNet/IP, with a client of other hands."""
+    pylogix = pytest.importorskip("pylogix")
+    site.controller.put("Pump", 1200)
+    with site.port("tech", "packer:44818") as port:
+        with pylogix.PLC("127.0.0.1", port=port) as plc:
+            plc.SocketTimeout = PATIENT
+            assert plc.Read("Pump").Value == 1200
+            assert plc.Write("Pump", 1250).Status == "Success"
+            assert plc.Write("Pump", 1600).Status == "Invalid Parameter"
+            assert plc.Write("Status", 1).Status != "Success"
+        del plc
+        gc.collect()  # what pylogix has left open is nobody else's
+    assert (site.controller.dint("Pump"), site.controller.dint("Status")) == (1250, 0)
+    (written,) = [one for one in events(site.state, "write-allowed") if one["asset"] == "packer"]
+    assert (written["source"], written["principals"]) == ("jump:free", ["own"])
+    eventually(lambda: not site.sessions())
 
 
 @pytest.mark.parametrize("part", ["jump/outer", "jump/inner", "jump/keeper", "modbus/outer", "modbus/inner"])
