@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,15 @@ from cofferdam.errors import CofferdamError
 from cofferdam.gate.crew.plan import plan_crews
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import Question
+from cofferdam.policy.lint import lint
 from cofferdam.policy.load import loads
+from cofferdam.policy.terms import diode_lint
+from cofferdam.policy.terms.diode import rows_of
+from cofferdam.policy.terms.diode_rows import DiodeRows
 from cofferdam.policy.terms.kinds import KINDS
 from tests.enforce.site import ip
 from tests.policy.test_errors import changed, problems
+from tests.verbs import cli
 
 GOOD = """
 site: works
@@ -69,6 +76,13 @@ TABLE = [
     # sizes and times
     ("block: 1000", "block: 3000\n    overhead: 50 %", "3000", "expected at most 4096 packets in a block", ""),
     ("block: 1000", "repeat: {younger: 10 d}", "10 d", "expected at most spool: keep", ""),
+    ("block: 1000", "block: 199", "199", "expected a whole number from 200 to 3000", ""),
+    ("block: 1000", "block: 2000\n    jumbo: true", "2000", "expected at most 1800, with `jumbo`", ""),
+    # by channel
+    ("block: 1000", "channels: {histry: {class: bulk}}", "histry", "which does not ride", "did you mean history"),
+    ("block: 1000", "channels: {history: {class: quick}}", "quick", "expected prompt or bulk", ""),
+    ("block: 1000", "block: 3000\n    channels: {history: {overhead: 50 %}}", "50 %",
+     "expected at most 4096 packets in a block", ""),
     ("block: 1000", "rate: 400 Mbits", "400 Mbits", "expected a rate with its unit", ""),
     ("block: 1000", 'window: {days: mon, from: "06:00", to: "18:00", zone: UTC}', "window",
      "found hours or an end of a strand", ""),
@@ -84,6 +98,52 @@ def test_what_is_wrong_is_said_where_it_stands(old: str, new: str, at: str, says
     assert one is not None, [str(each) for each in found]
     line = text.splitlines()[one.line - 1]
     assert at in line[one.column - 1 :], (line, one.column)
+
+
+LINTED = [
+    ("second-in: {side: ot, machine: inside, addresses: [10.9.8.1/30]", "second-in: {side: ot, machine: inside, "
+     "addresses: [10.9.8.1/24]", "shared-wire", "10.9.8.1/24"),
+    ("keep: 72 h", "keep: 23 h", "short-spool", "23 h"),
+    ("most: 1 MB", "most: 30 GB", "file-over-spool", "reports:"),
+    ("block: 1000", "overhead: 2 %", "thin-parity", "2 %"),
+    ("block: 1000", "channels: {history: {overhead: 2 %}}", "thin-parity", "2 %}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "check", "at"), LINTED)
+def test_what_is_unwise_is_warned_of(old: str, new: str, check: str, at: str) -> None:
+    good = changed("[10.9.8.2/30]", "[10.9.8.2/24]", GOOD) if check == "shared-wire" else GOOD
+    text = changed(old, new, good)
+    (found,) = (one for one in lint(loads(text)) if one.check in diode_lint.CHECKS)
+    assert found.check == check
+    assert text.splitlines()[found.line - 1][found.column - 1 :].startswith(at)
+    if check == "shared-wire":
+        text = changed("block: 1000", "hostile_wire: true", text)
+        assert not [one for one in lint(loads(text)) if one.check in diode_lint.CHECKS]
+
+
+@pytest.mark.parametrize(("block", "overhead", "bears"), [(1000, 10, 5.0), (1000, 3, 0.9), (200, 10, 2.1)])
+def test_what_parity_bears(block: int, overhead: int, bears: float) -> None:
+    """Docs and `thin-parity` say so; worked out by another way."""
+    found = diode_lint.borne(block, overhead) / 100
+    parity = block * overhead // 100
+    whole = sum(
+        math.comb(block + parity, lost) * Fraction(found) ** lost * (1 - Fraction(found)) ** (block + parity - lost)
+        for lost in range(parity + 1)
+    )
+    assert 0.9e-8 < float(1 - whole) < 1.1e-8 and found * 100 == pytest.approx(bears, abs=0.1)
+
+
+def test_channels_have_a_class_and_parity_of_their_own() -> None:
+    def row(text: str) -> DiodeRows:
+        return rows_of(compile_policy(loads(text), now_ns=0).conduits["strand"])
+
+    before = row(GOOD)
+    assert before.is_prompt("records:history", 8192) and not before.is_prompt("records:history", 8193)
+    assert not before.is_prompt("files:reports", 10) and before.parity == ()
+    said = "channels: {history: {class: bulk, overhead: 30 %}, files:reports: {class: prompt}}"
+    after = row(changed("block: 1000", said, GOOD))
+    assert after.prompt == ("files:reports",) and after.parity == (("records:history", 300),)
 
 
 def test_the_good_one_is_good() -> None:
@@ -132,3 +192,9 @@ def test_a_spool_that_the_disk_does_not_hold_is_named_before_the_gate_starts(tmp
 
     assert [one for one in said("90 TB") if one.startswith("diode/strand-in/spool may keep up to 112500 GB")]
     assert not [one for one in said("1 MB") if one.startswith("diode/")]
+
+
+def test_check_says_who_knows_of_cards_and_disks(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(GOOD)
+    code, said, _ = cli("check", str(tmp_path / "policy.yaml"))
+    assert code == 0 and "cofferdam up POLICY --machine NAME --check-only" in said

@@ -19,6 +19,7 @@ from cofferdam.gate.crew.plan import plan_crews
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load
+from cofferdam.policy.terms.diode_rows import DiodeRows
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
         for line in old_export.rewritten(Path(old.file)) if old is not None else ():
             print(f"    {escaped(line)}")
         print(f"{compiled.site}: {', '.join(count_of(number, noun) for noun, number in counts.items())}")
+        if any(isinstance(conduit.terms, DiodeRows) for conduit in compiled.conduits.values()):
+            print("its strands: whether the card bears `rate`, and the disk the spool, each machine says by itself:")
+            print("  cofferdam up POLICY --machine NAME --check-only")
         print(f"no errors, {count_of(len(warnings), 'warnings')}; hash {compiled.hash}")
     return 1 if warnings and args.strict else 0
 

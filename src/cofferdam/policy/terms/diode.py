@@ -3,14 +3,14 @@
 Inside, the spool keeps and the sender sends; outside, the receiver hears and the keeper keeps. Where the zones name
 machines, each machine has its two; where they name none, all four are on one, for a look at it.
 
-Not here: the words (diode_model), the rows (diode_rows).
+Not here: the words (diode_model), warnings (diode_lint), the rows (diode_rows).
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Final
+from collections.abc import Sequence
+from typing import Final
 
 from cofferdam.errors import CofferdamError
 from cofferdam.limits import strand_end
@@ -18,17 +18,20 @@ from cofferdam.model import Allow, Deny, Fault
 from cofferdam.policy import rows
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
-from cofferdam.policy.findings import Checking, Linting
+from cofferdam.policy.findings import Checking
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms import diode_lint
 from cofferdam.policy.terms.base import Ask, Folder, Making, Needs, PartNeeds, Place, Scope, Store, Strand, Terms
-from cofferdam.policy.terms.diode_model import DiodeConduit, DiodeRule
+from cofferdam.policy.terms.diode_model import DiodeConduit, DiodeRule, StrandChannel
 from cofferdam.policy.terms.diode_rows import FILES, GATE, RECORDS, DiodeRows, FilesRow, Link, show_rate, strand_of
 from cofferdam.policy.yamltext import quote
 
 SPOOL, SENDER, RECEIVER, KEEPER, TELLER = "spool", "sender", "receiver", "keeper", "teller"
 LINKS_MOST: Final = 3
 """Besides the first."""
+JUMBO_BLOCK: Final = 1800
+"""Packets of 9,000 bytes in a block of 16 MB, which is the largest."""
 STORE_SHARE: Final = 1.25
 """The store's quota, in times of what the spool has room for."""
 
@@ -72,6 +75,18 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
         if conduit.block * (100 + conduit.overhead) // 100 + 2 > 4096:
             checking.at((*here, "block"), f"{conduit.block} packets and {conduit.overhead} % parity",
                         "at most 4096 packets in a block", check="block")  # fmt: skip
+        if conduit.jumbo and conduit.block > JUMBO_BLOCK:
+            checking.at((*here, "block"), f"{conduit.block} packets of up to 9,000 bytes",
+                        f"at most {JUMBO_BLOCK}, with `jumbo`", check="block")  # fmt: skip
+        for channel, each in conduit.channels.items():
+            place = (*here, "channels", channel)
+            riders = [shown(kind, rider) for kind, rider in conduit.carries]
+            if channel not in riders:
+                checking.key(place, f"{quote(channel)}, which does not ride", one_of(riders), nearest(channel, riders),
+                             check="channels")  # fmt: skip
+            if each.overhead is not None and conduit.block * (100 + each.overhead) // 100 + 2 > 4096:
+                checking.at((*place, "overhead"), f"{conduit.block} packets and {each.overhead} % parity",
+                            "at most 4096 packets in a block", check="block")  # fmt: skip
         if conduit.repeat is not None and conduit.repeat.younger > conduit.spool.keep:
             checking.at((*here, "repeat", "younger"), "what is older than the spool keeps", "at most spool: keep",
                         check="repeat")  # fmt: skip
@@ -112,8 +127,7 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
         for number, (kind, rider) in enumerate(conduit.carries):
             at = (*here, "carries", number)
             if (kind, rider) in conduit.carries[:number]:
-                named = rider if kind == RECORDS else f"{kind}:{rider}"
-                checking.at(at, f"{named} a second time", "each rider once", check="carries")
+                checking.at(at, f"{shown(kind, rider)} a second time", "each rider once", check="carries")
             elif kind == RECORDS:
                 self._crossing(name, conduit, at, rider, checking)
             elif kind == FILES and rider not in conduit.files:
@@ -148,7 +162,7 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
                 expected = f"a conduit {way} a zone of {said_of[0]}, as the strand is"
                 checking.at(at, f"{rider}, {way} {there} of {said_of[1]}", expected, check="carries")
 
-    warnings: ClassVar[Mapping[str, Callable[[Linting], None]]] = {}
+    warnings = diode_lint.CHECKS
 
     # --- rows
 
@@ -175,6 +189,15 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
             links=tuple(
                 Link(link.from_zone, link.to_zone, *(_address(making, end) for _, end in link.ends))
                 for link in conduit.links
+            ),
+            prompt=tuple(
+                f"{kind}:{rider}" for kind, rider in sorted(conduit.carries)
+                if (_said(conduit, kind, rider).kind or ("bulk" if kind == FILES else "prompt")) == "prompt"
+            ),
+            parity=tuple(
+                (f"{kind}:{rider}", max(1, conduit.block * overhead // 100))
+                for kind, rider in sorted(conduit.carries)
+                if (overhead := _said(conduit, kind, rider).overhead) is not None
             ),
         )  # fmt: skip
 
@@ -242,6 +265,15 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
             conditions=[] if why else [f"at most {row.most} bytes", f"sent at {show_rate(terms.rate)}"],
             considered=[verdict],
         )  # fmt: skip
+
+
+def shown(kind: str, rider: str) -> str:
+    """What rides, as `carries` has it."""
+    return rider if kind == RECORDS else f"{kind}:{rider}"
+
+
+def _said(conduit: DiodeConduit, kind: str, rider: str) -> StrandChannel:
+    return conduit.channels.get(shown(kind, rider)) or StrandChannel.model_construct()
 
 
 def _address(making: Making, zone: str) -> str:

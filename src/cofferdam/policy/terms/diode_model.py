@@ -18,6 +18,9 @@ from cofferdam.policy.terms.diode_rows import FILES, GATE, LOG, RECORDS, RIDER_L
 DAY: Final = 86_400
 _RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(kbit/s|Mbit/s|Gbit/s)\Z")
 _END: Final = "\\Z"
+PROMPT, BULK = "prompt", "bulk"
+BLOCK_LEAST: Final = 200
+"""Packets of 1,344 bytes or more that hold the largest record."""
 RATE_LEAST, RATE_MOST = 10_000, 100_000_000_000
 _RIDER: Final = re.compile(rf"(?:({FILES}|{GATE}):)?([A-Za-z0-9][A-Za-z0-9._-]{{0,62}})\Z")
 
@@ -61,6 +64,12 @@ def _pattern(raw: Any) -> str:
     if isinstance(raw, str) and raw.strip() == raw and raw.isprintable() and 0 < len(raw) <= 128 and "/" not in raw:
         return raw
     raise syntax.Expected('a pattern of names, such as "*.csv"')
+
+
+def _class(raw: Any) -> str:
+    if raw in (PROMPT, BULK):
+        return str(raw)
+    raise syntax.Expected(f"{PROMPT} or {BULK}")
 
 
 def _yes(raw: Any) -> bool:
@@ -162,6 +171,20 @@ class StrandLink(notations.Entry):
         return ("from", self.from_zone), ("to", self.to_zone)
 
 
+class StrandChannel(schema.Entry):
+    """What rides, and how."""
+
+    kind: Annotated[str, *read_by(_class, {"type": "string", "enum": [PROMPT, BULK]})] | None = Field(
+        None,
+        alias="class",
+        description="`prompt`: what is at most 8 kB goes before others, in small blocks with as much parity as data; "
+        "`bulk`: nothing does. Default: `bulk` for files, and `prompt` for the others.",
+    )
+    overhead: Percent | None = Field(
+        None, description="Packets of parity for those of data, in bulk. Default: the strand's."
+    )
+
+
 class DiodeRule(schema.Rule):
     """Nothing: what passes stands under `carries`."""
 
@@ -190,13 +213,14 @@ class DiodeConduit(schema.Conduit):
         128_000,
         description="How much may leave at once. Default: 128 kB.", json_schema_extra={"default": "128 kB"},
     )  # fmt: skip
-    block: Annotated[int, *whole(1, 3000)] = Field(
+    block: Annotated[int, *whole(BLOCK_LEAST, 3000)] = Field(
         1000, description="Packets of data in a block of bulk. Larger ones bear more loss at the same overhead."
     )
     overhead: Percent = Field(
         10, description="Packets of parity for those of data, in bulk. Default: 10 %.",
         json_schema_extra={"default": "10 %"},
     )  # fmt: skip
+    channels: dict[str, StrandChannel] = Field({}, description="By what rides, as `carries` has it: how.")
     spool: StrandSpool = Field(
         default_factory=StrandSpool.model_construct, description="How long what was sent is kept inside."
     )

@@ -18,6 +18,8 @@ RIDER_LETTERS: Final = 48
 """Of the name of a conduit that rides."""
 
 
+PROMPT_BYTES: Final = 8 << 10
+"""What is larger is bulk, whatever its channel."""
 UNITS: Final = {"kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9}
 
 
@@ -87,7 +89,8 @@ class DiodeRows(Struct, frozen=True, forbid_unknown_fields=True, tag="diode"):
     backfill). `inside`, `outside`: machines. `hardware`: what makes it one-way, as the operator attests; "" for
     nothing. `wait` in ns: how long a record waits for those before it. `records`: conduits whose crossing rides.
     `links`: besides the first one. `gate`: what the gate inside tells of itself, LOG or STATUS, and the folder outside
-    that it comes into, `told`."""
+    that it comes into, `told`. `prompt`: channels of which what is small is prompt; `parity`: of a block of bulk, of
+    channels that have their own."""
 
     port: int
     sends: str
@@ -111,6 +114,12 @@ class DiodeRows(Struct, frozen=True, forbid_unknown_fields=True, tag="diode"):
     links: tuple[Link, ...] = ()
     gate: tuple[str, ...] = ()
     told: str = ""
+    prompt: tuple[str, ...] = ()
+    parity: tuple[tuple[str, int], ...] = ()
+
+    def is_prompt(self, channel: str, size: int) -> bool:
+        """Whether so many bytes of a channel, which come at a time, go before others in small blocks."""
+        return size <= PROMPT_BYTES and channel in self.prompt
 
     @property
     def channels(self) -> tuple[str, ...]:
