@@ -31,10 +31,11 @@ from cofferdam.brokers.diode.pairing import KeeperKeys, load
 from cofferdam.brokers.diode.records import Beat, Known, Piece
 from cofferdam.brokers.diode.sender import row_of
 from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.crossing.strand import Missing
 from cofferdam.errors import CofferdamError, CrossingError, GateError, StoreError, StoreFull
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.diode_rows import FILES as FILES_RIDE
-from cofferdam.policy.terms.diode_rows import LOG, STATUS
+from cofferdam.policy.terms.diode_rows import LOG, RECORDS, STATUS
 
 GRACE_NS: Final = 1_200_000_000
 """What is missing for so long is named: a block's parity, and blocks that were woven into it, come meanwhile."""
@@ -253,6 +254,20 @@ class Keeper(Part):
             self._named[name] = found
             self._figures.set("missing", sum(gap.total for gap in found), name)
             self._figures.set("gap_since", min((gap.since for gap in found), default=0), name)
+        silent = self._silent_ns > SILENT_NS
+        heard = self._setting.wall() - self._silent_ns if self._beat else 0
+        for name in self._row.records:
+            named = self._named[f"{RECORDS}:{name}"]
+            missing, behind = sum(gap.total for gap in named), self._channel(f"{RECORDS}:{name}").behind(named)
+            was = self._handing.told(name)
+            if silent and was.silent:
+                heard = was.heard  # clocks differ by a little each time
+            self._handing.tell_missing(name, Missing(missing, behind, silent, heard if silent else 0))
+
+    @property
+    def _silent_ns(self) -> int:
+        """Since when the inside was not heard."""
+        return self._setting.clock() - (self._beat_at or self._born)
 
     @staticmethod
     def _was_lost(channel: Channel, gap: Gap) -> bool:
@@ -420,6 +435,7 @@ class Keeper(Part):
                         for gap in self.gaps(name)[:50]
                     ],
                     "coming": self._store.count(name, "coming"), "done": self._store.count(name, "done"),
+                    "under_way": self._files.under_way(name) if name.startswith(FILES_RIDE) else [],
                 }
                 for name in names
             ],
@@ -437,9 +453,8 @@ class Keeper(Part):
     def alarms(self) -> dict[str, str]:
         found: dict[str, str] = {}
         now = self._setting.clock()
-        since = self._beat_at or self._born
-        if now - since > SILENT_NS:
-            found["silent"] = f"the inside of {self._strand} has not been heard for {(now - since) // SECOND} s"
+        if self._silent_ns > SILENT_NS:
+            found["silent"] = f"the inside of {self._strand} has not been heard for {self._silent_ns // SECOND} s"
         elif self._inside is not None and STATUS in self._row.gate:
             age = (self._setting.wall() - self._inside.came_ns) // SECOND
             if age > UNTOLD_SECONDS and (now - self._born) // SECOND > UNTOLD_SECONDS:

@@ -74,6 +74,7 @@ class Handing:
         self._gone: list[tuple[str, int, int, int]] = []
         """(channel, epoch, first, last) of what was handed on, and the store does not know it."""
         self._broken: dict[str, str] = {}
+        self._told: dict[str, strand.Missing] = {}
         self._scheduled = False
         self.trouble: Callable[[Exception], None] = _raise
         """What is called with what went wrong at the end of a turn."""
@@ -116,6 +117,18 @@ class Handing:
             order.put(*key, len(whole) + COST_BYTES, whole, self._setting.clock(), count)
         elif len(units) > UNITS_MOST or sum(one.size for one in units.values()) > HOLD_BYTES:
             self._drop(held.channel, min(units))
+
+    def told(self, name: str) -> strand.Missing:
+        """What was said last of a conduit."""
+        return self._told.get(name, strand.Missing())
+
+    def tell_missing(self, name: str, said: strand.Missing) -> None:
+        """For the part that takes the records of a conduit: it knows their numbers, and not that the last are
+        missing."""
+        if self._told.get(name) != said:
+            with contextlib.suppress(OSError):  # it is tried again
+                strand.tell_missing(self._setting.folders[strand_end(name, "in")], said)
+                self._told[name] = said
 
     def soon(self) -> None:
         """Hands on what may go on, at the end of this turn."""

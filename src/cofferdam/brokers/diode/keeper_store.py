@@ -26,6 +26,7 @@ _TABLES: Final = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE ledger(channel TEXT, epoch INTEGER, highest INTEGER, lost INTEGER, given_up INTEGER, have BLOB,
   PRIMARY KEY(channel, epoch)) WITHOUT ROWID;
+CREATE TABLE came(channel TEXT, epoch INTEGER, number INTEGER, PRIMARY KEY(channel, epoch)) WITHOUT ROWID;
 CREATE TABLE files(channel TEXT, epoch INTEGER, first INTEGER, name TEXT, size INTEGER, sha256 TEXT, changed INTEGER,
   chunks INTEGER, state TEXT, placed TEXT, at INTEGER, PRIMARY KEY(channel, epoch, first)) WITHOUT ROWID;
 CREATE TABLE held(channel TEXT, epoch INTEGER, number INTEGER, body BLOB,
@@ -92,9 +93,12 @@ class KeeperStore:
     def ledgers(self) -> dict[str, Channel]:
         """As they were saved last."""
         found: dict[str, Channel] = {}
+        came = {(name, epoch): number for name, epoch, number in self.db.all("SELECT * FROM came")}
         for name, epoch, highest, lost, given_up, have in self.db.all("SELECT * FROM ledger"):
             channel = found.setdefault(name, Channel(name))
-            channel.epochs[epoch] = Epoch(Ranges(_ranges.decode(have)), highest, {}, lost, given_up)
+            ranges = Ranges(_ranges.decode(have))
+            last = came.get((name, epoch), ranges.highest)  # an earlier version has not written it down
+            channel.epochs[epoch] = Epoch(ranges, highest, {}, lost, given_up, last)
             channel.newest = max(channel.newest, epoch)
         return found
 
@@ -113,6 +117,7 @@ class KeeperStore:
             for epoch, one in channel.epochs.items():
                 self.db.run("INSERT OR REPLACE INTO ledger VALUES(?, ?, ?, ?, ?, ?)", name, epoch, one.highest,
                             one.lost, one.given_up, msgspec.msgpack.encode(list(one.have)))  # fmt: skip
+                self.db.run("INSERT OR REPLACE INTO came VALUES(?, ?, ?)", name, epoch, one.came)
 
     # --- pieces of records that wait
 

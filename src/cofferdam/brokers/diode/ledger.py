@@ -14,7 +14,7 @@ Not here: how the missing is asked for (tickets), what becomes of it above (keep
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -92,13 +92,15 @@ class Ranges:
 
 @dataclass
 class Epoch:
-    """One channel in one epoch. `have`: what came, was given up, or is lost. `highest`: as far as anybody knows."""
+    """One channel in one epoch. `have`: what came, was given up, or is lost. `highest`: as far as anybody knows.
+    `came`: the highest that came."""
 
     have: Ranges = field(default_factory=Ranges)
     highest: int = 0
     since: dict[tuple[int, int], int] = field(default_factory=dict)
     lost: int = 0
     given_up: int = 0
+    came: int = 0
 
     def gaps(self) -> Iterator[tuple[int, int]]:
         return self.have.missing(1, self.highest)
@@ -141,6 +143,7 @@ class Channel:
             return False
         one.have.add(number, number)
         one.highest = max(one.highest, number)
+        one.came = max(one.came, number)
         self._bound(one)
         return True
 
@@ -175,6 +178,17 @@ class Channel:
                 found.append(Gap(number, first, last, known))
             one.since = since
         return found
+
+    def behind(self, named: Collection[Gap]) -> int:
+        """How many records above the last that came are lost, or among the `named` ones that are missing."""
+        newest = max((epoch for epoch, one in self.epochs.items() if one.came), default=0)
+        count = 0
+        for epoch, one in self.epochs.items():
+            if epoch >= newest:
+                open_still = sum(last - first + 1 for first, last in one.have.missing(one.came + 1, one.highest))
+                count += one.highest - one.came - open_still
+                count += sum(gap.total for gap in named if gap.epoch == epoch and gap.first > one.came)
+        return count
 
     def give_up(self, epoch: int, first: int, last: int) -> int:
         """Nobody waits for these any more; how many there were."""

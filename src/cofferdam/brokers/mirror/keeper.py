@@ -29,7 +29,9 @@ from cofferdam.brokers.mirror.keeper_verbs import Verbs
 from cofferdam.brokers.mirror.records import Counted, Lane, Lost, Samples, Taken
 from cofferdam.brokers.mirror.store import TAGS_MOST, Store
 from cofferdam.brokers.mirror.verifying import Verifying
+from cofferdam.crossing import strand
 from cofferdam.errors import CrossingError, StoreError, StoreFull
+from cofferdam.limits import is_strand_end
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.mirror_rows import Device, Matcher
 
@@ -256,6 +258,30 @@ class Keeper(Part):
                     until_hour=until // HOUR_NS, why=f"{why}: batches {loss.first} to {loss.last} of {record.lane}",
                 )
             )  # fmt: skip
+
+    def strand_gaps(self, *, covered: bool) -> list[Loss]:
+        """What a strand says that it has not brought, as gaps; those of batches that are known by their numbers are
+        `covered`, and not said again."""
+        folder = next((path for name, path in self.setting.folders.items() if is_strand_end(name, "in")), None)
+        if folder is None:
+            return []
+        wall, newest = self.setting.wall(), self.store.newest
+        try:
+            said = strand.missing(folder)
+        except (CrossingError, OSError) as error:
+            return [Loss("*", 0, wall, 0, clip(f"nobody can read what the strand has not brought: {error}"), wall)]
+        found = []
+        if said.behind:
+            since = newest if newest != NO_TIME else 0
+            why = f"the strand has not brought the last that were sent ({said.behind} of its records)"
+            found.append(Loss("*", since, wall, 0, why, wall))
+        if said.missing > said.behind and not covered:
+            why = f"the strand has not brought {said.missing} of its records: nobody knows of what time they are"
+            found.append(Loss("*", 0, wall, 0, why, wall))
+        if said.silent:
+            why = "nothing is heard from the inside over the strand, so that nobody knows what is missing"
+            found.append(Loss("*", said.heard, wall, 0, why, wall))
+        return found
 
     def _lose(self, record: Lost) -> None:
         if record.last <= self.store.taken[record.lane]:

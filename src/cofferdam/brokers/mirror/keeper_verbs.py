@@ -98,7 +98,7 @@ class Verbs:
                 "newest": newest if newest != NO_TIME else 0,
                 "lag_ns": max(0, keeper.setting.wall() - newest) if newest != NO_TIME else 0,
                 "sealed_hour": max((file.last for file in found.files), default=0),
-                "gaps": sum(loss.known for loss in found.losses),
+                "gaps": len(self._losses()),
                 "holds": [msgspec.to_builtins(hold) for hold in found.holds][:100], "full": keeper.full,
                 "taken": {str(lane): count for lane, count in keeper.store.taken.items()},
                 "sources": [one.name for one in keeper.row.sources], "copied": keeper.row.store == "postgresql",
@@ -118,8 +118,12 @@ class Verbs:
                     break
         asked.answer({"tags": found, "more": len(found) >= TAGS_MOST})
 
+    def _losses(self) -> list[catalogue.Loss]:
+        known = [loss for loss in self._keeper.store.catalogue.losses if loss.known]
+        return known + self._keeper.strand_gaps(covered=any(loss.lane for loss in known))
+
     def _gaps(self, asked: Asked) -> None:
-        losses = [loss for loss in self._keeper.store.catalogue.losses if loss.known]
+        losses = self._losses()
         answer: told.Gaps = {"count": len(losses), "gaps": [msgspec.to_builtins(loss) for loss in losses[-GAPS_MOST:]]}
         asked.answer(answer)
 

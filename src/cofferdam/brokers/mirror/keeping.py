@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from cofferdam.brokers.broker import Setting
-from cofferdam.brokers.mirror.catalogue import File
+from cofferdam.brokers.mirror.catalogue import File, Loss
 from cofferdam.brokers.mirror.store import Store
 from cofferdam.policy.terms.mirror_rows import MirrorRows
 
@@ -27,6 +27,10 @@ class Keeping(Protocol):
     def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> bool:
         """Runs something beside the keeper, and `done` with what it gave in the keeper's own turn. False: something
         else is running."""
+
+    def strand_gaps(self, *, covered: bool) -> list[Loss]:
+        """What a strand says that it has not brought, as gaps; those of batches that are known by their numbers are
+        `covered`, and not said again."""
 
     def tell_damaged(self, file: File) -> None:
         """A file was set aside."""

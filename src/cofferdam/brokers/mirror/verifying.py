@@ -21,6 +21,7 @@ import pyarrow as pa
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.mirror import MirrorVerified
 from cofferdam.brokers.mirror import partials, sealing
+from cofferdam.brokers.mirror.catalogue import Loss
 from cofferdam.brokers.mirror.columns import HOUR_NS, Summary, summary, tidy
 from cofferdam.brokers.mirror.keeping import Keeping
 from cofferdam.brokers.mirror.records import Count, Counted, Fetch
@@ -287,10 +288,9 @@ class Verifying:
         run.ended = True
         keeper = self._keeper
         since, until = run.first * HOUR_NS, (run.last + 1) * HOUR_NS
-        run.gaps = sum(
-            bool(one.lane) and one.known and one.since < until and one.until >= since
-            for one in keeper.store.catalogue.losses
-        )
+        lost = [one for one in keeper.store.catalogue.losses if one.lane and one.known and _meets(one, since, until)]
+        of_strand = keeper.strand_gaps(covered=bool(lost))
+        run.gaps = len(lost) + sum(_meets(one, since, until) for one in of_strand)
         why = run.failed or (f"{run.gaps} times of which the strand has not brought all" if run.gaps else "")
         keeper.setting.audit.note(
             MirrorVerified(
@@ -308,6 +308,10 @@ class Verifying:
                 + (f"{here} of {there} samples" if here != there else "other values")
                 + f" in hour {hour} (cofferdam mirror verify)"
             )
+
+
+def _meets(loss: Loss, since: int, until: int) -> bool:
+    return loss.since < until and loss.until >= since
 
 
 def _try(work: Callable[[], Any]) -> Any:
