@@ -11,7 +11,7 @@ import pytest
 from cofferdam import owned
 from cofferdam.audit.keys import find_public
 from cofferdam.brokers.kit.http.vault import Vault
-from cofferdam.cli.diode import _Keys
+from cofferdam.cli.diode_pair import Keys
 from cofferdam.errors import AuditError, GateError
 from cofferdam.evidence.export.sending import Cursor
 from cofferdam.gate import state
@@ -23,7 +23,7 @@ WAYS: dict[str, Callable[[Path, Path], None]] = {
     "save_secret": lambda state, path: save_secret(path, b"secret", GATE),
     "write_secret": lambda state, path: write_secret(state, path, b"secret"),
     "vault": lambda state, path: Vault(path, "relay").save(GATE),
-    "diode": lambda state, path: _Keys(state, "relay/a-b")._save("outer", {"a": 1}),
+    "diode": lambda state, path: Keys(state, "relay/a-b")._save("outer", {"a": 1}),
 }
 LOOKS: dict[str, Callable[[Path, Path], object]] = {
     "load_secrets": lambda state, path: load_secrets(state, "relay/a-b", "outer", ("relay",)),

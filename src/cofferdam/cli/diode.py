@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from cofferdam.errors import AuditError, CrossingError, GateError
+from cofferdam.cli.diode_shown import about_inside, inside, outside, qr, say, size, write
+from cofferdam.errors import CrossingError, GateError
 
 Work = Callable[[argparse.Namespace], int]
 PARTS: Final = {"inside": "spool", "outside": "keeper"}
@@ -87,13 +87,6 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _say(lines: Iterable[str]) -> None:
-    from cofferdam.audit.lines import escaped
-
-    for line in lines:
-        print(escaped(line))
-
-
 def _ask(args: argparse.Namespace, part: str, verb: str, **arguments: object) -> Any:
     """A part's answer. Raises: GateError, where it says no, or several could be meant."""
     from cofferdam.cli.gate_options import state_of
@@ -125,223 +118,10 @@ def _ends(args: argparse.Namespace) -> list[str]:
     return found
 
 
-# --- pair -------------------------------------------------------------------------------------------------------------
-
-
 def _pair(args: argparse.Namespace) -> int:
-    from cofferdam.brokers.diode import pairing
-    from cofferdam.cli.gate_options import state_of
-    from cofferdam.cli.keys import policy_of
-    from cofferdam.gate.crew.plan import plan_crews
-    from cofferdam.policy.terms.diode_rows import DiodeRows
+    from cofferdam.cli.diode_pair import pair
 
-    policy = policy_of(args)
-    strands = {name: conduit.terms for name, conduit in policy.conduits.items() if isinstance(conduit.terms, DiodeRows)}
-    if args.strand:
-        strands = {name: row for name, row in strands.items() if name == args.strand}
-    if len(strands) != 1:
-        known = ", ".join(strands) or "none"
-        raise GateError(f"the policy has {known} for strands", hint="say which with --strand CONDUIT")
-    ((strand, row),) = strands.items()
-    machine = row.inside if args.end == "inside" else row.outside
-    plans = plan_crews(policy.on(machine))
-    base = next(plan.base for plan in plans.values() if plan.broker == "diode" and strand in plan.conduits)
-    keys = _Keys(state_of(args), base)
-    own = keys.own(args.end, new=args.new, old_days=args.old_days)
-    log = _log_key(state_of(args)) if args.end == "inside" else ""
-    mine = pairing.PairFile("pair of a strand", 1, policy.site, strand, args.end, *own, log)
-    shown = {"end": args.end, "strand": strand, "words": mine.words, "file": "", "taken": ""}
-    if args.take is not None:
-        other = pairing.read(_read(args.take))
-        _check(other, mine)
-        keys.take(args.end, other, args.old_days)
-        shown["taken"] = other.words
-    if args.output is not None or args.take is None:
-        path = args.output or Path(f"{strand}-{args.end}.pair")
-        _write(path, _encode(mine) + b"\n", 0o644)
-        shown["file"] = str(path)
-    if args.json:
-        print(json.dumps(shown))
-        return 0
-    if shown["file"]:
-        _say([f"{shown['file']}: for the machine at the other end of {strand}. It holds no secret.",
-              f"  its words: {mine.words}"])  # fmt: skip
-        _qr(mine.words)
-        if args.end == "inside" and not log and "log" in row.gate:
-            _say(["  The audit log has no key yet. Once the gate has run, a file that is written anew has it, too:",
-                  "  with it the outside checks who has signed the log."])  # fmt: skip
-    if shown["taken"]:
-        _say([f"taken: the {'outside' if args.end == 'inside' else 'inside'} end of {strand}",
-              f"  its words: {shown['taken']}",
-              "Compare them with those on the other machine's screen. If they differ, somebody has changed the file.",
-              "Then start the gate; or, if it runs: cofferdam reload."])  # fmt: skip
-    return 0
-
-
-def _log_key(state: Path) -> str:
-    """The public key of this machine's audit log, "" where there is none yet. Raises: CofferdamError."""
-    from cofferdam.audit.keys import find_public
-
-    path = state / "keys" / "audit.pub"
-    return find_public(None, path).text if path.exists() else ""
-
-
-def _check(other: Any, mine: Any) -> None:
-    """Raises: GateError, where a file is not that of the other end of the same strand."""
-    if other.end == mine.end:
-        raise GateError(f"this file is of the {other.end} end, and so is this machine", hint="take the other one")
-    if (other.site, other.strand) != (mine.site, mine.strand):
-        raise GateError(
-            f"this file is for the strand {other.strand} of {other.site}, not {mine.strand} of {mine.site}",
-            hint="each strand has a pair of files of its own",
-        )
-    if other.log:
-        from cofferdam.audit.checkpoint import VerifierKey
-
-        try:
-            VerifierKey.parse(other.log)
-        except AuditError as error:
-            raise GateError(f"this file's key of the audit log is none: {error}", hint="have it made anew") from None
-    if other.end == "outside" and not other.seal:
-        raise GateError("this file has no key to seal to", hint="have it made anew")
-
-
-def _encode(record: Any) -> bytes:
-    import msgspec
-
-    return msgspec.json.encode(record)
-
-
-class _Keys:
-    """The files of the state folder in which the parts' keys are."""
-
-    def __init__(self, state: Path, base: str) -> None:
-        self._state, self._base = state, base
-
-    def _path(self, part: str) -> Path:
-        from cofferdam.brokers.diode.pairing import SECRET
-        from cofferdam.gate.secrets import secret_file
-
-        return secret_file(self._state, self._base, part, SECRET)
-
-    def _load(self, part: str, kind: Any) -> Any:
-        from cofferdam.brokers.diode.pairing import SECRET, load
-        from cofferdam.gate.secrets import read_secret
-
-        path = self._path(part)
-        try:
-            found = {SECRET: read_secret(path)}
-        except FileNotFoundError:
-            found = {}
-        except OSError as error:
-            raise GateError(f"{path} cannot be read: {error.strerror or error}") from None
-        return load(kind, found)
-
-    def _save(self, part: str, keys: Any) -> None:
-        import os
-
-        from cofferdam.gate.secrets import save_secret
-
-        state = self._state
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()  # the gate's group is its user's own
-        save_secret(self._path(part), _encode(keys), owner)
-
-    def own(self, end: str, *, new: bool, old_days: int) -> tuple[str, str]:
-        """This end's public keys (sign, seal); made if there are none, or `new` ones. Raises: GateError."""
-        from cofferdam.brokers.diode import pairing
-        from cofferdam.brokers.diode.pairing import KeeperKeys, ReceiverKeys, SenderKeys, SpoolKeys
-
-        if end == "inside":
-            sender = self._load("sender", SenderKeys)
-            if sender is None or new:
-                private = pairing.new_signer()[0]
-                if sender is None:
-                    sender = SenderKeys(private)
-                else:
-                    former = pairing.former(sender.former, sender.sign, *_days(old_days))
-                    sender = SenderKeys(private, sender.receivers, former)
-                self._save("sender", sender)
-                if self._load("spool", SpoolKeys) is None:
-                    self._save("spool", SpoolKeys())
-            return pairing.signer_public(sender.sign), ""
-        receiver, keeper = self._load("receiver", ReceiverKeys), self._load("keeper", KeeperKeys)
-        if receiver is None or keeper is None or new:
-            private = pairing.new_sealer()[0]
-            if receiver is None:
-                receiver = ReceiverKeys(private)
-            else:
-                former = pairing.former(receiver.former, receiver.seal, *_days(old_days))
-                receiver = ReceiverKeys(private, receiver.senders, former)
-            keeper = KeeperKeys(pairing.new_signer()[0], keeper.log if keeper is not None else "")
-            self._save("receiver", receiver)
-            self._save("keeper", keeper)
-        return pairing.signer_public(keeper.sign), pairing.sealer_public(receiver.seal)
-
-    def take(self, end: str, other: Any, old_days: int) -> None:
-        """Brings the other end's keys in. Raises: GateError."""
-        from cofferdam.brokers.diode.pairing import KeeperKeys, ReceiverKeys, SenderKeys, SpoolKeys, take
-
-        now, until = _days(old_days)
-        if end == "inside":
-            sender, spool = self._load("sender", SenderKeys), self._load("spool", SpoolKeys)
-            self._save("sender", SenderKeys(sender.sign, take(sender.receivers, other.seal, now, until), sender.former))
-            self._save("spool", SpoolKeys(take(spool.tickets, other.sign, now, until)))
-        else:
-            receiver = self._load("receiver", ReceiverKeys)
-            senders = take(receiver.senders, other.sign, now, until)
-            self._save("receiver", ReceiverKeys(receiver.seal, senders, receiver.former))
-            keeper = self._load("keeper", KeeperKeys)
-            if keeper.log != other.log:
-                self._save("keeper", KeeperKeys(keeper.sign, other.log))
-
-
-def _days(count: int) -> tuple[int, int]:
-    """(now, so many days later), UTC ns."""
-    from cofferdam.brokers.diode.pairing import EVER
-
-    now = time.time_ns()
-    return now, min(EVER, now + max(0, count) * 86_400 * 10**9)
-
-
-def _read(path: Path) -> bytes:
-    data = path.read_bytes() if path.stat().st_size <= 1 << 16 else b""
-    if not data:
-        raise GateError(f"{path} is no file of a pair")
-    return data
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Whole or not at all."""
-    import os
-
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
-    new.rename(path)
-
-
-def _qr(text: str) -> None:
-    """On a terminal, if the library is there."""
-    if not sys.stdout.isatty():
-        return
-    try:
-        import segno
-    except ImportError:
-        return
-    segno.make(text, error="m").terminal(compact=True)
-
-
-def _size(count: int) -> str:
-    """Bytes for people to read: three digits that count."""
-    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count} bytes"
+    return pair(args)
 
 
 # --- status -----------------------------------------------------------------------------------------------------------
@@ -353,7 +133,7 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps(found))
         return 0
     for each in found:
-        _say(_inside(each) if each["end"] == "inside" else _outside(each))
+        say(inside(each) if each["end"] == "inside" else outside(each))
     return 0
 
 
@@ -380,71 +160,6 @@ def _how(args: argparse.Namespace) -> str:
     return "one-way by software, and not separated here"
 
 
-def _head(each: dict[str, Any]) -> Iterator[str]:
-    yield f"{each['strand']}: the {each['end']} end, {each['how']}"
-    attested = each["hardware"]
-    yield f"  hardware: {f'attested by the operator: {attested}' if attested else 'nothing is attested'}"
-    if not each["paired"]:
-        yield f"  NO OTHER END: cofferdam diode pair {each['end']}"
-    if each["full"]:
-        yield f"  FULL: {each['full']}"
-
-
-def _inside(each: dict[str, Any]) -> Iterator[str]:
-    from cofferdam.policy.terms.diode_rows import show_rate
-
-    yield from _head(each)
-    spool, now = each["spool"], each["now"]
-    yield (f"  sends {now['sending'] / 1e6:.2f} Mbit/s now; {now['packets']} packets went out, {now['unsent']} times "
-           "the kernel took nothing")  # fmt: skip
-    hours, room = spool["oldest_seconds"] / 3600, spool["room_seconds"]
-    yield f"  epoch {each['epoch']}, {show_rate(each['rate'])}, {_size(each['queue'])} in the sender's queue"
-    yield (f"  spool: {_size(spool['bytes'])} of {_size(spool['room'])}, {hours:.1f} of {spool['keep'] / 3600:g} h, "
-           f"{spool['dropped']} dropped for want of room"
-           + (f"; at this pace there is room for {room / 3600:.1f} h" if room >= 0 else ""))  # fmt: skip
-    for channel in each["channels"]:
-        yield f"  {channel['channel']:24} epoch {channel['epoch']}: {channel['oldest']} to {channel['highest']} kept"
-    for name, folder in each["folders"].items():
-        yield f"  {name:24} out of {folder}"
-    for one in each["not_sent"]:
-        yield f"  NOT SENT: {one['name']} of {one['channel']}: {one['why']}"
-
-
-def _outside(each: dict[str, Any]) -> Iterator[str]:
-    yield from _head(each)
-    beat = each["heartbeat"]
-    if beat is None:
-        yield f"  nothing has been heard{'' if each['epoch'] else ', and no epoch is known'}"
-    else:
-        told = f"{datetime.fromtimestamp(beat['told'] // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
-        yield (f"  epoch {each['epoch']} of {each['sender']}; heartbeat {beat['age']} s ago, its clock says {told} "
-               f"({beat['differs']:+} s to ours), {_size(beat['queue'])} wait inside")  # fmt: skip
-    if each["told"]:
-        yield from _about_inside(each["told"])
-    trouble, counts = each["trouble"], each["now"]
-    came, repaired = counts["received"], counts["repaired"]
-    share = 100 * repaired / max(1, came + repaired)
-    yield (f"  hears {counts['hearing'] / 1e6:.2f} Mbit/s now; {came} packets came, some {share:.2f} % were lost "
-           f"before repair, {repaired} repaired")  # fmt: skip
-    yield (f"  {trouble['foreign']} foreign packets, {trouble['blocks']} blocks lost, {counts['blocks_open']} not "
-           f"whole, {trouble['kernel']} packets dropped by the kernel, {trouble['overrun']} records not taken in "
-           "time")  # fmt: skip
-    for name, why in each["stopped"].items():
-        yield f"  STOPPED: {name}: {why}"
-    for channel in each["channels"]:
-        lost = sum(one["lost"] + one["given_up"] for one in channel["epochs"])
-        words = f"{channel['missing']} missing, {lost} lost"
-        if channel["channel"].startswith("files:"):
-            words += f", {channel['done']} files whole, {channel['coming']} coming"
-        yield f"  {channel['channel']:24} {words}"
-        now = time.time_ns()
-        for gap in channel["gaps"]:
-            yield (f"    epoch {gap['epoch']}: {gap['first']} to {gap['last']}, "
-                   f"missing for {max(0, now - gap['since']) // 10**9} s")  # fmt: skip
-    for name, folder in each["folders"].items():
-        yield f"  {name:24} into {folder}"
-
-
 # --- tickets ----------------------------------------------------------------------------------------------------------
 
 
@@ -453,17 +168,17 @@ def _ticket(args: argparse.Namespace) -> int:
 
     made = _ask(args, "keeper", "ticket", channel=args.channel)
     if args.output is not None:
-        _write(args.output, "".join(f"{one['text']}\n" for one in made["tickets"]).encode(), 0o644)
+        write(args.output, "".join(f"{one['text']}\n" for one in made["tickets"]).encode(), 0o644)
     if args.json:
         print(json.dumps(made))
         return 0
     for one in made["tickets"]:
         until = f"{datetime.fromtimestamp(one['until'], UTC):%Y-%m-%d}"
-        _say([f"ticket {one['serial']} for {one['missing']} records of {one['channel']}, good once, until {until}:",
+        say([f"ticket {one['serial']} for {one['missing']} records of {one['channel']}, good once, until {until}:",
               f"  {spaced(one['text'])}"])  # fmt: skip
         if not args.no_qr:
-            _qr(one["text"])
-    _say(["Inside: cofferdam diode resend --ticket 'TEXT', and with --go once it says what you want."])
+            qr(one["text"])
+    say(["Inside: cofferdam diode resend --ticket 'TEXT', and with --go once it says what you want."])
     return 0
 
 
@@ -486,10 +201,10 @@ def _resend(args: argparse.Namespace) -> int:
         print(json.dumps(found))
     for one in found if not args.json else ():
         does = "is sent" if one["go"] else "would be sent (--go sends it)"
-        _say([f"ticket {one['serial']}: {one['records']} records of {one['channel']}, {_size(one['bytes'])}, "
+        say([f"ticket {one['serial']}: {one['records']} records of {one['channel']}, {size(one['bytes'])}, "
               f"about {one['seconds']} s: {does}"])  # fmt: skip
         if one["lost"]:
-            _say([f"  {one['lost']} of what it asks for are not kept here (any more): they are lost; outside: "
+            say([f"  {one['lost']} of what it asks for are not kept here (any more): they are lost; outside: "
                   f"cofferdam diode give-up {one['channel']}"])  # fmt: skip
     if refused:
         raise GateError(f"{len(refused)} of {len(texts)} tickets: {refused[0]}", hint=refused[0].hint)
@@ -534,7 +249,7 @@ def _told(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**found, "status": status}))
         return 0
-    _say(_about_inside(found))
+    say(about_inside(found))
     if status:
         from rich.console import Console
 
@@ -561,23 +276,6 @@ def _plain(told: Any) -> Any:
     return [_plain(one) for one in told] if isinstance(told, list) else told
 
 
-def _about_inside(told: dict[str, Any]) -> Iterator[str]:
-    """What is known outside of the inside's status and log, in lines."""
-    if not told:
-        yield "  nothing is told of the inside by this policy: carries: [gate:status, gate:log]"
-        return
-    if told["came_ns"]:
-        age = max(0, time.time_ns() - told["came_ns"]) // 10**9
-        at = f"{datetime.fromtimestamp(told['told_ns'] // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
-        yield f"  its status came {age} s ago; its clock said {at}"
-    log = told["log"]
-    if log is not None:
-        waits = f"; one over {log['waits']} waits for what is missing" if log["waits"] else ""
-        whose = "signed by the inside's key" if log["signed"] else "whose signature nobody has checked here"
-        yield f"  its audit log: a checkpoint over {log['entries']} entries, {whose}{waits}"
-        yield f"  cofferdam audit verify --log {log['folder']} --key audit.pub"
-
-
 # --- test -------------------------------------------------------------------------------------------------------------
 
 
@@ -598,7 +296,7 @@ def _test(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(found))
         else:
-            _say([f"run {found['run']}: {', '.join(map(show_rate, rates))}, {args.seconds:g} s each; "
+            say([f"run {found['run']}: {', '.join(map(show_rate, rates))}, {args.seconds:g} s each; "
                   "outside, `cofferdam diode test` says what came"])  # fmt: skip
         return 0
     steps = _ask(args, "keeper", "test")
@@ -612,16 +310,16 @@ def _test(args: argparse.Namespace) -> int:
         words = f"{step['got']} of {step['of']} came, {share:.2f} % lost"
         if under_way and not whole:
             words = f"{step['got']} of {step['of']} so far"
-        _say([f"run {step['run']}: {show_rate(step['rate']):>14}  {words}"])
+        say([f"run {step['run']}: {show_rate(step['rate']):>14}  {words}"])
     if under_way:
-        _say(["it may still be coming: ask again in some seconds"])
+        say(["it may still be coming: ask again in some seconds"])
     elif best := _best(steps):
         rate = show_rate(round(best * 0.8))
-        _say([f"the setting to type in: rate: {rate} (four fifths of the fastest without loss)"])
+        say([f"the setting to type in: rate: {rate} (four fifths of the fastest without loss)"])
     elif not steps:
-        _say(["no test has come; inside: cofferdam diode test"])
+        say(["no test has come; inside: cofferdam diode test"])
     else:
-        _say(["nothing to type in: the slowest rate lost as well. Look at the line, or inside: cofferdam diode test "
+        say(["nothing to type in: the slowest rate lost as well. Look at the line, or inside: cofferdam diode test "
               "--rates 1,2,5 (Mbit/s)"])  # fmt: skip
     return 0
 

@@ -13,7 +13,7 @@ from cofferdam.brokers.diode import pairing, records
 from cofferdam.brokers.diode.inbox import EARLY_BYTES, EARLY_NS, OPEN_MOST, Early
 from cofferdam.brokers.diode.outbox import Outbox, encode
 from cofferdam.brokers.diode.receiver import RECORDS, Receiver
-from cofferdam.brokers.diode.sealing import Seal, announce, new_seal
+from cofferdam.brokers.diode.sealing import HELLO_BYTES, Seal, announce, new_seal
 from cofferdam.brokers.diode.wire import BULK, HELLO, Packet, pack, unpack
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.policy.compile import compile_policy
@@ -68,18 +68,23 @@ class Hearing:
     def __init__(self, folder: Path) -> None:
         (folder / "policy.yaml").write_text(POLICY)
         policy = compile_policy(load(folder / "policy.yaml"), now_ns=WALL)
-        private, self._seal_to = pairing.new_sealer()
-        self._signer, public = pairing.new_signer()
-        keys = pairing.ReceiverKeys(private, (pairing.Good(public),))
+        self._private, self._seal_to = pairing.new_sealer()
+        self._signer, self._public = pairing.new_signer()
+        self.wall = WALL
         self.records: list[Any] = []
         self.reactor = Reactor()
         setting = SimpleNamespace(
-            policy=policy, reactor=self.reactor, severed=frozenset(), wall=lambda: WALL,
-            secrets={pairing.SECRET: msgspec.json.encode(keys)},
+            policy=policy, reactor=self.reactor, severed=frozenset(), wall=lambda: self.wall,
+            secrets=self.secrets(pairing.EVER),
             senders={"keeper": SimpleNamespace(send=self.records.append, backlog=0)},
         )  # fmt: skip
         self.receiver = Receiver(cast(Any, setting))
         self.receiver.on_record("keeper", records.Start(0))
+
+    def secrets(self, until: int) -> dict[str, bytes]:
+        """The receiver's keys, where the sender's is good until then."""
+        keys = pairing.ReceiverKeys(self._private, (pairing.Good(self._public, until),))
+        return {pairing.SECRET: msgspec.json.encode(keys)}
 
     def epoch(self, number: int) -> tuple[Seal, bytes]:
         """A new one, and the packet that announces it."""
@@ -145,6 +150,53 @@ def test_two_senders_with_one_key_are_named(tmp_path: Path) -> None:
     for _ in range(2):
         hearing.receiver.tick()
     assert "two" not in hearing.receiver.alarms()  # it has ceased
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "its day"])
+def test_the_epoch_of_a_sender_that_is_paired_no_longer_is_over(tmp_path: Path, how: str) -> None:
+    hearing = Hearing(tmp_path)
+    seal, hello = hearing.epoch(5)
+    first, second = sent(seal, b"one"), [packet for packet in sent(seal, b"one", b"two")]
+    hearing.feed(hello, *first)
+    assert hearing.numbers == [1]
+    hearing.receiver.take_secrets(hearing.secrets(WALL if how == "withdrawn" else WALL + 1))
+    if how == "its day":
+        hearing.wall += 1
+        for _ in range(2):
+            hearing.receiver.tick()
+    hearing.feed(*second, hello)
+    assert hearing.numbers == [1] and "withdrawn" in hearing.receiver.alarms()
+    hearing.receiver.take_secrets(hearing.secrets(pairing.EVER))  # it is taken in again
+    hearing.feed(hello)
+    assert "withdrawn" not in hearing.receiver.alarms()
+
+
+def test_what_has_come_waits_while_the_strand_is_severed(tmp_path: Path) -> None:
+    hearing = Hearing(tmp_path)
+    seal, hello = hearing.epoch(5)
+    hearing.feed(hello, *woven(seal, 3), work=False)
+    hearing.receiver.set_severed({"it"})
+    hearing.reactor.turn(0)
+    assert hearing.numbers == []
+    hearing.receiver.set_severed(())
+    hearing.feed()
+    assert hearing.numbers == [1, 2, 3]
+
+
+def test_false_announcements_do_not_hold_up_a_true_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than can be looked at, each second, before the true one."""
+    monkeypatch.setattr("cofferdam.brokers.diode.receiver.HELLOS_A_SECOND", 20)
+    hearing = Hearing(tmp_path)
+    _, hello = hearing.epoch(5)
+    for second in range(1, 60):
+        head = hello[: -HELLO_BYTES + 8]
+        hearing.feed(*(head + second.to_bytes(4) + number.to_bytes(4) + hello[len(head) + 8 :] for number in range(60)))
+        hearing.feed(hello)
+        hearing.receiver.tick()
+        hearing.receiver.tick()
+        if hearing.records:
+            break
+    assert second < 40  # ten seconds at a chance of one half are already one in a thousand
 
 
 def woven(seal: Seal, count: int) -> list[bytes]:

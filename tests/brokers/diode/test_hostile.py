@@ -18,13 +18,15 @@ import msgspec
 import pytest
 
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.diode import keeper_files, pairing, records, spool_files
+from cofferdam.brokers.diode import keeper_files, pairing, records, spool, spool_files, spool_lanes
 from cofferdam.brokers.diode.keeper import SILENT_NS, Keeper
 from cofferdam.brokers.diode.ledger import JUMP_MOST
+from cofferdam.brokers.diode.outbox import encode
 from cofferdam.brokers.diode.records import FILES, Beat, Chunk, Epoch, Manifest, Piece, Span, Told
 from cofferdam.brokers.diode.spool import Spool
 from cofferdam.brokers.kit.clamd import Scanned
 from cofferdam.brokers.registry import BROKERS
+from cofferdam.cli import diode_shown
 from cofferdam.crossing import strand
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CofferdamError, CrossingError
@@ -350,11 +352,58 @@ def test_a_scan_that_gives_no_verdict_lets_nothing_through(outside: Outside) -> 
     assert not (outside.folders["others-in"] / "b.bin").exists()
 
 
+def test_how_much_of_a_file_has_come_is_told(outside: Outside) -> None:
+    pieces = file(1, "a.csv", bytes(7 * records.CHUNK_BYTES))
+    outside.say(*pieces[:3])
+    (channel,) = (one for one in outside.ask("status")["channels"] if one["channel"] == "files:reports")
+    assert channel["under_way"] == [{"name": "a.csv", "size": 7 * records.CHUNK_BYTES, "done": 3, "of": 8}]
+    assert "    a.csv: 37 % of 344 kB has come" in diode_shown._under_way(channel["under_way"], "come")
+
+
+def test_how_much_of_a_file_has_been_sent_is_told(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_lanes, "CREDIT_BYTES", 2 * records.CHUNK_BYTES)
+    (inside.folders["reports-out"] / "a.csv").write_bytes(bytes(7 * records.CHUNK_BYTES))
+    inside.ticks(1.5)
+    (found,) = inside.ask("status")["under_way"]
+    assert (found["name"], found["of"]) == ("a.csv", 8) and 2 <= found["done"] < 8
+
+
 def test_silence_is_an_alarm(outside: Outside) -> None:
     outside.say(beat())
     assert "silent" not in outside.part.alarms()
     outside.now += SILENT_NS + 1
     assert "silent" in outside.part.alarms()
+
+
+def test_a_part_outside_is_told_what_has_not_come(outside: Outside) -> None:
+    """It counts numbers of its own, and cannot know that the last ones are missing."""
+    folder = outside.folders[strand_end("history", "in")]
+
+    def told(missing: int, behind: int) -> bool:
+        return strand.missing(folder) == strand.Missing(missing, behind)
+
+    history = "records:history"
+    outside.say(beat(history, highest=3), raw(2, records.parts(b"x")[0], history))
+    outside.ticks(2)
+    assert told(2, 1)
+    outside.say(raw(4, records.parts(b"x")[0], history))
+    outside.ticks(0.5)
+    assert told(2, 0)
+    outside.say(beat(history, oldest=7, highest=6))  # 1, 3, 5 and 6 are not kept inside any more: no ticket brings them
+    outside.ticks(0.5)
+    assert told(0, 2)
+    outside.part.halt()
+    again = Outside(outside.folder)
+    again.say(beat(history, oldest=7, highest=6))
+    again.ticks(0.5)
+    assert told(0, 2)
+    again.say(raw(7, records.parts(b"x")[0], history))
+    again.ticks(0.5)
+    assert told(0, 0) and not (folder / strand.MISSING).exists()
+    heard = WALL + again.part._beat_at
+    again.ticks(SILENT_NS / 1e9 + 1)
+    assert strand.missing(folder) == strand.Missing(silent=True, heard=heard)
+    again.part.halt()
 
 
 # --- tickets, inside --------------------------------------------------------------------------------------------------
@@ -467,6 +516,85 @@ def test_a_spool_that_is_too_small_is_foreseen(inside: Part) -> None:
     assert beats[-1].dropped > 0
     (told,) = beats[-1].channels
     assert told.spans[0].oldest > 1
+
+
+def test_more_than_the_rate_waits_on_disk_and_is_told(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that would be prompt fill no memory, neither the sender's nor here; files have a part of it all the
+    same."""
+    history, body = "records:history", bytes(8000)
+    folder, credit = inside.folders[strand_end("history", "out")], 20_000
+    for name, value in (("prompt_credit", lambda _: credit), ("CREDIT_BYTES", 100_000), ("FLOOR", 2)):
+        monkeypatch.setattr(spool_lanes, name, value)
+    for number in range(1, 61):
+        strand.put(folder, f"{number:020d}", body, synced=False)
+    while inside.part._look():
+        pass
+    (inside.folders["reports-out"] / "a.csv").write_bytes(bytes(100_000))
+    inside.ticks(1.5)
+
+    def sent(channel: str, prompt: bool) -> list[int]:
+        return [
+            one.number for one in inside.sent
+            if isinstance(one, Piece) and (one.channel, one.prompt, one.again) == (channel, prompt, False)
+        ]  # fmt: skip
+
+    first = sent(history, True)
+    assert first == [1, 2, 3] and sent(history, False) == list(range(4, 4 + 13))
+    assert not sent("files:reports", False)
+    lanes = inside.part._lanes
+    assert sum(len(runs) for runs in lanes._records.values()) == 1  # however many wait
+    assert lanes.waiting == 44 * (len(body) + 4)
+    beats = [one for one in inside.sent if isinstance(one, Beat)]
+    assert beats[-1].queue >= lanes.waiting
+    monkeypatch.setattr(spool, "BEHIND_SECONDS", 0)
+    assert "behind" in inside.part.alarms()
+
+    for _ in range(2):
+        inside.part.on_record("sender", records.Room(150_000))
+    assert sent(history, False)[-1] < 60 and sent("files:reports", False)  # neither waits for the other
+    for _ in range(9):
+        inside.part.on_record("sender", records.Room(100_000, credit))
+    assert sent(history, False) == list(range(4, 61)) and len(sent("files:reports", False)) == 4
+    assert "behind" not in inside.part.alarms()
+    strand.put(folder, f"{10**6:020d}", body, synced=False)
+    inside.part._look()
+    assert sent(history, True) == [1, 2, 3, 61]  # there is room again
+
+
+def test_small_files_of_a_prompt_channel_go_before_large_ones(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But before none of their own channel: the outside would name as missing what they overtook."""
+    monkeypatch.setattr(spool_lanes, "CREDIT_BYTES", 2 * records.CHUNK_BYTES)
+    row = inside.part._row
+    inside.part._row = msgspec.structs.replace(row, prompt=("files:others",))
+
+    def pieces(channel: str) -> list[Piece]:
+        return [one for one in inside.sent if isinstance(one, Piece) and one.channel == channel and not one.again]
+
+    (inside.folders["reports-out"] / "large.csv").write_bytes(bytes(9 * records.CHUNK_BYTES))
+    inside.ticks(1.5)
+    large = len(pieces("files:reports"))
+    assert large < 10
+    (inside.folders["others-out"] / "small.bin").write_bytes(b"small")
+    inside.ticks(1.5)
+    inside.part.on_record("sender", records.Room(records.CHUNK_BYTES))
+    assert [one.prompt for one in pieces("files:others")] == [True, True] and len(pieces("files:reports")) < 10
+    (inside.folders["others-out"] / "large.bin").write_bytes(bytes(4 * records.CHUNK_BYTES))
+    inside.ticks(1.5)
+    (inside.folders["others-out"] / "last.bin").write_bytes(b"last")
+    inside.ticks(1.5)
+    for _ in range(20):
+        inside.part.on_record("sender", records.Room(1 << 20, 1000))
+    found = pieces("files:others")
+    assert [one.prompt for one in found[:7]] == [True] * 2 + [False] * 5
+    assert [one.number for one in found] == list(range(1, 10))
+
+
+def test_heartbeats_do_not_heap_up_while_nothing_leaves(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_lanes, "prompt_credit", lambda _: 10_000)
+    for _ in range(2_000):
+        inside.part._beat()
+    beats = [one for one in inside.sent if isinstance(one, Beat)]
+    assert 10_000 < sum(len(encode(one)) for one in beats) <= 21_000
 
 
 def test_what_conduits_hand_over_is_numbered_once(inside: Part) -> None:

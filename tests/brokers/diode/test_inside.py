@@ -149,6 +149,34 @@ def test_a_log_that_was_written_anew_shows_itself(both: Both, opener: Opener) ->
     assert all((both.copy.folder / path).read_bytes() == data for path, data in before.items())
 
 
+def test_a_log_that_was_put_back_is_told_at_both_ends(both: Both, opener: Opener) -> None:
+    """Inside at once, though nothing is new of it; outside where a checkpoint comes that the copy does not go on
+    from. One that is late and the log's own is no crime."""
+    grow(both.log, 200)
+    both.log.close()
+    shutil.copytree(both.state / "audit", both.state / "earlier")
+    both.log = opener()
+    grow(both.log, 100)
+    first = both.tell()
+    grow(both.log, 100)
+    both.take([*first, *both.tell()])
+    head = both.copy.head
+    both.take(first)
+    assert both.copy.head == head and both.verified()
+    both.log.close()
+    shutil.rmtree(both.state / "audit")
+    (both.state / "earlier").rename(both.state / "audit")
+    both.log = opener()
+    for number in range(50):
+        both.log.append([write(number + 7)], maker="modbus/it-ot/inner", policy="ab" * 32)
+    both.log.publish()
+    with pytest.raises(AuditError, match="it was put back"):
+        both.tell()
+    both.told = 0
+    with pytest.raises(AuditError, match="there are two logs of one key"):
+        both.copy.take(LogUnit((), both.tell()[-1].head))
+
+
 @pytest.mark.parametrize(
     ("unit", "why"),
     [

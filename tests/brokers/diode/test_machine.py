@@ -15,7 +15,7 @@ from cofferdam.brokers.diode.figures import Speed
 from cofferdam.brokers.diode.inbox import OPEN_BYTES, OPEN_MOST, Inbox
 from cofferdam.brokers.diode.outbox import parity_for
 from cofferdam.brokers.diode.sealing import AES, CHACHA, TAG, Seal, announce, believe, named, new_seal
-from cofferdam.brokers.diode.spool import CREDIT_BYTES
+from cofferdam.brokers.diode.spool_lanes import CREDIT_BYTES
 from cofferdam.brokers.diode.wire import (
     BULK,
     HEAD_BYTES,
@@ -271,3 +271,14 @@ def test_speed_is_of_what_went_by_since_the_last_look() -> None:
         0,
     ]
     assert speed.look(4 * 10**9, 2 * 10**6) == 4 * 10**6
+
+
+def test_records_of_a_channel_with_parity_of_its_own_have_blocks_of_their_own() -> None:
+    """Where a fifth is lost those come through, and the others do not."""
+    strand = Strand(shard=64, k=100, m=5)
+    said = {parity: [os.urandom(100) for _ in range(200)] for parity in (0, 60)}
+    for pair in zip(*said.values(), strict=True):
+        for parity, one in zip(said, pair, strict=True):
+            strand.out.put(encode(one), 0, prompt=False, parity=parity)
+    came = set(strand.records(lossy(0.2, 3)(strand.packets())))
+    assert came >= set(said[60]) and not came >= set(said[0])

@@ -221,6 +221,9 @@ def _signed(state: Path) -> int:
 
 
 def test_status_says_what_makes_it_one_way(strand: Strand, capsys: pytest.CaptureFixture[str]) -> None:
+    strand.lose(0.05)
+    arrived(strand, "seen.csv", put(strand, "seen.csv", os.urandom(1_000_000)))
+    strand.lose(0)
     for machine in strand.machines:
         assert main(["diode", "status", "--state", str(machine.state)]) == 0
         said = capsys.readouterr().out

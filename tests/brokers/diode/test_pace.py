@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from cofferdam.brokers.diode import pairing, records
-from cofferdam.brokers.diode.sender import Sender
+from cofferdam.brokers.diode.outbox import encode
+from cofferdam.brokers.diode.sender import FLOOR, Sender
 from cofferdam.brokers.diode.wire import BULK, PROMPT
 from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.crossing.reactor import Reactor
@@ -29,14 +30,16 @@ class Pace:
     """The part, and a socket that hears it."""
 
     def __init__(self) -> None:
-        rate = "rate: 10 kbit/s, burst: 60 kB, block: 100, carries"
+        rate = "rate: 10 kbit/s, burst: 60 kB, block: 200, carries"
         policy = compile_policy(loads(POLICY.replace("carries", rate)), now_ns=WALL)
         keys = pairing.SenderKeys(pairing.new_signer()[0], (pairing.Good(SIGNED),))
         self.reactor = Reactor()
+        self.said: list[Any] = []
         self.part = Sender(cast(Any, SimpleNamespace(
-            policy=policy, severed=frozenset(), wall=lambda: WALL, zones=(("strand-out",), "strand-in"),
+            policy=policy, severed=frozenset(), wall=lambda: WALL, clock=lambda: WALL,
+            zones=(("strand-out",), "strand-in"),
             reactor=self.reactor, secrets={pairing.SECRET: msgspec.json.encode(keys)},
-            senders={"spool": SimpleNamespace(send=lambda _: None)},
+            senders={"spool": SimpleNamespace(send=self.said.append)},
         )))  # fmt: skip
         self.ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.ear.bind(("127.0.0.2", 0))
@@ -48,6 +51,7 @@ class Pace:
         self.part.serve_datagrams(self.sock, Listener(self.sock.fileno(), "127.0.0.1", 0, True, "out"))
         self.part.on_record("spool", records.Begin(1))
         self.number = 0
+        self.came: dict[int, list[bytes]] = {PROMPT: [], BULK: []}
 
     def put(self, size: int, *, prompt: bool) -> None:
         self.number += 1
@@ -55,7 +59,6 @@ class Pace:
 
     def heard(self, kind: int) -> list[bytes]:
         """The packets of a class that have come, once there are any."""
-        found: list[bytes] = []
 
         def come() -> bool:
             self.reactor.turn(0.01)
@@ -63,17 +66,16 @@ class Pace:
                 try:
                     packet = self.ear.recv(65536)
                 except BlockingIOError:
-                    return bool(found)
-                if packet[3] == kind:
-                    found.append(packet)
+                    return bool(self.came[kind])
+                self.came.setdefault(packet[3], []).append(packet)
 
         waiting.eventually(come)
-        return found
+        return self.came.pop(kind)
 
     def until_bulk_waits(self) -> None:
         def waits() -> bool:
             self.reactor.turn(0.01)
-            return self.part._out is not None and self.part._out.has_bulk
+            return self.part._out is not None and self.part._out._left > 0
 
         waiting.eventually(waits)
 
@@ -119,3 +121,37 @@ def test_what_is_prompt_is_paid_for_as_well(pace: Pace) -> None:
     for _ in range(30):
         pace.put(9000, prompt=True)
     assert sum(map(len, pace.heard(PROMPT))) <= 2 * BURST
+
+
+def test_bulk_has_its_part_of_a_strand_that_what_is_prompt_fills(pace: Pace) -> None:
+    """One byte in seventeen: late it may be, and not never."""
+    pace.part._tokens = -BURST / 2
+    for _ in range(8):
+        pace.put(20_000, prompt=False)
+    pace.until_bulk_waits()
+    pace.part._tokens = 0
+    for _ in range(30):
+        pace.put(9000, prompt=True)
+    sent = sum(map(len, pace.heard(PROMPT)))
+    out = pace.part._out
+    assert out is not None and out.has_prompt and out.has_bulk
+    assert FLOOR / 2 < sent / sum(map(len, pace.came[BULK])) < 2 * FLOOR
+
+
+def test_what_has_left_is_told_so_that_no_more_waits_here_than_soon_leaves(pace: Pace) -> None:
+    """What is prompt and what would be, were it not too large: what the spool has handed over comes back as room."""
+    pace.part._tokens = BURST
+    sizes = (100, 5000, 20_000)
+    for size in sizes:
+        pace.put(size, prompt=True)
+    bodies = [
+        records.Piece("files:reports", 1, number, bytes(size), prompt=True) for number, size in enumerate(sizes, 1)
+    ]
+    wanted = sum(len(encode(one)) for one in bodies)
+
+    def told() -> bool:
+        pace.reactor.turn(0.01)
+        pace.part.tick()
+        return bool(sum(one.prompt for one in pace.said) == wanted)
+
+    waiting.eventually(told)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.audit.keys import make_key
 from cofferdam.brokers.diode import pairing
 from cofferdam.cli.main import main
 
@@ -101,3 +102,31 @@ def test_the_log_s_key_is_spoken_of_where_the_log_rides(
         site.policy.write_text(site.policy.read_text().replace("[files:reports]", '[files:reports, "gate:log"]'))
     site.file("inside")
     assert ("audit log has no key yet" in capsys.readouterr().out) == carried
+
+
+@pytest.mark.parametrize(
+    ("then", "signer", "says", "kept"),
+    [
+        ("", "", "older than the key of the inside's audit log, which stays", True),
+        ("", "0" * 64, "of another machine, and has no key", False),
+        ("another", "", "is another from now on", False),
+    ],
+)
+def test_what_becomes_of_the_log_s_key_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], then: str, signer: str, says: str, kept: bool
+) -> None:
+    """A file that is taken in again, and is an older one, or another's."""
+    one = Site(tmp_path, "riverside")
+    given = one.folder / "given"
+    pair = json.loads(one.file("inside").read_text())
+    keys = [make_key(name).verifier.text for name in ("log", "another")]
+    given.write_text(json.dumps({**pair, "log": keys[0]}))
+    one.file("outside")
+    assert one.pair("outside", "--take", str(given)) == 0
+    given.write_text(json.dumps({**pair, "sign": signer or pair["sign"], **({"log": keys[1]} if then else {})}))
+    capsys.readouterr()
+    assert one.pair("outside", "--take", str(given)) == 0
+    assert says in " ".join(capsys.readouterr().out.split())
+    (path,) = (one.folder / "outside" / "secrets").rglob("keeper/strand")
+    found = pairing.load(pairing.KeeperKeys, {pairing.SECRET: path.read_bytes()})
+    assert found is not None and found.log == (keys[0] if kept else keys[1] if then else "")

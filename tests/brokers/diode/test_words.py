@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cofferdam.cli import diode
+from cofferdam.cli import diode, diode_shown
 from cofferdam.errors import GateError
 from tests.verbs import cli
 
@@ -16,7 +16,7 @@ from tests.verbs import cli
     [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (23_270_780, "23.3 MB"), (20 * 10**9, "20 GB")],
 )
 def test_a_size_for_people(count: int, said: str) -> None:
-    assert diode._size(count) == said
+    assert diode_shown.size(count) == said
 
 
 def _step(rate: int, got: int, run: int = 1) -> dict[str, Any]:

@@ -27,6 +27,7 @@ SENDER: Final = (
     gauge("rate", "bits a second at which is sent at most"),
     gauge("sending", "bits a second that went out lately, parity among them"),
     gauge("queue", "bytes that wait in the sender", unit="bytes"),
+    gauge("prompt_queue", "packets of what is prompt that wait in the sender"),
     gauge("blocks", "blocks that were made in this epoch"),
 )
 SPOOL: Final = (
@@ -36,6 +37,7 @@ SPOOL: Final = (
     counter("spool_dropped", "records that went before their time, for want of room", by="channel"),
     gauge("spool_size", "bytes that are kept", unit="bytes"),
     gauge("spool_oldest", "when the oldest that is kept was sent", unit="time"),
+    gauge("behind", "bytes of records of conduits that wait to be sent", unit="bytes"),
     gauge("waiting", "bytes of files that wait to be sent", unit="bytes"),
 )
 RECEIVER: Final = (

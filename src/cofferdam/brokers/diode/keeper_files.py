@@ -22,6 +22,7 @@ import msgspec
 from cofferdam.audit.events import diode as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import JOBS_OF_PART, Setting
+from cofferdam.brokers.diode import told
 from cofferdam.brokers.diode.keeper_store import Coming, KeeperStore
 from cofferdam.brokers.diode.ledger import Channel
 from cofferdam.brokers.diode.records import CHUNK_BYTES, FILES, Chunk, Manifest, Piece
@@ -32,6 +33,8 @@ from cofferdam.errors import CrossingError, StoreFull
 from cofferdam.policy.terms.diode_rows import DiodeRows, FilesRow
 
 SECOND: Final = 10**9
+TOLD_MOST: Final = 10
+"""Files that are coming and named in the status."""
 COMING_MOST: Final = 256
 """Files of a channel that are coming at a time."""
 SCAN_AGAIN_SECONDS: Final = 30.0
@@ -217,6 +220,17 @@ class Files:
             self._placing.add(at)
             self._whole.append(row)
             self._setting.reactor.later(self._check)
+
+    def under_way(self, channel: str) -> list[told.File]:
+        """The first of those of which something has come, and how much."""
+        found: list[told.File] = []
+        for row in self._store.files("coming"):
+            one = self._channel(channel).epochs.get(row.epoch)
+            if row.channel == channel and one is not None and len(found) < TOLD_MOST:
+                missing = sum(last - first + 1 for first, last in one.have.missing(row.first, row.first + row.chunks))
+                of = row.chunks + 1
+                found.append({"name": row.name, "size": row.size, "done": of - missing, "of": of})
+        return found
 
     def look_all(self) -> None:
         """Files of which something is lost, or given up, will not be whole: what came of them goes."""

@@ -111,6 +111,7 @@ class LogCopy:
                 parse_dropped(unit.dropped, said.origin)
                 put(self.coming / DROPPED, unit.dropped)
             if self.head is not None and said.size <= self.head.size:
+                self._check_older(said, self.head)
                 return  # it came before, or late
             if self.waits is None or said.size >= self.waits.size:
                 put(self.coming / CHECKPOINT, unit.head)
@@ -120,6 +121,22 @@ class LogCopy:
         except AuditError:
             self._drop()
             raise
+
+    def _check_older(self, said: Checkpoint, head: Checkpoint) -> None:
+        """One that comes late is one that the log has gone on from. Raises: AuditError: of two logs one is false."""
+        if said.size == head.size:
+            same = said.root == head.root
+        else:
+            try:
+                proof = consistency_proof(said.size, head.size, Hashes(self, head.size))
+            except AuditError:
+                return  # what it takes is not kept inside any more
+            same = not said.size or check_consistency(said.size, said.root, head.size, head.root, proof)
+        if not same:
+            raise AuditError(
+                f"a checkpoint over {said.size} entries that the one over {head.size} does not go on from: "
+                "there are two logs of one key"
+            )
 
     def look(self) -> None:
         """Puts the checkpoint that waits in force, if all is there that it covers. Raises: AuditError: it does not go

@@ -152,9 +152,13 @@ class Outbox:
         self._hostile = hostile
         self._interleave = interleave
         self._numbers = {PROMPT: itertools.count(1), BULK: itertools.count(1)}
-        self._open: dict[int, _Open] = {}
-        self._rooms = {PROMPT: _room(PROMPT_DATA * shard), BULK: _room(k * shard)}
-        self._prompt: deque[bytes] = deque()
+        self._open: dict[tuple[int, int], _Open] = {}
+        """By kind, and the parity of a full block."""
+        self._rooms = {(PROMPT, 0): _room(PROMPT_DATA * shard), (BULK, m): _room(k * shard)}
+        self._prompt: deque[tuple[bytes, int]] = deque()
+        """Packets, and how many bytes of records have left with each."""
+        self.prompt_left = 0
+        """Bytes of prompt records that have left."""
         self._late: deque[tuple[int, list[bytes]]] = deque()
         self._sealed: deque[_Sealed] = deque()
         self._making: Generator[None, None, None] | None = None
@@ -178,18 +182,23 @@ class Outbox:
         """Bytes of the largest record."""
         return self._k * self.shard - TAG - 16
 
-    def put(self, record: bytes, now: int, *, prompt: bool) -> None:
-        """A record, encoded. Raises: LocalProtocolError, where no block is large enough."""
+    def put(self, record: bytes, now: int, *, prompt: bool, parity: int = 0) -> None:
+        """A record, encoded; `parity`: of its block, if that is bulk; 0: as all. Raises: LocalProtocolError, where no
+        block is large enough."""
         kind = PROMPT if prompt and len(record) <= self.prompt_room else BULK
         room = self.prompt_room if kind == PROMPT else self.bulk_room
         if len(record) > room:
             raise LocalProtocolError(f"a record of {len(record)} bytes; a block holds {room}")
-        block = self._open.get(kind)
+        m = 0 if kind == PROMPT else parity or self._m
+        block = self._open.get((kind, m))
         if block is not None and block.size + len(record) > room:
-            self._close(kind, now)
+            self._close(kind, m, now)
             block = None
         if block is None:
-            block = self._open[kind] = _Open(now, self._rooms[kind])
+            whole = self._rooms.get((kind, m))
+            if whole is None:
+                whole = self._rooms[kind, m] = _room(self._k * self.shard)
+            block = self._open[kind, m] = _Open(now, whole)
         block.text[block.size : block.size + len(record)] = record
         block.count += 1
         block.size += len(record)
@@ -198,18 +207,17 @@ class Outbox:
 
     def tick(self, now: int) -> None:
         """Closes what has waited long enough, and takes up parity that is due."""
-        for kind, longest in ((PROMPT, PROMPT_NS), (BULK, BULK_NS)):
-            block = self._open.get(kind)
-            if block is not None and now - block.since >= longest:
-                self._close(kind, now)
+        for (kind, m), block in list(self._open.items()):
+            if now - block.since >= (PROMPT_NS if kind == PROMPT else BULK_NS):
+                self._close(kind, m, now)
         if self._ready and not self._left:
             self._weave(now)
         while self._late and self._late[0][0] <= now:
-            self._prompt += self._late.popleft()[1]
+            self._prompt += ((packet, 0) for packet in self._late.popleft()[1])
 
     def due(self) -> int | None:
         """When `tick` has something to do; None: never, as it stands."""
-        times = [block.since + (PROMPT_NS if kind == PROMPT else BULK_NS) for kind, block in self._open.items()]
+        times = [block.since + (PROMPT_NS if kind == PROMPT else BULK_NS) for (kind, _), block in self._open.items()]
         times += [self._late[0][0]] if self._late else []
         times += [self._ready[0].since + BULK_NS // 2] if self._ready and not self._left else []
         return min(times, default=None)
@@ -224,7 +232,9 @@ class Outbox:
 
     def prompt(self) -> bytes:
         """The next prompt packet."""
-        return self._prompt.popleft()
+        packet, left = self._prompt.popleft()
+        self.prompt_left += left
+        return packet
 
     def bulk(self, most: int, now: int) -> list[bytes]:
         """The next bulk packets, all of one size but those of lists, at most so many."""
@@ -244,8 +254,9 @@ class Outbox:
         self._blocks -= self._left * self.shard
         self._bulk = _woven([block.packets for block in blocks])
 
-    def _close(self, kind: int, now: int) -> None:
-        block = self._open.pop(kind)
+    def _close(self, kind: int, full_m: int, now: int) -> None:
+        block = self._open.pop((kind, full_m))
+        whole = self._rooms[kind, full_m]
         _ARRAY.pack_into(block.text, 0, 0xDD, block.count)
         number = next(self._numbers[kind])
         length = _LENGTH.size + block.size + TAG
@@ -257,8 +268,7 @@ class Outbox:
             self.waiting -= block.size - _ARRAY.size
             size = self.shard
             k = -(-length // size)
-            m = self._m if k == self._k else parity_for(k, self._k, self._m)
-        whole = self._rooms[kind]
+            m = full_m if k == self._k else parity_for(k, self._k, full_m)
         _LENGTH.pack_into(whole, 0, length - _LENGTH.size)
         self._seal.close(kind, number, k, m, size, block.text[: block.size], whole[_LENGTH.size : length])
         whole[length : k * size] = bytes(k * size - length)  # of a larger block
@@ -270,8 +280,9 @@ class Outbox:
         shards += parity(shards, m)
         packets = list(_packets(pack(kind, self._seal.epoch, number, 0, k, m), shards))
         lists = self._lists(kind, number, k, m, packets) if self._hostile else []
-        self._prompt += packets[:k]
-        self._prompt += lists
+        self._prompt += ((packet, 0) for packet in packets[: k - 1])
+        self._prompt.append((packets[k - 1], block.size - _ARRAY.size))
+        self._prompt += ((packet, 0) for packet in lists)
         self._late.append((now + PARITY_NS, packets[k:] + lists))
 
     @property
@@ -317,6 +328,11 @@ class Outbox:
         """Bytes of bulk that have not left, about; 0 where there are none."""
         sealed = sum(block.k + block.m for block in self._sealed)
         return self.waiting + self._blocks + (self._left + sealed) * self.shard
+
+    @property
+    def prompt_pending(self) -> int:
+        """Packets of prompt blocks that may leave now."""
+        return len(self._prompt)
 
     @property
     def packet(self) -> int:

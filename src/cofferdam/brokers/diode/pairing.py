@@ -10,7 +10,7 @@ has the public ones. Both screens show them as words, and a person compares them
 
 Keys of the other end have a last day, so that an old one stays good while a new one is brought in.
 
-Not here: where the files of the state folder are (cli.diode), seals (sealing).
+Not here: where the files of the state folder are (cli.diode_pair), seals (sealing).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import ctypes
 import errno
 import functools
 import os
+import secrets as random_numbers
 import socket
 import struct
 import time
@@ -52,8 +53,10 @@ PACKET_BYTES: Final = {False: 2048, True: 9216}
 """Room for one packet; with jumbo frames."""
 OVERRUN_BYTES: Final = 64 << 20
 """What may wait for the keeper. Beyond it records are dropped, and so named as missing."""
-HELLOS_A_SECOND: Final = 50
-"""Announcements that are looked at: a signature costs a tenth of a millisecond."""
+HELLOS_A_SECOND: Final = 500
+"""Announcements that are looked at as they come: a signature costs a tenth of a millisecond."""
+HELLOS_KEPT: Final = 50
+"""Of those beyond it so many are looked at later, by chance: whoever sends many does not choose which."""
 TWICE_SECONDS: Final = 3
 """An older epoch that is announced so long is more than what was under way when a new one began."""
 SILENT_NS: Final = 5_000_000_000
@@ -134,7 +137,6 @@ class Receiver(Part):
         self._strand, self._row = row_of(setting.policy)
         self._own: dict[bytes, bytes] = {}
         self._senders: dict[bytes, int] = {}
-        self.take_secrets(setting.secrets)
         self._keeper = setting.senders["keeper"]
         self._codec: RecordCodec[records.OnStrand] = RecordCodec(records.OnStrand)
         self._figures = Figures(RECEIVER)
@@ -146,6 +148,11 @@ class Receiver(Part):
         self._key = b""
         self._above = -1
         self._hellos = HELLOS_A_SECOND
+        self._kept: list[bytes] = []
+        self._beyond = 0
+        self._by: set[bytes] = set()
+        """The keys by which the present epoch was announced."""
+        self._withdrawn = False
         self._severed = False
         self._bad = ""
         self._older = 0
@@ -159,6 +166,7 @@ class Receiver(Part):
         self._opened: deque[records.OnStrand] = deque()
         """What was in bulk blocks and is not handed on yet."""
         keep_freed(KEPT_BYTES)
+        self.take_secrets(setting.secrets)
         self.set_severed(setting.severed)
 
     # --- the gate ---------------------------------------------------------------------------------------------------
@@ -171,13 +179,27 @@ class Receiver(Part):
         own = [keys.seal, *(one.key for one in keys.former if one.until > wall)]
         self._own = {named(bytes.fromhex(sealer_public(one))): bytes.fromhex(one) for one in own}
         self._senders = {bytes.fromhex(one.key): one.until for one in keys.senders}
+        self._still_paired()
+
+    def _still_paired(self) -> None:
+        """An epoch is believed as long as one of the keys that announced it."""
+        wall = self._setting.wall()
+        if self._inbox is None or any(self._senders.get(key, 0) > wall for key in self._by):
+            return
+        self._add_up(self._inbox.counts)
+        self._opened.clear()
+        self._above = self._inbox.epoch - 1  # the same one may be believed again, if it is taken in again
+        self._inbox, self._heard, self._key = None, b"", b""
+        self._withdrawn = True
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._strand, self._row = row_of(policy)
         return 0
 
     def set_severed(self, sides: Collection[str]) -> None:
+        """Nothing is taken or handed on. What has come by then goes on afterwards."""
         self._severed = bool(sides)
+        self._work_soon()
 
     def serve_datagrams(self, sock: socket.socket, listener: Listener) -> None:
         batches = Batches(sock.fileno(), PACKET_BYTES[self._row.jumbo])
@@ -228,14 +250,20 @@ class Receiver(Part):
                 self._early.keep(packet, now)
             else:
                 self._strange += 1
-        if self._has_work and not self._working:
+        self._work_soon()
+
+    def _work_soon(self) -> None:
+        if self._has_work and not self._working and not self._severed:
             self._working = True
-            self._setting.reactor.call_at(now, self._work)
+            self._setting.reactor.call_at(time.monotonic_ns(), self._work)
 
     def _work(self) -> None:
         """A step, and what has come meanwhile is read before the next, so that what is prompt waits for one step at
         most. Where blocks heap up it is a block: more than the packets that are read meanwhile."""
         inbox = self._inbox
+        if self._severed:
+            self._working = False
+            return
         behind = inbox is not None and (inbox.held > BEHIND_BYTES or inbox.waiting > BEHIND_BLOCKS)
         for _ in range(BEHIND_STEPS if behind else 1):
             self._step()
@@ -261,9 +289,18 @@ class Receiver(Part):
         if body == self._heard:
             return
         if self._hellos <= 0:
-            self._strange += 1
+            self._beyond += 1
+            if len(self._kept) < HELLOS_KEPT:
+                self._kept.append(body)
+            elif (at := random_numbers.randbelow(self._beyond)) < HELLOS_KEPT:
+                self._kept[at] = body
+            self._strange += len(self._kept) == HELLOS_KEPT
             return
         self._hellos -= 1
+        self._believe(body, now)
+
+    def _believe(self, body: bytes, now: int) -> None:
+        """Looks at an announcement. Raises: RemoteProtocolError."""
         wall = self._setting.wall()
         try:
             hello = believe(body, self._own, self._senders, wall)
@@ -274,6 +311,7 @@ class Receiver(Part):
             return
         if self._inbox is not None and hello.epoch == self._inbox.epoch and hello.seal.key == self._key:
             self._heard = body  # the same one, by another key or for one: keys are being changed
+            self._by.add(hello.sender)
             return
         if hello.epoch <= self._above:
             self._older += 1
@@ -286,6 +324,7 @@ class Receiver(Part):
             self._add_up(self._inbox.counts)
         self._heard, self._above = body, hello.epoch
         self._inbox, self._key = Inbox(hello.seal), hello.seal.key
+        self._by, self._withdrawn = {hello.sender}, False
         self._bad = ""
         self._keeper.send(records.Epoch(hello.epoch, hello.wall_ns, words(hello.sender)))
         for packet in self._early.take(hello.epoch):  # they overtook the announcement, or an earlier one was lost
@@ -337,9 +376,17 @@ class Receiver(Part):
     def tick(self) -> None:
         self._ticks += 1
         self._figures.set("hearing", self._speed.look(time.monotonic_ns(), self._bytes))
+        for body in self._kept if not self._severed else ():
+            try:
+                self._believe(body, time.monotonic_ns())
+            except RemoteProtocolError:
+                self._strange += 1
+        self._kept.clear()
+        self._beyond = 0
         if self._ticks % 2:
             return
         self._hellos = HELLOS_A_SECOND
+        self._still_paired()
         self._twice, self._older = self._twice + 1 if self._older else 0, 0
         self._early.expire(time.monotonic_ns())
         counts = self._counts()
@@ -369,6 +416,11 @@ class Receiver(Part):
         found = {}
         if not self._senders:
             found["no-pair"] = f"the strand {self._strand} has no other end: cofferdam diode pair outside"
+        if self._withdrawn:
+            found["withdrawn"] = (
+                f"the sender of the strand {self._strand} is paired no longer, and what it sends is not taken: "
+                "cofferdam diode pair outside --take FILE"
+            )
         if self._twice >= TWICE_SECONDS:
             found["two"] = (
                 f"an older epoch of the strand {self._strand} is announced again and again: two senders with one key, "

@@ -103,9 +103,11 @@ class Pace(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=Tr
 
 
 class Room(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """So many bytes of bulk bodies have left since the last such word."""
+    """So many bytes have left since the last such word: of bulk bodies, and of bodies and heartbeats that are
+    prompt."""
 
     sent: Count
+    prompt: Count = 0
 
 
 ToSender = Begin | Piece | Beat | Known | Pace

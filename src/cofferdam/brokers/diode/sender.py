@@ -2,7 +2,8 @@
 read from: one for each link, and every packet to all of them.
 
 It waits for nobody. It sends at the policy's rate and never more at once than its burst, by time: the receiver cannot
-say that it is too much. Prompt packets go first. The epoch is announced again each second.
+say that it is too much. Prompt packets go first; where they fill the strand, bulk has its small part all the same. The
+epoch is announced again each second.
 
 The sockets were made, connected and shut for reading by the launcher; reading from their numbers is refused by this
 part's filter. A link that takes nothing just now loses what the others take.
@@ -48,6 +49,12 @@ ROOM_BYTES: Final = 256 << 10
 """The spool is told in such steps what has left."""
 KEPT_BYTES: Final = 16 << 20
 """Memory that is free and stays."""
+BLOCK_LEAST: Final = records.PIECE_BYTES + 1024
+"""Bytes of a block that holds the largest record."""
+PROMPT_SECONDS: Final = 0.05
+PROMPT_LEAST, PROMPT_MOST = 16 << 10, 1 << 20
+FLOOR: Final = 16
+"""Of so many bytes that are prompt one more is bulk, while any waits."""
 _SOL_UDP, _UDP_SEGMENT, _IP_MTU = 17, 103, 14
 _LOST: Final = (errno.ECONNREFUSED, errno.EPERM, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOBUFS)
 """The packets are gone, and so they would be on a wire that is cut."""
@@ -58,6 +65,11 @@ def row_of(policy: CompiledPolicy) -> tuple[str, DiodeRows]:
     for name, conduit in policy.conduits.items():
         return name, rows_of(conduit)
     raise GateError("the crew has no strand")
+
+
+def prompt_credit(rate: int) -> int:
+    """Bytes of what is prompt that may wait in the sender: what leaves in a short time, so that it stays prompt."""
+    return max(PROMPT_LEAST, min(PROMPT_MOST, int(rate / 8 * PROMPT_SECONDS)))
 
 
 def card_of(sock: socket.socket) -> tuple[str, int]:
@@ -106,6 +118,7 @@ class Sender(Part):
         self._hello_at = 0
         self._severed = False
         self._rate = self._row.rate
+        self._parity = dict(self._row.parity)
         self._tokens = 0.0
         self._filled_at = self._now
         self._timer_at = 0
@@ -113,6 +126,10 @@ class Sender(Part):
         self._stuck: list[bytes] = []
         self._put = 0
         self._told = 0
+        self._owed = 0
+        """Bytes that are prompt and have left since bulk did, while some of it waits."""
+        self._large = self._told_prompt = 0
+        """Bytes of what was to be prompt, and is too large for that; of what is prompt and has left, as was told."""
         self._speed = ("", 0)
         keep_freed(KEPT_BYTES)
         self.set_severed(setting.severed)
@@ -130,6 +147,7 @@ class Sender(Part):
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._strand, self._row = row_of(policy)
         self._rate = self._row.rate
+        self._parity = dict(self._row.parity)
         return 0
 
     def set_severed(self, sides: Collection[str]) -> None:
@@ -143,6 +161,11 @@ class Sender(Part):
             self._shard = shard_bytes(min(link.mtu for link in self._links), jumbo=self._row.jumbo)
         except ValueError as error:
             raise GateError(f"the strand {self._strand}: {error}") from None
+        if self._row.k * self._shard < BLOCK_LEAST:
+            raise GateError(
+                f"the strand {self._strand}: a block of {self._row.k} packets of {self._shard} bytes holds no record",
+                hint=f"block: {-(-BLOCK_LEAST // self._shard)} or more",
+            )
         for link in self._links:
             link.split(self._shard + HEAD_BYTES)
         self._segments = min(link.segments for link in self._links)
@@ -164,15 +187,17 @@ class Sender(Part):
         now = self._now
         if isinstance(record, records.Pace):
             self._rate = record.rate or self._row.rate
-        elif isinstance(record, records.Piece):
-            if not record.prompt:
-                self._put += len(record.body)
-            out.put(encode(record), now, prompt=record.prompt)
+        elif isinstance(record, records.Piece) and not record.prompt:
+            self._put += len(record.body)
+            out.put(encode(record), now, prompt=False, parity=self._parity.get(record.channel, 0))
         elif isinstance(record, records.Known):
             self._put += len(record.fill)
             out.put(encode(record), now, prompt=False)
         else:
-            out.put(encode(record), now, prompt=True)
+            data = encode(record)
+            if len(data) > out.prompt_room:
+                self._large += len(data)
+            out.put(data, now, prompt=True)
         self._wake()
 
     def _begin(self, epoch: int) -> None:
@@ -229,11 +254,20 @@ class Sender(Part):
         most = min(burst, WRITE_MOST)
         segments = max(1, min(self._segments, int(most) // out.packet))
         while not self._stuck:
+            if not out.has_bulk:
+                self._owed = 0
             if out.has_prompt:
                 if self._tokens <= -DEBT * most:
                     break
-                self._write([out.prompt()])
+                if self._owed >= FLOOR * out.packet and (some := out.bulk(1, now)):
+                    self._owed = 0
+                    self._write(some)
+                    continue
+                packet = out.prompt()
+                self._owed += len(packet)
+                self._write([packet])
             elif self._tokens > 0 and (some := out.bulk(segments, now)):
+                self._owed = 0
                 self._write(some)
             else:
                 break
@@ -307,19 +341,24 @@ class Sender(Part):
             return True
         return True
 
-    def _say(self) -> None:
+    def _say(self, *, always: bool = False) -> None:
         """What has left, so that the spool hands over more."""
         out = self._out
         if out is None:
             return
         left = self._put - out.pending
-        if left - self._told >= ROOM_BYTES or (out.pending == 0 and left > self._told):
-            self._setting.senders["spool"].send(records.Room(left - self._told))
-            self._told = left
+        prompt = out.prompt_left + self._large - self._told_prompt
+        bulk = left - self._told >= ROOM_BYTES or (out.pending == 0 and left > self._told)
+        if bulk or prompt >= prompt_credit(self._row.rate) // 4 or (prompt and always):
+            sent = max(0, left - self._told) if bulk else 0
+            self._setting.senders["spool"].send(records.Room(sent, prompt))
+            self._told += sent
+            self._told_prompt += prompt
 
     def tick(self) -> None:
         if self._out is not None and self._now - self._hello_at >= HELLO_NS and not self._severed:
             self._hello()
+        self._say(always=True)
         self._wake()
         self._figures.set("sending", self._speed_now.look(self._setting.clock(), self._bytes))
 
@@ -327,6 +366,7 @@ class Sender(Part):
         out = self._out
         self._figures.set("rate", self._rate)
         self._figures.set("queue", out.pending if out is not None else 0)
+        self._figures.set("prompt_queue", out.prompt_pending if out is not None else 0)
         self._figures.set("blocks", out.blocks if out is not None else 0)
         return self._figures.report()
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets as random_numbers
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +28,7 @@ from cofferdam.brokers.diode.pairing import SpoolKeys, load
 from cofferdam.brokers.diode.records import CHUNK_BYTES, Known, Piece
 from cofferdam.brokers.diode.sender import row_of
 from cofferdam.brokers.diode.spool_files import DAY, SECOND, Taking
+from cofferdam.brokers.diode.spool_lanes import Job, Lanes
 from cofferdam.brokers.diode.spool_riding import Riding
 from cofferdam.brokers.diode.spool_store import FileRow, SpoolStore, piece_of
 from cofferdam.brokers.kit.figures import Figures, Reported
@@ -36,10 +36,12 @@ from cofferdam.crossing.strand import PAUSE_SECONDS, Look
 from cofferdam.errors import GateError, StoreError, StoreFull
 from cofferdam.limits import strand_end
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.diode_rows import show_rate
 
-CREDIT_BYTES: Final = 16 << 20
-"""Of bulk that may wait in the sender."""
-
+BEHIND_SECONDS: Final = 60
+"""With more than so much of records to send the strand is behind."""
+TOLD_MOST: Final = 10
+"""Files that are being sent and named in the status."""
 FORECAST_SECONDS: Final = 600
 """So long it takes to foresee anything."""
 
@@ -71,25 +73,6 @@ class _Plan(NamedTuple):
     lost: int
 
 
-class _Job:
-    """Records on their way to the sender. `serial`: of the ticket; -1 for what is sent for the first time."""
-
-    def __init__(
-        self,
-        pieces: Iterator[Piece | Known | records.Pace],
-        *,
-        file: FileRow | None = None,
-        serial: int = -1,
-        channel: str = "",
-    ) -> None:
-        self.pieces = pieces
-        self.file = file
-        self.channel = channel
-        self.serial = serial
-        self.count = 0
-        self.size = 0
-
-
 class Spool(Part):
     """The part."""
 
@@ -104,24 +87,12 @@ class Spool(Part):
         self._site = setting.policy.site
         self._keys = load(SpoolKeys, setting.secrets)
         self._store = SpoolStore(setting.store)
-        self._files = Taking(setting, self._strand, self._row, self._store, self._record, self._shrink)
-        self._riding = Riding(setting, self._row, self._store, prompt=self._prompt, bulk=self._bulk, waits=self._waits)
         self._sender = setting.senders["sender"]
         self._figures = Figures(SPOOL)
+        self._lanes = Lanes(self._store, self._sender.send, self._handed, self._ended, self._row.rate)
+        self._files = Taking(setting, self._strand, self._row, self._store, self._record, self._shrink)
+        self._riding = Riding(setting, self._row, self._store, prompt=self._prompt, bulk=self._bulk, waits=self._waits)
         self.epoch = 0
-        self._records: deque[_Job] = deque()
-        self._first: deque[_Job] = deque()
-        self._again: deque[_Job] = deque()
-        self._turn = False
-        self._pace: records.Pace | None = None
-        """One that waits until all has left that was handed over."""
-        self._handed = 0
-        """Bytes of bulk that were handed to the sender; `_left` of them have left."""
-        self._left = 0
-        self._marks: deque[tuple[int, str, int, int]] = deque()
-        """(handed so far, channel, epoch, number) of what was handed over, in order."""
-        self._gone: dict[tuple[str, int], int] = {}
-        self._finishing: deque[tuple[int, FileRow]] = deque()
         self._waiting_for_log: list[FileRow] = []
         self._ticks = 0
         self._backfilled = ""
@@ -146,7 +117,8 @@ class Spool(Part):
         for row in self._store.files("ready"):
             self._send_file(row, again=True)
         for channel, epoch, first, last in self._store.unsent():
-            self._send_records(channel, epoch, first, last, again=True)
+            size = self._store.message_bytes(channel, epoch, first, last)
+            self._lanes.put(channel, epoch, first, last, size, again=True)
         self._beat()
         self._riding.begin()
 
@@ -160,6 +132,7 @@ class Spool(Part):
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._strand, self._row = row_of(policy)
         self._files.row = self._riding.row = self._row
+        self._lanes.rate = self._row.rate
         self._files.refused.clear()
         return 0
 
@@ -172,14 +145,7 @@ class Spool(Part):
         if isinstance(record, records.Bit):
             self._riding.bit(record, self.epoch)
             return
-        self._left = min(self._handed, self._left + record.sent)
-        while self._marks and self._marks[0][0] <= self._left:
-            _, channel, epoch, number = self._marks.popleft()
-            at = (channel, epoch)
-            self._gone[at] = max(self._gone.get(at, 0), number)
-        while self._finishing and self._finishing[0][0] <= self._left:
-            self._store.sent(self._finishing.popleft()[1])
-        self._fill()
+        self._lanes.left(record)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -201,10 +167,11 @@ class Spool(Part):
         ), done)  # fmt: skip
 
     def _send_file(self, row: FileRow, *, again: bool = False) -> None:
-        self._first.append(_Job(self._pieces(row, row.first, row.last, again=again), file=row))
-        self._fill()
+        prompt = not again and self._row.is_prompt(row.channel, row.size)
+        job = Job(self._pieces(row, row.first, row.last, again=again, prompt=prompt), file=row)
+        self._lanes.file(job, row.channel, prompt=prompt)
 
-    def _pieces(self, row: FileRow, first: int, last: int, *, again: bool) -> Iterator[Piece]:
+    def _pieces(self, row: FileRow, first: int, last: int, *, again: bool, prompt: bool = False) -> Iterator[Piece]:
         """The records of a file from one number to another."""
         try:
             fd = os.open(self._store.path(row), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -216,55 +183,19 @@ class Spool(Part):
                 data = os.pread(fd, CHUNK_BYTES, at) if number > row.first else b""
                 if number > row.first and not data:
                     return
-                yield piece_of(row, number, data, again=again)
+                yield piece_of(row, number, data, again=again, prompt=prompt)
         finally:
             os.close(fd)
 
     # --- to the sender ----------------------------------------------------------------------------------------------
 
-    def _fill(self) -> None:
-        """Hands over as much as the sender has room for: records first, then files and what is sent again, by turns. A
-        new pace is for what comes after it: it and all else waits for what was handed over before."""
-        while self._handed - self._left < CREDIT_BYTES and (self._records or self._first or self._again):
-            if self._pace is not None:
-                if self._left < self._handed:
-                    return
-                self._sender.send(self._pace)
-                self._pace = None
-            lane = self._again if self._again and (self._turn or not self._first) else self._first
-            lane = self._records or lane
-            self._turn = not self._turn
-            job = lane[0]
-            record = next(job.pieces, None)
-            if record is None:
-                lane.popleft()
-                self._finished(job)
-                continue
-            self._hand(record, job)
+    def _handed(self, piece: Piece, job: Job | None) -> None:
+        self._figures.add("records_sent", 1, piece.channel)
+        if job is not None and job.serial >= 0:
+            self._figures.add("resent", 1, piece.channel)
 
-    def _hand(self, record: Piece | Known | records.Pace, job: _Job) -> None:
-        if isinstance(record, records.Pace):
-            self._pace = record
-            return
-        body = record.body if isinstance(record, Piece) else record.fill
-        if not (isinstance(record, Piece) and record.prompt):
-            self._handed += len(body)
-        job.count += 1
-        job.size += len(body)
-        if isinstance(record, Piece):
-            self._figures.add("records_sent", 1, record.channel)
-            if job.serial >= 0:
-                self._figures.add("resent", 1, record.channel)
-            elif not record.prompt:
-                self._marks.append((self._handed, record.channel, record.epoch, record.number))
-        self._sender.send(record)
-
-    def _finished(self, job: _Job) -> None:
-        if job.file is not None:
-            self._finishing.append((self._handed, job.file))
-            if self._handed <= self._left:
-                self._store.sent(self._finishing.popleft()[1])
-        elif job.serial >= 0:
+    def _ended(self, job: Job) -> None:
+        if job.serial >= 0:
             self._audit.note(events.DiodeResent(
                 wall_ns=self._setting.wall(), strand=self._strand, serial=job.serial, count=job.count, size=job.size
             ), always=True)  # fmt: skip
@@ -287,31 +218,18 @@ class Spool(Part):
 
     def _prompt(self, piece: Piece) -> None:
         self._figures.add("records_sent", 1, piece.channel)
-        self._sender.send(piece)
+        self._lanes.prompt(piece)
 
-    def _bulk(self, channel: str, first: int, last: int) -> None:
-        self._send_records(channel, self.epoch, first, last, again=False)
+    def _bulk(self, channel: str, first: int, last: int, size: int) -> None:
+        self._lanes.put(channel, self.epoch, first, last, size)
 
     def _waits(self, channel: str) -> bool:
-        return any(job.channel == channel for job in self._records)
-
-    def _send_records(self, channel: str, epoch: int, first: int, last: int, *, again: bool) -> None:
-        """Some that are kept, in their order, as the sender has room."""
-
-        def pieces() -> Iterator[Piece]:
-            for number in range(first, last + 1):
-                body = self._store.body(channel, epoch, number)
-                if body is not None:
-                    yield Piece(channel, epoch, number, body, again=again)
-            self._store.left(channel, epoch, last)
-
-        self._records.append(_Job(pieces(), channel=channel))
-        self._fill()
+        return not self._lanes.room or self._lanes.waits(channel)
 
     def _beat(self) -> None:
-        told = self._store.told(self._gone)
-        queue = self._handed - self._left + sum(row.size for row in self._store.files("ready"))
-        self._sender.send(records.Beat(self.epoch, self._setting.wall(), queue, told, self._dropped()))
+        told = self._store.told(self._lanes.gone)
+        queue = self._lanes.queue + self._lanes.waiting + sum(row.size for row in self._store.files("ready"))
+        self._lanes.beat(records.Beat(self.epoch, self._setting.wall(), queue, told, self._dropped()))
 
     def _dropped(self) -> int:
         return self._dropped_count
@@ -349,8 +267,8 @@ class Spool(Part):
                     yield from self._pieces(row, row.first, row.first, again=True)
                 yield from self._pieces(row, low, high, again=True)
 
-        self._again.append(_Job(pieces(), serial=serial))
-        self._fill()
+        self._lanes.again.append(Job(pieces(), serial=serial))
+        self._lanes.fill()
 
     def command(self, asked: Asked) -> None:
         if asked.verb == "status":
@@ -428,8 +346,8 @@ class Spool(Part):
                     yield Known(run, rate, at, of, fill)
             yield records.Pace(0)
 
-        self._again.append(_Job(pieces()))
-        self._fill()
+        self._lanes.again.append(Job(pieces()))
+        self._lanes.fill()
         answer: told.Run = {"run": run, "rates": said.rates, "seconds": said.seconds}
         asked.answer(answer)
 
@@ -458,8 +376,9 @@ class Spool(Part):
             self._beat()
         if self._ticks % 20 == 1:
             self._age()
+            self._lanes.settle()
         self._backfill()
-        self._fill()
+        self._lanes.fill()
 
     def _age(self) -> None:
         wall = self._setting.wall()
@@ -502,7 +421,7 @@ class Spool(Part):
         wall, oldest = self._setting.wall(), self._store.oldest_at
         return {
             "strand": self._strand, "end": "inside", "paired": self._keys is not None, "epoch": self.epoch,
-            "rate": self._row.rate, "queue": self._handed - self._left, "hardware": self._row.hardware,
+            "rate": self._row.rate, "queue": self._lanes.queue + self._lanes.waiting, "hardware": self._row.hardware,
             "spool": {
                 "bytes": self._store.size, "room": self._row.room, "keep": self._row.keep,
                 "oldest_seconds": (wall - oldest) // SECOND if oldest else 0, "dropped": self._dropped(),
@@ -516,9 +435,13 @@ class Spool(Part):
             ],
             "channels": [
                 {"channel": told.channel, "epoch": span.epoch, "oldest": span.oldest, "highest": span.highest}
-                for told in self._store.told(self._gone) for span in told.spans[:4]
+                for told in self._store.told(self._lanes.gone) for span in told.spans[:4]
             ],
-            "resending": len(self._again),
+            "under_way": [
+                {"name": job.file.name, "size": job.file.size, "done": job.count, "of": job.file.chunks + 1}
+                for job in list(self._lanes.first)[:TOLD_MOST] if job.file is not None
+            ],
+            "resending": len(self._lanes.again),
         }  # fmt: skip
 
     def figures(self) -> Reported:
@@ -526,6 +449,7 @@ class Spool(Part):
             return self._figures.report()  # as they were: the store is closed
         self._figures.set("spool_size", self._store.size)
         self._figures.set("spool_oldest", self._store.oldest_at)
+        self._figures.set("behind", self._lanes.waiting)
         self._figures.set("waiting", sum(row.size for state in ("taken", "ready") for row in self._store.files(state)))
         return self._figures.report()
 
@@ -547,6 +471,11 @@ class Spool(Part):
                     f"pace the oldest goes after {self._keeps(wall) / 3600:.1f} h, before its "
                     f"{self._row.keep // 3600} h"
                 )
+        if (behind := self._lanes.waiting * 8 / self._row.rate) > BEHIND_SECONDS:
+            found["behind"] = (
+                f"more is offered to the strand {self._strand} than its rate of {show_rate(self._row.rate)}: "
+                f"{self._lanes.waiting} bytes of records wait, for {behind:.0f} s at least"
+            )
         for channel, why in self._riding.stopped.items():
             found[f"stopped-{channel.partition(':')[2]}"] = clip(f"nothing of {channel} is taken any more: {why}")
         for (channel, name), why in list(self._files.refused.items())[:5]:

@@ -5,8 +5,9 @@ that was taken before (the process ended in between) is passed over by its name.
 
 What the gate tells of itself comes by the teller's pipe, in bits, and goes the same way.
 
-Small ones are prompt, unless larger ones of their channel wait: those of one channel leave in the order of their
-numbers. Not here: how they are handed over (crossing.strand), when the larger ones leave (spool).
+Small ones are prompt, unless the policy has their channel as bulk, there is no room for them in the sender, or others
+of their channel wait: those of one channel leave in the order of their numbers. Not here: how they are handed over
+(crossing.strand), when the larger ones leave (spool_lanes).
 """
 
 from __future__ import annotations
@@ -23,14 +24,12 @@ from cofferdam.errors import CrossingError, StoreFull
 from cofferdam.limits import strand_end
 from cofferdam.policy.terms.diode_rows import GATE, LOG, RECORDS, DiodeRows
 
-PROMPT_BYTES: Final = 8 << 10
-"""What is not larger is prompt."""
 FILES_A_TURN: Final = 64
 
 
 class Riding:
-    """For one spool. `prompt` is called with each piece that leaves at once, `bulk` with (channel, first, last) of
-    those that wait for their turn; `waits` says whether anything of a channel does."""
+    """For one spool. `prompt` is called with each piece that leaves at once, `bulk` with (channel, first, last,
+    bytes) of those that wait for their turn; `waits` says whether what is new of a channel does."""
 
     def __init__(
         self,
@@ -39,7 +38,7 @@ class Riding:
         store: SpoolStore,
         *,
         prompt: Callable[[Piece], None],
-        bulk: Callable[[str, int, int], None],
+        bulk: Callable[[str, int, int, int], None],
         waits: Callable[[str], bool],
     ) -> None:
         self._setting = setting
@@ -122,9 +121,9 @@ class Riding:
         bodies = parts(data)
         first = self._store.take_messages(channel, epoch, bodies, self._setting.wall(), file)
         last = first + len(bodies) - 1
-        if len(data) <= PROMPT_BYTES and not self._waits(channel):
+        if self.row.is_prompt(channel, len(data)) and not self._waits(channel):
             self._store.left(channel, epoch, last)
             for number, body in enumerate(bodies, first):
                 self._prompt(Piece(channel, epoch, number, body, prompt=True))
         else:
-            self._bulk(channel, first, last)
+            self._bulk(channel, first, last, sum(map(len, bodies)))

@@ -223,6 +223,14 @@ class SpoolStore:
             )
         ]  # fmt: skip
 
+    def message_bytes(self, channel: str, epoch: int, first: int, last: int) -> int:
+        """Of those in this range."""
+        found = self.db.one(
+            "SELECT coalesce(sum(size), 0) FROM messages WHERE channel=? AND epoch=? AND number BETWEEN ? AND ?",
+            channel, epoch, first, last,
+        )  # fmt: skip
+        return int(found[0])
+
     def body(self, channel: str, epoch: int, number: int) -> bytes | None:
         found = self.db.one(
             "SELECT body FROM messages WHERE channel=? AND epoch=? AND number=?", channel, epoch, number
@@ -303,10 +311,10 @@ class SpoolStore:
         return gone
 
 
-def piece_of(row: FileRow, number: int, data: bytes, *, again: bool) -> Piece:
+def piece_of(row: FileRow, number: int, data: bytes, *, again: bool, prompt: bool = False) -> Piece:
     """A record of a file: its manifest, or the chunk whose bytes are `data`."""
     if number == row.first:
         body = FILES.encode(Manifest(row.name, row.size, row.sha256, row.changed, row.chunks))
     else:
         body = FILES.encode(Chunk(row.first, (number - row.first - 1) * CHUNK_BYTES, data))
-    return Piece(row.channel, row.epoch, number, body, again=again)
+    return Piece(row.channel, row.epoch, number, body, prompt, again)

@@ -62,6 +62,11 @@ def units(files: DirFiles, told: int) -> Iterator[tuple[int, LogUnit]]:
         return
     head = claimed_checkpoint(note)
     dropped = files.read(DROPPED) or b""
+    if head.size < told:
+        raise AuditError(
+            f"it has {head.size} entries, and {told} were told: it was put back, or is another's. Keep what there is, "
+            "outside as well, and find out why"
+        )
     kept = parse_dropped(dropped or None, head.origin).stop
     while told < head.size:
         step = min(told // WIDTH * WIDTH + STEP, head.size // WIDTH * WIDTH)

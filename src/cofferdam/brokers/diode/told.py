@@ -66,8 +66,17 @@ class Gap(TypedDict):
     since: int
 
 
+class File(TypedDict):
+    """A file that is coming, or being sent: how many `of` its records have come, or left the spool."""
+
+    name: str
+    size: int
+    done: int
+    of: int
+
+
 class Coming(TypedDict):
-    """A channel, outside. `coming`, `done`: of files."""
+    """A channel, outside. `coming`, `done`: of files, some of which are `under_way`."""
 
     channel: str
     epochs: list[Epoch]
@@ -75,6 +84,7 @@ class Coming(TypedDict):
     gaps: list[Gap]
     coming: int
     done: int
+    under_way: list[File]
 
 
 class Outside(TypedDict):
@@ -134,6 +144,7 @@ class Within(TypedDict):
     folders: dict[str, str]
     not_sent: list[NotSent]
     channels: list[Kept]
+    under_way: list[File]
     resending: int
 
 
@@ -220,10 +231,12 @@ class InsideShown(Tells, total=False):
 
 
 class Paired(TypedDict):
-    """`words`: to compare by eye; `file`: what was written, "" for nothing; `taken`: the words of what was taken in."""
+    """`words`: to compare by eye; `file`: what was written, "" for nothing; `taken`: the words of what was taken in;
+    `log`: what became of the key of the inside's audit log, where it is another."""
 
     end: str
     strand: str
     words: str
     file: str
     taken: str
+    log: str
