@@ -16,6 +16,7 @@ from cofferdam.policy.terms.kinds import KINDS
 from cofferdam.policy.terms.patch_rows import PatchRows, Unless
 from tests.brokers.patch.makers import Gpg, run
 from tests.brokers.patch.test_source_words import compiled
+from tests.verbs import cli
 
 POLICY = """
 site: works
@@ -131,3 +132,23 @@ def test_keys_that_end_are_told(tmp_path: Path) -> None:
             [bool(says)] * 3
         ), (ahead, found)
         assert len(told) == (3 if says else 0)
+
+
+def test_whether_it_would_go_and_when_is_explained(tmp_path: Path) -> None:
+    rule = "asset: box, install: fw, "
+    window = f'{rule}window: {{days: tue, from: "02:00", to: "04:00", zone: Europe/Paris}}, '
+    compiled(tmp_path, POLICY.replace(rule, window))
+
+    def asked(asset: str, at: str) -> tuple[int, str]:
+        code, said, _ = cli("explain", tmp_path / "policy.yaml", "--asset", asset, "--install", "fw", "--at", at)
+        return code, said
+
+    code, said = asked("box", "2027-03-09T01:30Z")
+    assert (code, "allowed by firmware/2" in said) == (0, True), said
+    assert "until 2027-03-09 03:00:00 UTC" in said
+    for condition in ("whose origin is proved (two-sources)", "signatures of 2 people", "press.speed is read"):
+        assert any(line.startswith("  provided that") and condition in line for line in said.splitlines()), said
+    code, said = asked("box", "2027-03-09T03:00Z")
+    assert code == 1, said
+    assert "the asset's window is shut: tue 02:00-04:00 Europe/Paris; it opens 2027-03-16 01:00:00 UTC" in said
+    assert "fw goes to box, press, not to drive" in asked("drive", "2027-03-09T01:30Z")[1]

@@ -18,6 +18,7 @@ from cofferdam.model import NEVER, Allow, Deny, Fault, Side
 from cofferdam.policy import rows, windows
 from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.findings import Checking
+from cofferdam.policy.points.decide import show_utc
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
@@ -337,7 +338,8 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
         is_open, until = windows.state(install.windows, policy.table.clocks, question.wall_ns)
         if not is_open:
             text = " or ".join(window.text for window in install.windows)
-            return Deny(name, rule, Fault.WINDOW, f"the asset's window is shut: {text}"), conditions
+            opens = "it does not open again" if until == NEVER else f"it opens {show_utc(until)}"
+            return Deny(name, rule, Fault.WINDOW, f"the asset's window is shut: {text}; {opens}"), conditions
         return Allow(name, rule, min(until, NEVER)), conditions
 
 
