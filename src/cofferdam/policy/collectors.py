@@ -18,7 +18,7 @@ EXAMPLES: Final = ["tls://10.1.0.50:6514", "https://10.1.0.51:8443/ingest", "udp
 _WANTED: Final = f"{', '.join(EXAMPLES[:3])} or `{FOLDER}`; an address, since no names are resolved"
 
 
-class Place(NamedTuple):
+class Destination(NamedTuple):
     """Where a collector is. `path`: of HTTPS."""
 
     way: Literal["tls", "https", "udp", "folder"]
@@ -38,10 +38,10 @@ def is_one_machines(found: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Non
         raise Expected("the address of one machine")
 
 
-def place(raw: Any) -> Place:
+def place(raw: Any) -> Destination:
     """A place from its URL, or `folder`."""
     if raw == FOLDER:
-        return Place("folder", "", 0, "")
+        return Destination("folder", "", 0, "")
     try:
         split = urlsplit(raw if isinstance(raw, str) else "")
         host, port = ipaddress.ip_address(split.hostname or ""), split.port
@@ -54,4 +54,4 @@ def place(raw: Any) -> Place:
         raise Expected(_WANTED)
     if way == "udp" and not host.is_loopback:
         raise Expected("an address of loopback: UDP loses what nobody notices")
-    return Place(way, str(host), port or PORTS[way], split.path)
+    return Destination(way, str(host), port or PORTS[way], split.path)

@@ -13,7 +13,7 @@ from cofferdam.policy.yamltext import Node
 Path = tuple[str | int, ...]
 
 
-class Place:
+class Mark:
     """A node in the text; makes findings that point at it."""
 
     __slots__ = ("node",)
@@ -73,17 +73,17 @@ class Document:
         if isinstance(fields, dict) and path[-1] in fields:
             fields[name] = fields.pop(path[-1])
 
-    def key(self, path: Path) -> Place:
+    def key(self, path: Path) -> Mark:
         """Where the name of an entry or field stands."""
-        return Place(self._walk(path)[0])
+        return Mark(self._walk(path)[0])
 
-    def value(self, path: Path) -> Place:
+    def value(self, path: Path) -> Mark:
         """Where the value of a field stands; its name, where there is no value."""
         key, node = self._walk(path)
         if node.data is None and isinstance(key.data, str):
             named = Node(key.file, key.line, key.column, None)
-            return Place(named)
-        return Place(node)
+            return Mark(named)
+        return Mark(node)
 
     def names(self, *path: str) -> list[str]:
         """The names in a map, also of entries that are wrong; none where there is no map."""

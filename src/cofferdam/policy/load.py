@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from cofferdam.errors import PolicyError
 from cofferdam.policy import crosscheck, notations, schema, standins
-from cofferdam.policy.document import Document, Place
+from cofferdam.policy.document import Document, Mark
 from cofferdam.policy.findings import Reader
 from cofferdam.policy.models import Models
 from cofferdam.policy.problems import Problem
@@ -323,7 +323,7 @@ def _other_protocols(
     """Assets of these that are well-formed by the protocol whose broker the conduits name for them: that one was meant,
     and they are read by it from now on."""
     brokers = _brokers(document.root.plain())
-    tried: dict[Any, tuple[Place, str, str, str]] = {}
+    tried: dict[Any, tuple[Mark, str, str, str]] = {}
     for name in wrong:
         place = document.value(("assets", name, "protocol"))
         said = place.node.data

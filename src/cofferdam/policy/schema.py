@@ -337,7 +337,7 @@ class Witness(Entry):
     """Who keeps the log's signed heads elsewhere."""
 
     to: Annotated[
-        witnesses.Place,
+        witnesses.Destination,
         *_read(witnesses.place, {"type": "string", "pattern": "^(https?|sftp)://", "examples": witnesses.EXAMPLES}),
     ] = Field(
         description="Where: `http://ADDRESS:PORT/PREFIX` or `https://...`, a witness by C2SP tlog-witness; or "
@@ -376,7 +376,7 @@ class Collector(Entry):
     """Who gets the log's entries."""
 
     to: Annotated[
-        collectors.Place,
+        collectors.Destination,
         *_read(
             collectors.place,
             {"type": "string", "pattern": "^((tls|https|udp)://|folder$)", "examples": collectors.EXAMPLES},

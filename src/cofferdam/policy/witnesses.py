@@ -22,7 +22,7 @@ HOST_KEYS: Final = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384",
 _WANTED: Final = f"a place such as {EXAMPLES[0]} or {EXAMPLES[1]}: an address, since no names are resolved"
 
 
-class Place(NamedTuple):
+class Destination(NamedTuple):
     """Where a witness is. `path`: its prefix, or the folder."""
 
     way: Literal["http", "https", "sftp"]
@@ -32,7 +32,7 @@ class Place(NamedTuple):
     path: str
 
 
-def place(raw: Any) -> Place:
+def place(raw: Any) -> Destination:
     """A place from its URL."""
     try:
         split = urlsplit(raw if isinstance(raw, str) else "")
@@ -47,10 +47,10 @@ def place(raw: Any) -> Place:
     if way == "sftp":
         if not split.username or not split.path.startswith("/") or ".." in split.path.split("/"):
             raise Expected("a user and a folder: sftp://USER@ADDRESS/FOLDER")
-        return Place("sftp", split.username, str(host), port or PORTS[way], split.path.rstrip("/") or "/")
+        return Destination("sftp", split.username, str(host), port or PORTS[way], split.path.rstrip("/") or "/")
     if way not in ("http", "https") or split.username:
         raise Expected(_WANTED)
-    return Place(way, "", str(host), port or PORTS[way], split.path.rstrip("/"))
+    return Destination(way, "", str(host), port or PORTS[way], split.path.rstrip("/"))
 
 
 def key(raw: Any) -> str:

@@ -20,7 +20,7 @@ TURN_NS = 1_000_000
 """Sources that wait for their turn are looked at no more often than this."""
 
 
-class Session:
+class ClientSession:
     """One client's dealings with one asset. `flow` is what policy allows in it, or why it allows nothing."""
 
     __slots__ = (
@@ -106,8 +106,8 @@ class Client:
         self.local = ""  # the address of ours to which it has connected
         self.place = ("", 0)  # the listener
         self.assets: dict[int, Asset] = {}  # by unit; -1: any unit
-        self.sessions: dict[str, Session] = {}  # by asset
-        self.only: Session | None = None  # where a single asset answers at the listener, which is the rule
+        self.sessions: dict[str, ClientSession] = {}  # by asset
+        self.only: ClientSession | None = None  # where a single asset answers at the listener, which is the rule
         self.pace = pace
         self.outstanding = 0
         self.blocked = False  # nothing more is read from it
@@ -134,7 +134,7 @@ class Client:
         self.timer: Timer | None = None
 
 
-def opened(client: Client, session: Session, crew: str, wall: int) -> SessionOpened:
+def opened(client: Client, session: ClientSession, crew: str, wall: int) -> SessionOpened:
     """What the log is told of a session's beginning. `wall`: UTC ns."""
     flow = session.flow
     return SessionOpened(
@@ -149,7 +149,7 @@ def opened(client: Client, session: Session, crew: str, wall: int) -> SessionOpe
     )
 
 
-def identified(client: Client, session: Session, principals: tuple[str, ...], wall: int) -> ClientIdentified:
+def identified(client: Client, session: ClientSession, principals: tuple[str, ...], wall: int) -> ClientIdentified:
     """What the log is told of who a client has shown to be. `wall`: UTC ns."""
     shown = client.shown
     return ClientIdentified(
@@ -163,7 +163,7 @@ def identified(client: Client, session: Session, principals: tuple[str, ...], wa
     )
 
 
-def closed(client: Client, session: Session, reason: str, wall: int) -> SessionClosed:
+def closed(client: Client, session: ClientSession, reason: str, wall: int) -> SessionClosed:
     """What the log is told of its end."""
     return SessionClosed(
         wall_ns=wall,
@@ -224,7 +224,7 @@ class Pending:
     __slots__ = ("began", "client", "conduit", "is_write", "request", "session", "token")
 
     def __init__(
-        self, client: Client, session: Session, token: int, request: Any, conduit: str, is_write: bool, began: int
+        self, client: Client, session: ClientSession, token: int, request: Any, conduit: str, is_write: bool, began: int
     ) -> None:
         self.client = client
         self.session = session

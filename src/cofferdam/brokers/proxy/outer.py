@@ -14,7 +14,7 @@ from typing import Any
 
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.transport import RECEIVE_BYTES
-from cofferdam.brokers.proxy.clients import Client, Pending, Session, malformed, opened
+from cofferdam.brokers.proxy.clients import Client, ClientSession, Pending, malformed, opened
 from cofferdam.brokers.proxy.outer_door import Door
 from cofferdam.brokers.proxy.records import (
     Denied,
@@ -226,7 +226,14 @@ class Outer(Door):
             self._inner.send(Request(session.id, number, request, began if is_write else 0))
 
     def _deny(
-        self, client: Client, session: Session, token: int, request: Any, operation: Operation, verdict: Deny, wall: int
+        self,
+        client: Client,
+        session: ClientSession,
+        token: int,
+        request: Any,
+        operation: Operation,
+        verdict: Deny,
+        wall: int,
     ) -> None:
         """Records that it was refused, and answers it."""
         session.requests += 1
@@ -259,7 +266,14 @@ class Outer(Door):
             self._audit.flush()
 
     def _may_go(
-        self, client: Client, session: Session, token: int, request: Any, operation: Operation, began: int, wall: int
+        self,
+        client: Client,
+        session: ClientSession,
+        token: int,
+        request: Any,
+        operation: Operation,
+        began: int,
+        wall: int,
     ) -> bool:
         """Whether what was allowed may cross; else it is answered."""
         try:
@@ -284,7 +298,7 @@ class Outer(Door):
             self._tell_identity(client, session)
         return True
 
-    def _session_for(self, client: Client, operation: Operation) -> Session:
+    def _session_for(self, client: Client, operation: Operation) -> ClientSession:
         """The session with the asset that answers for this unit; it begins when it is first asked."""
         assets = client.assets
         asset = assets.get(operation.unit) or assets.get(-1) or next(iter(assets.values()))
@@ -296,7 +310,7 @@ class Outer(Door):
             return False
         return isinstance(flow.decide(operation, self._wall()), Allow)
 
-    def _judge(self, session: Session, request: Any, operation: Operation, wall: int) -> Allow | Deny:
+    def _judge(self, session: ClientSession, request: Any, operation: Operation, wall: int) -> Allow | Deny:
         flow = session.flow
         if isinstance(flow, Deny):
             return flow
@@ -307,12 +321,12 @@ class Outer(Door):
             flow.remember(request, operation, verdict)
         return verdict
 
-    def _count_refusal(self, client: Client, session: Session, verdict: Deny) -> None:
+    def _count_refusal(self, client: Client, session: ClientSession, verdict: Deny) -> None:
         session.refused += 1
         client.refused += 1
         self.stats.refused(verdict)
 
-    def _refuse(self, client: Client, session: Session, token: int, request: Any, verdict: Deny) -> None:
+    def _refuse(self, client: Client, session: ClientSession, token: int, request: Any, verdict: Deny) -> None:
         if session.silent:
             client.machine.release(token)
         else:

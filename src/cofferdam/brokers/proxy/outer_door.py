@@ -25,9 +25,9 @@ from cofferdam.brokers.kit.supervision import Listener, SessionStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.clients import (
     Client,
+    ClientSession,
     Pace,
     Pending,
-    Session,
     Turns,
     closed,
     counted,
@@ -81,7 +81,7 @@ class Door(Part):
         self._reactor = setting.reactor
         self._next = 0
         self._pending: dict[int, Pending] = {}
-        self._sessions: dict[int, tuple[Client, Session]] = {}
+        self._sessions: dict[int, tuple[Client, ClientSession]] = {}
         self._paces: dict[str, Pace] = {}  # by group (clients)
         self._of_source: dict[str, int] = {}  # connections by share
         self._turns = Turns(setting.reactor, self._go_on)
@@ -286,13 +286,13 @@ class Door(Part):
             self._tend(client)
         return client
 
-    def _open_session(self, client: Client, asset: str) -> Session:
+    def _open_session(self, client: Client, asset: str) -> ClientSession:
         self._next += 1
         number = self._next
         flow: Flow | Deny = Deny("", "", Fault.ASSET, "no unit was asked")
         if asset:
             flow = self.policy.flow(self.broker, client.source, asset, self._zones, client.shown)
-        session = Session(number, f"{self._boot}-{number}", asset, flow)
+        session = ClientSession(number, f"{self._boot}-{number}", asset, flow)
         session.refusals = RefusalLog(
             self._audit, self._budget, session.name, client.source, client.stranger, asset, client.share
         )
@@ -343,7 +343,7 @@ class Door(Part):
             client.pace.connections -= 1
             client.pace = self._pace_of(group, self._clock())
 
-    def _tell_identity(self, client: Client, session: Session) -> None:
+    def _tell_identity(self, client: Client, session: ClientSession) -> None:
         """Has the log say who a client has shown to be, if it has shown anything."""
         session.named = True
         if client.shown != NOBODY:
