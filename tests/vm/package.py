@@ -48,6 +48,7 @@ def package(machine: Machine, checks: Checks) -> None:
     machine.must(REPACK, seconds=300)
     done = machine.run(f"{CLEAN} dpkg -i /root/older.deb 2>&1", seconds=300)
     checks.check("it installs", done.ok, done.out)
+    machine.run("rm /root/older.deb")  # half a gigabyte, of a disk of four
     units = machine.run("systemctl is-active cofferdam; systemctl is-enabled cofferdam").out
     checks.check("and starts nothing", units.split() == ["inactive", "disabled"], units)
     where = machine.run(f"{CLEAN} sh -c 'command -v cofferdam; cofferdam --version; man -w cofferdam'").out
@@ -77,7 +78,7 @@ def package(machine: Machine, checks: Checks) -> None:
     ok = found.get("separation") == "namespaces" and halves.strip() == "2"
     checks.check("under namespaces, with compiled halves", ok, (found.get("separation"), halves))
     seen = machine.run(f"{CLEAN} cofferdam status", seconds=60)
-    checks.check("status says that all is well", seen.ok, seen.out)
+    checks.check("status says that all is well", seen.ok, "\n".join(seen.out.splitlines()[:8]))
 
     put(machine, "/root/next.yaml", policy(write=""))
     done_ = machine.run(guest("over-a-reload", "office", ERP, OVERLAY, "/root/next.yaml"), seconds=90).out

@@ -96,7 +96,7 @@ def lets_in(side: SidePlan, source: str, address: str, port: int) -> bool:
         not (listen.datagrams or listen.tunnel)
         and port == listen.port
         and address in listen.addresses
-        and any(client in ipaddress.ip_network(network) for network in listen.sources)
+        and any(client in ipaddress.ip_network(network, strict=False) for network in listen.sources)
         for listen in side.listens
     )
 
