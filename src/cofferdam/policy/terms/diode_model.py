@@ -171,7 +171,7 @@ class StrandLink(notations.Entry):
         return ("from", self.from_zone), ("to", self.to_zone)
 
 
-class StrandChannel(schema.Entry):
+class StrandChannel(notations.Entry):
     """What rides, and how."""
 
     kind: Annotated[str, *read_by(_class, {"type": "string", "enum": [PROMPT, BULK]})] | None = Field(
