@@ -93,7 +93,9 @@ TABLE = [
     (", write: speed", "", "{who: ops", "found a rule that allows nothing", ""),
     ("who: ops, ", "", "{asset: plc, write", "found a rule without who, expected who: The principal", ""),
     ("    reason: a test\n", "", "c:", "found conduit c without reason, expected reason: Why it exists", ""),
-    ("erp: {zone: office, addresses: 10.1.0.20}", "erp:", "erp:", "found nothing, expected a map", ""),
+    ("erp: {zone: office, addresses: 10.1.0.20}", "erp:", "erp:", "found nothing, expected a map with zone", ""),
+    ("erp: {zone: office, addresses: 10.1.0.20}", "erp: 10.1.0.20", "10.1.0.20",
+     'found "10.1.0.20", expected a map with zone: The zone', ""),
     ("    unit: 1\n", "    unit: any\n", "any", "found any, and limits of speed", ""),
     ("  erp: {", '  "e p": {', '"e p"', 'found "e p", expected a name of letters', ""),
 ]  # fmt: skip

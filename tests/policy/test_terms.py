@@ -88,7 +88,7 @@ TABLE: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("pull: [good, bad]", "read: [good, bad]", "read",
      ('the field "read", a word of modbus', "expected one of who, push, pull, browse")),
     ("    expires: 2027-06-30\n", "    channels: {a: {}}\n", "channels",
-     ('the field "channels", a word of relay, in a conduit of modbus', "expected one of from, to, broker")),
+     ('the field "channels", a word of relay and diode, in a conduit of modbus', "expected one of from, to, broker")),
     # and a word of nobody's
     ("write: speed", "wirte: speed", "wirte", ('the field "wirte", expected one of who', "did you mean write")),
     ("push: [good, bad]", "psuh: [good, bad]", "psuh", ('the field "psuh", expected one of who', "did you mean push")),

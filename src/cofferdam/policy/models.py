@@ -128,9 +128,20 @@ class Models:
             near = item["ctx"]["near"] or self._word(path)
             return place.problem(place.node.describe(), item["ctx"]["what"], near, check="value")
         expected = {
-            "dict_type": "a map", "model_type": "a map", "model_attributes_type": "a map", "tuple_type": "a list",
+            "dict_type": "a map", "model_type": self._map(path), "model_attributes_type": "a map",
+            "tuple_type": "a list",
         }  # fmt: skip
         return place.problem(place.node.describe(), expected.get(kind, str(item["msg"])), check="value")
+
+    def _map(self, path: Path) -> str:
+        """What is expected where a map of fields is: those that it has to have."""
+        model = self.model(path)
+        wanted = [name for name, field in fields(model).items() if field.is_required()] if model else []
+        if model is None or not wanted:
+            return "a map"
+        return "a map with " + (
+            f"{wanted[0]}: {_sentence(model, wanted[0])}" if len(wanted) == 1 else ", ".join(wanted)
+        )
 
     def _word(self, path: Path) -> str:
         """The protocol or broker that is meant by what is not even a name."""
