@@ -22,6 +22,7 @@ from cofferdam.errors import GateError
 from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
 from tests.gate.patching import Works
+from tests.gate.plant import Gate
 from tests.waiting import PATIENT, eventually, kill
 
 PARTS = ("keeper", "installer", "intake", "fetcher", "examiner")
@@ -46,7 +47,9 @@ def works(tmp_path: Path) -> Iterator[Works]:
     site = tmp_path / "site"
     (site / "plc").mkdir(parents=True)
     with serving(site, make("vendor.test", by=AUTHORITY)) as port:
-        made = Works(tmp_path / "works", sources=SOURCE.format(port=port), rules=RULE, files={"ca.pem": AUTHORITY.pem})
+        made = Works(
+            tmp_path / "works", sources=SOURCE.format(port=port), rules=RULE, files={"ca.pem": AUTHORITY.pem}, gate=Gate
+        )  # its examiners are programs, and found by that
         yield made
         made.close()
 
