@@ -368,6 +368,23 @@ def udpcast(one: Wire, *, rate: int, size: int) -> float:
     return size * 8 / took / 1e6 if whole else 0.0
 
 
+def again(runs: int, size: int, loss: int, rate: int, mtu: int) -> int:
+    """So many runs, and how many came whole; 1, where any did not."""
+    whole = 0
+    with wire(mtu) as one:
+        one.lose(loss)
+        for run in range(1, runs + 1):
+            found = strand(one, rate=rate, mtu=mtu, size=size)
+            out, into = found["sender"], found["receiver"]
+            lost = out["bytes"] - into["bytes"]
+            whole += not lost
+            print(f"run {run}: {into['bytes'] * 8 / max(0.001, into['seconds']) / 1e6:.0f} Mbit/s, {lost} bytes lost, "
+                  f"{first(into['repaired'])} packets repaired, {first(into['kernel_drops'])} dropped by the kernel, "
+                  f"load {os.getloadavg()[0]:.1f}; {whole} of {run} whole", flush=True)  # fmt: skip
+    print(f"{whole} of {runs} whole: {size} bytes each at {loss / 10:g} % of loss, paced at {rate} Mbit/s, MTU {mtu}")
+    return int(whole < runs)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     ends = {
@@ -377,6 +394,12 @@ def main() -> int:
     parser.add_argument("--diode", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--mb", type=int, default=200, help="of each run (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3, help="of messages (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=int, default=0, help="instead: so many runs of one kind, and how many were whole"
+    )
+    parser.add_argument("--loss", type=float, default=5, help="with --runs: percent (default: %(default)s)")
+    parser.add_argument("--rate", type=int, default=800, help="with --runs: Mbit/s (default: %(default)s)")
+    parser.add_argument("--mtu", type=int, default=1500, help="with --runs (default: %(default)s)")
     args = parser.parse_args()
     if args.end:
         ends[args.end](json.loads(os.environ["STRAND_BENCH"]))
@@ -385,6 +408,8 @@ def main() -> int:
         print("bench: namespaces take root", file=sys.stderr)
         return 2
     size = args.mb * 1_000_000
+    if args.runs:
+        return again(args.runs, size, round(args.loss * 10), args.rate, args.mtu)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {args.mb} MB a run\n")
     form = "{:<34} {:>7} {:>9} {:>9} {:>7} {:>13} {:>7} {:>6}"
     print(form.format("run", "Mbit/s", "a core *", "repaired", "lost", "CPU ms/MB **", "MB", "drops"))

@@ -176,7 +176,8 @@ def test_what_has_come_waits_while_the_strand_is_severed(tmp_path: Path) -> None
     seal, hello = hearing.epoch(5)
     hearing.feed(hello, *woven(seal, 3), work=False)
     hearing.receiver.set_severed({"it"})
-    hearing.reactor.turn(0)
+    for _ in range(100):
+        hearing.reactor.turn(0)
     assert hearing.numbers == []
     hearing.receiver.set_severed(())
     hearing.feed()
@@ -194,7 +195,7 @@ def test_false_announcements_do_not_hold_up_a_true_one(tmp_path: Path, monkeypat
         hearing.feed(hello)
         hearing.receiver.tick()
         hearing.receiver.tick()
-        if hearing.records:
+        if any(isinstance(one, records.Epoch) for one in hearing.records):
             break
     assert second < 40  # ten seconds at a chance of one half are already one in a thousand
 
