@@ -430,24 +430,8 @@ def _backfill(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from cofferdam.brokers.mirror import partials, sealing
-    from cofferdam.errors import StoreError
-
     view = _view(args)
-    damaged: list[dict[str, str]] = []
-    for file in view.catalogue.files:
-        path = view.folder / file.name
-        try:
-            if sealing.sha256_of(path) != file.sha256:
-                damaged.append({"file": file.name, "why": "its bytes are not those that were sealed"})
-            elif sum(group.num_rows for group in sealing.read_groups(path)) != file.rows:
-                damaged.append({"file": file.name, "why": "it has another number of samples"})
-        except (OSError, StoreError) as error:
-            damaged.append({"file": file.name, "why": str(error)})
-    damaged += [
-        {"file": name, "why": "its aggregates are not those that were reckoned; samples are read instead"}
-        for name in partials.damaged(view.folder, view.catalogue.reckoned)
-    ]
+    damaged = [{"file": name, "why": why} for name, why in view.damaged()]
     found = {"files": len(view.catalogue.files), "hot": view.hot().num_rows, "damaged": damaged}
     lines = [f"{one['file']}: {one['why']}" for one in damaged]
     lines.append(f"{found['files']} sealed files, {len(damaged)} damaged; {found['hot']} samples are not sealed yet")

@@ -286,3 +286,21 @@ def test_a_real_machine_s_temperature_goes_through_whole(tmp_path: Path) -> None
     (one,) = merged.catalogue.files
     assert one.size < size and one.size / 22_683 < 10  # bytes a sample
     pair.close()
+
+
+def test_a_sealed_file_that_is_not_as_it_was_sealed_is_named(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    pair.offer(batch("live", [("flow_1", NOW - 3_600 * 10**9 * hour, float(hour)) for hour in range(1, 50)]))
+    pair.all()
+    pair.seal()
+    pair.close()
+    view = Reading(tmp_path / "keeper").view()
+    assert view.catalogue.files and list(view.damaged()) == []
+    file = tmp_path / "keeper" / view.catalogue.files[0].name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert list(view.damaged()) == [(view.catalogue.files[0].name, "its bytes are not those that were sealed")]
+    file.unlink()
+    [(name, why)] = view.damaged()
+    assert name == view.catalogue.files[0].name and "No such file" in why

@@ -174,6 +174,20 @@ class View:
         """What is not sealed yet, as it came."""
         return pa.concat_tables(self._tables) if self._tables else STORED.empty_table()
 
+    def damaged(self) -> Iterator[tuple[str, str]]:
+        """The sealed files that are not as they were sealed, and why not: each is read whole."""
+        for file in self.catalogue.files:
+            path = self.folder / file.name
+            try:
+                if sealing.sha256_of(path) != file.sha256:
+                    yield file.name, "its bytes are not those that were sealed"
+                elif sum(group.num_rows for group in sealing.read_groups(path)) != file.rows:
+                    yield file.name, "it has another number of samples"
+            except (OSError, StoreError) as error:
+                yield file.name, str(error)
+        for name in partials.damaged(self.folder, self.catalogue.reckoned):
+            yield name, "its aggregates are not those that were reckoned; samples are read instead"
+
     def tags(self) -> dict[str, Tag]:
         """All tags, those of the hot log as well."""
         if self._tags is None:
