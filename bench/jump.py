@@ -28,6 +28,7 @@ from processes import cpu_of
 from tests.brokers.jump.site import JumpSite, Sshd
 from tests.brokers.patch.makers import clamd
 from tests.verbs import cli
+from tests.waiting import eventually
 
 from cofferdam.brokers.kit import clamd as scanner
 
@@ -163,26 +164,30 @@ async def many(site: JumpSite, sessions: int, rate: float, seconds: float) -> tu
             known_hosts=None, config=None, agent_path=None,
         )  # fmt: skip
         connections.append(connection)
-    working = [
-        await connections[number // 10].create_process("cat", term_type="xterm", encoding=None)
-        for number in range(sessions)
-    ]
     found: list[float] = []
+
+    async def ready(process: asyncssh.SSHClientProcess[bytes]) -> None:
+        process.stdin.write(b"x")
+        await process.stdout.readexactly(1)
 
     async def types(process: asyncssh.SSHClientProcess[bytes], wait: float) -> None:
         await asyncio.sleep(wait)
         until = time.perf_counter() + seconds
         while time.perf_counter() < until:
             began = time.perf_counter()
-            process.stdin.write(b"x")
-            await process.stdout.readexactly(1)
+            await ready(process)
             found.append((time.perf_counter() - began) * 1e3)
             await asyncio.sleep(max(0.0, 1 / rate - (time.perf_counter() - began)))
 
+    working = []
+    for number in range(sessions):  # one after the other: sshd drops some of those that come at once
+        working.append(await connections[number // 10].create_process("cat", term_type="xterm", encoding=None))
+        await ready(working[-1])
     await asyncio.gather(*(types(each, number / sessions / rate) for number, each in enumerate(working)))
     memory = {name: resident(pid) for name, pid in site.gate.pids().items() if name in PARTS}
     for each in connections:
         each.abort()
+    await asyncio.to_thread(eventually, lambda: not site.sessions())
     return found, memory
 
 

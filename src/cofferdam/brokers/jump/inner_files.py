@@ -515,15 +515,14 @@ class Files:
             up.number = 0
 
     async def _bring(self, up: Up) -> None:
-        """From quarantine to the asset; what comes out is what went in. Raises: _No."""
+        """From quarantine to the asset; what comes out is what went in. A piece comes while the one before is written.
+        Raises: _No."""
         digest, offset = hashlib.sha256(), 0
-        while up.file is not None:
-            data = await self._quarantine.piece(up.number, offset)
-            if not data:
-                break
+        data = await self._quarantine.piece(up.number, offset)
+        while up.file is not None and data:
             digest.update(data)
-            await up.file.write(data, offset)
-            offset += len(data)
+            at, offset = offset, offset + len(data)
+            data, _ = await asyncio.gather(self._quarantine.piece(up.number, offset), up.file.write(data, at))
         if digest.digest() != up.hash.digest():
             raise _No("what was kept apart is not what came")
 
