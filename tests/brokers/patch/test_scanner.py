@@ -82,6 +82,13 @@ def test_what_it_says(scanner: str, tmp_path: Path, data: bytes, verdict: str, d
     assert (found.verdict, detail in found.detail) == (verdict, True), found
 
 
+def test_what_the_scanner_is_given_is_told_of(scanner: str, tmp_path: Path) -> None:
+    file, told = tmp_path / "file", bytearray()
+    file.write_bytes(data := b"firmware" * 200_000)
+    assert scan(scanner, file, seen=told.extend).verdict == "clean"
+    assert told == data
+
+
 def test_a_large_entry_is_seen_however_deep(scanner: str, tmp_path: Path) -> None:
     file = tmp_path / "file.zip"
     file.write_bytes(zipped(zipped(bytes(LIMIT) + EICAR)))

@@ -17,10 +17,10 @@ import re
 import select
 import socket
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 from msgspec import Struct
 
@@ -61,9 +61,13 @@ Parts = Iterable[tuple[str, Iterable[bytes]]]
 """What a file is made of: names and contents, one after the other."""
 
 
-def scan(path: str, file: Path, parts: Parts | None = None, *, largest: int | None = None) -> Scanned:
+def scan(
+    path: str, file: Path, parts: Parts | None = None, *, largest: int | None = None,
+    seen: Callable[[bytes], object] | None = None,
+) -> Scanned:  # fmt: skip
     """Has the clamd at this socket look at a file; with `parts`, at each of them instead. `largest`: bytes of the
-    largest entry of an archive in it, where the caller has looked. Never raises for what clamd does or does not."""
+    largest entry of an archive in it, where the caller has looked. `seen` is given what the scanner was given, while
+    that is at work on it; it may not be all. Never raises for what clamd does or does not."""
     base = ""
     try:
         base = _base(path)
@@ -77,12 +81,19 @@ def scan(path: str, file: Path, parts: Parts | None = None, *, largest: int | No
         if parts is not None:
             return _scan_parts(path, parts, base)
         with file.open("rb") as opened:
-            said = _stream(path, iter(lambda: opened.read(CHUNK), b""))
+            said = _stream(path, _pieces(opened, seen))
     except archives.ArchiveRefused as refused:
         return Scanned("not scanned", f"the scanner would not see all of it: {refused}", base)
     except (NotScanned, OSError) as error:
         return Scanned("not scanned", str(error) or type(error).__name__, base)
     return _judged(said, base)
+
+
+def _pieces(opened: BinaryIO, seen: Callable[[bytes], object] | None) -> Iterator[bytes]:
+    while piece := opened.read(CHUNK):
+        yield piece
+        if seen is not None:
+            seen(piece)
 
 
 def _scan_parts(path: str, parts: Parts, base: str) -> Scanned:

@@ -32,10 +32,10 @@ def examine(job: Job) -> bytes:
     if not order.file:
         return _scanner_alone(job.sockets.get("clamd", ""))
     file = _beneath(store, order.file)
-    digest, size = _hash(file)
+    whole = _Hash()
     refused, said, facts = "", "", {}
     try:
-        proved = _prove(store, order, file, digest)
+        proved = _prove(store, order, file)
         said, facts = proved.detail, proved.facts
     except origin.NotProved as error:
         refused = str(error)
@@ -55,13 +55,15 @@ def examine(job: Job) -> bytes:
         path = job.sockets.get("clamd", "")
         largest = counting.largest if counting is not None and order.proof not in ("apt", "wsus") else 0
         parts = archives.contents(file, order.password) if counting and counting.sealed else _parts(order, file)
-        scanned = scanner.scan(path, file, parts, largest=largest) if path else ABSENT
+        scanned = scanner.scan(path, file, parts, largest=largest, seen=whole.add) if path else ABSENT
     if not refused and not archive and order.yara and scanned.verdict in ("clean", "not scanned"):
         scanned = _yara(scanned, order, store, file)
+    if whole.size != file.stat().st_size:  # no scanner was given all of it
+        whole = _hash(file)
     return msgspec.json.encode(
         Report(
-            sha256=digest,
-            size=size,
+            sha256=whole.digest.hexdigest(),
+            size=whole.size,
             origin=said[:1000],
             refused=refused[:1000],
             facts={name[:64]: value[:1000] for name, value in facts.items()},
@@ -98,7 +100,7 @@ def _parts(order: Order, file: Path) -> scanner.Parts | None:
     return debs.of(file) if is_package else None
 
 
-def _prove(store: Path, order: Order, file: Path, digest: str) -> origin.Proved:
+def _prove(store: Path, order: Order, file: Path) -> origin.Proved:
     """Raises: NotProved."""
 
     def read(names: tuple[str, ...]) -> list[bytes]:
@@ -118,7 +120,7 @@ def _prove(store: Path, order: Order, file: Path, digest: str) -> origin.Proved:
     if order.list:
         listed = _beneath(store, order.list)
         proved = origin.prove(order.proof, listed, signature, pins)
-        origin.in_list(_read(store, order.list, origin.SIGNATURE_BYTES), order.name, digest)
+        origin.in_list(_read(store, order.list, origin.SIGNATURE_BYTES), order.name, _hash(file).digest.hexdigest())
         return origin.Proved(f"{proved.detail}, by its list of SHA-256", {**proved.facts, "list": "SHA-256"})
     return origin.prove(order.proof, file, signature, pins)
 
@@ -148,10 +150,20 @@ def _read(store: Path, name: str, most: int) -> bytes:
     return data
 
 
-def _hash(file: Path) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
+class _Hash:
+    """Of what it was given so far."""
+
+    def __init__(self) -> None:
+        self.digest, self.size = hashlib.sha256(), 0
+
+    def add(self, piece: bytes) -> None:
+        self.digest.update(piece)
+        self.size += len(piece)
+
+
+def _hash(file: Path) -> _Hash:
+    whole = _Hash()
     with file.open("rb") as opened:
         while piece := opened.read(PIECE):
-            digest.update(piece)
-            size += len(piece)
-    return digest.hexdigest(), size
+            whole.add(piece)
+    return whole
