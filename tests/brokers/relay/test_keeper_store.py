@@ -229,7 +229,8 @@ def test_a_full_disk_refuses_takes_nothing_back_that_was_said_and_goes_on(tmp_pa
     assert {"store"} == {refused(answer) for answer in answers[-1:]}
     for _ in range(5):
         bench.run(tick=True)
-    assert "no more messages" in bench.keeper.alarms()["store"]
+    alarm = bench.keeper.alarms()["store"]
+    assert "no more messages" in alarm and f"{small}/store/keeper.db" in alarm and "make room on its disk" in alarm
     kept = sum(isinstance(answer, Answered) for answer in answers)
     status = bench.command("status")["channels"][0]
     assert status["messages"] == len(first) + kept == status["next"] - 1
@@ -252,7 +253,7 @@ def test_an_alarm_comes_before_the_disk_is_full(tmp_path: Path, small: Path) -> 
         os.posix_fallocate(file.fileno(), 0, 13 << 20)
     for _ in range(5):
         bench.run(tick=True)
-    assert "MiB of 16 are left" in bench.keeper.alarms()["store"]
+    assert f"MiB of 16 are left in {small}/store, where" in bench.keeper.alarms()["store"]
     assert bench.stored(1) == [1], "and still it works"
     bench.close()
 

@@ -511,9 +511,12 @@ class Keeper(Part):
         found = dict(self.verifying.alarms)
         free, size = self.store.room()
         if self._full:
-            found["mirror-store-full"] = f"the mirror takes no more: {self._full}"
+            found["mirror-store-full"] = f"the mirror takes no more: {self._full}: make room on its disk"
         elif free < FREE_LEAST:
-            found["mirror-store"] = f"{free >> 20} MiB of {size >> 20} are left where the mirror keeps its history"
+            found["mirror-store"] = (
+                f"{free >> 20} MiB of {size >> 20} are left in {self.store.folder}, where the mirror keeps its history:"
+                " the oldest goes first; make room on that disk, or `keep` it for less long"
+            )
         if self.store.found:
             found["mirror-store-mended"] = clip(self.store.found)
         return found

@@ -114,7 +114,10 @@ class Watch:
         if work.full:
             found["store"] = f"the relay takes no more messages: {work.full}"
         elif free < (1 - ALARM_SHARE) * size:
-            found["store"] = f"{free >> 20} MiB of {size >> 20} are left where the relay keeps its messages"
+            found["store"] = (
+                f"{free >> 20} MiB of {size >> 20} are left in {work.store.folder}, where the relay keeps its messages:"
+                " make room on that disk, before none are taken any more"
+            )
         if short := self._pace.short():
             found["log"] = (
                 f"more than half of the relay's share of the audit log is used up: {', '.join(short)} cause more"

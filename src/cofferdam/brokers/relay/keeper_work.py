@@ -230,7 +230,7 @@ class Work:
 
     def _no_room(self, error: StoreError, answers: list[tuple[Yes, No]]) -> None:
         """The commit was taken back, and all is as it was before this turn."""
-        self.full = str(error)
+        self.full = f"{error}: {error.hint}"
         self.store.rollback()
         self._make()
         problem = Problem("store", clip(f"{error}; nothing was stored"))
@@ -351,9 +351,12 @@ class Work:
         self.figures.set("store_size", size)
         reserve = min(RESERVE_BYTES, size // 8)
         if free < reserve:
-            self.full = f"{self.store.path} has {free} bytes left, and {reserve} are kept free"
+            self.full = f"{self.store.path} has {free} bytes left, and {reserve} are kept free: make room on its disk"
         elif len(self.store.index) >= KEYS_MOST:
-            self.full = f"{self.store.path} has {KEYS_MOST} messages, the most that a keeper knows the keys of"
+            self.full = (
+                f"{self.store.path} has {KEYS_MOST} messages, the most that a keeper knows the keys of: let consumers"
+                " catch up, or `keep` them for less long"
+            )
         elif self.full:
             self.full = ""
         if self._told_upto and not self._groups:
@@ -363,7 +366,7 @@ class Work:
         try:
             self.store.seal()
         except StoreFull as error:  # the index grows in memory until there is room
-            self.full = str(error)
+            self.full = f"{error}: {error.hint}"
             self.store.rollback()
         except StoreError as error:
             self._failed(error)
