@@ -80,7 +80,7 @@ def inside(each: dict[str, Any]) -> Iterator[str]:
         yield f"  {channel['channel']:24} epoch {channel['epoch']}: {channel['oldest']} to {channel['highest']} kept"
     for name, folder in each["folders"].items():
         yield f"  {name:24} out of {folder}"
-    yield from _under_way(each["under_way"], "sent")
+    yield from _under_way(each["under_way"], "been sent")
     for one in each["not_sent"]:
         yield f"  NOT SENT: {one['name']} of {one['channel']}: {one['why']}"
 

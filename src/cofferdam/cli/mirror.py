@@ -156,6 +156,17 @@ def _ask(args: argparse.Namespace, part: str, verb: str, **arguments: object) ->
     return good[0]["result"]
 
 
+def _parts(args: argparse.Namespace) -> set[str]:
+    """Which parts of mirrors this machine has: over a strand its ends are on two."""
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+
+    pairs = [pair for pair in ask(state_of(args), "status", fresh=False)["pairs"] if pair["broker"] == "mirror"]
+    if not pairs:
+        raise GateError("no mirror runs", hint="`cofferdam status` shows what does")
+    return {half["role"] for pair in pairs for half in pair["halves"]}
+
+
 def _view(args: argparse.Namespace) -> View:
     """The store as it is now, read from its files."""
     from cofferdam.brokers.mirror.query import Reading
@@ -234,16 +245,33 @@ def _took(seconds: float) -> str:
 
 
 def _status(args: argparse.Namespace) -> int:
-    keeper, spooler = _ask(args, "keeper", "status"), _ask(args, "spooler", "status")
-    sources = _ask(args, "collector", "status")
-    if len(sources) < len(keeper["sources"]):  # the others are folders, which another part has
-        sources += _ask(args, "files", "status")
-    if keeper["copied"]:
+    here = _parts(args)
+    keeper, spooler = (_ask(args, part, "status") if part in here else None for part in ("keeper", "spooler"))
+    sources = _ask(args, "collector", "status") if "collector" in here else []
+    if "files" in here and (keeper is None or len(sources) < len(keeper["sources"])):
+        sources += _ask(args, "files", "status")  # folders, which another part has
+    if keeper is not None and keeper["copied"]:
         sources += _ask(args, "loader", "status")
-    if keeper["published"]:
+    if keeper is not None and keeper["published"]:
         sources += _ask(args, "publisher", "status")
 
     def lines() -> Iterable[str]:
+        yield from of_keeper(keeper) if keeper is not None else ["the store is on the strand's other machine"]
+        yield from (of_spooler(spooler) if spooler is not None else ["  its sources are on the strand's other machine"])
+        for one in sources:
+            state = one["trouble"] or "well"
+            where = f"{one['waits']} files wait" if "waits" in one else f"read up to {_time(one['upto'] or 0)}"
+            if "copied" in one and keeper is not None:
+                where = f"{one['copied']} of {keeper['commit']} batches are there"
+            if "left" in one:
+                where = "nothing is known yet" if one["left"] < 0 else f"{one['left']} sealed files are not there yet"
+            word = "copy" if "copied" in one else "table" if "left" in one else "source"
+            yield f"  {word:8}{one['source']}: {state}" + ("" if one.get("idle") else f"; {where}")
+        yield from of_gaps(keeper) if keeper is not None else ()
+        for full in filter(None, (end["full"] for end in (keeper, spooler) if end is not None)):
+            yield f"  FULL    {full}"
+
+    def of_keeper(keeper: dict[str, Any]) -> Iterable[str]:
         yield f"{keeper['conduit']}: {keeper['tags']} tags, newest {_time(keeper['newest'])}, " + (
             f"{_took(keeper['lag_ns'] / 1e9)} behind the clock" if keeper["newest"] else "nothing yet"
         )
@@ -255,27 +283,20 @@ def _status(args: argparse.Namespace) -> int:
         )
         if keeper["files"]:
             yield f"  sealed  up to the hour that ends {_time((keeper['sealed_hour'] + 1) * HOUR * 10**9)}"
+
+    def of_spooler(spooler: dict[str, Any]) -> Iterable[str]:
         for lane, found in spooler["lanes"].items():
             yield f"  {lane:9}{found['waiting']} batches wait for the store, of {found['last']}"
         yield (
             f"  spool   {spooler['bytes'] / 1e6:.1f} of {spooler['most'] / 1e6:.0f} MB; room for"
             f" {_took(spooler['left_seconds'])} if nothing were taken"
         )
-        for one in sources:
-            state = one["trouble"] or "well"
-            where = f"{one['waits']} files wait" if "waits" in one else f"read up to {_time(one['upto'] or 0)}"
-            if "copied" in one:
-                where = f"{one['copied']} of {keeper['commit']} batches are there"
-            if "left" in one:
-                where = "nothing is known yet" if one["left"] < 0 else f"{one['left']} sealed files are not there yet"
-            word = "copy" if "copied" in one else "table" if "left" in one else "source"
-            yield f"  {word:8}{one['source']}: {state}" + ("" if one.get("idle") else f"; {where}")
+
+    def of_gaps(keeper: dict[str, Any]) -> Iterable[str]:
         yield f"  gaps    {keeper['gaps'] or 'none'}" + (" (cofferdam mirror gaps)" if keeper["gaps"] else "")
         for hold in keeper["holds"]:
             first, last = hold["first"] * HOUR * 10**9, (hold["last"] + 1) * HOUR * 10**9
             yield f"  held    {_time(first)} to {_time(last)} by {hold['by']}: {hold['reason']}"
-        for full in filter(None, (keeper["full"], spooler["full"])):
-            yield f"  FULL    {full}"
 
     return _print(args, {"keeper": keeper, "spooler": spooler, "sources": sources}, lines())
 

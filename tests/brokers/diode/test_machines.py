@@ -368,6 +368,9 @@ def test_a_mirror_rides_between_users_that_do_not_know_each_other(tmp_path: Path
         eventually(kept)
         for machine in strand.machines:
             assert not events(machine.state, "part-ended")
+            code, said, complained = cli("mirror", "status", "--state", str(machine.state))
+            assert code == 0, complained
+            assert "on the strand's other machine" in said
 
 
 # --- `cofferdam prove`: it holds, and it fails where a wall has a hole ------------------------------------------------

@@ -115,8 +115,10 @@ class Sealing(TypedDict):
 
 
 class Status(TypedDict):
-    keeper: Keeper
-    spooler: Spooler
+    """The keeper, or the spooler, is null where it is on the other machine of a strand."""
+
+    keeper: Keeper | None
+    spooler: Spooler | None
     sources: list[Source]
 
 
