@@ -753,6 +753,14 @@ def test_kill_9_of_a_part(site: JumpSite, part: str) -> None:
     assert services.ends(gather.history(site.state)[1])[killed].event["kind"] in ("access-ended", "half-died")
 
 
+def test_what_a_program_without_a_terminal_says_sets_nobodys_clipboard(site: JumpSite) -> None:
+    """Its bytes are its client's, as they are; who watches, or plays it later, has a terminal."""
+    evil = site.folder / "evil"
+    evil.write_bytes(b"before\x1b]52;c;T1dORUQ=\x07after\n")
+    assert site.ssh("tech", "station", f"head -n 1 {evil}").stdout == evil.read_bytes()
+    assert "beforeafter\n" in site.jump("recording", "play", site.newest()["name"], "--speed", "0")
+
+
 def test_watched_live_joined_and_told(site: JumpSite) -> None:
     """CIP-005-7 R2.4, R3.1: active sessions are seen, as they go on; two hands at one terminal."""
     site.jump("group", "join", "tech", "vendors")
@@ -766,7 +774,10 @@ def test_watched_live_joined_and_told(site: JumpSite) -> None:
         refused = site.ssh(who, who, f"watch {session}").stdout
         assert b"only who may approve it" in refused, refused
     assert site.ssh("tech", "tech", "watch").returncode == 1
-    assert site.ssh("tech", "tech", "who").returncode == 0
+    # Who is in the same group learns neither who is there nor why they asked.
+    assert site.ssh("tech", "tech", "who").stdout == b"1 of others\n"
+    assert b"neither yours nor for you" in site.ssh("tech", "tech", f"statement {number}").stdout
+    assert b"vendor (127.0.0.1) at station" in site.ssh("lead", "lead", "who").stdout
     watcher = site.start("lead", "lead", "watch", str(session))
     said = reads_until(watcher, prompt)  # what was there before
     assert b"you watch vendor at station" in said

@@ -274,6 +274,21 @@ def test_a_move_opens_nothing(site: Hostile) -> None:
     assert sorted(path.name for path in (at / "drop").iterdir()) == ["known", "other", "second"], said
 
 
+def test_a_name_with_a_backslash_leads_nowhere(site: Hostile) -> None:
+    """Windows has it between folders: what is written beside the way would be anywhere."""
+    site.person("windows", "movers")
+    (site.files / "drop").mkdir(exist_ok=True)
+    (site.folder / "tool").write_text("x")
+    at = f"{site.files}/drop"
+    said = sftp(
+        site, "windows", "station", rf'-put {site.folder}/tool "{at}/a\\..\\..\\tool"',
+        f"put {site.folder}/tool {at}/tool",
+        rf'-rename {at}/tool "{at}/..\\tool"', rf'-mkdir "{at}/..\\folder"', rf'-rm "{at}/..\\station"',
+    )  # fmt: skip
+    assert said.count("a name with a backslash") >= 4 or said.lower().count("denied") >= 4, said
+    assert not [path for path in site.files.rglob("*") if "\\" in path.name]
+
+
 def test_what_was_handed_out_is_told_in_whatever_order(site: Hostile) -> None:
     (site.files / "sparse").write_bytes(bytes(100_000))
 

@@ -107,13 +107,13 @@ def _find(args: argparse.Namespace) -> str:
 def _play(args: argparse.Namespace) -> int:
     from cofferdam.brokers.jump.recording import events
 
-    out = sys.stdout
+    out, clean = sys.stdout, _cleaner()
     before = 0.0
     for at, kind, text in events(_whole(args, _find(args))):
         if args.speed > 0:
             time.sleep(min(PAUSE_MOST, max(0.0, at - before)) / args.speed)
         before = at
-        _shows(kind, text)
+        _shows(kind, text, clean)
         out.flush()
     print()
     return 0
@@ -125,6 +125,7 @@ def follow(args: argparse.Namespace, session: str) -> int:
     from cofferdam.cli.jump_asking import ask
 
     args.name = session
+    clean = _cleaner()
     name, data, size = _find(args), b"", 0
     while True:
         found = ask(args, "recording-read", part="archivist", name=name, offset=size)
@@ -134,7 +135,7 @@ def follow(args: argparse.Namespace, session: str) -> int:
         for _, kind, text in events(
             b"\n" + whole.partition(b"\n")[2] + mark if size == len(piece) else b"\n" + whole + mark
         ):
-            _shows(kind, text)
+            _shows(kind, text, clean)
             if kind == "x":
                 print(f"\n[gate] it has ended: {text}")
                 return 0
@@ -143,9 +144,16 @@ def follow(args: argparse.Namespace, session: str) -> int:
             time.sleep(FOLLOW_SECONDS)
 
 
-def _shows(kind: str, text: str) -> None:
+def _cleaner() -> Callable[[bytes], bytes]:
+    """What a program without a terminal said was not cleaned for one, and this may be one."""
+    from cofferdam.brokers.jump.cleaned import Cleaner
+
+    return Cleaner().clean
+
+
+def _shows(kind: str, text: str, clean: Callable[[bytes], bytes]) -> None:
     if kind == "o":
-        sys.stdout.write(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        sys.stdout.write(clean(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace"))
     elif kind == "m":
         sys.stdout.write(f"\r\n[gate] {text}\r\n")
 

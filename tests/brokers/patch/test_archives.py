@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import random
 import shutil
 import struct
 import tarfile
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cofferdam.brokers.kit import archives
 from cofferdam.brokers.kit.archives import ArchiveRefused, contents, look
 from tests.brokers.patch.makers import run
 
@@ -359,3 +361,39 @@ def test_whatever_comes_is_read_or_refused(data: bytes) -> None:
         for strict in (True, False):
             with contextlib.suppress(ArchiveRefused):
                 look(Path(file.name), strict=strict)
+
+
+def test_a_packed_tar_is_read_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be larger than what is held of archives; of those, all that are held at a time count."""
+    monkeypatch.setattr(archives, "INNER_BYTES", 2 << 20)
+    data = random.Random(1).randbytes(5 << 20)
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as tar:
+        tar.addfile(info := tarfile.TarInfo("data"), None)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    file = tmp_path / "file"
+    for pack in (gzip.compress, lzma.compress, bz2.compress):
+        file.write_bytes(pack(held.getvalue()))
+        assert look(file, strict=False).largest == len(held.getvalue())
+        for behind, why in ((b"x" * 600, "behind the end"), (bytes(70_000) + b"x", "behind the end")):
+            file.write_bytes(pack(held.getvalue() + behind))
+            with pytest.raises(ArchiveRefused, match=why):
+                look(file, strict=False)
+    file.write_bytes(gzip.compress(held.getvalue()[:1_000_000]))
+    with pytest.raises(ArchiveRefused, match="damaged"):
+        look(file, strict=False)
+    inner = zipped(("a", data[:900_000]))
+    file.write_bytes(zipped(("one.zip", inner), ("two.zip", inner), ("three.zip", inner)))
+    look(file)
+    file.write_bytes(zipped(("three.zip", zipped(("two.zip", zipped(("one.zip", inner)))))))
+    with pytest.raises(ArchiveRefused, match="more than 2 MiB"):
+        look(file)
+
+
+def test_a_header_that_says_it_is_enormous_is_not_read(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 30
+    (tmp_path / "file").write_bytes(gzip.compress(info.tobuf(tarfile.USTAR_FORMAT) + bytes(1 << 20)))
+    with pytest.raises(ArchiveRefused, match="a header of"):
+        look(tmp_path / "file")

@@ -149,6 +149,8 @@ class Files:
         folder, name = posixpath.split(path.rstrip("/") or "/")
         if name in ("", ".", ".."):
             raise _No(f"{path} names no file")
+        if "\\" in name:  # Windows has it between folders, and opens what is above this one
+            raise _No(f"{path}: a name with a backslash")
         real = posixpath.join(await self._real(folder or "."), name)
         if not within(real, patterns):
             raise _No(f"{real} is outside of what the rule lets you write" if patterns else "nothing may go up")
@@ -166,7 +168,7 @@ class Files:
     async def _itself(self, path: str) -> str:
         """The place of something that is only asked about, be it a link. Raises: _No."""
         folder, name = posixpath.split(path.rstrip("/") or "/")
-        if name in ("", ".", ".."):
+        if name in ("", ".", "..") or "\\" in name:  # of the last, the asset says where that is
             return await self._old(path, look=True)
         real = posixpath.join(await self._real(folder or "."), name)
         if within(real, self._reached) or leads_to(real, self._reached):

@@ -31,7 +31,7 @@ approve N                            somebody else's request, within five minute
 statement N [deny]                   what there is to sign, for `ssh-keygen -Y sign -n cofferdam-approval`
 approve N SIGNATURE                  by such a signature: its base64 in one word, without the lines around it
 deny N [REASON]                      the same
-who                                  who is at which asset
+who                                  your sessions, and those that you may watch
 watch N                              see what a session shows, live
 join N                               the same, with hands of one's own
 say N TEXT                           words to who sits there
@@ -71,6 +71,8 @@ class Menu:
                 tell(self.requests(connection.person))
             case "statement":
                 number, _, how = rest.partition(" ")
+                if not self._concerned(connection.person, self._keeper.accounts.request(_number(number))):
+                    raise GateError(f"request {number} is neither yours nor for you to approve", hint="requests")
                 tell(self.statement(_number(number), "deny" if how == "deny" else "approve"))
             case "approve" | "deny":
                 number, _, reason = rest.partition(" ")
@@ -88,7 +90,7 @@ class Menu:
             case "certificate":
                 self._certificate(connection, tell)
             case "who":
-                tell(self.who())
+                tell(self.who(connection.person))
             case "watch" | "join":
                 self.watching.begin(connection, _number(rest), word == "join", tell)
             case "say":
@@ -158,15 +160,18 @@ class Menu:
     def requests(self, person: str = "") -> str:
         """What waits and what is granted; for somebody: their own, and what they may have a say in."""
         keeper, lines = self._keeper, []
-        groups = set(keeper.accounts.groups(person)) if person else set()
         for one in keeper.accounts.requests():
-            row = keeper.deciding.rows.get(one.conduit)
-            concerned = row is not None and row.approval is not None and groups & set(row.approval.by)
             if one.state == "granted" and not keeper.deciding.holds(one, keeper.wall, keeper.now):
                 continue
-            if not person or one.person == person or concerned:
+            if not person or self._concerned(person, one):
                 lines.append(request_line(one, keeper.accounts.approvals(one.id)))
         return "\n".join(lines) or "no requests"
+
+    def _concerned(self, person: str, request: Request) -> bool:
+        """Whether it is theirs, or they may have a say in it."""
+        row = self._keeper.deciding.rows.get(request.conduit)
+        by = row.approval.by if row is not None and row.approval is not None else ()
+        return request.person == person or not set(by).isdisjoint(self._keeper.accounts.groups(person))
 
     def statement(self, number: int, word: str) -> str:
         """What somebody signs to approve or deny a request: all that it says, and by which gate it was asked.
@@ -242,9 +247,21 @@ class Menu:
         self._deciding.add(number)
         keeper.when_recorded(entry, act, told)
 
-    def who(self) -> str:
-        """Who is where."""
-        return "\n".join(self.session_line(one) for one in self._keeper.live.values()) or "nobody"
+    def who(self, person: str) -> str:
+        """Who is where: what somebody does themselves, and what they may watch. Others are a number: one vendor is told
+        neither another's name nor what they type."""
+        lines, others = [], 0
+        for one in self._keeper.live.values():
+            approval = one.right.row.approval
+            by = approval.by if approval is not None else ()
+            groups = self._keeper.accounts.groups(person)
+            if one.connection.person == person or not set(by).isdisjoint(groups):
+                lines.append(self.session_line(one))
+            else:
+                others += 1
+        if others:
+            lines.append(f"{others} of others")
+        return "\n".join(lines) or "nobody"
 
     def session_line(self, one: Session) -> str:
         """A session for people, with who watches."""

@@ -19,6 +19,7 @@ import asyncssh
 from cofferdam.audit.lines import escaped
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.alone import unswallowed
+from cofferdam.brokers.jump.cleaned import Cleaner
 from cofferdam.brokers.jump.outer_ssh import FAREWELL_SECONDS, Channel
 from cofferdam.brokers.jump.outer_watch import WAITING_MOST, Stage
 from cofferdam.brokers.jump.records import CREDIT, PIECE, TAKE_BYTES, Closed, Terminal
@@ -104,6 +105,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self._menu: Menu | None = None
         self._lock: Lock | None = None
         self.stage = Stage()
+        self._clean = Cleaner()
         self._what: Literal["shell", "exec", "sftp"] | None = None
         self._command = ""
 
@@ -230,7 +232,8 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
     def shown(self, data: bytes, error: bool) -> None:
         """What the asset says."""
         self._put(data, error and self.terminal is None)
-        self.stage.shown(data)
+        # Bytes of a program without a terminal have not been cleaned for one, and whoever watches has one.
+        self.stage.shown(self._clean.clean(data) if self.terminal is None else data)
         self._untaken += len(data)
         if self._untaken >= TAKE_BYTES and not self.is_full:
             self._take()

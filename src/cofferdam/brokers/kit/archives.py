@@ -30,7 +30,9 @@ from cofferdam.errors import CofferdamError
 ENTRIES_MOST: Final = 20_000
 UNPACKED_BYTES: Final = 8 << 30
 INNER_BYTES: Final = 256 << 20
-"""The largest archive within an archive that is looked into; it is held in memory."""
+"""Of archives within archives that are held in memory at a time, one in another. A tar is read as it comes."""
+HEADER_BYTES: Final = 1 << 20
+"""Of a tar: names and such of one entry."""
 DIRECTORY_BYTES: Final = 8 << 20
 """Of a ZIP: 400 for each entry that it may have."""
 DEPTH: Final = 8
@@ -42,6 +44,10 @@ _PACKED: Final = 16 << 10
 """What is behind a stream is copied for each: there may be many small ones."""
 _BOUNDED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What zipfile unpacks piece by piece: of bzip2, 100 bytes become 150 MB at once, whatever is asked for."""
+_HEADERS: Final = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+"""Of a tar: entries that say something of the next one."""
 _SEALED, _STRONG = 0x1, 0x40
 """Flags of an entry (APPNOTE, 4.4.4): it needs a password; by an encryption that is not known here."""
 _ZIP, _GZIP, _XZ, _BZIP2 = b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh"
@@ -69,6 +75,8 @@ class Counting:
         self.entries = 0
         self.unpacked = 0
         self.deepest = 0
+        self.held = 0
+        """Bytes of archives in memory."""
         self.largest = 0
         """Bytes of the largest entry, however deep."""
         self._packed = packed
@@ -121,15 +129,19 @@ def _look(opened: IO[bytes], counting: Counting, depth: int) -> None:
     hides = depth == 0 and not _is_archive(head) and _hides_zip(opened, head, counting.strict)
     if not _is_archive(head) and not hides:
         return
-    if depth > DEPTH:
-        raise ArchiveRefused(f"archives in archives, deeper than {DEPTH}")
-    counting.deepest = max(counting.deepest, depth + 1)
+    _deeper(counting, depth)
     if head[:4] == _ZIP or hides:
         _zip(opened, counting, depth)
     elif head[257:262] == b"ustar":
         _tar(opened, counting, depth)
     else:
         _packed(opened, head, counting, depth)
+
+
+def _deeper(counting: Counting, depth: int) -> None:
+    if depth > DEPTH:
+        raise ArchiveRefused(f"archives in archives, deeper than {DEPTH}")
+    counting.deepest = max(counting.deepest, depth + 1)
 
 
 def _is_archive(head: bytes) -> bool:
@@ -205,7 +217,7 @@ def contents(file: Path, password: str) -> Iterator[tuple[str, Iterator[bytes]]]
 
 def _tar(opened: IO[bytes], counting: Counting, depth: int) -> None:
     seen: set[str] = set()
-    with tarfile.open(fileobj=opened, mode="r|") as archive:
+    with tarfile.open(fileobj=opened, mode="r|", tarinfo=_Info) as archive:
         for info in archive:
             counting.entry([info.name], seen)
             if counting.strict and not (info.isfile() or info.isdir()):
@@ -262,25 +274,69 @@ class _Streams(io.RawIOBase):
 def _inner(stream: IO[bytes], counting: Counting, depth: int) -> None:
     """One file in an archive: counted, and looked into where it is an archive itself."""
     first = stream.read(PIECE)
-    before = counting.unpacked
-    counting.bytes(len(first))
+    size = len(first)
+    counting.bytes(size)
     if not _is_archive(first[:512]):
         whole = bytearray(first)
         while piece := stream.read(PIECE):
+            size += len(piece)
             counting.bytes(len(piece))
             if counting.see is not None and len(whole) <= SEEN_BYTES:
                 whole += piece
         if counting.see is not None:
             counting.see(bytes(whole))
-        counting.largest = max(counting.largest, counting.unpacked - before)
+        counting.largest = max(counting.largest, size)
         return
-    held = io.BytesIO(first)
-    held.seek(0, io.SEEK_END)
-    while piece := stream.read(PIECE):
-        counting.bytes(len(piece))
-        if held.tell() + len(piece) > INNER_BYTES:
-            raise ArchiveRefused(f"an archive within an archive of more than {INNER_BYTES >> 20} MiB")
+    if first[257:262] == b"ustar" and first[:4] != _ZIP:
+        passing: Any = _Passing(first, stream, counting)
+        _deeper(counting, depth + 1)
+        _tar(passing, counting, depth + 1)
+        counting.largest = max(counting.largest, passing.at)
+        return
+    held = io.BytesIO()
+    piece = first
+    while piece:
+        counting.held += len(piece)
+        if counting.held > INNER_BYTES:
+            raise ArchiveRefused(f"archives within archives of more than {INNER_BYTES >> 20} MiB")
         held.write(piece)
-    counting.largest = max(counting.largest, held.tell())
+        piece = stream.read(PIECE)
+        counting.bytes(len(piece))
+    size = held.tell()
+    counting.largest = max(counting.largest, size)
     held.seek(0)
     _look(held, counting, depth + 1)
+    counting.held -= size
+
+
+class _Passing:
+    """A tar that comes out of another archive: read once, counted, and not held. `seek` leads back into what was read
+    last alone, since what stands behind the tar's end is looked at as well."""
+
+    def __init__(self, first: bytes, stream: IO[bytes], counting: Counting) -> None:
+        self._ahead, self._stream, self._counting = io.BytesIO(first), stream, counting
+        self._last = b""
+        self.at = 0
+
+    def read(self, count: int) -> bytes:
+        data = self._ahead.read(count)
+        if not data:
+            data = self._stream.read(count)
+            self._counting.bytes(len(data))
+        self._last = data
+        self.at += len(data)
+        return data
+
+    def seek(self, place: int) -> None:
+        again = self._last[len(self._last) - (self.at - place) :] if place < self.at else b""
+        self.at -= len(again)
+        self._ahead = io.BytesIO(again + self._ahead.read())
+
+
+class _Info(tarfile.TarInfo):
+    """Headers about the next entry are read whole, whatever size they say."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.size > HEADER_BYTES and self.type in _HEADERS:
+            raise ArchiveRefused(f"a header of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
