@@ -171,6 +171,23 @@ def test_what_is_known_does_not_come_again_and_a_change_is_told(fetcher: Fetcher
 
 
 @pytest.mark.parametrize(
+    ("how", "by", "state", "waits"),
+    [("fetch", "a", "waiting", True), ("fetch", "a", "passed", False), ("put", "a", "waiting", False),
+     ("fetch", "b", "waiting", False)],
+)  # fmt: skip
+def test_what_came_before_the_keeper_was_killed_gets_what_proves_it(
+    fetcher: Fetcher, how: Any, by: str, state: Any, waits: bool
+) -> None:
+    """The file is there, and that it came from this source was not written down yet: its signature is still to come."""
+    keeper = fetcher.keeper
+    keeper.taken["fw/1/fw-1.bin"] = "content"
+    keeper.files.put(1, FileRow(number=1, product="fw", version="1", file="fw-1.bin", size=7, sha256="ab" * 32, by=by,
+                                how=how, at=1, state=state))  # fmt: skip
+    said = fetcher.says(mark="one", size=7)
+    assert (said.fault, said.detail == records.WAITS) == ("have", waits), said
+
+
+@pytest.mark.parametrize(
     "records_",
     [
         (End(1, "ab" * 32, SAID),), (Says(2, "a", "fw", "1", "fw-1.bin"),),

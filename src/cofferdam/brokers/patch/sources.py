@@ -81,8 +81,14 @@ class Fetching(Receiving):
             return "room", why
         if known is None:
             fault, detail = super().wanted(begin)
-            # One that came by another way is not this source's to change, and it is not asked for again and again.
-            return ("have", detail) if fault == "conflict" else (fault, detail)
+            if fault != "conflict":
+                return fault, detail
+            # Ours, if we were killed before it was known: what proves it may still be to come. One that came by another
+            # way is not this source's to change, and it is not asked for again and again.
+            file = (begin.product, begin.version, begin.file, "fetch", begin.source)
+            rows = self.keeper.files.rows.values()
+            ours = any((row.product, row.version, row.file, row.how, row.by) == file for row in rows)
+            return "have", self._waits(begin) if ours else detail
         if begin.sha256 and begin.sha256 == known.sha256:
             self._same(known, begin)
             return "have", self._waits(begin)
