@@ -66,6 +66,7 @@ conduits:
     broker: modbus
     owner: tests
     reason: tests
+    expires: 2099-01-01
     allow:
       - {{who: [{who}], asset: plc, read: all, {f"write: {write}" if write else ""}}}
 gate: {{require: namespaces}}
