@@ -34,10 +34,12 @@ OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = parse(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     for program in ("cost", "flood", "relay", "enip", "opcua", "mirror", "jump", "evidence", "diode", "patch"):
-        if getattr(args, program):
-            os.execv(sys.executable, [sys.executable, str(HERE / f"{program}.py")])
+        if (word := f"--{program}") in words:
+            rest = [each for each in words if each != word]
+            os.execv(sys.executable, [sys.executable, str(HERE / f"{program}.py"), *rest])
+    args = parse(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))
     try:
