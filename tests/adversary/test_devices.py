@@ -118,3 +118,19 @@ def test_a_device_that_is_another_one_than_before_is_told() -> None:
     [told] = stage.of(DeviceTrouble)
     assert told.what == "identity" and "revision '1.0' is now '1.1'" in told.detail and "\x1b" not in told.detail
     assert "identity changed" in stage.inner.alarms()["trouble-plc"]
+
+
+def test_a_device_that_is_known_to_answer_twice_is_left_alone() -> None:
+    for quirk, closed in (("", True), ("quirks: answers_twice\n", False)):
+        stage = Stage(asset_extra=quirk)
+        client = stage.client()
+        device = connected(stage, client)
+        for number in range(MOST + 2):
+            question = ask(stage, client, device, 10 + number)
+            device.on_data(answer(question, 5) * 2)
+            stage.cross()
+            if device.closed:
+                break
+        assert device.closed is closed
+        assert figures(stage)["unasked"] == (MOST + 1 if closed else 0)
+        assert bool(stage.inner.alarms()) is closed

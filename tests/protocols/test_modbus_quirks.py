@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cofferdam.errors import RemoteProtocolError
-from cofferdam.protocols.base import NEED_DATA, BadResponse, ResponseReceived
+from cofferdam.protocols.base import NEED_DATA, BadResponse, ResponseReceived, Unmatched
 from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.modbus.dialect import MODBUS
 from cofferdam.protocols.modbus.framings import client
@@ -59,6 +59,25 @@ def test_what_is_no_answer_stays_none(quirk: str) -> None:
         machine.send(READ)
         machine.receive_data(frame(bytes.fromhex(pdu)))
         assert isinstance(machine.next_event(), BadResponse), pdu
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_second_copy_of_an_answer_is_dropped_once(late: bool) -> None:
+    machine = ModbusClient(quirks=frozenset({"answers_twice"}))
+    answer = bytes.fromhex("03 04 0007 0008")
+    token, _ = machine.send(READ)
+    copies = frame(answer, token) * 2
+    if late:  # the copies come when the next one is under way
+        machine.forget(token)
+        token, _ = machine.send(READ)
+        machine.receive_data(copies)
+        assert isinstance(machine.next_event(), Unmatched)
+        assert machine.next_event() is NEED_DATA
+        copies = frame(answer, token) * 2
+    machine.receive_data(copies + frame(answer, token))
+    assert machine.next_event() == ResponseReceived(token, READ_DONE)
+    assert isinstance(machine.next_event(), Unmatched)  # the third
+    assert machine.next_event() is NEED_DATA
 
 
 RTU = [

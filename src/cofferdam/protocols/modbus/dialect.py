@@ -118,7 +118,7 @@ MODBUS = Dialect(
     units=Units(0, 255, broadcast=0),
     quirks=frozenset({
         "any_unit", "zero_transaction_id", "wrong_transaction_id", "spare_bytes", "long_exceptions", "wrong_byte_count",
-        "full_echo", "loose_echo", "wrong_length", "rtu_over_tcp", "rtu_echo",
+        "full_echo", "loose_echo", "answers_twice", "wrong_length", "rtu_over_tcp", "rtu_echo",
     }),
     vendors={
         40: "not public: Modicon programming", 42: "not public: Modicon programming",

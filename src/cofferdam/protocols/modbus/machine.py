@@ -74,6 +74,7 @@ from cofferdam.protocols.modbus.wire import (
 )
 
 ANY_UNIT: Final = "any_unit"
+ANSWERS_TWICE: Final = "answers_twice"
 ZERO_TRANSACTION_ID: Final = "zero_transaction_id"
 WRONG_TRANSACTION_ID: Final = "wrong_transaction_id"
 QUIRKS: Final = MODBUS.quirks
@@ -280,8 +281,8 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
     """
 
     __slots__ = (
-        "_any_unit", "_at", "_by_order", "_data", "_error", "_forgiving", "_forgotten", "_meanings", "_next",
-        "_outstanding", "_pending", "_spoilt", "_zero_only",
+        "_answered", "_any_unit", "_at", "_by_order", "_data", "_error", "_forgiving", "_forgotten", "_meanings",
+        "_next", "_outstanding", "_pending", "_spoilt", "_twice", "_zero_only",
     )  # fmt: skip
 
     def __init__(
@@ -308,6 +309,9 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
             )
         self._zero_only = WRONG_TRANSACTION_ID not in quirks
         self._any_unit = ANY_UNIT in quirks
+        self._twice = ANSWERS_TWICE in quirks and not self._by_order
+        self._answered: list[int] = []
+        """Ids of answers that may come once more, the oldest first."""
         self._forgiving = quirks & odd.FORGIVING
         self._outstanding = outstanding
         self._next = first % CELLS
@@ -382,12 +386,17 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
             self._at = at + size
         request = self._pending.pop(transaction, None)
         if request is None:
+            if transaction in self._answered:
+                self._answered.remove(transaction)
+                return self.next_event()
             if not self._by_order:
                 return self._unmatched(transaction)
             taken = self._take_in_order(transaction)
             if taken is None:
                 return self._unmatched(transaction)
             transaction, request = taken
+        if self._twice:
+            self._comes_again(transaction)
         kind = type(request)
         asked = requests.FUNCTION_OF[kind] or requests.function_of(request)
         if unit != request.unit and not self._any_unit:
@@ -423,9 +432,14 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
             )
         return self._pending.popitem()
 
+    def _comes_again(self, transaction: int) -> None:
+        self._answered = [*self._answered[1 - MAX_OUTSTANDING :], transaction]
+
     def _unmatched(self, transaction: int) -> Unmatched:
         if transaction in self._forgotten:
             self._forgotten.remove(transaction)
+            if self._twice:
+                self._comes_again(transaction)
             return Unmatched(f"a late answer: the request with transaction id {transaction} has timed out")
         return Unmatched(f"transaction id {transaction} is not under way: answered already or never asked")
 
