@@ -561,6 +561,40 @@ def test_more_than_the_rate_waits_on_disk_and_is_told(inside: Part, monkeypatch:
     assert sent(history, True) == [1, 2, 3, 61]  # there is room again
 
 
+def test_no_more_is_told_as_sent_than_can_be_there(inside: Part) -> None:
+    """Not what is in the sender, nor what is in a block of which more is to leave: at a low rate it is there in
+    minutes, and would be named as missing until then. What is not kept any more counts as sent."""
+    history, body = "records:history", bytes(20_000)
+    folder = inside.folders[strand_end("history", "out")]
+    for number in range(1, 6):
+        strand.put(folder, f"{number:020d}", body, synced=False)
+    inside.part._look()
+    size = len(body) + 4
+
+    def told() -> int:
+        inside.part._beat()
+        beat = next(one for one in reversed(inside.sent) if isinstance(one, Beat))
+        return next((one.spans[0].highest for one in beat.channels if one.channel == history), 0)
+
+    assert told() == 0  # all of them are in the sender
+    inside.part.on_record("sender", records.Room(3 * size, 0, 2 * size))
+    assert told() == 1
+    inside.part.on_record("sender", records.Room(2 * size, 0, size))
+    assert told() == 4
+    inside.part.on_record("sender", records.Room(0, 0, 0))
+    assert told() == 5
+    assert inside.part._store.unsent() == []
+
+    store = inside.part._store
+    first = store.take_messages(history, inside.part.epoch, [body] * 3, 1, "9")
+    store.shrink(store.size - 2 * size)
+    with store.db.commit():
+        store.db.run("DELETE FROM messages WHERE number>?", first)
+    inside.part._bulk(history, first, first + 2, 3 * size)
+    inside.part.on_record("sender", records.Room(size))
+    assert told() == first + 2
+
+
 def test_small_files_of_a_prompt_channel_go_before_large_ones(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     """But before none of their own channel: the outside would name as missing what they overtook."""
     monkeypatch.setattr(spool_lanes, "CREDIT_BYTES", 2 * records.CHUNK_BYTES)

@@ -60,6 +60,17 @@ def test_the_ledger_names_what_is_missing(steps: list[tuple[str, int, int]]) -> 
         assert all(0 < gap.since <= wall for gap in gaps)
 
 
+def test_what_has_not_left_is_not_missing_yet() -> None:
+    """Blocks that are woven are there in any order, and at a low rate minutes apart."""
+    channel = Channel("records:x")
+    channel.take(1, 9, 1)
+    assert channel.look(100, 1) == [] and channel.look(100, 2) == [Gap(1, 1, 8, 100)]  # an epoch that is over
+    channel.told(1, 1, 5, 1)
+    assert channel.look(200, 1) == [Gap(1, 1, 5, 100)]
+    channel.told(1, 1, 9, 1)
+    assert channel.look(300, 1) == [Gap(1, 1, 8, 100)]
+
+
 def test_since_when_a_gap_stands_survives_what_is_closed_of_it() -> None:
     channel = Channel("files:x")
     channel.take(1, 10, 1)

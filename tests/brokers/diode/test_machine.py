@@ -73,6 +73,29 @@ def test_blocks_that_did_not_fill_bear_the_same_loss() -> None:
         assert lost(k, m) < 1e-5 and k + m <= SHARDS_MOST, (k, m, lost(k, m))
 
 
+def test_blocks_of_one_weave_are_whole_in_their_order() -> None:
+    """The last one, which did not fill, would else be there long before them, and they be named as missing."""
+    strand = Strand()
+    sent = [number.to_bytes(2) * 100 for number in range(40)]  # three blocks and a little
+    for one in sent:
+        strand.out.put(encode(one), 0, prompt=False)
+    strand.out.tick(10**9)
+    assert strand.records(strand.packets()) == sent
+
+
+def test_what_is_in_a_block_that_has_left_in_part_is_under_way() -> None:
+    strand, size = Strand(interleave=8), 200
+    for number in range(40):
+        strand.out.put(encode(bytes(size)), 0, prompt=False, at=number * size)
+    assert strand.out.whole == 0
+    strand.out.tick(10**9)
+    worked(strand.out)
+    found = []
+    while strand.out.bulk(1, 2 * 10**9):
+        found.append(strand.out.whole)
+    assert len(found) > 60 and set(found[:-1]) == {0} and found[-1] is None
+
+
 def test_a_burst_of_five_hundred_is_repaired_where_eight_blocks_are_woven() -> None:
     strand = Strand(shard=64, k=1000, m=100, interleave=8)
     said = [os.urandom(100) for _ in range(8 * 600)]

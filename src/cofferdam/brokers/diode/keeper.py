@@ -238,7 +238,7 @@ class Keeper(Part):
     def gaps(self, name: str) -> list[Gap]:
         """What of a channel is named as missing."""
         wall = self._setting.wall()
-        return [gap for gap in self._channel(name).look(wall) if wall - gap.since >= GRACE_NS]
+        return [gap for gap in self._channel(name).look(wall, self._epoch) if wall - gap.since >= GRACE_NS]
 
     def _look(self) -> None:
         """Names what is newly missing, and what has come after all."""

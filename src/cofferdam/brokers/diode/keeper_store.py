@@ -98,7 +98,7 @@ class KeeperStore:
             channel = found.setdefault(name, Channel(name))
             ranges = Ranges(_ranges.decode(have))
             last = came.get((name, epoch), ranges.highest)  # an earlier version has not written it down
-            channel.epochs[epoch] = Epoch(ranges, highest, {}, lost, given_up, last)
+            channel.epochs[epoch] = Epoch(ranges, highest, {}, lost, given_up, last, highest)
             channel.newest = max(channel.newest, epoch)
         return found
 

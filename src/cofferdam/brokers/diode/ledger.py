@@ -93,7 +93,7 @@ class Ranges:
 @dataclass
 class Epoch:
     """One channel in one epoch. `have`: what came, was given up, or is lost. `highest`: as far as anybody knows.
-    `came`: the highest that came."""
+    `came`: the highest that came; `told`: the highest that a heartbeat said has left."""
 
     have: Ranges = field(default_factory=Ranges)
     highest: int = 0
@@ -101,6 +101,7 @@ class Epoch:
     lost: int = 0
     given_up: int = 0
     came: int = 0
+    told: int = 0
 
     def gaps(self) -> Iterator[tuple[int, int]]:
         return self.have.missing(1, self.highest)
@@ -157,20 +158,23 @@ class Channel:
         if not 1 <= oldest <= highest + 1 or highest > one.highest + JUMP_MOST:
             raise CrossingError(f"{self.name}: a heartbeat tells of {oldest} to {highest} after {one.highest}")
         one.highest = max(one.highest, highest)
+        one.told = max(one.told, highest)
         lost = [Gap(epoch, first, last) for first, last in one.have.missing(1, min(oldest - 1, one.highest))]
         for gap in lost:
             one.have.add(gap.first, gap.last)
             one.lost += gap.total
         return lost
 
-    def look(self, wall_ns: int) -> list[Gap]:
-        """What is missing now, each with since when; new ones since this moment."""
+    def look(self, wall_ns: int, present: int = 0) -> list[Gap]:
+        """What is missing now, each with since when; new ones since this moment. `present`: an epoch of which it is
+        what has left, as a heartbeat said: at a low rate what is behind others is there minutes before them."""
         found: list[Gap] = []
         for number, one in sorted(self.epochs.items()):
             since: dict[tuple[int, int], int] = {}
             before = sorted(one.since.items())
             at = 0
-            for first, last in one.gaps():
+            upto = one.told if number == present else one.highest
+            for first, last in one.have.missing(1, upto):
                 while at < len(before) and before[at][0][1] < first:
                     at += 1
                 known = before[at][1] if at < len(before) and before[at][0][0] <= last else wall_ns

@@ -15,7 +15,7 @@ import itertools
 import math
 import struct
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -85,10 +85,10 @@ def parity_for(k: int, full: int, m: int) -> int:
 
 class _Open:
     """A block that records go into. `room`: for all of it, which blocks of a class use one after the other. Records
-    stand in it where they will be sealed, behind the length."""
+    stand in it where they will be sealed, behind the length. `at`: what was put of bulk before it."""
 
-    def __init__(self, now: int, room: memoryview) -> None:
-        self.since = now
+    def __init__(self, now: int, room: memoryview, at: int) -> None:
+        self.since, self.at = now, at
         self.text = room[_LENGTH.size :]
         self.count = 0
         self.size = _ARRAY.size
@@ -102,6 +102,7 @@ class _Sealed(NamedTuple):
     """A bulk block that has no parity yet."""
 
     since: int
+    at: int
     number: int
     k: int
     m: int
@@ -112,6 +113,7 @@ class _Ready(NamedTuple):
     """A bulk block that is closed."""
 
     since: int
+    at: int
     total: int
     packets: Iterator[bytes]
 
@@ -125,8 +127,11 @@ def _packets(head: bytes, shards: Sequence[bytes]) -> Iterator[bytes]:
         yield before + _INDEX[index] + after + left.popleft()
 
 
-def _woven(blocks: Sequence[Iterable[bytes]]) -> Iterator[bytes]:
-    for row in itertools.zip_longest(*blocks):
+def _woven(blocks: Sequence[_Ready]) -> Iterator[bytes]:
+    """They end together: a short one that began with the others would be there long before the records before it."""
+    most = max(block.total for block in blocks)
+    rows = [itertools.chain(itertools.repeat(None, most - one.total), one.packets) for one in blocks]
+    for row in zip(*rows, strict=True):
         for packet in row:
             if packet is not None:
                 yield packet
@@ -165,7 +170,8 @@ class Outbox:
         self._ready: deque[_Ready] = deque()
         self._bulk: Iterator[bytes] = iter(())
         self._left = 0
-        """Packets of the bulk blocks that leave now."""
+        """Packets of the bulk blocks that leave now, and what was put before the first of them."""
+        self._leaving = 0
         self.waiting = 0
         """Bytes of bulk records that have not left."""
         self._blocks = 0
@@ -182,9 +188,9 @@ class Outbox:
         """Bytes of the largest record."""
         return self._k * self.shard - TAG - 16
 
-    def put(self, record: bytes, now: int, *, prompt: bool, parity: int = 0) -> None:
-        """A record, encoded; `parity`: of its block, if that is bulk; 0: as all. Raises: LocalProtocolError, where no
-        block is large enough."""
+    def put(self, record: bytes, now: int, *, prompt: bool, parity: int = 0, at: int = 0) -> None:
+        """A record, encoded; `parity`: of its block, if that is bulk; 0: as all; `at`: bytes of bulk that were put
+        before it. Raises: LocalProtocolError, where no block is large enough."""
         kind = PROMPT if prompt and len(record) <= self.prompt_room else BULK
         room = self.prompt_room if kind == PROMPT else self.bulk_room
         if len(record) > room:
@@ -198,7 +204,7 @@ class Outbox:
             whole = self._rooms.get((kind, m))
             if whole is None:
                 whole = self._rooms[kind, m] = _room(self._k * self.shard)
-            block = self._open[kind, m] = _Open(now, whole)
+            block = self._open[kind, m] = _Open(now, whole, at)
         block.text[block.size : block.size + len(record)] = record
         block.count += 1
         block.size += len(record)
@@ -251,8 +257,9 @@ class Outbox:
             return
         blocks = [self._ready.popleft() for _ in range(min(self._interleave, len(self._ready)))]
         self._left = sum(block.total for block in blocks)
+        self._leaving = min(block.at for block in blocks)
         self._blocks -= self._left * self.shard
-        self._bulk = _woven([block.packets for block in blocks])
+        self._bulk = _woven(blocks)
 
     def _close(self, kind: int, full_m: int, now: int) -> None:
         block = self._open.pop((kind, full_m))
@@ -275,7 +282,7 @@ class Outbox:
         shards = [bytes(whole[at : at + size]) for at in range(0, k * size, size)]
         self.blocks += 1
         if kind == BULK:
-            self._sealed.append(_Sealed(now, number, k, m, shards))
+            self._sealed.append(_Sealed(now, block.at, number, k, m, shards))
             return
         shards += parity(shards, m)
         packets = list(_packets(pack(kind, self._seal.epoch, number, 0, k, m), shards))
@@ -299,7 +306,7 @@ class Outbox:
             self._making = None
 
     def _make(self, block: _Sealed) -> Generator[None, None, None]:
-        since, number, k, m, shards = block
+        since, at, number, k, m, shards = block
         shards += yield from encoding(shards, m)
         self._sealed.popleft()
         count, leave = k + m, _packets(pack(BULK, self._seal.epoch, number, 0, k, m), shards)
@@ -309,7 +316,7 @@ class Outbox:
             half = count // 2
             packets = packets[:half] + lists + packets[half:] + lists
             count, leave = len(packets), iter(packets)
-        self._ready.append(_Ready(since, count, leave))
+        self._ready.append(_Ready(since, at, count, leave))
         self._blocks += count * self.shard
 
     def _lists(self, kind: int, number: int, k: int, m: int, packets: list[bytes]) -> list[bytes]:
@@ -328,6 +335,15 @@ class Outbox:
         """Bytes of bulk that have not left, about; 0 where there are none."""
         sealed = sum(block.k + block.m for block in self._sealed)
         return self.waiting + self._blocks + (self._left + sealed) * self.shard
+
+    @property
+    def whole(self) -> int | None:
+        """What was put of bulk before the first block of which not all has left: nobody can open it yet, and at a low
+        rate not for minutes. None: all has left."""
+        under_way = [block.at for (kind, _), block in self._open.items() if kind == BULK]
+        under_way += [block.at for block in self._sealed] + [block.at for block in self._ready]
+        under_way += [self._leaving] if self._left else []
+        return min(under_way, default=None)
 
     @property
     def prompt_pending(self) -> int:

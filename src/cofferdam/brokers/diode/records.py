@@ -104,10 +104,12 @@ class Pace(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=Tr
 
 class Room(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     """So many bytes have left since the last such word: of bulk bodies, and of bodies and heartbeats that are
-    prompt."""
+    prompt. `under_way`: of all bulk that has left so much, the last, is in blocks of which more has to: it cannot be
+    there yet."""
 
     sent: Count
     prompt: Count = 0
+    under_way: Count = 0
 
 
 ToSender = Begin | Piece | Beat | Known | Pace

@@ -188,16 +188,16 @@ class Sender(Part):
         if isinstance(record, records.Pace):
             self._rate = record.rate or self._row.rate
         elif isinstance(record, records.Piece) and not record.prompt:
+            out.put(encode(record), now, prompt=False, parity=self._parity.get(record.channel, 0), at=self._put)
             self._put += len(record.body)
-            out.put(encode(record), now, prompt=False, parity=self._parity.get(record.channel, 0))
         elif isinstance(record, records.Known):
+            out.put(encode(record), now, prompt=False, at=self._put)
             self._put += len(record.fill)
-            out.put(encode(record), now, prompt=False)
         else:
             data = encode(record)
             if len(data) > out.prompt_room:
                 self._large += len(data)
-            out.put(data, now, prompt=True)
+            out.put(data, now, prompt=True, at=self._put)
         self._wake()
 
     def _begin(self, epoch: int) -> None:
@@ -351,8 +351,10 @@ class Sender(Part):
         bulk = left - self._told >= ROOM_BYTES or (out.pending == 0 and left > self._told)
         if bulk or prompt >= prompt_credit(self._row.rate) // 4 or (prompt and always):
             sent = max(0, left - self._told) if bulk else 0
-            self._setting.senders["spool"].send(records.Room(sent, prompt))
             self._told += sent
+            whole = out.whole
+            under_way = max(0, self._told - whole) if whole is not None else 0
+            self._setting.senders["spool"].send(records.Room(sent, prompt, under_way))
             self._told_prompt += prompt
 
     def tick(self) -> None:

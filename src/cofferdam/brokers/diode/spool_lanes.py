@@ -73,6 +73,8 @@ class Lanes:
         """One that waits until all has left that was handed over."""
         self._handed = self._left = 0
         """Bytes of bulk that were handed to the sender, and that have left."""
+        self._whole = 0
+        """Bytes of it in blocks that have left whole: the others may not be told as sent, for they are not there."""
         self._prompt = 0
         """Bytes of what is prompt that have not left."""
         self._marks: deque[tuple[int, str, int, int]] = deque()
@@ -80,6 +82,7 @@ class Lanes:
         self._in_sender: Counter[str] = Counter()
         self.gone: dict[tuple[str, int], int] = {}
         """(channel, epoch) -> number up to which all has left."""
+        self._unsettled: set[tuple[str, int]] = set()
         self._finishing: deque[tuple[int, FileRow]] = deque()
 
     # --- what is put in
@@ -139,10 +142,10 @@ class Lanes:
         return self._handed - self._left
 
     def settle(self) -> None:
-        """Writes down what has left of records that still wait for more: a run may never end."""
-        for channel, runs in self._records.items():
-            if (gone := self.gone.get((channel, runs[0].epoch), 0)) and not runs[0].again:
-                self._store.left(channel, runs[0].epoch, gone)
+        """Writes down what has left."""
+        for channel, epoch in self._unsettled:
+            self._store.left(channel, epoch, self.gone[channel, epoch])
+        self._unsettled.clear()
 
     # --- what goes out
 
@@ -150,11 +153,15 @@ class Lanes:
         """The sender's word."""
         self._prompt = max(0, self._prompt - room.prompt)
         self._left = min(self._handed, self._left + room.sent)
-        while self._marks and self._marks[0][0] <= self._left:
+        self._whole = max(self._whole, self._left - room.under_way)
+        while self._marks and self._marks[0][0] <= self._whole:
             _, channel, epoch, number = self._marks.popleft()
             self._in_sender[channel] -= 1
             self.gone[channel, epoch] = max(self.gone.get((channel, epoch), 0), number)
-        while self._finishing and self._finishing[0][0] <= self._left:
+            self._unsettled.add((channel, epoch))
+        if not self._marks:
+            self.settle()
+        while self._finishing and self._finishing[0][0] <= self._whole:
             self._store.sent(self._finishing.popleft()[1])
         self.fill()
 
@@ -178,15 +185,16 @@ class Lanes:
         """Hands over the next record; how many bytes it has."""
         channel, runs = next(iter(self._records.items()))
         run = runs[0]
-        body = self._store.body(channel, run.epoch, run.next) if run.next <= run.last else None
-        number, run.next = run.next, run.next + 1
+        number, body = self._store.next_message(channel, run.epoch, run.next, run.last) or (run.last, None)
+        run.next = number + 1
         if body is not None:
             run.size -= len(body)
             self._hand(Piece(channel, run.epoch, number, body, again=run.again), None)
+        else:  # what there was of it is not kept any more, and has left as far as it ever will
+            self._mark(channel, run.epoch, number)
         del self._records[channel]  # the others have their turn
         if run.next > run.last:
             runs.popleft()
-            self._store.left(channel, run.epoch, run.last)
         if runs:
             self._records[channel] = runs
         return len(body or b"")
@@ -201,7 +209,7 @@ class Lanes:
             lane.popleft()
             if job.file is not None:
                 self._finishing.append((self._handed, job.file))
-                if self._handed <= self._left:
+                if self._handed <= self._whole:
                     self._store.sent(self._finishing.popleft()[1])
             self._ended(job)
             return 0
@@ -210,6 +218,11 @@ class Lanes:
             return 0
         self._hand(record, job)
         return len(record.body if isinstance(record, Piece) else record.fill)
+
+    def _mark(self, channel: str, epoch: int, number: int) -> None:
+        """It has left once all has that was handed over so far."""
+        self._marks.append((self._handed, channel, epoch, number))
+        self._in_sender[channel] += 1
 
     def _hand(self, record: Piece | Known, job: Job | None) -> None:
         body = record.body if isinstance(record, Piece) else record.fill
@@ -224,8 +237,7 @@ class Lanes:
         if isinstance(record, Piece):
             self._told(record, job)
             if not prompt and (job is None or job.serial < 0):
-                self._marks.append((self._handed, record.channel, record.epoch, record.number))
-                self._in_sender[record.channel] += 1
+                self._mark(record.channel, record.epoch, record.number)
         if isinstance(record, Piece) and prompt:
             self.prompt(record)
         else:

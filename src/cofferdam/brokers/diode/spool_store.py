@@ -237,6 +237,15 @@ class SpoolStore:
         )
         return found[0] if found else None
 
+    def next_message(self, channel: str, epoch: int, first: int, last: int) -> tuple[int, bytes] | None:
+        """The first of those in this range that is kept."""
+        found = self.db.one(
+            "SELECT number, body FROM messages WHERE channel=? AND epoch=? AND number BETWEEN ? AND ? "
+            "ORDER BY number LIMIT 1",
+            channel, epoch, first, last,
+        )  # fmt: skip
+        return (int(found[0]), found[1]) if found else None
+
     def younger(self, since: int) -> Iterator[tuple[str, int, int, int]]:
         """(channel, epoch, first, last) of what was sent after this moment, ns."""
         yield from self.db.all("SELECT channel, epoch, first, last FROM files WHERE state='sent' AND at>=? ORDER BY at",
