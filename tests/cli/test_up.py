@@ -73,3 +73,39 @@ def test_check_only_looks_at_ports_and_at_the_state_folder(tmp_path: Path, capsy
     policy.write_text(text.replace("127.0.0.1:1502", "192.0.2.1:1502"))
     assert main(["up", str(policy), "--check-only", *where]) == 1
     assert "no such address" in capsys.readouterr().out
+
+
+def test_check_only_says_first_that_it_is_not_root(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's gate would have made the address that is missing."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.format(office=", interface: eth6").replace("127.0.0.1:1502", "192.0.2.9:1502"))
+    assert main(["up", str(policy), "--check-only", "--state", str(tmp_path / "state")]) == 1
+    lacks = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("NOT READY", "note"))]
+    assert lacks[0].startswith("NOT READY: not root") and any("no such address" in line for line in lacks[1:])
+
+
+def test_a_file_in_place_of_the_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.format(office=""))
+    assert main(["up", str(policy), "--check-only", "--state", str(policy)]) == 1
+    said = capsys.readouterr().out
+    assert f"{policy} is a file\n  name a folder with --state" in said and "as root" not in said
+
+
+def test_way_in_names_the_group_that_may_ask() -> None:
+    from cofferdam.gate.client import _AT_DOORS, _way_in
+    from cofferdam.gate.requests import LOOK, MAY
+
+    tags = {kind.__struct_config__.tag: "look" if kind in LOOK else "sever" for kind in MAY["sever"]}
+    assert tags == _AT_DOORS
+    assert "--sever GROUP" in _way_in("sever") and "GROUP" not in _way_in("reload")
+
+
+@pytest.mark.parametrize("verb", ["sever", "restore"])
+def test_a_name_without_its_kind_is_told_what_to_type(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "plc-7"])
+    assert f"such as `cofferdam {verb} asset plc-7`" in capsys.readouterr().err

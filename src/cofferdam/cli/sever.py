@@ -27,8 +27,18 @@ def duration(text: str) -> int:
 
 def target(parser: argparse.ArgumentParser, *, session: bool) -> None:
     more = ", session" if session else ""
+    kinds = [*KINDS, *(["session"] if session else [])]
+
+    def what(word: str) -> str:
+        if word.lower() not in (*SIDES, *kinds):
+            raise argparse.ArgumentTypeError(
+                f"{word} is neither a side (it, ot) nor a kind: say which it is, such as `{parser.prog} asset {word}` "
+                f"({', '.join(kinds)})"
+            )
+        return word.lower()
+
     parser.add_argument(
-        "what", type=str.lower, choices=[*SIDES, *KINDS, *(["session"] if session else [])],
+        "what", type=what, choices=[*SIDES, *kinds],
         metavar="WHAT", help=f"a side (it, ot), or with a name: {', '.join(KINDS)}{more}",
     )  # fmt: skip
     parser.add_argument("name", nargs="?", default="", metavar="NAME", help="which, unless it is a side")

@@ -46,6 +46,7 @@ def lacks(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) ->
         without = ", ".join(zone.name for zone in here if not zone.interface)
         found.append(Lack(False, f"no namespaces: zone {without} names no interface",
                           "give it its `interface:`; with less the parts share this machine's network"))  # fmt: skip
+    rights = len(found)
     found += _rights(policy, wants)
     found += _state(state)
     found += _stores(plans, state)
@@ -55,7 +56,10 @@ def lacks(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) ->
             found += _rates(policy)
         # In namespaces the gate brings its addresses along; without, they must be this machine's.
         if not wants or os.geteuid() != 0:
-            found += _ports(plans)
+            ports = list(_ports(plans))
+            if wants and ports:  # that is why: a gate of root's would not have found them in the way
+                found[rights] = msgspec.structs.replace(found[rights], hard=True)
+            found += ports
         if policy.gate.management is not None:
             found += _port(*policy.gate.management, "management address")
     return sorted(found, key=lambda lack: not lack.hard)
@@ -98,6 +102,9 @@ def _rights(policy: CompiledPolicy, wants: bool) -> Iterator[Lack]:
 
 def _state(state: Path) -> Iterator[Lack]:
     there = next(folder for folder in (state, *state.parents) if folder.exists())
+    if not there.is_dir():
+        yield Lack(True, f"the state folder {state}: {there} is a file", "name a folder with --state")
+        return
     if not os.access(there, os.W_OK | os.X_OK):
         yield Lack(
             True, f"the state folder {state} cannot be written by this user", "run it as root, or name one with --state"

@@ -393,6 +393,7 @@ def listen_error(error: OSError, shown: str, port: int) -> GateError:
     if error.errno == errno.EADDRNOTAVAIL:
         return GateError(
             f"cannot listen on {shown}: this machine has no such address",
-            hint="give the address to an interface (`ip address add`), or give the asset another `listen:`",
+            hint="a gate that root starts, with an `interface:` for each zone, brings its addresses along; else give "
+            "the address to an interface (`ip address add`), or give the asset another `listen:`",
         )
     return GateError(f"cannot listen on {shown}: {error.strerror or error}")

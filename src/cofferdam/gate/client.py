@@ -61,8 +61,7 @@ def ask(
     except PermissionError:
         raise GateError(
             f"the gate's control socket {path} is not for this user",
-            hint="ask as root, as the user who started the gate, or as a member of a group that it was started with "
-            "(`cofferdam up --look GROUP`); who was made one has to log in anew",
+            hint=_way_in(verb),
         ) from None
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         raise GateError(
@@ -93,6 +92,22 @@ def ask(
     if problems:
         raise PolicyError(said, problems=problems, hint=hint)
     raise GateError(said, hint=hint)
+
+
+_AT_DOORS = {"status": "look", "ping": "look", "policy": "look", "peers": "look"} | dict.fromkeys(
+    ("sever", "sever-part", "end-session"), "sever"
+)
+"""What members of a group may ask, and of which (gate.requests.MAY, which is not quick to import)."""
+
+
+def _way_in(verb: str) -> str:
+    role = _AT_DOORS.get(verb)
+    if role is None:
+        return "ask as root, or as the user who started the gate"
+    return (
+        "ask as root, as the user who started the gate, or as a member of a group that it was started with "
+        f"(`cofferdam up --{role} GROUP`); who was made one has to log in anew"
+    )
 
 
 def _connected(state: Path, seconds: float | None) -> socket.socket:
