@@ -612,6 +612,10 @@ def test_small_files_of_a_prompt_channel_go_before_large_ones(inside: Part, monk
     inside.ticks(1.5)
     inside.part.on_record("sender", records.Room(records.CHUNK_BYTES))
     assert [one.prompt for one in pieces("files:others")] == [True, True] and len(pieces("files:reports")) < 10
+    for name in ("second.bin", "third.bin"):  # at a time, and though bulk has no room
+        (inside.folders["others-out"] / name).write_bytes(b"small")
+    inside.ticks(2.5)
+    assert [one.prompt for one in pieces("files:others")] == [True] * 6 and len(pieces("files:reports")) < 10
     (inside.folders["others-out"] / "large.bin").write_bytes(bytes(4 * records.CHUNK_BYTES))
     inside.ticks(1.5)
     (inside.folders["others-out"] / "last.bin").write_bytes(b"last")
@@ -619,8 +623,23 @@ def test_small_files_of_a_prompt_channel_go_before_large_ones(inside: Part, monk
     for _ in range(20):
         inside.part.on_record("sender", records.Room(1 << 20, 1000))
     found = pieces("files:others")
-    assert [one.prompt for one in found[:7]] == [True] * 2 + [False] * 5
-    assert [one.number for one in found] == list(range(1, 10))
+    assert [one.prompt for one in found[:11]] == [True] * 6 + [False] * 5
+    assert [one.number for one in found] == list(range(1, 14))
+
+
+def test_heartbeats_do_not_grow_with_each_start(inside: Part) -> None:
+    """Of 64 epochs of ten channels they had 10 kB each second, more than a slow strand has."""
+    part = inside.part
+    part._row = msgspec.structs.replace(part._row, rate=64_000)
+    with part._store.db.commit():
+        for number, channel in itertools.product(range(1, 65), range(10)):
+            part._store.db.run("INSERT INTO channels VALUES(?, ?, 70000, 70000)", f"files:x{channel}", number)
+    inside.ticks(70)
+    beats = [one for one in inside.sent if isinstance(one, Beat)][1:]
+    assert max(len(encode(one)) for one in beats) < 800
+    told = {(one.channel, span.epoch) for beat in beats for one in beat.channels for span in one.spans}
+    assert len(told) == 640  # each has its turn
+    assert all(one.spans[0].epoch == 64 for beat in beats for one in beat.channels)
 
 
 def test_heartbeats_do_not_heap_up_while_nothing_leaves(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ Not here: the disk (spool_store), blocks and pace (sender).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import secrets as random_numbers
 from collections.abc import Collection, Iterator, Mapping
@@ -42,6 +43,11 @@ BEHIND_SECONDS: Final = 60
 """With more than so much of records to send the strand is behind."""
 TOLD_MOST: Final = 10
 """Files that are being sent and named in the status."""
+OLDER_LEAST, OLDER_MOST = 4, 400
+"""Of older epochs so many spans are told in a heartbeat, by turns, and no more than a twentieth of the rate has room
+for: each start of the gate adds one of each channel, and all of them would fill a slow strand."""
+SPAN_BYTES: Final = 40
+"""On the wire, with parity."""
 FORECAST_SECONDS: Final = 600
 """So long it takes to foresee anything."""
 
@@ -99,6 +105,7 @@ class Spool(Part):
         self._full = ""
         self._halted = False
         self._dropped_count = 0
+        self._older = 0
         riding = [setting.folders[strand_end(name, "out")] for name in self._row.records]
         self._looks = Look(self._reactor, riding, self._look) if riding else None
         if self._keys is not None:
@@ -227,9 +234,24 @@ class Spool(Part):
         return not self._lanes.room or self._lanes.waits(channel)
 
     def _beat(self) -> None:
-        told = self._store.told(self._lanes.gone)
+        told = self._older_by_turns(self._store.told(self._lanes.gone))
         queue = self._lanes.queue + self._lanes.waiting + sum(row.size for row in self._store.files("ready"))
         self._lanes.beat(records.Beat(self.epoch, self._setting.wall(), queue, told, self._dropped()))
+
+    def _older_by_turns(self, every: tuple[records.Told, ...]) -> tuple[records.Told, ...]:
+        """The newest epoch of each channel, and of the others as many as a heartbeat has room for."""
+        ranks = itertools.zip_longest(*([(one.channel, span) for span in one.spans[1:]] for one in every))
+        older = [one for rank in ranks for one in rank if one is not None]  # the last epoch first: it has just ended
+        most = max(OLDER_LEAST, min(OLDER_MOST, self._row.rate // 8 // 20 // SPAN_BYTES))
+        if len(older) <= most:
+            return every
+        older = older[self._older % len(older) :] + older[: self._older % len(older)]
+        self._older = (self._older + most) % len(older)
+        some = set(older[:most])
+        return tuple(
+            records.Told(one.channel, (one.spans[0], *(span for span in one.spans[1:] if (one.channel, span) in some)))
+            for one in every
+        )
 
     def _dropped(self) -> int:
         return self._dropped_count

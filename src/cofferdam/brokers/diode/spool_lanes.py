@@ -64,6 +64,8 @@ class Lanes:
         self._store, self._send, self._told, self._ended = store, send, handed, ended
         self.rate = rate
         self._records: dict[str, deque[_Run]] = {}
+        self._urgent: deque[Job] = deque()
+        """Files that are prompt."""
         self.first: deque[Job] = deque()
         self.again: deque[Job] = deque()
         self._turn = False
@@ -126,7 +128,7 @@ class Lanes:
     def file(self, job: Job, channel: str, *, prompt: bool) -> None:
         """`prompt`: before others, where it overtakes none of its channel."""
         if prompt and not self.waits(channel):
-            self.first.appendleft(job)
+            self._urgent.append(job)
         else:
             self.first.append(job)
         self.fill()
@@ -166,20 +168,29 @@ class Lanes:
         self.fill()
 
     def fill(self) -> None:
-        """Hands over as much as the sender has room for. A new pace is for what comes after it: it and all else waits
-        for what was handed over before."""
-        while self._handed - self._left < CREDIT_BYTES and (self._records or self.first or self.again):
+        """Hands over as much as the sender has room for. A new pace is for what comes after it: it and all else but
+        what is prompt waits for what was handed over before."""
+        while self._urgent or self._records or self.first or self.again:
+            if self._urgent and self.room:  # which is beside what bulk has
+                self._job(self._urgent)
+                continue
+            if self._handed - self._left >= CREDIT_BYTES:
+                return
             if self._pace is not None:
                 if self._left < self._handed:
                     return
                 self._send(self._pace)
                 self._pace = None
             files = bool(self.first or self.again)
-            if self._records and not (files and self._owed >= CHUNK_BYTES):
+            if self._urgent:  # before others of its channel in any case
+                self._job(self._urgent)
+            elif self._records and not (files and self._owed >= CHUNK_BYTES):
                 size = self._record()
                 self._owed = self._owed + size / FLOOR if files else 0.0
             else:
-                self._owed = max(0.0, self._owed - self._job())
+                lane = self.again if self.again and (self._turn or not self.first) else self.first
+                self._turn = not self._turn
+                self._owed = max(0.0, self._owed - self._job(lane))
 
     def _record(self) -> int:
         """Hands over the next record; how many bytes it has."""
@@ -199,10 +210,8 @@ class Lanes:
             self._records[channel] = runs
         return len(body or b"")
 
-    def _job(self) -> int:
+    def _job(self, lane: deque[Job]) -> int:
         """Hands over the next piece of a file, or of what is sent again; how many bytes it has."""
-        lane = self.again if self.again and (self._turn or not self.first) else self.first
-        self._turn = not self._turn
         job = lane[0]
         record = next(job.pieces, None)
         if record is None:
