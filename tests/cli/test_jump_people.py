@@ -32,6 +32,10 @@ def test_what_is_read() -> None:
         ("person\n\u202eanna\n", "line 2: .* is no name"),
         ('person\n"anna\n', "line 1: unexpected end"),
         ("person,key\nanna,ssh-ed25519 AAAA\n", "line 2: that is no public key"),
+        ("person;full;groups\n", "no column `person`"),
+        ("person,person\nanna,bert\n", "a column twice"),
+        (f"person,full\nanna,{'x' * 129}\n", "line 2: `full` has more than 128 letters"),
+        ("person,account\nanna,a\nbert,a\n", "line 3: that account is somebody else's"),
         (f"person,key\nanna,{KEY}\nbert,{KEY}\n", "line 3: that key is somebody else's"),
     ],
 )

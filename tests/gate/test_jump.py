@@ -349,6 +349,10 @@ def test_people_of_a_file(site: JumpSite) -> None:
     assert said[:2] == ["ida: nothing new", "tech: nothing new"] and said[2].startswith("otto: key SHA256:")
     file.write_text("\n".join([*lines, "new,,,,", "x y,,,,"]))
     assert "people.csv, line 6: 'x y' is no name" in site.jump("person", "import", str(file), code=2)
+    for wrong, why in ((f"other,,,,{(site.folder / 'tech.pub').read_text()}", "line 6: that key is tech's"),
+                       ("station,,,,", "line 6: station is an asset's name")):  # fmt: skip
+        file.write_text("\n".join([*lines, "new,,,,", wrong]))
+        assert why in site.jump("person", "import", str(file), code=2)
     assert "new" not in site.jump("person", "list")
     site.jump("group", "leave", "tech", "leads")
 

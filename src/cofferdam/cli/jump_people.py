@@ -23,11 +23,14 @@ from cofferdam.policy.problems import nearest
 COLUMNS: Final = ("person", "full", "account", "groups", "key")
 _NAME: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MOST: Final = 16 << 20
+_LONGEST: Final = {"full": 128, "account": 64}
+"""Letters, as the keeper takes them."""
 
 
 class Row(msgspec.Struct):
-    """A line. `key`: the fingerprint of the public key in `line`; "" where there is none."""
+    """A line. `at`: where it stands; `key`: the fingerprint of the public key in `line`; "" where there is none."""
 
+    at: str
     person: str
     full: str
     account: str
@@ -44,10 +47,14 @@ def read(text: str, where: str) -> list[Row]:
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), strict=True)
     hint = f"its first line names columns: {','.join(COLUMNS)}; groups are apart by spaces"
     rows: list[Row] = []
+    seen: set[object] = set()
     try:
         names = reader.fieldnames or []
         if "person" not in names:
+            hint = "fields are apart by commas, not by `;`" if ";" in "".join(names) else hint
             raise GateError(f"{where} has no column `person`", hint=hint)
+        if len(set(names)) < len(names):
+            raise GateError(f"{where} has a column twice", hint=hint)
         for name in names:
             if name not in COLUMNS:
                 likely = nearest(name, COLUMNS)
@@ -61,19 +68,37 @@ def read(text: str, where: str) -> list[Row]:
             for name in (person, *groups):
                 if not _NAME.fullmatch(name):
                     raise GateError(f"{at}: {name[:80]!r} is no name", hint="letters, digits, `.`, `_` and `-`")
-            if person in (row.person for row in rows):
+            if person in seen:
                 raise GateError(f"{at}: {person} stands in it twice")
+            seen.add(person)
+            for name, most in _LONGEST.items():
+                if len(said.get(name, "")) > most:
+                    raise GateError(f"{at}: `{name}` has more than {most} letters")
             line = said.get("key", "")
             try:
                 key = key_name(public_key(line).public_data) if line else ""
             except GateError as error:
                 raise GateError(f"{at}: {error}", hint=error.hint) from None
-            if key and key in (row.key for row in rows):
-                raise GateError(f"{at}: that key is somebody else's in it")
-            rows.append(Row(person, said.get("full", ""), said.get("account", ""), groups, line, key))
+            for what, mine in (("key", key), ("account", said.get("account", ""))):
+                if mine and (what, mine) in seen:
+                    raise GateError(f"{at}: that {what} is somebody else's in it")
+                seen.add((what, mine))
+            rows.append(Row(at, person, said.get("full", ""), said.get("account", ""), groups, line, key))
     except csv.Error as error:
         raise GateError(f"{where}, line {reader.line_num}: {error}", hint=hint) from None
     return rows
+
+
+def _fits(rows: list[Row], known: dict[str, dict[str, Any]], assets: set[str]) -> None:
+    """What the keeper would refuse is said before anybody is added. Raises: GateError, with the line."""
+    keys = {key["fingerprint"]: name for name, one in known.items() for key in one["keys"]}
+    accounts = {one["account"]: name for name, one in known.items() if one["account"]}
+    for row in rows:
+        if row.person in assets and row.person not in known:
+            raise GateError(f"{row.at}: {row.person} is an asset's name: a user name must say which is meant")
+        for what, owner in (("key", keys.get(row.key)), ("account", accounts.get(row.account))):
+            if owner not in (None, row.person):
+                raise GateError(f"{row.at}: that {what} is {owner}'s already")
 
 
 def bring_in(args: argparse.Namespace) -> int:
@@ -89,6 +114,7 @@ def bring_in(args: argparse.Namespace) -> int:
         raise GateError(f"{args.file} has more than {_MOST >> 20} MiB")
     rows = read(text, str(args.file))
     known: dict[str, dict[str, Any]] = {one["person"]: one for one in ask(args, "people")}
+    _fits(rows, known, {one["asset"] for one in ask(args, "assets")})
     found, lines = [], []
     for row in rows:
         old = known.get(row.person)

@@ -19,6 +19,8 @@ from cofferdam.errors import GateError
 PAUSE_MOST = 2.0
 """Seconds of a pause in a recording that are played."""
 FOLLOW_SECONDS = 0.3
+LINE_MOST, LINE_SHARED = 65_536, 1_024
+"""Letters of a line that are searched as one, and those that are in the next one as well: a word may lie across."""
 LOG_SECONDS = 10.0
 """How long is waited for the log to sign what it has of a recording."""
 YOUNG_SECONDS = 60.0
@@ -226,6 +228,9 @@ def _seen(data: bytes) -> Iterator[tuple[float, str]]:
         rest = ""
         for at, text in shown:
             *lines, rest = (rest + text.replace("\r", "\n")).split("\n")
+            if len(rest) > LINE_MOST:  # no text has lines as long; each piece is not read again with all before it
+                lines.append(rest)
+                rest = rest[-LINE_SHARED:]
             yield from ((at, line) for whole in lines if (line := _plain(whole).strip()))
         if rest:
             yield shown[-1][0], _plain(rest).strip()

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from cofferdam.brokers.jump import records
-from cofferdam.brokers.jump.accounts import Accounts
-from cofferdam.brokers.jump.deciding import Deciding, Session, Yes
+from cofferdam.brokers.jump.accounts import Accounts, Person
+from cofferdam.brokers.jump.deciding import Deciding, Session, Yes, same_name
 from cofferdam.brokers.jump.signin import Connection
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
@@ -162,3 +162,18 @@ def test_a_window_follows_the_wall_clock(accounts: Accounts, begins: str, wall: 
     else:
         assert isinstance(still, Yes)
         assert still.until_ns - at(wall) == until
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Anna Vendor", "anna  VENDOR ", True), ("Anna Vendor", "Anna\u00a0Vendor", True),
+        ("J\u00fcrgen", "Ju\u0308rgen", True), ("Anna\u200b Vendor", "\u202eAnna Vendor", True), ("", "", False),
+        ("Anna Vendor", "Anna Vendors", False), ("\u200b", "\u200b", False),
+    ],
+)  # fmt: skip
+def test_the_same_name_however_it_was_typed(one: str, other: str, same: bool) -> None:
+    first, second = (
+        Person(name, full, "", "local", True, "", 0, "", 0, "") for name, full in (("a", one), ("b", other))
+    )
+    assert same_name(first, second) is same

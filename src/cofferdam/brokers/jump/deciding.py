@@ -8,6 +8,7 @@ Not here: signing in (signin), carrying out (keeper_part).
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,6 +55,18 @@ class Session:
     @property
     def asset(self) -> str:
         return self.asked.asset
+
+
+def same_name(one: Person, other: Person) -> bool:
+    """Whether two entries have the same whole name: as it is read, however it was typed."""
+    return bool(plain := _plain(one.full)) and plain == _plain(other.full)
+
+
+def _plain(name: str) -> str:
+    shown = (
+        letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) not in ("Cf", "Cc")
+    )
+    return " ".join("".join(shown).casefold().split())
 
 
 @dataclass(frozen=True)
@@ -271,7 +284,7 @@ class Deciding:
         requester = self._accounts.known(request.person)
         if approver.name == requester.name:
             raise GateError("nobody approves their own request")
-        if approver.full and approver.full.casefold() == requester.full.casefold():
+        if same_name(approver, requester):
             raise GateError(f"{approver.name} and {requester.name} are the same person: {approver.full}")
         if not approver.active or not set(self._accounts.groups(approver.name)) & set(row.approval.by):
             raise GateError(f"it takes somebody of {' or '.join(row.approval.by)}")
@@ -279,7 +292,7 @@ class Deciding:
         if approver.name in given:
             raise GateError("you have approved it already")
         if any(
-            approver.full and self._accounts.known(one).full.casefold() == approver.full.casefold()
+            same_name(approver, self._accounts.known(one))
             for one in given if self._accounts.person(one) is not None
         ):  # fmt: skip
             raise GateError("another account of yours has approved it already")
@@ -296,7 +309,7 @@ class Deciding:
         if approval is None or not set(self._accounts.groups(person.name)) & set(approval.by):
             raise GateError("only who may approve it may watch it")
         watched = self._accounts.known(session.connection.person)
-        if person.name == watched.name or (person.full and person.full.casefold() == watched.full.casefold()):
+        if person.name == watched.name or same_name(person, watched):
             raise GateError("nobody watches over their own session")
 
     def approved(self, request: Request) -> list[str]:
