@@ -91,3 +91,29 @@ def test_its_job_may_read_what_waits_and_nobody_else(tmp_path: Path) -> None:
     (file,) = old.iterdir()
     assert (old.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o750, 0o640)
     held.of.close()
+
+
+def test_nobody_waits_for_all_that_one_person_brings(tmp_path: Path) -> None:
+    jobs: list[tuple[str, Any]] = []
+    of = Quarantine(
+        tmp_path, "b", lambda _, order, done: jobs.append((order.decode(), done)), lambda _: None, Room(tmp_path)
+    )
+    whose = ["hog"] * 6 + ["anna", "bert", "bert"]
+    for number, person in enumerate(whose, 1):
+        of.on_record(records.Hold(number, person))
+        of.on_record(records.Judge(number))
+
+    def begun() -> list[int]:
+        return [int(order.rpartition("-")[2].rstrip('"}')) for order, _ in jobs]
+
+    assert begun() == [1, 2, 7, 8]
+    jobs[2][1](b"", "late")  # anna's
+    assert begun()[4:] == [9]
+    jobs[0][1](b"", "late")
+    assert begun()[5:] == [3]
+    of.on_record(records.Let(4, False))
+    jobs[1][1](b"", "late")
+    assert begun()[6:] == [5]
+    for index in range(3, 7):
+        jobs[index][1](b"", "late")
+    assert begun()[7:] == [6]

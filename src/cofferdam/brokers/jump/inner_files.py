@@ -333,7 +333,7 @@ class Files:
 
     async def _fetch(self, down: Down, operation: m.Open) -> None:
         """All of it into quarantine, and looked through, before a byte of it is handed out. Raises: _No."""
-        number = self._quarantine.new(self._grant.name)
+        number = self._quarantine.new(self._grant.person)
         digest, size = hashlib.sha256(), 0
         try:
             while piece := cast(bytes, await down.file.read(records.FILE_PIECE, size)):
@@ -411,7 +411,7 @@ class Files:
             raise _No("there is a file of that name")
         if sum(1 for one in self._handles.values() if isinstance(one, Up)) >= UPLOADS_MOST:
             raise asyncssh.SFTPFailure(f"more than {UPLOADS_MOST} files are written")
-        up = Up(real, self._quarantine.new(self._grant.name) if self._rules.scan else 0)
+        up = Up(real, self._quarantine.new(self._grant.person) if self._rules.scan else 0)
         if there is not None and not operation.truncate:
             up.least = there.size or 0
         if operation.attributes.mode is not None:

@@ -25,13 +25,13 @@ class Quarantine:
         self._held = 0
         self._waiting: dict[tuple[int, str], list[asyncio.Future[Any]]] = {}
 
-    def new(self, session: str) -> int:
+    def new(self, person: str) -> int:
         """Raises: No: there are too many."""
         if self._held >= records.HELD_MOST:
             raise No("too many files wait for their scan")
         self._held += 1
         self._last += 1
-        self._send(records.Hold(self._last, session))
+        self._send(records.Hold(self._last, person))
         return self._last
 
     def let(self, number: int, keep: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -25,6 +25,8 @@ FOLDER: Final = "quarantine"
 FREE_BYTES: Final = 64 << 20
 """Room that is kept free on the disk, which others share: below it nothing more is recorded or kept apart."""
 LOOK_BYTES: Final = 1 << 20
+SCANS_OF_PERSON: Final = JOBS_OF_PART // 2
+"""At a time: a scan may take a quarter of an hour, and others do not wait for all that one person brings."""
 
 
 class Order(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,8 +71,8 @@ class Room:
 class _File:
     """`fd`: -1 where it could not be made."""
 
-    def __init__(self, path: Path, fd: int) -> None:
-        self.path, self.fd = path, fd
+    def __init__(self, path: Path, fd: int, person: str) -> None:
+        self.path, self.fd, self.person = path, fd, person
         self.size = 0
         self.trouble = ""
 
@@ -90,7 +92,7 @@ class Quarantine:
         self._boot, self._run_job, self._send = boot, run_job, send
         self._files: dict[int, _File] = {}
         self._last = 0
-        self._scanning = 0
+        self._scanning: Counter[str] = Counter()
         self._waiting: deque[int] = deque()
         self.kept = 0
         for path in self._folder.iterdir():  # what nobody waits for any more; findings stay
@@ -130,7 +132,7 @@ class Quarantine:
             raise CrossingError(f"file {record.file} after {self._last}, or too many")
         self._last = record.file
         path = self._folder / f"new-{self._boot}-{record.file}"
-        file = self._files[record.file] = _File(path, -1)
+        file = self._files[record.file] = _File(path, -1, record.person)
         try:
             self._room.look()
             file.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
@@ -152,28 +154,33 @@ class Quarantine:
     def _judge(self, number: int, file: _File) -> None:
         if file.trouble:
             self._say(number, Scanned("not scanned", file.trouble))
-        elif self._scanning >= JOBS_OF_PART:
-            self._waiting.append(number)
         else:
-            self._scan(number, file)
+            self._waiting.append(number)
+            self._next()
+
+    def _next(self) -> None:
+        """Those who have the fewest scans first, in the order in which they came."""
+        while self._scanning.total() < JOBS_OF_PART:
+            self._waiting = deque(number for number in self._waiting if number in self._files)
+            number = min(self._waiting, key=lambda one: self._scanning[self._files[one].person], default=0)
+            if not number or self._scanning[self._files[number].person] >= SCANS_OF_PERSON:
+                return
+            self._waiting.remove(number)
+            self._scan(number, self._files[number])
 
     def _scan(self, number: int, file: _File) -> None:
-        self._scanning += 1
+        self._scanning[file.person] += 1
         order = msgspec.json.encode(Order(file.path.name))
-        self._run_job("scan", order, lambda answer, why: self._scanned(number, answer, why))
+        self._run_job("scan", order, lambda answer, why: self._scanned(number, file.person, answer, why))
 
-    def _scanned(self, number: int, answer: bytes, why: str) -> None:
-        self._scanning -= 1
+    def _scanned(self, number: int, person: str, answer: bytes, why: str) -> None:
+        self._scanning -= Counter((person,))  # and nobody's zero is kept
         try:
             found = msgspec.json.decode(answer, type=Scanned) if not why else Scanned("not scanned", why)
         except msgspec.MsgspecError:
             found = Scanned("not scanned", "the scan gave no answer that is one")
         self._say(number, found)
-        while self._waiting:
-            next_ = self._waiting.popleft()
-            if (file := self._files.get(next_)) is not None:
-                self._scan(next_, file)
-                return
+        self._next()
 
     def _say(self, number: int, found: Scanned) -> None:
         if (file := self._files.get(number)) is not None:

@@ -498,10 +498,10 @@ class Stored(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unkno
 
 
 class Hold(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
-    """A file that goes to an asset is kept apart. Files are numbered 1, 2, 3, ..."""
+    """A file of somebody's is kept apart. Files are numbered 1, 2, 3, ..."""
 
     file: Number
-    session: Name
+    person: Name
 
 
 class HoldPiece(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
