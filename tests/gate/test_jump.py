@@ -778,6 +778,9 @@ def test_watched_live_joined_and_told(site: JumpSite) -> None:
         refused = site.ssh(who, who, f"watch {session}").stdout
         assert b"only who may approve it" in refused, refused
     assert site.ssh("tech", "tech", "watch").returncode == 1
+    assert site.ssh("tech", "tech", stdin=b"\x1b[A\x1bOBlist zz\x1b[1;5D\n").stdout.startswith(
+        b"nothing that you may reach"
+    )
     # Who is in the same group learns neither who is there nor why they asked.
     assert site.ssh("tech", "tech", "who").stdout == b"1 of others\n"
     assert b"neither yours nor for you" in site.ssh("tech", "tech", f"statement {number}").stdout

@@ -24,19 +24,19 @@ from cofferdam.policy.points.decide import show_utc
 
 _TIME: Final = re.compile(r"([1-9][0-9]{0,3})(min|m|h)\Z")
 _SIGNATURE: Final = base64.b64encode(sshsig.MAGIC).decode()
-HELP: Final = """list [WORD]                          what you may reach, and what holds now
-request ASSET TIME REASON [#TICKET]  ask for approval, such as: request plc-7 2h pump trips #4711
-requests                             what waits, and what is granted
-approve N                            somebody else's request, within five minutes of signing in
-statement N [deny]                   what there is to sign, for `ssh-keygen -Y sign -n cofferdam-approval`
-approve N SIGNATURE                  by such a signature: its base64 in one word, without the lines around it
-deny N [REASON]                      the same
-who                                  your sessions, and those that you may watch
-watch N                              see what a session shows, live
-join N                               the same, with hands of one's own
-say N TEXT                           words to who sits there
-kill N [REASON]                      end a session, and bar its person from that asset
-certificate                          one for your key, in place of codes from this address, for some hours
+HELP: Final = """list [WORD]              what you may reach, and what holds now
+request ASSET TIME WHY   ask for approval: request plc-7 2h pump trips #4711
+requests                 what waits, and what is granted
+approve N                another's request, within five minutes of signing in
+statement N [deny]       to sign: ssh-keygen -Y sign -n cofferdam-approval
+approve N SIGNATURE      by such a signature: its base64 as one word, bare
+deny N [REASON]          the same
+who                      your sessions, and those that you may watch
+watch N                  see what a session shows, live
+join N                   the same, with hands of one's own
+say N TEXT               words to who sits there
+kill N [REASON]          end a session, bar its person from that asset
+certificate              for your key, in place of codes, for some hours
 help, exit"""
 Tell = Callable[[str], None]
 

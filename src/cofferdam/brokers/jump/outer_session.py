@@ -393,6 +393,8 @@ class Menu:
         self._line = ""
         self._lines: list[str] = []
         self._asked = self._once = self._ending = False
+        self._key = ""
+        """What has come of a key that sends a sequence (an arrow): it does nothing here, and is not text."""
         self.gone = False
         self._watched: AssetSession | None = None
         self._join = False
@@ -415,7 +417,13 @@ class Menu:
             self._hands(data)
             return
         for letter in data.decode("utf-8", "replace"):
-            if letter in "\r\n":
+            if letter == "\x1b":
+                self._key = "begun"
+            elif self._key == "begun":
+                self._key = "long" if letter in "[O" else ""
+            elif self._key:
+                self._key = "" if "@" <= letter <= "~" else self._key
+            elif letter in "\r\n":
                 self._echo("\n")
                 line, self._line = self._line, ""
                 if len(self._lines) < 16:
