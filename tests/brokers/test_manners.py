@@ -37,6 +37,19 @@ def test_a_device_that_wants_to_be_left_alone_after_connecting() -> None:
     assert len(asked(stage, device)) == 1, "the connection is up, and is asked at once"
 
 
+@pytest.mark.parametrize("question", [read(1), write(1, 200, 7)])
+def test_who_waited_for_a_device_that_is_off_is_not_told_that_it_is_busy(question: bytes) -> None:
+    """Nothing refuses the connection of a host that is gone: the wait in line ends before the attempt does."""
+    stage = Stage()
+    client = stage.client()
+    for _ in range(2):
+        client.on_data(question)
+        stage.cross()
+        stage.reactor.advance(1.1)
+        assert asked(stage, client) == [exception(1, question[7], 0x0A)]
+    assert all(one.outcome == "unreachable" for one in stage.of(WriteOutcome))
+
+
 def test_a_device_that_wants_a_pause_after_each_answer_whoever_asks_next() -> None:
     stage = Stage(asset_extra="pause: 60 ms")
     one, other = stage.client(), stage.client(port=40001)

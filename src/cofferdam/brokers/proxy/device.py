@@ -275,6 +275,10 @@ class Device(Told):
         job.finished = self._clock()
         job.done(job)
 
+    def _nowhere(self) -> str:
+        """Why who waited for a connection, and not for a place, waited for nothing."""
+        return f"{self.asset.address}:{self.asset.port}: no connection in time"
+
     def _fail_queue(self, failure: Failure, detail: str) -> None:
         for job in self._lines.drain():
             self._fail(job, failure, detail)
@@ -555,7 +559,9 @@ class Device(Told):
                 abandoned.append((connection, why))
         # Also of those behind others of their session: a read may wait for longer than the write behind it.
         gone = self._lines.drop_if(lambda job: now - job.arrived >= self._patience(job))
-        failed += [(job, Failure.BUSY, TOO_LATE) for job in gone]
+        away = unconnected or (bool(self._connections) and not any(one.ready for one in self._connections))
+        told = (Failure.UNREACHABLE, self._nowhere()) if away else (Failure.BUSY, TOO_LATE)
+        failed += [(job, *told) for job in gone]
         if unconnected:
             self._failed_to_connect("no connection in time")
         for lost, why in abandoned:
