@@ -182,6 +182,8 @@ def test_rights_by_direction_and_path(works: Works) -> None:
 
 def test_sftp_sees_no_more_than_it_may(works: Works) -> None:
     site = works.site
+    (site.files / "out" / "log").write_text("a log")
+    (site.files / "in" / "there").write_text("what is there")
     batch = site.folder / "batch"
     batch.write_text(
         f"ls -l {site.files}\nls {site.files}/other\n-rename {site.files}/in/there {site.files}/out/there\n"

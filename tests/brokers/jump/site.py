@@ -94,6 +94,7 @@ conduits:
       - {{who: {{group: desks}}, asset: station, as: {login}, do: shell}}
   {conduits}
 gate: {{separation: processes}}
+limits: {{audit_wait_seconds: 60}}
 """
 ASKPASS = """#!/bin/sh
 case "$1" in *assword*) echo "$TEST_PASSWORD";; *ode*) echo "$TEST_CODE";; *) echo yes;; esac
