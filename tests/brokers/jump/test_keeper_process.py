@@ -495,6 +495,7 @@ def test_who_used_the_sealed_code_does_not_review_it(stage: Stage) -> None:
     assert 0 < stage.inner.wait_for(records.Grant).seconds <= 4 * 3600
     assert stage.refuses("glass-review", reason="well")
     assert stage.ask("glass")["used"]["by"] == "root"
+    assert "reviewed first" in stage.refuses("glass-seal")  # it would be told in its place
     assert "seal" in stage.ask("glass-review", reason="seen", by="ada")
     assert stage.ask("glass") == {"sealed": False, "used": None}
     assert stage.refuses("glass-review", reason="again", by="ada")

@@ -93,6 +93,11 @@ class Glass:
 
     def _seal(self, asked: Asked) -> None:
         said = asked.decode(Seal)
+        if self._used is not None or self._busy:  # the next use would be told in its place
+            raise GateError(
+                "the use of the last code is to be reviewed first, by somebody else than who used it",
+                hint="cofferdam jump break-glass review WORDS",
+            )
         text = base64.b32encode(secrets.token_bytes(CODE_BYTES)).decode()
         code = "-".join(text[at : at + 4] for at in range(0, len(text), 4))
 
