@@ -117,3 +117,24 @@ def test_nobody_waits_for_all_that_one_person_brings(tmp_path: Path) -> None:
     for index in range(3, 7):
         jobs[index][1](b"", "late")
     assert begun()[7:] == [6]
+
+
+def test_what_is_kept_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one person's locked archives fill the disk on which others are recorded."""
+    monkeypatch.setattr(quarantine, "KEPT_BYTES", 25)
+    jobs: list[Any] = []
+    said: list[Any] = []
+
+    def begin() -> Quarantine:
+        return Quarantine(tmp_path, "b", lambda _, __, done: jobs.append(done), said.append, Room(tmp_path))
+
+    of = begin()
+    for number in (1, 2, 3):
+        for record in (records.Hold(number, "s"), records.HoldPiece(number, bytes(10)), records.Judge(number)):
+            of.on_record(record)
+        jobs.pop()(b"", "a password")
+        name = said[-1].name
+        of.on_record(records.Let(number, True))
+        assert (bool(name), (tmp_path / "quarantine" / (name or "new-b-3")).exists()) == (number < 3, number < 3)
+    assert (of.kept, begin().kept) == (2, 2)
+    assert begin()._kept_bytes == 20

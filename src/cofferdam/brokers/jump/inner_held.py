@@ -58,11 +58,11 @@ class Quarantine:
 
     async def judge(self, number: int) -> tuple[str, str]:
         """Has a file that is whole looked through: ("", "") if nothing was found, else why it does not pass, and its
-        name in quarantine, where it stays."""
+        name in quarantine, where it stays ("": there is no room for it)."""
         judged: records.Judged = await self.ask(records.Judge(number), "Judged")
         if judged.verdict == "clean":
             return "", ""
-        self.let(number, True)
+        self.let(number, bool(judged.name))
         found = judged.verdict == "found"
         return f"the scanner finds {judged.detail}" if found else f"it was not scanned: {judged.detail}", judged.name
 

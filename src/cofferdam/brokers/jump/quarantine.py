@@ -25,6 +25,8 @@ FOLDER: Final = "quarantine"
 FREE_BYTES: Final = 64 << 20
 """Room that is kept free on the disk, which others share: below it nothing more is recorded or kept apart."""
 LOOK_BYTES: Final = 1 << 20
+KEPT_BYTES: Final = 2 << 30
+"""Of all that did not pass and stays; what comes later is refused, told with its SHA-256, and not kept."""
 SCANS_OF_PERSON: Final = JOBS_OF_PART // 2
 """At a time: a scan may take a quarter of an hour, and others do not wait for all that one person brings."""
 
@@ -74,6 +76,7 @@ class _File:
     def __init__(self, path: Path, fd: int, person: str) -> None:
         self.path, self.fd, self.person = path, fd, person
         self.size = 0
+        self.stays = False
         self.trouble = ""
 
     def close(self) -> None:
@@ -94,12 +97,13 @@ class Quarantine:
         self._last = 0
         self._scanning: Counter[str] = Counter()
         self._waiting: deque[int] = deque()
-        self.kept = 0
+        self.kept = self._kept_bytes = 0
         for path in self._folder.iterdir():  # what nobody waits for any more; findings stay
             if path.name.startswith("new-"):
                 path.unlink()
             else:
                 self.kept += 1
+                self._kept_bytes += path.stat().st_size
 
     def on_record(self, record: Any) -> None:
         """What the inner part says. Raises: CrossingError."""
@@ -121,9 +125,10 @@ class Quarantine:
                 del self._files[number]
                 file.close()
                 with contextlib.suppress(OSError):  # what is left of it goes when the archivist begins anew
-                    if keep:
+                    if keep and file.stays:
                         file.path.rename(file.path.with_name(file.path.name.removeprefix("new-")))
                         self.kept += 1
+                        self._kept_bytes += file.size
                     else:
                         file.path.unlink()
 
@@ -184,7 +189,9 @@ class Quarantine:
 
     def _say(self, number: int, found: Scanned) -> None:
         if (file := self._files.get(number)) is not None:
-            name = file.path.name.removeprefix("new-")
+            name = ""
+            if found.verdict != "clean" and self._kept_bytes + file.size <= KEPT_BYTES:
+                file.stays, name = True, file.path.name.removeprefix("new-")
             self._send(records.Judged(number, found.verdict, found.detail[:500], name))
 
     def close(self) -> None:
