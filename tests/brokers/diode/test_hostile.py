@@ -404,6 +404,10 @@ def test_a_part_outside_is_told_what_has_not_come(outside: Outside) -> None:
     again.ticks(SILENT_NS / 1e9 + 1)
     assert strand.missing(folder) == strand.Missing(silent=True, heard=heard)
     again.part.halt()
+    third = Outside(outside.folder)  # born anew, and the inside is as silent as before
+    third.ticks(0.5)
+    assert strand.missing(folder) == strand.Missing(silent=True, heard=heard)
+    third.part.halt()
 
 
 # --- tickets, inside --------------------------------------------------------------------------------------------------
@@ -593,6 +597,31 @@ def test_no_more_is_told_as_sent_than_can_be_there(inside: Part) -> None:
     inside.part._bulk(history, first, first + 2, 3 * size)
     inside.part.on_record("sender", records.Room(size))
     assert told() == first + 2
+
+
+def test_large_records_of_one_channel_leave_another_its_share(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They took turns record by record: what needs a hundredth of the strand waited for ever behind what filled it."""
+    monkeypatch.setattr(spool_lanes, "CREDIT_BYTES", 1_000_000)
+    lanes, store, epoch = inside.part._lanes, inside.part._store, inside.part.epoch
+
+    def put(channel: str, count: int, size: int) -> None:
+        first = store.take_messages(channel, epoch, [bytes(size)] * count, 1, "1")
+        lanes.put(channel, epoch, first, first + count - 1, count * size)
+
+    def sent(channel: str) -> int:
+        return sum(isinstance(one, Piece) and one.channel == channel for one in inside.sent)
+
+    put("records:large", 60, 200_000)
+    for _ in range(3):
+        lanes.left(records.Room(1_000_000))
+    put("records:small", 400, 100)
+    lanes.left(records.Room(1_000_000))
+    assert sent("records:small") == 400
+    before = sent("records:large")
+    put("records:small", 400, 100)  # it has no claim to what it did not need
+    put("records:other", 60, 200_000)
+    lanes.left(records.Room(4_000_000))
+    assert sent("records:small") == 800 and abs(sent("records:large") - before - sent("records:other")) <= 5
 
 
 def test_small_files_of_a_prompt_channel_go_before_large_ones(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:

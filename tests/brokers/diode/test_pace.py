@@ -155,3 +155,11 @@ def test_what_has_left_is_told_so_that_no_more_waits_here_than_soon_leaves(pace:
         return bool(sum(one.prompt for one in pace.said) == wanted)
 
     waiting.eventually(told)
+
+
+def test_what_is_as_it_was_until_the_next_start_is_an_alarm(pace: Pace) -> None:
+    """`hostile_wire` that is switched on by a reload does nothing for the epoch that goes on."""
+    assert "next-start" not in pace.part.alarms()
+    text = POLICY.replace("carries", "rate: 10 kbit/s, burst: 60 kB, block: 200, hostile_wire: true, carries")
+    pace.part.take_policy(compile_policy(loads(text), now_ns=WALL), ())
+    assert pace.part.alarms()["next-start"].startswith("hostile_wire of the strand strand: ")

@@ -254,7 +254,8 @@ class Keeper(Part):
             self._named[name] = found
             self._figures.set("missing", sum(gap.total for gap in found), name)
             self._figures.set("gap_since", min((gap.since for gap in found), default=0), name)
-        silent = self._silent_ns > SILENT_NS
+        # Until the first heartbeat nobody knows what was sent while this part was not there.
+        silent = self._silent_ns > SILENT_NS or self._beat is None
         heard = self._setting.wall() - self._silent_ns if self._beat else 0
         for name in self._row.records:
             named = self._named[f"{RECORDS}:{name}"]

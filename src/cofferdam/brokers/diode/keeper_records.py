@@ -88,6 +88,8 @@ class Handing:
         for name in self.row.records:
             with contextlib.suppress(OSError):
                 (self._setting.folders[strand_end(name, "in")] / strand.STOPPED).unlink(missing_ok=True)
+            with contextlib.suppress(OSError, CrossingError):  # since when the inside is not heard, it may be
+                self._told[name] = strand.missing(self._setting.folders[strand_end(name, "in")])
         for held in self._store.held():
             if held.channel in self.row.channels:
                 self._put(held)

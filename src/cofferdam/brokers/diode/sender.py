@@ -67,6 +67,12 @@ def row_of(policy: CompiledPolicy) -> tuple[str, DiodeRows]:
     raise GateError("the crew has no strand")
 
 
+def _of_epoch(row: DiodeRows) -> dict[str, object]:
+    """What stays as it is for an epoch, by the policy's words."""
+    overhead = row.m / row.k
+    return {"block": row.k, "overhead": overhead, "hostile_wire": row.hostile, "jumbo": row.jumbo}
+
+
 def prompt_credit(rate: int) -> int:
     """Bytes of what is prompt that may wait in the sender: what leaves in a short time, so that it stays prompt."""
     return max(PROMPT_LEAST, min(PROMPT_MOST, int(rate / 8 * PROMPT_SECONDS)))
@@ -119,6 +125,7 @@ class Sender(Part):
         self._severed = False
         self._rate = self._row.rate
         self._parity = dict(self._row.parity)
+        self._began = _of_epoch(self._row)
         self._tokens = 0.0
         self._filled_at = self._now
         self._timer_at = 0
@@ -205,6 +212,7 @@ class Sender(Part):
             raise CrossingError("a second Begin")
         self._seal = new_seal(epoch, aes=self._aes)
         self._out = Outbox(self._seal, self._shard, k=self._row.k, m=self._row.m, hostile=self._row.hostile)
+        self._began = _of_epoch(self._row)
         self._announce()
         for _ in range(FIRST_HELLOS):
             self._hello()
@@ -378,6 +386,12 @@ class Sender(Part):
             found["no-pair"] = f"the strand {self._strand} has no other end: cofferdam diode pair inside"
         elif not any(one.until > self._setting.wall() for one in self._keys.receivers):
             found["no-pair"] = f"the strand {self._strand} knows no receiver: cofferdam diode pair inside --take FILE"
+        now = _of_epoch(self._row)
+        if changed := [word for word, value in self._began.items() if now[word] != value]:
+            found["next-start"] = (
+                f"{', '.join(changed)} of the strand {self._strand}: as they were when the gate began, until it is "
+                "started anew"
+            )
         interface, speed = self._speed
         if 0 < speed < self._row.rate:
             found["rate"] = (

@@ -4,7 +4,8 @@ The sender says what has left. No more is in its memory than CREDIT_BYTES of bul
 leaves within PROMPT_SECONDS. Where more is offered than the strand's rate, the rest waits here, on disk; it goes as
 bulk in its channel's order, and the heartbeat tells how much waits.
 
-Channels of records take turns, before files and what is sent again, which take turns as well. Of a lane that is full of
+Channels of records have equal shares, byte by byte: one with large records takes no more than one with small ones, and
+what that does not need. They go before files and what is sent again, which take turns. Of a lane that is full of
 records one byte in FLOOR is left for files all the same: late they may be, and not never.
 
 Not here: what is numbered and kept (spool), pace (sender).
@@ -27,6 +28,8 @@ from cofferdam.brokers.diode.spool_store import FileRow, SpoolStore
 CREDIT_BYTES: Final = 16 << 20
 """Of bulk that may wait in the sender."""
 FLOOR: Final = 16
+RECORD_COST: Final = 100
+"""Bytes that a record costs beside its body, about."""
 
 Handed = Piece | Known | records.Pace
 
@@ -64,6 +67,8 @@ class Lanes:
         self._store, self._send, self._told, self._ended = store, send, handed, ended
         self.rate = rate
         self._records: dict[str, deque[_Run]] = {}
+        self._share: dict[str, int] = {}
+        """Bytes that channels of records have had; one that begins has had as much as the one that had least."""
         self._urgent: deque[Job] = deque()
         """Files that are prompt."""
         self.first: deque[Job] = deque()
@@ -108,6 +113,9 @@ class Lanes:
 
     def put(self, channel: str, epoch: int, first: int, last: int, size: int, *, again: bool = False) -> None:
         """Some that are kept, in their order, as the sender has room."""
+        if channel not in self._records:
+            least = min((self._share[other] for other in self._records), default=0)
+            self._share[channel] = max(least, self._share.get(channel, 0) if self._records else 0)
         runs = self._records.setdefault(channel, deque())
         run = runs[-1] if runs else None
         if run is not None and (run.epoch, run.last + 1, run.again) == (epoch, first, again):
@@ -194,7 +202,8 @@ class Lanes:
 
     def _record(self) -> int:
         """Hands over the next record; how many bytes it has."""
-        channel, runs = next(iter(self._records.items()))
+        channel = min(self._records, key=self._share.__getitem__)
+        runs = self._records[channel]
         run = runs[0]
         number, body = self._store.next_message(channel, run.epoch, run.next, run.last) or (run.last, None)
         run.next = number + 1
@@ -203,11 +212,11 @@ class Lanes:
             self._hand(Piece(channel, run.epoch, number, body, again=run.again), None)
         else:  # what there was of it is not kept any more, and has left as far as it ever will
             self._mark(channel, run.epoch, number)
-        del self._records[channel]  # the others have their turn
+        self._share[channel] += RECORD_COST + len(body or b"")
         if run.next > run.last:
             runs.popleft()
-        if runs:
-            self._records[channel] = runs
+        if not runs:
+            del self._records[channel]
         return len(body or b"")
 
     def _job(self, lane: deque[Job]) -> int:
