@@ -400,6 +400,14 @@ def test_a_part_outside_is_told_what_has_not_come(outside: Outside) -> None:
     again.say(raw(7, records.parts(b"x")[0], history))
     again.ticks(0.5)
     assert told(0, 0) and not (folder / strand.MISSING).exists()
+    for second in range(7):  # records that wait inside for longer than a moment are not there, and not lost
+        (one,) = beat(history, oldest=7, highest=6).channels
+        again.say(msgspec.structs.replace(beat(history), channels=(Told(one.channel, one.spans, 9),)))
+        again.ticks(1)
+        assert strand.missing(folder) == strand.Missing(waits=9 if second >= 5 else 0)
+    again.say(beat(history, oldest=7, highest=6))
+    again.ticks(0.5)
+    assert told(0, 0)
     heard = WALL + again.part._beat_at
     again.ticks(SILENT_NS / 1e9 + 1)
     assert strand.missing(folder) == strand.Missing(silent=True, heard=heard)
@@ -548,8 +556,13 @@ def test_more_than_the_rate_waits_on_disk_and_is_told(inside: Part, monkeypatch:
     lanes = inside.part._lanes
     assert sum(len(runs) for runs in lanes._records.values()) == 1  # however many wait
     assert lanes.waiting == 44 * (len(body) + 4)
-    beats = [one for one in inside.sent if isinstance(one, Beat)]
-    assert beats[-1].queue >= lanes.waiting
+
+    def waits() -> int:
+        *_, beat = (one for one in inside.sent if isinstance(one, Beat))
+        assert beat.queue >= lanes.waiting
+        return sum(one.waits for one in beat.channels if one.channel == history)
+
+    assert waits() >= 44
     monkeypatch.setattr(spool, "BEHIND_SECONDS", 0)
     assert "behind" in inside.part.alarms()
 
@@ -560,6 +573,8 @@ def test_more_than_the_rate_waits_on_disk_and_is_told(inside: Part, monkeypatch:
         inside.part.on_record("sender", records.Room(100_000, credit))
     assert sent(history, False) == list(range(4, 61)) and len(sent("files:reports", False)) == 4
     assert "behind" not in inside.part.alarms()
+    inside.ticks(1.5)
+    assert waits() == 0
     strand.put(folder, f"{10**6:020d}", body, synced=False)
     inside.part._look()
     assert sent(history, True) == [1, 2, 3, 61]  # there is room again

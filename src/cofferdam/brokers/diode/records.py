@@ -57,10 +57,11 @@ class Span(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Told(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One channel in a heartbeat."""
+    """One channel in a heartbeat. `waits`: records of it that have not left, and wait inside."""
 
     channel: Name
     spans: Annotated[tuple[Span, ...], Meta(max_length=SPANS_MOST)]
+    waits: Count = 0
 
 
 class Beat(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):

@@ -249,7 +249,11 @@ class Spool(Part):
         self._older = (self._older + most) % len(older)
         some = set(older[:most])
         return tuple(
-            records.Told(one.channel, (one.spans[0], *(span for span in one.spans[1:] if (one.channel, span) in some)))
+            records.Told(
+                one.channel,
+                (one.spans[0], *(span for span in one.spans[1:] if (one.channel, span) in some)),
+                one.waits,
+            )
             for one in every
         )
 

@@ -185,12 +185,15 @@ class SpoolStore:
         """For a heartbeat: of each channel and epoch what is kept and what has left. `left`: what is known of that
         besides."""
         spans: dict[str, list[Span]] = {}
+        waits: dict[str, int] = {}
         for channel, epoch, highest, gone in self.db.all("SELECT * FROM channels ORDER BY epoch DESC"):
             some = spans.setdefault(channel, [])
             if len(some) < SPANS_MOST:
                 upto = min(highest, max(gone, left.get((channel, epoch), 0)))
-                some.append(Span(epoch, min(self._oldest(channel, epoch, highest), upto + 1), upto))
-        return tuple(Told(channel, tuple(some)) for channel, some in sorted(spans.items()))
+                oldest = self._oldest(channel, epoch, highest)
+                some.append(Span(epoch, min(oldest, upto + 1), upto))
+                waits[channel] = waits.get(channel, 0) + max(0, highest - max(upto, oldest - 1))
+        return tuple(Told(channel, tuple(some), waits[channel]) for channel, some in sorted(spans.items()))
 
     def _oldest(self, channel: str, epoch: int, highest: int) -> int:
         files = self.db.one("SELECT first FROM files WHERE channel=? AND epoch=? AND first>0 ORDER BY first LIMIT 1",

@@ -278,6 +278,9 @@ class Keeper(Part):
         if said.missing > said.behind and not covered:
             why = f"the strand has not brought {said.missing} of its records: nobody knows of what time they are"
             found.append(Loss("*", 0, wall, 0, why, wall))
+        if said.waits:
+            why = f"{said.waits} records wait inside to be sent over the strand: nobody knows of what time they are"
+            found.append(Loss("*", 0, wall, 0, why, wall))
         if said.silent:
             why = "nothing is heard from the inside over the strand, so that nobody knows what is missing"
             found.append(Loss("*", said.heard, wall, 0, why, wall))
