@@ -87,8 +87,8 @@ class Keeper(Part):
         self._sender = ""
         self._beat: Beat | None = None
         self._beat_at = 0
-        self._waits: dict[str, tuple[int, int]] = {}
-        """Of a channel of which records wait inside: since when (clock), and how many."""
+        self._waits: dict[str, int] = {}
+        """Of a channel: how many records wait inside for their turn."""
         self._born = setting.clock()
         self._trouble = [0, 0, 0, 0]
         self._told_trouble = [0, 0, 0, 0]
@@ -182,10 +182,7 @@ class Keeper(Part):
             if one.channel not in self._row.channels or one.channel in self._stopped:
                 continue
             channel = self._channel(one.channel)
-            if one.waits:
-                self._waits[one.channel] = self._waits.get(one.channel, (self._beat_at, 0))[0], one.waits
-            else:
-                self._waits.pop(one.channel, None)
+            self._waits[one.channel] = one.waits
             try:
                 for span in one.spans:
                     lost = channel.told(span.epoch, span.oldest, span.highest, self._epoch)
@@ -269,9 +266,7 @@ class Keeper(Part):
             was = self._handing.told(name)
             if silent and was.silent:
                 heard = was.heard  # clocks differ by a little each time
-            since, waits = self._waits.get(f"{RECORDS}:{name}", (self._beat_at, 0))
-            if self._beat_at - since < SILENT_NS:
-                waits = 0  # what is on its way
+            waits = self._waits.get(f"{RECORDS}:{name}", 0)
             self._handing.tell_missing(name, Missing(missing, behind, silent, heard if silent else 0, waits))
 
     @property

@@ -57,7 +57,8 @@ class Span(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Told(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One channel in a heartbeat. `waits`: records of it that have not left, and wait inside."""
+    """One channel in a heartbeat. `waits`: records of it that were given some seconds
+    ago and have not left."""
 
     channel: Name
     spans: Annotated[tuple[Span, ...], Meta(max_length=SPANS_MOST)]

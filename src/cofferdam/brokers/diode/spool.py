@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import os
 import secrets as random_numbers
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -39,6 +40,8 @@ from cofferdam.limits import strand_end
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.diode_rows import show_rate
 
+WAITS_NS: Final = 5_000_000_000
+"""What was given so long ago and has not left waits for its turn: all else is on its way."""
 BEHIND_SECONDS: Final = 60
 """With more than so much of records to send the strand is behind."""
 TOLD_MOST: Final = 10
@@ -106,6 +109,8 @@ class Spool(Part):
         self._halted = False
         self._dropped_count = 0
         self._older = 0
+        self._given: deque[tuple[int, dict[str, int]]] = deque()
+        """At each heartbeat of the last while: when (clock), and the highest number given of each channel."""
         riding = [setting.folders[strand_end(name, "out")] for name in self._row.records]
         self._looks = Look(self._reactor, riding, self._look) if riding else None
         if self._keys is not None:
@@ -234,7 +239,12 @@ class Spool(Part):
         return not self._lanes.room or self._lanes.waits(channel)
 
     def _beat(self) -> None:
-        told = self._older_by_turns(self._store.told(self._lanes.gone))
+        now = self._setting.clock()
+        while len(self._given) > 1 and now - self._given[1][0] >= WAITS_NS:
+            self._given.popleft()
+        before = self._given[0][1] if self._given and now - self._given[0][0] >= WAITS_NS else {}
+        told = self._older_by_turns(self._store.told(self._lanes.gone, self.epoch, before))
+        self._given.append((now, {one.channel: self._store.highest(one.channel, self.epoch) or 0 for one in told}))
         queue = self._lanes.queue + self._lanes.waiting + sum(row.size for row in self._store.files("ready"))
         self._lanes.beat(records.Beat(self.epoch, self._setting.wall(), queue, told, self._dropped()))
 

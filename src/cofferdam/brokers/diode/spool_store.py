@@ -11,7 +11,7 @@ Not here: what is sent when (spool).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -181,18 +181,21 @@ class SpoolStore:
         self.db.run("INSERT OR IGNORE INTO channels VALUES(?, ?, 0, 0)", channel, epoch)
         self.db.run("UPDATE channels SET highest=? WHERE channel=? AND epoch=?", number, channel, epoch)
 
-    def told(self, left: dict[tuple[str, int], int]) -> tuple[Told, ...]:
+    def told(
+        self, left: Mapping[tuple[str, int], int], epoch: int = 0, before: Mapping[str, int] = {}
+    ) -> tuple[Told, ...]:
         """For a heartbeat: of each channel and epoch what is kept and what has left. `left`: what is known of that
-        besides."""
+        besides; `before`: the highest number that was given of each channel in the present epoch some seconds ago."""
         spans: dict[str, list[Span]] = {}
         waits: dict[str, int] = {}
-        for channel, epoch, highest, gone in self.db.all("SELECT * FROM channels ORDER BY epoch DESC"):
+        for channel, number, highest, gone in self.db.all("SELECT * FROM channels ORDER BY epoch DESC"):
             some = spans.setdefault(channel, [])
             if len(some) < SPANS_MOST:
-                upto = min(highest, max(gone, left.get((channel, epoch), 0)))
-                oldest = self._oldest(channel, epoch, highest)
-                some.append(Span(epoch, min(oldest, upto + 1), upto))
-                waits[channel] = waits.get(channel, 0) + max(0, highest - max(upto, oldest - 1))
+                upto = min(highest, max(gone, left.get((channel, number), 0)))
+                oldest = self._oldest(channel, number, highest)
+                some.append(Span(number, min(oldest, upto + 1), upto))
+                old = before.get(channel, 0) if number == epoch else highest
+                waits[channel] = waits.get(channel, 0) + max(0, old - max(upto, oldest - 1))
         return tuple(Told(channel, tuple(some), waits[channel]) for channel, some in sorted(spans.items()))
 
     def _oldest(self, channel: str, epoch: int, highest: int) -> int:
