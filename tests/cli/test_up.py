@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,11 +96,15 @@ def test_a_file_in_place_of_the_state_folder(tmp_path: Path, capsys: pytest.Capt
     assert f"{policy} is a file\n  name a folder with --state" in said and "as root" not in said
 
 
+def _tag(kind: Any) -> str:
+    return str(kind.__struct_config__.tag)
+
+
 def test_way_in_names_the_group_that_may_ask() -> None:
     from cofferdam.gate.client import _AT_DOORS, _way_in
     from cofferdam.gate.requests import LOOK, MAY
 
-    tags = {kind.__struct_config__.tag: "look" if kind in LOOK else "sever" for kind in MAY["sever"]}
+    tags = {_tag(kind): "look" if kind in LOOK else "sever" for kind in MAY["sever"]}
     assert tags == _AT_DOORS
     assert "--sever GROUP" in _way_in("sever") and "GROUP" not in _way_in("reload")
 
