@@ -272,7 +272,9 @@ def test_files_that_one_conduit_scans_and_another_does_not() -> None:
     other = both["vendor-helps"]
     assert isinstance(other.terms, JumpRows)
     lines = tuple(msgspec.structs.replace(line, do=("up",)) for line in other.terms.lines)
-    both["vendor-helps"] = msgspec.structs.replace(other, terms=msgspec.structs.replace(other.terms, lines=lines))
+    files = msgspec.structs.replace(other.terms.files, scan=False)
+    terms = msgspec.structs.replace(other.terms, lines=lines, files=files)
+    both["vendor-helps"] = msgspec.structs.replace(other, terms=terms)
     log = read(entries(*((0, one) for one in (opened(**STAFF), SCANNED))))
     policy: Any = SimpleNamespace(conduits=both, hash=POLICY)
     found, [missing] = run_checks(Inputs(T0 * 10**9, policy=policy, history=log), ["files.scanned"])
