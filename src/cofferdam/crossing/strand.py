@@ -32,8 +32,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
-import msgspec
-
 from cofferdam.crossing.channel import Receiver, Sender
 from cofferdam.crossing.reactor import READ, Reactor, Timer
 from cofferdam.crossing.records import RecordCodec
@@ -56,8 +54,6 @@ BUSY_MOST: Final = 32
 """What a part may have under way while it is given more."""
 STOPPED: Final = ".stopped"
 """The mark of a channel of which no more is taken; it holds why."""
-MISSING: Final = ".missing"
-"""The mark that says what has not come (`Missing`); none where nothing is known to be missing."""
 _NAMES: Final = 0x40 | 0x80 | 0x200
 """IN_MOVED_FROM, IN_MOVED_TO, IN_DELETE (inotify(7))."""
 _ARRAY: Final = struct.Struct(">BI")
@@ -68,19 +64,6 @@ _MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONB
 HANDED: Final = ".handed"
 """The name of the last file that was taken inside: later ones have higher names, whatever the clock says."""
 _NAME: Final = re.compile(r"[0-9]{20}")
-
-
-class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a strand has not brought of one conduit: records that are `missing`; those of them, and of those that are
-    lost, that nothing has come `behind`, so that no later number tells of them. `silent`: the inside is not heard just
-    now, and was `heard` last at this time (UTC ns; 0: never since the strand's part began). `waits`: records that have
-    waited inside for a while, since more is offered than the strand carries."""
-
-    missing: int = 0
-    behind: int = 0
-    silent: bool = False
-    heard: int = 0
-    waits: int = 0
 
 
 class Look:
@@ -208,24 +191,6 @@ def read(folder: Path, name: str) -> bytes:
     finally:
         os.close(file)
     return b"".join(parts)
-
-
-def tell_missing(folder: Path, said: Missing) -> None:
-    """For whoever takes what comes here. Raises: OSError."""
-    if said == Missing():
-        (folder / MISSING).unlink(missing_ok=True)
-    else:
-        put(folder, MISSING[1:], msgspec.json.encode(said), mark=True)
-
-
-def missing(folder: Path) -> Missing:
-    """As the strand's part has said it last. Raises: CrossingError, where it is no such word."""
-    try:
-        return msgspec.json.decode(read(folder, MISSING), type=Missing)
-    except FileNotFoundError:
-        return Missing()
-    except msgspec.MsgspecError as error:
-        raise CrossingError(f"{MISSING}: {error}") from None
 
 
 def ends(

@@ -27,7 +27,7 @@ from cofferdam.brokers.diode.spool import Spool
 from cofferdam.brokers.kit.clamd import Scanned
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.cli import diode_shown
-from cofferdam.crossing import strand
+from cofferdam.crossing import strand, strand_missing
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CofferdamError, CrossingError
 from cofferdam.limits import strand_end
@@ -380,7 +380,7 @@ def test_a_part_outside_is_told_what_has_not_come(outside: Outside) -> None:
     folder = outside.folders[strand_end("history", "in")]
 
     def told(missing: int, behind: int) -> bool:
-        return strand.missing(folder) == strand.Missing(missing, behind)
+        return strand_missing.missing(folder) == strand_missing.Missing(missing, behind)
 
     history = "records:history"
     outside.say(beat(history, highest=3), raw(2, records.parts(b"x")[0], history))
@@ -399,21 +399,21 @@ def test_a_part_outside_is_told_what_has_not_come(outside: Outside) -> None:
     assert told(0, 2)
     again.say(raw(7, records.parts(b"x")[0], history))
     again.ticks(0.5)
-    assert told(0, 0) and not (folder / strand.MISSING).exists()
+    assert told(0, 0) and not (folder / strand_missing.MISSING).exists()
     (one,) = beat(history, oldest=7, highest=6).channels  # what waits inside is not there, and not lost
     again.say(msgspec.structs.replace(beat(history), channels=(Told(one.channel, one.spans, 9),)))
     again.ticks(0.5)
-    assert strand.missing(folder) == strand.Missing(waits=9)
+    assert strand_missing.missing(folder) == strand_missing.Missing(waits=9)
     again.say(beat(history, oldest=7, highest=6))
     again.ticks(0.5)
     assert told(0, 0)
     heard = WALL + again.part._beat_at
     again.ticks(SILENT_NS / 1e9 + 1)
-    assert strand.missing(folder) == strand.Missing(silent=True, heard=heard)
+    assert strand_missing.missing(folder) == strand_missing.Missing(silent=True, heard=heard)
     again.part.halt()
     third = Outside(outside.folder)  # born anew, and the inside is as silent as before
     third.ticks(0.5)
-    assert strand.missing(folder) == strand.Missing(silent=True, heard=heard)
+    assert strand_missing.missing(folder) == strand_missing.Missing(silent=True, heard=heard)
     third.part.halt()
 
 

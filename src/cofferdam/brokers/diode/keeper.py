@@ -31,7 +31,7 @@ from cofferdam.brokers.diode.pairing import KeeperKeys, load
 from cofferdam.brokers.diode.records import Beat, Known, Piece
 from cofferdam.brokers.diode.sender import row_of
 from cofferdam.brokers.kit.figures import Figures, Reported
-from cofferdam.crossing.strand import Missing
+from cofferdam.crossing.strand_missing import Missing
 from cofferdam.errors import CofferdamError, CrossingError, GateError, StoreError, StoreFull
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.diode_rows import FILES as FILES_RIDE

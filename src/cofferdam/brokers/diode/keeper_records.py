@@ -22,7 +22,7 @@ from cofferdam.brokers.diode.keeper_inside import Inside
 from cofferdam.brokers.diode.keeper_store import Held, KeeperStore
 from cofferdam.brokers.diode.ledger import Channel, Gap, Order
 from cofferdam.brokers.diode.records import Piece, part
-from cofferdam.crossing import strand
+from cofferdam.crossing import strand, strand_missing
 from cofferdam.errors import CrossingError, StoreFull
 from cofferdam.limits import strand_end
 from cofferdam.policy.terms.diode_rows import RECORDS, DiodeRows
@@ -74,7 +74,7 @@ class Handing:
         self._gone: list[tuple[str, int, int, int]] = []
         """(channel, epoch, first, last) of what was handed on, and the store does not know it."""
         self._broken: dict[str, str] = {}
-        self._told: dict[str, strand.Missing] = {}
+        self._told: dict[str, strand_missing.Missing] = {}
         self._scheduled = False
         self.trouble: Callable[[Exception], None] = _raise
         """What is called with what went wrong at the end of a turn."""
@@ -89,7 +89,7 @@ class Handing:
             with contextlib.suppress(OSError):
                 (self._setting.folders[strand_end(name, "in")] / strand.STOPPED).unlink(missing_ok=True)
             with contextlib.suppress(OSError, CrossingError):  # since when the inside is not heard, it may be
-                self._told[name] = strand.missing(self._setting.folders[strand_end(name, "in")])
+                self._told[name] = strand_missing.missing(self._setting.folders[strand_end(name, "in")])
         for held in self._store.held():
             if held.channel in self.row.channels:
                 self._put(held)
@@ -120,16 +120,16 @@ class Handing:
         elif len(units) > UNITS_MOST or sum(one.size for one in units.values()) > HOLD_BYTES:
             self._drop(held.channel, min(units))
 
-    def told(self, name: str) -> strand.Missing:
+    def told(self, name: str) -> strand_missing.Missing:
         """What was said last of a conduit."""
-        return self._told.get(name, strand.Missing())
+        return self._told.get(name, strand_missing.Missing())
 
-    def tell_missing(self, name: str, said: strand.Missing) -> None:
+    def tell_missing(self, name: str, said: strand_missing.Missing) -> None:
         """For the part that takes the records of a conduit: it knows their numbers, and not that the last are
         missing."""
         if self._told.get(name) != said:
             with contextlib.suppress(OSError):  # it is tried again
-                strand.tell_missing(self._setting.folders[strand_end(name, "in")], said)
+                strand_missing.tell_missing(self._setting.folders[strand_end(name, "in")], said)
                 self._told[name] = said
 
     def soon(self) -> None:

@@ -29,7 +29,7 @@ from cofferdam.brokers.mirror.keeper_verbs import Verbs
 from cofferdam.brokers.mirror.records import Counted, Lane, Lost, Samples, Taken
 from cofferdam.brokers.mirror.store import TAGS_MOST, Store
 from cofferdam.brokers.mirror.verifying import Verifying
-from cofferdam.crossing import strand
+from cofferdam.crossing import strand_missing
 from cofferdam.errors import CrossingError, StoreError, StoreFull
 from cofferdam.limits import is_strand_end
 from cofferdam.policy.table import CompiledPolicy
@@ -267,7 +267,7 @@ class Keeper(Part):
             return []
         wall, newest = self.setting.wall(), self.store.newest
         try:
-            said = strand.missing(folder)
+            said = strand_missing.missing(folder)
         except (CrossingError, OSError) as error:
             return [Loss("*", 0, wall, 0, clip(f"nobody can read what the strand has not brought: {error}"), wall)]
         found = []
