@@ -19,7 +19,7 @@ from cofferdam.lab.diode import events, frames, screen
 from cofferdam.lab.diode.outside import LOSS, OUTSIDE, Outside, until
 from cofferdam.lab.diode.people import leave
 from cofferdam.lab.play import Finding, Step
-from cofferdam.lab.scene import Actor, Scene
+from cofferdam.lab.scene import Actor, Answer, Scene
 
 MINUTES: Final = 60
 """Of the hour without a link: a count for each of them, and a report of its 3,600 seconds."""
@@ -120,6 +120,19 @@ class Cast:
                 raise CofferdamError("what is missing does not come by tickets")
             await self.bring()
             await asyncio.sleep(3)
+
+    async def verified(self) -> tuple[str, Answer]:
+        """What `mirror gaps` and `mirror verify` say, once they find nothing or time is up. The line goes on losing a
+        record now and then, and what it has brought just now counts as missing until the strand has looked again."""
+        end = time.monotonic() + 90
+        while True:
+            gaps = (await self.outside.verb("mirror", "gaps")).text
+            verified = await self.outside.verb("mirror", "verify", "--last", "2h")
+            if verified.code == 0 or time.monotonic() > end:
+                return gaps, verified
+            if await asyncio.to_thread(self.missing):
+                await self.bring()
+            await asyncio.sleep(1)
 
     async def newer(self, totals: set[int]) -> tuple[int, ...]:
         """The totals outside, once any of these is there or time is up; nobody carries a ticket."""
@@ -242,8 +255,7 @@ async def a_person_carries_a_ticket(cast: Cast) -> list[Finding]:
     metered, counts = set(cast.metered()[:-5]), set(range(1, cast.pushed + 1))
     seen = await cast.have(metered, counts, ["hour.csv"])
     await cast.outside.verb("mirror", "seal")
-    gaps = (await cast.outside.verb("mirror", "gaps")).text
-    verified = await cast.outside.verb("mirror", "verify", "--last", "2h")
+    gaps, verified = await cast.verified()
     listed = [
         [(one["number"], one["key"], one["sha256"]) for one in answer.json()]
         for answer in await asyncio.gather(*(
