@@ -54,6 +54,8 @@ def test_learn_then_check_then_simulate(traffic: Path, tmp_path: Path, capsys: p
 def test_simulate_says_what_is_refused_and_exits_1(
     policy: Path, traffic: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["simulate", str(traffic), str(policy)]) == 2
+    assert "the policy comes first" in capsys.readouterr().err
     assert main(["simulate", str(policy), str(traffic)]) == 1
     out = capsys.readouterr().out
     assert "10.1.0.20 → 10.20.0.17:502   modbus, asset plc" in out

@@ -114,6 +114,10 @@ def test_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (many / f"{name}.yaml").write_text(GOOD)
     assert main(["check", str(many)]) == 2
     assert "3 files that name a site" in capsys.readouterr().err
+    (many / "c.yaml").unlink()  # a copy that somebody keeps beside it: one message, not one for each name
+    assert main(["check", str(many)]) == 2
+    said = capsys.readouterr().err
+    assert "2 files that name a site (a.yaml, b.yaml)" in said and "move copies away" in said and "again" not in said
     one = tmp_path / "one"
     (one / "below").mkdir(parents=True)
     (one / "a.yaml").write_text(GOOD)

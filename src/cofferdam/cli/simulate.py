@@ -50,6 +50,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge, print, and say it in the exit code. Raises: PolicyError, CaptureError."""
+    if args.capture.is_dir() or args.capture.suffix in (".yaml", ".yml"):
+        raise CaptureError(
+            f"{args.capture} is no capture", hint="the policy comes first: cofferdam simulate POLICY CAPTURE"
+        )
     loaded = load(args.policy)
     # Time zones' offsets are laid down around the time that is judged: captures may be old.
     now_ns = args.at if args.at is not None else capturing.first_time(args.capture)

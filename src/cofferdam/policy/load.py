@@ -35,6 +35,7 @@ MAX_FILES = 256
 """Files of one policy folder."""
 _SECTION = re.compile(rb"^(zones|assets|principals|conduits)\s*:", re.MULTILINE)
 _SITE = re.compile(r"^site\s*:", re.MULTILINE)
+_ZONES = re.compile(r"^zones\s*:", re.MULTILINE)
 NAMED_BYTES = 2 << 20
 """Size of one file that a policy names, such as a schema."""
 
@@ -79,9 +80,16 @@ def load(path: Path, *, resolve: bool = False, kinds: Kinds = KINDS) -> Loaded:
         if text is not None:
             texts.append((str(file), text))
     sites = [name for name, text in texts if _SITE.search(text)]
-    if len(sites) > 2:  # two are a name that stands twice
-        found = f"{len(sites)} files that name a site ({Path(sites[0]).name}, {Path(sites[1]).name}, ...)"
-        expected = "one site in a folder, whose files are one policy: name one of them, if each is a policy of its own"
+    whole = [name for name, text in texts if _SITE.search(text) and _ZONES.search(text)]
+    if (
+        len(sites) > 2 or len(whole) > 1
+    ):  # a copy, or policies of their own: every name in it would be told to stand twice
+        more = ", ..." if len(sites) > 2 else ""
+        found = f"{len(sites)} files that name a site ({Path(sites[0]).name}, {Path(sites[1]).name}{more})"
+        expected = (
+            "one site in a folder, whose files are one policy: name one of them, if each is a policy of its own, "
+            "and move copies away"
+        )
         raise failure([Problem(sites[1], 1, 1, found, expected, check="folder")], sites)
     if path.is_dir():
         deeper = [one for one in sorted(path.glob("[!.]*/*.y*ml"))[:MAX_FILES] if _looks_like_policy(one)]
