@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 import random
+import zoneinfo
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from cofferdam.brokers.mirror import partials, sealing
 from cofferdam.brokers.mirror.aggregates import aggregate, buckets
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, Sample, pack
+from cofferdam.brokers.mirror.forms import edges_of
 from cofferdam.brokers.mirror.query import Deadline, Reading
 from tests.brokers.mirror.pairing import NOW, Pair
 
@@ -178,6 +181,41 @@ def test_hours_and_minutes_are_those_of_the_samples(tmp_path: Path, monkeypatch:
     settled(pair)
     right()
     assert all((tmp_path / "keeper" / one.name).exists() for one in pair.keeper.store.catalogue.reckoned)
+    pair.close()
+
+
+@pytest.mark.parametrize(
+    ("zone", "since", "until", "every"),
+    [
+        ("UTC", "2026-02-01", "2026-04-01", "1month"),  # the second is longer than the first
+        ("Europe/Berlin", "2025-10-25", "2025-10-27", "1d"),  # 24 hours, and 25
+        ("Europe/Berlin", "2025-10-20", "2026-04-02", "1d"),  # an hour more, and in spring one less
+        ("Asia/Kathmandu", "2026-02-01", "2026-04-01", "1month"),  # no whole hours: samples are read
+    ],
+)
+def test_steps_that_are_not_of_one_length(tmp_path: Path, zone: str, since: str, until: str, every: str) -> None:
+    """Months, and the days on which clocks are changed: each sample is in its own step, and in no other."""
+    tz = zoneinfo.ZoneInfo(zone)
+    low, high = (int(datetime.fromisoformat(one).replace(tzinfo=tz).timestamp()) * 10**9 for one in (since, until))
+    pair = Pair(tmp_path)
+    pair.back()
+    times = list(range(low, high, HOUR_NS))
+    take(pair, [(at, float(n), 192) for n, at in enumerate(times)])
+    settled(pair)
+    wanted: dict[Any, list[float]] = {}
+    for n, at in enumerate(times):
+        day = datetime.fromtimestamp(at // 10**9, tz).date()
+        wanted.setdefault(day.replace(day=1) if every == "1month" else day, []).append(float(n))
+    found = buckets(
+        aggregate(
+            Reading(tmp_path / "keeper").view(), ["tank_a"], edges_of(every, low, high, zone),
+            ("count", "first", "last", "good"), Deadline(60), 0, pair.wall,
+        )
+    )  # fmt: skip
+    assert {datetime.fromtimestamp(one.begin // 10**9, tz).date(): one.values for one in found} == {
+        day: {"count": len(some), "first": some[0], "last": some[-1], "good": len(some) * 3600.0}
+        for day, some in wanted.items()
+    }
     pair.close()
 
 

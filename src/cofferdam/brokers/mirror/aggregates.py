@@ -7,6 +7,7 @@ Not here: HTTP (api), samples (query), what is reckoned beforehand (partials).
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -202,11 +203,10 @@ def _of_tag(
 def _places(times: Any, steps: pa.Array) -> Any:
     """In which step each time lies."""
     flat = times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
-    width = steps[1].as_py() - steps[0].as_py()
-    even = len(steps) < 3 or steps[-2].as_py() - steps[0].as_py() == width * (len(steps) - 2)
-    if even:
-        return pc.divide(pc.subtract(flat, steps[0]), width)
     edges = steps.to_pylist()
+    width = edges[1] - edges[0]
+    if all(high - low == width for low, high in itertools.pairwise(edges)):  # days of a summer, or months, are not
+        return pc.divide(pc.subtract(flat, steps[0]), width)
     return pa.array([bisect.bisect_right(edges, at) - 1 for at in flat.to_pylist()], pa.int64())
 
 
