@@ -18,10 +18,11 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -33,13 +34,15 @@ from cofferdam.lab import events
 from cofferdam.lab.layout import Host, Layout, maker_lives
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
-START_SECONDS = 30.0
-"""How long a process may take until it is ready."""
-GATE_SECONDS = 90.0
+START_SECONDS = 120.0
+"""How long a process may take until it is ready, and for what it is told to do: a busy machine is no finding."""
+GATE_SECONDS = 240.0
 """How long the gate may take: crews of all plays start at once."""
+PATIENCE_SECONDS = 180.0
+"""How long is waited for what comes by itself."""
 UNANSWERED_SECONDS = 0.25
 """How long an intruder waits where a firewall gives no answer: it makes hundreds of attempts."""
-STOP_SECONDS = 8.0
+STOP_SECONDS = 40.0
 """How long a process may take to stop at SIGTERM."""
 KEPT_EVENTS = 200_000
 """Events kept of one process; beyond it the oldest go (a demo may run for days)."""
@@ -60,6 +63,21 @@ def _tie_to(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return tie
+
+
+T = TypeVar("T")
+
+
+async def in_the_end(
+    look: Callable[[], Awaitable[T]], good: Callable[[T], object], seconds: float = PATIENCE_SECONDS
+) -> T:
+    """What is seen once it is good, or when time is up: for what becomes true by itself, a moment later."""
+    end = time.monotonic() + seconds
+    while True:
+        seen = await look()
+        if good(seen) or time.monotonic() > end:
+            return seen
+        await asyncio.sleep(0.2)
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from cofferdam.evidence.standing import CheckState
 from cofferdam.evidence.workbench import Bench
 from cofferdam.gate.client import ask
 from cofferdam.lab.play import Finding, Step
-from cofferdam.lab.scene import Answer, Scene
+from cofferdam.lab.scene import Answer, Scene, in_the_end
 
 CARRIED = ("iec62443-3-2", "ZCR 3.2")
 """A control that rests on the proof that nothing is forwarded."""
@@ -144,7 +144,10 @@ async def a_drift_is_named(cast: Cast) -> list[Finding]:
     bench = await cast.bench()
     made = bench.report(bench.catalogue.frameworks["nist-800-53r5"])
     control = next(row.control.status for row in made.rows if row.control.id == "cm-6")
-    alarms = [alarm.name for alarm in (await cast.scene.status()).alarms]
+    status = await in_the_end(
+        cast.scene.status, lambda said: "check-config.drift" in [alarm.name for alarm in said.alarms], seconds=20
+    )
+    alarms = [alarm.name for alarm in status.alarms]
     await cast.evidence("signer", "remove", "Mallory")
     after, _ = (await cast.check("config.drift"))["config.drift"]
     return [

@@ -16,10 +16,9 @@ from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.client import ask
 from cofferdam.lab.cable import Cable, run
 from cofferdam.lab.layout import Namespaces
-from cofferdam.lab.scene import COFFERDAM, Actor, Answer, Scene
+from cofferdam.lab.scene import COFFERDAM, PATIENCE_SECONDS, Actor, Answer, Scene
 
 INSIDE, OUTSIDE = "inside", "outside"
-PATIENCE_SECONDS = 60.0
 LOSS: Final = 0.05
 """What the cable loses, all the while."""
 

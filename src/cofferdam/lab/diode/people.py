@@ -24,7 +24,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.commands import commands
 from cofferdam.lab.diode import events
-from cofferdam.lab.orders.door import Door
+from cofferdam.lab.orders.door import PATIENCE_SECONDS, Door
 
 TOTAL = 100
 """The holding register in which the total begins."""
@@ -33,7 +33,7 @@ CHANNEL = "daily"
 PACE_SECONDS = 2.0
 REPORT_EVERY = 5
 """Turns of the works between two reports."""
-STUBBORN_SECONDS = 60.0
+STUBBORN_SECONDS = 120.0
 
 
 class Meter(ModbusTcpServer):
@@ -128,7 +128,7 @@ class Regulator:
 
     def get(self, path: str) -> tuple[int, bytes]:
         """One request: status (0: no answer) and body."""
-        connection = http.client.HTTPConnection(*self._history, timeout=20, source_address=self._source)
+        connection = http.client.HTTPConnection(*self._history, timeout=PATIENCE_SECONDS, source_address=self._source)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {self._key}"})
             response = connection.getresponse()

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 from typing import Any
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 MOST = 10 << 20
 """Bytes of chunks that are sent, if they are taken."""
 CHUNK = 60_000

@@ -20,7 +20,7 @@ from cofferdam.lab import events
 from cofferdam.lab.filling.intruder import intrude
 from cofferdam.lab.filling.plant import LINE
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 def make_keys(folder: Path, uri: str) -> None:

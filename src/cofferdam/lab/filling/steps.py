@@ -7,12 +7,14 @@ Not here: how steps are run and shown (lab.tour), what the people can do (people
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
 
 from cofferdam.lab import events
 from cofferdam.lab.play import Finding, Step
-from cofferdam.lab.scene import Actor, Scene
+from cofferdam.lab.scene import PATIENCE_SECONDS, Actor, Scene, in_the_end
 
 
 class Cast:
@@ -28,7 +30,7 @@ class Cast:
         self, actor: Actor, do: str, point: str = "", value: float = 0.0, count: int = 1
     ) -> events.Experience:  # fmt: skip
         """One thing that somebody does; what came of it."""
-        told = await actor.do(events.Command(do, point=point, value=value, count=count), seconds=60.0)
+        told = await actor.do(events.Command(do, point=point, value=value, count=count), seconds=PATIENCE_SECONDS)
         return next(event for event in told if isinstance(event, events.Experience))
 
     async def tries(
@@ -40,6 +42,12 @@ class Cast:
         return Finding(words, wanted, f"{got} {seen.detail if got == 'ok' else ''}".strip(), got == wanted)
 
 
+async def _refused(cast: Cast, mark: str) -> bool:
+    """Whether a certificate stands among those that were refused."""
+    listed = await cast.scene.verb("pki", "list", "--side", "outer", "--json")
+    return mark in [one["thumbprint"] for side in listed.json() for one in side["refused"]]
+
+
 async def strangers_are_let_in_by_the_operator_of_the_gate(cast: Cast) -> list[Finding]:
     """A certificate that nobody trusts is refused and told; one verb lets it in"""
     findings = []
@@ -47,16 +55,15 @@ async def strangers_are_let_in_by_the_operator_of_the_gate(cast: Cast) -> list[F
         first = await cast.ask(actor, "connect")
         der = (cast.scene.directory / f"{actor.name}-keys" / "own.der").read_bytes()
         mark = hashlib.sha1(der, usedforsecurity=False).hexdigest()
-        listed = await cast.scene.verb("pki", "list", "--side", "outer", "--json")
-        refused = [one["thumbprint"] for side in listed.json() for one in side["refused"]]
+        listed = await in_the_end(functools.partial(_refused, cast, mark), bool)
         trusted = await cast.scene.verb("pki", "trust", mark[:16], "--json")
         second = await cast.ask(actor, "connect")
         findings.append(
             Finding(
                 f"{actor.name} connects, the gate's operator trusts its certificate, it connects again",
                 "refused and listed with its thumbprint; then connected",
-                f"{first.outcome}, listed: {mark in refused}; trust: exit {trusted.code}; {second.outcome}",
-                first.outcome == "refused" and mark in refused and trusted.code == 0 and second.outcome == "ok",
+                f"{first.outcome}, listed: {listed}; trust: exit {trusted.code}; {second.outcome}",
+                first.outcome == "refused" and listed and trusted.code == 0 and second.outcome == "ok",
             )
         )
     return findings
@@ -95,7 +102,8 @@ async def a_restart_with_other_numbers(cast: Cast) -> list[Finding]:
     """The line's server restarts with its namespaces in another order, and nobody reads a wrong node"""
     await cast.restart()
     seen: list[float] = []
-    for _ in range(100):
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
         told = await cast.ask(cast.mes, "read", "Line.Speed")
         if told.value is not None:
             seen.append(told.value)

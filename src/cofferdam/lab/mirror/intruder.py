@@ -6,6 +6,7 @@ as its user, and tries. It has more than the reader has: no filter of system cal
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -29,14 +30,20 @@ def owned_reader(
     port = int(door.rpartition(":")[2])
     links = _links(reader)
     known = {one for name in ("tcp", "tcp6") for one in _of_door(Path(f"/proc/{reader}/net/{name}"), port)}
-    sockets = [link for link in links if link.startswith("socket:") and link[8:-1] not in known]
+    links &= _links(reader)  # not what it closed meanwhile, which is in no table any more
+    sockets = [link for link in sorted(links) if link.startswith("socket:") and link[8:-1] not in known]
     theirs = {link: other for other in others for link in _links(other) if link.startswith("pipe:")}
-    pipes = [f"{link} of process {theirs[link]}" for link in links if link in theirs]
+    pipes = [f"{link} of process {theirs[link]}" for link in sorted(links) if link in theirs]
     return {"sockets": ", ".join(sockets), "pipes": ", ".join(pipes), **_in_its_place(reader, store, historian)}
 
 
-def _links(process: int) -> list[str]:
-    return [str(path.readlink()) for path in Path(f"/proc/{process}/fd").iterdir()]
+def _links(process: int) -> set[str]:
+    """What it has open. It works meanwhile: what it has closed between two looks is none."""
+    found = set()
+    for path in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(path.readlink()))
+    return found
 
 
 def _of_door(table: Path, port: int) -> set[str]:

@@ -33,7 +33,7 @@ from cofferdam.lab.scene import _tie_to
 TAGS = ("temperature", "pressure", "steam_flow", "feed_flow", "oxygen", "level")
 """Of the boiler."""
 ROLE, DATABASE, OWNER = "cofferdam_mirror", "plant", "plant"
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 PACE_SECONDS = 0.5
 
 
@@ -130,7 +130,7 @@ class Historian:
         import psycopg
 
         return psycopg.connect(
-            host=str(self.folder), port=self.port, user=OWNER, dbname=database, autocommit=True, connect_timeout=5
+            host=str(self.folder), port=self.port, user=OWNER, dbname=database, autocommit=True, connect_timeout=60
         )
 
     def write(self, moments: Sequence[float]) -> int:
@@ -182,7 +182,7 @@ class Analyst:
 
     def ask(self, method: str, path: str, body: str = "") -> tuple[int, bytes]:
         """One request: status (0: no answer) and body."""
-        connection = http.client.HTTPConnection(*self.where, timeout=20, source_address=self._source)
+        connection = http.client.HTTPConnection(*self.where, timeout=60, source_address=self._source)
         try:
             headers = {"Authorization": f"Bearer {self._key}"}
             connection.request(method, path, body.encode() or None, headers)

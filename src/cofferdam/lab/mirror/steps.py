@@ -18,11 +18,10 @@ from cofferdam.errors import CofferdamError, GateError
 from cofferdam.lab.mirror import events
 from cofferdam.lab.mirror.intruder import owned_reader
 from cofferdam.lab.play import Finding, Step
-from cofferdam.lab.scene import Actor, Scene
+from cofferdam.lab.scene import PATIENCE_SECONDS, Actor, Scene, in_the_end
 
 CREW = "mirror/control-enterprise"
 """Another play may have a mirror, too."""
-PATIENCE_SECONDS = 180.0
 HISTORIAN, DOOR, ANALYST = "mirror-historian", "mirror-door", "mirror-analyst"
 CONDUIT = "boiler-history"
 PARTS = ("keeper", "spooler", "collector", "reader")
@@ -90,7 +89,10 @@ async def an_hours_outage(cast: Cast) -> list[Finding]:
     before = cast.total
     cut = await cast.scene.verb("sever", "conduit", CONDUIT, "--reason", "tour")
     total = await cast.record(int(HOUR), step=1.0)
-    told = await cast.scene.verb("mirror", "status", "--crew", CREW)
+    told = await in_the_end(
+        lambda: cast.scene.verb("mirror", "status", "--crew", CREW),
+        lambda said: "not at work: the conduit is" in said.text,
+    )
     away = await cast.ask("GET /v1/tags")
     await cast.scene.verb("restore", "conduit", CONDUIT)
     began = time.monotonic()

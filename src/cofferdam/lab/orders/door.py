@@ -11,7 +11,7 @@ import json
 import uuid
 from typing import Any, NamedTuple
 
-SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 """How long one request may take."""
 
 
@@ -42,7 +42,9 @@ class Door:
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         try:
             if self._connection is None:
-                self._connection = http.client.HTTPConnection(*self.where, timeout=SECONDS, source_address=self._source)
+                self._connection = http.client.HTTPConnection(
+                    *self.where, timeout=PATIENCE_SECONDS, source_address=self._source
+                )
             self._connection.request(method, f"/v1/channels/{path}", data, headers)
             response = self._connection.getresponse()
             content = response.read()

@@ -21,7 +21,7 @@ from cofferdam.lab.orders import events
 from cofferdam.lab.orders.door import Answer, Door, new_key
 
 LINE = "filler-1"
-STUBBORN_SECONDS = 60.0
+STUBBORN_SECONDS = 180.0
 """How long a producer goes on pushing a message that nobody acknowledges."""
 REST_SECONDS = 0.1
 

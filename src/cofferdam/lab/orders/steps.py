@@ -14,9 +14,8 @@ import signal
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.lab.orders import events
 from cofferdam.lab.play import Finding, Step
-from cofferdam.lab.scene import Actor, Scene
+from cofferdam.lab.scene import PATIENCE_SECONDS, Actor, Scene
 
-PATIENCE_SECONDS = 60.0
 CREW = "relay/enterprise-control"
 """Another play may have a relay, too."""
 KILLED_PUSHES = 60

@@ -25,8 +25,12 @@ from cofferdam.lab.commands import commands
 from cofferdam.lab.packer import events
 
 Place = tuple[str, int]
-SECONDS = 10.0
+SECONDS = 60.0
 UDP = 2222
+SILENT_SECONDS = 1.0
+"""Nothing has come for so long: the connection has ended."""
+PACKETS = 30
+"""That a scanner says at least, however slow the machine."""
 TRIED = {
     "stop": b"\x07\x02\x20\x8e\x24\x01",
     "reset": b"\x05\x02\x20\x01\x24\x01",
@@ -78,7 +82,8 @@ class Raw:
 
     def open(self, serial: int, rpi: int, beside: bytes = b"") -> tuple[str, int]:
         """The status of a Forward Open to the drive, and the id for what is sent to it."""
-        body = struct.pack("<BBIIHHIB3xIHIHBB", 10, 14, 0, 0x5CA00000 + serial, serial, 77, 4711, 2, rpi, 0x480A, rpi,
+        # It times out after 64 packets' time: a process of a busy machine has no turn for longer than 16.
+        body = struct.pack("<BBIIHHIB3xIHIHBB", 10, 14, 0, 0x5CA00000 + serial, serial, 77, 4711, 4, rpi, 0x480A, rpi,
                            0x480A, 1, 4)  # fmt: skip
         answer = self.ask(b"\x54\x02\x20\x06\x24\x01" + body + b"\x20\x04\x24\x97\x2c\x96\x2c\x64", beside)
         return status(answer), int.from_bytes(answer[4:8], "little")
@@ -153,15 +158,20 @@ class Office:
             raw.close()
 
     def _scan(self, value: int, seconds: float) -> tuple[str, ...]:
-        """Opens, says a reference every 20 ms, and falls silent: how the opening was answered, the last input."""
+        """Opens, says a reference every 20 ms until it is followed or nothing comes, and falls silent until the
+        connection has ended: how the opening was answered, the last input."""
         raw = Raw(self.drive, self.source)
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         heard = 0
         try:
             udp.bind((self.source, UDP))
             told, number = raw.open(self._next(), 20_000)
-            until, sequence = time.monotonic() + seconds, 0
-            while told == "00" and time.monotonic() < until:
+            until, sequence, last = time.monotonic() + seconds, 0, time.monotonic()
+            while told == "00" and (
+                time.monotonic() < until
+                or sequence < PACKETS
+                or (heard != value and time.monotonic() < last + SILENT_SECONDS)
+            ):
                 sequence += 1
                 data = struct.pack("<HIi", sequence & 0xFFFF, 1, value)
                 head = struct.pack("<HHHIIHH", 2, 0x8002, 8, number, sequence, 0xB1, len(data))
@@ -169,7 +179,11 @@ class Office:
                 udp.settimeout(0.02)
                 with contextlib.suppress(TimeoutError):
                     heard = int.from_bytes(udp.recv(2000)[20:24], "little", signed=True)
-            time.sleep(0.6 if told == "00" else 0)  # the watchdogs' time
+                    last = time.monotonic()
+            udp.settimeout(SILENT_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                while told == "00" and udp.recv(2000):
+                    pass  # until the watchdogs end it
             return told, str(heard)
         finally:
             udp.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 from cofferdam.lab.packer import events
 from cofferdam.lab.play import Finding, Step
-from cofferdam.lab.scene import Actor, Scene
+from cofferdam.lab.scene import Actor, Scene, in_the_end
 
 SIX = ("Pump", "Level", "Counts", "Status", "Speed", "Line")
 
@@ -126,15 +126,7 @@ async def severed_the_drive_stops(cast: Cast) -> list[Finding]:
 
 async def the_log_names_them(cast: Cast) -> list[Finding]:
     """The log names each write and each I/O connection, with its counts"""
-    answer = await cast.scene.verb("audit", "show", "--json")
-    wrote: list[str] = []
-    ended: list[dict[str, Any]] = []
-    for line in answer.out.splitlines():
-        found = events.decoded(line)
-        if found.get("kind") == "write-allowed" and found.get("asset") in ("packer", "packer-drive"):
-            wrote += [item[0] for item in found.get("items", ())]
-        elif found.get("kind") == "stream-ended" and found.get("asset") == "packer-drive":
-            ended.append(found)
+    wrote, ended = await in_the_end(lambda: _logged(cast), lambda seen: len(seen[1]) >= 3, seconds=20)
     return [
         Finding(
             "cofferdam audit show",
@@ -146,6 +138,20 @@ async def the_log_names_them(cast: Cast) -> list[Finding]:
             and ended[1].get("refused") == 3,
         )
     ]
+
+
+async def _logged(cast: Cast) -> tuple[list[str], list[dict[str, Any]]]:
+    """The writes by their tags, and the ends of connections."""
+    answer = await cast.scene.verb("audit", "show", "--json")
+    wrote: list[str] = []
+    ended: list[dict[str, Any]] = []
+    for line in answer.out.splitlines():
+        found = events.decoded(line)
+        if found.get("kind") == "write-allowed" and found.get("asset") in ("packer", "packer-drive"):
+            wrote += [item[0] for item in found.get("items", ())]
+        elif found.get("kind") == "stream-ended" and found.get("asset") == "packer-drive":
+            ended.append(found)
+    return wrote, ended
 
 
 STEPS: tuple[Step, ...] = (

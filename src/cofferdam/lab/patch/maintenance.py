@@ -18,9 +18,10 @@ from cofferdam.gate.client import ask
 from cofferdam.lab.patch import events
 from cofferdam.lab.patch.plc import NAME
 from cofferdam.lab.patch.vendor import Vendor, firmware
+from cofferdam.lab.scene import in_the_end
 
 LOOK_SECONDS = 0.1
-LOOKS = 600
+LOOKS = 1800
 
 
 class Desk:
@@ -119,6 +120,10 @@ class Desk:
         """Where a controller stands."""
         found: list[dict[str, Any]] = (await self.ask("installer", "plan"))["assets"]
         return next(each for each in found if each["asset"] == name)
+
+    async def told_why(self, name: str, word: str) -> dict[str, Any]:
+        """Where a controller stands once that has this word for it, or time is up."""
+        return await in_the_end(lambda: self.asset(name), lambda found: word in found["why"])
 
     async def settled(self, number: int, name: str = "filler-plc") -> dict[str, Any]:
         """Where it stands once this release is through. Raises: CofferdamError."""

@@ -26,7 +26,7 @@ CREW = "patch/enterprise-control"
 VIRUS = b"the laboratory's own virus"
 RULES = f'rule laboratory {{ strings: $it = "{VIRUS.decode()}" condition: $it }}\n'
 """The site's YARA rules. (What scanners of the house know would end this file as well.)"""
-HEALTH = 'health: {file: /version, says: "{version}", within: 2 s}'
+HEALTH = 'health: {file: /version, says: "{version}", within: 8 s}'
 OPEN = "window: {days: mon-sun, from: '00:00', to: '24:00', zone: UTC}"
 ADVISORY = b"""id,vendor,product,versions,title,patch,state,severity
 FW-2026-1,Filler Works,Filler controller,<1.0,the controller opens its door to anybody,1.0,available,high
@@ -150,7 +150,7 @@ async def two_release(cast: Cast) -> list[Finding]:
 async def its_window_opens(cast: Cast) -> list[Finding]:
     """The line's own controller waits for its window; once that opens, it gets what the test ring has"""
     desk, file = cast.desk, cast.scene.policy
-    row = await desk.asset("filler-plc-2")
+    row = await desk.told_why("filler-plc-2", "its window is shut")
     waits = "its window is shut" in row["why"] and not cast.has("plc-2") and len(row["windows"]) >= 3
     findings = [Finding("look at ring line-1 once the test ring is done", "its window is shut; its next ones are shown",
                         f"{row['why']}; {len(row['windows'])} windows in four weeks", waits)]  # fmt: skip
@@ -176,9 +176,9 @@ async def the_way_back(cast: Cast) -> list[Finding]:
     findings = [Finding("release a firmware that does not start", "back: the controller has 1.0 again",
                         f"{found['state']}: {found['detail'][:160]}",
                         found["state"] == "back" and cast.has() == firmware("1.0"))]  # fmt: skip
-    why = (await cast.desk.asset())["why"]
+    why = (await cast.desk.told_why("filler-plc", "a person has to say"))["why"]
     findings.append(Finding("look at the plan", "it waits for a person", why, "a person has to say" in why))
-    line = await cast.desk.asset("filler-plc-2")
+    line = await cast.desk.told_why("filler-plc-2", "stopped")
     held = line["has"] == "1.0" and cast.has("plc-2") == firmware("1.0") and "stopped" in line["why"]
     findings.append(Finding("look at line-1", "stopped: it has 1.0, and nothing came", line["why"], held))
     words = {"asset": "filler-plc", "product": "filler-firmware", "says": "done", "detail": "1.0 runs"}

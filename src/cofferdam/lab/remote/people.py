@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-SECONDS = 30.0
+SECONDS = 150.0
+"""How long a command may take: what a session that nobody ends would do takes less, and ends well."""
 ASKPASS = '#!/bin/sh\ncase "$1" in *ode*) echo "$LAB_CODE";; *) echo no;; esac\n'
 
 
@@ -49,7 +50,7 @@ class Person:
         said = {
             "UserKnownHostsFile": str(self._folder / "known_hosts"), "IdentitiesOnly": "yes", "LogLevel": "ERROR",
             "BindAddress": self._source, "NumberOfPasswordPrompts": "1", "StrictHostKeyChecking": "yes",
-            "IdentityFile": str(self._folder / (key or self.name)), "ConnectTimeout": "10",
+            "IdentityFile": str(self._folder / (key or self.name)), "ConnectTimeout": "60",
         }  # fmt: skip
         return ["-F", "none", *(word for name, value in said.items() for word in ("-o", f"{name}={value}"))]
 
@@ -67,7 +68,7 @@ class Person:
             f"Host gate\n HostName {address}\n Port {port}\n User {self.name}\n BindAddress {self._source}\n"
             f"Host station\n ProxyJump gate\n User {getpass.getuser()}\n"
             f"Host *\n IdentityFile {self._folder / self.name}\n IdentitiesOnly yes\n UserKnownHostsFile {trusted}\n"
-            " StrictHostKeyChecking yes\n LogLevel ERROR\n ConnectTimeout 10\n"
+            " StrictHostKeyChecking yes\n LogLevel ERROR\n ConnectTimeout 60\n"
         )
         return config
 

@@ -36,7 +36,7 @@ STATION, DOOR, VENDOR, TECH = "remote-station", "remote-door", "remote-vendor", 
 PEOPLE = {"vendor": ("vendors", VENDOR), "lead": ("shift-leads", TECH), "tech": ("technicians", TECH)}
 """Name -> group, and where they are."""
 FILES = f"/tmp/cofferdam-station-{os.getuid()}"  # noqa: S108 - as the policy has it; each lab has its own folder in it
-READY_SECONDS = 30.0
+READY_SECONDS = 120.0
 
 
 class Remote(Play):

@@ -13,6 +13,8 @@ import shutil
 import signal
 import subprocess
 import time
+from asyncio.subprocess import Process
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,7 @@ from cofferdam.gate.client import ask
 from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.remote import scanner
 from cofferdam.lab.remote.people import Person, finish
-from cofferdam.lab.scene import Scene
-
-PATIENCE_SECONDS = 20.0
+from cofferdam.lab.scene import PATIENCE_SECONDS, Scene, in_the_end
 
 
 class Cast:
@@ -45,15 +45,18 @@ class Cast:
             raise CofferdamError(answers[0]["error"])
         return answers[0]["result"]
 
-    async def session(self, person: str) -> int:
-        """The number of a session that somebody has by now; 0: they have none."""
-        until = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < until:
-            for one in await self.keeper("sessions"):
-                if one["person"] == person:
-                    return int(one["number"])
-            await asyncio.sleep(0.05)
-        return 0
+    async def works(self, person: Person, *words: str, more: tuple[str, ...] = ()) -> tuple[Process, int]:
+        """Somebody who works at the station from now on, and the number of their session; 0: they have none. One of
+        before, which is just about to end, is another."""
+        before = await self._sessions(person)
+        working = await person.begin(person.ssh("station", *words, more=more))
+        found = await in_the_end(
+            lambda: self._sessions(person), lambda now: now - before or working.returncode is not None
+        )
+        return working, max(found - before, default=0)
+
+    async def _sessions(self, person: Person) -> set[int]:
+        return {int(one["number"]) for one in await self.keeper("sessions") if one["person"] == person.name}
 
     async def pid(self, part: str, *, other_than: int = 0) -> int:
         """The process of a part, once there is one. Raises: CofferdamError: there is none for long."""
@@ -68,11 +71,14 @@ class Cast:
             await asyncio.sleep(0.1)
         raise CofferdamError(f"the jump server's {part} did not come back in {PATIENCE_SECONDS:g} s")
 
-    async def entries(self, *kinds: str) -> list[dict[str, Any]]:
-        """Entries of the audit log of these kinds."""
-        words = [word for kind in kinds for word in ("--kind", kind)]
-        answer = await self.scene.verb("audit", "show", "--json", *words)
-        return [json.loads(line)["event"] for line in answer.out.splitlines() if line.startswith("{")]
+    async def entries(self, kind: str, wanted: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
+        """Entries of the audit log of this kind, once what is wanted is among them, or time is up."""
+
+        async def look() -> list[dict[str, Any]]:
+            answer = await self.scene.verb("audit", "show", "--json", "--kind", kind)
+            return [json.loads(line)["event"] for line in answer.out.splitlines() if line.startswith("{")]
+
+        return await in_the_end(look, wanted, seconds=20)
 
 
 async def four_eyes(cast: Cast) -> list[Finding]:
@@ -104,15 +110,20 @@ async def approved_by_signature(cast: Cast) -> list[Finding]:
     other = await cast.lead.run(cast.lead.ssh("lead", f"approve {numbers[1]} {signature}"))
     good = await cast.lead.run(cast.lead.ssh("lead", f"approve {numbers[0]} {signature}"))
     denied = await cast.lead.run(cast.lead.ssh("lead", f"deny {numbers[1]}"))
-    how = [each["how"] for each in await cast.entries("access-decided")]
+    decided = await cast.entries("access-decided", lambda seen: any(_by_signature(each) for each in seen))
+    how = [each["how"] for each in decided]
     return [
         Finding("the signature over one request is given for another", "no signature over that one", other.text,
                 "no signature over request" in other.text),
         Finding("and for its own; the other is denied", "granted, recorded as a signature; denied",
                 f"{good.text}; {denied.text}; {how[-2:]}",
                 "is granted until" in good.text and "denied" in denied.text
-                and any(one.startswith("a signature by") for one in how)),
+                and any(_by_signature(each) for each in decided)),
     ]  # fmt: skip
+
+
+def _by_signature(decided: dict[str, Any]) -> bool:
+    return str(decided["how"]).startswith("a signature by")
 
 
 def _sign(folder: Path, statement: str) -> str:
@@ -142,7 +153,8 @@ async def security_key(cast: Cast) -> list[Finding]:
     stranger = await cast.vendor.run(cast.vendor.ssh("station", "echo in", more=by, key=key.name))
     await cast.keeper("key-add", person="vendor", key=key.with_suffix(".pub").read_text())
     known = await cast.vendor.run(cast.vendor.ssh("station", "echo in", more=by, key=key.name))
-    signed = [each["factors"] for each in await cast.entries("signed-in") if each["person"] == "vendor"]
+    entries = await cast.entries("signed-in", lambda seen: any("security key" in each["factors"] for each in seen))
+    signed = [each["factors"] for each in entries if each["person"] == "vendor"]
     return [
         Finding("the vendor comes with a security key, before and after the gate knows it", "not let in; in",
                 f"exit {stranger.code}; {known.text}", stranger.code != 0 and known.out == "in\n"),
@@ -156,7 +168,7 @@ async def by_proxy_jump(cast: Cast) -> list[Finding]:
     lines = (await cast.scene.verb("jump", "known-hosts")).out.splitlines()
     config = await asyncio.to_thread(cast.vendor.jump_config, [one for one in lines if one.startswith("@")])
     done = await cast.vendor.run(["ssh", "-F", str(config), "station", "echo in"])
-    opened = [each["person"] for each in await cast.entries("access-opened")]
+    opened = [each["person"] for each in await cast.entries("access-opened", lambda seen: seen)]
     return [
         Finding("the vendor goes to the station by ProxyJump, with one line of known hosts", "in, by a session of ours",
                 f"{done.text}; the last session is {opened[-1:]}'s", done.out == "in\n" and opened[-1:] == ["vendor"]),
@@ -177,8 +189,7 @@ async def nothing_recorded(cast: Cast) -> list[Finding]:
     """Where recordings cannot be written, sessions end, and none begins"""
     (folder,) = await asyncio.to_thread(lambda: list(cast.scene.state.rglob("recordings")))
     aside = folder.with_name("aside")
-    working = await cast.vendor.begin(cast.vendor.ssh("station", more=("-tt",)))
-    await cast.session("vendor")
+    working, _ = await cast.works(cast.vendor, more=("-tt",))
     folder.rename(aside)
     try:
         ended = await finish(working)
@@ -196,15 +207,10 @@ async def nothing_recorded(cast: Cast) -> list[Finding]:
 
 async def watched(cast: Cast) -> list[Finding]:
     """Who may approve may look on; who sits there is told"""
-    working = await cast.vendor.begin(cast.vendor.ssh("station", more=("-tt",)))
-    number = await cast.session("vendor")
+    working, number = await cast.works(cast.vendor, more=("-tt",))
     looking = await cast.lead.begin(cast.lead.ssh("lead", f"watch {number}"))
     own = await cast.vendor.run(cast.vendor.ssh("vendor", f"watch {number}"))
-    seen: list[dict[str, Any]] = []
-    for _ in range(int(PATIENCE_SECONDS / 0.1)):
-        if seen := await cast.entries("access-watched"):
-            break
-        await asyncio.sleep(0.1)
+    seen = await cast.entries("access-watched", lambda seen: seen)
     said = await cast.lead.run(cast.lead.ssh("lead", f"say {number} leave valve 4 alone"))
     await cast.keeper("kill", number=number, reason="seen enough")
     told, shown = await finish(working), await finish(looking)
@@ -228,7 +234,7 @@ async def files_by_right(cast: Cast) -> list[Finding]:
         cast.scene.directory / "back.txt"
     ).read_text() == "42 bottles\n"
     out = await cast.tech.run(cast.tech.scp(str(note), f"gate:{cast.scene.directory}/elsewhere.txt"))
-    passed = [each["way"] for each in await cast.entries("asset-file-passed")]
+    passed = [each["way"] for each in await cast.entries("asset-file-passed", lambda seen: len(seen) >= 3)]
     return [
         Finding("a technician puts a file into the folder of the rule, and fetches it", "both work, both are recorded",
                 f"exit {up.code} and {back.code}, recorded: {passed}",
@@ -248,7 +254,8 @@ async def infected(cast: Cast) -> list[Finding]:
     there = sorted(path.name for path in cast.files.glob("*") if path.name in (good.name, bad.name))
     if not await asyncio.to_thread(scanner.there):
         return [Finding("the vendor brings two files", "neither passes", f"{scanner.HOW}; {clean.text}", not there)]
-    refused = [each for each in await cast.entries("asset-file-refused") if each["person"] == "vendor"]
+    entries = await cast.entries("asset-file-refused", lambda seen: any("Lab.Test" in each["reason"] for each in seen))
+    refused = [each for each in entries if each["person"] == "vendor"]
     kept = [each["kept"] for each in refused if "Lab.Test.File" in each["reason"]]
     return [
         Finding("the vendor brings a manual, and a tool that scanners find", "the manual alone is there",
@@ -266,7 +273,9 @@ async def no_tunnel(cast: Cast) -> list[Finding]:
     )
     agent = await cast.tech.run(["ssh-agent", *cast.tech.ssh("station", "echo on", more=("-A",))])
     second = await cast.tech.run(cast.tech.ssh("tech%panel", "echo in"))
-    told = {each["what"] for each in await cast.entries("tunnel-refused")}
+    told = {each["what"] for each in await cast.entries(
+        "tunnel-refused", lambda seen: {each["what"] for each in seen} >= {"direct-tcpip", "tcpip-forward", "agent"}
+    )}  # fmt: skip
     return [
         Finding("a technician forwards a port to the PLC, and one back", "both refused, both recorded",
                 f"exit {away.code} and {reverse.code}; recorded: {sorted(told)}",
@@ -278,8 +287,7 @@ async def no_tunnel(cast: Cast) -> list[Finding]:
 
 async def killed_and_barred(cast: Cast) -> list[Finding]:
     """An operator ends a session: both legs are gone at once, and the way back is barred"""
-    working = await cast.tech.begin(cast.tech.ssh("station", "sleep 100"))
-    number = await cast.session("tech")
+    working, number = await cast.works(cast.tech, "sleep 100")
     at = time.monotonic()
     killed = await cast.keeper("kill", number=number, reason="wrong machine")
     ended = await finish(working)
@@ -299,8 +307,7 @@ async def parts_die(cast: Cast) -> list[Finding]:
     """kill -9 of each part: both legs end, and what was known and recorded is there"""
     findings = []
     for part in ("outer", "inner", "keeper", "archivist"):
-        working = await cast.tech.begin(cast.tech.ssh("station", "sleep 100"))
-        await cast.session("tech")
+        working, _ = await cast.works(cast.tech, "sleep 100")
         before = await cast.pid(part)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(before, signal.SIGKILL)

@@ -19,7 +19,7 @@ import msgspec
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.play import Finding, Step
-from cofferdam.lab.scene import Answer
+from cofferdam.lab.scene import Answer, in_the_end
 from cofferdam.lab.sockets import descends_from, owners_of
 from cofferdam.lab.water import events, registers
 from cofferdam.lab.water.cast import Cast, start_actor
@@ -79,7 +79,12 @@ async def brokered_read(tour: Cast) -> list[Finding]:
 
 
 async def only_the_gate(tour: Cast) -> Finding:
-    """Who is connected to the plant, by the plant's own word and by the kernel's."""
+    """Who is connected to the plant, by the plant's own word and by the kernel's. A connection whose other end was
+    closed just now is nobody's until the plant has read that."""
+    return await in_the_end(lambda: _connected(tour), lambda finding: finding.ok, seconds=20)
+
+
+async def _connected(tour: Cast) -> Finding:
     await tour.settle()
     a = tour.addresses
     opened = [e for e in tour.plant.seen if isinstance(e, events.Connection)]
@@ -317,13 +322,13 @@ async def severed_and_restored(tour: Cast) -> list[Finding]:
             cut.code == 0 and "ok" not in (erp.outcome, operator.outcome) and not seen,
         )
     )
-    reports = [event for event in tour.plant.seen[mark:] if isinstance(event, events.Plant)]
-    running = len(reports) >= 1 and reports[-1].speed > 0 and tour.plant.running
+    last = await tour.plant.wait_for(lambda event: isinstance(event, events.Plant), after=len(tour.plant.seen))
+    running = isinstance(last, events.Plant) and last.speed > 0 and tour.plant.running
     findings.append(
         Finding(
             "look at the plant while IT is severed",
             "it runs on",
-            f"pump at {reports[-1].speed} rpm, {reports[-1].outflow:.0f} m3/h" if reports else "no report",
+            f"pump at {last.speed} rpm, {last.outflow:.0f} m3/h" if isinstance(last, events.Plant) else "no report",
             running,
         )
     )
@@ -425,14 +430,11 @@ async def plants_account(tour: Cast) -> list[Finding]:
 
 async def honest_status(tour: Cast) -> list[Finding]:
     """`cofferdam status` says what is in force and how long we take"""
-    answer = await tour.scene.verb("status", "--json")
+    # A crew that was ended by the operator is being born again.
+    answer = await in_the_end(
+        lambda: tour.scene.verb("status", "--json"), lambda said: all(pair["working"] for pair in said.json()["pairs"])
+    )
     status = answer.json()
-    for _ in range(40):  # a crew that was ended by the operator is being born again
-        if all(pair["working"] for pair in status["pairs"]):
-            break
-        await asyncio.sleep(0.5)
-        answer = await tour.scene.verb("status", "--json")
-        status = answer.json()
     # A busy machine is over a latency budget, which is an alarm: the exit code must say so, and nothing else.
     well = not status["alarms"] and not status["severed"]
     text = msgspec.json.encode(status).decode()
