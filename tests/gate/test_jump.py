@@ -360,11 +360,15 @@ def test_people_of_a_file(site: JumpSite) -> None:
 def test_what_the_evidence_has_of_people(site: JumpSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups and passwords by the entries that set them, and a keeper of its own that is told lies."""
     assert site.ssh("tech", "station", "echo hello").returncode == 0
+    number = site.ssh("vendor", "vendor", "request station 1h pump trips #4712").stdout.decode().split()[1]
+    assert b"is granted until" in site.ssh("lead", "lead", f"approve {number}").stdout
+    assert site.ssh("vendor", "station", "id").returncode == 0
+    site.jump("revoke", number)
     found, says = evidence(site.state, "access.roles")
     assert found == "observed", says
     assert "nobody has had a session" not in says, says
     assert evidence(site.state, "secret.strength")[0] == "observed"
-    # Of what has gone before: programs that said nothing, sessions that never began, an approval, a sealed code.
+    # Of what has gone before as well: programs that said nothing, sessions that never began, a sealed code.
     eventually(lambda: evidence(site.state, "recording.complete")[0] == "observed")
     for check in ("access.approval", "access.four-eyes", "access.mfa", "access.kill", "access.window"):
         found, says = evidence(site.state, check)
@@ -412,7 +416,7 @@ def test_who_is_in_a_group_without_an_entry_is_named(site: JumpSite) -> None:
     assert site.ssh("uninvited", "station", "echo in").stdout == b"in\n"
     found, says = evidence(site.state, "access.roles")
     assert found == "failed" and "uninvited" in says and "nobody had put them in a group of it" in says
-    assert "check-access.roles" in alarms(site)
+    eventually(lambda: "check-access.roles" in alarms(site))
     # They leave it as they came. Sessions of this policy stay what they were; under the next one all is well.
     assert site.gate.stop() == 0
     in_the_store("DELETE FROM member WHERE person='uninvited' AND grp='staff'")
@@ -422,7 +426,7 @@ def test_who_is_in_a_group_without_an_entry_is_named(site: JumpSite) -> None:
     assert site.ssh("tech", "station", "echo in").stdout == b"in\n"
     found, says = evidence(site.state, "access.roles")
     assert found == "observed" and "in 1 session " in says, says
-    assert "check-access.roles" not in alarms(site)
+    eventually(lambda: "check-access.roles" not in alarms(site))  # the gate's own round may have looked before that
 
 
 def test_a_conduit_that_shows_no_notice_is_named(site: JumpSite) -> None:
@@ -433,7 +437,8 @@ def test_a_conduit_that_shows_no_notice_is_named(site: JumpSite) -> None:
         site.policy.write_text(text)
         assert cli("reload", "--state", site.state)[0] == 0
         found, says = evidence(site.state, "access.banner")
-        assert (found, "check-access.banner" in alarms(site)) == (wanted, wanted == "failed"), says
+        assert found == wanted, says
+        eventually(lambda wanted=wanted: ("check-access.banner" in alarms(site)) is (wanted == "failed"))  # type: ignore[misc]
     site.policy.write_text(before)
     assert cli("reload", "--state", site.state)[0] == 0
 

@@ -144,7 +144,7 @@ def test_an_emergency_takes_two_people_and_no_window_and_is_an_alarm(plant: tupl
 
 def test_a_point_out_of_its_limits_fails_the_asset(plant: tuple[Works, Line]) -> None:
     works, line = plant
-    line.registers[7] = 9
+    line.registers |= {0: 0, 7: 9}
     release(works, "press-firmware", "2.0")
     works.becomes("press", "failed")
     assert "pressure = 9 bar" in works.asset("press")["detail"]

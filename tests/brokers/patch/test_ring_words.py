@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import struct
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from cofferdam.brokers.patch import health
 from cofferdam.errors import PolicyError
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
-from cofferdam.policy.terms.patch_rows import PatchRows, Unless
+from cofferdam.policy.terms.patch_rows import Health, PatchRows, Unless
 from tests.brokers.patch.makers import Gpg, run
 from tests.brokers.patch.test_source_words import compiled
+from tests.gate.plant import READ, Device
 from tests.verbs import cli
 
 POLICY = """
@@ -152,3 +158,24 @@ def test_whether_it_would_go_and_when_is_explained(tmp_path: Path) -> None:
     assert code == 1, said
     assert "the asset's window is shut: tue 02:00-04:00 Europe/Paris; it opens 2027-03-16 01:00:00 UTC" in said
     assert "fw goes to box, press, not to drive" in asked("drive", "2027-03-09T01:30Z")[1]
+
+
+class Slow(Device):
+    """It takes its time."""
+
+    def _reply(self, pdu: bytes) -> bytes:
+        time.sleep(0.2)
+        return bytes([READ, 2]) + struct.pack(">H", 9)
+
+
+def test_a_point_has_as_long_as_the_policy_gives_its_asset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not only as long as a port or a page."""
+    monkeypatch.setattr(health, "TRY_SECONDS", 0.1)
+    with contextlib.closing(Slow()) as device:
+        at = f"address: 127.0.0.1, port: {device.port}, timeout: 60 s, protocol: modbus"
+        policy = compiled(tmp_path, POLICY.replace("address: 10.0.0.1, protocol: modbus", at))
+        terms = policy.conduits["firmware"].terms
+        assert isinstance(terms, PatchRows)
+        way = next(one for one in terms.ways if one.asset == "press")
+        why = asyncio.run(health.check(Health(point="pressure", within=0), way, "", "1", policy.assets))
+    assert "pressure = 9" in why

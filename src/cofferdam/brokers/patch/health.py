@@ -47,8 +47,9 @@ async def _once(health: Health, way: Way, secret: str, says: str, assets: Mappin
                 text = await pushing.read_text(way, secret, health.file, ANSWER_BYTES)
                 if not _says(text, says):
                     return f"{health.file} does not say {says!r}, but {text[:60]!r}"
-            if health.point and (why := await pointed.within(assets, way.asset, health.point)):
-                return why
+        # It has as long as the policy gives the asset for an answer.
+        if health.point and (why := await pointed.within(assets, way.asset, health.point)):
+            return why
     except TimeoutError:
         return "the asset does not answer"
     except (OSError, ValueError) as error:
