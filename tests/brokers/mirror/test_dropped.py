@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
+import os
 import struct
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cofferdam.brokers.kit import folders
 from cofferdam.brokers.mirror import dropped
 from cofferdam.brokers.mirror.columns import check
 from cofferdam.brokers.mirror.dropped import Refused
+from cofferdam.brokers.mirror.drops import ENDED_MOST, Drops
 from cofferdam.brokers.mirror.records import BOOL, TEXT, WHOLE
 from cofferdam.policy.terms.mirror_rows import Drop
 
@@ -230,3 +236,34 @@ def test_a_flipped_bit_never_ends_the_part() -> None:
             rows(bytes(flipped), form="parquet")
         except Refused:
             continue
+
+
+def test_a_file_that_may_not_be_read_waits_for_a_person(tmp_path: Path) -> None:
+    """However often it is tried: it is not what ends the part, and does not go to `bad`."""
+    path = tmp_path / "theirs.csv"
+    path.write_bytes(b"time,value\n")
+    path.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.chown(tmp_path, 65534, 65534)
+    setting = SimpleNamespace(wall=lambda: NOON)
+    owner = cast(Any, SimpleNamespace(setting=setting, row=SimpleNamespace(future=600), refused=None))
+    drops = Drops(owner, Drop(name="lab", folder="lab", of="ph", settle=0))
+
+    with folders.opened(tmp_path) as here:
+        done, bad = (folders.beneath(here, name) for name in (folders.DONE, folders.BAD))
+        try:
+            for _ in range(2 * ENDED_MOST):
+                assert drops._ready(tmp_path, here) == ["theirs.csv"]
+                if root:
+                    os.seteuid(65534)
+                assert not asyncio.run(drops._file("theirs.csv", here, done, bad))
+                if root:
+                    os.seteuid(0)
+                assert "theirs.csv in lab cannot be read" in drops._odd
+        finally:
+            if root:
+                os.seteuid(0)
+            os.close(done)
+            os.close(bad)
+    assert path.exists() and not list((tmp_path / "bad").iterdir())

@@ -136,14 +136,14 @@ class Drops(Work):
             self.bad = f"{self.source.name}: {words} (it lies in {BAD})"
             return self._moved(name, facts, [str(refused)], here, bad)
         except PermissionError:  # it waits for a person; the others do not wait for it
+            self._unmark(here)
             self._odd = (
                 f"{folders.shown(name)} in {self.source.folder} cannot be read: its group is to be the folder's, and to"
-                " read it"
+                " read it (a folder that got another group since counts once the gate is started anew)"
             )
             return False
-        except asyncio.CancelledError:  # it is not this file that ends the reading
-            with contextlib.suppress(OSError):
-                os.unlink(MARK, dir_fd=here)
+        except asyncio.CancelledError:
+            self._unmark(here)
             raise
         self.bad = ""
         return self._moved(name, facts, [], here, done)
@@ -193,6 +193,11 @@ class Drops(Work):
             os.unlink(MARK, dir_fd=here)
         folders.write(here, MARK, msgspec.json.encode(Reading(name, facts, times + 1)))
         return times + 1
+
+    def _unmark(self, here: int) -> None:
+        """It is not this file that ended the reading."""
+        with contextlib.suppress(OSError):
+            os.unlink(MARK, dir_fd=here)
 
     def _moved(self, name: str, facts: Facts, reasons: list[str], here: int, target: int) -> bool:
         self._seen.pop(name, None)
