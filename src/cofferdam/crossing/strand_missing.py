@@ -21,13 +21,15 @@ class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a strand has not brought of one conduit: records that are `missing`; those of them, and of those that are
     lost, that nothing has come `behind`, so that no later number tells of them. `silent`: the inside is not heard just
     now, and was `heard` last at this time (UTC ns; 0: never since the strand's part began). `waits`: records that have
-    waited inside for a while, since more is offered than the strand carries."""
+    waited inside for a while, since more is offered than the strand carries. `stopped`: nothing more of it is taken,
+    and nobody counts what is missing."""
 
     missing: int = 0
     behind: int = 0
     silent: bool = False
     heard: int = 0
     waits: int = 0
+    stopped: bool = False
 
 
 def tell_missing(folder: Path, said: Missing) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import os
 import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -417,6 +418,38 @@ def test_a_part_outside_is_told_what_has_not_come(outside: Outside) -> None:
     third.part.halt()
 
 
+def test_a_clock_that_is_set_back_hides_no_gap(outside: Outside) -> None:
+    """It was told as closed, and the mirror that rides said "no gaps", for as long as the clock was set back."""
+    history, wall = "records:history", outside.setting.wall
+    outside.say(beat(history, highest=3), raw(2, records.parts(b"x")[0], history))
+    outside.ticks(2)
+    outside.said.clear()
+    outside.setting.wall = lambda: wall() - 3600 * 10**9
+    outside.say(beat(history, highest=3))
+    outside.ticks(2)
+    assert strand_missing.missing(outside.folders[strand_end("history", "in")]).missing == 2
+    assert "DiodeGap" not in outside.kinds() and outside.ask("ticket")["tickets"][0]["missing"] == 2
+
+
+def test_what_is_taken_no_more_is_no_copy_without_gaps(outside: Outside) -> None:
+    """Of a channel that is stopped nobody counts what does not come; nor does anybody while the strand's part is
+    gone. And what waited inside once is no gap for good."""
+    history, folder = "records:history", outside.folders[strand_end("history", "in")]
+    outside.say(Beat(EPOCH, WALL, 0, (Told(history, (Span(EPOCH, 1, 0),), 2**53 - 1),)))
+    outside.ticks(0.5)
+    assert strand_missing.missing(folder).waits == 2**53 - 1
+    outside.say(Epoch(EPOCH + 1, WALL, "words"), Beat(EPOCH + 1, WALL, 0, ()))  # another sender, which has sent none
+    outside.ticks(0.5)
+    assert strand_missing.missing(folder) == strand_missing.Missing()
+    outside.say(raw(2**50, records.parts(b"x")[0], history))
+    outside.say(raw(2, records.parts(b"x")[0], history), beat(history, highest=9, of=EPOCH + 1))
+    outside.ticks(2)
+    assert strand_missing.missing(folder) == strand_missing.Missing(stopped=True)
+    outside.part.end()
+    found = strand_missing.missing(folder)
+    assert found.silent and WALL + outside.now - 2 * 10**9 <= found.heard <= WALL + outside.now
+
+
 # --- tickets, inside --------------------------------------------------------------------------------------------------
 
 
@@ -487,6 +520,39 @@ def test_blind_backfill_sends_again_what_is_younger(inside: Part) -> None:
     assert pieces(inside, again=True) == [("files:reports", 3), ("files:reports", 4)]
     inside.ticks(2)
     assert len(pieces(inside, again=True)) == 2  # once a night
+
+
+def test_what_is_sent_again_is_not_all_in_memory(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night's backfill of 1,000 records a second was a list of 86 million, 256 bytes each."""
+    monkeypatch.setattr(spool_lanes, "CREDIT_BYTES", 1_000)
+    history, store, epoch = "records:history", inside.part._store, inside.part.epoch
+    store.take_messages(history, epoch, [bytes(100)] * 4_000, 1, "1")
+    store.left(history, epoch, 4_000)
+    tracemalloc.start()
+    try:
+        inside.part._resend([(history, epoch, 2, 3_999)], 0)
+        assert tracemalloc.get_traced_memory()[1] < 300_000
+    finally:
+        tracemalloc.stop()
+    inside.part._lanes.left(records.Room(1 << 30))
+    inside.part._lanes.left(records.Room(1 << 30))
+    assert [number for _, number in pieces(inside, again=True)] == list(range(2, 2 + 30))
+
+
+def test_a_clock_that_is_set_forward_empties_no_spool(inside: Part) -> None:
+    hand(inside, "a.csv", b"a")
+    inside.ticks(11)
+    wall = inside.setting.wall
+    inside.setting.wall = lambda: wall() + 365 * 86_400 * 10**9
+    inside.ticks(11)
+    assert inside.ask("status")["channels"][0]["oldest"] == 1
+    inside.setting.wall = wall
+    inside.now += 71 * 3600 * 10**9
+    inside.ticks(11)
+    assert inside.ask("status")["channels"][0]["oldest"] == 1
+    inside.now += 3600 * 10**9
+    inside.ticks(11)
+    assert inside.ask("status")["channels"][0]["oldest"] == 3  # its time is up
 
 
 def test_a_ramp_goes_on_to_its_next_rate_once_the_last_one_has_left(inside: Part) -> None:
@@ -638,6 +704,28 @@ def test_large_records_of_one_channel_leave_another_its_share(inside: Part, monk
     put("records:other", 60, 200_000)
     lanes.left(records.Room(4_000_000))
     assert sent("records:small") == 800 and abs(sent("records:large") - before - sent("records:other")) <= 5
+
+
+def test_a_channel_pays_for_nothing_that_nobody_else_wanted(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent alone counted against it the next time: behind another that had more than the strand carries it
+    waited until that had sent as much."""
+    monkeypatch.setattr(spool_lanes, "CREDIT_BYTES", 1_000_000)
+    lanes, store, epoch = inside.part._lanes, inside.part._store, inside.part.epoch
+
+    def put(channel: str) -> None:
+        first = store.take_messages(channel, epoch, [bytes(200_000)] * 40, 1, "1")
+        lanes.put(channel, epoch, first, first + 39, 40 * 200_000)
+
+    put("records:alone")
+    for _ in range(9):
+        lanes.left(records.Room(1_000_000))
+    inside.sent.clear()
+    put("records:other")
+    put("records:alone")
+    for _ in range(3):
+        lanes.left(records.Room(1_000_000))
+    found = [one.channel for one in inside.sent if isinstance(one, Piece)]
+    assert found.count("records:alone") >= 5
 
 
 def test_small_files_of_a_prompt_channel_go_before_large_ones(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.brokers.diode.ledger import JUMP_MOST, Channel, Gap, Order, Ranges
+from cofferdam.brokers.diode.ledger import EPOCHS_MOST, JUMP_MOST, Channel, Gap, Order, Ranges
+from cofferdam.brokers.diode.records import SPANS_MOST
 from cofferdam.errors import CrossingError
 
 numbers = st.integers(1, 60)
@@ -69,6 +70,18 @@ def test_what_has_not_left_is_not_missing_yet() -> None:
     assert channel.look(200, 1) == [Gap(1, 1, 5, 100)]
     channel.told(1, 1, 9, 1)
     assert channel.look(300, 1) == [Gap(1, 1, 8, 100)]
+
+
+def test_epochs_that_the_sender_tells_of_are_not_forgotten() -> None:
+    """With a gap that nobody closed in the oldest, each start forgot one that was whole: the next heartbeat brought it
+    back as missing, and pushed out the one after it."""
+    channel = Channel("records:x")
+    for epoch in range(1, EPOCHS_MOST + 10):
+        for number in (1, 3) if epoch == 1 else (1, 2, 3):
+            channel.take(epoch, number, epoch)
+        for told in range(epoch, max(0, epoch - SPANS_MOST), -1):
+            channel.told(told, 1, 3, epoch)
+    assert channel.look(9, EPOCHS_MOST + 9) == [Gap(1, 2, 2, 9)] and len(channel.epochs) == EPOCHS_MOST
 
 
 def test_since_when_a_gap_stands_survives_what_is_closed_of_it() -> None:

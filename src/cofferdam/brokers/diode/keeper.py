@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from cofferdam.audit.events import diode as events
 from cofferdam.audit.events.base import clip
@@ -178,11 +178,11 @@ class Keeper(Part):
             self._stop("heartbeat", f"a heartbeat of epoch {beat.epoch} in epoch {self._epoch}")
             return
         self._beat, self._beat_at = beat, self._setting.clock()
+        self._waits = {one.channel: one.waits for one in beat.channels}
         for one in beat.channels:
             if one.channel not in self._row.channels or one.channel in self._stopped:
                 continue
             channel = self._channel(one.channel)
-            self._waits[one.channel] = one.waits
             try:
                 for span in one.spans:
                     lost = channel.told(span.epoch, span.oldest, span.highest, self._epoch)
@@ -239,9 +239,10 @@ class Keeper(Part):
     # --- gaps -------------------------------------------------------------------------------------------------------
 
     def gaps(self, name: str) -> list[Gap]:
-        """What of a channel is named as missing."""
+        """What of a channel is named as missing; what began in the future began before the clock was set back."""
         wall = self._setting.wall()
-        return [gap for gap in self._channel(name).look(wall, self._epoch) if wall - gap.since >= GRACE_NS]
+        found = self._channel(name).look(wall, self._epoch)
+        return [gap for gap in found if not 0 <= wall - gap.since < GRACE_NS]
 
     def _look(self) -> None:
         """Names what is newly missing, and what has come after all."""
@@ -267,7 +268,8 @@ class Keeper(Part):
             if silent and was.silent:
                 heard = was.heard  # clocks differ by a little each time
             waits = self._waits.get(f"{RECORDS}:{name}", 0)
-            self._handing.tell_missing(name, Missing(missing, behind, silent, heard if silent else 0, waits))
+            stopped = f"{RECORDS}:{name}" in self._stopped
+            self._handing.tell_missing(name, Missing(missing, behind, silent, heard if silent else 0, waits, stopped))
 
     @property
     def _silent_ns(self) -> int:
@@ -495,6 +497,11 @@ class Keeper(Part):
             self._save()
         except CofferdamError:
             pass
+        for name in self._row.records:  # whoever takes its records may go on without this part
+            was = self._handing.told(name)
+            heard = self._setting.wall() - self._silent_ns if self._beat else 0
+            heard = was.heard if was.silent else heard
+            self._handing.tell_missing(name, structs.replace(was, silent=True, heard=heard))
         self.halt()
 
     def halt(self) -> None:

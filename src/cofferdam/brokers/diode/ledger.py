@@ -18,14 +18,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from cofferdam.brokers.diode.records import SPANS_MOST
 from cofferdam.errors import CrossingError
 
 JUMP_MOST: Final = 50_000_000
 """A number may be so far above the highest known one, and no further: at a million records a second, 50 s."""
 RANGES_MOST: Final = 20_000
 """Ranges of one epoch of a channel. With more the smallest holes are told as lost."""
-EPOCHS_MOST: Final = 64
-"""Epochs of one channel of which something is missing, or that is the newest."""
+EPOCHS_MOST: Final = 2 * SPANS_MOST
+"""Epochs of one channel. With more an older one goes that is whole, or else the oldest; not one of those that the
+sender still tells of, since all of it would be missing again."""
 
 
 class Gap(NamedTuple):
@@ -125,7 +127,8 @@ class Channel:
         found = self.epochs.get(epoch)
         if found is None:
             if len(self.epochs) >= EPOCHS_MOST:
-                done = next((one for one in sorted(self.epochs) if self.epochs[one].whole), min(self.epochs))
+                older = sorted(self.epochs)[:-SPANS_MOST]
+                done = next((one for one in older if self.epochs[one].whole), older[0])
                 del self.epochs[done]
             found = self.epochs[epoch] = Epoch()
             self.newest = max(self.newest, epoch)

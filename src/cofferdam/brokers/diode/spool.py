@@ -72,11 +72,8 @@ class Test(Struct, forbid_unknown_fields=True):
 
 
 class _Plan(NamedTuple):
-    """What is to be sent again: parts of files and messages; how many records and bytes that is, and how many records
-    are not kept any more."""
+    """What is to be sent again: how many records and bytes, and how many records are not kept any more."""
 
-    files: list[tuple[FileRow, int, int]]
-    messages: list[tuple[str, int, int]]
     records: int
     size: int
     lost: int
@@ -109,6 +106,8 @@ class Spool(Part):
         self._halted = False
         self._dropped_count = 0
         self._older = 0
+        self._aged: tuple[int, int] | None = None
+        """When it was looked last (clock) for what is too old, and what was (wall)."""
         self._given: deque[tuple[int, dict[str, int]]] = deque()
         """At each heartbeat of the last while: when (clock), and the highest number given of each channel."""
         riding = [setting.folders[strand_end(name, "out")] for name in self._row.records]
@@ -129,7 +128,7 @@ class Spool(Part):
         for row in self._store.files("ready"):
             self._send_file(row, again=True)
         for channel, epoch, first, last in self._store.unsent():
-            size = self._store.message_bytes(channel, epoch, first, last)
+            _, size = self._store.messages(channel, epoch, first, last)
             self._lanes.put(channel, epoch, first, last, size, again=True)
         self._beat()
         self._riding.begin()
@@ -272,36 +271,42 @@ class Spool(Part):
 
     # --- again ------------------------------------------------------------------------------------------------------
 
-    def _plan(self, ranges: list[tuple[str, int, int, int]]) -> _Plan:
-        """What of these (channel, epoch, first, last) can be sent again."""
-        files: list[tuple[FileRow, int, int]] = []
-        messages: list[tuple[str, int, int]] = []
-        count = size = asked = 0
+    def _kept(self, ranges: list[tuple[str, int, int, int]]) -> Iterator[tuple[str, int, int, int]]:
+        """These (channel, epoch, first, last) as far as they were given."""
         for channel, epoch, first, last in ranges:
-            last = min(last, self._store.highest(channel, epoch) or last)  # of an epoch of another's all is lost
+            yield channel, epoch, first, min(last, self._store.highest(channel, epoch) or last)
+
+    def _parts(self, channel: str, epoch: int, first: int, last: int) -> Iterator[tuple[FileRow, int, int]]:
+        for row in self._store.overlapping(channel, epoch, first, last):
+            yield row, max(first, row.first), min(last, row.last)
+
+    def _plan(self, ranges: list[tuple[str, int, int, int]]) -> _Plan:
+        """What of these can be sent again."""
+        count = size = asked = 0
+        for channel, epoch, first, last in self._kept(ranges):  # of an epoch of another's all is lost
             asked += max(0, last - first + 1)
-            for row in self._store.overlapping(channel, epoch, first, last):
-                low, high = max(first, row.first), min(last, row.last)
-                files.append((row, low, high))
+            for row, low, high in self._parts(channel, epoch, first, last):
                 count += high - low + 1
                 size += min(row.size, (high - low + 1) * CHUNK_BYTES)
-            for number, length in self._store.messages(channel, epoch, first, last):
-                messages.append((channel, epoch, number))
-                count, size = count + 1, size + length
-        return _Plan(files, messages, count, size, max(0, asked - count))
+            number, length = self._store.messages(channel, epoch, first, last)
+            count, size = count + number, size + length
+        return _Plan(count, size, max(0, asked - count))
 
     def _resend(self, ranges: list[tuple[str, int, int, int]], serial: int) -> None:
-        files, messages = self._plan(ranges)[:2]
+        kept = list(self._kept(ranges))
 
         def pieces() -> Iterator[Piece]:
-            for channel, epoch, number in messages:
-                body = self._store.body(channel, epoch, number)
-                if body is not None:
+            """Messages one by one, as there is room: a day's may be a hundred million."""
+            for channel, epoch, first, last in kept:
+                while (found := self._store.next_message(channel, epoch, first, last)) is not None:
+                    number, body = found
+                    first = number + 1
                     yield Piece(channel, epoch, number, body, again=True)
-            for row, low, high in files:
-                if low > row.first:  # without its manifest a chunk has no place
-                    yield from self._pieces(row, row.first, row.first, again=True)
-                yield from self._pieces(row, low, high, again=True)
+            for channel, epoch, first, last in kept:
+                for row, low, high in self._parts(channel, epoch, first, last):
+                    if low > row.first:  # without its manifest a chunk has no place
+                        yield from self._pieces(row, row.first, row.first, again=True)
+                    yield from self._pieces(row, low, high, again=True)
 
         self._lanes.again.append(Job(pieces(), serial=serial))
         self._lanes.fill()
@@ -417,8 +422,13 @@ class Spool(Part):
         self._lanes.fill()
 
     def _age(self) -> None:
-        wall = self._setting.wall()
-        self._store.expire(wall - self._row.keep * SECOND)
+        """A clock that is set forward by a year makes nothing a year older: what this run has not seen the time of is
+        kept."""
+        now, before = self._setting.clock(), self._setting.wall() - self._row.keep * SECOND
+        if self._aged is not None:
+            before = min(before, self._aged[1] + 2 * (now - self._aged[0]))
+        self._aged = (now, before)
+        self._store.expire(before)
         self._shrink(self._row.room)
 
     def _shrink(self, most: int) -> None:

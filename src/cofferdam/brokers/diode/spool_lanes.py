@@ -68,7 +68,8 @@ class Lanes:
         self.rate = rate
         self._records: dict[str, deque[_Run]] = {}
         self._share: dict[str, int] = {}
-        """Bytes that channels of records have had; one that begins has had as much as the one that had least."""
+        """Bytes that channels of records have had since none waited; one that begins has had as much as the one that
+        had least."""
         self._urgent: deque[Job] = deque()
         """Files that are prompt."""
         self.first: deque[Job] = deque()
@@ -113,9 +114,11 @@ class Lanes:
 
     def put(self, channel: str, epoch: int, first: int, last: int, size: int, *, again: bool = False) -> None:
         """Some that are kept, in their order, as the sender has room."""
+        if not self._records:
+            self._share.clear()  # what one had while nobody else wanted anything is no debt
         if channel not in self._records:
             least = min((self._share[other] for other in self._records), default=0)
-            self._share[channel] = max(least, self._share.get(channel, 0) if self._records else 0)
+            self._share[channel] = max(least, self._share.get(channel, 0))
         runs = self._records.setdefault(channel, deque())
         run = runs[-1] if runs else None
         if run is not None and (run.epoch, run.last + 1, run.again) == (epoch, first, again):

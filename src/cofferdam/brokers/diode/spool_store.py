@@ -218,30 +218,14 @@ class SpoolStore:
             )
         ]  # fmt: skip
 
-    def messages(self, channel: str, epoch: int, first: int, last: int) -> list[tuple[int, int]]:
-        """(number, size) of those in this range."""
-        return [
-            (int(number), int(size))
-            for number, size in self.db.all(
-                "SELECT number, size FROM messages WHERE channel=? AND epoch=? AND number BETWEEN ? AND ? "
-                "ORDER BY number",
-                channel, epoch, first, last,
-            )
-        ]  # fmt: skip
-
-    def message_bytes(self, channel: str, epoch: int, first: int, last: int) -> int:
-        """Of those in this range."""
-        found = self.db.one(
-            "SELECT coalesce(sum(size), 0) FROM messages WHERE channel=? AND epoch=? AND number BETWEEN ? AND ?",
+    def messages(self, channel: str, epoch: int, first: int, last: int) -> tuple[int, int]:
+        """How many of those in this range are kept, and their bytes."""
+        count, size = self.db.one(
+            "SELECT count(*), coalesce(sum(size), 0) FROM messages WHERE channel=? AND epoch=? "
+            "AND number BETWEEN ? AND ?",
             channel, epoch, first, last,
         )  # fmt: skip
-        return int(found[0])
-
-    def body(self, channel: str, epoch: int, number: int) -> bytes | None:
-        found = self.db.one(
-            "SELECT body FROM messages WHERE channel=? AND epoch=? AND number=?", channel, epoch, number
-        )
-        return found[0] if found else None
+        return int(count), int(size)
 
     def next_message(self, channel: str, epoch: int, first: int, last: int) -> tuple[int, bytes] | None:
         """The first of those in this range that is kept."""

@@ -281,6 +281,9 @@ class Keeper(Part):
         if said.waits:
             why = f"{said.waits} records wait inside to be sent over the strand: nobody knows of what time they are"
             found.append(Loss("*", 0, wall, 0, why, wall))
+        if said.stopped:
+            why = "the strand takes nothing more of it, since its sender said what no honest one says: `diode status`"
+            found.append(Loss("*", 0, wall, 0, why, wall))
         if said.silent:
             why = "nothing is heard from the inside over the strand, so that nobody knows what is missing"
             found.append(Loss("*", said.heard, wall, 0, why, wall))
