@@ -123,3 +123,26 @@ def test_a_pipe_that_nobody_reads_is_no_traceback(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=PATIENT, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_the_words_of_a_policy_drive_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be another's work, and `diff` and `explain` quote it."""
+    policy = (
+        "site: x\nzones: {office: {side: it, addresses: [127.0.0.1/8]}, plant: {side: ot}}\n"
+        "principals: {erp: {zone: office, addresses: [127.0.0.1]}}\n"
+        "assets: {plc: {zone: plant, address: 127.0.0.1, protocol: modbus, unit: 1, "
+        "listen: 127.0.0.1:1502, points: {level: {at: input 1, type: uint16}}}}\n"
+        "conduits:\n  a: {from: office, to: plant, broker: modbus, owner: tests, reason: WORDS,\n"
+        "      allow: [{who: erp, asset: plc, read: all}]}\n"
+    )
+    old, new = tmp_path / "old\x1b[2J.yaml", tmp_path / "new.yaml"
+    old.write_text(policy.replace("WORDS", "plain"))
+    new.write_text(policy.replace("WORDS", r'"\e[2J\nallowed by \u202e"'))
+    assert main(["diff", str(old), str(new)]) == 1
+    assert main(["explain", str(new), "--who", "erp", "--asset", "plc", "--operation", "read level"]) == 0
+    old.write_text("site: [")
+    assert main(["check", str(old)]) == 2
+    assert main(["diff", str(new), str(old)]) == 2
+    told = capsys.readouterr()
+    assert r"\x1b[2J\nallowed by \u202e" in told.out and r"old\x1b[2J.yaml" in told.out + told.err
+    assert not set("\x1b\u202e") & set(told.out + told.err)

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             print_problems(error.problems)
             if (old := old_export.finding(args.policy)) is not None:
                 print_problems([old])
-            print(f"{args.policy}: {error}")
+            print(escaped(f"{args.policy}: {error}"))
         return 2
     old = old_export.finding(args.policy)
     warnings = (*lint(loaded, now_ns=now_ns), *([old] if old is not None else []))

@@ -108,15 +108,18 @@ def show(
 
 
 def lines(found: Difference) -> Iterator[str]:
-    """By conduit and person: `+` gained, `-` lost; then `~` what is set otherwise."""
+    """By conduit and person: `+` gained, `-` lost; then `~` what is set otherwise. A policy may be another's work: its
+    words drive no terminal, and begin no line."""
+    from cofferdam.audit.lines import escaped
+
     both = sorted([(grant, "+") for grant in found.gained] + [(grant, "-") for grant in found.lost], key=_place)
     for conduit, of_conduit in groupby(both, key=lambda one: one[0].conduit):
         yield f"conduit {conduit}"
         for (who, sign), grants in groupby(of_conduit, key=lambda one: (one[0].who, one[1])):
             for grant, _ in grants:
-                yield f"  {sign} {who} {'may' if sign == '+' else 'may no longer'} {grant.what}"
+                yield escaped(f"  {sign} {who} {'may' if sign == '+' else 'may no longer'} {grant.what}")
     for setting in found.changed:
-        yield f"~ {' / '.join(setting.path)}: {_short(setting.old)} -> {_short(setting.new)}"
+        yield escaped(f"~ {' / '.join(setting.path)}: {_short(setting.old)} -> {_short(setting.new)}")
 
 
 def _place(one: tuple[Grant, str]) -> tuple[str, str, str, str]:

@@ -131,7 +131,9 @@ def _time(text: str) -> int:
 
 
 def _print(found: Explanation) -> None:
-    print(found.sentence)
+    from cofferdam.audit.lines import escaped  # what the policy says may be another's words
+
+    print(escaped(found.sentence))
     lines = [
         ("asked", f"{found.operation} on {found.target}"),
         ("from", "" if found.source == NOBODY else f"{found.source} = {', '.join(found.principals) or 'no principal'}"),
@@ -146,7 +148,8 @@ def _print(found: Explanation) -> None:
     ]
     for name, value in lines:
         if value:
-            print(f"  {name:14} {value}")
+            print(escaped(f"  {name:14} {value}"))
     for other in found.considered:
         if other.conduit != found.conduit:
-            print(f"  {'also looked at':14} {other.rule}: {'would allow it' if other.allowed else other.detail}")
+            verdict = "would allow it" if other.allowed else other.detail
+            print(escaped(f"  {'also looked at':14} {other.rule}: {verdict}"))

@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _written()
     except PolicyError as error:
         _as_json(args, error)
-        print(error, file=sys.stderr)
+        print(_printable(str(error)), file=sys.stderr)
         from cofferdam.cli.findings import print_problems
 
         print_problems(error.problems)
