@@ -99,7 +99,7 @@ def test_an_order_that_makes_no_sense_is_said(order: events.Command, words: str)
 def test_a_device_exception_and_a_dead_end_are_told_apart() -> None:
     async def main() -> None:
         async with plant.RunningPlant(plant.Settings(), lambda _: None) as running:
-            good = actors.Target(running.address, running.port)
+            good = actors.Target(running.address, running.port, timeout=PATIENT)
             session = actors.Session("erp", good, lambda _: None)
             assert (await session.read("tank_level")).outcome == "ok"
             session.close()
@@ -123,7 +123,7 @@ def test_silence_and_a_closed_connection_are_told_apart() -> None:
         thread.start()
 
         async def main() -> None:
-            for server, outcome, patience in ((silent, "timeout", 0.3), (rude, "closed", PATIENT)):
+            for server, outcome, patience in ((silent, "timeout", 2.0), (rude, "closed", PATIENT)):
                 target = actors.Target("127.0.0.1", server.getsockname()[1], timeout=patience)
                 experience = await actors.Session("erp", target, lambda _: None).write("pump_speed", 900)
                 assert experience.outcome == outcome, experience
@@ -140,7 +140,7 @@ def test_without_a_gate_the_intruder_gets_through() -> None:
         guest = intruder.Intruder(target, told.append)
         summary = await guest.writes()
         assert summary.counts["ok"] >= 7
-        assert (await guest.ports()).counts["open"] == 1
+        assert str(target.port) in (await guest.ports()).detail.removeprefix("open: ").split(", ")
         assert (await guest.addresses(step=8192)).counts["ok"] > 0
         assert (await guest.functions()).counts["ok"] > 5
         assert (await guest.flood(1.5, connections=4)).counts["ok"] > 0

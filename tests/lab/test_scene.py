@@ -4,8 +4,10 @@ is done where no gate is: a tour that cannot fail proves nothing."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ from cofferdam.lab.scene import Scene
 from cofferdam.lab.tour import play
 from cofferdam.lab.water import events, steps
 from cofferdam.lab.water.cast import Cast
+from cofferdam.lab.water.intruder import PORTS
 from cofferdam.lab.water.play import Water
 from tests.waiting import PATIENT
 
@@ -94,6 +97,26 @@ def test_the_kernel_knows_who_holds_a_connection(tmp_path: Path) -> None:
         assert sockets.owners_of(end.peer, 1) == ()
         assert sockets.descends_from(tour.erp.process.pid, os.getpid())
         assert not sockets.descends_from(os.getpid(), tour.erp.process.pid)
+
+    on_bare_stage(tmp_path, act)
+
+
+def test_who_listens_everywhere_is_no_port_of_the_gates(tmp_path: Path) -> None:
+    """An SSH server on all addresses of the machine answers at those of the lab as well."""
+
+    async def act(tour: Cast) -> None:
+        with socket.create_server(("0.0.0.0", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+            found = sockets.everywhere()
+            assert one.getsockname()[1] in found and other.getsockname()[1] not in found
+        with socket.create_server(("::", 0), family=socket.AF_INET6) as third:
+            assert third.getsockname()[1] in sockets.everywhere()
+
+        def opened(findings: list[Finding]) -> Finding:
+            return next(finding for finding in findings if "open ports" in finding.tried)
+
+        with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", PORTS[1])):
+            finding = opened(await steps.intruder_refused(tour))
+            assert f"{PORTS[1]} is another program's, on all addresses" in finding.seen
 
     on_bare_stage(tmp_path, act)
 

@@ -7,12 +7,15 @@ Not here: other network namespaces; /proc/net is the reader's own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
+_LISTENS = "0A"
 
 
 def _socket(address: str, port: int) -> tuple[int, int] | None:
@@ -40,16 +43,32 @@ def owners_of(address: str, port: int) -> tuple[int, ...]:
     closed: list[int] = []
     for pid in sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()):
         try:
-            for descriptor in (PROC / str(pid) / "fd").iterdir():
-                if os.readlink(descriptor) == link:  # noqa: PTH115  the plain call is enough for a name that is no path
-                    seen.append(pid)
-                    break
+            if link in _links(pid):
+                seen.append(pid)
         except PermissionError:
             if user in _users(pid):
                 closed.append(pid)
         except OSError:
             continue  # ended meanwhile
     return tuple(seen or closed)
+
+
+def _links(pid: int) -> Iterator[str]:
+    """What a process has open. What it closes meanwhile is left out."""
+    for descriptor in (PROC / str(pid) / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(descriptor)  # noqa: PTH115  the plain call is enough for a name that is no path
+
+
+def everywhere() -> set[int]:
+    """TCP ports at which somebody listens on every address of this machine, and so on those of the lab as well."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        for line in (PROC / "net" / name).read_text().splitlines()[1:]:
+            address, port = line.split()[1].split(":")
+            if line.split()[3] == _LISTENS and not int(address, 16):
+                found.add(int(port, 16))
+    return found
 
 
 def _users(pid: int) -> set[int]:

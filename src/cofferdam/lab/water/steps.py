@@ -20,7 +20,7 @@ import msgspec
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.scene import Answer, in_the_end
-from cofferdam.lab.sockets import descends_from, owners_of
+from cofferdam.lab.sockets import descends_from, everywhere, owners_of
 from cofferdam.lab.water import events, registers
 from cofferdam.lab.water.cast import Cast, start_actor
 
@@ -215,14 +215,19 @@ async def intruder_refused(tour: Cast) -> list[Finding]:
     mark = await tour.settle()
     ports = summary_of(await tour.intruder.do(events.Command("ports")))
     # Between namespaces the gate's own firewall lets nobody through whom no conduit names.
-    expected = "-" if tour.scene.layout.separated else str(tour.addresses.listen_port)
+    wanted = set() if tour.scene.layout.separated else {tour.addresses.listen_port}
+    expected = ", ".join(map(str, wanted)) or "-"
+    # On the loopback network whoever listens everywhere, as an SSH server does, answers at the gate's addresses, too.
+    others = set() if tour.scene.layout.separated else everywhere() - wanted
+    found = {int(word) for word in ports.detail.removeprefix("open: ").split(", ") if word != "-"}
     seen = await tour.plant_since(mark)
     findings.append(
         Finding(
             f"the intruder looks for open ports at {tour.addresses.listen}",
             f"{expected}, {'as no conduit names it' if expected == '-' else 'where the broker listens'}",
-            f"{count(ports.counts)}; {ports.detail}",
-            ports.detail == f"open: {expected}" and not seen,
+            f"{count(ports.counts)}; {ports.detail}"
+            + "".join(f"; {port} is another program's, on all addresses" for port in sorted(found & others)),
+            found - others == wanted and not seen,
         )
     )
     answer = await explain(tour, tour.addresses.intruder, "read flow_total")
