@@ -384,9 +384,9 @@ def _export(args: argparse.Namespace) -> int:
     table = view.samples(tags, since, until, Deadline(86_400))
     pieces: Iterable[bytes]
     if form == "parquet":
-        pieces = [forms.parquet_of(table)]
+        pieces = [forms.parquet_of(forms.in_utc(table))]
     elif form == "arrow":
-        pieces = [forms.arrow_of(table)]
+        pieces = [forms.arrow_of(forms.in_utc(table))]
     elif form == "csv":
         pieces = forms.csv_pieces(("tag", "time", "value", "quality", "server"), forms.rows_of(table))
     else:

@@ -15,7 +15,7 @@ import pytest
 
 from cofferdam.brokers.kit import aio
 from cofferdam.brokers.kit.http.connection import UNASKED_BYTES, Connection, Limits, Request, Shared
-from cofferdam.brokers.kit.http.messages import Answer, Gone
+from cofferdam.brokers.kit.http.messages import Answer, BadRequest, Gone, read_head
 from tests.waiting import PATIENT, eventually
 
 PIECE = b"x" * 65_536
@@ -162,3 +162,11 @@ def test_a_client_that_leaves_in_mid_upload_leaves_nothing(served: tuple[App, in
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.sendall(b"PUT /upload HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 500_000)
     eventually(lambda: app.shared is not None and not app.shared.open and app.shared.bodies == 0)
+
+
+def test_a_name_that_was_not_encoded_is_told_how() -> None:
+    """curl sends a tag with an umlaut as it was typed."""
+    with pytest.raises(BadRequest, match="%C3%BC"):
+        read_head("GET /v1/samples?tag=Kühlraum HTTP/1.1\r\nhost: x\r\n\r\n".encode(), 0)
+    with pytest.raises(BadRequest, match=r"none of HTTP/1\.1$"):
+        read_head(b"GET  / HTTP/1.1\r\nhost: x\r\n\r\n", 0)

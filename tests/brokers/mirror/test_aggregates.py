@@ -219,6 +219,28 @@ def test_steps_that_are_not_of_one_length(tmp_path: Path, zone: str, since: str,
     pair.close()
 
 
+def test_what_was_set_long_ago_holds_and_what_is_gone_is_no_error(tmp_path: Path) -> None:
+    """A setting is written once. Of a tag that is between others in what was reckoned, and has nothing there, too."""
+    pair = Pair(tmp_path)
+    pair.back()
+    old = TODAY - 45 * DAY_NS
+    take(pair, [(old, 72.0, 192)], "tank_set")
+    take(pair, [(NOW, 1.0, 192)], "tank_later")
+    for tag in ("flow_b", "tank_z"):
+        take(pair, [(TODAY - 2 * DAY_NS + n * HOUR_NS, 1.0, 192) for n in range(24)], tag)
+    settled(pair)
+    assert pair.keeper.store.catalogue.reckoned
+    since, until = TODAY - 2 * DAY_NS, TODAY
+    found = asked(pair, "tank_set", DAY_NS, since, until, functions=WEIGHTED)
+    held = {"time_avg": 72.0, "good": 86_400.0, "uncertain": 0.0, "bad": 0.0}
+    assert found == [(since, held), (since + DAY_NS, held)]
+    view = Reading(tmp_path / "keeper").view()
+    assert view.before("tank_set", TODAY, Deadline(60))["value"].to_pylist() == [72.0]
+    assert not view.before("tank_set", old - 1, Deadline(60)).num_rows
+    assert asked(pair, "tank_later", DAY_NS, since, until, functions=WEIGHTED) == []
+    pair.close()
+
+
 def test_what_is_dropped_takes_its_aggregates_along(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.back()

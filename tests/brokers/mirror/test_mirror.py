@@ -86,6 +86,9 @@ def test_samples_of_a_tag_in_every_form(mirror: RunningCrew) -> None:
     parquet = pq.read_table(io.BytesIO(get(mirror, "bi", "samples", tag="flow_1", format="parquet", **LAST).content))
     arrow = pa.ipc.open_stream(get(mirror, "bi", "samples", tag="flow_1", format="arrow", **LAST).content).read_all()
     assert parquet["value"].to_pylist() == arrow["value"].to_pylist() == wanted
+    steps = pq.read_table(io.BytesIO(get(mirror, "bi", "aggregates", tag="flow_1", format="parquet", **LAST).content))
+    for made in (parquet, arrow, steps):  # no reader takes them for times of its own clock
+        assert made.schema.field("time").type == pa.timestamp("ns", "UTC")
     with duckdb.connect() as db:
         assert db.sql("select count(*) from arrow").fetchall() == [(720,)]
 
@@ -312,6 +315,8 @@ def test_sql_reads(mirror: RunningCrew) -> None:
         huge = lake.post("/v1/sql", content="SELECT * FROM samples a, samples b, samples c")
         assert huge.status_code == 413 and "rows" in huge.json()["detail"]
         assert lake.post("/v1/sql", content="SELECT tag FROM tags").status_code == 200
+        twice = lake.post("/v1/sql", content="SELECT 1 AS a, 2 AS a_1, 3 AS a")
+        assert twice.json()["rows"] == [{"a": 1, "a_1": 2, "a_2": 3}]
     with mirror.client("bi") as bi:
         assert bi.post("/v1/sql", content="SELECT 1").status_code == 404
 

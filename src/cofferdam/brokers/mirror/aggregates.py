@@ -114,6 +114,7 @@ def _from_partials(
     parts = {part for name in functions for part in _PARTS.get(name, ())}
     names = ["begin", "count", *sorted(parts), *(_HELD if hold is not None else ())]
     found, spans = view.reckoned(tag, edges[0], edges[-1], step, deadline, names)
+    found = [table for table in found if table.num_rows]
     at = edges[0]
     for low, high in [*spans, (edges[-1], edges[-1])]:
         while at < low:

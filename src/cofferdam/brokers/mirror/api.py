@@ -313,7 +313,7 @@ class Api(api.Api):
         rows = table.num_rows
         if form in ("parquet", "arrow"):
             make = forms.parquet_of if form == "parquet" else forms.arrow_of
-            data = await self._run(known.principal, lambda: make(table))
+            data = await self._run(known.principal, lambda: make(forms.in_utc(table)))
             return self._answer(request, view, data, form, head), rows, tags
         with_commit = revisions == "all" or "after" in said
         names = ("tag", "time", "value", "quality", "server", *(("commit",) if with_commit else ()))
@@ -344,7 +344,7 @@ class Api(api.Api):
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
         if form in ("parquet", "arrow"):
             make = forms.parquet_of if form == "parquet" else forms.arrow_of
-            data = await self._run(known.principal, lambda: make(table))
+            data = await self._run(known.principal, lambda: make(forms.in_utc(table)))
             return self._answer(request, view, data, form, {}), table.num_rows, tags
         rows = forms.aggregates_of(table)
         names = ("tag", "time", *functions)

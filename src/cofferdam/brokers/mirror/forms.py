@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cofferdam.brokers.kit.http.problems import refusal, time_of
-from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.brokers.mirror.columns import HOUR_NS, TIME
 from cofferdam.brokers.mirror.records import BOOL, TEXT, WHOLE
 
 KINDS: Final = {
@@ -260,6 +260,15 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
     return value
+
+
+def in_utc(table: pa.Table) -> pa.Table:
+    """The same, its times said to be UTC: without a zone, a reader takes them for those of its own clock."""
+    schema = table.schema
+    for index, field in enumerate(schema):
+        if field.type == TIME:
+            schema = schema.set(index, field.with_type(pa.timestamp("ns", "UTC")))
+    return table.cast(schema)
 
 
 def parquet_of(table: pa.Table) -> bytes:

@@ -296,10 +296,11 @@ class View:
         return [file for file in self.catalogue.files if file.first <= last and file.last >= first]
 
     def before(self, tag: str, at: int, deadline: Deadline, span: int = 31 * 24 * HOUR_NS) -> pa.Table:
-        """The last sample of a tag at or before a time; none, where there is none within `span`."""
+        """The last sample of a tag at or before a time; none, where there is none within `span`, and a later one."""
         known = self.tags().get(tag)
         if known is None or known.first > at:
             return STORED.empty_table()
+        at = min(at, known.last)  # what a setting was set to last holds for years
         low = at
         step = HOUR_NS
         while low > max(known.first - 1, at - span):

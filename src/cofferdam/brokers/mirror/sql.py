@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import itertools
 import math
 import re
 import threading
@@ -162,7 +163,16 @@ class Sql:
             batches.append(batch)
             if rows > limit:
                 raise TooMuch(f"more than {limit} rows: LIMIT them, or reckon in SQL")
-        return pa.Table.from_batches(batches, reader.schema)
+        return _distinct(pa.Table.from_batches(batches, reader.schema))
+
+
+def _distinct(table: pa.Table) -> pa.Table:
+    """The same, with columns of one name told apart: a JSON object, and a frame, have one of each name."""
+    names: list[str] = []
+    for name in table.schema.names:
+        fresh = (f"{name}_{number}" for number in itertools.count(1))
+        names.append(name if name not in names else next(one for one in fresh if one not in names))
+    return table.rename_columns(names)
 
 
 def _judge(cursor: Any, text: str) -> None:

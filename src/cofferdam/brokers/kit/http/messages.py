@@ -81,7 +81,8 @@ def read_head(data: bytes, most: int) -> Head:
     if first is None:
         if re.search(rb" HTTP/[0-9]+(\.[0-9]+)?\Z", lines[0]) and not re.search(rb" HTTP/1\.[01]\Z", lines[0]):
             raise BadRequest(505, "another version of HTTP than 1.1")
-        raise BadRequest(400, "the request line is none of HTTP/1.1")
+        way = "" if lines[0].isascii() else ": what is not ASCII stands in it as %C3%BC (curl: -G --data-urlencode)"
+        raise BadRequest(400, f"the request line is none of HTTP/1.1{way}")
     if first[1] not in _METHODS:
         raise BadRequest(501, "a method that is not known here")
     if len(lines) - 3 > HEADERS_MOST:
