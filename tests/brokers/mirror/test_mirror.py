@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import io
 import json
 import re
@@ -45,6 +46,7 @@ def fill(plant: Plant) -> None:
     """What these tests read."""
     plant.add([(f"flow_{n}", BEGIN + s, n + s / 10, 192) for s in range(0, 7200, 10) for n in range(5)])
     plant.add([("tank", NOW - 60, 1.5, 192), ("secret", NOW - 60, 7.0, 192), ("flow_nan", NOW - 50, float("nan"), 0)])
+    plant.add([("flow_now", NOW + 300, 1.0, 192)])  # of a step that goes on
     plant.add([("flow_bad", BEGIN + 60 * s, float(s), 0x80000000 if s % 2 else 192) for s in range(100)])
 
 
@@ -100,7 +102,7 @@ def test_what_json_has_not_is_null(mirror: RunningCrew) -> None:
 
 def test_a_tag_that_one_may_not_read_does_not_exist(mirror: RunningCrew) -> None:
     assert {tag["tag"] for tag in get(mirror, "bi", "tags").json()["tags"]} == {
-        *(f"flow_{n}" for n in range(5)), "tank", "flow_nan", "flow_bad",
+        *(f"flow_{n}" for n in range(5)), "tank", "flow_nan", "flow_bad", "flow_now",
     }  # fmt: skip
     for way in ({"tag": "secret"}, {"tags": "secret"}, {"tags": "se*"}, {"tag": "flow_17"}):
         answer = get(mirror, "bi", "samples", **way, **LAST)
@@ -131,6 +133,18 @@ def test_resolution_holds_in_every_answer(mirror: RunningCrew) -> None:
     assert answer.status_code == 200 and len(answer.json()["aggregates"]) in (120, 121)
     with mirror.client("coarse") as client:
         assert client.post("/v1/sql", content="select 1").status_code == 404
+    # Steps that begin anywhere have any sample one likes as their first, and one that goes on has each as its last.
+    zone = "Asia/Kathmandu"
+    for said in ({**LAST, "every": "61s"}, {**LAST, "every": "90s"}, {**LAST, "every": "1ms"}):
+        answer = get(mirror, "coarse", "aggregates", tag="flow_1", functions="first", **said)
+        assert answer.status_code in (400, 403), (said, answer.text)
+    assert "every=60s" in get(mirror, "coarse", "aggregates", tag="flow_1", every="61s", **LAST).json()["detail"]
+    for said in ({"every": "120s"}, {"every": "1d", "zone": zone}, {"every": "1month", "zone": zone}):
+        assert get(mirror, "coarse", "aggregates", tag="flow_1", **LAST, **said).status_code == 200, said
+    wanted = {"tag": "flow_now", "every": "1h", "last": "5h", "to": str((NOW + 7200) * 10**9)}
+    assert len(get(mirror, "bi", "aggregates", **wanted).json()["aggregates"]) == 1
+    for row in get(mirror, "coarse", "aggregates", **wanted).json()["aggregates"]:
+        assert datetime.datetime.fromisoformat(row["time"]).timestamp() + 3600 <= time.time()
 
 
 def test_aggregates_are_those_of_a_reference(mirror: RunningCrew) -> None:
@@ -212,7 +226,7 @@ def test_a_cursor_of_commits_loses_nothing_late(mirror: RunningCrew) -> None:
         after = page["commit"]
         if not page["more"]:
             break
-    assert len(found) == len(set(found)) == 5 * 720 + 100 + 1
+    assert len(found) == len(set(found)) == 5 * 720 + 100 + 2
     mirror.plant.add([("flow_late", BEGIN + 3, 1.0, 192)])  # long behind the newest, within the overlap's next reading
     mirror.ask("keeper", "backfill", first=BEGIN // 3600, last=BEGIN // 3600)
 
@@ -361,6 +375,7 @@ def test_a_key_for_some_tags_has_no_sql(mirror: RunningCrew) -> None:
         ("at", {"time": "9223372036854775807", "how": "linear", "format": "\0"}),
         ("samples", {"tags": ",".join(["*"] * 200), "last": "1h"}),
         ("samples", {"last": "1h", "zone": "Mars/Base"}),
+        ("aggregates", {"last": "1h", "functions": "avg,min,avg"}),
     ],
 )  # fmt: skip
 def test_the_borders_of_numbers_are_refused_and_end_nothing(

@@ -10,7 +10,8 @@
     GET  /v1, /v1/openapi.json, /health
 
 A tag that one may not read does not exist. Where a rule has a resolution there are aggregates of that step or a longer
-one, and nothing else. Each answer is of one generation; `ETag` names it.
+one, of steps that are over and begin at its multiples, and nothing else: with steps that begin anywhere, or go on, the
+first of one would be whatever sample one likes. Each answer is of one generation; `ETag` names it.
 
 Not here: files (query), forms (forms), SQL (sql), doors and keys (kit.http).
 """
@@ -18,10 +19,12 @@ Not here: files (query), forms (forms), SQL (sql), doors and keys (kit.http).
 from __future__ import annotations
 
 import asyncio
+import bisect
 import itertools
+import math
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any, Final, TypeVar
 
@@ -54,6 +57,8 @@ QUERIES_EACH: Final = 4
 """Queries of one principal at a time."""
 RUN_EACH: Final = 2
 """Of these, so many are reckoned at a time: fewer than there are threads."""
+STEP_MOST: Final = 31 * 86_400
+"""Seconds of the longest step of a fixed length: a resolution beyond it is one of months, which begin where they do."""
 PATTERNS_MOST: Final = 100
 """Patterns of one query."""
 STREAMS_EACH: Final = 4
@@ -208,9 +213,9 @@ class Api(api.Api):
             raise refusal("request", "a time that ends before it begins")
         return since, until
 
-    def _asked(self, known: Known, said: dict[str, str], view: View, *, step: int = 0) -> list[str]:
-        """The tags that are asked for, as this principal may read them. `step`: of aggregates, in s; 0: samples.
-        Raises: Refusal."""
+    def _asked(self, known: Known, said: dict[str, str], view: View, edges: Sequence[int] = ()) -> list[str]:
+        """The tags that are asked for, as this principal may read them. `edges`: of the steps of aggregates; none:
+        samples. Raises: Refusal."""
         if ("tag" in said) == ("tags" in said):
             raise refusal("request", "tag=NAME, or tags=NAME,NAME,... (patterns with * as well)")
         rights = self._rights(known)
@@ -230,14 +235,22 @@ class Api(api.Api):
             found.update(dict.fromkeys(sorted(allowed)))
         if len(found) > TAGS_MOST:
             raise TooMuch(f"{len(found)} tags; at most {TAGS_MOST} are answered at once")
+        step = min((b - a for a, b in itertools.pairwise(edges)), default=0) // 10**9
+        grid = math.gcd(*edges)
         for tag in found:
-            rule = self._rule(known, rights, tag)
-            if rule is not None and rule.resolution > step:
+            finest = self._resolution(known, rights, tag)
+            if finest > step or (finest and finest <= STEP_MOST and grid % (finest * 10**9)):
                 raise refusal(
                     "policy",
-                    f"of {tag[:200]} there are aggregates of {rule.resolution} s and longer for you, and no more",
+                    f"of {tag[:200]} there are aggregates of {finest} s and longer for you, which begin at whole"
+                    f" multiples of it since 1970 (every={finest}s does), and no more",
                 )
         return list(found)
+
+    def _resolution(self, known: Known, rights: Rights, tag: str) -> int:
+        """Of how many seconds the finest aggregates are that one may have of a tag; 0: samples."""
+        rule = self._rule(known, rights, tag)
+        return rule.resolution if rule is not None else 0
 
     def _limit_of(self, said: dict[str, str], usual: int, most: int) -> int:
         text = said.get("limit", str(usual))
@@ -330,15 +343,22 @@ class Api(api.Api):
         functions = [one for one in said.get("functions", "avg,min,max,count").split(",") if one]
         if unknown := [one for one in functions if one not in FUNCTIONS]:
             raise refusal("request", f"{', '.join(unknown)[:100]}: the functions are {', '.join(FUNCTIONS)}")
-        step = min(b - a for a, b in itertools.pairwise(edges)) // 10**9
-        tags = await self._run(known.principal, lambda: self._asked(known, said, view, step=step))
+        if len(set(functions)) != len(functions):
+            raise refusal("request", "a function twice")
+        tags = await self._run(known.principal, lambda: self._asked(known, said, view, edges))
         if len(tags) * (len(edges) - 1) > ROWS_MOST:
             raise TooMuch(f"more than {ROWS_MOST} rows: ask for less time, fewer tags or a longer step")
-        deadline, now = Deadline(QUERY_SECONDS), self._wall()
+        deadline, now, rights = Deadline(QUERY_SECONDS), self._wall(), self._rights(known)
+        # A step that goes on, asked for again and again, shows each sample as it comes.
+        over = edges[: bisect.bisect_right(edges, now)]
 
         def work() -> pa.Table:
-            found = aggregate(view, tags, edges, functions, deadline, 4 * ROWS_MOST, now)
-            return pa.concat_tables([schema_of(functions).empty_table(), *found])
+            found = [schema_of(functions).empty_table()]
+            for tag in tags:
+                some = over if self._resolution(known, rights, tag) else edges
+                if len(some) > 1:
+                    found += aggregate(view, [tag], some, functions, deadline, 4 * ROWS_MOST, now)
+            return pa.concat_tables(found)
 
         table = await self._run(known.principal, work)
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))

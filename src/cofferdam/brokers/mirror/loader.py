@@ -289,7 +289,8 @@ def as_csv(table: pa.Table) -> bytes:
 
 
 def views(rules: Iterable[ReadRule]) -> Iterator[tuple[str, str, sql.Composed]]:
-    """(principal, view, what makes it): samples where a rule has no resolution, aggregates where it has."""
+    """(principal, view, what makes it): samples where a rule has no resolution, aggregates where it has, of steps that
+    are over: one that goes on shows each sample as it comes."""
     patterns: dict[tuple[str, int], list[str]] = {}
     for rule in rules:
         for who in rule.who:
@@ -306,7 +307,8 @@ def views(rules: Iterable[ReadRule]) -> Iterator[tuple[str, str, sql.Composed]]:
                 "SELECT tag, {step} AS seconds,"
                 " to_timestamp(floor(extract(epoch FROM time) / {step}) * {step}) AS time, avg(value) AS avg,"
                 " min(value) AS min, max(value) AS max, count(value) AS count"
-                " FROM cofferdam.samples WHERE value <> 'NaN' AND {good} AND {tags} GROUP BY 1, 3"
+                " FROM cofferdam.samples WHERE value <> 'NaN' AND {good} AND {tags}"
+                " AND time < to_timestamp(floor(extract(epoch FROM now()) / {step}) * {step}) GROUP BY 1, 3"
             ).format(step=sql.Literal(resolution), good=sql.SQL(_GOOD), tags=_tags(some))
             for (name, resolution), some in sorted(patterns.items())
             if name == who and resolution
