@@ -301,6 +301,11 @@ def test_who_sets_the_clock_ends_no_severing_and_prolongs_no_grant(
     assert asyncio.run(look()) == (0, 1, True)
     at.passed += 7200 * NS
     assert asyncio.run(look()) == (0, 0, True), "as much time has passed, whatever the clock says"
+    state.save_hands(tmp_path, Hands((), (granted,), 1))
+    found, at.clock = hands.OperatorsHands(tmp_path), 0  # begun anew, on a machine that has lost its clock
+    assert asyncio.run(look()) == (0, 1, True)
+    at.passed += 7200 * NS
+    assert asyncio.run(look()) == (0, 0, True), "no grant is longer than it was asked for"
 
 
 def test_the_state_file_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -69,11 +69,12 @@ class Ends:
     def __init__(self) -> None:
         self._at: dict[tuple[str, int], int] = {}
 
-    def passed(self, what: str, until_ns: int, now: int) -> bool:
-        """`now`: what the clock says (UTC ns). One end that takes the place of another comes no sooner than that."""
+    def passed(self, what: str, until_ns: int, now: int, most_ns: int = 2**63) -> bool:
+        """`now`: what the clock says (UTC ns). One end that takes the place of another comes no sooner than that.
+        `most_ns`: no more than that is left to it, also where the machine begins with a clock of long ago."""
         if (what, until_ns) not in self._at:
             before = (at for (one, _), at in self._at.items() if one == what)
-            self._at[what, until_ns] = max((passed_ns() + until_ns - now, *before))
+            self._at[what, until_ns] = max((passed_ns() + min(until_ns - now, most_ns), *before))
         return passed_ns() >= self._at[what, until_ns]
 
     def over(self, what: str) -> None:
@@ -126,7 +127,8 @@ class OperatorsHands:
         return not one.until_ns or not self._ends.passed(one.what, one.until_ns, now) or one.stands(now)
 
     def _used_up(self, one: Granted, now: int) -> bool:
-        return bool(one.agreed_by) and self._ends.passed(f"grant {one.number}", one.until_ns, now)
+        grant = f"grant {one.number}"
+        return bool(one.agreed_by) and self._ends.passed(grant, one.until_ns, now, one.seconds * NS)
 
     # --- severing -----------------------------------------------------------------------------------------------
 
