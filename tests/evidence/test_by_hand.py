@@ -83,8 +83,7 @@ def alarms(gate: Gate) -> set[str]:
 
 
 def turns(site: Site, gate: Gate, check: str, wanted: str) -> None:
-    """How it stands by the log, and its alarm. The gate's own round, once a minute, may have looked before the last
-    change and write down afterwards what it saw; the next one is right."""
+    """How it stands by the log, and its alarm, in the end: an entry is on its way there for a moment."""
     eventually(lambda: (status_of(site, check), f"check-{check}" in alarms(gate)) == (wanted, wanted == "failed"))
 
 

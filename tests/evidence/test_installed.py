@@ -115,14 +115,14 @@ def test_the_files_of_the_release(stage: Stage, python: Path, package: Path) -> 
         assert all(f"{path.name}: {why}" in facts for path, why in (
             (changed, "changed"), (gone, "missing"), (more, "of no release")
         ))  # fmt: skip
-        assert f"check-{check}" in alarms(stage)
+        eventually(lambda: f"check-{check}" in alarms(stage))
     finally:
         for path, data in before.items():
             path.write_bytes(data)
         more.unlink(missing_ok=True)
     code, said = verb(stage, python, "evidence", "run", check)
     assert (code, said["checks"][0]["outcome"]) == (0, "tested"), said
-    assert f"check-{check}" not in alarms(stage)
+    eventually(lambda: f"check-{check}" not in alarms(stage))
 
 
 def test_a_part_that_begins_without_one_of_its_walls(stage: Stage, package: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_part_that_begins_without_one_of_its_walls(stage: Stage, package: Path
         path.write_text(text)
         kill(stage.gate.pid("inner"))
         eventually(lambda: outcome() == wanted)
-        assert ("check-separation.in-force" in alarms(stage)) is (wanted == "failed")
+        eventually(lambda: ("check-separation.in-force" in alarms(stage)) is (wanted == "failed"))
 
     def outcome() -> str:
         _, out, err = cli("evidence", "run", "separation.in-force", "--json", "--state", stage.state)

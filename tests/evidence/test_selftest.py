@@ -97,7 +97,7 @@ class PassesBytesOn:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(selftest, "STEP_SECONDS", 1.0)
+    monkeypatch.setattr(selftest, "STEP_SECONDS", 2.0)
     asset = Asset()
     asset.serve()
     relay = PassesBytesOn(asset.port)

@@ -426,7 +426,7 @@ def test_who_is_in_a_group_without_an_entry_is_named(site: JumpSite) -> None:
     assert site.ssh("tech", "station", "echo in").stdout == b"in\n"
     found, says = evidence(site.state, "access.roles")
     assert found == "observed" and "in 1 session " in says, says
-    eventually(lambda: "check-access.roles" not in alarms(site))  # the gate's own round may have looked before that
+    eventually(lambda: "check-access.roles" not in alarms(site))
 
 
 def test_a_conduit_that_shows_no_notice_is_named(site: JumpSite) -> None:

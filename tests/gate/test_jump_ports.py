@@ -64,7 +64,8 @@ class Ported(JumpSite):
 
     @contextlib.contextmanager
     def port(self, name: str, target: str = "plc:502", *more: str) -> Iterator[int]:
-        """`ssh -N -L PORT:TARGET gate`."""
+        """`ssh -N -L PORT:TARGET gate`, once those of before have ended."""
+        eventually(lambda: not self.sessions())
         (at,) = held_ports(1)
         process = self.start(name, name, "-N", "-L", f"{at}:{target}", *more)
         try:
@@ -265,8 +266,11 @@ def _written_by(writer: int, reader: int) -> Iterator[int]:
     """The pipe by which one part says something to the other."""
     ends: dict[int, dict[str, int]] = {}
     for pid in (writer, reader):
-        folder = Path(f"/proc/{pid}/fd")
-        ends[pid] = {str(fd.readlink()): int(fd.name) for fd in folder.iterdir() if int(fd.name) > 2}
+        ends[pid] = {}
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a connection that ended just now
+                if int(path.name) > 2:
+                    ends[pid][str(path.readlink())] = int(path.name)
     shared = [name for name in ends[writer].keys() & ends[reader].keys() if name.startswith("pipe:")]
     (fd,) = [
         ends[writer][name] for name in shared

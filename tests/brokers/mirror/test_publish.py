@@ -108,7 +108,7 @@ def test_what_is_sealed_is_in_the_table_once(tmp_path: Path, made: Postgres, buc
         add(mirror, begin + 86_400, 20)
         assert rows(bucket) == sorted(wanted)
         assert {one["partition"]["day"] for one in table(bucket).inspect.files().to_pylist()} == {
-            datetime.date.fromtimestamp(begin), datetime.date.fromtimestamp(begin + 86_400)
+            datetime.datetime.fromtimestamp(day, datetime.UTC).date() for day in (begin, begin + 86_400)
         }  # fmt: skip
         hint = int(bucket.get("plant/history/metadata/version-hint.text") or b"0")
         bucket.put(f"plant/history/metadata/v{hint + 1}.metadata.json", b"{}")  # somebody else has written there

@@ -80,7 +80,8 @@ def test_an_asset_that_takes_for_ever_is_given_up(tmp_path: Path, monkeypatch: p
 
 
 def test_an_asset_that_is_read_back_for_ever_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tftp, "at_most", lambda _way, _size: 0.5)
+    seconds = iter((PATIENT, 0.5))  # to write it, and to read it back
+    monkeypatch.setattr(tftp, "at_most", lambda _way, _size: next(seconds))
     file = tmp_path / "fw.bin"
     file.write_bytes(bytes(300))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import calendar
 import http.client
 import json
 import signal
@@ -177,7 +178,7 @@ class Regulator:
                 (found,) = json.loads(said)["values"]
                 if found["of"]:
                     values.append(int(found["value"]))
-                    at = time.mktime(time.strptime(found["of"][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
+                    at = calendar.timegm(time.strptime(found["of"][:19], "%Y-%m-%dT%H:%M:%S"))
                     behind = max(0, int(1000 * (time.time() - at - float("0." + found["of"][20:29]))))
             self.sink(events.Regulated("total", status, tuple(values), behind_ms=behind))
             self.sink(await asyncio.to_thread(self.counts))

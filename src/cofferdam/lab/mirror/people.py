@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import calendar
 import contextlib
 import http.client
 import json
@@ -217,7 +218,7 @@ class Analyst:
                 (found,) = json.loads(said)["values"]
                 value = found["value"]
                 if found["of"]:
-                    at = time.mktime(time.strptime(found["of"][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
+                    at = calendar.timegm(time.strptime(found["of"][:19], "%Y-%m-%dT%H:%M:%S"))
                     behind = max(0, int(1000 * (time.time() - at - float("0." + found["of"][20:29]))))
             sink(events.Seen("analyst", tag, status, len(curve), "", value, behind, curve))
             await asyncio.sleep(1.0)
