@@ -172,14 +172,21 @@ def best(work: Callable[[], Any], times: int = 5) -> float:
     return min(taken) * 1e3
 
 
-def postgres(folder: Path, records: Sequence[Samples]) -> tuple[float, float]:
+def processor_s(pid: int) -> float:
+    """The processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / mirror_crew.TICKS
+
+
+def postgres(folder: Path, records: Sequence[Samples]) -> tuple[float, float, float]:
     """Samples a second into PostgreSQL: COPY of a batch and its commit; and the same without repetitions (a staging
-    table, and ON CONFLICT DO NOTHING). Rows are made beforehand. 0: not here."""
+    table, and ON CONFLICT DO NOTHING), with the µs that a sample takes of its backend's time. Rows are made beforehand.
+    0: not here."""
     import psycopg
 
     where = binaries()
     if where is None:
-        return 0, 0
+        return 0, 0, 0
     found = user()
     home = folder / "postgres"
     home.mkdir()
@@ -201,7 +208,7 @@ def postgres(folder: Path, records: Sequence[Samples]) -> tuple[float, float]:
             except psycopg.OperationalError:
                 time.sleep(0.05)
         else:
-            return 0, 0
+            return 0, 0, 0
         with conn:
             conn.execute("create table samples(tag int, time bigint, value float8, quality bigint)")
             conn.commit()
@@ -225,23 +232,26 @@ def postgres(folder: Path, records: Sequence[Samples]) -> tuple[float, float]:
             conn.execute("create temp table stage(like samples) on commit delete rows")
             conn.commit()
             few = texts[: max(1, len(texts) // 4)]
+            used = processor_s(conn.info.backend_pid)
             began = time.perf_counter()
             for text in few:
                 with conn.cursor() as cursor, cursor.copy("copy stage from stdin") as copy:
                     copy.write(text)
                 conn.execute("insert into once select * from stage on conflict do nothing")
                 conn.commit()
-            return copied, len(few) * BATCH / (time.perf_counter() - began)
+            rate = len(few) * BATCH / (time.perf_counter() - began)
+            return copied, rate, (processor_s(conn.info.backend_pid) - used) / (len(few) * BATCH) * 1e6
     finally:
         process.terminate()
         process.wait()
 
 
-def influx(folder: Path, records: Sequence[Samples]) -> float:
-    """Samples a second into InfluxDB 1 (Debian: influxdb), its line protocol made beforehand. 0: not here."""
+def influx(folder: Path, records: Sequence[Samples]) -> tuple[float, float]:
+    """Samples a second into InfluxDB 1 (Debian: influxdb), its line protocol made beforehand, and the µs that a sample
+    takes of its processor time. 0: not here."""
     program = shutil.which("influxd")
     if program is None:
-        return 0
+        return 0, 0
     home, port, other = folder / "influx", free_port(), free_port()
     home.mkdir()
     (home / "conf").write_text(
@@ -272,10 +282,12 @@ def influx(folder: Path, records: Sequence[Samples]) -> float:
                 break
             except OSError:
                 time.sleep(0.1)
+        used = processor_s(process.pid)
         began = time.perf_counter()
         for body in bodies:
             ask("/write?db=bench&precision=ns", body)
-        return len(records) * BATCH / (time.perf_counter() - began)
+        rate = len(records) * BATCH / (time.perf_counter() - began)
+        return rate, (processor_s(process.pid) - used) / (len(records) * BATCH) * 1e6
     finally:
         process.terminate()
         process.wait()
@@ -329,14 +341,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"disk: fdatasync of 4 kB {disk:.0f} µs (median)")
         print(f"ingest, durable twice, {args.tags} tags, batches of {BATCH}: {rate:,.0f} samples/s,"
               f" {cpu:.2f} µs of processor time each")  # fmt: skip
-        copied, once = postgres(folder, records)
+        copied, once, cpu_once = postgres(folder, records)
         print(f"PostgreSQL, COPY of {BATCH} and a commit: {copied:,.0f} rows/s" if copied else "PostgreSQL: not here")
         if copied:
-            print(f"  ratio {rate / copied:.1f} (goal of the whole crew: 3)")
-            print(f"PostgreSQL, the same without repetitions: {once:,.0f} rows/s, ratio {rate / once:.1f}")
-        there = influx(folder, records[: max(1, len(records) // 2)])
+            print(f"  ratio {rate / copied:.1f}")
+            print(f"PostgreSQL, the same without repetitions: {once:,.0f} rows/s, {cpu_once:.2f} µs of processor time"
+                  f" each, ratio {rate / once:.1f}")  # fmt: skip
+        there, cpu_there = influx(folder, records[: max(1, len(records) // 2)])
         print(f"InfluxDB, batches of {BATCH}: " + (
-            f"{there:,.0f} samples/s, ratio {rate / there:.1f} (goal of the whole crew: 3)" if there
+            f"{there:,.0f} samples/s, {cpu_there:.2f} µs of processor time each, ratio {rate / there:.1f}" if there
             else "not here (Debian: influxdb)"
         ))  # fmt: skip
         batches = [pack("live", "bench", _rows_of(record)[:2_500]) for record in records[:200]]
@@ -364,7 +377,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"one tag of {args.tags}, 1-minute aggregates of {rows:,}: API's path {best(direct):.2f} ms,"
               f" SQL {best(by_sql):.2f} ms")  # fmt: skip
     if binaries() is not None:
-        mirror_crew.crew(args.tags)
+        crew = mirror_crew.crew(args.tags)
+        beside = {"PostgreSQL by COPY": copied, "PostgreSQL without repetitions": once, "InfluxDB": there}
+        print("  " + ", ".join(f"{crew / rate:.1f} x {name}" for name, rate in beside.items() if rate) + " (goal: 3)")
     return 0
 
 

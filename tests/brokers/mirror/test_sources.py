@@ -306,9 +306,9 @@ HOSTILE: dict[str, tuple[list[tuple[bytes, int]], str]] = {
     "a row of 8 MB": (huge(8 << 20), "a row of 8388608 bytes"),
     "a row of 700 MB": (huge(700 << 20), ""),  # what first has no room for it differs: libpq, or this part
     "a number of no bytes": (
-        [(data(HEAD + row(b"x", bytes(8), b"", None, None, None) + b"\xff\xff"), 1), (b"c\0\0\0\4", 1)], "no COPY"
+        [(data(HEAD + row(bytes(8), b"", None, None, None, b"x") + b"\xff\xff"), 1), (b"c\0\0\0\4", 1)], "no COPY"
     ),
-    "a time of three bytes": ([(data(HEAD + row(b"x", b"abc", bytes(8), None, None, None)), 1)], ""),
+    "a time of three bytes": ([(data(HEAD + row(b"abc", bytes(8), None, None, None, b"x")), 1)], ""),
     "a row that ends early": ([(data(HEAD + b"\0\6\0\0"), 1)], "no COPY"),
 }  # fmt: skip
 
@@ -342,10 +342,12 @@ def test_a_historian_that_is_slow_and_is_killed_in_mid_reading(site: Site) -> No
     now, many = int(time.time()), 15_000
     site.slow.conn.execute("select pg_advisory_lock(7)")
     site.slow.add([("slow", now - 500 + s / 30, s, 192) for s in range(many)])
-    eventually(lambda: len(site.value("slow", limit="100000") or ()) == 10_000)
+    eventually(lambda: len(site.value("slow", limit="100000") or ()) >= 9_000)
+    some = len(site.value("slow", limit="100000"))
+    assert some < many
     site.odd.add([("quick", now, 1, 192)])
     eventually(lambda: site.value("quick") == [1])
-    assert len(site.value("slow", limit="100000")) == 10_000
+    assert len(site.value("slow", limit="100000")) == some
     asked = "select pid from pg_locks where locktype = 'advisory' and not granted"
     eventually(lambda: site.slow.conn.execute(asked).fetchone())
     (pid,) = site.slow.conn.execute(asked).fetchone() or (0,)

@@ -29,10 +29,10 @@ from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.figures import Figure
 from cofferdam.brokers.kit.threads import Threads
 from cofferdam.brokers.mirror import postgres, sealing
+from cofferdam.brokers.mirror.blocks import Differs
 from cofferdam.brokers.mirror.collector import Collector, Work
 from cofferdam.brokers.mirror.columns import DAY_NS
 from cofferdam.brokers.mirror.figures import LOADER
-from cofferdam.brokers.mirror.postgres import Differs
 from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch
 from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import StoreError

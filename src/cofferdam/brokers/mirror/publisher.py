@@ -15,11 +15,11 @@ from typing import Any, Final
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.figures import Figure
 from cofferdam.brokers.kit.threads import Threads
+from cofferdam.brokers.mirror.blocks import Differs
 from cofferdam.brokers.mirror.collector import Collector, Work
 from cofferdam.brokers.mirror.figures import PUBLISHER
 from cofferdam.brokers.mirror.iceberg import Odd, Published
 from cofferdam.brokers.mirror.objects import Bucket
-from cofferdam.brokers.mirror.postgres import Differs
 from cofferdam.brokers.mirror.query import Reading
 from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import StoreError

@@ -1,0 +1,447 @@
+"""Rows of a PostgreSQL's COPY (FORMAT BINARY) become records, many rows in one go.
+
+The database sends a message for each row. Most rows are alike (a tag, a time, a number, a quality), and these are taken
+apart together, column by column; one that is otherwise (no value, a text, a time that has no place) is looked at by
+itself, in its place among the others.
+
+Not here: what is asked of the database (postgres), when it is read (collector).
+"""
+
+from __future__ import annotations
+
+import datetime
+import operator
+import struct
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import compress, groupby, repeat
+from typing import Final, NamedTuple, TypeVar
+
+from psycopg import errors
+from psycopg.abc import PQGen
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGconn
+from psycopg.waiting import Wait
+
+from cofferdam.brokers.mirror.columns import GOOD, NO_TIME
+from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, TEXT_BYTES, Lane, Samples
+from cofferdam.policy.terms.mirror_rows import Matcher, tag_name
+
+EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+EPOCH_NS: Final = 946_684_800_000_000_000
+"""PostgreSQL counts from 2000."""
+NAN_BITS: Final = 0x7FF8 << 48
+INFINITE: Final = ((1 << 63) - 1, -(1 << 63))
+BATCH_POINTS: Final = 10_000
+BAD: Final = 0x80000000
+"""The quality of a sample without a value: OPC UA's Bad."""
+TEXT_MOST: Final = TEXT_BYTES - 1024
+ROW_BYTES: Final = 4 << 20
+"""Of one row. No honest database sends more, since longer values stay there."""
+PIECES: Final = 500
+"""Rows that are taken from the connection in one go: with fewer objects at once than make Python look for garbage."""
+PIECE_BYTES: Final = 1 << 20
+KNOWN_MOST: Final = 200_000
+EARLIEST_NS, LATEST_NS = -(1 << 63) + 1, (1 << 63) - 1
+TRAILER: Final = b"\xff\xff"
+
+T = TypeVar("T")
+
+Value = int | bytes | None
+"""The eight bytes of a number as an int64, a bool, or a text."""
+
+
+class Differs(Exception):
+    """The source is not as the policy has it."""
+
+
+class Fault(NamedTuple):
+    """A row that is not taken, and why."""
+
+    tag: str
+    fault: str
+    detail: str
+
+
+class Reading:
+    """What one reading has come to: rows, times, and what was not taken."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.latest_ns = NO_TIME
+        self.faults: dict[str, tuple[int, Fault]] = {}
+
+    def fault(self, found: Fault) -> None:
+        """Faults of one kind are told together."""
+        count, first = self.faults.get(found.fault, (0, found))
+        self.faults[found.fault] = (count + 1, first)
+
+
+def pieces(pgconn: PGconn) -> PQGen[tuple[list[bytes], bool]]:
+    """What comes of a COPY, some rows at once, and whether that was all: psycopg by itself gives one at a time, which
+    takes longer than to read it. Raises: psycopg.Error, Differs."""
+    found: list[bytes] = []
+    size = 0
+    while len(found) < PIECES and size < PIECE_BYTES:
+        count, data = pgconn.get_copy_data(1)
+        if count > ROW_BYTES:
+            raise Differs(f"a row of {count} bytes; at most {ROW_BYTES} are read")
+        if count > 0:
+            found.append(bytes(data))
+            size += count
+        elif count == 0:
+            yield Wait.R
+            pgconn.consume_input()
+        else:
+            while pgconn.is_busy():
+                yield Wait.R
+                pgconn.consume_input()
+            while (result := pgconn.get_result()) is not None:
+                if result.status != ExecStatus.COMMAND_OK:
+                    raise errors.error_from_result(result)
+            return found, True
+    return found, False
+
+
+class Shape:
+    """How the rows of a source look: time, value, quality, the historian's own time, the length of a text that stayed
+    there, and the tag. `quality`, `server`: whether there are such columns; they are NULL otherwise."""
+
+    def __init__(self, kind: int, tags: Iterable[str], *, quality: bool, server: bool) -> None:
+        self.kind = kind
+        value, width = ("B", 1) if kind == BOOL else ("q", 8)
+        self._head = struct.Struct(f">hiqi{value}{'iq' if quality else 'i'}{'iq' if server else 'i'}ii")
+        self._name = operator.itemgetter(slice(self._head.size, None))
+        self._quality = 6 if quality else 0
+        self._server = (8 if quality else 7) if server else 0
+        lengths = [(0, 6), (1, 8), (3, width), (5, 8 if quality else -1)]
+        self._lengths = [*lengths, (7 if quality else 6, 8 if server else -1), (-2, -1)]
+        self._match = Matcher(tags)
+        self._known: dict[bytes, str | None] = {}
+
+    def columns(self, rows: Sequence[bytes]) -> Plain | None:
+        """Rows of which each has everything that such a row has, and nothing else; None: not all are so."""
+        count, size = len(rows), self._head.size
+        sizes = list(map(len, rows))
+        if self.kind == TEXT or min(sizes) < size:
+            return None
+        found = tuple(zip(*map(self._head.unpack_from, rows), strict=True))
+        if any(found[at].count(length) != count for at, length in self._lengths):
+            return None
+        if sizes != [size + length for length in found[-1]]:
+            return None
+        times = [us * 1000 + EPOCH_NS for us in found[2]]
+        if min(times) <= EARLIEST_NS or max(times) >= LATEST_NS:
+            return None
+        return Plain(
+            list(map(self._name, rows)), times, found[4],
+            found[self._quality] if self._quality else repeat(GOOD, count),
+            map(_server, found[self._server]) if self._server else repeat(NO_TIME, count),
+        )  # fmt: skip
+
+    def plain(self, row: bytes) -> bool:
+        """Whether it is such a row."""
+        return self.columns((row,)) is not None
+
+    def tags(self, names: Sequence[bytes], reading: Reading) -> list[str | None]:
+        """Of some names, each as the mirror has it."""
+        found = list(map(self._known.get, names))
+        if None in found:
+            by_name = {name: self.tag(name, reading) for name in set(names)}
+            found = [by_name[name] for name in names]
+        return found
+
+    def tag(self, name: bytes | None, reading: Reading) -> str | None:
+        """Its name, where the mirror has it."""
+        if name is None:
+            reading.fault(Fault("", "tag", "a sample without a tag"))
+            return None
+        if name in self._known:
+            return self._known[name]
+        text = text_of(name)
+        found: str | None = text if self._match(text) else None
+        if found is not None and not tag_name(text):  # what is no UTF-8 is no printable text either
+            reading.fault(Fault(text[:200], "tag", "a tag that cannot be called so"))
+            found = None
+        if len(self._known) < KNOWN_MOST:
+            self._known[name] = found
+        return found
+
+    def matches(self, tag: str) -> bool:
+        """Whether it is one of the mirror's."""
+        return tag_name(tag) and self._match(tag)
+
+
+class Plain(NamedTuple):
+    """Columns of rows that are alike."""
+
+    names: list[bytes]
+    times: Iterable[int]
+    values: Iterable[int]
+    qualities: Iterable[int]
+    servers: Iterable[int]
+
+
+class Seen:
+    """What has been read of the last while, so that a reading that overlaps the one before sends nothing twice. When
+    there is too much to remember, it is forgotten, and the store finds the repetitions."""
+
+    MOST: Final = 400_000
+
+    def __init__(self, span_s: int) -> None:
+        self._span_ns = max(1, span_s) * 10**9
+        self._sets: dict[int, dict[int, int]] = {}
+        self._count = 0
+
+    def news(self, times: Sequence[int], keys: Sequence[int], marks: Sequence[int]) -> list[bool]:
+        """Of samples in the order of time, whether each says something else than when it was last read. `keys`: of
+        which tag and time each is; `marks`: what it says."""
+        if self._count >= self.MOST:
+            self.forget(1 << 63)
+        found: list[bool] = []
+        at = 0
+        while at < len(times):
+            span = times[at] // self._span_ns
+            end = max(at + 1, bisect_left(times, (span + 1) * self._span_ns, at))
+            known = self._sets.setdefault(span, {})
+            before = len(known)
+            found += map(operator.ne, map(known.get, keys[at:end]), marks[at:end])
+            known.update(zip(keys[at:end], marks[at:end], strict=True))
+            self._count += len(known) - before
+            at = end
+        return found
+
+    def forget(self, before_ns: int) -> None:
+        """What is older is not read again."""
+        for key in [key for key in self._sets if (key + 1) * self._span_ns < before_ns]:
+            self._count -= len(self._sets.pop(key))
+
+
+class Block:
+    """Samples that have been read and not been handed on. Those of one time are handed on together, unless there are
+    too many of them: what a tag has there is looked at as a whole, so that a value which was mended and mended back is
+    sent again, and two rows of one time, which are always there, are not."""
+
+    def __init__(
+        self, source: str, lane: Lane, shape: Shape, reading: Reading, seen: Seen | None, since_ns: int, now_ns: int
+    ) -> None:
+        self._source, self._lane, self._shape, self._reading, self._seen = source, lane, shape, reading, seen
+        self._now, self._since = now_ns, since_ns
+        self._on_time = since_ns
+        """The latest time that is not ahead of the clock."""
+        self._latest = NO_TIME
+        self._begun = False
+        self._tags: list[str] = []
+        self._times: list[int] = []
+        self._values: list[Value] = []
+        self._qualities: list[int] = []
+        self._servers: list[int] = []
+        self._weight = 0
+
+    def take(self, rows: list[bytes]) -> None:
+        """What the database has sent, in the order of time. Raises: Differs."""
+        try:
+            if rows and not self._begun:
+                head = rows.pop(0)
+                self._odd(head[19 + struct.unpack_from(">i", head, 15)[0] :])
+                self._begun = True
+            if rows and rows[-1] == TRAILER:
+                rows.pop()
+            if not rows:
+                return
+            if (found := self._shape.columns(rows)) is not None:
+                self._plain(found)
+                return
+            for plain, some in groupby(rows, self._shape.plain):
+                alike = list(some)
+                if plain and (found := self._shape.columns(alike)) is not None:
+                    self._plain(found)
+                else:
+                    for row in alike:
+                        self._odd(row)
+        except (struct.error, LookupError, ArithmeticError, ValueError) as error:
+            raise Differs(f"what it sends is no COPY of its columns ({error})") from None
+
+    @property
+    def full(self) -> bool:
+        """Whether something is to be handed on."""
+        return self._weight >= BATCH_POINTS
+
+    def _plain(self, found: Plain) -> None:
+        self._reading.rows += len(found.names)
+        tags = self._shape.tags(found.names, self._reading)
+        ours = [tag for tag in tags if tag is not None]
+        columns: Iterable[Iterable[int]] = found[1:]
+        if len(ours) != len(tags):
+            keep = [tag is not None for tag in tags]
+            columns = [compress(column, keep) for column in columns]
+        times, values, qualities, servers = columns
+        self._tags += ours
+        self._times += times
+        self._values += values
+        self._qualities += qualities
+        self._servers += servers
+        self._weight += len(ours)
+        if ours:
+            self._saw(max(self._times[-len(ours) :]))
+
+    def _odd(self, row: bytes) -> None:
+        """Whatever came in one piece."""
+        at = 0
+        while at + 2 <= len(row) and row[at : at + 2] != TRAILER:
+            fields: list[bytes | None] = []
+            at += 2
+            for _ in range(6):
+                (length,) = _LENGTH(row, at)
+                at += 4
+                fields.append(None if length < 0 else row[at : at + length])
+                at += max(0, length)
+            self._reading.rows += 1
+            self._row(*fields)
+
+    def _row(
+        self, when: bytes | None, value: bytes | None, quality: bytes | None, server: bytes | None,
+        long: bytes | None, name: bytes | None,
+    ) -> None:  # fmt: skip
+        reading = self._reading
+        tag = self._shape.tag(name, reading)
+        if tag is None or when is None:
+            if when is None:
+                reading.fault(Fault(tag or "?", "time", "a sample without a time"))
+            return
+        us = _whole(when)
+        ns = us * 1000 + EPOCH_NS
+        if us in INFINITE or not EARLIEST_NS < ns < LATEST_NS:
+            reading.fault(Fault(tag, "time", f"a time that has no place: {us} µs from 2000"))
+            return
+        self._saw(ns)
+        found: Value = None
+        if self._shape.kind == TEXT:
+            if wrong := _wrong(value, long):
+                reading.fault(Fault(tag, "value", f"{wrong}, at {EPOCH + datetime.timedelta(microseconds=ns // 1000)}"))
+                return
+            found = value
+        elif value is not None:
+            found = _whole(value) if len(value) == 8 else value[0]
+        self._tags.append(tag)
+        self._times.append(ns)
+        self._values.append(found)
+        without = BAD if found is None else GOOD
+        self._qualities.append(_whole(quality) if quality is not None else without)
+        self._servers.append(_server(_whole(server)) if server is not None else NO_TIME)
+        self._weight += _weight(found)
+
+    def _saw(self, ns: int) -> None:
+        self._latest = self._reading.latest_ns = max(self._latest, ns)
+        if ns <= self._now:
+            self._on_time = max(self._on_time, ns)
+
+    def some(self) -> Samples:
+        """What is there but for those of the last time, of which there may be more; it has been read up to there."""
+        count = bisect_left(self._times, self._times[-1]) or len(self._times)
+        return self._hand_on(count, self._times[-1] - 1)
+
+    def rest(self) -> Samples:
+        """All that is there: nothing else comes."""
+        return self._hand_on(len(self._times), max(self._latest, self._since))
+
+    def _hand_on(self, count: int, upto: int) -> Samples:
+        if late := bisect_right(self._times, self._now):
+            self._on_time = max(self._on_time, self._times[late - 1])
+        if upto > self._now:
+            upto = self._on_time
+        tags, times, values = self._tags[:count], self._times[:count], self._values[:count]
+        qualities, servers = self._qualities[:count], self._servers[:count]
+        del self._tags[:count], self._times[:count], self._values[:count]
+        del self._qualities[:count], self._servers[:count]
+        self._weight = sum(map(_weight, self._values))
+        if self._seen is not None and tags:
+            news = self._seen.news(times, *_marks(tags, times, values, qualities))
+            if not all(news):
+                tags, times, values = _kept(tags, news), _kept(times, news), _kept(values, news)
+                qualities, servers = _kept(qualities, news), _kept(servers, news)
+        places = {name: place for place, name in enumerate(dict.fromkeys(tags))}
+        kinds, bits, texts = self._contents(values)
+        return Samples(
+            self._lane, 0, self._source, upto if self._lane == "live" else -1, tuple(places),
+            array("I", map(places.__getitem__, tags)).tobytes(), array("q", times).tobytes(), kinds, bits,
+            array("q", qualities).tobytes(),
+            array("q", servers).tobytes() if servers.count(NO_TIME) != len(servers) else b"", texts,
+        )  # fmt: skip
+
+    def _contents(self, values: list[Value]) -> tuple[bytes, bytes, tuple[str, ...]]:
+        """Their kinds, their eight bytes, and texts."""
+        try:  # all are numbers, as nearly always
+            return bytes((self._shape.kind,)) * len(values), array("q", values).tobytes(), ()  # type: ignore[type-var]
+        except TypeError:
+            pass
+        kinds, bits, texts = bytearray(), array("q"), list[str]()
+        for value in values:
+            if value is None:
+                kinds.append(FLOAT)
+                bits.append(NAN_BITS)
+            elif isinstance(value, bytes):
+                kinds.append(TEXT)
+                bits.append(len(texts))
+                texts.append(value.decode())
+            else:
+                kinds.append(self._shape.kind)
+                bits.append(value)
+        return bytes(kinds), bits.tobytes(), tuple(texts)
+
+
+def _kept(column: list[T], keep: Iterable[bool]) -> list[T]:
+    return list(compress(column, keep))
+
+
+def _weight(value: Value) -> int:
+    """A text takes the room of more samples the longer it is."""
+    return 1 + len(value) // 64 if isinstance(value, bytes) else 1
+
+
+def _marks(tags: list[str], times: list[int], values: list[Value], qualities: list[int]) -> tuple[list[int], list[int]]:
+    """Of samples, which each is, and what is said of it."""
+    keys = list(map(hash, zip(tags, times, strict=True)))
+    marks = list(map(hash, zip(values, qualities, strict=True)))
+    if len(set(keys)) != len(keys):
+        said: dict[int, set[int]] = {}
+        for key, mark in zip(keys, marks, strict=True):
+            said.setdefault(key, set()).add(mark)
+        marks = [
+            mark if len(said[key]) == 1 else hash(frozenset(said[key])) for key, mark in zip(keys, marks, strict=True)
+        ]
+    return keys, marks
+
+
+def _server(us: int) -> int:
+    """A historian's own time (µs since 2000) as UTC ns; one that has no place is none."""
+    ns = us * 1000 + EPOCH_NS
+    return ns if EARLIEST_NS < ns < LATEST_NS else NO_TIME
+
+
+def _whole(field: bytes) -> int:
+    return int.from_bytes(field, "big", signed=True)
+
+
+def text_of(raw: str | bytes) -> str:
+    """Of a database that does not say how its texts are encoded, they come as bytes. What is no UTF-8 is left as
+    surrogates, which no tag's name may have."""
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "surrogateescape")
+
+
+def _wrong(value: bytes | None, long: bytes | None) -> str:
+    """Why a text is not taken; "" if it is. `long`: its length, where it is longer than any that is."""
+    if long is not None or (value is not None and len(value) > TEXT_MOST):
+        size = _whole(long) if long is not None else len(value or b"")
+        return f"a text of {size} bytes; at most {TEXT_MOST} are taken"
+    if value is None:
+        return ""
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        return f"a text that is no UTF-8 from byte {error.start} on"
+    return ""
+
+
+_LENGTH: Final = struct.Struct(">i").unpack_from

@@ -1,0 +1,114 @@
+"""Rows of a COPY as columns: many at once say what they say one by one."""
+
+import struct
+from collections.abc import Sequence
+
+import pytest
+
+from cofferdam.brokers.mirror.blocks import BATCH_POINTS, EPOCH_NS, Block, Reading, Seen, Shape
+from cofferdam.brokers.mirror.records import BOOL, FLOAT, POINTS_MOST, TEXT, WHOLE, Samples
+from tests.brokers.mirror.between import HEAD, row
+
+SINCE, NOW = EPOCH_NS, EPOCH_NS + 10**15
+MOST, LEAST = b"\x7f" + b"\xff" * 7, b"\x80" + bytes(7)
+VALUES: dict[int, list[bytes | None]] = {
+    FLOAT: [
+        *(struct.pack(">d", each) for each in (1.5, -0.0, 5e-324, float("nan"), float("inf"), -float("inf"))),
+        b"\x7f\xf0\0\0\0\0\0\1", None,
+    ],
+    WHOLE: [*(struct.pack(">q", each) for each in (0, -1, 7)), MOST, LEAST, None],
+    BOOL: [b"\0", b"\1", None],
+    TEXT: [b"", b"on", "\u00e4\0".encode(), b"\xff", None],
+}  # fmt: skip
+TIMES: list[bytes | None] = [MOST, LEAST, (9 * 10**18 // 1000).to_bytes(8, "big"), None]
+NAMES: list[bytes | None] = [b"a", b"tank_1", "Öl".encode(), b"other", b"a\n", b"\xff", b"", None]
+
+
+def whole(number: int) -> bytes:
+    return number.to_bytes(8, "big", signed=True)
+
+
+def odd_and_even(kind: int, *, quality: bool, server: bool) -> list[bytes]:
+    """Rows of all sorts, runs of plain ones among them, in the order of time."""
+    rows = []
+    for n in range(400):
+        at = whole(n // 3 * 10**6)
+        value, name = VALUES[kind][n % len(VALUES[kind])], NAMES[n // 7 % len(NAMES)]
+        if n % 40 > 9:  # a run of those that are as most are
+            value, name = VALUES[kind][n % 2], NAMES[n % 3]
+        raw = whole(192 + n % 2) if quality and n % 41 else None
+        own = whole(n * 10**6) if server and n % 43 else None
+        own = MOST if server and n % 50 == 49 else own
+        long = whole(1 << 21) if kind == TEXT and n % 31 == 0 else None
+        rows.append(row(at if n % 57 else TIMES[n // 57 % len(TIMES)], value, raw, own, long, name))
+    return rows
+
+
+def read(
+    shape: Shape, pieces: Sequence[bytes], seen: Seen | None = None, now: int = NOW
+) -> tuple[list[Samples], Reading]:
+    reading = Reading()
+    block = Block("h", "live", shape, reading, seen, SINCE, now)
+    block.take(list(pieces))
+    found = []
+    while block.full:
+        found.append(block.some())
+    return [*found, block.rest()], reading
+
+
+@pytest.mark.parametrize("server", [False, True])
+@pytest.mark.parametrize("quality", [False, True])
+@pytest.mark.parametrize("kind", [FLOAT, WHOLE, BOOL, TEXT])
+def test_many_rows_at_once_say_what_they_say_one_by_one(kind: int, quality: bool, server: bool) -> None:
+    rows = odd_and_even(kind, quality=quality, server=server)
+    shape = Shape(kind, ("a", "tank_*", "Öl"), quality=quality, server=server)
+    apart, told = read(Shape(kind, ("a", "tank_*", "Öl"), quality=quality, server=server), [HEAD + b"".join(rows)])
+    together, told_together = read(shape, [HEAD, *rows, b"\xff\xff"])
+    assert together == apart
+    assert together[0].count > 200
+    assert (told.rows, told.latest_ns) == (told_together.rows, told_together.latest_ns)
+    assert told.rows == 400
+    assert set(told.faults) == set(told_together.faults) >= {"tag", "time"}
+    plain = [one for one in rows if shape.plain(one)]
+    assert (len(plain) > 200) == (kind != TEXT)
+    assert shape.columns(plain) is not None or kind == TEXT
+
+
+def test_what_was_read_before_is_not_sent_again_unless_it_is_otherwise() -> None:
+    shape, seen = Shape(FLOAT, ("*",), quality=False, server=False), Seen(60)
+
+    def sent(*values: tuple[int, float]) -> list[tuple[int, float]]:
+        rows = [row(whole(at * 10**6), struct.pack(">d", value), None, None, None, b"a") for at, value in values]
+        (found,), _ = read(shape, [HEAD, *rows, b"\xff\xff"], seen)
+        times, numbers = memoryview(found.time).cast("q"), memoryview(found.value).cast("d")
+        return [((time - EPOCH_NS) // 10**9, number) for time, number in zip(times, numbers, strict=True)]
+
+    first = [(0, 1.0), (59, 2.0), (60, 3.0), (61, 4.0), (61, 5.0), (200, 6.0)]
+    assert sent(*first) == first
+    assert sent(*first) == []
+    assert sent(first[0], (59, 9.0), *first[2:]) == [(59, 9.0)]
+    assert sent(*first) == [(59, 2.0)]  # mended back
+    assert sent(*first[:4], first[5]) == [(61, 4.0)]  # one of two is gone: what is left is said again
+    assert sent((61, 5.0), (61, 4.0)) == [(61, 5.0), (61, 4.0)]
+    assert sent((61, 4.0), (61, 5.0)) == []
+
+
+def test_those_of_one_time_are_handed_on_together_and_it_says_up_to_when() -> None:
+    shape = Shape(WHOLE, ("*",), quality=False, server=False)
+    few, many = BATCH_POINTS - 1, BATCH_POINTS + 5
+    counted = ((5, few), (6, 2), (7, many), (8, 1))
+    rows = [row(whole(at), whole(n), None, None, None, b"t%d" % n) for at, count in counted for n in range(count)]
+    reading, counts = Reading(), []
+    block = Block("h", "live", shape, reading, None, SINCE, NOW)
+    for at, piece in enumerate([HEAD, *rows]):
+        block.take([piece])
+        while block.full:
+            found = block.some()
+            counts.append((found.count, found.upto - EPOCH_NS))
+            assert found.count <= POINTS_MOST, at
+    rest = block.rest()
+    assert counts == [(few, 5_999), (2, 6_999), (BATCH_POINTS, 6_999)]
+    assert (rest.count, rest.upto - EPOCH_NS) == (6, 8_000)
+    # What is ahead of the clock says nothing of what comes on time.
+    ahead, _ = read(shape, [HEAD, *rows, b"\xff\xff"], now=EPOCH_NS + 6_500)
+    assert [one.upto - EPOCH_NS for one in ahead][-1] == 6_000
