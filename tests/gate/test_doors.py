@@ -141,7 +141,8 @@ def test_who_may_sever_does_not_restore_by_severing_for_a_moment(site: Site, wha
     code, out, err = by(SEVER.gr_gid, "sever", what, name, "--for", "1s", *state)
     assert code == 0 and "stays so, as it was severed before" in out, err
     [stands] = site.up.status()["closures"]
-    assert (stands["by"], stands["reason"], stands["until_ns"]) == ("root", "incident", 0)
+    who = stands["by"].partition(" (")[0]  # a launcher that is busy for 0.2 s does not say whose login it was
+    assert (who, stands["reason"], stands["until_ns"]) == ("root", "incident", 0)
     assert cli("restore", what, name, *state)[0] == 0
 
 

@@ -7,6 +7,7 @@ import json
 import signal
 import struct
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -25,7 +26,7 @@ WAY = """{{address: 127.0.0.1, sftp: {{port: {sftp}, user: {user}, host_key: "{h
 DRIVES = ("drive-1", "drive-2", "drive-3")
 WAYS = "\n".join(f"      {name}: {WAY.replace('NAME', name)}" for name in (*DRIVES, "press", "mill"))
 RULES = """      - {asset: [drive-1, drive-2, drive-3], install: drive-firmware, ring: test}
-      - {asset: mill, install: mill-firmware, ring: line, window: {days: mon, from: "00:00", to: "00:01", zone: UTC}}
+      - {asset: mill, install: mill-firmware, ring: line, window: {days: DAY, from: "00:00", to: "00:01", zone: UTC}}
       - {asset: press, install: press-firmware, ring: test, unless: {asset: line, point: speed, above: 0},
          health: {point: pressure, within: 1 s}}
 assets:
@@ -52,8 +53,10 @@ class Line(Device):
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Works, Line]]:
     line = Line()
+    day = f"{datetime.now(UTC) + timedelta(days=3):%a}".lower()
+    rules = RULES.replace("PORT", str(line.port)).replace("DAY", day)
     made = Works(
-        tmp_path_factory.mktemp("works"), products=PRODUCTS, ways=WAYS, rules=RULES.replace("PORT", str(line.port)),
+        tmp_path_factory.mktemp("works"), products=PRODUCTS, ways=WAYS, rules=rules,
         sources="    at_once: 2\n    bandwidth: 1 MB",
     )  # fmt: skip
     yield made, line
