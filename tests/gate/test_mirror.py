@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import time
 from collections.abc import Iterator
@@ -156,6 +157,11 @@ def test_a_server_under_keys_and_a_reader_that_is_killed(works: Works, tmp_path:
             eventually(levels)
 
 
+def nobody(words: str) -> str:
+    """What asking for a password comes to where standard input is at its end."""
+    raise EOFError
+
+
 def done(found: tuple[int, str, str]) -> str:
     """What a command said, which went well."""
     assert found[0] == 0, found
@@ -164,6 +170,9 @@ def done(found: tuple[int, str, str]) -> str:
 
 def test_from_a_password_to_a_plot(works: Works, plant: Plant) -> None:
     assert "there is no password" in works.mirror("status")
+    with pytest.MonkeyPatch.context() as patch:  # a script has no terminal to ask at
+        patch.setattr(getpass, "getpass", nobody)
+        assert "--file FILE" in works.mirror("password", "historian", code=2)
     works.mirror("password", "historian", "--file", str(works.password))
     key = json.loads(works.mirror("key", "new", "lake", "--json"))["key"]
     eventually(lambda: json.loads(works.mirror("status", "--json"))["keeper"]["newest"])
@@ -181,6 +190,8 @@ def test_from_a_password_to_a_plot(works: Works, plant: Plant) -> None:
     assert "no gaps, no differences: 1 tags, 720 samples" in works.mirror(
         "verify", "--last", "3h", "--against", "source"
     )
+    wrong = works.mirror("verify", "--last", "3h", "--tags", "flwo", code=2)
+    assert "there is no tag 'flwo'" in wrong and "did you mean flow?" in wrong
     assert "0 damaged" in works.mirror("check")
     assert "no gaps are known" in works.mirror("gaps")
     lab = works.state / "folders" / "lab"
@@ -189,6 +200,9 @@ def test_from_a_password_to_a_plot(works: Works, plant: Plant) -> None:
     eventually(lambda: "lab_ph" in works.mirror("tags"))
     eventually(lambda: "0 files wait" in works.mirror("status"))
     assert (lab / "done" / "ph.csv").exists()
+    plant.add([("flow_none", int(time.time()) - 60, float("nan"), 192)])
+    eventually(lambda: "flow_none" in works.mirror("tags"))
+    assert "flow_none: 1 samples, and no number" in works.mirror("query", "flow_none")
     target = works.state / "out.csv"
     works.mirror("export", "lab_ph", "--from", "2026-01-01", "--output", str(target))
     assert target.read_text().splitlines()[1].startswith("lab_ph,2026-01-29T12:00:00.000000000Z,7.25,0")

@@ -445,7 +445,10 @@ def _password(args: argparse.Namespace) -> int:
 
 def _read(file: Path | None) -> str:
     if file is None:
-        return getpass.getpass("Password: ")
+        try:
+            return getpass.getpass("Password: ")
+        except EOFError:
+            raise GateError("nobody typed a password", hint="--file FILE has it, or --file - for stdin") from None
     try:
         text = sys.stdin.readline() if str(file) == "-" else file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

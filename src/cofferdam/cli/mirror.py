@@ -322,13 +322,10 @@ def _query(args: argparse.Namespace) -> int:
     from cofferdam.brokers.mirror import forms
     from cofferdam.brokers.mirror.aggregates import aggregate, buckets
     from cofferdam.brokers.mirror.query import Deadline
-    from cofferdam.policy.problems import nearest
 
     view = _view(args)
     since, until = _span(args)
-    if args.tag not in view.tags():
-        near = nearest(args.tag, view.tags())
-        raise GateError(f"there is no tag {args.tag!r}", hint=f"did you mean {near}?" if near else "")
+    _known(view, [args.tag])
     deadline = Deadline(600)
     if args.csv or args.json:
         table = view.samples([args.tag], since, until, deadline)
@@ -343,9 +340,24 @@ def _query(args: argparse.Namespace) -> int:
     edges = [since + index * width for index in range(PLOT_WIDTH + 1)]
     found = aggregate(view, [args.tag], edges, ("avg", "min", "max", "count"), deadline, 0, time.time_ns())
     steps = {(one.begin - since) // width: one.values for one in buckets(found)}
+    if not any(one["count"] for one in steps.values()):
+        rows = view.samples([args.tag], since, until, deadline).num_rows
+        if rows:
+            print(f"{args.tag}: {rows} samples, and no number among them that is not bad; --csv shows them")
+            return 0
     for line in _plot(args.tag, steps, since, until):
         print(line)
     return 0
+
+
+def _known(view: View, tags: Iterable[str]) -> None:
+    """Raises: GateError, where one of them is no tag that there is."""
+    from cofferdam.policy.problems import nearest
+
+    for tag in tags:
+        if tag not in view.tags():
+            near = nearest(tag, view.tags())
+            raise GateError(f"there is no tag {tag!r}", hint=f"did you mean {near}?" if near else "")
 
 
 def _plot(tag: str, buckets: dict[int, dict[str, Any]], since: int, until: int) -> Iterable[str]:
@@ -416,6 +428,7 @@ def _verify(args: argparse.Namespace) -> int:
         print("\r", end="", file=sys.stderr)
     if args.report is not None:
         args.report.write_text(json.dumps(run, indent=1) + "\n")
+    _known(_view(args), args.tags or ())  # nothing is wrong with a tag that is not there
     good = not run["differences"] and not run["damaged"] and not run["failed"] and not run["gaps"]
 
     def lines() -> Iterable[str]:

@@ -243,6 +243,8 @@ def _unused(run: Linting) -> None:
                 noun = section.rstrip("s")
                 run.key((section, name), "unused", f"{noun} {name}, which no rule names", "a rule for it, or no entry")
     used = {asset.zone for asset in run.policy.assets.values()} | {p.zone for p in run.policy.principals.values()}
+    for conduit in run.policy.conduits.values():  # what a mirror or a relay reads there is no asset
+        used |= {conduit.from_zone, conduit.to_zone}
     for name, zone in run.policy.zones.items():
         if name not in used and zone.crossing is None:  # an end of a strand has nobody in it
             expected = "assets or principals in it, or no entry"

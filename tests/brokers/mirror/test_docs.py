@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from cofferdam.brokers.mirror import api
+from cofferdam.brokers.kit.http.problems import Refusal
+from cofferdam.brokers.mirror import api, forms
 from cofferdam.errors import PolicyError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import Question
+from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load, loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Scope
@@ -37,6 +39,7 @@ def test_the_policy_of_the_page_loads() -> None:
     row = compiled().conduits["history"].terms
     assert isinstance(row, MirrorRows)
     assert row.keep == 5 * 31_536_000 and row.rules[0].resolution == 60
+    assert not lint(loads(POLICY))  # who copies it is told nothing
 
 
 def test_each_part_knows_what_it_has_to_and_no_more() -> None:
@@ -158,3 +161,11 @@ def test_explain_says_who_may_read_what(source: str, tag: str, allowed: bool, sa
     assert says in found.sentence + found.rule
     if "0.30" in source and allowed:
         assert found.conditions == ("nothing finer than aggregates over 60 s",)
+
+
+@pytest.mark.parametrize("text", ["1764000000", "1764000000000", "1764000000000000"])
+def test_seconds_and_milliseconds_are_not_taken_for_nanoseconds(text: str) -> None:
+    """Of a client that reckons in them, which got nothing of 1970."""
+    with pytest.raises(Refusal, match="19 digits"):
+        forms.moment(text, 0)
+    assert forms.moment(text.ljust(19, "0"), 0) == 1_764_000_000 * 10**9

@@ -67,6 +67,8 @@ def moment(text: str, now: int, zone: str = "") -> int:
         return now
     if re.fullmatch(r"-?\d{10,19}", text, re.ASCII):
         found = int(text)
+        if 10**9 <= found < 10**17:  # the first days of 1970, or rather seconds, ms or µs of today
+            raise refusal("request", f"{text} is no time: ns since 1970 have 19 digits, no other unit is guessed")
         if -(1 << 63) < found < (1 << 63):
             return found
     if text.startswith("-"):
