@@ -169,3 +169,10 @@ def test_seconds_and_milliseconds_are_not_taken_for_nanoseconds(text: str) -> No
     with pytest.raises(Refusal, match="19 digits"):
         forms.moment(text, 0)
     assert forms.moment(text.ljust(19, "0"), 0) == 1_764_000_000 * 10**9
+
+
+def test_a_negative_number_is_no_formula_and_what_begins_like_one_may_be() -> None:
+    """Whole numbers beyond 2^53, and SQL's decimals, are texts before they are cells."""
+    texts = ["-9007199254740993", "-1.50", "-1+1", "-5,3", "=A1", "@x", "-"]
+    lines = b"".join(forms.csv_pieces(("value",), [{"value": text} for text in texts])).decode().splitlines()
+    assert lines == ["value", "-9007199254740993", "-1.50", "'-1+1", '"\'-5,3"', "'=A1", "'@x", "'-"]

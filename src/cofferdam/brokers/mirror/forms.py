@@ -252,6 +252,10 @@ def csv_pieces(names: Sequence[str], rows: Iterable[dict[str, Any]]) -> Iterator
     yield out.getvalue().encode()
 
 
+_NEGATIVE: Final = re.compile(r"-[0-9]+(\.[0-9]+)?")
+"""A whole number beyond 2^53, or SQL's decimal: a text in JSON, and no formula."""
+
+
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
@@ -259,7 +263,7 @@ def _cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else ""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") and not _NEGATIVE.fullmatch(value):
         return f"'{value}"
     return value
 
