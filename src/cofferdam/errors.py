@@ -78,5 +78,10 @@ class StoreError(CofferdamError):
     """A broker's store is damaged, of another version, in use by another process, or cannot be written any more."""
 
 
+class StoreUnfit(GateError):
+    """A crew cannot live for the sake of a store, as the gate sees it: what its part says, or that its folder is not
+    as it must be. It keeps none of the other crews from starting."""
+
+
 class StoreFull(StoreError):
     """There is no room for what was to be stored. Nothing of it was; what was there before is as it was."""

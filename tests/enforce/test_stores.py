@@ -9,7 +9,7 @@ import pytest
 
 from cofferdam.enforce import stores
 from cofferdam.enforce.users import FILE, Allotted, Users, read
-from cofferdam.errors import GateError
+from cofferdam.errors import GateError, StoreUnfit
 
 ME = os.geteuid()
 root_only = pytest.mark.skipif(ME != 0, reason="needs root")
@@ -25,6 +25,9 @@ def test_a_store_is_made_for_one_user_and_found_again(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o700 and path.stat().st_uid == ME
     (path / "queue").write_text("x")
     assert make(tmp_path) == path and (path / "queue").read_text() == "x"
+    for user in (ME, None):
+        stores.look(tmp_path, "relay/a-b", "keeper", user)
+        stores.look(tmp_path, "relay/none", "keeper", user)
     assert stores.owners(tmp_path) == {ME}
     assert stores.owners(tmp_path / "nothing") == frozenset()
 
@@ -50,7 +53,10 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, where: str, kind: str) -> 
         path.symlink_to(tmp_path / "elsewhere")
     else:
         path.write_text("")
-    with pytest.raises(GateError, match="symbolic link" if kind == "link" else "no folder") as caught:
+    words = "symbolic link" if kind == "link" else "no folder"
+    with pytest.raises(StoreUnfit, match=words):
+        stores.look(tmp_path, "relay/a-b", "keeper", None)
+    with pytest.raises(StoreUnfit, match=words) as caught:
         make(tmp_path)
     assert str(path) in str(caught.value) and str(path) in caught.value.hint
     assert list((tmp_path / "elsewhere").iterdir()) == []
@@ -63,6 +69,9 @@ def test_a_store_of_another_owner_is_refused_with_the_way_out(tmp_path: Path) ->
     with pytest.raises(GateError, match="belongs to user 64010, and its part runs as user 64011") as caught:
         make(tmp_path, user=64011)
     assert f"chown -R 64011:64011 {path}" in caught.value.hint
+    with pytest.raises(StoreUnfit, match="belongs to user 64010"):
+        stores.look(tmp_path, "relay/a-b", "keeper", 64011)
+    stores.look(tmp_path, "relay/a-b", "keeper", None)
     os.chown(tmp_path / "stores", 64000, 64000)  # as a gate could have made it first
     with pytest.raises(GateError, match="belongs to user 64000"):
         make(tmp_path, user=64010)
@@ -130,7 +139,7 @@ def test_when_all_are_taken_those_are_forgotten_that_nobody_needs(tmp_path: Path
     earlier = Allotted(users, tmp_path)
     for number in range(7):
         earlier.of(f"old{number}/outer")
-    now = Allotted(users, tmp_path, lambda: {64103})  # old1 owns a store
+    now = Allotted(users, tmp_path, lambda _: {64103})  # old1 owns a store
     assert now.of("old0/outer") == 64102
     assert now.of("new/outer") == 64104
     assert set(now.known()) == {"old0/outer", "old1/outer", "new/outer"}
@@ -139,6 +148,21 @@ def test_when_all_are_taken_those_are_forgotten_that_nobody_needs(tmp_path: Path
     with pytest.raises(GateError, match="more parts than users") as caught:
         now.of("one too many/outer")
     assert "--users" in caught.value.hint
+
+
+def test_who_is_new_is_nobody_whose_store_is_there(tmp_path: Path) -> None:
+    """The launcher's file is lost: a part that has no store must not become the user of another's."""
+    assert stores.owners(tmp_path, "relay/a-b/keeper") == frozenset()
+    for place in ("stores/relay%2Fa-b/keeper", "stores/old/spooler"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "stores" / "a file").write_text("")
+    assert stores.owners(tmp_path) == {ME}
+    assert stores.owners(tmp_path, "relay/a-b/keeper") == stores.owners(tmp_path, "old/spooler") == {ME}
+    (tmp_path / "stores/old/spooler").rmdir()
+    assert stores.owners(tmp_path, "relay/a-b/keeper") == frozenset()
+    owned = {"relay/a-b/keeper": {64103}, "modbus/a-b/outer": {64102, 64103}}
+    now = Allotted(Users(64100, 64109), tmp_path, owned.__getitem__)
+    assert [now.of(name) for name in reversed(owned)] == [64104, 64102]
 
 
 def test_another_range_gives_other_users(tmp_path: Path) -> None:

@@ -103,10 +103,10 @@ class PartProcess:
         self._out_fds: dict[str, int] = dict(args.output)
         self.audit: AuditClient | None = None
         self.part: Part | None = None
-        self.crew = ""
+        self.crew = self._policy = ""
         self._broken = "another part"
-        self._policy = ""
         self._severed: frozenset[str] = frozenset()
+        self._files: tuple[str, ...] = ()  # its own store, and those of other parts that it reads
         self._listeners: dict[int, tuple[socket.socket, Listener]] = {}
         self._seams: dict[tuple[str, int], tuple[Sender[Any], Receiver[Any]]] = {}
         self._torn: dict[tuple[str, int], str] = {}
@@ -128,16 +128,21 @@ class PartProcess:
             self._broken = error.by or self._broken
             self._violation(str(error))
         except (GateError, StoreError) as refusal:  # it cannot work: a damaged store, a certificate that is none
-            # (Names of their own: compiled code gives a name one type.)
-            self._control.send(Failing(clip(str(refusal), 4000), clip(refusal.hint, 4000)))
+            self._failing(str(refusal), refusal.hint, stored=isinstance(refusal, StoreError))
             self.code = EXIT_REFUSED
-        except Exception as bug:  # this part stops, the gate starts a new crew
+        except Exception as bug:  # not `error`: compiled code gives a name one type. The gate starts a new crew
             traceback.print_exception(bug)
             way_out = f" ({bug.hint})" if isinstance(bug, CofferdamError) and bug.hint else ""
-            self._control.send(Failing(clip(f"{type(bug).__name__}: {bug}{way_out}", 4000)))
+            self._failing(f"{type(bug).__name__}: {bug}{way_out}", stored=not isinstance(bug, CofferdamError))
             self.code = EXIT_BUG
         self._last_words()
         return self.code
+
+    def _failing(self, why: str, hint: str = "", *, stored: bool = False) -> None:
+        """`stored`: it is for what is in its files, or nobody knows for what, and it has some."""
+        if stored and not hint and self._files:
+            hint = f"look at what is in {' and '.join(self._files)}: keep a copy, and put back a backup"
+        self._control.send(Failing(clip(why, 4000), clip(hint, 4000), stored and bool(self._files)))
 
     def _blaming(self, who: str) -> Callable[[CrossingError], None]:
         """For a receiver: remembers who broke the rules, and lets the error go on its way, which ends the loop."""
@@ -154,7 +159,7 @@ class PartProcess:
         if self.audit is not None:
             half = f"{self.crew}/{who}" if who in self._in_fds or who in self._riding else who
             self.audit.note(RecordViolation(wall_ns=time.time_ns(), half=half, detail=clip(detail)))
-        self._control.send(Failing(clip(f"{who} broke the crossing's rules: {detail}", 4000)))
+        self._failing(f"{who} broke the crossing's rules: {detail}")
         self.code = EXIT_VIOLATION
 
     def _last_words(self) -> None:
@@ -244,6 +249,7 @@ class PartProcess:
             sender.on_closed = functools.partial(self._part_gone, other)
             senders[other] = sender
         store = Path(record.store) if record.store else None
+        self._files = tuple(filter(None, (record.store, *map(record.reads.get, self.profile.reads))))
         reads = {name: Path(folder) for name, folder in record.reads.items()}
         self._policy, self._severed = policy.hash, frozenset(record.severed)
         make: type[Part] = named(self.broker.make[self.name])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from cofferdam.enforce.statefolder import check_place
-from cofferdam.errors import GateError
+from cofferdam.errors import GateError, StoreUnfit
 
 if TYPE_CHECKING:
     from cofferdam.gate.crew.plan import CrewPlan
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 class Lack(msgspec.Struct, frozen=True):
-    """What is in the way, and the way out; `hard`: the gate would not start, or would reach nothing."""
+    """What is in the way, and the way out; `hard`: the gate would not start, or would reach nothing, or one of its
+    crews would be held."""
 
     hard: bool
     what: str
@@ -116,12 +117,29 @@ def _state(state: Path) -> Iterator[Lack]:
 
 
 def _stores(plans: Mapping[str, CrewPlan], state: Path) -> Iterator[Lack]:
-    """Stores that no disk of this size holds: what a policy says is kept would not be."""
+    """Stores that are not as they must be, as far as that is seen from outside: their crews would be held. Stores that
+    no disk of this size holds: what a policy says is kept would not be."""
+    from cofferdam.enforce import journal, stores, users
+
+    try:
+        known = users.read(journal.folder(state))
+    except GateError as error:
+        yield Lack(True, str(error), error.hint)
+        known = {}
     there = next(folder for folder in (state, *state.parents) if folder.exists())
     room = shutil.disk_usage(there).total
     for plan in plans.values():
         for name, part in plan.parts.items():
-            if part.store is not None and part.store.quota > room:
+            if part.store is None:
+                continue
+            try:
+                user = known.get(f"{plan.base}/{name}") if os.geteuid() == 0 else os.geteuid()
+                stores.look(state, plan.name, name, user)
+            except StoreUnfit as error:
+                yield Lack(True, f"{plan.name}/{name}: {error}", error.hint)
+            except OSError:
+                pass  # it is not this user's to see
+            if part.store.quota > room:
                 yield Lack(
                     False, f"{plan.name}/{name} may keep up to {part.store.quota / 1e9:.0f} GB, and the disk of "
                     f"{state} has {room / 1e9:.0f} GB in all",

@@ -49,7 +49,7 @@ class HousedIsolation(Isolation):
         self._launcher = os.getpid()
         self._python = view.find_python()
         self._home_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._allotted = Allotted(self._users, journal.folder(state), lambda: stores.owners(state))
+        self._allotted = Allotted(self._users, journal.folder(state), lambda name: stores.owners(state, name))
         self._fence = fence.Fence(state)
         self._unfenced = ""  # why no fence can be had
         self._folders: list[Path] = []  # made by `begin`; taken away again if no plan comes into force

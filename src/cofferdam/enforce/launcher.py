@@ -74,7 +74,7 @@ from cofferdam.enforce.producers import Producer, Producers
 from cofferdam.enforce.profile import Can, Crew, Profile
 from cofferdam.enforce.seams import Seams
 from cofferdam.enforce.statefolder import hold_network, lock_state
-from cofferdam.errors import CofferdamError, CrossingError, GateError
+from cofferdam.errors import CofferdamError, CrossingError, GateError, StoreUnfit
 
 GATE_SILENCE_SECONDS = 10.0
 """A gate that has not said for so long that it is alive is ended, and everything with it."""
@@ -312,7 +312,7 @@ class Launcher:
         try:
             work()
         except CofferdamError as error:
-            self._report(OrderFailed(serial, str(error), error.hint))
+            self._report(OrderFailed(serial, str(error), error.hint, isinstance(error, StoreUnfit)))
         except OSError as error:
             self._report(OrderFailed(serial, f"{error.strerror or error}"))
 

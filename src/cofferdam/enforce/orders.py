@@ -267,12 +267,12 @@ class Spawned(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields
 
 
 class OrderFailed(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """An order was not carried out: why, and the way out. `denied` where a privilege was missing."""
+    """An order was not carried out: why, and the way out. `store`: a part's store is not as it must be."""
 
     serial: Number
     message: Text
     hint: Text = ""
-    denied: bool = False
+    store: bool = False
 
 
 class Exited(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ import os
 import stat
 from pathlib import Path
 
-from cofferdam.errors import GateError
+from cofferdam.errors import StoreUnfit
 
 FOLDER = "stores"
 
@@ -23,12 +23,14 @@ def of(state: Path, crew: str, part: str) -> Path:
     return state / FOLDER / crew.replace("%", "%25").replace("/", "%2F") / part
 
 
-def owners(state: Path) -> frozenset[int]:
-    """The users that own a store."""
+def owners(state: Path, but: str = "") -> frozenset[int]:
+    """The users that own a store, other than that of the part `but` (as Isolation.user names it)."""
     found: set[int] = set()
-    with contextlib.suppress(FileNotFoundError):
+    own = of(state, *but.rpartition("/")[::2])
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for crew in (state / FOLDER).iterdir():
-            found |= {path.lstat().st_uid for path in crew.iterdir()}
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no folder: its crew is refused, alone
+                found |= {path.lstat().st_uid for path in crew.iterdir() if path != own}
     return frozenset(found)
 
 
@@ -37,7 +39,7 @@ def make(state: Path, crew: str, part: str, user: int, *, shared: bool) -> Path:
     group of the same number.
 
     Raises:
-        GateError: it is not as it must be; with the path and the way out.
+        StoreUnfit: it is not as it must be; with the path and the way out.
     """
     path = of(state, crew, part)
     try:
@@ -45,11 +47,26 @@ def make(state: Path, crew: str, part: str, user: int, *, shared: bool) -> Path:
             _own(folder, os.geteuid(), 0o700)
         _own(path, user, 0o750 if shared else 0o700)
     except OSError as error:
-        raise GateError(
+        raise StoreUnfit(
             f"the store {path} cannot be had: {error.strerror}",
             hint="give another --state, on a local file system that this user can write to",
         ) from None
     return path
+
+
+def look(state: Path, crew: str, part: str, user: int | None) -> None:
+    """Whether `make` would take what is there; nothing is changed. `user`: None where nobody knows whose it will be.
+
+    Raises:
+        StoreUnfit: as `make` would.
+        OSError: it cannot be seen.
+    """
+    path = of(state, crew, part)
+    with contextlib.suppress(FileNotFoundError):
+        for folder in (path.parent.parent, path.parent, path):
+            found = folder.lstat()
+            whose = found.st_uid if user is None or found.st_uid == os.geteuid() == 0 else user  # root's is handed over
+            _fits(folder, found, whose if folder == path else os.geteuid())
 
 
 def _own(path: Path, user: int, mode: int) -> None:
@@ -64,20 +81,24 @@ def _own(path: Path, user: int, mode: int) -> None:
     if stat.S_ISDIR(found.st_mode) and user != found.st_uid == os.geteuid() == 0:
         give(path, user)  # root alone has written there, by a gate whose parts had no users of their own yet
         found = path.lstat()
+    _fits(path, found, user)
+    if found.st_mode & 0o777 != mode:
+        path.chmod(mode)  # narrower than somebody made it
+
+
+def _fits(path: Path, found: os.stat_result, user: int) -> None:
     if not stat.S_ISDIR(found.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no folder"
-        raise GateError(f"the store {path} is {what}", hint=f"look at what it is, then remove it: rm {path}")
+        raise StoreUnfit(f"the store {path} is {what}", hint=f"look at what it is, then remove it: rm {path}")
     if found.st_uid != user:
-        raise GateError(
+        raise StoreUnfit(
             f"the store {path} belongs to user {found.st_uid}, and its part runs as user {user}",
             hint=f"if what is in it is the part's: chown -R {user}:{user} {path}; if not, move it away",
         )
-    if found.st_mode & 0o777 != mode:
-        if found.st_mode & 0o700 != 0o700:
-            raise GateError(f"the store {path} cannot be written by its own user", hint=f"chmod u+rwx {path}")
-        path.chmod(mode)  # narrower than somebody made it
+    if found.st_mode & 0o700 != 0o700:
+        raise StoreUnfit(f"the store {path} cannot be written by its own user", hint=f"chmod u+rwx {path}")
     if os.statvfs(path).f_flag & os.ST_RDONLY:
-        raise GateError(f"the store {path} is on a read-only file system", hint="mount it for writing")
+        raise StoreUnfit(f"the store {path} is on a read-only file system", hint="mount it for writing")
 
 
 def give(folder: Path, user: int, *, whole: bool = False) -> None:

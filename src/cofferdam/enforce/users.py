@@ -85,8 +85,8 @@ def read(folder: Path) -> dict[str, int]:
 class Allotted:
     """Which part has which user. `folder` is the launcher's own; nobody else can write there."""
 
-    def __init__(self, users: Users, folder: Path, keep: Callable[[], Collection[int]] = tuple) -> None:
-        """`keep` says which users must not be given to another part: they own something."""
+    def __init__(self, users: Users, folder: Path, keep: Callable[[str], Collection[int]] = lambda _: ()) -> None:
+        """`keep` says which users must not be given to a part of this name: they own what is another's."""
         self._users = users
         self._keep = keep
         self._path = folder / FILE
@@ -102,7 +102,7 @@ class Allotted:
         self._asked.add(name)
         known = self.known()
         if name not in known:
-            known[name] = self._free(known)
+            known[name] = self._free(known, set(self._keep(name)))
             self._save(known)
         return known[name]
 
@@ -110,13 +110,12 @@ class Allotted:
         """All of them, as far as they are in the present range. Raises: GateError."""
         return {name: user for name, user in read(self._path.parent).items() if user in self._users.parts}
 
-    def _free(self, known: dict[str, int]) -> int:
+    def _free(self, known: dict[str, int], kept: set[int]) -> int:
         taken = set(known.values())
-        if taken >= set(self._users.parts):
-            kept = set(self._keep())
+        if taken | kept >= set(self._users.parts):
             for name in [name for name, user in known.items() if name not in self._asked and user not in kept]:
                 taken.discard(known.pop(name))
-        free = next((user for user in self._users.parts if user not in taken), None)
+        free = next((user for user in self._users.parts if user not in taken | kept), None)
         if free is None:
             raise GateError(
                 f"there are more parts than users for them ({len(self._users.parts)})",

@@ -62,8 +62,8 @@ class Context(Protocol):
     def note(self, draft: Draft) -> None:
         """Hands the audit log an entry."""
 
-    def alarm(self, name: str, detail: str) -> None:
-        """Raises an alarm; clears it if `detail` is empty."""
+    def alarm(self, name: str, detail: str, way: str = "") -> None:
+        """Raises an alarm; clears it if `detail` is empty. `way`: the way out, if it is not that of all of its name."""
 
     def violation(self, producer: str, detail: str) -> None:
         """The auditor was sent what this producer may not say."""

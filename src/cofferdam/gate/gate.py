@@ -39,7 +39,7 @@ from cofferdam.brokers.registry import check_installed
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.orders import Asked, Fenced, Finish, Notify, Prepared, Severing
 from cofferdam.enforce.plans.network import network_plan
-from cofferdam.errors import CofferdamError, GateError
+from cofferdam.errors import CofferdamError, GateError, StoreUnfit
 from cofferdam.gate import expiry, state
 from cofferdam.gate.asking import ASK_SECONDS, ask_parts
 from cofferdam.gate.audit import GateAudit, now_ns
@@ -228,7 +228,8 @@ class Gate(Sides):
         await self.overlay.start(policy)
         await control.listen()
         await self.start_crews(plans.values())
-        self.log.info("gate-ready", policy=self.policy_hash[:12], crews=len(self.crews), site=policy.site)
+        held = sum(not crew.working for crew in self.crews.values()) or None
+        self.log.info("gate-ready", policy=self.policy_hash[:12], crews=len(self.crews), held=held, site=policy.site)
         self.launcher.notify(Notify("READY=1"))
         self._keep_alive()
 
@@ -251,10 +252,11 @@ class Gate(Sides):
             await self.tell_untold()
 
     async def start_crews(self, plans: Iterable[CrewPlan]) -> None:
-        """Starts crews and waits until all are ready.
+        """Starts crews and waits until all are ready. One that cannot live for the sake of its store is held: it is
+        tried again by itself, and the others serve meanwhile.
 
         Raises:
-            GateError: one does not start.
+            GateError: one does not start for any other reason; or none that could serve is left.
         """
         fresh = []
         for plan in plans:
@@ -262,7 +264,9 @@ class Gate(Sides):
             self.crews[plan.name] = crew
             fresh.append(crew)
             self.spawn(crew.run())
-        await asyncio.gather(*(crew.first for crew in fresh))
+        held = [why for why in await asyncio.gather(*(crew.first for crew in fresh)) if why is not None]
+        if held and len(held) == len(fresh):
+            raise StoreUnfit("\n".join(map(str, held)), hint=held[0].hint)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task of the gate; if it fails, the gate ends."""
@@ -363,11 +367,11 @@ class Gate(Sides):
         """Hands the audit log an entry."""
         self.audit.note(draft)
 
-    def alarm(self, name: str, detail: str) -> None:
+    def alarm(self, name: str, detail: str, way: str = "") -> None:
         """Raises an alarm; clears it if `detail` is empty. Told once, not again and again."""
         known = self.alarms.get(name)
         if detail and known is None:
-            self.alarms[name] = report.AlarmReport(name, detail, now_ns(), way_out(name))
+            self.alarms[name] = report.AlarmReport(name, detail, now_ns(), way or way_out(name))
             self.log.error("alarm", name=name, detail=detail)
             if name != AUDITOR_TELLS:
                 self.note(Alarm(name=name, detail=clip(detail), wall_ns=now_ns()))

@@ -49,8 +49,8 @@ class Sides(abc.ABC):
     severed: tuple[str, ...]
 
     @abc.abstractmethod
-    def alarm(self, name: str, detail: str) -> None:
-        """Raises an alarm; clears it if `detail` is empty."""
+    def alarm(self, name: str, detail: str, way: str = "") -> None:
+        """Raises an alarm; clears it if `detail` is empty. `way`: the way out, if it is not that of all of its name."""
 
     @abc.abstractmethod
     async def reports(self, seconds: float = 1.0) -> None:

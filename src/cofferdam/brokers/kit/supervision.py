@@ -220,10 +220,12 @@ class PolicyTaken(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fi
 
 
 class Failing(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """The part is about to exit because of this; `hint`: the way out."""
+    """The part is about to exit because of this; `hint`: the way out. `store`: what is in its store, or in one that it
+    reads, cannot be used."""
 
     reason: Text
     hint: Text = ""
+    store: bool = False
 
 
 class CommandDone(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):

@@ -177,7 +177,7 @@ class Store:
 
     def _look_for_damage(self, known: int) -> None:
         """Raises: StoreError."""
-        way = "stop the gate, keep a copy of the folder, and put back a backup, or move the file away to begin anew"
+        way = "keep a copy of the folder, and put back a backup, or move the file away to begin anew"
         if known and self.one("SELECT count(*) FROM sqlite_master WHERE type='table'")[0] < 11:
             raise StoreError(f"{self.path} is damaged: tables are missing", hint=way)
         if self.path.stat().st_size <= CHECKED_BYTES:

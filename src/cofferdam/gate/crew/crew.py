@@ -33,13 +33,14 @@ from cofferdam.brokers.kit.supervision import (
 from cofferdam.brokers.kit.vouch import Vouch
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.orders import PartOrder
-from cofferdam.errors import GateError
+from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.jobs import Jobs
 from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.part import Part
 from cofferdam.gate.crew.plan import CrewPlan, Spot
 from cofferdam.gate.crew.supervisor import Supervisor
+from cofferdam.gate.log import spelled
 from cofferdam.gate.secrets import load_heard, load_secrets, make_secrets, vouch
 from cofferdam.gate.watch.totals import Totals
 from cofferdam.policy.table import CompiledPolicy
@@ -52,6 +53,8 @@ MOST_SESSIONS = 1 << 20
 """No part has more."""
 ALARM_SECONDS = 2.0
 """A part's alarms are looked at so often, so that one that was taken over cannot fill the log with them."""
+HELD = "crew-held"
+"""The alarm of a crew whose last life ended before it was ready: it is tried again, and no other crew waits for it."""
 ALARMS_A_MINUTE, ALARMS_AT_ONCE = 4, 64
 """Alarms of a part that may come or go: each is an entry in the log."""
 
@@ -92,6 +95,7 @@ class Crew(Supervisor[Part]):
         self._alarms: dict[str, frozenset[str]] = {}
         self._alarms_at: dict[str, float] = {}
         self._alarm_pace: dict[str, Bucket] = {}
+        self._held = ""
 
     # --- birth and death ----------------------------------------------------------------------------------------
 
@@ -181,6 +185,7 @@ class Crew(Supervisor[Part]):
         finally:
             for part in list(self._alarms):
                 self._raise(part, {})
+            self._hold("")
 
     def _heard(self, part: str, alarms: Alarms) -> None:
         """What a part says needs a person. It stands until the part, or its next life, says otherwise."""
@@ -202,7 +207,26 @@ class Crew(Supervisor[Part]):
         for name, detail in said.items():
             self._gate.alarm(name, detail)
 
+    def failure(self, reason: str, hint: str) -> CofferdamError:
+        error = super().failure(reason, hint)
+        if hint and any(part.failing for part in self.parts):  # a part's words: the gate tells nobody to do them
+            self._hold(f"{error}; {hint}")
+        else:
+            self._hold(str(error), hint)
+        return error
+
+    def _hold(self, why: str, hint: str = "") -> None:
+        """Why its lives end before they are ready, and the way out; "" for no more."""
+        why = clip(spelled(why))
+        if why == self._held:
+            return
+        self._held, name = why, clip(f"{self.name}/{HELD}", 128)
+        self._gate.alarm(name, "")
+        if why:
+            self._gate.alarm(name, why, clip(f"{spelled(hint)}; it is started again by itself") if hint else "")
+
     def on_ready(self) -> None:
+        self._hold("")
         for part in self.parts:
             self.on_part_ready(part)
 

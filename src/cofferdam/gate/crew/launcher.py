@@ -51,7 +51,7 @@ from cofferdam.enforce.orders import (
     Way,
 )
 from cofferdam.enforce.plans.records import NetworkPlan
-from cofferdam.errors import CrossingError, GateError
+from cofferdam.errors import CrossingError, GateError, StoreUnfit
 
 R = TypeVar("R", Prepared, ListenerOpened, Spawned, TunnelSet, TunnelState, DroppedState, Login)
 
@@ -119,7 +119,7 @@ class LauncherLink:
         self._send(CloseListener(listener))
 
     async def spawn(self, kind: str, crew: str, parts: Sequence[PartOrder], *, road: str = "") -> list[Born]:
-        """The children, in the order of `parts`. Raises: GateError."""
+        """The children, in the order of `parts`. Raises: GateError; StoreUnfit, where it is for a store of theirs."""
         spawned, fds = await self._call(Spawn(self._next(), kind, crew, tuple(parts), road), Spawned)
         return self._births(spawned, fds)
 
@@ -214,7 +214,7 @@ class LauncherLink:
         finally:
             self._waiting.pop(order.serial, None)
         if isinstance(report, OrderFailed):
-            raise GateError(report.message, hint=report.hint)
+            raise (StoreUnfit if report.store else GateError)(report.message, hint=report.hint)
         if not isinstance(report, kind):
             raise CrossingError(f"the launcher answered {type(order).__name__} with {type(report).__name__}")
         return report, fds

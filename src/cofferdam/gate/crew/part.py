@@ -92,6 +92,7 @@ class Part(Child[ToPart, FromPart]):
                 self.owed = max(0, self.owed - 1)
             case Failing():
                 self.failing, self.hint = spelled(record.reason, lines=True), spelled(record.hint, lines=True)
+                self.of_store = record.store
             case StartJob():
                 if self._on_job is None:
                     raise CrossingError("it orders a job, and there are none")

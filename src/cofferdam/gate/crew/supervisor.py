@@ -22,7 +22,7 @@ from cofferdam.crossing.link import Link
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.enforce.orders import PartOrder
-from cofferdam.errors import CofferdamError, CrossingError, GateError
+from cofferdam.errors import CofferdamError, CrossingError, GateError, StoreUnfit
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.launcher import Born
 
@@ -78,6 +78,8 @@ class Child(abc.ABC, Generic[Out, In]):
         self.failing = ""
         """What it said of its end."""
         self.hint = ""
+        self.of_store = False
+        """It said that it ends for the sake of a store."""
         self._on_violation = on_violation
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
         self._link: Link[Out, In] = Link(
@@ -187,12 +189,15 @@ class Supervisor(abc.ABC, Generic[C]):
         self.name = name
         self.parts: list[C] = []
         self.restarts = 0
-        self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the crew has been ready once; an error if its first life ended before that."""
+        self.first: asyncio.Future[StoreUnfit | None] = asyncio.get_running_loop().create_future()
+        """Done when the crew has been ready once, or its first life ended before that: with why, if that was for the
+        sake of a store; else with an error."""
         self._ready = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._planned_end = False
         self._late = False
+        self._why_told = False
+        """Why this life ended before it was ready is known."""
         self._ended = asyncio.Event()
         self._pacing = Restarts()
         self._waiting: dict[str, float] = {}
@@ -252,7 +257,7 @@ class Supervisor(abc.ABC, Generic[C]):
         """A part has ended, and all that it said was read."""
 
     def failure(self, reason: str, hint: str) -> CofferdamError:
-        """The error of a first life that failed."""
+        """The error of a life that ended before it was ready."""
         return GateError(f"the crew {self.name} does not start: {reason}", hint=hint)
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -280,10 +285,11 @@ class Supervisor(abc.ABC, Generic[C]):
 
     async def _life(self) -> bool:
         """From birth to death; whether the crew was ready in between."""
+        self._why_told = False
         try:
             children = await self._gate.launcher.spawn(self.kind, self.name, self.orders(), road=self.road)
         except GateError as error:
-            self._fail_first(self.failure(str(error), error.hint))
+            self._failed(str(error), error.hint, of_store=isinstance(error, StoreUnfit))
             self._gate.log.error("crew-not-started", crew=self.name, reason=str(error))
             return False
         self.parts = [self.adopt(born) for born in children]
@@ -305,7 +311,7 @@ class Supervisor(abc.ABC, Generic[C]):
         try:
             await self.configure()
         except GateError as error:
-            self._fail_first(self.failure(str(error), error.hint))
+            self._failed(str(error), error.hint, of_store=isinstance(error, StoreUnfit))
             self._gate.log.error("crew-not-started", crew=self.name, reason=str(error))
             return False
         deadline = time.monotonic() + self.ready_seconds
@@ -398,7 +404,9 @@ class Supervisor(abc.ABC, Generic[C]):
             if self._late:
                 said = [f"its parts were not ready within {self.ready_seconds:g} s"]
                 hints.append("is the machine busy with other work?")
-            self._fail_first(self.failure("; ".join(reasons or said), next(filter(None, hints), "")))
+            failing = [part.of_store for part in self.parts if part.failing]
+            of_store = bool(failing) and all(failing)
+            self._failed("; ".join(reasons or said), next(filter(None, hints), ""), of_store=of_store)
         self.parts = []
 
     def _buried(self, part: C, *, expected: bool) -> None:
@@ -410,8 +418,17 @@ class Supervisor(abc.ABC, Generic[C]):
         level("part-ended", part=part.name, pid=part.born.pid, status=status, reason=reason)
         self.on_end(part, reason, expected)
 
-    def _fail_first(self, error: CofferdamError) -> None:
-        if not self.first.done():
+    def _failed(self, reason: str, hint: str, *, of_store: bool) -> None:
+        """A life has ended before it was ready; of its reasons the first counts."""
+        if self._why_told:
+            return
+        self._why_told = True
+        error = self.failure(reason, hint)
+        if self.first.done():
+            return
+        if of_store:
+            self.first.set_result(StoreUnfit(str(error), hint=error.hint))
+        else:
             self.first.set_exception(error)
             self.first.exception()  # looked at: nobody may be waiting any more
 

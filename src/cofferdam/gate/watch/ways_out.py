@@ -5,6 +5,8 @@ Each is for the one who reads `status` at night; docs/operations.md has the whol
 
 from __future__ import annotations
 
+from cofferdam.audit.events.base import clip
+from cofferdam.gate.crew.crew import HELD
 from cofferdam.gate.state import Closure, Cut
 from cofferdam.gate.watch.report import StatusReport
 
@@ -48,6 +50,7 @@ WAYS_OUT: dict[str, str] = {
     "connections-full": "see in `cofferdam status --all` who holds the places",
     "seam-closed": "a part of the other broker may be taken over: cofferdam audit show --kind record-violation; "
     "it opens when the gate is started anew",
+    HELD: "mend what it names (docs/operations.md); it is started again by itself",
     "crew": "see the gate's messages (journalctl -u cofferdam); it is started again by itself",
 }
 """By the beginning of an alarm's name; the order is that of what comes first."""
@@ -91,13 +94,15 @@ def verdict(status: StatusReport) -> tuple[bool, str, str]:
         why = f" ({cut.reason})" if cut.reason else ""
         way = WAYS_OUT["severed"].replace("SIDE", cut.what)
         wrong.append((0, f"{cut.shown} is severed by {cut.by}{why}", way))
+    held = {alarm.name for alarm in status.alarms}  # these say why
     for pair in status.pairs:
-        if not pair.working:
+        if not pair.working and clip(f"{pair.name}/{HELD}", 128) not in held:
             wrong.append((1, f"the crew {pair.name} does not work", WAYS_OUT["crew"]))
     for alarm in status.alarms:
         key = _key(alarm.name)
         level = notices if key in NOTICES else wrong
-        level.append((2 + order.index(key) if key else len(order) + 2, alarm.detail, way_out(alarm.name)))
+        rank = 1 if key == HELD else 2 + order.index(key) if key else len(order) + 2
+        level.append((rank, alarm.detail, alarm.way_out or way_out(alarm.name)))
     if not wrong:
         crews, sessions = _count(len(status.pairs), "crew"), _count(sum(status.open.values()), "session")
         well = f"ok: {crews}, {sessions}, no alarm; separation: {status.separation}"

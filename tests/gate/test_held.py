@@ -1,0 +1,186 @@
+"""A crew whose store cannot be used, at the start of a gate: it is held alone, says why, and comes back by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cofferdam.enforce import stores
+from cofferdam.errors import GateError
+from tests.gate.plant import Client, QuickGate, cli, events, refuses
+from tests.gate.test_crews import RELAY, Works
+from tests.ports import held_port, held_ports
+from tests.waiting import PATIENT, eventually
+
+ZONES = """
+site: works
+zones: {enterprise: {side: it}, planning: {side: it}, control: {side: ot}}
+gate: {separation: processes}
+principals:
+  erp: {zone: enterprise, addresses: [127.0.0.1]}
+  planner: {zone: planning, addresses: [127.0.0.1]}
+  mes: {zone: control, addresses: [127.0.0.1]}
+conduits:
+"""
+CREW = "relay/enterprise-control"
+HELD = f"{CREW}/crew-held"
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+class Held(Works):
+    """The same with a management address, and what becomes of its relay."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.management = held_port()
+        self.policy.write_text(f'{self.policy.read_text()}gate: {{management: "127.0.0.1:{self.management}"}}\n')
+        self.keeper = stores.of(self.state, CREW, "keeper")
+
+    @contextlib.contextmanager
+    def started(self) -> Iterator[QuickGate]:
+        """A gate whose start is over: each crew serves, or is held."""
+        gate = QuickGate(self.state, self.policy)
+        try:
+            eventually(lambda: gate.process.poll() is not None or "gate-ready" in gate.said())
+            assert gate.process.poll() is None, gate.said()
+            yield gate
+            assert gate.stop() == 0
+        finally:
+            gate.close()
+            gate.errors.unlink()
+
+    def alarm(self) -> dict[str, Any]:
+        return next((dict(alarm) for alarm in self.status()["alarms"] if alarm["name"] == HELD), {})
+
+    def told(self, what: str) -> tuple[int, str]:
+        """What the management address says."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.management}/{what}", timeout=PATIENT) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def back(self) -> bool:
+        """Whether its relay works again, and nothing is wrong."""
+        return bool(self.crew("relay")["working"]) and bool(self.status()["ok"])
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+    """With a relay that has a store."""
+    made = Held(tmp_path_factory.mktemp("works"))
+    with made.started():
+        eventually(made.back)
+    yield made
+    made.device.close()
+
+
+def held_and_back(works: Held, what: str, mend: Callable[[str], object]) -> None:
+    """The gate starts without its relay and says `what`; `mend` does as the alarm says, and the relay is there."""
+    before = len(events(works.state, "alarm"))
+    with works.started(), Client(works.port) as client:
+        client.read()
+        proxy = works.pids("modbus")
+        alarm = works.alarm()
+        assert what in alarm["detail"] and str(works.keeper) in alarm["detail"]
+        assert alarm["way_out"].endswith("it is started again by itself")
+        status = works.status()
+        assert status["verdict"] == f"NOT OK: {alarm['detail']}" and status["way_out"] == alarm["way_out"]
+        code, said, _ = cli("status", "--state", works.state)
+        assert code == 1 and said.startswith(f"NOT OK: the crew {CREW} does not start"), said
+        assert not works.crew("relay")["working"] and works.crew("modbus")["working"]
+        assert works.told("ready")[0] == 503
+        metrics = works.told("metrics")[1]
+        assert f'cofferdam_pair_working{{pair="{CREW}"}} 0' in metrics
+        assert f'cofferdam_alarm{{name="{HELD}"}} 1' in metrics
+        with pytest.raises(GateError, match="does not run"):
+            works.ask("keeper", "list", channel="orders")
+        mend(f"{alarm['detail']}; {alarm['way_out']}")
+        eventually(works.back)
+        client.read()
+        assert works.pids("modbus") == proxy
+        assert works.told("ready")[0] == 200
+    told = [one for one in events(works.state, "alarm")[before:] if one["name"] == HELD]
+    assert [one["cleared"] for one in told] == [False, True] and what in told[0]["detail"]
+
+
+def test_a_damaged_database(works: Held) -> None:
+    file = works.keeper / "keeper.db"
+    sound = file.read_bytes()
+    file.write_bytes(b"\xff" * len(sound))
+
+    def put_back(way: str) -> None:
+        assert "put back a backup" in way
+        beside = file.with_name("sound")
+        beside.write_bytes(sound)
+        os.chown(beside, file.stat().st_uid, file.stat().st_gid)
+        beside.rename(file)
+
+    held_and_back(works, "keeper.db is damaged", put_back)
+
+
+@root_only
+def test_a_store_of_another_owner(works: Held) -> None:
+    assert cli("up", works.policy, "--state", works.state, "--check-only")[0] == 0
+    os.chown(works.keeper, 12345, 12345)
+    code, said, _ = cli("up", works.policy, "--state", works.state, "--check-only")
+    assert code == 1 and f"the store {works.keeper} belongs to user 12345, and its part runs as" in said
+
+    def hand_over(way: str) -> None:
+        command = way[way.index("chown") :].partition(";")[0]
+        subprocess.run(shlex.split(command), check=True)
+
+    held_and_back(works, "belongs to user 12345", hand_over)
+
+
+def test_a_link_in_its_place(works: Held) -> None:
+    works.keeper.rename(works.state.parent / "elsewhere")
+    works.keeper.symlink_to(works.state.parent / "elsewhere")
+
+    def remove(way: str) -> None:
+        assert f"rm {works.keeper}" in way
+        works.keeper.unlink()  # and the relay begins with an empty one
+
+    held_and_back(works, "is a symbolic link", remove)
+
+
+def test_what_nobody_foresaw(works: Held) -> None:
+    """A database by which its part falls over, without a word of its own for it."""
+    file = works.keeper / "keeper.db"
+    sound = file.with_name("sound")
+    shutil.copy2(file, sound)
+    os.chown(sound, file.stat().st_uid, file.stat().st_gid)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("DELETE FROM meta")
+    held_and_back(works, "keeper: KeyError", lambda _: sound.rename(file))
+
+
+def test_a_gate_that_would_serve_nothing_does_not_start(tmp_path: Path) -> None:
+    """Who started it is told so, with the reason of each crew; systemd goes on trying."""
+    (tmp_path / "order.json").write_text('{"type": "object"}')
+    ports = held_ports(4)
+    conduits = [RELAY.format(outer=ports[0], inner=ports[1]), RELAY.format(outer=ports[2], inner=ports[3])]
+    conduits[1] = conduits[1].replace("enterprise", "planning").replace("orders", "lots")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(ZONES + "".join(conduits).replace("who: erp, push: lots", "who: planner, push: lots"))
+    state = tmp_path / "state"
+    places = [stores.of(state, f"relay/{zone}-control", "keeper") for zone in ("enterprise", "planning")]
+    for place in places:
+        place.parent.mkdir(parents=True)
+        place.write_text("")
+    for folder in (state, state / stores.FOLDER, *(place.parent for place in places)):
+        folder.chmod(0o700)
+    code, said = refuses(state, policy)
+    assert code == 2 and all(f"the store {place} is no folder" in said for place in places), said
+    assert f"rm {places[0]}" in said
