@@ -176,3 +176,11 @@ def test_a_negative_number_is_no_formula_and_what_begins_like_one_may_be() -> No
     texts = ["-9007199254740993", "-1.50", "-1+1", "-5,3", "=A1", "@x", "-"]
     lines = b"".join(forms.csv_pieces(("value",), [{"value": text} for text in texts])).decode().splitlines()
     assert lines == ["value", "-9007199254740993", "-1.50", "'-1+1", '"\'-5,3"', "'=A1", "'@x", "'-"]
+
+
+def test_a_plus_that_came_as_a_space_is_told() -> None:
+    with pytest.raises(Refusal, match="%2B"):
+        forms.moment("2027-03-01T12:00:00 01:00", 0)
+    assert forms.moment("2027-03-01 12:00:00+01:00", 0) == forms.moment("2027-03-01T11:00:00Z", 0)
+    with pytest.raises(Refusal, match=r"-24h are$"):
+        forms.moment("yesterday", 0)

@@ -75,7 +75,8 @@ def moment(text: str, now: int, zone: str = "") -> int:
         return now - span_ns(text[1:])
     match = _RFC3339.match(text)
     if match is None:
-        raise refusal("request", f"{text[:64]!r} is no time: RFC 3339, ns since 1970, or -24h are")
+        plus = " (a + stands in an address as %2B)" if re.search(r" \d\d:?\d\d$", text) else ""
+        raise refusal("request", f"{text[:64]!r} is no time: RFC 3339, ns since 1970, or -24h are{plus}")
     day, clock, fraction, offset = match.groups()
     if offset is None and not zone and clock is not None:
         raise refusal("request", f"{text[:64]!r} says no offset (Z, +02:00), and no zone is given")
