@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import resource
 import signal
+import threading
+from pathlib import Path
 from types import FrameType
 
+import pytest
+
+from cofferdam.audit.events.http import RequestRefused
+from cofferdam.brokers.mirror import sql
+from cofferdam.brokers.mirror.query import Reading, TooMuch
 from cofferdam.policy.terms.mirror_rows import Matcher
-from tests.waiting import PATIENT
+from tests.brokers.mirror.crew import crew
+from tests.waiting import PATIENT, eventually
 
 
 def test_a_pattern_of_many_stars_is_looked_at_once() -> None:
@@ -32,3 +41,44 @@ def test_a_star_is_anything() -> None:
         match = Matcher([pattern])
         for name in ("", "a", "ab", "aab", "abab", "bbaab", "a\nb", "abbabab"):
             assert match(name) == fnmatch.fnmatchcase(name, pattern), (pattern, name)
+
+
+def test_a_statement_that_cannot_be_interrupted_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database looks between pieces of rows, and what has no column in it is reckoned before there are any. The
+    reader ends then, and is born again."""
+    monkeypatch.setattr(sql, "SECONDS", 0.1)
+    monkeypatch.setattr(sql, "STUCK_SECONDS", 0.1)
+    reading = Reading(tmp_path)
+    asked = sql.Sql(reading)
+    text = ", ".join(f"damerau_levenshtein(repeat('a', 2000), repeat('b', 2000) || {n})" for n in range(25))
+    refused: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asked.run("lake", reading.view(), f"SELECT {text}", 1)
+        except (TooMuch, sql.Refused) as error:
+            refused.append(error)
+
+    assert asked.stuck() == ""
+    thread = threading.Thread(target=run)
+    thread.start()
+    eventually(lambda: asked.stuck() == "lake")
+    thread.join()
+    assert asked.stuck() == "" and isinstance(refused[0], TooMuch)
+
+
+def test_a_reader_whose_memory_is_used_up_ends(tmp_path: Path) -> None:
+    """The database's allocator keeps the addresses that a large statement had. Threads that are to be made then end
+    before they begin, and who made them waits for them for good."""
+    with crew(tmp_path, None) as running:
+        with running.client("lake") as lake:
+            assert lake.post("/v1/sql", content="SELECT 1").status_code == 200
+        process = running.children["reader"].process
+        assert process is not None
+        has = next(int(line.split()[1]) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                   if line.startswith("VmData"))  # fmt: skip
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, ((has << 10) + (8 << 20), resource.RLIM_INFINITY))
+        why = "statements have used up the reader's memory: another one begins"
+        code, said = running.children["reader"].ended()
+        assert code and said == why
+        eventually(lambda: [one.detail for one in running.auditor.of(RequestRefused)] == [why])

@@ -50,7 +50,7 @@ class Threads:
         """Does it in a thread; whoever waits may be cancelled, the work goes on. Raises: Busy; what the work raises."""
         if self._under_way >= self._most:
             raise Busy
-        if len(self._threads) < self._count and self._under_way >= len(self._threads):
+        while len(self._threads) < self._count:  # all at the first: later there may be no memory for one
             thread = threading.Thread(target=self._serve, name="reading", daemon=True)
             self._threads.append(thread)
             thread.start()

@@ -108,6 +108,10 @@ class Api(api.Api):
         self._streams: dict[str, int] = {}
         self._sql = sql.Sql(reading)
 
+    def stuck(self) -> str:
+        """Whose statement cannot be ended; "": nobody's."""
+        return self._sql.stuck()
+
     async def respond(self, request: Request) -> Answer:
         path = path_of(request)
         if path == ("health",):

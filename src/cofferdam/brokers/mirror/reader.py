@@ -7,6 +7,7 @@ Not here: the API (api), the store (query), doors and keys (kit.http).
 
 from __future__ import annotations
 
+import mmap
 import resource
 import time
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from cofferdam.brokers.mirror.api import SQL_BYTES, Api
 from cofferdam.brokers.mirror.figures import READER
 from cofferdam.brokers.mirror.query import Reading
 from cofferdam.errors import CrossingError, StoreError
+from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.doors import Door
@@ -33,6 +35,10 @@ THREADS: Final = 3
 MEMORY_BYTES: Final = 4 << 30
 """For all that is reckoned; the files that are mapped are not counted. The database minds its own limit for tables, and
 not for a single text or list."""
+ROOM_BYTES: Final = 64 << 20
+"""What has to be left of it once nothing is reckoned any more."""
+NARROW_TICKS: Final = 180
+"""It is not waited for longer that nothing is reckoned."""
 TELL_SECONDS: Final = 60.0
 """Readings of one kind are told to the audit log together."""
 KINDS_MOST: Final = 256
@@ -52,6 +58,7 @@ class Reader(HttpPart):
         self._counts: dict[tuple[str, str, str], list[Any]] = {}
         self._figures = Figures([one for one in READER if not one.name.startswith("http_")])
         self._told_at = time.monotonic()
+        self._narrow, self._doomed = 0, ""
         super().__init__(setting, LIMITS)
 
     def make_api(self) -> Api:
@@ -91,9 +98,28 @@ class Reader(HttpPart):
 
     def tick(self) -> None:
         super().tick()
+        self._mind_statements()
         self._look(self.policy)
         if time.monotonic() - self._told_at >= TELL_SECONDS:
             self._tell_reads()
+
+    def _mind_statements(self) -> None:
+        """Ends this process, so that another one begins, where a statement cannot be ended otherwise; or where large
+        ones have taken all addresses, which the database's allocator keeps: nothing could be reckoned any more, while
+        all seems to be well. It is told first, and then done. Raises: StoreError."""
+        if self._doomed:
+            raise StoreError(self._doomed)
+        if who := self.api.stuck():
+            self._doomed = f"a statement of {who} goes on long after its time was over: another reader begins"
+        elif _room():
+            self._narrow = 0
+        else:
+            self._narrow += 1
+            if not self.busy or self._narrow > NARROW_TICKS:
+                who, self._doomed = "", "statements have used up the reader's memory: another one begins"
+        if self._doomed:
+            self.note("sql", who, "", "sql", Problem("limit", self._doomed), "")
+            self._tell()
 
     def _tell_reads(self) -> None:
         self._told_at = time.monotonic()
@@ -123,3 +149,12 @@ class Reader(HttpPart):
     def figures(self) -> Reported:
         self._figures.set("streams", self.api.streams)
         return {**super().figures(), **self._figures.report()}
+
+
+def _room() -> bool:
+    """Whether there are addresses left."""
+    try:
+        mmap.mmap(-1, ROOM_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return False
+    return True

@@ -18,6 +18,7 @@ import itertools
 import math
 import re
 import threading
+import time
 from typing import Annotated, Any, Final
 
 import duckdb
@@ -36,6 +37,8 @@ RESULT_BYTES: Final = 128 << 20
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN(?:\s+ANALYZE)?\s+(.*)", re.IGNORECASE | re.DOTALL)
 AGAIN_SECONDS: Final = 0.2
 """Between interruptions of what is late: one that comes between two steps is not noticed."""
+STUCK_SECONDS: Final = 60.0
+"""After its time is over."""
 _SETTINGS: Final = {
     "threads": "1", "memory_limit": MEMORY, "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false", "allow_community_extensions": "false", "temp_directory": "",
@@ -81,6 +84,7 @@ class Sql:
         self._db.execute("SET lock_configuration = true")
         # What it loads when it first reads a file, it loads now.
         self._db.execute("SELECT count(*), max(x) FROM range(10) t(x)").fetchall()
+        self._clock = _Clock()
 
     def run(self, who: str, view: View, text: str, limit: int) -> pa.Table:
         """The rows, no more than `limit`. One at a time for each principal. Raises: Refused, TooMuch."""
@@ -89,36 +93,31 @@ class Sql:
                 raise TooMuch(f"a statement of {who} is being run")
             self._busy.add(who)
         try:
-            return self._run(view, text, limit)
+            return self._run(who, view, text, limit)
         finally:
             with self._lock:
                 self._busy.discard(who)
 
-    def _run(self, view: View, text: str, limit: int) -> pa.Table:
+    def stuck(self) -> str:
+        """Whose statement goes on long after it was interrupted: the database does not look within a call of some
+        functions, nor while it reckons what has no column in it. "": nobody's."""
+        return self._clock.stuck(time.monotonic() - STUCK_SECONDS)
+
+    def _run(self, who: str, view: View, text: str, limit: int) -> pa.Table:
         with self._lock:
             cursor = self._db.cursor()
-        late, done = threading.Event(), threading.Event()
-
-        def end() -> None:
-            if not done.wait(SECONDS):
-                late.set()
-                while not done.wait(AGAIN_SECONDS):
-                    cursor.interrupt()
-
-        clock = threading.Thread(target=end, name="clock", daemon=True)
-        clock.start()
+        running = self._clock.begin(who, cursor, SECONDS)
         try:
             _judge(cursor, text)
             self._views(cursor, view)
             cursor.execute("BEGIN TRANSACTION READ ONLY")  # the database is everybody's, and is left as it was
             return self._fetch(cursor.sql(text), limit)
         except duckdb.Error as error:
-            if late.is_set():
+            if running.late:
                 raise TooMuch(f"it took more than {SECONDS:g} s") from None
             raise Refused(" ".join(str(error).split())) from None
         finally:
-            done.set()
-            clock.join()
+            self._clock.end(running)
             cursor.close()
 
     def _views(self, cursor: Any, view: View) -> None:
@@ -173,6 +172,54 @@ def _distinct(table: pa.Table) -> pa.Table:
         fresh = (f"{name}_{number}" for number in itertools.count(1))
         names.append(name if name not in names else next(one for one in fresh if one not in names))
     return table.rename_columns(names)
+
+
+class _Running:
+    """A statement, and when its time is over (monotonic, s)."""
+
+    def __init__(self, who: str, cursor: Any, until: float) -> None:
+        self.who = who
+        self.cursor = cursor
+        self.until = until
+        self.late = False
+
+
+class _Clock:
+    """Interrupts statements whose time is over. Its one thread is made with the first: where statements have used up
+    the memory, a new thread may end before it has begun, and who started it would wait for it for good."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: list[_Running] = []
+        self._thread: threading.Thread | None = None
+
+    def begin(self, who: str, cursor: Any, seconds: float) -> _Running:
+        running = _Running(who, cursor, time.monotonic() + seconds)
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="clock", daemon=True)
+                self._thread.start()
+            self._running.append(running)
+            self._changed.notify()
+        return running
+
+    def end(self, running: _Running) -> None:
+        with self._changed:
+            self._running.remove(running)
+
+    def stuck(self, since: float) -> str:
+        with self._changed:
+            return next((one.who for one in self._running if one.until < since), "")
+
+    def _serve(self) -> None:
+        with self._changed:
+            while True:
+                self._changed.wait(AGAIN_SECONDS if self._running else None)
+                now = time.monotonic()
+                for one in self._running:
+                    if now >= one.until:
+                        one.late = True
+                        one.cursor.interrupt()
 
 
 def _judge(cursor: Any, text: str) -> None:
