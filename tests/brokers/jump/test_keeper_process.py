@@ -262,7 +262,7 @@ def test_a_grant_is_for_what_was_proved_and_recorded(stage: Stage) -> None:
     assert [each.person for each in stage.auditor.of(SignedIn)] == ["tech"]
     assert [each.asset for each in stage.auditor.of(AccessOpened)] == ["plc"]
     stage.outer.send(stage.opens(conn, "plc", "exec", "uptime"))
-    assert "no rule" in stage.outer.wait_for(records.Refused).reason
+    assert "no rule" in stage.outer.wait_for(records.SessionRefused).reason
     stage.outer.send(records.Gone(conn))
     assert stage.inner.wait_for(records.Revoke).session == grant.session
     eventually(lambda: len(stage.auditor.of(AccessEnded)) == 1)
@@ -271,7 +271,7 @@ def test_a_grant_is_for_what_was_proved_and_recorded(stage: Stage) -> None:
 def test_one_that_is_taken_back_before_its_entry_is_in_the_log_is_told(stage: Stage) -> None:
     conn = stage.sign_in()
     stage.outer.send(stage.opens(conn, "plc", "shell"), records.Gone(conn))
-    assert stage.outer.wait_for(records.Refused).session == stage.last
+    assert stage.outer.wait_for(records.SessionRefused).session == stage.last
     stage.sign_in()
     assert not [each for each in stage.inner.got if isinstance(each, records.Grant)]
     assert not readable([stage.inner._back], 0)
@@ -282,7 +282,7 @@ def test_what_cannot_be_recorded_is_not_granted(stage: Stage) -> None:
     stage.auditor.unwritable("disk full")
     stage.child.status()
     stage.outer.send(stage.opens(conn, "plc", "shell"))
-    assert "cannot be recorded" in stage.outer.wait_for(records.Refused).reason
+    assert "cannot be recorded" in stage.outer.wait_for(records.SessionRefused).reason
     assert not readable([stage.inner._back], 0.2)
 
 
@@ -398,7 +398,7 @@ def test_two_approvers(stage: Stage) -> None:
     assert "takes 1 more" in stage.ask("approve", number=number, by="ada")
     assert "already" in stage.refuses("approve", number=number, by="ada")
     stage.outer.send(stage.opens(conn, "station", "shell"))
-    assert "takes an approval" in stage.outer.wait_for(records.Refused).reason
+    assert "takes an approval" in stage.outer.wait_for(records.SessionRefused).reason
     stage.ask("group-leave", person="ada", group="leads")  # her word counts no more
     assert "takes 1 more" in stage.ask("approve", number=number, by="ben")
     assert "is granted" in stage.ask("approve", number=number, by="cy")
@@ -489,7 +489,7 @@ def test_who_used_the_sealed_code_does_not_review_it(stage: Stage) -> None:
     code = stage.ask("glass-seal")
     conn = stage.sign_in("tech%station")
     stage.outer.send(stage.opens(conn, "station", "shell"))
-    assert "takes an approval" in stage.outer.wait_for(records.Refused).reason
+    assert "takes an approval" in stage.outer.wait_for(records.SessionRefused).reason
     stage.ask("glass-break", code=code, person="tech", asset="station", reason="flood")
     stage.outer.send(stage.opens(conn, "station", "shell"))
     assert 0 < stage.inner.wait_for(records.Grant).seconds <= 4 * 3600

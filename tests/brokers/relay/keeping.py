@@ -22,7 +22,7 @@ from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.broker import RELAY
 from cofferdam.brokers.relay.keeper_part import Keeper
-from cofferdam.brokers.relay.records import Answered, FromKeeper, Handed, Item, Refused, ToKeeper, Verdict, Works
+from cofferdam.brokers.relay.records import Answered, FromKeeper, Handed, Item, NotDone, ToKeeper, Verdict, Works
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.memory import memory_channel
 from cofferdam.crossing.reactor import Reactor
@@ -345,7 +345,7 @@ class Bench:
 
 def refused(answer: Any) -> str:
     """The fault of a request that was refused as a whole."""
-    assert isinstance(answer, Refused), answer
+    assert isinstance(answer, NotDone), answer
     return answer.problem.fault
 
 

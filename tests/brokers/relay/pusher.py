@@ -26,7 +26,7 @@ from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.broker import RELAY
 from cofferdam.brokers.relay.keeper_part import Keeper
-from cofferdam.brokers.relay.records import Answered, FromKeeper, Handed, Item, Refused, ToKeeper, Verdict, Works
+from cofferdam.brokers.relay.records import Answered, FromKeeper, Handed, Item, NotDone, ToKeeper, Verdict, Works
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.memory import memory_channel
 from cofferdam.crossing.reactor import Reactor
@@ -107,7 +107,7 @@ class Running:
         self.push.send(records.Push(self.asked["push"], "mes", "counts", tuple(items)))
 
     def pushed(self, answer: FromKeeper) -> None:
-        if isinstance(answer, Refused):
+        if isinstance(answer, NotDone):
             say("refused", answer.problem.fault)
             self.reactor.call_in(0.01, self.ask)
             return
@@ -130,7 +130,7 @@ class Running:
             return
         if isinstance(answer, Answered) and self.handed is not None and answer.results[0].problem is None:
             say("done", self.handed.messages[0].number)
-        if isinstance(answer, Refused):
+        if isinstance(answer, NotDone):
             say("refused", answer.problem.fault)
         self.pull.send(records.Pull(self.asked["pull"], "erp", "counts", 1, 30, 1_000))
 

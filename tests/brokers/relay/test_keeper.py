@@ -11,7 +11,7 @@ import pytest
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper_push import WAITING_MOST
 from cofferdam.brokers.relay.ledger import message_leaf, prove, shown
-from cofferdam.brokers.relay.records import Answered, Handed, Item, Refused
+from cofferdam.brokers.relay.records import Answered, Handed, Item, NotDone
 from cofferdam.policy.terms.relay_rows import Line
 from tests.brokers.relay.keeping import COUNTS, LINES, Bench, body, make_rows, refused
 
@@ -413,7 +413,7 @@ def test_the_gate_stops_in_order(bench: Bench) -> None:
     assert bench.pull("lake", wait_ms=10_000) is None
     bench.keeper.stop()
     bench.run()
-    assert isinstance(bench.outer.answers[2], Refused)
+    assert isinstance(bench.outer.answers[2], NotDone)
     assert bench.keeper.busy == 0
     bench.end()
     bench.start()

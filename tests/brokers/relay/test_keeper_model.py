@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cofferdam.brokers.relay import records
-from cofferdam.brokers.relay.records import Answered, Handed, Item, Refused
+from cofferdam.brokers.relay.records import Answered, Handed, Item, NotDone
 from cofferdam.policy.terms.relay_rows import Line
 from tests.brokers.relay.keeping import COUNTS, PRINCIPALS, Bench, body, make_rows
 from tests.examples import examples
@@ -76,7 +76,7 @@ class Keeping(RuleBasedStateMachine):
         for number in [number for number in self.asked if number in self.bench.inner.answers]:
             who, items = self.asked.pop(number)
             answer = self.bench.inner.answers[number]
-            if isinstance(answer, Refused):
+            if isinstance(answer, NotDone):
                 assert answer.problem.fault == "log", answer
                 continue
             assert isinstance(answer, Answered)
@@ -116,7 +116,7 @@ class Keeping(RuleBasedStateMachine):
     @rule(who=st.sampled_from(CONSUMERS), most=st.integers(1, 5))
     def pull(self, who: str, most: int) -> None:
         answer = self.bench.pull(who, most)
-        if answer is None or isinstance(answer, Refused):
+        if answer is None or isinstance(answer, NotDone):
             return
         logged: set[int] = set()
         for event in self.bench.log.events("messages-pushed") if answer.messages else ():

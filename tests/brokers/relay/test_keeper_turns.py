@@ -12,7 +12,7 @@ import pytest
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper_rows import Known
 from cofferdam.brokers.relay.keeper_turns import ANSWERS_OF_TURN, EFFORT_OF_TURN, QUEUED_BYTES, QUEUED_MOST
-from cofferdam.brokers.relay.records import Answered, Handed, Item, Refused
+from cofferdam.brokers.relay.records import Answered, Handed, Item, NotDone
 from cofferdam.brokers.relay.store import Store
 from cofferdam.crossing.memory import MemoryReceiver
 from cofferdam.errors import CrossingError
@@ -109,7 +109,7 @@ def test_what_waits_of_a_side_is_bounded(bench: Bench) -> None:
     receiver.resume()
     bench.run()
     last = bench.outer.answers[asked[-1]]
-    assert isinstance(last, Refused)
+    assert isinstance(last, NotDone)
     assert (last.problem.fault, last.retry) == ("busy", 1)
     assert side.queued <= QUEUED_BYTES
 
@@ -144,7 +144,7 @@ def test_a_push_that_is_refused_halfway_is_answered_once_and_can_be_repeated(ben
     bench.reactor.turn(0)
     bench.keeper.set_severed(frozenset({"ot"}))
     until_answered(bench, bench.inner, [asked])
-    assert isinstance(bench.inner.answers[asked], Refused)
+    assert isinstance(bench.inner.answers[asked], NotDone)
     bench.keeper.set_severed(frozenset())
     stored = bench.keeper._work.machine.channels["parts"].next - 1
     assert 0 < stored < 20

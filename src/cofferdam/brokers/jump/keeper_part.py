@@ -201,7 +201,7 @@ class Keeper(Part):
                 raise CrossingError(f"speaks of connection {record.conn}, which never began")
             if isinstance(record, records.Open):  # it was dropped while that was on its way
                 self._next_session(record)
-                self._outer.send(records.Refused(record.session, "the connection has ended"))
+                self._outer.send(records.SessionRefused(record.session, "the connection has ended"))
             return
         match record:
             case records.Exchange(_, digest):
@@ -424,7 +424,7 @@ class Keeper(Part):
 
     def _refuse(self, connection: Connection, asked: records.Open, reason: str) -> None:
         self._counts["sessions_refused"] += 1
-        self._outer.send(records.Refused(asked.session, clip(reason)))
+        self._outer.send(records.SessionRefused(asked.session, clip(reason)))
         self._refused.add(
             events.AccessRefused(
                 wall_ns=self.wall, connection=connection.name, person=connection.person, source=connection.source,

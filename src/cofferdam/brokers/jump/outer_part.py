@@ -333,7 +333,7 @@ class Outer(Part):
             case Verdict():
                 if (future := self._waiting.get(record.conn)) is not None and not future.done():
                     future.set_result(record)
-            case records.Refused(number, reason):
+            case records.SessionRefused(number, reason):
                 if (session := self._sessions.pop(number, None)) is not None:
                     session.refused(reason)
             case records.Told(number, text, refused):

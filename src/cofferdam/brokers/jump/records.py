@@ -184,7 +184,7 @@ class Verdict(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unkn
     text: Text = ""
 
 
-class Refused(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
+class SessionRefused(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
     """There will be no such session."""
 
     session: Number
@@ -229,7 +229,7 @@ class Wait(Struct, frozen=True, gc=False, array_like=True, tag=9, forbid_unknown
     text: Text
 
 
-FromKeeper = HostKey | Signed | Verdict | Refused | Told | Drop | Watch | Unwatch | Wait
+FromKeeper = HostKey | Signed | Verdict | SessionRefused | Told | Drop | Watch | Unwatch | Wait
 
 
 # --- keeper to inner --------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.http.api import Api, Note, method, path_of
 from cofferdam.brokers.kit.http.connection import Limits, Request
-from cofferdam.brokers.kit.http.doors import HttpPart, Refused
+from cofferdam.brokers.kit.http.doors import HttpPart, RefusedKind
 from cofferdam.brokers.kit.http.messages import Answer, BadRequest
 from cofferdam.brokers.kit.http.problems import Problems, answer, refusal
 from cofferdam.brokers.kit.vouch import Voucher
@@ -141,7 +141,7 @@ class Intake(HttpPart):
     def on_record(self, source: str, record: Any) -> None:
         self.uploads.on_record(record)
 
-    def told(self, found: Refused) -> FileRefused:
+    def told(self, found: RefusedKind) -> FileRefused:
         detail = f"{found.verb} from {found.source}: {found.detail}" + (f" ({found.count}×)" if found.count > 1 else "")
         return FileRefused(
             wall_ns=self.setting.wall(), product=found.what, file=clip(found.key, 128), by=found.principal or "?",

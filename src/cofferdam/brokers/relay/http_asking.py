@@ -18,8 +18,8 @@ from cofferdam.brokers.relay.records import (
     FromKeeper,
     GiveUp,
     Handed,
+    NotDone,
     Push,
-    Refused,
     ToKeeper,
     Works,
     to_keeper,
@@ -77,7 +77,7 @@ class Keeper:
         if gone is not None:
             gone(lambda: self._give_up(number))
         found = await future
-        if isinstance(found, Refused):
+        if isinstance(found, NotDone):
             raise Refusal(found.problem, retry=found.retry)
         if not isinstance(found, kind):
             raise CrossingError(f"the keeper answers request {number} with {type(found).__name__}")
@@ -90,7 +90,7 @@ class Keeper:
             if len(self._given_up) > GIVEN_UP_MOST:
                 del self._given_up[next(iter(self._given_up))]
             self._sender.send(GiveUp(number))
-            future.set_result(Refused(number, _GONE))
+            future.set_result(NotDone(number, _GONE))
 
     def on_record(self, record: Any) -> None:
         """An answer. Raises: CrossingError for one that nobody waits for."""

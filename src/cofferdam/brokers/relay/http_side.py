@@ -14,7 +14,7 @@ from typing import Any, Final
 from cofferdam.audit.events.relay import MessageRefused
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.http.connection import Limits
-from cofferdam.brokers.kit.http.doors import HttpPart, Refused
+from cofferdam.brokers.kit.http.doors import HttpPart, RefusedKind
 from cofferdam.brokers.relay.http_api import Api
 from cofferdam.brokers.relay.http_asking import Keeper
 from cofferdam.brokers.relay.records import keeper_of
@@ -55,7 +55,7 @@ class Side(HttpPart):
     def on_record(self, source: str, record: Any) -> None:
         self._keeper.on_record(record)
 
-    def told(self, found: Refused) -> MessageRefused:
+    def told(self, found: RefusedKind) -> MessageRefused:
         return MessageRefused(
             wall_ns=self.setting.wall(), channel=found.what, principal=found.principal, source=found.source,
             verb=found.verb, fault=found.fault, detail=found.detail, place=found.place, key=found.key,

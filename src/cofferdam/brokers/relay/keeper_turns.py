@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper import Channel
-from cofferdam.brokers.relay.records import Message, Refused, Result
+from cofferdam.brokers.relay.records import Message, NotDone, Result
 from cofferdam.brokers.relay.store import Store, Stored
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import StoreError
@@ -115,7 +115,7 @@ class Side:
 
     def refuse(self, request: int, problem: Problem, retry: int) -> None:
         """The answer to a request of which nothing is done."""
-        self.sender.send(Refused(request, problem, retry))
+        self.sender.send(NotDone(request, problem, retry))
 
     def forget(self) -> None:
         """Nothing of it is served any more."""

@@ -20,7 +20,7 @@ Rules of order, held by the keeper (breaking one ends the crew, with an entry):
 A push that is too much for one turn is stored in parts. If it is refused in between, its first messages may be stored;
 pushed again, they are answered as repeats.
 
-Every request is answered exactly once, by `Answered`, `Handed` or `Refused`; but one that was given up (`GiveUp`) may
+Every request is answered exactly once, by `Answered`, `Handed` or `NotDone`; but one that was given up (`GiveUp`) may
 be answered or not. Answers come in the order in which things become certain, not in that of the requests.
 """
 
@@ -190,7 +190,7 @@ class Handed(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unkno
     missing: Annotated[tuple[tuple[Number, Number], ...], Meta(max_length=TOLD_GAPS)] = ()
 
 
-class Refused(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
+class NotDone(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
     """The request as a whole is refused; nothing of it was done (but of a push in parts, see above).
 
     `problem.fault`: "policy" (not allowed, or the policy is just changing), "window", "severed", "paused", "stopped",
@@ -228,7 +228,7 @@ class Highest(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unkn
 
 ToFar = Carried | Highest
 ToKeeper = Works | Push | Pull | Settle | Browse | GiveUp
-FromKeeper = Answered | Handed | Refused
+FromKeeper = Answered | Handed | NotDone
 
 
 def to_keeper(*_: Any) -> RecordCodec[ToKeeper]:

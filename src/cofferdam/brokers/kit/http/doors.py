@@ -46,7 +46,7 @@ What = tuple[str, str, str, str, str]
 """(what, principal, source, verb, fault) of refusals that are told together."""
 
 
-class Refused:
+class RefusedKind:
     """Refusals of one kind: how often, and the first one's words for all of them."""
 
     __slots__ = ("count", "detail", "fault", "key", "place", "principal", "source", "verb", "what")
@@ -76,7 +76,7 @@ class HttpPart(Part):
         self._doors: dict[str, Door] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._until: dict[str, int] = {}
-        self._refused: dict[What, Refused] = {}
+        self._refused: dict[What, RefusedKind] = {}
         self._kinds_of: dict[tuple[str, str], int] = {}
         self._tell_at = 0.0
         self._severed = False
@@ -93,7 +93,7 @@ class HttpPart(Part):
     def doors(self, policy: CompiledPolicy) -> Iterable[Door]:
         """Where this part answers by a policy, from which it works from now on."""
 
-    def told(self, found: Refused) -> Draft:
+    def told(self, found: RefusedKind) -> Draft:
         """What is told of refusals."""
         return RequestRefused(
             wall_ns=self.setting.wall(), broker=self.setting.broker, what=found.what, principal=found.principal,
@@ -195,13 +195,13 @@ class HttpPart(Part):
         whose = (principal, "" if principal else source)
         if len(self._refused) < TOLD_MOST and self._kinds_of.get(whose, 0) < TOLD_OF_ONE:
             self._kinds_of[whose] = self._kinds_of.get(whose, 0) + 1
-            self._refused[kind] = Refused(kind, problem.detail, problem.place, key)
+            self._refused[kind] = RefusedKind(kind, problem.detail, problem.place, key)
             return
         rest: What = ("", *whose, "any", "many")
         if len(self._refused) >= 2 * TOLD_MOST:
             rest = ("", "", "", "any", "many")
         if not self._counted(rest):
-            self._refused[rest] = Refused(rest, "refusals of more kinds than are told apart", "", "")
+            self._refused[rest] = RefusedKind(rest, "refusals of more kinds than are told apart", "", "")
 
     def _counted(self, kind: What) -> bool:
         found = self._refused.get(kind)
@@ -212,14 +212,14 @@ class HttpPart(Part):
     def _tell(self) -> None:
         for source, whys in self.api.slowed.told().items():
             for why, count in whys.items():
-                found = Refused(("", "", source, "key", "key"), f"no key that is known: {why}", "", "")
+                found = RefusedKind(("", "", source, "key", "key"), f"no key that is known: {why}", "", "")
                 found.count = count
                 self._told(found)
         refused, self._refused, self._kinds_of = self._refused, {}, {}
         for found in refused.values():
             self._told(found)
 
-    def _told(self, found: Refused) -> None:
+    def _told(self, found: RefusedKind) -> None:
         self.faults[found.fault] = self.faults.get(found.fault, 0) + found.count
         self.setting.audit.note(self.told(found))
 
