@@ -72,8 +72,8 @@ class Held(Works):
             return error.code, error.read().decode()
 
     def back(self) -> bool:
-        """Whether its relay works again, and nothing is wrong."""
-        return bool(self.crew("relay")["working"]) and bool(self.status()["ok"])
+        """Whether its relay works, and nothing is said of it any more."""
+        return bool(self.crew("relay")["working"]) and not self.alarm()
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,11 @@ def held_and_back(works: Held, what: str, mend: Callable[[str], object]) -> None
         assert what in alarm["detail"] and str(works.keeper) in alarm["detail"]
         assert alarm["way_out"].endswith("it is started again by itself")
         status = works.status()
-        assert status["verdict"] == f"NOT OK: {alarm['detail']}" and status["way_out"] == alarm["way_out"]
+        verdict = status["verdict"]  # other alarms may have come as well, and count less
+        assert verdict.startswith("NOT OK") and verdict.endswith(alarm["detail"])
+        assert status["way_out"] == alarm["way_out"]
         code, said, _ = cli("status", "--state", works.state)
-        assert code == 1 and said.startswith(f"NOT OK: the crew {CREW} does not start"), said
+        assert code == 1 and f"the crew {CREW} does not start" in said.splitlines()[0], said
         assert not works.crew("relay")["working"] and works.crew("modbus")["working"]
         assert works.told("ready")[0] == 503
         metrics = works.told("metrics")[1]
@@ -112,7 +114,7 @@ def held_and_back(works: Held, what: str, mend: Callable[[str], object]) -> None
         assert works.pids("modbus") == proxy
         assert works.told("ready")[0] == 200
     told = [one for one in events(works.state, "alarm")[before:] if one["name"] == HELD]
-    assert [one["cleared"] for one in told] == [False, True] and what in told[0]["detail"]
+    assert (told[0]["cleared"], told[-1]["cleared"]) == (False, True) and what in told[0]["detail"]
 
 
 def test_a_damaged_database(works: Held) -> None:
