@@ -261,6 +261,18 @@ def test_events_of_what_is_committed(mirror: RunningCrew) -> None:
         assert len(json.loads(data[6:])) >= 720  # all since then, again
 
 
+def test_a_cursor_of_another_store_is_refused(mirror: RunningCrew) -> None:
+    """Of one that was put back, say: what follows here would be passed over, and nobody would hear of it."""
+    answer = get(mirror, "bi", "samples", tag="flow_1", after="9" * 12)
+    assert answer.status_code == 400 and "put back" in answer.json()["detail"]
+    with (
+        mirror.client("bi") as client,
+        client.stream("GET", "/v1/stream", params={"tag": "flow_1"}, headers={"last-event-id": "9" * 12}) as events,
+    ):
+        lines = list(events.iter_lines())
+    assert lines[0] == "event: end" and "put back" in lines[1]
+
+
 def test_keys_of_nobody_and_for_some_tags(mirror: RunningCrew) -> None:
     with mirror.client("") as client:
         assert client.get("/v1/tags").status_code == 401

@@ -20,6 +20,7 @@ from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack, to_batch
 from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.brokers.mirror.query import Deadline, Reading
 from cofferdam.brokers.mirror.records import Fetch
+from cofferdam.brokers.mirror.spool import Spool
 from cofferdam.errors import StoreError
 from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
@@ -88,6 +89,18 @@ def test_what_an_owned_collector_sends_is_told_and_ends_nothing(
     pair.born()
     pair.all()
     assert pair.has(HOUR, HOUR) == {"flow_b": 1}
+    pair.close()
+
+
+def test_what_an_owned_collector_claims_to_have_read_blinds_no_later_one(tmp_path: Path) -> None:
+    """It says that all is read up to the end of time: the next one would read nothing until then."""
+    pair = Pair(tmp_path)
+    pair.back()
+    for upto in (NOW - 5, (1 << 63) - 1):
+        pair.offer(msgspec.structs.replace(batch("live", [("flow_b", NOW, 1.0)]), upto=upto))
+    pair.born()
+    begin = Spool(tmp_path / "spooler", 1 << 30, HOUR_NS).state.upto
+    assert begin == {"historian": NOW}
     pair.close()
 
 

@@ -318,6 +318,8 @@ class Api(api.Api):
             if not said["after"].isascii() or not said["after"].isdigit() or len(said["after"]) > 18:
                 raise refusal("request", "after is a commit's number")
             after = int(said["after"])
+            if after > view.commit:
+                raise refusal("request", _unknown(after, view))
             table, head["commit"] = await self._run(known.principal, lambda: view.changes(tags, after, deadline, limit))
             head["more"] = head["commit"] < view.commit
         else:
@@ -523,6 +525,9 @@ class Api(api.Api):
                 view = await self._view(known)
                 if after < 0:
                     after = view.commit
+                if after > view.commit:
+                    yield b"event: end\ndata: " + msgspec.json.encode(_unknown(after, view)) + b"\n\n"
+                    return
                 if view.commit > after or not beat:
                     try:
                         tags = await self._run(known.principal, lambda view=view: self._asked(known, said, view))  # type: ignore[misc]
@@ -550,6 +555,11 @@ class Api(api.Api):
             self._streams[who] -= 1
             if not self._streams[who]:
                 del self._streams[who]
+
+
+def _unknown(after: int, view: View) -> str:
+    """Of a cursor of another store: where this one was put back, the numbers that follow stand for something else."""
+    return f"there is no commit {after}, the last is {view.commit}: the store was put back or made anew; begin again"
 
 
 def _value_at(view: View, tag: str, at: int, how: str, deadline: Deadline) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any, Final
 
+import msgspec
+
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.mirror import SamplesLost
 from cofferdam.brokers.broker import Asked, Part, Setting
@@ -178,6 +180,8 @@ class Spooler(Part):
         try:
             while self._pending:
                 source, record = self._pending[0]
+                if record.upto > wall:  # nobody has read what is to come; who believed it would read nothing until then
+                    record = msgspec.structs.replace(record, upto=wall)
                 if record.count or record.upto >= 0:
                     kept = self._spool.add(record, wall)
                     if len(self._fresh) < FRESH_MOST:
