@@ -435,6 +435,9 @@ def _verify(args: argparse.Namespace) -> int:
         hours = f"{_time(first * HOUR * 10**9)} to {_time((last + 1) * HOUR * 10**9)}"
         if run["failed"]:
             yield f"it could not be verified: {run['failed']}"
+            if run["tags"]:
+                differ = run["differences"] or "no"
+                yield f"  what could: {run['tags']} tags, {run['points']} samples, {hours}; {differ} differences"
         elif good:
             against = {"source": "the source has the same", "counts": "the source has as many"}.get(
                 args.against, "every file is as it was sealed"

@@ -11,6 +11,7 @@ from cofferdam.brokers.mirror import verifying
 from cofferdam.brokers.mirror.columns import HOUR_NS
 from cofferdam.brokers.mirror.records import Count, Counted, Fetch
 from tests.brokers.mirror.pairing import HOUR, Pair, batch
+from tests.brokers.mirror.test_docs import POLICY, compiled
 
 FIRST = HOUR - 40
 
@@ -22,6 +23,7 @@ class Table:
         self.pair = pair
         self.rows: dict[int, list[int]] = {}
         self.asked: list[Count] = []
+        self.away = ""
 
     def add(self, hours: range, minute: int) -> None:
         for hour in hours:
@@ -46,6 +48,10 @@ class Table:
                     self.send(range(one.since // HOUR_NS, one.until // HOUR_NS), lane="backfill")
                     continue
                 self.asked.append(one)
+                if one.source == self.away:
+                    failed = Counted(one.request, one.source, one.hour, failed="permission denied")
+                    pair.keeper.on_record("spooler", failed)
+                    continue
                 many = len(self.rows.get(one.hour, ()))
                 told = (("tank_a",), (many,)) if many else ((), ())
                 pair.keeper.on_record("spooler", Counted(one.request, one.source, one.hour, *told))
@@ -78,6 +84,28 @@ def test_what_came_late_is_followed_back_to_an_hour_that_is_whole(pair: Pair) ->
     pair.wall += HOUR_NS
     source.work()
     assert [one.hour for one in source.asked] == [HOUR, HOUR + 1]
+    pair.close()
+
+
+def test_a_source_that_is_away_keeps_no_other_from_being_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked once a run, and the run says that it failed; what came late at the others comes."""
+    monkeypatch.setattr(verifying, "SETTLE_SECONDS", 0.0)
+    gone = "energy: {at: '10.2.0.6:5432', database: plant, table: public.energy}"
+    pair = Pair(tmp_path, compiled(POLICY.replace("    sources:\n", f"    sources:\n      {gone}\n")))
+    source = Table(pair)
+    source.away = "energy"
+    source.add(range(HOUR - 4, HOUR), 1)
+    source.send(range(HOUR - 4, HOUR))
+    source.add(range(HOUR - 4, HOUR), 2)
+    pair.wall = HOUR * HOUR_NS
+    run = pair.keeper.verifying.begin(HOUR - 4, HOUR - 1, "counts", "")
+    source.work()
+    assert run.ended and run.done == run.total == 8
+    assert run.failed == "energy: permission denied" and not run.differ
+    assert [one.source for one in source.asked].count("energy") == 1
+    assert pair.has(HOUR - 4, HOUR) == {"tank_a": 8}
     pair.close()
 
 

@@ -146,7 +146,7 @@ class Verifying:
         if self._asked is not None and time.monotonic() > self._asked[5]:
             run, _, source, *_ = self._asked
             self._asked = None
-            self._failed(run, f"{source} has not answered")
+            self._failed(run, source, f"{source} has not answered")
         if self._asked is None and self._queue and time.monotonic() >= self._not_before:
             run, hour, source, turn = self._queue[0]
             if run.against == "store":
@@ -223,7 +223,7 @@ class Verifying:
         self._not_before = max(self._not_before, 2 * now - (asked[5] - COUNT_SECONDS))
         if record.failed:
             self._asked = None
-            self._failed(run, f"{source}: {record.failed}")
+            self._failed(run, source, f"{source}: {record.failed}")
             return
         digests = record.digests or (None,) * len(record.names)
         there = {name: (n, d) for name, n, d in zip(record.names, record.counts, digests, strict=True)}
@@ -243,7 +243,7 @@ class Verifying:
         here: dict[str, Summary] | str,
     ) -> None:  # fmt: skip
         if isinstance(here, str):
-            self._failed(run, here)
+            self._failed(run, source, here)
             return
         tags = self._keeper.store.catalogue.tags
         own = {tag: found for tag, found in here.items() if tag in there or tags[tag].source == source}
@@ -275,10 +275,14 @@ class Verifying:
         run.done += 1
         self._perhaps_end(run)
 
-    def _failed(self, run: Run, why: str) -> None:
-        run.failed = why
-        self._queue = deque(one for one in self._queue if one[0] is not run)
-        self._end(run)
+    def _failed(self, run: Run, source: str, why: str) -> None:
+        """A source cannot be counted at: no more of it is asked, and the others are counted all the same."""
+        if why not in run.failed:
+            run.failed += f"; {why}" if run.failed else why
+        kept = deque(one for one in self._queue if one[0] is not run or one[2] != source)
+        run.done += 1 + len(self._queue) - len(kept)
+        self._queue = kept
+        self._perhaps_end(run)
 
     def _perhaps_end(self, run: Run) -> None:
         if run.done >= run.total:
