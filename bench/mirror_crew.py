@@ -1,5 +1,5 @@
-"""The mirror's whole crew: a real gate, a real PostgreSQL that has history already, and an analyst who asks until all
-of it is readable. Part of bench/mirror.py.
+"""The mirror's whole crew: a real gate, a real PostgreSQL into which history is put at one go, and an analyst who asks
+until all of it is readable. Part of bench/mirror.py.
 
 What is measured is each part's processor time and its memory besides the clock, since a machine that is busy otherwise
 shows in the clock first. The historian's own work (sorting, sending) runs on the same cores.
@@ -70,17 +70,17 @@ async def _whole(tags: int, rows: int) -> float:
         folder = scene.directory / "historian"
         where = scene.layout.addresses
         historian = people.Historian(folder, where.host("mirror-historian"), where.port("mirror-historian"), "")
-        with historian.connection() as conn:
+        rows = rows // tags * tags
+        cast = await play.cast(scene)  # brings the password in: with it the reading begins
+        with historian.connection() as conn, conn.transaction():
             conn.execute(HISTORY.format(tags=tags, steps=rows // tags))
             conn.execute("ANALYZE samples")
             tag, newest = conn.execute("SELECT tag, time FROM samples ORDER BY time DESC, tag DESC LIMIT 1").fetchone()
-        rows = rows // tags * tags
-        before = _parts(await _pids(scene))
-        began = time.monotonic()
-        cast = await play.cast(scene)  # brings the password in: with it the reading begins
+            before = _parts(await _pids(scene))
+        began = time.monotonic()  # there was nothing before
         until = began + PATIENCE_SECONDS
         while not await _readable(cast, tag, newest) and time.monotonic() < until:  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
         took = time.monotonic() - began
         after = _parts(await _pids(scene))
         came = await _count(cast)

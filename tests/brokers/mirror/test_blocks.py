@@ -112,3 +112,14 @@ def test_those_of_one_time_are_handed_on_together_and_it_says_up_to_when() -> No
     # What is ahead of the clock says nothing of what comes on time.
     ahead, _ = read(shape, [HEAD, *rows, b"\xff\xff"], now=EPOCH_NS + 6_500)
     assert [one.upto - EPOCH_NS for one in ahead][-1] == 6_000
+
+
+def test_of_what_is_long_past_only_the_last_is_remembered() -> None:
+    """History that is brought in is not read again, but for its end."""
+    shape, seen = Shape(WHOLE, ("*",), quality=False, server=False), Seen(60)
+    rows = [row(whole(n), whole(n), None, None, None, b"a") for n in range(BATCH_POINTS + 5)]
+    seen.past_ns = NOW
+    assert [one.count for one in read(shape, [HEAD, *rows], seen)[0]] == [BATCH_POINTS + 4, 1]
+    seen.past_ns = SINCE  # now it is read again
+    assert [one.count for one in read(shape, [HEAD, *rows], seen)[0]] == [BATCH_POINTS + 4, 0]
+    assert [one.count for one in read(shape, [HEAD, *rows], seen)[0]] == [0, 0]

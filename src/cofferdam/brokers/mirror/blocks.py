@@ -191,6 +191,8 @@ class Seen:
 
     def __init__(self, span_s: int) -> None:
         self._span_ns = max(1, span_s) * 10**9
+        self.past_ns = NO_TIME
+        """Of times before it much is read at once, and next to nothing again: it need not be remembered."""
         self._sets: dict[int, dict[int, int]] = {}
         self._count = 0
 
@@ -356,7 +358,7 @@ class Block:
         del self._tags[:count], self._times[:count], self._values[:count]
         del self._qualities[:count], self._servers[:count]
         self._weight = sum(map(_weight, self._values))
-        if self._seen is not None and tags:
+        if self._seen is not None and tags and not (self._times and times[-1] < self._seen.past_ns):
             news = self._seen.news(times, *_marks(tags, times, values, qualities))
             if not all(news):
                 tags, times, values = _kept(tags, news), _kept(times, news), _kept(values, news)

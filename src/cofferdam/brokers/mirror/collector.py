@@ -26,7 +26,7 @@ from cofferdam.brokers.kit.figures import Figure, Figures, Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
 from cofferdam.brokers.mirror import nodes, points, postgres, rows
 from cofferdam.brokers.mirror.blocks import Differs, Reading, Seen
-from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME
 from cofferdam.brokers.mirror.figures import COLLECTOR
 from cofferdam.brokers.mirror.postgres import Historian
 from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Samples, Stored
@@ -396,9 +396,8 @@ class Tables(Work):
             since = upto - overlap if again and known is not None else upto
             limit = now + self.owner.row.future * 10**9
             until = min(since + self.step + (overlap if again else 0), limit)
-            # Of what is further back than the overlap next to nothing is read again: it need not be remembered.
-            past = not again and until < now - overlap
-            latest = await self._read(historian, since, until, "live", None if past else seen)
+            seen.past_ns = now - overlap if not again else NO_TIME
+            latest = await self._read(historian, since, until, "live", seen)
             self.newest = max(self.newest, latest)
             waits = until >= limit
             if not waits and latest <= upto:
