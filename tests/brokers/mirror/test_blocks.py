@@ -1,11 +1,13 @@
 """Rows of a COPY as columns: many at once say what they say one by one."""
 
+import math
 import struct
 from collections.abc import Sequence
 
 import pytest
 
-from cofferdam.brokers.mirror.blocks import BATCH_POINTS, EPOCH_NS, Block, Reading, Seen, Shape
+from cofferdam.brokers.mirror.blocks import BAD, BATCH_POINTS, EPOCH_NS, Block, Reading, Seen, Shape
+from cofferdam.brokers.mirror.columns import GOOD
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, POINTS_MOST, TEXT, WHOLE, Samples
 from tests.brokers.mirror.between import HEAD, row
 
@@ -72,6 +74,28 @@ def test_many_rows_at_once_say_what_they_say_one_by_one(kind: int, quality: bool
     plain = [one for one in rows if shape.plain(one)]
     assert (len(plain) > 200) == (kind != TEXT)
     assert shape.columns(plain) is not None or kind == TEXT
+
+
+def test_only_a_row_that_has_all_and_nothing_else_is_plain() -> None:
+    shape = Shape(WHOLE, ("*",), quality=True, server=False)
+    whole_row = row(whole(1), whole(2), whole(192), None, None, b"a")
+    assert shape.plain(whole_row)
+    lengths = (1, 5, 17, 29, 41, 45, 49)  # of the row, its time, value, quality, server, text and tag
+    for at in lengths:
+        assert not shape.plain(whole_row[:at] + bytes((whole_row[at] ^ 1,)) + whole_row[at + 1 :]), at
+    assert not shape.plain(whole_row[:-1])
+    two, _ = read(shape, [HEAD, whole_row + row(whole(2), whole(3), whole(192), None, None, b"a"), b"\xff\xff"])
+    assert [one.count for one in two] == [2]
+
+
+def test_what_has_no_value_has_a_quality_that_says_so() -> None:
+    shape = Shape(FLOAT, ("*",), quality=True, server=False)
+    rows = [row(whole(n), value, raw, None, None, b"a") for n, (value, raw) in
+            enumerate([(None, None), (None, whole(7)), (whole(0), None), (whole(0), whole(8))])]  # fmt: skip
+    (found,), _ = read(shape, [HEAD, *rows])
+    assert list(memoryview(found.quality).cast("q")) == [BAD, 7, GOOD, 8]
+    numbers = list(memoryview(found.value).cast("d"))
+    assert [math.isnan(one) for one in numbers] == [True, True, False, False]
 
 
 def test_what_was_read_before_is_not_sent_again_unless_it_is_otherwise() -> None:
