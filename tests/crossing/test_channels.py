@@ -148,9 +148,13 @@ def test_a_sender_learns_that_the_other_end_has_gone(channel: Channel) -> None:
     gone: list[bool] = []
     channel.sender.on_closed = lambda: gone.append(True)
     channel.receiver.close()
-    for _ in range(3):
-        channel.sender.send(Small(1))
-        channel.turn(0.01)
+
+    def notices() -> bool:
+        if not gone:
+            channel.sender.send(Small(1))
+        return bool(gone)
+
+    channel.run(notices)
     assert gone == [True]
     assert channel.sender.closed
 

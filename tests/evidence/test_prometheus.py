@@ -143,7 +143,7 @@ def prometheus(folder: Path, target: str, alerts: str = "") -> Iterator[Promethe
     port = held_port()
     config = folder / "prometheus.yml"
     config.write_text(
-        "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 250ms}\n"
+        "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 250ms}\n"
         + (f"alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alerts}']}}]}}]}}\n" if alerts else "")
         + f"rule_files: ['{RULES}']\n"
         f"scrape_configs: [{{job_name: cofferdam, static_configs: [{{targets: ['{target}']}}]}}]\n"
