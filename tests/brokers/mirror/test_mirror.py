@@ -121,7 +121,8 @@ def test_gaps_of_sources_of_which_one_may_read_nothing_are_not_told(mirror: Runn
 
     assert told("lake") == {("historian", 7), ("elsewhere", 7), ("*", 7)}
     assert told("bi") == {("historian", 7), ("*", None)}  # of what else was lost, not how much
-    assert get(mirror, "bi", "gaps", **{"from": str((NOW + 5) * 10**9)}).json()["gaps"] == []
+    later = {"from": str((NOW + 5) * 10**9), "to": str((NOW + 7200) * 10**9)}
+    assert get(mirror, "bi", "gaps", **later).json()["gaps"] == []
 
 
 def test_resolution_holds_in_every_answer(mirror: RunningCrew) -> None:
