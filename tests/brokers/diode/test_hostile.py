@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.diode import keeper_files, pairing, records, spool, spool_files, spool_lanes
+from cofferdam.brokers.diode import keeper_files, keeper_records, pairing, records, spool, spool_files, spool_lanes
 from cofferdam.brokers.diode.keeper import SILENT_NS, Keeper
 from cofferdam.brokers.diode.ledger import JUMP_MOST
 from cofferdam.brokers.diode.outbox import encode
@@ -237,6 +237,32 @@ def test_channels_that_do_not_ride(outside: Outside) -> None:
     assert len(outside.part.alarms()) <= 32
     outside.say(*file(1, "a.csv", b"1"))
     assert (outside.folders["reports-in"] / "a.csv").exists()
+
+
+def test_what_waited_for_one_record_is_handed_on_in_many_turns(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it was synced in one, one by one: with some thousands the part was ended for its silence, and its
+    successor, which had them on disk and waited anew, as well."""
+    monkeypatch.setattr(keeper_records, "TURN_MOST", 10)
+    history, folder = "records:history", outside.folders[strand_end("history", "in")]
+    for number in range(2, 72):
+        outside.say(raw(number, records.parts(b"x")[0], history))
+    assert strand.waiting(folder) == []
+    turns = outside.turns
+    outside.say(raw(1, records.parts(b"x")[0], history))
+    assert len(strand.waiting(folder)) == 71 and outside.turns - turns == 7
+    assert list(outside.part._store.held()) == []
+
+
+def test_names_that_nobody_knows_hide_no_channel_that_is_stopped(outside: Outside) -> None:
+    """With 256 of them no other channel was stopped any more, and with eight no alarm told of it."""
+    for number in range(records.CHANNELS_MOST + 9):
+        outside.say(raw(1, b"x", f"files:x{number}"))
+    outside.say(manifest(1, "../../etc/x"), beat(of=EPOCH - 1))
+    assert {"files:reports", "heartbeat"} < set(outside.part._stopped)
+    assert sum(one.startswith("files:reports of") for one in outside.part.alarms().values()) == 1
+    assert len(outside.part._stopped) == records.CHANNELS_MOST + 2
 
 
 def test_what_is_no_crime_and_not_wanted(outside: Outside) -> None:

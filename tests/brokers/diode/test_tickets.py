@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cofferdam.brokers.diode import tickets
 from cofferdam.brokers.diode.ledger import Gap
 from cofferdam.brokers.diode.tickets import ALPHABET, LETTERS_MOST, make, read, site_tag, spaced
 from cofferdam.errors import GateError
@@ -33,6 +34,15 @@ def test_what_is_read_covers_what_was_asked_for(gaps: list[tuple[int, int, int]]
     for gap in asked:
         if gap.epoch == newest:
             assert any(one.epoch == newest and one.first <= gap.first and gap.last <= one.last for one in ticket.ranges)
+
+
+def test_thousands_of_gaps_are_joined_as_some_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were joined two by two, with all of them written out each time."""
+    asked = [Gap(EPOCH + number % 3, number * number, number * number + 3) for number in range(1, 3_000, 2)]
+    quick = make(PRIVATE, TAG, 1, 99, 0, asked[:300])
+    assert make(PRIVATE, TAG, 1, 99, 0, asked)
+    monkeypatch.setattr(tickets, "_joined", lambda ranges, _: ranges)
+    assert make(PRIVATE, TAG, 1, 99, 0, asked[:300]) == quick
 
 
 def test_few_ranges_are_asked_for_exactly() -> None:

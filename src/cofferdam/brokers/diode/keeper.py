@@ -26,7 +26,7 @@ from cofferdam.brokers.diode.keeper_files import RESERVE_BYTES, SECOND, Files
 from cofferdam.brokers.diode.keeper_inside import Inside
 from cofferdam.brokers.diode.keeper_records import Handing
 from cofferdam.brokers.diode.keeper_store import KeeperStore
-from cofferdam.brokers.diode.ledger import Channel, Gap
+from cofferdam.brokers.diode.ledger import Channel, Gap, apart
 from cofferdam.brokers.diode.pairing import KeeperKeys, load
 from cofferdam.brokers.diode.records import Beat, Known, Piece
 from cofferdam.brokers.diode.sender import row_of
@@ -82,7 +82,7 @@ class Keeper(Part):
         self._channels: dict[str, Channel] = self._store.ledgers()
         self._dirty: set[str] = set()
         self._stopped: dict[str, str] = {}
-        self._named: dict[str, set[Gap]] = {}
+        self._named: dict[str, list[Gap]] = {}
         self._epoch = 0
         self._sender = ""
         self._beat: Beat | None = None
@@ -165,8 +165,9 @@ class Keeper(Part):
         ), always=True)  # fmt: skip
 
     def _stop(self, channel: str, detail: str) -> None:
-        """The channel takes no more."""
-        if channel in self._stopped or len(self._stopped) >= records.CHANNELS_MOST:
+        """The channel takes no more. Of names that nobody knows only some are remembered."""
+        foreign = len(self._stopped) >= records.CHANNELS_MOST and ":" in channel and channel not in self._row.channels
+        if channel in self._stopped or foreign:
             return
         self._stopped[channel] = detail
         self._audit.note(events.DiodeStopped(
@@ -247,10 +248,8 @@ class Keeper(Part):
     def _look(self) -> None:
         """Names what is newly missing, and what has come after all."""
         for name in self._row.channels:
-            found = set(self.gaps(name))
-            before = self._named.get(name, set())
-            new = [gap for gap in found if not any(_overlap(gap, old) for old in before)]
-            gone = [old for old in before if not any(_overlap(old, gap) for gap in found)]
+            found, before = self.gaps(name), self._named.get(name, [])
+            new, gone = apart(found, before), apart(before, found)
             lost = self._channel(name)
             closed = [old for old in gone if not self._was_lost(lost, old)]
             self._tell_gaps(name, "missing", new)
@@ -343,7 +342,7 @@ class Keeper(Part):
         gaps = self.gaps(said.channel)
         count = sum(channel.give_up(gap.epoch, gap.first, gap.last) for gap in gaps)
         self._tell_gaps(said.channel, "lost", gaps)
-        self._named[said.channel] = set()
+        self._named[said.channel] = []
         self._dirty.add(said.channel)
         self._figures.add("lost", count, said.channel)
         self._files.look_all()
@@ -477,7 +476,8 @@ class Keeper(Part):
             found[f"waits-{name.partition(':')[2]}"] = clip(f"nothing more of {name} of {self._strand} is taken: {why}")
         if self._full:
             found["store"] = f"nothing is taken from {self._strand}: {self._full}"
-        for name, detail in list(self._stopped.items())[:8]:
+        ours = sorted(self._stopped.items(), key=lambda one: ":" in one[0] and one[0] not in self._row.channels)
+        for name, detail in ours[:8]:
             label = hashlib.sha256(name.encode()).hexdigest()[:8]
             found[f"stopped-{label}"] = clip(f"{name} of {self._strand} is stopped: {detail}")
         for name in self._row.channels:
@@ -508,7 +508,3 @@ class Keeper(Part):
         if not self._halted:
             self._halted = self._files.halted = True
             self._store.close()
-
-
-def _overlap(one: Gap, other: Gap) -> bool:
-    return one.epoch == other.epoch and one.first <= other.last and other.first <= one.last

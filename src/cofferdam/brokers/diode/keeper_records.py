@@ -33,6 +33,9 @@ COST_BYTES: Final = 1 << 10
 """What each that waits costs beside its bytes, about."""
 UNITS_MOST: Final = 256
 """Of one channel of which only some pieces have come."""
+TURN_MOST: Final = 100
+"""Records of a channel that are handed on in one turn of the loop: each is synced, and where one was waited for long
+thousands may go on with it."""
 FOLDER_MOST: Final = 50_000
 """Files that wait in a folder for the part that they are for. With more, what comes is missing, and named."""
 
@@ -157,6 +160,9 @@ class Handing:
             folder = self._setting.folders[strand_end(rider, "in")] if kind == RECORDS else None
             before = len(gone)
             for epoch, number, count, whole in order.peek(self._channel(name), now):
+                if len(gone) - before >= TURN_MOST:
+                    self._setting.reactor.call_in(0, self._turn)
+                    break
                 try:
                     if folder is not None:
                         strand.put(folder, f"{epoch:020d}-{number:020d}", whole, synced=False)

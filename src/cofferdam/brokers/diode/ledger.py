@@ -14,7 +14,7 @@ Not here: how the missing is asked for (tickets), what becomes of it above (keep
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -24,10 +24,12 @@ from cofferdam.errors import CrossingError
 JUMP_MOST: Final = 50_000_000
 """A number may be so far above the highest known one, and no further: at a million records a second, 50 s."""
 RANGES_MOST: Final = 20_000
-"""Ranges of one epoch of a channel. With more the smallest holes are told as lost."""
+"""Ranges of a channel, about. With more the smallest holes are told as lost, some at a time."""
 EPOCHS_MOST: Final = 2 * SPANS_MOST
 """Epochs of one channel. With more an older one goes that is whole, or else the oldest; not one of those that the
 sender still tells of, since all of it would be missing again."""
+FEW_RANGES: Final = RANGES_MOST // EPOCHS_MOST
+"""An epoch may have so many in any case."""
 
 
 class Gap(NamedTuple):
@@ -41,6 +43,17 @@ class Gap(NamedTuple):
     @property
     def total(self) -> int:
         return self.last - self.first + 1
+
+
+def apart(some: Sequence[Gap], others: Sequence[Gap]) -> list[Gap]:
+    """Those of some that have no number with others in common. Each in order, and none that overlap."""
+    ends = [(gap.epoch, gap.last) for gap in others]
+    found = []
+    for gap in some:
+        at = bisect.bisect_left(ends, (gap.epoch, gap.first))
+        if at == len(ends) or (others[at].epoch, others[at].first) > (gap.epoch, gap.last):
+            found.append(gap)
+    return found
 
 
 class Ranges:
@@ -210,11 +223,12 @@ class Channel:
         return count
 
     def _bound(self, one: Epoch) -> None:
-        if len(one.have) <= RANGES_MOST:
+        if len(one.have) <= FEW_RANGES or sum(len(other.have) for other in self.epochs.values()) <= RANGES_MOST:
             return
-        first, last = min(one.have.missing(1, one.highest), key=lambda gap: gap[1] - gap[0])
-        one.have.add(first, last)
-        one.lost += last - first + 1
+        holes = sorted(one.have.missing(1, one.highest), key=lambda gap: gap[1] - gap[0])
+        for first, last in holes[: len(holes) // 10 + 1]:
+            one.have.add(first, last)
+            one.lost += last - first + 1
 
 
 class Order:

@@ -67,6 +67,7 @@ def make(signer: bytes, tag: bytes, serial: int, until: int, channel: int, gaps:
             if gap.epoch == epoch:
                 numbers.add(gap.first, gap.last)
         ranges += [Gap(epoch, first, last) for first, last in numbers]
+    ranges = _joined(ranges, _BODY_MOST)  # no more than a range a byte has room in any case
     while len(body := _body(Ticket(serial, until, channel, tuple(ranges)))) > _BODY_MOST:
         joins = [
             (two.first - one.last, at)
@@ -80,6 +81,18 @@ def make(signer: bytes, tag: bytes, serial: int, until: int, channel: int, gaps:
         ranges[at : at + 2] = [Gap(ranges[at].epoch, ranges[at].first, ranges[at + 1].last)]
     signature = Ed25519PrivateKey.from_private_bytes(signer).sign(_DOMAIN + tag + body)
     return _letters(body + signature)
+
+
+def _joined(ranges: list[Gap], most: int) -> list[Gap]:
+    """No more than so many, if they are of one epoch: those that are nearest are one."""
+    near = sorted(
+        (two.first - one.last, at) for at, (one, two) in enumerate(itertools.pairwise(ranges)) if one.epoch == two.epoch
+    )
+    shut = {at for _, at in near[: max(0, len(ranges) - most)]}
+    found: list[Gap] = []
+    for at, gap in enumerate(ranges):
+        found[-1:] = [Gap(gap.epoch, found[-1].first, gap.last)] if at - 1 in shut else [*found[-1:], gap]
+    return found
 
 
 def read(text: str, tag: bytes, signers: Mapping[bytes, int], now: int) -> Ticket:
