@@ -210,13 +210,19 @@ def test_limits_are_named(mirror: RunningCrew) -> None:
 
 
 def test_an_etag_saves_the_answer_and_gzip_works(mirror: RunningCrew) -> None:
-    first = get(mirror, "bi", "samples", tag="flow_1", **LAST)
+    fixed = {"tag": "flow_1", "from": str(BEGIN * 10**9), "to": str(NOW * 10**9)}
+    first = get(mirror, "bi", "samples", **fixed)
     assert first.headers["content-encoding"] == "gzip"
-    with mirror.client("bi") as client:
-        again = client.get(
-            "/v1/samples", params={"tag": "flow_1", **LAST}, headers={"if-none-match": first.headers["etag"]}
-        )
-    assert again.status_code == 304 and not again.content
+    mark = {"if-none-match": first.headers["etag"]}
+    with mirror.client("bi", params={"tag": "flow_1"}) as client:
+        again = client.get("/v1/samples", params=fixed, headers=mark)
+        assert again.status_code == 304 and not again.content
+        assert client.get("/v1/samples", params={**fixed, "format": "csv"}, headers=mark).status_code == 200
+        assert client.get("/v1/samples", params=fixed, headers={**mark, "accept": "text/csv"}).status_code == 200
+        for said in (LAST, {"from": "-3h", "to": "now"}, {"from": fixed["from"]}):  # of another time each time
+            asked = client.get("/v1/samples", params=said)
+            mine = {"if-none-match": asked.headers["etag"]}
+            assert client.get("/v1/samples", params=said, headers=mine).status_code == 200
 
 
 def test_a_cursor_of_commits_loses_nothing_late(mirror: RunningCrew) -> None:

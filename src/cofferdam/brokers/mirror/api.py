@@ -22,6 +22,7 @@ import asyncio
 import bisect
 import itertools
 import math
+import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -81,6 +82,8 @@ _WORDS: Final = {
 }
 _RECKONING: Final = (ArithmeticError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException)
 """Of an answer that is reckoned from files nobody here writes: nothing is left behind by it."""
+_FIXED: Final = re.compile(r"\d{4}-|-?\d{10,}\Z")
+"""A time that is not so long ago: a day, or ns since 1970."""
 NOTHING: Final = About()
 T = TypeVar("T")
 Count = Callable[[str, str, str, int, int, tuple[str, ...], int], None]
@@ -305,7 +308,7 @@ class Api(api.Api):
 
     async def _samples(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
         view = await self._view(known)
-        if (same := self._unchanged(request, view)) is not None:
+        if (same := self._unchanged(request, view, said)) is not None:
             return same, 0, []
         tags = await self._run(known.principal, lambda: self._asked(known, said, view))
         limit = self._limit_of(said, ROWS_USUAL, ROWS_MOST)
@@ -341,11 +344,12 @@ class Api(api.Api):
 
     async def _aggregates(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
         view = await self._view(known)
-        if (same := self._unchanged(request, view)) is not None:
-            return same, 0, []
         since, until = self._span(said)
         every = said.get("every", "1min")
         edges = forms.edges_of(every, since, until, said.get("zone", ""))
+        # What holds until now, and which steps are over, is another answer a moment later.
+        if edges[-1] <= self._wall() and (same := self._unchanged(request, view, said)) is not None:
+            return same, 0, []
         functions = [one for one in said.get("functions", "avg,min,max,count").split(",") if one]
         if unknown := [one for one in functions if one not in FUNCTIONS]:
             raise refusal("request", f"{', '.join(unknown)[:100]}: the functions are {', '.join(FUNCTIONS)}")
@@ -443,13 +447,21 @@ class Api(api.Api):
 
     # --- forms
 
-    def _unchanged(self, request: Request, view: View) -> Answer | None:
-        if request.headers.get("if-none-match", "") == f'"{view.mark}"':
-            return Answer(304, headers={"etag": f'"{view.mark}"'})
+    def _unchanged(self, request: Request, view: View, said: dict[str, str]) -> Answer | None:
+        """That an answer is as it was; never of one that depends on the time at which it is asked for."""
+        fixed = "after" in said or all(_FIXED.match(said.get(word, "now")) for word in ("from", "to"))
+        mark = self._mark(request, view)
+        if fixed and request.headers.get("if-none-match", "") == mark:
+            return Answer(304, headers={"etag": mark})
         return None
 
-    def _headers(self, view: View) -> dict[str, str]:
-        return {"etag": f'"{view.mark}"', "cache-control": "private, no-cache"}
+    def _mark(self, request: Request, view: View) -> str:
+        """An ETag: of a generation, of what is asked for in which form, under these rules."""
+        some = [request.headers.get(name, "") for name in ("accept", "accept-encoding")]
+        return f'"{view.mark}-{zlib.crc32(repr((request.target, some, self.row.rules)).encode()):08x}"'
+
+    def _headers(self, request: Request, view: View) -> dict[str, str]:
+        return {"etag": self._mark(request, view), "cache-control": "private, no-cache"}
 
     def _rows(
         self, request: Request, known: Known, view: View, form: str, head: dict[str, Any], name: str, names: Any,
@@ -461,7 +473,7 @@ class Api(api.Api):
             pieces = forms.line_pieces(rows)
         else:
             form, pieces = "json", forms.json_pieces(head, name, rows)
-        headers = self._headers(view)
+        headers = self._headers(request, view)
         if form != "json":
             headers |= {f"x-mirror-{key}": str(value) for key, value in head.items()}
         zipped = "gzip" in request.headers.get("accept-encoding", "").lower()
@@ -499,7 +511,7 @@ class Api(api.Api):
                 raise Gone from None  # the answer has begun: it ends short, and the client sees that
 
     def _answer(self, request: Request, view: View, data: bytes, form: str, head: dict[str, Any]) -> Answer:
-        headers = self._headers(view) | {f"x-mirror-{key}": str(value) for key, value in head.items()}
+        headers = self._headers(request, view) | {f"x-mirror-{key}": str(value) for key, value in head.items()}
         return Answer(200, data, forms.KINDS[form], headers)
 
     # --- what is committed, as it is
