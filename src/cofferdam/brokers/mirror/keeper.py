@@ -246,8 +246,7 @@ class Keeper(Part):
         if not taken:  # this end stands for the first time, or without its store: nobody can say what there was
             since = until = 0
         else:
-            newest = max((tag.last for tag in self.store.catalogue.tags.values()), default=until)
-            since = min(newest, until) if record.lane == "live" else until
+            since = self._last_by(until, until) if record.lane == "live" else until
         why = "the strand has not brought it" if taken else "sent before the first that came"
         loss = Loss("*", since, until, 0, why, wall, record.lane, taken + 1, first - 1)
         self.store.lost(loss, record.lane, first - 1)
@@ -259,20 +258,25 @@ class Keeper(Part):
                 )
             )  # fmt: skip
 
+    def _last_by(self, time: int, otherwise: int) -> int:
+        """The newest time of a sample that is not after this one: one of a clock that is ahead says nothing of what has
+        come, and would make a gap of no length."""
+        return max((tag.last for tag in self.store.catalogue.tags.values() if tag.last <= time), default=otherwise)
+
     def strand_gaps(self, *, covered: bool) -> list[Loss]:
         """What a strand says that it has not brought, as gaps; those of batches that are known by their numbers are
         `covered`, and not said again."""
         folder = next((path for name, path in self.setting.folders.items() if is_strand_end(name, "in")), None)
         if folder is None:
             return []
-        wall, newest = self.setting.wall(), self.store.newest
+        wall = self.setting.wall()
         try:
             said = strand_missing.missing(folder)
         except (CrossingError, OSError) as error:
             return [Loss("*", 0, wall, 0, clip(f"nobody can read what the strand has not brought: {error}"), wall)]
         found = []
         if said.behind:
-            since = newest if newest != NO_TIME else 0
+            since = self._last_by(wall, 0)
             why = f"the strand has not brought the last that were sent ({said.behind} of its records)"
             found.append(Loss("*", since, wall, 0, why, wall))
         if said.missing > said.behind and not covered:
