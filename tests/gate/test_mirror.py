@@ -202,7 +202,7 @@ def test_from_a_password_to_a_plot(works: Works, plant: Plant) -> None:
     assert (lab / "done" / "ph.csv").exists()
     plant.add(
         [("flow_none", int(time.time()), float("nan"), 192)]
-    )  # what lies further back waits a minute for its turn
+    )  # what lies back waits a minute for its turn
     eventually(lambda: "flow_none" in works.mirror("tags"))
     assert "flow_none: 1 samples, and no number" in works.mirror("query", "flow_none")
     target = works.state / "out.csv"
