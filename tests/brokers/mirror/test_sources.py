@@ -616,8 +616,8 @@ def panels(name: str, said: dict[str, str]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def graphed(site: Site) -> Site:
-    """With something to show."""
-    site.odd.add([("flow_g", int(time.time()) - 300 + s, 1 + s / 7, 192) for s in range(50)])
+    """With something to show, from now on: what lies back waits a minute for its turn."""
+    site.odd.add([("flow_g", time.time() + s / 100, 1 + s / 7, 192) for s in range(50)])
     eventually(lambda: len(site.value("flow_g") or ()) == 50)
     return site
 
