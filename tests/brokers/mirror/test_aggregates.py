@@ -18,7 +18,9 @@ from cofferdam.brokers.mirror.aggregates import aggregate, buckets
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, Sample, pack
 from cofferdam.brokers.mirror.forms import edges_of
 from cofferdam.brokers.mirror.query import Deadline, Reading
+from cofferdam.policy.table import CompiledPolicy
 from tests.brokers.mirror.pairing import NOW, Pair
+from tests.brokers.mirror.test_docs import POLICY, compiled
 
 DAY_NS = 24 * HOUR_NS
 TODAY = NOW // DAY_NS * DAY_NS
@@ -252,4 +254,49 @@ def test_what_is_dropped_takes_its_aggregates_along(tmp_path: Path) -> None:
     pair.keeper.tick()
     assert store.catalogue.reckoned == []
     assert asked(pair, "tank_a", DAY_NS, TODAY - 50 * DAY_NS, TODAY) == []
+    pair.close()
+
+
+MEANT = {
+    "opc-da": {"good": 2400.0, "uncertain": 600.0, "bad": 600.0, "count": 3},
+    "opc-ua": {"good": 3600.0, "uncertain": 0.0, "bad": 0.0, "count": 4},
+    "": {"good": 3000.0, "uncertain": 600.0, "bad": 0.0, "count": 4},
+}
+
+
+def test_what_a_quality_means_goes_by_the_source_of_its_tag(tmp_path: Path) -> None:
+    """In samples and in what was reckoned beforehand, which is made anew when the policy says otherwise."""
+
+    def policy(term: str) -> CompiledPolicy:
+        lab = f"lab: {{folder: lab, of: tank_lab{f', quality: q, qualities: {term}' if term else ''}}}"
+        text = POLICY.replace("historian:", f"{lab}\n      historian:")
+        return compiled(text.replace("quality: quality", "quality: quality\n        qualities: opc-ua"))
+
+    pair = Pair(tmp_path, policy("opc-da"))
+    pair.back()
+    day = TODAY - 2 * DAY_NS
+    for source, tag in (("historian", "tank_a"), ("lab", "tank_lab")):
+        for hour in range(24):
+            some = zip((0, 10, 20, 30), (192, 64, 0, 216), strict=True)
+            rows = [Sample(tag, day + hour * HOUR_NS + minute * 60 * 10**9, 5.0, quality) for minute, quality in some]
+            pair.offer(pack("live", source, rows))
+    pair.all()
+    functions = ("good", "uncertain", "bad", "count")
+
+    def right(term: str) -> None:
+        for tag, of in (("tank_a", "opc-ua"), ("tank_lab", term)):
+            hours = asked(pair, tag, HOUR_NS, day, day + DAY_NS, functions=functions)
+            assert [values for _, values in hours] == [MEANT[of]] * 24, (tag, of)
+
+    pair.keeper.tick()
+    right("opc-da")  # from samples
+    for term in ("opc-da", "", "opc-da"):
+        pair.keeper.take_policy(policy(term), ())
+        settled(pair)
+        right(term)
+    store = pair.keeper.store
+    store._lingering[:] = [(0.0, name) for _, name in store._lingering]  # ten minutes later
+    store.sweep()
+    (name,) = (path.name for path in (tmp_path / "keeper").glob(f"*{partials.SUFFIX}"))
+    assert [one.name for one in store.catalogue.reckoned] == [name]
     pair.close()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from cofferdam.brokers.mirror.blocks import BAD, BATCH_POINTS, EPOCH_NS, Block, Reading, Seen, Shape
-from cofferdam.brokers.mirror.columns import GOOD
+from cofferdam.brokers.mirror.blocks import BATCH_POINTS, EPOCH_NS, Block, Reading, Seen, Shape
+from cofferdam.brokers.mirror.columns import BAD, GOOD
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, POINTS_MOST, TEXT, WHOLE, Samples
 from tests.brokers.mirror.between import HEAD, row
 

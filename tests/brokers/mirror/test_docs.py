@@ -21,7 +21,7 @@ from cofferdam.policy.load import load, loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
-from cofferdam.policy.terms.mirror_rows import About, MirrorRows, Postgres
+from cofferdam.policy.terms.mirror_rows import About, MirrorRows, Postgres, meet
 
 PAGE = Path(__file__).parents[3] / "docs" / "mirror.md"
 POLICY = textwrap.dedent(re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)[0])
@@ -126,6 +126,8 @@ def test_a_list_that_is_none(tmp_path: Path, text: bytes, says: str) -> None:
         (DATABASE, "{folder: lab, times: '%c'}", "a pattern such as"),
         ("quality: quality", "quality: value", "a column for each"),
         ("every: 5 s", "every: 5 ms", "100 ms"),
+        ("quality: quality", "qualities: opc-da", "quality: COLUMN"),
+        ("every: 5 s", "qualities: opc-da\n      lab: {folder: lab, tags: [tank*9, x]}", "same tags (tank*9)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_words(old: str, new: str, says: str) -> None:
@@ -134,6 +136,17 @@ def test_what_is_wrong_is_said_in_words(old: str, new: str, says: str) -> None:
     with pytest.raises(PolicyError) as error:
         compiled(text)
     assert any(says in str(problem) for problem in error.value.problems), "\n".join(map(str, error.value.problems))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("a*", "*b", True), ("a*b", "a*c", False), ("*", "x", True), ("a*b*", "*c*b", True), ("ab", "ab", True),
+        ("a*", "b*", False), ("ab*", "a", False), ("a*a", "a", False), ("*a*", "**", True), ("a*bc", "ab*bc", True),
+    ],
+)  # fmt: skip
+def test_patterns_that_may_mean_the_same_tag(one: str, other: str, both: bool) -> None:
+    assert meet(one, other) == meet(other, one) == both
 
 
 def test_the_api_is_described() -> None:

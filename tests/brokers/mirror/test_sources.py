@@ -76,6 +76,7 @@ TABLE = "table: samples, tags: all"
 LAB = """lab: {folder: lab, delimiter: ";", decimal: ",", settle: 0 s, times: "%d.%m.%Y %H:%M:%S", zone: Europe/Berlin,
             every: 200 ms}"""
 BATCH = "batch: {folder: batch, form: parquet, settle: 0 s, every: 200 ms}"
+OPC_DA = "da: {folder: da, of: opc_da, quality: quality, qualities: opc-da, times: s, settle: 0 s, every: 200 ms}"
 
 
 ODD = [
@@ -160,7 +161,7 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         found.odd.conn.execute(f"insert into samples values (%s, {when}, %s)", (tag, value))
     opcua = held_port()
     with served(found.device) as port, opcua_site.plant(opcua), between(made.port) as found.between:
-        more = ["plc: {asset: plc, every: 200 ms}", "line: {asset: filler, every: 200 ms}", LAB, BATCH]
+        more = ["plc: {asset: plc, every: 200 ms}", "line: {asset: filler, every: 200 ms}", LAB, BATCH, OPC_DA]
         for name, plant, words in (
             ("odd", found.odd, TABLE), ("mends", found.mends, "table: samples, server: server"),
             ("slow", found.slow, SLOW), ("ascii", found.ascii, TABLE), ("filled", found.filled, TABLE),
@@ -170,7 +171,7 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         more.append(ALSO.format(name="hostile", port=port_between, database=database, more="table: samples"))
         where = f'at: "127.0.0.1:{made.port}", database: {found.office_name}'
         copy = f", store: postgresql, postgresql: {{{where}, plain: true}}"
-        folders, assets = ("lab", "batch"), ASSETS.format(port=port, opcua=opcua)
+        folders, assets = ("lab", "batch", "da"), ASSETS.format(port=port, opcua=opcua)
         with (
             crew(tmp_path_factory.mktemp("sources"), found.changes, folders=folders, more="\n      ".join(more),
                  assets=assets, mirror=copy) as found.mirror,
@@ -463,7 +464,7 @@ def test_files_that_are_left_in_a_folder(site: Site) -> None:
     eventually(lambda: (path.parent / "done" / "again.csv").exists())
     eventually(lambda: site.mirror.ask("spooler", "status")["lanes"]["backfill"]["waiting"] == 0)
     assert site.value("lab_ph", revisions="all") == [7.25, None]
-    waits = {"lab": 0, "batch": 0}
+    waits = {"lab": 0, "batch": 0, "da": 0}
     eventually(lambda: {one["source"]: one["waits"] for one in site.mirror.ask(FILES, "status")} == waits)
 
 
@@ -508,6 +509,26 @@ def test_a_folder_that_somebody_replaces_by_a_link(site: Site, tmp_path: Path) -
 
 
 # --- the copy in a database of the office's --------------------------------------------------------------------------
+
+
+@needs_postgres
+def test_a_quality_is_bad_in_all_answers_where_its_source_says_so(site: Site) -> None:
+    """0 is bad in OPC DA, and good where nothing is said; it is kept as it is."""
+    day = (int(time.time()) // 86_400 - 1) * 86_400
+    rows = [(0, "1", "192"), (10, "9", "0"), (20, "", "0"), (30, "2", "64"), (60, "3", "192")]
+    leave(site, "da", "one.csv", "\n".join(["time,value,quality", *(
+        f"{day + at},{value},{quality}" for at, value, quality in rows), ""]).encode())  # fmt: skip
+    eventually(lambda: site.value("opc_da") == [1, 9, None, 2, 3])
+    said = {"tag": "opc_da", "from": str(day * 10**9), "to": str((day + 60) * 10**9)}
+    assert [one["quality"] for one in site.lake.get("/v1/samples", params=said).json()["samples"]] == [192, 0, 0, 64]
+    asked = {**said, "every": "1min", "functions": "count,max,good,uncertain,bad"}
+    (found,) = site.lake.get("/v1/aggregates", params=asked).json()["aggregates"]
+    assert [found[name] for name in ("count", "max", "good", "uncertain", "bad")] == [2, 2, 10, 30, 20]
+    terms = site.lake.post("/v1/sql", json={"sql": "FROM tags SELECT qualities WHERE tag = 'opc_da'"}).json()["rows"]
+    assert terms == [{"qualities": "opc-da"}]
+    minutes = "select count, max from cofferdam.minutes where tag = 'opc_da' order by time"
+    eventually(lambda: len(site.sql(minutes)) == 2)
+    assert site.sql(minutes) == [(2, 2), (1, 3)]
 
 
 @needs_postgres

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from cofferdam.brokers.mirror import partials
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, TIME
-from cofferdam.brokers.mirror.partials import BAD, good, verdict
+from cofferdam.brokers.mirror.partials import BAD, good, verdicts
 from cofferdam.brokers.mirror.query import Deadline, View
+from cofferdam.policy.terms.mirror_rows import Qualities
 
 PIECE_NS: Final = 8 * 24 * HOUR_NS
 """Aggregates are reckoned over so long at a time, or one step if it is longer."""
@@ -73,7 +74,7 @@ def aggregate(
             table = view.samples([tag], piece[0], piece[-1], deadline, most=most)
             lead = view.before(tag, piece[0] - 1, deadline) if weighted else STORED.empty_table()
             until = min(hold, piece[-1]) if hold is not None else None
-            yield from _of_tag(tag, table, lead, piece, functions, until)
+            yield from _of_tag(tag, table, lead, piece, functions, until, view.catalogue.qualities)
             at = upto
 
 
@@ -113,6 +114,7 @@ def _from_partials(
     """A tag's aggregates: of days that were reckoned beforehand, or of samples."""
     parts = {part for name in functions for part in _PARTS.get(name, ())}
     names = ["begin", "count", *sorted(parts), *(_HELD if hold is not None else ())]
+    by = view.catalogue.qualities
     found, spans = view.reckoned(tag, edges[0], edges[-1], step, deadline, names)
     found = [table for table in found if table.num_rows]
     at = edges[0]
@@ -123,7 +125,8 @@ def _from_partials(
             table = view.samples([tag], at, upto, deadline, most=most)
             if table.num_rows:
                 hourly = step == partials.HOUR
-                found.append((partials.reckon_hours(table) if hourly else partials.reckon(table, step)).select(names))
+                made = partials.reckon_hours(table, by) if hourly else partials.reckon(table, step, by)
+                found.append(made.select(names))
             at = upto
         at = high
     lead = view.before(tag, edges[0] - 1, deadline) if hold is not None else STORED.empty_table()
@@ -146,17 +149,17 @@ def _from_partials(
             columns["delta"] = pc.subtract(some["last"], some["first"])
     if hold is not None:
         sums = _Sums(edges)
-        _hold_partials(sums, whole, lead, hold)
+        _hold_partials(sums, whole, lead, hold, by)
         places, columns = sums.beside(places, columns, functions)
     if places:
         yield _answer(tag, edges, places, columns, functions)
 
 
-def _hold_partials(sums: _Sums, table: pa.Table | None, lead: pa.Table, hold: int) -> None:
+def _hold_partials(sums: _Sums, table: pa.Table | None, lead: pa.Table, hold: int, by: Sequence[Qualities]) -> None:
     """What holds how long in hours (HOURLY, with the `place` of each), and between them."""
     ends: list[tuple[int, float, int]] = []  # since when, which value, of which verdict
     if lead.num_rows:
-        value, judged = lead["value"][0].as_py(), verdict(lead["quality"])[0].as_py()
+        value, judged = lead["value"][0].as_py(), verdicts(lead, by)[0].as_py()
         ends.append((lead["time"].cast(pa.int64())[0].as_py(), math.nan if value is None else value, judged))
     begins: list[int] = []
     if table is not None:
@@ -176,13 +179,14 @@ def _hold_partials(sums: _Sums, table: pa.Table | None, lead: pa.Table, hold: in
 
 
 def _of_tag(
-    tag: str, table: pa.Table, lead: pa.Table, edges: Sequence[int], functions: Sequence[str], hold: int | None
-) -> Iterator[pa.Table]:
+    tag: str, table: pa.Table, lead: pa.Table, edges: Sequence[int], functions: Sequence[str], hold: int | None,
+    by: Sequence[Qualities],
+) -> Iterator[pa.Table]:  # fmt: skip
     if not table.num_rows and not lead.num_rows:
         return
     times = table["time"].cast(pa.int64())
     place = _places(times, pa.array(edges, pa.int64()))
-    plain = pa.table({"place": place, "time": times, "value": table["value"]}).filter(good(table))
+    plain = pa.table({"place": place, "time": times, "value": table["value"]}).filter(good(table, by))
     grouped = plain.group_by("place", use_threads=False).aggregate(
         [("value", "mean"), ("value", "min"), ("value", "max"), ("value", "count"), ("value", "first"),
          ("value", "last")]
@@ -195,7 +199,7 @@ def _of_tag(
     columns["delta"] = pc.subtract(columns["last"], columns["first"])
     if hold is not None:
         sums = _Sums(edges)
-        _weigh(sums, pa.concat_tables([lead, table]), hold)
+        _weigh(sums, pa.concat_tables([lead, table]), hold, by)
         places, columns = sums.beside(places, columns, functions)
     if places:
         yield _answer(tag, edges, places, columns, functions)
@@ -211,10 +215,10 @@ def _places(times: Any, steps: pa.Array) -> Any:
     return pa.array([bisect.bisect_right(edges, at) - 1 for at in flat.to_pylist()], pa.int64())
 
 
-def _weigh(sums: _Sums, table: pa.Table, hold: int) -> None:
+def _weigh(sums: _Sums, table: pa.Table, hold: int, by: Sequence[Qualities]) -> None:
     """Time-weighted average and seconds by quality: each sample holds until the next, within its steps."""
     times = table["time"].cast(pa.int64()).to_pylist()
-    values, kinds = table["value"].to_pylist(), verdict(table["quality"]).to_pylist()
+    values, kinds = table["value"].to_pylist(), verdicts(table, by).to_pylist()
     for begin, end, value, kind in zip(times, [*times[1:], hold], values, kinds, strict=True):
         sums.add(begin, end, math.nan if value is None else value, kind)
 

@@ -24,7 +24,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 from psycopg.waiting import Wait
 
-from cofferdam.brokers.mirror.columns import GOOD, NO_TIME
+from cofferdam.brokers.mirror.columns import BAD, GOOD, NO_TIME
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, TEXT_BYTES, Lane, Samples
 from cofferdam.policy.terms.mirror_rows import Matcher, tag_name
 
@@ -34,8 +34,6 @@ EPOCH_NS: Final = 946_684_800_000_000_000
 NAN_BITS: Final = 0x7FF8 << 48
 INFINITE: Final = ((1 << 63) - 1, -(1 << 63))
 BATCH_POINTS: Final = 10_000
-BAD: Final = 0x80000000
-"""The quality of a sample without a value: OPC UA's Bad."""
 TEXT_MOST: Final = TEXT_BYTES - 1024
 ROW_BYTES: Final = 4 << 20
 """Of one row. No honest database sends more, since longer values stay there."""

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from cofferdam.errors import StoreError, StoreFull
+from cofferdam.policy.terms.mirror_rows import Qualities
 
 NAME: Final = "catalogue.json"
 COPY: Final = "catalogue.copy"
@@ -115,6 +116,9 @@ class Catalogue(Struct):
     holds: list[Hold] = []
     dropped: int = 0
     """Everything before this hour is gone by age or for want of room; 0: nothing."""
+    qualities: tuple[Qualities, ...] = ()
+    """What those of its tags mean, as the keeper's policy says. It stands here since what was reckoned beforehand goes
+    by it: whoever reads one generation has both."""
     night: int = 0
     """Days since 1970: those before it were compared with the source at night."""
     found: str = ""

@@ -26,6 +26,8 @@ HOUR_NS: Final = 3_600_000_000_000
 DAY_NS: Final = 24 * HOUR_NS
 GOOD: Final = 0
 """Where a source has no quality."""
+BAD: Final = 0x80000000
+"""The quality of a sample without a value: OPC UA's Bad."""
 TAGS: Final = pa.dictionary(pa.int32(), pa.string())
 TIME: Final = pa.timestamp("ns")
 HOT: Final = pa.schema([

@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cofferdam.brokers.mirror.blocks import BAD
-from cofferdam.brokers.mirror.columns import GOOD, Sample, pack
+from cofferdam.brokers.mirror.columns import BAD, GOOD, Sample, pack
 from cofferdam.brokers.mirror.records import TEXT_BYTES, Samples
 from cofferdam.policy import zones
 from cofferdam.policy.terms.mirror_rows import SINCE_1970, Drop, Matcher, tag_name

@@ -33,7 +33,7 @@ from cofferdam.crossing import strand_missing
 from cofferdam.errors import CrossingError, StoreError, StoreFull
 from cofferdam.limits import is_strand_end
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.mirror_rows import Device, Matcher
+from cofferdam.policy.terms.mirror_rows import Matcher, names_of, qualities_of
 
 HOT_ROWS: Final = 1_000_000
 """Unsealed samples: more are sealed at once, and the next hour begins with none."""
@@ -88,11 +88,9 @@ class Keeper(Part):
         self.acks = self.row.acks != "none"
         self._foreign_at = 0
         self._sources: dict[str, Matcher] = {}
+        self._qualities = qualities_of(self.row.sources)
         for source in self.row.sources:
-            if isinstance(source, Device):
-                self._sources[source.name] = Matcher(f"{source.asset}.{point}" for point in source.points)
-            else:
-                self._sources[source.name] = Matcher(source.tags)
+            self._sources[source.name] = Matcher(names_of(source))
 
     # --- the gate
 
@@ -343,7 +341,7 @@ class Keeper(Part):
         self._job = _Job(work, done)
 
     def _reckon(self, what: partials.Wanted) -> None:
-        folder = self.store.folder
+        folder, qualities = self.store.folder, self.store.catalogue.qualities
 
         def done(found: list[Reckoned] | str) -> None:
             if isinstance(found, str):  # a file is damaged: it is looked at, and dealt with, by name
@@ -354,9 +352,13 @@ class Keeper(Part):
                     self.verifying.damaged(name)
                     return
                 raise StoreError(found)
+            if qualities != self.store.catalogue.qualities:  # the policy has changed meanwhile
+                for one in found:
+                    self.store.leave(one.name)
+                return
             self.store.reckoned(found, [what.joined.name] if what.joined is not None else [])
 
-        self._job = _Job(lambda: partials.try_make(folder, what), done)
+        self._job = _Job(lambda: partials.try_make(folder, what, qualities), done)
 
     def _tell_sealed(self, file: File, merged: int) -> None:
         self.setting.audit.note(
@@ -448,6 +450,8 @@ class Keeper(Part):
             self._merge(files)
         if self._job is None and self.row.keep:
             self._drop()
+        if self.row.sources:  # none where a reload has just taken the mirror away
+            self.store.means(self._qualities)
         if self._job is None:
             found, today = self.store.catalogue, self.setting.wall() // HOUR_NS // 24 * 24
             if (what := partials.wanted(found.files, found.reckoned, today)) is not None:

@@ -31,12 +31,12 @@ from cofferdam.brokers.kit.threads import Threads
 from cofferdam.brokers.mirror import postgres, sealing
 from cofferdam.brokers.mirror.blocks import Differs
 from cofferdam.brokers.mirror.collector import Collector, Work
-from cofferdam.brokers.mirror.columns import DAY_NS
+from cofferdam.brokers.mirror.columns import BAD, DAY_NS
 from cofferdam.brokers.mirror.figures import LOADER
-from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch
+from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch, View
 from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import StoreError
-from cofferdam.policy.terms.mirror_rows import Copy, ReadRule
+from cofferdam.policy.terms.mirror_rows import Copy, Qualities, ReadRule, Term
 
 ROWS_AT_ONCE: Final = 50_000
 QUERY_SECONDS: Final = 600.0
@@ -62,14 +62,21 @@ _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS cofferdam.position (mirror text PRIMARY KEY, commit int8 NOT NULL)",
     "CREATE OR REPLACE VIEW cofferdam.samples AS SELECT DISTINCT ON (tag, time, ns) tag, time, ns, kind, value, whole,"
     " text, quality, server FROM cofferdam.history ORDER BY tag, time, ns, commit DESC, nth DESC",
+)
+_MINUTES: Final = (
     "CREATE OR REPLACE VIEW cofferdam.minutes AS SELECT tag, date_trunc('minute', time) AS time, avg(value) AS avg,"
     " min(value) AS min, max(value) AS max, count(value) AS count FROM cofferdam.samples"
-    " WHERE value <> 'NaN' AND {good} GROUP BY 1, 2",
+    " WHERE value <> 'NaN' AND {good} GROUP BY 1, 2"
 )
-_GOOD: Final = (
-    "(CASE WHEN quality > 65535 THEN (quality >> 30) & 3 IN (0, 1)"
-    " ELSE quality = 0 OR (quality >> 6) & 3 IN (1, 3) END)"
-)
+_GOOD: Final[dict[Term, sql.SQL]] = {
+    "": sql.SQL(
+        "(CASE WHEN quality > 65535 THEN (quality >> 30) & 3 IN (0, 1)"
+        " ELSE quality = 0 OR (quality >> 6) & 3 IN (1, 3) END)"
+    ),
+    "opc-da": sql.SQL("((quality >> 6) & 3 IN (1, 3))"),
+    "opc-ua": sql.SQL("((quality >> 30) & 3 IN (0, 1))"),
+    "none": sql.SQL(f"(quality <> {BAD})"),
+}
 """As partials.verdict has it: not bad."""
 _NAMES: Final = ("tag", "time", "ns", "kind", "value", "whole", "text", "quality", "server", "commit", "nth")
 
@@ -118,6 +125,7 @@ class Copying(Work):
     def __init__(self, owner: Loader, source: Copy) -> None:
         super().__init__(owner, source)
         self.position = 0
+        self._qualities: tuple[Qualities, ...] = ()
         self._days: set[str] = set()
 
     async def session(self) -> None:
@@ -127,6 +135,7 @@ class Copying(Work):
         conn = await postgres.dial(self.source, password)
         try:
             await conn.execute(_SETTINGS, (str(STATEMENT_MS),))
+            self._qualities = (await self._store()).catalogue.qualities
             await self._prepare(conn)
             self.well()
             await self._follow(conn)
@@ -136,11 +145,18 @@ class Copying(Work):
         finally:
             await conn.close()
 
+    async def _store(self) -> View:
+        """The store as it is now. Raises: Differs."""
+        try:
+            return await self.owner.threads.run(self.owner.reading.view)
+        except StoreError as error:
+            raise Differs(str(error)) from None
+
     async def _prepare(self, conn: AsyncConnection[Any]) -> None:
         """What the database has to have. Raises: psycopg.Error."""
         async with conn.transaction():
             for statement in _SCHEMA:
-                await conn.execute(statement.replace("{good}", _GOOD))
+                await conn.execute(statement)
             await conn.execute("INSERT INTO cofferdam.position VALUES (%s, 0) ON CONFLICT DO NOTHING", (self._mirror,))
             await self._views(conn)
             rows = await conn.execute("SELECT commit FROM cofferdam.position WHERE mirror = %s", (self._mirror,))
@@ -157,14 +173,15 @@ class Copying(Work):
         return self.owner.conduit
 
     async def _views(self, conn: AsyncConnection[Any]) -> None:
-        """One view for each principal, and only those."""
+        """That of minutes, and one view for each principal, and only those."""
+        await conn.execute(sql.SQL(_MINUTES).format(good=good(self._qualities)))
         rows = await conn.execute(
             "SELECT viewname FROM pg_catalog.pg_views WHERE schemaname = 'cofferdam'"
             " AND (viewname LIKE 'samples\\_of\\_%' OR viewname LIKE 'aggregates\\_of\\_%')"
         )
         for (name,) in await rows.fetchall():
             await conn.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier("cofferdam", name)))
-        for _, _, statement in views(self.source.rules):
+        for _, _, statement in views(self.source.rules, self._qualities):
             await conn.execute(statement)
         await self._grant(conn)
 
@@ -172,7 +189,7 @@ class Copying(Work):
         """Each view to the role of its principal's name, where there is one."""
         rows = await conn.execute("SELECT rolname FROM pg_catalog.pg_roles")
         roles = {name for (name,) in await rows.fetchall()}
-        for who, name, _ in views(self.source.rules):
+        for who, name, _ in views(self.source.rules, self._qualities):
             if who in roles:
                 view, role = sql.Identifier("cofferdam", name), sql.Identifier(who)
                 await conn.execute(sql.SQL("GRANT USAGE ON SCHEMA cofferdam TO {}").format(role))
@@ -182,11 +199,15 @@ class Copying(Work):
         dropped = float("-inf")
         while True:
             try:
-                view = await self.owner.threads.run(self.owner.reading.view)
+                view = await self._store()
                 if view.commit < self.position:
                     raise Differs(
                         f"the database has {self.position} batches of the mirror, and the store {view.commit}"
                     )
+                if view.catalogue.qualities != self._qualities:
+                    self._qualities = view.catalogue.qualities
+                    async with conn.transaction():
+                        await self._views(conn)
                 table, upto = await self.owner.threads.run(
                     lambda view=view: view.changes(  # type: ignore[misc]
                         sorted(view.tags()), self.position, Deadline(QUERY_SECONDS), ROWS_AT_ONCE
@@ -288,7 +309,13 @@ def as_csv(table: pa.Table) -> bytes:
     return out.getvalue()
 
 
-def views(rules: Iterable[ReadRule]) -> Iterator[tuple[str, str, sql.Composed]]:
+def good(qualities: Iterable[Qualities]) -> sql.Composable:
+    """That a sample is not bad, whichever tag it is of."""
+    cases = [sql.SQL("WHEN {} THEN {}").format(_tags(one.tags), _GOOD[one.term]) for one in qualities]
+    return sql.SQL("(CASE {} ELSE {} END)").format(sql.SQL(" ").join(cases), _GOOD[""]) if cases else _GOOD[""]
+
+
+def views(rules: Iterable[ReadRule], qualities: Iterable[Qualities]) -> Iterator[tuple[str, str, sql.Composed]]:
     """(principal, view, what makes it): samples where a rule has no resolution, aggregates where it has, of steps that
     are over: one that goes on shows each sample as it comes."""
     patterns: dict[tuple[str, int], list[str]] = {}
@@ -309,7 +336,7 @@ def views(rules: Iterable[ReadRule]) -> Iterator[tuple[str, str, sql.Composed]]:
                 " min(value) AS min, max(value) AS max, count(value) AS count"
                 " FROM cofferdam.samples WHERE value <> 'NaN' AND {good} AND {tags}"
                 " AND time < to_timestamp(floor(extract(epoch FROM now()) / {step}) * {step}) GROUP BY 1, 3"
-            ).format(step=sql.Literal(resolution), good=sql.SQL(_GOOD), tags=_tags(some))
+            ).format(step=sql.Literal(resolution), good=good(qualities), tags=_tags(some))
             for (name, resolution), some in sorted(patterns.items())
             if name == who and resolution
         ]
@@ -322,12 +349,12 @@ def views(rules: Iterable[ReadRule]) -> Iterator[tuple[str, str, sql.Composed]]:
 
 def _tags(patterns: Collection[str]) -> sql.Composable:
     """That a tag is one of these."""
+    names = [sql.Literal(one) for one in patterns if "*" not in one]
+    said = [sql.SQL("tag IN ({})").format(sql.SQL(", ").join(names))] if names else []
     like = [
         "".join("%" if letter == "*" else f"\\{letter}" if letter in "%_\\" else letter for letter in one)
         for one in patterns
+        if "*" in one
     ]
-    return (
-        sql.SQL("(")
-        + sql.SQL(" OR ").join(sql.SQL("tag LIKE {}").format(sql.Literal(one)) for one in like)
-        + sql.SQL(")")
-    )
+    said += [sql.SQL("tag LIKE {}").format(sql.Literal(one)) for one in like]
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(said))

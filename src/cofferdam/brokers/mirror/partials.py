@@ -11,19 +11,23 @@ Not here: when they are made (keeper), answers (aggregates).
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cofferdam.brokers.mirror import sealing
 from cofferdam.brokers.mirror.catalogue import File, Reckoned, failed
+from cofferdam.brokers.mirror.columns import BAD as NO_VALUE
 from cofferdam.brokers.mirror.columns import HOUR_NS, TIME, tidy
 from cofferdam.errors import StoreError
+from cofferdam.policy.terms.mirror_rows import Matcher, Qualities, Term
 
 MINUTE: Final = 60
 HOUR: Final = 3600
@@ -55,29 +59,46 @@ GOOD, UNCERTAIN, BAD = 0, 1, 2
 VERDICTS: Final = ("good", "uncertain", "bad")
 
 
-def verdict(quality: Any) -> Any:
-    """Good, uncertain or bad, of a column of raw qualities. An OPC UA StatusCode says it in its upper two bits; an OPC
-    DA quality (192 and above is good) in the upper two of its lower byte. 0 is good in the one and bad in the other:
-    here it is good, as a source without qualities says nothing else."""
-    ua = pc.greater(quality, 0xFFFF)
+def verdict(quality: Any, term: Term = "") -> Any:
+    """Good, uncertain or bad, of a column of raw qualities that mean what `term` says. An OPC UA StatusCode says it in
+    its upper two bits; an OPC DA quality (192 and above is good) in the upper two of its lower byte. 0 is good in the
+    one and bad in the other: where nothing is said it is good, as a source without qualities says nothing else."""
+    if term == "none":
+        return pc.if_else(pc.equal(quality, NO_VALUE), BAD, GOOD)
     upper = pc.bit_wise_and(pc.shift_right(quality, 30), 3)
     of_ua = pc.if_else(pc.equal(upper, 0), GOOD, pc.if_else(pc.equal(upper, 1), UNCERTAIN, BAD))
+    if term == "opc-ua":
+        return of_ua
     lower = pc.bit_wise_and(pc.shift_right(quality, 6), 3)
-    of_da = pc.if_else(
-        pc.or_(pc.equal(quality, 0), pc.equal(lower, 3)), GOOD, pc.if_else(pc.equal(lower, 1), UNCERTAIN, BAD)
-    )
-    return pc.if_else(ua, of_ua, of_da)
+    of_da = pc.if_else(pc.equal(lower, 3), GOOD, pc.if_else(pc.equal(lower, 1), UNCERTAIN, BAD))
+    if term == "opc-da":
+        return of_da
+    return pc.if_else(pc.greater(quality, 0xFFFF), of_ua, pc.if_else(pc.equal(quality, 0), GOOD, of_da))
 
 
-def good(table: pa.Table) -> Any:
+def verdicts(table: pa.Table, by: Sequence[Qualities]) -> Any:
+    """Good, uncertain or bad, of each sample in the form STORED, whichever tag it is of."""
+    quality, tags = table["quality"], table["tag"]
+    found = verdict(quality)
+    for one in reversed(by):  # the first that has a tag counts
+        match = Matcher(one.tags)
+        if match.all:
+            found = verdict(quality, one.term)
+        else:
+            own = pa.array([tag for tag in pc.unique(tags).to_pylist() if match(tag)], pa.string())
+            found = pc.if_else(pc.is_in(tags, own), verdict(quality, one.term), found) if len(own) else found
+    return found
+
+
+def good(table: pa.Table, by: Sequence[Qualities]) -> Any:
     """Of each sample in the form STORED, whether it is one that is reckoned with: a number, and not of bad quality."""
     number = pc.and_(pc.is_valid(table["value"]), pc.invert(pc.is_nan(pc.fill_null(table["value"], 0.0))))
-    return pc.and_(pc.not_equal(verdict(table["quality"]), BAD), number)
+    return pc.and_(pc.not_equal(verdicts(table, by), BAD), number)
 
 
-def reckon(table: pa.Table, step: int) -> pa.Table:
+def reckon(table: pa.Table, step: int, by: Sequence[Qualities] = ()) -> pa.Table:
     """Of the last revisions of samples, sorted by (tag, time): PARTIAL by steps of so many seconds."""
-    some = table.filter(good(table))
+    some = table.filter(good(table, by))
     if not some.num_rows:
         return PARTIAL.empty_table()
     begin = sealing.floor_to(some["time"].cast(pa.int64()), step * 10**9)
@@ -90,7 +111,7 @@ def reckon(table: pa.Table, step: int) -> pa.Table:
     return in_order(table)
 
 
-def reckon_hours(table: pa.Table) -> pa.Table:
+def reckon_hours(table: pa.Table, by: Sequence[Qualities] = ()) -> pa.Table:
     """Of the last revisions of samples, sorted by (tag, time): HOURLY. An hour of bad samples has a count of 0."""
     if not table.num_rows:
         return HOURLY.empty_table()
@@ -102,7 +123,7 @@ def reckon_hours(table: pa.Table) -> pa.Table:
     )
     spans = pc.multiply(pc.subtract(times.slice(1), times.slice(0, count - 1)), pc.cast(following, pa.int64()))
     seconds = pc.divide(pa.concat_arrays([_flat(spans), pa.array([0], pa.int64())]).cast(pa.float64()), 1e9)
-    usable, judged = good(table).combine_chunks(), _flat(verdict(table["quality"]))
+    usable, judged = good(table, by).combine_chunks(), _flat(verdicts(table, by))
     values = table["value"].combine_chunks()
     reckoned = pc.if_else(usable, values, pa.scalar(None, pa.float64()))
     plain = pa.table({
@@ -178,25 +199,26 @@ def wanted(files: Iterable[File], reckoned: Iterable[Reckoned], before: int) -> 
     return Wanted(some, joined, kept)
 
 
-def make(folder: Path, what: Wanted) -> list[Reckoned]:
-    """Files of hours and of minutes, durable on return. Raises: StoreError."""
+def make(folder: Path, what: Wanted, by: Sequence[Qualities] = ()) -> list[Reckoned]:
+    """Files of hours and of minutes, durable on return. What qualities mean (`by`) is in their names as well: whoever
+    has a file open takes no other one for it. Raises: StoreError."""
+    mark = f"-{zlib.crc32(msgspec.json.encode(by)):08x}" if by else ""
     found: list[Reckoned] = []
     hours = [_kept(folder, what)] if what.joined is not None else []
     for file in what.files:
         minutes = []
         for table in sealing.merged([folder / file.name]):
             last = tidy(table, latest=True)
-            minutes.append(reckon(last, MINUTE))
-            hours.append(reckon_hours(last))
+            minutes.append(reckon(last, MINUTE, by))
+            hours.append(reckon_hours(last, by))
         of_day = pa.concat_tables(minutes) if minutes else PARTIAL.empty_table()
         if of_day.num_rows and of_day.num_rows * WORTH <= file.rows:
-            found.append(
-                _write(folder, f"minutes-{Path(file.name).stem}{SUFFIX}", of_day, MINUTE, (file.name,), month_of(file))
-            )
+            name = f"minutes-{Path(file.name).stem}{mark}{SUFFIX}"
+            found.append(_write(folder, name, of_day, MINUTE, (file.name,), month_of(file)))
     table = in_order(pa.concat_tables(hours))
     of = tuple(file.name for file in (*what.kept, *what.files))
     upto = max(file.commits for file in what.files)
-    name = f"hours-{month_of(what.files[0])}-{what.files[-1].first:08d}-{upto:016d}{SUFFIX}"
+    name = f"hours-{month_of(what.files[0])}-{what.files[-1].first:08d}-{upto:016d}{mark}{SUFFIX}"
     return [*found, _write(folder, name, table, HOUR, of, month_of(what.files[0]))]
 
 
@@ -260,9 +282,9 @@ def damaged(folder: Path, some: Iterable[Reckoned]) -> list[str]:
     return found
 
 
-def try_make(folder: Path, what: Wanted) -> list[Reckoned] | str:
+def try_make(folder: Path, what: Wanted, by: Sequence[Qualities]) -> list[Reckoned] | str:
     """The same, or what is in its way: a damaged file of hours, or of samples, which `verify` deals with."""
     try:
-        return make(folder, what)
+        return make(folder, what, by)
     except StoreError as error:
         return str(error)

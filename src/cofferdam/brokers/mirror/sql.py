@@ -29,6 +29,7 @@ from msgspec import Meta, Struct
 from cofferdam.brokers.kit.http.problems import refusal, time_of
 from cofferdam.brokers.mirror.columns import STORED
 from cofferdam.brokers.mirror.query import Reading, TooMuch, View
+from cofferdam.policy.terms.mirror_rows import terms_of
 
 SECONDS: Final = 60.0
 MEMORY: Final = "512MB"
@@ -141,6 +142,7 @@ class Sql:
             "source": pa.array([tag.source for tag in tags.values()], pa.string()),
             "first": pa.array([tag.first for tag in tags.values()], pa.int64()).cast(pa.timestamp("ns")),
             "last": pa.array([tag.last for tag in tags.values()], pa.int64()).cast(pa.timestamp("ns")),
+            "qualities": pa.array(terms_of(view.catalogue.qualities, tags), pa.string()),
         }))  # fmt: skip
         losses = [loss for loss in view.catalogue.losses if loss.known]
         cursor.register("gaps", pa.table({

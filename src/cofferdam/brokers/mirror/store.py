@@ -21,6 +21,7 @@ from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned, Tag
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, stored, tidy
 from cofferdam.brokers.mirror.records import LANES, Lane, Samples
 from cofferdam.errors import StoreError
+from cofferdam.policy.terms.mirror_rows import Qualities
 
 TAGS_MOST: Final = 100_000
 UNCOUNTED_MOST: Final = 64
@@ -244,6 +245,20 @@ class Store:
         for name in {one.name for one in (*before, *fresh)} - {one.name for one in now}:
             self.leave(name)
 
+    def means(self, qualities: tuple[Qualities, ...]) -> None:
+        """What qualities mean from now on. What was reckoned by another meaning is no more. Raises: StoreError."""
+        before = (self.catalogue.qualities, self.catalogue.reckoned)
+        if qualities == before[0]:
+            return
+        self.catalogue.qualities, self.catalogue.reckoned = qualities, []
+        try:
+            catalogue.save(self.folder, self.catalogue)
+        except StoreError:
+            self.catalogue.qualities, self.catalogue.reckoned = before
+            raise
+        for one in before[1]:
+            self.leave(one.name)
+
     def lost(self, loss: Loss, lane: Lane, last: int) -> None:
         """Batches of a lane up to `last` will not come. Raises: StoreError."""
         self.sync()  # what came before them is on disk before the catalogue says so
@@ -311,6 +326,8 @@ class Store:
         now = time.monotonic()
         while self._lingering and self._lingering[0][0] <= now:
             _, name = self._lingering.pop(0)
+            if any(one.name == name for one in self.catalogue.reckoned):  # it was made anew meanwhile
+                continue
             with contextlib.suppress(FileNotFoundError):
                 (self.folder / name).unlink()
 

@@ -5,6 +5,7 @@ Not here: the form of single fields (mirror_model), what is legal but unwise (mi
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 
@@ -17,9 +18,9 @@ from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.mirror_list import listed
 from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, PublishSaid, SourceSaid
-from cofferdam.policy.terms.mirror_rows import EVERYTHING, SINCE_1970, Matcher
+from cofferdam.policy.terms.mirror_rows import EVERYTHING, SINCE_1970, Matcher, meet
 
-_OF_COLUMNS = ("tag", "time", "value", "quality", "server")
+_OF_COLUMNS = ("tag", "time", "value", "quality", "qualities", "server")
 _OF_DATABASES = (
     "database", "role", "password", "plain", "table", "query", "overlap", "since", "rows_per_second", *_OF_COLUMNS,
 )  # fmt: skip
@@ -67,6 +68,7 @@ class MirrorChecks:
             self.at((*self.here, "sources"), "no sources", "at least one source", check="missing")
         for source, said in conduit.sources.items():
             self.source((*self.here, "sources", source), said)
+        self.meanings()
         doors = DoorChecks(self.name, conduit, self.checking)
         for zone, door in conduit.listen.items():
             doors.door((*self.here, "listen", zone), zone, door)
@@ -105,6 +107,8 @@ class MirrorChecks:
                     self.at((*at, field), f"{field} beside {kind}", f"it belongs to {where}", check="source")
         if said.tag_list is not None:
             self.listed(at, said)
+        if said.qualities is not None and said.quality is None and kind != "asset":
+            self.at((*at, "qualities"), "no column to which it applies", "quality: COLUMN", check="missing")
         if kind == "at":
             self.database(at, said)
         elif kind == "folder":
@@ -128,6 +132,38 @@ class MirrorChecks:
             if strange := next((tag for tag in tags if tag not in known), ""):
                 found = f"{said.tag_list}: {strange}, which is no point of {said.asset}"
                 self.at((*at, "list"), found, f"{said.asset}.POINT", nearest(strange, known), check="list")
+
+    def meanings(self) -> None:
+        """What a quality means goes by tag, and a name counts before a pattern: no tag may be left of which two sources
+        say otherwise."""
+        names = {name: self.names(said) for name, said in self.conduit.sources.items()}
+        wild = {name: [tag for tag in tags if "*" in tag] for name, tags in names.items()}
+        for name, said in self.conduit.sources.items():
+            for other, theirs in self.conduit.sources.items():
+                if said.qualities is None or theirs.qualities == said.qualities:
+                    continue
+                both = {tag for tag in names[name] & names[other] if "*" not in tag}
+                both.update(tag for own in wild[name] for tag in wild[other] if meet(own, tag))
+                if both:
+                    found = f"{said.qualities}, and {other}, which says {theirs.qualities or 'nothing'}, may have the "
+                    expected = "tags for each source that the other has not"
+                    at = (*self.here, "sources", name, "qualities")
+                    self.at(at, f"{found}same tags ({min(both)})", expected, check="source")
+                    break
+
+    def names(self, said: SourceSaid) -> set[str]:
+        """The tags of a source, names and patterns."""
+        if said.asset is not None:
+            asset = self.checking.policy.assets.get(said.asset)
+            return {f"{said.asset}.{point}" for point in asset.points} if asset is not None else set()
+        if said.of is not None:
+            return {said.of}
+        if said.tag_list is None:
+            return set(said.tags)
+        found = set(said.tags) if "tags" in said.model_fields_set else set()
+        with contextlib.suppress(ValueError):  # which is told where the list stands
+            found.update(listed(self.checking.files.get(said.tag_list, b"")))
+        return found
 
     def database(self, at: Path, said: SourceSaid) -> None:
         if said.database is None:

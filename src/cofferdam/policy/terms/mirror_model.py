@@ -138,6 +138,12 @@ class SourceSaid(notations.Entry):
     time: Column = Field("time", description="The column with the source's time (`timestamptz`).")
     value: Column = Field("value", description="The column with the value.")
     quality: Column | None = Field(None, description="The column with the raw quality, whole. Default: none, all good.")
+    qualities: Annotated[Literal["opc-da", "opc-ua", "none"], *choice("opc-da", "opc-ua", "none")] | None = Field(
+        None,
+        description="With `quality`: what the numbers in it mean. `opc-da`: 192 is good, 64 uncertain, 0 (and NULL) "
+        "bad; `opc-ua`: a StatusCode, of which 0 is good; `none`: nothing, what has a value is good. They are kept raw "
+        "all the same. Default: above 65535 as in OPC UA, below as in OPC DA, and 0 is good.",
+    )
     server: Column | None = Field(None, description="The column with the historian's own time. Default: none.")
     overlap: Annotated[int, *span(0, 7 * DAY)] = Field(
         600,

@@ -29,6 +29,10 @@ class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
     description: str = ""
 
 
+Term = Literal["", "opc-da", "opc-ua", "none"]
+"""What the raw qualities of a source mean; "": those of OPC UA above 65535, those of OPC DA below, and 0 is good."""
+
+
 class Postgres(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="postgresql"):
     """A historian in PostgreSQL: the columns of a table (SCHEMA.TABLE), or of what a query gives. `password` names a
     secret; `plain`: without TLS. `quality` and `server` may be "": there is no such column. `tags`: patterns. `every`
@@ -47,6 +51,7 @@ class Postgres(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     time: str = "time"
     value: str = "value"
     quality: str = ""
+    qualities: Term = ""
     server: str = ""
     tags: tuple[str, ...] = (EVERYTHING,)
     every: int = 10_000
@@ -87,6 +92,7 @@ class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     time: str = "time"
     value: str = "value"
     quality: str = ""
+    qualities: Term = ""
     server: str = ""
     wide: bool = False
     of: str = ""
@@ -103,6 +109,43 @@ class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 Source = Postgres | Device | Drop
+
+
+class Qualities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """What the raw qualities of some tags (patterns) mean."""
+
+    term: Term
+    tags: tuple[str, ...]
+
+
+def qualities_of(sources: Iterable[Source]) -> tuple[Qualities, ...]:
+    """What qualities mean, by tag: the first that has it counts, and of a tag that none has they mean what they do
+    where nothing is said. It goes by names and not by what a source has sent, so that it is the same after a store was
+    made anew of its files; the checks see to it that no two sources may mean the same tag otherwise."""
+    terms: dict[Term, set[str]] = {}
+    for source in sources:
+        terms.setdefault("" if isinstance(source, Device) else source.qualities, set()).update(names_of(source))
+    if len(terms) == 1:  # whatever a tag is called; what is to be mirrored may change, and nothing is reckoned anew
+        terms = {term: {EVERYTHING} for term in terms}
+    wild = {term: {tag for tag in tags if "*" in tag} for term, tags in terms.items() if term}
+    others = Matcher(tag for tags in wild.values() for tag in tags)
+    exact = {term: {tag for tag in tags if "*" not in tag and (term or others(tag))} for term, tags in terms.items()}
+    return tuple(
+        Qualities(term, tuple(sorted(tags))) for some in (exact, wild) for term, tags in sorted(some.items()) if tags
+    )
+
+
+def terms_of(qualities: Iterable[Qualities], tags: Collection[str]) -> list[Term]:
+    """What the qualities of each tag mean."""
+    found = [(Matcher(one.tags), one.term) for one in qualities]
+    return [next((term for match, term in found if match(tag)), "") for tag in tags]
+
+
+def names_of(source: Source) -> tuple[str, ...]:
+    """The tags of a source: names, and patterns."""
+    if isinstance(source, Device):
+        return tuple(f"{source.asset}.{point}" for point in source.points)
+    return (source.of,) if isinstance(source, Drop) and source.of else source.tags
 
 
 class ReadRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -185,6 +228,30 @@ class Matcher:
 
     def __call__(self, tag: str) -> bool:
         return self.all or tag in self._names or (self._wild is not None and self._wild.match(tag) is not None)
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether a tag may be of both of two patterns."""
+    reached = {0}  # of `other`, where one may stand once the letters of `one` so far are through
+    for letter in one:
+        reached = _past_stars(other, reached)
+        if letter == "*":
+            reached = set(range(min(reached), len(other) + 1)) if reached else set()
+        else:
+            steps = ((at, other[at]) for at in reached if at < len(other))
+            reached = {at if there == "*" else at + 1 for at, there in steps if there in (letter, "*")}
+    return len(other) in _past_stars(other, reached)
+
+
+def _past_stars(pattern: str, places: Iterable[int]) -> set[int]:
+    """The places, and those that are reached from them where `*` stands for nothing."""
+    found = set()
+    for at in places:
+        found.add(at)
+        while at < len(pattern) and pattern[at] == "*":
+            at += 1
+            found.add(at)
+    return found
 
 
 def _expression(pattern: str) -> str:
