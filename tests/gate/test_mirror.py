@@ -200,9 +200,7 @@ def test_from_a_password_to_a_plot(works: Works, plant: Plant) -> None:
     eventually(lambda: "lab_ph" in works.mirror("tags"))
     eventually(lambda: "0 files wait" in works.mirror("status"))
     assert (lab / "done" / "ph.csv").exists()
-    plant.add(
-        [("flow_none", int(time.time()), float("nan"), 192)]
-    )  # what lies back waits a minute for its turn
+    plant.add([("flow_none", int(time.time()), float("nan"), 192)])  # what lies back waits a minute for its turn
     eventually(lambda: "flow_none" in works.mirror("tags"))
     assert "flow_none: 1 samples, and no number" in works.mirror("query", "flow_none")
     target = works.state / "out.csv"

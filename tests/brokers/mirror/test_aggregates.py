@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cofferdam.brokers.mirror import partials, sealing
-from cofferdam.brokers.mirror.aggregates import aggregate, buckets
+from cofferdam.brokers.mirror.aggregates import aggregate, buckets, joined
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, Sample, pack
-from cofferdam.brokers.mirror.forms import edges_of
+from cofferdam.brokers.mirror.forms import aggregates_of, edges_of
 from cofferdam.brokers.mirror.query import Deadline, Reading
 from cofferdam.policy.table import CompiledPolicy
 from tests.brokers.mirror.pairing import NOW, Pair
@@ -300,3 +300,53 @@ def test_what_a_quality_means_goes_by_the_source_of_its_tag(tmp_path: Path) -> N
     (name,) = (path.name for path in (tmp_path / "keeper").glob(f"*{partials.SUFFIX}"))
     assert [one.name for one in store.catalogue.reckoned] == [name]
     pair.close()
+
+
+BIG = 9_007_199_254_740_993
+"""2^53 + 1, which float64 has not."""
+
+
+def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    """Least, most, first, last and delta, from samples, and reckoned beforehand; where another number is among them,
+    all are float64."""
+    pair = Pair(tmp_path)
+    pair.back()
+    day = TODAY - 2 * DAY_NS
+    moments = [day + minute * 60 * 10**9 for minute in range(24 * 60)]
+    counter = [Sample("flow_total", at, BIG + 8 * n) for n, at in enumerate(moments)]
+    counter += [Sample("flow_total", at + 1, BIG * 9, 0x80000000) for at in moments]
+    mixed = [Sample("flow_mixed", at, BIG if n % 120 else 0.5) for n, at in enumerate(moments)]
+    ends = [Sample("flow_ends", moments[0], -(1 << 63)), Sample("flow_ends", moments[1], (1 << 63) - 1)]
+    for some in (counter, mixed, ends):
+        pair.offer(pack("live", "historian", some))
+    pair.all()
+
+    def right() -> None:
+        for every, more in ((60 * 10**9, ()), (HOUR_NS, ()), (HOUR_NS, ("good",)), (DAY_NS, ("time_avg",))):
+            found = asked(pair, "flow_total", every, day, day + DAY_NS, functions=(*FUNCTIONS, *more))
+            step = every // (60 * 10**9)
+            for n, (_, values) in enumerate(found):
+                first, last = BIG + 8 * n * step, BIG + 8 * (n * step + step - 1)
+                some = (first, last, first, last, last - first)
+                assert tuple(values[name] for name in ("min", "max", "first", "last", "delta")) == some, (every, n)
+            assert len(found) == 24 * 60 // step
+        (values,) = [values for _, values in asked(pair, "flow_mixed", DAY_NS, day, day + DAY_NS)]
+        assert isinstance(values["min"], float) and values["min"] == 0.5 and isinstance(values["max"], float)
+        (values,) = [values for _, values in asked(pair, "flow_ends", DAY_NS, day, day + DAY_NS)]
+        assert values["delta"] == 2.0**64 and (values["min"], values["max"]) == (-(1 << 63), (1 << 63) - 1)
+
+    right()
+    settled(pair)
+    assert {one.step for one in pair.keeper.store.catalogue.reckoned} == {partials.HOUR}
+    right()
+    pair.close()
+    view, edges = Reading(tmp_path / "keeper").view(), [day, day + DAY_NS, day + 2 * DAY_NS]
+    names = ("max", "count", "good")
+    tables = {tag: list(aggregate(view, [tag], edges, names, Deadline(60), 0, pair.wall))
+              for tag in ("flow_total", "flow_mixed")}  # fmt: skip
+    top = counter[len(moments) - 1].value
+    assert [one["max"] for table in tables["flow_total"] for one in aggregates_of(table)] == [str(top), None]
+    both = [*tables["flow_total"], *tables["flow_mixed"]]
+    assert joined(tables["flow_total"], names)["max"].to_pylist() == [top, None]
+    assert joined(both, names)["max"].to_pylist() == [float(top), None, float(BIG), None]
+    assert joined([], names).schema.names == ["tag", "time", *names]

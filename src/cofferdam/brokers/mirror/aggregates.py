@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -36,10 +36,22 @@ class Bucket(NamedTuple):
     values: dict[str, float | int | None]
 
 
-def schema_of(functions: Sequence[str]) -> pa.Schema:
-    """The columns of aggregates."""
-    columns = [(name, pa.int64() if name == "count" else pa.float64()) for name in functions]
+def schema_of(functions: Sequence[str], wholes: Collection[str] = ()) -> pa.Schema:
+    """The columns of aggregates, some of which have whole numbers."""
+    whole = {"count", *wholes}
+    columns = [(name, pa.int64() if name in whole else pa.float64()) for name in functions]
     return pa.schema([("tag", pa.string()), ("time", TIME), *columns])
+
+
+def joined(tables: Sequence[pa.Table], functions: Sequence[str]) -> pa.Table:
+    """Tables of aggregates as one: a column is of whole numbers where it is in all of them that have any."""
+    wholes = []
+    for name in functions:
+        types = {table[name].type for table in tables if table[name].null_count < table.num_rows}
+        if types == {pa.int64()}:
+            wholes.append(name)
+    schema = schema_of(functions, wholes)
+    return pa.concat_tables([schema.empty_table(), *(table.cast(schema, safe=False) for table in tables)])
 
 
 def buckets(tables: Iterable[pa.Table]) -> Iterator[Bucket]:
@@ -57,8 +69,9 @@ def aggregate(
     now: int,
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Aggregates of some tags over the steps between `edges` (UTC ns, ascending), as tables of `schema_of`, some steps
-    of one tag each. Bad samples count as bad seconds and nothing else. `time_avg`, and the seconds, take a value to
-    hold until the next sample, and the last one until `now`. Raises: TooMuch, StoreError."""
+    of one tag each; of whole numbers where it has no others. Bad samples count as bad seconds and nothing else.
+    `time_avg`, and the seconds, take a value to hold until the next sample, and the last one until `now`. Raises:
+    TooMuch, StoreError."""
     weighted = bool({"time_avg", "good", "uncertain", "bad"} & set(functions))
     hold = min(now, edges[-1]) if weighted else None
     step = _beforehand(edges, (partials.HOUR,) if weighted else (partials.HOUR, partials.MINUTE))
@@ -89,20 +102,36 @@ def _beforehand(edges: Sequence[int], steps: Sequence[int]) -> int:
 def _answer(tag: str, edges: Sequence[int], places: Sequence[int], columns: Mapping[str, Any],
             functions: Sequence[str]) -> pa.Table:  # fmt: skip
     """The steps at these places, by function; a function of which nothing is known has nothing."""
-    schema = schema_of(functions)
+    schema = schema_of(functions, [name for name in NUMBERS if name in columns and columns[name].type == pa.int64()])
     count = len(places)
     times = pa.array([edges[place] for place in places], pa.int64()).cast(TIME)
     found = [
-        column if isinstance(column, pa.ChunkedArray) else pa.array(column, schema.field(name).type)
+        columns[name]
+        if name in columns
+        else pa.array([0 if name == "count" else None] * count, schema.field(name).type)
         for name in functions
-        for column in [columns.get(name, [0 if name == "count" else None] * count)]
     ]
     return pa.table([pa.repeat(tag, count), times, *found], schema=schema)
 
 
+def _whole(found: pa.Table, columns: dict[str, Any]) -> None:
+    """Takes least, most, first and last as whole numbers where no other is among them (`found`: by step, as PARTIAL has
+    it), and reckons the difference of the latter."""
+    if "wholes" in found.schema.names and pc.all(pc.equal(found["wholes"], found["count"])).as_py():
+        columns.update({name: found[f"whole_{name}"] for name in partials.NUMBERS if f"whole_{name}" in columns})
+    if {"first", "last"} <= columns.keys():
+        try:
+            columns["delta"] = pc.subtract_checked(columns["last"], columns["first"])
+        except pa.ArrowInvalid:  # whole numbers at both ends of what there is
+            columns["delta"] = pc.subtract(
+                *(columns[name].cast(pa.float64(), safe=False) for name in ("last", "first"))
+            )
+
+
+NUMBERS: Final = (*partials.NUMBERS, "delta")
 _PARTS: Final = {
-    "avg": ("sum",), "min": ("min",), "max": ("max",), "first": ("first",), "last": ("last",),
-    "delta": ("first", "last"),
+    "avg": ("sum",), **{name: (name, f"whole_{name}", "wholes") for name in partials.NUMBERS},
+    "delta": ("first", "last", "whole_first", "whole_last", "wholes"),
 }  # fmt: skip
 _HELD: Final = ("at", "until", "end", "end_verdict", "area", "weight", *partials.VERDICTS)
 
@@ -145,8 +174,7 @@ def _from_partials(
         places, columns = some["place"].to_pylist(), {name: some[name] for name in some.schema.names}
         if "sum" in parts:
             columns["avg"] = pc.divide(some["sum"], some["count"].cast(pa.float64()))
-        if {"first", "last"} <= parts:
-            columns["delta"] = pc.subtract(some["last"], some["first"])
+        _whole(some, columns)
     if hold is not None:
         sums = _Sums(edges)
         _hold_partials(sums, whole, lead, hold, by)
@@ -186,17 +214,17 @@ def _of_tag(
         return
     times = table["time"].cast(pa.int64())
     place = _places(times, pa.array(edges, pa.int64()))
-    plain = pa.table({"place": place, "time": times, "value": table["value"]}).filter(good(table, by))
-    grouped = plain.group_by("place", use_threads=False).aggregate(
-        [("value", "mean"), ("value", "min"), ("value", "max"), ("value", "count"), ("value", "first"),
-         ("value", "last")]
-    )  # fmt: skip
+    plain = pa.table({"place": place, "value": table["value"], "whole": table["whole"]}).filter(good(table, by))
+    names = {"avg": ("value", "mean"), "count": ("value", "count")}
+    names |= {name: ("value", name) for name in partials.NUMBERS}
+    if plain["whole"].null_count < plain.num_rows:
+        names |= {"wholes": ("whole", "count"), **{f"whole_{name}": ("whole", name) for name in partials.NUMBERS}}
+    grouped = plain.group_by("place", use_threads=False).aggregate(list(names.values()))
     grouped = grouped.take(pc.sort_indices(grouped, [("place", "ascending")]))
-    names = {"avg": "value_mean", "min": "value_min", "max": "value_max", "count": "value_count",
-             "first": "value_first", "last": "value_last"}  # fmt: skip
     places: list[int] = grouped["place"].to_pylist()
-    columns: dict[str, Any] = {name: grouped[column] for name, column in names.items()}
-    columns["delta"] = pc.subtract(columns["last"], columns["first"])
+    found = pa.table({name: grouped[f"{column}_{function}"] for name, (column, function) in names.items()})
+    columns: dict[str, Any] = {name: found[name] for name in found.schema.names}
+    _whole(found, columns)
     if hold is not None:
         sums = _Sums(edges)
         _weigh(sums, pa.concat_tables([lead, table]), hold, by)
@@ -262,14 +290,16 @@ class _Sums:
         rows = [self._sums.get(place, nothing) for place in both]
         for name in functions:
             if name == "time_avg":
-                found[name] = [
-                    area / weight if weight > 0 and math.isfinite(area) else None for area, weight, *_ in rows
-                ]
+                found[name] = pa.array(
+                    [area / weight if weight > 0 and math.isfinite(area) else None for area, weight, *_ in rows],
+                    pa.float64(),
+                )
             elif name in partials.VERDICTS:
                 index = SUMS.index(name)
-                found[name] = [round(row[index], 9) if place in self._sums else None
-                               for place, row in zip(both, rows, strict=True)]  # fmt: skip
+                found[name] = pa.array([round(row[index], 9) if place in self._sums else None
+                                        for place, row in zip(both, rows, strict=True)], pa.float64())  # fmt: skip
             elif name in columns:
                 known = dict(zip(places, columns[name].to_pylist(), strict=True))
-                found[name] = [known.get(place, 0 if name == "count" else None) for place in both]
+                none = 0 if name == "count" else None
+                found[name] = pa.array([known.get(place, none) for place in both], columns[name].type)
         return both, found

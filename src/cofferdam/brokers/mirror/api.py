@@ -40,7 +40,7 @@ from cofferdam.brokers.kit.http.messages import Answer, Gone
 from cofferdam.brokers.kit.http.problems import Problems, Refusal, answer, refusal, time_of
 from cofferdam.brokers.kit.threads import Busy, Threads
 from cofferdam.brokers.mirror import forms, sql
-from cofferdam.brokers.mirror.aggregates import FUNCTIONS, aggregate, schema_of
+from cofferdam.brokers.mirror.aggregates import FUNCTIONS, aggregate, joined
 from cofferdam.brokers.mirror.catalogue import ANY_SOURCE
 from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch, View
 from cofferdam.errors import StoreError
@@ -362,24 +362,25 @@ class Api(api.Api):
         # A step that goes on, asked for again and again, shows each sample as it comes.
         over = edges[: bisect.bisect_right(edges, now)]
 
-        def work() -> pa.Table:
-            found = [schema_of(functions).empty_table()]
+        def work() -> list[pa.Table]:
+            found: list[pa.Table] = []
             for tag in tags:
                 some = over if self._resolution(known, rights, tag) else edges
                 if len(some) > 1:
                     found += aggregate(view, [tag], some, functions, deadline, 4 * ROWS_MOST, now)
-            return pa.concat_tables(found)
+            return found
 
-        table = await self._run(known.principal, work)
+        tables = await self._run(known.principal, work)
+        count = sum(table.num_rows for table in tables)
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
         if form in ("parquet", "arrow"):
             make = forms.parquet_of if form == "parquet" else forms.arrow_of
-            data = await self._run(known.principal, lambda: make(forms.in_utc(table)))
-            return self._answer(request, view, data, form, {}), table.num_rows, tags
-        rows = forms.aggregates_of(table)
+            data = await self._run(known.principal, lambda: make(forms.in_utc(joined(tables, functions))))
+            return self._answer(request, view, data, form, {}), count, tags
+        rows = itertools.chain.from_iterable(map(forms.aggregates_of, tables))
         names = ("tag", "time", *functions)
         made = self._rows(request, known, view, form, {"every": every}, "aggregates", names, rows)
-        return made, table.num_rows, tags
+        return made, count, tags
 
     async def _at(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
         view = await self._view(known)

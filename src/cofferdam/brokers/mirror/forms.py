@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from cofferdam.brokers.kit.http.problems import refusal, time_of
 from cofferdam.brokers.mirror.columns import HOUR_NS, TIME
-from cofferdam.brokers.mirror.records import BOOL, TEXT, WHOLE
+from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, WHOLE
 
 KINDS: Final = {
     "json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8",
@@ -200,8 +200,8 @@ def aggregates_of(table: pa.Table) -> Iterator[dict[str, Any]]:
         times = part["time"].cast(pa.int64()).to_pylist()
         columns = [part[name].to_pylist() for name in names]  # a time in ns would have Arrow look for pandas
         for tag, time, *values in zip(part["tag"].to_pylist(), times, *columns, strict=True):
-            finite = (None if isinstance(one, float) and not math.isfinite(one) else one for one in values)
-            yield {"tag": tag, "time": time_of(time), **dict(zip(names, finite, strict=True))}
+            numbers = (value_of(WHOLE if isinstance(one, int) else FLOAT, one, one, None) for one in values)
+            yield {"tag": tag, "time": time_of(time), **dict(zip(names, numbers, strict=True))}
 
 
 def value_of(kind: int, value: float | None, whole: int | None, text: str | None) -> Any:

@@ -40,10 +40,14 @@ GROUP_ROWS: Final = 2_048
 SUFFIX: Final = ".reckoned"
 """They are Parquet as well; but whoever reads `*.parquet` of the store reads samples, and each once."""
 FILES_AT_ONCE: Final = 31
+NUMBERS: Final = ("min", "max", "first", "last")
 PARTIAL: Final = pa.schema([
     ("tag", pa.string()), ("begin", TIME), ("count", pa.int64()), ("sum", pa.float64()), ("min", pa.float64()),
-    ("max", pa.float64()), ("first", pa.float64()), ("last", pa.float64()),
+    ("max", pa.float64()), ("first", pa.float64()), ("last", pa.float64()), ("wholes", pa.int64()),
+    *((f"whole_{name}", pa.int64()) for name in NUMBERS),
 ])  # fmt: skip
+"""Beside what is float64 the same of whole numbers, which lose digits there beyond 2^53: it counts where `wholes`, how
+many samples are such, is as much as `count`."""
 HOURLY: Final = pa.schema([
     *PARTIAL, ("at", TIME), ("until", TIME), ("end", pa.float64()), ("end_verdict", pa.int64()), ("area", pa.float64()),
     ("weight", pa.float64()), ("good", pa.float64()), ("uncertain", pa.float64()), ("bad", pa.float64()),
@@ -51,10 +55,10 @@ HOURLY: Final = pa.schema([
 """Of an hour also what holds how long, from its first sample (`at`) to its last (`until`): the value's integral over
 seconds, the seconds of which it is, the seconds of each verdict; and what the last one holds from there on (`end`, NaN
 where that is nothing to reckon with). What is between two hours is reckoned when it is asked for."""
-FORM: Final = 2
+FORM: Final = 3
 """Of these files: those of an earlier one are made anew."""
-_OF: Final = [("value", "count"), ("value", "sum"), ("value", "min"), ("value", "max"), ("value", "first"),
-              ("value", "last")]  # fmt: skip
+_OF: Final = [("value", "count"), ("value", "sum"), *(("value", name) for name in NUMBERS), ("whole", "count"),
+              *(("whole", name) for name in NUMBERS)]  # fmt: skip
 GOOD, UNCERTAIN, BAD = 0, 1, 2
 VERDICTS: Final = ("good", "uncertain", "bad")
 
@@ -102,13 +106,10 @@ def reckon(table: pa.Table, step: int, by: Sequence[Qualities] = ()) -> pa.Table
     if not some.num_rows:
         return PARTIAL.empty_table()
     begin = sealing.floor_to(some["time"].cast(pa.int64()), step * 10**9)
-    plain = pa.table({"tag": some["tag"], "begin": begin, "value": some["value"]})
+    plain = pa.table({"tag": some["tag"], "begin": begin, "value": some["value"], "whole": some["whole"]})
     found = plain.group_by(["tag", "begin"], use_threads=False).aggregate(_OF)
-    names = ["value_count", "value_sum", "value_min", "value_max", "value_first", "value_last"]
-    table = pa.Table.from_arrays(
-        [found["tag"], found["begin"].cast(TIME), *(found[name] for name in names)], schema=PARTIAL
-    )
-    return in_order(table)
+    columns = (found[f"{column}_{name}"] for column, name in _OF)
+    return in_order(pa.Table.from_arrays([found["tag"], found["begin"].cast(TIME), *columns], schema=PARTIAL))
 
 
 def reckon_hours(table: pa.Table, by: Sequence[Qualities] = ()) -> pa.Table:
@@ -128,6 +129,7 @@ def reckon_hours(table: pa.Table, by: Sequence[Qualities] = ()) -> pa.Table:
     reckoned = pc.if_else(usable, values, pa.scalar(None, pa.float64()))
     plain = pa.table({
         "tag": tags, "begin": begin, "value": reckoned, "time": times, "verdict": judged,
+        "whole": pc.if_else(usable, table["whole"].combine_chunks(), pa.scalar(None, pa.int64())),
         "end": pc.if_else(usable, values, float("nan")),
         "area": pc.if_else(usable, pc.multiply(pc.fill_null(values, 0.0), seconds), 0.0),
         "weight": pc.if_else(usable, seconds, 0.0),
@@ -144,10 +146,10 @@ def reckon_hours(table: pa.Table, by: Sequence[Qualities] = ()) -> pa.Table:
             *((name, "sum") for name in sums),
         ]
     )
-    names = ["value_count", "value_sum", "value_min", "value_max", "value_first", "value_last"]
+    columns = (found[f"{column}_{name}"] for column, name in _OF)
     made = pa.Table.from_arrays(
         [
-            found["tag"], found["begin"].cast(TIME), *(found[name] for name in names), found["time_min"].cast(TIME),
+            found["tag"], found["begin"].cast(TIME), *columns, found["time_min"].cast(TIME),
             found["time_max"].cast(TIME), found["end_last"], found["verdict_last"].cast(pa.int64()),
             *(found[f"{name}_sum"] for name in sums),
         ],
@@ -222,7 +224,10 @@ def make(folder: Path, what: Wanted, by: Sequence[Qualities] = ()) -> list[Recko
     return [*found, _write(folder, name, table, HOUR, of, month_of(what.files[0]))]
 
 
-_TOGETHER: Final = {"count": "sum", "sum": "sum", "min": "min", "max": "max", "first": "first", "last": "last"}
+_TOGETHER: Final = {
+    "count": "sum", "sum": "sum", "wholes": "sum", **{name: name for name in NUMBERS},
+    **{f"whole_{name}": name for name in NUMBERS},
+}  # fmt: skip
 
 
 def together(table: pa.Table, by: Sequence[str]) -> pa.Table:
