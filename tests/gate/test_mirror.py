@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cofferdam.cli import mirror
 from tests.brokers.mirror.crew import PASSWORD, Plant, historian
 from tests.gate.plant import QuickGate
 from tests.ports import held_ports
@@ -190,6 +192,9 @@ def test_from_a_password_to_a_plot(works: Works, plant: Plant) -> None:
     assert "no gaps, no differences: 1 tags, 720 samples" in works.mirror(
         "verify", "--last", "3h", "--against", "source"
     )
+    with pytest.MonkeyPatch.context() as patch:  # a pipe is told how far it is, line by line
+        patch.setattr(mirror, "LINE_SECONDS", 0.0)
+        assert re.search(r"^\d+ of \d+ hours$", works.mirror("verify", "--last", "3h", "--against", "counts"), re.M)
     wrong = works.mirror("verify", "--last", "3h", "--tags", "flwo", code=2)
     assert "there is no tag 'flwo'" in wrong and "did you mean flow?" in wrong
     assert "0 damaged" in works.mirror("check")

@@ -30,6 +30,8 @@ TOLD = "cofferdam.brokers.mirror.told"
 """Where the types are of what the verbs print."""
 HOUR: Final = 3_600
 POLL_SECONDS: Final = 0.3
+LINE_SECONDS: Final = 10.0
+"""Between lines of how far it is, where there is no terminal in which one is written over."""
 PLOT: Final = "▁▂▃▄▅▆▇█"
 PLOT_WIDTH: Final = 72
 
@@ -417,14 +419,12 @@ def _export(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     first, last = _hours(args)
     run = _ask(args, "keeper", "verify", first=first, last=last, against=args.against, tags=args.tags)
-    shown = False
+    tell = _progress(args, "hours")
     while not run["ended"]:
         time.sleep(POLL_SECONDS)
         run = _ask(args, "keeper", "verified", number=run["number"])
-        if sys.stderr.isatty() and not args.json:
-            shown = True
-            print(f"\r{run['done']} of {run['total']} hours", end="", file=sys.stderr)
-    if shown:
+        tell(run["done"], run["total"])
+    if sys.stderr.isatty() and not args.json:
         print("\r", end="", file=sys.stderr)
     if args.report is not None:
         args.report.write_text(json.dumps(run, indent=1) + "\n")
@@ -499,7 +499,7 @@ def _rebuild(args: argparse.Namespace) -> int:
         pass  # no gate, or a keeper that does not start: nobody writes there
     else:
         raise GateError("its keeper runs, and has a catalogue", hint="stop the gate first: cofferdam down")
-    found = _as_owner(folder, _progress(args))
+    found = _as_owner(folder, _progress(args, "files"))
     lines = [f"{found['files']} sealed files, {found['rows']} samples of {found['tags']} tags are in a new catalogue"]
     lines += [f"{name} cannot be read: it was set aside" for name in found["damaged"]]
     if found["held"]:
@@ -511,10 +511,19 @@ def _rebuild(args: argparse.Namespace) -> int:
     return _print(args, found, lines)
 
 
-def _progress(args: argparse.Namespace) -> Callable[[int, int], None]:
+def _progress(args: argparse.Namespace, what: str) -> Callable[[int, int], None]:
+    """Tells how far it is: in one line of a terminal, and in a line now and then where there is none."""
+    due = time.monotonic() + LINE_SECONDS
+
     def tell(done: int, of: int) -> None:
-        if sys.stderr.isatty() and not args.json:
-            print(f"\r{done} of {of} files", end="", file=sys.stderr)
+        nonlocal due
+        if args.json:
+            return
+        if sys.stderr.isatty():
+            print(f"\r{done} of {of} {what}", end="", file=sys.stderr)
+        elif time.monotonic() >= due:
+            due = time.monotonic() + LINE_SECONDS
+            print(f"{done} of {of} {what}", file=sys.stderr, flush=True)
 
     return tell
 

@@ -139,6 +139,19 @@ def test_what_is_wrong_is_said_in_words(old: str, new: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tags", "told"),
+    [
+        (r"plant\..*", True), ("flow_[0-9]*", True), (".*flow", True), ("^flow_*", True), ("(flow|tank)_*", True),
+        (r"flow_\d+", True), ("plant.*", False), ("[default]Tank/*", False), ("\\\\srv\\unit.pv", False),
+        ("[line-a]*", False), ("flow_*", False),
+    ],
+)  # fmt: skip
+def test_a_pattern_that_is_written_like_a_regular_expression_is_told(tags: str, told: bool) -> None:
+    said = [one for one in lint(loads(POLICY.replace("flow_*", f"'{tags}'"))) if one.check == "tag-pattern"]
+    assert len(said) == (2 if told else 0)  # of what is mirrored, and of what may be read
+
+
+@pytest.mark.parametrize(
     ("one", "other", "both"),
     [
         ("a*", "*b", True), ("a*b", "a*c", False), ("*", "x", True), ("a*b*", "*c*b", True), ("ab", "ab", True),

@@ -181,6 +181,19 @@ def test_the_autumn_hour_is_two(mirror: RunningCrew) -> None:
     assert refused.status_code == 400 and "offset" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [("2026-10-25T02:30:00", "comes twice in Europe/Paris: an offset says which (+02:00 or +01:00"),
+     ("2026-03-29T02:30:00", "does not come in Europe/Paris")],
+)  # fmt: skip
+def test_a_clock_of_a_doubled_hour_and_of_none_is_refused(mirror: RunningCrew, at: str, says: str) -> None:
+    said = {"from": at, "to": "2026-11-01", "zone": "Europe/Paris"}
+    refused = get(mirror, "bi", "samples", tag="flow_1", **said)
+    assert refused.status_code == 400 and says in refused.json()["detail"]
+    assert get(mirror, "bi", "samples", tag="flow_1", **{**said, "from": f"{at}+01:00"}).status_code == 200
+    assert get(mirror, "bi", "samples", tag="flow_1", **{**said, "from": at[:10]}).status_code == 200
+
+
 def test_the_value_at_a_time(mirror: RunningCrew) -> None:
     at = str((BEGIN + 105) * 10**9)
     assert get(mirror, "bi", "at", tag="flow_1", time=at).json()["values"][0]["value"] == 11.0

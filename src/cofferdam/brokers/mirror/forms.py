@@ -84,6 +84,8 @@ def moment(text: str, now: int, zone: str = "") -> int:
         plain = datetime.datetime.fromisoformat(f"{day}T{clock or '00:00:00'}")
         if offset is None:
             at = plain.replace(tzinfo=_zone(zone) if zone else datetime.UTC)
+            if clock is not None:
+                _once(at, text)
         else:
             at = datetime.datetime.fromisoformat(f"{plain.isoformat()}{'+00:00' if offset == 'Z' else offset}")
     except ValueError:
@@ -93,6 +95,16 @@ def moment(text: str, now: int, zone: str = "") -> int:
     if not -(1 << 63) < ns < (1 << 63):
         raise refusal("request", f"{text[:64]!r} is beyond the years 1678 to 2262")
     return ns
+
+
+def _once(at: datetime.datetime, text: str) -> None:
+    """Raises: Refusal, of what a clock shows twice in autumn, or not at all in spring."""
+    first, second = (at.replace(fold=fold).utcoffset() for fold in (0, 1))
+    if first is not None and second is not None and first != second:
+        offsets = [at.replace(fold=fold).isoformat()[19:] for fold in (0, 1)]
+        kind = "comes twice" if first > second else "does not come"
+        says = f"an offset says which ({' or '.join(offsets)}; a + stands in an address as %2B)"
+        raise refusal("request", f"{text[:64]!r} {kind} in {at.tzinfo}: {says}")
 
 
 def span_ns(text: str) -> int:

@@ -8,6 +8,7 @@ Not here: the words (mirror_model), errors (mirror_checks), the rows (mirror_row
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ import msgspec
 
 from cofferdam.model import NEVER, Allow, Deny, Fault, Side, ValueType
 from cofferdam.policy import rows, windows
+from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.notations import ALL
@@ -41,6 +43,9 @@ from cofferdam.policy.terms.mirror_rows import (
 
 COLLECTOR, FILES, SPOOLER, KEEPER, READER, LOADER = "collector", "files", "spooler", "keeper", "reader", "loader"
 PUBLISHER = "publisher"
+_REGULAR = re.compile(r"(?<!\\)\\[.dws*+()\[\]]|\A(?:\.\*|\^)|\$\Z|\.\+|\[(?:\^|\w-\w)|\][+?]|\([^()]*\|[^()]*\)")
+"""What a name hardly has: `\\.`, `[0-9]`, `(a|b)`, a `.*` to begin with. Names of OPC have dots, and some have brackets
+and backslashes: `plant.*` and `[default]*` mean what they say."""
 
 
 class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
@@ -238,6 +243,20 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
                         run.value(place, "tag-twice", f"{pattern}, which {other} has as well", "one source of a tag")
 
     @staticmethod
+    def regular(run: Linting) -> None:
+        """A tag that is written like a regular expression: `*` stands for anything, and all else for itself."""
+        for name, conduit in MirrorTerms._conduits(run):
+            said: list[tuple[Path, tuple[str, ...]]] = []
+            said += [(("sources", source, "tags"), one.tags) for source, one in conduit.sources.items()]
+            said += [(("allow", number, "read"), rule.read) for number, rule in enumerate(conduit.allow)]
+            for where, tags in said:
+                for index, pattern in enumerate(tags):
+                    if _REGULAR.search(pattern):
+                        place = ("conduits", name, *where, index)
+                        expected = "a name, with * for anything, such as flow_*: all else stands for itself"
+                        run.value(place, "tag-pattern", f"{pattern}, which looks like a regular expression", expected)
+
+    @staticmethod
     def plain(run: Linting) -> None:
         """A mirror that speaks without TLS, with a historian or with readers, at an address other than loopback."""
         for name, conduit in MirrorTerms._conduits(run):
@@ -273,6 +292,7 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
     warnings: ClassVar[Mapping[str, Callable[[Linting], None]]] = {
         "unread-tag": unread,
         "tag-twice": twice,
+        "tag-pattern": regular,
         "plain-mirror": plain,
         "shared-asset": shared,
     }
