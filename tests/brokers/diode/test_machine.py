@@ -45,6 +45,15 @@ def test_shards_follow_from_the_interface() -> None:
         shard_bytes(100)
 
 
+def test_what_is_said_to_be_prompt_is_with_a_small_mtu() -> None:
+    """It went as bulk, and what came behind it overtook it."""
+    strand = Strand(shard=shard_bytes(630))
+    strand.out.put(encode(bytes(8 << 10)), 0, prompt=True)
+    packets = strand.packets()
+    assert {unpack(packet).kind for packet in packets} == {PROMPT}
+    assert strand.records(packets[::2]) == [bytes(8 << 10)]
+
+
 def test_a_prompt_record_is_small_on_the_wire_and_has_its_parity_later() -> None:
     strand = Strand(shard=1408)
     strand.out.put(encode(bytes(100)), 0, prompt=True)

@@ -4,6 +4,7 @@ while the test runs."""
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,15 +14,17 @@ import pytest
 
 from cofferdam.brokers.diode import pairing, records
 from cofferdam.brokers.diode.outbox import encode
-from cofferdam.brokers.diode.sender import FLOOR, Sender
-from cofferdam.brokers.diode.wire import BULK, PROMPT
+from cofferdam.brokers.diode.sender import FLOOR, Sender, _Link
+from cofferdam.brokers.diode.wire import BULK, HELLO, PROMPT, unpack
 from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.crossing.reactor import Reactor
+from cofferdam.enforce import kernel
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from tests import waiting
 from tests.brokers.diode.test_early import POLICY
 from tests.brokers.diode.test_hostile import SIGNED, WALL
+from tests.enforce.site import ip, netns
 
 BURST = 60_000
 
@@ -163,3 +166,92 @@ def test_what_is_as_it_was_until_the_next_start_is_an_alarm(pace: Pace) -> None:
     text = POLICY.replace("carries", "rate: 10 kbit/s, burst: 60 kB, block: 200, hostile_wire: true, carries")
     pace.part.take_policy(compile_policy(loads(text), now_ns=WALL), ())
     assert pace.part.alarms()["next-start"].startswith("hostile_wire of the strand strand: ")
+
+
+def cut_socket() -> socket.socket:
+    """One whose interface is down by now."""
+    found: list[socket.socket] = []
+
+    def make() -> None:  # a thread's own namespace goes with it
+        kernel.unshare(kernel.CLONE_NEWNET)
+        ip("link", "add", "cut0", "type", "veth", "peer", "name", "cut1")
+        ip("address", "add", "10.83.9.1/30", "dev", "cut0")
+        ip("link", "set", "cut0", "up")
+        found.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        found[0].connect(("10.83.9.2", 9))
+        ip("link", "set", "cut0", "down")
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+class _Far:
+    """A link whose far end takes nothing until it is read."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.near.setblocking(False)
+        self.far.setblocking(False)
+        link = _Link("", pace.sock)
+        link.sock = self.near
+        pace.part._links.append(link)
+
+    def fill(self) -> None:
+        with pytest.raises(BlockingIOError):
+            while True:
+                self.near.send(b"full")
+
+    def came(self) -> set[tuple[int, int]]:
+        """(kind, index) of the packets that have come."""
+        found: set[tuple[int, int]] = set()
+        while True:
+            try:
+                packet = self.far.recv(65536)
+            except BlockingIOError:
+                return found
+            if packet != b"full":
+                one = unpack(packet)
+                found.add((one.kind, one.at))
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+
+
+@pytest.mark.parametrize("cut", [False, pytest.param(True, marks=netns)])
+def test_what_waits_for_room_is_not_lost_for_a_cut_link_nor_for_an_announcement(pace: Pace, cut: bool) -> None:
+    """With one link cut and the other full for a while, what was to be sent was gone; so was what waited for room when
+    the epoch was announced again."""
+    broken, whole = cut_socket() if cut else None, _Far(pace)
+    link = pace.part._links.pop(0)
+    if broken is not None:
+        link.sock = broken
+        pace.part._links.insert(0, link)
+    whole.fill()
+    pace.put(100, prompt=True)
+    seen: set[tuple[int, int]] = set()
+
+    def tried() -> bool:
+        pace.reactor.turn(0.01)
+        out = pace.part._out
+        return bool(pace.part._stuck or (out is not None and not out.has_prompt and out.due() is None))
+
+    def both() -> bool:
+        pace.part.tick()
+        pace.reactor.turn(0.01)
+        seen.update(whole.came())
+        return {(PROMPT, 0), (HELLO, 0)} <= seen
+
+    try:
+        waiting.eventually(tried)
+        pace.part._hello_at = 0
+        pace.part.tick()
+        pace.reactor.turn(0.01)
+        waiting.eventually(both)
+        assert bool(link.error) == cut
+    finally:
+        whole.close()
+        if broken is not None:
+            broken.close()

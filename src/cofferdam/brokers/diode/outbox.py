@@ -29,6 +29,7 @@ from cofferdam.brokers.diode.wire import (
     DIGESTS,
     HEAD_BYTES,
     PROMPT,
+    PROMPT_SHARDS,
     SHARDS_MOST,
     STEP,
     pack,
@@ -45,7 +46,9 @@ PARITY_NS: Final = 5 * MS
 BULK_NS: Final = 100 * MS
 """A bulk block that does not fill is closed so long after its first record."""
 PROMPT_DATA: Final = 8
-"""Data shards of a prompt block."""
+"""Data shards of a prompt block, where so many hold the largest prompt record; PROMPT_SHARDS halves that otherwise."""
+PROMPT_ROOM: Final = (8 << 10) + 128
+"""Bytes of that record, encoded, and of what stands around it."""
 INTERLEAVE: Final = 8
 """Bulk blocks that leave at the same time, at most."""
 WOVEN_BYTES: Final = 8_000_000
@@ -159,7 +162,8 @@ class Outbox:
         self._numbers = {PROMPT: itertools.count(1), BULK: itertools.count(1)}
         self._open: dict[tuple[int, int], _Open] = {}
         """By kind, and the parity of a full block."""
-        self._rooms = {(PROMPT, 0): _room(PROMPT_DATA * shard), (BULK, m): _room(k * shard)}
+        self._prompt_data = min(PROMPT_SHARDS // 2, max(PROMPT_DATA, -(-PROMPT_ROOM // shard)))
+        self._rooms = {(PROMPT, 0): _room(self._prompt_data * shard), (BULK, m): _room(k * shard)}
         self._prompt: deque[tuple[bytes, int]] = deque()
         """Packets, and how many bytes of records have left with each."""
         self.prompt_left = 0
@@ -181,7 +185,7 @@ class Outbox:
     @property
     def prompt_room(self) -> int:
         """Bytes of the largest record that goes by a prompt block."""
-        return PROMPT_DATA * self.shard - TAG - 16
+        return self._prompt_data * self.shard - TAG - 16
 
     @property
     def bulk_room(self) -> int:

@@ -6,7 +6,7 @@ say that it is too much. Prompt packets go first; where they fill the strand, bu
 epoch is announced again each second.
 
 The sockets were made, connected and shut for reading by the launcher; reading from their numbers is refused by this
-part's filter. A link that takes nothing just now loses what the others take.
+part's filter. A link that takes nothing just now loses what the others take; what none takes waits, where one is full.
 
 Not here: what is sent, when, and what is kept (spool).
 """
@@ -18,7 +18,7 @@ import os
 import socket
 import time
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.diode import records
@@ -214,8 +214,7 @@ class Sender(Part):
         self._out = Outbox(self._seal, self._shard, k=self._row.k, m=self._row.m, hostile=self._row.hostile)
         self._began = _of_epoch(self._row)
         self._announce()
-        for _ in range(FIRST_HELLOS):
-            self._hello()
+        self._hello(FIRST_HELLOS)
         self._wake()
 
     def _announce(self) -> None:
@@ -230,10 +229,9 @@ class Sender(Part):
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def _hello(self) -> None:
+    def _hello(self, times: int = 1) -> None:
         self._hello_at = self._now
-        for packet in self._hellos:
-            self._write([packet])
+        self._write(self._hellos * times)
 
     def _wake(self) -> None:
         """Has `_pump` run at the end of this turn."""
@@ -257,6 +255,8 @@ class Sender(Part):
         if self._stuck:
             packets, self._stuck = self._stuck, []
             self._write(packets)
+        if not self._stuck and now - self._hello_at >= HELLO_NS:  # what waits for room comes first
+            self._hello()
         # What is sent is paid for afterwards: the debt of a write is at most that write. What is prompt does not wait
         # until bulk's is paid.
         most = min(burst, WRITE_MOST)
@@ -321,33 +321,33 @@ class Sender(Part):
             groups = [[packet] for packet in packets]
         for at, group in enumerate(groups):
             data = b"".join(group)
-            taken = [self._send(link, data) for link in self._links]
-            if not any(taken):  # none has room
+            ways = [self._send(link, data) for link in self._links]
+            if "left" not in ways and "full" in ways:  # it waits for room, whatever another link has to say
                 self._stuck = [packet for rest in groups[at:] for packet in rest]
                 return
             self._figures.add("packets", len(group))
             self._figures.add("sent", len(data))
             self._bytes += len(data)
-            self._figures.add("unsent", taken.count(False))
+            self._figures.add("unsent", len(ways) - ways.count("left"))
             self._tokens -= len(data) + len(group) * (UDP_BYTES + 24)
 
-    def _send(self, link: _Link, data: bytes) -> bool:
-        """Over one link. Whether it had room: what does not leave all the same is lost on it, as on a wire that is
-        cut."""
+    def _send(self, link: _Link, data: bytes) -> Literal["left", "full", "lost"]:
+        """Over one link. "lost": as on a wire that is cut."""
         for _ in range(2):
             try:
                 os.write(link.sock.fileno(), data)
             except BlockingIOError:
-                return False
+                return "full"
             except OSError as error:
                 if error.errno not in _LOST:
                     raise
-                self._figures.add("unsent")
                 if error.errno == errno.ECONNREFUSED:
+                    self._figures.add("unsent")
                     continue  # said of an earlier packet; this one has not left yet
                 link.error, link.error_at = error.strerror or str(error), self._now
-            return True
-        return True
+                return "lost"
+            return "left"
+        return "lost"
 
     def _say(self, *, always: bool = False) -> None:
         """What has left, so that the spool hands over more."""
@@ -366,8 +366,6 @@ class Sender(Part):
             self._told_prompt += prompt
 
     def tick(self) -> None:
-        if self._out is not None and self._now - self._hello_at >= HELLO_NS and not self._severed:
-            self._hello()
         self._say(always=True)
         self._wake()
         self._figures.set("sending", self._speed_now.look(self._setting.clock(), self._bytes))
