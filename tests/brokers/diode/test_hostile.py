@@ -621,6 +621,45 @@ def test_a_spool_that_is_too_small_is_foreseen(inside: Part) -> None:
     assert told.spans[0].oldest > 1
 
 
+def test_what_was_never_sent_goes_last(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went for a file that came, with what was sent long before kept: named as lost, and for ever."""
+    monkeypatch.setattr(spool_lanes, "CREDIT_BYTES", 100_000)
+    history, body, count = "records:history", bytes(20_000), 60
+    store, epoch, folder = inside.part._store, inside.part.epoch, inside.folders[strand_end("history", "out")]
+    hand(inside, "old.csv", bytes(400_000))
+    for _ in range(9):
+        inside.part.on_record("sender", records.Room(100_000))
+    for number in range(1, count + 1):
+        strand.put(folder, f"{number:020d}", body, synced=False)
+    while inside.part._look():
+        pass
+
+    def kept() -> int:
+        number: int = store.messages(history, epoch, 1, count)[0]
+        return number
+
+    waits = inside.folders["reports-out"] / "new.csv"
+    waits.write_bytes(bytes(900_000))
+    inside.ticks(2)
+    assert kept() == count and not store.files("sent")
+    assert waits.exists() and any("not sent yet: it waits" in why for why in inside.part.alarms().values())
+    while store.unsent():
+        inside.part.on_record("sender", records.Room(100_000))
+        inside.turn()
+    inside.ticks(1)
+    assert not waits.exists() and not kept()
+
+    for at in (1, 5):
+        store.take_messages("records:other", epoch, [body], at, "1")
+    store.left("records:other", epoch, 2)
+    store.take_messages("records:held", epoch, [body] * 2, 5, "1")
+    store.expire(inside.setting.wall())
+    assert [store.messages(f"records:{name}", epoch, 1, 2)[0] for name in ("other", "held")] == [1, 2]
+    assert store.shrink(store.size - 1, unsent=True) == {"records:other": 1}
+    assert store.shrink(store.size - 1, unsent=False) == {}
+    assert store.shrink(store.size - 1, unsent=True) == {"records:held": 2}
+
+
 def test_more_than_the_rate_waits_on_disk_and_is_told(inside: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that would be prompt fill no memory, neither the sender's nor here; files have a part of it all the
     same."""
@@ -699,7 +738,7 @@ def test_no_more_is_told_as_sent_than_can_be_there(inside: Part) -> None:
 
     store = inside.part._store
     first = store.take_messages(history, inside.part.epoch, [body] * 3, 1, "9")
-    store.shrink(store.size - 2 * size)
+    store.shrink(store.size - 2 * size, unsent=True)
     with store.db.commit():
         store.db.run("DELETE FROM messages WHERE number>?", first)
     inside.part._bulk(history, first, first + 2, 3 * size)

@@ -417,7 +417,6 @@ class Spool(Part):
             self._beat()
         if self._ticks % 20 == 1:
             self._age()
-            self._lanes.settle()
         self._backfill()
         self._lanes.fill()
 
@@ -428,13 +427,16 @@ class Spool(Part):
         if self._aged is not None:
             before = min(before, self._aged[1] + 2 * (now - self._aged[0]))
         self._aged = (now, before)
+        self._lanes.settle()
         self._store.expire(before)
-        self._shrink(self._row.room)
+        self._shrink(self._row.room, unsent=True)
 
-    def _shrink(self, most: int) -> None:
-        """The oldest goes until no more than so many bytes are kept."""
+    def _shrink(self, most: int, *, unsent: bool = False) -> None:
+        """The oldest that has left goes until no more than so many bytes are kept, and what has not, if it must be:
+        for a file it need not, which waits in its folder."""
         wall = self._setting.wall()
-        gone = self._store.shrink(most)
+        self._lanes.settle()
+        gone = self._store.shrink(most, unsent=unsent)
         for channel, count in gone.items():
             self._figures.add("spool_dropped", count, channel)
             self._dropped_count += count

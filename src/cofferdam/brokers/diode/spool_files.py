@@ -125,13 +125,16 @@ class Taking:
                 self._seen.clear()
             self._seen[at] = facts
             return
-        if found.st_size + self._store.size > self.row.room and found.st_size <= self.row.room:
-            self._make_room(self.row.room - found.st_size)
-        if found.st_size + self._store.size > self.row.room:
-            self._refuse(row, entry.name, "larger than the room that the spool has left")
+        if found.st_size > self.row.room:
+            self._refuse(row, entry.name, f"larger ({found.st_size} bytes) than the spool ({self.row.room})")
             return
         if not self._within_day(row, found.st_size):
             self._refuse(row, entry.name, f"beyond the {row.per_day} bytes of a day: it waits")
+            return
+        if found.st_size + self._store.size > self.row.room:
+            self._make_room(self.row.room - found.st_size)
+        if found.st_size + self._store.size > self.row.room:
+            self._refuse(row, entry.name, "larger than the room beside what the spool has not sent yet: it waits")
             return
         fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         wall = self._setting.wall()

@@ -11,6 +11,7 @@ Not here: what is sent when (spool).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -270,11 +271,16 @@ class SpoolStore:
         return int(min(found)) if found else 0
 
     def expire(self, before: int) -> int:
-        """What was sent before this moment goes; how many records."""
+        """What was taken before this moment and has left goes, but no message that is younger than one that has not;
+        how many records."""
         count = 0
         for row in [FileRow(*row) for row in self.db.all("SELECT * FROM files WHERE state='sent' AND at<?", before)]:
             self.forget_file(row)
             count += row.last - row.first + 1
+        for channel, epoch, first, last in self.unsent():
+            at = self.db.one("SELECT at FROM messages WHERE channel=? AND epoch=? AND number BETWEEN ? AND ? "
+                             "ORDER BY number LIMIT 1", channel, epoch, first, last)  # fmt: skip
+            before = min(before, at[0]) if at else before
         old, size = self.db.one("SELECT count(*), coalesce(sum(size), 0) FROM messages WHERE at<?", before)
         count, self.size = count + old, self.size - size
         with self.db.commit():
@@ -285,29 +291,43 @@ class SpoolStore:
             )  # fmt: skip
         return int(count)
 
-    def shrink(self, most: int) -> dict[str, int]:
-        """The oldest goes until no more than so many bytes are kept; how many records of each channel went."""
+    def shrink(self, most: int, *, unsent: bool) -> dict[str, int]:
+        """The oldest of what has left goes until no more than so many bytes are kept; where that does not do, and
+        `unsent`, the oldest messages that have not. How many records of each channel went."""
         gone: dict[str, int] = {}
-        while self.size > most:
-            file = self.db.one("SELECT * FROM files WHERE state='sent' ORDER BY at LIMIT 1")
-            message = self.db.one("SELECT channel, at FROM messages ORDER BY at LIMIT 1")
-            if not file and not message:
-                break
-            if file and (not message or FileRow(*file).at <= message[1]):
-                row = FileRow(*file)
-                self.forget_file(row)
-                gone[row.channel] = gone.get(row.channel, 0) + row.last - row.first + 1
-                continue
-            channel = message[0]
-            some = list(
-                self.db.all("SELECT epoch, number, size FROM messages WHERE channel=? ORDER BY at LIMIT 100", channel)
-            )
-            with self.db.commit():
-                for epoch, number, length in some:
-                    self.db.run("DELETE FROM messages WHERE channel=? AND epoch=? AND number=?", channel, epoch, number)
-                    self.size -= length
-            gone[channel] = gone.get(channel, 0) + len(some)
+        while self.size > most and self._drop_oldest(gone, sent=True):
+            pass
+        while unsent and self.size > most and self._drop_oldest(gone, sent=False):
+            pass
         return gone
+
+    def _drop_oldest(self, gone: dict[str, int], *, sent: bool) -> bool:
+        """Drops a file that has left, or some messages of a channel, and counts them. Whether there were any."""
+        file = self.db.one("SELECT * FROM files WHERE state='sent' ORDER BY at LIMIT 1") if sent else None
+        oldest: list[tuple[str, int, int, int, int]] = []
+        for (channel,) in self.db.all("SELECT DISTINCT channel FROM channels"):
+            some = self._oldest_messages(channel, sent=sent)
+            if some and (not oldest or some[0][4] < oldest[0][4]):
+                oldest = some
+        if file and (not oldest or FileRow(*file).at <= oldest[0][4]):
+            row = FileRow(*file)
+            self.forget_file(row)
+            gone[row.channel] = gone.get(row.channel, 0) + row.last - row.first + 1
+            return True
+        with self.db.commit():
+            for channel, epoch, number, size, _ in oldest:
+                self.db.run("DELETE FROM messages WHERE channel=? AND epoch=? AND number=?", channel, epoch, number)
+                self.size -= size
+                gone[channel] = gone.get(channel, 0) + 1
+        return bool(oldest)
+
+    def _oldest_messages(self, channel: str, *, sent: bool) -> list[tuple[str, int, int, int, int]]:
+        """(channel, epoch, number, bytes, at) of the first that are kept; those that have `sent` left, if so, and none
+        where the first has not. Epoch by epoch they leave in their order, and what is told of no more has left."""
+        left = {epoch: upto for epoch, upto in self.db.all("SELECT epoch, left FROM channels WHERE channel=?", channel)}
+        some = self.db.all("SELECT channel, epoch, number, size, at FROM messages WHERE channel=? "
+                           "ORDER BY epoch, number LIMIT 100", channel)  # fmt: skip
+        return list(itertools.takewhile(lambda one: not sent or one[2] <= left.get(one[1], one[2]), some))
 
 
 def piece_of(row: FileRow, number: int, data: bytes, *, again: bool, prompt: bool = False) -> Piece:
