@@ -14,7 +14,8 @@ from cofferdam.crossing.strand import put, read
 from cofferdam.errors import CrossingError
 
 MISSING: Final = ".missing"
-"""The mark that says what has not come (`Missing`); none where nothing is known to be missing."""
+"""The mark that says what has not come (`Missing`). Where there is none nobody knows: one that could not be written on
+a full disk must not leave the one before it, and to remove that takes no room."""
 
 
 class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,7 +23,8 @@ class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lost, that nothing has come `behind`, so that no later number tells of them. `silent`: the inside is not heard just
     now, and was `heard` last at this time (UTC ns; 0: never since the strand's part began). `waits`: records that have
     waited inside for a while, since more is offered than the strand carries. `stopped`: nothing more of it is taken,
-    and nobody counts what is missing."""
+    and nobody counts what is missing. `since`: when the newest gap was found that something has come behind (UTC ns;
+    0: there is none)."""
 
     missing: int = 0
     behind: int = 0
@@ -30,21 +32,23 @@ class Missing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heard: int = 0
     waits: int = 0
     stopped: bool = False
+    since: int = 0
 
 
 def tell_missing(folder: Path, said: Missing) -> None:
     """For whoever takes what comes here. Raises: OSError."""
-    if said == Missing():
-        (folder / MISSING).unlink(missing_ok=True)
-    else:
+    try:
         put(folder, MISSING[1:], msgspec.json.encode(said), mark=True)
+    except OSError:
+        (folder / MISSING).unlink(missing_ok=True)
+        raise
 
 
 def missing(folder: Path) -> Missing:
-    """As the strand's part has said it last. Raises: CrossingError, where it is no such word."""
+    """As the strand's part has said it last. Raises: CrossingError, where it has not, or it is no such word."""
     try:
         return msgspec.json.decode(read(folder, MISSING), type=Missing)
     except FileNotFoundError:
-        return Missing()
+        raise CrossingError("the strand's part has not said it yet, or could not write it: is the disk full?") from None
     except msgspec.MsgspecError as error:
         raise CrossingError(f"{MISSING}: {error}") from None

@@ -30,6 +30,7 @@ from cofferdam.brokers.registry import BROKERS
 from cofferdam.cli import diode_shown
 from cofferdam.crossing import strand, strand_missing
 from cofferdam.crossing.records import RecordCodec
+from cofferdam.enforce import kernel
 from cofferdam.errors import CofferdamError, CrossingError
 from cofferdam.limits import strand_end
 from cofferdam.policy.compile import compile_policy
@@ -407,7 +408,8 @@ def test_a_part_outside_is_told_what_has_not_come(outside: Outside) -> None:
     folder = outside.folders[strand_end("history", "in")]
 
     def told(missing: int, behind: int) -> bool:
-        return strand_missing.missing(folder) == strand_missing.Missing(missing, behind)
+        found = msgspec.structs.replace(strand_missing.missing(folder), since=0)
+        return found == strand_missing.Missing(missing, behind)
 
     history = "records:history"
     outside.say(beat(history, highest=3), raw(2, records.parts(b"x")[0], history))
@@ -426,7 +428,7 @@ def test_a_part_outside_is_told_what_has_not_come(outside: Outside) -> None:
     assert told(0, 2)
     again.say(raw(7, records.parts(b"x")[0], history))
     again.ticks(0.5)
-    assert told(0, 0) and not (folder / strand_missing.MISSING).exists()
+    assert told(0, 0)
     (one,) = beat(history, oldest=7, highest=6).channels  # what waits inside is not there, and not lost
     again.say(msgspec.structs.replace(beat(history), channels=(Told(one.channel, one.spans, 9),)))
     again.ticks(0.5)
@@ -442,6 +444,46 @@ def test_a_part_outside_is_told_what_has_not_come(outside: Outside) -> None:
     third.ticks(0.5)
     assert strand_missing.missing(folder) == strand_missing.Missing(silent=True, heard=heard)
     third.part.halt()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_what_cannot_be_told_on_a_full_disk_is_unknown(outside: Outside) -> None:
+    """The mark stayed as it was: a mirror outside had "no gaps" for as long as its disk was full. And with a record to
+    hand on each tick ended the part."""
+    history, folder = "records:history", outside.folders[strand_end("history", "in")]
+    kernel.mount("tmpfs", str(folder), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=64k")
+    try:
+        outside.say(beat(history))
+        outside.ticks(0.5)
+        assert strand_missing.missing(folder) == strand_missing.Missing()
+        with pytest.raises(OSError, match="No space"):
+            (folder / ".filler").write_bytes(bytes(1 << 20))
+        data = records.parts(bytes(8000))[0]
+        outside.say(raw(1, data, history), raw(4, data, history), beat(history, highest=4))
+        outside.ticks(2)
+        assert "full" in outside.part.alarms()["store"]
+        with pytest.raises(CrossingError, match="is the disk full"):
+            strand_missing.missing(folder)
+        (folder / ".filler").unlink()
+        outside.ticks(1)
+        assert strand_missing.missing(folder).missing == 2 and len(strand.waiting(folder)) == 2
+    finally:
+        kernel.umount(str(folder))
+
+
+def test_when_the_newest_gap_was_found_is_told(outside: Outside) -> None:
+    """So that a part knows whether it can know of it by its own numbers; it does not of the last ones."""
+    history, folder = "records:history", outside.folders[strand_end("history", "in")]
+    outside.say(raw(2, records.parts(b"x")[0], history), beat(history, highest=2))
+    outside.ticks(2)
+    first = strand_missing.missing(folder).since
+    assert WALL < first <= WALL + outside.now - 10**9
+    outside.say(beat(history, highest=3))
+    outside.ticks(2)
+    assert strand_missing.missing(folder) == strand_missing.Missing(2, 1, since=first)
+    outside.say(raw(4, records.parts(b"x")[0], history))
+    outside.ticks(0.5)
+    assert strand_missing.missing(folder).since > first
 
 
 def test_a_clock_that_is_set_back_hides_no_gap(outside: Outside) -> None:

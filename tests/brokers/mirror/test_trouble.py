@@ -3,6 +3,7 @@ what waits: none of it ends the mirror for good."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import random
@@ -21,7 +22,9 @@ from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.brokers.mirror.query import Deadline, Reading
 from cofferdam.brokers.mirror.records import Fetch
 from cofferdam.brokers.mirror.spool import Spool
+from cofferdam.crossing import strand_missing
 from cofferdam.errors import StoreError
+from cofferdam.limits import strand_end
 from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
 
@@ -256,6 +259,31 @@ def test_a_full_disk_does_not_end_a_keeper_that_drops_what_is_old(tmp_path: Path
     no_room.clear()
     pair.keeper.tick()
     assert len(pair.keeper.store.catalogue.files) == 1
+    pair.close()
+
+
+def test_an_old_gap_hides_none_that_a_strand_has_found_since(tmp_path: Path) -> None:
+    """`gaps` left it out, as one of batches whose numbers are known, while any such gap stood."""
+    pair = Pair(tmp_path)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pair.keeper.setting = dataclasses.replace(pair.keeper.setting, folders={strand_end("m", "in"): folder})
+
+    def found() -> list[str]:
+        return [loss.why for loss in pair.keeper._verbs._losses()]
+
+    strand_missing.tell_missing(folder, strand_missing.Missing())
+    assert not found()
+    at = NOW - HOUR_NS
+    pair.keeper.store.lost(catalogue.Loss("*", at, at + 9, 0, "batches", at, "live", 1, 1), "live", 1)
+    strand_missing.tell_missing(folder, strand_missing.Missing(3, 1, since=at))
+    assert [why[:29] for why in found()] == ["batches", "the strand has not brought th"]  # the last, and no others
+    strand_missing.tell_missing(folder, strand_missing.Missing(3, 1, since=NOW))
+    assert "the strand has not brought 2 of its records: nobody knows of what time all of them are" in found()
+    pair.keeper.store.lost(catalogue.Loss("*", NOW, NOW, 0, "more", NOW, "live", 2, 2), "live", 2)
+    assert len(found()) == 3
+    (folder / strand_missing.MISSING).unlink()
+    assert "nobody can read what the strand has not brought" in found()[-1]
     pair.close()
 
 

@@ -232,8 +232,10 @@ class Keeper(Part):
 
     def _troubled(self, error: Exception) -> None:
         """What was to be handed on could not be written. It waits, where the disk is full."""
-        if isinstance(error, StoreFull) or (isinstance(error, OSError) and error.errno in FULL):
-            self._full = f"{self._store.folder} is full"
+        if isinstance(error, StoreFull):
+            self._full = str(error)
+        elif isinstance(error, OSError) and error.errno in FULL:
+            self._full = f"the disk of {self._store.folder} or of what is handed on is full"
         else:
             raise error
 
@@ -262,13 +264,15 @@ class Keeper(Part):
         heard = self._setting.wall() - self._silent_ns if self._beat else 0
         for name in self._row.records:
             named = self._named[f"{RECORDS}:{name}"]
-            missing, behind = sum(gap.total for gap in named), self._channel(f"{RECORDS}:{name}").behind(named)
+            missing = sum(gap.total for gap in named)
+            behind, since = self._channel(f"{RECORDS}:{name}").behind(named)
             was = self._handing.told(name)
             if silent and was.silent:
                 heard = was.heard  # clocks differ by a little each time
             waits = self._waits.get(f"{RECORDS}:{name}", 0)
             stopped = f"{RECORDS}:{name}" in self._stopped
-            self._handing.tell_missing(name, Missing(missing, behind, silent, heard if silent else 0, waits, stopped))
+            said = Missing(missing, behind, silent, heard if silent else 0, waits, stopped, since)
+            self._handing.tell_missing(name, said)
 
     @property
     def _silent_ns(self) -> int:
@@ -388,8 +392,8 @@ class Keeper(Part):
             free, _ = self._store.room()
             if free < RESERVE_BYTES:
                 self._full = f"{self._store.folder} has {free} bytes left, and {RESERVE_BYTES} are kept free"
-        except StoreFull as error:
-            self._full = str(error)
+        except (StoreFull, OSError) as error:
+            self._troubled(error)
         self._look()
         if self._setting.clock() - self._told_at >= TELL_NS:
             self._tell()
@@ -495,7 +499,7 @@ class Keeper(Part):
         try:
             self._tell()
             self._save()
-        except CofferdamError:
+        except (CofferdamError, OSError):
             pass
         for name in self._row.records:  # whoever takes its records may go on without this part
             was = self._handing.told(name)

@@ -130,9 +130,10 @@ class Handing:
     def tell_missing(self, name: str, said: strand_missing.Missing) -> None:
         """For the part that takes the records of a conduit: it knows their numbers, and not that the last are
         missing."""
-        if self._told.get(name) != said:
+        folder = self._setting.folders[strand_end(name, "in")]
+        if self._told.get(name) != said or not os.path.lexists(folder / strand_missing.MISSING):
             with contextlib.suppress(OSError):  # it is tried again
-                strand_missing.tell_missing(self._setting.folders[strand_end(name, "in")], said)
+                strand_missing.tell_missing(folder, said)
                 self._told[name] = said
 
     def soon(self) -> None:

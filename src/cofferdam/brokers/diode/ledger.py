@@ -199,16 +199,22 @@ class Channel:
             one.since = since
         return found
 
-    def behind(self, named: Collection[Gap]) -> int:
-        """How many records above the last that came are lost, or among the `named` ones that are missing."""
+    def behind(self, named: Collection[Gap]) -> tuple[int, int]:
+        """How many records above the last that came are lost, or among the `named` ones that are missing; and since
+        when the newest of the others is (ns; 0: there is none)."""
         newest = max((epoch for epoch, one in self.epochs.items() if one.came), default=0)
-        count = 0
-        for epoch, one in self.epochs.items():
-            if epoch >= newest:
-                open_still = sum(last - first + 1 for first, last in one.have.missing(one.came + 1, one.highest))
-                count += one.highest - one.came - open_still
-                count += sum(gap.total for gap in named if gap.epoch == epoch and gap.first > one.came)
-        return count
+        came = {epoch: one.came for epoch, one in self.epochs.items() if epoch >= newest}
+        count = since = 0
+        for epoch, last_come in came.items():
+            one = self.epochs[epoch]
+            open_still = sum(last - first + 1 for first, last in one.have.missing(last_come + 1, one.highest))
+            count += one.highest - last_come - open_still
+        for gap in named:
+            if gap.epoch in came and gap.first > came[gap.epoch]:
+                count += gap.total
+            else:
+                since = max(since, gap.since)
+        return count, since
 
     def give_up(self, epoch: int, first: int, last: int) -> int:
         """Nobody waits for these any more; how many there were."""

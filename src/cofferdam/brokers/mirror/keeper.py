@@ -47,6 +47,8 @@ AHEAD_SPARE_NS: Final = 25 * HOUR_NS
 """The collector judged by the clock as it was then: it may have been put back since, and what waits is no less true."""
 PATIENCE_NS: Final = 10 * 10**9
 """A policy reaches each part in its own time: what only the next one allows is not refused at once."""
+FOUND_SPARE_NS: Final = 5 * 10**9
+"""The strand looks for gaps twice a second, and a batch behind one may be here before it has."""
 PENDING_MOST: Final = 256
 LOOK_SECONDS: Final = 0.02
 """How often it is looked whether a thread has ended, and what is to be counted next."""
@@ -261,9 +263,9 @@ class Keeper(Part):
         come, and would make a gap of no length."""
         return max((tag.last for tag in self.store.catalogue.tags.values() if tag.last <= time), default=otherwise)
 
-    def strand_gaps(self, *, covered: bool) -> list[Loss]:
-        """What a strand says that it has not brought, as gaps; those of batches that are known by their numbers are
-        `covered`, and not said again."""
+    def strand_gaps(self, known: Collection[Loss]) -> list[Loss]:
+        """What a strand says that it has not brought, as gaps. What is `known` by the numbers of batches is not said
+        again: a batch is found to be missing once the strand has found it, and hardly before."""
         folder = next((path for name, path in self.setting.folders.items() if is_strand_end(name, "in")), None)
         if folder is None:
             return []
@@ -277,8 +279,10 @@ class Keeper(Part):
             since = self._last_by(wall, 0)
             why = f"the strand has not brought the last that were sent ({said.behind} of its records)"
             found.append(Loss("*", since, wall, 0, why, wall))
-        if said.missing > said.behind and not covered:
-            why = f"the strand has not brought {said.missing} of its records: nobody knows of what time they are"
+        newest = max((loss.at for loss in known if loss.lane), default=0)
+        if said.missing > said.behind and not (newest and newest + FOUND_SPARE_NS >= said.since):
+            count = said.missing - said.behind
+            why = f"the strand has not brought {count} of its records: nobody knows of what time all of them are"
             found.append(Loss("*", 0, wall, 0, why, wall))
         if said.waits:
             why = f"{said.waits} records wait inside to be sent over the strand: nobody knows of what time they are"

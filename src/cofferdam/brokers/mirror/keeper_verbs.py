@@ -120,7 +120,7 @@ class Verbs:
 
     def _losses(self) -> list[catalogue.Loss]:
         known = [loss for loss in self._keeper.store.catalogue.losses if loss.known]
-        return known + self._keeper.strand_gaps(covered=any(loss.lane for loss in known))
+        return known + self._keeper.strand_gaps(known)
 
     def _gaps(self, asked: Asked) -> None:
         losses = self._losses()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from cofferdam.brokers.broker import Setting
@@ -28,9 +28,8 @@ class Keeping(Protocol):
         """Runs something beside the keeper, and `done` with what it gave in the keeper's own turn. False: something
         else is running."""
 
-    def strand_gaps(self, *, covered: bool) -> list[Loss]:
-        """What a strand says that it has not brought, as gaps; those of batches that are known by their numbers are
-        `covered`, and not said again."""
+    def strand_gaps(self, known: Collection[Loss]) -> list[Loss]:
+        """What a strand says that it has not brought, as gaps, but what is `known` by the numbers of batches."""
 
     def tell_damaged(self, file: File) -> None:
         """A file was set aside."""

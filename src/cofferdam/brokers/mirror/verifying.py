@@ -293,7 +293,7 @@ class Verifying:
         keeper = self._keeper
         since, until = run.first * HOUR_NS, (run.last + 1) * HOUR_NS
         lost = [one for one in keeper.store.catalogue.losses if one.lane and one.known and _meets(one, since, until)]
-        of_strand = keeper.strand_gaps(covered=bool(lost))
+        of_strand = keeper.strand_gaps(lost)
         run.gaps = len(lost) + sum(_meets(one, since, until) for one in of_strand)
         why = run.failed or (f"{run.gaps} times of which the strand has not brought all" if run.gaps else "")
         keeper.setting.audit.note(
