@@ -685,6 +685,16 @@ def test_what_was_never_sent_goes_last(inside: Part, monkeypatch: pytest.MonkeyP
     inside.ticks(2)
     assert kept() == count and not store.files("sent")
     assert waits.exists() and any("not sent yet: it waits" in why for why in inside.part.alarms().values())
+    asked, make = [], inside.part._files._make_room
+    others = [waits.with_name(f"{number}.csv") for number in range(5)]
+    for other in others:
+        other.write_bytes(waits.read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(inside.part._files, "_make_room", lambda most: asked.append(make(most)))
+        inside.ticks(2)
+    assert len(asked) == 4  # once in a scan, and not for each of thousands
+    for other in others:
+        other.unlink()
     while store.unsent():
         inside.part.on_record("sender", records.Room(100_000))
         inside.turn()

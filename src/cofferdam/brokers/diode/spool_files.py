@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import stat
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +78,8 @@ class Taking:
         self._copying: _Copying | None = None
         self._seen: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._today: deque[tuple[int, str, int]] = deque()
+        self._no_room = sys.maxsize
+        """Bytes of the smallest file for which no room could be made in this scan: for a larger one it is not tried."""
 
     @property
     def busy(self) -> bool:
@@ -87,6 +90,7 @@ class Taking:
 
     def scan(self) -> None:
         """Looks into all folders."""
+        self._no_room = sys.maxsize
         for row in self.row.files:
             self._scan(row)
 
@@ -131,9 +135,10 @@ class Taking:
         if not self._within_day(row, found.st_size):
             self._refuse(row, entry.name, f"beyond the {row.per_day} bytes of a day: it waits")
             return
-        if found.st_size + self._store.size > self.row.room:
+        if found.st_size + self._store.size > self.row.room and found.st_size < self._no_room:
             self._make_room(self.row.room - found.st_size)
         if found.st_size + self._store.size > self.row.room:
+            self._no_room = min(self._no_room, found.st_size)
             self._refuse(row, entry.name, "larger than the room beside what the spool has not sent yet: it waits")
             return
         fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
