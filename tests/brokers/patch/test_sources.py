@@ -181,10 +181,13 @@ def test_what_came_before_the_keeper_was_killed_gets_what_proves_it(
     """The file is there, and that it came from this source was not written down yet: its signature is still to come."""
     keeper = fetcher.keeper
     keeper.taken["fw/1/fw-1.bin"] = "content"
-    keeper.files.put(1, FileRow(number=1, product="fw", version="1", file="fw-1.bin", size=7, sha256="ab" * 32, by=by,
+    same = hashlib.sha256(b"content").hexdigest()
+    keeper.files.put(1, FileRow(number=1, product="fw", version="1", file="fw-1.bin", size=7, sha256=same, by=by,
                                 how=how, at=1, state=state))  # fmt: skip
     said = fetcher.says(mark="one", size=7)
     assert (said.fault, said.detail == records.WAITS) == ("have", waits), said
+    # That the source has another file under this name is told all the same, if it was the one that brought it.
+    assert fetcher.says(mark="two", data=b"another").fault == ("changed" if (how, by) == ("fetch", "a") else "have")
 
 
 @pytest.mark.parametrize(

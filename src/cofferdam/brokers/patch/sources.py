@@ -83,12 +83,12 @@ class Fetching(Receiving):
             fault, detail = super().wanted(begin)
             if fault != "conflict":
                 return fault, detail
-            # Ours, if we were killed before it was known: what proves it may still be to come. One that came by another
-            # way is not this source's to change, and it is not asked for again and again.
-            file = (begin.product, begin.version, begin.file, "fetch", begin.source)
-            rows = self.keeper.files.rows.values()
-            ours = any((row.product, row.version, row.file, row.how, row.by) == file for row in rows)
-            return "have", self._waits(begin) if ours else detail
+            # Ours, if we were killed before it was known: what proves it may still be to come, and it is looked at
+            # whether it is still the same. One that came by another way is not this source's to change, and it is not
+            # asked for again and again.
+            known = self._learn(begin)
+            if known is None:
+                return "have", detail
         if begin.sha256 and begin.sha256 == known.sha256:
             self._same(known, begin)
             return "have", self._waits(begin)
@@ -155,7 +155,7 @@ class Fetching(Receiving):
             if fault:
                 self.declined(begin, "have" if fault == "conflict" else fault, why)
                 return
-            self._know(begin, incoming.size, sha256)
+            self._know(begin, incoming.size, sha256, begin.mark)
             self.send(Taken(begin.upload, number, sha256, clip(waits)))
 
         self.keeper.take_file(
@@ -165,7 +165,19 @@ class Fetching(Receiving):
 
     # --- what is remembered
 
-    def _know(self, begin: Fetch, size: int, sha256: str) -> None:
+    def _learn(self, begin: Fetch) -> Seen | None:
+        """What this source has brought, by the files that there are."""
+        file = (begin.product, begin.version, begin.file, "fetch", begin.source)
+        for row in self.keeper.files.rows.values():
+            if (row.product, row.version, row.file, row.how, row.by) == file and row.state not in (
+                "refused",
+                "rejected",
+            ):
+                self._know(begin, row.size, row.sha256, mark="")
+                return self.seen.get(key_of(begin))
+        return None
+
+    def _know(self, begin: Fetch, size: int, sha256: str, mark: str) -> None:
         rows = self.seen.rows
         try:
             if len(rows) >= SEEN_MOST:
@@ -174,7 +186,7 @@ class Fetching(Receiving):
                 key_of(begin),
                 Seen(
                     source=begin.source, product=begin.product, version=begin.version, file=begin.file,
-                    size=size, mark=begin.mark, sha256=sha256, at=self.keeper.setting.wall(),
+                    size=size, mark=mark, sha256=sha256, at=self.keeper.setting.wall(),
                 ),
             )  # fmt: skip
         except StoreError:
