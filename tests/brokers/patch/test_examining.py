@@ -76,6 +76,10 @@ def test_a_scanner_that_does_not_work_is_told_before_a_file_needs_it() -> None:
     assert examining.unfit == "its base is 30 days old"
     done(b"", "it crashed")
     assert examining.unfit == "it crashed"
+    keeper.rows = PatchRows(products=(HOSTS,))
+    examining.watch()
+    assert examining.unfit == ""  # no policy asks for it any more
+    keeper.rows = PatchRows(products=(HOSTS, product))
     done(msgspec.json.encode(msgspec.structs.replace(nothing, scan="clean", base="clamd 1.4")), "")
     assert (examining.unfit, examining.scanner) == ("", "clamd 1.4")
     examining.watch()

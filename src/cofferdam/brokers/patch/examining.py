@@ -78,9 +78,12 @@ class Examining:
     def watch(self) -> None:
         """Has the scanner looked at, where it is time."""
         keeper = self._keeper
+        if not any(product.scan for product in keeper.rows.products):
+            self.unfit, self._watch_at = "", -math.inf  # nothing is scanned any more
+            return
         if self._watching or time.monotonic() < self._watch_at or keeper.stopping:
             return
-        if len(self._examining) >= EXAMINERS or not any(product.scan for product in keeper.rows.products):
+        if len(self._examining) >= EXAMINERS:
             return
         self._watching = True
         order = Order("", "", (), scan="clamd")
