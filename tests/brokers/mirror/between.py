@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 COPY_OUT = b"H"
 
@@ -20,6 +20,11 @@ class Between:
         self.port: int = self._socket.getsockname()[1]
         self.say: list[tuple[bytes, int]] = []
         self.said = 0
+        self.goes_on = threading.Event()
+        """Nothing else is passed on after what it said, unless this is set."""
+        self.goes_on.set()
+        self.change: Callable[[bytes], bytes] = bytes
+        """What becomes of each of the historian's messages."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -43,13 +48,14 @@ class Between:
                 waiting += data
                 while len(waiting) >= 5 and len(waiting) > (size := int.from_bytes(waiting[1:5], "big")):
                     message, waiting = waiting[: size + 1], waiting[size + 1 :]
-                    target.sendall(message)
+                    target.sendall(self.change(message))
                     if message[:1] == COPY_OUT and self.say:
                         said, self.say = self.say, []
                         self.said += 1
                         for piece, times in said:
                             for _ in range(times):
                                 target.sendall(piece)
+                        self.goes_on.wait()
 
     def close(self) -> None:
         self._socket.close()

@@ -1,13 +1,14 @@
 """Rows of a COPY as columns: many at once say what they say one by one."""
 
+import itertools
 import math
 import struct
 from collections.abc import Sequence
 
 import pytest
 
-from cofferdam.brokers.mirror.blocks import BATCH_POINTS, EPOCH_NS, Block, Reading, Seen, Shape
-from cofferdam.brokers.mirror.columns import BAD, GOOD
+from cofferdam.brokers.mirror.blocks import BATCH_POINTS, EPOCH_NS, LATEST_NS, Block, Differs, Reading, Seen, Shape
+from cofferdam.brokers.mirror.columns import BAD, GOOD, check
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, POINTS_MOST, TEXT, WHOLE, Samples
 from tests.brokers.mirror.between import HEAD, row
 
@@ -147,3 +148,61 @@ def test_of_what_is_long_past_only_the_last_is_remembered() -> None:
     seen.past_ns = SINCE  # now it is read again
     assert [one.count for one in read(shape, [HEAD, *rows], seen)[0]] == [BATCH_POINTS + 4, 0]
     assert [one.count for one in read(shape, [HEAD, *rows], seen)[0]] == [0, 0]
+
+
+def test_what_no_database_sends_ends_the_reading_and_not_the_mirror() -> None:
+    """The spooler ends the whole crew over a batch that none may be."""
+
+    def refused(kind: int, *rows: bytes) -> bool:
+        block = Block("h", "live", Shape(kind, ("*",), quality=True, server=True), Reading(), None, SINCE, NOW, NOW)
+        try:
+            block.take([HEAD, *rows])
+        except Differs:
+            return True
+        return False
+
+    good: list[bytes | None] = [whole(1), whole(2), whole(3), whole(4), None, b"a"]
+    assert not refused(WHOLE, row(*good))
+    for at, field in ((0, b"abc"), (1, b"abc"), (2, bytes(9)), (3, b""), (0, whole(-1)), (0, whole(10**15))):
+        assert refused(WHOLE, row(*good[:at], field, *good[at + 1 :])), at
+    assert refused(WHOLE, row(*good, None)) and refused(WHOLE, row(*good)[:-1])
+    assert refused(WHOLE, row(whole(-1), None, *good[2:])) and refused(WHOLE, row(whole(10**15), None, *good[2:]))
+    for field in (b"\2", b"\xff", whole(1), b""):
+        assert refused(BOOL, row(good[0], field, *good[2:])), field
+
+
+def test_however_many_rows_come_in_one_piece_a_batch_has_no_more_than_it_may() -> None:
+    many = 3 * POINTS_MOST + 5
+    for times in (range(many), [7] * many):
+        rows = b"".join(row(whole(at), whole(n), None, None, None, b"a") for n, at in enumerate(times))
+        found, _ = read(Shape(WHOLE, ("*",), quality=False, server=False), [HEAD + rows])
+        for one in found:
+            check(one)
+        values = b"".join(one.value for one in found)
+        assert list(memoryview(values).cast("q")) == list(range(many))
+        for one, after in itertools.pairwise(found):  # nothing of what it says has been read comes later
+            assert one.upto < memoryview(after.time).cast("q")[0]
+
+
+def test_what_is_remembered_has_a_limit_whatever_its_times_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, seen = Shape(WHOLE, ("*",), quality=False, server=False), Seen(60)
+    monkeypatch.setattr(seen, "MOST", 10)
+    last = (LATEST_NS - EPOCH_NS) // 1000
+    for n in range(5, 0, -1):
+        read(
+            shape, [HEAD, *[row(whole(last - n), None, None, None, None, b"%d-%d" % (n, at)) for at in range(9)]], seen
+        )
+        assert seen.count < 20
+    names = [bytes((at,)) * 5000 for at in range(9)]
+    told = read(shape, [HEAD, *[row(whole(1), whole(1), None, None, None, name) for name in names]])[1]
+    assert told.faults["tag"][0] == 9
+    assert sum(map(len, shape.known)) < 9 * 1000
+
+
+def test_minus_one_is_not_minus_two() -> None:
+    """`hash` says that they are the same."""
+    shape, seen = Shape(WHOLE, ("*",), quality=True, server=False), Seen(60)
+    for value, quality in ((-1, 0), (-2, 0), (-1, -1), (-1, -2), (-2, -2), (None, -1), (None, -2)):
+        number = whole(value) if value is not None else None
+        rows = [HEAD, row(whole(1), number, whole(quality), None, None, b"a")]
+        assert [read(shape, rows, seen)[0][0].count for _ in range(2)] == [1, 0], (value, quality)

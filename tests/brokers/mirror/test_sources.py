@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -26,6 +27,7 @@ import pytest
 import yaml
 
 from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
+from cofferdam.brokers.mirror.blocks import EPOCH_NS
 from cofferdam.brokers.mirror.nodes import QUEUE
 from cofferdam.brokers.mirror.points import spans
 from cofferdam.model import Point, Span, ValueType
@@ -109,7 +111,9 @@ class Site:
     """All that the crew reads."""
 
     def __init__(self, made: Postgres) -> None:
-        self.changes, self.odd, self.mends, self.slow, self.hostile, self.filled = (Plant(made) for _ in range(6))
+        self.changes, self.odd, self.mends, self.slow, self.hostile, self.filled, self.liar = (
+            Plant(made) for _ in range(7)
+        )
         self.ascii = Plant(made, "-E", "SQL_ASCII", "-T", "template0", "--locale=C")
         self.device = Plc()
         self.office = made.fresh()
@@ -120,6 +124,7 @@ class Site:
                     conn.execute(f"create role {role} login password '{PASSWORD}'")
             conn.execute(f"grant create on database {self.office_name} to cofferdam_loader")
         self.between: Between
+        self.between_liar: Between
         self.mirror: RunningCrew
         self.lake: httpx.Client
 
@@ -160,7 +165,10 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     for tag, value, when in ODD:
         found.odd.conn.execute(f"insert into samples values (%s, {when}, %s)", (tag, value))
     opcua = held_port()
-    with served(found.device) as port, opcua_site.plant(opcua), between(made.port) as found.between:
+    with (
+        served(found.device) as port, opcua_site.plant(opcua), between(made.port) as found.between,
+        between(made.port) as found.between_liar,
+    ):  # fmt: skip
         more = ["plc: {asset: plc, every: 200 ms}", "line: {asset: filler, every: 200 ms}", LAB, BATCH, OPC_DA]
         for name, plant, words in (
             ("odd", found.odd, TABLE), ("mends", found.mends, "table: samples, server: server"),
@@ -169,6 +177,8 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             more.append(ALSO.format(name=name, port=made.port, database=plant.database, more=words))
         database, port_between = found.hostile.database, found.between.port
         more.append(ALSO.format(name="hostile", port=port_between, database=database, more="table: samples"))
+        database, port_between = found.liar.database, found.between_liar.port
+        more.append(ALSO.format(name="liar", port=port_between, database=database, more="table: samples"))
         where = f'at: "127.0.0.1:{made.port}", database: {found.office_name}'
         copy = f", store: postgresql, postgresql: {{{where}, plain: true}}"
         folders, assets = ("lab", "batch", "da"), ASSETS.format(port=port, opcua=opcua)
@@ -179,7 +189,7 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         ):  # fmt: skip
             yield found
             found.mirror.ends_well()
-    for plant in (found.odd, found.mends, found.slow, found.ascii, found.hostile, found.filled):
+    for plant in (found.odd, found.mends, found.slow, found.ascii, found.hostile, found.filled, found.liar):
         plant.conn.close()
 
 
@@ -338,6 +348,38 @@ def test_a_historian_that_was_taken_over(site: Site) -> None:
 
 
 @needs_postgres
+def test_a_historian_that_sends_too_many_rows_at_once_keeps_silent_or_answers_in_other_types(site: Site) -> None:
+    liar, between, mirror = site.liar, site.between_liar, site.mirror
+    process = mirror.children["collector"].process
+    assert process is not None
+
+    def goes_on(number: float) -> None:
+        for plant, tag in ((liar, "liar"), (site.odd, "beside")):
+            plant.add([(tag, time.time(), number, 192)])
+            eventually(lambda tag=tag: (site.value(tag) or [0])[-1] == number)  # type: ignore[misc]
+        assert process.poll() is None, mirror.stderr("collector")
+
+    goes_on(-1)
+    at = (time.time_ns() - EPOCH_NS) // 1000 + 60 * 10**6
+    many = 60_000 * row(at.to_bytes(8, "big"), bytes(8), bytes(8), None, None, b"liars")
+    between.say = [(data(HEAD + many), 1)]
+    eventually(lambda: between.said == 1)
+    goes_on(-2)
+    between.goes_on.clear()  # it says that the rows are over, and nothing else
+    between.say = [(data(HEAD + b"\xff\xff"), 1), (b"c\0\0\0\4", 1), (b"C\0\0\0\x0bCOPY 0\0", 1)]
+    eventually(lambda: between.said == 2)
+    site.odd.add([("beside", time.time(), -3.0, 192)])
+    eventually(lambda: site.value("beside")[-1] == -3)
+    name_as_bool = re.compile(rb"(typname\0.{6})\0\0\0\x13", re.DOTALL)
+    between.change = lambda message: name_as_bool.sub(lambda found: found[1] + b"\0\0\0\x10", message)
+    between.say = [(data(HEAD + bytes(2)), 1)]  # it is connected to anew after that
+    between.goes_on.set()
+    eventually(lambda: any("not understood" in one for one in site.told("differs")))
+    between.change = bytes
+    goes_on(-4)
+
+
+@needs_postgres
 def test_a_historian_that_is_slow_and_is_killed_in_mid_reading(site: Site) -> None:
     """It stands still in mid reading; the others are not late for it, and what it had sent is not doubled."""
     now, many = int(time.time()), 15_000
@@ -354,7 +396,7 @@ def test_a_historian_that_is_slow_and_is_killed_in_mid_reading(site: Site) -> No
     (pid,) = site.slow.conn.execute(asked).fetchone() or (0,)
     kill(pid)  # the whole cluster begins anew
     eventually(lambda: len(site.value("slow", limit="100000")) == many)
-    for plant in (site.changes, site.odd, site.mends, site.slow, site.ascii, site.hostile, site.filled):
+    for plant in (site.changes, site.odd, site.mends, site.slow, site.ascii, site.hostile, site.filled, site.liar):
         plant.conn.close()
         eventually(lambda plant=plant: _again(plant))  # type: ignore[misc]
     assert len(site.value("slow", limit="100000", revisions="all")) == many

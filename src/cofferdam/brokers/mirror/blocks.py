@@ -25,8 +25,8 @@ from psycopg.pq.abc import PGconn
 from psycopg.waiting import Wait
 
 from cofferdam.brokers.mirror.columns import BAD, GOOD, NO_TIME
-from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, TEXT_BYTES, Lane, Samples
-from cofferdam.policy.terms.mirror_rows import Matcher, tag_name
+from cofferdam.brokers.mirror.records import BOOL, FLOAT, POINTS_MOST, TEXT, TEXT_BYTES, Lane, Samples
+from cofferdam.policy.terms.mirror_rows import TAG_CHARACTERS, Matcher, tag_name
 
 EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 EPOCH_NS: Final = 946_684_800_000_000_000
@@ -35,6 +35,8 @@ NAN_BITS: Final = 0x7FF8 << 48
 INFINITE: Final = ((1 << 63) - 1, -(1 << 63))
 BATCH_POINTS: Final = 10_000
 TEXT_MOST: Final = TEXT_BYTES - 1024
+NAME_MOST: Final = 4 * TAG_CHARACTERS + 4
+"""Of a tag's name, so much is asked for and remembered: a longer one is none that is taken, whatever else it has."""
 ROW_BYTES: Final = 4 << 20
 """Of one row. No honest database sends more, since longer values stay there."""
 PIECES: Final = 500
@@ -92,14 +94,22 @@ def pieces(pgconn: PGconn) -> PQGen[tuple[list[bytes], bool]]:
             yield Wait.R
             pgconn.consume_input()
         else:
-            while pgconn.is_busy():
-                yield Wait.R
-                pgconn.consume_input()
-            while (result := pgconn.get_result()) is not None:
-                if result.status != ExecStatus.COMMAND_OK:
-                    raise errors.error_from_result(result)
+            yield from _ended(pgconn)
             return found, True
     return found, False
+
+
+def _ended(pgconn: PGconn) -> PQGen[None]:
+    """What comes behind the rows. libpq waits for a result by itself, and with it everybody else, unless it is asked
+    before each whether it would."""
+    while True:
+        while pgconn.is_busy():
+            yield Wait.R
+            pgconn.consume_input()
+        if (result := pgconn.get_result()) is None:
+            return
+        if result.status != ExecStatus.COMMAND_OK:
+            raise errors.error_from_result(result)
 
 
 class Shape:
@@ -116,7 +126,7 @@ class Shape:
         lengths = [(0, 6), (1, 8), (3, width), (5, 8 if quality else -1)]
         self._lengths = [*lengths, (7 if quality else 6, 8 if server else -1), (-2, -1)]
         self._match = Matcher(tags)
-        self._known: dict[bytes, str | None] = {}
+        self.known: dict[bytes, str | None] = {}
 
     def columns(self, rows: Sequence[bytes]) -> Plain | None:
         """Rows of which each has everything that such a row has, and nothing else; None: not all are so."""
@@ -128,6 +138,8 @@ class Shape:
         if any(found[at].count(length) != count for at, length in self._lengths):
             return None
         if sizes != [size + length for length in found[-1]]:
+            return None
+        if self.kind == BOOL and max(found[4]) > 1:
             return None
         times = [us * 1000 + EPOCH_NS for us in found[2]]
         if min(times) <= EARLIEST_NS or max(times) >= LATEST_NS:
@@ -144,7 +156,7 @@ class Shape:
 
     def tags(self, names: Sequence[bytes], reading: Reading) -> list[str | None]:
         """Of some names, each as the mirror has it."""
-        found = list(map(self._known.get, names))
+        found = list(map(self.known.get, names))
         if None in found:
             by_name = {name: self.tag(name, reading) for name in set(names)}
             found = [by_name[name] for name in names]
@@ -155,15 +167,16 @@ class Shape:
         if name is None:
             reading.fault(Fault("", "tag", "a sample without a tag"))
             return None
-        if name in self._known:
-            return self._known[name]
+        name = name[: NAME_MOST + 1]
+        if name in self.known:
+            return self.known[name]
         text = text_of(name)
         found: str | None = text if self._match(text) else None
         if found is not None and not tag_name(text):  # what is no UTF-8 is no printable text either
             reading.fault(Fault(text[:200], "tag", "a tag that cannot be called so"))
             found = None
-        if len(self._known) < KNOWN_MOST:
-            self._known[name] = found
+        if len(self.known) < KNOWN_MOST:
+            self.known[name] = found
         return found
 
     def matches(self, tag: str) -> bool:
@@ -192,13 +205,14 @@ class Seen:
         self.past_ns = NO_TIME
         """Of times before it much is read at once, and next to nothing again: it need not be remembered."""
         self._sets: dict[int, dict[int, int]] = {}
-        self._count = 0
+        self.count = 0
 
     def news(self, times: Sequence[int], keys: Sequence[int], marks: Sequence[int]) -> list[bool]:
         """Of samples in the order of time, whether each says something else than when it was last read. `keys`: of
         which tag and time each is; `marks`: what it says."""
-        if self._count >= self.MOST:
-            self.forget(1 << 63)
+        if self.count >= self.MOST:
+            self._sets.clear()
+            self.count = 0
         found: list[bool] = []
         at = 0
         while at < len(times):
@@ -208,14 +222,14 @@ class Seen:
             before = len(known)
             found += map(operator.ne, map(known.get, keys[at:end]), marks[at:end])
             known.update(zip(keys[at:end], marks[at:end], strict=True))
-            self._count += len(known) - before
+            self.count += len(known) - before
             at = end
         return found
 
     def forget(self, before_ns: int) -> None:
         """What is older is not read again."""
         for key in [key for key in self._sets if (key + 1) * self._span_ns < before_ns]:
-            self._count -= len(self._sets.pop(key))
+            self.count -= len(self._sets.pop(key))
 
 
 class Block:
@@ -224,10 +238,11 @@ class Block:
     sent again, and two rows of one time, which are always there, are not."""
 
     def __init__(
-        self, source: str, lane: Lane, shape: Shape, reading: Reading, seen: Seen | None, since_ns: int, now_ns: int
-    ) -> None:
+        self, source: str, lane: Lane, shape: Shape, reading: Reading, seen: Seen | None, since_ns: int, now_ns: int,
+        until_ns: int = LATEST_NS,
+    ) -> None:  # fmt: skip
         self._source, self._lane, self._shape, self._reading, self._seen = source, lane, shape, reading, seen
-        self._now, self._since = now_ns, since_ns
+        self._now, self._since, self._until = now_ns, since_ns, until_ns
         self._on_time = since_ns
         """The latest time that is not ahead of the clock."""
         self._latest = NO_TIME
@@ -269,6 +284,7 @@ class Block:
         return self._weight >= BATCH_POINTS
 
     def _plain(self, found: Plain) -> None:
+        self._asked_for(min(found.times), max(found.times))
         self._reading.rows += len(found.names)
         tags = self._shape.tags(found.names, self._reading)
         ours = [tag for tag in tags if tag is not None]
@@ -290,6 +306,8 @@ class Block:
         """Whatever came in one piece."""
         at = 0
         while at + 2 <= len(row) and row[at : at + 2] != TRAILER:
+            if row[at : at + 2] != b"\0\6":
+                raise ValueError("a row of other columns")
             fields: list[bytes | None] = []
             at += 2
             for _ in range(6):
@@ -297,6 +315,8 @@ class Block:
                 at += 4
                 fields.append(None if length < 0 else row[at : at + length])
                 at += max(0, length)
+            if at > len(row):
+                raise ValueError("a row that ends early")
             self._reading.rows += 1
             self._row(*fields)
 
@@ -315,6 +335,7 @@ class Block:
         if us in INFINITE or not EARLIEST_NS < ns < LATEST_NS:
             reading.fault(Fault(tag, "time", f"a time that has no place: {us} µs from 2000"))
             return
+        self._asked_for(ns, ns)
         self._saw(ns)
         found: Value = None
         if self._shape.kind == TEXT:
@@ -323,7 +344,7 @@ class Block:
                 return
             found = value
         elif value is not None:
-            found = _whole(value) if len(value) == 8 else value[0]
+            found = _number(value, self._shape.kind)
         self._tags.append(tag)
         self._times.append(ns)
         self._values.append(found)
@@ -332,15 +353,22 @@ class Block:
         self._servers.append(_server(_whole(server)) if server is not None else NO_TIME)
         self._weight += _weight(found)
 
+    def _asked_for(self, first: int, last: int) -> None:
+        """Times of any year would be a sealed file for each of their days. Raises: ValueError."""
+        if first < self._since // 1000 * 1000 or last > self._until:
+            raise ValueError("rows of another time than was asked for")
+
     def _saw(self, ns: int) -> None:
         self._latest = self._reading.latest_ns = max(self._latest, ns)
         if ns <= self._now:
             self._on_time = max(self._on_time, ns)
 
     def some(self) -> Samples:
-        """What is there but for those of the last time, of which there may be more; it has been read up to there."""
-        count = bisect_left(self._times, self._times[-1]) or len(self._times)
-        return self._hand_on(count, self._times[-1] - 1)
+        """What is there, or as much of it as a batch may have, but for those of the last time, of which there may be
+        more; it has been read up to there."""
+        last = min(len(self._times), POINTS_MOST) - 1
+        upto = self._times[last] - 1
+        return self._hand_on(bisect_left(self._times, self._times[last], 0, last) or last + 1, upto)
 
     def rest(self) -> Samples:
         """All that is there: nothing else comes."""
@@ -403,7 +431,7 @@ def _weight(value: Value) -> int:
 def _marks(tags: list[str], times: list[int], values: list[Value], qualities: list[int]) -> tuple[list[int], list[int]]:
     """Of samples, which each is, and what is said of it."""
     keys = list(map(hash, zip(tags, times, strict=True)))
-    marks = list(map(hash, zip(values, qualities, strict=True)))
+    marks = list(map(hash, zip(_apart(values), _apart(qualities), strict=True)))
     if len(set(keys)) != len(keys):
         said: dict[int, set[int]] = {}
         for key, mark in zip(keys, marks, strict=True):
@@ -414,6 +442,20 @@ def _marks(tags: list[str], times: list[int], values: list[Value], qualities: li
     return keys, marks
 
 
+def _apart(column: Sequence[object]) -> Sequence[object]:
+    """Of a column, what is not the same to `hash` where it is not the same: -1 and -2 are."""
+    return column if -1 not in column else ["-1" if one == -1 else one for one in column]
+
+
+def _number(field: bytes, kind: int) -> int:
+    """Raises: ValueError, for what is none of its kind."""
+    if kind != BOOL:
+        return _whole(field)
+    if field not in (b"\0", b"\1"):
+        raise ValueError("a bool that is neither")
+    return field[0]
+
+
 def _server(us: int) -> int:
     """A historian's own time (µs since 2000) as UTC ns; one that has no place is none."""
     ns = us * 1000 + EPOCH_NS
@@ -421,6 +463,9 @@ def _server(us: int) -> int:
 
 
 def _whole(field: bytes) -> int:
+    """Raises: ValueError, for what does not have eight bytes."""
+    if len(field) != 8:
+        raise ValueError(f"{len(field)} bytes in the place of eight")
     return int.from_bytes(field, "big", signed=True)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import time
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -29,7 +30,7 @@ from cofferdam.brokers.mirror.blocks import Differs, Reading, Seen
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME
 from cofferdam.brokers.mirror.figures import COLLECTOR
 from cofferdam.brokers.mirror.postgres import Historian
-from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Samples, Stored
+from cofferdam.brokers.mirror.records import COUNTS_MOST, RECORD_BYTES, Begin, Count, Counted, Fetch, Samples, Stored
 from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.standing import standing
@@ -49,6 +50,10 @@ REREAD_SHARE: Final = 10
 """The overlap is read again this often within its own length."""
 FETCHES_MOST: Final = 10_000
 ALARMS_MOST: Final = 32
+NOT_UNDERSTOOD: Final = (
+    ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error,
+)  # fmt: skip
+"""What psycopg, and what is done with its rows, raise over answers of other types than were asked for."""
 
 Source = Postgres | Device | Drop | Copy | Publish
 
@@ -372,15 +377,16 @@ class Tables(Work):
         password = self.owner.password(self.source.password)
         if not password:
             raise Differs(f"there is no password: `cofferdam mirror password {self.source.password}` brings it in")
-        historian = await postgres.connect(self.source, password)
         try:
-            self.well()
-            await self._follow(historian)
-        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            historian = await postgres.connect(self.source, password)
+            try:
+                self.well()
+                await self._follow(historian)
+            finally:
+                await historian.close()
+        except NOT_UNDERSTOOD as error:
             # What a hostile historian answers ends the reading of it, and of nothing else.
             raise Differs(f"what it says is not understood ({type(error).__name__}: {error})") from None
-        finally:
-            await historian.close()
 
     async def _follow(self, historian: Historian) -> None:
         one, wall = self.source, self.owner.setting.wall
@@ -462,13 +468,17 @@ class Tables(Work):
                 at = step
             return
         try:
+            counts: dict[str, int]
+            digests: tuple[int | None, ...] = ()
             if asked.values:
                 values = await historian.values(asked.hour, self.source.points_per_second)
                 digests = tuple(one.digest if one.rows == one.times else None for one in values.values())
                 counts = {tag: one.times for tag, one in values.items()}
             else:
-                digests, counts = (), await historian.count(asked.hour)
-        except (psycopg.Error, Differs) as error:
+                counts = await historian.count(asked.hour)
+            if len(counts) > COUNTS_MOST or sum(map(len, counts)) > RECORD_BYTES // 8:
+                raise Differs(f"{len(counts)} tags in an hour; as many are not compared")
+        except (psycopg.Error, Differs, *NOT_UNDERSTOOD) as error:
             self.owner.answer(Counted(asked.request, asked.source, asked.hour, failed=clip(postgres.words(error), 500)))
             raise
         self.owner.answer(

@@ -25,6 +25,7 @@ from psycopg import AsyncConnection, sql
 from cofferdam.brokers.mirror.blocks import (
     EPOCH,
     LATEST_NS,
+    NAME_MOST,
     TEXT_MOST,
     Block,
     Differs,
@@ -36,7 +37,7 @@ from cofferdam.brokers.mirror.blocks import (
 )
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, Summary, stored, summary, tidy, to_batch
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, WHOLE, Lane, Samples
-from cofferdam.policy.terms.mirror_rows import TAG_CHARACTERS, Copy, Postgres
+from cofferdam.policy.terms.mirror_rows import Copy, Postgres
 
 UTC: Final = zoneinfo.ZoneInfo("UTC")
 """What psycopg wants of a connection whose time zone is UTC: loaded here, since a part opens no file later."""
@@ -44,8 +45,6 @@ SAME_TIME_MOST: Final = 1_000_000
 """Samples of one time, where values are compared."""
 CONNECT_SECONDS: Final = 10
 STATEMENT_MS: Final = 300_000
-NAME_MOST: Final = 4 * TAG_CHARACTERS + 4
-"""Of a tag's name, so much is asked for: a longer one is none that is taken, whatever else there is of it."""
 # A reading that is ended in mid transaction closes its connection: that no ROLLBACK went out is nobody's concern.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
 _KINDS: Final = {
@@ -134,7 +133,7 @@ class Historian:
 
         In one transaction it looks at the columns and reads them: a column that has become a float meanwhile would be
         rounded by the cast of this reading."""
-        block = Block(self.source.name, lane, self._shape, reading, seen, since_ns, now_ns)
+        block = Block(self.source.name, lane, self._shape, reading, seen, since_ns, now_ns, until_ns)
         when = sql.Identifier(self.source.time)
         command = sql.SQL("COPY (SELECT {} FROM {} WHERE {} > {} AND {} <= {} ORDER BY {}) TO STDOUT (FORMAT BINARY)")
         low, high = _moment(since_ns), _moment(until_ns)
@@ -163,7 +162,7 @@ class Historian:
         )  # fmt: skip
         found = await (await self._conn.execute(statement)).fetchall()
         names = [("" if tag is None else text_of(tag), count) for tag, count in found]
-        return {tag: count for tag, count in names if self._shape.matches(tag)}
+        return {tag: _count(count) for tag, count in names if self._shape.matches(tag)}
 
     async def values(self, hour: int, rate: int) -> dict[str, Summary]:
         """By tag: what there is of an hour since 1970, exact repetitions once. `rate`: rows a second at most; 0: any.
@@ -192,7 +191,7 @@ class Historian:
             sql.Identifier(one.tag), self._from, sql.Identifier(one.time), _moment(after_ns)
         )
         row = await (await self._conn.execute(statement)).fetchone()
-        return (int(row[0]), text_of(row[1] or "")) if row else (0, "")
+        return (_count(row[0]), text_of(row[1] or "")) if row else (0, "")
 
     async def following(self, after_ns: int, until_ns: int) -> int | None:
         """The time (UTC ns) of the first row after a time and up to another, of whatever tag; None: there is none.
@@ -205,10 +204,20 @@ class Historian:
         if row is None:
             return None
         since: datetime.timedelta = row[0] - EPOCH
-        return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+        found = (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+        if not after_ns < found <= until_ns:
+            raise Differs("the next row is of another time than was asked for")
+        return found
 
     async def close(self) -> None:
         await self._conn.close()
+
+
+def _count(found: object) -> int:
+    """Raises: Differs."""
+    if not isinstance(found, int) or not 0 <= found <= 1 << 62:
+        raise Differs("what it counts is no number of rows")
+    return found
 
 
 def _add(found: dict[str, Summary], table: pa.Table) -> None:
