@@ -161,6 +161,7 @@ def test_a_client_that_leaves_in_mid_upload_leaves_nothing(served: tuple[App, in
     app, port = served
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.sendall(b"PUT /upload HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n" + b"x" * 500_000)
+        eventually(lambda: app.held)  # before that nothing of it is there that could be left
     eventually(lambda: app.shared is not None and not app.shared.open and app.shared.bodies == 0)
 
 
