@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
-from cofferdam.lab.remote.play import Remote
+from cofferdam.lab import events
+from cofferdam.lab.remote import tunnel
+from cofferdam.lab.remote.play import Remote, RemotePicture
 from cofferdam.lab.remote.steps import STEPS
 from tests.waiting import PATIENT
 
-DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo", "--no-namespaces"]
+DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo"]
+needs_openssh = pytest.mark.skipif(
+    bool(Remote().missing()), reason="there is no OpenSSH (Debian: openssh-client, openssh-server)"
+)
 
 
-@pytest.mark.skipif(bool(Remote().missing()), reason="there is no OpenSSH (Debian: openssh-client, openssh-server)")
-def test_its_tour_keeps_every_promise() -> None:
+def keeps_every_promise(*words: str) -> dict[str, list[dict[str, object]]]:
+    """The findings of each step."""
     done = subprocess.run(
-        [*DEMO, "--tour", "--play", "remote", "--json"],
+        [*DEMO, *words, "--tour", "--play", "remote", "--json"],
         capture_output=True,
         text=True,
         timeout=3 * PATIENT,
@@ -29,3 +37,43 @@ def test_its_tour_keeps_every_promise() -> None:
     assert not failed
     assert [result["step"] for result in results] == [step.__name__ for step in STEPS], done.stderr
     assert done.returncode == 0, done.stderr
+    return {result["step"]: result["findings"] for result in results}
+
+
+@needs_openssh
+def test_its_tour_keeps_every_promise() -> None:
+    (said,) = keeps_every_promise("--no-namespaces")["nothing_but_a_tunnel"]
+    assert said["expected"] == "not tried" and "from an address of the office" in str(said["seen"])
+
+
+@needs_openssh
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+@pytest.mark.skipif(bool(tunnel.lacking()), reason="there is no WireGuard (Debian: wireguard-go, wireguard-tools)")
+def test_its_vendor_has_nothing_but_a_tunnel() -> None:
+    before = namespaces()
+    found = keeps_every_promise()
+    assert len(found["nothing_but_a_tunnel"]) == 3
+    assert "1 sessions were ended" in str(found["tunnel_taken_away"][0]["seen"])
+    assert namespaces() == before
+
+
+def namespaces() -> str:
+    return subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+
+
+def test_who_is_on_what_is_shown() -> None:
+    picture = RemotePicture()
+
+    def shown() -> str:
+        console = Console(width=100, file=io.StringIO(), record=True)
+        console.print(picture.panels()[0][0])
+        return console.export_text()
+
+    assert "nobody is on anything now" in shown()
+    opened = {"kind": "access-opened", "person": "anna", "asset": "station", "login": "service", "what": "exec"}
+    picture.note(events.Entry({"event": {**opened, "session": "1", "command": "uptime"}}))
+    picture.note(events.Entry({"event": {**opened, "session": "2", "command": "", "what": "shell"}}))
+    assert "anna on station as service: uptime" in shown() and "anna on station as service: shell" in shown()
+    picture.note(events.Entry({"event": {"kind": "access-ended", "session": "1"}}))
+    assert "uptime" not in shown() and "service: shell" in shown() and "1 on it now" in picture.line()

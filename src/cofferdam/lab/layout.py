@@ -6,6 +6,7 @@
                            strand (lab.cable)
                              ║
     regulator       ───  the gate of a second machine, outside, where a play has one
+    away            ───  the gate's machine, and neither side (lab.away), where a play has somebody there
 
 `Loopback` needs no root: everything on this machine, and who is who is told by addresses of 127.0.0.0/8. Nothing
 but Cofferdam's own processes separates the sides there, and a host that knows the device's loopback address can
@@ -35,9 +36,10 @@ from typing import Literal, Protocol, Self
 import msgspec
 
 from cofferdam.errors import CofferdamError
+from cofferdam.lab.away import Away
 from cofferdam.lab.cable import Cable, ip
 
-Host = Literal["office", "gate", "plant", "outside", "regulator"]
+Host = Literal["office", "gate", "plant", "outside", "regulator", "away"]
 
 
 class GateEnd(msgspec.Struct, frozen=True):
@@ -47,7 +49,9 @@ class GateEnd(msgspec.Struct, frozen=True):
     address: str
 
 
-Ground = Literal["office", "plant", "overlay", "gate-office", "gate-plant", "regulator", "gate-regulator", "strand"]
+Ground = Literal[
+    "office", "plant", "overlay", "gate-office", "gate-plant", "regulator", "gate-regulator", "strand", "away"
+]
 FAR = ("regulator", "gate-regulator", "strand")
 """Who is there only where a play has a second machine."""
 
@@ -55,6 +59,7 @@ FAR = ("regulator", "gate-regulator", "strand")
 class Spot(msgspec.Struct, frozen=True):
     """A place that a play needs. In the office, the plant or the overlay (where the gate answers for an asset) it is an
     address of its own; at the gate it is a port at the gate's address on that side, on the strand one at its far end.
+    Who is away has none before the gate's tunnel gives them one; on the loopback network they are in the office.
     `port` is its port where the hosts are apart (on the loopback network it gets a free one), 0: it needs none."""
 
     name: str
@@ -90,6 +95,8 @@ class Addresses(msgspec.Struct, frozen=True):
     """The second machine's interface towards the regulator, where it has one."""
     far_port: int = 19465
     """Of the second machine's own metrics."""
+    endpoint: str = ""
+    """ADDRESS:PORT where a WireGuard of somebody away finds the gate, where a play has somebody there."""
 
     def host(self, name: str) -> str:
         """The address of a play's spot."""
@@ -122,7 +129,9 @@ SHIPPED = Addresses(
     management_port=19464,
 )
 """The addresses in the policy that `cofferdam lab policy` prints."""
-LOOPBACK_NETS = {"office": "127.10.2.", "plant": "127.20.1.", "overlay": "127.64.9.", "regulator": "127.30.1."}
+LOOPBACK_NETS = {
+    "office": "127.10.2.", "plant": "127.20.1.", "overlay": "127.64.9.", "regulator": "127.30.1.", "away": "127.10.2.",
+}  # fmt: skip
 LOOPBACK_FAR, LOOPBACK_STRAND = "127.64.10.1", "127.83.0.2"
 FIRST_PORT = 15100
 
@@ -133,7 +142,8 @@ def _placed(
     """Each spot's address, and its own port."""
     gate = {"gate-office": gate_it, "gate-plant": gate_ot, "gate-regulator": gate_far, "strand": strand}
     return {
-        spot.name: (gate.get(spot.on) or f"{nets[spot.on]}{number}", spot.port) for number, spot in enumerate(spots, 10)
+        spot.name: (gate.get(spot.on) or (f"{nets[spot.on]}{number}" if spot.on in nets else ""), spot.port)
+        for number, spot in enumerate(spots, 10)
     }
 
 
@@ -263,6 +273,8 @@ class Namespaces:
         self.it_interface = f"cdl{tag}it"
         self.ot_interface = f"cdl{tag}ot"
         self.cable = Cable(f"{PREFIX}{os.getpid()}-{tag}") if any(spot.on in FAR for spot in spots) else None
+        somebody = any(spot.on == "away" for spot in spots)
+        self.away = Away(f"{PREFIX}{os.getpid()}-{tag}-away", tag) if somebody else None
         placed = _placed(spots, NETS, GATE_IT, GATE_OT, GATE_FAR, STRAND[1])
         self.addresses = Addresses(
             erp="10.1.0.20",
@@ -284,6 +296,7 @@ class Namespaces:
             ends=(GateEnd(self.it_interface, f"{GATE_IT}/16"), GateEnd(self.ot_interface, f"{GATE_OT}/16")),
             spots=placed, strand=(GateEnd(f"cdl{tag}st", f"{STRAND[0]}/30"), GateEnd("strand0", f"{STRAND[1]}/30")),
             far=GateEnd("reg0", f"{GATE_FAR}/16"), far_port=self._management.number,
+            endpoint=self.away.endpoint if self.away is not None else "",
         )  # fmt: skip
         self._own = {
             ground: [self.addresses.host(spot.name) for spot in spots if spot.on == ground]
@@ -311,6 +324,8 @@ class Namespaces:
                 ip(*plant, "addr", "add", f"{address}/16", "dev", "net0")
             if self.cable is not None:
                 self.cable.lay(self.addresses.strand[0].interface, self._own["regulator"])
+            if self.away is not None:
+                self.away.lay()
         except BaseException:
             self._remove()
             raise
@@ -328,7 +343,9 @@ class Namespaces:
         self._management.close()
 
     def _remove(self) -> None:
-        remove_namespaces([self.office, self.plant, *(self.cable.spaces if self.cable is not None else ())])
+        more = [*(self.cable.spaces if self.cable is not None else ())]
+        more += [self.away.space] if self.away is not None else []
+        remove_namespaces([self.office, self.plant, *more])
 
     def run_in(self, host: Host, argv: list[str]) -> list[str]:
         match host:
@@ -338,6 +355,8 @@ class Namespaces:
                 return ["ip", "netns", "exec", self.plant, *argv]
             case "outside" | "regulator" if self.cable is not None:
                 return ["ip", "netns", "exec", self.cable.space(host), *argv]
+            case "away" if self.away is not None:
+                return ["ip", "netns", "exec", self.away.space, *argv]
             case _:
                 return list(argv)
 

@@ -22,7 +22,8 @@ from cofferdam.lab.scene import Scene
 
 class Sections(msgspec.Struct, frozen=True):
     """A play's part of the policy: entries as they stand in the file, indented by two, with their comments. `files` lie
-    beside the policy. A play with `zones` on a second machine says what the lab's own `machine` is called."""
+    beside the policy. A play with `zones` on a second machine says what the lab's own `machine` is called. `overlay`
+    is the section of that name, whole."""
 
     assets: str = ""
     principals: str = ""
@@ -30,6 +31,7 @@ class Sections(msgspec.Struct, frozen=True):
     files: dict[str, str] = {}
     zones: str = ""
     machine: str = ""
+    overlay: str = ""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -124,5 +126,6 @@ def policy(plays: Sequence[Play], where: Addresses) -> tuple[str, dict[str, str]
         entries = [found.rstrip("\n") for part in parts if (found := getattr(part, name))]
         if entries:
             text += f"\n{name}:\n" + ("\n\n" if name == "conduits" else "\n").join(entries) + "\n"
+    text += "".join(f"\n{part.overlay}" for part in parts if part.overlay)
     text += f'\ngate:\n  management: "{where.management}:{where.management_port}"\n'
     return text, {name: content for part in parts for name, content in part.files.items()}

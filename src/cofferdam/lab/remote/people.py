@@ -32,7 +32,8 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Person:
-    """Somebody at the office. `code` gives a code that has not been used; `run_in` puts a command at their host."""
+    """Somebody at the office, or away. `source` is their address, "" where there is no choice; `code` gives a code that
+    has not been used; `run_in` puts a command at their host."""
 
     def __init__(
         self, name: str, folder: Path, door: tuple[str, int], source: str, code: Callable[[], str],
@@ -49,9 +50,9 @@ class Person:
         """Of ssh and scp. `key`: another one than the person's own."""
         said = {
             "UserKnownHostsFile": str(self._folder / "known_hosts"), "IdentitiesOnly": "yes", "LogLevel": "ERROR",
-            "BindAddress": self._source, "NumberOfPasswordPrompts": "1", "StrictHostKeyChecking": "yes",
+            "NumberOfPasswordPrompts": "1", "StrictHostKeyChecking": "yes",
             "IdentityFile": str(self._folder / (key or self.name)), "ConnectTimeout": "60",
-        }  # fmt: skip
+        } | ({"BindAddress": self._source} if self._source else {})  # fmt: skip
         return ["-F", "none", *(word for name, value in said.items() for word in ("-o", f"{name}={value}"))]
 
     def ssh(self, user: str, *words: str, more: tuple[str, ...] = (), key: str = "") -> list[str]:
@@ -65,8 +66,9 @@ class Person:
         trusted, config = self._folder / "trusted", self._folder / f"{self.name}-config"
         trusted.write_text("\n".join(authority) + "\n")
         config.write_text(
-            f"Host gate\n HostName {address}\n Port {port}\n User {self.name}\n BindAddress {self._source}\n"
-            f"Host station\n ProxyJump gate\n User {getpass.getuser()}\n"
+            f"Host gate\n HostName {address}\n Port {port}\n User {self.name}\n"
+            + (f" BindAddress {self._source}\n" if self._source else "")
+            + f"Host station\n ProxyJump gate\n User {getpass.getuser()}\n"
             f"Host *\n IdentityFile {self._folder / self.name}\n IdentitiesOnly yes\n UserKnownHostsFile {trusted}\n"
             " StrictHostKeyChecking yes\n LogLevel ERROR\n ConnectTimeout 60\n"
         )
@@ -78,21 +80,21 @@ class Person:
         places = [place.replace("gate:", f"station@{address}:") for place in (source, target)]
         return ["scp", *self.options(), "-P", str(port), *places]
 
-    async def begin(self, argv: list[str]) -> asyncio.subprocess.Process:
-        """Starts a command of theirs."""
+    async def begin(self, argv: list[str], code: str = "") -> asyncio.subprocess.Process:
+        """Starts a command of theirs. `code`: another one than theirs."""
         askpass = self._folder / "askpass"
         environment = {
             **os.environ, "SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force",
-            "LAB_CODE": await asyncio.to_thread(self._code),
+            "LAB_CODE": code or await asyncio.to_thread(self._code),
         }  # fmt: skip
         return await asyncio.create_subprocess_exec(
             *self._run_in(argv), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE, env=environment, start_new_session=True,
         )  # fmt: skip
 
-    async def run(self, argv: list[str]) -> Said:
+    async def run(self, argv: list[str], code: str = "") -> Said:
         """Runs a command of theirs to its end."""
-        return await finish(await self.begin(argv))
+        return await finish(await self.begin(argv, code))
 
 
 async def finish(process: asyncio.subprocess.Process) -> Said:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from rich.panel import Panel
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.client import ask
 from cofferdam.lab import events
-from cofferdam.lab.layout import Addresses, Layout, Spot
+from cofferdam.lab.layout import Addresses, Ground, Host, Layout, Spot
 from cofferdam.lab.play import Picture, Play, Sections
-from cofferdam.lab.remote import scanner
+from cofferdam.lab.remote import scanner, tunnel
 from cofferdam.lab.remote.people import Person, write_askpass
 from cofferdam.lab.remote.steps import STEPS, Cast
 from cofferdam.lab.scene import Scene
@@ -45,9 +46,12 @@ class Remote(Play):
     name = "remote"
     who = "a vendor, a shift lead, a technician and an engineering station"
     steps = STEPS
-    spots = (
-        Spot(STATION, "plant", 22), Spot(DOOR, "gate-office", 22), Spot(VENDOR, "office"), Spot(TECH, "office"),
-    )  # fmt: skip
+
+    def __init__(self) -> None:
+        vendors: Ground = "office" if tunnel.lacking() else "away"
+        self.spots = (
+            Spot(STATION, "plant", 22), Spot(DOOR, "gate-office", 22), Spot(VENDOR, vendors), Spot(TECH, "office"),
+        )  # fmt: skip
 
     def missing(self) -> str:
         lacking = [name for name in ("ssh", "scp", "ssh-keygen") if shutil.which(name) is None]
@@ -59,10 +63,13 @@ class Remote(Play):
         address, port = where.spots[STATION]
         door, door_port = where.spots[DOOR]
         rule = f"asset: station, as: {getpass.getuser()}"
+        tunnelled = f'{{endpoint: "{where.endpoint}", peers: {tunnel.PEERS}}}'
+        vendors = f"peer: {tunnel.NAME}" if where.endpoint else f"addresses: [{where.host(VENDOR)}]"
         return Sections(
+            overlay=f"overlay: {{prefix6: none, wireguard: {tunnelled}}}\n" if where.endpoint else "",
             assets=f"  station: {{zone: control, address: {address}, port: {port}, protocol: ssh}}\n",
             principals=(
-                f"  vendor-net: {{zone: enterprise, addresses: [{where.host(VENDOR)}]}}\n"
+                f"  vendor-net: {{zone: enterprise, {vendors}}}\n"
                 f"  plant-staff: {{zone: enterprise, addresses: [{where.host(TECH)}]}}\n"
             ),
             conduits=f"""\
@@ -138,10 +145,11 @@ class Remote(Play):
             _keygen(key)
             await asyncio.to_thread(keeper.person, name, group, key.with_suffix(".pub").read_text())
             secrets[name] = await asyncio.to_thread(keeper.secret, name)
+            source = scene.layout.addresses.host(spot)
+            host: Host = "office" if source else "away"
             people[name] = Person(
-                name, scene.directory, door, scene.layout.addresses.host(spot), _codes(keeper, name),
-                lambda argv: scene.layout.run_in("office", argv),
-            )  # fmt: skip
+                name, scene.directory, door, source, _codes(keeper, name), partial(scene.layout.run_in, host)
+            )
         made = await asyncio.to_thread(
             keeper.ask, "credential-set", asset="station", login=getpass.getuser(), kind="new-key"
         )
@@ -220,21 +228,34 @@ def _station(folder: Path, address: str, port: int) -> Path:
 
 
 class RemotePicture(Picture):
-    """What the technician tried last."""
+    """Who is on what now, by the audit log, and what the technician tried last."""
 
     def __init__(self) -> None:
         self._last: deque[events.Experience] = deque(maxlen=4)
         self._times = 0
+        self._live: dict[str, str] = {}
 
     def note(self, event: events.Event) -> None:
         if isinstance(event, events.Experience) and event.who == "tech":
             self._last.append(event)
             self._times += 1
+        elif isinstance(event, events.Entry):
+            self._entry(event.entry.get("event", {}))
+
+    def _entry(self, said: dict[str, Any]) -> None:
+        if said.get("kind") == "access-opened":
+            what = said["command"] or said["what"]
+            self._live[said["session"]] = f"{said['person']} on {said['asset']} as {said['login']}: {what}"
+        elif said.get("kind") == "access-ended":
+            self._live.pop(said["session"], None)
 
     def panels(self) -> Sequence[tuple[RenderableType, int]]:
         lines = [f"{'✓' if one.outcome == 'ok' else '✗'} {one.action[:34]}: {one.detail[:60]}" for one in self._last]
-        return ((Panel("\n".join(lines) or "nobody yet", title="jump server: a technician at the station"), 2),)
+        now = [f"• {one[:96]}" for one in self._live.values()]
+        shown = "\n".join([*(now or ["nobody is on anything now"]), *lines])
+        return ((Panel(shown, title="jump server: who is on what, and what a technician tried last"), 2),)
 
     def line(self) -> str:
         last = self._last[-1] if self._last else None
-        return f"jump server: {self._times} visits" + (f", last {last.action}: {last.outcome}" if last else "")
+        said = f"jump server: {len(self._live)} on it now, {self._times} visits"
+        return said + (f", last {last.action}: {last.outcome}" if last else "")

@@ -11,9 +11,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from asyncio.subprocess import Process
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from cofferdam.errors import CofferdamError, GateError
 from cofferdam.evidence import selftest_jump
 from cofferdam.gate.client import ask
 from cofferdam.lab.play import Finding, Step
-from cofferdam.lab.remote import scanner
+from cofferdam.lab.remote import scanner, tunnel
 from cofferdam.lab.remote.people import Person, finish
 from cofferdam.lab.scene import PATIENCE_SECONDS, Scene, in_the_end
 
@@ -35,6 +37,9 @@ class Cast:
         self.scene = scene
         self.vendor, self.lead, self.tech = (people[name] for name in ("vendor", "lead", "tech"))
         self.files = files
+        self.door = scene.layout.addresses.spots["remote-door"]
+        self.tunnel = tunnel.Tunnel(scene) if scene.layout.addresses.endpoint else None
+        """By which the vendor comes, where there can be one."""
 
     async def keeper(self, verb: str, part: str = "keeper", **arguments: object) -> Any:
         """What a part says to an operator's verb."""
@@ -79,6 +84,60 @@ class Cast:
             return [json.loads(line)["event"] for line in answer.out.splitlines() if line.startswith("{")]
 
         return await in_the_end(look, wanted, seconds=20)
+
+
+LOW_PORTS = 513
+WAIT_SECONDS = 3.0
+"""How long is waited for an answer that must not come."""
+
+
+def _no_tunnel_here() -> list[Finding]:
+    why = tunnel.lacking() or "on the loopback network there is no outside to come from"
+    why += ": the vendor comes from an address of the office"
+    return [Finding("the vendor comes by a WireGuard tunnel of the gate's", "not tried", why, True)]
+
+
+async def nothing_but_a_tunnel(cast: Cast) -> list[Finding]:
+    """A vendor has a WireGuard peer's tunnel and nothing else; it opens one door, and by itself nothing behind it"""
+    if cast.tunnel is None:
+        return _no_tunnel_here()
+    where = cast.scene.layout.addresses
+    others = [
+        where.spots["remote-station"], (where.gate_ot, 22), (where.device, where.device_port), (where.erp, 22),
+        (where.listen, where.listen_port), (where.gate_it, where.office_door),
+        *((where.gate_it, port) for port in range(1, LOW_PORTS) if port != cast.door[1]),
+    ]  # fmt: skip
+    before = await cast.tunnel.lets_in(cast.door, *others, seconds=WAIT_SECONDS)
+    added = await cast.scene.verb("overlay", "add-peer", tunnel.NAME, "--json")
+    await cast.tunnel.raised(added.json()["config"])
+    after = await cast.tunnel.lets_in(cast.door, *others, seconds=PATIENCE_SECONDS)
+    wrong = await cast.vendor.run(cast.vendor.ssh("vendor", "list"), code="000000")
+    known = await cast.vendor.run(cast.vendor.ssh("vendor", "list"))
+    return [
+        Finding("what the vendor reaches before the gate knows their WireGuard's key", "nothing", str(before),
+                not before),
+        Finding(f"and afterwards, who sends all into it: the door, and {len(others)} other ports of the gate, the "
+                "station, the PLC and the office", f"{cast.door[0]}:{cast.door[1]} alone", str(after),
+                after == [cast.door]),
+        Finding("the vendor signs in by the tunnel, with a wrong code and with the right one", "not let in; in",
+                f"exit {wrong.code}: {wrong.text}; {known.text}", wrong.code == 255 and known.code == 0),
+    ]  # fmt: skip
+
+
+async def tunnel_taken_away(cast: Cast) -> list[Finding]:
+    """When the peer's key is revoked, the vendor's session ends, and there is no way back"""
+    if cast.tunnel is None:
+        return _no_tunnel_here()
+    working, number = await cast.works(cast.vendor, more=("-tt", "-o", "ServerAliveInterval=3"))
+    revoked = await cast.scene.verb("overlay", "revoke", tunnel.NAME)
+    ended = await finish(working)
+    left = await in_the_end(lambda: cast.keeper("sessions"), lambda seen: number not in {one["number"] for one in seen})
+    after = await cast.tunnel.lets_in(cast.door, seconds=WAIT_SECONDS)
+    return [
+        Finding("an operator revokes the vendor's tunnel while they work", "the session ends, and nothing is reached",
+                f"{revoked.text}; exit {ended.code}; {len(left)} sessions; {after}",
+                number != 0 and ended.code != 0 and number not in {one["number"] for one in left} and not after),
+    ]  # fmt: skip
 
 
 async def four_eyes(cast: Cast) -> list[Finding]:
@@ -266,39 +325,74 @@ async def infected(cast: Cast) -> list[Finding]:
 
 
 async def no_tunnel(cast: Cast) -> list[Finding]:
-    """Forwarded ports and agents are refused and recorded, and so is another asset: -W, -R, -A"""
-    away = await cast.tech.run(cast.tech.ssh("station", more=("-W", "10.20.0.17:502")))
-    reverse = await cast.tech.run(
-        cast.tech.ssh("station", "echo on", more=("-R", "0:127.0.0.1:1", "-o", "ExitOnForwardFailure=yes"))
+    """Forwarded ports and agents are refused and recorded, and so is another asset: -L, -W, -R, -A"""
+    vendor, place = cast.vendor, cast.scene.directory / "port"
+    plc = f"{cast.scene.layout.addresses.device}:502"
+    local = await vendor.begin(vendor.ssh("vendor", more=("-N", "-L", f"{place}:{plc}")))
+    heard = await asyncio.to_thread(_asked_at, place)
+    with contextlib.suppress(ProcessLookupError):
+        local.kill()
+    await finish(local)
+    away = await vendor.run(vendor.ssh("station", more=("-W", plc)))
+    reverse = await vendor.run(
+        vendor.ssh("station", "echo on", more=("-R", "0:127.0.0.1:1", "-o", "ExitOnForwardFailure=yes"))
     )
-    agent = await cast.tech.run(["ssh-agent", *cast.tech.ssh("station", "echo on", more=("-A",))])
-    second = await cast.tech.run(cast.tech.ssh("tech%panel", "echo in"))
-    told = {each["what"] for each in await cast.entries(
-        "tunnel-refused", lambda seen: {each["what"] for each in seen} >= {"direct-tcpip", "tcpip-forward", "agent"}
-    )}  # fmt: skip
+    agent = await vendor.run(["ssh-agent", *vendor.ssh("station", "echo on", more=("-A",))])
+    second = await vendor.run(vendor.ssh("vendor%panel", "echo in"))
+    told = _tunnels(await cast.entries("tunnel-refused", lambda seen: _all_told(_tunnels(seen))))
     return [
-        Finding("a technician forwards a port to the PLC, and one back", "both refused, both recorded",
-                f"exit {away.code} and {reverse.code}; recorded: {sorted(told)}",
-                away.code != 0 and reverse.code != 0 and {"direct-tcpip", "tcpip-forward"} <= told),
+        Finding("the vendor forwards a port to the PLC, by -L and by -W, and one back", "all refused, all recorded",
+                f"-L: {heard}; exit {away.code} and {reverse.code}; recorded: {dict(told)}",
+                heard == "closed, with nothing said" and away.code != 0 and reverse.code != 0 and _all_told(told)),
         Finding("brings an agent along, and asks for an asset that no rule names", "no agent; not let in",
-                f"{agent.text}; exit {second.code}: {second.text}", "agent" in told and second.code != 0),
+                f"{agent.text}; exit {second.code}: {second.text}", told["agent"] > 0 and second.code != 0),
     ]  # fmt: skip
+
+
+def _tunnels(entries: list[dict[str, Any]]) -> Counter[str]:
+    """How often what was refused."""
+    found: Counter[str] = Counter()
+    for each in entries:
+        found[str(each["what"])] += int(each["count"])
+    return found
+
+
+def _all_told(told: Counter[str]) -> bool:
+    return told["direct-tcpip"] >= 2 and told["tcpip-forward"] > 0 and told["agent"] > 0
+
+
+def _asked_at(place: Path) -> str:
+    """What comes of asking at a port that somebody has forwarded to a socket of theirs."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not place.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    try:
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(PATIENCE_SECONDS)
+            asking.connect(str(place))
+            asking.sendall(bytes.fromhex("000100000006010300000001"))  # Modbus: read a register
+            said = asking.recv(256)
+    except ConnectionResetError:
+        said = b""
+    except OSError as error:
+        return f"not tried: {error}"
+    return "closed, with nothing said" if not said else f"{said!r}"
 
 
 async def killed_and_barred(cast: Cast) -> list[Finding]:
     """An operator ends a session: both legs are gone at once, and the way back is barred"""
-    working, number = await cast.works(cast.tech, "sleep 100")
+    working, number = await cast.works(cast.vendor, more=("-tt",))
     at = time.monotonic()
     killed = await cast.keeper("kill", number=number, reason="wrong machine")
     ended = await finish(working)
     took = time.monotonic() - at
-    again = await cast.tech.run(cast.tech.ssh("station", "echo in"))
-    await cast.keeper("unblock", name="tech station")
-    later = await cast.tech.run(cast.tech.ssh("station", "echo in"))
+    again = await cast.vendor.run(cast.vendor.ssh("station", "echo in"))
+    await cast.keeper("unblock", name="vendor station")
+    later = await cast.vendor.run(cast.vendor.ssh("station", "echo in"))
     return [
-        Finding("an operator kills the technician's session", "it ends, with the reason",
+        Finding("an operator kills the vendor's session", "it ends, with the reason",
                 f"{killed}; after {took:.1f} s: {ended.text}", ended.code != 0 and "wrong machine" in ended.text),
-        Finding("the technician comes again, before and after the bar is lifted", "refused; in",
+        Finding("the vendor comes again, before and after the bar is lifted", "refused; in",
                 f"{again.text}; {later.text}", "has barred" in again.text and later.out == "in\n"),
     ]  # fmt: skip
 
@@ -340,6 +434,7 @@ async def recorded_and_verified(cast: Cast) -> list[Finding]:
 
 
 STEPS: tuple[Step, ...] = (
-    four_eyes, approved_by_signature, security_key, by_proxy_jump, watched, files_by_right, infected, no_tunnel,
-    killed_and_barred, taken_over, nothing_recorded, parts_die, recorded_and_verified,
+    nothing_but_a_tunnel, four_eyes, approved_by_signature, security_key, by_proxy_jump, watched, files_by_right,
+    infected, no_tunnel, killed_and_barred, taken_over, nothing_recorded, parts_die, tunnel_taken_away,
+    recorded_and_verified,
 )  # fmt: skip
