@@ -48,6 +48,11 @@ class Drive:
                 await device.start(self.port, UDP)
                 self._up.set()
                 await self._stop.wait()
+            # Those that still serve a connection are not left to the collector.
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
         self._stop = asyncio.Event()
         self._loop.run_until_complete(main())
@@ -85,11 +90,15 @@ class Scanner:
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind((source, UDP))
         self.udp.settimeout(PATIENT)
+        self.hears = self.udp
+        """By which its inputs come; the group's, once it has joined one."""
         self._socket.sendall(struct.pack("<HHII8sI", 0x65, 4, 0, 0, bytes(8), 0) + b"\1\0\0\0")
         self._session = self._frame()[4:8]
         self._sequence = 0
         self._count = 0
         self.out = self.into = 0
+        self.beside = b""
+        """Further items of the answer to the last opening."""
         self.heard = b""
         """The data of the last packet that came."""
 
@@ -118,19 +127,22 @@ class Scanner:
         multiplier: int = 7,
         path: bytes = b"\x20\x04\x24\x97\x2c\x96\x2c\x64",
         beside: bytes = b"",
+        inputs: int = 0,
     ) -> tuple[int, ...]:
         """(status, additional words) of a Forward Open; sizes as they stand in it (two bytes of count, four of run).
+        `inputs`: the flags of the way to us, where they are others.
         `multiplier`: the time-out is four RPIs, doubled so often; by default 10 s, since whoever speaks here waits for
         its turn on a busy machine."""
         self.into = 0x5CA0_0000 + serial
         body = struct.pack(
             "<BBIIHHIB3xIHIHBB", 10, 14, 0, self.into, serial, 77, 4711, multiplier, rpi, flags | sizes[0], rpi,
-            flags | sizes[1], transport, len(path) // 2,
+            (inputs or flags) | sizes[1], transport, len(path) // 2,
         )  # fmt: skip
         answer = self.ask(b"\x54\x02\x20\x06\x24\x01" + body + path, beside, 2 + len(beside) // 20)
         words = answer[3]
         if not answer[2]:
             self.out, self.into = struct.unpack_from("<II", answer, 4)
+            self.beside = answer[30:]
         return (answer[2], *struct.unpack_from(f"<{words}H", answer, 4))
 
     def close_io(self, serial: int = 1) -> int:
@@ -144,17 +156,37 @@ class Scanner:
         """One packet with the outputs."""
         self._sequence = self._sequence + 1 if sequence is None else sequence
         self._count += 1
-        data = struct.pack("<HII", self._count & 0xFFFF, 1, value)
-        number = number or self.out
-        body = struct.pack("<HHHIIHH", 2, 0x8002, 8, number, self._sequence, 0xB1, len(data)) + data
+        self._send(struct.pack("<HII", self._count & 0xFFFF, 1, value), number, source)
+
+    def beat(self) -> None:
+        """One packet without outputs, as who has inputs only sends it."""
+        self._sequence += 1
+        self._count += 1
+        self._send(struct.pack("<H", self._count & 0xFFFF))
+
+    def _send(self, data: bytes, number: int = 0, source: socket.socket | None = None) -> None:
+        body = struct.pack("<HHHIIHH", 2, 0x8002, 8, number or self.out, self._sequence, 0xB1, len(data)) + data
         (source or self.udp).sendto(body, (self._gate, UDP))
+
+    def join(self) -> str:
+        """Hears the group that the answer to its opening has named, by the interface of its own address."""
+        address = socket.inet_ntoa(self.beside[8:12])
+        assert self.beside[:8] == struct.pack("<HH", 0x8001, 16) + b"\0\2" + UDP.to_bytes(2, "big"), self.beside
+        if self.hears is not self.udp:
+            self.hears.close()
+        self.hears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.hears.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.hears.bind((address, UDP))
+        own = socket.inet_aton(self.udp.getsockname()[0])
+        self.hears.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(address) + own)
+        return address
 
     def hear(self, seconds: float = PATIENT) -> bytes | None:
         """The data of the next packet of this connection; None if none comes in time."""
-        self.udp.settimeout(seconds)
+        self.hears.settimeout(seconds)
         while True:
             try:
-                data = self.udp.recv(2000)
+                data = self.hears.recv(2000)
             except TimeoutError:
                 return None
             if int.from_bytes(data[6:10], "little") == self.into:
@@ -185,3 +217,4 @@ class Scanner:
     def shut(self) -> None:
         self._socket.close()
         self.udp.close()
+        self.hears.close()

@@ -370,7 +370,7 @@ def test_io_is_one_packet_in_and_one_out() -> None:
         token, m.IoData(False, False, b"\7\0\0\0")
     )
     assert machine.frame(token, m.IoData(True, True, b"ABCDEFGH")) == b""
-    [(port, data)] = machine.take_datagrams()
+    [(port, data, _)] = machine.take_datagrams()
     assert port == 2222 and data == datagram(5, 1, b"\1\0ABCDEFGH")
     with pytest.raises(LocalProtocolError):
         machine.frame(token, m.IoData(True, True, b"short"))
@@ -454,7 +454,7 @@ def test_our_opening_names_our_own_ids_and_a_late_yes_is_taken_back() -> None:
         else:
             assert event == ResponseReceived(token, m.IoOpened(10_000, 20_000))
             machine.frame(token, m.IoData(True, False, b"\5\0\0\0"))
-            assert machine.take_datagrams() == [(2222, datagram(0x99, 1, b"\1\0\0\0\0\0\5\0\0\0"))]
+            assert machine.take_datagrams() == [(2222, datagram(0x99, 1, b"\1\0\0\0\0\0\5\0\0\0"), "")]
             closing = machine.give_up(token)
             assert cip_of(closing)[0] == 0x4E
             for answered in (True, False):  # its answer was asked for, and a second one was not

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -313,8 +314,9 @@ def _who() -> str:
     return "root, who started the gate, with root's capabilities"
 
 
-def listen(address: str, port: int, *, datagrams: bool = False) -> socket.socket:
-    """A listening TCP socket (or a bound UDP socket) in the calling process's network.
+def listen(address: str, port: int, *, datagrams: bool = False, interface: str = "") -> socket.socket:
+    """A listening TCP socket (or a bound UDP socket) in the calling process's network. `interface`: by which what it
+    sends to groups goes, where its address does not say so; with a TTL of 1, as the kernel has it.
 
     Raises:
         GateError: with the address, why, and what to do.
@@ -330,6 +332,9 @@ def listen(address: str, port: int, *, datagrams: bool = False) -> socket.socket
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if datagrams and interface and family == socket.AF_INET:
+            index = struct.pack("4s4si", b"", b"", socket.if_nametoindex(interface))
+            listener.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, index)
         listener.bind((address, port))
         if not datagrams:
             listener.listen(BACKLOG)

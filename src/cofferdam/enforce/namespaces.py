@@ -341,7 +341,8 @@ class NamespaceIsolation(HousedIsolation):
             raise GateError(f"side {place.side} has no namespace yet")
         with netns.entered(self._sides[self._plan.space_of(place.side, place.zone)], self._home):
             if not way:
-                return listen(address, port, datagrams=datagrams)
+                # An overlay address is on no interface: what it sends to a group would go nowhere.
+                return listen(address, port, datagrams=datagrams, interface=self._interfaces.get(place.zone, ""))
             # The rules let out what the part's own user sends, and know it by who has opened the socket.
             strands = (side.strand for side in self._plan.sides)
             owner = next((one.who for one in strands if one is not None and one.zone == place.zone), "")

@@ -25,7 +25,7 @@ from cofferdam.model import (
     Tls,
     ValueType,
 )
-from cofferdam.policy import addressing, notations, rows, schema, schema_assets
+from cofferdam.policy import addressing, groups, notations, rows, schema, schema_assets
 from cofferdam.policy.clashes import clash_problems
 from cofferdam.policy.load import Loaded, failure
 from cofferdam.policy.placechecks import point_place
@@ -188,7 +188,13 @@ def _asset(name: str, asset: schema_assets.Asset, addresses: tuple[str, ...], di
         read_first=asset.write_bits == "read-first",
         methods=tuple(_method(method_name, method) for method_name, method in sorted(asset.methods.items())),
         streams=tuple(
-            Stream(stream_name, _item(stream_name, stream.at), stream.fastest or 0, stream.form or "")
+            Stream(
+                stream_name,
+                _item(stream_name, stream.at),
+                stream.fastest or 0,
+                stream.form or "",
+                groups.group(stream.multicast, places, dialect),
+            )
             for stream_name, stream in sorted(asset.streams.items())
         ),
         notifiers=tuple(

@@ -10,7 +10,7 @@ import math
 import re
 
 from cofferdam.model import Item, Span, ValueType
-from cofferdam.policy import notations, schema_assets
+from cofferdam.policy import groups, notations, schema_assets
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.points import scaling, typed, values
@@ -87,7 +87,7 @@ class PlaceChecks:
         for name, stream in self.asset.streams.items():
             self._place((*self.here, "streams", name), name, stream.at, "streams", "opened as streams")
             self._form((*self.here, "streams", name), name, stream)
-
+            self._group((*self.here, "streams", name, "multicast"), stream.multicast)
         for name, notifier in self.asset.notifiers.items():
             self._notifier((*self.here, "notifiers", name), name, notifier)
         for name, at in self.asset.bits_of.items():
@@ -417,6 +417,13 @@ class PlaceChecks:
         elif not re.fullmatch(dialect.forms or "(?!)", stream.form):
             expected = dialect.form_example if dialect.forms else f"no form: {dialect.name} needs none"
             self.at((*here, "form"), f"the form {quote(stream.form)}", expected, check="form")
+
+    def _group(self, here: Path, text: str | None) -> None:
+        """Where a stream's frames go for clients that want them by multicast."""
+        own = self.asset.listen[0] if self.asset.listen is not None else self.asset.overlay
+        found = None if text is None else groups.wrong(text, self.dialect, own)
+        if found is not None:
+            self.at(here, *found, check="multicast")
 
     def _in_stream(self, here: Path, point: schema_assets.Point, at: Item, kind: Kind) -> None:
         """A point of a stream's frames lies in one of the asset's streams: its limits would hold nowhere else."""

@@ -182,6 +182,12 @@ class Stream(Entry):
         "sizes, `outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151`; with `, no run` at the end if the outputs "
         "do not begin with run or idle.",
     )
+    multicast: Text | None = Field(
+        None,
+        description="Clients that ask for it are sent its frames by one multicast group: `derived` (EtherNet/IP: from "
+        "the asset's own `overlay` or `listen` address, as CIP says) or an address of 239.0.0.0/8. Off unless set: "
+        "each client is sent its own.",
+    )
 
 
 class Notifier(Entry):

@@ -256,8 +256,9 @@ class Machine(abc.ABC):  # noqa: B024 - its two ends have the abstract methods
         For protocols with `Dialect.datagrams`, after `on_time`."""
         return None
 
-    def take_datagrams(self) -> list[tuple[int, bytes]]:
-        """Datagrams that it has to send to the peer, once: to which port, and what."""
+    def take_datagrams(self) -> list[tuple[int, bytes, str]]:
+        """Datagrams that it has to send, once: to which port, what, and to which group of the policy's streams; "": to
+        the peer."""
         return []
 
     def on_time(self, now: int) -> None:  # noqa: B027 - most have no use for it

@@ -291,6 +291,9 @@ class Dialect(msgspec.Struct, frozen=True):
     """The notation of a text that is written by another numbering (an asset's `numbering`); None: there is no other."""
     datagrams: int = 0
     """The UDP port at which streams' frames come and go, beside the connection that opened them; 0: none do."""
+    group_of: Callable[[str], str] | None = None
+    """The multicast group that is derived from an IPv4 address of ours; None: no frames go to a group. For protocols
+    with `datagrams`."""
     discovery: bool = False
     """A question may come alone, by UDP at the port of the connections (`protocols.base.Facing.alone`). For protocols
     with `datagrams`."""

@@ -370,17 +370,18 @@ class Outer(Door):
             self._limit("client_unsent_bytes", client.source, "the client does not take its answers")
             self.close(client, "the client does not take its answers")
 
-    def _tend(self, client: Client) -> None:
-        """Sends what its machine has to say by itself, and has the machine told the time when it wants to."""
+    def _tend(self, client: Client) -> bool:
+        """Sends what its machine has to say by itself, and has the machine told the time when it wants to. Returns
+        whether there was something, as far as it goes by datagrams."""
         self._write(client, client.machine.take_output())
-        if self._datagrams is not None and client.standing:
-            self._datagrams.send(client)
+        sent = self._datagrams is None or (bool(client.standing) and self._datagrams.send(client))
         due = client.machine.deadline
         if due != client.due and client in self.clients:
             client.due = due
             if client.timer is not None:
                 client.timer.cancel()
             client.timer = self._reactor.call_at(due, lambda: self._on_time(client)) if due else None
+        return sent
 
     def _on_time(self, client: Client) -> None:
         client.timer, client.due = None, 0
@@ -445,8 +446,8 @@ class Outer(Door):
         if isinstance(record, (Notice, Frame, Unwatched)):
             client = self._standings.take(record)
             if self._speaks and client in self.clients:
-                self._tend(client)
-                if isinstance(record, Frame):
+                sent = self._tend(client)
+                if sent and isinstance(record, Frame):
                     self._standings.sent(record, self._clock())
             return False
         return True

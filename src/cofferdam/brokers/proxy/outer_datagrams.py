@@ -2,7 +2,8 @@
 port of the connections, questions that come alone (alone).
 
 A datagram is a client's if it comes from the address of a connection of its, on which a stream stands, and fits that.
-What is nobody's is dropped and counted: nothing is ever sent to an address that has no connection here.
+What is nobody's is dropped and counted: nothing is ever sent to an address that has no connection here, but for groups
+that streams of the policy name.
 
 Not here: what a datagram means (the protocol's machine), which sockets there are (policy.terms).
 """
@@ -49,6 +50,8 @@ class ClientDatagrams:
         self._sockets: dict[tuple[str, int], Datagrams] = {}
         self._numbers: dict[int, tuple[str, int]] = {}
         self._expected: dict[str, list[Client]] = {}
+        self.groups: frozenset[str] = frozenset()
+        """Groups of the streams of the policy in force."""
 
     def serve(self, sock: socket.socket, listener: Listener) -> None:
         """Reads from a socket from now on."""
@@ -104,10 +107,14 @@ class ClientDatagrams:
         if not client.outstanding:
             alone.over("no question")
 
-    def send(self, client: Client) -> None:
-        """Sends what a client's machine has for it."""
-        for port, data in client.machine.take_datagrams():
+    def send(self, client: Client) -> bool:
+        """Sends what a client's machine has for it, or for a group. Returns whether there was anything."""
+        found = client.machine.take_datagrams()
+        for port, data, group in found:
             sock = self._sockets.get((client.local, self._port))
+            if group and group not in self.groups:
+                continue  # the policy has just taken it away, and the stream is about to end
             sock = sock or self._sockets.get(("0.0.0.0", self._port))  # noqa: S104 - looked up
             if sock is not None:
-                sock.send(client.source, port, data)
+                sock.send(group or client.source, port, data)
+        return bool(found)

@@ -130,6 +130,9 @@ class Door(Part):
             for place in asset.places:
                 self._by_listener.setdefault(place, {})[asset.unit] = asset
         self._calls.take(policy.assets[name] for name in assets)
+        if self._datagrams is not None:
+            streams = [stream for name in assets for stream in policy.assets[name].streams]
+            self._datagrams.groups = frozenset(stream.group for stream in streams if stream.group)
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         """Judges by another policy from now on. Returns how many sessions it ended."""
@@ -508,7 +511,7 @@ class Door(Part):
         """Bytes to a client."""
 
     @abc.abstractmethod
-    def _tend(self, client: Client) -> None:
+    def _tend(self, client: Client) -> bool:
         """Sends what its machine has to say by itself."""
 
     @abc.abstractmethod

@@ -60,7 +60,7 @@ class Speaking(abc.ABC):
         """Sends what the machine has to say, and has it told the time when it wants to."""
         self._say(connection)
         if self._send_datagram is not None:
-            for port, datagram in connection.machine.take_datagrams():
+            for port, datagram, _ in connection.machine.take_datagrams():
                 self._send_datagram(self.asset.address, port, datagram)
         due = connection.machine.deadline
         if due != connection.due:

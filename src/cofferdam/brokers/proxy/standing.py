@@ -25,9 +25,9 @@ def opened(operation: Operation) -> Item | None:
     return None
 
 
-def form_of(asset: Asset, stream: Item) -> str:
-    """What the policy says of a stream's form; "" where it says nothing of such a stream."""
-    return next((one.form for one in asset.streams if one.at.space == stream.space), "")
+def form_of(asset: Asset, stream: Item) -> tuple[str, str]:
+    """What the policy says of a stream's form and group; "" where it says nothing of such a stream."""
+    return next(((one.form, one.group) for one in asset.streams if one.at.space == stream.space), ("", ""))
 
 
 class Standing:
@@ -46,7 +46,7 @@ class Standing:
         self.operation = operation
         self.allow = allow
         self.stream = opened(operation)
-        self.form = "" if self.stream is None else form_of(served.asset, self.stream)
+        self.form = ("", "") if self.stream is None else form_of(served.asset, self.stream)
         self.write = ""  # the name of the write that opened a stream
         self.handle = 0
         self.connection: Any = None

@@ -218,7 +218,7 @@ def _link(zone: Zone) -> Link:
 def _listens(policy: CompiledPolicy, need: _Need, zones: Collection[str]) -> Iterable[Listen]:
     """One entry for each set of principals and port, so that equal ones share a rule."""
     sources: dict[tuple[tuple[str, ...], ...], list[tuple[bool, tuple[str, ...]]]] = {}
-    found: dict[tuple[tuple[str, ...], str, int, bool, bool], set[str]] = {}
+    found: dict[tuple[tuple[str, ...], str, int, bool, bool, tuple[str, ...]], set[str]] = {}
     for listen in need.needs.listens:
         if listen.zone not in zones:
             continue
@@ -233,10 +233,11 @@ def _listens(policy: CompiledPolicy, need: _Need, zones: Collection[str]) -> Ite
                 ways.append((False, _collapsed(listen.sources)))
         for tunnel, networks in ways:
             if networks:
-                key = (networks, listen.zone, listen.port, tunnel, listen.datagrams)
+                # What goes to a group goes by the zone's interface, and never by the tunnel.
+                key = (networks, listen.zone, listen.port, tunnel, listen.datagrams, () if tunnel else listen.groups)
                 found.setdefault(key, set()).add(listen.address)
-    for (networks, zone, port, tunnel, datagrams), addresses in sorted(found.items()):
-        yield Listen(need.conduit, zone, networks, _sorted(addresses), port, datagrams, tunnel)
+    for (networks, zone, port, tunnel, datagrams, sent), addresses in sorted(found.items()):
+        yield Listen(need.conduit, zone, networks, _sorted(addresses), port, datagrams, tunnel, sent)
 
 
 def _reaches(need: _Need, zones: Collection[str]) -> Iterable[Reach]:

@@ -52,7 +52,8 @@ class Route(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 class Listen(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Clients of `zone` with these source networks may open TCP connections to these addresses, for a conduit.
 
-    `datagrams`: they may send UDP instead. `tunnel`: they come by the tunnel, and not by the zone's interface."""
+    `datagrams`: they may send UDP instead. `tunnel`: they come by the tunnel, and not by the zone's interface.
+    `groups`: multicast groups to which these addresses may send from there."""
 
     conduit: Name
     zone: Name
@@ -61,6 +62,7 @@ class Listen(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     port: Port
     datagrams: bool = False
     tunnel: bool = False
+    groups: tuple[Address, ...] = ()
 
 
 class Reach(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

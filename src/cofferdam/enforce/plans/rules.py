@@ -160,6 +160,11 @@ def _packets(side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, 
                 _meta("oifname", interface), _is(version, "daddr", sources), _is(version, "saddr", addresses),
                 _port("sport", listen.port, protocol), *([] if listen.datagrams else [_NOT_OPENING]),
             ]))  # fmt: skip
+        for version, groups, addresses in _by_version(listen.groups, listen.addresses):
+            commands.append(_rule("output", counter, [
+                _meta("oifname", interface), _is(version, "daddr", groups), _is(version, "saddr", addresses),
+                _port("sport", listen.port, "udp"), _port("dport", listen.port, "udp"),
+            ]))  # fmt: skip
     for reach in side.reaches:
         interface, counter = interfaces[reach.zone], f"devices-{reach.conduit}"
         protocol = "udp" if reach.datagrams else "tcp"

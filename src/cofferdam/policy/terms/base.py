@@ -42,7 +42,8 @@ class Place(Struct, frozen=True):
 
 class Listen(Struct, frozen=True):
     """A socket at which a part answers principals of `zone`. `share`: what it answers for. `said`: where the policy
-    says so, for messages. `sources`: who may come, where these are devices and no principals."""
+    says so, for messages. `sources`: who may come, where these are devices and no principals. `groups`: those to which
+    it may send besides."""
 
     zone: str
     address: str
@@ -52,6 +53,7 @@ class Listen(Struct, frozen=True):
     said: Path = ()
     datagrams: bool = False
     sources: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 class Reach(Struct, frozen=True):

@@ -127,7 +127,10 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             port = self.dialect.datagrams
             if port and asset.streams and may:
                 at = dict.fromkeys(address for address, _ in asset.places)
-                listens += [Listen(conduit.from_zone, one, port, may, name, said, datagrams=True) for one in at]
+                sent = _groups(conduit, asset)
+                listens += [
+                    Listen(conduit.from_zone, one, port, may, name, said, datagrams=True, groups=sent) for one in at
+                ]
                 reaches.append(Reach(asset.zone, asset.address, port, name, datagrams=True))
             where = network_of(asset.zone, asset.address, policy.zones)
             apart[name] = f"the device {asset.address}:{asset.port} of {where}"
@@ -311,9 +314,18 @@ def _conditions(op: Operation, asset: Asset, alone: str) -> Iterable[str]:
                     yield f"{point.name} may move by at most {rate}, from whatever it was within that time"
                 if point.writes_per_minute is not None:
                     yield f"{point.name} may be written at most {point.writes_per_minute} times a minute"
+        for stream in asset.streams:
+            if stream.at.space == change.space and stream.group:
+                yield f"its inputs go to the group {stream.group} (TTL 1), once, for all clients that ask for multicast"
         for method in asset.methods:
             if method.at.space == change.space and method.writes_per_minute is not None:
                 yield f"{method.name} may be called at most {method.writes_per_minute} times a minute"
+
+
+def _groups(conduit: rows.Conduit, asset: Asset) -> tuple[str, ...]:
+    """The groups of an asset's streams that a conduit's rules let anybody open."""
+    open_ = {piece.at for rule in conduit.rules if rule.asset == asset.name for piece in rule.streams}
+    return tuple(sorted({stream.group for stream in asset.streams if stream.group and stream.at in open_}))
 
 
 def _comes_from(principal: rows.Principal, address: str) -> bool:

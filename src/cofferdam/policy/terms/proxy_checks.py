@@ -95,6 +95,12 @@ class RuleChecks:
                 if field == "events" and one == notations.ALL and self.checking.names("assets", name, section):
                     continue
                 self.checking.known(section, one, (*self.here, field, index), ("assets", name))
+        peers = [who for who, one in self.checking.policy.principals.items() if who in self.rule.who and one.peer]
+        for index, one in enumerate(self.rule.stream):
+            if peers and one in asset.streams and asset.streams[one].multicast is not None:
+                found = f"{one}, which goes to a group, for {peers[0]}, who comes by the overlay's tunnel"
+                expected = "a stream without `multicast` for those: groups do not go by the tunnel"
+                self.at((*self.here, "stream", index), found, expected, check="multicast")
 
     def vendor(self, name: str, asset: schema_assets.Asset) -> None:
         """Functions that only the asset's vendor knows: the asset has to name them, and to say what they do."""

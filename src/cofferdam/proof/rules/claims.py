@@ -89,6 +89,9 @@ def _outputs(side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, 
         answering = () if listen.datagrams else (_ANSWERING,)
         for source, destination in _versions(listen.addresses, listen.sources, "saddr", "daddr"):
             found.append((way, *source, *destination, *_port("sport", listen.port, listen.datagrams), *answering))
+        for source, destination in _versions(listen.addresses, listen.groups, "saddr", "daddr"):
+            port = Among("dport", ((listen.port, listen.port),))
+            found.append((way, *source, *destination, *_port("sport", listen.port, True), port))
     for reach in side.reaches:
         for destination, _ in _versions(reach.addresses, reach.addresses, "daddr", "daddr"):
             to = (_by("oif", interfaces[reach.zone]), *destination, *_port("dport", reach.port, reach.datagrams))

@@ -46,8 +46,8 @@ class Asked:
     """What a request came in."""
 
     __slots__ = (
-        "command", "context", "link", "list", "offset", "opening", "packet", "parts", "piece", "place", "port",
-        "request", "sequence", "service", "session",
+        "beside", "command", "context", "link", "list", "offset", "opening", "packet", "parts", "piece", "place",
+        "port", "request", "sequence", "service", "session",
     )  # fmt: skip
 
     def __init__(self, command: int, session: int, context: bytes, link: Link | None, sequence: int) -> None:
@@ -65,6 +65,7 @@ class Asked:
         self.offset = 0
         self.opening: Any = None  # the Forward Open of an I/O connection, and where its client takes packets
         self.port = 0
+        self.beside: tuple[tuple[int, bytes], ...] = ()  # further items of its answer
         self.list: Any = None  # which page of a list is asked
 
     @property
@@ -105,7 +106,7 @@ def once(data: bytes) -> bytes:
 
 
 def address_of(place: tuple[str, int]) -> bytes:
-    """Where the client finds us, as a socket address item has it; zeros for IPv6, which it cannot say."""
+    """A place as a socket address item has it; zeros for IPv6, which it cannot say."""
     host, port = place
     numbers = host.split(".")
     address = bytes(map(int, numbers)) if len(numbers) == 4 else bytes(4)

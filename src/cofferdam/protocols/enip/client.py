@@ -144,7 +144,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         found = self._io.take(data, self._now)
         return None if found is None else FrameReceived(*found)
 
-    def take_datagrams(self) -> list[tuple[int, bytes]]:
+    def take_datagrams(self) -> list[tuple[int, bytes, str]]:
         output, self._io.output = self._io.output, []
         return output
 

@@ -9,6 +9,7 @@ Not here: how a path is written on the wire (paths).
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from cofferdam.model import Item, Span, ValueType
@@ -98,6 +99,15 @@ def bit_of(item: Item) -> str:
     """The tag by which a bit is read; "" for what is no bit."""
     name, _, bit = item.name.rpartition(".")
     return f"tag {name}" if item.kind == "tag" and item.first < 0 and bit.isdigit() and name else ""
+
+
+def group_of(address: str) -> str:
+    """The first of the groups that belong to a device with this address (CIP Volume 2, 3-5.3). Where no mask is known,
+    as here, the address's class says what of it numbers hosts."""
+    number = int(ipaddress.IPv4Address(address))
+    hosts = next(bits for first, bits in ((1 << 31, 24), (3 << 30, 16), (1 << 32, 8)) if number < first)
+    place = ((number & (1 << hosts) - 1) - 1) & 0x3FF
+    return str(ipaddress.IPv4Address("239.192.1.0") + 32 * place)
 
 
 BY_NUMBERS = frozenset({0x69, 0x72, 0x8E, 0xAC, 0xB2})
@@ -212,6 +222,7 @@ ENIP = Dialect(
     unserved=unserved,
     learned_form=learned_form,
     datagrams=2222,
+    group_of=group_of,
     discovery=True,
     connected=True,
     route_example="backplane 0",

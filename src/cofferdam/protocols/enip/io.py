@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Hashable
 from typing import Final, NamedTuple
 
 from cofferdam.model import Asset, Assign, Bool, Item, Point, Value, ValueType
@@ -30,6 +31,8 @@ FORM: Final = (
 FIRST_NS: Final = 10_000_000_000
 """The first packet of a connection may take so long, or as long as its time-out."""
 AHEAD: Final = 1 << 31
+LED: Final = 3
+"""So many packets of one connection without one of that which leads: it leads no longer."""
 
 
 class IoForm(NamedTuple):
@@ -74,12 +77,13 @@ def form_for(item: Item, asset: Asset | None) -> IoForm | None:
 
 
 class IoLink:
-    """One end of one open connection: what it takes and makes. `standing`: the token of the request that opened it."""
+    """One end of one open connection: what it takes and makes. `standing`: the token of the request that opened it;
+    `producer`: who sends for it, where it is one of several that hear a group."""
 
     __slots__ = (
         "_at", "_count_in", "_count_out", "_last", "_lost", "_room", "_rpi_ns", "_sequence", "cls", "due", "header_in",
-        "header_out", "name", "path", "port", "receive_id", "receive_size", "send_id", "send_size", "standing",
-        "timeout_ns", )  # fmt: skip
+        "header_out", "name", "path", "port", "producer", "receive_id", "receive_size", "send_id", "send_size",
+        "standing", "timeout_ns", )  # fmt: skip
 
     def __init__(
         self, standing: int, cls: int, send_id: int, receive_id: int, rpi_us: int, multiplier: int, now: int
@@ -94,6 +98,7 @@ class IoLink:
         self.name: tuple[int, int, int] = (0, 0, 0)
         self.path = b""  # of its assemblies, where we opened it
         self.port = PORT
+        self.producer: Producer | None = None
         self._rpi_ns = rpi_us * 1000
         self.timeout_ns = self._rpi_ns * (4 << multiplier)
         self.due = now + max(FIRST_NS, self.timeout_ns)
@@ -145,13 +150,71 @@ class IoLink:
         return wire.listed(((wire.SEQUENCED_ADDRESS, address), (wire.CONNECTED, body + message.data)))
 
 
+class Producer:
+    """Who sends a stream's inputs to a group, once for all clients that hear it there: by one id and one sequence, from
+    packets of the connection that *leads*. Each client's connection is its own at the device, and brings the same.
+
+    Another leads when the one that did is closed, or when `LED` of the other's packets have come and none of its: less
+    than the four intervals after which the clients take it for silent.
+    """
+
+    def __init__(self, group: str, link: IoLink) -> None:
+        self.group = group
+        self.out = link
+        """What makes the packets, and is no connection."""
+        self.links: list[IoLink] = []
+        self._waited: dict[int, int] = {}
+        self._new = False
+
+    def join(self, link: IoLink) -> None:
+        """A further client hears it."""
+        link.producer = self
+        self.links.append(link)
+
+    def leave(self, link: IoLink) -> None:
+        """One hears it no longer."""
+        self._new = self._new or self.links[0] is link
+        self.links.remove(link)
+        self._waited.clear()
+
+    def made(self, link: IoLink, message: IoData) -> bytes | None:
+        """The packet for the group that comes of one connection's; None where another leads. Raises: ValueError."""
+        if link is not self.links[0]:
+            waited = self._waited[id(link)] = self._waited.get(id(link), 0) + 1
+            if waited < LED:
+                return None
+            self.links.remove(link)
+            self.links.insert(0, link)
+            self._new = True
+        self._waited.clear()
+        # What another has sent last is not known to be the same.
+        moved, self._new = message.moved or self._new, False
+        return self.out.make(IoData(moved, message.run, message.data))
+
+
+class Producers:
+    """Those of all clients of one half, by what they send: streams of assets, from an address of ours, in a class and
+    at an interval."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Hashable, Producer] = {}
+
+    def joined(self, key: Hashable, group: str, link: IoLink) -> Producer:
+        """A connection hears the producer of this key from now on; made of it if there is none."""
+        self._by_key = {other: one for other, one in self._by_key.items() if one.links}
+        found = self._by_key.get(key)
+        if found is None:
+            found = self._by_key[key] = Producer(group, link)
+        return found
+
+
 class IoLinks:
     """The open I/O connections of one machine."""
 
     def __init__(self) -> None:
         self.by_id: dict[int, IoLink] = {}
         self.by_standing: dict[int, IoLink] = {}
-        self.output: list[tuple[int, bytes]] = []
+        self.output: list[tuple[int, bytes, str]] = []
         self.dropped = 0
         self._check = 0
 
@@ -166,12 +229,23 @@ class IoLinks:
         link = self.by_standing.pop(standing, None)
         if link is not None:
             self.by_id.pop(link.receive_id, None)
+            if link.producer is not None:
+                link.producer.leave(link)
         return link
+
+    def clear(self) -> None:
+        """None is open any more."""
+        for standing in list(self.by_standing):
+            self.remove(standing)
 
     def send(self, standing: int, message: IoData) -> None:
         """Makes a packet. Raises: KeyError, ValueError."""
         link = self.by_standing[standing]
-        self.output.append((link.port, link.make(message)))
+        producer = link.producer
+        if producer is None:
+            self.output.append((link.port, link.make(message), ""))
+        elif (data := producer.made(link, message)) is not None:
+            self.output.append((PORT, data, producer.group))
 
     def take(self, data: bytes, now: int) -> tuple[int, IoData, int] | None:
         """(standing, packet, lost before it) of a datagram; None for one that belongs to nothing, or is dropped."""

@@ -5,7 +5,7 @@ Not here: bytes (requests, replies), verdicts (policy).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from cofferdam.errors import CrossingError, LocalProtocolError
@@ -15,7 +15,7 @@ from cofferdam.protocols.enip import faults, paths, replies
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import requests as r
 from cofferdam.protocols.enip.dialect import ENIP
-from cofferdam.protocols.enip.io import assigned, forms_of
+from cofferdam.protocols.enip.io import Producers, assigned, forms_of
 from cofferdam.protocols.enip.machine import EnipClient, EnipServer
 from cofferdam.protocols.enip.view import EnipView
 
@@ -74,6 +74,9 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
 
     def client(self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, midway: bool = False) -> EnipClient:
         return EnipClient(None, quirks, outstanding, midway)
+
+    def common(self, secrets: Mapping[str, bytes]) -> Producers:
+        return Producers()
 
     def server_facing(self, facing: Facing) -> EnipServer:
         return EnipServer(facing)

@@ -34,6 +34,7 @@ from cofferdam.protocols.enip.asked import (
     Divided,
     Draft,
     Fetched,
+    address_of,
     known_of,
     out_of_place,
     packed,
@@ -41,7 +42,8 @@ from cofferdam.protocols.enip.asked import (
 from cofferdam.protocols.enip.connections import BOOK, Opening, Unknown, client_port
 from cofferdam.protocols.enip.encapsulation import Encapsulation
 from cofferdam.protocols.enip.epath import Path
-from cofferdam.protocols.enip.io import IoLink, IoLinks, forms_of
+from cofferdam.protocols.enip.io import PORT as IO_PORT
+from cofferdam.protocols.enip.io import IoLink, IoLinks, Producers, forms_of
 from cofferdam.protocols.enip.lists import Lists
 from cofferdam.protocols.enip.requests import Refused
 from cofferdam.protocols.enip.values import DATA, STRUCTURE, size_of
@@ -71,6 +73,7 @@ class EnipServer(Encapsulation):
         self._io = IoLinks()
         self._source = "" if facing is None else facing.source
         self._random = bytes if facing is None else facing.random
+        self._producers: Producers | None = None if facing is None else facing.common
         self._about = known_of(self._asset)
         self._reads: dict[bytes, m.ReadTag] = {}
 
@@ -98,7 +101,7 @@ class EnipServer(Encapsulation):
         found = self._io.take(data, self._now)
         return None if found is None else FrameReceived(*found)
 
-    def take_datagrams(self) -> list[tuple[int, bytes]]:
+    def take_datagrams(self) -> list[tuple[int, bytes, str]]:
         output, self._io.output = self._io.output, []
         return output
 
@@ -108,6 +111,9 @@ class EnipServer(Encapsulation):
         except (KeyError, ValueError) as error:
             raise LocalProtocolError(f"no packet for {standing}: {error}") from None
         return b""
+
+    def gone(self) -> None:
+        self._io.clear()
 
     def over(self, standing: int, deny: Deny | None) -> bytes:
         # A target has no word for it: it falls silent, and the client's own watchdog says so.
@@ -313,9 +319,26 @@ class EnipServer(Encapsulation):
         link = IoLink(token, asked.request.cls, theirs, ours, response.rpi_out, opening.multiplier, self._now)
         link.receive_size, link.header_in = form.out_size, form.run
         link.send_size, link.name, link.port = form.in_size, opening.name, asked.port
+        if multicast == 1 and asked.link is None:
+            theirs = self._produced(asked, link, response.rpi_in)
         self._io.add(link)
         body = struct.pack("<IIHHIIIBx", ours, theirs, *opening.name, response.rpi_out, response.rpi_in, 0)
         return replies.reply(asked.service, 0, (), body)
+
+    def _produced(self, asked: Asked, link: IoLink, rpi: int) -> int:
+        """The id by which a client hears the inputs that it wants by multicast. Where the policy has a group for them,
+        they go there once for all; else to each client by itself. `rpi`: at which they come (µs)."""
+        asset, item = self._asset, asked.request.item
+        group = "" if asset is None else next((one.group for one in asset.streams if one.at == item), "")
+        if asset is None or self._producers is None or not group:
+            return link.send_id
+        made = IoLink(0, link.cls, link.send_id, 0, rpi, 0, 0)
+        made.send_size = link.send_size
+        key = (asset.name, item, group, self._local_place[0], link.cls, link.send_size, rpi)
+        producer = self._producers.joined(key, group, made)
+        producer.join(link)
+        asked.beside = ((wire.TO_ORIGINATOR, address_of((group, IO_PORT))),)
+        return producer.out.send_id
 
     def _manager(self, asked: Asked, service: int, path: Path, body: bytes, beside: list[tuple[int, bytes]]) -> None:
         if path.instance != 1:
@@ -480,7 +503,9 @@ class EnipServer(Encapsulation):
                 return b""
             asked = packet.asked
             answer = packed([one for one in packet.answers if one is not None], asked.room)
-        if asked.link is None:
+        if asked.beside:
+            body = wire.packet(((wire.NULL_ADDRESS, b""), (wire.UNCONNECTED, answer), *asked.beside))
+        elif asked.link is None:
             body = wire.unconnected(answer)
         else:
             body = wire.connected(asked.link.to_client, asked.sequence, answer)
