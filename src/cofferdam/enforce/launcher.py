@@ -27,7 +27,7 @@ from typing import Literal
 
 from msgspec import structs
 
-from cofferdam.enforce import compiled, doors, sites, stores
+from cofferdam.enforce import compiled, credentials, doors, sites, stores
 from cofferdam.enforce.children import Children
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.forked import FIRST_FD, how, notify, pipes_of
@@ -365,8 +365,8 @@ class Launcher:
         fds = [theirs.fileno(), producer.answers[0], producer.batches[1], *(one.fileno() for one in opened.values())]
         arguments += [word for number, role in enumerate(opened, 6) for word in ("--door", f"{role}={number}")]
         berth = Berth(GATE, self._isolation.user(GATE.name))
-        self._start(GATE.name, berth, [*arguments, *self._gate_arguments], fds, producer)
-        theirs.close()
+        with theirs, credentials.handed(FIRST_FD + len(fds)) as (words, more):
+            self._start(GATE.name, berth, [*arguments, *words, *self._gate_arguments], [*fds, *more], producer)
 
     def _spawn(self, order: Spawn) -> None:
         """All parts of a crew, or none."""

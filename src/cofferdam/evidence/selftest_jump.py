@@ -25,8 +25,10 @@ from cofferdam.audit.client import AuditClient
 from cofferdam.audit.records import Ack, Batch, Hello, ToAuditor
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.broker import STORE_KEY
 from cofferdam.brokers.jump.keeper_part import Keeper
 from cofferdam.brokers.jump.signin import STEP_SECONDS, signed_data
+from cofferdam.brokers.kit.sealed import KEY_BYTES
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import CofferdamError, CrossingError
@@ -115,7 +117,7 @@ class Rig:
                 policy=CompiledPolicy(KINDS["jump"].slice(policy, scope, "keeper")), severed=frozenset(),
                 assets=(ASSET,), zones=(("office",), "plant"), reactor=self._reactor, audit=self._audit,
                 senders={"outer": self.outer, "inner": self.inner}, dial=_no_dial, store=folder,
-                wall=lambda: self._wall,
+                wall=lambda: self._wall, secrets={STORE_KEY: os.urandom(KEY_BYTES)},
             )
         )  # fmt: skip
         accounts = self.keeper.accounts

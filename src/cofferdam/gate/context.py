@@ -10,8 +10,8 @@ Not here: what only the root decides (starting, stopping, taking a policy), whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,8 @@ class Options:
     shards: int = 1
     machine: str = ""
     """Which of the policy's machines this is."""
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Those that lie elsewhere than in the state directory (enforce.credentials)."""
 
 
 class Context(Protocol):

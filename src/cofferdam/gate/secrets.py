@@ -4,6 +4,9 @@ STATE/secrets/CREW/PART/KIND holds one, as the part's broker reads it. They neve
 mailed and hashed into the log; they never reach a part by a file, which another part might read; and where one is
 printed, it prints as `<secret>`.
 
+A secret may lie elsewhere and be given to the gate when it starts (`given`): a credential of systemd's, which a TPM
+opens, say. Such a one takes the place of the file, and none is made.
+
 Not here: what is in one (its broker), who makes it (the broker's verbs).
 """
 
@@ -13,6 +16,7 @@ import os
 import secrets as dice
 import stat
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -21,6 +25,7 @@ from cofferdam import owned
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.supervision import Secret
 from cofferdam.brokers.kit.vouch import HEARD, Claim, Vouch, Voucher, public_of
+from cofferdam.enforce.credentials import CREDENTIALS
 from cofferdam.enforce.profile import GATE_VOUCHES, VOUCH
 from cofferdam.errors import GateError
 
@@ -34,7 +39,14 @@ def secret_file(state: Path, crew: str, part: str, kind: str) -> Path:
     return state / FOLDER / crew.replace("%", "%25").replace("/", "%2F") / part / kind
 
 
-def load_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> tuple[Secret, ...]:
+def credential(crew: str, part: str, kind: str) -> str:
+    """What a secret is called that the gate is given when it starts."""
+    return ".".join((CREDENTIALS, crew.replace("/", "."), part, kind))
+
+
+def load_secrets(
+    state: Path, crew: str, part: str, kinds: tuple[str, ...], given: Mapping[str, bytes] = {}
+) -> tuple[Secret, ...]:
     """Those of a part that there are.
 
     Raises:
@@ -42,6 +54,9 @@ def load_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> t
     """
     found = []
     for kind in kinds:
+        if (value := given.get(credential(crew, part, kind))) is not None:
+            found.append(Secret(kind, value))
+            continue
         path = secret_file(state, crew, part, kind)
         try:
             fd, whose = owned.open_below(state, path.parts[-4:])
@@ -72,11 +87,11 @@ def read_secret(path: Path) -> bytes:
     return owned.read_below(path.parents[3], path.parts[-4:])
 
 
-def make_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> None:
+def make_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...], given: Mapping[str, bytes] = {}) -> None:
     """Random ones, where there are none yet: each is KEY_BYTES of a key that nobody has to bring. Raises: GateError."""
     for kind in kinds:
         path = secret_file(state, crew, part, kind)
-        if not os.path.lexists(path):
+        if credential(crew, part, kind) not in given and not os.path.lexists(path):
             save_secret(path, dice.token_bytes(KEY_BYTES), os.geteuid())
 
 

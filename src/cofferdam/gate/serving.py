@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cofferdam.crossing.loops import LoopReactor
+from cofferdam.enforce import credentials
 from cofferdam.enforce.isolation import forbid_inspection
 from cofferdam.enforce.orders import Asked, Fenced, Finish
 from cofferdam.errors import CofferdamError
@@ -34,10 +35,12 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--machine", default="")
     parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    parser.add_argument("--credentials", type=int, default=-1)
     parser.add_argument("--door", action="append", default=[])
     args = parser.parse_args()
     forbid_inspection()
-    options = Options(args.policy, args.state, shards=args.pairs, machine=args.machine)
+    secrets = credentials.take(args.credentials)
+    options = Options(args.policy, args.state, shards=args.pairs, machine=args.machine, secrets=secrets)
     doors = {role: socket.socket(fileno=int(number)) for role, number in (one.split("=") for one in args.door)}
     asyncio.run(_run(options, args.orders, (args.audit_in, args.audit_out), Log(args.log_format), doors))
     return 1  # the launcher ends this process before that

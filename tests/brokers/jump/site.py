@@ -30,6 +30,8 @@ SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 ELSEWHERE = "127.0.0.7"
 """People may come from there as well: for a test that wants its address's first entry, which says why."""
 THERE = bool(shutil.which("ssh")) and Path(SSHD).exists()
+KEY = bytes(range(32))
+"""By which a keeper's store is sealed, where no gate makes one."""
 POLICY = """
 site: works
 zones:

@@ -15,6 +15,7 @@ from cofferdam.brokers.jump.deciding import Deciding, Session, Yes, same_name
 from cofferdam.brokers.jump.signin import Connection
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from tests.brokers.jump.site import KEY
 
 POLICY = """
 site: works
@@ -47,7 +48,7 @@ NIGHT = at("2030-05-07T22:00")  # a Tuesday
 
 @pytest.fixture
 def accounts(tmp_path: Path) -> Iterator[Accounts]:
-    made = Accounts(tmp_path)
+    made = Accounts(tmp_path, KEY)
     made.add_person("tech", "", "")
     for asset in ("day", "shift"):
         made.set_credential(asset, "svc", "password", b"x", "root", 0)

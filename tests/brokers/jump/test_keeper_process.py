@@ -26,6 +26,7 @@ from cofferdam.audit.events.jump import (
     SignInRefused,
 )
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.broker import STORE_KEY
 from cofferdam.brokers.jump.signin import signed_data
 from cofferdam.brokers.kit.supervision import (
     Command,
@@ -35,6 +36,7 @@ from cofferdam.brokers.kit.supervision import (
     NewPolicy,
     PolicyTaken,
     Ready,
+    Secret,
 )
 from cofferdam.crossing.framing import PACKET, pack
 from cofferdam.crossing.pipe import make_pipe
@@ -45,6 +47,7 @@ from cofferdam.policy.table import to_bytes
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
 from tests.brokers.harness import WATCHED, Auditor, PartChild, write_all
+from tests.brokers.jump.site import KEY
 from tests.waiting import PATIENT, eventually, readable
 
 POLICY = """
@@ -132,7 +135,7 @@ class Stage:
             Configure(
                 crew="jump", part="keeper", broker="jump", source_zones=("office",), target_zone="plant", boot="t",
                 policy=policy_bytes(), assets=("plc", "station"),
-                store=str(store),
+                store=str(store), secrets=(Secret(STORE_KEY, KEY),),
             )
         )  # fmt: skip
         ready: Ready = self.child.wait_for(Ready)

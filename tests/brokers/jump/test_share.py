@@ -12,6 +12,7 @@ from cofferdam.brokers.jump.accounts import Accounts
 from cofferdam.brokers.jump.inner_held import No
 from cofferdam.brokers.jump.inner_share import DAY_NS, Share
 from cofferdam.policy.terms.jump_rows import Files
+from tests.brokers.jump.site import KEY
 
 RULES = Files(day=1_000, rate=50_000)
 
@@ -51,13 +52,13 @@ def test_each_byte_has_its_time() -> None:
 
 
 def test_the_keeper_keeps_the_days_sum(tmp_path: Path) -> None:
-    accounts = Accounts(tmp_path)
+    accounts = Accounts(tmp_path, KEY)
     assert accounts.used("tech", "c", 7) == 0
     accounts.use("tech", "c", 7, 500)
     accounts.use("tech", "c", 7, 200)
     accounts.use("tech", "d", 7, 1)
     accounts.close()
-    accounts = Accounts(tmp_path)
+    accounts = Accounts(tmp_path, KEY)
     assert [accounts.used("tech", "c", day) for day in (6, 7, 8)] == [700, 700, 0]
     accounts.use("tech", "c", 6, 10)  # a clock that was set back
     assert accounts.used("tech", "c", 7) == 710

@@ -18,6 +18,7 @@ from cofferdam.brokers.jump.accounts import Accounts
 from cofferdam.brokers.jump.certified import AUTHORITY, Certified
 from cofferdam.brokers.jump.signin import FREE_TRIES_OF_PERSON, Connection, Outcome, SignIn, signed_data
 from cofferdam.errors import GateError
+from tests.brokers.jump.site import KEY
 
 ASSETS = frozenset({"plc", "station"})
 NOW = 1_900_000_000 * 10**9
@@ -28,7 +29,7 @@ class Desk:
     """A keeper with tech (key, code, password) and lead (key, code)."""
 
     def __init__(self, folder: Path) -> None:
-        self.accounts = Accounts(folder)
+        self.accounts = Accounts(folder, KEY)
         self.certified = Certified(self.accounts)
         self.certified.seconds = HOURS
         self.signin = SignIn(self.accounts, argon2.PasswordHasher(1, 8, 1), self.certified)
@@ -116,7 +117,7 @@ def test_not_even_in_another_life(tmp_path: Path) -> None:
     signature = desk.sign("tech", first.session_id, "tech")
     assert desk.proof(first, "tech", "tech", signature).state == "code"
     desk.accounts.close()
-    accounts = Accounts(tmp_path)
+    accounts = Accounts(tmp_path, KEY)
     signin = SignIn(accounts, argon2.PasswordHasher(1, 8, 1))
     connection = Connection(1, "c1", "10.1.0.9", 1)
     signin.exchange(connection, first.session_id)

@@ -1,7 +1,8 @@
 """What the keeper knows: people, groups, factors, assets' host keys and credentials, requests, approvals, blocks.
 
-One SQLite file in the keeper's own folder, which no other part can see. Secrets are in it (of codes, of assets; of
-passwords only argon2id hashes): whoever may read the gate's state directory as root can read them.
+One SQLite file in the keeper's own folder, which no other part can see. Secrets in it (keys of the gate's own, of codes
+and of assets, and argon2id hashes of passwords) are sealed by a key that the gate hands over (kit.sealed): who has a
+copy of the file alone has names, public keys, requests and approvals, and nothing to sign in by.
 
 Not here: who may do what (policy.terms.jump_rows, deciding), how somebody signs in (signin).
 """
@@ -14,15 +15,18 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import asyncssh
 
+from cofferdam.brokers.jump.broker import STORE_KEY
+from cofferdam.brokers.kit.sealed import KEY_BYTES, NotOpened, Sealed
 from cofferdam.errors import GateError, StoreError
 
 FILE: Final = "access.db"
 APPLICATION: Final = 0x4A554D50
-VERSION: Final = 1
+PLAIN, SEALING, VERSION = 1, 2, 3
+"""Formats: secrets as they are (until now); sealed, and what was overwritten may still lie in the file; sealed."""
 PEOPLE_MOST: Final = 10_000
 KEYS_OF_PERSON: Final = 16
 REQUESTS_WAITING: Final = 1_000
@@ -53,10 +57,14 @@ CREATE TABLE IF NOT EXISTS used(person TEXT NOT NULL, conduit TEXT NOT NULL, day
 """Younger than the format: a store of before gets it, and a version of before does not mind it."""
 
 
+_PRAGMAS: Final = ("synchronous=FULL", "temp_store=MEMORY", "mmap_size=0", "trusted_schema=OFF", "secure_delete=ON")
+
+
 @dataclass(frozen=True)
 class Person:
     """Somebody who may sign in. `account`: the user of the gate's own machine who is the same person, "" for none.
-    `source`: who keeps the entry ("local"). `step`: the last code's, which and whose predecessors count no more."""
+    `source`: who keeps the entry ("local"). `step`: the last code's, which and whose predecessors count no more.
+    `totp`, `password`: sealed (`Accounts.factor`), "" for none."""
 
     name: str
     full: str
@@ -93,38 +101,81 @@ class Request:
 class Accounts:
     """The store. Raises StoreError from everywhere: what cannot be kept ends the keeper."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, key: bytes) -> None:
         self.path = folder / FILE
+        if len(key) != KEY_BYTES:
+            raise StoreError(
+                f"the key of {self.path} has {len(key)} bytes, and not {KEY_BYTES}",
+                hint=f"put the secret {STORE_KEY!r} of this keeper back as it was (docs/jump.md, secrets at rest)",
+            )
+        self._sealed = Sealed(key, b"cofferdam access")
         try:
             self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from None
         self.run("PRAGMA locking_mode=EXCLUSIVE")
         known = self._one("SELECT count(*) FROM sqlite_master")[0]
-        if known and (self._one("PRAGMA application_id")[0], self._one("PRAGMA user_version")[0]) != (
-            APPLICATION, VERSION,
-        ):  # fmt: skip
+        version = self._one("PRAGMA user_version")[0] if known else VERSION
+        if known and (self._one("PRAGMA application_id")[0] != APPLICATION or not PLAIN <= version <= VERSION):
             raise StoreError(f"{self.path} is of another format", hint="run the version that wrote it, or move it away")
         if self._one("PRAGMA journal_mode=WAL")[0] != "wal":
             raise StoreError(f"{self.path} cannot have a write-ahead log", hint="is it on a local disk?")
-        for pragma in ("synchronous=FULL", "temp_store=MEMORY", "mmap_size=0", "trusted_schema=OFF"):
+        for pragma in (
+            "synchronous=FULL",
+            "temp_store=MEMORY",
+            "mmap_size=0",
+            "trusted_schema=OFF",
+            "secure_delete=ON",
+        ):
             self.run(f"PRAGMA {pragma}")
+        if known and self._one("PRAGMA quick_check(1)")[0] != "ok":
+            raise StoreError(f"{self.path} is damaged", hint="bring back the last backup")
         self.run("BEGIN IMMEDIATE")
         if not known:
             for statement in _TABLES.split(";\n"):
                 self.run(statement)
             self.run(f"PRAGMA application_id={APPLICATION}")
             self.run(f"PRAGMA user_version={VERSION}")
-            key = asyncssh.generate_private_key("ssh-ed25519")
-            self.run("INSERT INTO meta VALUES('host-key', ?)", key.export_private_key("openssh"))
+            self.set_meta("host-key", asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
         self.run(_USED)
+        if version == PLAIN:
+            self._seal_all()
         self.run("COMMIT")
-        if known and self._one("PRAGMA quick_check(1)")[0] != "ok":
-            raise StoreError(f"{self.path} is damaged", hint="bring back the last backup")
+        if version < VERSION:
+            self._scrub()
         found = self._one("SELECT value FROM meta WHERE name='host-key'")
         if found is None:
             raise StoreError(f"{self.path} has no host key", hint="bring back the last backup")
-        self.host_key: asyncssh.SSHKey = asyncssh.import_private_key(found[0])
+        try:
+            host_key = self._sealed.open(found[0], "meta", "host-key")
+        except NotOpened:
+            self._db.close()
+            raise StoreError(
+                f"{self.path} is sealed by another key than this keeper was given",
+                hint=f"put the secret {STORE_KEY!r} that belongs to it back; without it what is sealed is lost: move "
+                "the file away to begin anew (docs/jump.md, secrets at rest)",
+            ) from None
+        self.host_key: asyncssh.SSHKey = asyncssh.import_private_key(host_key)
+
+    def _seal_all(self) -> None:
+        """Seals what a version of before has kept as it is. A transaction is open."""
+        for name, value in self._all("SELECT name, value FROM meta"):
+            self.set_meta(name, value)
+        for name, totp, password in self._all("SELECT name, totp, password FROM person"):
+            self.set_totp(name, totp, self.known(name).step)
+            self.set_password(name, password)
+        for asset, login, secret in self._all("SELECT asset, login, secret FROM credential"):
+            sealed = self._sealed.close(secret, *_credential(asset, login))
+            self.run("UPDATE credential SET secret=? WHERE asset=? AND login=?", sealed, asset, login)
+        self.run(f"PRAGMA user_version={SEALING}")
+
+    def _scrub(self) -> None:
+        """Has the file written anew, and its write-ahead log emptied: pages that are free by now, and the log, still
+        have what was sealed. Done anew by the next life where this one ends before."""
+        self.run("VACUUM")
+        if self._one("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
+            raise StoreError(f"{self.path}: its write-ahead log is in use", hint="does another program have it open?")
+        self.run(f"PRAGMA user_version={VERSION}")
 
     def run(self, statement: str, *values: Any) -> int:
         """Runs one statement. Returns the number of the row that it put in, or of rows that it changed."""
@@ -152,10 +203,13 @@ class Accounts:
     def meta(self, name: str) -> bytes:
         """Something there is one of; b"" where it is not set."""
         row = self._one("SELECT value FROM meta WHERE name=?", name)
-        return b"" if row is None else bytes(row[0])
+        try:
+            return b"" if row is None else self._sealed.open(row[0], "meta", name)
+        except NotOpened as error:
+            raise StoreError(f"{self.path}: {error}", hint="bring back the last backup") from None
 
     def set_meta(self, name: str, value: bytes) -> None:
-        self.run("INSERT OR REPLACE INTO meta VALUES(?, ?)", name, value)
+        self.run("INSERT OR REPLACE INTO meta VALUES(?, ?)", name, self._sealed.close(value, "meta", name))
 
     # --- people -----------------------------------------------------------------------------------------------------
 
@@ -212,9 +266,17 @@ class Accounts:
         if not self.run("DELETE FROM member WHERE person=? AND grp=?", name, group):
             raise GateError(f"{name} is not in {group}")
 
-    def set_totp(self, name: str, secret: str) -> None:
+    def factor(self, person: Person, which: Literal["totp", "password"]) -> str:
+        """The secret of somebody's code generator, or the hash of their password; "" for none. Raises: NotOpened."""
+        sealed: str = getattr(person, which)
+        return self._sealed.open(base64.b64decode(sealed), which, person.name).decode() if sealed else ""
+
+    def _factor(self, which: Literal["totp", "password"], name: str, secret: str) -> str:
+        return base64.b64encode(self._sealed.close(secret.encode(), which, name)).decode() if secret else ""
+
+    def set_totp(self, name: str, secret: str, step: int = 0) -> None:
         self.known(name)
-        self.run("UPDATE person SET totp=?, step=0 WHERE name=?", secret, name)
+        self.run("UPDATE person SET totp=?, step=? WHERE name=?", self._factor("totp", name, secret), step, name)
 
     def used_step(self, name: str, step: int) -> None:
         """The code of this step, and all before it, have been used."""
@@ -222,7 +284,7 @@ class Accounts:
 
     def set_password(self, name: str, hashed: str) -> None:
         self.known(name)
-        self.run("UPDATE person SET password=? WHERE name=?", hashed, name)
+        self.run("UPDATE person SET password=? WHERE name=?", self._factor("password", name, hashed), name)
 
     def signed_in(self, name: str, wall_ns: int, source: str) -> None:
         self.run("UPDATE person SET last_ns=?, last_source=? WHERE name=?", wall_ns, source, name)
@@ -271,12 +333,16 @@ class Accounts:
         self.run("INSERT OR REPLACE INTO asset_key VALUES(?, ?, ?)", asset, blob, by)
 
     def credential(self, asset: str, login: str) -> tuple[str, bytes] | None:
-        """(kind, secret)."""
+        """(kind, secret). Raises: NotOpened."""
         row = self._one("SELECT kind, secret FROM credential WHERE asset=? AND login=?", asset, login)
-        return None if row is None else (str(row[0]), bytes(row[1]))
+        return None if row is None else (str(row[0]), self._sealed.open(row[1], *_credential(asset, login)))
+
+    def has_credential(self, asset: str, login: str) -> bool:
+        return self._one("SELECT 1 FROM credential WHERE asset=? AND login=?", asset, login) is not None
 
     def set_credential(self, asset: str, login: str, kind: str, secret: bytes, by: str, wall_ns: int) -> None:
-        self.run("INSERT OR REPLACE INTO credential VALUES(?, ?, ?, ?, ?, ?)", asset, login, kind, secret, by, wall_ns)
+        sealed = self._sealed.close(secret, *_credential(asset, login))
+        self.run("INSERT OR REPLACE INTO credential VALUES(?, ?, ?, ?, ?, ?)", asset, login, kind, sealed, by, wall_ns)
 
     def credentials(self) -> list[tuple[str, str, str, str, int]]:
         """(asset, login, kind, by, when), without the secrets."""
@@ -351,6 +417,11 @@ class Accounts:
     def blocks(self) -> list[tuple[str, str, str, str, int]]:
         """(kind, name, by, reason, when)."""
         return self._all("SELECT kind, name, by, reason, at_ns FROM block ORDER BY kind, name")
+
+
+def _credential(asset: str, login: str) -> tuple[str, str, str]:
+    """Where it is sealed to."""
+    return "credential", asset, login
 
 
 def _person(row: Any) -> Person:

@@ -12,6 +12,8 @@ from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.figures import counter, gauge
 from cofferdam.enforce.profile import Can, Crew, Profile
 
+STORE_KEY: Final = "store"
+"""The kind of secret by which the keeper seals what is secret in its store; it does not lie there."""
 _RECORDS: Final = "cofferdam.brokers.jump.records"
 SCAN_SECONDS: Final = 900
 _LATE: Final = (
@@ -44,6 +46,8 @@ JUMP: Final = Broker(
                 stands="apart",
                 can=Can.STORE,
                 store=True,
+                secrets=(STORE_KEY,),
+                makes=(STORE_KEY,),
                 preload=_LATE,
                 says=kinds((*jump.KEEPER, *gate.PART)),
             ),

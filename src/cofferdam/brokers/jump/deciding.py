@@ -138,7 +138,7 @@ class Deciding:
                 return f"{asset} has {there_now} session{'s' if there_now > 1 else ''}, and takes no more"
             if asked.what == "port":
                 return answer
-            if self._accounts.credential(asset, right.line.login) is None:
+            if not self._accounts.has_credential(asset, right.line.login):
                 return f"the keeper has no credential for {right.line.login} at {asset}: tell the operator"
             if self.policy.assets[asset].protocol == SSH.name and not self._accounts.asset_key(asset):
                 return f"nobody has accepted the host key of {asset} yet: tell the operator"

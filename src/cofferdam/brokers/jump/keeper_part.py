@@ -20,6 +20,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.accounts import Accounts, key_name
+from cofferdam.brokers.jump.broker import STORE_KEY
 from cofferdam.brokers.jump.certified import Certified
 from cofferdam.brokers.jump.deciding import LONGEST_SECONDS, Deciding, Session, Yes
 from cofferdam.brokers.jump.glass import Glass
@@ -32,6 +33,7 @@ from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcom
 from cofferdam.brokers.jump.watching import Watching
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.kit.sealed import NotOpened
 from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CrossingError, GateError, StoreError
@@ -59,7 +61,7 @@ class Keeper(Part):
         self.audit = setting.audit
         self._outer: Sender[Any] = setting.senders["outer"]
         self._inner: Sender[Any] = setting.senders["inner"]
-        self.accounts = Accounts(setting.store)
+        self.accounts = Accounts(setting.store, setting.secrets.get(STORE_KEY, b""))
         self.certified = Certified(self.accounts)
         self.signin = SignIn(self.accounts, certified=self.certified)
         self.deciding = Deciding(self.accounts, setting.policy)
@@ -387,9 +389,11 @@ class Keeper(Part):
         if self.live.get(session.number) is not session:
             return
         still = self.deciding.still(session, self.wall, self.now) if ok else f"it cannot be recorded: {why}"
-        credential = self.accounts.credential(session.asset, session.right.line.login)
-        if session.asked.what == "port":
-            credential = ("none", b"")
+        try:
+            by_port = session.asked.what == "port"
+            credential = ("none", b"") if by_port else self.accounts.credential(session.asset, session.right.line.login)
+        except NotOpened as error:
+            still, credential = str(error), None
         if isinstance(still, str) or credential is None:
             reason = still if isinstance(still, str) else "the credential was taken away"
             if ok:

@@ -28,6 +28,7 @@ import pyotp
 from asyncssh.public_key import decode_ssh_public_key
 
 from cofferdam.brokers.jump.accounts import Accounts, Person
+from cofferdam.brokers.kit.sealed import NotOpened
 
 STEP_SECONDS: Final = 30
 CODE_DIGITS: Final = 6
@@ -291,10 +292,10 @@ class SignIn:
 
     def _password(self, person: Person | None, typed: str) -> bool:
         """Takes as long for nobody as for somebody."""
-        hashed = person.password if person is not None and person.password else self._nobody
         try:
+            hashed = (self._accounts.factor(person, "password") if person is not None else "") or self._nobody
             self._passwords.verify(hashed, typed)
-        except argon2.exceptions.VerificationError:
+        except (argon2.exceptions.VerificationError, NotOpened):
             return False
         return person is not None and bool(person.password) and person.active
 
@@ -302,7 +303,10 @@ class SignIn:
         """Why the code does not count; "" if it does, and then it is used up."""
         if person is None or not person.active or not person.totp:
             return "no codes for this name"
-        code = pyotp.TOTP(person.totp)
+        try:
+            code = pyotp.TOTP(self._accounts.factor(person, "totp"))
+        except NotOpened as error:
+            return str(error)
         now = wall_ns // 10**9 // STEP_SECONDS
         text = typed.strip().replace(" ", "")
         for step in range(now - DRIFT_STEPS, now + DRIFT_STEPS + 1):

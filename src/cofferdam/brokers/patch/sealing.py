@@ -22,18 +22,16 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from cofferdam.brokers.kit.sealed import KEY_BYTES, cipher
 from cofferdam.brokers.patch.synced import Synced
 from cofferdam.errors import StoreError
 
 HEAD: Final = b"cofferdam sealed 1\n"
 SALT_BYTES: Final = 32
-KEY_BYTES: Final = 32
 PIECE: Final = 1 << 20
 TAG_BYTES: Final = 16
+_USE: Final = b"cofferdam quarantine"
 
 
 class NotSealed(StoreError):
@@ -82,7 +80,7 @@ class SealedFile:
     def __init__(self, file: Synced, key: bytes) -> None:
         salt = os.urandom(SALT_BYTES)
         self._file = file
-        self._cipher = _cipher(key, salt)
+        self._cipher = cipher(key, salt, _USE)
         self._held = bytearray()
         self._number = 0
         self._file.write(HEAD + salt)
@@ -108,10 +106,6 @@ class SealedFile:
         self._file.close()
 
 
-def _cipher(key: bytes, salt: bytes) -> AESGCM:
-    return AESGCM(HKDF(SHA256(), KEY_BYTES, salt, b"cofferdam quarantine").derive(key))
-
-
 def _nonce(number: int, last: bool) -> bytes:
     return number.to_bytes(11, "big") + bytes((last,))
 
@@ -120,12 +114,12 @@ def _open(opened: BinaryIO, key: bytes, name: str) -> Iterator[bytes]:
     salt = opened.read(SALT_BYTES)
     if len(salt) != SALT_BYTES:
         raise NotSealed(f"{name} is cut off")
-    cipher, number = _cipher(key, salt), 0
+    box, number = cipher(key, salt, _USE), 0
     data = opened.read(PIECE + TAG_BYTES)
     while True:
         following = opened.read(PIECE + TAG_BYTES)
         try:
-            piece = cipher.decrypt(_nonce(number, not following), data, None)
+            piece = box.decrypt(_nonce(number, not following), data, None)
         except InvalidTag:
             raise NotSealed(f"{name} is damaged, cut off, or sealed with another key") from None
         if piece:

@@ -141,7 +141,7 @@ class Crew(Supervisor[Part]):
     def _configure(self, part: Part, boot: str, recent: tuple[PastWrite, ...] | None) -> None:
         gate, plan, name = self._gate, self.plan, part.born.part
         profile = self.broker.crew.parts[name]
-        make_secrets(gate.options.state, plan.base, name, profile.makes)
+        make_secrets(gate.options.state, plan.base, name, profile.makes, gate.options.secrets)
         part.works_by(gate.policy)
         part.send(
             Configure(
@@ -293,7 +293,7 @@ class Crew(Supervisor[Part]):
     def _secrets(self, name: str) -> tuple[Secret, ...]:
         """A part's own, and the public keys of those whose word it believes. Raises: GateError."""
         profile, state = self.broker.crew.parts[name], self._gate.options.state
-        own = load_secrets(state, self.plan.base, name, profile.secrets)
+        own = load_secrets(state, self.plan.base, name, profile.secrets, self._gate.options.secrets)
         return own + load_heard(state, self.plan.base, profile.believes)
 
     def vouch(self, verb: str, by: str, claim: object) -> Vouch:
