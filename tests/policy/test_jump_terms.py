@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.cli.main import main
 from cofferdam.errors import CofferdamError, PolicyError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import Question
@@ -311,6 +312,32 @@ def test_opaque_is_explained() -> None:
         found = KINDS["jump"].explain(policy, Question("10.1.0.7", said | {"do": do}, NOW))
         assert found.allowed
         assert any("recorded as bytes" in one for one in found.conditions) is note
+
+
+@pytest.mark.parametrize(
+    ("person", "do", "allowed", "says"),
+    [
+        ("tech1", "exec:uptime", True, "person:tech1 may exec:uptime on station"),
+        ("group:vendor-x", "up:/srv/logs/today", True, "they come from vendors"),
+        ("group:vendor-x", "up:/home/tech/x", False, "/home/tech/x is asked; /srv/logs/**, /tmp/*.csv are allowed"),
+        ("tech1", "up:/srv/logs/x", False, "ask with --person group:NAME"),
+        ("group:own", "up:/srv/logs/x", False, "group:own asks for up /srv/logs/x; group:vendor-x may up there"),
+    ],
+)
+def test_from_wherever_they_come(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], person: str, do: str, allowed: bool, says: str
+) -> None:
+    """Who asks is told by the name; from where need not be."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    at = ["--at", "2027-01-04T07:30Z"]
+    code = main(["explain", str(file), "--person", person, "--asset", "station", "--do", do, *at])
+    said = capsys.readouterr().out
+    assert (code == 0) is allowed, said
+    assert says in said
+    assert "0.0.0.0" not in said and "the gate may" not in said
+    assert main(["explain", str(file), "--person", person, "--asset", "station", "--do", do, "--from", "10.9.9.9"]) == 1
+    assert "10.9.9.9 reaches no jump server" in capsys.readouterr().out
 
 
 def test_the_example() -> None:

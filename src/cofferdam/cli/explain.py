@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         if given[ask.name] is not None
     }
     terms = _terms(policy, said)
-    source = NOBODY if terms.by_nobody(said) else _source(policy, args)
+    open_ended = args.source is None and args.who is None and terms.by_anybody(said)
+    source = NOBODY if terms.by_nobody(said) or open_ended else _source(policy, args)
     shown = policy.principals[args.who].shown if args.who in policy.principals else Shown()
     found = terms.explain(policy, Question(source, said, wall_ns, args.zone, shown))
     if args.json:

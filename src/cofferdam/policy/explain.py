@@ -21,7 +21,7 @@ from cofferdam.policy.table import CompiledPolicy
 UNHEARD = "nothing: a firewall of the gate drops it, or its connection is closed unanswered"
 """What somebody gets whose address no principal has."""
 NOBODY = "0.0.0.0"  # noqa: S104 - nothing is bound to it
-"""Who asks where nobody does: what the gate does by itself."""
+"""Who asks where nobody does, since the gate does it by itself, or where it is left open from where somebody asks."""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -77,14 +77,15 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def explained(
     policy: CompiledPolicy, question: Question, verdict: Allow | Deny, *, broker: str, operation: str, target: str,
-    answer: str, asset: str = "", conditions: Iterable[str] = (), considered: Iterable[Allow | Deny] = (),
+    answer: str, asset: str = "", asker: str = "the gate", conditions: Iterable[str] = (),
+    considered: Iterable[Allow | Deny] = (),
 ) -> Explanation:  # fmt: skip
     """A verdict in words. `operation` is what is asked of the `target` ("read holding 100"); `answer`: what a client
-    gets for a refusal."""
+    gets for a refusal; `asker`: who asks, where that is no address."""
     conduit = policy.conduits.get(verdict.conduit)
     principals = policy.principals_of(question.source, question.zone, question.shown)
     who = f"{question.source} ({', '.join(principals)})" if principals else question.source
-    who = "the gate" if question.source == NOBODY else who
+    who = asker if question.source == NOBODY else who
     if isinstance(verdict, Allow):
         until = "" if verdict.valid_until == NEVER else show_utc(verdict.valid_until)
         ends = f" until {until}" if until else ""
@@ -97,7 +98,7 @@ def explained(
         nearest = f"the nearest rule is {verdict.rule}, and" if verdict.rule else "no rule comes near:"
         field = "expiry" if verdict.fault is Fault.EXPIRED else fault
         sentence = f"refused: {nearest} the {field} fails: {detail}"
-        if asset and not principals and _is_nobodys(policy, question.source):
+        if asset and not principals and question.source != NOBODY and _is_nobodys(policy, question.source):
             answer = UNHEARD
     return Explanation(
         allowed=isinstance(verdict, Allow),

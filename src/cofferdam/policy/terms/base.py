@@ -227,6 +227,10 @@ class Terms(abc.ABC, Generic[Said, Row]):
         """Whether these options ask what the gate does by itself, so that nobody is asking."""
         return False
 
+    def by_anybody(self, said: Collection[str]) -> bool:
+        """Whether these options say who is asking, so that from where need not be said."""
+        return False
+
     def concerns(self, policy: CompiledPolicy, said: Mapping[str, str]) -> bool:
         """Whether this broker, and not another with the same options, is asked."""
         return True

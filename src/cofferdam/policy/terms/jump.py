@@ -9,7 +9,7 @@ Not here: the words (jump_model), the rows and who may do what by them (jump_row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from cofferdam.errors import CofferdamError
 from cofferdam.model import NEVER, Allow, Asset, Deny, Fault, Side
 from cofferdam.policy import rows, windows
 from cofferdam.policy.document import Path
-from cofferdam.policy.explain import Explanation, Question, explained
+from cofferdam.policy.explain import NOBODY, Explanation, Question, explained
 from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.standing import standing
@@ -279,6 +279,9 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
 
     # --- explanations
 
+    def by_anybody(self, said: Collection[str]) -> bool:
+        return "person" in said
+
     def explain(self, policy: CompiledPolicy, question: Question) -> Explanation:
         person, name, said = question.said["person"], question.said["asset"], question.said["do"]
         if name not in policy.assets:
@@ -294,6 +297,8 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
         conditions: list[str] = []
         if isinstance(verdict, Allow):
             row = found[verdict.conduit]
+            if question.source == NOBODY:
+                conditions += [f"they come from {' or '.join(row.clients)}"]
             conditions += [f"{who} is known to the keeper, and shows two factors"]
             if row.approval is not None:
                 by = " or ".join(row.approval.by)
@@ -312,7 +317,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             if do == "exec" and not any(fits(what, one.line.commands) for one in rights):
                 conditions += ["what the program says and is told is recorded as bytes, and judged by nothing"]
         return explained(
-            policy, question, verdict, broker=self.word, operation=said, target=name, asset=name,
+            policy, question, verdict, broker=self.word, operation=said, target=name, asset=name, asker=who,
             answer="a sentence on stderr, and the session ends", conditions=conditions, considered=[verdict],
         )  # fmt: skip
 
@@ -321,7 +326,8 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
         question: Question,
     ) -> Allow | Deny:  # fmt: skip
         principals = policy.principals_of(question.source, question.zone)
-        reached = {name: row for name, row in found.items() if set(row.clients) & set(principals)}
+        anywhere = question.source == NOBODY
+        reached = {name: row for name, row in found.items() if anywhere or set(row.clients) & set(principals)}
         if not reached:
             return Deny("", "", Fault.PRINCIPAL, f"{question.source} reaches no jump server")
         rights = matching(reached, {who}, asset, do, command=what)
@@ -332,6 +338,8 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             })  # fmt: skip
             conduit = next((name for name, row in reached.items() if any(asset in x.assets for x in row.lines)), "")
             who_may = f"{', '.join(may)} may {do} there" if may else f"nobody may {do} there"
+            if who.startswith(PERSON) and any(one.startswith(GROUP) for one in may):
+                who_may += " (only the keeper knows who is in a group: ask with --person group:NAME)"
             return Deny(conduit, "", Fault.PRINCIPAL, f"{who} asks for {do}{' ' + what if what else ''}; {who_may}")
         if do in ("up", "down"):
             inside = [right for right in rights if within(what, right.line.paths)]
