@@ -246,7 +246,8 @@ def test_an_approval_by_a_signature(site: JumpSite) -> None:
 
 
 def test_the_sealed_code(site: JumpSite) -> None:
-    """Break-glass: it takes the place of an approval, once, is an alarm, and somebody else reviews it."""
+    """62443-3-3 SR 2.1 RE 3: break-glass. It takes the place of an approval, once, is an alarm, and somebody else
+    reviews it."""
     code, *_ = site.jump("break-glass", "seal").splitlines()
     file = site.folder / "envelope"
     file.write_text("AAAA-" + code[5:] + "\n")
@@ -329,7 +330,8 @@ def evidence(state: Path, check: str = "recording.whole") -> tuple[str, str]:
 
 
 def test_people_of_a_file(site: JumpSite) -> None:
-    """Added once, with what is new of them each time; whoever has come so signs in as anybody."""
+    """62443-3-3 SR 1.3, SR 1.3 RE 1, SR 1.4: added once, with what is new of them each time; whoever has come so signs
+    in as anybody."""
     for name in ("ida", "otto"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(site.folder / name)], check=True)
     lines = [
@@ -358,7 +360,8 @@ def test_people_of_a_file(site: JumpSite) -> None:
 
 
 def test_what_the_evidence_has_of_people(site: JumpSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups and passwords by the entries that set them, and a keeper of its own that is told lies."""
+    """62443-3-3 SR 2.1 RE 2: groups and passwords by the entries that set them, and a keeper of its own that is told
+    lies."""
     assert site.ssh("tech", "station", "echo hello").returncode == 0
     number = site.ssh("vendor", "vendor", "request station 1h pump trips #4712").stdout.decode().split()[1]
     assert b"is granted until" in site.ssh("lead", "lead", f"approve {number}").stdout
@@ -541,7 +544,7 @@ def test_proxy_jump_ends_here_as_well(site: JumpSite) -> None:
 
 
 def test_killed_and_barred(site: JumpSite) -> None:
-    """CIP-005-7 R2.5, R3.2: ended, and the return is controlled."""
+    """CIP-005-7 R2.5, R3.2; CIP-003-9 Att. 1 section 6: ended, and the return is controlled."""
     process = site.begins("tech", "station", "sleep 1000")
     session = site.sessions()[-1]
     assert "tech (127.0.0.1) at station" in site.jump("sessions")
@@ -557,6 +560,7 @@ def test_killed_and_barred(site: JumpSite) -> None:
 
 
 def test_a_key_that_is_taken_away_ends_its_sessions(site: JumpSite) -> None:
+    """62443-3-3 SR 1.9: keys are bound to a person, and revocable."""
     site.person("leaver", "staff")
     process = site.begins("leaver", "station", "sleep 1000")
     people = {one["person"]: one for one in json.loads(site.jump("person", "list", "--json"))}
@@ -580,6 +584,7 @@ def test_another_host_key_is_refused_and_alarmed(site: JumpSite) -> None:
 
 
 def test_sever_ends_all(site: JumpSite) -> None:
+    """CIP-005-7 R2.5: all of them at once."""
     from cofferdam.gate.client import ask
 
     process = site.begins("tech", "station", "sleep 1000")

@@ -1,6 +1,7 @@
 """kill -9 of each part of the jump server, and of the whole gate, while a terminal shows and is recorded (`make soak`).
 
-Both legs end, the recording has all that was shown, and no approval is there that was taken back before."""
+Both legs end, the recording has all that was shown, no approval is there that was taken back before, and the one that
+was not is there each time."""
 
 from __future__ import annotations
 
@@ -61,6 +62,10 @@ def works_again(site: JumpSite) -> bool:
 
 
 def test_killed_under_load(site: JumpSite) -> None:
+    stays = site.ssh("vendor", "vendor", "request second 4h all the while").stdout.decode().split()[1]
+    assert b"is granted" in site.ssh("lead", "lead", f"approve {stays}").stdout
+    (granted,) = [one for one in site.ask("requests") if one["id"] == int(stays)]
+    assert granted["state"] == "granted"
     for number in range(KILLS):
         part = PARTS[number % len(PARTS)]
         asked = site.ssh("vendor", "vendor", "request station 1h a kill").stdout.decode().split()[1]
@@ -83,6 +88,7 @@ def test_killed_under_load(site: JumpSite) -> None:
         site.gate.wait_ready()
         eventually(lambda: works_again(site))
         eventually(lambda: not site.sessions())
+        assert [one for one in site.ask("requests") if one["state"] == "granted"] == [granted], part
         assert b"it takes an approval" in site.ssh("vendor", "station", "echo never").stderr, part
         assert "no findings" in site.jump("recording", "verify"), part
         texts = [next(site.state.rglob(name)).read_text() for name in recordings]

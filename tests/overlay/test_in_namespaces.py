@@ -326,6 +326,7 @@ def listed(live: Running) -> dict[str, Any]:
 
 @needs_wireguard
 def test_a_peer_reaches_an_asset_by_name_and_is_cut_off_by_revoke(live: Running) -> None:
+    """CIP-005-7 R2.4, R2.5: of a system as of a person, a session that lives is seen, and ended."""
     world = live.world
     overlay = world.compiled().overlay
     assert overlay is not None

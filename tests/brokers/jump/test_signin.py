@@ -90,7 +90,7 @@ def test_a_password_and_a_code(desk: Desk) -> None:
 
 
 def test_neither_factor_alone(desk: Desk) -> None:
-    """62443-3-3 SR 1.1 RE 2: two factors, and there is no setting for less."""
+    """62443-3-3 SR 1.1 RE 2, SR 1.1 RE 3: two factors on every network, and there is no setting for less."""
     connection = desk.connect()
     assert desk.answers(connection, "tech", desk.code("tech")).state == "no"
     assert desk.answers(connection, "tech", "correct horse battery").state == "no"
@@ -102,6 +102,7 @@ def test_neither_factor_alone(desk: Desk) -> None:
 
 
 def test_a_signature_that_served_does_not_serve_again(desk: Desk) -> None:
+    """62443-3-3 SR 3.8: nobody takes a session over by what its user has shown."""
     first = desk.connect()
     signature = desk.sign("tech", first.session_id, "tech")
     assert desk.proof(first, "tech", "tech", signature).state == "code"
@@ -138,6 +139,7 @@ def test_not_even_in_another_life(tmp_path: Path) -> None:
     ],
 )
 def test_another_person_another_asset(desk: Desk, who: str, user: str, why: str) -> None:
+    """62443-3-3 SR 1.1, SR 1.1 RE 1: each person has an identity of their own, and is that one."""
     assert desk.proof(desk.connect(), who, user).why.startswith(why)
 
 
