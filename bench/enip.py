@@ -45,6 +45,7 @@ assets:
     port: {controller_port}
     protocol: enip
     route: backplane 0
+    connections: 32
     listen: "{gate}:{tags}"
     points:
       pump: {{at: tag Pump, type: dint, min: 0, max: 1500}}
@@ -68,8 +69,7 @@ conduits:
     owner: bench
     reason: bench
     expires: 2035-06-30
-    priority: {priority}
-    allow:
+{priority}    allow:
       - {{who: bench, asset: packer, read: all}}
       - {{who: bench, asset: drive, stream: [{names}]}}
 """
@@ -77,6 +77,8 @@ CONNECTIONS = 20
 """A stream with outputs is one connection's at a time: there is one for each."""
 ASKED = 2000
 """Requests by which processor time is measured."""
+REALTIME = "    priority: realtime\n"
+"""Of the conduit, for I/O: halves of such a priority do not look for work before they sleep."""
 READ = b"\x4c\x03\x91\x04Pump\x01\x00"
 
 
@@ -208,8 +210,9 @@ def io_ages(
 
 
 @contextlib.contextmanager
-def plant(priority: str = "realtime") -> Iterator[tuple[dict[str, tuple[str, int]], Adapter, dict[str, int]]]:
-    """The devices, the gate and HAProxy, where each answers, and by which process of ours it was begun."""
+def plant(priority: str = "") -> Iterator[tuple[dict[str, tuple[str, int]], Adapter, dict[str, int]]]:
+    """The devices, the gate and HAProxy, where each answers, and by which process of ours it was begun. `priority`: a
+    line of the conduit."""
     with tempfile.TemporaryDirectory(prefix="cofferdam-bench-") as folder, contextlib.ExitStack() as ends:
         wanted = {"tags": GATE, "io": GATE, "controller": CONTROLLER, "drive": DRIVE, "haproxy": GATE, "other": NOBODY}
         places = {name: (at, held_port(at)) for name, at in wanted.items()}
@@ -275,7 +278,7 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
     def note(what: str, way: str, value: float) -> None:
         found.setdefault(what, {}).setdefault(way, []).append(value)
 
-    with plant() as (places, adapter, pids):
+    with plant() as (places, _, pids):
         ways = {"direct": "controller", "haproxy": "haproxy", "gate": "tags"}
         for _ in range(rounds):
             for way, place in ((way, places[name]) for way, name in ways.items() if name in places):
@@ -290,6 +293,7 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
                     ask, close = opened(*place)
                     note(f"{what}, µs", way, median(ask, seconds))
                     close()
+    with plant(REALTIME) as (places, adapter, _):
         for way, place in (("direct", places["drive"]), ("gate", places["io"])):
             for what, count, interval, multiplier in (
                 (f"I/O at 10 ms, {CONNECTIONS} connections", CONNECTIONS, 0.01, 3),

@@ -34,6 +34,7 @@ from cofferdam.protocols.base import (
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, replies, requests, wire
 from cofferdam.protocols.enip.dialect import ENIP as DIALECT
+from cofferdam.protocols.enip.lists import FRESH_NS
 from cofferdam.protocols.enip.requests import Known
 from cofferdam.protocols.enip.server import EnipServer
 from tests.brokers.test_enip_forged import POLICY as FORGED
@@ -229,6 +230,25 @@ def test_numbers_of_symbols_are_those_of_the_list_that_was_given() -> None:
     machine.send(event.token, m.CipError(5))
     machine.receive_data(rr(requests.made(requests.READ, paths.of_object(0x6B, 61), b"\1\0")))
     assert isinstance(machine.next_event(), RequestRefused)
+
+
+def test_what_a_part_was_read_as_holds_alone_and_in_packets_until_there_is_another_list() -> None:
+    machine = server()
+    list_all = requests.made(requests.LIST, paths.of_object(0x6B, 0), struct.pack("<4H", 3, 1, 2, 8))
+    by_number = requests.made(requests.READ, paths.of_object(0x6B, 7), b"\1\0")
+    piece = requests.made(requests.READ_PIECE, paths.of_object(0x6B, 7), b"\1\0\0\0\0\0")
+    packet = requests.made(requests.PACKET, paths.of_object(2, 1), requests.packet([by_number, tag("a"), piece]))
+    for now, name in ((1, "tag_7"), (1 + FRESH_NS, "another")):
+        machine.on_time(now)
+        machine.receive_data(rr(list_all))
+        event: Any = machine.next_event()
+        machine.send(event.token, m.TagList((m.Symbol(7, name, 0xC4, (0, 0, 0)),)))
+        one = m.ReadTag(Item("tag", name))
+        for data in (packet, by_number, packet, packet):
+            machine.receive_data(rr(data))
+            event = machine.next_event()
+            assert event.request == (one if data is by_number else m.Packet((one, m.ReadTag(Item("tag", "a")), one)))
+            machine.send(event.token, m.CipError(5))
 
 
 def test_structures_are_described_and_strings_are_texts() -> None:

@@ -344,9 +344,10 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         return replies.decode_reply(request, body, self._about)
 
     def _read(self, request: m.ReadTag) -> Talk:
-        data = requests.encode_request(request)
-        status, more, body = yield requests.READ, data
-        if status not in (0, requests.MORE):
+        status, more, body = yield requests.READ, requests.read_tag(request.item)
+        if not status:
+            return replies.tag(request, body)
+        if status != requests.MORE:
             return replies.error(status, more)
         code, handle, at = replies.head_of(body)
         value = body[at:]
@@ -401,25 +402,27 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             if len(answers) != len(parts):
                 raise Misfit(f"{len(answers)} answers to {len(parts)} requests")
             for (part, data), answer in zip(parts, answers, strict=True):
-                found.append((yield from self._one(part, data, answer, left > 0)))
+                status, more, body = replies.split(answer, data[0])
+                if not status and type(part) is m.ReadTag:
+                    found.append(replies.tag(part, body))
+                    left -= len(body)
+                    continue
+                found.append((yield from self._one(part, status, more, body, left > 0)))
                 left -= len(replies.value_bytes(found[-1])) if isinstance(found[-1], m.Held) else 0
         return m.Answers(tuple(found))
 
     def _one(
-        self, part: m.EnipRequest, data: bytes, answer: bytes, room: bool
+        self, part: m.EnipRequest, status: int, more: tuple[int, ...], body: bytes, room: bool
     ) -> Generator[tuple[int, bytes], Answer, m.Held | m.Done | m.CipError]:
-        """The answer to one part of a packet; a value that found no room in it is read by itself. `room`: no client can
-        be told more than one packet holds, and so the device is not asked for more."""
-        status, more, body = replies.split(answer, data[0])
+        """The answer to one part of a packet, but for a tag's value that is there; a value that found no room in it is
+        read by itself. `room`: no client can be told more than one packet holds, and so the device is not asked for
+        more."""
         if isinstance(part, m.ReadTag) and status in (requests.MORE, 0x11):
             if not room:
                 return m.CipError(0x11)
             response = yield from self._read(part)
         elif status:
             response = replies.error(status, more)
-        elif isinstance(part, m.ReadTag):
-            code, handle, at = replies.head_of(body)
-            response = replies.held(part, code, handle, body[at:])
         else:
             response = replies.decode_reply(part, body, self._about)
         if not isinstance(response, (m.Held, m.Done, m.CipError)):

@@ -7,6 +7,7 @@ Not here: what takes several requests (a value in pieces, a list in pages), pack
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple
@@ -40,6 +41,9 @@ NO_SUCH, NO_SERVICE, FORBIDDEN, SHORT, LONG, PARAMETER, SEGMENT = 0x05, 0x08, 0x
 MORE, EXTENDED, BEYOND, WRONG_TYPE, CONNECTION = 0x06, 0xFF, 0x2105, 0x2107, 0x01
 
 NO_SIZES: Final[Mapping[int, int]] = {}
+
+ENCODED: Final = 2048
+"""Tags whose reading is remembered as bytes."""
 
 _MASKS: Final[dict[int, Literal[1, 2, 4, 8]]] = {1: 1, 2: 2, 4: 4, 8: 8}
 
@@ -241,7 +245,7 @@ def encode_request(request: m.EnipRequest) -> bytes:
     """The bytes of a request that takes one. Raises: ValueError for what takes several, or none."""
     match request:
         case m.ReadTag(item):
-            return _made(READ, paths.of_tag(item), item.count.to_bytes(2, "little"))
+            return read_tag(item)
         case m.WriteTag(item, code, handle, value):
             return _made(WRITE, paths.of_tag(item), write_head(code, handle, item.count) + encode(code, handle, value))
         case m.WriteBit(item, size, value):
@@ -264,6 +268,12 @@ def encode_request(request: m.EnipRequest) -> bytes:
             body = struct.pack(f"<{1 + len(numbers)}H", len(numbers), *numbers)
             return _made(GET_LIST, paths.of_object(cls, instance), body)
     raise ValueError(f"{type(request).__name__} is no single request")
+
+
+@functools.lru_cache(ENCODED)
+def read_tag(item: Item) -> bytes:
+    """The bytes of Read Tag. What a poller asks for it asks for again, and they follow from the item alone (ADR 51)."""
+    return _made(READ, paths.of_tag(item), item.count.to_bytes(2, "little"))
 
 
 def write_head(code: int, handle: int, count: int) -> bytes:

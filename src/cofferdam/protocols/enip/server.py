@@ -192,12 +192,15 @@ class EnipServer(Encapsulation):
         elif path.cls == paths.TEMPLATE and service in (requests.GET_LIST, requests.READ):
             self._template(asked, service, path, body)
         else:
-            request = self._simple(service, path, body)
-            if type(request) is m.ReadTag and len(data) <= READ_BYTES:
-                if len(self._reads) >= READS:
-                    self._reads.clear()
-                self._reads[data] = request
-            self._ask(asked, service, request)
+            self._ask(asked, service, self._remembered(data, self._simple(service, path, body)))
+
+    def _remembered(self, data: bytes, request: m.EnipRequest) -> m.EnipRequest:
+        """Keeps what a read was decoded to, for the next time that its bytes come, alone or in a packet."""
+        if type(request) is m.ReadTag and data[0] == requests.READ and len(data) <= READ_BYTES:
+            if len(self._reads) >= READS:
+                self._reads.clear()
+            self._reads[data] = request
+        return request
 
     def _simple(self, service: int, path: Path, body: bytes) -> m.EnipRequest:
         if requests.is_tag(path):
@@ -233,12 +236,15 @@ class EnipServer(Encapsulation):
 
     def _part(self, data: bytes) -> tuple[int, m.EnipRequest]:
         """The service and the request of one part of a packet. Raises: Refused."""
+        known = self._reads.get(data)
+        if known is not None:
+            return requests.READ, known
         service, path, body = requests.split(data)
         nested = path.cls == paths.MANAGER or (path.cls == paths.ROUTER and service == requests.PACKET)
         if nested or (requests.is_tag(path) and service == requests.WRITE_PIECE):
             raise Misplaced(requests.SEGMENT, f"service {service:02X} of class {path.cls:02X} inside a packet")
         if not requests.is_tag(path) or service != requests.READ_PIECE:
-            return service, self._simple(service, path, body)
+            return service, self._remembered(data, self._simple(service, path, body))
         # A piece in a packet is a whole read whose answer has to have room there.
         if len(body) != 6 or body[2:] != b"\0\0\0\0":
             raise out_of_place("a later piece inside a packet")
@@ -484,11 +490,11 @@ class EnipServer(Encapsulation):
     def _answers(self, asked: Asked, response: m.Answers) -> bytes:
         parts: list[bytes] = []
         for service, one in zip(asked.parts, response.parts, strict=True):
-            if isinstance(one, m.CipError):
-                parts.append(replies.reply(service, one.status, one.more))
-            elif isinstance(one, m.Held):
+            if type(one) is m.Held:
                 head = replies.value_head(one) if one.code else b""
                 parts.append(replies.reply(service, 0, (), head + replies.value_bytes(one)))
+            elif isinstance(one, m.CipError):
+                parts.append(replies.reply(service, one.status, one.more))
             else:
                 parts.append(replies.reply(service, 0))
         return packed(parts, asked.room)

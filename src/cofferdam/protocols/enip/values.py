@@ -52,6 +52,8 @@ _ATOMIC: Final[dict[int, tuple[str, type[Any], str, int]]] = {
     0xD3: ("dword", UInt32, "I", 4),
     0xD4: ("lword", UInt64, "Q", 8),
 }
+_ONE: Final = {code: struct.Struct(f"<{entry[2]}") for code, entry in _ATOMIC.items()}
+"""A single element."""
 NAMES: Final = {code: entry[0] for code, entry in _ATOMIC.items()}
 OF_TYPE: Final[dict[ValueType, int]] = {
     ValueType.BOOL: 0xC1, ValueType.INT8: 0xC2, ValueType.INT16: 0xC3, ValueType.INT32: 0xC4, ValueType.INT64: 0xC5,
@@ -103,7 +105,7 @@ def decode(code: int, handle: int, data: bytes, array: bool) -> Value:
                 raise BadValue(f"a bool of {byte:#04x}")
         value: Value = Bool(tuple([byte != 0 for byte in data]), array)
     else:
-        value = kind(struct.unpack(f"<{count}{letter}", data), array)
+        value = kind(_ONE[code].unpack(data) if count == 1 else struct.unpack(f"<{count}{letter}", data), array)
     if not array and count != 1:
         raise BadValue(f"{count} elements of {entry[0]}, where one is asked")
     return value
@@ -134,6 +136,8 @@ def encode(code: int, handle: int, value: Value) -> bytes:
         )
     if code == 0xC1:
         return bytes(255 if one else 0 for one in value.values)
+    if len(value.values) == 1:
+        return _ONE[code].pack(value.values[0])
     return struct.pack(f"<{len(value.values)}{_ATOMIC[code][2]}", *value.values)
 
 
@@ -155,9 +159,9 @@ def fault(code: int, handle: int, value: Value, first: int, count: int) -> str:
         if entry is None or not isinstance(value, entry[1]):
             return f"{value.type.value} as the type {code:#06x}"
         size = entry[3]
-        if isinstance(value, UInt64) and any(one >= 1 << 64 for one in value.values):
+        if entry[1] is UInt64 and any(one >= 1 << 64 for one in value.values):
             return "a number outside 64 bits"
-        if isinstance(value, Float32):
+        if entry[1] is Float32:
             try:
                 struct.pack(f"<{len(value.values)}f", *value.values)
             except OverflowError:
