@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,7 +170,13 @@ def test_an_opening_that_is_wrong_is_told_so(works: Works, scanner: Scanner) -> 
     assert scanner.open(beside=third) == (1, 0x0205), "packets to a third host"
     assert scanner.open(path=b"\x20\x04\x24\x97\x2c\x95\x2c\x64") == (8,), "other assemblies"
     assert scanner.open(path=b"\x01\x03\x20\x04\x24\x97\x2c\x96\x2c\x64") == (1, 0x0311), "another slot"
+    # The drive says that it is 1/2/3, revision 1.0.
+    assemblies = b"\x20\x04\x24\x97\x2c\x96\x2c\x64"
+    for key, more in (((9, 2, 3, 1, 0), 0x0114), ((1, 9, 3, 1, 0), 0x0115), ((1, 2, 3, 2, 0), 0x0116)):
+        assert scanner.open(path=b"\x34\x04" + struct.pack("<HHHBB", *key) + assemblies) == (1, more), "another device"
     assert works.drive.connections == before
+    assert scanner.open(path=b"\x34\x04" + struct.pack("<HHHBB", 1, 2, 3, 1, 0) + assemblies) == (0,)
+    assert scanner.close_io() == 0
     assert scanner.open() == (0,)
     assert scanner.open() == (1, 0x0100), "a duplicate"
     assert scanner.close_io() == 0

@@ -203,6 +203,7 @@ ASKED: list[m.EnipRequest] = [
     m.ReadTag(Item("tag", "counts", 0, 10)), m.WriteTag(Item("tag", "pump"), 0xC4, 0, Int32((5,))), m.Identify(),
     m.ListTags(), m.DescribeStructure(257), m.Packet((m.ReadTag(Item("tag", "a")), m.ReadTag(Item("tag", "b", 1, 2)))),
     m.GetAttribute(Item("cip", "1/1/6")), m.OpenIo(Item("io", "drive"), 10_000, 10_000, 2, 1),
+    m.OpenIo(Item("io", "drive"), 10_000, 10_000, 2, 1, m.Key(1, 2, 3, 4, 5, compatible=True)),
     m.GetAttributes((Item("cip", "1/1/6"), Item("cip", "1/1/7"))),
 ]  # fmt: skip
 
@@ -282,6 +283,9 @@ def run_messages(data: bytes) -> Hashable:
     return frozenset(shape)
 
 
+KEY = b"\x34\x04" + struct.pack("<HHHBB", 1, 2, 3, 4, 5)
+
+
 def seeds() -> list[bytes]:
     """Frames from a client: one of each kind."""
     opening = struct.pack("<BBIIHHIB3xIHIHBB", 10, 14, 0, 5, 1, 77, 4711, 2, 10_000, 0x480A, 10_000, 0x480A, 1, 4)
@@ -299,6 +303,8 @@ def seeds() -> list[bytes]:
         requests.made(requests.LIST, paths.of_object(0x6B, 0), struct.pack("<4H", 3, 1, 2, 8)),
         requests.made(0x54, manager, opening + b"\x20\x04\x24\x97\x2c\x96\x2c\x64"),
         requests.made(0x54, manager, opening[:-2] + b"\xa3\x02\x20\x02\x24\x01"),
+        requests.made(0x54, manager, opening[:-2] + b"\x01\x09" + KEY + b"\x20\x04\x24\x97\x2c\x96\x2c\x64"),
+        requests.made(0x54, manager, opening[:-2] + b"\xa3\x07" + KEY + b"\x20\x02\x24\x01"),
         requests.made(0x4E, manager, struct.pack("<BBHHIBx", 10, 14, 1, 77, 4711, 0)),
         requests.made(0x0E, paths.of_object(1, 1, 6), b""),
         requests.made(0x03, paths.of_object(1, 1), struct.pack("<3H", 2, 6, 7)),

@@ -32,8 +32,8 @@ from cofferdam.protocols.base import (
     ResponseReceived,
     Unmatched,
 )
+from cofferdam.protocols.enip import keys, paths, replies, requests, wire
 from cofferdam.protocols.enip import messages as m
-from cofferdam.protocols.enip import paths, replies, requests, wire
 from cofferdam.protocols.enip.asked import known_of
 from cofferdam.protocols.enip.connections import LARGE
 from cofferdam.protocols.enip.dialect import ENIP
@@ -182,7 +182,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             return
         if self._explicit is not None:
             self._explicit.drop()
-        if isinstance(one.request, m.OpenIo):
+        if isinstance(one.request, m.OpenIo) and one.service != requests.GET_ALL:
             self._late[token] = one  # a late yes has to be taken back
             while len(self._late) > MAX_OUTSTANDING:
                 del self._late[next(iter(self._late))]
@@ -226,8 +226,11 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         one.step += 1
         if one.step > STEPS:
             raise Misfit(f"no end after {STEPS} steps")
-        # A connection's opening has the route in its own path.
-        if not isinstance(one.request, m.OpenIo):
+        if isinstance(one.request, m.OpenIo):
+            # An opening has the route in its own path; who the device is, is asked along it.
+            if service == requests.GET_ALL and self._route:
+                request = _wrapped(request, self._route)
+        else:
             if self._explicit is None:
                 request = _wrapped(request, self._route) if self._route else request
             elif self._explicit.up:
@@ -462,6 +465,14 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             form = form_for(request.item, None)
         if form is None:
             raise LocalProtocolError(f"the policy has no stream {request.item.name}")
+        if request.key is not None:
+            who = requests.encode_request(m.Identify())
+            status, more, data = yield who[0], who
+            if status:
+                return replies.error(status, more)
+            wrong = keys.misfit(request.key, replies.identity(data))
+            if wrong:
+                return m.CipError(requests.CONNECTION, (wrong,))
         self._names += 1
         name = (self._names & 0xFFFF, VENDOR, int.from_bytes(self._random(4), "little"))
         ours = int.from_bytes(self._random(4), "little") | 1 << 31

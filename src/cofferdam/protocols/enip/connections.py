@@ -15,6 +15,7 @@ from cofferdam.protocols.enip.dialect import learned_name
 from cofferdam.protocols.enip.epath import Path
 from cofferdam.protocols.enip.io import FIRST_NS, forms_of
 from cofferdam.protocols.enip.io import PORT as IO_PORT
+from cofferdam.protocols.enip.keys import key_of
 from cofferdam.protocols.enip.messages import FASTEST_US, LONGEST, SLOWEST_US, OpenIo
 from cofferdam.protocols.enip.requests import CONNECTION, LONG, SECTION, SHORT, Refused
 
@@ -123,6 +124,20 @@ class Connections:
 
     def open(self, opening: Opening, asset: Asset | None, now: int) -> bytes:
         """Opens a class-3 connection; the answer's data. `now`: monotonic ns. Raises: Refused."""
+        size = self.check(opening, asset, now)
+        self._last += 1
+        number = 0x0C0F_0000 + (self._last & 0xFFFF)
+        # What the client sends by: it is to come within so many of its intervals (CIP Volume 1, 3-4.4). Nobody gains by
+        # an interval that is shorter than how often its client asks.
+        timeout_ns = max(FIRST_NS, opening.rpi_to_target * 1000 * (4 << opening.multiplier))
+        self._links[number] = Link(number, opening.to_originator, size - 2, opening.name, timeout_ns, now)
+        return struct.pack(
+            "<IIHHIIIBx", number, opening.to_originator, *opening.name,
+            opening.rpi_to_target, opening.rpi_to_originator, 0,
+        )  # fmt: skip
+
+    def check(self, opening: Opening, asset: Asset | None, now: int) -> int:
+        """Whether a class-3 connection may be opened; the bytes of its packets. Raises: Refused."""
         self._links = {number: link for number, link in self._links.items() if now <= link.due}
         path = opening.path
         check_route(path.route, asset)
@@ -137,16 +152,7 @@ class Connections:
             raise Refused(CONNECTION, "a connection that is open already", BOOK, 0x0100)
         if len(self._links) >= CONNECTIONS:
             raise Refused(CONNECTION, f"more than {CONNECTIONS} connections", BOOK, 0x0113)
-        self._last += 1
-        number = 0x0C0F_0000 + (self._last & 0xFFFF)
-        # What the client sends by: it is to come within so many of its intervals (CIP Volume 1, 3-4.4). Nobody gains by
-        # an interval that is shorter than how often its client asks.
-        timeout_ns = max(FIRST_NS, opening.rpi_to_target * 1000 * (4 << opening.multiplier))
-        self._links[number] = Link(number, opening.to_originator, size - 2, opening.name, timeout_ns, now)
-        return struct.pack(
-            "<IIHHIIIBx", number, opening.to_originator, *opening.name,
-            opening.rpi_to_target, opening.rpi_to_originator, 0,
-        )  # fmt: skip
+        return size
 
     def io(
         self, opening: Opening, asset: Asset | None, beside: list[tuple[int, bytes]], source: str, now: int
@@ -195,8 +201,9 @@ class Connections:
             raise Refused(0x02, f"more than {OPENS_A_SECOND} I/O connections a second", BOOK)
         self._opens -= 1.0
         return OpenIo(
-            Item("io", name), opening.rpi_to_target, opening.rpi_to_originator, opening.multiplier, 1 if cls else 0
-        )
+            Item("io", name), opening.rpi_to_target, opening.rpi_to_originator, opening.multiplier, 1 if cls else 0,
+            key_of(path.key) if path.key else None,
+        )  # fmt: skip
 
     def standing_of(self, body: bytes) -> int | None:
         """The token of the I/O connection that a Forward Close names; None if it names none."""

@@ -139,14 +139,27 @@ class GetAttributes(Message, frozen=True, tag=13):
     items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=ATTRIBUTES)]
 
 
+class Key(Message, frozen=True):
+    """An electronic key: which device is meant. 0 for any; `compatible`: or one that stands in for it."""
+
+    vendor: U16
+    device: U16
+    product: U16
+    major: Annotated[int, Meta(ge=0, lt=128)]
+    minor: U8
+    compatible: bool
+
+
 class OpenIo(Message, frozen=True, tag=14):
-    """A Forward Open of class 0 or 1. RPIs in µs; the time-out is four RPIs, doubled `multiplier` times."""
+    """A Forward Open of class 0 or 1. RPIs in µs; the time-out is four RPIs, doubled `multiplier` times. `key`: the
+    device is asked who it is before."""
 
     item: Item
     rpi_out: Rpi
     rpi_in: Rpi
     multiplier: Annotated[int, Meta(ge=0, le=7)]
     cls: Literal[0, 1]
+    key: Key | None = None
 
 
 # ---- responses ----

@@ -27,8 +27,8 @@ from cofferdam.protocols.base import (
     Released,
     RequestReceived,
 )
+from cofferdam.protocols.enip import keys, paths, replies, requests, wire
 from cofferdam.protocols.enip import messages as m
-from cofferdam.protocols.enip import paths, replies, requests, wire
 from cofferdam.protocols.enip.asked import (
     Asked,
     Divided,
@@ -134,7 +134,8 @@ class EnipServer(Encapsulation):
         if asked.command == wire.LIST_IDENTITY:
             return self._identity(asked, response)
         if asked.opening is not None:
-            return self._finished(asked, self._opened(token, asked, response))
+            answer = self._keyed if isinstance(asked.request, m.Identify) else self._opened
+            return self._finished(asked, answer(token, asked, response))
         return self._finished(asked, self._answer(asked, response))
 
     def release(self, token: int) -> None:
@@ -309,13 +310,29 @@ class EnipServer(Encapsulation):
         self._prepared[token] = self._finished(asked, answer)
         self._events.append(Released(token, standing, m.Done()))
 
+    def _keyed(self, token: int, asked: Asked, response: m.EnipResponse) -> bytes:
+        """The answer to a class-3 connection's opening with a key, now that the device has said who it is."""
+        if not isinstance(response, m.Identity):
+            return self._not_opened(asked, response)
+        wrong = keys.misfit(keys.key_of(asked.opening.path.key), response)
+        if wrong:
+            return self._not_opened(asked, m.CipError(requests.CONNECTION, (wrong,)))
+        try:
+            body = self._connections.open(asked.opening, self._asset, self._now)
+        except Refused as refused:
+            return self._not_opened(asked, refused.error)
+        return replies.reply(asked.service, 0, (), body)
+
+    def _not_opened(self, asked: Asked, response: m.EnipResponse) -> bytes:
+        status, more = (response.status, response.more) if isinstance(response, m.CipError) else (2, ())
+        return replies.reply(asked.service, status, more, struct.pack("<HHIBx", *asked.opening.name, 0))
+
     def _opened(self, token: int, asked: Asked, response: m.EnipResponse) -> bytes:
         """The answer to an I/O connection's opening; with a good one it stands."""
         opening: Opening = asked.opening
         if not isinstance(response, m.IoOpened):
             self._connections.io_names.pop(token, None)
-            status, more = (response.status, response.more) if isinstance(response, m.CipError) else (2, ())
-            return replies.reply(asked.service, status, more, struct.pack("<HHIBx", *opening.name, 0))
+            return self._not_opened(asked, response)
         form = forms_of(self._asset).get(asked.request.item.name)
         if form is None:
             raise LocalProtocolError(f"the policy has no stream {asked.request.item.name} any more")
@@ -357,7 +374,12 @@ class EnipServer(Encapsulation):
             self._request(asked, inner, [])
         elif service in (requests.OPEN, requests.LARGE_OPEN):
             opening = self._connections.opening(service == requests.LARGE_OPEN, body)
-            if opening.transport & 0x0F == 3:
+            if opening.transport & 0x0F == 3 and opening.path.key and not self._midway:
+                # Who the device is has to be asked before.
+                self._connections.check(opening, self._asset, self._now)
+                asked.opening = opening
+                self._ask(asked, service, m.Identify())
+            elif opening.transport & 0x0F == 3:
                 self._said(asked, service, self._connections.open(opening, self._asset, self._now))
             else:
                 self._open_io(asked, service, opening, beside)
