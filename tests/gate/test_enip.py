@@ -234,6 +234,29 @@ def test_an_intruder_is_told_the_status_of_the_reference(works: Works, tags: Con
     assert events(works.state, "malformed")
 
 
+def test_what_is_sent_at_once_is_answered_in_order(works: Works, tags: Controller) -> None:
+    """A refusal is there before the controller has been asked, and waits for what was asked before it."""
+
+    def read(context: bytes, tag: bytes) -> bytes:
+        path = b"\x91" + bytes([len(tag)]) + tag + b"\0" * (len(tag) & 1)
+        cip = b"\x4c" + bytes([len(path) // 2]) + path + b"\1\0"
+        return wire.frame(wire.SEND_RR, session, context, wire.unconnected(cip))
+
+    with socket.create_connection(("127.0.0.1", works.port), PATIENT) as peer, peer.makefile("rb") as answers:
+        peer.sendall(wire.frame(wire.REGISTER, 0, b"12345678", b"\1\0\0\0"))
+        session = int.from_bytes(answers.read(28)[4:8], "little")
+        names = [b"Pump", b"Secret", b"Level", b"Nothing", b"!", b"Status"] * 2
+        contexts = [bytes([number]) * 8 for number in range(len(names))]
+        listed = wire.frame(wire.LIST_SERVICES, 0, b"services")
+        peer.sendall(b"".join(map(read, contexts, names)) + listed)
+        found = []
+        for _ in range(len(names) + 1):
+            head = answers.read(24)
+            found.append((head[12:20], answers.read(int.from_bytes(head[2:4], "little"))))
+    assert [context for context, _ in found] == [*contexts, b"services"]
+    assert [body[18] for _, body in found[:-1]] == [0, 5, 0, 5, 4, 0] * 2
+
+
 @pytest.mark.skipif(shutil.which("enip_client") is None, reason="cpppo is not on the path")
 def test_cpppos_client_reads_and_writes(works: Works, tags: Controller) -> None:
     def enip_client(*words: str) -> str:

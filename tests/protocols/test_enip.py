@@ -175,6 +175,8 @@ def test_a_packet_of_reads_is_divided_and_answered_as_one() -> None:
     while (event := machine.next_event()) is not NEED_DATA:
         found.append(event)
     assert [type(one) for one in found] == [RequestReceived, RequestReceived, RequestRefused]
+    for one in found:
+        machine.release(one.token)
     write = tag("d", service=requests.WRITE, body=b"\xc4\0\1\0\1\0\0\0")
     machine.receive_data(rr(requests.made(requests.PACKET, paths.of_object(2, 1), requests.packet([*parts, write]))))
     event = machine.next_event()

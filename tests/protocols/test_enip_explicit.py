@@ -264,6 +264,7 @@ def test_a_clients_connection_lives_as_long_as_it_is_used() -> None:
     machine.on_time(35_700_000_002 + 12_000_000_000)
     event = in_connection(machine, number)
     assert isinstance(event, RequestRefused) and "the connection" in event.detail
+    machine.send(event.token, event.reply)
     # Those that are over keep no place from others.
     for serial in range(2, 6):
         assert open_class_3(machine, serial, rpi=1)[2] == 0
@@ -292,16 +293,19 @@ def test_a_structure_that_was_described_is_written_in_pieces_and_held_to_its_siz
     machine.receive_data(piece(0, bytes(400)))
     event: Any = machine.next_event()
     assert isinstance(event, RequestRefused) and "its size is not known" in event.detail
+    machine.release(event.token)
     described(machine, 900)
     value = bytes(range(250)) * 3 + bytes(150)
     for offset in (0, 400, 800):
         machine.receive_data(piece(offset, value[offset : offset + 400]))
         event = machine.next_event()
         assert isinstance(event, LocalAnswer) == (offset < 800)
+        machine.release(event.token)
     assert event.request == m.WriteTag(Item("tag", "wide"), 0x02A0, 0x51DE, Octets((value,)))
     machine.receive_data(piece(0, bytes(901)))
     event = machine.next_event()
     assert isinstance(event, RequestRefused) and "after its value" in event.detail
+    machine.release(event.token)
     for size, status in ((899, 0x13), (901, 0x15)):
         machine.receive_data(rr(tag("wide", service=requests.WRITE, body=head + bytes(size))))
         event = machine.next_event()

@@ -329,6 +329,8 @@ class Outer(Door):
     def _refuse(self, client: Client, session: ClientSession, token: int, request: Any, verdict: Deny) -> None:
         if session.silent:
             client.machine.release(token)
+            if self._speaks:
+                self._tend(client)
         else:
             self._answer(client, token, self.protocol.refusal(request, verdict))
         if client.refused > self.limits.client_refusals_per_connection:

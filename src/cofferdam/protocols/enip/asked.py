@@ -39,7 +39,7 @@ class Divided:
         self.asked = asked
         self.answers: list[bytes | None] = [None] * count
         self.left = count
-        self.failed = False
+        self.silent = False  # it has no answer, since one of its parts has none
 
 
 class Asked:

@@ -3,6 +3,10 @@
 By UDP (`Facing.alone`) a single question comes, without a session: ListIdentity and ListServices are answered there
 from the same text, and nothing else is.
 
+Answers go in the order in which the requests came, whoever gives them: some clients that send several at once count on
+it. One that is ready before its turn is held; with `ANSWERS` of them held, nothing further is read. Openings of I/O
+connections, which may take a device seconds, have no place in that line.
+
 Not here: frames as bytes (wire), requests of CIP (server).
 """
 
@@ -16,6 +20,7 @@ from cofferdam.errors import RemoteProtocolError
 from cofferdam.model import Asset
 from cofferdam.protocols.base import (
     NEED_DATA,
+    WAITS,
     Established,
     Facing,
     Goodbye,
@@ -32,6 +37,8 @@ from cofferdam.protocols.enip.connections import Connections
 
 REGISTER_NS: Final = 5_000_000_000
 """A session is registered within so long of the connection."""
+ANSWERS: Final = 64
+"""Answers that are held for those before them, at most."""
 _ALONE: Final = frozenset({wire.LIST_IDENTITY, wire.LIST_SERVICES})
 """What may be asked by UDP."""
 
@@ -49,6 +56,9 @@ class Encapsulation(ServerMachine[m.EnipRequest, m.EnipResponse]):
         self._midway = midway
         self._alone = facing is not None and facing.alone
         self._serial = 0
+        self._line: deque[int] = deque()
+        self._held: dict[int, bytes] = {}
+        self._late = b""
         self._session = 0
         self._now = 0
         self._due = 0
@@ -66,6 +76,8 @@ class Encapsulation(ServerMachine[m.EnipRequest, m.EnipResponse]):
                 raise self._error
             if self._events:
                 return self._events.popleft()
+            if len(self._held) >= ANSWERS:
+                return WAITS
             try:
                 found = self._frames.next()
             except RemoteProtocolError as error:
@@ -95,9 +107,41 @@ class Encapsulation(ServerMachine[m.EnipRequest, m.EnipResponse]):
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    def _token(self) -> int:
+    def _token(self, ordered: bool = True) -> int:
+        """A further request's; with a place in the line of answers, if `ordered`."""
         self._serial += 1
+        if ordered and not self._midway:
+            self._line.append(self._serial)
         return self._serial
+
+    def _in_turn(self, token: int, data: bytes) -> bytes:
+        """What may be said now that this answer is there: nothing where one before it is not, else it and those that
+        waited for it."""
+        line = self._line
+        if not line:
+            return data
+        if line[0] != token:
+            self._held[token] = data
+            return b""
+        line.popleft()
+        return data + self._freed()
+
+    def _freed(self) -> bytes:
+        line, held = self._line, self._held
+        data = b""
+        while line and line[0] in held:
+            data += held.pop(line.popleft())
+        return data
+
+    def _unanswered(self, token: int) -> None:
+        """This one has no answer: those behind it wait for it no longer."""
+        if token in self._line:
+            self._line.remove(token)
+            self._late += self._freed()
+
+    def take_output(self) -> bytes:
+        output, self._late = self._late, b""
+        return output
 
     def _local(self, data: bytes) -> None:
         """Says something that nobody else has to say."""

@@ -124,7 +124,7 @@ class EnipServer(Encapsulation):
     def send(self, token: int, response: m.EnipResponse) -> bytes:
         prepared = self._prepared.pop(token, None)
         if prepared is not None:
-            return prepared
+            return self._in_turn(token, prepared)
         asked = self._open.get(token)
         if asked is None:
             raise LocalProtocolError(f"token {token} is not open")
@@ -132,25 +132,26 @@ class EnipServer(Encapsulation):
             raise LocalProtocolError(fault)
         del self._open[token]
         if asked.command == wire.LIST_IDENTITY:
-            return self._identity(asked, response)
+            return self._in_turn(token, self._identity(asked, response))
         if asked.opening is not None:
             answer = self._keyed if isinstance(asked.request, m.Identify) else self._opened
             return self._finished(asked, answer(token, asked, response))
-        return self._finished(asked, self._answer(asked, response))
+        return self._in_turn(token, self._finished(asked, self._answer(asked, response)))
 
     def release(self, token: int) -> None:
         self._prepared.pop(token, None)
         asked = self._open.pop(token, None)
         self._connections.io_names.pop(token, None)
         if asked is not None and asked.packet is not None:
-            # Its packet has no answer without it.
-            self._open = {key: one for key, one in self._open.items() if one.packet is not asked.packet}
+            asked.packet.silent = True
+        self._unanswered(token)
 
     def divide(self, token: int) -> bool:
         asked = self._open.get(token)
         if asked is None or not isinstance(asked.request, m.Packet) or asked.packet is not None:
             return False
         del self._open[token]
+        self._unanswered(token)  # its parts stand in its place
         self._divided(asked, [(service, part) for service, part in zip(asked.parts, asked.request.parts, strict=True)])
         return True
 
@@ -210,7 +211,7 @@ class EnipServer(Encapsulation):
 
     def _ask(self, asked: Asked, service: int, request: m.EnipRequest) -> None:
         asked.service, asked.request = service, request
-        token = self._token()
+        token = self._token(ordered=asked.opening is None)
         self._open[token] = asked
         self._events.append(RequestReceived(token, request))
 
@@ -527,7 +528,7 @@ class EnipServer(Encapsulation):
         if packet is not None:
             packet.answers[asked.place] = answer
             packet.left -= 1
-            if packet.left:
+            if packet.left or packet.silent:
                 return b""
             asked = packet.asked
             answer = packed([one for one in packet.answers if one is not None], asked.room)
