@@ -28,9 +28,9 @@ LIMIT = NOON + 3600 * 10**9
 Row = tuple[str, int, Any, int]
 
 
-def rows(data: bytes, **said: Any) -> list[Row]:
+def rows(data: bytes, oldest: int = dropped.EARLIEST_NS, **said: Any) -> list[Row]:
     found: list[Row] = []
-    for record in dropped.read(io.BytesIO(data), Drop(name="lab", folder="lab", **said), LIMIT):
+    for record in dropped.read(io.BytesIO(data), Drop(name="lab", folder="lab", **said), LIMIT, oldest):
         check(record)
         assert record.lane == "backfill" and record.upto == -1
         for index, kind in enumerate(record.kind):
@@ -148,6 +148,23 @@ def test_csv_that_is_not_as_declared_is_refused_by_row_and_column(what: str) -> 
     assert words in str(refused.value)
 
 
+def test_what_is_older_than_is_kept_is_refused_by_row_and_column() -> None:
+    """But not for a server's own time, which is no sample's."""
+    text = f"tag,time,value,server\na,{T},1,1601-01-01T00:00:00Z\na,{T},1,{T}\na,{{}},2,\n".replace("1601", "1701")
+    for at, taken in ((T, True), ("2027-01-29T11:00:00Z", True), ("2027-01-29T10:59:59Z", False)):
+        if taken:
+            assert len(rows(text.format(at).encode(), NOON - 3600 * 10**9, server="server")) == 3
+            continue
+        with pytest.raises(
+            Refused, match=r"row 4, column time: '2027-01-29T10:59:59Z'.* older than the policy's `keep`"
+        ):
+            rows(text.format(at).encode(), NOON - 3600 * 10**9, server="server")
+    out = parquet({"tag": ["a", "a"], "time": pa.array([NOON, NOON - 1], AT.type), "value": [1.0, 2.0]})
+    assert len(rows(out, NOON - 1, form="parquet")) == 2
+    with pytest.raises(Refused, match="row 2, column time: it is older"):
+        rows(out, NOON, form="parquet")
+
+
 def parquet(columns: dict[str, Any], **options: Any) -> bytes:
     out = io.BytesIO()
     pq.write_table(pa.table(columns), out, **options)
@@ -247,7 +264,7 @@ def test_a_file_that_may_not_be_read_waits_for_a_person(tmp_path: Path) -> None:
     if root:
         os.chown(tmp_path, 65534, 65534)
     setting = SimpleNamespace(wall=lambda: NOON)
-    owner = cast(Any, SimpleNamespace(setting=setting, row=SimpleNamespace(future=600), refused=None))
+    owner = cast(Any, SimpleNamespace(setting=setting, row=SimpleNamespace(future=600, keep=0), refused=None))
     drops = Drops(owner, Drop(name="lab", folder="lab", of="ph", settle=0))
 
     with folders.opened(tmp_path) as here:

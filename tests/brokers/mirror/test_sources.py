@@ -180,7 +180,7 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         database, port_between = found.liar.database, found.between_liar.port
         more.append(ALSO.format(name="liar", port=port_between, database=database, more="table: samples"))
         where = f'at: "127.0.0.1:{made.port}", database: {found.office_name}'
-        copy = f", store: postgresql, postgresql: {{{where}, plain: true}}"
+        copy = f", keep: 90 years, store: postgresql, postgresql: {{{where}, plain: true}}"
         folders, assets = ("lab", "batch", "da"), ASSETS.format(port=port, opcua=opcua)
         with (
             crew(tmp_path_factory.mktemp("sources"), found.changes, folders=folders, more="\n      ".join(more),
@@ -597,7 +597,8 @@ def test_what_is_mirrored_is_in_the_office_s_database_too(site: Site) -> None:
     both = [str(some).replace("-0.0,", "0.0,") for some in (plain, copied)]
     assert len(plain) == len(copied) > 50 and both[0] == both[1]
     assert [str(value) for tag, _, value, *_ in copied if tag == "minus"] == ["-0.0"]
-    assert site.sql("select count(*) from cofferdam.history_rest")[0][0] > 0  # 1969 has no partition of its own
+    assert site.sql("select count(*) from cofferdam.history_19690720")[0][0] > 0  # what is kept has a partition by day
+    assert site.sql("select count(*) from cofferdam.history_rest") == [(0,)]
     assert site.sql("select tag, max(count) from cofferdam.minutes where tag = 'flow_1' group by 1")[0][1] <= 30
     tags = {tag for (tag,) in site.sql("select distinct tag from cofferdam.samples_of_bi", "bi")}
     assert tags == {"flow_1"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import random
 from pathlib import Path
@@ -16,17 +17,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from cofferdam.audit.events.mirror import SamplesLost, SamplesRefused
-from cofferdam.brokers.mirror import catalogue, keeper, sealing, spool, store
-from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack, to_batch
+from cofferdam.brokers.broker import Asked
+from cofferdam.brokers.mirror import catalogue, keeper, sealing, spool, store, times
+from cofferdam.brokers.mirror.columns import DAY_NS, HOUR_NS, Sample, pack, to_batch
 from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.brokers.mirror.query import Deadline, Reading
-from cofferdam.brokers.mirror.records import Fetch
+from cofferdam.brokers.mirror.records import POINTS_MOST, Fetch, Samples
 from cofferdam.brokers.mirror.spool import Spool
 from cofferdam.crossing import strand_missing
-from cofferdam.errors import StoreError
+from cofferdam.errors import GateError, StoreError
 from cofferdam.limits import strand_end
 from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
+
+YEAR_NS = 365 * DAY_NS
 
 
 def refused(pair: Pair) -> list[tuple[str, int]]:
@@ -76,6 +80,8 @@ def test_what_only_the_next_policy_allows_waits_for_it(tmp_path: Path) -> None:
         (batch("live", [("secret", NOW, 1.0)]), "tag"),
         (batch("live", [("tank_a", NOW + 30 * HOUR_NS, 1.0)]), "future"),
         (batch("live", [("tank_a", (1 << 63) - 1, 1.0)]), "future"),
+        (batch("live", [("tank_a", NOW - 6 * YEAR_NS, 1.0)]), "old"),
+        (batch("backfill", [("tank_a", -(1 << 63), 1.0)]), "old"),
     ],
 )
 def test_what_an_owned_collector_sends_is_told_and_ends_nothing(
@@ -129,6 +135,108 @@ def test_a_clock_that_is_put_back_loses_nothing_of_what_waits(tmp_path: Path) ->
     pair.born()
     pair.all()
     assert pair.has(HOUR, HOUR) == {"tank_a": 1}
+    pair.close()
+
+
+# --- times of any year ----------------------------------------------------------------------------------------------
+
+
+def days(pair: Pair) -> int:
+    return len(list((pair.folder / "keeper").glob("h*.parquet")))
+
+
+def test_times_of_any_year_are_no_sealed_file_a_day(tmp_path: Path) -> None:
+    """A sample a day from 1700 to 2262: those are taken that would stay; the rest is told with tag and time, counted,
+    and an alarm."""
+    pair = Pair(tmp_path)
+    pair.back()
+    span = range(-98_000, 106_000)
+    for at in range(0, len(span), POINTS_MOST):
+        samples = [("tank_a", day * DAY_NS, 1.0) for day in span[at : at + POINTS_MOST]]
+        pair.offer(batch("backfill", samples))
+        pair.all()
+    pair.seal()
+    low, high = times.oldest(pair.keeper.row, NOW), NOW + 600 * 10**9 + times.SPARE_NS
+    old, ahead = (sum(day * DAY_NS < low for day in span), sum(day * DAY_NS > high for day in span))
+    assert days(pair) == len(span) - old - ahead < 5 * 366
+    told: dict[str, int] = {}
+    for fault, count in refused(pair):
+        told[fault] = told.get(fault, 0) + count
+    assert told == {"old": old, "future": ahead}
+    assert pair.keeper.figures()["passed_over"] == {"historian": sum(told.values())}
+    alarms = pair.keeper.alarms()
+    assert "such as of tank_a: older than `keep` (5 years), such as 1701-" in alarms["mirror-historian-old"]
+    assert "ahead of the clock, such as 2026-" in alarms["mirror-historian-future"]
+    pair.close()
+
+
+def test_twenty_years_of_every_hour_come_at_once(tmp_path: Path) -> None:
+    """Honest history that is brought in later waits for nothing, and none of it is lost."""
+    pair = Pair(tmp_path, compiled(POLICY.replace("keep: 5 years", "keep: 30 years")))
+    pair.back()
+    hours = range(HOUR - 20 * 8_766, HOUR)
+    for at in range(0, len(hours), POINTS_MOST):
+        pair.offer(batch("backfill", [("tank_a", hour * HOUR_NS, 1.0) for hour in hours[at : at + POINTS_MOST]]))
+    pair.all()
+    assert not refused(pair) and not pair.keeper.alarms()
+    assert sum(one.batch.num_rows for one in pair.keeper.store.hot) == len(hours)
+    pair.close()
+
+
+def test_more_new_days_than_are_begun_within_an_hour_wait_and_hold_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def days_before(tag: str, first: int, last: int) -> Samples:
+        return batch("backfill", [(tag, NOW - day * DAY_NS, 1.0) for day in range(first, last)])
+
+    for record in (
+        days_before("tank_a", 100, 199),
+        days_before("tank_a", 200, 299),
+        batch("live", [("flow_b", NOW, 1)]),
+    ):
+        pair.offer(record)
+        pair.back()
+        pair.forth()
+    assert pair.keeper.store.taken == {"live": 1, "backfill": 1} and pair.keeper.busy == 1
+    assert "99 new days at once" in pair.keeper.alarms()["mirror-historian-days"]
+    pair.born()  # what waits is in the spool; and the part that is born again has forgotten what was begun
+    pair.all()
+    assert pair.keeper.store.taken == {"live": 1, "backfill": 2} and not pair.keeper.alarms()
+    assert not refused(pair)
+    pair.keeper._times._left = 0  # the same days again are no new ones
+    pair.offer(days_before("flow_b", 100, 199))
+    pair.all()
+    pair.offer(days_before("flow_b", 300, 310))
+    pair.back()
+    pair.forth()
+    assert pair.keeper.busy == 1
+    pair.keeper._times._at -= 3_600  # an hour later
+    pair.keeper.tick()
+    pair.all()
+    assert pair.keeper.store.taken["backfill"] == 4
+    pair.close()
+
+
+def test_a_time_that_is_held_is_taken_whatever_its_age(tmp_path: Path) -> None:
+    """A held file that is damaged is read again, and backfill of what goes at once is refused by the verb."""
+    pair = Pair(tmp_path)
+    pair.back()
+    old = NOW - 7 * YEAR_NS
+    pair.keeper.store.catalogue.holds = [catalogue.Hold(old // HOUR_NS, old // HOUR_NS, "eve", "an inquiry")]
+    pair.offer(batch("backfill", [("tank_a", old, 1.0), ("tank_a", old - HOUR_NS, 1.0)]))
+    pair.all()
+    assert refused(pair) == [("old", 1)]
+    assert pair.has(old // HOUR_NS, old // HOUR_NS) == {"tank_a": 1}
+    found: list[bytes] = []
+    for at in (old, old - 9 * HOUR_NS):
+        said = json.dumps({"first": at // HOUR_NS, "last": at // HOUR_NS}).encode()
+        asked = Asked("backfill", said, lambda result, *_: found.append(result))
+        if at == old:
+            pair.keeper.command(asked)
+            continue
+        with pytest.raises(GateError, match=r"older than `keep` \(5 years\)"):
+            pair.keeper.command(asked)
+    assert found == [b'{"sources":["historian"]}']
     pair.close()
 
 

@@ -25,7 +25,7 @@ from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figure, Figures, Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
-from cofferdam.brokers.mirror import nodes, points, postgres, rows
+from cofferdam.brokers.mirror import nodes, points, postgres, rows, times
 from cofferdam.brokers.mirror.blocks import Differs, Reading, Seen
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME
 from cofferdam.brokers.mirror.figures import COLLECTOR
@@ -397,7 +397,7 @@ class Tables(Work):
             began = time.monotonic()
             now = wall()
             known = self.owner.upto(one.name)
-            upto = known if known is not None else now - one.since * 10**9
+            upto = known if known is not None else max(now - one.since * 10**9, times.oldest(self.owner.row, now))
             again = began >= reread
             since = upto - overlap if again and known is not None else upto
             limit = now + self.owner.row.future * 10**9

@@ -59,10 +59,11 @@ class Refused(Exception):
     """A file that is not what was declared: why, with row and column."""
 
 
-def read(file: IO[bytes], drop: Drop, limit: int) -> Iterator[Samples]:
+def read(file: IO[bytes], drop: Drop, limit: int, oldest: int = EARLIEST_NS) -> Iterator[Samples]:
     """The samples of a file, in its order, as records of the backfill lane without numbers. `limit`: no sample may be
-    of later (UTC ns). Raises: Refused; what was given until then is of no file that is as declared."""
-    rows = _parquet(file, drop, limit) if drop.form == "parquet" else _csv(file, drop, limit)
+    of later (UTC ns), or of earlier than `oldest`. Raises: Refused; what was given until then is of no file that is as
+    declared."""
+    rows = _parquet(file, drop, limit, oldest) if drop.form == "parquet" else _csv(file, drop, limit, oldest)
     match = Matcher(drop.tags)
     some: list[Sample] = []
     texts = 0
@@ -110,9 +111,9 @@ def _places(drop: Drop, head: Sequence[str]) -> dict[str, int]:
 class Times:
     """Reads times as they are declared."""
 
-    def __init__(self, drop: Drop, limit: int) -> None:
+    def __init__(self, drop: Drop, limit: int, oldest: int = EARLIEST_NS) -> None:
         self._how = drop.times
-        self._limit = limit
+        self._limit, self._oldest = limit, oldest
         self._fixed = 0
         self._zone: datetime.tzinfo | None = None
         self._said = bool(drop.zone)
@@ -143,6 +144,8 @@ class Times:
             raise ValueError("it is beyond the years 1678 to 2262")
         if ns > self._limit:
             raise ValueError("it is further ahead of the clock than the policy lets")
+        if ns < self._oldest:
+            raise ValueError("it is older than the policy's `keep`, and would go at once")
         return ns
 
     def _iso(self, text: str) -> int:
@@ -221,7 +224,7 @@ class _Lines:
             yield line
 
 
-def _csv(file: IO[bytes], drop: Drop, limit: int) -> Iterator[Sample]:
+def _csv(file: IO[bytes], drop: Drop, limit: int, oldest: int) -> Iterator[Sample]:
     lines = _Lines(file, drop.encoding)
     rows = csv.reader(lines, delimiter=drop.delimiter, strict=True)
     csv.field_size_limit(CELL_CHARACTERS)
@@ -247,8 +250,8 @@ def _csv(file: IO[bytes], drop: Drop, limit: int) -> Iterator[Sample]:
                 raise Refused(f"row 1: {len(row)} columns; at most {COLUMNS_MOST} are read")
             head = [cell.strip() for cell in row]
             places = _places(drop, head)
-            times = Times(drop, limit)
-            make = _wide(drop, head, places, times) if drop.wide else _long(drop, places, times)
+            times = Times(drop, limit, oldest)
+            make = _wide(drop, head, places, times) if drop.wide else _long(drop, places, times, Times(drop, limit))
             continue
         if len(row) != len(head):
             raise Refused(f"row {line}: {len(row)} cells, and {len(head)} columns (delimiter {drop.delimiter!r})")
@@ -263,7 +266,9 @@ def _at(row: list[str], place: int, name: str, line: int, times: Times) -> int:
         raise Refused(f"row {line}, column {name}: {text[:64]!r} is no time: {error}") from None
 
 
-def _long(drop: Drop, places: dict[str, int], times: Times) -> Callable[[list[str], int], Iterator[Sample]]:
+def _long(
+    drop: Drop, places: dict[str, int], times: Times, servers: Times
+) -> Callable[[list[str], int], Iterator[Sample]]:
     tag, at, value = places.get(drop.tag, -1), places[drop.time], places[drop.value]
     quality, server = places.get(drop.quality, -1), places.get(drop.server, -1)
     known: set[str] = set()
@@ -283,7 +288,7 @@ def _long(drop: Drop, places: dict[str, int], times: Times) -> Callable[[list[st
             if not _INTEGER.match(text) or not -(1 << 63) <= int(text) < 1 << 63:
                 raise Refused(f"row {line}, column {drop.quality}: {text[:64]!r} is no quality, a whole number")
             raw = int(text)
-        seen = _at(row, server, drop.server, line, times) if server >= 0 and row[server].strip() else None
+        seen = _at(row, server, drop.server, line, servers) if server >= 0 and row[server].strip() else None
         yield Sample(name, moment, math.nan if found is None else found, raw, seen)
 
     return make
@@ -329,7 +334,7 @@ def _value(cell: str, drop: Drop, line: int, column: str) -> Value:
 # --- Parquet --------------------------------------------------------------------------------------------------------
 
 
-def _parquet(file: IO[bytes], drop: Drop, limit: int) -> Iterator[Sample]:
+def _parquet(file: IO[bytes], drop: Drop, limit: int, oldest: int) -> Iterator[Sample]:
     try:
         opened = pq.ParquetFile(file, pre_buffer=False)
         meta = opened.metadata
@@ -345,11 +350,11 @@ def _parquet(file: IO[bytes], drop: Drop, limit: int) -> Iterator[Sample]:
         names = schema.names if drop.wide else _wanted(drop)
         kinds = {name: schema.field(name).type for name in names}
         _types(drop, kinds)
-        times, row = Times(drop, limit), 0
+        times, servers, row = Times(drop, limit, oldest), Times(drop, limit), 0
         some = max(1, min(PARQUET_ROWS, VALUES_AT_ONCE // max(1, len(names))))
         for batch in opened.iter_batches(some, columns=names, use_threads=False):
             batch.validate(full=True)
-            yield from _of_batch(drop, batch, times, row)
+            yield from _of_batch(drop, batch, times, servers, row)
             row += batch.num_rows
         if row != meta.num_rows:
             raise Refused(f"it says that it has {meta.num_rows} rows, and {row} are there")
@@ -381,7 +386,7 @@ def _types(drop: Drop, kinds: dict[str, pa.DataType]) -> None:
             raise Refused(f"column {name[:64]}: it is {kind}, and has to be {wanted}")
 
 
-def _of_batch(drop: Drop, batch: pa.RecordBatch, times: Times, before: int) -> Iterator[Sample]:
+def _of_batch(drop: Drop, batch: pa.RecordBatch, times: Times, servers: Times, before: int) -> Iterator[Sample]:
     def plain(name: str) -> list[Any]:
         column = batch.column(name)
         if pa.types.is_decimal(column.type):
@@ -402,7 +407,7 @@ def _of_batch(drop: Drop, batch: pa.RecordBatch, times: Times, before: int) -> I
         try:
             if isinstance(at, ValueError):
                 raise at
-            return times.fits(at)
+            return (servers if name == drop.server else times).fits(at)
         except ValueError as error:
             raise Refused(f"row {before + index + 1}, column {name[:64]}: {error}") from None
 
@@ -424,7 +429,7 @@ def _of_batch(drop: Drop, batch: pa.RecordBatch, times: Times, before: int) -> I
     count = batch.num_rows
     tags = plain(drop.tag) if drop.tag else [drop.of] * count
     qualities = plain(drop.quality) if drop.quality else [None] * count
-    servers = plain(drop.server) if drop.server else [None] * count
+    server = plain(drop.server) if drop.server else [None] * count
     known: set[str] = set()
     for index, found in enumerate(plain(drop.value)):
         tag, raw = tags[index], value(qualities[index], drop.quality, index)
@@ -432,7 +437,7 @@ def _of_batch(drop: Drop, batch: pa.RecordBatch, times: Times, before: int) -> I
             known.add(_checked(tag or "", f"row {before + index + 1}, column {drop.tag}"))
         if raw is None:
             raw = BAD if found is None else GOOD
-        seen = moment(servers[index], drop.server, index) if servers[index] is not None else None
+        seen = moment(server[index], drop.server, index) if server[index] is not None else None
         yield Sample(tag, moments[index], math.nan if found is None else value(found, drop.value, index), raw, seen)
 
 

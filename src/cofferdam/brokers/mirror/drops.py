@@ -22,7 +22,7 @@ import msgspec
 
 from cofferdam.brokers.kit import folders
 from cofferdam.brokers.kit.folders import BAD, DONE, Facts
-from cofferdam.brokers.mirror import dropped, points
+from cofferdam.brokers.mirror import dropped, points, times
 from cofferdam.brokers.mirror.collector import Collector, Work
 from cofferdam.brokers.mirror.columns import check, span
 from cofferdam.brokers.mirror.told import Source as Told
@@ -151,13 +151,14 @@ class Drops(Work):
     async def _taken(self, name: str, facts: Facts, here: int) -> bool:
         """Looks at all of a file, then hands it on. False: it is another one by now. Raises: Refused."""
         began = time.monotonic_ns()
-        limit = self.owner.setting.wall() + self.owner.row.future * 10**9
+        wall = self.owner.setting.wall()
+        limit, oldest = wall + self.owner.row.future * 10**9, times.oldest(self.owner.row, wall)
         for sends in (False, True):
             fd = folders.open_plain(name, facts, here)
             if fd is None:
                 return False
             try:
-                await self._read(fd, limit, sends=sends)
+                await self._read(fd, limit, oldest, sends=sends)
                 if folders.facts_of(os.fstat(fd)) != facts:
                     return False
             finally:
@@ -166,9 +167,9 @@ class Drops(Work):
         self.owner.measured(self.source.name, time.monotonic_ns() - began)
         return True
 
-    async def _read(self, fd: int, limit: int, *, sends: bool) -> None:
+    async def _read(self, fd: int, limit: int, oldest: int, *, sends: bool) -> None:
         with os.fdopen(fd, "rb", closefd=False) as file:
-            for record in dropped.read(file, self.source, limit):
+            for record in dropped.read(file, self.source, limit, oldest):
                 try:
                     check(record)
                 except CrossingError as error:

@@ -38,6 +38,7 @@ KEEPER: Final = (
     counter("repeated", "Samples that came again and vanished, seen when files are sealed or made into one"),
     counter("revised", "Samples that are another value for a time that had one, seen when a file is sealed"),
     counter("late", "Samples that were more than an hour older than the newest one when they came"),
+    counter("passed_over", "Samples that were not taken, for their source, their tag or their time", by="source"),
     gauge("generation", "The catalogue's generation"),
     gauge("hot", "Samples that are not sealed yet"),
     gauge("files", "Sealed files"),

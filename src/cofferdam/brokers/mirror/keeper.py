@@ -28,6 +28,7 @@ from cofferdam.brokers.mirror.figures import KEEPER
 from cofferdam.brokers.mirror.keeper_verbs import Verbs
 from cofferdam.brokers.mirror.records import Counted, Lane, Lost, Samples, Taken
 from cofferdam.brokers.mirror.store import TAGS_MOST, Store
+from cofferdam.brokers.mirror.times import Refused, Times
 from cofferdam.brokers.mirror.verifying import Verifying
 from cofferdam.crossing import strand_missing
 from cofferdam.errors import CrossingError, StoreError, StoreFull
@@ -43,8 +44,6 @@ MERGE_FILES: Final = 8
 """Files of one day: more are made into one."""
 MERGE_AFTER_HOURS: Final = 25
 """A day that has been over for an hour is made into one file, whatever it has."""
-AHEAD_SPARE_NS: Final = 25 * HOUR_NS
-"""The collector judged by the clock as it was then: it may have been put back since, and what waits is no less true."""
 PATIENCE_NS: Final = 10 * 10**9
 """A policy reaches each part in its own time: what only the next one allows is not refused at once."""
 FOUND_SPARE_NS: Final = 5 * 10**9
@@ -73,6 +72,7 @@ class Keeper(Part):
         self._figures = Figures(KEEPER)
         self._job: _Job | None = None
         self._stopping = self._looks = False
+        self._times = Times()
         self._work_by(setting.policy)
         self.verifying = Verifying(self)
         self._verbs = Verbs(self, self.verifying)
@@ -135,26 +135,26 @@ class Keeper(Part):
             raise CrossingError(f"batches {first} to {last} of the lane {lane} after {seen}: one is left out")
         return max(seen, last)
 
-    def _judge(self, record: Samples) -> tuple[set[str], int, tuple[str, str]]:
-        """What of a batch is not taken: tags, what is later than a time, and why (fault, detail).
+    def _judge(self, record: Samples) -> tuple[set[str], tuple[str, str]]:
+        """Which tags of a batch are not taken, and why (fault, detail).
 
         It is passed over and told, and ends nothing: the spool would send the same again to every keeper to come. A
         policy that has just lost a tag is enough for that."""
-        limit = self.setting.wall() + self.row.future * 10**9 + AHEAD_SPARE_NS
         match = self._sources.get(record.source)
         if match is None:
-            return set(record.names), limit, ("source", f"{record.source} is no source of the policy")
+            return set(record.names), ("source", f"{record.source} is no source of the policy")
         foreign = {name for name in record.names if not match(name)}
         if foreign:
-            return foreign, limit, ("tag", f"the policy has no such tag of {record.source}")
+            return foreign, ("tag", f"the policy has no such tag of {record.source}")
         known = self.store.names
         room = TAGS_MOST - len(known)
         fresh = [name for name in record.names if name not in known]
-        return set(fresh[max(0, room) :]), limit, ("tags", f"more than {TAGS_MOST} tags")
+        return set(fresh[max(0, room) :]), ("tags", f"more than {TAGS_MOST} tags")
 
     def _take(self, record: Samples) -> bool:
-        """Takes a batch, or what of it may be taken. False: it waits, since a new policy may be on its way."""
-        refused, limit, (fault, detail) = self._judge(record)
+        """Takes a batch, or what of it may be taken. False: it waits, since a new policy may be on its way, or it would
+        begin too many days."""
+        refused, (fault, detail) = self._judge(record)
         if refused and fault != "tags":
             now = time.monotonic_ns()
             self._foreign_at = self._foreign_at or now
@@ -164,13 +164,15 @@ class Keeper(Part):
         whole = batch.num_rows
         if refused:
             batch = without(batch, refused)
-            self._tell_refused(record.source, fault, whole - batch.num_rows, min(refused), detail)
-        if batch.num_rows and span(record)[1] > limit:
-            before = batch.num_rows
-            batch = batch.filter(pc.less_equal(batch.column(1), limit))
-            self._tell_refused(
-                record.source, "future", before - batch.num_rows, "", "more than a day ahead of the clock"
-            )
+        told = [Refused(fault, whole - batch.num_rows, min(refused), detail)] if refused else []
+        holds = self.store.catalogue.holds
+        batch, of_times = self._times.fit(batch, self.row, self.setting.wall(), holds)
+        if not self._times.begins(record, batch, self.store.hours(), waits=self.acks):
+            return False
+        for one in of_times:
+            self._times.tell(record.source, one)
+        for one in told + of_times:
+            self._tell_refused(record.source, one)
         if batch.num_rows and self.store.newest != NO_TIME:
             late = pc.sum(pc.less(batch.column(1), self.store.newest - HOUR_NS)).as_py()
             if late:
@@ -179,11 +181,12 @@ class Keeper(Part):
         self._figures.add("taken", batch.num_rows, record.lane)
         return True
 
-    def _tell_refused(self, source: str, fault: str, count: int, tag: str, detail: str) -> None:
+    def _tell_refused(self, source: str, one: Refused) -> None:
+        self._figures.add("passed_over", one.rows, source)
         self.setting.audit.note(
             events.SamplesRefused(
-                wall_ns=self.setting.wall(), conduit=self.conduit, source=clip(source, 128), fault=fault, count=count,
-                tag=clip(tag), detail=clip(detail),
+                wall_ns=self.setting.wall(), conduit=self.conduit, source=clip(source, 128), fault=one.fault,
+                count=one.rows, tag=clip(one.tag), detail=clip(one.detail),
             )
         )  # fmt: skip
 
@@ -197,9 +200,13 @@ class Keeper(Part):
     def _turn(self) -> None:
         self._scheduled = False
         done: list[tuple[Samples | Lost, int]] = []
+        waiting: deque[tuple[Samples | Lost, int]] = deque()
         try:
             while self._pending:
                 record, came = self._pending[0]
+                if any(one.lane == record.lane for one, _ in waiting):  # a lane that waits holds up no other
+                    waiting.append(self._pending.popleft())
+                    continue
                 if not self.acks:
                     self._left_out(record)
                 if isinstance(record, Lost):
@@ -208,7 +215,8 @@ class Keeper(Part):
                     late = record.number <= self.store.taken[record.lane]
                     if not late or self.store.is_lost(record.lane, record.number):
                         if not self._take(record):
-                            break
+                            waiting.append(self._pending.popleft())
+                            continue
                         if late:
                             self.store.came(record.lane, record.number, *(span(record) if record.count else (0, 0)))
                 self._pending.popleft()
@@ -216,6 +224,7 @@ class Keeper(Part):
             self._full = ""
         except StoreFull as error:
             self._full = str(error)
+        self._pending.extendleft(reversed(waiting))
         self.store.sync()
         try:
             self.store.settle()
@@ -421,6 +430,7 @@ class Keeper(Part):
                 except StoreFull as error:
                     self._full = str(error)
                     return
+                self._times.known = None
                 for file in gone:
                     self.setting.audit.note(
                         events.HistoryDropped(
@@ -526,7 +536,7 @@ class Keeper(Part):
         return self._figures.report()
 
     def alarms(self) -> dict[str, str]:
-        found = dict(self.verifying.alarms)
+        found = self.verifying.alarms | self._times.alarms()
         free, size = self.store.room()
         if self._full:
             found["mirror-store-full"] = f"the mirror takes no more: {self._full}: make room on its disk"

@@ -13,13 +13,14 @@ from msgspec import Meta, Struct
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.mirror import HistoryHeld
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.mirror import catalogue, told
+from cofferdam.brokers.mirror import catalogue, times, told
 from cofferdam.brokers.mirror.catalogue import Hold
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME
 from cofferdam.brokers.mirror.keeping import Keeping
 from cofferdam.brokers.mirror.records import Fetch
 from cofferdam.brokers.mirror.verifying import Verifying
 from cofferdam.errors import GateError
+from cofferdam.policy.syntax import show_span
 from cofferdam.policy.terms.mirror_rows import Device, Matcher, Postgres
 
 TAGS_MOST: Final = 1_000
@@ -146,6 +147,12 @@ class Verbs:
         said = asked.decode(SpanSaid)
         _in_order(said.first, said.last)
         keeper = self._keeper
+        old = (said.last + 1) * HOUR_NS <= times.oldest(keeper.row, keeper.setting.wall())
+        if old and not any(one.first <= said.last and one.last >= said.first for one in keeper.store.catalogue.holds):
+            raise GateError(
+                f"older than `keep` ({show_span(keeper.row.keep)}): none of it would be taken",
+                hint="a longer `keep`, or `cofferdam mirror hold` over that time first",
+            )
         sources = [
             one.name
             for one in keeper.row.sources

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -332,6 +332,13 @@ class Store:
                 (self.folder / name).unlink()
 
     # --- what is there
+
+    def hours(self) -> Iterator[tuple[int, int]]:
+        """First and last hours of all that has samples."""
+        yield from ((file.first, file.last) for file in self.catalogue.files)
+        for one in self.hot:
+            for at in pc.unique(one.batch.column(1)).to_pylist():
+                yield at // HOUR_NS, at // HOUR_NS
 
     def files_of(self, first: int, last: int) -> list[File]:
         """The files that may have samples of these hours."""

@@ -1,0 +1,125 @@
+"""Which times of samples the keeper takes: none that it would drop at once for its age, none far ahead of the clock.
+Each day that has samples is a sealed file, so times of any year would be some 200,000 of them; and of new days no more
+are begun within an hour than the longest history that a source is read back for at first. What begins more waits, for
+it may be honest, and is lost to nobody.
+
+Not here: rows and columns of files that have such times (dropped), what is told of it (keeper).
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.mirror import sealing
+from cofferdam.brokers.mirror.catalogue import Hold
+from cofferdam.brokers.mirror.columns import DAY_NS, HOUR_NS
+from cofferdam.brokers.mirror.records import Lane, Samples
+from cofferdam.policy.syntax import show_span
+from cofferdam.policy.terms.mirror_rows import MirrorRows
+
+SPARE_NS: Final = 25 * HOUR_NS
+"""The collector judged by the clock as it was then: it may have been put back since, and what waits is no less true.
+And what is old goes by whole days."""
+DAYS_MOST: Final = 12_000
+"""New days within an hour: thirty years and more (`since`) pass in one go."""
+ALARM_SECONDS: Final = 3600.0
+"""So long an alarm stays after the last that was not taken."""
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def oldest(row: MirrorRows, wall: int) -> int:
+    """The earliest time (UTC ns) that is kept."""
+    return wall - row.keep * 10**9 - SPARE_NS if row.keep else -(1 << 63)
+
+
+class Refused(NamedTuple):
+    """Samples that are not taken for their times; `tag` and `detail` are of the first."""
+
+    fault: str
+    rows: int
+    tag: str
+    detail: str
+
+
+class Times:
+    """The keeper's."""
+
+    def __init__(self) -> None:
+        self.known: set[int] | None = None
+        """Days since 1970 that have samples; None: nobody has looked since some were dropped."""
+        self._left = float(DAYS_MOST)
+        self._at = time.monotonic()
+        self._alarms: dict[str, tuple[str, float]] = {}
+        self._waits: dict[tuple[str, Lane], str] = {}
+
+    def fit(
+        self, batch: pa.RecordBatch, row: MirrorRows, wall: int, holds: Iterable[Hold]
+    ) -> tuple[pa.RecordBatch, list[Refused]]:
+        """Those samples of a batch (HOT) that are taken, and what is not."""
+        times = batch.column(1)
+        low, high = oldest(row, wall), wall + row.future * 10**9 + SPARE_NS
+        ends = pc.min_max(times).as_py()
+        if batch.num_rows == 0 or (low <= ends["min"] and ends["max"] <= high):
+            return batch, []
+        old = pc.less(times, low)
+        for hold in holds:
+            held = pc.and_(pc.greater_equal(times, hold.first * HOUR_NS), pc.less(times, (hold.last + 1) * HOUR_NS))
+            old = pc.and_not(old, held)
+        ahead = pc.greater(times, high)
+        found = []
+        for fault, which, why in (
+            ("old", old, f"older than `keep` ({show_span(row.keep)})"),
+            ("future", ahead, "more than a day ahead of the clock"),
+        ):
+            some = batch.filter(which)
+            if some.num_rows:
+                at = _EPOCH + datetime.timedelta(microseconds=some.column(1)[0].as_py() // 1000)
+                detail = f"{why}, such as {at.isoformat(timespec='seconds')}"
+                found.append(Refused(fault, some.num_rows, some.column(0)[0].as_py(), detail))
+        return batch.filter(pc.invert(pc.or_(old, ahead))), found
+
+    def tell(self, source: str, refused: Refused) -> None:
+        """Some were not taken: an alarm tells of the first."""
+        words = clip(f"{source} has samples that are not taken, such as of {refused.tag}: {refused.detail}")
+        name = f"mirror-{source}-{refused.fault}"
+        self._alarms[name] = (self._alarms[name][0] if name in self._alarms else words, time.monotonic())
+
+    def begins(self, record: Samples, batch: pa.RecordBatch, known: Iterable[tuple[int, int]], *, waits: bool) -> bool:
+        """Whether the new days of a batch, which is what is taken of a record, may be begun; they count as begun then.
+        `known`: first and last hours that have samples. With `waits` False they always may."""
+        if batch.num_rows == 0:
+            return True
+        if self.known is None:
+            self.known = {day for first, last in known for day in range(first // 24, last // 24 + 1)}
+        ends = pc.min_max(batch.column(1)).as_py()
+        days: set[int] = {ends["min"] // DAY_NS, ends["max"] // DAY_NS}
+        if max(days) - min(days) > 1:
+            days = set(pc.unique(pc.divide(sealing.floor_to(batch.column(1), DAY_NS), DAY_NS)).to_pylist())
+        fresh = days - self.known
+        now = time.monotonic()
+        self._left = min(float(DAYS_MOST), self._left + (now - self._at) / 3600 * DAYS_MOST)
+        self._at = now
+        if waits and len(fresh) > 1 and self._left < min(len(fresh), DAYS_MOST):
+            self._waits[record.source, record.lane] = clip(
+                f"{record.source} has samples of {len(fresh)} new days at once: no more than {DAYS_MOST} are begun"
+                " within an hour, and the rest waits in the spool"
+            )
+            return False
+        self._waits.pop((record.source, record.lane), None)
+        self._left -= len(fresh)
+        self.known |= fresh
+        return True
+
+    def alarms(self) -> dict[str, str]:
+        """What is not taken, and what waits."""
+        now = time.monotonic()
+        self._alarms = {name: one for name, one in self._alarms.items() if now - one[1] < ALARM_SECONDS}
+        found = {name: words for name, (words, _) in self._alarms.items()}
+        return found | {f"mirror-{source}-days": words for (source, _), words in self._waits.items()}
