@@ -189,11 +189,11 @@ def test_more_new_days_than_are_begun_within_an_hour_wait_and_hold_up_nobody(
     def days_before(tag: str, first: int, last: int) -> Samples:
         return batch("backfill", [(tag, NOW - day * DAY_NS, 1.0) for day in range(first, last)])
 
-    for record in (
-        days_before("tank_a", 100, 199),
-        days_before("tank_a", 200, 299),
-        batch("live", [("flow_b", NOW, 1)]),
-    ):
+    pair = Pair(tmp_path)
+    monkeypatch.setattr(times, "DAYS_MOST", 100)
+    pair.back()
+    live = batch("live", [("flow_b", NOW, 1.0)])
+    for record in (days_before("tank_a", 100, 199), days_before("tank_a", 200, 299), live):
         pair.offer(record)
         pair.back()
         pair.forth()
