@@ -490,6 +490,16 @@ class Notifier(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     fields: tuple[Item, ...]
 
 
+class Subtree(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """A part of what an asset's server has, whose structure may be shown: from one object down, so many steps and so
+    many nodes at most."""
+
+    name: str
+    at: Item
+    depth: int
+    nodes: int
+
+
 class Stream(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A stream that can be opened to an asset. `fastest_us`: the shortest interval of its frames, 0 for any. The
     limits of its values are those of the asset's points."""
@@ -598,6 +608,9 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Words whose present value some write is judged from, besides points: those with bits that may be written, and
     those that hold another's factor. Called as the protocol writes them, "holding 88", so that no point is."""
     notifiers: tuple[Notifier, ...] = ()
+    subtrees: tuple[Subtree, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    """What nodes within these may be called by, besides what the other names of the asset say."""
     read_first: bool = False
     """It knows no writes of single bits: the gate reads a word, puts them in and writes it."""
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)

@@ -222,7 +222,8 @@ class Forger:
             return m.Subscribe(self.item(), us, rng.choice((1, 100)), True, rng.choice((0, 1, 2)), 0.0)
         if chance < 0.95:
             return m.History(self.item("history"), 0, rng.choice((0, 1 << 62)), rng.choice((1, 10_000)))
-        return m.Survey(tuple(self.item("about") for _ in range(rng.choice((1, 2)))))
+        kind = rng.choice(("about", "about", "tree"))
+        return m.Survey(tuple(self.item(kind) for _ in range(rng.choice((1, 2)))))
 
     def record(self, number: int, inner: Any) -> Any:
         """The next record; `number` is that of a request."""

@@ -87,7 +87,7 @@ def _policy(plants: dict[str, int], ports: dict[str, int], calls: tuple[int, int
             **({"port": plants[server]} if server in plants else {"reverse": {
                 "listen": f"127.0.0.1:{calls[0]}", "clients": f"127.0.0.1:{calls[1]}"}}),
             "listen": f"127.0.0.1:{port}", "outstanding": 8, "timeout": "20 s", "points": points, "methods": methods,
-            "notifiers": notifiers,
+            "notifiers": notifiers, "browse": {"line": {"at": node, "depth": 3}},
             "security": {"clients": WORDS, "asset": word, "server": "urn:plant:server",
                          **({"login": "certificate"} if server == "asyncua" else {})},
         }
@@ -98,13 +98,17 @@ def _policy(plants: dict[str, int], ports: dict[str, int], calls: tuple[int, int
         "call": ["reset", "acknowledge"], "events": ["alarms"],
     }  # fmt: skip
     rules = [{"who": "mes", "asset": name, **verbs} for name in assets]
+    rules.append({"who": "planner", "asset": list(assets), "browse": "all"})
     conduit = {"from": "office", "to": "plant", "broker": "opcua", "owner": "x", "reason": "x", "allow": rules}
     return json.dumps(
         {
             "site": "riverside",
             "zones": {"office": {"side": "it"}, "plant": {"side": "ot"}},
             "assets": assets,
-            "principals": {"mes": {"zone": "office", "addresses": ["127.0.0.1"]}},
+            "principals": {
+                "mes": {"zone": "office", "addresses": ["127.0.0.1"]},
+                "planner": {"zone": "office", "addresses": ["127.0.0.1"], "user": "bea"},
+            },
             "conduits": {"line": conduit},
             "limits": {
                 "client_standing": 2000,
@@ -129,7 +133,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         del ports["calls"]
     file, state = folder / "policy.yaml", folder / "state"
     file.write_text(_policy(plants, ports, calls))
-    keys = {name: make(folder / name, f"urn:{name}") for name in ("mes", "anna")}
+    keys = {name: make(folder / name, f"urn:{name}") for name in ("mes", "anna", "bea")}
     server_key = make(folder / "plant", "urn:plant:server")
 
     def said_by(*words: Any) -> Any:
@@ -146,7 +150,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     # The server's certificate of last year is trusted still, so that it has to be asked which one is in use.
     said_by("trust", "--side", "inner", "--file", make(folder / "last year", "urn:plant:server") / "own.der")
     said_by("identity", "asyncua")
-    said_by("user", "anna", "--certificate", keys["anna"] / "own.der")
+    for name in ("anna", "bea"):
+        said_by("user", name, "--certificate", keys[name] / "own.der")
     with contextlib.ExitStack() as stack:
         stack.enter_context(plant(plants["asyncua"], "everywhere", "secure", server_key))
         if "node" in plants:
@@ -273,6 +278,31 @@ def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str, i
                     )
                 )
                 assert isinstance(await level.read_value(), float)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_who_may_browse_sees_what_there_is_and_reads_none_of_it(site: Site, server: str) -> None:
+    async def main() -> None:
+        client = await _client(site, site.url(server), "Basic256Sha256")
+        await client.load_client_certificate(str(site.folder / "bea" / "own.der"))
+        await client.load_private_key(site.folder / "bea" / "own.pem")
+        async with client:
+            index = (await client.get_namespace_array()).index(LINE)
+            line: Any = client.get_node(ua.NodeId("Line1", index))
+            children: dict[str, Any] = {(await one.read_browse_name()).Name: one for one in await line.get_children()}
+            assert children.keys() > {"Speed", "Level", "Counts", "Recipe", "Secret", "Reset", "Purge"}
+            secret = children["Secret"]
+            assert await secret.read_data_type() == ua.NodeId(6, 0)
+            assert await secret.read_type_definition() == ua.NodeId(63, 0)
+            assert await _status(secret.read_value()) == "BadUserAccessDenied"
+            assert await _status(secret.write_value(1, ua.VariantType.Int32)) == "BadUserAccessDenied"
+            executable = await children["Purge"].read_attribute(ua.AttributeIds.UserExecutable)
+            assert executable.Value.Value is False
+            assert isinstance(await children["Level"].read_value(), float), "what other rules say stands beside it"
+            top = [(await one.read_browse_name()).Name for one in await client.nodes.objects.get_children()]
+            assert sorted(top) == ["Line1", "Server"], "the other line is in no subtree"
 
     asyncio.run(main())
 

@@ -338,13 +338,23 @@ NOTIFIERS = [
     ("fields: [Severity]", "at"),
 ]
 """What stands of a notifier, and what is expected."""
+SUBTREES = [
+    ("at: 'nsu=u;s=A', depth: 21", "from 1 to 20"),
+    ("at: 'nsu=u;s=A', nodes: 2001", "from 1 to 2000"),
+    ("at: i=85", "an object of the asset's own"),
+    ("at: 'nsu=u;s=A [0-3]'", "one object, below which all may be seen"),
+    ("at: 'nsu=u;s=A -> nsu=u;s=B'", "one object, below which all may be seen"),
+    ("at: 'nsu=u;s=A'}, again: {at: 'nsu=u;s=A'", "one subtree for it"),
+    ("depth: 3", "at"),
+]
+"""What stands of a subtree, and what is expected."""
 
 
-@pytest.mark.parametrize(("words", "expected"), NOTIFIERS)
-def test_a_notifier_that_is_none_is_told_where_it_stands(words: str, expected: str) -> None:
-    text = WITH_NOTIFIER.replace("AT", words)
+@pytest.mark.parametrize(("words", "expected"), NOTIFIERS + SUBTREES)
+def test_a_notifier_or_subtree_that_is_none_is_told_where_it_stands(words: str, expected: str) -> None:
+    text = WITH_NOTIFIER if (words, expected) in NOTIFIERS else WITH_SUBTREE
     with pytest.raises(PolicyError) as error:
-        loads(text)
+        loads(text.replace("AT", words))
     said = [one for one in error.value.problems if isinstance(one, Problem) and expected in str(one)]
     assert said and said[0].line == 5, "\n".join(map(str, error.value.problems))
 
@@ -358,16 +368,23 @@ principals: {erp: {zone: office, addresses: 10.1.0.20}}
 conduits:
   a: {from: office, to: plant, broker: opcua, owner: o, reason: r, allow: [{who: erp, asset: line, events: NAME}]}
 """
+WITH_SUBTREE = WITH_NOTIFIER.replace("notifiers: {", "browse: {").replace("events: NAME", "browse: NAME")
 
 
-def test_events_of_a_notifier_that_is_not_there_and_of_a_protocol_without() -> None:
-    good = WITH_NOTIFIER.replace("AT", "at: 'nsu=u;s=A'")
+@pytest.mark.parametrize(
+    ("text", "misspelt", "without"),
+    [(WITH_NOTIFIER, "alarm", "modbus has no events"), (WITH_SUBTREE, "alarm", "modbus has no tree of nodes")],
+)
+def test_a_notifier_or_subtree_that_is_not_there_and_of_a_protocol_without(
+    text: str, misspelt: str, without: str
+) -> None:
+    good = text.replace("AT", "at: 'nsu=u;s=A'")
     for name in ("alarms", "all", "[alarms]"):
         loads(good.replace("NAME", name))
     for wrong, expected in (
-        (good.replace("NAME", "alarm"), "did you mean alarms"),
-        (good.replace("opcua, listen", "modbus, listen").replace("'nsu=u;s=A'", "holding 1"), "modbus has no events"),
-    ):  # fmt: skip
+        (good.replace("NAME", misspelt), "did you mean alarms"),
+        (good.replace("opcua, listen", "modbus, listen").replace("'nsu=u;s=A'", "holding 1"), without),
+    ):
         with pytest.raises(PolicyError) as error:
             loads(wrong)
         assert expected in "\n".join(map(str, error.value.problems))

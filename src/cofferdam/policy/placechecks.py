@@ -90,6 +90,8 @@ class PlaceChecks:
             self._group((*self.here, "streams", name, "multicast"), stream.multicast)
         for name, notifier in self.asset.notifiers.items():
             self._notifier((*self.here, "notifiers", name), name, notifier)
+        for name, tree in self.asset.browse.items():
+            self._subtree((*self.here, "browse", name), name, tree)
         for name, at in self.asset.bits_of.items():
             self._bits_of((*self.here, "bits_of"), name, at)
 
@@ -390,13 +392,10 @@ class PlaceChecks:
 
     def _notifier(self, here: Path, name: str, notifier: schema_assets.Notifier) -> None:
         dialect, at = self.dialect, notifier.at
-        if name == notations.ALL:
-            self.checking.key(here, 'the name "all"', "another: all stands for all")
-        if not dialect.events:
-            self.checking.key(here, f"the notifier {name}", f"no notifiers: {dialect.name} has no events", check="kind")
+        missing = "" if dialect.events else f"no notifiers: {dialect.name} has no events"
+        if not self._known_kind(here, f"the notifier {name}", name, missing):
             return
-        if at is not None and (not isinstance(at, Item) or at.kind != dialect.kinds[0].name or at.first >= 0):
-            self.at((*here, "at"), dialect.notation.show(at), "one object that events come from", check="kind")
+        self._one_object(here, at, "one object that events come from")
         for index, text in enumerate(notifier.fields):
             if text == notations.DEFAULT_FIELDS:
                 continue
@@ -406,6 +405,35 @@ class PlaceChecks:
                 dialect.notation.field(text)
             except Misread as error:
                 self.at((*here, "fields", index), f"the field {quote(text)}", str(error), check="field")
+
+    def _known_kind(self, here: Path, what: str, name: str, missing: str) -> bool:
+        """Whether the protocol has such things at all (`missing`: what to say if not); also looks at its name."""
+        if name == notations.ALL:
+            self.checking.key(here, 'the name "all"', "another: all stands for all")
+        if missing:
+            self.checking.key(here, what, missing, check="kind")
+        return not missing
+
+    def _one_object(self, here: Path, at: Span | Item | None, expected: str) -> bool:
+        dialect = self.dialect
+        wrong = at is not None and (not isinstance(at, Item) or at.kind != dialect.kinds[0].name or at.first >= 0)
+        if at is not None and wrong:
+            self.at((*here, "at"), dialect.notation.show(at), expected, check="kind")
+        return at is not None and not wrong
+
+    def _subtree(self, here: Path, name: str, tree: schema_assets.Subtree) -> None:
+        dialect, at = self.dialect, tree.at
+        missing = "" if dialect.trees else f"none: {dialect.name} has no tree of nodes"
+        if not self._known_kind(here, f"the subtree {name}", name, missing):
+            return
+        if not self._one_object(here, at, "one object, below which all may be seen") or not isinstance(at, Item):
+            return
+        if not dialect.notation.owned(at):
+            expected = "an object of the asset's own: the standard's nodes are those of its server and of all servers"
+            self.at((*here, "at"), dialect.notation.show(at), expected, check="kind")
+        other = self._items.setdefault(Item(dialect.trees, at.name), name)
+        if other != name:
+            self.at((*here, "at"), f"{dialect.notation.show(at)}, which is {other}", "one subtree for it", check="at")
 
     def _form(self, here: Path, name: str, stream: schema_assets.Stream) -> None:
         """What a stream is made of, where the protocol has to be told."""

@@ -28,6 +28,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Points", schema_assets.Point, "`assets:` NAME `points:` NAME"),
     ("Methods", schema_assets.Method, "`assets:` NAME `methods:` NAME"),
     ("Notifiers", schema_assets.Notifier, "`assets:` NAME `notifiers:` NAME"),
+    ("Subtrees", schema_assets.Subtree, "`assets:` NAME `browse:` NAME"),
     ("Arguments", schema_assets.Argument, "`assets:` NAME `methods:` NAME `arguments:`"),
     ("What methods return", schema_assets.Returned, "`assets:` NAME `methods:` NAME `returns:`"),
     ("Reverse", schema_assets.Reverse, "`assets:` NAME `reverse:`"),

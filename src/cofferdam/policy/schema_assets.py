@@ -1,4 +1,5 @@
-"""The policy file's fields of an asset, and of what stands at it: points, methods, notifiers, streams, security.
+"""The policy file's fields of an asset, and of what stands at it: points, methods, notifiers, subtrees, streams,
+security.
 
 Not here: the other parts of the file (schema), how values are written (notations).
 """
@@ -207,6 +208,17 @@ class Notifier(Entry):
     )
 
 
+class Subtree(Entry):
+    """A part of what the asset's server has, whose structure clients may see: what the nodes in it are called, of what
+    class and type they are, and how they hang together. Their values are another matter: these need points."""
+
+    at: At = Field(description="The object on top of it, as the asset's protocol writes it.")
+    depth: Annotated[int, *_whole(1, 20)] = Field(5, description="How many steps down from there are shown.")
+    nodes: Annotated[int, *_whole(1, 2000)] = Field(
+        500, description="How many nodes are shown at most; of more, those that come first, level by level."
+    )
+
+
 class Security(Entry):
     """How an asset is spoken with, on either side. For protocols that can be secured."""
 
@@ -397,6 +409,9 @@ class Asset(Entry):
     methods: dict[Name, Method] = Field({}, description="What can be called, by name. For protocols with methods.")
     streams: dict[Name, Stream] = Field({}, description="What can be opened as a stream. For protocols with streams.")
     notifiers: dict[Name, Notifier] = Field({}, description="What events come from. For protocols with events.")
+    browse: dict[Name, Subtree] = Field(
+        {}, description="Subtrees whose structure clients may see. For protocols with a tree of nodes."
+    )
 
     @model_validator(mode="wrap")
     @classmethod

@@ -55,6 +55,10 @@ class Notation(abc.ABC):
         """The item that a field of a notifier's events is."""
         raise Misread("no fields: there are no events")
 
+    def owned(self, item: Item) -> bool:
+        """Whether an item is the device's own, and none that all have by the standard."""
+        return True
+
     def title(self, item: Item) -> str:
         """What people would call an item, of which `learn` makes the name of a point."""
         return item.name
@@ -254,6 +258,9 @@ class Dialect(msgspec.Struct, frozen=True):
     events: str = ""
     """The kind of items by which events are had, for rules' `events`: a notifier by its own name, a field of its events
     by "NOTIFIER -> FIELD"; "" where there are none."""
+    trees: str = ""
+    """The kind of items by which the structure of what there is below one is asked for, for rules' `browse`; "" where
+    there is none."""
     event_fields: tuple[str, ...] = ()
     """The fields that a notifier's events have where the policy names none."""
     security: tuple[str, ...] = ()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import msgspec
 
 from cofferdam.errors import CrossingError, LocalProtocolError, RemoteProtocolError
-from cofferdam.model import Item
-from cofferdam.protocols.base import NEED_DATA, NoticeReceived
+from cofferdam.model import Int32, Item, Subtree
+from cofferdam.protocols.base import NEED_DATA, NoticeReceived, ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
@@ -29,7 +29,7 @@ from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.registry import PROTOCOLS
 from cofferdam.protocols.view import Said
 from tests.fuzz.engine import Target
-from tests.protocols.opcua.pair import LEVEL, Pair, facing, plain, trust
+from tests.protocols.opcua.pair import LEVEL, RESET, Pair, facing, plain, trust
 
 PROTOCOL = PROTOCOLS["opcua"]
 PACK = msgspec.msgpack.Encoder().encode
@@ -145,8 +145,6 @@ def session(data: bytes) -> Hashable:
 
 def answer(data: bytes) -> Hashable:
     """Any body as the asset's answer to a read: it fits, or is told as what it is; what crosses passes `check`."""
-    from cofferdam.protocols.base import ResponseReceived
-
     pair = plain()
     request = m.Read((Item("node", LEVEL),))
     token, _ = pair.client.send(request)
@@ -236,6 +234,84 @@ def overheard(data: bytes) -> Hashable:
     return tuple(shape)
 
 
+def surveyed(data: bytes) -> Hashable:
+    """Any body as a server's answer to questions about a subtree: it ends, with a description that fits, or is told as
+    what it is."""
+    tree = Subtree("line", Item("tree", "nsu=urn:plant:line;s=Line1"), 3, 50)
+    own = facing(trust())
+    own = msgspec.structs.replace(own, asset=msgspec.structs.replace(own.asset, subtrees=(tree,)))
+    pair = Pair(OpcUaServer(facing(trust())), OpcUaClient(own, 8)).run()
+
+    def answer_to(question: object) -> bytes:
+        if isinstance(question, s.BrowseRequest) and question.nodes[0].direction == 1:
+            return wire.encode(s.BrowseResponse(FINE, [s.BrowseResult(0, None, [])] * len(question.nodes), []))
+        if isinstance(question, s.ReadRequest) and data[:4] != READ_ANSWER:
+            return wire.encode(s.ReadResponse(FINE, FACTS * (len(question.nodes) // 7), []))
+        return data
+
+    return _answered(pair, m.Survey((tree.at,)), answer_to, SURVEY_QUESTIONS)
+
+
+def given(data: bytes) -> Hashable:
+    """Any body as what methods give back: it fits, or is told as what it is."""
+    call = m.CallMethod(Item("method", RESET), (Int32((3,)),))
+    several = m.CallMethods((call, call))
+    return tuple([_answered(plain(), one, lambda _question: data, 1) for one in (call, several)])
+
+
+def _answered(pair: Pair, request: m.OpcUaRequest, answer_to: Callable[[object], bytes], most: int) -> Hashable:
+    """What comes of a request whose questions are answered so."""
+    token, sent = pair.client.send(request)
+    asked = 0
+    while token in pair.client._pending and pair.client_error is None:
+        assert asked < most, "it asks without end"
+        number = next(iter(pair.client._works))
+        reply = answer_to(wire.decode(sent[24:], request=True))
+        pair.to_client(pair.server.channel.send(number, reply))
+        asked, sent = asked + 1, pair.client.take_output()
+    for event in pair.heard:
+        if isinstance(event, ResponseReceived) and event.token == token:
+            assert len(PACK(event.response)) < 1 << 20
+            assert not PROTOCOL.mismatch(request, event.response)
+    return type(pair.heard[-1]).__name__, str(pair.client_error)[:24], asked
+
+
+SURVEY_QUESTIONS = 600
+"""More than any subtree of that size needs."""
+FINE = s.ResponseHeader(0, 1, 0, 0, [], wire.NO_EXTENSION)
+FACTS = [
+    Data(Variant(6, 1)), Data(Variant(20, QualifiedName(2, "a"))), Data(Variant(21, LocalizedText(None, "a"))),
+    *[Data(None, 0x80350000)] * 4,
+]  # fmt: skip
+READ_ANSWER = wire.encode(s.ReadResponse(FINE, [], []))[:4]
+
+
+def surveys() -> list[bytes]:
+    """Answers to questions about what is below, and further on, and to what each node is."""
+    text, kind = LocalizedText(None, "x"), NodeId(0, 58)
+
+    def there(*names: str) -> list[s.ReferenceDescription]:
+        return [
+            s.ReferenceDescription(NodeId(0, 47), True, NodeId(2, name, "s"), QualifiedName(2, name), text, 1, kind)
+            for name in names
+        ]
+
+    found = [s.BrowseResult(0, None, there(*names)) for names in ((), ("a",), ("a", "b", "Line1"))]
+    return [
+        *[wire.encode(s.BrowseResponse(FINE, [one], [])) for one in found],
+        wire.encode(s.BrowseResponse(FINE, [s.BrowseResult(0, b"p", there("a"))], [])),
+        wire.encode(s.BrowseNextResponse(FINE, [s.BrowseResult(0, b"p", there("b"))], [])),
+        *[wire.encode(s.ReadResponse(FINE, FACTS * count, [])) for count in (1, 2, 3)],
+    ]
+
+
+def outputs() -> list[bytes]:
+    values = [Variant(6, 3), Variant(12, ["a", None], True), Variant(17, NodeId(2, "x", "s")), Variant(13, 7)]
+    found = [s.MethodResult(0, [0], [], some) for some in (values, values[:1], [])]
+    found.append(s.MethodResult(0x80AB0000, [0x80740000], [], []))
+    return [wire.encode(s.CallResponse(FINE, some, [])) for some in ([found[0]], found[:2], found[1:2], found[3:], [])]
+
+
 NAMES = Namespaces((UA, "urn:a", "urn:plant:line"))
 TARGETS = [
     Target("opcua-codec", requests, decode),
@@ -244,5 +320,7 @@ TARGETS = [
     Target("opcua-session", requests, session),
     Target("opcua-answer", answers, answer),
     Target("opcua-news", published, news),
+    Target("opcua-surveyed", surveys, surveyed),
+    Target("opcua-given", outputs, given),
     Target("opcua-overheard", lambda: [*requests(), *answers()], overheard),
 ]

@@ -38,6 +38,7 @@ FORMS = """forms of an operation:
   history POINT [SPAN]            history tank_level 8h         (none: without an end)
   call METHOD [ARGUMENT...]       call reset 5
   events NOTIFIER [FIELD...]      events alarms Severity  (none: all that the policy names)
+  browse SUBTREE                  browse line      (what there is below it)
   stream STREAM                   stream drive
   function CODE[/SUB]             function 43/14
   write-function CODE[/SUB]       write-function 8/1   (one that may change the device)"""
@@ -45,7 +46,8 @@ FORMS = """forms of an operation:
 
 SHOWN = 12
 """Fields of events that are told."""
-_VERBS = ("read", "write", "subscribe", "history", "call", "events", "stream", "function", "write-function")
+_VERBS = ("read", "write", "subscribe", "history", "call", "events", "browse", "stream", "function",
+          "write-function")  # fmt: skip
 
 
 def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
@@ -65,6 +67,8 @@ def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
         return _past(words[1], words[2:], asset, dialect, text)
     if verb == "call" and len(words) >= 2:
         return _call(words[1:], asset, dialect, text)
+    if verb == "browse" and len(words) == 2:
+        return _browse(words[1], asset, dialect, text)
     if verb == "events" and len(words) >= 2:
         return _events(words[1], words[2:], asset, dialect, text)
     if verb == "stream" and len(words) == 2:
@@ -269,6 +273,14 @@ def _events(name: str, fields: list[str], asset: Asset, dialect: Dialect, text: 
     raise _bad(text, _none_such(name, "notifier", asset, [notifier.name for notifier in asset.notifiers]))
 
 
+def _browse(name: str, asset: Asset, dialect: Dialect, text: str) -> Operation:
+    for tree in asset.subtrees:
+        if tree.name == name:
+            kind = dialect.kind(tree.at.kind)
+            return Operation(kind.read if kind is not None else -1, -1, _unit(asset), False, (tree.at,))
+    raise _bad(text, _none_such(name, "subtree", asset, [tree.name for tree in asset.subtrees]))
+
+
 def _stream(name: str, asset: Asset, dialect: Dialect, text: str) -> Operation:
     for stream in asset.streams:
         if stream.name == name:
@@ -310,12 +322,16 @@ def _value(word: str) -> values.Number:
 def show(op: Operation, asset: Asset) -> str:
     """An operation in words: "read holding 100-101 (flow_total)"."""
     parts = []
+    trees = {tree.at: tree.name for tree in asset.subtrees}
     of, fields = _event_fields(op, asset)
     if of is not None:
         told = ", ".join([*fields[:SHOWN], *([f"{len(fields) - SHOWN} more"] if len(fields) > SHOWN else [])])
         return f"subscribe {of.space} ({told})"
     for read in op.reads:
         place = read.item if isinstance(read, Watch) else read
+        if isinstance(place, Item) and place in trees:
+            parts.append(f"browse {place.name} ({trees[place]})")
+            continue
         parts.append(f"{'subscribe' if isinstance(read, Watch) else 'read'} {_with_points(place, asset, None)}")
     for write in op.writes:
         if isinstance(write, Change):

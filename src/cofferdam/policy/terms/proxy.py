@@ -184,6 +184,7 @@ class _Named:
     def __init__(self, asset: Asset, dialect: Dialect) -> None:
         self._asset = asset.name
         self._about, self._history = dialect.about, dialect.history
+        self._trees = {one.name: rows.Piece(one.at, one.name) for one in asset.subtrees}
         self._points = {point.name: rows.Piece(point.at, point.name) for point in asset.points}
         self._methods = {method.name: rows.Piece(method.at, method.name) for method in asset.methods}
         self._streams = {stream.name: rows.Piece(stream.at, stream.name) for stream in asset.streams}
@@ -216,12 +217,13 @@ class _Named:
         notifiers = [self._notifiers[name] for name in sorted(named)]
         sources = tuple(rows.Piece(one.at, one.name) for one in notifiers)
         fields = tuple(rows.Piece(field, one.name) for one in notifiers for field in one.fields)
-        about = _renamed((*reads, *writes, *calls, *watches, *past, *sources), self._about)
+        trees = _pieces(self._trees, rule.browse, self._trees.values())
+        about = _renamed((*reads, *writes, *calls, *watches, *past, *sources, *trees), self._about)
         return rows.Rule(
             number=number,
             who=tuple(sorted(rule.who)),
             asset=self._asset,
-            reads=(*reads, *past, *fields, *about),
+            reads=(*reads, *past, *fields, *about, *trees),
             writes=writes,
             calls=calls,
             watches=(*watches, *sources),

@@ -44,8 +44,10 @@ class RuleChecks:
             ("subscribe", any(kind.watch for kind in kinds)), ("call", any(kind.call for kind in kinds)),
             ("stream", any(kind.open for kind in kinds)),
             ("history", bool(self.dialect.history)), ("events", bool(self.dialect.events)),
+            ("browse", bool(self.dialect.trees)),
         ) if some]  # fmt: skip
-        if not any(getattr(rule, word) for word in ("subscribe", "call", "stream", "history", "events", *words)):
+        others = ("subscribe", "call", "stream", "history", "events", "browse")
+        if not any(getattr(rule, word) for word in (*others, *words)):
             expected = f"{', '.join(words[:-1])} or {words[-1]}"
             self.at(self.here, "a rule that allows nothing", expected, check="missing")
         for word, of in (("fastest", "subscribe"), ("slowest", "subscribe"), ("longest", "history")):
@@ -89,10 +91,14 @@ class RuleChecks:
             self.vendor(name, asset)
         for field, section, names in (
             ("call", "methods", self.rule.call), ("stream", "streams", self.rule.stream),
-            ("events", "notifiers", self.rule.events),
+            ("events", "notifiers", self.rule.events), ("browse", "browse", self.rule.browse),
         ):  # fmt: skip
             for index, one in enumerate(names):
-                if field == "events" and one == notations.ALL and self.checking.names("assets", name, section):
+                if (
+                    field in ("events", "browse")
+                    and one == notations.ALL
+                    and self.checking.names("assets", name, section)
+                ):
                     continue
                 self.checking.known(section, one, (*self.here, field, index), ("assets", name))
         peers = [who for who, one in self.checking.policy.principals.items() if who in self.rule.who and one.peer]

@@ -49,6 +49,11 @@ class ProxyRule(schema.Rule):
         description="Notifiers whose events the client may have come by themselves, with the fields each names; or "
         "`all`. For protocols with events.",
     )
+    browse: Names = Field(
+        (),
+        description="Subtrees of which the client may see what there is, beyond what its other rights show; or `all`. "
+        "Reading is not implied. For protocols with a tree of nodes.",
+    )
     call: Names = Field((), description="Methods that may be called, for protocols with methods.")
     stream: Names = Field((), description="Streams that may be opened, for protocols with streams.")
     registers: RawReads = Field(

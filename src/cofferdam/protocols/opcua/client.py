@@ -7,7 +7,7 @@ takes several questions (the handshake, a survey, a watch) is a generator that y
 
 A token is the id of a request. Watches stand on subscriptions of ours, one for each publishing interval; Publish
 requests of ours wait at the server and are none of the requests in flight. Not here: what takes several questions
-(client_work).
+(client_work, client_survey).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin_types import NULL_NODE, Malformed
+from cofferdam.protocols.opcua.client_survey import survey
 from cofferdam.protocols.opcua.names import Namespaces
 from cofferdam.protocols.opcua.security import POLICIES, Policy
 from cofferdam.protocols.opcua.watches import Wait, Watches
@@ -165,7 +166,8 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._pending[token] = request
         if watch:
             self._watching.add(token)
-        self.start(token, work.ask(self, token, request))
+        asking = survey(self, request) if isinstance(request, m.Survey) else work.ask(self, token, request)
+        self.start(token, asking)
         data = self.take_output()
         if self._events:
             self._soon = True  # it was answered here: `next_event` is to be asked

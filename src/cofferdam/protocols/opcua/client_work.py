@@ -1,7 +1,7 @@
-"""What a client machine does in several questions: the handshake, renewal, surveys, watches; and each request's own.
+"""What a client machine does in several questions: the handshake, renewal, watches; and each request's own.
 
 Each is a generator: it yields a request (services), is sent the response, and returns the message that crosses. Not
-here: the connection (client).
+here: the connection (client), surveys (client_survey).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from cofferdam.protocols.opcua.builtin_types import (
     QualifiedName,
     Variant,
 )
-from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import Unnamed, is_of, method, value_weight, weight, within
 from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, Policy, SecurityError, leaf_of
 
@@ -33,13 +32,10 @@ MORE_DATA = 0x00A60000
 BAD_NODE, BAD_UNEXPECTED, BAD_LIMITS = 0x80340000, 0x80010000, 0x80080000
 NAMESPACES, URI = 1000, 1024
 """Of a server; characters of one."""
-LEVELS = 20
-"""Steps from a node up to Objects."""
 RECORD_BYTES = 900_000
 """Of samples in one answer: a record has a limit (limits.record_bytes)."""
 AT_ONCE = 100
 """Nodes in one Browse of ours, items in one CreateMonitoredItems."""
-OBJECTS = NodeId(0, 85)
 NO_QUALIFIED = QualifiedName(0, None)
 EMPTY_HEADER = s.ResponseHeader(0, 0, BAD_UNEXPECTED, 0, [], wire.NO_EXTENSION)
 SECTION = "OPC 10000-4, 5"
@@ -257,8 +253,6 @@ def ask(client: Any, token: int, request: m.OpcUaRequest) -> Asking:
             return (yield from _call(client, (request,)))
         if isinstance(request, m.CallMethods):
             return (yield from _call(client, request.calls))
-        if isinstance(request, m.Survey):
-            return (yield from _survey(client, request))
         if isinstance(request, m.History):
             return (yield from _history(client, request))
         return (yield from client.watches.make(token, request))
@@ -273,6 +267,14 @@ def said(answer: Any, kind: type) -> m.Refused | None:
     if not isinstance(answer, kind):
         raise Misfit(f"a {type(answer).__name__} where a {kind.__name__} is due")
     return None
+
+
+def fits(answer: Any, kind: type, count: int) -> m.Refused | None:
+    """What an answer was refused with; nothing where it has as many results as there were questions. Raises: Misfit."""
+    refused = said(answer, kind)
+    if refused is None and len(answer.results) != count:
+        raise Misfit(f"{len(answer.results)} results for {count} questions")
+    return refused
 
 
 def index_range(item: Item) -> str | None:
@@ -296,11 +298,9 @@ def _read(client: Any, request: m.Read) -> Asking:
     if not nodes:
         return m.Values((m.Sample(None, BAD_NODE),) * len(request.items))
     answer = yield s.ReadRequest(client.header(), 0.0, 2, nodes)
-    refused = said(answer, s.ReadResponse)
+    refused = fits(answer, s.ReadResponse, len(nodes))
     if refused is not None:
         return refused
-    if len(answer.results) != len(nodes):
-        raise Misfit(f"{len(answer.results)} values for {len(nodes)} nodes")
     asked = [item for place, item in enumerate(request.items) if place not in unknown]
     structure = client.structures.get
     samples = [within(item, names.sample(one, structure(item.name)))
@@ -320,11 +320,9 @@ def _write(client: Any, request: m.Write) -> Asking:
         variant = _localized(write.value) if place in request.localized else names.variant(write.value)
         nodes.append(s.WriteValue(names.node(item.name), VALUE, index_range(item), Data(variant)))
     answer = yield s.WriteRequest(client.header(), nodes)
-    refused = said(answer, s.WriteResponse)
+    refused = fits(answer, s.WriteResponse, len(nodes))
     if refused is not None:
         return refused
-    if len(answer.results) != len(nodes):
-        raise Misfit(f"{len(answer.results)} results for {len(nodes)} writes")
     return m.Written(tuple(answer.results))
 
 
@@ -343,11 +341,9 @@ def _call(client: Any, calls: Sequence[m.CallMethod]) -> Asking:
             arguments[place] = _localized(one.arguments[place])
         asked.append(s.MethodToCall(names.node(owner), names.node(own), arguments))
     answer = yield s.CallRequest(client.header(), asked)
-    refused = said(answer, s.CallResponse)
+    refused = fits(answer, s.CallResponse, len(calls))
     if refused is not None:
         return refused
-    if len(answer.results) != len(calls):
-        raise Misfit(f"{len(answer.results)} results for {len(calls)} calls")
     found = [_outputs(client, one.item, result) for one, result in zip(calls, answer.results, strict=True)]
     if sum([sum(map(value_weight, one.outputs)) for one in found]) > RECORD_BYTES:
         found = [m.Outputs(one.status, one.inputs, (None,) * len(one.outputs)) for one in found]
@@ -406,121 +402,3 @@ def _history(client: Any, request: m.History) -> Asking:
         if size > RECORD_BYTES:  # as many as one record holds
             return m.Samples(tuple(samples[:count]), True) if count else m.Refused(BAD_LIMITS)
     return m.Samples(tuple(samples), more)
-
-
-# --- surveys --------------------------------------------------------------------------------------------------------
-
-_ATTRIBUTES = (2, 3, 4, 14, 15, 18, 20)
-"""NodeClass, BrowseName, DisplayName, DataType, ValueRank, UserAccessLevel, Historizing."""
-
-
-def _survey(client: Any, request: m.Survey) -> Asking:
-    """Each node asked for, and what stands between it and Objects, step by step upward."""
-    names = client.namespaces
-    order: list[NodeId] = []
-    places: dict[NodeId, int] = {}
-
-    def add(node: NodeId) -> None:
-        if node not in places and len(order) < m.NODES:
-            places[node] = len(order)
-            order.append(node)
-
-    for item in request.items:
-        for name in item.name.split(ARROW) if ARROW in item.name else (item.name,):
-            try:
-                add(names.node(name))
-            except Unnamed:
-                continue
-    parents: dict[NodeId, list[tuple[NodeId, NodeId]]] = {}
-    types: dict[NodeId, NodeId] = {}
-    done = 0
-    for _ in range(LEVELS):
-        level = order[done:]
-        done = len(order)
-        if not level:
-            break
-        for at in range(0, len(level), AT_ONCE):
-            some = level[at : at + AT_ONCE]
-            asked = [s.BrowseDescription(node, 1, NodeId(0, 33), True, 0, 63) for node in some]
-            asked += [s.BrowseDescription(node, 0, NodeId(0, 40), False, 0, 63) for node in some]
-            answer = yield s.BrowseRequest(client.header(), s.ViewDescription(NodeId(0, 0), 0, 0), 0, asked)
-            refused = said(answer, s.BrowseResponse)
-            if refused is not None:
-                return refused
-            if len(answer.results) != len(asked):
-                raise Misfit(f"{len(answer.results)} results for {len(asked)} nodes")
-            for node, up, kind in zip(some, answer.results, answer.results[len(some) :], strict=False):
-                parents[node] = [(one.node, one.reference) for one in up.references[:16]]
-                for parent, _ in parents[node]:
-                    if parent.ns or parent.id not in (84, 85, 86, 87):
-                        if parent.ns == 0 and not parent.uri:
-                            continue  # the standard's own objects are ours to show
-                        add(parent)
-                for one in kind.references[:1]:
-                    types[node] = one.node
-    facts: dict[NodeId, list[Data]] = {}
-    for at in range(0, len(order), AT_ONCE):
-        some = order[at : at + AT_ONCE]
-        nodes = [s.ReadValueId(node, one, None, NO_QUALIFIED) for node in some for one in _ATTRIBUTES]
-        answer = yield s.ReadRequest(client.header(), 0.0, 3, nodes)
-        refused = said(answer, s.ReadResponse)
-        if refused is not None:
-            return refused
-        if len(answer.results) != len(nodes):
-            raise Misfit(f"{len(answer.results)} values for {len(nodes)} attributes")
-        for number, node in enumerate(some):
-            facts[node] = answer.results[number * len(_ATTRIBUTES) : (number + 1) * len(_ATTRIBUTES)]
-    kept = [node for node in order if _plain(facts[node], 0) in (1, 2, 4)]
-    places = {node: number for number, node in enumerate(kept)}
-    return m.Described(tuple([_node(client, node, facts[node], parents, types, places) for node in kept]))
-
-
-def _plain(facts: Sequence[Data], number: int) -> Any:
-    variant = facts[number].value
-    return None if variant is None or variant.array or facts[number].status & 0x80000000 else variant.value
-
-
-def _node(
-    client: Any, node: NodeId, facts: Sequence[Data], parents: Any, types: Any, places: dict[NodeId, int]
-) -> m.Node:
-    names = client.namespaces
-    qualified, localized = _plain(facts, 1), _plain(facts, 2)
-    title = ("", "")
-    if isinstance(qualified, QualifiedName):
-        try:
-            title = (names.uri(qualified.ns), (qualified.name or "")[:4096])
-        except Unnamed:
-            title = ("", (qualified.name or "")[:4096])
-    shown = m.Localized("", title[1])
-    if isinstance(localized, LocalizedText):
-        shown = m.Localized((localized.locale or "")[:4096], (localized.text or "")[:4096])
-    hangs = []
-    for parent, reference in parents.get(node, ()):
-        place = -1 if parent == OBJECTS else places.get(parent)
-        if place is not None:
-            hangs.append((place, _name_of(names, reference) or "i=35"))
-    rank, access = _plain(facts, 4), _plain(facts, 5)
-    data_type = _plain(facts, 3)
-    return m.Node(
-        id=names.name(node),
-        klass=_plain(facts, 0),
-        name=title,
-        display=shown,
-        type=_name_of(names, types.get(node)),
-        data_type=_name_of(names, data_type),
-        rank=rank if isinstance(rank, int) and -3 <= rank <= 100 else -1,
-        access=access if isinstance(access, int) and 0 <= access < 256 else 0,
-        parents=tuple(hangs),
-        historizing=_plain(facts, 6) is True,
-    )
-
-
-def _name_of(names: Any, node: Any) -> str:
-    """The name of a node of the standard's own (types are shown by that alone), or ""."""
-    if not isinstance(node, NodeId):
-        return ""
-    try:
-        name: str = names.name(node)
-    except Unnamed:
-        return ""
-    return name

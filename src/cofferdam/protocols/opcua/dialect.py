@@ -178,6 +178,9 @@ class OpcUaNotation(Notation):
     def of_event(self, notifier: Item, field: str) -> Item:
         return Item(notifier.kind, f"{notifier.name}{ARROW}{field}")
 
+    def owned(self, item: Item) -> bool:
+        return item.name.startswith("nsu=")
+
     def title(self, item: Item) -> str:
         return split(item.name.rpartition(ARROW)[2])[2]
 
@@ -209,6 +212,7 @@ OPCUA = Dialect(
         Kind("node", "a variable", read=READ, write=WRITE, watch=WATCH, elements=True),
         Kind("method", "a method", call=CALL),
         Kind("about", "what a node is", read=BROWSE),
+        Kind("tree", "what stands below a node", read=BROWSE),
         Kind("history", "a variable's recorded values", read=HISTORY),
         Kind("event", "a notifier of events, or a field of these", read=WATCH, watch=WATCH),
     ),
@@ -217,6 +221,7 @@ OPCUA = Dialect(
     code_examples="none",
     place_codes=frozenset({READ, WRITE, CALL, BROWSE, HISTORY, WATCH}),
     about="about",
+    trees="tree",
     history="history",
     events="event",
     event_fields=(

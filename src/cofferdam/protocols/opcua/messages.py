@@ -153,7 +153,8 @@ class CallMethods(_Message, frozen=True, tag=711):
 
 
 class Survey(_Message, frozen=True, tag=527):
-    """What these nodes are, and the objects on the way to them."""
+    """What these nodes are, and the objects on the way to them; of a subtree of the policy's (kind "tree") also what
+    stands below."""
 
     items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=SURVEY_ITEMS)]
 

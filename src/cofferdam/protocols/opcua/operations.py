@@ -284,7 +284,7 @@ def _items(message: Any) -> list[tuple[str, Item]]:
     if isinstance(message, m.CallMethods):
         return [("method", call.item) for call in message.calls]
     if isinstance(message, m.Survey):
-        return [("about", item) for item in message.items]
+        return [("tree" if item.kind == "tree" else "about", item) for item in message.items]
     kind = _KINDS.get(type(message))
     return [] if kind is None else [(kind, message.item)]
 

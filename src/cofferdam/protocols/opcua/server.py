@@ -575,7 +575,7 @@ def _uris(facing: Facing | None) -> tuple[str, ...]:
     found: dict[str, None] = {}
     asset = facing.asset
     items = [point.at for point in asset.points] + [method.at for method in asset.methods]
-    items += [notifier.at for notifier in asset.notifiers]
+    items += [notifier.at for notifier in asset.notifiers] + [tree.at for tree in asset.subtrees]
     for item in items:
         for name in getattr(item, "name", "").split(ARROW):
             uri = split(name)[0] if name else ""
@@ -589,4 +589,5 @@ def _uris(facing: Facing | None) -> tuple[str, ...]:
             for uri, _ in field_path(field.name.partition(ARROW)[2]):
                 if uri and uri != own:
                     found[uri] = None
+    found.update(dict.fromkeys(uri for uri in asset.namespaces if uri not in (own, UA)))
     return (UA, own, *found)

@@ -33,8 +33,8 @@ COMMUNICATION_FAULT, NO_DATA = 6, 1
 """ServerState and ServiceLevel of a server whose plant is away (OPC 10000-5, 12.6; -4, 6.6.2.4.2)."""
 DESCRIBED = 16
 """Descriptions that are kept for other sessions."""
-FRESH_NS = 10_000_000_000
-"""So old may a description be that is browsed."""
+FRESH_NS, FRESH_TREE_NS = 10_000_000_000, 60_000_000_000
+"""So old may a description be that is browsed; one with subtrees, for which the asset is asked a lot."""
 RETRY_NS, MOST_RETRY_NS = 500_000_000, 10_000_000_000
 BAD_NODE, BAD_NOT_WRITABLE, BAD_RANGE, BAD_ATTRIBUTE = 0x80340000, 0x803B0000, 0x80360000, 0x80350000
 BAD_ENCODING = 0x80380000
@@ -93,7 +93,16 @@ class Services(CallServices):
 
     def _no(self, name: str) -> int:
         """Why something is not allowed, in a status."""
-        return BAD_DENIED if name == "i=2253" or self._visible(name) else BAD_NODE  # all see the server itself
+        seen = name == "i=2253" or self._visible(name) or self._in_space(name)  # all see the server itself
+        return BAD_DENIED if seen else BAD_NODE
+
+    def _in_space(self, name: str) -> bool:
+        """Whether the client has been shown a node in a subtree."""
+        own = name.rpartition(ARROW)[2]
+        try:
+            return self._space is not None and self._names.node(own) in self._space.nodes
+        except Unnamed:
+            return False
 
     def _rights(self, name: str, klass: int) -> tuple[int, bool]:
         if klass == 4:
@@ -372,16 +381,19 @@ class Services(CallServices):
             + [method.at.name for method in asset.methods]
             + [notifier.at.name for notifier in asset.notifiers if notifier.at.name.startswith("nsu=")]
         )
-        wanted = tuple([Item("about", name) for name in names if self._visible(name)][: m.SURVEY_ITEMS])
+        trees = [one.at for one in asset.subtrees if self._may(Operation(BROWSE, -1, -1, False, (one.at,)))]
+        some = [*trees, *[Item("about", name) for name in names if self._visible(name)]]
+        wanted = tuple(some[: m.SURVEY_ITEMS])
+        fresh = FRESH_TREE_NS if trees else FRESH_NS
         if not wanted:
             self._space, self._space_of, self._space_at = self._made(()), (), server.now
             return None
-        if self._space is not None and wanted == self._space_of and server.now - self._space_at < FRESH_NS:
+        if self._space is not None and wanted == self._space_of and server.now - self._space_at < fresh:
             return None
         # What another session was told of the same nodes is as good: whoever connects anew to browse would have the
         # asset asked for hundreds of things each time.
         found = facing.common.described.get((facing.asset.name, wanted))
-        if found is not None and server.now - found[0] < FRESH_NS:
+        if found is not None and server.now - found[0] < fresh:
             self._space_at, self._space_of = found[0], wanted
             self._space = self._made(found[1])
             return None
