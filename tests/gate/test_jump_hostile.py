@@ -15,7 +15,7 @@ import asyncssh
 import pytest
 
 from tests.brokers.jump.hostile_asset import ANSWERS, FLOOD, STRING, UINT32, Asset
-from tests.brokers.jump.site import ELSEWHERE, THERE, JumpSite, ends, stops
+from tests.brokers.jump.site import ELSEWHERE, FARTHER, FARTHEST, THERE, JumpSite, ends, stops
 from tests.gate.plant import events
 from tests.ports import held_ports
 from tests.verbs import cli
@@ -235,6 +235,30 @@ def test_a_client_that_gives_no_window(site: Hostile, bystander: object) -> None
     asyncio.run(asyncio.wait_for(attack(), PATIENT))
     assert site.asset.sent < FLOOD
     eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
+
+
+def test_a_client_that_keeps_to_no_window(site: Hostile, bystander: object) -> None:
+    """It says more than it was given room for, to a program that reads nothing: its connection ends."""
+
+    async def attack() -> int:
+        connection: Any = await site.client("second", FARTHER)
+        chan: Any = await connection.create_session(asyncssh.SSHClientSession, "echo deaf", encoding=None)
+        channel: Any = chan[0]
+        sent = 0
+        while not connection.is_closed() and sent < FLOOD:
+            raw(connection, 94, UINT32(channel._send_chan), STRING(bytes(32_000)))
+            sent += 32_000
+            await asyncio.sleep(0)
+        await connection.wait_closed()
+        return sent
+
+    before = resident(site.gate.pids()["outer"])
+    assert asyncio.run(asyncio.wait_for(attack(), PATIENT)) < FLOOD
+    assert resident(site.gate.pids()["outer"]) - before < 40_000_000
+    hits = [("broken_protocol", "Window exceeded")]
+    eventually(
+        lambda: [(e["limit"], e["detail"]) for e in events(site.state, "limit-hit") if e["source"] == FARTHER] == hits
+    )
 
 
 def test_many_files_that_are_written_at_once(site: Hostile, bystander: object) -> None:
@@ -617,6 +641,55 @@ def test_strangers_who_break_ssh_before_there_are_keys(site: Hostile, bystander:
             assert banner.startswith(b"SSH-2.0-Cofferdam"), name
             # RFC 4253, 11.1: a protocol error, or a failed exchange.
             assert kinds[-1] in ((1, 2), (1, 3)), (name, kinds)
+
+
+# --- clients that break SFTP ---
+
+
+def _sftp(*packets: bytes) -> bytes:
+    return b"".join(STRING(one) for one in packets)
+
+
+INIT = b"\1" + UINT32(3)
+STAT = b"\x07" + UINT32(1) + STRING(b"/srv")
+SFTP: dict[str, bytes] = {
+    "a request before the first packet": _sftp(STAT),
+    "version 2": _sftp(b"\1" + UINT32(2)),
+    "two beginnings": _sftp(INIT, INIT),
+    "a packet of no length": _sftp(INIT, b""),
+    "a packet of 4 GB": _sftp(INIT) + b"\xff\xff\xff\xff",
+    "spare bytes": _sftp(INIT, STAT + b"\0"),
+    "half a packet, and an end": _sftp(INIT) + _sftp(STAT)[:9],
+    "a path of 4 GB": _sftp(INIT, b"\x07" + UINT32(1) + b"\xff\xff\xff\xff"),
+    "attributes without end": _sftp(
+        INIT, b"\x09" + UINT32(1) + STRING(b"/srv") + UINT32(1 << 31) + b"\xff\xff\xff\xff"
+    ),
+    "no SFTP at all": b"GET / HTTP/1.0\r\n\r\n",
+}
+
+
+def test_clients_that_break_sftp(site: Hostile, bystander: object) -> None:
+    """Each is its own session's end, by whatever it has begun with, and told of in the log."""
+
+    async def one(what: bytes) -> bytes:
+        connection = await site.client("station", FARTHEST)
+        try:
+            async with asyncio.timeout(PATIENT):
+                process = await connection.create_process(subsystem="sftp", encoding=None)
+                process.stdin.write(what)
+                process.stdin.write_eof()
+                await process.stdout.read()
+                return bytes(await process.stderr.read())
+        finally:
+            connection.abort()
+
+    async def main() -> dict[str, bytes]:
+        return {name: await one(what) for name, what in SFTP.items()}
+
+    for name, said in asyncio.run(main()).items():
+        assert b"that is no SFTP" in said or name.startswith("half"), (name, said)
+    eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
+    eventually(lambda: FARTHEST in {each["source"] for each in events(site.state, "limit-hit")})
 
 
 # --- assets that break SFTP -----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tests.brokers.jump.site import THERE, JumpSite, Sshd, stops
+from tests.brokers.jump.site import ELSEWHERE, THERE, JumpSite, Sshd, stops
 from tests.gate.plant import events
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
@@ -240,10 +240,13 @@ def test_an_asset_with_a_key_of_another_kind(site: JumpSite, bystander: None) ->
 # --- last, since what fails here makes whoever comes from this address wait ---
 
 
-async def signs_in(site: JumpSite, user: str, password: str = "") -> str:
-    """What becomes of a client of asyncssh that shows a password."""
+async def signs_in(site: JumpSite, user: str, password: str = "", source: str = "127.0.0.1") -> str:
+    """What becomes of a client of asyncssh that shows a password, and whose name is sent as it is."""
 
     class Typist(asyncssh.SSHClient):
+        def connection_made(self, conn: Any) -> None:
+            conn._username = user
+
         def kbdint_auth_requested(self) -> str:
             return ""
 
@@ -252,8 +255,8 @@ async def signs_in(site: JumpSite, user: str, password: str = "") -> str:
 
     try:
         connection, _ = await asyncssh.create_connection(
-            Typist, "127.0.0.1", site.door, username=user, client_keys=[asyncssh.generate_private_key("ssh-ed25519")],
-            known_hosts=None, config=None, agent_path=None,
+            Typist, "127.0.0.1", site.door, username="x", client_keys=[asyncssh.generate_private_key("ssh-ed25519")],
+            known_hosts=None, config=None, agent_path=None, local_addr=(source, 0),
         )  # fmt: skip
     except (asyncssh.Error, OSError) as error:
         return type(error).__name__
@@ -263,17 +266,26 @@ async def signs_in(site: JumpSite, user: str, password: str = "") -> str:
 
 NAMES = (
     "tech", "nobody", "x" * 1_000, "x" * 10_000, "%", "%%", "tech%", "%station",
-    "tech%nothing", "tech%station%station", " tech", "tech;id", "../tech", "root",
+    "tech%nothing", "tech%station%station", " tech", "tech;id", "../tech", "root", "tech\0", "\0", "tech%station\0",
+    "tech\u202e", "\u200ftech", "tech\u00ad", "te\nch", "\x1b]52;c;AAAA\x07", "ｔｅｃｈ",
 )  # fmt: skip
 
 
 def test_names_that_nobody_has_are_refused_alike(site: JumpSite, bystander: None) -> None:
     """62443-3-3 SR 1.10: who is known and who is not is told to nobody."""
 
-    async def main() -> set[str]:
-        return {await signs_in(site, name, "correct horse battery") for name in NAMES}
+    async def main() -> dict[str, str]:
+        return {name: await signs_in(site, name, "correct horse battery") for name in NAMES}
 
-    # What is too long for a name is told to be none (RFC 4250, 4.2.2), which says nothing of anybody.
-    found = {"PermissionDenied", "ConnectionLost", "ProtocolError", "DisconnectError", "IllegalUserName"}
-    assert asyncio.run(main()) <= found
+    found = asyncio.run(main())
+    refused = {"PermissionDenied", "ConnectionLost", "ProtocolError", "DisconnectError"}
+    # What is none is told to be none (RFC 4250, 4.2.2; RFC 4013), which says nothing of anybody.
+    none = {name for name, what in found.items() if what == "IllegalUserName"}
+    assert {what for name, what in found.items() if name not in none} <= refused
+    assert none == {name for name in NAMES if len(name) > 1_000 or set(name) & set("\0\n\x1b\u200f\u202e")}
+    asyncio.run(signs_in(site, "tech\0", source=ELSEWHERE))
+    said = [ELSEWHERE, "broken_protocol", "Prohibited character: '\\x00'"]
+    eventually(
+        lambda: said in [[each["source"], each["limit"], each["detail"]] for each in events(site.state, "limit-hit")]
+    )
     eventually(lambda: "nobody" in {each["user"] for each in events(site.state, "sign-in-refused")})

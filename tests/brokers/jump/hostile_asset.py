@@ -47,6 +47,8 @@ class Session(asyncssh.SSHServerSession[bytes]):
             self._breaks(99, UINT32(number))
         elif "nobody's-channel" in self._command:
             self._breaks(94, UINT32(4_000), STRING(b"x"))
+        elif "deaf" in self._command:
+            self._chan.pause_reading()
         elif "silent" in self._command:
             self._chan.write_eof()
         elif "flood" in self._command:

@@ -27,8 +27,9 @@ from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-ELSEWHERE = "127.0.0.7"
+ELSEWHERE, FARTHER, FARTHEST = "127.0.0.7", "127.0.0.8", "127.0.0.9"
 """People may come from there as well: for a test that wants its address's first entry, which says why."""
+ADDRESSES = f"127.0.0.1, {ELSEWHERE}, {FARTHER}, {FARTHEST}"
 THERE = bool(shutil.which("ssh")) and Path(SSHD).exists()
 KEY = bytes(range(32))
 """By which a keeper's store is sealed, where no gate makes one."""
@@ -42,7 +43,7 @@ assets:
   second: {{zone: plant, address: 127.0.0.1, port: {second}, protocol: ssh}}
   {assets}
 principals:
-  people: {{zone: office, addresses: [127.0.0.1, {elsewhere}]}}
+  people: {{zone: office, addresses: [{addresses}]}}
   {principals}
 conduits:
   free:
@@ -215,7 +216,7 @@ class JumpSite:
 
     def write_policy(self, **words: str) -> None:
         self.words |= words
-        said = {"files": self.files, "login": self.login, "elsewhere": ELSEWHERE, **self.ports, **self.words}
+        said = {"files": self.files, "login": self.login, "addresses": ADDRESSES, **self.ports, **self.words}
         said["rules"] = str(said["rules"]).replace("LOGIN", self.login).replace("FILES", str(self.files))
         self.policy.write_text(POLICY.format(**said))
 

@@ -16,7 +16,7 @@ import pytest
 
 from cofferdam.brokers.jump.accounts import Accounts
 from cofferdam.brokers.jump.certified import AUTHORITY, Certified
-from cofferdam.brokers.jump.signin import FREE_TRIES_OF_PERSON, Connection, Outcome, SignIn, signed_data
+from cofferdam.brokers.jump.signin import FREE_TRIES, FREE_TRIES_OF_PERSON, Connection, Outcome, SignIn, signed_data
 from cofferdam.errors import GateError
 from tests.brokers.jump.site import KEY
 
@@ -211,6 +211,19 @@ def test_pauses_grow_and_do_not_lock_out_a_key(desk: Desk) -> None:
     assert desk.proof(connection, "tech", "tech").state == "code", "others' wrong passwords bar no key"
     desk.mono += 3 * 10**9
     assert desk.answers(desk.connect(), *right).state == "in"
+
+
+def test_one_password_for_many_names(desk: Desk) -> None:
+    """62443-3-3 SR 1.11: whoever sprays it from one address waits there, whomever they name; others do not."""
+    for number in range(FREE_TRIES["source"]):
+        found = desk.answers(desk.connect(), f"nobody{number}", "Summer2030!", "000000")
+        assert found.why == "a wrong password, or nobody"
+    assert desk.answers(desk.connect(), "nobody", "Summer2030!", "000000").why == "too many tries: a pause"
+    right = ("tech", "correct horse battery", desk.code("tech"))
+    assert desk.answers(desk.connect(), *right).why == "too many tries: a pause"
+    other = desk.connect()
+    other.source = "10.1.0.10"
+    assert desk.answers(other, *right).state == "in"
 
 
 def test_a_nested_connection_is_the_same_persons(desk: Desk) -> None:

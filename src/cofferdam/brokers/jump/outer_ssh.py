@@ -61,6 +61,11 @@ KEYS: Final = frozenset({
 CERTIFICATES: Final = frozenset(
     key.removesuffix(b"@openssh.com") + b"-cert-v01@openssh.com" for key in (*KEYS, b"ssh-rsa")
 )
+BROKEN: Final = (
+    ProtocolError, asyncssh.ProtocolNotSupported, asyncssh.MACError, asyncssh.CompressionError,
+    asyncssh.IllegalUserName, asyncssh.KeyExchangeFailed, asyncssh.ServiceNotAvailable,
+)  # fmt: skip
+"""What an honest client of today does not end by. It is told of in the log."""
 CERTIFICATE: Final = b"ssh-ed25519-cert-v01@openssh.com"
 _ASSET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _SSH_PORT: Final = 22
@@ -412,9 +417,7 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         """Called once, by asyncssh."""
         self._was_lost = True
         self._exchange = None
-        if isinstance(
-            exc, ProtocolError | asyncssh.ProtocolNotSupported | asyncssh.MACError | asyncssh.CompressionError
-        ):
+        if isinstance(exc, BROKEN):
             self.hooks.failed(self, str(exc))
         self.hooks.lost(self)
 
