@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import shutil
+import signal
 import sqlite3
 import subprocess
 import urllib.error
@@ -21,7 +23,7 @@ from cofferdam.errors import GateError
 from tests.gate.plant import Client, QuickGate, cli, events, refuses
 from tests.gate.test_crews import RELAY, Works
 from tests.ports import held_port, held_ports
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, kill
 
 ZONES = """
 site: works
@@ -166,6 +168,62 @@ def test_what_nobody_foresaw(works: Held) -> None:
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.execute("DELETE FROM meta")
     held_and_back(works, "keeper: KeyError", lambda _: sound.rename(file))
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-journal"])
+def test_a_pipe_in_the_place_of_a_file(works: Held, ending: str) -> None:
+    """To open one waits for ever: its part hung, was ended for it, and the whole start with it."""
+    file = works.keeper / f"keeper.db{ending}"
+    sound = works.state.parent / "sound"
+    with contextlib.suppress(FileNotFoundError):
+        file.rename(sound)
+    os.mkfifo(file)
+    os.chown(file, works.keeper.stat().st_uid, works.keeper.stat().st_gid)
+
+    def put_back(way: str) -> None:
+        assert f"move it away: ls -l {file}" in way
+        sound.rename(file) if sound.exists() else file.unlink()
+
+    held_and_back(works, "is no plain file", put_back)
+
+
+@contextlib.contextmanager
+def hung(file: Path) -> Iterator[None]:
+    """Who opens this file waits, as for a disk that does not answer, until the lease on it is given back."""
+    fd = os.open(file, os.O_RDWR)
+    old = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+    finally:
+        os.close(fd)
+        signal.signal(signal.SIGIO, old)
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_part_that_its_store_ends_without_a_word(works: Held, killed: bool) -> None:
+    """The kernel may end who reads a damaged file, and a disk may not answer: the plant's proxy starts all the same."""
+    lease = contextlib.ExitStack()
+    lease.enter_context(hung(works.keeper / "keeper.db"))
+    gate = QuickGate(works.state, works.policy)
+    try:
+        if killed:
+            eventually(lambda: (works.state / "gate.sock").exists() and works.pids("relay").get("keeper"))
+            kill(works.pids("relay")["keeper"])
+        eventually(lambda: gate.process.poll() is not None or "gate-ready" in gate.said())
+        assert gate.process.poll() is None, gate.said()
+        with Client(works.port) as client:
+            client.read()
+        alarm = works.alarm()
+        assert ("keeper ended: killed" if killed else f"not ready within 30 s ({CREW}/keeper)") in alarm["detail"]
+        assert f"look at what is in {works.keeper}" in alarm["way_out"]
+        lease.close()
+        eventually(works.back)
+        assert gate.stop() == 0
+    finally:
+        lease.close()
+        gate.close()
+        gate.errors.unlink()
 
 
 def test_a_gate_that_would_serve_nothing_does_not_start(tmp_path: Path) -> None:

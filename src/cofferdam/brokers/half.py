@@ -139,10 +139,10 @@ class PartProcess:
         return self.code
 
     def _failing(self, why: str, hint: str = "", *, stored: bool = False) -> None:
-        """`stored`: it is for what is in its files, or nobody knows for what, and it has some."""
+        """`stored`: it is for what is in a store of its crew's, or nobody knows for what."""
         if stored and not hint and self._files:
             hint = f"look at what is in {' and '.join(self._files)}: keep a copy, and put back a backup"
-        self._control.send(Failing(clip(why, 4000), clip(hint, 4000), stored and bool(self._files)))
+        self._control.send(Failing(clip(why, 4000), clip(hint, 4000), stored))
 
     def _blaming(self, who: str) -> Callable[[CrossingError], None]:
         """For a receiver: remembers who broke the rules, and lets the error go on its way, which ends the loop."""
@@ -159,7 +159,7 @@ class PartProcess:
         if self.audit is not None:
             half = f"{self.crew}/{who}" if who in self._in_fds or who in self._riding else who
             self.audit.note(RecordViolation(wall_ns=time.time_ns(), half=half, detail=clip(detail)))
-        self._failing(f"{who} broke the crossing's rules: {detail}")
+        self._failing(f"{who} broke the crossing's rules: {detail}", stored=True)
         self.code = EXIT_VIOLATION
 
     def _last_words(self) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cofferdam.brokers.kit.database import check_plain
 from cofferdam.errors import StoreError, StoreFull
 
 
@@ -23,6 +24,7 @@ class Database:
     def __init__(self, path: Path, application: int, tables: str) -> None:
         """Raises: StoreError, which names the file and the way out."""
         self.path = path
+        check_plain(path)
         try:
             self._db = sqlite3.connect(path, timeout=0, isolation_level=None, cached_statements=64)
             self.run("PRAGMA locking_mode=EXCLUSIVE")

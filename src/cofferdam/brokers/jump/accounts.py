@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import asyncssh
 
 from cofferdam.brokers.jump.broker import STORE_KEY
+from cofferdam.brokers.kit.database import check_plain
 from cofferdam.brokers.kit.sealed import KEY_BYTES, NotOpened, Sealed
 from cofferdam.errors import GateError, StoreError
 
@@ -109,6 +110,7 @@ class Accounts:
                 hint=f"put the secret {STORE_KEY!r} of this keeper back as it was (docs/jump.md, secrets at rest)",
             )
         self._sealed = Sealed(key, b"cofferdam access")
+        check_plain(self.path)
         try:
             self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         except sqlite3.Error as error:

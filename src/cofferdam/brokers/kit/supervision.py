@@ -220,8 +220,8 @@ class PolicyTaken(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fi
 
 
 class Failing(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """The part is about to exit because of this; `hint`: the way out. `store`: what is in its store, or in one that it
-    reads, cannot be used."""
+    """The part is about to exit because of this; `hint`: the way out. `store`: what is in a store of its crew's cannot
+    be used, or nobody knows for what it is; not for what the operator gave it, such as a certificate."""
 
     reason: Text
     hint: Text = ""

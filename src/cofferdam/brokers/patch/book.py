@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from cofferdam.brokers.kit.database import check_plain
 from cofferdam.errors import StoreError, StoreFull
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ class Book:
     def __init__(self, path: Path) -> None:
         """Raises: StoreError."""
         self._path = path
+        check_plain(path)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=TRUNCATE")

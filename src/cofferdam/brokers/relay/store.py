@@ -31,6 +31,7 @@ import msgspec
 
 from cofferdam import disk
 from cofferdam.audit.entry import Draft
+from cofferdam.brokers.kit.database import check_plain
 from cofferdam.brokers.relay.gaps import Gap, Gaps
 from cofferdam.brokers.relay.index import SEGMENT, Index, next_print
 from cofferdam.brokers.relay.keeper_rows import ChannelRow, DeadRow, GapsRow, Known, OpenRow, PositionRow, Row, StepRow
@@ -122,9 +123,9 @@ class Store:
         self._series: dict[int, int] = {}
         self._steps: dict[tuple[str, str, str], StepRow | None] = {}
         """What was looked up or written within this transaction."""
-        wal = self.path.with_name(_FILES + "-wal")
+        check_plain(self.path)
         with contextlib.suppress(OSError):
-            if wal.stat().st_size:
+            if self.path.with_name(_FILES + "-wal").stat().st_size:
                 self.found = "the keeper before this one did not end in order"
         try:
             self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None, cached_statements=256)

@@ -87,6 +87,7 @@ class Crew(Supervisor[Part]):
         self.broker = BROKERS[plan.broker]
         self.kind = self.broker.crew.kind
         self.alone = self.broker.crew.alone
+        self.has_store = any(self.broker.crew.parts[name].store for name in plan.parts)
         self.totals = Totals()
         """What the parts of earlier lives counted."""
         self._jobs = Jobs(gate, self.name, self.road, self.broker)

@@ -79,7 +79,7 @@ class Child(abc.ABC, Generic[Out, In]):
         """What it said of its end."""
         self.hint = ""
         self.of_store = False
-        """It said that it ends for the sake of a store."""
+        """What it said of its end is for the sake of a store, or may be."""
         self._on_violation = on_violation
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
         self._link: Link[Out, In] = Link(
@@ -183,6 +183,8 @@ class Supervisor(abc.ABC, Generic[C]):
     """How long the other parts may go on after one has ended."""
     keeps_trying = True
     """Also when its first life fails; else that ends `run`."""
+    has_store = False
+    """A part of it keeps something: what ends a life before it was ready may be for that."""
 
     def __init__(self, gate: Context, name: str) -> None:
         self._gate = gate
@@ -400,14 +402,24 @@ class Supervisor(abc.ABC, Generic[C]):
                 reasons.append(f"{part.name}: {part.failing}")
                 hints.append(part.hint)
         if not was_ready and not self._stop_asked.is_set():
-            said = [f"{part.name} ended: {how(part.born.ended.result(), part.born.call, '')}" for part in self.parts]
-            if self._late:
-                said = [f"its parts were not ready within {self.ready_seconds:g} s"]
-                hints.append("is the machine busy with other work?")
-            failing = [part.of_store for part in self.parts if part.failing]
-            of_store = bool(failing) and all(failing)
-            self._failed("; ".join(reasons or said), next(filter(None, hints), ""), of_store=of_store)
+            # A store may hang its part, or have the kernel end it: where none has said anything it may be for that.
+            of_store = self.has_store and all(part.of_store for part in self.parts if part.failing)
+            if not reasons:
+                reasons, hints = self._in_silence()
+            self._failed("; ".join(reasons), next(filter(None, hints), ""), of_store=of_store)
         self.parts = []
+
+    def _in_silence(self) -> tuple[list[str], list[str]]:
+        """Why a life ended before it was ready, of which no part has said so: what is known, and the way out."""
+        reasons = [f"{part.name} ended: {how(part.born.ended.result(), part.born.call, '')}" for part in self.parts]
+        ways = []
+        if self._late:
+            silent = [part.name for part in self.parts if not part.is_ready]
+            reasons = [f"its parts were not ready within {self.ready_seconds:g} s ({', '.join(silent)})"]
+            ways.append("is the machine busy with other work?")
+        if kept := " and ".join(part.born.store for part in self.parts if part.born.store):
+            ways.append(f"If it stays so, look at what is in {kept}: keep a copy, and put back a backup")
+        return reasons, [" ".join(ways)]
 
     def _buried(self, part: C, *, expected: bool) -> None:
         """Tells how a part ended, once all that it said was read."""
