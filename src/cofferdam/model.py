@@ -509,6 +509,7 @@ class Stream(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     fastest_us: int = 0
     form: str = ""  # what it is made of, in the protocol's words
     group: str = ""  # the multicast group to which its frames go for clients that ask for that; "" for none
+    config: str = ""  # bytes of configuration that an opening may bring, in hexadecimal; "" for none
 
 
 class Shown(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -70,13 +70,21 @@ def test_an_opening_names_the_assemblies_of_the_policy_in_force() -> None:
     stage.inner.end()
 
 
-@pytest.mark.parametrize("form", ["outputs 160 of 4 bytes", "outputs 150 of 8 bytes"])
-def test_an_open_stream_ends_when_the_policy_says_another_form(form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "other"),
+    [
+        ("outputs 150 of 4 bytes", "outputs 160 of 4 bytes"),
+        ("outputs 150 of 4 bytes", "outputs 150 of 8 bytes"),
+        ('config 151"', 'config 151", config: "01 00"'),
+        ('config 151"', 'config 151", multicast: derived'),
+    ],
+)
+def test_an_open_stream_ends_when_the_policy_says_another_form(form: str, other: str) -> None:
     stage = opened()
     [answer] = ask(stage, 3, m.OpenIo(DRIVE, 10_000, 10_000, 0, 1))
     again(stage, ("min: 0, max: 99}", "min: 0, max: 98}"))
     assert not [one for one in stage.to_outer.take() if isinstance(one, records.Unwatched)], "its form is as it was"
-    again(stage, ("outputs 150 of 4 bytes", form))
+    again(stage, (form, other))
     [over] = [one for one in stage.to_outer.take() if isinstance(one, records.Unwatched)]
     assert over.handle == answer.handle and over.fault is Fault.ASSET and "form of io drive" in over.detail
     stage.inner.take(records.Frame(answer.handle, m.IoData(True, True, b"\7\0\0\0")))

@@ -59,6 +59,24 @@ def test_one_of_a_thousand_beyond_a_quarter_of_the_time_out_is_an_alarm_until_a_
     assert one.alarms(4 * frame_times.WINDOW_NS) == {}
 
 
+def test_clients_of_one_stream_have_a_slot_each_as_far_as_there_are() -> None:
+    one = FrameTimes("inputs")
+    open_ = [one.begin("drive", "inputs", "road", CADENCE, 0) for _ in range(frame_times.SLOTS + 2)]
+    for age, times in enumerate(open_, 1):
+        run(times, [age * MS])
+    told = {name: found.max for name, found in one.report()["inputs_age"].items() if not isinstance(found, int)}
+    names = ["drive/inputs", *(f"drive/inputs#{number}" for number in range(2, frame_times.SLOTS + 1))]
+    ages = [*range(1, frame_times.SLOTS), frame_times.SLOTS + 2]
+    assert told == {name: age * MS for name, age in zip(names, ages, strict=True)}, "the last is shared by three"
+    # Who leaves makes room for the next: no client makes up new ones.
+    one.end(open_[1])
+    assert one.begin("drive", "inputs", "road", CADENCE, 0).label == "drive/inputs#2"
+    assert one.begin("other", "inputs", "road", CADENCE, 0).label == "other/inputs"
+    for times in open_:
+        one.end(times)
+    assert one.begin("drive", "inputs", "road", CADENCE, 0).label == "drive/inputs"
+
+
 def test_streams_that_are_told_apart_are_bounded() -> None:
     one = FrameTimes("outputs")
     for number in range(frame_times.LABELS + 5):

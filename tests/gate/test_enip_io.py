@@ -35,7 +35,11 @@ assets:
     points:
       reference: {{at: io Drive.0, type: dint, unit: rpm, min: 0, max: 1500}}
     streams:
-      drive: {{at: io Drive, fastest: 10 ms, form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"}}
+      drive:
+        at: io Drive
+        fastest: 10 ms
+        form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"
+        config: "01 00 dc"
       inputs: {{at: io Inputs, form: "outputs 193 of 0 bytes, inputs 100 of 8 bytes, config 151, no run"}}
 principals:
   scada: {{zone: office, addresses: [127.0.0.9, 127.0.0.10]}}
@@ -181,6 +185,23 @@ def test_an_opening_that_is_wrong_is_told_so(works: Works, scanner: Scanner) -> 
     assert scanner.open() == (1, 0x0100), "a duplicate"
     assert scanner.close_io() == 0
     assert scanner.close_io() == 1
+
+
+def test_the_device_is_given_the_policys_configuration_and_no_other(works: Works, scanner: Scanner) -> None:
+    assemblies = b"\x20\x04\x24\x97\x2c\x96\x2c\x64"
+
+    def given() -> list[bytes]:
+        return [bytes(one.config_data) for one in works.drive.device.connection_manager.active_connections]
+
+    for wrong in (b"\x80\x02\x01\x00\xdd\x00", b"\x80\x01\x01\x00", b"\x80\x03\x01\x00\xdc\x00\x00\x00"):
+        assert scanner.open(path=assemblies + wrong) == (1, 0x0126), wrong
+    assert given() == []
+    assert scanner.open(path=assemblies + b"\x80\x02\x01\x00\xdc\x00") == (0,)
+    assert given() == [b"\x01\x00\xdc\x00"], "in whole words, as the policy has it"
+    assert scanner.close_io() == 0
+    eventually(lambda: works.drive.connections == 0)
+    assert scanner.open(serial=2) == (0,), "a client need bring none"
+    assert given() == [b""]
 
 
 def test_packets_that_do_not_belong_are_dropped(works: Works, scanner: Scanner) -> None:

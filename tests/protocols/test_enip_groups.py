@@ -131,8 +131,8 @@ zones: {{office: {{side: it}}, plant: {{side: ot}}}}
 overlay: {{wireguard: {{endpoint: "192.0.2.1:51820", peers: 10.64.8.0/24}}}}
 assets:
   drive:
-    {{zone: plant, address: 10.0.0.9, protocol: enip, {place},
-     streams: {{drive: {{at: io Drive, form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes", multicast: {group}}}}}}}
+    {{zone: plant, address: 10.0.0.9, protocol: enip, {place}, streams: {{drive:
+     {{at: io Drive, form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes{more}, multicast: {group}}}}}}}
 principals: {{scada: {{zone: office, {who}}}}}
 conduits:
   road: {{from: office, to: plant, broker: enip, owner: me, reason: a test,
@@ -140,11 +140,16 @@ conduits:
 """
 
 
-def policy(place: str = "overlay: 100.64.7.30", group: str = "derived", who: str = "addresses: [10.1.0.1]") -> Any:
-    return compile_policy(loads(POLICY.format(place=place, group=group, who=who)), now_ns=NOW)
+def policy(
+    place: str = "overlay: 100.64.7.30", group: str = "derived", who: str = "addresses: [10.1.0.1]", more: str = '"'
+) -> Any:
+    """`more`: behind the form."""
+    return compile_policy(loads(POLICY.format(place=place, group=group, who=who, more=more)), now_ns=NOW)
 
 
-def test_a_policy_says_the_group() -> None:
+def test_a_policy_says_the_group_and_the_configuration() -> None:
+    [stream] = policy(more=', config 151", config: "01 00 DC"').assets["drive"].streams
+    assert stream.config == "0100dc"
     for place, group, found in (
         ("overlay: 100.64.7.30", "derived", "239.192.100.160"),
         ('listen: "10.1.0.7:44818"', "derived", "239.192.1.192"),
@@ -156,7 +161,7 @@ def test_a_policy_says_the_group() -> None:
 
 def test_explain_says_where_inputs_go(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
-    file.write_text(POLICY.format(place="overlay: 100.64.7.30", group=GROUP, who="addresses: [10.1.0.1]"))
+    file.write_text(POLICY.format(place="overlay: 100.64.7.30", group=GROUP, who="addresses: [10.1.0.1]", more='"'))
     asked = ("--who", "scada", "--asset", "drive", "--operation", "stream drive")
     code, out, error = cli("explain", file, *asked)
     assert code == 0 and f"to the group {GROUP} (TTL 1)" in out, out + error
@@ -172,9 +177,13 @@ def test_explain_says_where_inputs_go(tmp_path: Path) -> None:
         ({"place": 'listen: "0.0.0.0:44818"'}, "an IPv4 address of its own"),
         ({"place": 'listen: "[fd00::7]:44818"'}, "an IPv4 address of its own"),
         ({"who": "peer: laptop"}, "groups do not go by the tunnel"),
+        ({"more": ', config 151", config: "0g"'}, "bytes in hexadecimal"),
+        ({"more": ', config 151", config: "01 0"'}, "bytes in hexadecimal"),
+        ({"more": f', config 151", config: "{"00" * 401}"'}, "1 to 400 bytes"),
+        ({"more": '", config: "01"'}, "to which assembly it goes"),
     ],
 )
-def test_a_policy_with_another_group_is_told(changed: dict[str, str], words: str) -> None:
+def test_a_policy_with_another_group_or_configuration_is_told(changed: dict[str, str], words: str) -> None:
     with pytest.raises(PolicyError) as refused:
         policy(**changed)
     assert words in "".join(str(problem) for problem in refused.value.problems)

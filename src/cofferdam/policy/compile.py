@@ -195,6 +195,7 @@ def _asset(name: str, asset: schema_assets.Asset, addresses: tuple[str, ...], di
                 stream.fastest or 0,
                 stream.form or "",
                 groups.group(stream.multicast, places, dialect),
+                "".join((stream.config or "").split()).lower(),
             )
             for stream_name, stream in sorted(asset.streams.items())
         ),

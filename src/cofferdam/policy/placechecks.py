@@ -87,6 +87,7 @@ class PlaceChecks:
         for name, stream in self.asset.streams.items():
             self._place((*self.here, "streams", name), name, stream.at, "streams", "opened as streams")
             self._form((*self.here, "streams", name), name, stream)
+            self._config((*self.here, "streams", name, "config"), stream)
             self._group((*self.here, "streams", name, "multicast"), stream.multicast)
         for name, notifier in self.asset.notifiers.items():
             self._notifier((*self.here, "notifiers", name), name, notifier)
@@ -445,6 +446,21 @@ class PlaceChecks:
         elif not re.fullmatch(dialect.forms or "(?!)", stream.form):
             expected = dialect.form_example if dialect.forms else f"no form: {dialect.name} needs none"
             self.at((*here, "form"), f"the form {quote(stream.form)}", expected, check="form")
+
+    def _config(self, here: Path, stream: schema_assets.Stream) -> None:
+        """What an opening may bring with it."""
+        text, most = stream.config, self.dialect.configuration
+        if text is None:
+            return
+        digits = "".join(text.split())
+        if not most:
+            self.at(here, "config", f"none: openings of {self.dialect.name} bring no configuration", check="config")
+        elif not re.fullmatch(r"([0-9A-Fa-f]{2})+", digits) or len(digits) > 2 * most:
+            expected = f'1 to {most} bytes in hexadecimal, such as "01 00 dc 05"'
+            self.at(here, f"the configuration {quote(text)}", expected, check="config")
+        elif ", config " not in (stream.form or ""):
+            expected = f"a form that says to which assembly it goes, such as {self.dialect.form_example}"
+            self.at(here, "a configuration for no assembly", expected, check="config")
 
     def _group(self, here: Path, text: str | None) -> None:
         """Where a stream's frames go for clients that want them by multicast."""

@@ -183,6 +183,11 @@ class Stream(Entry):
         "sizes, `outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151`; with `, no run` at the end if the outputs "
         "do not begin with run or idle.",
     )
+    config: Text | None = Field(
+        None,
+        description="The bytes of configuration that clients may bring as they open it, in hexadecimal: "
+        "`01 00 dc 05`. The device is given these; a client that brings others is refused. Off unless set: any are.",
+    )
     multicast: Text | None = Field(
         None,
         description="Clients that ask for it are sent its frames by one multicast group: `derived` (EtherNet/IP: from "

@@ -301,6 +301,8 @@ class Dialect(msgspec.Struct, frozen=True):
     group_of: Callable[[str], str] | None = None
     """The multicast group that is derived from an IPv4 address of ours; None: no frames go to a group. For protocols
     with `datagrams`."""
+    configuration: int = 0
+    """Bytes of configuration that a stream's opening may bring, at most; 0: none."""
     discovery: bool = False
     """A question may come alone, by UDP at the port of the connections (`protocols.base.Facing.alone`). For protocols
     with `datagrams`."""

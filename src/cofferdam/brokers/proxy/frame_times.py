@@ -5,6 +5,9 @@ clock. *Jitter*: how far the time between two frames that were sent is from the 
 the sender's own unevenness. Each half measures what it sends: the outer one what comes from the asset, the inner one
 what goes to it.
 
+Of one stream there may be several clients at a time, where it has no outputs: each has a *slot* while it is there, the
+first free one. The first is called by the stream alone; those beyond `SLOTS` share the last.
+
 A stream whose age comes near its time-out is about to be lost: where the 99.9th percentile of a while passes a quarter
 of it, that is an alarm.
 
@@ -22,7 +25,9 @@ WINDOW_NS = 30_000_000_000
 FEWEST = 100
 """Frames of a window, at least, before its percentile says anything."""
 LABELS = 1024
-"""Streams that are told apart."""
+"""Slots of streams that are told apart."""
+SLOTS = 8
+"""Slots of one stream."""
 LONGEST_NS = 60_000_000_000
 """Greater ages, and those below 0, are no ages: the other half has made them up."""
 
@@ -77,7 +82,7 @@ class FrameTimes:
 
     def begin(self, asset: str, stream: str, conduit: str, cadence: Cadence, now: int) -> Times:
         """A stream stands."""
-        label = f"{asset}/{stream}"
+        label = self._slot(f"{asset}/{stream}")
         if label not in self._by_label and len(self._by_label) >= LABELS:
             label = ""
         found = self._by_label.get(label)
@@ -90,6 +95,12 @@ class FrameTimes:
         times = Times(label, *found, of_conduit, interval, interval * cadence.silence, now)
         self._open.add(times)
         return times
+
+    def _slot(self, stream: str) -> str:
+        """The first name of a stream's slots that nobody has."""
+        taken = {times.label for times in self._open}
+        names = [stream, *(f"{stream}#{number}" for number in range(2, SLOTS + 1))]
+        return next((name for name in names if name not in taken), names[-1])
 
     def end(self, times: Times | None) -> None:
         """It stands no longer."""

@@ -25,9 +25,10 @@ def opened(operation: Operation) -> Item | None:
     return None
 
 
-def form_of(asset: Asset, stream: Item) -> tuple[str, str]:
-    """What the policy says of a stream's form and group; "" where it says nothing of such a stream."""
-    return next(((one.form, one.group) for one in asset.streams if one.at.space == stream.space), ("", ""))
+def form_of(asset: Asset, stream: Item) -> tuple[str, ...]:
+    """What the policy says of a stream's form, configuration and group; nothing where it has no such stream."""
+    found = (one for one in asset.streams if one.at.space == stream.space)
+    return next(((one.form, one.config, one.group) for one in found), ())
 
 
 class Standing:
@@ -46,7 +47,7 @@ class Standing:
         self.operation = operation
         self.allow = allow
         self.stream = opened(operation)
-        self.form = ("", "") if self.stream is None else form_of(served.asset, self.stream)
+        self.form = () if self.stream is None else form_of(served.asset, self.stream)
         self.write = ""  # the name of the write that opened a stream
         self.handle = 0
         self.connection: Any = None

@@ -479,12 +479,14 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         cls = request.cls
         sizes = form.size_out(cls), form.size_in(cls)
         path = self._route + _assemblies(form)
+        # In the opening alone: a close names the same connection without it.
+        config = paths.of_data(form.data) if request.config else b""
         large = max(sizes) > 0x1FF
         head = struct.pack("<BBIIHHIB3x", 0x0A, 0x0E, 0, ours, *name, request.multiplier)
         # Point to point both ways, of fixed size, scheduled.
         flags = [size | (0x4800 << 16 if large else 0x4800) for size in sizes]
         body = struct.pack("<IIII" if large else "<IHIH", request.rpi_out, flags[0], request.rpi_in, flags[1])
-        body = head + body + bytes([cls, len(path) // 2]) + path
+        body = head + body + bytes([cls, (len(path) + len(config)) // 2]) + path + config
         service = requests.LARGE_OPEN if large else requests.OPEN
         where = paths.of_object(paths.MANAGER, 1)
         status, more, data = yield service, requests.made(service, where, body)

@@ -165,8 +165,6 @@ class Connections:
         config = path.instances[0] if path.instances else 0
         if asset is None:
             return _learned(opening, points, config)
-        if path.data:
-            raise Refused(CONNECTION, f"{len(path.data)} bytes of configuration, which are not carried", BOOK, 0x0126)
         asked = (path.cls, points, config)
         found = [
             (name, form)
@@ -176,6 +174,9 @@ class Connections:
         if not found:
             raise Unknown(f"an I/O connection to class {path.cls:02X}, {config}/{'/'.join(map(str, points))}")
         name, form = found[0]
+        if path.data not in (b"", form.data):
+            why = "which are not the policy's" if form.data else "and the policy has none"
+            raise Refused(CONNECTION, f"{len(path.data)} bytes of configuration, {why}", BOOK, 0x0126)
         cls = opening.transport & 0x0F
         if opening.transport & 0x70 not in (0x00, 0x10, 0x20) or cls not in (0, 1):
             raise Refused(CONNECTION, f"the transport {opening.transport:02X}", BOOK, 0x0103)
@@ -202,7 +203,7 @@ class Connections:
         self._opens -= 1.0
         return OpenIo(
             Item("io", name), opening.rpi_to_target, opening.rpi_to_originator, opening.multiplier, 1 if cls else 0,
-            key_of(path.key) if path.key else None,
+            key_of(path.key) if path.key else None, bool(path.data),
         )  # fmt: skip
 
     def standing_of(self, body: bytes) -> int | None:

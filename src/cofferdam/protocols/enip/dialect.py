@@ -223,6 +223,7 @@ ENIP = Dialect(
     learned_form=learned_form,
     datagrams=2222,
     group_of=group_of,
+    configuration=400,
     discovery=True,
     connected=True,
     route_example="backplane 0",

@@ -36,7 +36,8 @@ LED: Final = 3
 
 
 class IoForm(NamedTuple):
-    """A stream's assemblies; sizes in bytes of data."""
+    """A stream's assemblies; sizes in bytes of data. `data`: of the configuration that an opening may bring, as it
+    stands in one: whole words."""
 
     outputs: int
     out_size: int
@@ -44,6 +45,7 @@ class IoForm(NamedTuple):
     in_size: int
     config: int
     run: bool
+    data: bytes = b""
 
     def size_out(self, cls: int) -> int:
         """What a Forward Open says of the outputs."""
@@ -54,20 +56,24 @@ class IoForm(NamedTuple):
         return self.in_size + (2 if cls else 0)
 
 
-def form_of(text: str) -> IoForm | None:
-    """A form as the policy writes it."""
+def form_of(text: str, config: str = "") -> IoForm | None:
+    """A form as the policy writes it; `config`: the configuration's bytes, in hexadecimal."""
     found = re.fullmatch(FORM, text)
     if not found or max(int(found[2]), int(found[4])) > LONGEST:
         return None
     numbers = [int(found[place] or 0) for place in range(1, 6)]
-    return IoForm(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], not found[6])
+    data = bytes.fromhex(config)
+    return IoForm(
+        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], not found[6], data + b"\0" * (len(data) & 1)
+    )
 
 
 def forms_of(asset: Asset | None) -> dict[str, IoForm]:
     """The forms of an asset's streams, by the name of their item."""
     if asset is None:
         return {}
-    return {stream.at.name: form for stream in asset.streams if (form := form_of(stream.form)) is not None}
+    found = {stream.at.name: form_of(stream.form, stream.config) for stream in asset.streams}
+    return {name: form for name, form in found.items() if form is not None}
 
 
 def form_for(item: Item, asset: Asset | None) -> IoForm | None:

@@ -152,7 +152,7 @@ class Key(Message, frozen=True):
 
 class OpenIo(Message, frozen=True, tag=14):
     """A Forward Open of class 0 or 1. RPIs in µs; the time-out is four RPIs, doubled `multiplier` times. `key`: the
-    device is asked who it is before."""
+    device is asked who it is before. `config`: it brings the stream's configuration, whose bytes the policy has."""
 
     item: Item
     rpi_out: Rpi
@@ -160,6 +160,7 @@ class OpenIo(Message, frozen=True, tag=14):
     multiplier: Annotated[int, Meta(ge=0, le=7)]
     cls: Literal[0, 1]
     key: Key | None = None
+    config: bool = False
 
 
 # ---- responses ----

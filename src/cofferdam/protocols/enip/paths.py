@@ -42,6 +42,8 @@ def parse(data: bytes, at: int, stop: int) -> Path:
             if kind == 0x34:
                 if at + 10 > stop or data[at + 1] != 4:
                     raise BadPath("an electronic key of another form")
+                if key:
+                    raise BadPath("a second electronic key")
                 key, at = data[at + 2 : at + 10], at + 10
                 continue
             if what > 4 or width == 3 or width > _LONGEST[what]:
@@ -104,6 +106,8 @@ def parse(data: bytes, at: int, stop: int) -> Path:
             end = at + 2 + 2 * (data[at + 1] if at + 1 < stop else 0)
             if end > stop or at + 1 >= stop:
                 raise BadPath("data that end after the path")
+            if config:
+                raise BadPath("data twice")
             config, at = data[at + 2 : end], end
         else:
             raise BadPath(f"the segment {kind:#04x}")
@@ -179,6 +183,11 @@ def of_object(cls: int, instance: int = -1, attribute: int = -1) -> bytes:
 def of_points(*points: int) -> bytes:
     """Connection points."""
     return b"".join(_logical(_POINT, point) for point in points)
+
+
+def of_data(data: bytes) -> bytes:
+    """A segment of simple data: whole words."""
+    return bytes([0x80, len(data) // 2]) + data if data else b""
 
 
 def of_program(name: str) -> bytes:
