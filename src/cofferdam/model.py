@@ -610,8 +610,8 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     those that hold another's factor. Called as the protocol writes them, "holding 88", so that no point is."""
     notifiers: tuple[Notifier, ...] = ()
     subtrees: tuple[Subtree, ...] = ()
-    namespaces: tuple[str, ...] = ()
-    """What nodes within these may be called by, besides what the other names of the asset say."""
+    namespaces: tuple[tuple[str, str], ...] = ()
+    """Short names for what names of items begin with: (short, long)."""
     read_first: bool = False
     """It knows no writes of single bits: the gate reads a word, puts them in and writes it."""
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)

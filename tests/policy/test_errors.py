@@ -336,6 +336,10 @@ NOTIFIERS = [
     ("at: 'nsu=u;s=A -> nsu=u;s=B'", "one object that events come from"),
     ("at: 'ns=2;s=A'", "the server may number its namespaces anew"),
     ("fields: [Severity]", "at"),
+    (
+        "at: 'nsu=u;s=A', fields: [Severity, 'lin:Batch']",
+        "a short name of the asset's namespaces (line), or nsu=URI;Batch",
+    ),
 ]
 """What stands of a notifier, and what is expected."""
 SUBTREES = [
@@ -363,7 +367,7 @@ WITH_NOTIFIER = """site: works
 zones: {office: {side: it}, plant: {side: ot}}
 assets:
   line: {zone: plant, address: 10.20.0.18, protocol: opcua, listen: "127.0.0.1:4840", notifiers: {
-    alarms: {AT}}}
+    alarms: {AT}}, namespaces: {line: "urn:l;1"}}
 principals: {erp: {zone: office, addresses: 10.1.0.20}}
 conduits:
   a: {from: office, to: plant, broker: opcua, owner: o, reason: r, allow: [{who: erp, asset: line, events: NAME}]}

@@ -203,14 +203,19 @@ def _judged(
 def test_events_are_explained_field_by_field(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     asset = (
         "notifiers: {alarms: {at: 'nsu=urn:works;s=Line', fields: [default, ActiveState/Id]}, "
-        "brief: {at: 'nsu=urn:works;s=Line', fields: Message}}"
+        "brief: {at: 'nsu=urn:works;s=Line', fields: [Message, 'works:Shift', 'works:Shift/works:No']}}, "
+        "namespaces: {works: http://w/s}"
     )
     rules = "{who: scada, asset: line, events: all}, {who: board, asset: line, events: brief}"
     cases = (
         ("scada", "events alarms", "allowed by c/0"), ("scada", "events alarms Severity", "allowed by c/0"),
         ("scada", "events alarms Comment", "read event nsu=urn:works;s=Line -> Comment is asked"),
         ("board", "events brief", "allowed by c/1"), ("board", "events alarms Severity", "-> Severity is asked"),
-        ("board", "events alarms Message", "allowed by c/1"), ("scada", "events alarm", ""),
+        ("board", "events alarms Message", "allowed by c/1"), ("board", "events brief works:Shift", "allowed by c/1"),
+        ("board", "events brief nsu=http://w/s;Shift", "allowed by c/1"),
+        ("board", "events brief A/works:Shift", "read event nsu=urn:works;s=Line -> A/nsu=http://w/s;Shift is asked"),
+        ("scada", "read works:s=Pump7", "read node nsu=http://w/s;s=Pump7 is asked"),
+        ("scada", "events alarm", ""),
     )  # fmt: skip
     assert "did you mean alarms" in _judged(capsys, tmp_path / "events.yaml", asset, rules, cases)
 

@@ -206,8 +206,7 @@ def _asset(name: str, asset: schema_assets.Asset, addresses: tuple[str, ...], di
             Subtree(tree_name, Item(dialect.trees, _item(tree_name, one.at).name), one.depth, one.nodes)
             for tree_name, one in sorted(asset.browse.items())
         ),
-        # Of use where what is shown is more than what has a name in the policy.
-        namespaces=tuple(sorted(set(asset.namespaces.values()))) if asset.browse else (),
+        namespaces=tuple(sorted(asset.namespaces.items())),
         bits=tuple(space.name for space in dialect.spaces if space.bits),
         bits_of=tuple((name, at.space, at.start) for name, at in sorted(asset.bits_of.items()) if isinstance(at, Span)),
         kinds=tuple((kind.name, kind.separators) for kind in dialect.kinds),

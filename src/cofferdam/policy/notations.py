@@ -157,6 +157,17 @@ def _node_text(raw: Any, info: ValidationInfo) -> str:
     return text
 
 
+def _field_text(raw: Any, info: ValidationInfo) -> str:
+    """A field of events, with its short names written out."""
+    text, dialect = syntax.text(raw), _dialect(info)
+    try:
+        if dialect is not None and isinstance(info.context, Reading):
+            text = dialect.notation.field_written_out(text, info.context.shorts)
+    except Misread as error:
+        raise syntax.Expected(str(error), error.near) from None
+    return text
+
+
 def _raw(raw: Any, info: ValidationInfo) -> Piece | None:
     """A place, or all items with a prefix."""
     dialect = _dialect(info)
@@ -243,7 +254,10 @@ _NETWORK_ITEM = {"type": "string", "examples": ["10.1.0.20", "10.1.5.0/24"]}
 Name = Annotated[str, *_read(syntax.name, _NAME_ITEM)]
 Text = Annotated[str, *_read(syntax.text, {"type": "string", "minLength": 1})]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), _one_or_list(_NAME_ITEM)]
-Fields = Annotated[tuple[Text, ...], BeforeValidator(_listed), _one_or_list({"type": "string", "minLength": 1})]
+_FIELD_ITEM = {"type": "string", "minLength": 1}
+Fields = Annotated[
+    tuple[Annotated[str, *_read(_field_text, _FIELD_ITEM)], ...], BeforeValidator(_listed), _one_or_list(_FIELD_ITEM)
+]
 Address = Annotated[str, *_read(syntax.address, ADDRESS)]
 Network = Annotated[str, *_read(syntax.network, _NETWORK_ITEM)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_listed), _one_or_list(_NETWORK_ITEM)]

@@ -207,9 +207,9 @@ class Notifier(Entry):
     fields: Fields = Field(
         (),
         description="The fields, as the asset's protocol writes them. OPC UA: browse paths such as `Severity`, "
-        "`ActiveState/Id` or `nsu=urn:plant:line;Batch`, and `ConditionId`. Default: those that all events have "
-        "(EventId, EventType, SourceNode, SourceName, Time, ReceiveTime, Message, Severity); `default` among others "
-        "stands for them.",
+        "`ActiveState/Id` or `nsu=urn:plant:line;Batch` (`line:Batch` by a short name), and `ConditionId`. Default: "
+        "those that all events have (EventId, EventType, SourceNode, SourceName, Time, ReceiveTime, Message, "
+        "Severity); `default` among others stands for them.",
     )
 
 
@@ -400,7 +400,8 @@ class Asset(Entry):
     )
     namespaces: dict[Name, Text] = Field(
         {},
-        description="Short names for what a protocol's names of places begin with, for `at` and `structure`. OPC UA: "
+        description="Short names for what a protocol's names of places begin with, for `at`, `structure` and `fields`, "
+        "and for `explain`. With subtrees, nodes of these are shown in them. OPC UA: "
         '`{line: "urn:plant:line"}`, and `at: "line:s=Line1.Speed"` is `nsu=urn:plant:line;s=Line1.Speed`.',
     )
     numbering: Numbering | None = Field(

@@ -51,6 +51,10 @@ class Notation(abc.ABC):
         """A field of events, in its one spelling. Raises: Misread."""
         raise Misread("no fields: there are no events")
 
+    def field_written_out(self, text: str, shorts: Mapping[str, str]) -> str:
+        """A field with the short names of an asset's `namespaces` written out. Raises: Misread for one that is none."""
+        return text
+
     def of_event(self, notifier: Item, field: str) -> Item:
         """The item that a field of a notifier's events is."""
         raise Misread("no fields: there are no events")

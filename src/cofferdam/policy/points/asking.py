@@ -126,7 +126,7 @@ def _place(
             raise _bad(text, f"{words[0]} needs a first cell")
         return space, Span(words[0], _cell(words[1], text), 1), None, words[2:]
     if dialect.kinds:
-        item = _item(words, dialect)
+        item = _item(words, asset, dialect)
         if item is not None:
             return item
     names = [point.name for point in asset.points]
@@ -135,11 +135,11 @@ def _place(
     raise _bad(text, f"{which}{f'; did you mean {near}' if near else ''}")
 
 
-def _item(words: list[str], dialect: Dialect) -> tuple[Kind, Item, None, list[str]] | None:
+def _item(words: list[str], asset: Asset, dialect: Dialect) -> tuple[Kind, Item, None, list[str]] | None:
     """The item that the first words name: as few of them as are one in the protocol's notation."""
     for count in range(1, len(words) + 1):
         try:
-            place = dialect.notation.parse(" ".join(words[:count]))
+            place = dialect.notation.parse(dialect.written_out(" ".join(words[:count]), dict(asset.namespaces)))
         except Misread:
             continue
         kind = dialect.kind(place.kind) if isinstance(place, Item) else None
@@ -264,8 +264,10 @@ def _events(name: str, fields: list[str], asset: Asset, dialect: Dialect, text: 
     for notifier in asset.notifiers:
         if notifier.name == name:
             kind = dialect.kind(notifier.at.kind)
+            notation, shorts = dialect.notation, dict(asset.namespaces)
             try:
-                asked = [dialect.notation.of_event(notifier.at, dialect.notation.field(field)) for field in fields]
+                named = [notation.field(notation.field_written_out(field, shorts)) for field in fields]
+                asked = [notation.of_event(notifier.at, field) for field in named]
             except Misread as error:
                 raise _bad(text, f"a field is {error}") from None
             code = kind.watch if kind is not None else -1

@@ -35,9 +35,11 @@ _FORM = '"nsu=URI;s=NAME" (or i=, g=, b=), such as "nsu=urn:plant:line;s=Line1.S
 
 def canonical(uri: str, letter: str, identifier: str) -> str:
     """The one spelling of a node. `uri` "" is namespace 0; `identifier` as it stands after the letter."""
-    if not uri:
-        return f"{letter}={identifier}"
-    return f"nsu={uri.replace('%', '%25').replace(';', '%3B')};{letter}={identifier}"
+    return f"nsu={_escaped(uri)};{letter}={identifier}" if uri else f"{letter}={identifier}"
+
+
+def _escaped(uri: str) -> str:
+    return uri.replace("%", "%25").replace(";", "%3B")
 
 
 def split(name: str) -> tuple[str, str, str]:
@@ -77,7 +79,7 @@ _ELEMENT = re.compile(r"(?:nsu=([^;\s]{1,1024});)?([^/]+)(/(?=.)|\Z)", re.DOTALL
 def field_text(path: Sequence[tuple[str, str]]) -> str:
     """The one spelling of a browse path of (URI, name), "" for the standard's URI: "ActiveState/Id". Raises: ValueError
     where there is none, as for a name with a "/" in it."""
-    found = [(f"nsu={uri.replace('%', '%25').replace(';', '%3B')};" if uri else "") + name for uri, name in path]
+    found = [(f"nsu={_escaped(uri)};" if uri else "") + name for uri, name in path]
     text = "/".join(found)
     if field_path(text) != tuple(path):
         raise ValueError(f"{text!r} is no field")
@@ -97,7 +99,7 @@ def field_path(text: str) -> tuple[tuple[str, str], ...]:
             break
         uri = element[1] or ""
         plain = uri.replace("%3B", ";").replace("%25", "%")
-        if element[2].startswith("nsu=") or plain.replace("%", "%25").replace(";", "%3B") != uri:
+        if element[2].startswith("nsu=") or _escaped(plain) != uri:
             break
         found.append((plain, element[2]))
         at = element.end()
@@ -109,6 +111,14 @@ def field_path(text: str) -> tuple[tuple[str, str], ...]:
 _SHORT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):([isgb]=.*)\Z", re.DOTALL)
 
 
+_SHORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+
+def _no_short(shorts: Mapping[str, str], instead: str) -> Misread:
+    known = ", ".join(sorted(shorts)) or "none are said"
+    return Misread(f"a short name of the asset's namespaces ({known}), or {instead}")
+
+
 def written_out(text: str, shorts: Mapping[str, str]) -> str:
     """The text with "line:s=Speed" as "nsu=urn:plant:line;s=Speed". Raises: Misread for a short name that is none."""
     made = []
@@ -117,8 +127,7 @@ def written_out(text: str, shorts: Mapping[str, str]) -> str:
         if found is None:
             made.append(part)
         elif found[1] not in shorts:
-            known = ", ".join(sorted(shorts)) or "none are said"
-            raise Misread(f"a short name of the asset's namespaces ({known}), or nsu=URI;{found[2]}")
+            raise _no_short(shorts, f"nsu=URI;{found[2]}")
         else:
             made.append(canonical(shorts[found[1]], *found[2].split("=", 1)))
     return ARROW.join(made)
@@ -174,6 +183,20 @@ class OpcUaNotation(Notation):
             form = "a browse path, such as Severity, ActiveState/Id or nsu=urn:plant:line;Batch, or ConditionId"
             raise Misread(f"{form}; {error}") from None
         return text
+
+    def field_written_out(self, text: str, shorts: Mapping[str, str]) -> str:
+        made, at = [], 0
+        while (element := _ELEMENT.match(text, at)) is not None:
+            short, colon, name = element[2].partition(":")
+            # The standard's own names have no colon in them.
+            if element[1] or not colon or not _SHORT_NAME.match(short):
+                made.append(text[at : element.end()])
+            elif short not in shorts:
+                raise _no_short(shorts, f"nsu=URI;{name}")
+            else:
+                made.append(f"nsu={_escaped(shorts[short])};{name}{element[3]}")
+            at = element.end()
+        return "".join(made) + text[at:]
 
     def of_event(self, notifier: Item, field: str) -> Item:
         return Item(notifier.kind, f"{notifier.name}{ARROW}{field}")

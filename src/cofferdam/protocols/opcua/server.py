@@ -589,5 +589,6 @@ def _uris(facing: Facing | None) -> tuple[str, ...]:
             for uri, _ in field_path(field.name.partition(ARROW)[2]):
                 if uri and uri != own:
                     found[uri] = None
-    found.update(dict.fromkeys(uri for uri in asset.namespaces if uri not in (own, UA)))
+    if asset.subtrees:  # in these is more than what has a name in the policy
+        found.update(dict.fromkeys(uri for _, uri in asset.namespaces if uri not in (own, UA)))
     return (UA, own, *found)
