@@ -19,6 +19,8 @@ class Between:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.say: list[tuple[bytes, int]] = []
+        self.skip = 0
+        """How many of the historian's COPYs pass before that."""
         self.said = 0
         self.goes_on = threading.Event()
         """Nothing else is passed on after what it said, unless this is set."""
@@ -49,7 +51,9 @@ class Between:
                 while len(waiting) >= 5 and len(waiting) > (size := int.from_bytes(waiting[1:5], "big")):
                     message, waiting = waiting[: size + 1], waiting[size + 1 :]
                     target.sendall(self.change(message))
-                    if message[:1] == COPY_OUT and self.say:
+                    if message[:1] == COPY_OUT and self.say and self.skip:
+                        self.skip -= 1
+                    elif message[:1] == COPY_OUT and self.say:
                         said, self.say = self.say, []
                         self.said += 1
                         for piece, times in said:

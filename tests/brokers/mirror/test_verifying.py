@@ -24,6 +24,8 @@ class Table:
         self.rows: dict[int, list[int]] = {}
         self.asked: list[Count] = []
         self.away = ""
+        self.most = 24
+        """Hours that it can count before its time for a statement is over."""
 
     def add(self, hours: range, minute: int) -> None:
         for hour in hours:
@@ -52,7 +54,11 @@ class Table:
                     failed = Counted(one.request, one.source, one.hour, failed="permission denied")
                     pair.keeper.on_record("spooler", failed)
                     continue
-                many = len(self.rows.get(one.hour, ()))
+                if one.hours > self.most:
+                    failed = Counted(one.request, one.source, one.hour, failed="canceling statement (57014)")
+                    pair.keeper.on_record("spooler", failed)
+                    continue
+                many = sum(len(self.rows.get(hour, ())) for hour in range(one.hour, one.hour + one.hours))
                 told = (("tank_a",), (many,)) if many else ((), ())
                 pair.keeper.on_record("spooler", Counted(one.request, one.source, one.hour, *told))
                 pair.settle()
@@ -106,6 +112,35 @@ def test_a_source_that_is_away_keeps_no_other_from_being_counted(
     assert run.failed == "energy: permission denied" and not run.differ
     assert [one.source for one in source.asked].count("energy") == 1
     assert pair.has(HOUR - 4, HOUR) == {"tank_a": 8}
+    pair.close()
+
+
+@pytest.mark.parametrize("most", [24, 6, 1])
+def test_a_long_time_is_counted_by_days_and_halved_where_it_differs(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Down to what the source can count in its time; what differs is read again, and told by its hour."""
+    monkeypatch.setattr(pair.keeper, "_to_merge", list)
+    today = HOUR // 24 * 24
+    source = Table(pair)
+    source.most = most
+    source.add(range(today - 20 * 24, HOUR), 1)
+    source.send(range(today - 20 * 24, HOUR))
+    pair.seal()
+    late, gone = today - 13 * 24 + 5, today - 3 * 24 + 23
+    source.add(range(late, late + 1), 2)
+    source.rows[gone] = []
+    run = pair.keeper.verifying.begin(today - 20 * 24 - 1, HOUR - 1, "counts", "")
+    source.work()
+    assert run.ended and run.done == run.total == 20 * 24 + 1 + HOUR - today
+    assert not run.failed and not run.differ and run.more == [("tank_a", gone, 1, 0)]
+    assert run.points == 20 * 24 + HOUR - today + 1
+    assert pair.has(late, late) == {"tank_a": 2}
+    asked = [one.hours for one in source.asked]
+    assert {one.hour for one in source.asked if one.hours == 1} >= {late, gone, today - 20 * 24 - 1}
+    assert asked.count(24) == (20 if most == 24 else 1)
+    if most == 24:  # two days were halved, one of them down to the hour that came meanwhile
+        assert len(asked) < 20 + 2 * (4 * 2 + 2) + 1 + HOUR - today + 30
     pair.close()
 
 

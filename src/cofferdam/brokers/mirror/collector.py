@@ -49,6 +49,8 @@ FIRST_SECONDS, LAST_SECONDS = 1.0, 60.0
 REREAD_SHARE: Final = 10
 """The overlap is read again this often within its own length."""
 FETCHES_MOST: Final = 10_000
+FETCH_TRIES: Final = 5
+"""Sessions that may end over what is to be read again: then it is left, for the next comparison to find."""
 ALARMS_MOST: Final = 32
 NOT_UNDERSTOOD: Final = (
     ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error,
@@ -372,6 +374,8 @@ class Tables(Work):
     """A historian in PostgreSQL."""
 
     source: Postgres
+    _tries = 0
+    """How often it was begun to read again what is first of what is asked."""
 
     async def session(self) -> None:
         password = self.owner.password(self.source.password)
@@ -380,7 +384,6 @@ class Tables(Work):
         try:
             historian = await postgres.connect(self.source, password)
             try:
-                self.well()
                 await self._follow(historian)
             finally:
                 await historian.close()
@@ -405,6 +408,7 @@ class Tables(Work):
             seen.past_ns = now - overlap if not again else NO_TIME
             latest = await self._read(historian, since, until, "live", seen)
             self.newest = max(self.newest, latest)
+            self.well()  # now, and not as soon as it lets anybody in
             waits = until >= limit
             if not waits and latest <= upto:
                 # A time in which there is nothing is over once something newer is there: a historian that is itself
@@ -419,7 +423,7 @@ class Tables(Work):
                 seen.forget(upto - overlap)
                 await self._look_ahead(historian, limit)
             while self._asked:
-                await self._answer(historian, self._asked.popleft())
+                await self._answer(historian)
             if waits:
                 took = time.monotonic() - began
                 await self.pause(max(one.every / 1000 - took, took, 0.01))
@@ -458,15 +462,22 @@ class Tables(Work):
             )
         self.ahead = words
 
-    async def _answer(self, historian: Historian, asked: Count | Fetch) -> None:
+    async def _answer(self, historian: Historian) -> None:
+        """Does the first of what is asked. What is to be read again is asked until all of it has been."""
+        asked = self._asked[0]
         if isinstance(asked, Fetch):
             until = min(asked.until - 1000, self.owner.setting.wall() + self.owner.row.future * 10**9)
             at = asked.since - 1000
-            while at < until:
+            self._tries += 1
+            while at < until and self._tries <= FETCH_TRIES:
                 step = min(at + self.step, until)
                 await self._read(historian, at, step, "backfill", None)
-                at = step
+                at, self._tries = step, 1
+                self._asked[0] = Fetch(asked.source, at + 1000, asked.until)
+            self._tries = 0
+            self._asked.popleft()
             return
+        self._asked.popleft()
         try:
             counts: dict[str, int]
             digests: tuple[int | None, ...] = ()
@@ -475,10 +486,10 @@ class Tables(Work):
                 digests = tuple(one.digest if one.rows == one.times else None for one in values.values())
                 counts = {tag: one.times for tag, one in values.items()}
             else:
-                counts = await historian.count(asked.hour)
+                counts = await historian.count(asked.hour, asked.hours)
             if len(counts) > COUNTS_MOST or sum(map(len, counts)) > RECORD_BYTES // 8:
                 raise Differs(f"{len(counts)} tags in an hour; as many are not compared")
-        except (psycopg.Error, Differs, *NOT_UNDERSTOOD) as error:
+        except (psycopg.Error, OSError, Differs, *NOT_UNDERSTOOD) as error:
             self.owner.answer(Counted(asked.request, asked.source, asked.hour, failed=clip(postgres.words(error), 500)))
             raise
         self.owner.answer(

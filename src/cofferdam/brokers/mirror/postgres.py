@@ -10,8 +10,10 @@ Not here: when what is read (collector).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
+import socket
 import time
 import zoneinfo
 from collections.abc import AsyncIterator
@@ -45,6 +47,8 @@ SAME_TIME_MOST: Final = 1_000_000
 """Samples of one time, where values are compared."""
 CONNECT_SECONDS: Final = 10
 STATEMENT_MS: Final = 300_000
+SILENT_SECONDS: Final = 330.0
+"""Without a word in answer, or with one here and there: a database that is well has ended the statement before."""
 # A reading that is ended in mid transaction closes its connection: that no ROLLBACK went out is nobody's concern.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
 _KINDS: Final = {
@@ -60,10 +64,38 @@ _SETTINGS: Final = (
 )
 
 
+class Answering(AsyncConnection[Any]):
+    """A connection whose other end has to answer in time: psycopg by itself waits without end, also for the rest of a
+    COPY whose reading is over, and then for a database that is not there to end it. Raises: TimeoutError."""
+
+    silent = SILENT_SECONDS
+    """Seconds."""
+
+    async def wait(self, *said: Any, **more: Any) -> Any:
+        over: list[bool] = []
+        timer = asyncio.get_running_loop().call_later(self.silent, self._shut, over)
+        try:
+            return await super().wait(*said, **more)
+        except psycopg.OperationalError:
+            if over:
+                raise TimeoutError(f"it has not answered within {self.silent:g} s") from None
+            raise
+        finally:
+            timer.cancel()
+
+    def _shut(self, over: list[bool]) -> None:
+        """Whatever waits for the connection sees its end."""
+        over.append(True)
+        beneath = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=self.pgconn.socket)
+        with contextlib.suppress(OSError):
+            beneath.shutdown(socket.SHUT_RDWR)
+        beneath.detach()
+
+
 class Historian:
     """One source, connected."""
 
-    def __init__(self, source: Postgres, conn: AsyncConnection[Any]) -> None:
+    def __init__(self, source: Postgres, conn: Answering) -> None:
         self.source = source
         self._conn = conn
         self._shape = Shape(FLOAT, source.tags, quality=False, server=False)
@@ -129,14 +161,14 @@ class Historian:
     ) -> AsyncIterator[Samples]:  # fmt: skip
         """The samples after `since_ns` and up to `until_ns`, as records without numbers, in the order of time; each
         says up to when all has been read: what is ahead of the clock (`now_ns`) says nothing of that, for it must not
-        hide what comes on time, and is written a little later. Raises: psycopg.Error, Differs.
+        hide what comes on time, and is written a little later. Raises: psycopg.Error, OSError, Differs.
 
         In one transaction it looks at the columns and reads them: a column that has become a float meanwhile would be
         rounded by the cast of this reading."""
         block = Block(self.source.name, lane, self._shape, reading, seen, since_ns, now_ns, until_ns)
         when = sql.Identifier(self.source.time)
         command = sql.SQL("COPY (SELECT {} FROM {} WHERE {} > {} AND {} <= {} ORDER BY {}) TO STDOUT (FORMAT BINARY)")
-        low, high = _moment(since_ns), _moment(until_ns)
+        low, high, waited = _moment(since_ns), _moment(until_ns), 0.0
         statement = command.format(self._select, self._from, when, low, when, high, when)
         async with self._conn.transaction(), self._conn.cursor() as cursor:
             if await self._look() != self._types:
@@ -144,21 +176,25 @@ class Historian:
             async with cursor.copy(statement):
                 over = False
                 while not over:
+                    asked = time.monotonic()
                     rows, over = await self._conn.wait(pieces(self._conn.pgconn))
+                    waited += time.monotonic() - asked
+                    if waited > self._conn.silent:
+                        raise TimeoutError(f"it has not answered one question within {self._conn.silent:g} s")
                     block.take(rows)
                     while block.full:
                         yield block.some()
         yield block.rest()
 
-    async def count(self, hour: int) -> dict[str, int]:
-        """By tag: samples of different times within an hour since 1970. Raises: psycopg.Error."""
+    async def count(self, hour: int, hours: int) -> dict[str, int]:
+        """By tag: samples of different times within so many hours, from one since 1970 on. Raises: psycopg.Error."""
         one = self.source
         statement = sql.SQL(
             "SELECT {}::text, count(DISTINCT {}) FROM {} WHERE {} >= {} AND {} < {} GROUP BY 1"
         ).format(
             sql.Identifier(one.tag), sql.Identifier(one.time), self._from, sql.Identifier(one.time),
             _moment(hour * 3_600 * 10**9), sql.Identifier(one.time),
-            _moment((hour + 1) * 3_600 * 10**9),
+            _moment((hour + hours) * 3_600 * 10**9),
         )  # fmt: skip
         found = await (await self._conn.execute(statement)).fetchall()
         names = [("" if tag is None else text_of(tag), count) for tag, count in found]
@@ -244,12 +280,12 @@ async def connect(source: Postgres, password: str) -> Historian:
     return found
 
 
-async def dial(source: Postgres | Copy, password: str) -> AsyncConnection[Any]:
+async def dial(source: Postgres | Copy, password: str) -> Answering:
     """A connection; each end has shown the other that it knows the password. Raises: psycopg.Error."""
     tls: dict[str, Any] = {"sslmode": "disable"}
     if not source.plain:
         tls = {"sslmode": "require", "channel_binding": "require", "sslcertmode": "disable"}
-    return await AsyncConnection.connect(
+    return await Answering.connect(
         hostaddr=source.address, port=source.port, dbname=source.database, user=source.role, password=password,
         autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_SECONDS, gssencmode="disable",
         application_name="cofferdam-mirror", client_encoding="utf8", options="-c TimeZone=UTC",

@@ -30,6 +30,8 @@ POINTS_MOST: Final = 20_000
 TEXT_BYTES: Final = 1 << 20
 """All texts of one batch, and so of one value."""
 RECORD_BYTES: Final = 16 << 20
+HOURS_MOST: Final = 24
+"""Hours of one count."""
 COUNTS_MOST: Final = 100_000
 """Tags of one count."""
 
@@ -115,13 +117,14 @@ class Taken(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknow
 
 
 class Count(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
-    """Count an hour at the source: each is answered by one `Counted`. `values`: not only how many samples there are,
-    but also which."""
+    """Count an hour at the source, or so many from it on: each is answered by one `Counted`. `values`: not only how
+    many samples there are, but also which."""
 
     request: Number
     source: Name
     hour: Annotated[int, Meta(ge=-(1 << 24), le=1 << 24)]
     values: bool = False
+    hours: Annotated[int, Meta(ge=1, le=HOURS_MOST)] = 1
 
 
 class Fetch(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):

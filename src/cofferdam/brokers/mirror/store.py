@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from cofferdam import disk
 from cofferdam.brokers.mirror import anew, catalogue, hot, partials, sealing
 from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned, Tag
-from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, stored, tidy
+from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, Summary, stored, summary, tidy
 from cofferdam.brokers.mirror.records import LANES, Lane, Samples
 from cofferdam.errors import StoreError
 from cofferdam.policy.terms.mirror_rows import Qualities
@@ -353,6 +353,26 @@ class Store:
             found = [_within(stored([(one.commit, one.batch) for one in commits]), low, high)]
             found += [_within(group.cast(STORED), low, high) for path in paths for group in sealing.read_groups(path)]
             return tidy(pa.concat_tables(found))
+
+        return read
+
+    def is_hot(self, first: int, last: int) -> bool:
+        """Whether something of these hours is not sealed yet."""
+        low, high = first * HOUR_NS, (last + 1) * HOUR_NS
+        ends = (pc.min_max(one.batch.column(1)).as_py() for one in self.hot if one.batch.num_rows)
+        return any(one["min"] < high and one["max"] >= low for one in ends)
+
+    def summed(self, first: int, last: int) -> Callable[[], dict[str, Summary]]:
+        """What reads how much each tag has of these hours in sealed files, of each time the last revision, some tags at
+        a time. It raises StoreError."""
+        low, high = first * HOUR_NS, (last + 1) * HOUR_NS
+        paths = [self.folder / file.name for file in self.files_of(first, last)]
+
+        def read() -> dict[str, Summary]:
+            found: dict[str, Summary] = {}
+            for table in sealing.merged(paths):  # all of a tag is in one of them
+                found |= summary(tidy(_within(table, low, high), latest=True))
+            return found
 
         return read
 

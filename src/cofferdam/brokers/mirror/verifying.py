@@ -6,6 +6,9 @@ over the samples of each tag and hour. A tag that has fewer samples here than th
 again, by the backfill lane, where repetitions vanish; then it is counted once more. A source that has fewer than the
 mirror is told of and changes nothing: a source that was emptied empties no mirror.
 
+Where somebody has a longer time counted, days are counted as wholes first, and halved, down to hours, where they differ
+or are too much for the source.
+
 Not here: how a source counts (postgres), what a digest is (columns).
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
@@ -24,7 +27,7 @@ from cofferdam.brokers.mirror import partials, sealing
 from cofferdam.brokers.mirror.catalogue import Loss
 from cofferdam.brokers.mirror.columns import HOUR_NS, Summary, summary, tidy
 from cofferdam.brokers.mirror.keeping import Keeping
-from cofferdam.brokers.mirror.records import Count, Counted, Fetch
+from cofferdam.brokers.mirror.records import HOURS_MOST, Count, Counted, Fetch
 from cofferdam.brokers.mirror.told import Run as Told
 from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.terms.mirror_rows import Device, Postgres
@@ -45,6 +48,30 @@ NIGHTLY_HOUR: Final = 1
 """UTC."""
 NIGHTS_MOST: Final = 7
 """Days that are compared together, after nights in which nothing ran."""
+
+
+class Question(NamedTuple):
+    """What a run wants to know: of `hours` hours, for the how-manieth time."""
+
+    run: Run
+    hour: int
+    source: str
+    turn: int = 0
+    hours: int = 1
+
+    def halves(self) -> tuple[Question, Question]:
+        """The same in two."""
+        half = self.hours // 2
+        return self._replace(hours=half), self._replace(hour=self.hour + half, hours=self.hours - half)
+
+
+class Asked(NamedTuple):
+    """A question that a source has not answered yet; `deadline` is monotonic."""
+
+    question: Question
+    request: int
+    deadline: float
+
 
 _NOTHING: Final = Summary(0, 0, 0)
 
@@ -73,6 +100,8 @@ class Run:
         self.total = last - first + 1
         self.oldest: dict[str, int] = {}
         """By source: the first hour that it is asked for."""
+        self.at_once = dict[str, int]()
+        """By source, where it is less than HOURS_MOST: so many hours can be counted together."""
         self.back = first
         """Hours before `first`, down to this one, are counted where the one behind them was not whole."""
 
@@ -96,8 +125,8 @@ class Verifying:
         self._request = 0
         self.runs: dict[int, Run] = {}
         self.alarms: dict[str, str] = {}
-        self._queue: deque[tuple[Run, int, str, int]] = deque()  # (run, hour, source, round)
-        self._asked: tuple[Run, int, str, int, int, float] | None = None  # ..., request, deadline
+        self._queue: deque[Question] = deque()
+        self._asked: Asked | None = None
         self._not_before = 0.0
         wall = keeper.setting.wall()
         self._hourly = wall // HOUR_NS
@@ -121,7 +150,12 @@ class Verifying:
             sources = [""]
         run.total = (last - first + 1) * len(sources)
         run.oldest = dict.fromkeys(sources, first)
-        self._queue += [(run, hour, source, 0) for hour in range(first, last + 1) for source in sources]
+        step = HOURS_MOST if against == "counts" else 1
+        hour = first
+        while hour <= last:
+            hours = step if hour % step == 0 and hour + step - 1 <= last else 1
+            self._queue += [Question(run, hour, source, hours=hours) for source in sources]
+            hour += hours
         if not run.total or run.failed:
             self._end(run)
         return run
@@ -143,22 +177,30 @@ class Verifying:
             elif (hour := (wall - HOURLY_AFTER_NS) // HOUR_NS) > self._hourly:
                 self._hourly = hour
                 self.begin(hour - 2, hour - 1, "counts", "").back = hour - BACK_HOURS
-        if self._asked is not None and time.monotonic() > self._asked[5]:
-            run, _, source, *_ = self._asked
-            self._asked = None
-            self._failed(run, source, f"{source} has not answered")
+        if self._asked is not None and time.monotonic() > self._asked.deadline:
+            question, self._asked = self._asked.question, None
+            self._failed(question, f"{question.source} has not answered")
         if self._asked is None and self._queue and time.monotonic() >= self._not_before:
-            run, hour, source, turn = self._queue[0]
-            if run.against == "store":
-                if self._keeper.in_thread(*self._look(run, hour)):
+            question = self._queue[0]
+            if question.run.against == "store":
+                if self._keeper.in_thread(*self._look(question.run, question.hour)):
                     self._queue.popleft()
                 return
             self._queue.popleft()
+            while question.hours > 1 and self._too_long(question):
+                question, rest = question.halves()
+                self._queue.appendleft(rest)
             self._request += 1
-            deadline = time.monotonic() + COUNT_SECONDS
-            self._asked = (run, hour, source, turn, self._request, deadline)
-            values = run.against == "source"
-            self._keeper.setting.senders["spooler"].send(Count(self._request, source, hour, values))
+            self._asked = Asked(question, self._request, time.monotonic() + COUNT_SECONDS)
+            values = question.run.against == "source"
+            count = Count(self._request, question.source, question.hour, values, question.hours)
+            self._keeper.setting.senders["spooler"].send(count)
+
+    def _too_long(self, one: Question) -> bool:
+        """Whether it is to be asked in two."""
+        if one.hours > one.run.at_once.get(one.source, HOURS_MOST):
+            return True
+        return self._keeper.store.is_hot(one.hour, one.hour + one.hours - 1)
 
     def _look(self, run: Run, hour: int) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """An hour in the store alone: its files are as they were sealed, and can be read."""
@@ -213,37 +255,40 @@ class Verifying:
         if len(record.names) != len(record.counts) or len(record.digests) not in (0, len(record.names)):
             raise CrossingError("a count with names and numbers of unequal length")
         asked = self._asked
-        if asked is None or asked[4] != record.request:
+        if asked is None or asked.request != record.request:
             return  # too late
-        run, hour, source, turn, *_ = asked
+        question = asked.question
+        source, hour = question.source, question.hour
         if (record.source, record.hour) != (source, hour):
             raise CrossingError(f"{record.source} answers for hour {record.hour}, and {source}, {hour} was asked")
         # It is asked no more than half of the time: others have to read there, too.
         now = time.monotonic()
-        self._not_before = max(self._not_before, 2 * now - (asked[5] - COUNT_SECONDS))
+        self._not_before = max(self._not_before, 2 * now - (asked.deadline - COUNT_SECONDS))
         if record.failed:
             self._asked = None
-            self._failed(run, source, f"{source}: {record.failed}")
+            self._failed(question, f"{source}: {record.failed}")
             return
         digests = record.digests or (None,) * len(record.names)
         there = {name: (n, d) for name, n, d in zip(record.names, record.counts, digests, strict=True)}
         read = self._keeper.store.hour(hour)
+        whole = self._keeper.store.summed(hour, hour + question.hours - 1)
+        work = whole if question.hours > 1 else lambda: summary(tidy(read(), latest=True))
 
         def done(found: dict[str, Summary] | str) -> None:
             self._asked = None
-            self._compare(run, hour, source, turn, there, found)
+            self._compare(question, there, found)
 
-        if not self._keeper.in_thread(lambda: _try(lambda: summary(tidy(read(), latest=True))), done):
+        if not self._keeper.in_thread(lambda: _try(work), done):
             # Something is being sealed: the source is asked again.
             self._asked = None
-            self._queue.appendleft((run, hour, source, turn))
+            self._queue.appendleft(question)
 
     def _compare(
-        self, run: Run, hour: int, source: str, turn: int, there: Mapping[str, tuple[int, int | None]],
-        here: dict[str, Summary] | str,
-    ) -> None:  # fmt: skip
+        self, question: Question, there: Mapping[str, tuple[int, int | None]], here: dict[str, Summary] | str
+    ) -> None:
+        run, hour, source, turn, hours = question
         if isinstance(here, str):
-            self._failed(run, source, here)
+            self._failed(question, here)
             return
         tags = self._keeper.store.catalogue.tags
         own = {tag: found for tag, found in here.items() if tag in there or tags[tag].source == source}
@@ -256,32 +301,41 @@ class Verifying:
                 fewer.append((tag, hour, mine.times, has))
             elif mine.times > has:
                 more.append((tag, hour, mine.times, has))
+        if (fewer or more) and hours > 1:
+            self._queue.extendleft(reversed(question.halves()))
+            return
         if fewer and hour == run.oldest[source] > run.back:
             run.oldest[source] = hour - 1
             run.first = min(run.first, hour - 1)
             run.total += 1
-            self._queue.append((run, hour - 1, source, 0))
+            self._queue.append(Question(run, hour - 1, source))
         if fewer and turn < ROUNDS:
             if turn % FETCH_EVERY == 0:
                 fetch = Fetch(source, hour * HOUR_NS, (hour + 1) * HOUR_NS)
                 self._keeper.setting.senders["spooler"].send(fetch)
-            self._queue.append((run, hour, source, turn + 1))
+            self._queue.append(question._replace(turn=turn + 1))
             self._not_before = time.monotonic() + SETTLE_SECONDS
             return
         run.differ += fewer
         run.more += more
         run.seen.update(known)
         run.points += sum(own.get(tag, _NOTHING).times for tag in known)
-        run.done += 1
+        run.done += hours
         self._perhaps_end(run)
 
-    def _failed(self, run: Run, source: str, why: str) -> None:
-        """A source cannot be counted at: no more of it is asked, and the others are counted all the same."""
+    def _failed(self, question: Question, why: str) -> None:
+        """A source cannot be counted at: no more of it is asked, and the others are counted all the same. What was much
+        at once may have been too much."""
+        run, source = question.run, question.source
+        if question.hours > 1:
+            run.at_once[source] = question.hours // 2
+            self._queue.extendleft(reversed(question.halves()))
+            return
         if why not in run.failed:
             run.failed += f"; {why}" if run.failed else why
-        kept = deque(one for one in self._queue if one[0] is not run or one[2] != source)
-        run.done += 1 + len(self._queue) - len(kept)
-        self._queue = kept
+        gone = [one for one in self._queue if one.run is run and one.source == source]
+        run.done += 1 + sum(one.hours for one in gone)
+        self._queue = deque(one for one in self._queue if one.run is not run or one.source != source)
         self._perhaps_end(run)
 
     def _perhaps_end(self, run: Run) -> None:
