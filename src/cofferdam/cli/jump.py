@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from cofferdam.cli.jump_asking import ask, show, time_of
+from cofferdam.cli.jump_asking import add_signing, ask, show, signature, time_of
 from cofferdam.errors import GateError
 
 ROTATE_SECONDS = 150.0
@@ -25,7 +25,7 @@ TOLD = "cofferdam.brokers.jump.told"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli import jump_glass, jump_people, jump_recordings
+    from cofferdam.cli import jump_glass, jump_people, jump_quarantine, jump_recordings
     from cofferdam.cli.gate_options import add_reason
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -129,10 +129,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("number", type=int, metavar="N", help="the request's number")
         sub.add_argument("--reason", default="", help="why, for the record")
         if name != "revoke":
-            signing = sub.add_mutually_exclusive_group()
-            signing.add_argument("--key", type=Path, metavar="FILE", help="sign it by this OpenSSH key of yours")
-            signing.add_argument("--signature", type=Path, metavar="FILE",
-                                 help="what `ssh-keygen -Y sign -n cofferdam-approval` made of it")  # fmt: skip
+            add_signing(sub)
     statement = verb("statement", "what there is to sign to approve a request", _statement, "str")
     statement.add_argument("number", type=int, metavar="N", help="the request's number")
     statement.add_argument("--deny", action="store_true", help="to deny it")
@@ -157,6 +154,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     unblock.add_argument("name", nargs="+", metavar="NAME", help="the person, the asset, or both")
     jump_glass.add(group("break-glass", "a sealed code for when nobody is there to approve"), verb)
     jump_recordings.add(group("recording", "what was recorded"), verb)
+    jump_quarantine.add(group("quarantine", "files that were not scanned, or in which something was found"), verb)
     parser.epilog = "Who does something is who the gate sees, and stands in the audit log."
 
 
@@ -338,33 +336,12 @@ def _requests(args: argparse.Namespace) -> int:
 
 
 def _decide(args: argparse.Namespace) -> int:
-    found = ask(args, args.what, number=args.number, reason=args.reason, **_signature(args))
+    found = ask(args, args.what, number=args.number, reason=args.reason, **signature(args, lambda: _to_sign(args)))
     return show(args, found, [str(found)])
 
 
-def _signature(args: argparse.Namespace) -> dict[str, str]:
-    """The signature that was made elsewhere, or one by a key that is here."""
-    import base64
-
-    from cofferdam.brokers.kit.sshsig import SignatureRefused, dearmor
-    from cofferdam.cli.ssh_signing import ssh_sign
-
-    key: Path | None = getattr(args, "key", None)
-    file: Path | None = getattr(args, "signature", None)
-    try:
-        if key is not None:
-            text = ask(args, "statement", number=args.number, deny=args.what == "deny")
-            print(text, file=sys.stderr)
-            armored = ssh_sign(key, text.encode())
-        elif file is not None:
-            armored = file.read_bytes()
-        else:
-            return {}
-        return {"signature": base64.b64encode(dearmor(armored)).decode()}
-    except OSError as error:
-        raise GateError(f"{file} cannot be read: {error.strerror}") from None
-    except SignatureRefused as refused:
-        raise GateError(str(refused), hint=refused.hint) from None
+def _to_sign(args: argparse.Namespace) -> str:
+    return str(ask(args, "statement", number=args.number, deny=args.what == "deny"))
 
 
 def _statement(args: argparse.Namespace) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cofferdam.errors import GateError
@@ -40,6 +42,39 @@ def show(args: argparse.Namespace, found: Any, lines: Iterable[str]) -> int:
         for line in lines:
             print(escaped(line))
     return 0
+
+
+def add_signing(parser: argparse.ArgumentParser) -> None:
+    """How something is signed."""
+    signing = parser.add_mutually_exclusive_group()
+    signing.add_argument("--key", type=Path, metavar="FILE", help="sign it by this OpenSSH key of yours")
+    signing.add_argument("--signature", type=Path, metavar="FILE",
+                         help="what `ssh-keygen -Y sign -n cofferdam-approval` made of it")  # fmt: skip
+
+
+def signature(args: argparse.Namespace, statement: Callable[[], str]) -> dict[str, str]:
+    """The signature that was made elsewhere, or one by a key that is here over what is to be signed."""
+    import base64
+
+    from cofferdam.brokers.kit.sshsig import SignatureRefused, dearmor
+    from cofferdam.cli.ssh_signing import ssh_sign
+
+    key: Path | None = getattr(args, "key", None)
+    file: Path | None = getattr(args, "signature", None)
+    try:
+        if key is not None:
+            text = statement()
+            print(text, file=sys.stderr)
+            armored = ssh_sign(key, text.encode())
+        elif file is not None:
+            armored = file.read_bytes()
+        else:
+            return {}
+        return {"signature": base64.b64encode(dearmor(armored)).decode()}
+    except OSError as error:
+        raise GateError(f"{file} cannot be read: {error.strerror}") from None
+    except SignatureRefused as refused:
+        raise GateError(str(refused), hint=refused.hint) from None
 
 
 def time_of(ns: int) -> str:

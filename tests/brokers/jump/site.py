@@ -217,7 +217,9 @@ class JumpSite:
     def write_policy(self, **words: str) -> None:
         self.words |= words
         said = {"files": self.files, "login": self.login, "addresses": ADDRESSES, **self.ports, **self.words}
-        said["rules"] = str(said["rules"]).replace("LOGIN", self.login).replace("FILES", str(self.files))
+        for word in ("rules", "conduits"):
+            text = str(said[word]).replace("LOGIN", self.login).replace("FILES", str(self.files))
+            said[word] = text.replace("DOOR", str(self.door))
         self.policy.write_text(POLICY.format(**said))
 
     def set_up(self) -> None:

@@ -223,8 +223,31 @@ class AssetFileRefused(Event, frozen=True, kw_only=True):
     count: Count = 1
 
 
+class FileDecided(Event, frozen=True, kw_only=True):
+    """Somebody decided about a file in quarantine that could not be scanned whole: it passes from now on for whoever
+    brought it, for so long; or never. Or a file was removed from quarantine. `file`: its number, 0 for none; `kept`:
+    its name there. `statement` and `signature` as in `access-decided`."""
+
+    file: Count
+    kept: Name = ""
+    decision: Literal["released", "rejected", "removed"]
+    person: Name = ""
+    asset: Name = ""
+    way: Name = ""
+    path: Text = ""
+    size: Count = 0
+    sha256: Hash = ""
+    until_ns: WallNs = 0
+    by: Name
+    how: Name = ""
+    reason: Text = ""
+    statement: Statement = ""
+    signature: Signature = ""
+
+
 Draft = (
-    SignedIn
+    FileDecided
+    | SignedIn
     | SignInRefused
     | AccessSet
     | AccessRequested
@@ -247,10 +270,10 @@ GATE: tuple[type[Event], ...] = ()
 OUTER: tuple[type[Event], ...] = (TunnelRefused,)
 KEEPER: tuple[type[Event], ...] = (
     SignedIn, SignInRefused, AccessSet, AccessRequested, AccessDecided, AccessOpened, AccessRefused, AccessEnded,
-    AccessWatched, AccessLocked, AccessKilled, GlassUsed,
+    AccessWatched, AccessLocked, AccessKilled, GlassUsed, FileDecided,
 )  # fmt: skip
 INNER: tuple[type[Event], ...] = (HostKeyRefused, AssetFilePassed, AssetFileRefused)
-ARCHIVIST: tuple[type[Event], ...] = (RecordingMarked, RecordingUsed)
+ARCHIVIST: tuple[type[Event], ...] = (RecordingMarked, RecordingUsed, FileDecided)
 
 
 def _many(event: Said) -> str:
@@ -305,6 +328,11 @@ LINES: dict[str, Line] = {
     "recording-marked": lambda e: (
         f"{e.get('recording')} {e.get('size')} bytes, SHA-256 {str(e.get('sha256'))[:16]}…"
         f"{' at its end' if e.get('ended') else ''}{_because(e)}"
+    ),
+    "file-decided": lambda e: (
+        f"{e.get('kept') or e.get('path')} {e.get('decision')} by {e.get('by')} {e.get('how', '')}".rstrip()
+        + (f", of {e['person']} for {e.get('asset')} {e.get('path')}" if e.get("person") else "")
+        + _because(e)
     ),
     "recording-used": lambda e: f"{e.get('recording')} {e.get('how')} by {e.get('by')}{_because(e)}",
     "asset-file-passed": lambda e: (

@@ -55,7 +55,13 @@ _USED: Final = """
 CREATE TABLE IF NOT EXISTS used(person TEXT NOT NULL, conduit TEXT NOT NULL, day INTEGER NOT NULL,
     bytes INTEGER NOT NULL, PRIMARY KEY(person, conduit)) STRICT
 """
-"""Younger than the format: a store of before gets it, and a version of before does not mind it."""
+_HELD: Final = """
+CREATE TABLE IF NOT EXISTS held(id INTEGER PRIMARY KEY, person TEXT NOT NULL, asset TEXT NOT NULL,
+    conduit TEXT NOT NULL, way TEXT NOT NULL, path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    detail TEXT NOT NULL, kept TEXT NOT NULL, at_ns INTEGER NOT NULL, state TEXT NOT NULL, by TEXT NOT NULL,
+    reason TEXT NOT NULL, seconds INTEGER NOT NULL, until_ns INTEGER NOT NULL) STRICT
+"""
+"""Both are younger than the format: a store of before gets them, and a version of before does not mind them."""
 
 
 _PRAGMAS: Final = ("synchronous=FULL", "temp_store=MEMORY", "mmap_size=0", "trusted_schema=OFF", "secure_delete=ON")
@@ -116,11 +122,11 @@ class Accounts:
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from None
         self.run("PRAGMA locking_mode=EXCLUSIVE")
-        known = self._one("SELECT count(*) FROM sqlite_master")[0]
-        version = self._one("PRAGMA user_version")[0] if known else VERSION
-        if known and (self._one("PRAGMA application_id")[0] != APPLICATION or not PLAIN <= version <= VERSION):
+        known = self.one("SELECT count(*) FROM sqlite_master")[0]
+        version = self.one("PRAGMA user_version")[0] if known else VERSION
+        if known and (self.one("PRAGMA application_id")[0] != APPLICATION or not PLAIN <= version <= VERSION):
             raise StoreError(f"{self.path} is of another format", hint="run the version that wrote it, or move it away")
-        if self._one("PRAGMA journal_mode=WAL")[0] != "wal":
+        if self.one("PRAGMA journal_mode=WAL")[0] != "wal":
             raise StoreError(f"{self.path} cannot have a write-ahead log", hint="is it on a local disk?")
         for pragma in (
             "synchronous=FULL",
@@ -130,7 +136,7 @@ class Accounts:
             "secure_delete=ON",
         ):
             self.run(f"PRAGMA {pragma}")
-        if known and self._one("PRAGMA quick_check(1)")[0] != "ok":
+        if known and self.one("PRAGMA quick_check(1)")[0] != "ok":
             raise StoreError(f"{self.path} is damaged", hint="bring back the last backup")
         self.run("BEGIN IMMEDIATE")
         if not known:
@@ -140,12 +146,13 @@ class Accounts:
             self.run(f"PRAGMA user_version={VERSION}")
             self.set_meta("host-key", asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
         self.run(_USED)
+        self.run(_HELD)
         if version == PLAIN:
             self._seal_all()
         self.run("COMMIT")
         if version < VERSION:
             self._scrub()
-        found = self._one("SELECT value FROM meta WHERE name='host-key'")
+        found = self.one("SELECT value FROM meta WHERE name='host-key'")
         if found is None:
             raise StoreError(f"{self.path} has no host key", hint="bring back the last backup")
         try:
@@ -161,12 +168,12 @@ class Accounts:
 
     def _seal_all(self) -> None:
         """Seals what a version of before has kept as it is. A transaction is open."""
-        for name, value in self._all("SELECT name, value FROM meta"):
+        for name, value in self.all("SELECT name, value FROM meta"):
             self.set_meta(name, value)
-        for name, totp, password in self._all("SELECT name, totp, password FROM person"):
+        for name, totp, password in self.all("SELECT name, totp, password FROM person"):
             self.set_totp(name, totp, self.known(name).step)
             self.set_password(name, password)
-        for asset, login, secret in self._all("SELECT asset, login, secret FROM credential"):
+        for asset, login, secret in self.all("SELECT asset, login, secret FROM credential"):
             sealed = self._sealed.close(secret, *_credential(asset, login))
             self.run("UPDATE credential SET secret=? WHERE asset=? AND login=?", sealed, asset, login)
         self.run(f"PRAGMA user_version={SEALING}")
@@ -175,7 +182,7 @@ class Accounts:
         """Has the file written anew, and its write-ahead log emptied: pages that are free by now, and the log, still
         have what was sealed. Done anew by the next life where this one ends before."""
         self.run("VACUUM")
-        if self._one("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
+        if self.one("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
             raise StoreError(f"{self.path}: its write-ahead log is in use", hint="does another program have it open?")
         self.run(f"PRAGMA user_version={VERSION}")
 
@@ -185,15 +192,21 @@ class Accounts:
             cursor = self._db.execute(statement, values)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from None
-        return int((cursor.lastrowid or 0) if statement.startswith("INSERT INTO request") else cursor.rowcount)
+        return int(
+            (cursor.lastrowid or 0)
+            if statement.startswith(("INSERT INTO request", "INSERT INTO held"))
+            else cursor.rowcount
+        )
 
-    def _one(self, statement: str, *values: Any) -> Any:
+    def one(self, statement: str, *values: Any) -> Any:
+        """The first row that it finds; None."""
         try:
             return self._db.execute(statement, values).fetchone()
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}") from None
 
-    def _all(self, statement: str, *values: Any) -> list[Any]:
+    def all(self, statement: str, *values: Any) -> list[Any]:
+        """All rows that it finds."""
         try:
             return self._db.execute(statement, values).fetchall()
         except sqlite3.Error as error:
@@ -204,7 +217,7 @@ class Accounts:
 
     def meta(self, name: str) -> bytes:
         """Something there is one of; b"" where it is not set."""
-        row = self._one("SELECT value FROM meta WHERE name=?", name)
+        row = self.one("SELECT value FROM meta WHERE name=?", name)
         try:
             return b"" if row is None else self._sealed.open(row[0], "meta", name)
         except NotOpened as error:
@@ -216,7 +229,7 @@ class Accounts:
     # --- people -----------------------------------------------------------------------------------------------------
 
     def person(self, name: str) -> Person | None:
-        row = self._one("SELECT * FROM person WHERE name=?", name)
+        row = self.one("SELECT * FROM person WHERE name=?", name)
         return None if row is None else _person(row)
 
     def known(self, name: str) -> Person:
@@ -227,19 +240,19 @@ class Accounts:
         return found
 
     def people(self) -> list[Person]:
-        return [_person(row) for row in self._all("SELECT * FROM person ORDER BY name")]
+        return [_person(row) for row in self.all("SELECT * FROM person ORDER BY name")]
 
     def by_account(self, account: str) -> Person | None:
         """The person whom a user of this machine is."""
-        row = self._one("SELECT name FROM person WHERE account=? AND account!='' AND active", account)
+        row = self.one("SELECT name FROM person WHERE account=? AND account!='' AND active", account)
         return self.person(row[0]) if row is not None else None
 
     def add_person(self, name: str, full: str, account: str) -> None:
         if self.person(name) is not None:
             raise GateError(f"there is a {name!r} already")
-        if account and (other := self._one("SELECT name FROM person WHERE account=?", account)) is not None:
+        if account and (other := self.one("SELECT name FROM person WHERE account=?", account)) is not None:
             raise GateError(f"{account} is the account of {other[0]} already", hint="one person has one entry")
-        if self._one("SELECT count(*) FROM person")[0] >= PEOPLE_MOST:
+        if self.one("SELECT count(*) FROM person")[0] >= PEOPLE_MOST:
             raise GateError(f"there are {PEOPLE_MOST} people already")
         self.run("INSERT INTO person VALUES(?, ?, ?, 'local', 1, '', 0, '', 0, '')", name, full, account)
 
@@ -253,12 +266,12 @@ class Accounts:
         self.run("COMMIT")
 
     def groups(self, name: str) -> tuple[str, ...]:
-        return tuple(row[0] for row in self._all("SELECT grp FROM member WHERE person=? ORDER BY grp", name))
+        return tuple(row[0] for row in self.all("SELECT grp FROM member WHERE person=? ORDER BY grp", name))
 
     def members(self, groups: Iterable[str]) -> set[str]:
         """All who are in one of the groups."""
         wanted = set(groups)
-        return {row[0] for row in self._all("SELECT person, grp FROM member") if row[1] in wanted}
+        return {row[0] for row in self.all("SELECT person, grp FROM member") if row[1] in wanted}
 
     def join(self, name: str, group: str) -> None:
         self.known(name)
@@ -295,18 +308,18 @@ class Accounts:
 
     def owner(self, blob: bytes) -> str:
         """Whose key it is; "" for nobody's."""
-        row = self._one("SELECT person FROM ssh_key WHERE blob=?", blob)
+        row = self.one("SELECT person FROM ssh_key WHERE blob=?", blob)
         return "" if row is None else str(row[0])
 
     def counter(self, blob: bytes) -> int:
-        row = self._one("SELECT counter FROM ssh_key WHERE blob=?", blob)
+        row = self.one("SELECT counter FROM ssh_key WHERE blob=?", blob)
         return 0 if row is None else int(row[0])
 
     def set_counter(self, blob: bytes, counter: int) -> None:
         self.run("UPDATE ssh_key SET counter=? WHERE blob=?", counter, blob)
 
     def keys(self, name: str) -> list[tuple[bytes, str, int]]:
-        rows = self._all("SELECT blob, comment, added_ns FROM ssh_key WHERE person=? ORDER BY added_ns", name)
+        rows = self.all("SELECT blob, comment, added_ns FROM ssh_key WHERE person=? ORDER BY added_ns", name)
         return [(bytes(row[0]), row[1], row[2]) for row in rows]
 
     def serves(self, session_id: bytes) -> bool:
@@ -328,7 +341,7 @@ class Accounts:
 
     def asset_key(self, asset: str) -> bytes:
         """What the asset must show; b"" if nobody has accepted anything yet."""
-        row = self._one("SELECT blob FROM asset_key WHERE asset=?", asset)
+        row = self.one("SELECT blob FROM asset_key WHERE asset=?", asset)
         return b"" if row is None else bytes(row[0])
 
     def set_asset_key(self, asset: str, blob: bytes, by: str) -> None:
@@ -336,11 +349,11 @@ class Accounts:
 
     def credential(self, asset: str, login: str) -> tuple[str, bytes] | None:
         """(kind, secret). Raises: NotOpened."""
-        row = self._one("SELECT kind, secret FROM credential WHERE asset=? AND login=?", asset, login)
+        row = self.one("SELECT kind, secret FROM credential WHERE asset=? AND login=?", asset, login)
         return None if row is None else (str(row[0]), self._sealed.open(row[1], *_credential(asset, login)))
 
     def has_credential(self, asset: str, login: str) -> bool:
-        return self._one("SELECT 1 FROM credential WHERE asset=? AND login=?", asset, login) is not None
+        return self.one("SELECT 1 FROM credential WHERE asset=? AND login=?", asset, login) is not None
 
     def set_credential(self, asset: str, login: str, kind: str, secret: bytes, by: str, wall_ns: int) -> None:
         sealed = self._sealed.close(secret, *_credential(asset, login))
@@ -348,7 +361,7 @@ class Accounts:
 
     def credentials(self) -> list[tuple[str, str, str, str, int]]:
         """(asset, login, kind, by, when), without the secrets."""
-        return self._all("SELECT asset, login, kind, by, set_ns FROM credential ORDER BY asset, login")
+        return self.all("SELECT asset, login, kind, by, set_ns FROM credential ORDER BY asset, login")
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -361,22 +374,22 @@ class Accounts:
         )  # fmt: skip
 
     def waiting(self) -> int:
-        return int(self._one("SELECT count(*) FROM request WHERE state='waiting'")[0])
+        return int(self.one("SELECT count(*) FROM request WHERE state='waiting'")[0])
 
     def request(self, number: int) -> Request:
         """Raises: GateError."""
-        row = self._one("SELECT * FROM request WHERE id=?", number)
+        row = self.one("SELECT * FROM request WHERE id=?", number)
         if row is None:
             raise GateError(f"there is no request {number}")
         return Request(*row)
 
     def requests(self, states: tuple[str, ...] = ("waiting", "granted")) -> list[Request]:
         marks = ", ".join("?" * len(states))
-        rows = self._all(f"SELECT * FROM request WHERE state IN ({marks}) ORDER BY id", *states)  # noqa: S608
+        rows = self.all(f"SELECT * FROM request WHERE state IN ({marks}) ORDER BY id", *states)  # noqa: S608
         return [Request(*row) for row in rows]
 
     def approvals(self, request: int) -> list[str]:
-        return [row[0] for row in self._all("SELECT person FROM approval WHERE request=? ORDER BY at_ns", request)]
+        return [row[0] for row in self.all("SELECT person FROM approval WHERE request=? ORDER BY at_ns", request)]
 
     def approve(self, request: int, person: str, how: str, wall_ns: int) -> None:
         self.run("INSERT OR REPLACE INTO approval VALUES(?, ?, ?, ?)", request, person, how, wall_ns)
@@ -389,7 +402,7 @@ class Accounts:
     def used(self, person: str, conduit: str, day: int) -> int:
         """Bytes of files that somebody has moved by a conduit in this day (of UTC, counted since 1970); or in a later
         one, where the clock was set back."""
-        row = self._one("SELECT bytes FROM used WHERE person=? AND conduit=? AND day>=?", person, conduit, day)
+        row = self.one("SELECT bytes FROM used WHERE person=? AND conduit=? AND day>=?", person, conduit, day)
         return int(row[0]) if row is not None else 0
 
     def use(self, person: str, conduit: str, day: int, count: int) -> None:
@@ -404,7 +417,7 @@ class Accounts:
     def blocked(self, person: str, asset: str) -> str:
         """Why this person may not come to this asset; "" if nothing bars them."""
         for kind, name in (("person", person), ("asset", asset), ("pair", f"{person} {asset}")):
-            row = self._one("SELECT by, reason FROM block WHERE kind=? AND name=?", kind, name)
+            row = self.one("SELECT by, reason FROM block WHERE kind=? AND name=?", kind, name)
             if row is not None:
                 return f"{row[0]} has barred {name.replace(' ', ' from ')}" + (f": {row[1]}" if row[1] else "")
         return ""
@@ -418,7 +431,7 @@ class Accounts:
 
     def blocks(self) -> list[tuple[str, str, str, str, int]]:
         """(kind, name, by, reason, when)."""
-        return self._all("SELECT kind, name, by, reason, at_ns FROM block ORDER BY kind, name")
+        return self.all("SELECT kind, name, by, reason, at_ns FROM block ORDER BY kind, name")
 
 
 def _credential(asset: str, login: str) -> tuple[str, str, str]:

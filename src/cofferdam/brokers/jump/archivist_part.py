@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from cofferdam.audit.events.base import clip
-from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
+from cofferdam.audit.events.jump import FileDecided, RecordingMarked, RecordingUsed
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import records, told
 from cofferdam.brokers.jump.quarantine import Quarantine, Room
@@ -67,6 +67,14 @@ class Holding(msgspec.Struct, forbid_unknown_fields=True):
     by: By
     held: bool
     reason: Annotated[str, Meta(min_length=1, max_length=400)]
+
+
+class Removing(msgspec.Struct, forbid_unknown_fields=True):
+    """A file of the quarantine."""
+
+    name: FileName
+    by: By
+    reason: Annotated[str, Meta(max_length=400)] = ""
 
 
 class Archivist(Part):
@@ -344,8 +352,32 @@ class Archivist(Part):
             self._setting.audit.record(entry, done)
         elif asked.verb == "recording-hold":
             self._holds(asked)
+        elif asked.verb == "quarantine":
+            asked.decode(Nothing)
+            asked.answer(self._quarantine.listed())
+        elif asked.verb == "quarantine-remove":
+            self._remove(asked)
         else:
             super().command(asked)
+
+    def _remove(self, asked: Asked) -> None:
+        """Somebody has a file of the quarantine thrown away."""
+        said = asked.decode(Removing)
+        size = self._quarantine.size(said.name)
+        entry = FileDecided(
+            wall_ns=self._setting.wall(), file=0, decision="removed", by=said.by, how="at the gate", kept=said.name,
+            size=size, reason=clip(said.reason),
+        )  # fmt: skip
+
+        def done(ok: bool, why: str) -> None:
+            if not ok:
+                asked.refuse(f"not done, since it cannot be recorded: {why}")
+            elif trouble := self._quarantine.remove(said.name):
+                asked.refuse(f"not done: {trouble}")
+            else:
+                asked.answer(said.name)
+
+        self._setting.audit.record(entry, done)
 
     def _holds(self, asked: Asked) -> None:
         """Somebody has a recording kept whatever the policy says, or lets it go."""

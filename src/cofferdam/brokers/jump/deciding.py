@@ -83,7 +83,7 @@ class Deciding:
 
     def __init__(self, accounts: Accounts, policy: CompiledPolicy) -> None:
         self._accounts = accounts
-        self._deadlines: dict[int, int] = {}
+        self._deadlines: dict[tuple[str, int], int] = {}
         self.severed = False
         self.take_policy(policy)
 
@@ -199,8 +199,11 @@ class Deciding:
         """How long an approval still holds, in ns. By the monotonic clock: setting the other one neither lengthens nor
         shortens it. What was granted before this life of the keeper is reckoned from what the wall clock says when it
         is first looked at, and for no longer than was approved."""
-        left = min(request.until_ns - wall_ns, request.seconds * 10**9)
-        return self._deadlines.setdefault(request.id, now_ns + left) - now_ns
+        return self.left(("request", request.id), request.until_ns, request.seconds, wall_ns, now_ns)
+
+    def left(self, what: tuple[str, int], until_ns: int, seconds: int, wall_ns: int, now_ns: int) -> int:
+        """The same of whatever was granted for so many seconds, up to then."""
+        return self._deadlines.setdefault(what, now_ns + min(until_ns - wall_ns, seconds * 10**9)) - now_ns
 
     def holds(self, request: Request, wall_ns: int, now_ns: int) -> bool:
         """Whether a request is granted, and still so."""
@@ -211,7 +214,7 @@ class Deciding:
         for one in self._accounts.requests(("granted",)):
             if self._left(one, wall_ns, now_ns) <= 0:
                 self._accounts.settle(one.id, "over", one.until_ns)
-                self._deadlines.pop(one.id, None)
+                self._deadlines.pop(("request", one.id), None)
 
     def still(self, session: Session, wall_ns: int, now_ns: int) -> Yes | str:
         """Whether a session may go on, and until when (UTC ns); or why not."""
@@ -324,4 +327,12 @@ class Deciding:
 
     def granted(self, request: Request, now_ns: int) -> None:
         """An approval holds from now on, by the monotonic clock."""
-        self._deadlines[request.id] = now_ns + request.seconds * 10**9
+        self.begins(("request", request.id), request.seconds, now_ns)
+
+    def forget(self, what: tuple[str, int]) -> None:
+        """It is not granted any more."""
+        self._deadlines.pop(what, None)
+
+    def begins(self, what: tuple[str, int], seconds: int, now_ns: int) -> None:
+        """Something is granted from now on, for so long."""
+        self._deadlines[what] = now_ns + seconds * 10**9

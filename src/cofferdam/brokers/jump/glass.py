@@ -24,7 +24,7 @@ from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.jump import told
-from cofferdam.brokers.jump.desk import Desk
+from cofferdam.brokers.jump.desk import Desk, answers
 from cofferdam.brokers.jump.told import Used
 from cofferdam.errors import GateError
 from cofferdam.policy.points.decide import show_utc
@@ -105,7 +105,7 @@ class Glass:
             self._accounts.set_meta("glass", _hash(code))
             return code
 
-        self._keeper.when_recorded(self._entry(said.by, "sealed"), act, asked.answer)
+        self._keeper.when_recorded(self._entry(said.by, "sealed"), act, answers(asked))
 
     def _break(self, asked: Asked) -> None:
         said = asked.decode(Break)
@@ -117,9 +117,8 @@ class Glass:
         if not sealed or self._busy or not hmac.compare_digest(sealed, _hash(said.code)):
             why = "that is not the code, or it was used" if sealed else "no code is sealed"
             keeper.when_recorded(
-                self._entry(said.by, "refused", **about), functools.partial(self._no, why),
-                lambda text: asked.refuse(text),
-            )  # fmt: skip
+                self._entry(said.by, "refused", **about), functools.partial(self._no, why), answers(asked)
+            )
             return
         self._busy = True
 
@@ -140,15 +139,15 @@ class Glass:
                 f"{said.person} may reach {said.asset} until {show_utc(until)} (request {number}); it is to be reviewed"
             )
 
-        def told(text: str) -> None:
+        def told(text: str, refused: bool = False, /) -> None:
             self._busy = False
-            asked.answer(text)
+            answers(asked)(text, refused)
 
         keeper.when_recorded(self._entry(said.by, "broken", **about), act, told)
 
     @staticmethod
     def _no(why: str) -> str:
-        return why
+        raise GateError(why)
 
     def _review(self, asked: Asked) -> None:
         said = asked.decode(Review)
@@ -166,7 +165,7 @@ class Glass:
             self._used = None
             return "reviewed; `cofferdam jump break-glass seal` makes the next code"
 
-        self._keeper.when_recorded(entry, act, asked.answer)
+        self._keeper.when_recorded(entry, act, answers(asked))
 
     def _show(self, asked: Asked) -> None:
         answer: told.Glass = {

@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import posixpath
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import asyncssh
 
@@ -23,8 +23,8 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import AssetFilePassed, AssetFileRefused
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.inner_held import Judgement, Quarantine
 from cofferdam.brokers.jump.inner_held import No as _No
-from cofferdam.brokers.jump.inner_held import Quarantine
 from cofferdam.brokers.jump.inner_open import Down, Folder, Up
 from cofferdam.brokers.jump.inner_seen import attributes_of, is_folder, is_link, text_of, wholes
 from cofferdam.brokers.jump.inner_session import Live
@@ -348,26 +348,26 @@ class Files:
         except BaseException:
             self._quarantine.let(number, False)
             raise
-        reason, kept = await self._judge(number, down.path)
-        if reason or self._over:
-            if not reason:
+        found = await self._judge(number, "down", down.path, size, digest.hexdigest())
+        if found.reason or self._over:
+            if not found.reason:
                 self._quarantine.let(number, False)
-            reason = reason or "the session is over"
-            self._tell(operation, reason, down.path, size=size, sha256=digest.hexdigest(), kept=kept)
+            reason = found.reason or "the session is over"
+            self._tell(operation, reason, down.path, size=size, sha256=digest.hexdigest(), kept=found.kept)
             raise _No(reason)
-        down.number = number
+        down.number, down.scan = number, found.scan
 
-    async def _judge(self, number: int, path: str) -> tuple[str, str]:
+    async def _judge(self, number: int, way: Literal["up", "down"], path: str, size: int, sha256: str) -> Judgement:
         """Has a file looked through. The person is told where that takes long, and what came of it: of a status that
         refuses, scp shows nothing."""
         timer = asyncio.get_running_loop().call_later(WAIT_SECONDS, self._live.warn, clip(f"{path} is looked through"))
         try:
-            reason, kept = await self._quarantine.judge(number)
+            found = await self._quarantine.judge(number, self._grant.session, way, path, size, sha256)
         finally:
             timer.cancel()
-        if reason and not self._over:
-            self._live.warn(clip(f"{path}: {reason}"))
-        return reason, kept
+        if found.reason and not self._over:
+            self._live.warn(clip(f"{path}: {found.reason}"))
+        return found
 
     async def _read(self, down: Down, offset: int, count: int) -> m.Answer:
         self._count(count)
@@ -482,21 +482,22 @@ class Files:
         return m.Status("ok")
 
     def _note_down(self, down: Down) -> None:
-        self._setting.audit.note(self._passed("down", down.path, size=down.size, sha256=down.digest), always=True)
+        self._setting.audit.note(
+            self._passed("down", down.path, size=down.size, sha256=down.digest, scan=down.scan), always=True
+        )
 
     async def _commit(self, up: Up) -> None:
         """The file is whole: it goes to its place, if it may. Raises: _No."""
-        scan = ""
+        scan, sha256 = "", up.hash.hexdigest()
         if up.size < up.least:
             raise _No("a part of a file is not written over: the whole is")
         if up.number:
             number, up.number = up.number, 0
-            reason, kept = await self._judge(number, up.path)
-            if reason:
-                self._tell(m.Close(1), reason, up.path, size=up.size, sha256=up.hash.hexdigest(), kept=kept)
-                raise _No(reason)
-            up.number = number
-            scan = "clean"
+            found = await self._judge(number, "up", up.path, up.size, sha256)
+            if found.reason:
+                self._tell(m.Close(1), found.reason, up.path, size=up.size, sha256=sha256, kept=found.kept)
+                raise _No(found.reason)
+            up.number, scan = number, found.scan
             await self._begin(up)
             await self._bring(up)
         if up.file is None:
@@ -507,7 +508,7 @@ class Files:
         await up.file.setstat(attributes)
         await up.file.close()
         up.file = None
-        await self._recorded(self._passed("up", up.path, size=up.size, sha256=up.hash.hexdigest(), scan=scan))
+        await self._recorded(self._passed("up", up.path, size=up.size, sha256=sha256, scan=scan))
         await self._still(up.path)
         await self._sftp.posix_rename(up.beside.encode(), up.path.encode())
         self._beside.discard(up.beside)

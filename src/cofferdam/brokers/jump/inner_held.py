@@ -7,20 +7,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, Literal, NamedTuple
 
-from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump import file_records, records
+
+PATH_MOST: Final = 4_096
+"""Letters of a path that the keeper is told."""
 
 
 class No(Exception):
     """It may not be done."""
 
 
+class Judgement(NamedTuple):
+    """`reason`: why it does not pass, "" where it does; `kept`: its name in quarantine then; `scan`: why it passes."""
+
+    reason: str = ""
+    kept: str = ""
+    scan: str = ""
+
+
 class Quarantine:
     """The inner part's way to files that the archivist holds."""
 
-    def __init__(self, send: Callable[[Any], None]) -> None:
-        self._send = send
+    def __init__(self, send: Callable[[Any], None], to_keeper: Callable[[Any], None]) -> None:
+        self._send, self._to_keeper = send, to_keeper
         self._last = 0
         self._held = 0
         self._waiting: dict[tuple[int, str], list[asyncio.Future[Any]]] = {}
@@ -39,11 +50,11 @@ class Quarantine:
         self._held -= 1
         self._send(records.Let(number, keep))
 
-    async def ask(self, record: Any, kind: str) -> Any:
+    async def ask(self, record: Any, kind: str, send: Callable[[Any], None] | None = None) -> Any:
         """Sends a record, and waits for the answer of this kind about its file: they come in order."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((record.file, kind), []).append(future)
-        self._send(record)
+        (send or self._send)(record)
         return await future
 
     def on_record(self, record: Any) -> None:
@@ -56,15 +67,26 @@ class Quarantine:
             if not queue:
                 del self._waiting[key]
 
-    async def judge(self, number: int) -> tuple[str, str]:
-        """Has a file that is whole looked through: ("", "") if nothing was found, else why it does not pass, and its
-        name in quarantine, where it stays ("": there is no room for it)."""
+    async def judge(
+        self, number: int, session: int, way: Literal["up", "down"], path: str, size: int, sha256: str
+    ) -> Judgement:
+        """Has a file that is whole looked through. What the scanner could not see all of passes where somebody has
+        released it (keeper); what does not pass stays in quarantine, where there is room for it."""
         judged: records.Judged = await self.ask(records.Judge(number), "Judged")
         if judged.verdict == "clean":
-            return "", ""
+            return Judgement(scan="clean")
+        asked = file_records.Unclean(
+            session, number, way, path[:PATH_MOST], size, sha256, judged.verdict, judged.partly, judged.detail,
+            judged.name,
+        )  # fmt: skip
+        told: file_records.Cleared = await self.ask(asked, "Cleared", self._to_keeper)
+        if told.by and judged.verdict == "not scanned" and judged.partly:
+            return Judgement(scan=f"released by {told.by}")
         self.let(number, bool(judged.name))
-        found = judged.verdict == "found"
-        return f"the scanner finds {judged.detail}" if found else f"it was not scanned: {judged.detail}", judged.name
+        if judged.verdict == "found":
+            return Judgement(f"the scanner finds {judged.detail}", judged.name)
+        waits = f"; file {told.number} waits for somebody else to release it" if told.number else ""
+        return Judgement(f"it was not scanned: {judged.detail}{waits}", judged.name)
 
     async def add(self, number: int, data: bytes) -> None:
         """Its next bytes. Raises: No."""

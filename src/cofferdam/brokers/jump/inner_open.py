@@ -29,6 +29,7 @@ class Down:
         self.whole = True
         self.number = 0
         """In quarantine, from where it is handed out once it was scanned; or 0."""
+        self.scan = ""
 
     def add(self, offset: int, data: bytes, room: int) -> None:
         """Some of it was handed out. `room`: bytes that may wait for those before them."""

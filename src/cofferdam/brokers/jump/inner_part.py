@@ -17,7 +17,7 @@ import asyncssh
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import HostKeyRefused
 from cofferdam.brokers.broker import Part, Setting
-from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump import file_records, records
 from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.alone import alone
 from cofferdam.brokers.jump.inner_files import Files
@@ -57,7 +57,7 @@ class Inner(Part):
         self._last = 0
         self._bytes = {"sent": 0, "received": 0}
         self._files: dict[int, tuple[Files, asyncssh.SSHClientConnection]] = {}
-        self._quarantine = Quarantine(self._archivist.send)
+        self._quarantine = Quarantine(self._archivist.send, self._keeper.send)
         self._shares: dict[tuple[str, str], Share] = {}
         self._refused = Counted(setting.audit)
         self._host_keys_refused: dict[str, int] = {}
@@ -192,7 +192,7 @@ class Inner(Part):
         if isinstance(record, records.Rotate):
             self._start(self._rotate(record))
             return
-        if isinstance(record, records.Held | records.Judged | records.Given):
+        if isinstance(record, records.Held | records.Judged | records.Given | file_records.Cleared):
             self._quarantine.on_record(record)
             return
         live = self._live.get(record.session)

@@ -18,15 +18,17 @@ from typing import Any, Final
 from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
-from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump import file_records, records
 from cofferdam.brokers.jump.accounts import Accounts, key_name
 from cofferdam.brokers.jump.broker import STORE_KEY
 from cofferdam.brokers.jump.certified import Certified
 from cofferdam.brokers.jump.deciding import LONGEST_SECONDS, Deciding, Session, Yes
+from cofferdam.brokers.jump.desk import Tell
 from cofferdam.brokers.jump.glass import Glass
 from cofferdam.brokers.jump.keeper_verbs import Verbs
 from cofferdam.brokers.jump.locking import Locking
 from cofferdam.brokers.jump.menu import Menu
+from cofferdam.brokers.jump.releasing import Releasing
 from cofferdam.brokers.jump.rotating import Rotating
 from cofferdam.brokers.jump.shown import Shown
 from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcome, SignIn
@@ -75,7 +77,9 @@ class Keeper(Part):
         self._menu = Menu(self, self.watching)
         self._glass = Glass(self)
         self._rotating = Rotating(self)
-        self._verbs = Verbs(self, self._menu, self._glass, self._rotating)
+        self._releasing = Releasing(self, self._menu)
+        self._menu.files = self._releasing.lines
+        self._verbs = Verbs(self, self._menu, self._rotating, self._glass.verbs | self._releasing.verbs)
         self._counts = {"signed_in": 0, "sign_in_refused": 0, "sessions_opened": 0, "sessions_refused": 0}
         self._stopping = False
         self._typed: dict[str, deque[records.Answers]] = {}
@@ -174,7 +178,7 @@ class Keeper(Part):
             return {}
         waiting = self.accounts.waiting()
         asked = {"jump-requests": f"{waiting} people wait for an approval (cofferdam jump requests)"} if waiting else {}
-        return asked | self._glass.alarm() | self._rotating.alarms()
+        return asked | self._glass.alarm() | self._rotating.alarms() | self._releasing.alarm()
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -187,6 +191,10 @@ class Keeper(Part):
                 self.accounts.use(record.person, record.conduit, self.wall // DAY_NS, record.count)
                 return
             session = self.live.get(record.session)
+            if isinstance(record, file_records.Unclean):
+                nobody = file_records.Cleared(record.file, "", 0)
+                self._inner.send(self._releasing.came(session, record) if session is not None else nobody)
+                return
             if session is None:
                 return
             if isinstance(record, records.Idle):
@@ -502,7 +510,7 @@ class Keeper(Part):
         if connection.parent is not None:
             raise CrossingError("a line at the menu of a nested connection")
 
-        def tell(text: str, refused: bool = False) -> None:
+        def tell(text: str, refused: bool = False, /) -> None:
             if self.connections.get(connection.number) is connection:
                 self._outer.send(records.Told(connection.number, clip(text, 60_000), refused))
 
@@ -511,18 +519,18 @@ class Keeper(Part):
         except GateError as error:
             tell(f"{error}" + (f" ({error.hint})" if error.hint else ""), True)
 
-    def when_recorded(self, entry: Any, act: Callable[[], str], tell: Callable[[str], None]) -> None:
+    def when_recorded(self, entry: Any, act: Callable[[], str], tell: Tell) -> None:
         """Does something once its entry is in the log, and tells what came of it. `act` may raise GateError."""
 
         def done(ok: bool, why: str) -> None:
             if not ok:
-                tell(f"not done, since it cannot be recorded: {why}")
+                tell(f"not done, since it cannot be recorded: {why}", True)
                 return
             try:
-                said = act()
+                said, refused = act(), False
             except GateError as error:
-                said = str(error)
-            tell(said)
+                said, refused = str(error), True
+            tell(said, refused)
             self.look_again()
 
         self.audit.record(entry, done)

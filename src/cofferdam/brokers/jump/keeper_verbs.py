@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import asyncssh
@@ -24,8 +24,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.jump import told
 from cofferdam.brokers.jump.accounts import key_name
-from cofferdam.brokers.jump.desk import Desk
-from cofferdam.brokers.jump.glass import Glass
+from cofferdam.brokers.jump.desk import Desk, answers
 from cofferdam.brokers.jump.menu import Menu
 from cofferdam.brokers.jump.rotating import NewCredential, Rotating
 from cofferdam.errors import GateError
@@ -142,7 +141,10 @@ Plan = tuple[events.AccessSet, Callable[[], Any]]
 class Verbs:
     """All verbs."""
 
-    def __init__(self, keeper: Desk, menu: Menu, glass: Glass, rotating: Rotating) -> None:
+    def __init__(
+        self, keeper: Desk, menu: Menu, rotating: Rotating, more: Mapping[str, Callable[[Asked], None]]
+    ) -> None:
+        """`more`: verbs of others."""
         self._keeper = keeper
         self._rotating = rotating
         self._menu = menu
@@ -173,7 +175,7 @@ class Verbs:
             "unblock": functools.partial(self._act, Unblock, self._unblock),
             "blocks": functools.partial(self._read, Nothing, self._blocks),
             "statement": functools.partial(self._read, Decision, self._statement),
-            **glass.verbs,
+            **more,
         }
 
     def command(self, asked: Asked) -> None:
@@ -377,15 +379,10 @@ class Verbs:
     def _decide(self, word: str, asked: Asked) -> None:
         said = asked.decode(Decision)
         if said.signature:
-            self._menu.signed(said.number, word, said.signature, said.reason, lambda text: asked.answer(text))
+            self._menu.signed(said.number, word, said.signature, said.reason, answers(asked))
             return
-        person = self._accounts.by_account(said.by)
-        if person is None:
-            raise GateError(
-                f"{said.by}, as whom you are logged in, is nobody whom the keeper knows",
-                hint="`cofferdam jump person add NAME --account LOGIN` says who is who; or sign: --key FILE",
-            )
-        self._menu.decide(person, said.number, word, said.reason, "at the gate", lambda text: asked.answer(text))
+        person = self._menu.at_the_gate(said.by)
+        self._menu.decide(person, said.number, word, said.reason, "at the gate", answers(asked))
 
     def _statement(self, said: Decision) -> str:
         return self._menu.statement(said.number, "deny" if said.deny else "approve")
@@ -404,7 +401,7 @@ class Verbs:
             self._accounts.settle(said.number, "revoked", 0)
             return f"request {said.number} is revoked"
 
-        self._keeper.when_recorded(entry, act, lambda text: asked.answer(text))
+        self._keeper.when_recorded(entry, act, answers(asked))
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
@@ -428,7 +425,7 @@ class Verbs:
         said = asked.decode(Kill)
         session = self._menu.session(said.number)
         bars = {"both": ("person", "asset"), "none": ()}.get(said.bar, (said.bar,))
-        self._menu.kill(session, said.by, bars, said.reason, lambda text: asked.answer(text))
+        self._menu.kill(session, said.by, bars, said.reason, answers(asked))
 
     def _block(self, said: Block) -> Plan:
         if said.kind == "asset":

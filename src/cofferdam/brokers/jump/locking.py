@@ -70,7 +70,7 @@ class Locking:
                 keeper.to_inner(records.Unlock(session.number))
             return ""
 
-        def told(text: str) -> None:
+        def told(text: str, _: bool = False, /) -> None:
             if text and keeper.live.get(session.number) is session:  # it could not be recorded
                 session.locked = True
                 keeper.to_outer(records.Wait(session.number, clip(text)))

@@ -15,7 +15,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.lines import escaped
 from cofferdam.brokers.jump.accounts import REQUESTS_WAITING, Person, Request, key_name
 from cofferdam.brokers.jump.deciding import FRESH_NS, Session
-from cofferdam.brokers.jump.desk import Desk
+from cofferdam.brokers.jump.desk import Desk, Tell, to_sign
 from cofferdam.brokers.jump.signin import CERTIFIED, Connection
 from cofferdam.brokers.jump.watching import Watching
 from cofferdam.brokers.kit import sshsig
@@ -31,6 +31,7 @@ approve N                another's request, within five minutes of signing in
 statement N [deny]       to sign: ssh-keygen -Y sign -n cofferdam-approval
 approve N SIGNATURE      by such a signature: its base64 as one word, bare
 deny N [REASON]          the same
+files                    in quarantine, of yours or for you to decide about
 who                      your sessions, and those that you may watch
 watch N                  see what a session shows, live
 join N                   the same, with hands of one's own
@@ -38,7 +39,6 @@ say N TEXT               words to who sits there
 kill N [REASON]          end a session, bar its person from that asset
 certificate              for your key, in place of codes, for some hours
 help, exit"""
-Tell = Callable[[str], None]
 
 
 def seconds_of(text: str) -> int:
@@ -55,6 +55,8 @@ class Menu:
     def __init__(self, keeper: Desk, watching: Watching) -> None:
         self._keeper = keeper
         self.watching = watching
+        self.files: Callable[[str], list[str]] = lambda _: []
+        """Lines about files in quarantine, for somebody (releasing)."""
         self._deciding: set[int] = set()
         """Requests about which a decision is on its way into the log."""
 
@@ -68,7 +70,9 @@ class Menu:
             case "request":
                 self._request(connection, rest, tell)
             case "requests":
-                tell(self.requests(connection.person))
+                tell("\n".join([self.requests(connection.person), *self.files(connection.person)]))
+            case "files":
+                tell("\n".join(self.files(connection.person)) or "no files of yours, or for you to decide about, wait")
             case "statement":
                 number, _, how = rest.partition(" ")
                 if not self._concerned(connection.person, self._keeper.accounts.request(_number(number))):
@@ -186,13 +190,16 @@ class Menu:
             "conduit": one.conduit, "seconds": one.seconds, "reason": one.reason, "ticket": one.ticket,
             "decision": word,
         }  # fmt: skip
-        return (
-            "\n".join(["cofferdam access", *(f"{name}: {escaped(str(value))}" for name, value in said.items())]) + "\n"
-        )
+        return to_sign("access", said)
 
     def signed(self, number: int, word: str, signature: str, reason: str, tell: Tell, person: str = "") -> None:
         """A decision by a signature, of `person` where one is named. Raises: GateError."""
         text = self.statement(number, word)
+        who, how = self.signer(f"request {number}", text, signature, person)
+        self.decide(who, number, word, reason, how, tell, text, signature)
+
+    def signer(self, what: str, text: str, signature: str, person: str = "") -> tuple[Person, str]:
+        """(who has signed this text, by what). Raises: GateError."""
         try:
             blob = base64.b64decode(signature, validate=True)
             key = sshsig.signer(blob)
@@ -201,9 +208,20 @@ class Menu:
                 raise GateError("a signature by a key that is " + ("not yours" if owner else "nobody's"))
             sshsig.verify(blob, key, sshsig.APPROVAL, text.encode())
         except (ValueError, sshsig.SignatureRefused) as error:
-            raise GateError(f"no signature over request {number}: {error}", hint=f"statement {number}") from None
-        how = clip(f"a signature by {key_name(key)}", 128)
-        self.decide(self._keeper.accounts.known(owner), number, word, reason, how, tell, text, signature)
+            raise GateError(
+                f"no signature over {what}: {error}", hint="statement N says what is to be signed"
+            ) from None
+        return self._keeper.accounts.known(owner), clip(f"a signature by {key_name(key)}", 128)
+
+    def at_the_gate(self, login: str) -> Person:
+        """The person whom somebody is who is logged in at the gate. Raises: GateError."""
+        person = self._keeper.accounts.by_account(login)
+        if person is None:
+            raise GateError(
+                f"{login}, as whom you are logged in, is nobody whom the keeper knows",
+                hint="`cofferdam jump person add NAME --account LOGIN` says who is who; or sign: --key FILE",
+            )
+        return person
 
     def decide(
         self, who: Person, number: int, word: str, reason: str, how: str, tell: Tell, statement: str = "",
@@ -240,9 +258,9 @@ class Menu:
             keeper.deciding.granted(request, keeper.now)
             return f"request {number} is granted until {show_utc(until)}"
 
-        def told(text: str) -> None:
+        def told(text: str, refused: bool = False, /) -> None:
             self._deciding.discard(number)
-            tell(text)
+            tell(text, refused)
 
         self._deciding.add(number)
         keeper.when_recorded(entry, act, told)

@@ -17,9 +17,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cofferdam.brokers.broker import JOBS_OF_PART, Job, RunJob
-from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump import records, told
 from cofferdam.brokers.kit.clamd import Scanned, scan
-from cofferdam.errors import CofferdamError, CrossingError
+from cofferdam.errors import CofferdamError, CrossingError, GateError
 
 FOLDER: Final = "quarantine"
 FREE_BYTES: Final = 64 << 20
@@ -27,6 +27,9 @@ FREE_BYTES: Final = 64 << 20
 LOOK_BYTES: Final = 1 << 20
 KEPT_BYTES: Final = 2 << 30
 """Of all that did not pass and stays; what comes later is refused, told with its SHA-256, and not kept."""
+NEW: Final = "new-"
+"""Before the name of one that waits for its scan."""
+LISTED_MOST: Final = 4_000
 SCANS_OF_PERSON: Final = JOBS_OF_PART // 2
 """At a time: a scan may take a quarter of an hour, and others do not wait for all that one person brings."""
 
@@ -46,7 +49,7 @@ def look(job: Job) -> bytes:
     path = job.sockets.get("clamd", "")
     if not path:
         return msgspec.json.encode(Scanned("not scanned", "no scanner: `cofferdam up --socket clamd=PATH`"))
-    return msgspec.json.encode(scan(path, file))
+    return msgspec.json.encode(scan(path, file, anyway=True))
 
 
 class Room:
@@ -99,7 +102,7 @@ class Quarantine:
         self._waiting: deque[int] = deque()
         self.kept = self._kept_bytes = 0
         for path in self._folder.iterdir():  # what nobody waits for any more; findings stay
-            if path.name.startswith("new-"):
+            if path.name.startswith(NEW):
                 path.unlink()
             else:
                 self.kept += 1
@@ -126,7 +129,7 @@ class Quarantine:
                 file.close()
                 with contextlib.suppress(OSError):  # what is left of it goes when the archivist begins anew
                     if keep and file.stays:
-                        file.path.rename(file.path.with_name(file.path.name.removeprefix("new-")))
+                        file.path.rename(file.path.with_name(file.path.name.removeprefix(NEW)))
                         self.kept += 1
                         self._kept_bytes += file.size
                     else:
@@ -136,7 +139,7 @@ class Quarantine:
         if record.file != self._last + 1 or len(self._files) >= records.HELD_MOST:
             raise CrossingError(f"file {record.file} after {self._last}, or too many")
         self._last = record.file
-        path = self._folder / f"new-{self._boot}-{record.file}"
+        path = self._folder / f"{NEW}{self._boot}-{record.file}"
         file = self._files[record.file] = _File(path, -1, record.person)
         try:
             self._room.look()
@@ -191,8 +194,39 @@ class Quarantine:
         if (file := self._files.get(number)) is not None:
             name = ""
             if found.verdict != "clean" and self._kept_bytes + file.size <= KEPT_BYTES:
-                file.stays, name = True, file.path.name.removeprefix("new-")
-            self._send(records.Judged(number, found.verdict, found.detail[:500], name))
+                file.stays, name = True, file.path.name.removeprefix(NEW)
+            self._send(records.Judged(number, found.verdict, found.detail[:500], name, found.partly))
+
+    # --- operators ----------------------------------------------------------------------------------------------------
+
+    def listed(self) -> list[told.Kept]:
+        """What has stayed, the newest first."""
+        found: list[told.Kept] = []
+        for path in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.stat()
+                if not path.name.startswith(NEW):
+                    found.append({"name": path.name, "size": facts.st_size, "at_ns": facts.st_mtime_ns})
+        return sorted(found, key=lambda one: one["at_ns"], reverse=True)[:LISTED_MOST]
+
+    def size(self, name: str) -> int:
+        """Raises: GateError: there is none."""
+        path = self._folder / name
+        if name.startswith(NEW) or not path.is_file():
+            raise GateError(f"no file {name!r} is in quarantine", hint="`cofferdam jump quarantine list` shows them")
+        return path.stat().st_size
+
+    def remove(self, name: str) -> str:
+        """Throws a file away. Returns why that cannot be done, "" if it was."""
+        path = self._folder / name
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except OSError as error:
+            return error.strerror or str(error)
+        self.kept -= 1
+        self._kept_bytes -= size
+        return ""
 
     def close(self) -> None:
         for file in self._files.values():

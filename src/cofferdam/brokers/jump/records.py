@@ -26,6 +26,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
+from cofferdam.brokers.jump.file_records import Cleared, Unclean
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.protocols.sftp import messages as sftp
 
@@ -310,7 +311,7 @@ class Rotate(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=
         return f"Rotate({self.number}, {self.asset!r}, {self.login!r}, <secret>)"
 
 
-ToInner = Grant | Revoke | Warn | Unlock | Rotate
+ToInner = Grant | Revoke | Warn | Unlock | Rotate | Cleared
 
 
 class Ended(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True):
@@ -344,7 +345,7 @@ class Used(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown
     count: Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
 
 
-FromInner = Ended | Idle | Rotated | Used
+FromInner = Ended | Idle | Rotated | Used | Unclean
 
 
 # --- outer and inner --------------------------------------------------------------------------------------------
@@ -540,12 +541,13 @@ class Held(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown
 
 
 class Judged(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
-    """What the scanner says. `name`: in quarantine."""
+    """What the scanner says. `name`: in quarantine. `partly`: it has found nothing in what it could see."""
 
     file: Number
     verdict: Literal["clean", "found", "not scanned"]
     detail: Text
     name: Name
+    partly: bool = False
 
 
 class Given(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):

@@ -162,6 +162,37 @@ class Glass(TypedDict):
     used: Used | None
 
 
+class HeldFile(TypedDict):
+    """A file that the scanner could not see all of. `way`: "up" or "down"; `state`: "waits", "released", "rejected", or
+    "found" (something was found in the same bytes); `kept`: its name in quarantine; `line`: all of it, in words. What
+    lies there besides (something was found in it, or nothing could look) has the number 0 and is "kept"."""
+
+    number: int
+    line: str
+    state: str
+    person: str
+    way: str
+    asset: str
+    path: str
+    sha256: str
+    size: int
+    conduit: str
+    detail: str
+    kept: str
+    at_ns: int
+    until_ns: int
+    by: str
+    reason: str
+
+
+class Kept(TypedDict):
+    """A file in quarantine."""
+
+    name: str
+    size: int
+    at_ns: int
+
+
 class Recording(TypedDict):
     """`live`: the session's number while it is recorded, else 0. `began`: seconds since 1970."""
 

@@ -46,11 +46,13 @@ Verdict = Literal["clean", "found", "not scanned"]
 
 
 class Scanned(Struct, frozen=True):
-    """`detail`: what was found, or why it was not scanned. `base`: the scanner, its base and how old that is."""
+    """`detail`: what was found, or why it was not scanned. `base`: the scanner, its base and how old that is. `partly`:
+    not scanned, since it could not see all of it; in what it saw it has found nothing."""
 
     verdict: Verdict
     detail: str = ""
     base: str = ""
+    partly: bool = False
 
 
 class NotScanned(Exception):
@@ -63,12 +65,13 @@ Parts = Iterable[tuple[str, Iterable[bytes]]]
 
 def scan(
     path: str, file: Path, parts: Parts | None = None, *, largest: int | None = None,
-    seen: Callable[[bytes], object] | None = None,
+    seen: Callable[[bytes], object] | None = None, anyway: bool = False,
 ) -> Scanned:  # fmt: skip
     """Has the clamd at this socket look at a file; with `parts`, at each of them instead. `largest`: bytes of the
     largest entry of an archive in it, where the caller has looked. `seen` is given what the scanner was given, while
-    that is at work on it; it may not be all. Never raises for what clamd does or does not."""
-    base = ""
+    that is at work on it; it may not be all. `anyway`: it looks at what it can see also of a file that it would not see
+    all of. Never raises for what clamd does or does not."""
+    base = unseen = ""
     try:
         base = _base(path)
         if "FOUND" not in _stream(path, [EICAR]):
@@ -77,7 +80,12 @@ def scan(
             raise NotScanned(
                 f"the scanner calls {NEST} archives in one another clean: set `AlertExceedsMax yes` in its clamd.conf"
             )
-        _looks_into(path, archives.look(file, strict=False).largest if largest is None else largest)
+        try:
+            _looks_into(path, archives.look(file, strict=False).largest if largest is None else largest)
+        except (archives.ArchiveRefused, NotScanned) as refused:
+            if not anyway:
+                raise
+            unseen = f"the scanner would not see all of it: {refused}"
         if parts is not None:
             return _scan_parts(path, parts, base)
         with file.open("rb") as opened:
@@ -86,7 +94,8 @@ def scan(
         return Scanned("not scanned", f"the scanner would not see all of it: {refused}", base)
     except (NotScanned, OSError) as error:
         return Scanned("not scanned", str(error) or type(error).__name__, base)
-    return _judged(said, base)
+    judged = _judged(said, base)
+    return Scanned("not scanned", unseen, base, True) if unseen and judged.verdict == "clean" else judged
 
 
 def _pieces(opened: BinaryIO, seen: Callable[[bytes], object] | None) -> Iterator[bytes]:
@@ -109,7 +118,7 @@ def _judged(said: str, base: str) -> Scanned:
         return Scanned("clean", "", base)
     if said.startswith(f"stream: {_LIMIT}"):
         return Scanned("not scanned", f"the scanner has looked at a part alone ({said[8:].removesuffix(' FOUND')}): "
-                       "raise that limit in its clamd.conf", base)  # fmt: skip
+                       "raise that limit in its clamd.conf", base, True)  # fmt: skip
     if said.startswith("stream: ") and said.endswith(" FOUND"):
         return Scanned("found", said.removeprefix("stream: ").removesuffix(" FOUND"), base)
     return Scanned("not scanned", f"the scanner says {said[:200]!r}", base)
