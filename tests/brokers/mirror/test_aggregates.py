@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cofferdam.brokers.mirror import partials, sealing
+from cofferdam.brokers.mirror import api, partials, sealing
 from cofferdam.brokers.mirror.aggregates import aggregate, buckets, joined
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, Sample, pack
-from cofferdam.brokers.mirror.forms import aggregates_of, edges_of
+from cofferdam.brokers.mirror.forms import aggregates_of, edges_of, takes_gzip
 from cofferdam.brokers.mirror.query import Deadline, Reading
 from cofferdam.policy.table import CompiledPolicy
 from tests.brokers.mirror.pairing import NOW, Pair
@@ -350,3 +350,30 @@ def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
     assert joined(tables["flow_total"], names)["max"].to_pylist() == [top, None]
     assert joined(both, names)["max"].to_pylist() == [float(top), None, float(BIG), None]
     assert joined([], names).schema.names == ["tag", "time", *names]
+
+
+def test_between_two_bools_there_is_nothing(tmp_path: Path) -> None:
+    """A valve that was shut and is open was never half open: it is as it was."""
+    pair = Pair(tmp_path)
+    pair.back()
+    values: dict[str, tuple[Any, Any]] = {
+        "tank_a": (False, True), "tank_b": (True, 3.5), "tank_c": (1.0, True), "tank_d": (1, 2), "tank_e": ("x", "y"),
+    }  # fmt: skip
+    for at in (0, 1):
+        pair.offer(pack("live", "historian", [Sample(tag, NOW + at * 10, some[at]) for tag, some in values.items()]))
+    pair.all()
+    view = Reading(tmp_path / "keeper").view()
+    found = {tag: api._value_at(view, tag, NOW + 5, "linear", Deadline(60))["value"] for tag in values}
+    assert str(found) == str({"tank_a": False, "tank_b": True, "tank_c": 1.0, "tank_d": 1.5, "tank_e": "x"})
+    pair.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ("gzip", True), ("GZIP;q=1.0", True), ("deflate, gzip;q=0.5", True), ("*", True), ("x-gzip", True), ("", False),
+        ("gzip;q=0", False), ("gzip; q=0.000, *", False), ("*;q=0", False), ("identity", False), ("gzipped", False),
+    ],
+)  # fmt: skip
+def test_an_answer_is_packed_for_who_takes_it_so(said: str, taken: bool) -> None:
+    assert takes_gzip(said) is taken

@@ -19,7 +19,7 @@ from cofferdam.brokers.kit import folders
 from cofferdam.brokers.mirror import dropped
 from cofferdam.brokers.mirror.columns import check
 from cofferdam.brokers.mirror.dropped import Refused
-from cofferdam.brokers.mirror.drops import ENDED_MOST, Drops
+from cofferdam.brokers.mirror.drops import ENDED_MOST, Drops, _told
 from cofferdam.brokers.mirror.records import BOOL, TEXT, WHOLE
 from cofferdam.policy.terms.mirror_rows import Drop
 
@@ -192,6 +192,15 @@ def test_parquet_as_declared(columns: dict[str, Any], said: dict[str, Any], want
     assert rows(parquet(columns), form="parquet", **said) == wanted
 
 
+def test_the_numbers_of_rows_that_pandas_writes_are_no_tag() -> None:
+    """A table that was filtered keeps them, as a column without a name."""
+    frame = {"time": AT, "ph": [7.5], "__index_level_0__": [3]}
+    assert rows(parquet(frame), form="parquet", wide=True, tag="", value="") == [("ph", NOON, 7.5, 0)]
+    frame = {"__index_level_0__": AT, "ph": [7.5]}  # a time that has no name either
+    said: dict[str, Any] = {"wide": True, "tag": "", "value": "", "time": "__index_level_0__"}
+    assert rows(parquet(frame), form="parquet", **said) == [("ph", NOON, 7.5, 0)]
+
+
 GOOD = parquet({"tag": ["a"], "time": AT, "value": [1.5]})
 
 
@@ -255,6 +264,23 @@ def test_a_flipped_bit_never_ends_the_part() -> None:
             continue
 
 
+def test_an_alarm_tells_how_many_entries_of_a_folder_are_odd_and_names_the_first(tmp_path: Path) -> None:
+    setting = SimpleNamespace(wall=lambda: NOON)
+    drops = Drops(cast(Any, SimpleNamespace(setting=setting)), Drop(name="lab", folder="lab", of="ph", settle=0))
+    for count, words in (
+        (1, "0 in lab is a link, and is left alone"),
+        (9, "9 entries: 0 in lab is a link, and is left alone; 1 in lab is a link, and is left alone; 2 in lab is a"
+            " link, and is left alone; and 6 more"),
+    ):  # fmt: skip
+        drops._odd = []
+        for name in range(count):
+            (tmp_path / str(name)).unlink(missing_ok=True)
+            (tmp_path / str(name)).symlink_to("/etc/passwd")
+        with folders.opened(tmp_path) as here:
+            assert drops._ready(tmp_path, here) == []
+        assert _told(drops._odd) == words
+
+
 def test_a_file_that_may_not_be_read_waits_for_a_person(tmp_path: Path) -> None:
     """However often it is tried: it is not what ends the part, and does not go to `bad`."""
     path = tmp_path / "theirs.csv"
@@ -277,7 +303,7 @@ def test_a_file_that_may_not_be_read_waits_for_a_person(tmp_path: Path) -> None:
                 assert not asyncio.run(drops._file("theirs.csv", here, done, bad))
                 if root:
                     os.seteuid(0)
-                assert "theirs.csv in lab cannot be read" in drops._odd
+                assert "theirs.csv in lab cannot be read" in drops._odd[0]
         finally:
             if root:
                 os.seteuid(0)

@@ -228,6 +228,8 @@ def test_an_etag_saves_the_answer_and_gzip_works(mirror: RunningCrew) -> None:
     assert first.headers["content-encoding"] == "gzip"
     mark = {"if-none-match": first.headers["etag"]}
     with mirror.client("bi", params={"tag": "flow_1"}) as client:
+        plain = client.get("/v1/samples", params=fixed, headers={"accept-encoding": "gzip;q=0, identity"})
+        assert "content-encoding" not in plain.headers and plain.json() == first.json()
         again = client.get("/v1/samples", params=fixed, headers=mark)
         assert again.status_code == 304 and not again.content
         assert client.get("/v1/samples", params={**fixed, "format": "csv"}, headers=mark).status_code == 200

@@ -477,7 +477,7 @@ class Api(api.Api):
         headers = self._headers(request, view)
         if form != "json":
             headers |= {f"x-mirror-{key}": str(value) for key, value in head.items()}
-        zipped = "gzip" in request.headers.get("accept-encoding", "").lower()
+        zipped = forms.takes_gzip(request.headers.get("accept-encoding", ""))
         if zipped:
             headers["content-encoding"] = "gzip"
         return Answer(200, self._pieces(known, pieces, zipped), forms.KINDS[form], headers)
@@ -582,12 +582,12 @@ def _value_at(view: View, tag: str, at: int, how: str, deadline: Deadline) -> di
     (row,) = forms.rows_of(before)
     found = {"tag": tag, "time": time_of(at), "value": row["value"], "quality": row["quality"], "of": row["time"]}
     here = before["time"].cast(pa.int64())[0].as_py()
-    if how == "linear" and here != at and isinstance(row["value"], (int, float)):
+    if how == "linear" and here != at and forms.between(row["value"]):
         after = view.after(tag, at, deadline)
         if after.num_rows:
             (later,) = forms.rows_of(after)
             there = after["time"].cast(pa.int64())[0].as_py()
-            if isinstance(later["value"], (int, float)):
+            if forms.between(later["value"]):
                 share = (at - here) / (there - here)
                 found["value"] = row["value"] + (later["value"] - row["value"]) * share
     return found

@@ -47,6 +47,8 @@ _ISO: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,9}))?)?\s?(Z|[+-]\d\d(?::?\d\d)?)?\Z", re.ASCII
 )
 _COUNT: Final = re.compile(r"([+-]?)(\d{1,19})(?:\.(\d{1,9}))?\Z", re.ASCII)
+_PANDAS: Final = re.compile(r"__index_level_\d+__\Z", re.ASCII)
+"""What pandas calls a column of Parquet that has numbers of rows and no name: no tag."""
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}\Z", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?\Z", re.ASCII)
 _ODD: Final = {"nan": math.nan, "inf": math.inf, "+inf": math.inf, "-inf": -math.inf, "infinity": math.inf,
@@ -100,7 +102,7 @@ def _places(drop: Drop, head: Sequence[str]) -> dict[str, int]:
         raise Refused(f"row 1: no column {missing[0]!r}; there are {there}")
     if drop.wide:
         for name in head:
-            if name != drop.time:
+            if name != drop.time and not _PANDAS.match(name):
                 _checked(name, f"row 1, column {name[:64]!r}")
     return places
 
@@ -347,7 +349,8 @@ def _parquet(file: IO[bytes], drop: Drop, limit: int, oldest: int) -> Iterator[S
         if len(schema) > COLUMNS_MOST:
             raise Refused(f"{len(schema)} columns; at most {COLUMNS_MOST} are read")
         _places(drop, schema.names)
-        names = schema.names if drop.wide else _wanted(drop)
+        wide = [name for name in schema.names if name == drop.time or not _PANDAS.match(name)]
+        names = wide if drop.wide else _wanted(drop)
         kinds = {name: schema.field(name).type for name in names}
         _types(drop, kinds)
         times, servers, row = Times(drop, limit, oldest), Times(drop, limit), 0

@@ -30,6 +30,8 @@ from cofferdam.errors import CrossingError
 from cofferdam.policy.terms.mirror_rows import Drop
 
 POLL_SECONDS: Final = 1.0
+ODD_TOLD: Final = 3
+"""Entries that an alarm names; of more, how many there are."""
 SWEEP_SECONDS: Final = 600.0
 FILE_BYTES: Final = 100 << 30
 MARK: Final = ".cofferdam-reading"
@@ -65,7 +67,8 @@ class Drops(Work):
         self._seen: dict[str, tuple[Facts, float]] = {}
         """What a file was like, since when (monotonic)."""
         self._swept = float("-inf")
-        self._odd = ""
+        self._odd: list[str] = []
+        """Entries that are left alone, and why."""
         self.waits = 0
 
     async def session(self) -> None:
@@ -79,12 +82,12 @@ class Drops(Work):
                 for name, fd in ((DONE, done), (BAD, bad)):
                     if not folders.is_there(here, name, fd):
                         raise NotADirectoryError(f"{name} in {self.source.folder} is another one now")
-                worked, self._odd = False, ""
+                worked, self._odd = False, []
                 for name in self._ready(path, here):
                     worked = await self._file(name, here, done, bad) or worked
                 self._sweep(done)
                 if self._odd:
-                    self._troubled("differs", self._odd)
+                    self._troubled("differs", _told(self._odd))
                 else:
                     self.well()
                 for answer in points.refused(self._asked):
@@ -109,7 +112,8 @@ class Drops(Work):
                     found[entry.name] = folders.facts_of(facts)
                 else:
                     kind = "a link" if stat.S_ISLNK(facts.st_mode) else "no plain file"
-                    self._odd = f"{folders.shown(entry.name)} in {self.source.folder} is {kind}, and is left alone"
+                    shown = folders.shown(entry.name)
+                    self._odd.append(f"{shown} in {self.source.folder} is {kind}, and is left alone")
         before, self._seen = self._seen, {}
         for name, one in found.items():
             self._seen[name] = before[name] if name in before and before[name][0] == one else (one, now)
@@ -137,7 +141,7 @@ class Drops(Work):
             return self._moved(name, facts, [str(refused)], here, bad)
         except PermissionError:  # it waits for a person; the others do not wait for it
             self._unmark(here)
-            self._odd = (
+            self._odd.append(
                 f"{folders.shown(name)} in {self.source.folder} cannot be read: its group is to be the folder's, and to"
                 " read it (a folder that got another group since counts once the gate is started anew)"
             )
@@ -227,3 +231,10 @@ class Drops(Work):
 
     def told(self) -> Told:
         return {**super().told(), "waits": self.waits}
+
+
+def _told(odd: list[str]) -> str:
+    """Entries that are left alone, in one line."""
+    more = len(odd) - ODD_TOLD
+    words = "; ".join(sorted(odd)[:ODD_TOLD]) + (f"; and {more} more" if more > 0 else "")
+    return f"{len(odd)} entries: {words}" if len(odd) > 1 else words

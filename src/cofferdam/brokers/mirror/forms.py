@@ -57,6 +57,21 @@ def form_of(said: str, accept: str) -> str:
     return "json"
 
 
+def takes_gzip(accept: str) -> bool:
+    """Whether an Accept-Encoding lets an answer be packed by gzip (RFC 9110, 12.5.3)."""
+    said = {}
+    for part in accept.lower().split(","):
+        name, _, parameter = part.partition(";")
+        weight = re.fullmatch(r"\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*", parameter, re.ASCII)
+        said[name.strip()] = float(weight[1]) if weight else 1.0
+    return said.get("gzip", said.get("x-gzip", said.get("*", 0.0))) > 0
+
+
+def between(value: Any) -> bool:
+    """Whether there is something between this value and another: a valve is open or shut."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 # --- times ----------------------------------------------------------------------------------------------------------
 
 
