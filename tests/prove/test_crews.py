@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,11 @@ import msgspec
 import pytest
 
 from cofferdam.brokers.registry import CREWS
+from cofferdam.enforce import journal, stores
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.profile import Can, Crew
 from cofferdam.enforce.putback import clean
+from cofferdam.enforce.users import read
 from cofferdam.gate.client import ask
 from cofferdam.lab.packer.play import Packer
 from cofferdam.proof import crossings, processes, structure
@@ -28,6 +31,7 @@ from tests.enforce.site import ERP, GATE_IT, GATE_OT, PlantDevice, Site, netns
 from tests.gate.plant import Gate
 from tests.prove.stage import staged
 from tests.verbs import cli
+from tests.waiting import eventually, kill
 
 pytestmark = netns
 RELAY = f"""
@@ -110,6 +114,47 @@ def test_all_that_is_said_of_both_crews_holds(running: Running) -> None:
     assert all("make a file (openat)" in said and "TCP socket (socket)" in said for said in
                (refused["modbus/outer"], refused["relay/outer"], refused["relay/keeper"]))  # fmt: skip
     assert "accept (accept4)" in refused["relay/keeper"] and "accept (accept4)" not in refused["relay/outer"]
+
+
+def test_a_crew_that_is_held_is_named_and_fails_no_proof_by_its_tries(running: Running) -> None:
+    """Its processes come and go while it is proved: they are no strangers, and who is in their place is one."""
+    state = running.gate.state
+    (crew,) = [pair for pair in ask(state, "status")["pairs"] if pair["broker"] == "relay"]
+    file = stores.of(state, crew["name"], "keeper") / "keeper.db"
+    file.rename(file.with_name("sound"))
+    file.mkdir()
+    with contextlib.ExitStack() as back:
+        back.callback(file.with_name("sound").rename, file)
+        back.callback(file.rmdir)
+        kill(next(half["pid"] for half in crew["halves"] if half["role"] == "keeper"))
+        eventually(lambda: any(alarm["name"].endswith("/crew-held") for alarm in ask(state, "status")["alarms"]))
+        for _ in range(3):
+            document = json.loads(cli("prove", "--json", "--no-probes", "--state", state)[1])["report"]
+            wrong = {said["name"] for said in document["statements"] if said["status"] == "failed"}
+            assert wrong <= {"host: packet filter programs"}
+            (held,) = [said for said in document["statements"] if said["name"] == f"{crew['name']}: held"]
+            assert held["status"] == "observed" and "nothing passes by it" in held["says"]
+            assert f"{file} is no plain file" in held["evidence"][0]
+        users = [read(journal.folder(state))[f"{crew['name']}/outer"], 12345]
+        for user in users:  # also one that has taken the user of a part of it
+            with running.subject() as subject, stranger(subject.sides["it"].namespace, user):
+                out = Statements()
+                structure.state(subject, out)
+            assert "sleep" in " ".join(failed(out)["it: inhabitants"])
+    eventually(lambda: all(pair["working"] for pair in ask(state, "status")["pairs"]))
+
+
+@contextlib.contextmanager
+def stranger(namespace: str, user: int) -> Iterator[None]:
+    """A process of nobody's in a side's namespace."""
+    command = ["ip", "netns", "exec", namespace, "setpriv", "--reuid", str(user), "--clear-groups", "sleep", "600"]
+    process = subprocess.Popen(command)
+    try:
+        eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.skipif(bool(Packer().missing()), reason="a library of the lab is missing")

@@ -16,7 +16,7 @@ from cofferdam.enforce import inside as worker
 from cofferdam.enforce.overlay import tunnel
 from cofferdam.enforce.plans.rules import EARLY, TABLE
 from cofferdam.errors import GateError
-from cofferdam.proof import crossings, processes, programs, reading, strangers
+from cofferdam.proof import crossings, held, processes, programs, reading, strangers
 from cofferdam.proof.expected import Expected
 from cofferdam.proof.reading import SPARE
 from cofferdam.proof.rules.listing import Ruleset, Unmodelled
@@ -52,6 +52,7 @@ def state(subject: Subject, out: Statements) -> None:
         _tunnel_programs(subject, out)
         _peers(subject, out)
     crossings.state(subject, found, out)
+    held.state(subject, out)
     processes.others(subject, out)
     _strangers(subject, found, out)
 
@@ -62,7 +63,8 @@ def state(subject: Subject, out: Statements) -> None:
 def _namespace(subject: Subject, side: Side, out: Statements) -> None:
     inhabitants = reading.processes_in(side.inode)
     ours = {part.pid for part in subject.parts if part.side == side.name}
-    wrong = [f"pid {pid} ({name})" for pid, name in inhabitants if pid not in ours]
+    others = [(pid, name) for pid, name in inhabitants if pid not in ours]
+    wrong = [f"pid {pid} ({name})" for pid, name in others if not held.is_try(subject, side, pid)]
     out.check(
         PART, f"{side.name}: inhabitants", f"only parts of this gate are in the namespace {side.namespace}", wrong,
         [f"pid {pid} ({name})" for pid, name in inhabitants],

@@ -40,6 +40,15 @@ class Part:
     """The site's folders that the gate says it has."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """A crew that is tried again and again and has not lived yet. `stands`: the namespace of each of its parts, ""
+    for one that stands apart; `why`: what its alarm says."""
+
+    stands: Mapping[str, str]
+    why: str
+
+
 @dataclass
 class Side:
     """One side's namespace. `interfaces`: zone to name there."""
@@ -97,6 +106,8 @@ class Subject:
     """From where: name to the addresses that the policy gives it."""
     folders: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
     """The site's folders that the policy gives to each part: crew, part, names."""
+    held: Mapping[str, Held] = field(default_factory=dict)
+    """Crews that do not serve, by name."""
 
     def profile(self, part: Part) -> Profile:
         """What a part may do. Raises: GateError, if the gate has parts that this version does not know."""
@@ -156,10 +167,15 @@ def open_subject(
         sides[name] = Side(name, wanted, entry.name, entry.inode, fd, interfaces, tunnel, moved=held)
     gate = int(status["pid"])
     launcher = parent(gate)
-    parts = (*_parts(status["pairs"], places or {}), *_names(launcher))
+    parts = (*_parts([pair for pair in status["pairs"] if pair["working"]], places or {}), *_names(launcher))
+    said = {alarm["name"]: alarm["detail"] for alarm in status["alarms"]}
+    waiting = {
+        name: Held((places or {}).get(name, {}), said.get(f"{name}/crew-held"[:128], "its alarm is still to come"))
+        for name in (pair["name"] for pair in status["pairs"] if not pair["working"])
+    }
     return Subject(
         state, plan, str(status["policy"]["hash"]), sides, parts, gate, int(status["audit"]["pid"]), launcher,
-        firewall.find_nft(), crews or {}, users.read(journal.folder(state)),
+        firewall.find_nft(), crews or {}, users.read(journal.folder(state)), held=waiting,
     )  # fmt: skip
 
 
