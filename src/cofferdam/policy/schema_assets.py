@@ -176,17 +176,13 @@ class Stream(Entry):
     a write; the values of its frames are held to the limits of the points that they are of."""
 
     at: At = Field(description="Which stream, as the asset's protocol writes it.")
+    config: Text | None = Field(None, description="Configuration that openings may bring, as hexadecimal: `01 00 dc`.")
     fastest: Microseconds | None = Field(None, description="The shortest interval of its frames that may be asked.")
     form: Text | None = Field(
         None,
         description="What it is made of, where the protocol has to be told. EtherNet/IP: its assemblies and their "
         "sizes, `outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151`; with `, no run` at the end if the outputs "
         "do not begin with run or idle.",
-    )
-    config: Text | None = Field(
-        None,
-        description="The bytes of configuration that clients may bring as they open it, in hexadecimal: "
-        "`01 00 dc 05`. The device is given these; a client that brings others is refused. Off unless set: any are.",
     )
     multicast: Text | None = Field(
         None,
