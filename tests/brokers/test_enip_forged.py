@@ -168,6 +168,7 @@ class Forger:
                 m.Identify(),
                 m.ListTags(rng.choice(("", "Program:Main"))),
                 m.OpenIo(stream, rng.choice((9_999, 10_000)), 10_000, 0, 1),
+                m.OpenIo(stream, 10_000, 10_000, 0, 1, m.Key(1, 0, 0, 0, 0, compatible=False), config=True),
                 m.Packet((m.ReadTag(Item("tag", "level")), m.WriteTag(item, code, 0, value))),
                 m.Unserved(7, 0x8E, "x") if rng.random() < 0.1 else m.Identify(),
             )

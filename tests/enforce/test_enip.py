@@ -152,6 +152,12 @@ def test_inputs_go_once_to_the_group_that_the_policy_names(office: Office) -> No
     one.udp.setblocking(False)
     with pytest.raises(BlockingIOError):  # nothing came to one of them alone
         one.udp.recv(2000)
+    # A packet that comes in fragments is too long for any connection: it is dropped, and counted.
+    strays = office.gate.status()["limits"].get("stray_datagrams", 0)
+    one._sequence += 1
+    one._send(bytes(3000))
+    eventually(lambda: office.gate.status()["limits"].get("stray_datagrams", 0) > strays)
+    office.heard(one, other, data=b"BCDEFGHI")
     # Whoever led leaves: the other goes on hearing.
     one.shut()
     eventually(lambda: office.drive.connections == 1)

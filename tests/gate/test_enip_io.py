@@ -214,6 +214,10 @@ def test_packets_that_do_not_belong_are_dropped(works: Works, scanner: Scanner) 
         scanner.say(400, source=stranger)  # the right id from another source
     scanner.say(401, number=0x1234)
     scanner.say(402, sequence=1)  # an old one
+    scanner.say(300, sequence=(repeated := scanner._sequence + 10))
+    scanner.say(402, sequence=repeated)  # the same number again
+    scanner._send(bytes(9))  # the right id and another size
+    scanner._send(bytes(11))
     scanner.udp.sendto(b"\2\0\2\x80", ("127.0.0.1", 2222))
     scanner._sequence = 1000
     scanner.until(350, lambda: works.drive.references[-1:] == [350])

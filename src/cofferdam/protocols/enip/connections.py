@@ -285,7 +285,7 @@ def client_port(beside: list[tuple[int, bytes]], source: str) -> int:
     return port
 
 
-def check_route(route: tuple[tuple[int, int], ...], asset: Asset | None) -> None:
+def check_route(route: tuple[tuple[int, bytes], ...], asset: Asset | None) -> None:
     """No route, or the asset's own. Raises: Refused."""
     if not route:
         return
@@ -293,7 +293,7 @@ def check_route(route: tuple[tuple[int, int], ...], asset: Asset | None) -> None
     allowed = {paths.of_route(own)} if own else set()
     if own is None:  # a bystander, who knows of no asset
         return
-    if b"".join(bytes(hop) for hop in route) not in allowed:
-        named = " ".join(f"{port}/{link}" for port, link in route)
+    if b"".join(bytes([port]) + link for port, link in route) not in allowed:
+        named = " ".join(f"{port & 15}/{link[0] if port < 16 else link.decode('latin-1')!r}" for port, link in route)
         known = f"{own} is allowed" if own else "the policy names none"
         raise Refused(CONNECTION, f"the route {named} is asked; {known}", BOOK, 0x0311)

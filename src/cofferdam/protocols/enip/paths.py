@@ -31,7 +31,7 @@ def parse(data: bytes, at: int, stop: int) -> Path:
     elements: list[int] = []
     points: list[int] = []
     instances: list[int] = []
-    route: list[tuple[int, int]] = []
+    route: list[tuple[int, bytes]] = []
     key = config = b""
     program = ""
     of_name = False  # whether an element belongs to the last name
@@ -97,11 +97,15 @@ def parse(data: bytes, at: int, stop: int) -> Path:
                 raise BadPath(f"more than {PARTS} parts")
             names.append((text.lower(), ()))
             indexes, at, of_name = [], padded, True
-        elif 1 <= kind <= 0x0E:
+        elif 1 <= kind & 0x0F <= 0x0E and kind < 0x20:
             if at + 2 > stop or cls >= 0 or names:
                 raise BadPath("a port after what it leads to")
-            route.append((kind, data[at + 1]))
-            at += 2
+            # A link of several characters, such as an address, has their number before them, and is filled up.
+            end = at + 2 + (data[at + 1] if kind & 0x10 else 0)
+            if end + (end - at & 1) > stop:
+                raise BadPath("a link that ends after the path")
+            route.append((kind, data[at + 1 : at + 2] if end == at + 2 else data[at + 2 : end]))
+            at = end + (end - at & 1)
         elif kind == 0x80:
             end = at + 2 + 2 * (data[at + 1] if at + 1 < stop else 0)
             if end > stop or at + 1 >= stop:
