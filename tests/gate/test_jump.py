@@ -273,6 +273,8 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     process = site.start("tech", "station", more=("-tt",))
     assert process.stdin is not None
     reads_until(process, b"#" if site.login == "root" else b"$")
+    number = str(site.sessions()[-1]["number"])
+    assert "it lives" in site.jump("recording", "show", number)
     process.stdin.write(b"printf '\\033]52;c;%s\\007-clean\\n' Y2xpcA==; echo shown-$((40+2)); "
                         b"printf '\\033[2;1Hdrawn-\\033[3;1Hx\\033[2;7Hin-pieces\\n'; exit 7\n")  # fmt: skip
     process.stdin.flush()
@@ -304,11 +306,16 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     assert "held no more" in site.jump("recording", "release", newest["name"], "settled")
     how = [each["how"] for each in events(site.state, "recording-used") if each["how"] != "read"]
     assert how == ["held", "released"]
+    session = newest["name"].partition("-")[2].removesuffix(".cast")
+    shown = site.jump("recording", "show", session)
+    for words in ("tech (127.0.0.1) at station", "status 7", "no findings", "held claim 17", "released settled"):
+        assert words in shown, words
     assert "no findings" in site.jump("recording", "verify")
     (file,) = site.state.rglob(newest["name"])
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b"shown-42", b"shown-43"))
     assert "are not what they were" in site.jump("recording", "verify", newest["name"], code=1)
+    assert "are not what they were" in site.jump("recording", "show", session, code=1)
     assert "are not what they were" in evidence(site.state)[1]
     file.unlink()
     os.mkfifo(file)  # a folder of the archivist's: whoever owns that puts there what it likes

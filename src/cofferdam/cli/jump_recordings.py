@@ -1,5 +1,5 @@
-"""`cofferdam jump recording ...`: list, play, export and verify what was recorded. That somebody looks stands in the
-audit log before anything is shown.
+"""`cofferdam jump recording ...`: list, show, play, export and verify what was recorded. That somebody looks stands in
+the audit log before anything is shown.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ YOUNG_SECONDS = 60.0
 def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     """The words."""
     verb("list", "recordings, the newest first", _list, "list[Recording]", parent)
+    one = verb("show", "one of them: what the log says of it, and who has looked at it", _show, "Facts", parent)
+    _name(one)
+    one.set_defaults(log=None)
     play = verb("play", "show a recording as it was, on this terminal", _play, "", parent)
     _name(play)
     play.add_argument("--speed", type=float, default=1.0, metavar="N", help="so many times as fast (default: 1)")
@@ -62,7 +65,9 @@ def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="the recording, as `list` shows it, or its session")
+    parser.add_argument(
+        "name", metavar="NAME", help="the recording, as `list` shows it, its session, or the number of one that lives"
+    )
 
 
 def _recordings(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -99,11 +104,53 @@ def _whole(args: argparse.Namespace, name: str) -> bytes:
 
 
 def _find(args: argparse.Namespace) -> str:
-    names = [one["name"] for one in _recordings(args)]
-    fitting = [name for name in names if args.name in (name, name.partition("-")[2].removesuffix(".cast"))]
+    fitting = {str(one["name"]): one for one in _recordings(args) if args.name in _called(one)}
     if len(fitting) != 1:
         raise GateError(f"there is no recording {args.name!r}", hint="`cofferdam jump recording list` shows them")
-    return str(fitting[0])
+    return next(iter(fitting))
+
+
+def _called(one: dict[str, Any]) -> set[str]:
+    """What a recording is called: by its file, its session, and while it grows by its session's number."""
+    name = str(one["name"])
+    return {name, name.partition("-")[2].removesuffix(".cast")} | ({str(one["live"])} if one["live"] else set())
+
+
+def _show(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.jump.recording import events, header, verify
+    from cofferdam.cli.jump_asking import show, time_of
+
+    name = _find(args)
+    (one,) = [one for one in _recordings(args) if one["name"] == name]
+    marks, _ = _marks(args)
+    used = [
+        {
+            "at_ns": int(entry.event["wall_ns"]),
+            "by": entry.event["by"],
+            "how": entry.event["how"],
+            "reason": entry.event["reason"],
+        }
+        for entry in _log(args)
+        if entry.event["kind"] == "recording-used" and entry.event["recording"] == name
+    ]
+    data = _whole(args, name)
+    head, happened = header(data), list(events(data))
+    found = {
+        **one, "seconds": round(happened[-1][0], 1) if happened else 0.0, "command": str(head.get("command", "")),
+        "marks": len(marks.get(name, ())), "findings": verify(io.BytesIO(data), marks.get(name, [])), "used": used,
+    }  # fmt: skip
+    ended = next((text for _, kind, text in reversed(happened) if kind == "x"), "")
+    rows = [
+        ("who", str(one["title"])),
+        ("command", found["command"]),
+        ("began", f"{time_of(one['began'] * 10**9)}, {found['seconds']:g} s"),
+        ("end", "it lives" if one["live"] else f"status {ended}" if ended.isdigit() else ended),
+        ("size", f"{one['size']} bytes{', held' if one['held'] else ''}"),
+        ("in the log", f"{found['marks']} times: {'; '.join(found['findings']) or 'no findings'}"),
+        *(("looked at", f"{time_of(each['at_ns'])} by {each['by']}: {each['how']} {each['reason']}") for each in used),
+    ]  # fmt: skip
+    show(args, found, [name, *(f"  {what:11} {said}".rstrip() for what, said in rows if said)])
+    return 1 if found["findings"] else 0
 
 
 def _play(args: argparse.Namespace) -> int:
@@ -302,6 +349,11 @@ def _marks(args: argparse.Namespace) -> tuple[dict[str, list[dict[str, Any]]], s
 
 
 def _entries(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    return (entry.event for entry in _log(args))
+
+
+def _log(args: argparse.Namespace) -> Iterator[Any]:
+    """The entries of recordings."""
     from cofferdam.audit.files import LogReader
     from cofferdam.audit.keys import find_public
     from cofferdam.audit.show import find_log, matching, wanted
@@ -310,4 +362,4 @@ def _entries(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     folder = find_log(args.log or state_of(args) / "audit")
     key = find_public(None, folder.parent / "keys" / "audit.pub")
     for _, entry in matching(LogReader(folder, key), wanted(["recording-marked", "recording-used"]), None):
-        yield entry.event
+        yield entry

@@ -204,6 +204,25 @@ class Recording(TypedDict):
     held: bool
 
 
+class Use(TypedDict):
+    """Somebody looked at a recording, had it held, or let it go."""
+
+    at_ns: int
+    by: str
+    how: str
+    reason: str
+
+
+class Facts(Recording):
+    """`marks`: how often the log has its SHA-256; `findings`: where the two do not agree."""
+
+    seconds: float
+    command: str
+    marks: int
+    findings: list[str]
+    used: list[Use]
+
+
 class Holding(TypedDict):
     name: str
     held: bool
