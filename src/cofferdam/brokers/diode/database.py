@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cofferdam.brokers.kit.database import check_plain
+from cofferdam.brokers.kit.database import CHECKED_BYTES, check_plain
 from cofferdam.errors import StoreError, StoreFull
 
 
@@ -37,7 +37,7 @@ class Database:
             self._db.executescript(re.sub(r"CREATE (TABLE|INDEX) ", r"CREATE \1 IF NOT EXISTS ", tables))
             if not known:
                 self.run(f"PRAGMA application_id={application}")
-            found = self.one("PRAGMA quick_check(1)")[0]
+            found = self.one("PRAGMA quick_check(1)")[0] if path.stat().st_size <= CHECKED_BYTES else "ok"
             if found != "ok":
                 raise StoreError(f"{path} is damaged: {found}", hint="move it away, and bring a backup if there is one")
         except sqlite3.Error as error:

@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import os
 import secrets as random_numbers
+import sys
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -96,7 +97,7 @@ class Spool(Part):
         self._sender = setting.senders["sender"]
         self._figures = Figures(SPOOL)
         self._lanes = Lanes(self._store, self._sender.send, self._handed, self._ended, self._row.rate)
-        self._files = Taking(setting, self._strand, self._row, self._store, self._record, self._shrink)
+        self._files = Taking(setting, self._strand, self._row, self._store, self._record, self._make_room)
         self._riding = Riding(setting, self._row, self._store, prompt=self._prompt, bulk=self._bulk, waits=self._waits)
         self.epoch = 0
         self._waiting_for_log: list[FileRow] = []
@@ -108,6 +109,12 @@ class Spool(Part):
         self._older = 0
         self._aged: tuple[int, int] | None = None
         """When it was looked last (clock) for what is too old, and what was (wall)."""
+        self._trimming = False
+        """Something of it is to go still."""
+        self._room = sys.maxsize
+        """For a file that waits: so many bytes of what has not gone may be kept."""
+        self._untold = 0
+        """Records that went for room, of which no entry says so yet."""
         self._given: deque[tuple[int, dict[str, int]]] = deque()
         """At each heartbeat of the last while: when (clock), and the highest number given of each channel."""
         riding = [setting.folders[strand_end(name, "out")] for name in self._row.records]
@@ -128,7 +135,7 @@ class Spool(Part):
         for row in self._store.files("ready"):
             self._send_file(row, again=True)
         for channel, epoch, first, last in self._store.unsent():
-            _, size = self._store.messages(channel, epoch, first, last)
+            size = self._store.waiting(channel, epoch, first, last)
             self._lanes.put(channel, epoch, first, last, size, again=True)
         self._beat()
         self._riding.begin()
@@ -217,14 +224,14 @@ class Spool(Part):
         """What they have handed over."""
         if self._halted or not self.epoch:
             return 0.0
-        more = False
+        more = self._store.size > self._row.room  # what is new waits until there is room for it
         try:
-            if not self._full or self._ticks % 10 == 0:
+            if not more and (not self._full or self._ticks % 10 == 0):
                 more = self._riding.look(self.epoch)
         except StoreFull as error:
             self._full = str(error)
         if self._store.size > self._row.room:
-            self._age()
+            self._trim()
         return PAUSE_SECONDS if more else 0.0
 
     def _prompt(self, piece: Piece) -> None:
@@ -427,23 +434,54 @@ class Spool(Part):
         if self._aged is not None:
             before = min(before, self._aged[1] + 2 * (now - self._aged[0]))
         self._aged = (now, before)
-        self._lanes.settle()
-        self._store.expire(before)
-        self._shrink(self._row.room, unsent=True)
+        self._trim()
 
-    def _shrink(self, most: int, *, unsent: bool = False) -> None:
-        """The oldest that has left goes until no more than so many bytes are kept, and what has not, if it must be:
-        for a file it need not, which waits in its folder."""
-        wall = self._setting.wall()
-        self._lanes.settle()
-        gone = self._store.shrink(most, unsent=unsent)
-        for channel, count in gone.items():
-            self._figures.add("spool_dropped", count, channel)
-            self._dropped_count += count
-        if gone:
+    def _make_room(self, most: int) -> bool:
+        """For a file, no more than so many bytes are to be kept: of what has left the oldest goes, and nothing that has
+        not, since the file may wait in its folder. Whether it is being worked at."""
+        if self._room == sys.maxsize:
+            self._room = most
+            self._trim()
+        return self._room != sys.maxsize
+
+    def _trim(self) -> None:
+        """A turn of what goes for its age or for room, and the next one while there is more: of a gigabyte of small
+        records all of it would take minutes, and the part would be ended for its silence."""
+        if not self._trimming:
+            self._trimming = True
+            self._trim_on()
+
+    def _trim_on(self) -> None:
+        if self._halted:
+            return
+        try:
+            more = self._trim_step()
+        except StoreFull as error:
+            self._full, more = str(error), False
+        if more:
+            self._reactor.call_in(0, self._trim_on)
+            return
+        self._trimming, self._room = False, sys.maxsize
+        if self._untold:
+            count, self._untold = self._untold, 0
             self._audit.note(
-                events.DiodeLoss(wall_ns=wall, strand=self._strand, what="spool", count=sum(gone.values()))
+                events.DiodeLoss(wall_ns=self._setting.wall(), strand=self._strand, what="spool", count=count)
             )
+
+    def _trim_step(self) -> bool:
+        """Whether there may be more of it."""
+        self._lanes.settle()
+        if self._aged is not None and self._store.expire(self._aged[1]):
+            return True
+        gone = self._store.shrink(self._row.room, unsent=True)
+        if not gone.total:
+            gone = self._store.shrink(self._room, unsent=False)
+        self._lanes.dropped(gone.messages)
+        if gone.total:
+            self._figures.add("spool_dropped", gone.total, gone.channel)
+            self._dropped_count += gone.total
+            self._untold += gone.total
+        return gone.total > 0
 
     def _backfill(self) -> None:
         if self._row.at < 0:

@@ -52,7 +52,7 @@ class _Copying:
 
 class Taking:
     """For one spool. `taken` is called with each file that has its numbers, `make_room` where no more may be kept than
-    so many bytes."""
+    so many bytes, and says whether that is being worked at."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Taking:
         row: DiodeRows,
         store: SpoolStore,
         taken: Callable[[FileRow], None],
-        make_room: Callable[[int], None],
+        make_room: Callable[[int], bool],
     ) -> None:
         self._setting = setting
         self._strand = strand
@@ -135,8 +135,12 @@ class Taking:
         if not self._within_day(row, found.st_size):
             self._refuse(row, entry.name, f"beyond the {row.per_day} bytes of a day: it waits")
             return
-        if found.st_size + self._store.size > self.row.room and found.st_size < self._no_room:
-            self._make_room(self.row.room - found.st_size)
+        if (
+            found.st_size + self._store.size > self.row.room
+            and found.st_size < self._no_room
+            and self._make_room(self.row.room - found.st_size)
+        ):
+            return  # it is looked at again
         if found.st_size + self._store.size > self.row.room:
             self._no_room = min(self._no_room, found.st_size)
             self._refuse(row, entry.name, "larger than the room beside what the spool has not sent yet: it waits")

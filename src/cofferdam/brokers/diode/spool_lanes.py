@@ -14,7 +14,7 @@ Not here: what is numbered and kept (spool), pace (sender).
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -23,7 +23,7 @@ from cofferdam.brokers.diode import records
 from cofferdam.brokers.diode.outbox import encode
 from cofferdam.brokers.diode.records import CHUNK_BYTES, Beat, Known, Piece
 from cofferdam.brokers.diode.sender import prompt_credit
-from cofferdam.brokers.diode.spool_store import FileRow, SpoolStore
+from cofferdam.brokers.diode.spool_store import FileRow, Kept, SpoolStore
 
 CREDIT_BYTES: Final = 16 << 20
 """Of bulk that may wait in the sender."""
@@ -127,6 +127,13 @@ class Lanes:
             runs.append(_Run(epoch, first, last, size, again))
         self.fill()
 
+    def dropped(self, some: Iterable[Kept]) -> None:
+        """These are not kept any more: they wait for nothing."""
+        for one in some:
+            for run in self._records.get(one.channel, ()):
+                if run.epoch == one.epoch and run.next <= one.number <= run.last:
+                    run.size = max(0, run.size - one.size)
+
     def waits(self, channel: str) -> bool:
         """Whether bulk of a channel is here or in the sender: what overtook it would have it named as missing."""
         files = (job.file for job in self.first)
@@ -211,7 +218,7 @@ class Lanes:
         number, body = self._store.next_message(channel, run.epoch, run.next, run.last) or (run.last, None)
         run.next = number + 1
         if body is not None:
-            run.size -= len(body)
+            run.size = max(0, run.size - len(body))
             self._hand(Piece(channel, run.epoch, number, body, again=run.again), None)
         else:  # what there was of it is not kept any more, and has left as far as it ever will
             self._mark(channel, run.epoch, number)

@@ -12,7 +12,8 @@ Not here: what is sent when (spool).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,6 +33,12 @@ CREATE TABLE channels(channel TEXT, epoch INTEGER, highest INTEGER, left INTEGER
 CREATE TABLE tickets(serial INTEGER PRIMARY KEY, until INTEGER);
 """
 APPLICATION: Final = 0x43664453
+STEP_RECORDS: Final = 2_000
+STEP_BYTES: Final = 16 << 20
+STEP_FILES: Final = 16
+"""Of what goes for its age or for room no more goes in one turn."""
+SAMPLE: Final = 10_000
+"""Of more messages than that their size is reckoned from the first."""
 
 
 def _ticket(serial: int, until: int) -> int:
@@ -61,6 +68,24 @@ class FileRow(NamedTuple):
         return -(-self.size // CHUNK_BYTES)
 
 
+class Kept(NamedTuple):
+    """A message that is kept. `at`: when it was taken, UTC ns."""
+
+    channel: str
+    epoch: int
+    number: int
+    size: int
+    at: int
+
+
+class Gone(NamedTuple):
+    """What went for room: how many records of a channel; those of them that were messages."""
+
+    channel: str
+    total: int
+    messages: list[Kept]
+
+
 class SpoolStore:
     """The open store."""
 
@@ -70,9 +95,15 @@ class SpoolStore:
         self.kept = folder / "kept"
         self.kept.mkdir(mode=0o700, exist_ok=True)
         self.db = Database(folder / "spool.db", APPLICATION, _TABLES)
-        files = self.db.one("SELECT coalesce(sum(size), 0) FROM files")[0]
-        self.size = int(files) + int(self.db.one("SELECT coalesce(sum(size), 0) FROM messages")[0])
+        self.size = int(self.db.one("SELECT coalesce(sum(size), 0) FROM files")[0])
         """Bytes that are kept."""
+        known = self.db.one("SELECT value FROM meta WHERE name='bytes'")  # an earlier version has not written it down
+        found = known or self.db.one("SELECT coalesce(sum(size), 0) FROM messages")
+        self._messages = int(found[0])
+        self.size += self._messages
+        if not known:
+            with self._growing(0):
+                pass
 
     def begin(self, wall_ns: int) -> int:
         """A new epoch, above all before."""
@@ -144,15 +175,24 @@ class SpoolStore:
     def take_messages(self, channel: str, epoch: int, bodies: list[bytes], at: int, handed: str) -> int:
         """Stores some that were handed over in a file of this name; the number of the first."""
         first = self.highest(channel, epoch) + 1
-        with self.db.commit():
+        with self._growing(sum(map(len, bodies))):
             for number, body in enumerate(bodies, first):
                 self.db.run(
                     "INSERT INTO messages VALUES(?, ?, ?, ?, ?, ?)", channel, epoch, number, at, len(body), body
                 )
             self._set_highest(channel, epoch, first + len(bodies) - 1)
             self.db.run("INSERT OR REPLACE INTO meta VALUES(?, ?)", f"handed {channel}", handed)
-        self.size += sum(map(len, bodies))
         return first
+
+    @contextmanager
+    def _growing(self, size: int) -> Iterator[None]:
+        """A commit by which so many bytes of messages come or go; it writes down how many there are, since to count
+        them at a start takes minutes."""
+        with self.db.commit():
+            yield
+            self.db.run("INSERT OR REPLACE INTO meta VALUES('bytes', ?)", self._messages + size)
+        self._messages += size
+        self.size += size
 
     def handed(self, channel: str) -> str:
         """The last file whose messages were taken, "" for none."""
@@ -228,6 +268,15 @@ class SpoolStore:
         )  # fmt: skip
         return int(count), int(size)
 
+    def waiting(self, channel: str, epoch: int, first: int, last: int) -> int:
+        """About how many bytes those in this range have: of many, by the first of them."""
+        count, size = self.db.one(
+            "SELECT count(*), coalesce(sum(size), 0) FROM (SELECT size FROM messages WHERE channel=? AND epoch=? "
+            "AND number BETWEEN ? AND ? ORDER BY number LIMIT ?)",
+            channel, epoch, first, last, SAMPLE,
+        )  # fmt: skip
+        return int(size if count < SAMPLE else size * (last - first + 1) // count)
+
     def next_message(self, channel: str, epoch: int, first: int, last: int) -> tuple[int, bytes] | None:
         """The first of those in this range that is kept."""
         found = self.db.one(
@@ -270,64 +319,84 @@ class SpoolStore:
         ]
         return int(min(found)) if found else 0
 
-    def expire(self, before: int) -> int:
-        """What was taken before this moment and has left goes, but no message that is younger than one that has not;
-        how many records."""
-        count = 0
-        for row in [FileRow(*row) for row in self.db.all("SELECT * FROM files WHERE state='sent' AND at<?", before)]:
+    def expire(self, before: int) -> bool:
+        """A step of it: what was taken before this moment and has left goes, the oldest of each channel first, so that
+        one that is stuck holds back no other. Whether there may be more."""
+        rows = [
+            FileRow(*row)
+            for row in self.db.all("SELECT * FROM files WHERE state='sent' AND at<? LIMIT ?", before, STEP_FILES)
+        ]
+        for row in rows:
             self.forget_file(row)
-            count += row.last - row.first + 1
-        for channel, epoch, first, last in self.unsent():
-            at = self.db.one("SELECT at FROM messages WHERE channel=? AND epoch=? AND number BETWEEN ? AND ? "
-                             "ORDER BY number LIMIT 1", channel, epoch, first, last)  # fmt: skip
-            before = min(before, at[0]) if at else before
-        old, size = self.db.one("SELECT count(*), coalesce(sum(size), 0) FROM messages WHERE at<?", before)
-        count, self.size = count + old, self.size - size
+        for channel in self._channels():
+            old = itertools.takewhile(lambda one: one.at < before, self._oldest_messages(channel, sent=True))
+            if some := list(old):
+                self._delete(some)
+                return True
+        if rows:
+            return True
         with self.db.commit():
-            self.db.run("DELETE FROM messages WHERE at<?", before)
             self.db.run(
                 "DELETE FROM channels WHERE epoch NOT IN (SELECT epoch FROM channels AS c "
                 "WHERE c.channel=channels.channel ORDER BY epoch DESC LIMIT ?)", SPANS_MOST,
             )  # fmt: skip
-        return int(count)
+        return False
 
-    def shrink(self, most: int, *, unsent: bool) -> dict[str, int]:
-        """The oldest of what has left goes until no more than so many bytes are kept; where that does not do, and
-        `unsent`, the oldest messages that have not. How many records of each channel went."""
-        gone: dict[str, int] = {}
-        while self.size > most and self._drop_oldest(gone, sent=True):
-            pass
-        while unsent and self.size > most and self._drop_oldest(gone, sent=False):
-            pass
-        return gone
+    def shrink(self, most: int, *, unsent: bool) -> Gone:
+        """A step of it: the oldest of what has left goes until no more than so many bytes are kept; where there is
+        none, and `unsent`, the oldest messages that have not. Nothing has gone once there is no more to do."""
+        for sent in (True, False) if unsent else (True,):
+            if self.size > most and (gone := self._drop_oldest(self.size - most, sent=sent)).total:
+                return gone
+        return Gone("", 0, [])
 
-    def _drop_oldest(self, gone: dict[str, int], *, sent: bool) -> bool:
-        """Drops a file that has left, or some messages of a channel, and counts them. Whether there were any."""
+    def _channels(self) -> list[str]:
+        return [channel for (channel,) in self.db.all("SELECT DISTINCT channel FROM channels")]
+
+    def _drop_oldest(self, size: int, *, sent: bool) -> Gone:
+        """Drops a file that has left, or messages of one channel: no more of them than makes so much room."""
         file = self.db.one("SELECT * FROM files WHERE state='sent' ORDER BY at LIMIT 1") if sent else None
-        oldest: list[tuple[str, int, int, int, int]] = []
-        for (channel,) in self.db.all("SELECT DISTINCT channel FROM channels"):
-            some = self._oldest_messages(channel, sent=sent)
-            if some and (not oldest or some[0][4] < oldest[0][4]):
-                oldest = some
-        if file and (not oldest or FileRow(*file).at <= oldest[0][4]):
+        some = [found for one in self._channels() if (found := self._oldest_messages(one, sent=sent))]
+        oldest = min(some, key=lambda found: found[0].at, default=[])
+        if file and (not oldest or FileRow(*file).at <= oldest[0].at):
             row = FileRow(*file)
             self.forget_file(row)
-            gone[row.channel] = gone.get(row.channel, 0) + row.last - row.first + 1
-            return True
-        with self.db.commit():
-            for channel, epoch, number, size, _ in oldest:
-                self.db.run("DELETE FROM messages WHERE channel=? AND epoch=? AND number=?", channel, epoch, number)
-                self.size -= size
-                gone[channel] = gone.get(channel, 0) + 1
-        return bool(oldest)
+            return Gone(row.channel, row.last - row.first + 1, [])
+        before = itertools.accumulate((one.size for one in oldest), initial=0)
+        going = [one for one, room in zip(oldest, before, strict=False) if room < size]
+        self._delete(going)
+        return Gone(going[0].channel if going else "", len(going), going)
 
-    def _oldest_messages(self, channel: str, *, sent: bool) -> list[tuple[str, int, int, int, int]]:
-        """(channel, epoch, number, bytes, at) of the first that are kept; those that have `sent` left, if so, and none
-        where the first has not. Epoch by epoch they leave in their order, and what is told of no more has left."""
+    def _oldest_messages(self, channel: str, *, sent: bool) -> list[Kept]:
+        """The first that are kept, as many as a step has, all of one epoch; those that have `sent` left, if so, and
+        none where the first has not. Epoch by epoch they leave in their order, and what is told of no more has left."""
         left = {epoch: upto for epoch, upto in self.db.all("SELECT epoch, left FROM channels WHERE channel=?", channel)}
-        some = self.db.all("SELECT channel, epoch, number, size, at FROM messages WHERE channel=? "
-                           "ORDER BY epoch, number LIMIT 100", channel)  # fmt: skip
-        return list(itertools.takewhile(lambda one: not sent or one[2] <= left.get(one[1], one[2]), some))
+        some = [
+            Kept(*row)
+            for row in self.db.all(
+                "SELECT channel, epoch, number, size, at FROM messages WHERE channel=? ORDER BY epoch, number LIMIT ?",
+                channel, STEP_RECORDS,
+            )
+        ]  # fmt: skip
+        room = itertools.accumulate((one.size for one in some), initial=0)
+        return [
+            one
+            for one, before in zip(some, room, strict=False)
+            if one.epoch == some[0].epoch
+            and before < STEP_BYTES
+            and not (sent and one.number > left.get(one.epoch, one.number))
+        ]
+
+    def _delete(self, some: Sequence[Kept]) -> None:
+        """Messages of one channel and epoch, one after the other."""
+        if not some:
+            return
+        first, last = some[0], some[-1]
+        with self._growing(-sum(one.size for one in some)):
+            self.db.run(
+                "DELETE FROM messages WHERE channel=? AND epoch=? AND number BETWEEN ? AND ?",
+                first.channel, first.epoch, first.number, last.number,
+            )  # fmt: skip
 
 
 def piece_of(row: FileRow, number: int, data: bytes, *, again: bool, prompt: bool = False) -> Piece:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import stat
 from pathlib import Path
+from typing import Final
 
 from cofferdam.errors import StoreError
+
+CHECKED_BYTES: Final = 64 << 20
+"""A database up to this size is read through for damage at each start: a part has to be ready within half a minute."""
 
 
 def check_plain(path: Path) -> None:

@@ -31,7 +31,7 @@ import msgspec
 
 from cofferdam import disk
 from cofferdam.audit.entry import Draft
-from cofferdam.brokers.kit.database import check_plain
+from cofferdam.brokers.kit.database import CHECKED_BYTES, check_plain
 from cofferdam.brokers.relay.gaps import Gap, Gaps
 from cofferdam.brokers.relay.index import SEGMENT, Index, next_print
 from cofferdam.brokers.relay.keeper_rows import ChannelRow, DeadRow, GapsRow, Known, OpenRow, PositionRow, Row, StepRow
@@ -39,8 +39,6 @@ from cofferdam.errors import StoreError, StoreFull
 
 APPLICATION: Final = 0x43664B31
 VERSION: Final = 1
-CHECKED_BYTES: Final = 64 << 20
-"""A database up to this size is read through for damage at each start. `verify` reads larger ones."""
 STEPS_KNOWN: Final = 20_000
 """Series that are remembered within one transaction."""
 NUMBER_BITS: Final = 44
@@ -181,7 +179,7 @@ class Store:
         way = "keep a copy of the folder, and put back a backup, or move the file away to begin anew"
         if known and self.one("SELECT count(*) FROM sqlite_master WHERE type='table'")[0] < 11:
             raise StoreError(f"{self.path} is damaged: tables are missing", hint=way)
-        if self.path.stat().st_size <= CHECKED_BYTES:
+        if self.path.stat().st_size <= CHECKED_BYTES:  # `verify` reads larger ones
             answer = self.one("PRAGMA quick_check(1)")[0]
             if answer != "ok":
                 raise StoreError(f"{self.path} is damaged: {answer}", hint=way)
