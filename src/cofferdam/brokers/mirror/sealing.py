@@ -22,13 +22,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cofferdam.brokers.mirror.catalogue import File, failed, sync_folder
-from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, places, stored, tidy
+from cofferdam.brokers.mirror.columns import DAY_NS, HOUR_NS, STORED, places, stored, tidy
 from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.errors import StoreError
 
 GROUP_ROWS: Final = 50_000
 AT_ONCE_ROWS: Final = 1_000_000
 """Of samples that are made into one file: so many are in memory at a time."""
+SLICE_ROWS: Final = 100_000
+"""The same, of what was not sealed yet and is in memory besides: of one tag there may be more."""
 DAY_HOURS: Final = 24
 FACTS: Final = "cofferdam"
 """The key of a file's facts in its metadata."""
@@ -80,32 +82,58 @@ def hours_in(name: str) -> tuple[int, int]:
 def seal(folder: Path, commits: Sequence[Commit], seen: Counter[str] | None = None) -> list[File]:
     """Commits as sealed files, durable on return: one for each day that they touch, which in the run of things is one
     for the hour that is over. `seen` is told what was `repeated` and `revised`. Raises: StoreError."""
-    table = tidy(stored([(one.commit, one.batch) for one in commits]))
-    if seen is not None:
-        seen["repeated"] += sum(one.batch.num_rows for one in commits) - table.num_rows
-        seen["revised"] += table.num_rows - places(table)
-    if table.num_rows == 0:
+    some = [one for one in commits if one.batch.num_rows]
+    if not some:
         return []
     upto = max(one.commit for one in commits)
     taken: dict[str, int] = {}
     for one in commits:
         taken[one.lane] = max(taken.get(one.lane, 0), one.number)
-    hours = hours_of(table)
+    days = [pc.divide(floor_to(one.batch.column(1), DAY_NS), DAY_NS) for one in some]
+    touched = [frozenset(pc.unique(of).to_pylist()) for of in days]
     found = []
-    days = pc.floor(pc.divide(hours.cast(pa.float64()), float(DAY_HOURS))).cast(pa.int64())
-    for day in sorted(pc.unique(days).to_pylist()):
-        of = pc.equal(days, day)
-        ends = pc.min_max(hours.filter(of)).as_py()
-        first, last = ends["min"], ends["max"]
+    for day in sorted(frozenset().union(*touched)):
+        pieces = [
+            (one.commit, one.batch if len(own) == 1 else one.batch.filter(pc.equal(of, day)))
+            for one, of, own in zip(some, days, touched, strict=True)
+            if day in own
+        ]
+        ends = [pc.min_max(batch.column(1)).as_py() for _, batch in pieces]
+        first, last = min(one["min"] for one in ends) // HOUR_NS, max(one["max"] for one in ends) // HOUR_NS
         facts = Facts(first, last, upto, taken)
-        found.append(_write(folder, f"h{first:08d}-{upto:016d}", [table.filter(of)], facts, whole=False))
+        name = f"h{first:08d}-{upto:016d}"
+        found.append(_write(folder, name, _tidied(pieces, Counter() if seen is None else seen), facts, whole=False))
     settle(folder)
     return found
 
 
-def hours_of(table: pa.Table) -> pa.ChunkedArray:
-    """The hour since 1970 of each row, rounded down also before that."""
-    return pc.divide(floor_to(table["time"].cast(pa.int64()), HOUR_NS), HOUR_NS)
+def _tidied(pieces: Sequence[tuple[int, pa.RecordBatch]], seen: Counter[str]) -> Iterator[pa.Table]:
+    """Batches (HOT) with their commits as sealed files have them, in order and without repetitions: some tags at a
+    time, since all of them take several times the memory that they had."""
+    tags = pa.chunked_array([batch.column(0) for _, batch in pieces]).unify_dictionaries()
+    names: list[str] = tags.chunk(0).dictionary.to_pylist()
+    counts = {one["values"]: one["counts"] for one in pc.value_counts(_indices(tags)).to_pylist()}
+    slices, number, rows = [0] * len(names), 0, 0
+    for place in sorted(counts, key=lambda place: names[place].encode()):
+        if rows and rows + counts[place] > SLICE_ROWS:
+            number, rows = number + 1, 0
+        slices[place] = number
+        rows += counts[place]
+    which = pa.array(slices, pa.int32())
+    of = [which.take(chunk.indices) for chunk in tags.chunks]
+    for at in range(number + 1):
+        whole = stored([
+            (commit, batch.filter(pc.equal(slice_of, at)) if number else batch)
+            for (commit, batch), slice_of in zip(pieces, of, strict=True)
+        ])  # fmt: skip
+        table = tidy(whole)
+        seen["repeated"] += whole.num_rows - table.num_rows
+        seen["revised"] += table.num_rows - places(table)
+        yield table
+
+
+def _indices(tags: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk.indices for chunk in tags.chunks], pa.int32())
 
 
 def floor_to(times: Any, step: int) -> Any:
