@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ import pytest
 from cofferdam.audit.events.mirror import SamplesLost, SamplesRefused
 from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.mirror import catalogue, keeper, sealing, spool, store, times
-from cofferdam.brokers.mirror.columns import DAY_NS, HOUR_NS, Sample, pack, to_batch
+from cofferdam.brokers.mirror.columns import (
+    DAY_NS,
+    HOUR_NS,
+    Sample,
+    pack,
+    places,
+    stored,
+    tidy,
+    to_batch,
+)  # fmt: skip
 from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.brokers.mirror.query import Deadline, Reading
 from cofferdam.brokers.mirror.records import POINTS_MOST, Fetch, Samples
@@ -31,6 +41,7 @@ from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
 
 YEAR_NS = 365 * DAY_NS
+VALUES: tuple[float | int | bool | str, ...] = (1.0, 2.5, 7, True, "x", "")
 
 
 def refused(pair: Pair) -> list[tuple[str, int]]:
@@ -238,6 +249,43 @@ def test_a_time_that_is_held_is_taken_whatever_its_age(tmp_path: Path) -> None:
             pair.keeper.command(asked)
     assert found == [b'{"sources":["historian"]}']
     pair.close()
+
+
+def test_what_is_sealed_some_tags_at_a_time_is_what_it_is_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several days, repetitions and revisions, in slices of a few rows: nothing of any tag is lost or doubled, and no
+    more is in memory at a time than a row group has, or one tag."""
+    dice = random.Random(5)
+    commits = []
+    for number in range(1, 8):
+        rows = [
+            Sample(f"tag_{dice.randrange(9)}", NOW - day * DAY_NS + dice.randrange(20), dice.choice(VALUES))
+            for day in (0, 1, 2) * 100
+        ]
+        commits.append(Commit(number, "live", number, "historian", to_batch(pack("live", "historian", rows))))
+    whole = tidy(stored([(one.commit, one.batch) for one in commits]))
+    wanted = Counter({"repeated": 2_100 - whole.num_rows, "revised": whole.num_rows - places(whole)})
+    assert min(wanted.values()) > 100
+    sizes: list[int] = []
+
+    def noted(table: pa.Table) -> pa.Table:
+        sizes.append(table.num_rows)
+        return tidy(table)
+
+    monkeypatch.setattr(sealing, "GROUP_ROWS", 100)
+    monkeypatch.setattr(sealing, "tidy", noted)
+    seen: Counter[str] = Counter()
+    files = sealing.seal(tmp_path, commits, seen)
+    assert len(files) == 3 and seen == wanted and max(sizes) < 150 and len(sizes) > 12
+    found = pa.concat_tables([pq.read_table(tmp_path / file.name) for file in files])
+    assert found.num_rows == sum(file.rows for file in files) == whole.num_rows
+    for file in files:
+        table = pq.read_table(tmp_path / file.name)
+        assert table.equals(tidy(table))  # in order
+        times = table["time"].cast(pa.int64()).to_pylist()
+        assert (file.first, file.last) == (min(times) // HOUR_NS, max(times) // HOUR_NS)
+    assert tidy(found).combine_chunks().equals(whole.combine_chunks())
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------

@@ -29,8 +29,6 @@ from cofferdam.errors import StoreError
 GROUP_ROWS: Final = 50_000
 AT_ONCE_ROWS: Final = 1_000_000
 """Of samples that are made into one file: so many are in memory at a time."""
-SLICE_ROWS: Final = 100_000
-"""The same, of what was not sealed yet and is in memory besides: of one tag there may be more."""
 DAY_HOURS: Final = 24
 FACTS: Final = "cofferdam"
 """The key of a file's facts in its metadata."""
@@ -89,13 +87,12 @@ def seal(folder: Path, commits: Sequence[Commit], seen: Counter[str] | None = No
     taken: dict[str, int] = {}
     for one in commits:
         taken[one.lane] = max(taken.get(one.lane, 0), one.number)
-    days = [pc.divide(floor_to(one.batch.column(1), DAY_NS), DAY_NS) for one in some]
-    touched = [frozenset(pc.unique(of).to_pylist()) for of in days]
+    days = [_days_of(one.batch.column(1)) for one in some]
     found = []
-    for day in sorted(frozenset().union(*touched)):
+    for day in sorted({day for own, _ in days for day in own}):
         pieces = [
-            (one.commit, one.batch if len(own) == 1 else one.batch.filter(pc.equal(of, day)))
-            for one, of, own in zip(some, days, touched, strict=True)
+            (one.commit, one.batch if of is None else one.batch.filter(pc.equal(of, day)))
+            for one, (own, of) in zip(some, days, strict=True)
             if day in own
         ]
         ends = [pc.min_max(batch.column(1)).as_py() for _, batch in pieces]
@@ -107,15 +104,24 @@ def seal(folder: Path, commits: Sequence[Commit], seen: Counter[str] | None = No
     return found
 
 
+def _days_of(times: pa.Array) -> tuple[frozenset[int], pa.Array | None]:
+    """The days since 1970 that some times are of; and of each which, where there are several."""
+    ends = pc.min_max(times).as_py()
+    if ends["min"] // DAY_NS == ends["max"] // DAY_NS:
+        return frozenset((ends["min"] // DAY_NS,)), None
+    days = pc.divide(floor_to(times, DAY_NS), DAY_NS)
+    return frozenset(pc.unique(days).to_pylist()), days
+
+
 def _tidied(pieces: Sequence[tuple[int, pa.RecordBatch]], seen: Counter[str]) -> Iterator[pa.Table]:
     """Batches (HOT) with their commits as sealed files have them, in order and without repetitions: some tags at a
-    time, since all of them take several times the memory that they had."""
+    time, as many as a row group has, since all of them take several times the memory that they had."""
     tags = pa.chunked_array([batch.column(0) for _, batch in pieces]).unify_dictionaries()
     names: list[str] = tags.chunk(0).dictionary.to_pylist()
     counts = {one["values"]: one["counts"] for one in pc.value_counts(_indices(tags)).to_pylist()}
     slices, number, rows = [0] * len(names), 0, 0
     for place in sorted(counts, key=lambda place: names[place].encode()):
-        if rows and rows + counts[place] > SLICE_ROWS:
+        if rows and rows + counts[place] > GROUP_ROWS:
             number, rows = number + 1, 0
         slices[place] = number
         rows += counts[place]
