@@ -345,13 +345,13 @@ def _value_of(point: Point, held: Write) -> values.Number | None:
     at = point.at
     if at.start < held.start or at.stop > held.stop:
         return None
-    if isinstance(held, Change):
+    if type(held) is Change:
         if not held.exact and point.mask and not held.values[0] & point.mask:
             return values.of(point, held.values[1:])  # all its bits are changed
         if not held.exact or len(held.values) != held.count or not isinstance(at, Span):
             return None
         return values.of(point, held.values[at.start - held.start : at.stop - held.start])
-    if not isinstance(held, Assign) or held.value is None or held.value.type is not point.type:
+    if type(held) is not Assign or held.value is None or held.value.type is not point.type:
         return None
     index = max(at.start, 0) - max(held.start, 0)
     found = held.value.values

@@ -159,14 +159,14 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def send(self, request: m.OpcUaRequest) -> tuple[int, bytes]:
         if not self.established or self._error is not None:
             raise LocalProtocolError("the connection is not established")
-        watch = isinstance(request, (m.Subscribe, m.Events))
+        watch = type(request) is m.Subscribe or type(request) is m.Events
         if not watch and len(self._pending) - len(self._watching) >= self._outstanding:
             raise LocalProtocolError("too many requests are under way")
         token = self._new_id()
         self._pending[token] = request
         if watch:
             self._watching.add(token)
-        asking = survey(self, request) if isinstance(request, m.Survey) else work.ask(self, token, request)
+        asking = survey(self, request) if type(request) is m.Survey else work.ask(self, token, request)
         self.start(token, asking)
         data = self.take_output()
         if self._events:
@@ -239,7 +239,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
             elif not token:
                 self._error = RemoteProtocolError(str(error), section=SECTION)
             return
-        if isinstance(question, Wait):
+        if type(question) is Wait:
             question.line.append((token, generator))  # it is gone on with by another's answer
             return
         self.ask(token, generator, question)
@@ -249,7 +249,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         number = self._new_id()
         self._works[number] = (token, generator)
         body = wire.encode(question)
-        if isinstance(question, s.OpenChannelRequest):
+        if type(question) is s.OpenChannelRequest:
             self._output.append(self.channel.open_frame(number, body))
         else:
             self._output.append(self.channel.send(number, body))
@@ -278,7 +278,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
             self._events.append(BadResponse(token, SECTION, "no answer"))
         else:
             self._events.append(ResponseReceived(token, answer))
-            if isinstance(answer, m.Subscribed):
+            if type(answer) is m.Subscribed:
                 self.watches.answered(token)
 
     # --- answers ----------------------------------------------------------------------------------------------------

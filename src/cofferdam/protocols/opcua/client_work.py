@@ -261,7 +261,7 @@ def ask(client: Any, token: int, request: m.OpcUaRequest) -> Asking:
 
 
 def said(answer: Any, kind: type) -> m.Refused | None:
-    if isinstance(answer, s.ServiceFault) or answer.header.result & 0x80000000:
+    if type(answer) is s.ServiceFault or answer.header.result & 0x80000000:
         status = answer.header.result
         return m.Refused(status if status & 0x80000000 else BAD_UNEXPECTED)  # a refusal says that it is one
     if not isinstance(answer, kind):

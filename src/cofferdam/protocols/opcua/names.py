@@ -242,6 +242,8 @@ def value_weight(value: Any) -> int:
     """The same of a value."""
     if value is None:
         return 40
+    if type(value) in _NUMBERS:
+        return 40 + 9 * len(value.values)
     if isinstance(value, model.Text):
         return 40 + sum([len(one.encode()) + 5 for one in value.values])
     if isinstance(value, (model.Octets, m.Structures)):
@@ -271,3 +273,5 @@ _PLAIN: dict[int, Any] = {
     8: model.Int64, 9: model.UInt64, 10: model.Float32, 11: model.Float64, 12: model.Text, 15: model.Octets,
 }  # fmt: skip
 _KINDS: dict[type, int] = {made: kind for kind, made in _PLAIN.items()}
+_NUMBERS = frozenset({made for kind, made in _PLAIN.items() if kind < 12})
+"""What has no length of its own."""

@@ -347,7 +347,7 @@ class OpcUaServer(Offering):
 
     def _request(self, number: int, request: Any) -> None:
         header = request.header
-        if isinstance(request, (s.FindServersRequest, s.GetEndpointsRequest)):
+        if type(request) is s.FindServersRequest or type(request) is s.GetEndpointsRequest:
             self._discovery(number, request)
             return
         if self.channel.policy is NONE and "none" not in self._words():
@@ -355,7 +355,7 @@ class OpcUaServer(Offering):
         now = wire.ticks(self.wall())
         if header.timestamp and abs(header.timestamp - now) > CLOCK_TICKS:
             raise Malformed("a time stamp more than an hour from ours", BAD_TIMESTAMP)
-        if isinstance(request, s.CreateSessionRequest):
+        if type(request) is s.CreateSessionRequest:
             self._create_session(number, request)
             return
         if self.token == NULL_NODE or not _same(header.token, self.token):
@@ -364,14 +364,14 @@ class OpcUaServer(Offering):
                 raise Malformed("no such session", BAD_SESSION)
             self._activate(number, request, moved)
             return
-        if isinstance(request, s.ActivateSessionRequest):
+        if type(request) is s.ActivateSessionRequest:
             self._activate(number, request, None)
             return
         if not self.activated and not isinstance(request, s.CloseSessionRequest):
             self._close_session()
             raise Malformed("the session is not activated", BAD_NOT_ACTIVATED)
         self._last = self.now
-        if isinstance(request, s.CloseSessionRequest):
+        if type(request) is s.CloseSessionRequest:
             self.services.end(keep=not request.delete)
             self.services.subscriptions.end()  # waiting Publish requests have their answer before
             self._close_session()
