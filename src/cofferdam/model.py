@@ -60,6 +60,9 @@ class ValueType(enum.StrEnum):
     BYTES = "bytes"
 
 
+DATE_TIME = "DateTime"
+"""The form (`Point.form`) of times: an int64, 100 ns since 1601 in UTC."""
+
 _Array = Meta(max_length=ELEMENTS)
 
 
@@ -458,6 +461,9 @@ class Point(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     factor: Span | None = None
     """The word that holds, as an int16, the power of ten by which the value is multiplied; limits are in what that
     makes, and `scale` and `offset` are 1 and 0."""
+    form: str = ""
+    """What it is at the device, in the protocol's word, where that is another type, of which policy judges this form:
+    DATE_TIME as a count, an identifier as its text. "": it is of its type."""
 
 
 class Argument(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -470,6 +476,7 @@ class Argument(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     max: float | None = None
     elements: int = 1
     max_length: int | None = None
+    form: str = ""
 
 
 class Method(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

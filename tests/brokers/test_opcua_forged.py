@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cofferdam.brokers.proxy import records
 from cofferdam.errors import CofferdamError, CrossingError
-from cofferdam.model import Assign, Bool, Deny, Fault, Float32, Float64, Int32, Item, Octets, Text, Value
+from cofferdam.model import Assign, Bool, Deny, Fault, Float32, Float64, Int32, Int64, Item, Octets, Text, Value
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.decide import Flow
@@ -42,8 +42,9 @@ OPCUA = PROTOCOLS["opcua"]
 LINE = "nsu=urn:plant:line;s=Line1"
 RESET, PURGE, RINSE = (f"{LINE} -> {LINE}.{name}" for name in ("Reset", "Purge", "Rinse"))
 RULES = (
-    "{who: mes, asset: filler, read: [speed, level, counts, limits, title], subscribe: [level], "
-    "write: [speed, recipe, counts], call: [reset, rinse], history: [level], events: [brief]}",
+    "{who: mes, asset: filler, read: [speed, level, counts, limits, title, due, order, target, verdict, topic], "
+    "subscribe: [level], "
+    "write: [speed, recipe, counts, due, order], call: [reset, rinse], history: [level], events: [brief]}",
     "{who: guest, asset: filler, read: [level]}",
 )
 WHO = ("mes: {zone: office, addresses: [127.0.0.1]}", "guest: {zone: office, addresses: 10.1.0.66}")
@@ -147,9 +148,10 @@ class OpcUaStage(Stage):
 
 
 NODES = [f"{LINE}.{name}" for name in (*["Speed"] * 4, "Level", "Level", "Recipe", "Recipe", "Counts",
-    "Counts", "Secret")] + [
+    "Counts", "Secret", "Due", "Order")] + [
     LINE, "i=2255", "i=2258", "nsu=urn:plant:other;s=Line1.Speed", f"{LINE}.speed", f"{LINE}.Speed ",
 ]  # fmt: skip
+GUID, YEAR_2027 = "09087e75-8e5e-499b-954f-f2a9603db28a", 134432352000000000
 FIELDS = ["Message"] * 8 + ["Severity"] * 4 + ["EventId", "ActiveState/Id", "nsu=urn:plant:line;Batch", "a//b"]
 LIES = [
     "ns=2;s=Line1.Speed", "s=Line1.Speed", "nsu=urn:plant:line;i=007", "nsu=urn%3Aplant:line;s=Line1.Speed", "",
@@ -180,6 +182,12 @@ class Forger:
             return Text(tuple("x" * rng.choice((0, 8, 8, 9, 1)) for _ in range(count)), array)
         if item.name.endswith("Counts"):
             return Int32(tuple(rng.randint(-5, 5) for _ in range(count)), array)
+        if item.name.endswith("Due"):
+            return Int64(
+                (rng.choice((0, YEAR_2027, YEAR_2027 - 1, YEAR_2027 + 10**14, YEAR_2027 + 10**15)),) * count, array
+            )
+        if item.name.endswith("Order"):
+            return Text((rng.choice((GUID, GUID, GUID.upper(), "junk")),) * count, array)
         kind = rng.choice((Float64, Float64, Float64, Float64, Float32, Int32, Text, Octets, Bool))
         if kind in (Float64, Float32):
             return kind((number,) * count, array)
@@ -315,6 +323,11 @@ def _within(request: m.Write) -> None:
                     assert len(value.values) == 4
                 else:
                     assert len(value.values) == write.item.count and write.item.first + write.item.count <= 4
+            case "Due":  # at the server a DateTime, which the device's own machine has told to be one
+                assert write.item.first < 0 and not value.array and type(value) is Int64
+                assert YEAR_2027 <= value.values[0] < YEAR_2027 + 365 * 864 * 10**9
+            case "Order":
+                assert write.item.first < 0 and value == Text((GUID,))
             case _:
                 raise AssertionError(request)
 
@@ -322,12 +335,12 @@ def _within(request: m.Write) -> None:
 def test_the_forger_tries_what_it_should() -> None:
     """The test above would hold nothing if nothing ever reached the device."""
     seen: Counter[str] = Counter()
-    for seed in range(150):
+    for seed in range(220):
         for device in run(seed).plant:
             seen.update(type(one).__name__ for one in device.asked)
             seen.update(one.writes[0].item.name for one in device.asked if isinstance(one, m.Write))
     kinds = ("Read", "Write", "CallMethod", "CallMethods", "Subscribe", "History", "Survey", "Events")
-    for kind in (*kinds, *(f"{LINE}.{name}" for name in ("Speed", "Recipe", "Counts"))):
+    for kind in (*kinds, *(f"{LINE}.{name}" for name in ("Speed", "Recipe", "Counts", "Due", "Order"))):
         assert seen[kind] > 5, seen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,9 @@ MORE = (
 )
 logging.getLogger("asyncua").setLevel(logging.CRITICAL)
 VALUES = "{who: mes, asset: filler, read: [limits, title], subscribe: [limits], write: [title]}"
+OTHERS = (
+    "{who: mes, asset: filler, read: [due, order, target, verdict, topic], write: [due, order, target, verdict, topic]}"
+)
 
 
 class Site:
@@ -53,7 +57,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("opcua")
     plant_port, port = held_ports(2)
     file = folder / "policy.yaml"
-    file.write_text(policy(plant_port, port, RULES, MORE, VALUES))
+    file.write_text(policy(plant_port, port, RULES, MORE, VALUES, OTHERS))
     with plant(plant_port), running(folder / "state", file) as gate:
         yield Site(gate, plant_port, port, file)
 
@@ -193,6 +197,45 @@ def test_a_structure_is_read_as_it_is_and_a_text_is_written_with_its_locale(site
     site.ask(work)
 
 
+def test_values_of_the_standards_other_types_are_written_as_their_points_say(site: Site) -> None:
+    """The gate's namespaces are in another order than the plant's: what a NodeId means has to stay the same."""
+
+    async def work(client: Any) -> None:
+        index = (await client.get_namespace_array()).index(LINE)
+        good: dict[str, tuple[Any, Any]] = {
+            "Due": (datetime(2027, 3, 1, 6, 30, 0, 250_000, tzinfo=UTC), ua.VariantType.DateTime),
+            "Order": (uuid.UUID(int=8), ua.VariantType.Guid),
+            "Target": (ua.NodeId("Line1.Speed", index), ua.VariantType.NodeId),
+            "Verdict": (ua.StatusCode(0x80340000), ua.VariantType.StatusCode),
+            "Topic": (ua.QualifiedName("rinsing", index), ua.VariantType.QualifiedName),
+        }
+        for name, (value, kind) in good.items():
+            node = await _node(client, f"Line1.{name}")
+            assert (await node.read_data_value()).Value.VariantType is kind
+            await node.write_value(value, kind)
+            assert await node.read_value() == value, name
+        bad: tuple[tuple[str, Any, Any, str], ...] = (
+            ("Due", datetime(2026, 12, 31, tzinfo=UTC), ua.VariantType.DateTime, "BadOutOfRange"),
+            ("Due", datetime(2028, 1, 1, tzinfo=UTC), ua.VariantType.DateTime, "BadOutOfRange"),
+            ("Due", 134_000_000_000_000_000, ua.VariantType.Int64, "BadTypeMismatch"),
+            ("Due", [good["Due"][0]], ua.VariantType.DateTime, "BadOutOfRange"),
+            ("Order", str(uuid.UUID(int=8)), ua.VariantType.String, "BadTypeMismatch"),
+            ("Target", ua.NodeId("x" * 40, index), ua.VariantType.NodeId, "BadOutOfRange"),
+            ("Target", ua.NodeId("Line1", 77), ua.VariantType.NodeId, "BadTypeMismatch"),
+            ("Speed", ua.NodeId("Line1", index), ua.VariantType.NodeId, "BadTypeMismatch"),
+        )
+        for name, value, kind, status in bad:
+            assert await _refused((await _node(client, f"Line1.{name}")).write_value(value, kind)) == status, name
+        for name, (value, _) in good.items():
+            assert await (await _node(client, f"Line1.{name}")).read_value() == value, "nothing has changed it"
+
+    site.ask(work)
+    told = [one for entry in events(site.gate.state, "write-allowed") for one in entry["points"]]
+    assert {name: value for name, value, _ in told if name in ("due", "target", "order")} == {
+        "due": "2027-03-01T06:30:00.25Z", "target": f'"nsu={LINE};s=Line1.Speed"', "order": f'"{uuid.UUID(int=8)}"',
+    }  # fmt: skip
+
+
 def test_a_rule_says_how_often_may_be_looked_and_how_far_back(site: Site) -> None:
     async def work(client: Any) -> None:
         counts = await _node(client, "Line1.Counts")
@@ -237,11 +280,14 @@ def test_a_client_sees_its_nodes_and_no_other(site: Site) -> None:
         names = [(await one.read_browse_name()).Name for one in children]
         assert names == ["Server", "Line1"], "the other line is not on the way to anything"
         below = {(await one.read_browse_name()).Name: one for one in await children[1].get_children()}
-        assert below.keys() == {"Speed", "Level", "Counts", "Reset", "Rinse", "Limits", "Title"}
+        assert below.keys() == {
+            "Speed", "Level", "Counts", "Reset", "Rinse", "Limits", "Title", "Due", "Order", "Target", "Verdict",
+            "Topic",
+        }  # fmt: skip
         level = await client.nodes.objects.get_child([f"{children[1].nodeid.NamespaceIndex}:Line1",
                                                       f"{children[1].nodeid.NamespaceIndex}:Level"])  # fmt: skip
         assert level == below["Level"]
-        named = [name for name in below if name not in ("Reset", "Rinse")]
+        named = ["Speed", "Level", "Counts", "Limits", "Title"]
         rights = [(await below[name].read_attribute(ua.AttributeIds.UserAccessLevel)).Value.Value for name in named]
         assert dict(zip(named, rights, strict=True)) == {"Speed": 3, "Level": 5, "Counts": 5, "Limits": 1, "Title": 3}
         kind = await below["Speed"].read_data_type()

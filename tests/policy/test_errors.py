@@ -342,6 +342,29 @@ NOTIFIERS = [
     ),
 ]
 """What stands of a notifier, and what is expected."""
+FORMS = [
+    ("type: DateTime, min: 5", "5 for a DateTime, expected a time such as 2027-06-30T12:00:00Z"),
+    ("type: DateTime, min: 2027-13-01", "a number"),
+    ("type: DateTime, min: 2027-06-30, max: '2027-06-30T01:00:00+02:00'", "above max 2027-06-29T23:00:00Z"),
+    ("type: DateTime, max_length: 5", "max_length of a DateTime"),
+    ("type: DateTime, max_step: 5", "max_step of a DateTime"),
+    ("type: Double, max: 2027-06-30", "a time for a float64"),
+    ("type: StatusCode, max_step: 5", "max_step of a StatusCode"),
+    ("type: Guid, min: 5", "min of a text"),
+    ("type: Datetime", "did you mean DateTime"),
+]
+"""What stands of a point of a type that values have at the device alone, and what is expected."""
+
+
+@pytest.mark.parametrize(("words", "expected"), FORMS)
+def test_limits_of_a_type_of_the_devices_alone(words: str, expected: str) -> None:
+    text = WITH_NOTIFIER.replace("notifiers: {", "points: {").replace("events: NAME", "read: all")
+    with pytest.raises(PolicyError) as error:
+        loads(text.replace("AT", f"at: 'nsu=u;s=A', {words}"))
+    said = [one for one in error.value.problems if isinstance(one, Problem) and expected in str(one)]
+    assert said and said[0].line == 5, "\n".join(map(str, error.value.problems))
+
+
 SUBTREES = [
     ("at: 'nsu=u;s=A', depth: 21", "from 1 to 20"),
     ("at: 'nsu=u;s=A', nodes: 2001", "from 1 to 2000"),

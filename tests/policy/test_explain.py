@@ -220,6 +220,23 @@ def test_events_are_explained_field_by_field(capsys: pytest.CaptureFixture[str],
     assert "did you mean alarms" in _judged(capsys, tmp_path / "events.yaml", asset, rules, cases)
 
 
+def test_times_are_asked_and_told_as_times(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asset = (
+        "points: {due: {at: 'nsu=u;s=Due', type: DateTime, min: 2027-01-01, max: '2027-12-31T23:59:59Z'}, "
+        "order: {at: 'nsu=u;s=Order', type: Guid}}"
+    )
+    rules = "{who: scada, asset: line, write: all}"
+    cases = (
+        ("scada", "write due 2027-06-30T12:00:00Z", "due = 2027-06-30T12:00:00Z"),
+        ("scada", "write due 2027-06-30T12:00:00+02:00", "due = 2027-06-30T10:00:00Z"),
+        ("scada", "write due 2028-01-01",
+         "due = 2028-01-01T00:00:00Z is asked; 2027-01-01T00:00:00Z to 2027-12-31T23:59:59Z is allowed"),
+        ("scada", f"write order {'x' * 37}", "order with 37 characters is asked; at most 36 characters are allowed"),
+        ("scada", "write due tomorrow", ""),
+    )  # fmt: skip
+    assert "tomorrow is no time, such as" in _judged(capsys, tmp_path / "times.yaml", asset, rules, cases)
+
+
 def test_a_subtree_is_explained_by_its_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     asset = "browse: {mixer: {at: 'nsu=urn:works;s=Mixer'}, press: {at: 'nsu=urn:works;s=Press'}}"
     rules = "{who: scada, asset: line, browse: all}, {who: board, asset: line, browse: press}"

@@ -187,7 +187,7 @@ def _asset(name: str, asset: schema_assets.Asset, addresses: tuple[str, ...], di
         points=points,
         present=_present(points, dialect) if written else (),
         read_first=asset.write_bits == "read-first",
-        methods=tuple(_method(method_name, method) for method_name, method in sorted(asset.methods.items())),
+        methods=tuple(_method(method_name, method, dialect) for method_name, method in sorted(asset.methods.items())),
         streams=tuple(
             Stream(
                 stream_name,
@@ -274,6 +274,8 @@ def _security(asset: schema_assets.Asset, dialect: Dialect) -> Security | None:
 
 
 def _limit(value: float | None, kind: ValueType) -> float | None:
+    if value is not None and kind is ValueType.INT64:
+        return float(value)  # of a time as well
     return values.nearest_float32(value) if value is not None and kind is ValueType.FLOAT32 else value
 
 
@@ -305,7 +307,7 @@ def _point(name: str, point: schema_assets.Point, dialect: Dialect) -> Point:
         rate_seconds=60 if point.max_rate is None else point.max_rate.seconds,
         writes_per_minute=point.writes_per_minute,
         elements=elements,
-        max_length=point.max_length,
+        max_length=point.max_length or dialect.value_forms.get(point.form) or None,
         fastest_us=point.fastest or 0,
         values=tuple(sorted({one for one in (_limit(value, kind) for value in allowed) if one is not None})),
         scale=scale,
@@ -314,6 +316,7 @@ def _point(name: str, point: schema_assets.Point, dialect: Dialect) -> Point:
         bcd=point.type == notations.BCD,
         structure=_structure(point, dialect),
         factor=point.scale_from if isinstance(point.scale_from, Span) else None,
+        form=point.form,
     )
 
 
@@ -330,20 +333,31 @@ def _item(name: str, at: Span | Item | None) -> Item:
     return at
 
 
-def _method(name: str, method: schema_assets.Method) -> Method:
+def _method(name: str, method: schema_assets.Method, dialect: Dialect) -> Method:
     arguments: list[Argument] = []
     for said in method.arguments:
         if said.type is None:  # crosscheck refuses it
             raise ValueError(f"argument {said.name} of {name} has no type")
         low, high = _limit(said.min, said.type), _limit(said.max, said.type)
         arguments.append(
-            Argument(said.name, said.type, said.unit or "", low, high, said.elements or 1, said.max_length)
+            Argument(
+                said.name,
+                said.type,
+                said.unit or "",
+                low,
+                high,
+                said.elements or 1,
+                said.max_length or dialect.value_forms.get(said.form) or None,
+                said.form,
+            )
         )
     returns: list[Argument] = []
     for given in method.returns:
         if given.type is None:  # crosscheck refuses it
             raise ValueError(f"{given.name}, which {name} returns, has no type")
-        returns.append(Argument(given.name, given.type, given.unit or "", elements=given.elements or 1))
+        returns.append(
+            Argument(given.name, given.type, given.unit or "", elements=given.elements or 1, form=given.form)
+        )
     return Method(name, _item(name, method.at), tuple(arguments), method.writes_per_minute, tuple(returns))
 
 

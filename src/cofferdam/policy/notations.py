@@ -225,6 +225,12 @@ def _near_type(raw: Any, known: Collection[str]) -> str:
     return meant if meant in known else nearest(raw, known)
 
 
+def form_of(raw: Any, info: ValidationInfo) -> str:
+    """The type of an entry, where that is a form alone (`Dialect.value_forms`); else ""."""
+    dialect, word = _dialect(info), raw.get("type") if isinstance(raw, dict) else None
+    return word if dialect is not None and isinstance(word, str) and word in dialect.value_forms else ""
+
+
 def _code(raw: Any, info: ValidationInfo) -> tuple[int, int]:
     dialect = _dialect(info)
     low, high = (1, 65535) if dialect is None else dialect.code_range
@@ -292,6 +298,10 @@ LeakProbe = Annotated[
 ]
 """Seconds; 0 for off."""
 Number = Annotated[float, *_read(syntax.number, {"type": "number"})]
+Limit = Annotated[
+    float,
+    *_read(syntax.limit, {"anyOf": [{"type": "number"}, {"type": "string", "examples": ["2027-06-30T12:00:00Z"]}]}),
+]
 Positive = Annotated[float, *_read(syntax.positive, {"type": "number", "exclusiveMinimum": 0})]
 YesNo = Annotated[bool, *YES_NO]
 _NUMBER_ITEM = {"type": "number"}

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 
-from cofferdam.model import Item, Span, ValueType
+from cofferdam.model import DATE_TIME, Item, Span, ValueType
 from cofferdam.policy import groups, notations, schema_assets
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
-from cofferdam.policy.points import scaling, typed, values
+from cofferdam.policy.points import instants, scaling, typed, values
+from cofferdam.policy.points.instants import EXPECTED, Instant
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.yamltext import quote
 from cofferdam.protocols.dialect import BitSpan, Dialect, Kind, Misread, Space
@@ -296,8 +297,8 @@ class PlaceChecks:
             self._structure(here, point)
         self._value_limits(here, point.type, point)
         several = (point.elements or (at.count if at.first >= 0 else 1)) > 1
-        if several or point.type not in typed.NUMBERS:
-            what = "an array" if several else f"a {point.type.value}"
+        if several or point.form or point.type not in typed.NUMBERS:
+            what = "an array" if several else f"a {point.form or point.type.value}"
             for field in _moving(point):
                 expected = "a single number for a step to be counted from"
                 self.at((*here, field), f"{field} of {what}", expected, check="step")
@@ -335,6 +336,13 @@ class PlaceChecks:
             self.at((*here, "max_rate"), found, f"at least 1 a {within}", check="rate")
 
     def _value_limits(self, here: Path, kind: ValueType, said: schema_assets.Point | schema_assets.Argument) -> None:
+        if said.form == DATE_TIME:
+            self._times(here, said)
+            return
+        for field in ("min", "max"):
+            if isinstance(getattr(said, field), Instant):
+                self.at((*here, field), f"a time for a {said.form or kind.value}", "a number", check="range")
+                return
         if said.max_length is not None and kind not in typed.SIZED:
             self.at((*here, "max_length"), f"max_length of a {kind.value}", "a text or byte string", check="range")
         for field, limit in (("min", said.min), ("max", said.max)):
@@ -343,6 +351,19 @@ class PlaceChecks:
                 return
         if kind in NUMBERS:
             self._range(here, kind, said)
+
+    def _times(self, here: Path, said: schema_assets.Point | schema_assets.Argument) -> None:
+        """The limits of a time."""
+        for field in ("min", "max"):
+            limit = getattr(said, field)
+            if limit is not None and not isinstance(limit, Instant):
+                self.at((*here, field), f"{values.show(limit)} for a {DATE_TIME}", EXPECTED, check="range")
+                return
+        if said.max_length is not None:
+            self.at((*here, "max_length"), f"max_length of a {DATE_TIME}", "min and max", check="range")
+        if said.min is not None and said.max is not None and said.min > said.max:
+            found = f"min {instants.show(said.min)} above max {instants.show(said.max)}"
+            self.at((*here, "min"), found, "min at most max", check="range")
 
     def _range(
         self,

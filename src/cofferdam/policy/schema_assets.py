@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
+    PrivateAttr,
     ValidationInfo,
     model_validator,
 )
@@ -32,6 +33,7 @@ from cofferdam.policy.notations import (
     Entry,
     Fields,
     Length,
+    Limit,
     Microseconds,
     Milliseconds,
     Name,
@@ -50,12 +52,31 @@ from cofferdam.policy.notations import (
     Type,
     WordOrder,
     YesNo,
+    form_of,
     read_unit,
     read_within,
 )
 
 
-class Point(Entry):
+class Typed(Entry):
+    """Whatever has a type."""
+
+    _form: str = PrivateAttr("")
+
+    @property
+    def form(self) -> str:
+        """The protocol's word for what values are at the device, where they are of another type to policy; else ""."""
+        return self._form
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_its_form(cls, raw: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        found: Self = handler(raw)
+        found._form = form_of(raw, info)
+        return found
+
+
+class Point(Typed):
     """A named value of an asset, and the limits that hold for whoever writes it."""
 
     at: At = Field(
@@ -95,8 +116,10 @@ class Point(Entry):
     values: Numbers = Field(
         (), description="The only values that may be written, and nothing between: `[0x55, 0xAA]`. For cells."
     )
-    min: Number | None = Field(None, description="The smallest value that may be written.")
-    max: Number | None = Field(None, description="The largest value that may be written.")
+    min: Limit | None = Field(
+        None, description="The smallest value that may be written; of a time, the first: `2027-06-30T12:00:00Z`."
+    )
+    max: Limit | None = Field(None, description="The largest value that may be written; of a time, the last.")
     max_step: Positive | None = Field(
         None,
         description="How far a written value may be from the present one, which the broker reads just before; with "
@@ -133,19 +156,19 @@ class Point(Entry):
     )
 
 
-class Argument(Entry):
+class Argument(Typed):
     """What a method takes in one place of a call, and its limits."""
 
     name: Name = Field(description="What it is called in messages and in the log.")
     type: Type = Field(description="What it is, in the protocol's words.")
     unit: Text | None = Field(None, description="The physical unit, for people.")
-    min: Number | None = Field(None, description="The smallest value that may be passed.")
-    max: Number | None = Field(None, description="The largest value that may be passed.")
+    min: Limit | None = Field(None, description="The smallest value that may be passed; of a time, the first.")
+    max: Limit | None = Field(None, description="The largest value that may be passed; of a time, the last.")
     elements: Elements | None = Field(None, description="How many elements it has, where it is an array.")
     max_length: Length | None = Field(None, description="The longest text or byte string that may be passed.")
 
 
-class Returned(Entry):
+class Returned(Typed):
     """What a method gives back in one place of its answer."""
 
     name: Name = Field(description="What clients are told that it is called.")

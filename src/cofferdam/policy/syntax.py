@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticCustomError
 
+from cofferdam.policy.points import instants
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 FILL_IN = "FILL-IN"
 """Stands in a proposed policy where a person has to say something; such a policy does not load."""
@@ -92,6 +94,11 @@ def number(raw: Any) -> float:
                 raise Expected("a number that 64-bit floating point holds exactly", str(int(value)))
             return value
     raise Expected("a number")
+
+
+def limit(raw: Any) -> float:
+    """A finite number, or a time."""
+    return (instants.parse(raw) if isinstance(raw, str) else None) or number(raw)
 
 
 def positive(raw: Any) -> float:

@@ -225,6 +225,9 @@ class Dialect(msgspec.Struct, frozen=True):
     default_port: int
     notation: Notation
     types: dict[str, ValueType]
+    value_forms: dict[str, int] = {}
+    """Those of `types` that values have at the device alone (`model.Point.form`); how many characters each value of one
+    has, 0 where they differ or are not counted."""
     transport: Literal["tcp", "udp"] = "tcp"
     spaces: tuple[Space, ...] = ()
     kinds: tuple[Kind, ...] = ()

@@ -3,14 +3,17 @@
 Options: `swap` has its namespaces in another order; `secure FOLDER` has a key there, and offers security alone;
 `everywhere` has it listen at all addresses; `many N SECONDS` has it have N nodes that change so often, and nothing else
 that does. It says "ready" on stdout. Line1 has Speed (writable), Level, Recipe, Counts (an array), Limits (a
-structure), Title, Secret, and the methods Reset, Purge and Rinse. Five times a second it has an event of severity 100,
-and one of 700 of a type of its own, with Batch and Cost.
+structure), Title, Due, Order, Target, Verdict and Topic (of the standard's other types), Secret, and the methods Reset,
+Purge and Rinse. Five times a second it has an event of severity 100, and one of 700 of a type of its own, with Batch
+and Cost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,11 @@ async def run(port: int, options: list[str]) -> None:
         ("Secret", 42, ua.VariantType.Int32),
         ("Limits", ua.Range(0.0, 1500.0), ua.VariantType.ExtensionObject),
         ("Title", ua.LocalizedText("filler", "en"), ua.VariantType.LocalizedText),
+        ("Due", datetime(2027, 6, 30, 12, tzinfo=UTC), ua.VariantType.DateTime),
+        ("Order", uuid.UUID(int=7), ua.VariantType.Guid),
+        ("Target", ua.NodeId("Line1", ns), ua.VariantType.NodeId),
+        ("Verdict", ua.StatusCode(0), ua.VariantType.StatusCode),
+        ("Topic", ua.QualifiedName("mixing", ns), ua.VariantType.QualifiedName),
     )
     for name, value, kind in more:
         node = await line.add_variable(ua.NodeId(f"Line1.{name}", ns), ua.QualifiedName(name, ns), value, kind)

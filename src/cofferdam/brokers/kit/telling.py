@@ -124,7 +124,7 @@ def _of_item(point: Point, assign: Assign) -> str:
     if point.at.start >= 0:
         first = point.at.start - max(assign.start, 0)
         value = type(value)(value.values[first : first + point.at.count], value.array)  # type: ignore[arg-type]
-    return typed.text(value)
+    return typed.text(value, point.form)
 
 
 def _name(item: Item) -> str:

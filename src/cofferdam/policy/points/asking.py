@@ -205,8 +205,8 @@ def _write(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Opera
 def _typed(point: Point | Argument, words: str, text: str) -> Value:
     try:
         if point.elements == 1:
-            return typed.parse(point.type, words)
-        parts = [typed.parse(point.type, word) for word in words.split()]
+            return typed.parse(point.type, words, point.form)
+        parts = [typed.parse(point.type, word, point.form) for word in words.split()]
         ones = tuple(part.values[0] for part in parts)
         return VALUES[point.type](ones, True)  # type: ignore[arg-type]
     except ValueError as error:
@@ -375,7 +375,11 @@ def _with_points(place: Span | Item, asset: Asset, write: Change | Assign | None
 
 def _with_value(point: Point, write: Change | Assign | None) -> str:
     if isinstance(write, Assign):
-        return point.name if write.value is None else f"{point.name} = {typed.text(write.value)} {point.unit}".rstrip()
+        return (
+            point.name
+            if write.value is None
+            else f"{point.name} = {typed.text(write.value, point.form)} {point.unit}".rstrip()
+        )
     if write is not None and point.mask and not write.exact and not write.values[0] & point.mask:
         return f"{point.name} = {values.measure(point, values.of(point, write.values[1:]))}"
     if write is None or not write.exact or len(write.values) != write.count:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from cofferdam.model import VALUES, Argument, Point, Value, ValueType, value_fault
+from cofferdam.model import DATE_TIME, VALUES, Argument, Int64, Point, Value, ValueType, value_fault
+from cofferdam.policy.points import instants
 from cofferdam.policy.points.values import FLOATS, Number, allowed_range, measure, show, type_range
 
 NUMBERS = frozenset(ValueType) - {ValueType.BOOL, ValueType.TEXT, ValueType.BYTES}
@@ -21,11 +22,12 @@ SHOWN_LENGTH = 200
 """Characters of a text, and bytes of a byte string, that are shown."""
 
 
-def text(value: Value) -> str:
-    """A value as people read it: 1500, true, "Batch 7", 0x00ff, [1, 2, 3]."""
+def text(value: Value, form: str = "") -> str:
+    """A value as people read it: 1500, true, "Batch 7", 0x00ff, [1, 2, 3]. `form`: what it is at the device."""
+    show_one = instants.show if form == DATE_TIME and isinstance(value, Int64) else _one
     if not value.array and len(value.values) == 1:
-        return _one(value.values[0])
-    shown = ", ".join(_one(one) for one in value.values[:SHOWN_ELEMENTS])
+        return show_one(value.values[0])  # type: ignore[arg-type]
+    shown = ", ".join(show_one(one) for one in value.values[:SHOWN_ELEMENTS])  # type: ignore[arg-type]
     more = f", ... ({len(value.values)})" if len(value.values) > SHOWN_ELEMENTS else ""
     return f"[{shown}{more}]"
 
@@ -40,8 +42,13 @@ def _one(one: bool | Number | str | bytes) -> str:
     return show(one)
 
 
-def parse(kind: ValueType, words: str) -> Value:
+def parse(kind: ValueType, words: str, form: str = "") -> Value:
     """A single value that people have written. Raises: ValueError where the type has no such value."""
+    if form == DATE_TIME:
+        ticks = instants.parse(words)
+        if ticks is None:
+            raise ValueError(f"{words} is no time, such as 2027-06-30T12:00:00Z")
+        return Int64((int(ticks),))
     one: bool | Number | str | bytes
     if kind is ValueType.TEXT:
         one = words[1:-1] if len(words) >= 2 and words[0] == words[-1] == '"' else words

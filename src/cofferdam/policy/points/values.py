@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import struct
 
-from cofferdam.model import Argument, Point, ValueType
+from cofferdam.model import DATE_TIME, Argument, Point, ValueType
+from cofferdam.policy.points import instants
 
 WORDS: dict[ValueType, int] = {
     ValueType.BOOL: 1, ValueType.UINT16: 1, ValueType.INT16: 1, ValueType.UINT32: 2, ValueType.INT32: 2,
@@ -190,7 +191,9 @@ def factor_text(point: Point) -> str:
 
 
 def measure(point: Point | Argument, value: Number, step: bool = False) -> str:
-    """A number with the point's unit."""
+    """A number with the point's unit; a time as one."""
+    if point.form == DATE_TIME:
+        return instants.show(value)
     return f"{show(scaled(point, value, step))} {point.unit}".rstrip()
 
 
@@ -220,7 +223,7 @@ def allowed_range(point: Point | Argument) -> str:
         return f"{', '.join([measure(point, one) for one in point.values])} is allowed, and nothing between"
     if point.min is not None and point.max is not None:
         low, high = (point.max, point.min) if isinstance(point, Point) and point.scale < 0 else (point.min, point.max)
-        return f"{show(scaled(point, low))} to {measure(point, high)} is allowed"
+        return f"{measure(point, low) if point.form else show(scaled(point, low))} to {measure(point, high)} is allowed"
     if point.min is not None:
         return f"{measure(point, point.min)} or more is allowed"
     if point.max is not None:

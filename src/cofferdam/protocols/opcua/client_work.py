@@ -22,7 +22,16 @@ from cofferdam.protocols.opcua.builtin_types import (
     QualifiedName,
     Variant,
 )
-from cofferdam.protocols.opcua.names import Unnamed, is_of, method, value_weight, weight, within
+from cofferdam.protocols.opcua.names import (
+    Unnamed,
+    argument_forms,
+    forms_of,
+    is_of,
+    method,
+    value_weight,
+    weight,
+    within,
+)
 from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, Policy, SecurityError, leaf_of
 
 LIFETIME_MS = 600_000
@@ -315,9 +324,13 @@ def _read(client: Any, request: m.Read) -> Asking:
 def _write(client: Any, request: m.Write) -> Asking:
     names = client.namespaces
     nodes = []
+    forms = forms_of(client.asset)
     for place, write in enumerate(request.writes):
         item = write.item
-        variant = _localized(write.value) if place in request.localized else names.variant(write.value)
+        if item.name in forms:
+            variant = names.formed(write.value, forms[item.name])
+        else:
+            variant = _localized(write.value) if place in request.localized else names.variant(write.value)
         nodes.append(s.WriteValue(names.node(item.name), VALUE, index_range(item), Data(variant)))
     answer = yield s.WriteRequest(client.header(), nodes)
     refused = fits(answer, s.WriteResponse, len(nodes))
@@ -339,6 +352,9 @@ def _call(client: Any, calls: Sequence[m.CallMethod]) -> Asking:
         arguments = [names.variant(value) for value in one.arguments]
         for place in one.localized:
             arguments[place] = _localized(one.arguments[place])
+        for place, form in enumerate(argument_forms(client.asset, one.item, len(arguments))):
+            if form:
+                arguments[place] = names.formed(one.arguments[place], form)
         asked.append(s.MethodToCall(names.node(owner), names.node(own), arguments))
     answer = yield s.CallRequest(client.header(), asked)
     refused = fits(answer, s.CallResponse, len(calls))
@@ -364,7 +380,7 @@ def _outputs(client: Any, item: Item, result: s.MethodResult) -> m.Outputs:
     said_of = next((one.returns for one in asset.methods if one.at == item), ()) if asset is not None else ()
     if said_of and outputs:
         outputs = [
-            value if is_of(value, one.type) and value.array == (one.elements > 1) else None
+            value if is_of(value, one.type, one.form) and value.array == (one.elements > 1) else None
             for value, one in zip(outputs, said_of, strict=False)
         ]
     return m.Outputs(result.status, tuple(result.inputs), tuple(outputs))

@@ -15,7 +15,7 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 
-from cofferdam.model import Item, Span, ValueType
+from cofferdam.model import DATE_TIME, Item, Span, ValueType
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation
 
 READ, WRITE, CALL, BROWSE, HISTORY, WATCH = 631, 673, 712, 527, 664, 751
@@ -221,6 +221,13 @@ BUILTIN = {
 }  # fmt: skip
 """The standard's numbers of the types (OPC 10000-6, 5.1.2), which are the numbers of their nodes as well."""
 
+FORMS = {
+    DATE_TIME: 13, "Guid": 14, "XmlElement": 16, "NodeId": 17, "StatusCode": 19, "QualifiedName": 20,
+    "LocalizedText": 21,
+}  # fmt: skip
+"""The numbers of those that are of another type to policy: a Guid, a NodeId and a QualifiedName are their texts in the
+portable form, a LocalizedText its text, an XmlElement its characters."""
+
 OPCUA = Dialect(
     name="opcua",
     default_port=4840,
@@ -229,8 +236,10 @@ OPCUA = Dialect(
         "Boolean": ValueType.BOOL, "SByte": ValueType.INT8, "Byte": ValueType.UINT8, "Int16": ValueType.INT16,
         "UInt16": ValueType.UINT16, "Int32": ValueType.INT32, "UInt32": ValueType.UINT32, "Int64": ValueType.INT64,
         "UInt64": ValueType.UINT64, "Float": ValueType.FLOAT32, "Double": ValueType.FLOAT64, "String": ValueType.TEXT,
-        "ByteString": ValueType.BYTES,
+        "ByteString": ValueType.BYTES, DATE_TIME: ValueType.INT64, "StatusCode": ValueType.UINT32,
+        **dict.fromkeys(("Guid", "NodeId", "QualifiedName", "LocalizedText", "XmlElement"), ValueType.TEXT),
     },
+    value_forms={form: 36 if form == "Guid" else 0 for form in FORMS},
     kinds=(
         Kind("node", "a variable", read=READ, write=WRITE, watch=WATCH, elements=True),
         Kind("method", "a method", call=CALL),

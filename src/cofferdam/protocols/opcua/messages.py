@@ -100,6 +100,14 @@ class Nodes(_Message, frozen=True, tag="nodes"):
     array: bool = False
 
 
+class Markups(_Message, frozen=True, tag="xml"):
+    """XmlElements, as their characters. Nobody has parsed them."""
+
+    builtin: ClassVar[int] = 16
+    values: Annotated[tuple[Annotated[str, Meta(max_length=65536)], ...], Meta(max_length=65536)]
+    array: bool = False
+
+
 class Structures(_Message, frozen=True, tag="structure"):
     """Structures of one encoding, whose bytes nobody has looked at: where a point says so, and nowhere else."""
 
@@ -111,7 +119,7 @@ class Structures(_Message, frozen=True, tag="structure"):
 
 AnyValue: TypeAlias = (
     Bool | Int8 | UInt8 | Int16 | UInt16 | Int32 | UInt32 | Int64 | UInt64 | Float32 | Float64 | Text | Octets
-    | Times | Guids | Statuses | Texts | Names | Nodes | Structures
+    | Times | Guids | Statuses | Texts | Names | Nodes | Markups | Structures
 )  # fmt: skip
 
 

@@ -21,15 +21,15 @@ from cofferdam.protocols.opcua.builtin_types import (
     QualifiedName,
     Variant,
 )
-from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN, canonical, split
+from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN, FORMS, OPCUA, canonical, field_path, field_text, split
 
 UA = "http://opcfoundation.org/UA/"
 MEMO = 4096
 SHORT = 4096
 """Characters of a name or a locale."""
 BAD_NOT_READABLE, BAD_NODE, BAD_RANGE = 0x803A0000, 0x80340000, 0x80360000
-FOREIGN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes, m.Structures)
-"""Values that policy has no types for."""
+FOREIGN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes, m.Markups, m.Structures)
+"""Values that policy has no types for, but where a point says their form (`formless`)."""
 
 
 class Unnamed(Exception):
@@ -135,6 +135,11 @@ class Namespaces:
             return m.Times(tuple(values), variant.array)
         if kind == 14:
             return m.Guids(tuple(values), variant.array)
+        if kind == 16:
+            try:
+                return m.Markups(tuple([(one or b"").decode() for one in values]), variant.array)
+            except UnicodeDecodeError:
+                raise Unnamed("an XmlElement that is not UTF-8") from None
         if kind == 19:
             return m.Statuses(tuple(values), variant.array)
         if kind in (20, 21) and any(len((one.name if kind == 20 else one.locale) or "") > SHORT for one in values):
@@ -162,12 +167,41 @@ class Namespaces:
                 values = [QualifiedName(self.index(uri), name) for uri, name in value.values]
             elif kind == 17:
                 values = [self.node(name) for name in value.values]
+            elif kind == 16:
+                values = [one.encode() for one in value.values]
             elif kind == 22:
                 node = self.node(value.encoding)
                 values = [Extension(node, body) for body in value.values]
             else:
                 values = list(value.values)
         return Variant(kind, values, True) if value.array else Variant(kind, values[0])
+
+    def formed(self, value: Any, form: str) -> Variant:
+        """What policy has judged, in the form that the point has at the server: the other way of `formless`. Raises:
+        Unnamed where it has none."""
+        builtin, values = FORMS[form], value.values
+        try:
+            if not isinstance(value, model.VALUES[OPCUA.types[form]]):
+                raise ValueError(f"no {form}")
+            made: list[Any] = list(values)
+            if builtin == 14:
+                made = [str(uuid.UUID(one)) for one in values]
+                if tuple(made) != values:
+                    raise ValueError("no GUID in small letters")
+            elif builtin == 16:
+                made = [one.encode() for one in values]
+            elif builtin == 17:
+                made = [self.node(one) for one in values]
+            elif builtin == 20:
+                paths = [field_path(one) for one in values]
+                if any(len(path) != 1 for path in paths):
+                    raise ValueError("no single name")
+                made = [QualifiedName(self.index(uri), name) for [(uri, name)] in paths]
+            elif builtin == 21:
+                made = [LocalizedText(None, one) for one in values]
+        except ValueError as error:
+            raise Unnamed(str(error)) from None
+        return Variant(builtin, made, True) if value.array else Variant(builtin, made[0])
 
     def structures(self, variant: Variant, name: str, most: int) -> m.Structures:
         """Structures of one encoding, of so many bytes at most each. Raises: Unnamed for any other value."""
@@ -200,6 +234,34 @@ class Namespaces:
         except Unnamed:
             return Data(None, BAD_NOT_READABLE, source, server)
         return Data(value, sample.status, source, server)
+
+
+def formless(value: Any, form: str) -> Any:
+    """What a value is to policy where a point says its form; None for a value of another type."""
+    if not isinstance(value, FOREIGN) or value.builtin != FORMS[form]:
+        return None
+    values: tuple[Any, ...] = value.values
+    if isinstance(value, m.Texts):
+        values = tuple([one.text for one in value.values])
+    elif isinstance(value, m.Names):
+        try:
+            values = tuple([field_text([one]) for one in value.values])
+        except ValueError:
+            return None
+    return model.VALUES[OPCUA.types[form]](values, value.array)
+
+
+def forms_of(asset: model.Asset | None) -> dict[str, str]:
+    """The forms of points, by node."""
+    points = () if asset is None else asset.points
+    return {point.at.name: point.form for point in points if point.form and isinstance(point.at, model.Item)}
+
+
+def argument_forms(asset: model.Asset | None, item: model.Item, count: int) -> list[str]:
+    """The forms of so many arguments of a method."""
+    said = () if asset is None else next((one.arguments for one in asset.methods if one.at == item), ())
+    forms = [one.form for one in said[:count]]
+    return forms + [""] * (count - len(forms))
 
 
 def too_much(item: model.Item, sample: m.Sample) -> bool:
@@ -252,13 +314,15 @@ def value_weight(value: Any) -> int:
         return 40 + sum([len(one.locale.encode()) + len(one.text.encode()) + 12 for one in value.values])
     if isinstance(value, m.Names):
         return 40 + sum([len(uri.encode()) + len(name.encode()) + 12 for uri, name in value.values])
-    if isinstance(value, (m.Nodes, m.Guids)):
+    if isinstance(value, (m.Nodes, m.Guids, m.Markups)):
         return 40 + sum([len(one.encode()) + 5 for one in value.values])
     return 40 + 9 * len(value.values)
 
 
-def is_of(value: Any, kind: model.ValueType) -> bool:
-    """Whether a value that crosses is of a type that policy has."""
+def is_of(value: Any, kind: model.ValueType, form: str = "") -> bool:
+    """Whether a value that crosses is of a type that policy has, or of a form."""
+    if form:
+        return isinstance(value, FOREIGN) and value.builtin == FORMS[form]
     return value is not None and _KINDS.get(type(value)) == BUILTIN[kind]
 
 

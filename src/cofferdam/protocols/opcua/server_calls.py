@@ -15,7 +15,7 @@ from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW
-from cofferdam.protocols.opcua.names import FOREIGN, Unnamed
+from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, argument_forms, formless
 from cofferdam.protocols.opcua.server_items import ItemServices
 
 BAD_DENIED, BAD_TYPE, BAD_OPERATIONS, BAD_NOTHING = 0x801F0000, 0x80740000, 0x80100000, 0x800F0000
@@ -82,6 +82,10 @@ class CallServices(ItemServices):
             arguments = [self._names.crossing(argument) for argument in one.arguments]
         except Unnamed:
             arguments = [None]
+        item = Item("method", f"{owner}{ARROW}{own}")
+        for place, form in enumerate(argument_forms(self._server.facing.asset, item, len(arguments))):
+            if form:
+                arguments[place] = formless(arguments[place], form)
         # To policy a text with a locale is a text: an alarm's comment is one (OPC 10000-9, 5.5.2).
         localized = tuple([place for place, value in enumerate(arguments) if isinstance(value, m.Texts)])
         for place in localized:
@@ -89,7 +93,7 @@ class CallServices(ItemServices):
             arguments[place] = Text(tuple([text.text for text in value.values]), value.array)
         if len(arguments) > ARGUMENTS or any(value is None or isinstance(value, FOREIGN) for value in arguments):
             return s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(one.arguments), [], [])
-        return m.CallMethod(Item("method", f"{owner}{ARROW}{own}"), tuple(arguments), localized)
+        return m.CallMethod(item, tuple(arguments), localized)
 
     def _not_called(self, call: m.CallMethod, status: int) -> s.MethodResult:
         return s.MethodResult(self._no(call.item.name) if status == BAD_DENIED else status, [], [], [])

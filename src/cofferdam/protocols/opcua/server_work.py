@@ -20,7 +20,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin_types import Data, LocalizedText, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
 from cofferdam.protocols.opcua.jobs import Job
-from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, item_of
+from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, formless, forms_of, item_of
 from cofferdam.protocols.opcua.server_calls import BAD_DENIED, BAD_NOTHING, BAD_OPERATIONS, BAD_TYPE, CallServices
 from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space, is_arguments
 from cofferdam.protocols.opcua.trust import application_uri, split_chain
@@ -253,6 +253,7 @@ class Services(CallServices):
         faults = [0] * len(nodes)
         writes: list[Assign] = []
         localized: list[int] = []
+        forms = forms_of(self._server.facing.asset)
         for place, one in enumerate(nodes):
             if one.node.ns == 0 or one.attribute != VALUE:
                 faults[place] = BAD_NOT_WRITABLE
@@ -265,7 +266,9 @@ class Services(CallServices):
                 value = self._names.crossing(one.value.value)
             except Unnamed:
                 value = None
-            if isinstance(value, m.Texts):  # to policy a text with a locale is a text
+            if found.name in forms:
+                value = formless(value, forms[found.name])
+            elif isinstance(value, m.Texts):  # to policy a text with a locale is a text
                 localized.append(len(writes))
                 value = Text(tuple([text.text for text in value.values]), value.array)
             if value is None or isinstance(value, FOREIGN) or one.value.status:

@@ -22,7 +22,7 @@ from cofferdam.protocols.opcua.builtin_types import (
     QualifiedName,
     Variant,
 )
-from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN
+from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN, FORMS
 from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 
 HAS_SUBTYPE = NodeId(0, 45)
@@ -346,7 +346,7 @@ class Space:
 
 def _argument(one: Argument) -> Extension:
     several = one.elements > 1
-    kind, unit = NodeId(0, BUILTIN[one.type]), LocalizedText(None, one.unit or None)
+    kind, unit = NodeId(0, FORMS.get(one.form) or BUILTIN[one.type]), LocalizedText(None, one.unit or None)
     return wire.pack(s.Argument(one.name, kind, 1 if several else -1, [one.elements] if several else [], unit))
 
 
