@@ -29,6 +29,7 @@ from typing import Any
 
 import duckdb
 import mirror_crew
+import mirror_load
 import pyarrow as pa
 
 from cofferdam.brokers.mirror import catalogue, hot, partials, sealing
@@ -303,6 +304,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench/mirror.py", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--tags", type=int, default=1_000)
     parser.add_argument("--batches", type=int, default=100, help="of 10,000 samples (default: %(default)s)")
+    parser.add_argument(
+        "--rate",
+        type=int,
+        default=250_000,
+        help="samples a second that are recorded while the lag is measured (default: %(default)s)",
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/nab-machine-temperature.csv"), metavar="FILE",
                         help="real data: CSV with timestamp and value")  # fmt: skip
     args = parser.parse_args(arguments)
@@ -377,6 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"one tag of {args.tags}, 1-minute aggregates of {rows:,}: API's path {best(direct):.2f} ms,"
               f" SQL {best(by_sql):.2f} ms")  # fmt: skip
     if binaries() is not None:
+        mirror_load.load(args.tags, args.rate)
         crew = mirror_crew.crew(args.tags)
         beside = {"PostgreSQL by COPY": copied, "PostgreSQL without repetitions": once, "InfluxDB": there}
         print("  " + ", ".join(f"{crew / rate:.1f} x {name}" for name, rate in beside.items() if rate) + " (goal: 3)")

@@ -34,7 +34,7 @@ FROM generate_series(0, {steps} - 1) AS s, generate_series(0, {tags} - 1) AS n,
 """
 
 
-def _parts(found: dict[str, int]) -> dict[str, tuple[float, float]]:
+def parts(found: dict[str, int]) -> dict[str, tuple[float, float]]:
     """Of each part: processor time (s), and the most memory that it has had (MiB)."""
     told = {}
     for name, pid in found.items():
@@ -44,7 +44,7 @@ def _parts(found: dict[str, int]) -> dict[str, tuple[float, float]]:
     return told
 
 
-async def _pids(scene: Scene) -> dict[str, int]:
+async def pids(scene: Scene) -> dict[str, int]:
     return {
         half.name.rpartition("/")[2]: half.pid
         for pair in (await scene.status()).pairs if pair.broker == "mirror" for half in pair.halves
@@ -76,13 +76,13 @@ async def _whole(tags: int, rows: int) -> float:
             conn.execute(HISTORY.format(tags=tags, steps=rows // tags))
             conn.execute("ANALYZE samples")
             tag, newest = conn.execute("SELECT tag, time FROM samples ORDER BY time DESC, tag DESC LIMIT 1").fetchone()
-            before = _parts(await _pids(scene))
+            before = parts(await pids(scene))
         began = time.monotonic()  # there was nothing before
         until = began + PATIENCE_SECONDS
         while not await _readable(cast, tag, newest) and time.monotonic() < until:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.2)
         took = time.monotonic() - began
-        after = _parts(await _pids(scene))
+        after = parts(await pids(scene))
         came = await _count(cast)
         print(
             f"the whole crew, {tags} tags, {rows:,} samples out of PostgreSQL until readable:"

@@ -615,6 +615,16 @@ def test_what_is_mirrored_is_in_the_office_s_database_too(site: Site) -> None:
     assert site.mirror.ask(LOADER, "status")[0]["trouble"] == ""
 
 
+def psql(site: Site, statement: str) -> str:
+    """What the program prints for the role of a principal."""
+    port = site.mirror.plant.made.port if site.mirror.plant else 0
+    command = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "bi", "-d", site.office_name, "-At", "-c", statement]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENT,
+                           env={**os.environ, "PGPASSWORD": PASSWORD})  # fmt: skip
+    assert found.returncode == 0, (statement, found.stderr)
+    return found.stdout
+
+
 @needs_postgres
 @pytest.mark.skipif(not DRIVER.exists() or shutil.which("isql") is None, reason="no psqlodbc (Debian: odbc-postgresql)")
 def test_odbc_and_psql_read_it(site: Site, tmp_path: Path) -> None:
@@ -634,10 +644,7 @@ def test_odbc_and_psql_read_it(site: Site, tmp_path: Path) -> None:
         listed = subprocess.run(command, input=f"{verb}\n", capture_output=True, text=True, check=True,
                                 timeout=PATIENT, env={**os.environ, "ODBCINI": str(tmp_path / "odbc.ini")})  # fmt: skip
         assert words in listed.stdout, listed.stdout + listed.stderr
-    login = {**os.environ, "PGPASSWORD": PASSWORD}
-    psql = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "bi", "-d", site.office_name, "-At", "-c", asked]
-    found = subprocess.run(psql, capture_output=True, text=True, check=True, timeout=PATIENT, env=login)
-    assert found.stdout == "50|2147483648\n"
+    assert psql(site, asked) == "50|2147483648\n"
 
 
 JDBC = Path("/usr/share/java/postgresql.jar")
@@ -731,6 +738,41 @@ def test_grafana_s_files_for_postgresql(graphed: Site) -> None:
         assert "$__" not in statement
         found = graphed.sql(statement, "bi")
         assert found and all("flow_g" in row for row in found)
+
+
+GRAFANA_ASKS = {
+    "which tables the editor offers": "SELECT table_schema || '.' || table_name FROM information_schema.tables"
+    " WHERE table_schema NOT IN ('information_schema', 'pg_catalog')",
+    "which columns": "SELECT column_name FROM information_schema.columns WHERE table_name = 'samples_of_bi'"
+    " AND data_type IN ('timestamp with time zone', 'double precision', 'text')",
+    "which version": "SELECT current_setting('server_version_num')::int / 100",
+    "TimescaleDB": "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'",
+    "$__timeGroup": 'SELECT floor(extract(epoch from "time")/3600)*3600 AS "time", tag AS metric, count(*)'
+    " FROM cofferdam.samples_of_bi WHERE {filter} GROUP BY 1, 2 ORDER BY 1",
+    "$__timeFrom, $__time": 'SELECT "time" AS "time", value FROM cofferdam.samples_of_bi'
+    " WHERE \"time\" >= '{since}' AND \"time\" <= '{until}' ORDER BY 1",
+    "$__timeEpoch, $__unixEpochFilter": 'SELECT extract(epoch from "time") as "time", value FROM'
+    ' cofferdam.samples_of_bi WHERE extract(epoch from "time") >= 0 AND extract(epoch from "time") <= 4102444800',
+}
+
+
+@needs_postgres
+@pytest.mark.skipif(shutil.which("psql") is None, reason="no psql")
+def test_what_grafana_s_postgresql_source_asks_besides(graphed: Site) -> None:
+    """By psql, as the role of a principal: what its editor asks of a database, and macros that our files do not use. It
+    is offered what it may read, and nothing else."""
+    flow = "select count(*) from cofferdam.samples_of_bi where tag = 'flow_g'"
+    eventually(lambda: graphed.sql(flow, "bi") == [(50,)])
+    since, until = "2020-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
+    said: dict[str, list[str]] = {}
+    for what, statement in GRAFANA_ASKS.items():
+        whole = statement.format(filter=f"\"time\" BETWEEN '{since}' AND '{until}'", since=since, until=until)
+        said[what] = psql(graphed, whole).splitlines()
+    assert said["which tables the editor offers"] == ["cofferdam.samples_of_bi"]
+    assert {"tag", "time", "value"} <= {*said["which columns"]}
+    assert said["TimescaleDB"] == ["0"] and int(said["which version"][0]) >= 1300
+    assert sum(int(row.split("|")[2]) for row in said["$__timeGroup"] if "|flow_g|" in row) == 50
+    assert len(said["$__timeFrom, $__time"]) == len(said["$__timeEpoch, $__unixEpochFilter"]) >= 50
 
 
 @pytest.mark.parametrize("name", ["history.json", "history-in-postgresql.json"])
