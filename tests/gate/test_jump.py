@@ -156,7 +156,7 @@ def test_a_certificate_in_place_of_codes(site: JumpSite) -> None:
     second = site.ssh("often", "second", "id", code="none is asked for")
     assert b"a certificate, which does not count there" in second.stderr
     for line, why in (("certificate", b"makes no other"), ("approve 1", b"you came by a certificate")):
-        assert why in site.ssh("often", "often", line, code="none is asked for").stdout
+        assert why in site.ssh("often", "often", line, code="none is asked for").stderr
     assert b"the policy has no certificates" not in made
     (site.folder / "often-cert.pub").write_bytes(made.replace(made[-40:-30], b"AAAAAAAAAA"))
     assert site.ssh("often", "station", "echo in", code="000000").returncode == 255
@@ -184,17 +184,17 @@ def test_approval_by_another_person(site: JumpSite) -> None:
     number = asked.split()[1]
     assert "waits for leads" in asked
     # What somebody may ask for is named to them; what they may not know of is not.
-    assert b"did you mean station?" in site.ssh("vendor", "vendor", "request statoin 1h pump").stdout
-    assert b"did you mean" not in site.ssh("vendor", "vendor", "request driwe 1h pump").stdout
+    assert b"did you mean station?" in site.ssh("vendor", "vendor", "request statoin 1h pump").stderr
+    assert b"did you mean" not in site.ssh("vendor", "vendor", "request driwe 1h pump").stderr
     hostile = site.ssh("vendor", "vendor", "request station 1h \x1b]52;c;AAAA\x07 #\x1b[2J").stdout
     assert b"waits for leads" in hostile
     assert b"\x1b" not in site.ssh("lead", "lead", "requests").stdout
     own = site.ssh("vendor", "vendor", f"approve {number}")
-    assert b"nobody approves their own" in own.stdout
+    assert b"nobody approves their own" in own.stderr
     site.jump("group", "join", "vendor", "leads")
-    assert b"nobody approves their own" in site.ssh("vendor", "vendor", f"approve {number}").stdout
+    assert b"nobody approves their own" in site.ssh("vendor", "vendor", f"approve {number}").stderr
     site.jump("group", "leave", "vendor", "leads")
-    assert b"it takes somebody of leads" in site.ssh("tech", "tech", f"approve {number}").stdout
+    assert b"it takes somebody of leads" in site.ssh("tech", "tech", f"approve {number}").stderr
     assert f"{number}  vendor → station, 120 min: pump trips [4711]: waiting" in site.jump("requests")
     assert b"is granted until" in site.ssh("lead", "lead", f"approve {number}").stdout
     assert site.ssh("vendor", "station", "id").returncode == 0
@@ -228,16 +228,16 @@ def test_an_approval_by_a_signature(site: JumpSite) -> None:
         (sign("tech"), b"not yours"),
         (sign("lead")[:-8] + "AAAAAAA=", b"no signature over request"),
     ):
-        refused = site.ssh("lead", "lead", f"approve {number} {signature}").stdout
+        refused = site.ssh("lead", "lead", f"approve {number} {signature}").stderr
         assert why in refused, refused
     assert "nobody approves their own" in site.jump(
         "approve", number, "--key", str(site.folder / "vendor"), code=2
     )  # fmt: skip
     mine = sign("lead")
     other = request()
-    assert b"no signature over request" in site.ssh("lead", "lead", f"approve {other} {mine}").stdout
+    assert b"no signature over request" in site.ssh("lead", "lead", f"approve {other} {mine}").stderr
     assert b"is granted until" in site.ssh("lead", "lead", f"approve {number} {mine}").stdout
-    assert b"is granted" in site.ssh("lead", "lead", f"approve {number} {mine}").stdout  # and not again
+    assert b"is granted" in site.ssh("lead", "lead", f"approve {number} {mine}").stderr  # and not again
     assert "is denied" in site.jump("deny", other, "--key", str(site.folder / "lead"))
     decided = events(site.state, "access-decided")[-2:]
     assert [each["how"].startswith("a signature by SHA256:") for each in decided] == [True, True]
@@ -792,7 +792,7 @@ def test_watched_live_joined_and_told(site: JumpSite) -> None:
     reads_until(worker, prompt)
     session = site.sessions()[-1]["number"]
     for who in ("vendor", "tech"):
-        refused = site.ssh(who, who, f"watch {session}").stdout
+        refused = site.ssh(who, who, f"watch {session}").stderr
         assert b"only who may approve it" in refused, refused
     assert site.ssh("tech", "tech", "watch").returncode == 1
     assert site.ssh("tech", "tech", stdin=b"\x1b[A\x1bOBlist zz\x1b[1;5D\n").stdout.startswith(
@@ -800,7 +800,7 @@ def test_watched_live_joined_and_told(site: JumpSite) -> None:
     )
     # Who is in the same group learns neither who is there nor why they asked.
     assert site.ssh("tech", "tech", "who").stdout == b"1 of others\n"
-    assert b"neither yours nor for you" in site.ssh("tech", "tech", f"statement {number}").stdout
+    assert b"neither yours nor for you" in site.ssh("tech", "tech", f"statement {number}").stderr
     assert b"vendor (127.0.0.1) at station" in site.ssh("lead", "lead", "who").stdout
     watcher = site.start("lead", "lead", "watch", str(session))
     said = reads_until(watcher, prompt)  # what was there before
@@ -851,7 +851,7 @@ def test_a_session_that_has_to_be_watched(site: JumpSite) -> None:
     """It begins with its first watcher, and ends with the last."""
     site.person("guest", "guests")
     number = site.ssh("guest", "guest", "request station 1h a look").stdout.decode().split()[1]
-    assert b"it takes a signature" in site.ssh("lead", "lead", f"approve {number}").stdout
+    assert b"it takes a signature" in site.ssh("lead", "lead", f"approve {number}").stderr
     assert "is granted" in site.jump("approve", number, "--key", str(site.folder / "lead"))
     opened = len(events(site.state, "access-opened"))
     guest = site.start("guest", "station", "sleep 1000")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from cofferdam.cli.jump_asking import add_signing, ask, show, signature, time_of
+from cofferdam.cli.jump_asking import add_signing, ask, ask_all, show, signature, time_of
 from cofferdam.errors import GateError
 
 ROTATE_SECONDS = 150.0
@@ -50,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         return sub.add_subparsers(dest="which", metavar="WHICH", required=True)
 
     people = group("person", "people who may sign in")
-    verb("list", "people, their groups and factors", _people, "list[Person]", people)
+    _word(verb("list", "people, their groups and factors", _people, "list[Person]", people))
     new = verb("add", "a new person", _person_add, "OfPerson", people)
     _person(new)
     new.add_argument("--full", default="", metavar="NAME", help="the person's whole name")
@@ -94,7 +94,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     old = verb("remove-key", "take a key away, at once", _key_remove, "Fingerprint", factors)
     _person(old)
     old.add_argument("fingerprint", metavar="FINGERPRINT", help="as `person list` shows it, or its beginning")
-    verb("assets", "assets, their host keys and credentials", _assets, "list[Asset]")
+    _word(verb("assets", "assets, their host keys and credentials", _assets, "list[Asset]"))
     pin = verb("host-key", "accept an asset's host key: it is shown before", _host_key, "HostKey")
     pin.add_argument("asset", metavar="ASSET", help="the asset")
     pin.add_argument("--file", type=Path, metavar="FILE", help="what ssh-keyscan printed, or a public key; `-`: stdin")
@@ -119,21 +119,22 @@ def add(parser: argparse.ArgumentParser) -> None:
     rotate.add_argument("login", metavar="LOGIN", help="the account there")
     verb("known-hosts", "the lines by which users know the gate: by its authority, for assets too, or its key",
          _known_hosts, "GateKey")  # fmt: skip
-    verb("requests", "who asks for approval, and what is granted", _requests, "list[Request]")
+    _word(verb("requests", "who asks for approval, and what is granted", _requests, "list[Request]"))
     for name, text in (
         ("approve", "approve somebody's request, as the person whom you are logged in as"),
         ("deny", "deny a request"),
         ("revoke", "take an approval back: its sessions end at once"),
+        ("withdraw", "take a request of your own back, while it waits"),
     ):
         sub = verb(name, text, _decide, "str")
         sub.add_argument("number", type=int, metavar="N", help="the request's number")
         sub.add_argument("--reason", default="", help="why, for the record")
-        if name != "revoke":
+        if name in ("approve", "deny"):
             add_signing(sub)
     statement = verb("statement", "what there is to sign to approve a request", _statement, "str")
     statement.add_argument("number", type=int, metavar="N", help="the request's number")
     statement.add_argument("--deny", action="store_true", help="to deny it")
-    verb("sessions", "who is at which asset", _sessions, "list[Session]")
+    _word(verb("sessions", "who is at which asset", _sessions, "list[Session]"))
     watch = verb("watch", "see live what a session shows; its recording is what is looked at", _watch, "")
     watch.add_argument("number", type=int, metavar="N", help="the session's number")
     say = verb("say", "words to who sits at a session", _say, "str")
@@ -149,13 +150,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     block.add_argument("kind", choices=["person", "asset"], help="which")
     block.add_argument("name", metavar="NAME", help="the person or the asset")
     add_reason(block)
-    verb("blocks", "who and what is barred", _blocks, "list[Blocked]")
+    _word(verb("blocks", "who and what is barred", _blocks, "list[Blocked]"))
     unblock = verb("unblock", "let somebody or something come again", _unblock, "Unblocked")
     unblock.add_argument("name", nargs="+", metavar="NAME", help="the person, the asset, or both")
     jump_glass.add(group("break-glass", "a sealed code for when nobody is there to approve"), verb)
     jump_recordings.add(group("recording", "what was recorded"), verb)
     jump_quarantine.add(group("quarantine", "files that were not scanned, or in which something was found"), verb)
     parser.epilog = "Who does something is who the gate sees, and stands in the audit log."
+
+
+def _word(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("word", nargs="?", metavar="WORD", help="only those that have it somewhere, in whatever case")
 
 
 def _person(parser: argparse.ArgumentParser) -> None:
@@ -175,7 +180,7 @@ def _read(path: Path) -> str:
 
 
 def _people(args: argparse.Namespace) -> int:
-    found = ask(args, "people")
+    found = ask_all(args, "people")
 
     def lines() -> Iterable[str]:
         for one in found:
@@ -188,7 +193,11 @@ def _people(args: argparse.Namespace) -> int:
             for key in one["keys"]:
                 yield f"    {key['fingerprint']} {key['comment']}"
         if not found:
-            yield "there is nobody; `cofferdam jump person add NAME` is the beginning"
+            yield (
+                f"nobody has {args.word!r}"
+                if args.word
+                else "there is nobody; `cofferdam jump person add NAME` is the beginning"
+            )
 
     return show(args, found, lines())
 
@@ -243,7 +252,7 @@ def _credential_line(each: dict[str, Any]) -> str:
 
 
 def _assets(args: argparse.Namespace) -> int:
-    found = ask(args, "assets")
+    found = ask_all(args, "assets")
 
     def lines() -> Iterable[str]:
         for one in found:
@@ -294,7 +303,7 @@ def _rotate(args: argparse.Namespace) -> int:
     while True:
         (found,) = [
             {"asset": args.asset, **each}
-            for one in ask(args, "assets") if one["asset"] == args.asset
+            for one in ask_all(args, "assets") if one["asset"] == args.asset
             for each in one["credentials"] if each["login"] == args.login
         ]  # fmt: skip
         if found["state"] != "is being changed" or time.monotonic() > until:
@@ -319,20 +328,11 @@ def _known_hosts(args: argparse.Namespace) -> int:
 
 
 def _requests(args: argparse.Namespace) -> int:
-    found = ask(args, "requests")
+    from cofferdam.brokers.jump.menu import request_line
 
-    def lines() -> Iterable[str]:
-        for one in found:
-            state = f"granted until {time_of(one['until_ns'])}" if one["state"] == "granted" else one["state"]
-            by = f", approved by {', '.join(one['approved'])}" if one["approved"] else ""
-            ticket = f" [{one['ticket']}]" if one["ticket"] else ""
-            minutes = one["seconds"] // 60
-            what = f"{one['person']} → {one['asset']}, {minutes} min: {one['reason']}{ticket}"
-            yield f"{one['id']:>4}  {what}: {state}{by}"
-        if not found:
-            yield "no requests"
+    found = ask_all(args, "requests")
 
-    return show(args, found, lines())
+    return show(args, found, [request_line(one) for one in found] or ["no requests"])
 
 
 def _decide(args: argparse.Namespace) -> int:
@@ -350,14 +350,14 @@ def _statement(args: argparse.Namespace) -> int:
 
 
 def _sessions(args: argparse.Namespace) -> int:
-    found = ask(args, "sessions")
+    found = ask_all(args, "sessions")
     return show(args, found, [one["line"] for one in found] or ["nobody is at an asset"])
 
 
 def _watch(args: argparse.Namespace) -> int:
     from cofferdam.cli.jump_recordings import follow
 
-    found = [one for one in ask(args, "sessions") if one["number"] == args.number]
+    found = [one for one in ask_all(args, "sessions") if one["number"] == args.number]
     if not found:
         raise GateError(f"there is no session {args.number}", hint="`cofferdam jump sessions` shows them")
     return follow(args, found[0]["session"])
@@ -382,7 +382,7 @@ def _unblock(args: argparse.Namespace) -> int:
 
 
 def _blocks(args: argparse.Namespace) -> int:
-    found = ask(args, "blocks")
+    found = ask_all(args, "blocks")
     return show(args, found, [
         f"{one['kind']:7} {one['name']}, by {one['by']} {time_of(one['at_ns'])} {one['reason']}".rstrip()
         for one in found

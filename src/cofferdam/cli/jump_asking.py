@@ -32,6 +32,26 @@ def ask(args: argparse.Namespace, verb: str, part: str = "keeper", **arguments: 
     return good[0]["result"]
 
 
+_GO_BY: dict[str, tuple[str, ...]] = {
+    "people": ("person",), "assets": ("asset",), "requests": ("id",), "sessions": ("number",), "files": ("number",),
+    "blocks": ("kind", "name"),
+}  # fmt: skip
+"""What the keeper's lists go by."""
+
+
+def ask_all(args: argparse.Namespace, verb: str) -> list[Any]:
+    """All rows of a list of the keeper's, in pieces, with the word that was asked for."""
+    from cofferdam.brokers.jump.lists import order
+
+    found: list[Any] = []
+    after, search = "", getattr(args, "word", None) or ""
+    while some := ask(args, verb, search=search, after=after):
+        found += some
+        values = [some[-1][name] for name in _GO_BY[verb]]
+        after = " ".join(order(one) if isinstance(one, int) else str(one) for one in values)
+    return found
+
+
 def show(args: argparse.Namespace, found: Any, lines: Iterable[str]) -> int:
     """Prints JSON, or lines for people."""
     from cofferdam.audit.lines import escaped

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cofferdam.cli.jump_asking import ask, show
+from cofferdam.cli.jump_asking import ask, ask_all, show
 from cofferdam.errors import GateError
 from cofferdam.policy.problems import nearest
 
@@ -113,8 +113,8 @@ def bring_in(args: argparse.Namespace) -> int:
     if len(data) > _MOST:
         raise GateError(f"{args.file} has more than {_MOST >> 20} MiB")
     rows = read(text, str(args.file))
-    known: dict[str, dict[str, Any]] = {one["person"]: one for one in ask(args, "people")}
-    _fits(rows, known, {one["asset"] for one in ask(args, "assets")})
+    known: dict[str, dict[str, Any]] = {one["person"]: one for one in ask_all(args, "people")}
+    _fits(rows, known, {one["asset"] for one in ask_all(args, "assets")})
     found, lines = [], []
     for row in rows:
         old = known.get(row.person)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cofferdam.cli.jump_asking import add_signing, ask, show, signature, time_of
+from cofferdam.cli.jump_asking import add_signing, ask, ask_all, show, signature, time_of
 from cofferdam.errors import GateError
 
 USUAL = "24h"
@@ -36,7 +36,7 @@ def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _all(args: argparse.Namespace) -> list[dict[str, Any]]:
     """What the keeper knows, and what lies there besides."""
-    found: list[dict[str, Any]] = ask(args, "files")
+    found: list[dict[str, Any]] = ask_all(args, "files")
     known = {one["kept"] for one in found}
     for one in ask(args, "quarantine", part="archivist"):
         if one["name"] not in known:
@@ -55,7 +55,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _one(args: argparse.Namespace, number: int) -> dict[str, Any]:
-    for one in ask(args, "files"):
+    for one in ask_all(args, "files"):
         if one["number"] == number:
             return dict(one)
     raise GateError(f"there is no file {number}", hint="`cofferdam jump quarantine list` shows them")

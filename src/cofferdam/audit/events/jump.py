@@ -58,12 +58,12 @@ class AccessRequested(Event, frozen=True, kw_only=True):
 
 
 class AccessDecided(Event, frozen=True, kw_only=True):
-    """Somebody else approved or denied a request, or took an approval back. `people`: all who approved. `how`: in a
-    session that was signed in shortly before, at the gate itself, or by a signature, which is here with what was
-    signed (OpenSSH's, namespace cofferdam-approval, base64)."""
+    """Somebody else approved or denied a request, or took an approval back; or who asked withdrew it. `people`: all who
+    approved. `how`: in a session that was signed in shortly before, at the gate itself, or by a signature, which is
+    here with what was signed (OpenSSH's, namespace cofferdam-approval, base64)."""
 
     request: Count
-    decision: Literal["approved", "granted", "denied", "revoked"]
+    decision: Literal["approved", "granted", "denied", "revoked", "withdrawn"]
     by: Name
     how: Name
     person: Name

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -91,7 +91,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Request:
-    """Somebody asks for approval. `state`: "waiting", "granted", "denied", "revoked", "over"."""
+    """Somebody asks for approval. `state`: "waiting", "granted", "denied", "revoked", "withdrawn", "over"."""
 
     id: int
     person: str
@@ -239,8 +239,9 @@ class Accounts:
             raise GateError(f"there is nobody called {name!r}", hint="`cofferdam jump person list` shows them")
         return found
 
-    def people(self) -> list[Person]:
-        return [_person(row) for row in self.all("SELECT * FROM person ORDER BY name")]
+    def people(self, after: str = "") -> Iterator[Person]:
+        """By their names, those after this one."""
+        return map(_person, self.all("SELECT * FROM person WHERE name>? ORDER BY name", after))
 
     def by_account(self, account: str) -> Person | None:
         """The person whom a user of this machine is."""

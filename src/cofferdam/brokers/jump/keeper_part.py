@@ -78,7 +78,7 @@ class Keeper(Part):
         self._glass = Glass(self)
         self._rotating = Rotating(self)
         self._releasing = Releasing(self, self._menu)
-        self._menu.files = self._releasing.lines
+        self._menu.files = self._releasing.of
         self._verbs = Verbs(self, self._menu, self._rotating, self._glass.verbs | self._releasing.verbs)
         self._counts = {"signed_in": 0, "sign_in_refused": 0, "sessions_opened": 0, "sessions_refused": 0}
         self._stopping = False

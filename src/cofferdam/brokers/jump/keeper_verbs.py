@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import asyncssh
@@ -22,10 +22,10 @@ from msgspec import Meta
 from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.jump import told
+from cofferdam.brokers.jump import lists, told
 from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.desk import Desk, answers
-from cofferdam.brokers.jump.menu import Menu
+from cofferdam.brokers.jump.menu import Menu, request_row
 from cofferdam.brokers.jump.rotating import NewCredential, Rotating
 from cofferdam.errors import GateError
 from cofferdam.policy.problems import nearest, one_of
@@ -150,7 +150,7 @@ class Verbs:
         self._menu = menu
         self._accounts = keeper.accounts
         self._verbs: dict[str, Callable[[Asked], None]] = {
-            "people": functools.partial(self._read, Nothing, self._people),
+            "people": functools.partial(self._lists, self._people),
             "person-add": functools.partial(self._act, NewPerson, self._person_add),
             "person-remove": functools.partial(self._act, OfPerson, self._person_remove),
             "group-join": functools.partial(self._act, Membership, self._join),
@@ -159,21 +159,22 @@ class Verbs:
             "key-remove": functools.partial(self._act, OldKey, self._key_remove),
             "code-new": functools.partial(self._act, OfPerson, self._code_new),
             "password-set": functools.partial(self._act, NewPassword, self._password_set),
-            "assets": functools.partial(self._read, Nothing, self._assets),
+            "assets": functools.partial(self._lists, self._assets),
             "host-key": functools.partial(self._act, AssetKey, self._host_key),
             "credential-set": functools.partial(self._act, NewCredential, self._credential_set),
             "rotate": rotating.command,
             "gate-key": functools.partial(self._read, Nothing, self._gate_key),
-            "requests": functools.partial(self._read, Nothing, self._requests),
+            "requests": functools.partial(self._lists, self._requests),
             "approve": functools.partial(self._decide, "approve"),
             "deny": functools.partial(self._decide, "deny"),
             "revoke": self._revoke,
-            "sessions": functools.partial(self._read, Nothing, self._sessions),
+            "withdraw": self._withdraw,
+            "sessions": functools.partial(self._lists, self._sessions),
             "kill": self._kill,
             "say": functools.partial(self._read, Words, self._say),
             "block": functools.partial(self._act, Block, self._block),
             "unblock": functools.partial(self._act, Unblock, self._unblock),
-            "blocks": functools.partial(self._read, Nothing, self._blocks),
+            "blocks": functools.partial(self._lists, self._blocks),
             "statement": functools.partial(self._read, Decision, self._statement),
             **more,
         }
@@ -187,6 +188,11 @@ class Verbs:
 
     def _read(self, kind: type[A], answer: Callable[[A], Any], asked: Asked) -> None:
         asked.answer(answer(asked.decode(kind)))
+
+    def _lists(self, rows: Callable[[str], Iterable[tuple[str, Any]]], asked: Asked) -> None:
+        """Rows with what they go by, in that order; `rows` may leave out those up to the one that it is given."""
+        said = asked.decode(lists.Which)
+        asked.answer(lists.piece(rows(said.after), said))
 
     def _act(self, kind: type[A], plan: Callable[[A], Plan], asked: Asked) -> None:
         """Records what is to be done, does it, and answers with what came of it."""
@@ -213,19 +219,15 @@ class Verbs:
 
     # --- people -----------------------------------------------------------------------------------------------------
 
-    def _people(self, _: Nothing) -> list[told.Person]:
-        return [
-            {
+    def _people(self, after: str) -> Iterator[tuple[str, told.Person]]:
+        for one in self._accounts.people(after):
+            keys = self._accounts.keys(one.name)
+            yield one.name, {
                 "person": one.name, "full": one.full, "account": one.account, "source": one.source,
                 "groups": self._accounts.groups(one.name), "factors": one.factors,
-                "keys": [
-                    {"fingerprint": key_name(blob), "comment": comment}
-                    for blob, comment, _ in self._accounts.keys(one.name)
-                ],
+                "keys": [{"fingerprint": key_name(blob), "comment": comment} for blob, comment, _ in keys],
                 "last_ns": one.last_ns, "last_source": one.last_source,
-            }
-            for one in self._accounts.people()
-        ]  # fmt: skip
+            }  # fmt: skip
 
     def _person_add(self, said: NewPerson) -> Plan:
         if said.person in self._keeper.deciding.assets:
@@ -317,24 +319,23 @@ class Verbs:
                 hint=f"did you mean {near}?" if near else f"it has {one_of(sorted(assets))}",
             )
 
-    def _assets(self, _: Nothing) -> list[told.Asset]:
-        credentials = self._accounts.credentials()
-        return [
-            {
+    def _assets(self, _: str) -> Iterator[tuple[str, told.Asset]]:
+        known: dict[str, list[told.Credential]] = {}
+        for asset, login, kind, by, when in self._accounts.credentials():
+            known.setdefault(asset, []).append(
+                {"login": login, "kind": kind, "by": by, "set_ns": when, "state": self._rotating.state(asset, login)}
+            )
+        logins: dict[str, set[str]] = {}
+        for row in self._keeper.deciding.rows.values():
+            for line in row.lines:
+                for asset in line.assets:
+                    logins.setdefault(asset, set()).add(line.login)
+        for name in sorted(self._keeper.deciding.assets):
+            yield name, {
                 "asset": name, "protocol": self._keeper.deciding.policy.assets[name].protocol,
-                "host_key": key_name(self._accounts.asset_key(name)),
-                "credentials": [
-                    {"login": login, "kind": kind, "by": by, "set_ns": when,
-                     "state": self._rotating.state(name, login)}
-                    for asset, login, kind, by, when in credentials if asset == name
-                ],
-                "logins": sorted({
-                    line.login for row in self._keeper.deciding.rows.values() for line in row.lines
-                    if name in line.assets
-                }),
-            }
-            for name in sorted(self._keeper.deciding.assets)
-        ]  # fmt: skip
+                "host_key": key_name(self._accounts.asset_key(name)), "credentials": known.get(name, []),
+                "logins": sorted(logins.get(name, ())),
+            }  # fmt: skip
 
     def _host_key(self, said: AssetKey) -> Plan:
         self._asset(said.asset)
@@ -365,16 +366,9 @@ class Verbs:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    def _requests(self, _: Nothing) -> list[told.Request]:
-        return [
-            {
-                "id": one.id, "person": one.person, "asset": one.asset, "conduit": one.conduit, "seconds": one.seconds,
-                "reason": one.reason, "ticket": one.ticket, "at_ns": one.at_ns, "state": one.state,
-                "until_ns": one.until_ns, "approved": self._accounts.approvals(one.id),
-            }
-            for one in self._accounts.requests()
-            if one.state == "waiting" or self._keeper.deciding.holds(one, self._keeper.wall, self._keeper.now)
-        ]  # fmt: skip
+    def _requests(self, _: str) -> Iterator[tuple[str, told.Request]]:
+        for one in self._menu.asked():
+            yield lists.order(one.id), request_row(one, self._accounts.approvals(one.id))
 
     def _decide(self, word: str, asked: Asked) -> None:
         said = asked.decode(Decision)
@@ -386,6 +380,10 @@ class Verbs:
 
     def _statement(self, said: Decision) -> str:
         return self._menu.statement(said.number, "deny" if said.deny else "approve")
+
+    def _withdraw(self, asked: Asked) -> None:
+        said = asked.decode(Decision)
+        self._menu.withdraw(self._menu.at_the_gate(said.by), said.number, said.reason, answers(asked))
 
     def _revoke(self, asked: Asked) -> None:
         said = asked.decode(Decision)
@@ -405,17 +403,9 @@ class Verbs:
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
-    def _sessions(self, _: Nothing) -> list[told.Session]:
-        return [
-            {
-                "number": one.number, "session": one.name, "person": one.connection.person,
-                "source": one.connection.source, "asset": one.asset, "login": one.right.line.login,
-                "what": one.asked.what, "command": one.asked.command, "conduit": one.right.conduit,
-                "request": one.request, "since_ns": one.opened_wall,
-                "factors": one.connection.factors, "line": self._menu.session_line(one),
-            }
-            for one in self._keeper.live.values()
-        ]  # fmt: skip
+    def _sessions(self, _: str) -> Iterator[tuple[str, told.Session]]:
+        for one in self._keeper.live.values():
+            yield lists.order(one.number), self._menu.session_row(one)
 
     def _say(self, said: Words) -> str:
         session = self._menu.session(said.number)
@@ -451,11 +441,9 @@ class Verbs:
 
         return self._set("unblock", said.name, said.by), act
 
-    def _blocks(self, _: Nothing) -> list[told.Blocked]:
-        return [
-            {"kind": kind, "name": name, "by": by, "reason": reason, "at_ns": when}
-            for kind, name, by, reason, when in self._accounts.blocks()
-        ]
+    def _blocks(self, _: str) -> Iterator[tuple[str, told.Blocked]]:
+        for kind, name, by, reason, when in self._accounts.blocks():
+            yield f"{kind} {name}", {"kind": kind, "name": name, "by": by, "reason": reason, "at_ns": when}
 
 
 def public_key(text: str) -> asyncssh.SSHKey:

@@ -6,13 +6,15 @@ Not here: carrying a line there and back (outer_menu), the same for operators of
 from __future__ import annotations
 
 import base64
+import json
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.lines import escaped
+from cofferdam.brokers.jump import lists, told
 from cofferdam.brokers.jump.accounts import REQUESTS_WAITING, Person, Request, key_name
 from cofferdam.brokers.jump.deciding import FRESH_NS, Session
 from cofferdam.brokers.jump.desk import Desk, Tell, to_sign
@@ -26,18 +28,20 @@ _TIME: Final = re.compile(r"([1-9][0-9]{0,3})(min|m|h)\Z")
 _SIGNATURE: Final = base64.b64encode(sshsig.MAGIC).decode()
 HELP: Final = """list [WORD]              what you may reach, and what holds now
 request ASSET TIME WHY   ask for approval: request plc-7 2h pump trips #4711
-requests                 what waits, and what is granted
+requests [WORD]          what waits, and what is granted
+withdraw N               a request of yours that waits
 approve N                another's request, within five minutes of signing in
 statement N [deny]       to sign: ssh-keygen -Y sign -n cofferdam-approval
 approve N SIGNATURE      by such a signature: its base64 as one word, bare
 deny N [REASON]          the same
-files                    in quarantine, of yours or for you to decide about
-who                      your sessions, and those that you may watch
+files [WORD]             in quarantine, of yours or for you to decide about
+who [WORD]               your sessions, and those that you may watch
 watch N                  see what a session shows, live
 join N                   the same, with hands of one's own
 say N TEXT               words to who sits there
 kill N [REASON]          end a session, bar its person from that asset
 certificate              for your key, in place of codes, for some hours
+list, requests, files, who, request and withdraw take --json as their first word
 help, exit"""
 
 
@@ -55,8 +59,8 @@ class Menu:
     def __init__(self, keeper: Desk, watching: Watching) -> None:
         self._keeper = keeper
         self.watching = watching
-        self.files: Callable[[str], list[str]] = lambda _: []
-        """Lines about files in quarantine, for somebody (releasing)."""
+        self.files: Callable[[str], list[told.HeldFile]] = lambda _: []
+        """Files in quarantine, for somebody (releasing)."""
         self._deciding: set[int] = set()
         """Requests about which a decision is on its way into the log."""
 
@@ -64,15 +68,16 @@ class Menu:
         """Answers a line. Raises: GateError: that is the answer."""
         word, _, rest = line.strip().partition(" ")
         rest = rest.strip()
+        plain = rest.removeprefix("--json").strip() if re.match("--json( |$)", rest) else None
         match word:
-            case "" | "list":
-                tell(self._list(connection, rest))
+            case "" | "list" | "requests" | "files" | "who":
+                wanted = rest if plain is None else plain
+                tell(self._listed(connection.person, word or "list", wanted, plain is not None))
             case "request":
-                self._request(connection, rest, tell)
-            case "requests":
-                tell("\n".join([self.requests(connection.person), *self.files(connection.person)]))
-            case "files":
-                tell("\n".join(self.files(connection.person)) or "no files of yours, or for you to decide about, wait")
+                self._request(connection, rest if plain is None else plain, tell, plain is not None)
+            case "withdraw":
+                who = self._keeper.accounts.known(connection.person)
+                self.withdraw(who, _number(rest if plain is None else plain), "", tell, plain is not None)
             case "statement":
                 number, _, how = rest.partition(" ")
                 if not self._concerned(connection.person, self._keeper.accounts.request(_number(number))):
@@ -93,8 +98,6 @@ class Menu:
                 self.decide(who, _number(number), word, reason, "signed in within five minutes", tell)
             case "certificate":
                 self._certificate(connection, tell)
-            case "who":
-                tell(self.who(connection.person))
             case "watch" | "join":
                 self.watching.begin(connection, _number(rest), word == "join", tell)
             case "say":
@@ -110,26 +113,46 @@ class Menu:
             case _:
                 raise GateError(f"{word[:30]!r} is no word of the menu", hint="help")
 
-    def _list(self, connection: Connection, wanted: str) -> str:
-        keeper, lines = self._keeper, []
-        for asset, found in keeper.deciding.reachable(connection.person).items():
-            if wanted.lower() not in asset.lower():
-                continue
-            does = sorted({do for right in found for do in right.line.do})
-            needs = all(keeper.deciding.asks(right, keeper.wall) for right in found)
-            granted = [
-                one for one in keeper.accounts.requests(("granted",))
-                if (one.person, one.asset) == (connection.person, asset)
-                and keeper.deciding.holds(one, keeper.wall, keeper.now)
-            ]  # fmt: skip
-            state = f"approved until {show_utc(max(one.until_ns for one in granted))}" if granted else (
-                "takes an approval" if needs else "at once")  # fmt: skip
-            lines.append(f"{asset:24} {' '.join(does):20} {state}")
-        if not lines:
-            return "nothing that you may reach" + (f" has {wanted!r} in its name" if wanted else "")
-        return "\n".join([*lines, "ssh ASSET@gate goes there; request ASSET 2h WHY asks for approval"])
+    def _listed(self, person: str, what: str, wanted: str, as_json: bool) -> str:
+        """One of the lists: those with a word in them, for people or for a program."""
+        found: list[tuple[str, Any]]
+        if what == "list":
+            found = [(_reach_line(one), one) for one in self._reach(person) if wanted.lower() in one["asset"].lower()]
+            nothing = "nothing that you may reach" + (f" has {wanted!r} in its name" if wanted else "")
+        elif what == "who":
+            found, nothing = [(one["line"], one) for one in self._who(person) if lists.has(one, wanted)], "nobody"
+        else:
+            found = [(one["line"], one) for one in self.files(person) if lists.has(one, wanted)]
+            if what == "requests":
+                asked: list[tuple[str, Any]]
+                asked = [(request_line(one), one) for one in self._requests(person) if lists.has(one, wanted)]
+                found = asked if as_json else [*asked, *found]
+            nothing = f"no {what}" if not wanted else f"none of the {what} has {wanted!r} in it"
+        if as_json:
+            return lists.as_json([one for _, one in found])
+        said = lists.text([line for line, _ in found], what, nothing)
+        if what == "list" and found:
+            said += "\nssh ASSET@gate goes there; request ASSET 2h WHY asks for approval"
+        elif what == "who" and (others := len(self._keeper.live) - len(self._who(person))):
+            said = f"{said}\n{others} of others" if found else f"{others} of others"
+        return said
 
-    def _request(self, connection: Connection, rest: str, tell: Tell) -> None:
+    def _reach(self, person: str) -> Iterator[dict[str, Any]]:
+        """What somebody may reach: "approved", "asks" (for an approval) or "open" (at once)."""
+        keeper = self._keeper
+        granted: dict[str, int] = {}
+        for one in keeper.accounts.requests(("granted",)):
+            if one.person == person and keeper.deciding.holds(one, keeper.wall, keeper.now):
+                granted[one.asset] = max(one.until_ns, granted.get(one.asset, 0))
+        for asset, found in keeper.deciding.reachable(person).items():
+            needs = all(keeper.deciding.asks(right, keeper.wall) for right in found)
+            yield {
+                "asset": asset, "do": sorted({do for right in found for do in right.line.do}),
+                "state": "approved" if asset in granted else "asks" if needs else "open",
+                "until_ns": granted.get(asset, 0),
+            }  # fmt: skip
+
+    def _request(self, connection: Connection, rest: str, tell: Tell, as_json: bool = False) -> None:
         asset, _, rest = rest.partition(" ")
         span, _, reason = rest.strip().partition(" ")
         seconds = seconds_of(span)
@@ -150,7 +173,46 @@ class Menu:
         )  # fmt: skip
         row = keeper.deciding.rows[conduit]
         by = " or ".join(row.approval.by) if row.approval is not None else ""
-        keeper.when_recorded(entry, lambda: f"request {number} waits for {by}", tell)
+        said = json.dumps({"request": number, "by": by}) if as_json else f"request {number} waits for {by}"
+        keeper.when_recorded(entry, lambda: said, tell)
+
+    def withdraw(self, who: Person, number: int, reason: str, tell: Tell, as_json: bool = False) -> None:
+        """Who asked takes a request back, while it waits. Raises: GateError."""
+        keeper = self._keeper
+        request = self._own(who, number)
+        if number in self._deciding:
+            raise GateError(f"somebody decides about request {number} just now", hint="look again")
+        entry = events.AccessDecided(
+            wall_ns=keeper.wall, request=number, decision="withdrawn", by=who.name, how="who asked",
+            person=request.person, asset=request.asset, reason=clip(reason, 400),
+        )  # fmt: skip
+
+        def act() -> str:
+            self._own(who, number)
+            keeper.accounts.settle(number, "withdrawn", 0)
+            return json.dumps({"request": number}) if as_json else f"request {number} is withdrawn"
+
+        self._deciding.add(number)
+        keeper.when_recorded(entry, act, self._decided(number, tell))
+
+    def _own(self, who: Person, number: int) -> Request:
+        """A request of somebody's that waits. Raises: GateError."""
+        request = self._keeper.accounts.request(number)
+        if request.person != who.name:
+            raise GateError(f"request {number} is not yours", hint="who may approve it may deny it")
+        if request.state != "waiting":
+            hint = "cofferdam jump revoke takes an approval back" if request.state == "granted" else "requests"
+            raise GateError(f"request {number} is {request.state}", hint=hint)
+        return request
+
+    def _decided(self, number: int, tell: Tell) -> Tell:
+        """Tells what was decided about a request, of which others may decide again."""
+
+        def told(text: str, refused: bool = False, /) -> None:
+            self._deciding.discard(number)
+            tell(text, refused)
+
+        return told
 
     def _certificate(self, connection: Connection, tell: Tell) -> None:
         keeper = self._keeper
@@ -161,15 +223,18 @@ class Menu:
         )
         keeper.when_recorded(entry, lambda: made, tell)
 
-    def requests(self, person: str = "") -> str:
-        """What waits and what is granted; for somebody: their own, and what they may have a say in."""
-        keeper, lines = self._keeper, []
+    def asked(self) -> Iterator[Request]:
+        """What waits and what is granted."""
+        keeper = self._keeper
         for one in keeper.accounts.requests():
-            if one.state == "granted" and not keeper.deciding.holds(one, keeper.wall, keeper.now):
-                continue
-            if not person or self._concerned(person, one):
-                lines.append(request_line(one, keeper.accounts.approvals(one.id)))
-        return "\n".join(lines) or "no requests"
+            if one.state == "waiting" or keeper.deciding.holds(one, keeper.wall, keeper.now):
+                yield one
+
+    def _requests(self, person: str) -> Iterator[told.Request]:
+        """Somebody's own, and what they may have a say in."""
+        for one in self.asked():
+            if self._concerned(person, one):
+                yield request_row(one, self._keeper.accounts.approvals(one.id))
 
     def _concerned(self, person: str, request: Request) -> bool:
         """Whether it is theirs, or they may have a say in it."""
@@ -258,28 +323,28 @@ class Menu:
             keeper.deciding.granted(request, keeper.now)
             return f"request {number} is granted until {show_utc(until)}"
 
-        def told(text: str, refused: bool = False, /) -> None:
-            self._deciding.discard(number)
-            tell(text, refused)
-
         self._deciding.add(number)
-        keeper.when_recorded(entry, act, told)
+        keeper.when_recorded(entry, act, self._decided(number, tell))
 
-    def who(self, person: str) -> str:
+    def _who(self, person: str) -> list[told.Session]:
         """Who is where: what somebody does themselves, and what they may watch. Others are a number: one vendor is told
         neither another's name nor what they type."""
-        lines, others = [], 0
+        groups, found = self._keeper.accounts.groups(person), []
         for one in self._keeper.live.values():
             approval = one.right.row.approval
             by = approval.by if approval is not None else ()
-            groups = self._keeper.accounts.groups(person)
             if one.connection.person == person or not set(by).isdisjoint(groups):
-                lines.append(self.session_line(one))
-            else:
-                others += 1
-        if others:
-            lines.append(f"{others} of others")
-        return "\n".join(lines) or "nobody"
+                found.append(self.session_row(one))
+        return found
+
+    def session_row(self, one: Session) -> told.Session:
+        return {
+            "number": one.number, "session": one.name, "person": one.connection.person,
+            "source": one.connection.source, "asset": one.asset, "login": one.right.line.login,
+            "what": one.asked.what, "command": one.asked.command, "conduit": one.right.conduit,
+            "request": one.request, "since_ns": one.opened_wall,
+            "factors": one.connection.factors, "line": self.session_line(one),
+        }  # fmt: skip
 
     def session_line(self, one: Session) -> str:
         """A session for people, with who watches."""
@@ -327,12 +392,26 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def request_line(one: Request, approved: list[str]) -> str:
+def request_row(one: Request, approved: list[str]) -> told.Request:
+    return {
+        "id": one.id, "person": one.person, "asset": one.asset, "conduit": one.conduit, "seconds": one.seconds,
+        "reason": one.reason, "ticket": one.ticket, "at_ns": one.at_ns, "state": one.state,
+        "until_ns": one.until_ns, "approved": approved,
+    }  # fmt: skip
+
+
+def request_line(one: told.Request) -> str:
     """A request for people."""
-    state = f"granted until {show_utc(one.until_ns)}" if one.state == "granted" else one.state
-    by = f", approved by {', '.join(approved)}" if approved else ""
-    ticket = f" [{one.ticket}]" if one.ticket else ""
-    return f"{one.id:>4}  {one.person} → {one.asset}, {one.seconds // 60} min: {one.reason}{ticket}: {state}{by}"
+    state = f"granted until {show_utc(one['until_ns'])}" if one["state"] == "granted" else one["state"]
+    by = f", approved by {', '.join(one['approved'])}" if one["approved"] else ""
+    ticket = f" [{one['ticket']}]" if one["ticket"] else ""
+    what = f"{one['person']} → {one['asset']}, {one['seconds'] // 60} min"
+    return f"{one['id']:>4}  {what}: {one['reason']}{ticket}: {state}{by}"
+
+
+def _reach_line(one: dict[str, Any]) -> str:
+    states = {"approved": f"approved until {show_utc(one['until_ns'])}", "asks": "takes an approval", "open": "at once"}
+    return f"{one['asset']:24} {' '.join(one['do']):20} {states[one['state']]}"
 
 
 def session_line(one: Session, now_ns: int) -> str:

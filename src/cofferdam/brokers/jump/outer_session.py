@@ -304,9 +304,9 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         else:
             self.exit(record.status)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, error: bool = False) -> None:
         """What is not the asset's: the menu, SFTP."""
-        self._put(data)
+        self._put(data, error)
 
     def _put(self, data: bytes, error: bool = False) -> None:
         """To the client, if it still takes anything."""
@@ -408,9 +408,9 @@ class Menu:
             self._say(f"{self._link.greeting}\n`help` says what can be typed.\n")
             self._ask("list")
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, error: bool = False) -> None:
         if not self.gone:
-            self._session.write((text.replace("\n", "\r\n") if self._terminal else text).encode())
+            self._session.write((text.replace("\n", "\r\n") if self._terminal else text).encode(), error)
 
     def typed(self, data: bytes) -> None:
         if self._watched is not None:
@@ -516,7 +516,8 @@ class Menu:
         """The keeper's answer."""
         self._asked = False
         # What others wrote (a reason, a ticket) must not drive this person's terminal.
-        self._say("\n".join(map(escaped, text.rstrip("\n").split("\n"))) + "\n")
+        refusal = refused and self._once and not self._terminal  # a terminal has no second stream
+        self._say("\n".join(map(escaped, text.rstrip("\n").split("\n"))) + "\n", refusal)
         if self._watched is not None:
             size = self._watched.terminal
             if size is not None:

@@ -21,7 +21,7 @@ from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.lines import escaped
 from cofferdam.brokers.broker import Asked
-from cofferdam.brokers.jump import file_records, told
+from cofferdam.brokers.jump import file_records, lists, told
 from cofferdam.brokers.jump.accounts import Person, key_name
 from cofferdam.brokers.jump.deciding import Session, same_name
 from cofferdam.brokers.jump.desk import Desk, answers, to_sign
@@ -62,10 +62,6 @@ class Reject(msgspec.Struct, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=400)] = ""
 
 
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
-    by: str = ""
-
-
 @dataclass(frozen=True)
 class Held:
     """One of them. `state`: "waits", "released", "rejected", "found". `kept`: its name in quarantine, "" for none."""
@@ -98,6 +94,15 @@ class Held:
         where = f"{self.asset} {self.path}"
         what = f"{self.person} → {where}" if self.way == "up" else f"{where} → {self.person}"
         return escaped(f"{self.id:>4}  {what}, {self.size} bytes, {self.sha256[:16]}…: {self.detail}: {state}")
+
+    @property
+    def row(self) -> told.HeldFile:
+        return {
+            "number": self.id, "person": self.person, "asset": self.asset, "conduit": self.conduit, "way": self.way,
+            "path": self.path, "size": self.size, "sha256": self.sha256, "detail": self.detail, "kept": self.kept,
+            "at_ns": self.at_ns, "state": self.state, "by": self.by, "reason": self.reason, "until_ns": self.until_ns,
+            "line": self.line,
+        }  # fmt: skip
 
 
 class Releasing:
@@ -147,10 +152,10 @@ class Releasing:
         said = f"{count} files that cannot be scanned wait for somebody (cofferdam jump quarantine list)"
         return {"jump-files": said} if count else {}
 
-    def lines(self, person: str) -> list[str]:
+    def of(self, person: str) -> list[told.HeldFile]:
         """For the menu: somebody's own, and those that they may decide about."""
         who = self._accounts.known(person)
-        return [one.line for one in self.all() if one.person == person or not self._why_not(who, one)]
+        return [one.row for one in self.all() if one.person == person or not self._why_not(who, one)]
 
     # --- one that comes ---------------------------------------------------------------------------------------------
 
@@ -240,17 +245,8 @@ class Releasing:
         asked.answer(self._statement(said, self._waits(said.number)))
 
     def _list(self, asked: Asked) -> None:
-        asked.decode(Nothing)
-        found: list[told.HeldFile] = [
-            {
-                "number": one.id, "person": one.person, "asset": one.asset, "conduit": one.conduit, "way": one.way,
-                "path": one.path, "size": one.size, "sha256": one.sha256, "detail": one.detail, "kept": one.kept,
-                "at_ns": one.at_ns, "state": one.state, "by": one.by, "reason": one.reason, "until_ns": one.until_ns,
-                "line": one.line,
-            }
-            for one in self.all()
-        ]  # fmt: skip
-        asked.answer(found)
+        said = asked.decode(lists.Which)
+        asked.answer(lists.piece(((lists.order(one.id), one.row) for one in self.all()), said))
 
     def _release(self, asked: Asked) -> None:
         said = asked.decode(Release)
