@@ -464,6 +464,8 @@ class Point(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     form: str = ""
     """What it is at the device, in the protocol's word, where that is another type, of which policy judges this form:
     DATE_TIME as a count, an identifier as its text. "": it is of its type."""
+    dimensions: tuple[int, ...] = ()
+    """It is a matrix of these, row by row in its `elements`."""
 
 
 class Argument(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

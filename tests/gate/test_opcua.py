@@ -28,9 +28,8 @@ MORE = (
 )
 logging.getLogger("asyncua").setLevel(logging.CRITICAL)
 VALUES = "{who: mes, asset: filler, read: [limits, title], subscribe: [limits], write: [title]}"
-OTHERS = (
-    "{who: mes, asset: filler, read: [due, order, target, verdict, topic], write: [due, order, target, verdict, topic]}"
-)
+FORMS = "[due, order, target, verdict, topic, grid]"
+OTHERS = f"{{who: mes, asset: filler, read: {FORMS}, write: {FORMS}}}"
 
 
 class Site:
@@ -236,6 +235,38 @@ def test_values_of_the_standards_other_types_are_written_as_their_points_say(sit
     }  # fmt: skip
 
 
+def test_a_matrix_is_read_with_its_dimensions_and_written_with_those_of_its_point(site: Site) -> None:
+    async def work(client: Any) -> None:
+        grid = await _node(client, "Line1.Grid")
+
+        async def read() -> tuple[list[int], Any]:
+            value = (await grid.read_data_value()).Value
+            return value.Dimensions, value.Value
+
+        async def write(value: Any, part: str = "") -> str:
+            one = ua.WriteValue(grid.nodeid, ua.AttributeIds.Value, part or None, ua.DataValue(value))
+            [status] = await client.uaclient.write(ua.WriteParameters([one]))
+            return str(status.name)
+
+        assert await read() == ([2, 3], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+        good = [[6.0, 5.0, 4.0], [3.0, 2.0, 1.0]]
+        assert await write(ua.Variant(good, ua.VariantType.Double)) == "Good"
+        assert await read() == ([2, 3], good)
+        for value, status in (
+            ([[6.0, 5.0, 4.0], [3.0, 2.0, 9.5]], "BadOutOfRange"), ([6.0, 5.0, 4.0, 3.0, 2.0, 1.0], "BadTypeMismatch"),
+            ([[6.0, 5.0], [4.0, 3.0], [2.0, 1.0]], "BadTypeMismatch"), (6.0, "BadTypeMismatch"),
+        ):  # fmt: skip
+            assert await write(ua.Variant(value, ua.VariantType.Double)) == status
+        for part in ("0:1", "0:1,0:1"):
+            assert await write(ua.Variant([1.0, 1.0], ua.VariantType.Double), part) == "BadIndexRangeInvalid"
+        several = ua.ReadValueId(grid.nodeid, ua.AttributeIds.Value, "0:1,0:1")
+        [found] = await client.uaclient.read(ua.ReadParameters(NodesToRead=[several]))
+        assert found.StatusCode.name == "BadIndexRangeInvalid"
+        assert await read() == ([2, 3], good)
+
+    site.ask(work)
+
+
 def test_a_rule_says_how_often_may_be_looked_and_how_far_back(site: Site) -> None:
     async def work(client: Any) -> None:
         counts = await _node(client, "Line1.Counts")
@@ -282,7 +313,7 @@ def test_a_client_sees_its_nodes_and_no_other(site: Site) -> None:
         below = {(await one.read_browse_name()).Name: one for one in await children[1].get_children()}
         assert below.keys() == {
             "Speed", "Level", "Counts", "Reset", "Rinse", "Limits", "Title", "Due", "Order", "Target", "Verdict",
-            "Topic",
+            "Topic", "Grid",
         }  # fmt: skip
         level = await client.nodes.objects.get_child([f"{children[1].nodeid.NamespaceIndex}:Line1",
                                                       f"{children[1].nodeid.NamespaceIndex}:Level"])  # fmt: skip

@@ -351,6 +351,11 @@ FORMS = [
     ("type: Double, max: 2027-06-30", "a time for a float64"),
     ("type: StatusCode, max_step: 5", "max_step of a StatusCode"),
     ("type: Guid, min: 5", "min of a text"),
+    ("type: Double, dimensions: [3]", "2 to 10 dimensions"),
+    ("type: Double, dimensions: [1, 1]", "2 to 65536 elements"),
+    ("type: Double, dimensions: [300, 300]", "2 to 65536 elements"),
+    ("type: Double, dimensions: [2, 2], elements: 4", "neither elements, nor a range"),
+    ("type: Double, dimensions: [2, 2], max_step: 4", "max_step of an array"),
     ("type: Datetime", "did you mean DateTime"),
 ]
 """What stands of a point of a type that values have at the device alone, and what is expected."""

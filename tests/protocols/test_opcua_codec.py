@@ -220,6 +220,13 @@ def test_what_no_honest_half_says_is_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(CrossingError):
             protocol.check(message)
+    flat, whole = Float64((1.0,) * 6, True), m.Read((good,))
+    for value, sizes in ((flat, (2, 2)), (flat, (6,)), (Float64((1.0,)), (1, 1)), (None, (2, 3))):
+        with pytest.raises(CrossingError, match="dimensions"):
+            protocol.check(m.Values((m.Sample(value, dimensions=sizes),)))
+    matrix = m.Values((m.Sample(flat, dimensions=(2, 3)),))
+    assert not protocol.mismatch(whole, matrix)
+    assert not protocol.item_values(whole, matrix), "no point is an array of as many"
     ranged = m.Read((Item("node", "nsu=urn:x;s=a", 0, 2),))
     assert protocol.mismatch(ranged, m.Values((m.Sample(Float64((1.0, 2.0, 3.0), True)),)))
     assert not protocol.mismatch(ranged, m.Values((m.Sample(Float64((1.0, 2.0), True)),)))

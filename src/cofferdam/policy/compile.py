@@ -8,6 +8,8 @@ Not here: checks (policy.crosscheck), how rows decide (policy.decide).
 
 from __future__ import annotations
 
+import math
+
 from cofferdam.limits import Limits
 from cofferdam.model import (
     NEVER,
@@ -294,6 +296,7 @@ def _point(name: str, point: schema_assets.Point, dialect: Dialect) -> Point:
         most_rate = None if most_rate is None else scaling.step(most_rate, scale, kind)
     allowed = [scaling.one(value, scale, offset, kind) for value in point.values]
     elements = at.count if isinstance(at, Item) and at.first >= 0 else point.elements or 1
+    elements = math.prod(point.dimensions) if point.dimensions else elements
     return Point(
         name=name,
         at=at,
@@ -317,6 +320,7 @@ def _point(name: str, point: schema_assets.Point, dialect: Dialect) -> Point:
         structure=_structure(point, dialect),
         factor=point.scale_from if isinstance(point.scale_from, Span) else None,
         form=point.form,
+        dimensions=point.dimensions,
     )
 
 

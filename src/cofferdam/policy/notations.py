@@ -358,6 +358,11 @@ WordOrder = Annotated[
 Numbering = Annotated[Literal["zero", "one", "modicon"], *_choice("zero", "one", "modicon")]
 Elements = Annotated[int, *_whole(1, 65536)]
 Length = Annotated[int, *_whole(1, 65536)]
+Dimensions = Annotated[
+    tuple[Elements, ...],
+    BeforeValidator(_listed),
+    WithJsonSchema({"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65536}, "minItems": 2}),
+]
 At = Annotated[Span | Item | None, *_read(_place, PLACE)]
 NodeText = Annotated[str, *_read(_node_text, {"type": "string", "minLength": 1})]
 """Unread (None) only where the asset's protocol is wrong."""

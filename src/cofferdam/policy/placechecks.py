@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from cofferdam.model import DATE_TIME, Item, Span, ValueType
+from cofferdam.model import DATE_TIME, ELEMENTS, Item, Span, ValueType
 from cofferdam.policy import groups, notations, schema_assets
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
@@ -142,6 +142,8 @@ class PlaceChecks:
         if {"byte_order", "word_order"} <= point.model_fields_set:
             self.at((*here, "byte_order"), "byte_order beside word_order", "one of them", check="type")
         limits = ("elements", "fastest") if point.type is ValueType.TEXT else ("elements", "max_length", "fastest")
+        if point.dimensions:
+            self.at((*here, "dimensions"), "dimensions of cells", "none: it is for items with names", check="type")
         for field in limits:
             if getattr(point, field) is not None:
                 self.at((*here, field), f"{field} of cells", "no such limit: it is for items with names", check=field)
@@ -291,12 +293,14 @@ class PlaceChecks:
             self.at(
                 (*here, "elements"), f"elements of the range {self.dialect.notation.show(at)}", expected, check="type"
             )
+        if point.dimensions:
+            self._matrix(here, point, at)
         if point.fastest is not None and kind is not None and not kind.watch:
             self.at((*here, "fastest"), f"a limit for {kind.words}", "what can be subscribed to", check="fastest")
         if point.structure is not None:
             self._structure(here, point)
         self._value_limits(here, point.type, point)
-        several = (point.elements or (at.count if at.first >= 0 else 1)) > 1
+        several = bool(point.dimensions) or (point.elements or (at.count if at.first >= 0 else 1)) > 1
         if several or point.form or point.type not in typed.NUMBERS:
             what = "an array" if several else f"a {point.form or point.type.value}"
             for field in _moving(point):
@@ -304,6 +308,17 @@ class PlaceChecks:
                 self.at((*here, field), f"{field} of {what}", expected, check="step")
         else:
             self._rate(here, point.type, point)
+
+    def _matrix(self, here: Path, point: schema_assets.Point, at: Item) -> None:
+        most, count = self.dialect.dimensions, math.prod(point.dimensions)
+        place: Path = (*here, "dimensions")
+        if not most:
+            self.at(place, "dimensions", f"none: {self.dialect.name} has no matrices", check="type")
+        elif not 2 <= len(point.dimensions) <= most or not 1 < count <= ELEMENTS:
+            found = f"{len(point.dimensions)} dimensions of {count} elements"
+            self.at(place, found, f"2 to {most} dimensions, and 2 to {ELEMENTS} elements", check="type")
+        elif point.elements is not None or at.first >= 0 or point.structure is not None:
+            self.at(place, "dimensions", "neither elements, nor a range, nor a structure beside them", check="type")
 
     def _structure(self, here: Path, point: schema_assets.Point) -> None:
         """A structure that is passed on as it is."""

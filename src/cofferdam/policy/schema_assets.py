@@ -27,6 +27,7 @@ from cofferdam.policy.notations import (
     Address,
     At,
     Codes,
+    Dimensions,
     Elements,
     Endpoint,
     Endpoints,
@@ -138,6 +139,11 @@ class Point(Typed):
         None,
         description="How many elements the value has, where it is a whole array. For protocols with names; default: a "
         "single value, or the range that `at` names.",
+    )
+    dimensions: Dimensions = Field(
+        (),
+        description="The sizes of a matrix, `[3, 4]` for three rows of four: it may be written as one of these and in "
+        "no other form, and each element is held to the limits. Reading needs none. For protocols with matrices.",
     )
     max_length: Length | None = Field(
         None,

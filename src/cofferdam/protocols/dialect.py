@@ -295,6 +295,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Why nobody serves a code and sub-code, whatever a rule says, in words; "" for one that is served."""
     learned_form: Callable[[Item], str] | None = None
     """The form of a stream that a capture shows, by the name that it has there; "" for none."""
+    dimensions: int = 0
+    """How many a point may have that is a matrix; 0: none is."""
     structures: bool = False
     """Points may be structures, by the notation's name of their encoding."""
     reverse: bool = False

@@ -3,9 +3,9 @@
 Options: `swap` has its namespaces in another order; `secure FOLDER` has a key there, and offers security alone;
 `everywhere` has it listen at all addresses; `many N SECONDS` has it have N nodes that change so often, and nothing else
 that does. It says "ready" on stdout. Line1 has Speed (writable), Level, Recipe, Counts (an array), Limits (a
-structure), Title, Due, Order, Target, Verdict and Topic (of the standard's other types), Secret, and the methods Reset,
-Purge and Rinse. Five times a second it has an event of severity 100, and one of 700 of a type of its own, with Batch
-and Cost.
+structure), Title, Grid (a matrix), Due, Order, Target, Verdict and Topic (of the standard's other types), Secret, and
+the methods Reset, Purge and Rinse. Five times a second it has an event of severity 100, and one of 700 of a type of its
+own, with Batch and Cost.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ async def run(port: int, options: list[str]) -> None:
         ("Order", uuid.UUID(int=7), ua.VariantType.Guid),
         ("Target", ua.NodeId("Line1", ns), ua.VariantType.NodeId),
         ("Verdict", ua.StatusCode(0), ua.VariantType.StatusCode),
+        ("Grid", [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], ua.VariantType.Double),
         ("Topic", ua.QualifiedName("mixing", ns), ua.VariantType.QualifiedName),
     )
     for name, value, kind in more:

@@ -49,6 +49,7 @@ def policy(
         '      target: {at: "nsu=urn:plant:line;s=Line1.Target", type: NodeId, max_length: 40}',
         '      verdict: {at: "nsu=urn:plant:line;s=Line1.Verdict", type: StatusCode}',
         '      topic: {at: "nsu=urn:plant:line;s=Line1.Topic", type: QualifiedName, max_length: 30}',
+        '      grid: {at: "nsu=urn:plant:line;s=Line1.Grid", type: Double, dimensions: [2, 3], min: 0, max: 9}',
         "    methods:",
         "      reset:",
         '        at: "nsu=urn:plant:line;s=Line1 -> nsu=urn:plant:line;s=Line1.Reset"',

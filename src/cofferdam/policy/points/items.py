@@ -254,6 +254,8 @@ def _no_element(point: Point, item: Item) -> str:
     own affair: it may write a part of a text, which is held to no length, or the whole after all."""
     if point.at.start >= 0 or item.first < 0:
         return ""
+    if point.dimensions:
+        return f"elements of {point.name} are asked, which is a matrix and is written as a whole"
     if point.elements == 1:
         return f"elements of {point.name} are asked; a single {point.type.value} is allowed, as a whole"
     if item.stop > point.elements:

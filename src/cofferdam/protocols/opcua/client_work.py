@@ -6,6 +6,7 @@ here: the connection (client), surveys (client_survey).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from cofferdam.protocols.opcua.builtin_types import (
 from cofferdam.protocols.opcua.names import (
     Unnamed,
     argument_forms,
+    dimensions_of,
     forms_of,
     is_of,
     method,
@@ -324,19 +326,28 @@ def _read(client: Any, request: m.Read) -> Asking:
 def _write(client: Any, request: m.Write) -> Asking:
     names = client.namespaces
     nodes = []
-    forms = forms_of(client.asset)
+    forms, sizes = forms_of(client.asset), dimensions_of(client.asset)
     for place, write in enumerate(request.writes):
         item = write.item
         if item.name in forms:
             variant = names.formed(write.value, forms[item.name])
         else:
             variant = _localized(write.value) if place in request.localized else names.variant(write.value)
+        if item.first < 0 and item.name in sizes:
+            variant = _matrix(variant, sizes[item.name])
         nodes.append(s.WriteValue(names.node(item.name), VALUE, index_range(item), Data(variant)))
     answer = yield s.WriteRequest(client.header(), nodes)
     refused = fits(answer, s.WriteResponse, len(nodes))
     if refused is not None:
         return refused
     return m.Written(tuple(answer.results))
+
+
+def _matrix(variant: Variant, sizes: tuple[int, ...]) -> Variant:
+    """An array as the matrix that the policy's point is. Raises: Unnamed for one of other sizes."""
+    if not variant.array or math.prod(sizes) != len(variant.value):
+        raise Unnamed(f"no matrix of {sizes}")
+    return Variant(variant.type, variant.value, True, sizes)
 
 
 def _localized(texts: Any) -> Variant:

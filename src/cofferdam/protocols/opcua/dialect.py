@@ -228,6 +228,9 @@ FORMS = {
 """The numbers of those that are of another type to policy: a Guid, a NodeId and a QualifiedName are their texts in the
 portable form, a LocalizedText its text, an XmlElement its characters."""
 
+DIMENSIONS = 10
+"""Of a matrix."""
+
 OPCUA = Dialect(
     name="opcua",
     default_port=4840,
@@ -263,6 +266,7 @@ OPCUA = Dialect(
         "Basic256Sha256", "Aes256_Sha256_RsaPss", "Aes128_Sha256_RsaOaep", "Basic256Sha256 sign",
         "Aes256_Sha256_RsaPss sign", "Aes128_Sha256_RsaOaep sign", "none",
     ),
+    dimensions=DIMENSIONS,
     structures=True,
     shorts=written_out,
     reverse=True,

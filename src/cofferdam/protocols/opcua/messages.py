@@ -124,12 +124,14 @@ AnyValue: TypeAlias = (
 
 
 class Sample(_Message, frozen=True):
-    """A value with its quality and its times; 0 for no time."""
+    """A value with its quality and its times; 0 for no time. `dimensions`: of a matrix, whose elements the value has
+    row by row; none for any other value."""
 
     value: AnyValue | None
     status: Status = 0
     source: Ticks = 0
     server: Ticks = 0
+    dimensions: Annotated[tuple[Annotated[int, Meta(ge=0, le=65536)], ...], Meta(max_length=10)] = ()
 
 
 # ---- requests; the tag is the function code ----

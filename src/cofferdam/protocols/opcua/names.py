@@ -21,7 +21,17 @@ from cofferdam.protocols.opcua.builtin_types import (
     QualifiedName,
     Variant,
 )
-from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN, FORMS, OPCUA, canonical, field_path, field_text, split
+from cofferdam.protocols.opcua.dialect import (
+    ARROW,
+    BUILTIN,
+    DIMENSIONS,
+    FORMS,
+    OPCUA,
+    canonical,
+    field_path,
+    field_text,
+    split,
+)
 
 UA = "http://opcfoundation.org/UA/"
 MEMO = 4096
@@ -112,13 +122,14 @@ class Namespaces:
 
     # --- values
 
-    def crossing(self, variant: Variant | None) -> Any:
-        """The value of a variant, as it crosses; None for null. Raises: Unnamed for what has no form there."""
+    def crossing(self, variant: Variant | None, *, matrix: bool = False) -> Any:
+        """The value of a variant, as it crosses; None for null. `matrix`: the elements of one as well. Raises: Unnamed
+        for what has no form there."""
         if variant is None or variant.type == 0:
             return None
         kind = variant.type
         values = variant.value if variant.array else [variant.value]
-        if variant.dimensions and len(variant.dimensions) > 1:
+        if len(variant.dimensions) > (DIMENSIONS if matrix else 1):
             raise Unnamed("a matrix")
         made = _PLAIN.get(kind)
         if made is not None:
@@ -221,6 +232,9 @@ class Namespaces:
             if structure is not None and variant is not None and variant.type:
                 value = self.structures(variant, *structure)
                 return m.Sample(value, data.status, data.source_time, data.server_time)
+            if variant is not None and len(variant.dimensions) > 1:
+                value = self.crossing(variant, matrix=True)
+                return m.Sample(value, data.status, data.source_time, data.server_time, variant.dimensions)
             return m.Sample(self.crossing(variant), data.status, data.source_time, data.server_time)
         except Unnamed:
             return m.Sample(None, BAD_NOT_READABLE, data.source_time, data.server_time)
@@ -233,6 +247,8 @@ class Namespaces:
             value = None if sample.value is None else self.variant(sample.value)
         except Unnamed:
             return Data(None, BAD_NOT_READABLE, source, server)
+        if sample.dimensions and value is not None:
+            value = Variant(value.type, value.value, True, sample.dimensions)
         return Data(value, sample.status, source, server)
 
 
@@ -255,6 +271,12 @@ def forms_of(asset: model.Asset | None) -> dict[str, str]:
     """The forms of points, by node."""
     points = () if asset is None else asset.points
     return {point.at.name: point.form for point in points if point.form and isinstance(point.at, model.Item)}
+
+
+def dimensions_of(asset: model.Asset | None) -> dict[str, tuple[int, ...]]:
+    """The dimensions of points that are matrices, by node."""
+    points = () if asset is None else asset.points
+    return {one.at.name: one.dimensions for one in points if one.dimensions and isinstance(one.at, model.Item)}
 
 
 def argument_forms(asset: model.Asset | None, item: model.Item, count: int) -> list[str]:

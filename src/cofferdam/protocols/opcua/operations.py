@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -109,6 +110,10 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
                 for name in value.values:
                     _check_name(name)
         # By exact types, here and below: isinstance takes a thousand instructions for each kind that a message is not.
+        if type(message) is m.Values or type(message) is m.Changed or type(message) is m.Samples:
+            for sample in message.samples:
+                if sample.dimensions and not _is_matrix(sample):
+                    raise CrossingError("dimensions of another value")
         if type(message) is m.Write:
             texts = [place for place, one in enumerate(message.writes) if isinstance(one.value, Text)]
             if not set(message.localized) <= set(texts):
@@ -215,7 +220,8 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
         found: list[Assign] = []
         for item, sample in zip(request.items, message.samples, strict=True):
             value: Any = sample.value
-            if value is not None and not sample.status & 0xC0000000 and type(value) not in FOREIGN:
+            good = value is not None and not sample.status & 0xC0000000
+            if good and type(value) not in FOREIGN and not sample.dimensions:
                 found.append(Assign(item, value))
         return tuple(found)
 
@@ -307,6 +313,12 @@ def _values(message: Any) -> list[Any]:
     if type(message) is m.Happened:
         return [value for event in message.events for value in event]
     return []
+
+
+def _is_matrix(sample: m.Sample) -> bool:
+    value = sample.value
+    several = value is not None and value.array and len(sample.dimensions) > 1
+    return several and value is not None and math.prod(sample.dimensions) == len(value.values)
 
 
 def _check_events(message: m.Events) -> None:

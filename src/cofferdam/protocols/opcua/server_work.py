@@ -20,7 +20,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin_types import Data, LocalizedText, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
 from cofferdam.protocols.opcua.jobs import Job
-from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, formless, forms_of, item_of
+from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, dimensions_of, formless, forms_of, item_of
 from cofferdam.protocols.opcua.server_calls import BAD_DENIED, BAD_NOTHING, BAD_OPERATIONS, BAD_TYPE, CallServices
 from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space, is_arguments
 from cofferdam.protocols.opcua.trust import application_uri, split_chain
@@ -253,7 +253,8 @@ class Services(CallServices):
         faults = [0] * len(nodes)
         writes: list[Assign] = []
         localized: list[int] = []
-        forms = forms_of(self._server.facing.asset)
+        asset = self._server.facing.asset
+        forms, sizes = forms_of(asset), dimensions_of(asset)
         for place, one in enumerate(nodes):
             if one.node.ns == 0 or one.attribute != VALUE:
                 faults[place] = BAD_NOT_WRITABLE
@@ -262,8 +263,10 @@ class Services(CallServices):
             if isinstance(found, int):
                 faults[place] = found
                 continue
+            wanted, told = sizes.get(found.name, ()), one.value.value
             try:
-                value = self._names.crossing(one.value.value)
+                fits = not wanted or found.first >= 0 or (told is not None and told.dimensions == wanted)
+                value = self._names.crossing(told, matrix=bool(wanted)) if fits else None
             except Unnamed:
                 value = None
             if found.name in forms:
@@ -274,7 +277,8 @@ class Services(CallServices):
             if value is None or isinstance(value, FOREIGN) or one.value.status:
                 faults[place] = BAD_TYPE
                 continue
-            if found.first >= 0 and not value.array:  # a part of a text or of bytes: no point says what that may be
+            # A part of a text, of bytes or of a matrix: no point says what that may be.
+            if found.first >= 0 and (wanted or not value.array):
                 faults[place] = BAD_RANGE
                 continue
             writes.append(Assign(found, value))
