@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.inner_ssh import FilesLeg
-from cofferdam.brokers.kit.supervision import Configure, Failing, Ready
+from cofferdam.brokers.kit.supervision import Command, CommandDone, Configure, Failing, Ready
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
@@ -230,3 +231,15 @@ def test_a_recording_that_the_log_does_not_know_yet(archive: Archive) -> None:
     archive.inner.send(record(1), records.Happened(1, 1, "o", b"x"))
     assert archive.inner.wait_for(records.Stored).number == 1
     assert sorted(path.suffix for path in archive.folder.iterdir()) == [".cast", ".cast"]
+
+
+def test_recordings_of_one_second_go_by_their_sessions(archive: Archive) -> None:
+    """The newest first, also where a session's number has one digit more than that of the one before."""
+    names = [f"1900000000-b.1-{number}.cast" for number in (9, 10, 99, 100)]
+    for name in (*names, "1900000001-c.2-1.cast", "1899999999-a.1-500.cast"):
+        (archive.folder / name).write_bytes(b"{}\n")
+    archive.start()
+    archive.child.send(Command(1, "recordings", b"{}"))
+    done: CommandDone = archive.child.wait_for(CommandDone)
+    found = [one["name"] for one in msgspec.json.decode(done.result)]
+    assert found == ["1900000001-c.2-1.cast", *reversed(names), "1899999999-a.1-500.cast"]

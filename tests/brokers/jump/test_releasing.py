@@ -116,3 +116,12 @@ def test_one_persons_files_have_a_bound_and_what_is_released_stays(stage: Held) 
     found = stage.states()
     assert len(found) == releasing.HELD_OF_PERSON and found[number] == "released"
     assert stage.comes("44" * 32).by == "boss"
+
+
+def test_who_has_the_name_of_one_who_is_gone_has_nothing_of_theirs(stage: Held) -> None:
+    """It comes last: the session goes with its person."""
+    number = stage.comes("55" * 32).number
+    stage.release(number)
+    stage.ask("person-remove", person="tech")
+    stage.ask("person-add", person="tech")
+    assert stage.states() == {}

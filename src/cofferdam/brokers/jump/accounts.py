@@ -260,8 +260,8 @@ class Accounts:
     def remove_person(self, name: str) -> None:
         self.known(name)
         self.run("BEGIN IMMEDIATE")
-        for table in ("member", "ssh_key"):
-            self.run(f"DELETE FROM {table} WHERE person=?", name)  # noqa: S608 - one of two words above
+        for table in ("member", "ssh_key", "held"):  # who is called so later is somebody else
+            self.run(f"DELETE FROM {table} WHERE person=?", name)  # noqa: S608 - one of the words above
         self.run("UPDATE request SET state='revoked' WHERE person=? AND state IN ('waiting', 'granted')", name)
         self.run("DELETE FROM person WHERE name=?", name)
         self.run("COMMIT")

@@ -25,7 +25,7 @@ from cofferdam.audit.events.jump import FileDecided, RecordingMarked, RecordingU
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import records, told
 from cofferdam.brokers.jump.quarantine import Quarantine, Room
-from cofferdam.brokers.jump.recording import FOLDER, SUFFIX, Writer
+from cofferdam.brokers.jump.recording import FOLDER, SUFFIX, Writer, began
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.errors import CrossingError, GateError, StoreError
 from cofferdam.policy.table import CompiledPolicy
@@ -299,7 +299,7 @@ class Archivist(Part):
         if self._removing or not self._keep.age:
             return
         live = {writer.path.name for writer in self._writers.values()}
-        names = sorted(path.name for path in self._folder.glob(f"*{SUFFIX}"))
+        names = sorted((path.name for path in self._folder.glob(f"*{SUFFIX}")), key=began)
         old = next((name for name in names if name not in live and not self._hold(name).exists()), None)
         if old is None:
             return
@@ -416,7 +416,7 @@ class Archivist(Part):
 
     def _list(self) -> list[told.Recording]:
         live = {writer.path.name: number for number, writer in self._writers.items()}
-        names = sorted((path.name for path in self._folder.glob(f"*{SUFFIX}")), reverse=True)[:LIST_MOST]
+        names = sorted((path.name for path in self._folder.glob(f"*{SUFFIX}")), key=began, reverse=True)[:LIST_MOST]
         found: list[told.Recording] = []
         for name in names:
             path = self._folder / name

@@ -27,6 +27,13 @@ FOLDER: Final = "recordings"
 _BYTES: Final = {"o": "b", "i": "B"}
 
 
+def began(name: str) -> tuple[int, int, str]:
+    """What recordings go by: the second in which one began, and the session's number; both are in its name."""
+    seconds, _, session = name.removesuffix(SUFFIX).partition("-")
+    number = session.rpartition("-")[2]
+    return int(seconds) if seconds.isdecimal() else 0, int(number) if number.isdecimal() else 0, name
+
+
 class Writer:
     """One that grows. Raises OSError from everywhere."""
 
