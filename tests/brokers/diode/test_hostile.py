@@ -211,8 +211,6 @@ def manifest(number: int, name: str = "a.csv", size: int = 10, chunks: int = 1) 
         pytest.param([beat(highest=JUMP_MOST + 1)], "heartbeat", id="a heartbeat far ahead"),
         pytest.param([beat(oldest=9, highest=3)], "heartbeat", id="a heartbeat that contradicts itself"),
         pytest.param([beat(epoch=EPOCH + 1, highest=1)], "above", id="a heartbeat of an epoch to come"),
-        pytest.param([manifest(n, f"{n}.csv") for n in range(1, 999, 2)], "files at a time", id="many files"),
-        pytest.param([chunk(2 * n, 2 * n - 1, 0) for n in range(1, 500)], "without a manifest", id="no manifests"),
     ],
 )  # fmt: skip
 def test_a_sender_that_lies_stops_its_channel_and_no_other(outside: Outside, told: list[Any], why: str) -> None:

@@ -210,7 +210,8 @@ class Keeper(Part):
             return  # it is missing, and so named
         try:
             if name.startswith(FILES_RIDE):
-                self._files.piece(piece, channel)
+                if not self._files.piece(piece, channel):
+                    return  # it is missing, and so named
                 self._dirty.add(name)
             else:
                 self._handing.piece(piece, channel, self._epoch)
@@ -394,6 +395,7 @@ class Keeper(Part):
                 self._full = f"{self._store.folder} has {free} bytes left, and {RESERVE_BYTES} are kept free"
         except (StoreFull, OSError) as error:
             self._troubled(error)
+        self._files.tick()
         self._look()
         if self._setting.clock() - self._told_at >= TELL_NS:
             self._tell()
@@ -476,7 +478,7 @@ class Keeper(Part):
             )
         if self._files.not_scanned:
             found["scan"] = clip(f"files of {self._strand} wait for their scan: {self._files.not_scanned}")
-        for name, why in self._handing.waits.items():
+        for name, why in {**self._handing.waits, **self._files.waits()}.items():
             found[f"waits-{name.partition(':')[2]}"] = clip(f"nothing more of {name} of {self._strand} is taken: {why}")
         if self._full:
             found["store"] = f"nothing is taken from {self._strand}: {self._full}"

@@ -199,7 +199,11 @@ class KeeperStore:
 
     def drop(self, row: Coming) -> None:
         """What came of it goes."""
-        path = self.path(row.channel, row.epoch, row.first)
+        self.drop_at(self.path(row.channel, row.epoch, row.first))
+
+    def drop_at(self, path: Path) -> None:
+        """One that is coming goes, or what is left of it."""
+        self._unsynced.discard(path)
         self._close(path)
         path.unlink(missing_ok=True)
 
