@@ -19,13 +19,14 @@ pytest.importorskip("pylogix")
 pytest.importorskip("pycomm3")
 pytest.importorskip("ethernetip")
 
-from cofferdam.protocols.enip import wire
+from cofferdam.model import Item
+from cofferdam.protocols.enip import paths, requests, wire
 from tests.gate.plant import QuickGate, events
 from tests.gate.test_enip import POLICY, Works
 from tests.ports import held_ports
+from tests.protocols.enip import tag
 from tests.protocols.logix import Controller
-from tests.protocols.test_enip import INNER, REFUSED, requests, tag
-from tests.protocols.test_enip import paths as epaths
+from tests.protocols.test_enip import INNER, REFUSED
 from tests.waiting import PATIENT, eventually, kill
 
 pytestmark = pytest.mark.filterwarnings(
@@ -94,7 +95,7 @@ def told(works: Works, kind: str, before: int, word: str = "") -> list[dict[str,
 
 
 def test_each_rule_broken_once_is_told_in_the_log_and_reaches_nobody(works: Works, tags: Controller) -> None:
-    packets = [(requests.made(0x0A, epaths.of_object(2, 1), requests.packet([tag("pump"), inner])), ())
+    packets = [(requests.made(0x0A, paths.of_object(2, 1), requests.packet([tag("pump"), inner])), ())
                for inner in INNER.values()]  # fmt: skip
     for number, (data, status) in enumerate([*((bytes.fromhex(cip), status) for cip, status in REFUSED), *packets]):
         before = len(events(works.state, "malformed"))
@@ -102,7 +103,7 @@ def test_each_rule_broken_once_is_told_in_the_log_and_reaches_nobody(works: Work
             answer = one.ask(data)
             said = (answer[2], *struct.unpack_from(f"<{answer[3]}H", answer, 4))
             assert said == status or (not status and answer[2] in (0x1E, 0x04)), (number, said)
-            assert one.ask(requests.made(0x01, epaths.of_object(0x64, 1), b""))[2] == 0, "the connection goes on"
+            assert one.ask(requests.made(0x01, paths.of_object(0x64, 1), b""))[2] == 0, "the connection goes on"
         [entry] = told(works, "malformed", before)
         assert entry["section"] and entry["detail"], data.hex()
     assert tags.asked == [] and tags.written == []
@@ -121,15 +122,15 @@ def test_a_header_that_is_none_is_told_and_closes_what_it_says(works: Works, tag
 def test_a_write_that_is_hidden_is_refused_as_a_write(works: Works, tags: Controller) -> None:
     """Level may be read, and not written."""
     write = tag("level", service=requests.WRITE, body=b"\xca\0\1\0\0\0\0\0")
-    path = epaths.of_tag(requests.Item("tag", "level"))
+    path = paths.of_tag(Item("tag", "level"))
     hidden = {
-        "in a packet of reads": requests.made(0x0A, epaths.of_object(2, 1), requests.packet([tag("pump"), write])),
+        "in a packet of reads": requests.made(0x0A, paths.of_object(2, 1), requests.packet([tag("pump"), write])),
         "in an Unconnected Send": requests.made(
-            0x52, epaths.of_object(6, 1), b"\7\x28" + bytes([len(write), 0]) + write + b"\1\0\1\0"
+            0x52, paths.of_object(6, 1), b"\7\x28" + bytes([len(write), 0]) + write + b"\1\0\1\0"
         ),
         "as a bit": requests.made(0x4E, path, b"\4\0\1\0\0\0\xff\xff\xff\xff"),
         "in one piece": requests.made(0x53, path, b"\xca\0\1\0\0\0\0\0\0\0\0\0"),
-        "in Set List": requests.made(4, epaths.of_object(1, 1), b"\1\0\6\0\7\0\0\0"),
+        "in Set List": requests.made(4, paths.of_object(1, 1), b"\1\0\6\0\7\0\0\0"),
     }
     for where, data in hidden.items():
         before = len(events(works.state, "refused"))
@@ -153,7 +154,7 @@ def test_each_way_to_change_a_controller_has_one_entry(works: Works, tags: Contr
     for service, cls in ((5, 1), (6, 0x8E), (7, 0x8E), (0x10, 0x8E), (0x4B, 0xA1), (8, 0x6B), (9, 0x6B)):
         before = len(events(works.state, "refused"))
         with peer(works.port) as one:
-            path = epaths.of_object(cls, 1, 3 if service == 0x10 else -1)
+            path = paths.of_object(cls, 1, 3 if service == 0x10 else -1)
             answer = one.ask(requests.made(service, path, b"\1\0" if service in (0x10, 0x4B) else b""))
             assert answer[2] in (0x08, 0x0F), (service, cls, answer.hex())
         [entry] = told(works, "refused", before)
