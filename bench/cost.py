@@ -1,4 +1,5 @@
 """`make bench ARGS=--cost`: what a read costs both halves in instructions, which nothing else on the machine changes.
+Of Modbus, and with `--enip` of a tag by EtherNet/IP.
 
 Both halves run in one process, on the compiled build, over real sockets and pipes, under valgrind's callgrind; system
 calls are not among the instructions. 32 clients ask for 32 different places, each many times. The figures stand beside
@@ -34,20 +35,92 @@ ROWS = {
     "outer half, an answer": "proxy___outer___Outer___take",
     "inner half, a request": "proxy___inner___Inner___take",
     "inner half, an answer": "proxy___device___Device____on_data",
-    "of these: frames to messages, outer": "modbus___machine___ModbusServer___next_event",
-    "of these: messages to frames, outer": "modbus___machine___ModbusServer___send",
-    "of these: frames to messages, inner": "modbus___machine___ModbusClient___next_event",
-    "of these: messages to frames, inner": "modbus___machine___ModbusClient___send",
+    "of these: frames to messages, outer": "{encapsulation}___next_event",
+    "of these: messages to frames, outer": "{server}___send",
+    "of these: frames to messages, inner": "{client}___next_event",
+    "of these: messages to frames, inner": "{client}___send",
     "of these: figures": "proxy___stats___FlowStats___answered",
     "records decoded, both": "crossing___records___Unpacker___feed",
 }
 """What is shown, and the compiled function that does it, with all that it calls."""
 
 
+class Modbus:
+    """What is said by clients and by the device: frames, and the machines that read them."""
+
+    names = {
+        "encapsulation": "modbus___machine___ModbusServer", "server": "modbus___machine___ModbusServer",
+        "client": "modbus___machine___ModbusClient",
+    }  # fmt: skip
+    hello = b""
+
+    def policy(self) -> str:
+        """The benchmark's, with a device that is never late: valgrind makes everything fifty times slower."""
+        from netns import LOOPBACK
+        from paths import policy_text
+
+        text = policy_text(LOOPBACK, "127.0.0.1", 15020, 15021)
+        return text.replace("    unit: 1\n", "    unit: 1\n    timeout: 60s\n")
+
+    def size(self, data: bytes) -> int:
+        """Bytes of the frame that begins here."""
+        return 6 + int.from_bytes(data[4:6], "big")
+
+    def question(self, number: int, at: int, hello: bytes) -> bytes:
+        """A client's. `hello`: what its first words were answered."""
+        return struct.pack(">HHHBBHH", number, 0, 6, 1, 3, 7 * at, 10)
+
+    def answer(self, question: bytes) -> bytes:
+        """The device's."""
+        return question[:2] + b"\0\0\0\x17\x01\x03\x14" + question[8:10] * 10
+
+
+class Enip:
+    """The same for a tag; the device is along a route."""
+
+    names = {
+        "encapsulation": "enip___encapsulation___Encapsulation", "server": "enip___server___EnipServer",
+        "client": "enip___client___EnipClient",
+    }  # fmt: skip
+    hello = struct.pack("<HHII8sI", 0x65, 4, 0, 0, b"hello   ", 0) + b"\1\0\0\0"
+
+    def policy(self) -> str:
+        return (
+            "site: bench\nzones: {office: {side: it}, plant: {side: ot}}\n"
+            "assets:\n  packer:\n    {zone: plant, address: 127.0.0.1, port: 15020, protocol: enip, timeout: 60 s,\n"
+            '     route: backplane 0, connections: 32, listen: "127.0.0.1:15021",\n'
+            '     points: {counts: {at: "tag Counts[0-49]", type: dint}}}\n'
+            "principals: {bench: {zone: office, addresses: [127.0.0.0/8]}}\n"
+            "limits: {client_requests_per_second: 100000}\n"
+            "conduits:\n  road: {from: office, to: plant, broker: enip, owner: a, reason: b,\n"
+            "         allow: [{who: bench, asset: packer, read: [counts]}]}\n"
+        )
+
+    def size(self, data: bytes) -> int:
+        return 24 + int.from_bytes(data[2:4], "little")
+
+    def question(self, number: int, at: int, hello: bytes) -> bytes:
+        cip = b"\x4c\x05\x91\x06counts\x28" + bytes([at]) + b"\1\0"
+        body = bytes(6) + struct.pack("<HHHHH", 2, 0, 0, 0xB2, len(cip)) + cip
+        return struct.pack("<HH4sI8sI", 0x6F, len(body), hello[4:8], 0, number.to_bytes(8, "little"), 0) + body
+
+    def answer(self, question: bytes) -> bytes:
+        if question[0] == 0x65:
+            return question[:4] + b"\7\0\0\0" + question[8:]
+        cip = b"\xcc\0\0\0\xc4\0" + question[-6:-2]
+        body = bytes(6) + struct.pack("<HHHHH", 2, 0, 0, 0xB2, len(cip)) + cip
+        return struct.pack("<HH4sI8sI", 0x6F, len(body), question[4:8], 0, question[12:20], 0) + body
+
+
+SPOKEN = {"modbus": Modbus(), "enip": Enip()}
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench/cost.py", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--record", action="store_true", help="keep the figures, for the next run to compare with")
+    parser.add_argument("--enip", action="store_true", help="a tag by EtherNet/IP instead of Modbus")
     args = parser.parse_args(arguments)
+    protocol = "enip" if args.enip else "modbus"
     if not shutil.which("valgrind"):
         print("cost: valgrind is not installed (sudo apt-get install valgrind)", file=sys.stderr)
         return 2
@@ -59,11 +132,11 @@ def main(arguments: list[str]) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="cofferdam-bench-") as name:
         folder = Path(name)
-        write_policy(folder / "policy")
+        write_policy(protocol, folder / "policy")
         command = [
             "valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", "--collect-atstart=no",
             f"--toggle-collect=CPyDef_*{ROWS['all']}", sys.executable, "-I", build.arguments[0],
-            "--run", str(HERE / "cost.py"), "inside", str(folder / "policy"),
+            "--run", str(HERE / "cost.py"), "inside", protocol, str(folder / "policy"),
         ]  # fmt: skip
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         if ran.returncode:
@@ -73,9 +146,11 @@ def main(arguments: list[str]) -> int:
             ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(folder / "out")],
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
-    found = {name: instructions(said, function) for name, function in ROWS.items()}
-    before = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-    print(f"instructions of a read, {CLIENTS} clients, without the kernel's")
+    names = SPOKEN[protocol].names
+    found = {name: instructions(said, function.format(**names)) for name, function in ROWS.items()}
+    recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+    before = recorded.get(protocol, {})
+    print(f"instructions of a read by {protocol}, {CLIENTS} clients, without the kernel's")
     print(f"  {'':38}{'now':>9}{'before':>9}{'ratio':>7}")
     for name, count in found.items():
         was = before.get(name, 0)
@@ -84,7 +159,7 @@ def main(arguments: list[str]) -> int:
         print("cost: not every function was found: has one another name?", file=sys.stderr)
         return 2
     if args.record:
-        RECORDED.write_text(json.dumps(found, indent=1) + "\n")
+        RECORDED.write_text(json.dumps(recorded | {protocol: found}, indent=1) + "\n")
     return 0
 
 
@@ -97,19 +172,15 @@ def instructions(said: str, function: str) -> int:
     return round(max(counts, default=0) / (CLIENTS * ROUNDS))
 
 
-def write_policy(target: Path) -> None:
-    """The benchmark's policy, with a device that is never late: valgrind makes everything fifty times slower."""
-    from netns import LOOPBACK
-    from paths import policy_text
-
+def write_policy(protocol: str, target: Path) -> None:
+    """What both halves judge by."""
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import loads
 
-    text = policy_text(LOOPBACK, "127.0.0.1", 15020, 15021).replace("    unit: 1\n", "    unit: 1\n    timeout: 60s\n")
-    target.write_bytes(compile_policy(loads(text), now_ns=time.time_ns()).to_bytes())
+    target.write_bytes(compile_policy(loads(SPOKEN[protocol].policy()), now_ns=time.time_ns()).to_bytes())
 
 
-def inside(policy_file: Path) -> None:
+def inside(protocol: str, policy_file: Path) -> None:
     """Both halves, their clients and their device."""
     from cofferdam.audit.client import AuditClient
     from cofferdam.audit.records import ToAuditor
@@ -169,34 +240,52 @@ def inside(policy_file: Path) -> None:
         outer.accept(TcpTransport(reactor, sock), peer[0], peer[1], place)
     gc.freeze()
     gc.disable()
+    spoken = SPOKEN[protocol]
+    hellos = asked(reactor, spoken, clients, devices, [spoken.hello] * CLIENTS) if spoken.hello else [b""] * CLIENTS
     for number in range(ROUNDS):
-        for at, client in enumerate(clients):
-            client.send(struct.pack(">HHHBBHH", number, 0, 6, 1, 3, 7 * at, 10))
-        waiting = set(clients)
-        until = time.monotonic() + 120
-        while waiting:
-            reactor.turn(0)
-            for device in devices:
-                for question in taken(device, 12):
-                    device.send(question[:2] + b"\0\0\0\x17\x01\x03\x14" + question[8:10] * 10)
-            waiting -= {client for client in waiting if taken(client, 29)}
-            if time.monotonic() > until:
-                sys.exit("no answer")
+        questions = [spoken.question(number, at, hello) for at, hello in enumerate(hellos)]
+        asked(reactor, spoken, clients, devices, questions)
 
 
-def taken(sock: socket.socket, size: int) -> list[bytes]:
-    """What has come, in frames of this size."""
+def asked(
+    reactor: Any, spoken: Modbus | Enip, clients: list[socket.socket], devices: list[socket.socket], said: list[bytes]
+) -> list[bytes]:
+    """Has each client say something, and the device answer what comes to it; what each client was told."""
+    for client, question in zip(clients, said, strict=True):
+        client.send(question)
+    told: dict[socket.socket, bytes] = {}
+    until = time.monotonic() + 120
+    while len(told) < len(clients):
+        reactor.turn(0)
+        for device in devices:
+            for question in taken(spoken, device):
+                device.send(spoken.answer(question))
+        for client in clients:
+            for answer in taken(spoken, client):
+                told[client] = answer
+        if time.monotonic() > until:
+            sys.exit("no answer")
+    return [told[client] for client in clients]
+
+
+def taken(spoken: Modbus | Enip, sock: socket.socket) -> list[bytes]:
+    """The frames that have come, whole ones."""
     try:
         data = sock.recv(65536)
     except BlockingIOError:
         return []
-    if len(data) % size:
-        sys.exit(f"an answer of {len(data)} bytes: {data[:64].hex()}")
-    return [data[at : at + size] for at in range(0, len(data), size)]
+    found = []
+    while data:
+        size = spoken.size(data)
+        if len(data) < size:
+            sys.exit(f"a piece of an answer: {data[:64].hex()}")
+        found.append(data[:size])
+        data = data[size:]
+    return found
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["inside"]:
-        inside(Path(sys.argv[2]))
+        inside(sys.argv[2], Path(sys.argv[3]))
         os._exit(0)
     sys.exit(main(sys.argv[1:]))
