@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Generator
-from typing import Any, Final
+from typing import Final
 
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
 from cofferdam.model import Asset, Value
@@ -57,16 +57,18 @@ STEPS: Final = 10_000
 TEMPLATE: Final = 65_536
 """Bytes of a structure's definition, at most."""
 
+_CONTEXT: Final = struct.Struct("<IHH")
 Answer = tuple[int, tuple[int, ...], bytes]
 Talk = Generator[tuple[int, bytes], Answer, m.EnipResponse]
 
 
 class _Open:
-    """A conversation under way, and the service whose answer is waited for."""
+    """A conversation under way, and the service whose answer is waited for. `talk`: None for a read until its answer
+    is not the whole of it, as it nearly always is."""
 
     __slots__ = ("request", "service", "step", "talk")
 
-    def __init__(self, request: m.EnipRequest, talk: Talk) -> None:
+    def __init__(self, request: m.EnipRequest, talk: Talk | None) -> None:
         self.request = request
         self.talk = talk
         self.service = 0
@@ -164,13 +166,19 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             raise LocalProtocolError("the connection is not established")
         if len(self._open) >= self._outstanding:
             raise LocalProtocolError(f"{len(self._open)} requests are under way")
+        opens = self._explicit is not None and not self._explicit.up and type(request) is not m.OpenIo
         try:
-            talk = self._talk(request)
-            if self._explicit is not None and not self._explicit.up and not isinstance(request, m.OpenIo):
-                talk = self._connected(self._explicit, talk)
-            one = _Open(request, talk)
-            self._serial += 1
-            data = self._stepped(self._serial, one, *next(one.talk))
+            if type(request) is m.ReadTag and not opens:
+                one = _Open(request, None)
+                self._serial += 1
+                data = self._stepped(self._serial, one, requests.READ, requests.read_tag(request.item))
+            else:
+                talk = self._talk(request)
+                if opens and self._explicit is not None:
+                    talk = self._connected(self._explicit, talk)
+                one = _Open(request, talk)
+                self._serial += 1
+                data = self._stepped(self._serial, one, *next(talk))
         except (struct.error, ValueError, KeyError, TypeError) as error:
             raise LocalProtocolError(f"{type(request).__name__} cannot be sent: {error}") from None
         self._open[self._serial] = one
@@ -186,7 +194,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             self._late[token] = one  # a late yes has to be taken back
             while len(self._late) > MAX_OUTSTANDING:
                 del self._late[next(iter(self._late))]
-        else:
+        elif one.talk is not None:
             one.talk.close()
 
     def next_event(self) -> ClientEvent[m.EnipResponse]:
@@ -226,13 +234,13 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         one.step += 1
         if one.step > STEPS:
             raise Misfit(f"no end after {STEPS} steps")
-        if isinstance(one.request, m.OpenIo):
+        if type(one.request) is m.OpenIo:
             # An opening has the route in its own path; who the device is, is asked along it.
             if service == requests.GET_ALL and self._route:
-                request = _wrapped(request, self._route)
+                request = requests.wrapped(request, self._route)
         else:
             if self._explicit is None:
-                request = _wrapped(request, self._route) if self._route else request
+                request = requests.wrapped(request, self._route) if self._route else request
             elif self._explicit.up:
                 return self._explicit.framed(self._session, _context(token, one.step), token, one.step, request)
         return self._framed(token, one.step, request)
@@ -265,7 +273,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
                 raise RemoteProtocolError(f"no session: {command:04X}, status {status}", section=wire.ENCAPSULATION)
             self._session = session
             return Established()
-        token, step, _ = struct.unpack("<IHH", context)
+        token, step, _ = _CONTEXT.unpack(context)
         cip: bytes | None = None
         if command == wire.SEND_UNIT and self._explicit is not None:
             if status:  # of the connection the device knows no more, perhaps
@@ -286,8 +294,13 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             return Unmatched(f"a late answer, or one to nothing: {command:04X} for {token}/{step}")
         try:
             answer = _answer(one, status, data) if cip is None else replies.split(cip, one.service)
-            self._output += self._stepped(token, one, *one.talk.send(answer))
-            return Continues(token) if late is None else None
+            if one.talk is None and type(one.request) is m.ReadTag and answer[0] != requests.MORE:
+                said, more, body = answer
+                response = replies.tag(one.request, body) if not said else replies.error(said, more)
+                fault = ""
+            else:
+                self._output += self._stepped(token, one, *self._talking(one).send(answer))
+                return Continues(token) if late is None else None
         except StopIteration as end:
             response, fault = end.value, ""
         except (Misfit, wire.BadPacket) as error:
@@ -304,10 +317,17 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             self._io.add(link)
         return ResponseReceived(token, response)
 
+    def _talking(self, one: _Open) -> Talk:
+        """The conversation, which has come as far as its first step where it has not begun yet."""
+        if one.talk is None:
+            one.talk = self._talk(one.request)
+            next(one.talk)
+        return one.talk
+
     # --- conversations ------------------------------------------------------------------------------------------
 
     def _talk(self, request: m.EnipRequest) -> Talk:
-        if isinstance(request, m.ReadTag):
+        if type(request) is m.ReadTag:
             return self._read(request)
         if isinstance(request, m.WriteTag):
             return self._write(request)
@@ -394,7 +414,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         """Packets of our own, each as large as it may be outside a connection."""
         found: list[m.Held | m.Done | m.CipError] = []
         left = LARGE
-        for parts in _grouped([(part, requests.encode_request(part)) for part in request.parts], self._room()):
+        for parts in requests.grouped([(part, requests.encode_request(part)) for part in request.parts], self._room()):
             path = paths.of_object(paths.ROUTER, 1)
             body = requests.packet([data for _, data in parts])
             status, more, body = yield requests.PACKET, requests.made(requests.PACKET, path, body)
@@ -539,6 +559,9 @@ def _answer(one: _Open, status: int, data: bytes) -> Answer:
     """What a frame answers to a conversation's step. Raises: Misfit, BadPacket."""
     if status:
         raise Misfit(f"the encapsulation's status {status:#x}")
+    cip = wire.unconnected_of(data)
+    if cip is not None:
+        return replies.split(cip, one.service)
     found = wire.items_of(data)
     if isinstance(one.request, m.OpenIo):
         _check_addresses(found[2:])
@@ -565,25 +588,4 @@ def _assemblies(form: IoForm) -> bytes:
 
 def _context(token: int, step: int) -> bytes:
     """The eight bytes by which an answer is known that the device repeats."""
-    return struct.pack("<IHH", token & 0xFFFF_FFFF, step, 0x4346)
-
-
-def _grouped(parts: list[tuple[Any, bytes]], room: int) -> list[list[tuple[Any, bytes]]]:
-    """Requests in packets that have room for them, and for answers of a common size."""
-    groups: list[list[tuple[Any, bytes]]] = []
-    size = answers = 0
-    for part, data in parts:
-        answer = 8 + 8 * (part.item.count if isinstance(part, m.ReadTag) else 0)
-        if not groups or size + len(data) + 2 > room or answers + answer > room:
-            groups.append([])
-            size = answers = 0
-        groups[-1].append((part, data))
-        size, answers = size + len(data) + 2, answers + answer
-    return groups
-
-
-def _wrapped(request: bytes, route: bytes) -> bytes:
-    """An Unconnected Send along a route; the device may take about five seconds."""
-    body = b"\x07\x28" + len(request).to_bytes(2, "little") + request + b"\0" * (len(request) & 1)
-    body += bytes([len(route) // 2, 0]) + route
-    return requests.made(requests.UNCONNECTED_SEND, paths.of_object(paths.MANAGER, 1), body)
+    return _CONTEXT.pack(token & 0xFFFF_FFFF, step, 0x4346)

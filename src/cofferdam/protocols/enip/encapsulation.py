@@ -156,6 +156,9 @@ class Encapsulation(ServerMachine[m.EnipRequest, m.EnipResponse]):
         self._events.append(RequestRefused(token, m.Done(), section, detail, function))
 
     def _frame(self, command: int, session: int, status: int, context: bytes, options: int, data: bytes) -> None:
+        if command == wire.SEND_RR and session == self._session and session and not (options or status or self._alone):
+            self._data(command, session, context, data)  # as nearly all are
+            return
         if self._alone and (command not in _ALONE or options or status or data):
             # Whoever asks by UDP may be somebody else than the address says: there is no answer to what is wrong.
             self._error = RemoteProtocolError(f"the command {command:04X} by UDP", section=wire.ENCAPSULATION)
@@ -214,6 +217,10 @@ class Encapsulation(ServerMachine[m.EnipRequest, m.EnipResponse]):
 
     def _data(self, command: int, session: int, context: bytes, data: bytes) -> None:
         asked = Asked(command, session, context, None, 0)
+        cip = wire.unconnected_of(data) if command == wire.SEND_RR else None
+        if cip is not None:
+            self._request(asked, cip, [])
+            return
         try:
             items = wire.items_of(data)
             kinds = [kind for kind, _ in items]

@@ -10,6 +10,8 @@ from cofferdam.protocols.enip.dialect import plain
 from cofferdam.protocols.enip.messages import (
     PROGRAM,
     Answers,
+    CipError,
+    Done,
     EnipRequest,
     EnipResponse,
     GetAttribute,
@@ -68,12 +70,16 @@ def request_fault(request: EnipRequest) -> str:
 
 def response_fault(response: EnipResponse) -> str:
     """The same for a response."""
+    # By its exact type, since most are: to match classes one by one takes a thousand instructions each.
+    if type(response) is Held:
+        code, handle, value = response.code, response.handle, response.value
+        if not code:
+            return ("a handle of an attribute" if handle else "") or attribute_fault(value)
+        array = value.array
+        return fault(code, handle, value, 0 if array else -1, len(value.values) if array else 1)
+    if type(response) is CipError or type(response) is Done:
+        return ""
     match response:
-        case Held(code, handle, value):
-            if not code:
-                return ("a handle of an attribute" if handle else "") or attribute_fault(value)
-            array = value.array
-            return fault(code, handle, value, 0 if array else -1, len(value.values) if array else 1)
         case Answers(parts):
             return next((found for part in parts if (found := response_fault(part))), "")
         case HeldList(values):

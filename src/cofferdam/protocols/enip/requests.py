@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from cofferdam.model import Item, ValueType
 from cofferdam.protocols.enip import faults, paths
@@ -318,3 +318,28 @@ def parts_of(body: bytes) -> list[bytes]:
     if places[0] != 2 + 2 * count or any(b <= a for a, b in zip(places, [*places[1:], len(body)], strict=True)):
         raise Refused(SEGMENT, "places of requests that do not rise within the packet")
     return [body[a:b] for a, b in zip(places, [*places[1:], len(body)], strict=True)]
+
+
+def grouped(parts: list[tuple[Any, bytes]], room: int) -> list[list[tuple[Any, bytes]]]:
+    """Requests in packets that have room for them, and for answers of a common size."""
+    groups: list[list[tuple[Any, bytes]]] = []
+    size = answers = 0
+    for part, data in parts:
+        answer = 8 + 8 * (part.item.count if isinstance(part, m.ReadTag) else 0)
+        if not groups or size + len(data) + 2 > room or answers + answer > room:
+            groups.append([])
+            size = answers = 0
+        groups[-1].append((part, data))
+        size, answers = size + len(data) + 2, answers + answer
+    return groups
+
+
+_WRAPPING: Final = b"\x52\x02\x20\x06\x24\x01\x07\x28"
+"""What begins an Unconnected Send: to the connection manager, and the device may take about five seconds."""
+
+
+def wrapped(request: bytes, route: bytes) -> bytes:
+    """An Unconnected Send along a route."""
+    size = len(request)
+    end = (b"\0" if size & 1 else b"") + bytes((len(route) // 2, 0)) + route
+    return _WRAPPING + size.to_bytes(2, "little") + request + end

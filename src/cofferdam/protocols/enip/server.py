@@ -475,14 +475,14 @@ class EnipServer(Encapsulation):
 
     def _answer(self, asked: Asked, response: m.EnipResponse) -> bytes:
         service, request = asked.service, asked.request
+        if type(response) is m.Held:
+            return self._value(asked, response)
         if isinstance(response, m.CipError):
             if asked.parts:
                 # What refuses the packet refuses each of its parts.
                 parts = [replies.reply(one, response.status, response.more) for one in asked.parts]
                 return replies.reply(service, 0x1E, (), requests.packet(parts))
             return replies.reply(service, response.status, response.more)
-        if isinstance(response, m.Held):
-            return self._value(asked, response)
         if isinstance(response, m.Answers):
             return self._answers(asked, response)
         body = b""

@@ -11,6 +11,7 @@ from typing import Final
 from cofferdam.errors import RemoteProtocolError
 
 HEADER: Final = struct.Struct("<HHII8sI")
+_BEGIN: Final = struct.Struct("<HH")
 """command, length of what follows, session, status, sender context, options."""
 SIZE: Final = 24
 MOST_DATA: Final = 8192
@@ -38,6 +39,14 @@ class BadPacket(Exception):
     """A packet that breaks the common packet format; `str(error)` says how."""
 
 
+def _check(command: int, length: int) -> None:
+    """Raises: RemoteProtocolError where a header with these is none."""
+    if command > 0xFF:
+        raise RemoteProtocolError("a command above 00FF, which is no encapsulation", section=ENCAPSULATION, offset=0)
+    if length > MOST_DATA:
+        raise RemoteProtocolError(f"a frame of more than {MOST_DATA} bytes", section=ENCAPSULATION, offset=2)
+
+
 class Frames:
     """Bytes in, frames out."""
 
@@ -62,15 +71,13 @@ class Frames:
         """
         data, at = self._data, self._at
         have = len(data) - at
-        if have >= 2 and int.from_bytes(data[at : at + 2], "little") > 0xFF:
-            raise RemoteProtocolError(
-                "a command above 00FF, which is no encapsulation", section=ENCAPSULATION, offset=0
-            )
-        if have >= 4 and int.from_bytes(data[at + 2 : at + 4], "little") > MOST_DATA:
-            raise RemoteProtocolError(f"a frame of more than {MOST_DATA} bytes", section=ENCAPSULATION, offset=2)
         if have < SIZE:
+            if have:  # what is no such frame is found out before its header is whole
+                command, length = _BEGIN.unpack(data[at : at + 4].ljust(4, b"\0"))
+                _check(command, length)
             return None
         command, length, session, status, context, options = HEADER.unpack_from(data, at)
+        _check(command, length)
         if have < SIZE + length:
             return None
         self._at = at + SIZE + length
@@ -95,6 +102,13 @@ def unconnected(cip: bytes) -> bytes:
     return _UNCONNECTED + len(cip).to_bytes(2, "little") + cip
 
 
+def unconnected_of(data: bytes) -> bytes | None:
+    """The CIP in what `unconnected` makes, byte by byte; None for what has another form, which may be as good."""
+    if data[:14] == _UNCONNECTED and int.from_bytes(data[14:16], "little") == len(data) - 16:
+        return data[16:]
+    return None
+
+
 def connected(number: int, sequence: int, cip: bytes) -> bytes:
     """What a SendUnitData carries: a connection's id, a sequence number, and CIP."""
     return _CONNECTED.pack(b"", 2, CONNECTED_ADDRESS, 4, number, CONNECTED, 2 + len(cip), sequence) + cip
@@ -109,8 +123,6 @@ def listed(items: tuple[tuple[int, bytes], ...]) -> bytes:
 
 def items_of(data: bytes) -> list[tuple[int, bytes]]:
     """The items of a SendRRData or SendUnitData. Raises: BadPacket."""
-    if data[:14] == _UNCONNECTED and int.from_bytes(data[14:16], "little") == len(data) - 16:
-        return [(NULL_ADDRESS, b""), (UNCONNECTED, data[16:])]
     if len(data) < 8:
         raise BadPacket("no room for interface, time-out and count")
     if data[:4] != b"\0\0\0\0":
