@@ -42,9 +42,9 @@ OPCUA = PROTOCOLS["opcua"]
 LINE = "nsu=urn:plant:line;s=Line1"
 RESET, PURGE, RINSE = (f"{LINE} -> {LINE}.{name}" for name in ("Reset", "Purge", "Rinse"))
 RULES = (
-    "{who: mes, asset: filler, read: [speed, level, counts, limits, title, due, order, target, verdict, topic], "
+    "{who: mes, asset: filler, read: [speed, level, counts, limits, title, due, order, target, verdict, topic, grid], "
     "subscribe: [level], "
-    "write: [speed, recipe, counts, due, order], call: [reset, rinse], history: [level], events: [brief]}",
+    "write: [speed, recipe, counts, due, order, grid], call: [reset, rinse], history: [level], events: [brief]}",
     "{who: guest, asset: filler, read: [level]}",
 )
 WHO = ("mes: {zone: office, addresses: [127.0.0.1]}", "guest: {zone: office, addresses: 10.1.0.66}")
@@ -148,7 +148,7 @@ class OpcUaStage(Stage):
 
 
 NODES = [f"{LINE}.{name}" for name in (*["Speed"] * 4, "Level", "Level", "Recipe", "Recipe", "Counts",
-    "Counts", "Secret", "Due", "Order")] + [
+    "Counts", "Secret", "Due", "Order", "Grid")] + [
     LINE, "i=2255", "i=2258", "nsu=urn:plant:other;s=Line1.Speed", f"{LINE}.speed", f"{LINE}.Speed ",
 ]  # fmt: skip
 GUID, YEAR_2027 = "09087e75-8e5e-499b-954f-f2a9603db28a", 134432352000000000
@@ -186,6 +186,8 @@ class Forger:
             return Int64(
                 (rng.choice((0, YEAR_2027, YEAR_2027 - 1, YEAR_2027 + 10**14, YEAR_2027 + 10**15)),) * count, array
             )
+        if item.name.endswith("Grid"):
+            return Float64((rng.choice((0.0, 9.0, 9.0, 10.0)),) * rng.choice((6, 6, 6, 5)), rng.random() < 0.9)
         if item.name.endswith("Order"):
             return Text((rng.choice((GUID, GUID, GUID.upper(), "junk")),) * count, array)
         kind = rng.choice((Float64, Float64, Float64, Float64, Float32, Int32, Text, Octets, Bool))
@@ -326,6 +328,9 @@ def _within(request: m.Write) -> None:
             case "Due":  # at the server a DateTime, which the device's own machine has told to be one
                 assert write.item.first < 0 and not value.array and type(value) is Int64
                 assert YEAR_2027 <= value.values[0] < YEAR_2027 + 365 * 864 * 10**9
+            case "Grid":  # at the server of two rows of three
+                assert write.item.first < 0 and value.array and len(value.values) == 6
+                assert type(value) is Float64 and all(0 <= one <= 9 for one in value.values)
             case "Order":
                 assert write.item.first < 0 and value == Text((GUID,))
             case _:
@@ -335,12 +340,12 @@ def _within(request: m.Write) -> None:
 def test_the_forger_tries_what_it_should() -> None:
     """The test above would hold nothing if nothing ever reached the device."""
     seen: Counter[str] = Counter()
-    for seed in range(220):
+    for seed in range(300):
         for device in run(seed).plant:
             seen.update(type(one).__name__ for one in device.asked)
             seen.update(one.writes[0].item.name for one in device.asked if isinstance(one, m.Write))
     kinds = ("Read", "Write", "CallMethod", "CallMethods", "Subscribe", "History", "Survey", "Events")
-    for kind in (*kinds, *(f"{LINE}.{name}" for name in ("Speed", "Recipe", "Counts", "Due", "Order"))):
+    for kind in (*kinds, *(f"{LINE}.{name}" for name in ("Speed", "Recipe", "Counts", "Due", "Order", "Grid"))):
         assert seen[kind] > 5, seen
 
 
