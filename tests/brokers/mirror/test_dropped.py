@@ -19,7 +19,7 @@ from cofferdam.brokers.kit import folders
 from cofferdam.brokers.mirror import dropped
 from cofferdam.brokers.mirror.columns import check
 from cofferdam.brokers.mirror.dropped import Refused
-from cofferdam.brokers.mirror.drops import ENDED_MOST, Drops, _told
+from cofferdam.brokers.mirror.drops import ENDED_MOST, Drops
 from cofferdam.brokers.mirror.records import BOOL, TEXT, WHOLE
 from cofferdam.policy.terms.mirror_rows import Drop
 
@@ -265,20 +265,18 @@ def test_a_flipped_bit_never_ends_the_part() -> None:
 
 
 def test_an_alarm_tells_how_many_entries_of_a_folder_are_odd_and_names_the_first(tmp_path: Path) -> None:
-    setting = SimpleNamespace(wall=lambda: NOON)
-    drops = Drops(cast(Any, SimpleNamespace(setting=setting)), Drop(name="lab", folder="lab", of="ph", settle=0))
+    watched = folders.Watched(tmp_path, "lab")
     for count, words in (
         (1, "0 in lab is a link, and is left alone"),
         (9, "9 entries: 0 in lab is a link, and is left alone; 1 in lab is a link, and is left alone; 2 in lab is a"
             " link, and is left alone; and 6 more"),
     ):  # fmt: skip
-        drops._odd = []
         for name in range(count):
             (tmp_path / str(name)).unlink(missing_ok=True)
             (tmp_path / str(name)).symlink_to("/etc/passwd")
         with folders.opened(tmp_path) as here:
-            assert drops._ready(tmp_path, here) == []
-        assert _told(drops._odd) == words
+            assert asyncio.run(watched.ready(here, 0)) == []
+        assert watched.told() == words
 
 
 def test_a_file_that_may_not_be_read_waits_for_a_person(tmp_path: Path) -> None:
@@ -289,7 +287,7 @@ def test_a_file_that_may_not_be_read_waits_for_a_person(tmp_path: Path) -> None:
     root = os.geteuid() == 0
     if root:
         os.chown(tmp_path, 65534, 65534)
-    setting = SimpleNamespace(wall=lambda: NOON)
+    setting = SimpleNamespace(wall=lambda: NOON, folders={"lab": tmp_path})
     owner = cast(Any, SimpleNamespace(setting=setting, row=SimpleNamespace(future=600, keep=0), refused=None))
     drops = Drops(owner, Drop(name="lab", folder="lab", of="ph", settle=0))
 
@@ -297,13 +295,13 @@ def test_a_file_that_may_not_be_read_waits_for_a_person(tmp_path: Path) -> None:
         done, bad = (folders.beneath(here, name) for name in (folders.DONE, folders.BAD))
         try:
             for _ in range(2 * ENDED_MOST):
-                assert drops._ready(tmp_path, here) == ["theirs.csv"]
+                assert asyncio.run(drops._watched.ready(here, 0)) == ["theirs.csv"]
                 if root:
                     os.seteuid(65534)
                 assert not asyncio.run(drops._file("theirs.csv", here, done, bad))
                 if root:
                     os.seteuid(0)
-                assert "theirs.csv in lab cannot be read" in drops._odd[0]
+                assert "theirs.csv in lab cannot be read" in drops._watched.told()
         finally:
             if root:
                 os.seteuid(0)

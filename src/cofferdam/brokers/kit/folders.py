@@ -11,18 +11,25 @@ Not here: where the site's folders lie (enforce.sites), what lies in files (the 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
 FILES_MOST: Final = 10_000
 """Files that are looked at in one go; the rest wait for the next."""
+AT_ONCE: Final = 1_000
+"""Entries of a folder after which others have their turn."""
+SWEEP_SECONDS: Final = 600.0
+"""How often done files are looked through for those that have been kept long enough."""
+ODD_TOLD: Final = 3
+"""Entries that are named of those which are left alone; of more, how many there are."""
 NAME_BYTES: Final = 200
 """Of a file's name: what is added to it still fits."""
 NAMES_TRIED: Final = 100
@@ -185,3 +192,74 @@ def write(folder: int, name: str, content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(hidden, dir_fd=folder)
         raise
+
+
+class Watched:
+    """A folder that others leave files in, as it was when somebody last looked. `name`: what it is called."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self.seen: dict[str, tuple[Facts, float]] = {}
+        """What each file is like, since when (monotonic)."""
+        self.odd: list[str] = []
+        """Entries that are left alone, and why."""
+        self._swept = float("-inf")
+
+    async def ready(self, here: int, settle: int) -> list[str]:
+        """Files that have stood unchanged for so many seconds, the oldest first. Raises: OSError."""
+        now, found = time.monotonic(), dict[str, Facts]()
+        self.odd = []
+        async for name in _names(self.path):
+            if len(found) >= FILES_MOST:
+                break
+            if is_writers(name):
+                continue
+            try:
+                facts = os.stat(name, dir_fd=here, follow_symlinks=False)
+            except FileNotFoundError:  # its producer has taken it back meanwhile
+                continue
+            if stat.S_ISREG(facts.st_mode):
+                found[name] = facts_of(facts)
+            else:
+                kind = "a link" if stat.S_ISLNK(facts.st_mode) else "no plain file"
+                self.odd.append(f"{shown(name)} in {self.name} is {kind}, and is left alone")
+        before, self.seen = self.seen, {}
+        for name, one in found.items():
+            self.seen[name] = before[name] if name in before and before[name][0] == one else (one, now)
+        ready = [name for name, (_, since) in self.seen.items() if now - since >= settle]
+        return sorted(ready, key=lambda name: (found[name][2], name))
+
+    def told(self) -> str:
+        """What is left alone, in one line; "" for nothing."""
+        more = len(self.odd) - ODD_TOLD
+        words = "; ".join(sorted(self.odd)[:ODD_TOLD]) + (f"; and {more} more" if more > 0 else "")
+        return f"{len(self.odd)} entries: {words}" if len(self.odd) > 1 else words
+
+    async def sweep(self, done: int, keep: int) -> None:
+        """Now and then, removes done files that have been kept for so many seconds (0: for ever). Bad ones are for a
+        person. Raises: OSError."""
+        if time.monotonic() - self._swept < SWEEP_SECONDS or not keep:
+            return
+        self._swept = time.monotonic()
+        oldest = time.time() - keep  # a move changes the time of change (ctime)
+        old: list[str] = []
+        async for name in _names(self.path / DONE):
+            if len(old) >= FILES_MOST:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                facts = os.stat(name, dir_fd=done, follow_symlinks=False)
+                if stat.S_ISREG(facts.st_mode) and facts.st_ctime < oldest:
+                    old.append(name)
+        for name in old:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=done)
+
+
+async def _names(folder: Path) -> AsyncIterator[str]:
+    """What is said to be in a folder, however much: others have their turn in between. (By its path, since a part may
+    not double descriptors; what is found is then looked at by the descriptor.)"""
+    with os.scandir(folder) as entries:
+        for number, entry in enumerate(entries, 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            yield entry.name

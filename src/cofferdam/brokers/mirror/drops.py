@@ -14,14 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import stat
 import time
 from typing import Any, Final
 
 import msgspec
 
 from cofferdam.brokers.kit import folders
-from cofferdam.brokers.kit.folders import BAD, DONE, Facts
+from cofferdam.brokers.kit.folders import BAD, DONE, Facts, Watched
 from cofferdam.brokers.mirror import dropped, points, times
 from cofferdam.brokers.mirror.collector import Collector, Work
 from cofferdam.brokers.mirror.columns import check, span
@@ -30,9 +29,6 @@ from cofferdam.errors import CrossingError
 from cofferdam.policy.terms.mirror_rows import Drop
 
 POLL_SECONDS: Final = 1.0
-ODD_TOLD: Final = 3
-"""Entries that an alarm names; of more, how many there are."""
-SWEEP_SECONDS: Final = 600.0
 FILE_BYTES: Final = 100 << 30
 MARK: Final = ".cofferdam-reading"
 """Names the file that is being read, so that one which ends the part does not do so for ever."""
@@ -64,17 +60,12 @@ class Drops(Work):
 
     def __init__(self, owner: Collector, source: Drop) -> None:
         super().__init__(owner, source)
-        self._seen: dict[str, tuple[Facts, float]] = {}
-        """What a file was like, since when (monotonic)."""
-        self._swept = float("-inf")
-        self._odd: list[str] = []
-        """Entries that are left alone, and why."""
-        self.waits = 0
+        self._watched = Watched(owner.setting.folders[source.folder], source.folder)
 
     async def session(self) -> None:
-        path = self.owner.setting.folders[self.source.folder]
+        watched = self._watched
         with contextlib.ExitStack() as held:
-            here = held.enter_context(folders.opened(path))
+            here = held.enter_context(folders.opened(watched.path))
             done, bad = (folders.beneath(here, name) for name in (DONE, BAD))
             held.callback(os.close, done)
             held.callback(os.close, bad)
@@ -82,12 +73,12 @@ class Drops(Work):
                 for name, fd in ((DONE, done), (BAD, bad)):
                     if not folders.is_there(here, name, fd):
                         raise NotADirectoryError(f"{name} in {self.source.folder} is another one now")
-                worked, self._odd = False, []
-                for name in self._ready(path, here):
+                worked = False
+                for name in await watched.ready(here, self.source.settle):
                     worked = await self._file(name, here, done, bad) or worked
-                self._sweep(done)
-                if self._odd:
-                    self._troubled("differs", _told(self._odd))
+                await watched.sweep(done, self.source.keep_files)
+                if words := watched.told():
+                    self._troubled("differs", words)
                 else:
                     self.well()
                 for answer in points.refused(self._asked):
@@ -95,35 +86,9 @@ class Drops(Work):
                 if not worked:
                     await self.pause(min(POLL_SECONDS, self.source.every / 1000))
 
-    def _ready(self, path: Any, here: int) -> list[str]:
-        """Files that have stood unchanged for long enough, the oldest first."""
-        now, found = time.monotonic(), dict[str, Facts]()
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if len(found) >= folders.FILES_MOST:
-                    break
-                if folders.is_writers(entry.name):
-                    continue
-                try:
-                    facts = os.stat(entry.name, dir_fd=here, follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISREG(facts.st_mode):
-                    found[entry.name] = folders.facts_of(facts)
-                else:
-                    kind = "a link" if stat.S_ISLNK(facts.st_mode) else "no plain file"
-                    shown = folders.shown(entry.name)
-                    self._odd.append(f"{shown} in {self.source.folder} is {kind}, and is left alone")
-        before, self._seen = self._seen, {}
-        for name, one in found.items():
-            self._seen[name] = before[name] if name in before and before[name][0] == one else (one, now)
-        self.waits = len(found)
-        ready = [name for name, (_, since) in self._seen.items() if now - since >= self.source.settle]
-        return sorted(ready, key=lambda name: (found[name][2], name))
-
     async def _file(self, name: str, here: int, done: int, bad: int) -> bool:
         """Deals with one file; whether it is dealt with."""
-        facts, _ = self._seen[name]
+        facts, _ = self._watched.seen[name]
         try:
             if not name.isprintable() or len(os.fsencode(name)) > folders.NAME_BYTES:
                 raise dropped.Refused(f"a file's name has at most {folders.NAME_BYTES} bytes, all of them printable")
@@ -141,7 +106,7 @@ class Drops(Work):
             return self._moved(name, facts, [str(refused)], here, bad)
         except PermissionError:  # it waits for a person; the others do not wait for it
             self._unmark(here)
-            self._odd.append(
+            self._watched.odd.append(
                 f"{folders.shown(name)} in {self.source.folder} cannot be read: its group is to be the folder's, and to"
                 " read it (a folder that got another group since counts once the gate is started anew)"
             )
@@ -205,7 +170,7 @@ class Drops(Work):
             os.unlink(MARK, dir_fd=here)
 
     def _moved(self, name: str, facts: Facts, reasons: list[str], here: int, target: int) -> bool:
-        self._seen.pop(name, None)
+        self._watched.seen.pop(name, None)
         try:
             moved = folders.move(name, facts, reasons, here, target)
         except FileExistsError:
@@ -214,27 +179,5 @@ class Drops(Work):
             os.unlink(MARK, dir_fd=here)
         return moved
 
-    def _sweep(self, done: int) -> None:
-        """Removes done files that have been kept long enough. Bad ones are for a person."""
-        if time.monotonic() - self._swept < SWEEP_SECONDS or not self.source.keep_files:
-            return
-        self._swept = time.monotonic()
-        oldest = time.time() - self.source.keep_files  # a move changes the time of change (ctime)
-        path = self.owner.setting.folders[self.source.folder] / DONE
-        with os.scandir(path) as entries:
-            names = [entry.name for _, entry in zip(range(folders.FILES_MOST), entries, strict=False)]
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                facts = os.stat(name, dir_fd=done, follow_symlinks=False)
-                if stat.S_ISREG(facts.st_mode) and facts.st_ctime < oldest:
-                    os.unlink(name, dir_fd=done)
-
     def told(self) -> Told:
-        return {**super().told(), "waits": self.waits}
-
-
-def _told(odd: list[str]) -> str:
-    """Entries that are left alone, in one line."""
-    more = len(odd) - ODD_TOLD
-    words = "; ".join(sorted(odd)[:ODD_TOLD]) + (f"; and {more} more" if more > 0 else "")
-    return f"{len(odd)} entries: {words}" if len(odd) > 1 else words
+        return {**super().told(), "waits": len(self._watched.seen)}

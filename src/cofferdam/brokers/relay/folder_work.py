@@ -19,8 +19,7 @@ import asyncio
 import contextlib
 import os
 import stat
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,13 +27,11 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.folders import (
     BAD,
     DONE,
-    FILES_MOST,
     NAME_BYTES,
     Facts,
+    Watched,
     beneath,
-    facts_of,
     is_there,
-    is_writers,
     move,
     open_plain,
     opened,
@@ -65,14 +62,10 @@ PUSH_BYTES: Final = 1 << 20
 """Of several messages in one push."""
 BATCH: Final = 100
 AGAIN_SECONDS: Final = 60
-SWEEP_SECONDS: Final = 600.0
-"""How often done files are looked through for those that have been kept long enough."""
 SYNCED_FILES: Final = 20
 """After so many their folders are synced, as they are when no more is there just now."""
 REASONS_MOST: Final = 1_000
 """Lines of a `.reason`."""
-AT_ONCE: Final = 1_000
-"""Entries of a folder, or messages of a file, after which others have their turn."""
 
 
 class FolderWork(Work):
@@ -102,9 +95,7 @@ class Inward(FolderWork):
 
     def __init__(self, owner: Way[Any, Any], folder: Folder, who: str, path: Path) -> None:
         super().__init__(owner, folder, who, path)
-        self._seen: dict[str, tuple[Facts, float]] = {}
-        """What a file was like, since when (monotonic)."""
-        self._swept = float("-inf")
+        self._watched = Watched(path, folder.name)
 
     async def session(self) -> None:
         with contextlib.ExitStack() as held:
@@ -117,14 +108,16 @@ class Inward(FolderWork):
                         raise Trouble(f"{name} in {self.folder.name} is another one now")
                 worked = False
                 self.trouble = ""
-                for number, name in enumerate(await self._ready(here), 1):
+                ready = await self._watched.ready(here, self.folder.settle)
+                self.trouble = self._watched.told()
+                for number, name in enumerate(ready, 1):
                     self.check()
                     worked = await self._file(name, here, done, bad) or worked
                     if number % SYNCED_FILES == 0:
                         _sync(here, done, bad)
                 if worked:
                     _sync(here, done, bad)
-                await self._sweep(done)
+                await self._watched.sweep(done, self.folder.keep_files)
                 if not worked:
                     await self.sleep(POLL_SECONDS)
 
@@ -139,35 +132,9 @@ class Inward(FolderWork):
         finally:
             os.close(fd)
 
-    async def _ready(self, here: int) -> list[str]:
-        """Files that have stood unchanged for long enough, the oldest first."""
-        now = time.monotonic()
-        found: dict[str, Facts] = {}
-        async for name in _names(self.path):
-            if len(found) >= FILES_MOST:
-                break
-            if is_writers(name):
-                continue
-            try:
-                facts = os.stat(name, dir_fd=here, follow_symlinks=False)
-            except FileNotFoundError:  # its producer has taken it back meanwhile
-                continue
-            if not stat.S_ISREG(facts.st_mode):
-                kind = "a link" if stat.S_ISLNK(facts.st_mode) else "no plain file"
-                self.trouble = f"{shown(name)} in {self.folder.name} is {kind}, and is left alone"
-                continue
-            found[name] = facts_of(facts)
-        before = self._seen
-        self._seen = {
-            name: before[name] if name in before and before[name][0] == facts else (facts, now)
-            for name, facts in found.items()
-        }
-        ready = [name for name, (_, since) in self._seen.items() if now - since >= self.folder.settle]
-        return sorted(ready, key=lambda name: (found[name][2], name))
-
     async def _file(self, name: str, here: int, done: int, bad: int) -> bool:
         """Deals with one file; whether it is dealt with."""
-        facts, _ = self._seen[name]
+        facts, _ = self._watched.seen[name]
         try:
             content = self._read(name, facts, here)
         except PermissionError:  # it waits for a person; the others do not wait for it
@@ -241,45 +208,17 @@ class Inward(FolderWork):
 
     def _move(self, name: str, facts: Facts, reasons: list[str], here: int, target: int) -> bool:
         """Moves a file that is dealt with. False, if it was another one by then: it is back in its place."""
-        self._seen.pop(name, None)
+        self._watched.seen.pop(name, None)
         try:
             return move(name, facts, reasons, here, target, synced=False)
         except FileExistsError:
             raise Trouble(f"there is no free name for {shown(name)} in {self.folder.name}") from None
-
-    async def _sweep(self, done: int) -> None:
-        """Removes done files that have been kept long enough. Bad ones are for a person."""
-        if time.monotonic() - self._swept < SWEEP_SECONDS or not self.folder.keep_files:
-            return
-        self._swept = time.monotonic()
-        oldest = time.time() - self.folder.keep_files  # a move changes the time of change (ctime)
-        old: list[str] = []
-        async for name in _names(self.path / DONE):
-            if len(old) >= FILES_MOST:
-                break
-            with contextlib.suppress(FileNotFoundError):
-                facts = os.stat(name, dir_fd=done, follow_symlinks=False)
-                if stat.S_ISREG(facts.st_mode) and facts.st_ctime < oldest:
-                    old.append(name)
-        for name in old:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=done)
 
 
 def _sync(*folders: int) -> None:
     """That files have been moved lasts from now on. Until then a power cut may bring them back: they are known."""
     for folder in folders:
         os.fsync(folder)
-
-
-async def _names(folder: Path) -> AsyncIterator[str]:
-    """What is said to be in a folder, however much: others have their turn in between. (By its path, since a part may
-    not double descriptors; what is found is then looked at by the descriptor.)"""
-    with os.scandir(folder) as entries:
-        for number, entry in enumerate(entries, 1):
-            if number % AT_ONCE == 0:
-                await asyncio.sleep(0)
-            yield entry.name
 
 
 def _batches(found: Iterator[Found]) -> Iterator[list[Found]]:
