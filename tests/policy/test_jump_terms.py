@@ -314,16 +314,16 @@ def test_opaque_is_explained() -> None:
         assert any("recorded as bytes" in one for one in found.conditions) is note
 
 
-@pytest.mark.parametrize(
-    ("person", "do", "allowed", "says"),
-    [
-        ("tech1", "exec:uptime", True, "person:tech1 may exec:uptime on station"),
-        ("group:vendor-x", "up:/srv/logs/today", True, "they come from vendors"),
-        ("group:vendor-x", "up:/home/tech/x", False, "/home/tech/x is asked; /srv/logs/**, /tmp/*.csv are allowed"),
-        ("tech1", "up:/srv/logs/x", False, "ask with --person group:NAME"),
-        ("group:own", "up:/srv/logs/x", False, "group:own asks for up /srv/logs/x; group:vendor-x may up there"),
-    ],
-)
+FROM_ANYWHERE = [
+    ("tech1", "exec:uptime", True, "person:tech1 may exec:uptime on station"),
+    ("group:vendor-x", "up:/srv/logs/today", True, "they come from vendors"),
+    ("group:vendor-x", "up:/home/tech/x", False, "/home/tech/x is asked; /srv/logs/**, /tmp/*.csv are allowed"),
+    ("tech1", "up:/srv/logs/x", False, "ask with --person group:NAME"),
+    ("group:own", "up:/srv/logs/x", False, "group:own asks for up /srv/logs/x; group:vendor-x may up there"),
+]
+
+
+@pytest.mark.parametrize(("person", "do", "allowed", "says"), FROM_ANYWHERE)
 def test_from_wherever_they_come(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], person: str, do: str, allowed: bool, says: str
 ) -> None:
