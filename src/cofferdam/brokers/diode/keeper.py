@@ -82,7 +82,12 @@ class Keeper(Part):
         self._channels: dict[str, Channel] = self._store.ledgers()
         self._dirty: set[str] = set()
         self._stopped: dict[str, str] = {}
-        self._named: dict[str, list[Gap]] = {}
+        self._named = self._store.named()
+        """By channel; an earlier life has told of them, and knew since when."""
+        self._unnamed: set[str] = set()
+        """Channels whose named gaps are others than the store has."""
+        for name, gaps in self._named.items():
+            self._channel(name).named(gaps)
         self._epoch = 0
         self._sender = ""
         self._beat: Beat | None = None
@@ -257,6 +262,8 @@ class Keeper(Part):
             closed = [old for old in gone if not self._was_lost(lost, old)]
             self._tell_gaps(name, "missing", new)
             self._tell_gaps(name, "closed", closed)
+            if found != before:
+                self._unnamed.add(name)
             self._named[name] = found
             self._figures.set("missing", sum(gap.total for gap in found), name)
             self._figures.set("gap_since", min((gap.since for gap in found), default=0), name)
@@ -348,6 +355,7 @@ class Keeper(Part):
         count = sum(channel.give_up(gap.epoch, gap.first, gap.last) for gap in gaps)
         self._tell_gaps(said.channel, "lost", gaps)
         self._named[said.channel] = []
+        self._unnamed.add(said.channel)
         self._dirty.add(said.channel)
         self._figures.add("lost", count, said.channel)
         self._files.look_all()
@@ -405,6 +413,9 @@ class Keeper(Part):
         if self._dirty:
             self._store.save(self._channels, {name for name in self._dirty if name in self._channels})
             self._dirty.clear()
+        if self._unnamed:  # told first: a process that ends in between has its successor tell them once more
+            self._store.name({name: self._named.get(name, []) for name in self._unnamed})
+            self._unnamed.clear()
 
     def _tell(self) -> None:
         self._told_at = self._setting.clock()

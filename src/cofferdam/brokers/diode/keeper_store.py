@@ -20,7 +20,7 @@ import msgspec
 
 from cofferdam import disk
 from cofferdam.brokers.diode.database import Database
-from cofferdam.brokers.diode.ledger import Channel, Epoch, Ranges
+from cofferdam.brokers.diode.ledger import Channel, Epoch, Gap, Ranges
 
 _TABLES: Final = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -31,6 +31,7 @@ CREATE TABLE files(channel TEXT, epoch INTEGER, first INTEGER, name TEXT, size I
   chunks INTEGER, state TEXT, placed TEXT, at INTEGER, PRIMARY KEY(channel, epoch, first)) WITHOUT ROWID;
 CREATE TABLE held(channel TEXT, epoch INTEGER, number INTEGER, body BLOB,
   PRIMARY KEY(channel, epoch, number)) WITHOUT ROWID;
+CREATE TABLE named(channel TEXT PRIMARY KEY, gaps BLOB) WITHOUT ROWID;
 CREATE TABLE tickets(serial INTEGER PRIMARY KEY AUTOINCREMENT, made INTEGER, until INTEGER, channel TEXT,
   count INTEGER);
 """
@@ -39,6 +40,7 @@ _FORGET: Final = "DELETE FROM held WHERE channel=? AND epoch=? AND number BETWEE
 OPEN_MOST: Final = 64
 """Files that are open at a time."""
 _ranges = msgspec.msgpack.Decoder(list[tuple[int, int]])
+_gaps = msgspec.msgpack.Decoder(list[Gap])
 
 
 class Coming(NamedTuple):
@@ -101,6 +103,16 @@ class KeeperStore:
             channel.epochs[epoch] = Epoch(ranges, highest, {}, lost, given_up, last, highest)
             channel.newest = max(channel.newest, epoch)
         return found
+
+    def named(self) -> dict[str, list[Gap]]:
+        """Of each channel the gaps that were named and had not closed, with since when."""
+        return {name: _gaps.decode(gaps) for name, gaps in self.db.all("SELECT * FROM named")}
+
+    def name(self, named: Mapping[str, list[Gap]]) -> None:
+        """These are. Raises: StoreError, StoreFull."""
+        with self.db.commit():
+            for channel, gaps in named.items():
+                self.db.run("INSERT OR REPLACE INTO named VALUES(?, ?)", channel, msgspec.msgpack.encode(gaps))
 
     def save(self, channels: dict[str, Channel], dirty: set[str]) -> None:
         """What has come until now, for good. Raises: StoreError, StoreFull, OSError."""

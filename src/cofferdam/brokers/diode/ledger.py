@@ -147,6 +147,12 @@ class Channel:
             self.newest = max(self.newest, epoch)
         return found
 
+    def named(self, gaps: Sequence[Gap]) -> None:
+        """What an earlier life knew of gaps: since when they are."""
+        for gap in gaps:
+            if (one := self.epochs.get(gap.epoch)) is not None:
+                one.since[gap.first, gap.last] = gap.since
+
     def take(self, epoch: int, number: int, current: int) -> bool:
         """A record has come. Whether it is new: one that is not is dropped.
 
