@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from cofferdam.capture.learn import learn
+from cofferdam.capture.named import Named
 from cofferdam.capture.simulate import simulate
 from cofferdam.errors import CaptureError
-from cofferdam.model import Assign, Float64, Int32, Item
+from cofferdam.model import Allow, Assign, Float64, Int32, Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.bystander import HELD, OpcUaBystander
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
@@ -25,6 +27,7 @@ from tests.protocols.opcua.pair import LEVEL, RESET, SPEED, Pair, facing, trust
 from tests.protocols.test_opcua_codec import FILES
 
 OPCUA = PROTOCOLS["opcua"]
+LINE = "nsu=urn:plant:line;s=Line1"
 SPEED_ITEM, LEVEL_ITEM = Item("node", SPEED), Item("node", LEVEL)
 
 
@@ -57,8 +60,12 @@ REQUESTS: list[tuple[Any, Any]] = [
     (m.Read((Item("node", LEVEL, 1, 2),)), m.Values((m.Sample(Int32((1, 2), True)),))),
     (m.Write((Assign(SPEED_ITEM, Float64((5.0,))),)), m.Written((0,))),
     (m.CallMethod(Item("method", RESET), (Int32((3,)),)), m.Outputs(0, (), ())),
+    (m.Events(Item("event", "i=2253"), 0, (("i=2041", "Message"), ("i=2782", "ConditionId")), severity=500),
+     m.Subscribed(0, 1)),
+    (m.Events(Item("event", LINE), 0, (("i=2041", "Message"), ("i=2041", "nsu=urn:plant:line;Batch"))),
+     m.Subscribed(0, 1)),
     (m.Subscribe(LEVEL_ITEM, 100_000), m.Subscribed(100_000, 1)),
-]
+]  # fmt: skip
 
 
 def overheard() -> Overheard:
@@ -102,6 +109,39 @@ def test_without_the_servers_namespaces_they_are_to_be_filled_in_or_known_from_e
     told(pair.frames, known)  # another connection of the same server tells
     said = [event.request for event in told(cut, known) if isinstance(event, Said)]
     assert said == [request for request, _ in REQUESTS]
+
+
+def test_notifiers_are_proposed_with_the_fields_that_were_asked_for() -> None:
+    named = Named(OPCUA.dialect, 100)
+    requests = [event.request for event in told(overheard().frames, {}) if isinstance(event, Said)]
+    verbs = [verb for request in requests for verb, _ in named.add(OPCUA.operation(request))]
+    assert verbs.count("events") == 2 and not named.left_out
+    lines = list(named.sections())
+    at = lines.index("    notifiers:")
+    assert lines[at + 1 :] == [
+        "      2253: {at: 'i=2253', fields: ['Message', 'ConditionId', 'Severity']}",
+        f"      Line1: {{at: '{LINE}', fields: ['Message', 'nsu=urn:plant:line;Batch']}}",
+    ]
+    policy = compile_policy(loads("\n".join((
+        "site: works", "zones: {office: {side: it}, plant: {side: ot}}", "assets:",
+        '  line:', "    zone: plant", "    address: 10.20.0.9", "    protocol: opcua", '    listen: "127.0.0.1:4840"',
+        *lines[at:], "principals: {scada: {zone: office, addresses: 10.1.0.20}}",
+        "conduits: {c: {from: office, to: plant, broker: opcua, owner: o, reason: r, allow: ["
+        "{who: scada, asset: line, events: ['2253', Line1]}]}}",
+    ))), now_ns=NOW)  # fmt: skip
+    flow = policy.flow("opcua", "10.1.0.20", "line", ("office",))
+    assert isinstance(flow, Flow)
+    for request in requests:
+        verdict = flow.decide(OPCUA.operation(request), NOW)
+        assert isinstance(verdict, Allow) == isinstance(request, m.Events)
+
+
+def test_fields_of_events_are_told_apart_up_to_a_limit() -> None:
+    named, item = Named(OPCUA.dialect, 10), Item("event", LINE)
+    for number in range(20):
+        list(named.add(OPCUA.operation(m.Events(item, 0, (("i=2041", f"Field{number}"),)))))
+    assert len(named) == 10 and named.left_out == 11
+    assert any(line.count("Field") == 9 for line in named.sections())
 
 
 def test_what_is_held_is_bounded() -> None:

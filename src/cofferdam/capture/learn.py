@@ -538,7 +538,7 @@ class _Writer:
         fields = {
             "read": named["read"],
             "registers": reads,
-            "subscribe": named["subscribe"],
+            **{verb: named[verb] for verb in ("subscribe", "events")},
             "write": write + named["write"],
             "write_registers": raw,
             "call": named["call"],

@@ -19,7 +19,7 @@ from cofferdam.policy.notations import ALL
 from cofferdam.policy.points.values import Number
 from cofferdam.protocols.dialect import Dialect, Misread
 
-VERBS = ("read", "subscribe", "write", "call", "stream")
+VERBS = ("read", "subscribe", "events", "write", "call", "stream")
 """What a rule may say of items, in the order in which it is written."""
 
 _Shape = tuple[ValueType, int]
@@ -69,16 +69,23 @@ class Named:
         self._values: dict[Item, _Seen] = {}
         self._methods: dict[Item, dict[tuple[_Shape, ...], None]] = {}
         self._streams: dict[Item, int] = {}
+        self._notifiers: dict[Item, dict[str, None]] = {}
         self._names: dict[Item, str] = {}
         self._taken = {"", ALL, "null", "Null", "NULL"}  # words that mean something in a policy, or in YAML
         self._raw: set[Item] | None = None
         self.left_out = 0
 
     def __len__(self) -> int:
-        return len(self._values) + len(self._methods) + len(self._streams)
+        fields = sum(map(len, self._notifiers.values()))
+        return len(self._values) + len(self._methods) + len(self._streams) + len(self._notifiers) + fields
 
     def add(self, op: Operation) -> Iterator[tuple[str, Item]]:
         """Takes a request; what it does with which item."""
+        first = op.reads[0] if op.reads else None
+        if isinstance(first, Watch) and first.item.kind == self._dialect.events:
+            if self._told(first.item, [read for read in op.reads[1:] if isinstance(read, Item)]):
+                yield "events", first.item
+            return
         for read in op.reads:
             if isinstance(read, (Item, Watch)):
                 verb, item = ("read", read) if isinstance(read, Item) else ("subscribe", read.item)
@@ -105,6 +112,21 @@ class Named:
                 fastest = min(self._streams.get(write.item, write.interval_us), write.interval_us)
                 self._streams[write.item] = fastest
                 yield "stream", write.item
+
+    def _told(self, notifier: Item, fields: list[Item]) -> bool:
+        """Takes a watch of events and of which fields; whether it can be said."""
+        notation, known = self._dialect.notation, self._notifiers.get(notifier, {})
+        named = dict.fromkeys([notation.field_of(notifier, field) for field in fields])
+        new = [field for field in named if field not in known]
+        try:
+            fits = notation.parse(self.raw(notifier)).space and all(notation.field(field) == field for field in named)
+        except Misread:
+            fits = False
+        if not fits or len(self) + len(new) + (notifier not in self._notifiers) > self._most:
+            self.left_out += 1
+            return False
+        self._notifiers.setdefault(notifier, {}).update(dict.fromkeys(new))
+        return True
 
     def held(self, values: tuple[Assign, ...]) -> None:
         """What a good answer showed."""
@@ -188,6 +210,11 @@ class Named:
             form = "" if self._dialect.learned_form is None else self._dialect.learned_form(item)
             form = f', form: "{form}"' if form else ""
             yield f"      {self.name(item)}: {{at: {quoted(self.raw(item))}{fastest}{form}}}"
+        if self._notifiers:
+            yield "    notifiers:"
+        for item in sorted(self._notifiers, key=_order):
+            fields = ", ".join(map(quoted, self._notifiers[item]))
+            yield f"      {self.name(item)}: {{at: {quoted(self.raw(item))}, fields: [{fields}]}}"
         if self.left_out:
             yield f"    # {self.left_out} requests of further items were left out"
 

@@ -59,6 +59,10 @@ class Notation(abc.ABC):
         """The item that a field of a notifier's events is."""
         raise Misread("no fields: there are no events")
 
+    def field_of(self, notifier: Item, item: Item) -> str:
+        """The other way: which field of a notifier's events an item is."""
+        return item.name.removeprefix(notifier.name)
+
     def owned(self, item: Item) -> bool:
         """Whether an item is the device's own, and none that all have by the standard."""
         return True

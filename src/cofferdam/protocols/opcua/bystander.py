@@ -20,6 +20,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Reader
 from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId
 from cofferdam.protocols.opcua.dialect import ARROW
+from cofferdam.protocols.opcua.events import NOTIFIER, overheard
 from cofferdam.protocols.opcua.names import FOREIGN, UA, Namespaces, Unnamed, item_of, within
 from cofferdam.protocols.opcua.security import NONE
 from cofferdam.protocols.view import Answered, Broken, Bystander, Heard, News, Remark, Said
@@ -29,7 +30,7 @@ OPEN = 1000
 """Requests that wait for their answer, and items whose news are told; the oldest are forgotten first."""
 MESSAGE_BYTES = 1 << 20
 VALUE = 13
-NAMESPACE_ARRAY = NodeId(0, 2255)
+NAMESPACE_ARRAY, SERVER = NodeId(0, 2255), NodeId(0, 2253)
 UNKNOWN = Namespaces((UA, *(f"urn:FILL-IN:{number}" for number in range(1, 100))))
 SECTION = "OPC 10000-4, 5"
 At = tuple[int, int]
@@ -184,15 +185,14 @@ class OpcUaBystander(Bystander):
         if isinstance(asked, s.HistoryReadRequest):
             return self._history(asked), lambda _numbers, _answer: []
         if isinstance(asked, s.CreateItemsRequest):
-            made = [
-                (one, self._item(one.item.node, one.item.range)) for one in asked.items if one.item.attribute == VALUE
-            ]
-            watches = [(one.parameters, item) for one, item in made if item is not None]
-            parts = [m.Subscribe(item, self._interval(how.interval)) for how, item in watches]
+            made = [(one.parameters, self._watched(one)) for one in asked.items]
+            watches = [(how, part) for how, part in made if part is not None]
+            parts = [part for _, part in watches]
 
             def finish(numbers: list[int], answer: Any) -> Told:
-                for (how, _), number, part in zip(watches, numbers, parts, strict=True):
-                    self._items[asked.subscription, how.handle] = (number, part)
+                for (how, part), number in zip(watches, numbers, strict=True):
+                    if isinstance(part, m.Subscribe):  # of events, that they are asked for is all that is heard
+                        self._items[asked.subscription, how.handle] = (number, part)
                 while len(self._items) > OPEN:
                     del self._items[next(iter(self._items))]
                 good = isinstance(answer, s.CreateItemsResponse)
@@ -201,6 +201,17 @@ class OpcUaBystander(Bystander):
 
             return parts, finish
         return [], lambda _numbers, _answer: []
+
+    def _watched(self, one: s.ItemToCreate) -> m.Subscribe | m.Events | None:
+        node, interval_us = one.item.node, self._interval(one.parameters.interval)
+        if one.item.attribute == NOTIFIER:
+            names = self._names() or UNKNOWN
+            notifier = item_of(names, node, one.item.range, "event") if node.ns or node.uri or node == SERVER else 0
+            if not isinstance(notifier, Item) or notifier.first >= 0:
+                return None
+            return overheard(one.parameters.filter, notifier, interval_us, names)
+        item = self._item(node, one.item.range) if one.item.attribute == VALUE else None
+        return None if item is None else m.Subscribe(item, interval_us)
 
     def _interval(self, milliseconds: float) -> int:
         return int(min(max(milliseconds, 0.0), 3_600_000.0) * 1000) if milliseconds == milliseconds else 0

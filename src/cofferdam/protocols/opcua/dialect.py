@@ -201,6 +201,9 @@ class OpcUaNotation(Notation):
     def of_event(self, notifier: Item, field: str) -> Item:
         return Item(notifier.kind, f"{notifier.name}{ARROW}{field}")
 
+    def field_of(self, notifier: Item, item: Item) -> str:
+        return item.name.removeprefix(f"{notifier.name}{ARROW}")
+
     def owned(self, item: Item) -> bool:
         return item.name.startswith("nsu=")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cofferdam.model import Item
+from cofferdam.model import NAME_LENGTH, Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
@@ -158,6 +158,27 @@ def asked_fields(request: m.Events) -> tuple[str, ...]:
     if request.of or request.exactly:
         found[TYPE_FIELD] = None
     return tuple(found)
+
+
+def overheard(asked: Extension, notifier: Item, interval_us: int, names: Namespaces) -> m.Events | None:
+    """What a client's filter of events asks for, as a bystander hears it: the fields that can be named. A narrowing
+    that is not understood narrows to less; None for what is no filter of events, or names no such field."""
+    try:
+        chosen = wire.unpack(asked)
+    except Malformed:
+        return None
+    if not isinstance(chosen, s.EventFilter):
+        return None
+    try:
+        where = narrowed(chosen.where, names)
+    except Malformed:
+        where = Where()
+    found = [clause for clause in (selected(one, names) for one in chosen.select) if not isinstance(clause, int)]
+    room = NAME_LENGTH - len(notifier.name) - len(ARROW)
+    fields = tuple(dict.fromkeys([clause for clause in found if len(clause[1]) <= room]))[: m.FIELDS]
+    if not fields:
+        return None
+    return m.Events(notifier, interval_us, fields, severity=where.severity, of=where.of, exactly=where.exactly)
 
 
 def field_item(notifier: Item, field: str) -> Item:
