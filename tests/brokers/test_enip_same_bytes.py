@@ -19,7 +19,7 @@ from cofferdam.protocols.enip import paths, requests, wire
 from cofferdam.protocols.enip.operations import Enip
 from tests.brokers.stage import Stage
 from tests.brokers.test_enip_forged import POLICY
-from tests.brokers.test_same_bytes import Nothing, Pair
+from tests.brokers.test_same_bytes import Nothing, Pair, steps
 from tests.examples import examples
 from tests.policy.plant import NOW
 from tests.protocols import enip as e
@@ -109,24 +109,10 @@ ANSWERS = [
     lambda question: answer(question[:12] + b"somebody" + question[20:]),
     lambda question: b"\0\7garbage" + question,
 ]
-STEPS = st.one_of(
-    st.tuples(st.just("ask"), st.tuples(
-        st.sampled_from([0, 0, 0, 1, 2]), st.lists(FRAMES, min_size=1, max_size=3).map(b"".join)
-    )),
-    st.tuples(st.just("ask"), st.tuples(st.just(0), st.just(rr(tag("level"))))),
-    st.tuples(st.just("answer"), st.sampled_from([ANSWERS[0], ANSWERS[0], ANSWERS[0], *ANSWERS])),
-    st.tuples(st.just("pass"), st.sampled_from([0.001, 0.3, 1.5, 61.0, 57_600.0])),
-    st.tuples(st.just("reload"), st.integers(0, len(POLICIES) - 1)),
-    st.tuples(st.just("sever"), st.sampled_from([("it",), ("ot",), (), ()])),
-    st.tuples(st.just("log"), st.booleans()),
-    st.tuples(st.just("forged"), st.tuples(
-        st.integers(1, 4), st.sampled_from([1, 1, 1, 0]),
-        st.sampled_from([
-            m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "secret")), m.ReadTag(Item("tag", "Level")),
-            m.WriteTag(Item("tag", "pump.speed"), 0xC4, 0, Int32((5,))),
-        ]),
-    )),
-)  # fmt: skip
+STEPS = steps(FRAMES, st.just(rr(tag("level"))), ANSWERS, len(POLICIES), [
+    m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "secret")), m.ReadTag(Item("tag", "Level")),
+    m.WriteTag(Item("tag", "pump.speed"), 0xC4, 0, Int32((5,))),
+])  # fmt: skip
 BEGIN = [("ask", (0, rr(tag("level")))), ("answer", answer), ("answer", answer), ("ask", (0, rr(tag("level"))))]
 
 

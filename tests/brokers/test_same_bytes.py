@@ -157,24 +157,31 @@ ANSWERS = [
     lambda question: question[:7] + b"\x03\x02\x00\x01",
     lambda question: b"\0\1\0\7garbage" + question,
 ]
-STEPS = st.one_of(
-    st.tuples(st.just("ask"), st.tuples(
-        st.sampled_from([0, 0, 0, 1, 2]), st.lists(FRAMES, min_size=1, max_size=3).map(b"".join)
-    )),
-    st.tuples(st.just("ask"), st.tuples(st.just(0), st.builds(read, TRANSACTIONS))),
-    st.tuples(st.just("answer"), st.sampled_from([ANSWERS[0], ANSWERS[0], ANSWERS[0], *ANSWERS])),
-    st.tuples(st.just("pass"), st.sampled_from([0.001, 0.3, 1.5, 61.0, 57_600.0])),
-    st.tuples(st.just("reload"), st.integers(0, len(POLICIES) - 1)),
-    st.tuples(st.just("sever"), st.sampled_from([("it",), ("ot",), (), ()])),
-    st.tuples(st.just("log"), st.booleans()),
-    st.tuples(st.just("forged"), st.tuples(
-        st.integers(1, 4), st.sampled_from([1, 1, 1, 0]),
-        st.sampled_from([
-            m.ReadHoldingRegisters(1, 0, 2), m.ReadHoldingRegisters(1, 200, 1), m.ReadHoldingRegisters(1, 65535, 2),
-            m.ReadHoldingRegisters(9, 0, 2), m.WriteSingleRegister(1, 200, 5),
-        ]),
-    )),
-)  # fmt: skip
+
+
+def steps(frames: Any, again: Any, answers: list[Any], policies: int, forged: list[Any]) -> st.SearchStrategy[Any]:
+    """What may happen next. `again`: what is asked often; `answers`: of a device, the first is the usual one;
+    `forged`: requests that the inner half may be told."""
+    return st.one_of(
+        st.tuples(st.just("ask"), st.tuples(
+            st.sampled_from([0, 0, 0, 1, 2]), st.lists(frames, min_size=1, max_size=3).map(b"".join)
+        )),
+        st.tuples(st.just("ask"), st.tuples(st.just(0), again)),
+        st.tuples(st.just("answer"), st.sampled_from([answers[0], answers[0], answers[0], *answers])),
+        st.tuples(st.just("pass"), st.sampled_from([0.001, 0.3, 1.5, 61.0, 57_600.0])),
+        st.tuples(st.just("reload"), st.integers(0, policies - 1)),
+        st.tuples(st.just("sever"), st.sampled_from([("it",), ("ot",), (), ()])),
+        st.tuples(st.just("log"), st.booleans()),
+        st.tuples(st.just("forged"), st.tuples(
+            st.integers(1, 4), st.sampled_from([1, 1, 1, 0]), st.sampled_from(forged)
+        )),
+    )  # fmt: skip
+
+
+STEPS = steps(FRAMES, st.builds(read, TRANSACTIONS), ANSWERS, len(POLICIES), [
+    m.ReadHoldingRegisters(1, 0, 2), m.ReadHoldingRegisters(1, 200, 1), m.ReadHoldingRegisters(1, 65535, 2),
+    m.ReadHoldingRegisters(9, 0, 2), m.WriteSingleRegister(1, 200, 5),
+])  # fmt: skip
 
 
 @examples(60)

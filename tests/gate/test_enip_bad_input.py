@@ -60,25 +60,20 @@ class Peer:
         self._socket.close()
 
 
-@contextlib.contextmanager
-def peer(port: int) -> Iterator[Peer]:
-    one = Peer(port)
-    try:
-        yield one
-    finally:
-        one.close()
+def peer(port: int) -> contextlib.closing[Peer]:
+    """One that is closed at the end."""
+    return contextlib.closing(Peer(port))
 
 
 @pytest.fixture(scope="module")
 def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
     one = Works(tmp_path_factory.mktemp("works"))
-    try:
+    with contextlib.ExitStack() as ends:
+        ends.callback(one.controller.stop)
+        ends.callback(one.gate.close)
         one.gate.wait_ready()
         yield one
         assert one.gate.stop() == 0
-    finally:
-        one.gate.close()
-        one.controller.stop()
 
 
 @pytest.fixture
@@ -182,8 +177,7 @@ class Wayward:
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
-            while True:
-                one, _ = self._listener.accept()
+            for one, _ in iter(self._listener.accept, None):
                 self._open.append(one)
                 threading.Thread(target=self._serve, args=(one,), daemon=True).start()
 
@@ -197,11 +191,9 @@ class Wayward:
                     one.sendall(b"".join(self.answers(head, body[16:])))
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for one in self._open:
-            one.close()
+        for one in (self._listener, *self._open):
+            with one, contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_device_that_answers_as_it_likes_ends_no_half(tmp_path: Path) -> None:
