@@ -170,6 +170,25 @@ def test_what_nobody_foresaw(works: Held) -> None:
     held_and_back(works, "keeper: KeyError", lambda _: sound.rename(file))
 
 
+def test_a_reload_does_not_wait_for_a_crew_that_is_held(works: Held) -> None:
+    """It took half a minute for another address of its, and did not say why the crew was not there."""
+    file, text = works.keeper / "keeper.db", works.policy.read_text()
+    sound = file.with_name("sound")
+    file.rename(sound)
+    file.mkdir()
+    with works.started(), Client(works.port) as client:
+        works.policy.write_text(text.replace(f"127.0.0.1:{works.outer}", f"127.0.0.1:{held_port()}"))
+        code, said, _ = cli("reload", works.policy, "--state", works.state)
+        assert code == 1 and f"trouble: the crew {CREW} does not start" in said and "is no plain file" in said, said
+        client.read()
+        file.rmdir()
+        sound.rename(file)
+        eventually(works.back)
+        works.policy.write_text(text)
+        assert cli("reload", works.policy, "--state", works.state)[0] == 0
+        client.read()
+
+
 @pytest.mark.parametrize("ending", ["", "-wal", "-journal"])
 def test_a_pipe_in_the_place_of_a_file(works: Held, ending: str) -> None:
     """To open one waits for ever: its part hung, was ended for it, and the whole start with it."""

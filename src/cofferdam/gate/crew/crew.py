@@ -97,6 +97,10 @@ class Crew(Supervisor[Part]):
         self._alarms_at: dict[str, float] = {}
         self._alarm_pace: dict[str, Bucket] = {}
         self._held = ""
+        self._ordered = plan
+        """The plan by which this life was born."""
+        self._settled = asyncio.Event()
+        """A life by the present plan has become ready, or has ended before it was."""
 
     # --- birth and death ----------------------------------------------------------------------------------------
 
@@ -105,7 +109,7 @@ class Crew(Supervisor[Part]):
         return self.plan.base
 
     def orders(self) -> Sequence[PartOrder]:
-        self._born_with = {}
+        self._born_with, self._ordered = {}, self.plan
         return [self.order_of(name) for name in self.plan.parts]
 
     def order_of(self, part: str) -> PartOrder:
@@ -210,6 +214,8 @@ class Crew(Supervisor[Part]):
 
     def failure(self, reason: str, hint: str) -> CofferdamError:
         error = super().failure(reason, hint)
+        if self._ordered is self.plan:
+            self._settled.set()
         if hint and any(part.failing for part in self.parts):  # a part's words: the gate tells nobody to do them
             self._hold(f"{error}; {hint}")
         else:
@@ -227,6 +233,7 @@ class Crew(Supervisor[Part]):
             self._gate.alarm(name, why, clip(f"{spelled(hint)}; it is started again by itself") if hint else "")
 
     def on_ready(self) -> None:
+        self._settled.set()
         self._hold("")
         for part in self.parts:
             self.on_part_ready(part)
@@ -410,19 +417,23 @@ class Crew(Supervisor[Part]):
         """Ends the parts in order; they are born again with other listeners. Waits until they are ready.
 
         Raises:
-            GateError: they are not, after some time; the gate keeps trying.
+            GateError: they are not, after some time, or once more where the crew is held; the gate keeps trying.
         """
         self.plan = plan
         self._listeners = dict(listeners)
+        news = self._settled if self._held else self._ready
         deadline = time.monotonic() + self.ready_seconds
         while time.monotonic() < deadline:
             self._planned_end = bool(self.parts)
             self._ready.clear()
+            self._settled.clear()
             await self._drain(DRAIN_SECONDS)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ready.wait(), deadline - time.monotonic())
+                await asyncio.wait_for(news.wait(), deadline - time.monotonic())
             # A birth that was under way when we came has the old listeners: once more.
             born_with = {spot for spots in self._born_with.values() for spot in spots}
             if self._ready.is_set() and set(plan.spots) <= born_with and plan.parts.keys() == self._born_with.keys():
                 return
-        raise GateError(f"the crew {self.name} did not come back within {self.ready_seconds:.0f} s")
+            if news.is_set() and not self._ready.is_set():
+                break
+        raise GateError(self._held or f"the crew {self.name} did not come back within {self.ready_seconds:.0f} s")
