@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,6 +72,10 @@ def _policy(plants: dict[str, int], ports: dict[str, int], calls: tuple[int, int
         "speed": {"at": f"{node}.Speed", "type": "Double", "min": 0, "max": 1500},
         "level": {"at": f"{node}.Level", "type": "Double", "fastest": "50 ms"},
         "counts": {"at": f"{node}.Counts", "type": "Int32", "elements": 4},
+        "due": {"at": f"{node}.Due", "type": "DateTime", "min": "2027-01-01", "max": "2028-01-01"},
+        "order": {"at": f"{node}.Order", "type": "Guid"},
+        "target": {"at": f"{node}.Target", "type": "NodeId", "max_length": 100},
+        "grid": {"at": f"{node}.Grid", "type": "Double", "dimensions": [2, 3], "min": 0, "max": 9},
     }
     argument = {"name": "count", "type": "Int32", "min": 0, "max": 10}
     acknowledge = [{"name": "event", "type": "ByteString", "max_length": 64},
@@ -98,7 +103,8 @@ def _policy(plants: dict[str, int], ports: dict[str, int], calls: tuple[int, int
         "call": ["reset", "acknowledge"], "events": ["alarms"],
     }  # fmt: skip
     rules = [{"who": "mes", "asset": name, **verbs} for name in assets]
-    rules.append({"who": "planner", "asset": list(assets), "browse": "all"})
+    forms = ["due", "order", "target", "grid"]
+    rules.append({"who": "planner", "asset": list(assets), "browse": "all", "read": forms, "write": forms})
     conduit = {"from": "office", "to": "plant", "broker": "opcua", "owner": "x", "reason": "x", "allow": rules}
     return json.dumps(
         {
@@ -301,6 +307,17 @@ def test_who_may_browse_sees_what_there_is_and_reads_none_of_it(site: Site, serv
             executable = await children["Purge"].read_attribute(ua.AttributeIds.UserExecutable)
             assert executable.Value.Value is False
             assert isinstance(await children["Level"].read_value(), float), "what other rules say stands beside it"
+            for name, value, kind in (
+                ("Due", datetime(2027, 3, 1, 6, 30, tzinfo=UTC), ua.VariantType.DateTime),
+                ("Order", uuid.UUID(int=8), ua.VariantType.Guid),
+                ("Target", children["Speed"].nodeid, ua.VariantType.NodeId),
+                ("Grid", [[6.0, 5.0, 4.0], [3.0, 2.0, 1.0]], ua.VariantType.Double),
+            ):
+                await children[name].write_value(value, kind)
+                assert await children[name].read_value() == value
+            late = children["Due"].write_value(datetime(2028, 3, 1, tzinfo=UTC), ua.VariantType.DateTime)
+            assert await _status(late) == "BadOutOfRange"
+            assert await _status(children["Grid"].write_value([1.0] * 6)) == "BadTypeMismatch"
             top = [(await one.read_browse_name()).Name for one in await client.nodes.objects.get_children()]
             assert sorted(top) == ["Line1", "Server"], "the other line is in no subtree"
 

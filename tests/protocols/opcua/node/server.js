@@ -64,10 +64,16 @@ async function main() {
     ["Recipe", { dataType: DataType.String, value: "cola" }],
     ["Counts", { dataType: DataType.Int32, arrayType: VariantArrayType.Array, value: Int32Array.from([1, 2, 3, 4]) }],
     ["Secret", { dataType: DataType.Int32, value: 42 }],
+    ["Due", { dataType: DataType.DateTime, value: new Date("2027-06-30T12:00:00Z") }],
+    ["Order", { dataType: DataType.Guid, value: "00000000-0000-0000-0000-000000000007" }],
+    ["Target", { dataType: DataType.NodeId, value: line.nodeId }],
+    ["Grid", { dataType: DataType.Double, arrayType: VariantArrayType.Matrix, dimensions: [2, 3],
+      value: Float64Array.from([1, 2, 3, 4, 5, 6]) }],
   ]) {
     const node = own.addVariable({
       browseName: name, nodeId: `s=Line1.${name}`, componentOf: line, dataType: value.dataType,
-      valueRank: value.arrayType ? 1 : -1, accessLevel: 3, userAccessLevel: 3,
+      valueRank: value.dimensions ? 2 : value.arrayType ? 1 : -1, arrayDimensions: value.dimensions || null,
+      accessLevel: 3, userAccessLevel: 3,
     });
     node.setValueFromSource(value);
   }
