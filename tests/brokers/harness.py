@@ -146,6 +146,7 @@ class Auditor(threading.Thread):
         super().__init__(daemon=True)
         self.drafts: list[Draft] = []
         self.mode = "ok"  # ok, refuse, silent
+        self._unanswered: list[tuple[int, int]] = []
         self._pipes: dict[int, tuple[int, Assembler]] = {}
         self._codec: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
         self._out: RecordCodec[FromAuditor] = RecordCodec(FromAuditor)
@@ -174,6 +175,13 @@ class Auditor(threading.Thread):
         self.mode = "refuse"
         self.say(Writable(False, reason))
 
+    def speaks_again(self) -> None:
+        """After silence: what it has heard meanwhile is acknowledged."""
+        self.mode = "ok"
+        while self._unanswered:
+            to_half, number = self._unanswered.pop(0)
+            self._send(to_half, Ack(number, True, ""))
+
     def run(self) -> None:
         while True:
             found = readable([self._wake[0], *self._pipes], 0 if self.closing else 5)
@@ -198,7 +206,9 @@ class Auditor(threading.Thread):
                         continue
                     if self.mode != "refuse":
                         self.drafts += batch.drafts
-                    if batch.wants_ack and self.mode != "silent":
+                    if batch.wants_ack and self.mode == "silent":
+                        self._unanswered.append((to_half, batch.number))
+                    elif batch.wants_ack:
                         ok = self.mode == "ok"
                         self._send(to_half, Ack(batch.number, ok, "" if ok else "disk full"))
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cofferdam.audit.events.jump import FileDecided
 from cofferdam.brokers.jump import file_records, records, releasing
+from cofferdam.brokers.kit.supervision import Command, CommandDone
 from tests.brokers.jump.test_keeper_process import Stage
+from tests.waiting import eventually
 
 SHA = "ab" * 32
 
@@ -21,15 +24,26 @@ class Held(Stage):
     def __init__(self, store: Path) -> None:
         super().__init__(store)
         self.file = 0
+        self.session = self.of_files()
+        self.ask("person-add", person="boss", account="boss")
+
+    def of_files(self) -> int:
+        """Their next session."""
         conn = self.sign_in()
         self.outer.send(self.opens(conn, "plc", "sftp"))
-        self.session = self.inner.wait_for(records.Grant).session
-        self.ask("person-add", person="boss", account="boss")
+        granted: records.Grant = self.inner.wait_for(records.Grant)
+        return granted.session
 
     def comes(self, sha256: str = SHA, path: str = "/a", **more: Any) -> file_records.Cleared:
         """A file that is not clean."""
         self.file += 1
-        said = {"session": self.session, "way": "down", "size": 7, "verdict": "not scanned", "partly": True} | more
+        said: dict[str, Any] = {
+            "session": self.session,
+            "way": "down",
+            "size": 7,
+            "verdict": "not scanned",
+            "partly": True,
+        } | more
         self.inner.send(
             file_records.Unclean(file=self.file, path=path, sha256=sha256, detail="a trailer", kept="k", **said)
         )
@@ -118,6 +132,46 @@ def test_one_persons_files_have_a_bound_and_what_is_released_stays(stage: Held) 
     assert stage.comes("44" * 32).by == "boss"
 
 
+def test_who_brings_many_does_not_get_rid_of_what_was_found(stage: Held) -> None:
+    found, rejected = stage.comes("66" * 32).number, stage.comes("77" * 32).number
+    stage.comes("66" * 32, path="/elsewhere", verdict="found")
+    stage.ask("file-reject", number=rejected, by="root", reason="no")
+    for index in range(releasing.HELD_OF_PERSON + 5):
+        stage.comes(f"{index:064x}", path="/many")
+    assert (stage.states()[found], stage.states()[rejected]) == ("found", "rejected")
+    for sha256 in ("66" * 32, "77" * 32):
+        assert stage.comes(sha256) == file_records.Cleared(stage.file, "", 0)
+
+
+def test_what_was_rejected_meanwhile_is_not_released(stage: Held) -> None:
+    """Both were asked for while it waited; the second goes by what it has seen."""
+    number = stage.comes("88" * 32).number
+    before = len(stage.auditor.of(FileDecided))
+    stage.auditor.mode = "silent"
+    asked: list[tuple[str, dict[str, Any]]]
+    asked = [("file-reject", {"by": "root", "reason": "no"}),
+             ("file-release", {"by": "boss", "reason": "good", "seconds": 60})]  # fmt: skip
+    first = stage.count + 1
+    for verb, words in asked:
+        stage.count += 1
+        stage.child.send(Command(stage.count, verb, msgspec.json.encode({"number": number, **words})))
+        stage.child.status()  # it has been heard
+    eventually(lambda: len(stage.auditor.of(FileDecided)) > before)
+    stage.auditor.speaks_again()
+    done = {(one := stage.child.wait_for(CommandDone)).number: one for _ in asked}
+    assert done[first].error == "" and "just now" in done[first + 1].error
+    assert stage.states()[number] == "rejected"
+
+
+def test_who_has_the_name_of_one_who_is_gone_has_not_released_what_they_have(stage: Held) -> None:
+    stage.ask("person-add", person="ex", account="ex")
+    number = stage.comes("99" * 32).number
+    stage.release(number, "ex")
+    stage.ask("person-remove", person="ex")
+    stage.ask("person-add", person="ex", account="ex2")
+    assert stage.comes("99" * 32) == file_records.Cleared(stage.file, "", number)
+
+
 def test_who_has_the_name_of_one_who_is_gone_has_nothing_of_theirs(stage: Held) -> None:
     """It comes last: the session goes with its person."""
     number = stage.comes("55" * 32).number
@@ -125,3 +179,7 @@ def test_who_has_the_name_of_one_who_is_gone_has_nothing_of_theirs(stage: Held) 
     stage.ask("person-remove", person="tech")
     stage.ask("person-add", person="tech")
     assert stage.states() == {}
+    # Nor has a later file the number of one of theirs, by which somebody may be about to release it.
+    stage.ask("key-add", person="tech", key=stage.key.export_public_key().decode())
+    stage.session = stage.of_files()
+    assert stage.comes("55" * 32).number > number

@@ -169,6 +169,36 @@ def test_what_is_moved_to_another_row_does_not_open(tmp_path: Path) -> None:
     accounts.close()
 
 
+@pytest.mark.parametrize("plain", [SEED, HASH, "abc", "é"], ids=["a seed", "a hash", "no base64", "no ASCII"])
+def test_what_is_put_back_unsealed_is_not_believed(tmp_path: Path, plain: str) -> None:
+    accounts = filled(tmp_path)
+    for which in ("totp", "password"):
+        accounts.run(f"UPDATE person SET {which}=? WHERE name='ben'", plain)
+        with pytest.raises(NotOpened):
+            accounts.factor(accounts.known("ben"), which)
+    accounts.close()
+
+
+def test_a_sealed_store_that_says_it_is_plain_is_not_believed(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as base:
+        base.execute(f"PRAGMA user_version={PLAIN}")
+        base.execute("UPDATE person SET totp=? WHERE name='anna'", (OLD,))
+        base.commit()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="says that nothing in it is sealed"):
+            Accounts(tmp_path, KEY)
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as base:
+        base.execute(f"PRAGMA user_version={VERSION}")
+        base.commit()
+    accounts = Accounts(tmp_path, KEY)  # nothing was sealed twice
+    with pytest.raises(NotOpened):
+        accounts.factor(accounts.known("anna"), "totp")
+    assert accounts.factor(accounts.known("anna"), "password") == HASH
+    assert accounts.credential("plc", "svc") == ("password", PASSWORD)
+    accounts.close()
+
+
 def test_the_length_of_a_secret_is_not_told() -> None:
     sealed = Sealed(KEY, b"x")
     assert len(sealed.close(b"", "a")) == len(sealed.close(b"a password of 30 letters, well", "a"))

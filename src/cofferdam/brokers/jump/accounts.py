@@ -56,12 +56,14 @@ CREATE TABLE IF NOT EXISTS used(person TEXT NOT NULL, conduit TEXT NOT NULL, day
     bytes INTEGER NOT NULL, PRIMARY KEY(person, conduit)) STRICT
 """
 _HELD: Final = """
-CREATE TABLE IF NOT EXISTS held(id INTEGER PRIMARY KEY, person TEXT NOT NULL, asset TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS held(id INTEGER PRIMARY KEY AUTOINCREMENT, person TEXT NOT NULL, asset TEXT NOT NULL,
     conduit TEXT NOT NULL, way TEXT NOT NULL, path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
     detail TEXT NOT NULL, kept TEXT NOT NULL, at_ns INTEGER NOT NULL, state TEXT NOT NULL, by TEXT NOT NULL,
     reason TEXT NOT NULL, seconds INTEGER NOT NULL, until_ns INTEGER NOT NULL) STRICT
 """
-"""Both are younger than the format: a store of before gets them, and a version of before does not mind them."""
+_KEYS: Final = "CREATE INDEX IF NOT EXISTS key_of ON ssh_key(person)"
+"""All three are younger than the format: a store of before gets them, and a version of before does not mind them. A
+file's number is given once: people speak of files by it."""
 
 
 _PRAGMAS: Final = ("synchronous=FULL", "temp_store=MEMORY", "mmap_size=0", "trusted_schema=OFF", "secure_delete=ON")
@@ -147,6 +149,7 @@ class Accounts:
             self.set_meta("host-key", asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
         self.run(_USED)
         self.run(_HELD)
+        self.run(_KEYS)
         if version == PLAIN:
             self._seal_all()
         self.run("COMMIT")
@@ -167,7 +170,16 @@ class Accounts:
         self.host_key: asyncssh.SSHKey = asyncssh.import_private_key(host_key)
 
     def _seal_all(self) -> None:
-        """Seals what a version of before has kept as it is. A transaction is open."""
+        """Seals what a version of before has kept as it is. A transaction is open. Raises: StoreError, and nothing is
+        changed: it says that it is of before, and is sealed."""
+        try:
+            asyncssh.import_private_key(self.one("SELECT value FROM meta WHERE name='host-key'")[0])
+        except (TypeError, asyncssh.KeyImportError):
+            self._db.close()
+            raise StoreError(
+                f"{self.path} says that nothing in it is sealed, and its host key is none that can be read so",
+                hint="somebody has changed the file: bring back the last backup",
+            ) from None
         for name, value in self.all("SELECT name, value FROM meta"):
             self.set_meta(name, value)
         for name, totp, password in self.all("SELECT name, totp, password FROM person"):
@@ -263,6 +275,10 @@ class Accounts:
         for table in ("member", "ssh_key", "held"):  # who is called so later is somebody else
             self.run(f"DELETE FROM {table} WHERE person=?", name)  # noqa: S608 - one of the words above
         self.run("UPDATE request SET state='revoked' WHERE person=? AND state IN ('waiting', 'granted')", name)
+        self.run(
+            "DELETE FROM approval WHERE person=? AND request IN (SELECT id FROM request WHERE state='waiting')", name
+        )
+        self.run("UPDATE held SET state='waits' WHERE by=? AND state='released'", name)
         self.run("DELETE FROM person WHERE name=?", name)
         self.run("COMMIT")
 
@@ -285,7 +301,11 @@ class Accounts:
     def factor(self, person: Person, which: Literal["totp", "password"]) -> str:
         """The secret of somebody's code generator, or the hash of their password; "" for none. Raises: NotOpened."""
         sealed: str = getattr(person, which)
-        return self._sealed.open(base64.b64decode(sealed), which, person.name).decode() if sealed else ""
+        try:
+            blob = base64.b64decode(sealed)
+        except ValueError:  # not what we wrote there: nothing opens it
+            blob = b""
+        return self._sealed.open(blob, which, person.name).decode() if sealed else ""
 
     def _factor(self, which: Literal["totp", "password"], name: str, secret: str) -> str:
         return base64.b64encode(self._sealed.close(secret.encode(), which, name)).decode() if secret else ""

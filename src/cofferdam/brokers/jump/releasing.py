@@ -188,10 +188,12 @@ class Releasing:
         return file_records.Cleared(said.file, "", number)
 
     def _make_room(self, person: str) -> None:
-        """For one more: the oldest goes, of this person's or of all. The log has what came of each."""
+        """For one more: the oldest goes, of this person's or of all, first of those that wait: who brings many does not
+        so get rid of what was found or rejected. The log has what came of each."""
+        order = "state!='waits', state='released', id"
         for where, values, most in (("person=?", (person,), HELD_OF_PERSON), ("1", (), HELD_MOST)):
             self._accounts.run(
-                f"DELETE FROM held WHERE id IN (SELECT id FROM held WHERE {where} ORDER BY state='released', id"  # noqa: S608
+                f"DELETE FROM held WHERE id IN (SELECT id FROM held WHERE {where} ORDER BY {order}"  # noqa: S608
                 f" LIMIT max(0, (SELECT count(*) FROM held WHERE {where}) - {most - 1}))",
                 *values, *values,
             )  # fmt: skip
@@ -264,7 +266,8 @@ class Releasing:
         until = keeper.wall + said.seconds * 10**9
 
         def act() -> str:
-            self._waits(said.number)  # others may have been quicker
+            if self._waits(said.number).state != one.state:  # others may have been quicker
+                raise GateError(f"somebody else has decided about file {one.id} just now", hint="look again")
             self._set(one.id, "released", who.name, said.reason, said.seconds, until)
             keeper.deciding.begins(one.key, said.seconds, keeper.now)
             return f"file {one.id} is released until {show_utc(until)}: {one.person} brings it once more"
