@@ -14,8 +14,9 @@ from cofferdam.policy import groups, notations, schema_assets
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.points import instants, scaling, typed, values
-from cofferdam.policy.points.instants import EXPECTED, Instant
+from cofferdam.policy.points.instants import EXPECTED
 from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.syntax import Instant
 from cofferdam.policy.yamltext import quote
 from cofferdam.protocols.dialect import BitSpan, Dialect, Kind, Misread, Space
 

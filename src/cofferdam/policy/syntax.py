@@ -96,9 +96,14 @@ def number(raw: Any) -> float:
     raise Expected("a number")
 
 
+class Instant(float):
+    """A limit that was written as a time (`points.instants`)."""
+
+
 def limit(raw: Any) -> float:
     """A finite number, or a time."""
-    return (instants.parse(raw) if isinstance(raw, str) else None) or number(raw)
+    ticks = instants.parse(raw) if isinstance(raw, str) else None
+    return number(raw) if ticks is None else Instant(ticks)
 
 
 def positive(raw: Any) -> float:

@@ -14,12 +14,8 @@ _FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+
 EXPECTED = "a time such as 2027-06-30T12:00:00Z, or a day"
 
 
-class Instant(float):
-    """A limit that was written as a time: ticks, in whole seconds."""
-
-
-def parse(text: str) -> Instant | None:
-    """The time that a text says; None for a text that is none."""
+def parse(text: str) -> int | None:
+    """The time that a text says, which is a whole second; None for a text that is none."""
     if not _FORM.match(text):
         return None
     try:
@@ -28,7 +24,7 @@ def parse(text: str) -> Instant | None:
         return None
     since = (found if found.tzinfo is not None else found.replace(tzinfo=UTC)) - _BEGIN
     seconds = since.days * 86_400 + since.seconds
-    return Instant(seconds * _TICKS) if seconds >= 0 else None
+    return seconds * _TICKS if seconds >= 0 else None
 
 
 def show(ticks: int | float) -> str:

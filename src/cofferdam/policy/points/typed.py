@@ -48,7 +48,7 @@ def parse(kind: ValueType, words: str, form: str = "") -> Value:
         ticks = instants.parse(words)
         if ticks is None:
             raise ValueError(f"{words} is no time, such as 2027-06-30T12:00:00Z")
-        return Int64((int(ticks),))
+        return Int64((ticks,))
     one: bool | Number | str | bytes
     if kind is ValueType.TEXT:
         one = words[1:-1] if len(words) >= 2 and words[0] == words[-1] == '"' else words
