@@ -13,7 +13,8 @@ import pytest
 
 from cofferdam.brokers.diode.keeper_files import COMING_MOST, WHOLE_MOST
 from cofferdam.brokers.kit.clamd import Scanned
-from tests.brokers.diode.test_hostile import Outside, beat, chunk, file, manifest
+from tests.brokers.diode.test_hostile import Outside, Part, beat, chunk, file, hand, manifest
+from tests.brokers.diode.test_hostile import inside as inside
 from tests.brokers.diode.test_hostile import outside as outside
 
 
@@ -146,3 +147,18 @@ def test_a_keeper_is_born_where_a_folder_takes_nothing(tmp_path: Path) -> None:
     outside.ticks(6)
     assert there(outside) == {"a.csv"} and not parts(outside)
     outside.part.halt()
+
+
+@pytest.mark.parametrize("take", [away, no_folder])
+def test_a_folder_inside_that_is_away_ends_no_part(inside: Part, take: Callable[[Path], Callable[[], object]]) -> None:
+    """It ended the spool, again and again, and nothing left by the strand at all."""
+    folder = inside.folders["reports-out"]
+    back = take(folder)
+    inside.ticks(1)
+    assert str(folder) in inside.part.alarms()["folder-reports"]
+    (inside.folders["others-out"] / "a.bin").write_bytes(b"1")
+    inside.ticks(1.5)
+    assert "DiodeFileSent" in inside.kinds() and not any(inside.folders["others-out"].iterdir())
+    back()
+    hand(inside, "a.csv", b"1")
+    assert inside.kinds().count("DiodeFileSent") == 2 and "folder-reports" not in inside.part.alarms()

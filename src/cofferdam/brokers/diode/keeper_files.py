@@ -14,9 +14,8 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -24,6 +23,7 @@ from cofferdam.audit.events import diode as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import JOBS_OF_PART, Setting
 from cofferdam.brokers.diode import told
+from cofferdam.brokers.diode.copying import Copying
 from cofferdam.brokers.diode.keeper_store import Coming, KeeperStore
 from cofferdam.brokers.diode.ledger import Channel
 from cofferdam.brokers.diode.records import CHUNK_BYTES, FILES, Chunk, Manifest, Piece
@@ -53,18 +53,6 @@ SYNC_BYTES: Final = 16 << 20
 """Of a file that is being copied, before they are synced."""
 
 
-@dataclass
-class _Copying:
-    """A file that is whole, on its way into its folder."""
-
-    row: Coming
-    source: int
-    into: int
-    digest: Any
-    at: int
-    synced: int = 0
-
-
 class Files:
     """For one keeper. `channels` are its ledgers; `save` writes that of a channel."""
 
@@ -90,7 +78,7 @@ class Files:
         self._whole: deque[Coming] = deque()
         self._placing: set[tuple[str, int, int]] = set()
         """Files that are whole, until they are in their folder."""
-        self._copying: _Copying | None = None
+        self._copying: Copying[Coming] | None = None
         self._names: set[str] = set()
         """Names that are given to files which are about to be in their folders."""
         self._today: deque[tuple[int, str, int]] = deque()
@@ -330,7 +318,7 @@ class Files:
         if self._whole:
             self._setting.reactor.call_in(0, self._check)
 
-    def _copy(self, copying: _Copying) -> bool:
+    def _copy(self, copying: Copying[Coming]) -> bool:
         """A slice of it; whether that was the last. Raises: OSError, for the folder; StoreError."""
         try:
             data = os.pread(copying.source, SLICE_BYTES, copying.at)
@@ -352,14 +340,13 @@ class Files:
     def _copied(self) -> None:
         copying, self._copying = self._copying, None
         if copying is not None:
-            os.close(copying.source)
-            os.close(copying.into)
+            copying.close()
 
     def _anew(self, row: Coming) -> None:
         self._whole.append(row)
         self._setting.reactor.later(self._check)
 
-    def _judge(self, copying: _Copying) -> None:
+    def _judge(self, copying: Copying[Coming]) -> None:
         """It is in its folder, hidden, and all of it has its hash."""
         row = copying.row
         if copying.digest.hexdigest() != row.sha256:
@@ -411,7 +398,7 @@ class Files:
         self._placing.discard((row.channel, row.epoch, row.first))
         self._refused(row, why)
 
-    def _open(self, row: Coming) -> _Copying:
+    def _open(self, row: Coming) -> Copying[Coming]:
         """Raises: OSError."""
         hidden = self.folder(row.channel) / _hidden(row)
         into = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
@@ -422,7 +409,7 @@ class Files:
             os.close(into)
             raise
         os.ftruncate(source, row.size)
-        return _Copying(row, source, into, hashlib.sha256(), 0)
+        return Copying(row, source, into, hashlib.sha256(), 0)
 
     def _free_name(self, row: Coming) -> str:
         """The name under which a file can be put into its folder: another gets a number, and none is replaced."""

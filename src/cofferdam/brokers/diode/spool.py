@@ -564,6 +564,10 @@ class Spool(Part):
             )
         for channel, why in self._riding.stopped.items():
             found[f"stopped-{channel.partition(':')[2]}"] = clip(f"nothing of {channel} is taken any more: {why}")
+        for channel, why in self._files.away.items():
+            found[f"folder-{channel.partition(':')[2]}"] = clip(
+                f"nothing of {channel} of {self._strand} is taken: {why}"
+            )
         for (channel, name), why in list(self._files.refused.items())[:5]:
             label = hashlib.sha256(f"{channel}/{name}".encode()).hexdigest()[:8]
             found[f"not-sent-{label}"] = clip(f"{name!r} in the folder of files:{channel} is not sent: {why}")

@@ -15,13 +15,13 @@ import stat
 import sys
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cofferdam.audit.events import diode as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.diode.copying import Copying
 from cofferdam.brokers.diode.spool_store import FileRow, SpoolStore
 from cofferdam.errors import StoreError
 from cofferdam.policy.terms.diode_rows import DiodeRows, FilesRow
@@ -36,18 +36,6 @@ TOLD_MOST: Final = 1_000
 """Files that are known not to be sent, so that each is told once."""
 SECOND: Final = 10**9
 DAY: Final = 86_400
-
-
-@dataclass
-class _Copying:
-    """A file on its way from its folder into the store."""
-
-    row: FileRow
-    source: int
-    into: int
-    digest: Any
-    at: int
-    synced: int = 0
 
 
 class Taking:
@@ -75,7 +63,9 @@ class Taking:
         self.halted = False
         self.refused: dict[tuple[str, str], str] = {}
         """(channel, name) -> why."""
-        self._copying: _Copying | None = None
+        self.away: dict[str, str] = {}
+        """Channel -> why nothing is taken from its folder."""
+        self._copying: Copying[FileRow] | None = None
         self._seen: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._today: deque[tuple[int, str, int]] = deque()
         self._no_room = sys.maxsize
@@ -95,7 +85,13 @@ class Taking:
             self._scan(row)
 
     def _scan(self, row: FilesRow) -> None:
-        with os.scandir(self.folder(row.channel)) as entries:
+        try:  # the folder is another's as well: it ends no part, and holds up no other
+            found = os.scandir(self.folder(row.channel))
+            self.away.pop(row.channel, None)
+        except OSError as error:
+            self.away[row.channel] = f"{self.folder(row.channel)}: {error.strerror or error}"
+            return
+        with found as entries:
             for count, entry in enumerate(entries):
                 if count >= SCAN_MOST or self._copying is not None:
                     return  # one at a time; the others have their turn
@@ -157,7 +153,7 @@ class Taking:
         self.refused.pop(at, None)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         into = os.open(self._store.path(taken), flags, 0o600)
-        self._copying = _Copying(taken, fd, into, hashlib.sha256(), 0)
+        self._copying = Copying(taken, fd, into, hashlib.sha256(), 0)
         self._setting.reactor.later(self._copy)
 
     def _within_day(self, row: FilesRow, size: int) -> bool:
@@ -218,8 +214,7 @@ class Taking:
     def _copied(self) -> None:
         copying, self._copying = self._copying, None
         if copying is not None:
-            os.close(copying.source)
-            os.close(copying.into)
+            copying.close()
 
     def remove_source(self, row: FileRow) -> None:
         """It is kept here, so it goes from its folder, unless another of its name is there by now."""
