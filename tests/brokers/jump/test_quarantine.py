@@ -8,20 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from cofferdam.brokers.broker import RunJob
 from cofferdam.brokers.jump import quarantine, records
 from cofferdam.brokers.jump.quarantine import Quarantine, Room
+from cofferdam.brokers.kit.clamd import Scanned
 from cofferdam.errors import CrossingError
 
 
 class Held:
     """A quarantine, and what it says."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, run_job: RunJob = lambda *_: None) -> None:
         self.said: list[Any] = []
         self.store = store
-        self.of = Quarantine(store, "b", lambda *_: None, self.said.append, Room(store))
+        self.of = Quarantine(store, "b", run_job, self.said.append, Room(store))
 
     def say(self, *records_: Any) -> Any:
         for record in records_:
@@ -83,6 +86,40 @@ def test_what_no_honest_inner_part_says(tmp_path: Path) -> None:
     held.of.close()
 
 
+def test_nobody_fills_it_up_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by large files nor by many, be they under way at once; what is thrown away counts no more."""
+    found = msgspec.json.encode(Scanned("found", "a virus"))
+    held = Held(tmp_path, lambda _, __, tell: tell(found, ""))
+    last = 0
+
+    def comes(person: str, size: int) -> str:
+        """Its name in quarantine, "" for none."""
+        nonlocal last
+        last += 1
+        judged = held.say(records.Hold(last, person), records.HoldPiece(last, bytes(size)), records.Judge(last))
+        return str(judged.name)
+
+    def lies(number: int, keep: bool = True) -> None:
+        held.say(records.Let(number, keep))
+
+    monkeypatch.setattr(quarantine, "KEPT_BYTES", 400)
+    monkeypatch.setattr(quarantine, "KEPT_MOST", 8)
+    first = comes("mallory", 150)
+    assert (first, comes("mallory", 51), comes("anna", 51)) == ("b-1", "", "b-3")  # nothing lies there yet
+    for number in (1, 2, 3):
+        lies(number)
+    assert held.of.kept == 2 and {one["name"] for one in held.of.listed()} == {"b-1", "b-3"}
+    assert held.of.remove(first) == ""
+    assert [comes("mallory", 1) != "" for _ in range(5)] == [True, True, True, True, False]
+    lies(4, False)  # somebody has released it
+    assert comes("mallory", 1) != "" and comes("mallory", 0) == "" and comes("anna", 0) != ""
+    assert held.of.kept == 6
+    held.of.close()
+    held = Held(tmp_path)
+    assert held.of.kept == 1  # the others waited for somebody who is gone
+    held.of.close()
+
+
 def test_its_job_may_read_what_waits_and_nobody_else(tmp_path: Path) -> None:
     old = tmp_path / quarantine.FOLDER
     old.mkdir(mode=0o700)  # as it was once made
@@ -130,7 +167,7 @@ def test_what_is_kept_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     of = begin()
     for number in (1, 2, 3):
-        for record in (records.Hold(number, "s"), records.HoldPiece(number, bytes(10)), records.Judge(number)):
+        for record in (records.Hold(number, f"{number}"), records.HoldPiece(number, bytes(10)), records.Judge(number)):
             of.on_record(record)
         jobs.pop()(b"", "a password")
         name = said[-1].name

@@ -29,7 +29,8 @@ KEPT_BYTES: Final = 2 << 30
 """Of all that did not pass and stays; what comes later is refused, told with its SHA-256, and not kept."""
 NEW: Final = "new-"
 """Before the name of one that waits for its scan."""
-LISTED_MOST: Final = 4_000
+KEPT_MOST: Final = 4_000
+"""The same in files. Of both, one person's may be half: nobody fills it up for all."""
 SCANS_OF_PERSON: Final = JOBS_OF_PART // 2
 """At a time: a scan may take a quarter of an hour, and others do not wait for all that one person brings."""
 
@@ -82,6 +83,11 @@ class _File:
         self.stays = False
         self.trouble = ""
 
+    @property
+    def name(self) -> str:
+        """When it stays."""
+        return self.path.name.removeprefix(NEW)
+
     def close(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
@@ -101,6 +107,8 @@ class Quarantine:
         self._scanning: Counter[str] = Counter()
         self._waiting: deque[int] = deque()
         self.kept = self._kept_bytes = 0
+        self._whose: dict[str, tuple[str, int]] = {}
+        """Person and size, by name, of what has come to stay in this life."""
         for path in self._folder.iterdir():  # what nobody waits for any more; findings stay
             if path.name.startswith(NEW):
                 path.unlink()
@@ -129,11 +137,11 @@ class Quarantine:
                 file.close()
                 with contextlib.suppress(OSError):  # what is left of it goes when the archivist begins anew
                     if keep and file.stays:
-                        file.path.rename(file.path.with_name(file.path.name.removeprefix(NEW)))
-                        self.kept += 1
-                        self._kept_bytes += file.size
-                    else:
-                        file.path.unlink()
+                        file.path.rename(file.path.with_name(file.name))
+                        return
+                    file.path.unlink()
+                if file.stays:
+                    self._goes(file.name, file.size)
 
     def _hold(self, record: records.Hold) -> None:
         if record.file != self._last + 1 or len(self._files) >= records.HELD_MOST:
@@ -193,9 +201,25 @@ class Quarantine:
     def _say(self, number: int, found: Scanned) -> None:
         if (file := self._files.get(number)) is not None:
             name = ""
-            if found.verdict != "clean" and self._kept_bytes + file.size <= KEPT_BYTES:
-                file.stays, name = True, file.path.name.removeprefix(NEW)
+            if found.verdict != "clean" and self._has_room(file):
+                file.stays, name = True, file.name
+                self._whose[name] = file.person, file.size
+                self.kept += 1
+                self._kept_bytes += file.size
             self._send(records.Judged(number, found.verdict, found.detail[:500], name, found.partly))
+
+    def _has_room(self, file: _File) -> bool:
+        """Whether it may stay."""
+        sizes = [size for person, size in self._whose.values() if person == file.person]
+        return (
+            self.kept < KEPT_MOST and self._kept_bytes + file.size <= KEPT_BYTES
+            and len(sizes) < KEPT_MOST // 2 and sum(sizes) + file.size <= KEPT_BYTES // 2
+        )  # fmt: skip
+
+    def _goes(self, name: str, size: int) -> None:
+        self._whose.pop(name, None)
+        self.kept -= 1
+        self._kept_bytes -= size
 
     # --- operators ----------------------------------------------------------------------------------------------------
 
@@ -207,7 +231,7 @@ class Quarantine:
                 facts = path.stat()
                 if not path.name.startswith(NEW):
                     found.append({"name": path.name, "size": facts.st_size, "at_ns": facts.st_mtime_ns})
-        return sorted(found, key=lambda one: one["at_ns"], reverse=True)[:LISTED_MOST]
+        return sorted(found, key=lambda one: one["at_ns"], reverse=True)[:KEPT_MOST]
 
     def size(self, name: str) -> int:
         """Raises: GateError: there is none."""
@@ -224,8 +248,7 @@ class Quarantine:
             path.unlink()
         except OSError as error:
             return error.strerror or str(error)
-        self.kept -= 1
-        self._kept_bytes -= size
+        self._goes(name, size)
         return ""
 
     def close(self) -> None:
