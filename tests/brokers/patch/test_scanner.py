@@ -82,6 +82,28 @@ def test_what_it_says(scanner: str, tmp_path: Path, data: bytes, verdict: str, d
     assert (found.verdict, detail in found.detail) == (verdict, True), found
 
 
+@pytest.mark.parametrize(
+    ("data", "verdict", "partly"),
+    [
+        (lzma.compress(bytes(2 * LIMIT)), "not scanned", True),  # the scanner sees the file, and not what is in it
+        (zipped(bytes(LIMIT) + b"x"), "not scanned", True),
+        (zipped(b"hello") + b"a trailer", "not scanned", True),
+        (zipped(EICAR) + b"a trailer", "found", False),
+        # Beyond MaxFileSize it sees nothing, were it the first bytes.
+        (EICAR + bytes(LIMIT), "not scanned", False),
+        (zipped(EICAR) + bytes(2 * LIMIT), "not scanned", False),
+    ],
+)
+def test_what_it_has_seen_nothing_of_is_not_seen_partly(
+    scanner: str, tmp_path: Path, data: bytes, verdict: str, partly: bool
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(data)
+    found = scan(scanner, file, anyway=True)
+    assert (found.verdict, found.partly) == (verdict, partly), found
+    assert partly or verdict == "found" or "looks at no file" in found.detail
+
+
 def test_what_the_scanner_is_given_is_told_of(scanner: str, tmp_path: Path) -> None:
     file, told = tmp_path / "file", bytearray()
     file.write_bytes(data := b"firmware" * 200_000)

@@ -90,11 +90,13 @@ def scan(
             return _scan_parts(path, parts, base)
         with file.open("rb") as opened:
             said = _stream(path, _pieces(opened, seen))
+        judged = _judged(said, base)
+        if anyway and judged.partly:
+            _looks_at(path, file.stat().st_size)
     except archives.ArchiveRefused as refused:
         return Scanned("not scanned", f"the scanner would not see all of it: {refused}", base)
     except (NotScanned, OSError) as error:
         return Scanned("not scanned", str(error) or type(error).__name__, base)
-    judged = _judged(said, base)
     return Scanned("not scanned", unseen, base, True) if unseen and judged.verdict == "clean" else judged
 
 
@@ -161,6 +163,22 @@ def _looks_into(path: str, largest: int) -> None:
     said = _stream(path, [held.getvalue()])
     if "FOUND" not in said or _LIMIT in said:
         raise NotScanned(why)
+
+
+def _looks_at(path: str, size: int) -> None:
+    """Of a file beyond `MaxFileSize` clamd sees nothing, and says the same as of one that has such an entry. So it
+    has to find a test file at the end of one as large. Raises: NotScanned."""
+
+    def pieces() -> Iterator[bytes]:
+        left = max(0, size - len(EICAR))
+        while left:
+            left -= len(piece := bytes(min(left, CHUNK)))
+            yield piece
+        yield EICAR
+
+    said = _stream(path, pieces())
+    if "FOUND" not in said or _LIMIT in said:
+        raise NotScanned(f"the scanner looks at no file of {size} bytes: raise MaxFileSize and MaxScanSize")
 
 
 def _nest() -> bytes:
