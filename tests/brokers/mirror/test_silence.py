@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import struct
 import time
@@ -17,12 +19,14 @@ import pytest
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.mirror import SourceTold
 from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.kit import postgres as kit
 from cofferdam.brokers.kit.http.keys import Secrets, write_secrets
 from cofferdam.brokers.mirror import postgres, records
 from cofferdam.brokers.mirror.collector import Collector
 from cofferdam.brokers.mirror.records import Begin, Fetch, Samples, Stored
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from cofferdam.policy.terms.mirror_rows import Postgres as Source
 from tests.brokers.mirror.between import HEAD, between, data
 from tests.brokers.mirror.crew import PASSWORD, POLICY, Plant, historian
 from tests.brokers.mirror.pairing import Log, Queue
@@ -101,7 +105,7 @@ def add(plant: Plant, value: float) -> None:
 
 
 def test_one_that_accepts_and_says_nothing(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(kit, "CONNECT_SECONDS", 2)
 
     async def work() -> None:
         held: list[socket.socket] = []
@@ -129,9 +133,31 @@ def test_one_that_accepts_and_says_nothing(plant: Plant, monkeypatch: pytest.Mon
     asyncio.run(work())
 
 
+def test_a_database_that_stands_still_is_left(made: Postgres, plant: Plant) -> None:
+    """Whatever it was asked, and by whichever broker: the connection is over, and another one works."""
+    place = Source(name="h", address="127.0.0.1", port=made.port, database=plant.database, role="mirror",
+                   password="historian", plain=True)  # fmt: skip
+
+    async def work() -> None:
+        conn = await kit.dial(place, PASSWORD, silent=2.0, name="test")
+        backend = conn.info.backend_pid
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError, match="it has not answered within 2 s"):
+                await conn.execute("SELECT 1")
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        await conn.close()
+        conn = await kit.dial(place, PASSWORD, silent=PATIENT, name="test")
+        assert await (await conn.execute("SELECT 1")).fetchall() == [(1,)]
+        await conn.close()
+
+    asyncio.run(work())
+
+
 def test_one_that_stops_in_mid_reading(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost by it, and what is being read again just then is not forgotten."""
-    monkeypatch.setattr(postgres.Answering, "silent", 3.0)
+    monkeypatch.setattr(postgres, "SILENT_SECONDS", 3.0)
     first = {0.0, 1.0, 2.0, 3.0, 4.0}
 
     async def work() -> None:

@@ -25,6 +25,7 @@ from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figure, Figures, Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
+from cofferdam.brokers.kit.postgres import words
 from cofferdam.brokers.mirror import nodes, points, postgres, rows, times
 from cofferdam.brokers.mirror.blocks import Differs, Reading, Seen
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME
@@ -319,7 +320,7 @@ class Work:
             except Differs as error:
                 self._troubled("differs", str(error))
             except (psycopg.Error, OSError) as error:
-                self._troubled("away", postgres.words(error))
+                self._troubled("away", words(error))
             except MemoryError:  # one value of a hostile source: what it had was given back with its connection
                 self._troubled("differs", "it sends more at once than there is memory for")
             if time.monotonic() - began > LAST_SECONDS:
@@ -490,7 +491,7 @@ class Tables(Work):
             if len(counts) > COUNTS_MOST or sum(map(len, counts)) > RECORD_BYTES // 8:
                 raise Differs(f"{len(counts)} tags in an hour; as many are not compared")
         except (psycopg.Error, OSError, Differs, *NOT_UNDERSTOOD) as error:
-            self.owner.answer(Counted(asked.request, asked.source, asked.hour, failed=clip(postgres.words(error), 500)))
+            self.owner.answer(Counted(asked.request, asked.source, asked.hour, failed=clip(words(error), 500)))
             raise
         self.owner.answer(
             Counted(asked.request, asked.source, asked.hour, tuple(counts), tuple(counts.values()), digests=digests)

@@ -132,9 +132,8 @@ class Copying(Work):
         password = self.owner.password(self.source.password)
         if not password:
             raise Differs(f"there is no password: `cofferdam mirror password {self.source.password}` brings it in")
-        conn = await postgres.dial(self.source, password)
+        conn = await postgres.dial(self.source, password, STATEMENT_MS / 1000 + 30)
         try:
-            conn.silent = STATEMENT_MS / 1000 + 30
             await conn.execute(_SETTINGS, (str(STATEMENT_MS),))
             self._qualities = (await self._store()).catalogue.qualities
             await self._prepare(conn)

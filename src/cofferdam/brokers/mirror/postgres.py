@@ -10,20 +10,19 @@ Not here: when what is read (collector).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import logging
-import socket
 import time
 import zoneinfo
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 
+from cofferdam.brokers.kit import postgres
+from cofferdam.brokers.kit.postgres import Answering
 from cofferdam.brokers.mirror.blocks import (
     EPOCH,
     LATEST_NS,
@@ -45,7 +44,6 @@ UTC: Final = zoneinfo.ZoneInfo("UTC")
 """What psycopg wants of a connection whose time zone is UTC: loaded here, since a part opens no file later."""
 SAME_TIME_MOST: Final = 1_000_000
 """Samples of one time, where values are compared."""
-CONNECT_SECONDS: Final = 10
 STATEMENT_MS: Final = 300_000
 SILENT_SECONDS: Final = 330.0
 """Without a word in answer, or with one here and there: a database that is well has ended the statement before."""
@@ -62,34 +60,6 @@ _SETTINGS: Final = (
     "SELECT pg_catalog.set_config('statement_timeout', %s, false), pg_catalog.set_config('search_path', '', false),"
     " pg_catalog.set_config('default_transaction_read_only', 'on', false)"
 )
-
-
-class Answering(AsyncConnection[Any]):
-    """A connection whose other end has to answer in time: psycopg by itself waits without end, also for the rest of a
-    COPY whose reading is over, and then for a database that is not there to end it. Raises: TimeoutError."""
-
-    silent = SILENT_SECONDS
-    """Seconds."""
-
-    async def wait(self, *said: Any, **more: Any) -> Any:
-        over: list[bool] = []
-        timer = asyncio.get_running_loop().call_later(self.silent, self._shut, over)
-        try:
-            return await super().wait(*said, **more)
-        except psycopg.OperationalError:
-            if over:
-                raise TimeoutError(f"it has not answered within {self.silent:g} s") from None
-            raise
-        finally:
-            timer.cancel()
-
-    def _shut(self, over: list[bool]) -> None:
-        """Whatever waits for the connection sees its end."""
-        over.append(True)
-        beneath = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=self.pgconn.socket)
-        with contextlib.suppress(OSError):
-            beneath.shutdown(socket.SHUT_RDWR)
-        beneath.detach()
 
 
 class Historian:
@@ -266,7 +236,7 @@ def _add(found: dict[str, Summary], table: pa.Table) -> None:
 
 async def connect(source: Postgres, password: str) -> Historian:
     """Raises: psycopg.Error, Differs."""
-    conn = await dial(source, password)
+    conn = await dial(source, password, SILENT_SECONDS)
     try:
         await conn.execute(_SETTINGS, (str(STATEMENT_MS),))
         if conn.info.parameter_status("server_encoding") == "SQL_ASCII":
@@ -280,25 +250,9 @@ async def connect(source: Postgres, password: str) -> Historian:
     return found
 
 
-async def dial(source: Postgres | Copy, password: str) -> Answering:
-    """A connection; each end has shown the other that it knows the password. Raises: psycopg.Error."""
-    tls: dict[str, Any] = {"sslmode": "disable"}
-    if not source.plain:
-        tls = {"sslmode": "require", "channel_binding": "require", "sslcertmode": "disable"}
-    return await Answering.connect(
-        hostaddr=source.address, port=source.port, dbname=source.database, user=source.role, password=password,
-        autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_SECONDS, gssencmode="disable",
-        application_name="cofferdam-mirror", client_encoding="utf8", options="-c TimeZone=UTC",
-        require_auth="scram-sha-256", keepalives_idle=15, keepalives_interval=5, keepalives_count=3,
-        tcp_user_timeout=30_000, **tls,
-    )  # fmt: skip
-
-
-def words(error: Exception) -> str:
-    """What a database says, in one line."""
-    if isinstance(error, psycopg.Error) and error.sqlstate and error.diag.message_primary:
-        return f"{error.diag.message_primary} ({error.sqlstate})"
-    return " ".join(str(error).split()) or type(error).__name__
+async def dial(source: Postgres | Copy, password: str, silent: float) -> Answering:
+    """A connection whose clock is UTC. Raises: psycopg.Error."""
+    return await postgres.dial(source, password, silent=silent, name="cofferdam-mirror", options="-c TimeZone=UTC")
 
 
 _LEAST, _MOST = -62_135_596_800 * 10**6, 253_402_300_799 * 10**6

@@ -77,6 +77,7 @@ class TableChanges(TableWork):
     """Reads one table's changes into one channel."""
 
     settings = _SETTINGS
+    silent = 630.0
 
     def __init__(self, owner: Way[Any, Any], table: Table, changes: Changes, who: str) -> None:
         super().__init__(owner, table)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import abc
 import asyncio
 import datetime
-import socket
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, LiteralString
@@ -26,6 +25,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from cofferdam.audit.events.base import clip
+from cofferdam.brokers.kit import postgres
 from cofferdam.brokers.kit.http.problems import Refusal
 from cofferdam.brokers.relay.http_messages import is_key, single
 from cofferdam.brokers.relay.records import Answered, Handed, Item, Message, Pull, Push, Settle, Verdict
@@ -41,7 +41,6 @@ BATCH_BYTES: Final = 1 << 20
 """Rows of one transaction, and the bytes of their bodies if there are several."""
 AGAIN_SECONDS: Final = 60
 """When a message comes again that the inbox does not take."""
-CONNECT_SECONDS: Final = 10
 _BAD_MESSAGE: Final = ("22", "23", "P0")
 """Classes of errors that a message may be to blame for: its data, a constraint, a trigger of the site's own."""
 _SETTINGS: Final = (
@@ -59,11 +58,13 @@ class TableWork(Work):
     foreign = (psycopg.Error, OSError)
     settings: ClassVar[LiteralString] = _SETTINGS
     """Of its session."""
+    silent: ClassVar[float] = 60.0
+    """Seconds without an answer: more than its statement's limit."""
 
     def __init__(self, owner: Way[Any, Any], table: Table) -> None:
         super().__init__(owner, table.zone)
         self.table = table
-        self._conn: AsyncConnection[Any] | None = None
+        self._conn: postgres.Answering | None = None
         self._connecting: asyncio.Task[Any] | None = None
         self._booking = False
 
@@ -80,9 +81,8 @@ class TableWork(Work):
         return self._conn is None
 
     def words(self, error: Exception) -> str:
-        if isinstance(error, psycopg.Error) and error.sqlstate and error.diag.message_primary:
-            return f"{error.diag.message_primary} ({error.sqlstate})"
-        return super().words(error)
+        said = isinstance(error, psycopg.Error) and error.sqlstate
+        return postgres.words(error) if said else super().words(error)
 
     # --- life
 
@@ -91,14 +91,7 @@ class TableWork(Work):
         if self._connecting is not None:
             self._connecting.cancel()
         elif self._conn is not None and not self._conn.closed and (now or not self._booking):
-            # Whatever waits for the database sees its end, and goes the way of any lost connection.
-            sock = socket.socket(fileno=self._conn.fileno())
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            finally:
-                sock.detach()
+            self._conn.shut()
 
     async def session(self) -> None:
         password = self.owner.password(self.table.password)
@@ -106,7 +99,7 @@ class TableWork(Work):
             raise Differs(f"there is no password: `cofferdam relay password {self.table.password}` brings it in")
         self._connecting = asyncio.current_task()
         try:
-            conn = await self._connect(password)
+            conn = await postgres.dial(self.table, password, silent=self.silent, name="cofferdam")
         finally:
             self._connecting = None
         try:
@@ -120,21 +113,6 @@ class TableWork(Work):
         finally:
             self._conn, self._booking = None, False
             await conn.close()
-
-    async def _connect(self, password: str) -> AsyncConnection[Any]:
-        """With TLS, both ends show by the password that they know it, bound to this very connection (SCRAM with channel
-        binding): that takes no certificate of anybody's, for which the part would have to open a file."""
-        table = self.table
-        tls: dict[str, Any] = {"sslmode": "disable"}
-        if not table.plain:
-            tls = {"sslmode": "require", "channel_binding": "require", "sslcertmode": "disable"}
-        return await AsyncConnection.connect(
-            hostaddr=table.address, port=table.port, dbname=table.database, user=table.role, password=password,
-            autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_SECONDS, gssencmode="disable",
-            application_name="cofferdam", client_encoding="utf8", require_auth="scram-sha-256", keepalives_idle=15,
-            keepalives_interval=5, keepalives_count=3, tcp_user_timeout=30_000,
-            **tls,
-        )  # fmt: skip
 
 
 # --- outbox -----------------------------------------------------------------------------------------------------
