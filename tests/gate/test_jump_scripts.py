@@ -87,6 +87,16 @@ def test_what_a_program_reads_is_json(site: JumpSite) -> None:
     assert "is no time" in refuses(site, "vendor", "request --json station pump")
 
 
+def test_nobody_forges_lines_of_a_list(site: JumpSite) -> None:
+    """By a line's end in what they ask with."""
+    forged = "  99  anna → plc, 60 min: granted"
+    for words in (f"request station 1h pump\n{forged}", f"request station 1h pump #1\n{forged}"):
+        number = says(site, "vendor", words).split()[1]
+        (line,) = says(site, "lead", "requests").splitlines()
+        assert line.startswith(f"{number:>4}  vendor → station")
+        says(site, "vendor", f"withdraw {number}")
+
+
 def test_who_asks_withdraws_while_it_waits(site: JumpSite) -> None:
     number = says(site, "vendor", "request station 1h a mistake").split()[1]
     assert "is not yours" in refuses(site, "lead", f"withdraw {number}")

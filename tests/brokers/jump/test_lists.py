@@ -50,6 +50,11 @@ def test_one_that_has_gone_meanwhile_loses_nobody_else() -> None:
     assert rest[0]["number"] == last + 1
 
 
+def test_a_line_is_one_line_whatever_is_in_it() -> None:
+    said = lists.text(["1  vendor [x\n9  granted]", "2  \x1b[2J"], "requests", "nothing")
+    assert said == "1  vendor [x\\n9  granted]\n2  \\x1b[2J"
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 3_000])
 def test_what_the_menu_says_fits_a_record(count: int) -> None:
     lines = [f"{number} " + "word " * 20 for number in range(count)]

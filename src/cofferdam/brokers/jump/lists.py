@@ -13,6 +13,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from cofferdam.audit.lines import escaped
+
 PIECE_BYTES: Final = 512 << 10
 """Of one answer to an operator; a row may come on top."""
 TEXT_MOST: Final = 56_000
@@ -60,9 +62,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def text(lines: Sequence[str], word: str, nothing: str) -> str:
-    """The lines as one answer. `word`: by what the menu lists them."""
+    """The lines as one answer, and nothing that stands in one makes it two. `word`: by what the menu lists them."""
     if not lines:
         return nothing
+    lines = [escaped(line) for line in lines]
     at = size = 0
     while at < len(lines) and size + len(lines[at]) < TEXT_MOST:
         size += len(lines[at]) + 1

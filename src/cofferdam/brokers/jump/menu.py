@@ -166,10 +166,11 @@ class Menu:
         if sum(1 for one in keeper.accounts.requests(("waiting",)) if one.person == connection.person) >= 20:
             raise GateError("twenty requests of yours wait already")
         person, why = connection.person, clip(escaped(text.strip()), 400)
-        number = keeper.accounts.ask(person, asset, conduit, seconds, why, clip(ticket.strip(), 64), keeper.wall)
+        ticket = clip(escaped(ticket.strip()), 64)
+        number = keeper.accounts.ask(person, asset, conduit, seconds, why, ticket, keeper.wall)
         entry = events.AccessRequested(
             wall_ns=keeper.wall, request=number, person=person, asset=asset, conduit=conduit, seconds=seconds,
-            reason=why, ticket=clip(ticket.strip(), 64),
+            reason=why, ticket=ticket,
         )  # fmt: skip
         row = keeper.deciding.rows[conduit]
         by = " or ".join(row.approval.by) if row.approval is not None else ""

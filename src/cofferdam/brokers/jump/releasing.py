@@ -153,9 +153,14 @@ class Releasing:
         return {"jump-files": said} if count else {}
 
     def of(self, person: str) -> list[told.HeldFile]:
-        """For the menu: somebody's own, and those that they may decide about."""
-        who = self._accounts.known(person)
-        return [one.row for one in self.all() if one.person == person or not self._why_not(who, one)]
+        """For the menu: somebody's own, and those that they may decide about as an approver of the conduit. Where it
+        has none, one vendor is not told what another brings: who decides there sees it at the gate."""
+        who, rows = self._accounts.known(person), self._keeper.deciding.rows
+        approved = {name for name, row in rows.items() if row.approval is not None}
+        return [
+            one.row for one in self.all()
+            if one.person == person or (one.conduit in approved and not self._why_not(who, one))
+        ]  # fmt: skip
 
     # --- one that comes ---------------------------------------------------------------------------------------------
 
