@@ -116,8 +116,8 @@ def test_somebody_else_releases_it_and_it_passes(site: Works) -> None:
     shown = site.jump("quarantine", "show", number)
     assert one["sha256"] in shown and one["kept"] in shown
     assert b"tool.run" in site.ssh("ben", "ben", "files").stdout
-    for other in ("vic", "cara"):  # nobody approves there: others are not told what ben brings
-        assert site.ssh(other, other, "files").stdout == b"no files\n", other
+    for who in ("vic", "cara"):  # nobody approves there: others are not told what ben brings
+        assert site.ssh(who, who, "files").stdout == b"no files\n", who
     # Once more, and it still waits, as the same.
     assert site.waits("ben", "tool.run", data) == number
     said = site.jump("quarantine", "release", number, "compared", "with", "the maker's list", "--for", "2h")
