@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -32,7 +33,13 @@ def read() -> dict[str, bytes]:
     found = {}
     try:
         for path in sorted(Path(folder).glob(f"{CREDENTIALS}.*")) if folder else ():
-            with path.open("rb") as file:
+            with open(path, "rb", opener=_opened) as file:
+                facts = os.fstat(file.fileno())
+                if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in (0, os.geteuid()) or facts.st_mode & 0o022:
+                    raise GateError(
+                        f"the credential {path} is no file, or is another user's or one that others may change",
+                        hint=f"{DIRECTORY} is systemd's to set: has somebody else set it?",
+                    )
                 found[path.name] = file.read(BYTES_MOST + 1)
             if len(found[path.name]) > BYTES_MOST:
                 raise GateError(f"the credential {path} has more than {BYTES_MOST} bytes")
@@ -42,6 +49,11 @@ def read() -> dict[str, bytes]:
             hint="what LoadCredentialEncrypted= of the unit names",
         ) from None
     return found
+
+
+def _opened(path: str, flags: int) -> int:
+    """A pipe of somebody's is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager
