@@ -418,6 +418,34 @@ def test_a_full_disk_does_not_end_a_keeper_that_drops_what_is_old(tmp_path: Path
     pair.close()
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_clock_that_is_years_ahead_has_no_history_go(tmp_path: Path, again: bool) -> None:
+    """All of it went within a second, for its age. `again`: the gate starts with that clock."""
+    pair = Pair(tmp_path)
+    pair.back()
+    pair.offer(batch("live", [("tank_a", HOUR * HOUR_NS, 1.0)]))
+    pair.all()
+    pair.seal()
+    [file] = pair.keeper.store.catalogue.files
+    pair.wall += 20 * 365 * DAY_NS
+    if again:
+        pair.born()
+        pair.back()
+    pair.settle()
+    pair.keeper.tick()
+    assert pair.keeper.store.catalogue.files == [file]
+    assert ("mirror-clock" in pair.keeper.alarms()) != again
+    # What comes has the plant's own time, which is right, and is taken.
+    pair.offer(batch("live", [("tank_a", (HOUR + 1) * HOUR_NS, 2.0)]))
+    pair.all()
+    assert pair.keeper.store.hot_rows == 1 and not [one for one in pair.keeper.alarms() if one.endswith("-old")]
+    pair.wall -= 20 * 365 * DAY_NS
+    pair.settle()
+    pair.keeper.tick()
+    assert pair.keeper.store.catalogue.files == [file] and "mirror-clock" not in pair.keeper.alarms()
+    pair.close()
+
+
 def test_an_old_gap_hides_none_that_a_strand_has_found_since(tmp_path: Path) -> None:
     """`gaps` left it out, as one of batches whose numbers are known, while any such gap stood."""
     pair = Pair(tmp_path)

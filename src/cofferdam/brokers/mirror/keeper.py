@@ -166,7 +166,7 @@ class Keeper(Part):
             batch = without(batch, refused)
         told = [Refused(fault, whole - batch.num_rows, min(refused), detail)] if refused else []
         holds = self.store.catalogue.holds
-        batch, of_times = self._times.fit(batch, self.row, self.setting.wall(), holds)
+        batch, of_times = self._times.fit(batch, self.row, self.setting.wall(), self._aged(), holds)
         if not self._times.begins(record, batch, self.store.hours(), waits=self.acks):
             return False
         for one in of_times:
@@ -180,6 +180,11 @@ class Keeper(Part):
         self.store.add(record, batch)
         self._figures.add("taken", batch.num_rows, record.lane)
         return True
+
+    def _aged(self) -> int:
+        """The time by which history grows old (UTC ns)."""
+        wall, reach = self.setting.wall(), self.store.reach
+        return self._times.aged(wall, reach if reach != NO_TIME else wall)
 
     def _tell_refused(self, source: str, one: Refused) -> None:
         self._figures.add("passed_over", one.rows, source)
@@ -409,7 +414,7 @@ class Keeper(Part):
 
     def _drop(self) -> None:
         """What is too old, and the oldest while there is too much, or too little room beside it."""
-        now = self.setting.wall() // HOUR_NS
+        now = self._aged() // HOUR_NS
         files = sorted(self.store.catalogue.files, key=lambda file: file.last)
         held = self.store.catalogue.holds
         loose = [file for file in files if not any(one.first <= file.last and one.last >= file.first for one in held)]

@@ -106,6 +106,11 @@ class Store:
             path.unlink()
 
     @property
+    def reach(self) -> int:
+        """Up to when there are samples (UTC ns), to the hour for what is sealed; NO_TIME for a store without any."""
+        return max([self.newest, *((file.last + 1) * HOUR_NS for file in self._catalogue.files)])
+
+    @property
     def catalogue(self) -> catalogue.Catalogue:
         """With all that was taken in it."""
         if self._uncounted:

@@ -27,6 +27,8 @@ from cofferdam.policy.terms.mirror_rows import MirrorRows
 SPARE_NS: Final = 25 * HOUR_NS
 """The collector judged by the clock as it was then: it may have been put back since, and what waits is no less true.
 And what is old goes by whole days."""
+BEYOND_NS: Final = 2 * DAY_NS
+"""So far beyond the newest sample that there is, at most, history is said to grow old."""
 DAYS_MOST: Final = 12_000
 """New days within an hour: thirty years and more (`since`) pass in one go."""
 ALARM_SECONDS: Final = 3600.0
@@ -58,13 +60,26 @@ class Times:
         self._at = time.monotonic()
         self._alarms: dict[str, tuple[str, float]] = {}
         self._waits: dict[tuple[str, Lane], str] = {}
+        self._seen: tuple[int, int] | None = None
+        self._ahead = 0
+
+    def aged(self, wall: int, reach: int, ran: int | None = None) -> int:
+        """The time (UTC ns) by which history grows old: the clock's, but for a clock that is ahead, by which all of it
+        would go at once. What was set ahead by more than a day while the keeper ran does not count, and never more than
+        two days beyond the newest sample. `reach`: of that; `ran`: nanoseconds that only grow."""
+        ran = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if ran is None else ran
+        before, self._seen = self._seen, (wall, ran)
+        if before is not None and abs(jump := wall - before[0] - (ran - before[1])) > DAY_NS:
+            self._ahead = max(0, self._ahead + jump)
+        return min(wall - self._ahead, reach + BEYOND_NS)
 
     def fit(
-        self, batch: pa.RecordBatch, row: MirrorRows, wall: int, holds: Iterable[Hold]
+        self, batch: pa.RecordBatch, row: MirrorRows, wall: int, aged: int, holds: Iterable[Hold]
     ) -> tuple[pa.RecordBatch, list[Refused]]:
-        """Those samples of a batch (HOT) that are taken, and what is not."""
+        """Those samples of a batch (HOT) that are taken, and what is not. `aged`: the time by which history grows
+        old."""
         times = batch.column(1)
-        low, high = oldest(row, wall), wall + row.future * 10**9 + SPARE_NS
+        low, high = oldest(row, aged), wall + row.future * 10**9 + SPARE_NS
         ends = pc.min_max(times).as_py()
         if batch.num_rows == 0 or (low <= ends["min"] and ends["max"] <= high):
             return batch, []
@@ -122,4 +137,9 @@ class Times:
         now = time.monotonic()
         self._alarms = {name: one for name, one in self._alarms.items() if now - one[1] < ALARM_SECONDS}
         found = {name: words for name, (words, _) in self._alarms.items()}
+        if self._ahead:
+            found["mirror-clock"] = (
+                f"the clock was set ahead by {self._ahead // DAY_NS} days: history grows old by the time of before, "
+                "so that none of it goes for a clock that is wrong; if it is right now, start the gate anew"
+            )
         return found | {f"mirror-{source}-days": words for (source, _), words in self._waits.items()}
