@@ -26,6 +26,7 @@ from cofferdam.audit.events.jump import (
     SignInRefused,
 )
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.accounts import REQUESTS_A_DAY
 from cofferdam.brokers.jump.broker import STORE_KEY
 from cofferdam.brokers.jump.signin import signed_data
 from cofferdam.brokers.kit.supervision import (
@@ -502,6 +503,18 @@ def test_who_used_the_sealed_code_does_not_review_it(stage: Stage) -> None:
     assert "seal" in stage.ask("glass-review", reason="seen", by="ada")
     assert stage.ask("glass") == {"sealed": False, "used": None}
     assert stage.refuses("glass-review", reason="again", by="ada")
+
+
+def test_who_asks_and_withdraws_does_so_no_more_than_so_often(stage: Stage) -> None:
+    """What was asked for is kept, also where it was withdrawn. It comes late: tech asks for no more that day."""
+    conn = stage.sign_in("tech")
+    for _ in range(REQUESTS_A_DAY):
+        number = stage.request(conn, "1h")
+        stage.outer.send(records.Ask(conn, f"withdraw {number}"))
+        assert not stage.outer.wait_for(records.Told).refused
+    stage.outer.send(records.Ask(conn, "request station 1h pump trips"))
+    told = stage.outer.wait_for(records.Told)
+    assert told.refused and "within a day" in told.text
 
 
 def test_passwords_of_strangers_keep_nobody_waiting(stage: Stage) -> None:

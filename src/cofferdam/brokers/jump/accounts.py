@@ -31,6 +31,9 @@ PLAIN, SEALING, VERSION = 1, 2, 3
 PEOPLE_MOST: Final = 10_000
 KEYS_OF_PERSON: Final = 16
 REQUESTS_WAITING: Final = 1_000
+REQUESTS_A_DAY: Final = 100
+"""Of one person: what was asked for is kept, also where it was withdrawn."""
+DAY_NS: Final = 86_400 * 10**9
 _TABLES: Final = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB) STRICT;
 CREATE TABLE person(name TEXT PRIMARY KEY, full TEXT NOT NULL, account TEXT NOT NULL, source TEXT NOT NULL,
@@ -61,8 +64,12 @@ CREATE TABLE IF NOT EXISTS held(id INTEGER PRIMARY KEY AUTOINCREMENT, person TEX
     detail TEXT NOT NULL, kept TEXT NOT NULL, at_ns INTEGER NOT NULL, state TEXT NOT NULL, by TEXT NOT NULL,
     reason TEXT NOT NULL, seconds INTEGER NOT NULL, until_ns INTEGER NOT NULL) STRICT
 """
-_KEYS: Final = "CREATE INDEX IF NOT EXISTS key_of ON ssh_key(person)"
-"""All three are younger than the format: a store of before gets them, and a version of before does not mind them. A
+_INDICES: Final = (
+    "CREATE INDEX IF NOT EXISTS key_of ON ssh_key(person)",
+    "CREATE INDEX IF NOT EXISTS request_is ON request(state)",
+    "CREATE INDEX IF NOT EXISTS request_of ON request(person, at_ns)",
+)
+"""All of them are younger than the format: a store of before gets them, and a version of before does not mind them. A
 file's number is given once: people speak of files by it."""
 
 
@@ -149,7 +156,8 @@ class Accounts:
             self.set_meta("host-key", asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
         self.run(_USED)
         self.run(_HELD)
-        self.run(_KEYS)
+        for statement in _INDICES:
+            self.run(statement)
         if version == PLAIN:
             self._seal_all()
         self.run("COMMIT")
@@ -396,6 +404,11 @@ class Accounts:
 
     def waiting(self) -> int:
         return int(self.one("SELECT count(*) FROM request WHERE state='waiting'")[0])
+
+    def asked(self, person: str, wall_ns: int) -> int:
+        """How often somebody has asked within a day."""
+        found = "SELECT count(*) FROM request WHERE person=? AND at_ns BETWEEN ? AND ?"
+        return int(self.one(found, person, wall_ns - DAY_NS, wall_ns)[0])
 
     def request(self, number: int) -> Request:
         """Raises: GateError."""

@@ -19,7 +19,7 @@ from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import file_records, records
-from cofferdam.brokers.jump.accounts import Accounts, key_name
+from cofferdam.brokers.jump.accounts import DAY_NS, Accounts, key_name
 from cofferdam.brokers.jump.broker import STORE_KEY
 from cofferdam.brokers.jump.certified import Certified
 from cofferdam.brokers.jump.deciding import LONGEST_SECONDS, Deciding, Session, Yes
@@ -47,7 +47,6 @@ CONNECTIONS_MOST: Final = 4_096
 """More than the outer part lets in."""
 REST_SECONDS: Final = 0.05
 """Between two passwords: for all else."""
-DAY_NS: Final = 86_400 * 10**9
 WARNINGS: Final = (600, 300, 60)
 """Seconds before its end at which a session is warned."""
 

@@ -15,7 +15,7 @@ from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.lines import escaped
 from cofferdam.brokers.jump import lists, told
-from cofferdam.brokers.jump.accounts import REQUESTS_WAITING, Person, Request, key_name
+from cofferdam.brokers.jump.accounts import REQUESTS_A_DAY, REQUESTS_WAITING, Person, Request, key_name
 from cofferdam.brokers.jump.deciding import FRESH_NS, Session
 from cofferdam.brokers.jump.desk import Desk, Tell, to_sign
 from cofferdam.brokers.jump.signin import CERTIFIED, Connection
@@ -165,6 +165,8 @@ class Menu:
             raise GateError("too many requests wait already")
         if sum(1 for one in keeper.accounts.requests(("waiting",)) if one.person == connection.person) >= 20:
             raise GateError("twenty requests of yours wait already")
+        if keeper.accounts.asked(connection.person, keeper.wall) >= REQUESTS_A_DAY:
+            raise GateError(f"you have asked {REQUESTS_A_DAY} times within a day", hint="withdraw brings none back")
         person, why = connection.person, clip(escaped(text.strip()), 400)
         ticket = clip(escaped(ticket.strip()), 64)
         number = keeper.accounts.ask(person, asset, conduit, seconds, why, ticket, keeper.wall)
