@@ -507,7 +507,8 @@ def test_who_used_the_sealed_code_does_not_review_it(stage: Stage) -> None:
 
 def test_who_asks_and_withdraws_does_so_no_more_than_so_often(stage: Stage) -> None:
     """What was asked for is kept, also where it was withdrawn. It comes late: tech asks for no more that day."""
-    conn, refusals = stage.sign_in("tech"), []
+    conn = stage.sign_in("tech")
+    refusals: list[str] = []
     while len(refusals) < 2:
         stage.outer.send(records.Ask(conn, "request station 1h pump trips"))
         asked: records.Told = stage.outer.wait_for(records.Told)
