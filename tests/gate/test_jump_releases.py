@@ -185,6 +185,7 @@ def test_what_something_is_found_in_is_never_released(site: Works) -> None:
     (one,) = site.held()
     assert (one["number"], one["state"]) == (0, "kept")
     assert "there is no file 0" in site.jump("quarantine", "show", "0", code=2)
+    assert "Traceback" not in site.jump("quarantine", "reject", "²", code=2)
     site.jump("quarantine", "reject", one["kept"], "seen")
     assert events(site.state, "file-decided")[-1]["kept"] == one["kept"]
     assert site.held() == []

@@ -96,7 +96,7 @@ def _statement(args: argparse.Namespace) -> int:
 
 def _reject(args: argparse.Namespace) -> int:
     reason, name, said = " ".join(args.reason), args.file, []
-    if args.file.isdigit():
+    if args.file.isdecimal():
         name = _one(args, int(args.file))["kept"]
         said.append(str(ask(args, "file-reject", number=int(args.file), reason=reason)))
         if name not in {one["name"] for one in ask(args, "quarantine", part="archivist")}:
