@@ -170,7 +170,7 @@ def test_the_scanner_is_looked_at_before_a_file_needs_it(live: Live) -> None:
 
 
 def test_a_signed_file_with_a_virus_is_refused(live: Live) -> None:
-    found = live.put(b"firmware " + EICAR, "0.9")
+    found = live.put(EICAR, "0.9")
     assert (found["state"], found["reason"]) == ("refused", "the scanner found Test.Eicar.UNOFFICIAL")
 
 

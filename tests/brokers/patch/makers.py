@@ -4,6 +4,7 @@ OpenSSH's server."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -154,10 +155,11 @@ def answers(at: Path) -> bool:
 
 @contextlib.contextmanager
 def clamd(folder: Path, *more: str) -> Iterator[Path]:
-    """Debian's clamd with a base of one signature; its socket."""
+    """Debian's clamd with a base of one signature; its socket. As strict as ClamAV's own base: the test file is the one
+    of 68 bytes, and none that has it within."""
     base = folder / "base"
     base.mkdir(parents=True)
-    (base / "test.ndb").write_text(f"Test.Eicar:0:*:{EICAR.hex()}\n")
+    (base / "test.hdb").write_text(f"{hashlib.md5(EICAR, usedforsecurity=False).hexdigest()}:{len(EICAR)}:Test.Eicar\n")
     socket = folder / "clamd.ctl"
     config = folder / "clamd.conf"
     lines = [f"LocalSocket {socket}", "LocalSocketMode 666", f"DatabaseDirectory {base}", "Foreground yes",

@@ -46,6 +46,17 @@ def zipped(data: bytes, name: str = "inner") -> bytes:
     return held.getvalue()
 
 
+def beside_zeros(data: bytes, count: int) -> bytes:
+    """As a tar."""
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as archive:
+        for name, content in (("zeros", bytes(count)), ("inner", data)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return held.getvalue()
+
+
 def behind(data: bytes) -> bytes:
     """As one that unpacks itself."""
     return b"MZ" + b"program" * 100 + data
@@ -56,9 +67,10 @@ def behind(data: bytes) -> bytes:
     [
         (b"firmware" * 100_000, "clean", ""),
         (zipped(EICAR), "found", "Test.Eicar.UNOFFICIAL"),
-        (zipped(bytes(LIMIT // 2) + EICAR), "found", "Test.Eicar.UNOFFICIAL"),
+        (zipped(beside_zeros(EICAR, LIMIT // 2)), "found", "Test.Eicar.UNOFFICIAL"),
         # Without a word from the scanner, whose AlertExceedsMax does not count here.
         (zipped(bytes(LIMIT) + EICAR), "not scanned", "raise MaxFileSize"),
+        (zipped(beside_zeros(EICAR, LIMIT)), "not scanned", "raise MaxFileSize"),
         (zipped(zipped(bytes(LIMIT) + EICAR)), "not scanned", "raise MaxFileSize"),
         (gzip.compress(zipped(bytes(LIMIT) + EICAR)), "not scanned", "raise MaxFileSize"),
         # What it cannot read it calls clean, though others may read it.

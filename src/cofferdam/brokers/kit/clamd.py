@@ -16,6 +16,7 @@ import os
 import re
 import select
 import socket
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -156,10 +157,8 @@ def _looks_into(path: str, largest: int) -> None:
         raise NotScanned(why)
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("inner", "w") as to:
-        left = largest - len(EICAR)
-        while left:
-            left -= to.write(bytes(min(left, SMALL)))
-        to.write(EICAR)
+        for piece in _ending_in_test_file(largest):
+            to.write(piece)
     said = _stream(path, [held.getvalue()])
     if "FOUND" not in said or _LIMIT in said:
         raise NotScanned(why)
@@ -168,17 +167,25 @@ def _looks_into(path: str, largest: int) -> None:
 def _looks_at(path: str, size: int) -> None:
     """Of a file beyond `MaxFileSize` clamd sees nothing, and says the same as of one that has such an entry. So it
     has to find a test file at the end of one as large. Raises: NotScanned."""
-
-    def pieces() -> Iterator[bytes]:
-        left = max(0, size - len(EICAR))
-        while left:
-            left -= len(piece := bytes(min(left, CHUNK)))
-            yield piece
-        yield EICAR
-
-    said = _stream(path, pieces())
+    said = _stream(path, _ending_in_test_file(size))
     if "FOUND" not in said or _LIMIT in said:
         raise NotScanned(f"the scanner looks at no file of {size} bytes: raise MaxFileSize and MaxScanSize")
+
+
+def _ending_in_test_file(size: int) -> Iterator[bytes]:
+    """A tar of zeros, and behind so many bytes the test file: who finds it has looked at all before it. It has to be a
+    file of its own: what ClamAV's base knows is the one of 68 bytes, and not the same text within another."""
+    zeros = -(-max(0, size - 2 * tarfile.BLOCKSIZE) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    yield _tar_head("zeros", zeros)
+    for at in range(0, zeros, CHUNK):
+        yield bytes(min(CHUNK, zeros - at))
+    yield _tar_head("test", len(EICAR)) + EICAR.ljust(3 * tarfile.BLOCKSIZE, b"\0")
+
+
+def _tar_head(name: str, size: int) -> bytes:
+    head = tarfile.TarInfo(name)
+    head.size = size
+    return head.tobuf(tarfile.GNU_FORMAT)
 
 
 def _nest() -> bytes:

@@ -6,6 +6,7 @@ Not here: who asks it (the jump server's archivist), what follows (steps).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -42,7 +43,8 @@ async def start(scene: Scene) -> None:
 def _written(folder: Path) -> tuple[Path, Path]:
     """Its base and configuration; where that is, and its socket."""
     (folder / "base").mkdir(parents=True, exist_ok=True)
-    (folder / "base" / "lab.ndb").write_text(f"Lab.Test.File:0:*:{EICAR.hex()}\n")
+    known = hashlib.md5(EICAR, usedforsecurity=False).hexdigest()
+    (folder / "base" / "lab.hdb").write_text(f"{known}:{len(EICAR)}:Lab.Test.File\n")
     config, socket = folder / "clamd.conf", folder / "clamd.ctl"
     socket.unlink(missing_ok=True)
     config.write_text(

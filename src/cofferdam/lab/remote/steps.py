@@ -309,7 +309,7 @@ async def infected(cast: Cast) -> list[Finding]:
     """What the vendor brings is scanned before the station has any of it"""
     good, bad = cast.scene.directory / "manual.txt", cast.scene.directory / "tool.exe"
     good.write_text("turn it off and on again\n")
-    bad.write_bytes(b"MZ" + EICAR)
+    bad.write_bytes(EICAR)
     clean = await cast.vendor.run(cast.vendor.scp(str(good), f"gate:{cast.files}/{good.name}"))
     found = await cast.vendor.run(cast.vendor.scp(str(bad), f"gate:{cast.files}/{bad.name}"))
     there = sorted(path.name for path in cast.files.glob("*") if path.name in (good.name, bad.name))
