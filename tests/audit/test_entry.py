@@ -39,7 +39,9 @@ def field(hint: object) -> st.SearchStrategy[object]:
             return {"^([0-9a-f]{64})?$": st.just("ab" * 32), "^[0-9a-f]*$": st.just("00ff")}.get(
                 meta.pattern, st.integers(-(1 << 62), 1 << 62).map(str)
             )
-        return TEXT if arguments[0] is str else field(arguments[0])
+        if arguments[0] is str:
+            return TEXT if meta.max_length is None else st.text(max_size=min(64, meta.max_length))
+        return field(arguments[0])
     if origin is tuple:
         if arguments[-1] is Ellipsis:
             return st.lists(field(arguments[0]), max_size=4).map(tuple)

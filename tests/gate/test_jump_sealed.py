@@ -66,6 +66,14 @@ def site(tmp_path: Path) -> Iterator[Works]:
         yield made
 
 
+def lying(path: Path) -> bytes:
+    """What is in a file; the gate may have done with it meanwhile."""
+    with contextlib.suppress(OSError):
+        if path.is_file() and not path.is_symlink():
+            return path.read_bytes()
+    return b""
+
+
 def as_before(site: Works) -> list[bytes]:
     """Has the store as a version of before kept it. Returns the secrets in it."""
     sealed = Sealed(site.key.read_bytes(), b"cofferdam access")
@@ -140,8 +148,7 @@ def test_the_key_is_given_by_systemd(site: Works, tmp_path: Path) -> None:
     site.gate.wait_ready()
     assert site.in_() == b"in\n"
     assert not site.key.exists()
-    everything = [path for path in site.state.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert not [path for path in everything if key in path.read_bytes()]
+    assert not [path for path in site.state.rglob("*") if key in lying(path)]
     for pid in site.gate.pids().values():
         assert b"CREDENTIALS" not in Path(f"/proc/{pid}/environ").read_bytes()
     # A gate that is not given it makes no sense of the store, and says so.
