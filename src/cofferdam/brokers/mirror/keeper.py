@@ -166,7 +166,7 @@ class Keeper(Part):
             batch = without(batch, refused)
         told = [Refused(fault, whole - batch.num_rows, min(refused), detail)] if refused else []
         holds = self.store.catalogue.holds
-        batch, of_times = self._times.fit(batch, self.row, self.setting.wall(), self._aged(), holds)
+        batch, of_times = self._times.fit(batch, self.row, self.setting.wall(), self._aged, holds)
         if not self._times.begins(record, batch, self.store.hours(), waits=self.acks):
             return False
         for one in of_times:

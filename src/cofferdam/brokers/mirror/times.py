@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -74,15 +74,16 @@ class Times:
         return min(wall - self._ahead, reach + BEYOND_NS)
 
     def fit(
-        self, batch: pa.RecordBatch, row: MirrorRows, wall: int, aged: int, holds: Iterable[Hold]
+        self, batch: pa.RecordBatch, row: MirrorRows, wall: int, aged: Callable[[], int], holds: Iterable[Hold]
     ) -> tuple[pa.RecordBatch, list[Refused]]:
-        """Those samples of a batch (HOT) that are taken, and what is not. `aged`: the time by which history grows
-        old."""
+        """Those samples of a batch (HOT) that are taken, and what is not. `aged`: gives the time by which history grows
+        old, which is never later than the clock's, and is asked only where something is old by that."""
         times = batch.column(1)
-        low, high = oldest(row, aged), wall + row.future * 10**9 + SPARE_NS
+        high = wall + row.future * 10**9 + SPARE_NS
         ends = pc.min_max(times).as_py()
-        if batch.num_rows == 0 or (low <= ends["min"] and ends["max"] <= high):
+        if batch.num_rows == 0 or (oldest(row, wall) <= ends["min"] and ends["max"] <= high):
             return batch, []
+        low = oldest(row, aged())
         old = pc.less(times, low)
         for hold in holds:
             held = pc.and_(pc.greater_equal(times, hold.first * HOUR_NS), pc.less(times, (hold.last + 1) * HOUR_NS))
