@@ -18,6 +18,7 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 CONNECTIONS = 10_000
+PUSHES = 1000
 FILES = int(os.environ.get("COFFERDAM_SOAK_FILES", "100000"))
 
 
@@ -35,15 +36,15 @@ def descriptors(count: int) -> Iterator[None]:
 
 
 def asks(relay: RunningCrew) -> float:
-    """How long the slowest of some requests of the plant's side took, in seconds; and the office is served, too."""
+    """The 99th percentile of how long pushes of the plant's side took, in seconds."""
     took = []
     with relay.client("mes") as mes:
-        for number in range(50):
+        for number in range(PUSHES):
             began = time.monotonic()
             assert mes.put(f"/v1/channels/counts/messages/{time.monotonic_ns()}-{number}",
                            json={"line": "L", "n": number}).status_code == 201  # fmt: skip
             took.append(time.monotonic() - began)
-    return sorted(took)[-2]
+    return sorted(took)[int(len(took) * 0.99)]
 
 
 def open_at(relay: RunningCrew) -> int:
@@ -67,7 +68,7 @@ def test_ten_thousand_connections(tmp_path: Path) -> None:
                 held.append(sock)
         among = asks(relay)
         assert open_at(relay) <= 256
-        print(f"{len(held)} connected; a push took {alone * 1e3:.1f} ms before and {among * 1e3:.1f} ms meanwhile")
+        print(f"{len(held)} connected; p99 of pushes {alone * 1e3:.1f} ms before, {among * 1e3:.1f} ms meanwhile")
         stack.close()
         eventually(lambda: open_at(relay) < 256)
         with relay.client("erp") as erp:
