@@ -11,7 +11,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -21,9 +21,11 @@ from cofferdam.audit.events.mirror import SourceTold
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit import postgres as kit
 from cofferdam.brokers.kit.http.keys import Secrets, write_secrets
-from cofferdam.brokers.mirror import postgres, records
+from cofferdam.brokers.mirror import collector, postgres, records
 from cofferdam.brokers.mirror.collector import Collector
-from cofferdam.brokers.mirror.records import Begin, Fetch, Samples, Stored
+from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack, stored, summary, to_batch
+from cofferdam.brokers.mirror.postgres import Historian
+from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Lane, Samples, Stored
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.terms.mirror_rows import Postgres as Source
@@ -45,10 +47,10 @@ def void(_: object) -> None:
 class Collecting:
     """A collector, and a spooler that keeps all it is handed."""
 
-    def __init__(self, group: asyncio.TaskGroup, plant: Plant, **sources: int) -> None:
+    def __init__(self, group: asyncio.TaskGroup, plant: Plant, *, source: str = "", **sources: int) -> None:
         more = [SOURCE.format(name=name, port=port, database=plant.database) for name, port in sources.items()]
         text = POLICY.format(
-            historian=plant.made.port, port=8443, database=plant.database, assets="", source="", mirror="",
+            historian=plant.made.port, port=8443, database=plant.database, assets="", source=source, mirror="",
             more="\n      ".join(more),
         )  # fmt: skip
         policy = compile_policy(loads(text), now_ns=time.time_ns())
@@ -56,6 +58,7 @@ class Collecting:
         self.rows: dict[str, set[float]] = {"historian": set(), **{name: set() for name in sources}}
         self.again: set[float] = set()
         """What was read again."""
+        self.answers: list[Counted] = []
         self.part = Collector(Setting(
             crew="mirror", part="collector", broker="mirror", boot="t", again=False,
             policy=policy, severed=frozenset(), assets=("history",), zones=(("office",), "plant"),
@@ -76,6 +79,8 @@ class Collecting:
                     values = struct.unpack(f"<{record.count}d", record.value)
                     self.rows[record.source].update(values)
                     self.again |= set(values) if record.lane == "backfill" else set()
+                elif isinstance(record, Counted):
+                    self.answers.append(record)
             self.part.on_record("spooler", Stored(self.part._sent))
             await asyncio.sleep(0.01)
 
@@ -184,3 +189,45 @@ def test_one_that_stops_in_mid_reading(plant: Plant, monkeypatch: pytest.MonkeyP
                 found.close()
 
     asyncio.run(work())
+
+
+def test_what_is_live_is_read_between_two_steps_of_what_is_asked_for(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to read a time again, or to compare all of its values."""
+    minutes, minute = 60, 60 * 10**9
+    monkeypatch.setattr(collector, "STEP_MOST_NS", minute)
+    begin = time.time_ns() // HOUR_NS - 30
+    old: list[tuple[str, float, float | None, int]] = [
+        ("flow_a", begin * 3600 + 60 * number + 1, 1000.0 + number, 192) for number in range(minutes)
+    ]
+    plant.add(old)
+    lanes: list[str] = []
+    read = Historian.read
+
+    async def spied(self: Historian, since: int, until: int, lane: Lane, *rest: Any) -> AsyncIterator[Samples]:
+        lanes.append(lane)
+        async for record in read(self, since, until, lane, *rest):
+            yield record
+
+    monkeypatch.setattr(Historian, "read", spied)
+
+    async def work() -> list[Counted]:
+        async with asyncio.TaskGroup() as group:
+            found = Collecting(group, plant, source="rows_per_second: 20")  # a row a step: none is below 0.05 s
+            found.part._work["historian"].step = minute
+            await found.until(lambda: bool(found.rows["historian"]))
+            found.part.on_record("spooler", Count(1, "historian", begin, values=True))
+            found.part.on_record("spooler", Fetch("historian", begin * HOUR_NS, begin * HOUR_NS + minutes * minute))
+            await found.until(lambda: found.again == {row[2] for row in old} and bool(found.answers))
+            found.close()
+        return found.answers
+
+    answers = asyncio.run(work())
+    steps = "".join(lane[0] for lane in lanes)
+    assert steps.count("b") == 2 * minutes and "b" * 7 not in steps  # every 200 ms there is a live one
+    assert (answers[0].request, answers[0].hour, answers[0].counts) == (1, begin, (minutes,))
+    pieces = [to_batch(pack("live", "historian", [Sample(tag, int(at) * 10**9, value or 0.0, quality)]))
+              for tag, at, value, quality in old]  # fmt: skip
+    whole = summary(stored([(1, piece) for piece in pieces]))
+    assert answers[0].digests == (whole["flow_a"].digest,) and not answers[0].failed

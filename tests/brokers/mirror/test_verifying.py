@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.brokers.mirror import verifying
-from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.brokers.mirror import sealing, verifying
+from cofferdam.brokers.mirror.catalogue import File
+from cofferdam.brokers.mirror.columns import HOUR_NS, stored, summary, tidy, to_batch
 from cofferdam.brokers.mirror.records import Count, Counted, Fetch
 from tests.brokers.mirror.pairing import HOUR, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
@@ -26,16 +27,31 @@ class Table:
         self.away = ""
         self.most = 24
         """Hours that it can count before its time for a statement is over."""
+        self.other = range(0)
+        """Hours of which its values are others than those that it sent."""
+        self.double = range(0)
+        """Hours in which it has two samples of one time."""
 
     def add(self, hours: range, minute: int) -> None:
         for hour in hours:
             self.rows.setdefault(hour, []).append(minute)
 
+    def samples(self, hours: range) -> list[tuple[str, int, float]]:
+        return [
+            ("tank_a", at := hour * HOUR_NS + 60 * 10**9 * minute, at / 1e12 + (hour in self.other))
+            for hour in hours
+            for minute in self.rows.get(hour, ())
+        ]
+
     def send(self, hours: range, *, lane: str = "live") -> None:
-        times = [hour * HOUR_NS + 60 * 10**9 * minute for hour in hours for minute in self.rows[hour]]
-        samples = [("tank_a", at, at / 1e12) for at in times]
-        self.pair.offer(batch("live" if lane == "live" else "backfill", samples))
+        self.pair.offer(batch("live" if lane == "live" else "backfill", self.samples(hours)))
         self.pair.all()
+
+    def digests(self, hours: range) -> tuple[int | None, ...]:
+        if any(hour in self.double for hour in hours):
+            return (None,)
+        found = summary(tidy(stored([(1, to_batch(batch("live", self.samples(hours))))])))
+        return tuple(one.digest for one in found.values())
 
     def work(self) -> None:
         """Until the keeper asks nothing more."""
@@ -58,9 +74,12 @@ class Table:
                     failed = Counted(one.request, one.source, one.hour, failed="canceling statement (57014)")
                     pair.keeper.on_record("spooler", failed)
                     continue
-                many = sum(len(self.rows.get(hour, ())) for hour in range(one.hour, one.hour + one.hours))
-                told = (("tank_a",), (many,)) if many else ((), ())
-                pair.keeper.on_record("spooler", Counted(one.request, one.source, one.hour, *told))
+                hours = range(one.hour, one.hour + one.hours)
+                many = sum(len(self.rows.get(hour, ())) for hour in hours)
+                names, counts = (("tank_a",), (many,)) if many else ((), ())
+                digests = self.digests(hours) if many and one.values else ()
+                answer = Counted(one.request, one.source, one.hour, names, counts, digests=digests)
+                pair.keeper.on_record("spooler", answer)
                 pair.settle()
             if not records and not pair.keeper.verifying.busy:
                 return
@@ -115,9 +134,10 @@ def test_a_source_that_is_away_keeps_no_other_from_being_counted(
     pair.close()
 
 
+@pytest.mark.parametrize("against", ["counts", "source"])
 @pytest.mark.parametrize("most", [24, 6, 1])
 def test_a_long_time_is_counted_by_days_and_halved_where_it_differs(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, most: int
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, most: int, against: str
 ) -> None:
     """Down to what the source can count in its time; what differs is read again, and told by its hour."""
     monkeypatch.setattr(pair.keeper, "_to_merge", list)
@@ -130,7 +150,7 @@ def test_a_long_time_is_counted_by_days_and_halved_where_it_differs(
     late, gone = today - 13 * 24 + 5, today - 3 * 24 + 23
     source.add(range(late, late + 1), 2)
     source.rows[gone] = []
-    run = pair.keeper.verifying.begin(today - 20 * 24 - 1, HOUR - 1, "counts", "")
+    run = pair.keeper.verifying.begin(today - 20 * 24 - 1, HOUR - 1, against, "")
     source.work()
     assert run.ended and run.done == run.total == 20 * 24 + 1 + HOUR - today
     assert not run.failed and not run.differ and run.more == [("tank_a", gone, 1, 0)]
@@ -141,6 +161,62 @@ def test_a_long_time_is_counted_by_days_and_halved_where_it_differs(
     assert asked.count(24) == (20 if most == 24 else 1)
     if most == 24:  # two days were halved, one of them down to the hour that came meanwhile
         assert len(asked) < 20 + 2 * (4 * 2 + 2) + 1 + HOUR - today + 30
+    pair.close()
+
+
+def test_values_of_a_long_time_are_compared_by_days(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that differs is found by halving; where a time has several samples, an hour is not compared, and no more."""
+    monkeypatch.setattr(pair.keeper, "_to_merge", list)
+    today = HOUR // 24 * 24
+    first, other, double = today - 5 * 24, today - 4 * 24 + 7, today - 24 + 9
+    source = Table(pair)
+    source.add(range(first, today), 1)
+    source.send(range(first, today))
+    pair.seal()
+    source.other, source.double = range(other, other + 1), range(double, double + 1)
+    run = pair.keeper.verifying.begin(first, today - 1, "source", "")
+    source.work()
+    assert run.ended and not run.differ and not run.failed and run.points == 5 * 24
+    assert pair.has(other, other) == {"tank_a": 1} and run.done == run.total
+    asked = [(one.hour, one.hours) for one in source.asked]
+    assert asked[0] == (first, 24) and asked.count((other, 1)) > 1
+    assert [one for one in asked if one[0] >= today - 24] == [
+        (today - 24, 24),
+        *((today - 24 + n, 1) for n in range(24)),
+    ]
+    source.other = range(double + 1, double + 2)  # beside the hour of which nothing can be said
+    source.asked.clear()
+    pair.keeper.verifying.begin(today - 24, today - 1, "source", "")
+    source.work()
+    asked = [(one.hour, one.hours) for one in source.asked]
+    assert asked.count((double + 1, 1)) > 1 and asked.count((double, 1)) == 1
+    pair.close()
+
+
+def test_files_of_a_long_time_are_looked_at_once_a_day(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that is damaged takes none beside it out of what is told."""
+    monkeypatch.setattr(pair.keeper, "_to_merge", list)
+    today = HOUR // 24 * 24
+    source = Table(pair)
+    source.add(range(today - 3 * 24, today), 1)
+    for lane in ("live", "backfill"):  # two files of each day
+        source.send(range(today - 3 * 24, today), lane=lane)
+        pair.seal()
+    bad = pair.keeper.store.files_of(today - 24, today - 1)[0]
+    path = pair.keeper.store.folder / bad.name
+    path.write_bytes(path.read_bytes()[:-1])
+    looked: list[str] = []
+    damaged = sealing.damaged
+
+    def spied(folder: Path, files: list[File]) -> list[str]:
+        looked.extend(file.name for file in files)
+        return damaged(folder, files)
+
+    monkeypatch.setattr(sealing, "damaged", spied)
+    run = pair.keeper.verifying.begin(today - 3 * 24, today - 1, "store", "")
+    source.work()
+    assert run.ended and run.damaged == [bad.name] and run.points == 3 * 24 and run.done == run.total
+    assert max(looked.count(name) for name in looked) == 2  # that beside the damaged one, twice
     pair.close()
 
 

@@ -28,7 +28,7 @@ from cofferdam.brokers.kit.http.keys import Given, read_secrets
 from cofferdam.brokers.kit.postgres import words
 from cofferdam.brokers.mirror import nodes, points, postgres, rows, times
 from cofferdam.brokers.mirror.blocks import Differs, Reading, Seen
-from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME
+from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, Summary
 from cofferdam.brokers.mirror.figures import COLLECTOR
 from cofferdam.brokers.mirror.postgres import Historian
 from cofferdam.brokers.mirror.records import COUNTS_MOST, RECORD_BYTES, Begin, Count, Counted, Fetch, Samples, Stored
@@ -44,7 +44,8 @@ WINDOW: Final = 8
 """Batches that the spooler has not stored yet."""
 STEP_LEAST_NS, STEP_MOST_NS = HOUR_NS // 60, 32 * 24 * HOUR_NS
 """The time that is read in one go: longer where there is little in it, shorter where there is much."""
-STEP_ROWS: Final = 100_000
+STEP_ROWS, STEP_SECONDS = 100_000, 2
+"""So much at most, where that is known before: what is live waits for it."""
 FIRST_SECONDS, LAST_SECONDS = 1.0, 60.0
 """Between attempts to reach a source."""
 REREAD_SHARE: Final = 10
@@ -377,6 +378,8 @@ class Tables(Work):
     source: Postgres
     _tries = 0
     """How often it was begun to read again what is first of what is asked."""
+    _compared: tuple[int, int, dict[str, Summary]] = (0, 0, {})
+    """Of the values that are asked for: by which request, up to when they have been read, and what they are."""
 
     async def session(self) -> None:
         password = self.owner.password(self.source.password)
@@ -423,11 +426,13 @@ class Tables(Work):
                 reread = began + max(one.every / 1000, one.overlap / REREAD_SHARE)
                 seen.forget(upto - overlap)
                 await self._look_ahead(historian, limit)
-            while self._asked:
+            due, took = began + one.every / 1000, time.monotonic() - began
+            while self._asked:  # at least a step of it, and no more than that beyond the time of the next reading
                 await self._answer(historian)
-            if waits:
-                took = time.monotonic() - began
-                await self.pause(max(one.every / 1000 - took, took, 0.01))
+                if time.monotonic() >= due:
+                    break
+            if waits and not self._asked:
+                await self.pause(max(due - time.monotonic(), took, 0.01))
 
     async def _mark(self, name: str, upto: int) -> None:
         empty = Samples("live", 0, name, upto, (), b"", b"", b"", b"", b"")
@@ -445,14 +450,20 @@ class Tables(Work):
                 if ahead > 0:
                     await asyncio.sleep(ahead)
         self.owner.measured(self.source.name, time.monotonic_ns() - began)
-        if until - since >= self.step:
-            if reading.rows > STEP_ROWS:
-                self.step = max(STEP_LEAST_NS, self.step // 2)
-            elif reading.rows < STEP_ROWS // 4:
-                self.step = min(STEP_MOST_NS, self.step * 2)
+        self._paced(reading.rows, until - since)
         for fault, (count, first) in reading.faults.items():
             self.owner.refused(self.source.name, fault, count, first.tag, first.detail)
         return reading.latest_ns
+
+    def _paced(self, rows: int, span: int) -> None:
+        """The next step is longer where there was little in this one, and shorter where there was much."""
+        limit = self.source.points_per_second
+        most = min(STEP_ROWS, limit * STEP_SECONDS) if limit else STEP_ROWS
+        if span >= self.step:
+            if rows < most // 4:
+                self.step = min(STEP_MOST_NS, self.step * 2)
+            while rows > most and self.step > STEP_LEAST_NS:
+                self.step, rows = max(STEP_LEAST_NS, self.step // 2), rows // 2
 
     async def _look_ahead(self, historian: Historian, limit: int) -> None:
         count, tag = await historian.ahead(limit)
@@ -464,38 +475,58 @@ class Tables(Work):
         self.ahead = words
 
     async def _answer(self, historian: Historian) -> None:
-        """Does the first of what is asked. What is to be read again is asked until all of it has been."""
+        """Does a step of the first of what is asked. What is to be read again is asked until all of it has been."""
         asked = self._asked[0]
         if isinstance(asked, Fetch):
             until = min(asked.until - 1000, self.owner.setting.wall() + self.owner.row.future * 10**9)
             at = asked.since - 1000
             self._tries += 1
-            while at < until and self._tries <= FETCH_TRIES:
+            if at < until and self._tries <= FETCH_TRIES:
                 step = min(at + self.step, until)
                 await self._read(historian, at, step, "backfill", None)
-                at, self._tries = step, 1
-                self._asked[0] = Fetch(asked.source, at + 1000, asked.until)
+                self._asked[0] = Fetch(asked.source, step + 1000, asked.until)
+            else:
+                self._asked.popleft()
             self._tries = 0
-            self._asked.popleft()
             return
-        self._asked.popleft()
         try:
-            counts: dict[str, int]
+            counts: dict[str, int] | None
             digests: tuple[int | None, ...] = ()
             if asked.values:
-                values = await historian.values(asked.hour, self.source.points_per_second)
-                digests = tuple(one.digest if one.rows == one.times else None for one in values.values())
-                counts = {tag: one.times for tag, one in values.items()}
+                counts, digests = await self._compare(historian, asked)
             else:
                 counts = await historian.count(asked.hour, asked.hours)
+            if counts is None:
+                return
             if len(counts) > COUNTS_MOST or sum(map(len, counts)) > RECORD_BYTES // 8:
-                raise Differs(f"{len(counts)} tags in an hour; as many are not compared")
+                raise Differs(f"{len(counts)} tags in {asked.hours} h; as many are not compared")
         except (psycopg.Error, OSError, Differs, *NOT_UNDERSTOOD) as error:
+            self._asked.popleft()
             self.owner.answer(Counted(asked.request, asked.source, asked.hour, failed=clip(words(error), 500)))
             raise
+        self._asked.popleft()
         self.owner.answer(
             Counted(asked.request, asked.source, asked.hour, tuple(counts), tuple(counts.values()), digests=digests)
         )
+
+    async def _compare(
+        self, historian: Historian, asked: Count
+    ) -> tuple[dict[str, int] | None, tuple[int | None, ...]]:
+        """Reads a step of the values that are asked for. Once all are read: how many there are, and their digests."""
+        first = asked.hour * HOUR_NS - 1000
+        until = first + asked.hours * HOUR_NS
+        request, at, found = self._compared
+        if request != asked.request:
+            at, found = first, {}
+        step = min(at + self.step, until)
+        rows = await historian.values(at, step, found, self.source.points_per_second)
+        self._paced(rows, step - at)
+        self._compared = (asked.request, step, found)
+        if step < until and len(found) <= COUNTS_MOST:
+            return None, ()
+        self._compared = (0, 0, {})
+        digests = tuple(one.digest if one.rows == one.times else None for one in found.values())
+        return {tag: one.times for tag, one in found.items()}, digests
 
 
 class Devices(Work):

@@ -36,7 +36,7 @@ from cofferdam.brokers.mirror.blocks import (
     pieces,
     text_of,
 )
-from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, Summary, stored, summary, tidy, to_batch
+from cofferdam.brokers.mirror.columns import STORED, Summary, stored, summary, tidy, to_batch
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, WHOLE, Lane, Samples
 from cofferdam.policy.terms.mirror_rows import Copy, Postgres
 
@@ -170,13 +170,13 @@ class Historian:
         names = [("" if tag is None else text_of(tag), count) for tag, count in found]
         return {tag: _count(count) for tag, count in names if self._shape.matches(tag)}
 
-    async def values(self, hour: int, rate: int) -> dict[str, Summary]:
-        """By tag: what there is of an hour since 1970, exact repetitions once. `rate`: rows a second at most; 0: any.
-        Raises: psycopg.Error, Differs."""
-        began, reading, found = time.monotonic(), Reading(), dict[str, Summary]()
+    async def values(self, since_ns: int, until_ns: int, found: dict[str, Summary], rate: int) -> int:
+        """Adds, by tag, what there is after one time and up to another, of which nothing is `found` yet, exact
+        repetitions once; gives how many rows that were. `rate`: rows a second at most; 0: any. Raises: psycopg.Error,
+        Differs."""
+        began, reading = time.monotonic(), Reading()
         rest = STORED.empty_table()
-        since = hour * HOUR_NS - 1000
-        async for record in self.read(since, since + HOUR_NS, "backfill", reading):
+        async for record in self.read(since_ns, until_ns, "backfill", reading):
             if not record.count:
                 continue
             table = pa.concat_tables([rest, stored([(1, to_batch(record))])])
@@ -188,7 +188,7 @@ class Historian:
             if rate and (ahead := reading.rows / rate - (time.monotonic() - began)) > 0:
                 await asyncio.sleep(ahead)
         _add(found, tidy(rest))
-        return found
+        return reading.rows
 
     async def ahead(self, after_ns: int) -> tuple[int, str]:
         """How many samples are of later than this, and the tag of one. Raises: psycopg.Error."""

@@ -6,8 +6,8 @@ over the samples of each tag and hour. A tag that has fewer samples here than th
 again, by the backfill lane, where repetitions vanish; then it is counted once more. A source that has fewer than the
 mirror is told of and changes nothing: a source that was emptied empties no mirror.
 
-Where somebody has a longer time counted, days are counted as wholes first, and halved, down to hours, where they differ
-or are too much for the source.
+Days are counted, and compared, as wholes first, and halved, down to hours, where they differ or are too much for the
+source.
 
 Not here: how a source counts (postgres), what a digest is (columns).
 """
@@ -33,7 +33,7 @@ from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.terms.mirror_rows import Device, Postgres
 
 COUNT_SECONDS: Final = 300.0
-"""For a source to count an hour."""
+"""For a source to count, and to read an hour's values."""
 SETTLE_SECONDS: Final = 1.0
 """For what was asked for again to come, before it is counted once more."""
 ROUNDS, FETCH_EVERY = 15, 5
@@ -66,10 +66,11 @@ class Question(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A question that a source has not answered yet; `deadline` is monotonic."""
+    """A question that a source has not answered yet; times are monotonic."""
 
     question: Question
     request: int
+    began: float
     deadline: float
 
 
@@ -150,10 +151,9 @@ class Verifying:
             sources = [""]
         run.total = (last - first + 1) * len(sources)
         run.oldest = dict.fromkeys(sources, first)
-        step = HOURS_MOST if against == "counts" else 1
         hour = first
         while hour <= last:
-            hours = step if hour % step == 0 and hour + step - 1 <= last else 1
+            hours = HOURS_MOST if hour % HOURS_MOST == 0 and hour + HOURS_MOST - 1 <= last else 1
             self._queue += [Question(run, hour, source, hours=hours) for source in sources]
             hour += hours
         if not run.total or run.failed:
@@ -181,18 +181,18 @@ class Verifying:
             question, self._asked = self._asked.question, None
             self._failed(question, f"{question.source} has not answered")
         if self._asked is None and self._queue and time.monotonic() >= self._not_before:
-            question = self._queue[0]
-            if question.run.against == "store":
-                if self._keeper.in_thread(*self._look(question.run, question.hour)):
-                    self._queue.popleft()
-                return
-            self._queue.popleft()
+            question = self._queue.popleft()
             while question.hours > 1 and self._too_long(question):
                 question, rest = question.halves()
                 self._queue.appendleft(rest)
+            if question.run.against == "store":
+                if not self._keeper.in_thread(*self._look(question)):
+                    self._queue.appendleft(question)
+                return
             self._request += 1
-            self._asked = Asked(question, self._request, time.monotonic() + COUNT_SECONDS)
-            values = question.run.against == "source"
+            values, now = question.run.against == "source", time.monotonic()
+            patience = COUNT_SECONDS * (question.hours if values else 1)
+            self._asked = Asked(question, self._request, now, now + patience)
             count = Count(self._request, question.source, question.hour, values, question.hours)
             self._keeper.setting.senders["spooler"].send(count)
 
@@ -202,28 +202,37 @@ class Verifying:
             return True
         return self._keeper.store.is_hot(one.hour, one.hour + one.hours - 1)
 
-    def _look(self, run: Run, hour: int) -> tuple[Callable[[], Any], Callable[[Any], None]]:
-        """An hour in the store alone: its files are as they were sealed, and can be read."""
+    def _here(self, question: Question) -> Callable[[], dict[str, Summary]]:
+        """What reads what there is here of some hours; of one that is not sealed yet, too."""
         store = self._keeper.store
-        files = store.files_of(hour, hour)
-        names = {file.name for file in files}
+        if question.hours > 1:
+            return store.summed(question.hour, question.hour + question.hours - 1)
+        read = store.hour(question.hour)
+        return lambda: summary(tidy(read(), latest=True))
+
+    def _look(self, question: Question) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+        """Some hours in the store alone: their files are as they were sealed, and can be read."""
+        store, run = self._keeper.store, question.run
+        files = store.files_of(question.hour, question.hour + question.hours - 1)
+        names, read = {file.name for file in files}, self._here(question)
         reckoned = [one for one in store.catalogue.reckoned if not names.isdisjoint(one.of)]
 
         def work() -> tuple[list[str], list[str], dict[str, Summary]]:
             bad = sealing.damaged(store.folder, files)
-            return bad, partials.damaged(store.folder, reckoned), {} if bad else summary(store.hour(hour)())
+            return bad, partials.damaged(store.folder, reckoned), {} if bad else read()
 
         def done(found: tuple[list[str], list[str], dict[str, Summary]]) -> None:
             bad, anew, tags = found
             if anew:  # what was reckoned beforehand is made again from the samples
                 store.reckoned([], anew)
             run.damaged += [name for name in bad if name not in run.damaged]
+            for name in bad:
+                self.damaged(name)
+            if bad:  # the others of these hours are looked at without them
+                self._queue.appendleft(question)
+                return
             self._add(run, tags)
-            run.done += 1
-            if bad:
-                for file in files:
-                    if file.name in bad and file in store.catalogue.files:
-                        self.damaged(file.name)
+            run.done += question.hours
             self._perhaps_end(run)
 
         return work, done
@@ -263,16 +272,20 @@ class Verifying:
             raise CrossingError(f"{record.source} answers for hour {record.hour}, and {source}, {hour} was asked")
         # It is asked no more than half of the time: others have to read there, too.
         now = time.monotonic()
-        self._not_before = max(self._not_before, 2 * now - (asked.deadline - COUNT_SECONDS))
+        self._not_before = max(self._not_before, 2 * now - asked.began)
         if record.failed:
             self._asked = None
             self._failed(question, f"{source}: {record.failed}")
             return
+        if question.hours > 1 and None in record.digests:
+            # Where one time has several samples, values are not compared: that is to be an hour's, and not a day's.
+            self._asked = None
+            question.run.at_once[source] = 1
+            self._queue.appendleft(question)
+            return
         digests = record.digests or (None,) * len(record.names)
         there = {name: (n, d) for name, n, d in zip(record.names, record.counts, digests, strict=True)}
-        read = self._keeper.store.hour(hour)
-        whole = self._keeper.store.summed(hour, hour + question.hours - 1)
-        work = whole if question.hours > 1 else lambda: summary(tidy(read(), latest=True))
+        work = self._here(question)
 
         def done(found: dict[str, Summary] | str) -> None:
             self._asked = None
