@@ -143,10 +143,12 @@ class Released(msgspec.Struct, Generic[Resp], frozen=True, gc=False):
 
 
 class NoticeReceived(msgspec.Struct, frozen=True, gc=False):
-    """The asset has news for the watch that stands by our request `standing`, and they fit it."""
+    """The asset has news for the watch that stands by our request `standing`, and they fit it. `also`: further watches
+    for which these are the same."""
 
     standing: int
     message: Any
+    also: tuple[int, ...] = ()
 
 
 class FrameReceived(msgspec.Struct, frozen=True, gc=False):

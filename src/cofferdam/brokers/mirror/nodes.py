@@ -96,7 +96,8 @@ class _Session(asyncio.Protocol):
             self._settle(event.token, ConnectionError("an answer that is none"))
         elif isinstance(event, NoticeReceived):
             if isinstance(event.message, m.Changed):
-                self.came += [(event.standing, one) for one in event.message.samples]
+                tokens = (event.standing, *event.also)
+                self.came += [(token, one) for token in tokens for one in event.message.samples]
             if len(self.came) > CAME_MOST:
                 self.end(f"more than {CAME_MOST} changes at once")
         elif isinstance(event, Over):

@@ -72,7 +72,7 @@ class Device(Told):
         connect: Callable[[str, int, Callable[[], None]], Transport],
         report: Callable[[str, str, str], None],
         permit: Callable[[Job], bool],
-        news: Callable[[Standing, NoticeReceived | FrameReceived | Over], None],
+        news: Callable[[list[Standing], NoticeReceived | FrameReceived | Over], None],
         facing: Facing | None = None,
         datagrams: Callable[[str, int, bytes], None] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -407,7 +407,7 @@ class Device(Told):
             connection.timer.cancel()
         standing, connection.standing = connection.standing, {}
         for token, one in standing.items():
-            self._news(one, Over(token, reason))
+            self._news([one], Over(token, reason))
 
     def _on_data(self, connection: Connection, data: bytes) -> None:
         machine = connection.machine

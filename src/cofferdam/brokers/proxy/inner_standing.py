@@ -20,7 +20,17 @@ from cofferdam.audit.events.base import MAX_SAFE_INTEGER, clip
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.frame_times import FrameTimes
-from cofferdam.brokers.proxy.records import Frame, Notice, Reply, Request, Unwatch, Unwatched, Watch, Watched
+from cofferdam.brokers.proxy.records import (
+    MOST_ALSO,
+    Frame,
+    Notice,
+    Reply,
+    Request,
+    Unwatch,
+    Unwatched,
+    Watch,
+    Watched,
+)
 from cofferdam.brokers.proxy.sessions import Served, Session
 from cofferdam.brokers.proxy.standing import Standing, form_of, opened, watched
 from cofferdam.brokers.proxy.writes import WritePath
@@ -218,37 +228,46 @@ class StandingPath(WritePath):
             self._judge_again(standing)
         early, standing.early = standing.early, []
         for event in early:
-            self._news(standing, event)
+            self._news([standing], event)
 
     # --- what comes from the asset ------------------------------------------------------------------------------
 
-    def _news(self, standing: Standing, event: NoticeReceived | FrameReceived | Over) -> None:
-        """The asset has sent a notice or a frame, has ended what stood, or is away."""
-        if not standing.handle:
-            standing.early.append(event)
-            return
-        if self._standings.get(standing.handle) is not standing:
-            return
-        if isinstance(event, Over):
-            self._end(standing, event.detail, None)
-            return
-        if not self._still(standing):
-            return
-        standing.received += 1
-        if isinstance(event, NoticeReceived):
+    def _news(self, standings: list[Standing], event: NoticeReceived | FrameReceived | Over) -> None:
+        """The asset has sent a notice or a frame, has ended what stood, or is away. Each of those that stand is asked
+        whether it may still; what they have in common then crosses once."""
+        may: list[Standing] = []
+        for standing in standings:
+            if not standing.handle:
+                standing.early.append(event)
+            elif self._standings.get(standing.handle) is not standing:
+                continue
+            elif type(event) is Over:
+                self._end(standing, event.detail, None)
+            elif self._still(standing):
+                standing.received += 1
+                may.append(standing)
+        if type(event) is NoticeReceived:
+            self._notice(may, event.message)
+        elif type(event) is FrameReceived:
+            for standing in may:
+                standing.lost_in += event.lost
+                if self._outer.full:
+                    standing.dropped += 1  # a frame that is late is worth nothing: the next one follows
+                else:
+                    self._outer.send(Frame(standing.handle, event.message, self._reactor.now))
+
+    def _notice(self, standings: list[Standing], message: Any) -> None:
+        full = self._outer.full
+        for standing in standings:
             standing.session.counts(standing.allow.conduit).notices += 1
-            if self._outer.full:
+            if full:
                 # What is left out would be missed by nobody who does not know of it.
                 self._limit("crossing_backlog_bytes", standing.session.source, "the outer half takes no more notices")
                 self._end(standing, "its news find no room", None)
-                return
-            self._outer.send(Notice(standing.handle, event.message))
-            return
-        standing.lost_in += event.lost
-        if self._outer.full:
-            standing.dropped += 1  # a frame that is late is worth nothing: the next one follows
-        else:
-            self._outer.send(Frame(standing.handle, event.message, self._reactor.now))
+        handles = [] if full else [standing.handle for standing in standings]
+        for start in range(0, len(handles), MOST_ALSO + 1):
+            first, *also = handles[start : start + MOST_ALSO + 1]
+            self._outer.send(Notice(first, message, tuple(also)))
 
     # --- what comes from the outer half -------------------------------------------------------------------------
 

@@ -385,6 +385,18 @@ class Outer(Door):
             client.timer = self._reactor.call_at(due, lambda: self._on_time(client)) if due else None
         return sent
 
+    def _tend_later(self, clients: list[Client]) -> None:
+        """At the end of the turn, in which there may be much for each."""
+        if not self._to_tend:
+            self._reactor.later(self._tend_all)
+        self._to_tend.update(dict.fromkeys(clients))
+
+    def _tend_all(self) -> None:
+        clients, self._to_tend = self._to_tend, {}
+        for client in clients:
+            if client in self.clients:
+                self._tend(client)
+
     def _on_time(self, client: Client) -> None:
         client.timer, client.due = None, 0
         if client in self.clients:
@@ -440,12 +452,17 @@ class Outer(Door):
 
     def _is_answer(self, record: Any) -> bool:
         """Whether it answers a request. Does what it says if it does not."""
+        if type(record) is Notice:
+            reached = self._standings.notices(record)
+            if self._speaks:
+                self._tend_later(reached)
+            return False
         if isinstance(record, Ended):
             found = self._sessions.get(record.session)
             if found is not None:
                 self.close(found[0], record.reason)
             return False
-        if isinstance(record, (Notice, Frame, Unwatched)):
+        if isinstance(record, (Frame, Unwatched)):
             client = self._standings.take(record)
             if self._speaks and client in self.clients:
                 sent = self._tend(client)

@@ -88,6 +88,7 @@ class Door(Part):
         self._admission = Admission()
         self._budget = LogBudget(setting.audit)
         self._blocked: set[Client] = set()
+        self._to_tend: dict[Client, None] = {}
         self._limit_notes = LimitNotes(setting.audit, self.limit_hits)
         self.stopping = False
         self.severed = setting.severed

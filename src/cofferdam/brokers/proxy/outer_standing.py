@@ -64,26 +64,54 @@ class Standings:
                 asset, now = pending.session.asset, self._reactor.now
                 self._timed[handle] = self.times.begin(asset, stream.name, pending.conduit, cadence, now)
 
-    def take(self, record: Notice[Any] | Frame[Any] | Unwatched) -> Client | None:
-        """What the inner half says of what stands: its client is told. None: it was given up meanwhile.
+    def _found(self, handle: int, over: bool) -> Pending | None:
+        found = self._clients.pop(handle, None) if over else self._clients.get(handle)
+        if found is None and handle > self._last_handle:
+            raise CrossingError(f"handle {handle} was never given out")
+        return found
+
+    def _fits(self, request: Any, message: Any) -> None:
+        misfit = self._misfit(request, message)
+        if misfit:
+            raise CrossingError(f"news that does not fit its request: {misfit}")
+
+    def notices(self, record: Notice[Any]) -> list[Client]:
+        """News, for one client or several at once. Those whom they have reached. Raises: CrossingError."""
+        message = record.message
+        reached: list[Client] = []
+        fitting: list[Any] = []
+        for handle in (record.handle, *record.also):
+            found = self._found(handle, False)
+            if found is None:
+                continue
+            request = found.request
+            if request not in fitting:  # who have the same news have asked for the same
+                self._fits(request, message)
+                fitting.append(request)
+            client = found.client
+            try:
+                data = client.machine.notice(found.token, message)
+            except Exception as error:  # a bug of ours, or news that this client cannot have
+                self._fault(client, error)
+                continue
+            self._write(client, data)
+            reached.append(client)
+        return reached
+
+    def take(self, record: Frame[Any] | Unwatched) -> Client | None:
+        """What else the inner half says of what stands: its client is told. None: it was given up meanwhile.
         Raises: CrossingError."""
         over = isinstance(record, Unwatched)
-        found = self._clients.pop(record.handle, None) if over else self._clients.get(record.handle)
+        found = self._found(record.handle, over)
         if found is None:
-            if record.handle > self._last_handle:
-                raise CrossingError(f"handle {record.handle} was never given out")
             return None
         if over:
             self._untimed(record.handle)
         client, token = found.client, found.token
         if not isinstance(record, Unwatched):
-            misfit = self._misfit(found.request, record.message)
-            if misfit:
-                raise CrossingError(f"news that does not fit its request: {misfit}")
+            self._fits(found.request, record.message)
         try:
-            if isinstance(record, Notice):
-                data = client.machine.notice(token, record.message)
-            elif isinstance(record, Frame):
+            if isinstance(record, Frame):
                 data = client.machine.frame(token, record.message)
             else:
                 client.standing.pop(token, None)

@@ -31,6 +31,7 @@ Source = Annotated[str, Meta(max_length=80)]
 """An address, or a conduit of the jump server by which somebody comes."""
 Text = Annotated[str, Meta(max_length=512)]
 MOST_LOST = (1 << 31) - 1
+MOST_ALSO = 999
 Lost = Annotated[int, Meta(ge=0, le=MOST_LOST)]
 
 
@@ -144,10 +145,11 @@ class Watched(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=5,
 
 
 class Notice(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
-    """News for the watch of this handle."""
+    """News for the watch of this handle, and of those in `also`: what many have asked for crosses once."""
 
     handle: Id
     message: M
+    also: Annotated[tuple[Id, ...], Meta(max_length=MOST_ALSO)] = ()
 
 
 class Unwatched(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):

@@ -27,7 +27,7 @@ class Speaking(abc.ABC):
     _clock: Callable[[], int]
     _connections: list[Connection]
     _speaks: bool
-    _news: Callable[[Standing, NoticeReceived | FrameReceived | Over], None]
+    _news: Callable[[list[Standing], NoticeReceived | FrameReceived | Over], None]
     _send_datagram: Callable[[str, int, bytes], None] | None
 
     @abc.abstractmethod
@@ -39,6 +39,13 @@ class Speaking(abc.ABC):
         """A connection can be used."""
 
     def _other(self, connection: Connection, event: Established | NoticeReceived | FrameReceived | Over) -> None:
+        # News first, and by their exact type: to ask of one of these what it is not takes longer than all the rest.
+        if type(event) is NoticeReceived:
+            tokens = (event.standing, *event.also)
+            found = [one for one in [connection.standing.get(token) for token in tokens] if one is not None]
+            self.late += len(tokens) - len(found)  # given up, while this was on the way
+            self._news(found, event)
+            return
         if isinstance(event, Established):
             self._is_up(connection)
             return
@@ -49,7 +56,7 @@ class Speaking(abc.ABC):
         if isinstance(event, Over):
             del connection.standing[event.standing]
             standing.connection = None
-        self._news(standing, event)
+        self._news([standing], event)
 
     def _say(self, connection: Connection) -> None:
         data = connection.machine.take_output()

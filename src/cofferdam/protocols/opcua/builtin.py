@@ -21,6 +21,7 @@ from cofferdam.protocols.opcua.builtin_types import (
     OBJECTS,
     TEXT_BYTES,
     Data,
+    Encoded,
     Extension,
     LocalizedText,
     Malformed,
@@ -493,6 +494,9 @@ class Writer:
 
     def value(self, value: Data) -> None:
         """A DataValue."""
+        if type(value) is Encoded:
+            self.parts.append(value.wire)
+            return
         variant = value.value
         self.byte(
             (variant is not None)

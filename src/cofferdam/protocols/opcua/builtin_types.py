@@ -79,6 +79,12 @@ class Data(msgspec.Struct, frozen=True, gc=False):
     server_time: int = 0
 
 
+class Encoded(Data, frozen=True, gc=False):
+    """One of which it is known how it is written."""
+
+    wire: bytes = b""
+
+
 NULL_NODE = NodeId(0, 0)
 NULL = Variant(0, None)
 EMPTY = Extension(NULL_NODE, None)

@@ -369,9 +369,9 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise Malformed("no answer to Publish")
         self.publish()
 
-    def news(self, standing: int, message: m.Changed | m.Happened) -> None:
-        """A watch has news."""
-        self._events.append(NoticeReceived(standing, message))
+    def news(self, standing: int, message: m.Changed | m.Happened, also: tuple[int, ...] = ()) -> None:
+        """A watch has news, and others that share its item."""
+        self._events.append(NoticeReceived(standing, message, also))
 
     def over(self, standing: int, why: str) -> None:
         """A watch stands no longer."""

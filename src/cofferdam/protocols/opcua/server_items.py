@@ -23,7 +23,8 @@ from cofferdam.protocols.opcua.events import NOTIFIER, event_weight, field_item,
 from cofferdam.protocols.opcua.jobs import Job, Ready
 from cofferdam.protocols.opcua.kept import Keeping, Owner
 from cofferdam.protocols.opcua.messages import FIELDS
-from cofferdam.protocols.opcua.names import Unnamed, item_of, weight
+from cofferdam.protocols.opcua.names import Unnamed, item_of
+from cofferdam.protocols.opcua.rendered import Rendered
 from cofferdam.protocols.opcua.subscriptions import (
     BAD_ITEM,
     BAD_MESSAGE,
@@ -63,6 +64,7 @@ class ItemServices(abc.ABC):
     def __init__(self, server: Any) -> None:
         self._server = server
         self._names = server.names
+        self._rendered = Rendered() if server.trust is None else server.trust.rendered
         self._standing: dict[int, Watched] = {}
         self._waiting: set[Watched] = set()  # to be asked for again
         self.subscriptions = Subscriptions(
@@ -476,8 +478,8 @@ class ItemServices(abc.ABC):
             for event in message.events:
                 item.happened(self._fields(item, event), event_weight(event) + LEAST_EVENT)
         else:
-            for sample in message.samples:
-                item.add(self._names.data(sample, item.stamps), weight(sample))
+            for value, size in self._rendered.of(message, item.stamps, self._names):
+                item.add(value, size)
 
     def _fields(self, item: Watched, event: m.Happening) -> list[Variant]:
         """The fields of an event as a client has asked for them; what has no form here is null."""

@@ -32,6 +32,7 @@ from cofferdam.protocols.opcua.channel import BAD_SECURITY, Fault, Own
 from cofferdam.protocols.opcua.issuers import CHAIN, HASHES, authorities, is_authority, path, wrong
 from cofferdam.protocols.opcua.kept import Keeping
 from cofferdam.protocols.opcua.moving import Sessions
+from cofferdam.protocols.opcua.rendered import Rendered
 from cofferdam.protocols.opcua.revocation import Revocations
 from cofferdam.protocols.opcua.security import LEAST_KEY_BITS, MOST_KEY_BITS, Policy
 
@@ -169,6 +170,7 @@ class Trust:
         self.away: set[str] = set()
         """Assets that did not answer when they were asked last."""
         self.keeping = Keeping()
+        self.rendered = Rendered()
         self.sessions = Sessions()
         self._ends: list[tuple[int, str, bool]] = []  # when certificates end (UTC ns), their names, whether it is ours
         self.take(read(secrets.get("opcua", b"")))

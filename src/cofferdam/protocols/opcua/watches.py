@@ -339,13 +339,15 @@ class Watches:
 
     def _tell(self, subscription: _Subscription, found: dict[int, list[Any]]) -> None:
         for handle, news in found.items():
-            batches = _batches(news)
-            for token in list(subscription.items[handle].tokens):
+            told = []
+            for token in subscription.items[handle].tokens:
                 if token in self._answered:
-                    for batch in batches:
-                        self._client.news(token, batch)
+                    told.append(token)
                 else:  # news before the answer that says that the watch stands
                     self._early[token] = news[-100:]
+            if told:
+                for batch in _batches(news):
+                    self._client.news(told[0], batch, tuple(told[1:]))
 
     def answered(self, token: int) -> None:
         """The answer that a watch stands is on its way: its news may follow."""
