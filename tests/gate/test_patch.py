@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import signal
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -54,6 +56,26 @@ def test_a_genuine_file_goes_to_the_assets_once_two_have_signed(works: Works) ->
     started = {entry["sha256"] for entry in log if entry["kind"] == "install-started"}
     assert started == {hashlib.sha256(data).hexdigest()}
     works.patch("verify")
+
+
+def test_a_file_is_read_once_out_of_the_quarantine_to_be_examined(works: Works) -> None:
+    size = 8 << 20
+    number = works.put("large.bin", os.urandom(size), "9.0")
+    assert works.examined(number)["state"] == "passed"
+    halves = [half for pair in works.gate.status()["pairs"] for half in pair["halves"]]
+    keeper = next(int(half["pid"]) for half in halves if half["name"].endswith("keeper"))
+
+    def moved() -> dict[str, int]:
+        rows = (row.split(": ") for row in Path(f"/proc/{keeper}/io").read_text().splitlines())
+        return {name: int(count) for name, count in rows}
+
+    before = moved()
+    works.patch("examine", str(number))
+    assert works.examined(number)["state"] == "passed"
+    after = moved()
+    for way in ("rchar", "wchar"):  # verbs and ticks are in it
+        assert size <= after[way] - before[way] < 1.25 * size, way
+    works.patch("reject", str(number))
 
 
 def test_what_is_not_the_vendors_is_refused(works: Works) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,7 @@ from cofferdam.brokers.patch.examining import Examining
 from cofferdam.brokers.patch.reports import Order, Report
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from tests.brokers.patch.test_keeper_verbs import Log
+from tests.disk import library, needs_gcc
 
 HOSTS = Product(name="hosts", origin=Origin(proof="apt", keys=()), most=1, scan="")
 
@@ -84,3 +88,31 @@ def test_a_scanner_that_does_not_work_is_told_before_a_file_needs_it() -> None:
     assert (examining.unfit, examining.scanner) == ("", "clamd 1.4")
     examining.watch()
     assert len(orders) == 1  # not before hours have gone by
+
+
+UNSEALS = """
+import sys
+from pathlib import Path
+from cofferdam.brokers.patch.examining import unseal
+from cofferdam.brokers.patch.sealing import Sealing
+from cofferdam.crossing.reactor import Reactor
+
+reactor, said, (source, target) = Reactor(), [], map(Path, sys.argv[1:3])
+unseal(Sealing(None, encrypt=False), reactor, source, target, said.append, sync=sys.argv[3] == "sync")
+while not said:
+    reactor.turn(1)
+assert said == [""], said
+"""
+
+
+@needs_gcc
+@pytest.mark.parametrize("sync", ["sync", "no"])
+def test_what_an_examiner_looks_at_is_not_waited_for_until_it_is_on_disk(tmp_path: Path, sync: str) -> None:
+    source, target = tmp_path / "quarantined", tmp_path / "laid-out"
+    source.write_bytes(os.urandom(20 << 20))
+    disk = {"LD_PRELOAD": str(library(tmp_path)), "DISK_FILE": "/laid-out", "DISK_TELL": "1"}
+    words = (sys.executable, "-c", UNSEALS, str(source), str(target), sync)
+    said = subprocess.run(words, env={**os.environ, **disk}, check=True, capture_output=True, text=True).stdout.split()
+    assert target.read_bytes() == source.read_bytes()
+    assert "write" in said
+    assert ("fsync" in said) == (sync == "sync")

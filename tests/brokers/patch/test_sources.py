@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -331,6 +332,16 @@ def test_what_is_sealed_comes_back(tmp_path: Path, size: int) -> None:
     for other in (Sealing(b"o" * 32, encrypt=True), Sealing(None, encrypt=False)):
         with pytest.raises(NotSealed):
             b"".join(other.pieces(tmp_path / "f"))
+
+
+def test_a_file_is_sealed_without_new_memory_for_each_piece(tmp_path: Path) -> None:
+    out, data = Sealing(b"k" * 32, encrypt=True).create(tmp_path / "f"), bytes(48 << 10)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(64 * PIECE // len(data)):
+        out.write(data)
+    out.sync()
+    out.close()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 64 * 100  # pages; a piece has 256
 
 
 def test_without_a_key_nothing_is_taken(tmp_path: Path) -> None:

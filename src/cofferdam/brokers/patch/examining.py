@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -256,10 +256,13 @@ class Examining:
 def unseal(
     sealing: Sealing, reactor: Reactor, source: Path, target: Path, done: Callable[[str], None], *, sync: bool = False
 ) -> None:
-    """Copies a file out of the quarantine, in pieces between other work. `done`: why it could not, "" if it did."""
+    """Copies a file out of the quarantine, in pieces between other work. `done`: why it could not, "" if it did.
+    `sync`: it is to be there after a crash. What an examiner looks at is removed then, and is never waited for: the
+    disk may not have it before it is gone again."""
     pieces = sealing.pieces(source)
+    out: Synced | BinaryIO
     try:
-        out = Synced(target.open("wb"))
+        out = Synced(target.open("wb")) if sync else target.open("wb")
     except OSError as error:
         done(f"the keeper's disk: {error.strerror}")
         return
@@ -271,8 +274,10 @@ def unseal(
             piece = next(pieces, None)
             if piece is not None:
                 out.write(piece)
-            elif sync:
+            elif isinstance(out, Synced):
                 out.sync()
+            else:
+                out.flush()
         except NotSealed as wrong:
             why = str(wrong)
         except OSError as error:

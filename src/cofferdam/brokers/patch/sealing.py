@@ -75,31 +75,40 @@ class Sealing:
 
 
 class SealedFile:
-    """One that is being written. The last piece is written by `sync`, after which nothing more may come."""
+    """One that is being written, through two buffers that are made once: with new memory for each piece, giving that out
+    takes longer than the cipher. The last piece is written by `sync`, after which nothing more may come."""
 
     def __init__(self, file: Synced, key: bytes) -> None:
         salt = os.urandom(SALT_BYTES)
         self._file = file
         self._cipher = cipher(key, salt, _USE)
-        self._held = bytearray()
+        self._held = memoryview(bytearray(PIECE))
+        self._count = 0
+        self._sealed = memoryview(bytearray(PIECE + TAG_BYTES))
         self._number = 0
         self._file.write(HEAD + salt)
 
     def write(self, data: bytes) -> None:
         """Raises: OSError."""
-        self._held += data
-        while len(self._held) > PIECE:  # one piece is held back: it may be the last
-            self._put(bytes(self._held[:PIECE]), last=False)
-            del self._held[:PIECE]
+        rest = memoryview(data)
+        while rest:
+            if self._count == PIECE:  # not before more comes: a full piece may be the last
+                self._put(last=False)
+            now = rest[: PIECE - self._count]
+            self._held[self._count : self._count + len(now)] = now
+            self._count += len(now)
+            rest = rest[len(now) :]
 
-    def _put(self, data: bytes, *, last: bool) -> None:
-        self._file.write(self._cipher.encrypt(_nonce(self._number, last), data, None))
+    def _put(self, *, last: bool) -> None:
+        out = self._sealed[: self._count + TAG_BYTES]
+        self._cipher.encrypt_into(_nonce(self._number, last), self._held[: self._count], None, out)
+        self._file.write(out)
         self._number += 1
+        self._count = 0
 
     def sync(self) -> None:
         """Raises: OSError."""
-        self._put(bytes(self._held), last=True)
-        self._held.clear()
+        self._put(last=True)
         self._file.sync()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ class Synced:
         self._file = file
         self._behind = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Raises: OSError."""
         self._file.write(data)
         self._behind += len(data)
