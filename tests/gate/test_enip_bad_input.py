@@ -166,6 +166,8 @@ class Wayward:
         self.answers: Callable[[bytes, bytes], list[bytes]] = self.fair
         """The frames that answer a CIP request in a frame's head."""
         self._open: list[socket.socket] = []
+        self.met = 0
+        """Connections that were opened to it."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def fair(self, head: bytes, cip: bytes) -> list[bytes]:
@@ -179,6 +181,7 @@ class Wayward:
         with contextlib.suppress(OSError):
             for one, _ in iter(self._listener.accept, None):
                 self._open.append(one)
+                self.met += 1
                 threading.Thread(target=self._serve, args=(one,), daemon=True).start()
 
     def _serve(self, one: socket.socket) -> None:
@@ -232,6 +235,15 @@ def test_a_device_that_answers_as_it_likes_ends_no_half(tmp_path: Path) -> None:
             device.answers = lambda head, _: [framed(head, good), framed(head, b"\xcc\0\0\0\xc4\0\x09\0\0\0")]
             for _ in range(5):
                 assert one.ask(read)[4:] == good[4:], "the second answer is nobody's"
+            # A tag of a type that nobody here knows, which somebody asks for again and again: it costs the others
+            # nothing, and so ends no stream of theirs.
+            met = device.met
+            for _ in range(30):
+                device.answers = bad["of another type"]
+                assert one.ask(read)[2] == 0x02
+                device.answers = device.fair
+                assert one.ask(read)[4:] == good[4:]
+            assert device.met == met, "by the one connection"
         eventually(lambda: any("by the asset" in one["detail"] for one in events(state, "malformed")))
         [pair] = gate.status()["pairs"]
         assert pair["restarts"] == 0

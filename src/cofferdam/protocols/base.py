@@ -102,11 +102,14 @@ class ResponseReceived(msgspec.Struct, Generic[Resp], frozen=True, gc=False):
 
 
 class BadResponse(msgspec.Struct, frozen=True, gc=False):
-    """The asset answered the request that `token` stands for with something that does not fit. Its request is over."""
+    """The asset answered the request that `token` stands for with something that does not fit. Its request is over.
+    `alone`: it is known for that request's answer, and what is in it cannot be read: whoever asks the same again gets
+    the same, and nothing else on the connection is in doubt."""
 
     token: int
     section: str
     detail: str
+    alone: bool = False
 
 
 class Unmatched(msgspec.Struct, frozen=True, gc=False):

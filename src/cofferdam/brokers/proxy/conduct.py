@@ -47,8 +47,9 @@ class Conduct:
         self._pause = 0.0
         self._changed = (0, "")
 
-    def note(self, what: str, section: str, detail: str, now: int) -> bool:
-        """One more. Whether it is one too many: the connection is to be closed."""
+    def note(self, what: str, section: str, detail: str, now: int, counts: bool = True) -> bool:
+        """One more. Whether it is one too many: the connection is to be closed. `counts`: it speaks against the
+        connection; an answer that is wrong by itself comes as often as some client asks for it."""
         if what == "broken":
             self.broken += 1
         elif what == "late":
@@ -58,7 +59,7 @@ class Conduct:
         self._turn(now)
         self._minute[what] = self._minute.get(what, 0) + 1
         self._tell(what, section, detail)
-        if what == "late":
+        if what == "late" or not counts:
             return False
         if now - self._window[0] > WINDOW_NS:
             self._window = [now, 0]

@@ -442,7 +442,7 @@ class Device(Told):
                     self._line.failed("")
                     if self.shared:
                         self._silence.unit(job.unit).failed("")
-                    if self.conduct.note("broken", event.section, event.detail, now):
+                    if self.conduct.note("broken", event.section, event.detail, now, not event.alone):
                         enough = "too many answers of the device break the protocol"
                 elif isinstance(event, Unmatched):
                     if connection.forgotten:
@@ -542,7 +542,7 @@ class Device(Told):
             late = [token for token, job in connection.flight.items() if now >= due_at(job)]
             for token in late:
                 job = connection.take(token)
-                connection.machine.forget(token)
+                self._forget(connection, token)
                 connection.forgotten += 1
                 connection.silent += 1
                 self._lines.charge(job.group, now - job.sent)

@@ -81,6 +81,12 @@ class Speaking(abc.ABC):
         if connection in self._connections:
             self._on_data(connection, b"")
 
+    def _forget(self, connection: Connection, token: int) -> None:
+        """The answer to a request is waited for no longer."""
+        connection.machine.forget(token)
+        if self._speaks:
+            self._tend(connection)
+
     def send_frame(self, standing: Standing, message: Any) -> bool:
         """Sends a frame of an open stream, if its connection has not gone."""
         connection: Connection | None = standing.connection

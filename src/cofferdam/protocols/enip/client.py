@@ -38,8 +38,8 @@ from cofferdam.protocols.enip.asked import known_of
 from cofferdam.protocols.enip.connections import LARGE
 from cofferdam.protocols.enip.dialect import ENIP
 from cofferdam.protocols.enip.explicit import Explicit
-from cofferdam.protocols.enip.io import PORT as IO_PORT
-from cofferdam.protocols.enip.io import IoForm, IoLink, IoLinks, form_for, forms_of
+from cofferdam.protocols.enip.forward import assemblies, check_addresses, closing
+from cofferdam.protocols.enip.io import IoLink, IoLinks, form_for, forms_of
 from cofferdam.protocols.enip.replies import Misfit
 from cofferdam.protocols.enip.values import DATA, encode, size_of
 
@@ -58,6 +58,7 @@ TEMPLATE: Final = 65_536
 """Bytes of a structure's definition, at most."""
 
 _CONTEXT: Final = struct.Struct("<IHH")
+"""A conversation's token, with its step in between: 48 bits are not used up (32 are, in days, by a busy gate)."""
 Answer = tuple[int, tuple[int, ...], bytes]
 Talk = Generator[tuple[int, bytes], Answer, m.EnipResponse]
 
@@ -131,7 +132,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
     def on_time(self, now: int) -> None:
         self._now = now
         if self._explicit is not None:
-            self._explicit.on_time(now)
+            self._close(self._explicit.on_time(now))
         for link in self._io.silent(now):
             self._output += self._closing(link)
             self._events.append(Over(link.standing, "the device has sent nothing in time"))
@@ -189,11 +190,13 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         if one is None:
             return
         if self._explicit is not None:
-            self._explicit.drop()
+            self._close(self._explicit.drop())
         if isinstance(one.request, m.OpenIo) and one.service != requests.GET_ALL:
             self._late[token] = one  # a late yes has to be taken back
             while len(self._late) > MAX_OUTSTANDING:
-                del self._late[next(iter(self._late))]
+                first = next(iter(self._late))
+                del self._late[first]
+                self._not_open(self._opening.pop(first, None))
         elif one.talk is not None:
             one.talk.close()
 
@@ -273,11 +276,12 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
                 raise RemoteProtocolError(f"no session: {command:04X}, status {status}", section=wire.ENCAPSULATION)
             self._session = session
             return Established()
-        token, step, _ = _CONTEXT.unpack(context)
+        token, step, high = _CONTEXT.unpack(context)
+        token |= high << 32
         cip: bytes | None = None
         if command == wire.SEND_UNIT and self._explicit is not None:
             if status:  # of the connection the device knows no more, perhaps
-                self._explicit.drop()
+                self._close(self._explicit.drop())
             else:
                 try:
                     token, step, cip = self._explicit.taken(data, self._now)
@@ -292,8 +296,10 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         one = self._open.get(token) or late
         if command != wire.SEND_RR or one is None or one.step != step or not ours:
             return Unmatched(f"a late answer, or one to nothing: {command:04X} for {token}/{step}")
+        alone = False
         try:
             answer = _answer(one, status, data) if cip is None else replies.split(cip, one.service)
+            alone = True  # it is this one's, whatever is in it
             if one.talk is None and type(one.request) is m.ReadTag and answer[0] != requests.MORE:
                 said, more, body = answer
                 response = replies.tag(one.request, body) if not said else replies.error(said, more)
@@ -308,12 +314,13 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         self._open.pop(token, None)
         link = self._opening.pop(token, None)
         if late is not None:
-            if link is not None:
-                self._output += self._closing(link)
+            if not isinstance(response, m.CipError):
+                self._not_open(link)
             return Unmatched("a late answer to an opening, which is taken back")
         if response is None:
-            return BadResponse(token, replies.SECTION, fault)
-        if link is not None:
+            self._not_open(link)
+            return BadResponse(token, replies.SECTION, fault, alone)
+        if link is not None and isinstance(response, m.IoOpened):
             self._io.add(link)
         return ResponseReceived(token, response)
 
@@ -498,7 +505,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         ours = int.from_bytes(self._random(4), "little") | 1 << 31
         cls = request.cls
         sizes = form.size_out(cls), form.size_in(cls)
-        path = self._route + _assemblies(form)
+        path = self._route + assemblies(form)
         # In the opening alone: a close names the same connection without it.
         config = paths.of_data(form.data) if request.config else b""
         large = max(sizes) > 0x1FF
@@ -509,6 +516,11 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         body = head + body + bytes([cls, (len(path) + len(config)) // 2]) + path + config
         service = requests.LARGE_OPEN if large else requests.OPEN
         where = paths.of_object(paths.MANAGER, 1)
+        # From now on the device may have it open, whatever its answer is taken for.
+        link = IoLink(token, cls, 0, ours, request.rpi_in, request.multiplier, self._now)
+        link.send_size, link.header_out = form.out_size, form.run
+        link.receive_size, link.name, link.path = form.in_size, name, path
+        self._opening[token] = link
         status, more, data = yield service, requests.made(service, where, body)
         if status:
             return replies.error(status, more)
@@ -519,21 +531,31 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         named = self._midway or (receive_id == ours and tuple(said) == name)
         if not named or not fits:
             raise Misfit("an opening's answer to another connection, or with another interval")
-        link = IoLink(token, cls, send_id, ours, rpi_in, request.multiplier, self._now)
-        link.send_size, link.header_out = form.out_size, form.run
-        link.receive_size, link.name, link.path = form.in_size, name, path
-        self._opening[token] = link
+        link.opened(send_id, rpi_in, self._now)
         return m.IoOpened(rpi_out, rpi_in)
 
+    def _not_open(self, link: IoLink | None) -> None:
+        """The device has, or may have, opened what nobody here takes for open: it is told so, since it would keep it,
+        and refuse it to others, until its time is out."""
+        if link is not None:
+            self._output += self._closing(link)
+
+    def _close(self, request: bytes) -> None:
+        """A Forward Close, if there is one."""
+        if request:
+            self._output += self._unheard(request)
+
     def _closing(self, link: IoLink) -> bytes:
+        """A Forward Close of an I/O connection."""
+        return self._unheard(closing(link.name, link.path))
+
+    def _unheard(self, request: bytes) -> bytes:
         """A Forward Close, whose answer nobody waits for."""
-        body = struct.pack("<BBHHIBx", 0x0A, 0x0E, *link.name, len(link.path) // 2) + link.path
         self._serial += 1
         self._closings[self._serial] = None
         while len(self._closings) > CLOSINGS:
             del self._closings[next(iter(self._closings))]
-        where = paths.of_object(paths.MANAGER, 1)
-        return self._framed(self._serial, 1, requests.made(requests.CLOSE, where, body))
+        return self._framed(self._serial, 1, request)
 
     def _describe(self, request: m.DescribeStructure) -> Talk:
         path = paths.of_object(paths.TEMPLATE, request.instance)
@@ -564,28 +586,13 @@ def _answer(one: _Open, status: int, data: bytes) -> Answer:
         return replies.split(cip, one.service)
     found = wire.items_of(data)
     if isinstance(one.request, m.OpenIo):
-        _check_addresses(found[2:])
+        check_addresses(found[2:])
         found = found[:2]
     if [kind for kind, _ in found] != [wire.NULL_ADDRESS, wire.UNCONNECTED] or found[0][1]:
         raise Misfit("no null address and unconnected data")
     return replies.split(found[1][1], one.service)
 
 
-def _check_addresses(beside: list[tuple[int, bytes]]) -> None:
-    """Socket addresses beside an opening's answer. No other port than the usual one is open towards a device. Raises:
-    Misfit."""
-    for kind, data in beside:
-        if kind not in (wire.TO_TARGET, wire.TO_ORIGINATOR) or len(data) != 16:
-            raise Misfit(f"the item {kind:#06x} beside an opening's answer")
-        if kind == wire.TO_TARGET and int.from_bytes(data[2:4], "big") not in (0, IO_PORT):
-            raise Misfit(f"outputs at UDP port {int.from_bytes(data[2:4], 'big')}; {IO_PORT} is open")
-
-
-def _assemblies(form: IoForm) -> bytes:
-    """The path of an I/O connection: configuration, outputs, inputs."""
-    return paths.of_object(paths.ASSEMBLY, form.config) + paths.of_points(form.outputs, form.inputs)
-
-
 def _context(token: int, step: int) -> bytes:
     """The eight bytes by which an answer is known that the device repeats."""
-    return _CONTEXT.pack(token & 0xFFFF_FFFF, step, 0x4346)
+    return _CONTEXT.pack(token & 0xFFFF_FFFF, step, token >> 32 & 0xFFFF)

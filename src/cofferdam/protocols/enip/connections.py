@@ -36,9 +36,11 @@ class Unknown(Exception):
 
 
 class Link:
-    """A connection's ids: `number` is ours, `to_client` the client's; `room`: bytes of an answer."""
+    """A connection's ids: `number` is ours, `to_client` the client's; `room`: bytes of an answer. Of the last request
+    in it: `sequence`, its number; `asked`, what it said; `changes`: it may have changed something; `answer`: what was
+    answered, b"" while nothing was."""
 
-    __slots__ = ("due", "name", "number", "room", "timeout_ns", "to_client")
+    __slots__ = ("answer", "asked", "changes", "due", "name", "number", "room", "sequence", "timeout_ns", "to_client")
 
     def __init__(
         self, number: int, to_client: int, room: int, name: tuple[int, int, int], timeout_ns: int = 0, now: int = 0
@@ -50,6 +52,17 @@ class Link:
         self.to_client = to_client
         self.room = room
         self.name = name
+        self.sequence = -1
+        self.asked = self.answer = b""
+        self.changes = False
+
+    def again(self, sequence: int, data: bytes) -> bool:
+        """Whether a request is the last one, sent once more: by its number, which whoever repeats one does not count
+        on (CIP Volume 1, 3-4.4: it is answered again, and not carried out). What changes nothing is asked anew."""
+        if self.changes and sequence == self.sequence and data == self.asked:
+            return True
+        self.sequence, self.asked, self.answer, self.changes = sequence, data, b"", False
+        return False
 
 
 class Opening(NamedTuple):

@@ -240,6 +240,12 @@ class Encapsulation(ServerMachine[m.EnipRequest, m.EnipResponse]):
                 self._encapsulation(command, session, context, wire.BAD_DATA, f"the connection {number:#010x}")
                 return
             asked.sequence, body = int.from_bytes(body[:2], "little"), once(body[2:])
+            if asked.link.again(asked.sequence, body):
+                # Under way still: the one answer is for both.
+                answer = asked.link.answer
+                said = wire.connected(asked.link.to_client, asked.sequence, answer)
+                self._local(wire.frame(command, session, context, said) if answer else b"")
+                return
         self._request(asked, body, items[2:])
 
     def _identity(self, asked: Asked, response: m.EnipResponse) -> bytes:

@@ -21,6 +21,7 @@ from typing import Final
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, replies, requests, wire
 from cofferdam.protocols.enip.connections import LARGE, PLAIN
+from cofferdam.protocols.enip.forward import closing
 from cofferdam.protocols.enip.replies import Misfit
 
 RPI_US: Final = 2_000_000
@@ -52,22 +53,27 @@ class Explicit:
         self._to_device = self._to_us = 0
         self._sequence = 0
         self._sent: dict[int, tuple[int, int]] = {}
+        self._name: tuple[int, int, int] | None = None  # of what the device may have open
         self._used = 0
         self.deadline = 0
         """When to look whether it has been silent (monotonic ns); 0 for never. Not moved by each answer."""
 
-    def on_time(self, now: int) -> None:
-        """Lets it go once nobody has used it for long."""
+    def on_time(self, now: int) -> bytes:
+        """Lets it go once nobody has used it for long: see `drop`."""
         if self.deadline and now >= self.deadline:
             self.deadline = self._used + LAPSE_NS
             if now >= self.deadline:
-                self.drop()
+                return self.drop()
+        return b""
 
-    def drop(self) -> None:
-        """It is not relied upon any more: the next request opens another."""
+    def drop(self) -> bytes:
+        """It is not relied upon any more: the next request opens another. The request that closes it, since a device
+        has few and would keep it for `TIMEOUT_NS`; b"" where none is open."""
         self.up = False
         self.deadline = 0
         self._sent.clear()
+        name, self._name = self._name, None
+        return b"" if name is None else closing(name, self._path)
 
     def opening(self, now: Callable[[], int]) -> Opened:
         """Opens it; what the device says if it does not. Raises: Misfit."""
@@ -85,6 +91,7 @@ class Explicit:
             body = head + struct.pack(form, RPI_US, flags, RPI_US, flags, SERVER_CLASS_3, len(self._path) // 2)
             service = requests.LARGE_OPEN if large else requests.OPEN
             where = paths.of_object(paths.MANAGER, 1)
+            self._name = name
             status, more, data = yield service, requests.made(service, where, body + self._path)
             if not status:
                 if len(data) < 26:
@@ -96,7 +103,7 @@ class Explicit:
                 self.up, self.room, self._used = True, size - 2, now()
                 self.deadline = self._used + LAPSE_NS
                 return None
-            self._plain = True
+            self._plain, self._name = True, None
         return replies.error(status, more)
 
     def framed(self, session: int, context: bytes, token: int, step: int, request: bytes) -> bytes:

@@ -87,9 +87,9 @@ class IoLink:
     `producer`: who sends for it, where it is one of several that hear a group."""
 
     __slots__ = (
-        "_at", "_count_in", "_count_out", "_last", "_lost", "_room", "_rpi_ns", "_sequence", "cls", "due", "header_in",
-        "header_out", "name", "path", "port", "producer", "receive_id", "receive_size", "send_id", "send_size",
-        "standing", "timeout_ns", )  # fmt: skip
+        "_at", "_count_in", "_count_out", "_last", "_lost", "_multiplier", "_room", "_rpi_ns", "_sequence", "cls",
+        "due", "header_in", "header_out", "name", "path", "port", "producer", "receive_id", "receive_size", "send_id",
+        "send_size", "standing", "timeout_ns", )  # fmt: skip
 
     def __init__(
         self, standing: int, cls: int, send_id: int, receive_id: int, rpi_us: int, multiplier: int, now: int
@@ -97,7 +97,7 @@ class IoLink:
         """`rpi_us`: the interval of what is received."""
         self.standing = standing
         self.cls = cls
-        self.send_id = send_id
+        self._multiplier = multiplier
         self.receive_id = receive_id
         self.send_size = self.receive_size = 0
         self.header_in = self.header_out = False
@@ -105,15 +105,20 @@ class IoLink:
         self.path = b""  # of its assemblies, where we opened it
         self.port = PORT
         self.producer: Producer | None = None
-        self._rpi_ns = rpi_us * 1000
-        self.timeout_ns = self._rpi_ns * (4 << multiplier)
-        self.due = now + max(FIRST_NS, self.timeout_ns)
         self._last = -1
         self._lost = 0
         self._count_in = -1
         self._count_out = 0
         self._sequence = 0
         self._room = 4.0
+        self.opened(send_id, rpi_us, now)
+
+    def opened(self, send_id: int, rpi_us: int, now: int) -> None:
+        """The other end has agreed to it: under this id, at this interval of what is received."""
+        self.send_id = send_id
+        self._rpi_ns = rpi_us * 1000
+        self.timeout_ns = self._rpi_ns * (4 << self._multiplier)
+        self.due = now + max(FIRST_NS, self.timeout_ns)
         self._at = now
 
     def take(self, sequence: int, data: bytes, now: int) -> tuple[IoData, int] | None:

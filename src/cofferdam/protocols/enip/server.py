@@ -55,6 +55,9 @@ READ_BYTES: Final = 128
 """Reads of a connection, by their bytes, whose meaning is kept: most clients ask the same again and again."""
 
 _IN_PACKET: Final = (m.ReadTag, m.WriteTag, m.WriteBit, m.ModifyTag, m.GetAttribute, m.SetAttribute)
+_CHANGE_NOTHING: Final = frozenset(
+    {m.ReadTag, m.GetAttribute, m.GetAttributes, m.Identify, m.ListTags, m.DescribeStructure, m.Unserved}
+)
 _READS: Final = frozenset({requests.READ, requests.READ_PIECE, requests.GET_ONE, requests.GET_LIST, requests.GET_ALL})
 
 
@@ -211,6 +214,9 @@ class EnipServer(Encapsulation):
 
     def _ask(self, asked: Asked, service: int, request: m.EnipRequest) -> None:
         asked.service, asked.request = service, request
+        if asked.link is not None and type(request) not in _CHANGE_NOTHING:
+            parts = request.parts if isinstance(request, m.Packet) else (request,)
+            asked.link.changes = any(type(one) not in _CHANGE_NOTHING for one in parts)
         token = self._token(ordered=asked.opening is None)
         self._open[token] = asked
         self._events.append(RequestReceived(token, request))
@@ -449,6 +455,8 @@ class EnipServer(Encapsulation):
         asked.service = requests.WRITE_PIECE
         if len(draft.data) < size:
             self._draft = draft
+            if asked.link is not None:
+                asked.link.changes = True
             self._said(asked, requests.WRITE_PIECE, b"")
         else:
             self._ask(asked, requests.WRITE_PIECE, requests.written(item, code, handle, draft.data, unit))
@@ -537,5 +545,7 @@ class EnipServer(Encapsulation):
         elif asked.link is None:
             body = wire.unconnected(answer)
         else:
+            if asked.link.changes and asked.link.sequence == asked.sequence:
+                asked.link.answer = answer
             body = wire.connected(asked.link.to_client, asked.sequence, answer)
         return wire.frame(asked.command, asked.session, asked.context, body)
