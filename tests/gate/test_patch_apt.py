@@ -4,6 +4,7 @@ takes a snapshot, two people sign, and a host's own apt fetches from the gate an
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import subprocess
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cofferdam.brokers.patch import apt_tree
 from tests.brokers.patch.makers import run
 from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
@@ -36,11 +38,12 @@ class Mirror:
         self.index.mkdir(parents=True)
         (folder / "pool").mkdir()
 
-    def package(self, name: str, version: str) -> None:
+    def package(self, name: str, version: str, *, size: int = 0) -> None:
         made = self.root.parent / "made" / f"{name}-{version}"
         (made / "DEBIAN").mkdir(parents=True)
         (made / "usr/share" / name).mkdir(parents=True)
         (made / "usr/share" / name / "data").write_text(f"{name} {version}\n" * 1000)
+        (made / "usr/share" / name / "more").write_bytes(os.urandom(size))
         control = f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: V <v@vendor.example>\n"
         (made / "DEBIAN/control").write_text(f"{control}Description: a package\n")
         file = version.replace(":", "%3a")
@@ -119,8 +122,9 @@ class Town:
         )  # fmt: skip
 
     def fill(self, works: Works) -> None:
-        for name, version in (("tool", "1.0"), ("libtool1", "1:2.0"), ("game", "9.9")):
+        for name, version in (("tool", "1.0"), ("game", "9.9")):
             self.mirror.package(name, version)
+        self.mirror.package("libtool1", "1:2.0", size=2 * apt_tree.PIECE)  # served in pieces, the others whole
         self.mirror.publish(works)
 
     def fetch(self, code: int = 0) -> str:

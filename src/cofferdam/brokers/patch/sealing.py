@@ -75,8 +75,8 @@ class Sealing:
 
 
 class SealedFile:
-    """One that is being written, through two buffers that are made once: with new memory for each piece, giving that out
-    takes longer than the cipher. The last piece is written by `sync`, after which nothing more may come."""
+    """One that is being written, through two buffers that are made once: new memory for each piece costs more than the
+    cipher. The last piece is written by `sync`, after which nothing more may come."""
 
     def __init__(self, file: Synced, key: bytes) -> None:
         salt = os.urandom(SALT_BYTES)
