@@ -1,10 +1,9 @@
 """`make bench ARGS=--enip`: EtherNet/IP through the gate beside direct and beside HAProxy, which passes the bytes, in
 turns of one run: reads of tags, packets of reads, 32 clients at once; and how old packets of I/O are when they arrive.
 
-The controller is cm-ethernetip's tag server in a process of its own, as it is; clients are raw sockets, pylogix and
-pycomm3; the adapter and the scanner of I/O are those of enip_io. What is compared are medians of the same requests.
-Device and generator are Python programs, which take their share of the machine's cores: unlike Modbus's, which are C.
-`--io-seconds 600` are the goal's ten minutes.
+Reads are made by the load generator and answered by the device of load.c, which compares each answer in full. pylogix
+and pycomm3 read from it too, and from cm-ethernetip's tag server, a Python program, which takes its share of the
+machine's cores; the adapter and the scanner of I/O are those of enip_io. `--io-seconds 600` are the goal's ten minutes.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
-import selectors
 import shutil
 import socket
 import statistics
@@ -24,32 +21,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from enip_io import OUTPUTS, Adapter, Scanner
-from processes import BenchError, cpu_of, descendants, held_port
+from processes import LOAD, BenchError, Process, build_load, cpu_of, descendants, generated, held_port
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
 CELL = [sys.executable, "-m", "cofferdam.lab.packer.cell"]
-GATE, CONTROLLER, DRIVE, PERSON, NOBODY = "127.0.0.1", "127.0.0.3", "127.0.0.2", "127.0.0.9", "127.0.0.4"
+GATE, CONTROLLER, DRIVE, PERSON, NOBODY, DEVICE = (f"127.0.0.{number}" for number in (1, 3, 2, 9, 4, 5))
 POLICY = """
 site: bench
 zones:
   office: {{side: it}}
   plant: {{side: ot}}
 assets:
-  packer:
-    zone: plant
-    address: {controller}
-    port: {controller_port}
-    protocol: enip
-    route: backplane 0
-    connections: 32
-    listen: "{gate}:{tags}"
-    points:
-      pump: {{at: tag Pump, type: dint, min: 0, max: 1500}}
-      counts: {{at: "tag Counts[0-49]", type: dint}}
+  packer: {{address: {controller}, port: {controller_port}, listen: "{gate}:{packer}", {tags}}}
+  fast: {{address: {device}, port: {device_port}, listen: "{gate}:{fast}", {tags}}}
   drive:
     zone: plant
     address: {drive}
@@ -70,22 +59,19 @@ conduits:
     reason: bench
     expires: 2035-06-30
 {priority}    allow:
-      - {{who: bench, asset: packer, read: all}}
+      - {{who: bench, asset: [packer, fast], read: all}}
       - {{who: bench, asset: drive, stream: [{names}]}}
 """
+TAGS = """zone: plant, protocol: enip, route: backplane 0, connections: 32,
+         points: {pump: {at: tag Pump, type: dint, min: 0, max: 1500}, counts: {at: "tag Counts[0-49]", type: dint}}"""
 CONNECTIONS = 20
 """A stream with outputs is one connection's at a time: there is one for each."""
-ASKED = 2000
-"""Requests by which processor time is measured."""
 REALTIME = "    priority: realtime\n"
 """Of the conduit, for I/O: halves of such a priority do not look for work before they sleep."""
-READ = b"\x4c\x03\x91\x04Pump\x01\x00"
-
-
-def packet(count: int) -> bytes:
-    """A Multiple Service Packet of so many reads."""
-    head = [count, *(2 + 2 * count + len(READ) * index for index in range(count))]
-    return b"\x0a\x02\x20\x02\x24\x01" + struct.pack(f"<{count + 1}H", *head) + READ * count
+READS = {
+    "one tag": ["--clients=1"], "20 tags in a packet": ["--clients=1", "--tags=20"], "32 clients": ["--clients=32"],
+}  # fmt: skip
+"""What is asked of the device, as the load generator is told."""
 
 
 class Raw:
@@ -103,19 +89,9 @@ class Raw:
             data += self._socket.recv(65536)
         return data
 
-    @property
-    def socket(self) -> socket.socket:
-        return self._socket
-
     def ask(self, cip: bytes) -> bytes:
-        self.begin(cip)
-        return self.finish()
-
-    def begin(self, cip: bytes) -> None:
         body = bytes(6) + struct.pack("<HHHHH", 2, 0, 0, 0xB2, len(cip)) + cip
         self._socket.sendall(struct.pack("<HH4sI8sI", 0x6F, len(body), self._session, 0, b"bench...", 0) + body)
-
-    def finish(self) -> bytes:
         answer = self._frame()[40:]
         if answer[2]:
             raise BenchError(f"status {answer[2]:02X}")
@@ -138,13 +114,19 @@ def median(ask: Callable[[], Any], seconds: float) -> float:
     return statistics.median(times)
 
 
-def worked(pid: int, ask: Callable[[], Any]) -> float:
-    """The processor time of one request, of a process and all that it has begun, in µs."""
-    family = list(descendants(pid))
-    before = sum(cpu_of(one).total for one in family)
-    for _ in range(ASKED):
-        ask()
-    return (sum(cpu_of(one).total for one in family) - before) * 1e6 / ASKED
+def reads(target: tuple[str, int], seconds: float, words: list[str], pid: int) -> dict[str, float]:
+    """What the load generator found, and the processor time of each read, of a process and all that it has begun.
+    Raises: BenchError where an answer was wrong, or did not come."""
+    before = {one: cpu_of(one).total for one in descendants(pid)}
+    found = generated(target, seconds, 0.5, ["--enip", *words])
+    if found["errors"]:
+        raise BenchError(f"{found['errors']} answers were wrong, missing or refused: {found['said']}")
+    spent = sum(cpu_of(one).total - was for one, was in before.items())
+    latency = found["latency_us"]
+    return {
+        "median, µs": latency["median"], "p99, µs": latency["p99"], "p99.9, µs": latency["p99_9"],
+        "a second": found["per_second"], "processor time, µs": spent * 1e6 / max(1, found["transactions_all"]),
+    }  # fmt: skip
 
 
 def libraries() -> dict[str, Callable[[str, int], tuple[Callable[[], Any], Callable[[], Any]]]]:
@@ -166,25 +148,6 @@ def libraries() -> dict[str, Callable[[str, int], tuple[Callable[[], Any], Calla
     return {"pylogix, one tag": pylogix, "pycomm3, one tag": pycomm3}
 
 
-def many(place: tuple[str, int], count: int, seconds: float) -> float:
-    """Reads a second of so many clients, each of which asks again when it has its answer."""
-    clients = [Raw(*place) for _ in range(count)]
-    waiting = selectors.DefaultSelector()
-    for one in clients:
-        one.begin(READ)
-        waiting.register(one.socket, selectors.EVENT_READ, one)
-    done, until = 0, time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        for key, _ in waiting.select(1):
-            key.data.finish()
-            done += 1
-            key.data.begin(READ)
-    for one in clients:
-        one.close()
-    waiting.close()
-    return done / seconds
-
-
 def io_ages(
     adapter: Adapter, target: tuple[str, int], count: int, interval: float, multiplier: int, seconds: float,
     flood: tuple[str, int] | None = None,
@@ -197,10 +160,11 @@ def io_ages(
     adapter.told()
     scanner.gaps = 0
     if flood is not None:
-        with multiprocessing.Pool(1) as pool:
-            pool.apply_async(many, (flood, 8, seconds + 1))
+        with ThreadPoolExecutor(1) as pool:
+            flooding = pool.submit(generated, flood, seconds + 1, 0, ["--enip", "--clients=8"])
             time.sleep(0.3)
             scanner.run(seconds)
+            flooding.result()
     else:
         scanner.run(seconds)
     ages, gaps = adapter.told()
@@ -214,7 +178,10 @@ def plant(priority: str = "") -> Iterator[tuple[dict[str, tuple[str, int]], Adap
     """The devices, the gate and HAProxy, where each answers, and by which process of ours it was begun. `priority`: a
     line of the conduit."""
     with tempfile.TemporaryDirectory(prefix="cofferdam-bench-") as folder, contextlib.ExitStack() as ends:
-        wanted = {"tags": GATE, "io": GATE, "controller": CONTROLLER, "drive": DRIVE, "haproxy": GATE, "other": NOBODY}
+        wanted = {
+            "packer": GATE, "fast": GATE, "io": GATE, "controller": CONTROLLER, "drive": DRIVE, "haproxy": GATE,
+            "other": NOBODY, "device": DEVICE,
+        }  # fmt: skip
         places = {name: (at, held_port(at)) for name, at in wanted.items()}
         policy = Path(folder) / "policy.yaml"
         streams = [
@@ -226,11 +193,12 @@ def plant(priority: str = "") -> Iterator[tuple[dict[str, tuple[str, int]], Adap
             f"reference{index}: {{at: io Drive{index}.0, type: dint, min: 0, max: 2000000000}}"
             for index in range(CONNECTIONS)
         ]
-        ports = {"tags": places["tags"][1], "io": places["io"][1]}
+        ports = {name: places[name][1] for name in ("packer", "fast", "io")}
+        ports |= {f"{name}_port": places[name][1] for name in ("controller", "device", "drive")}
         policy.write_text(
             POLICY.format(
-                gate=GATE, controller=CONTROLLER, drive=DRIVE, controller_port=places["controller"][1],
-                drive_port=places["drive"][1], priority=priority, points=", ".join(points),
+                gate=GATE, controller=CONTROLLER, device=DEVICE, drive=DRIVE, tags=TAGS, priority=priority,
+                points=", ".join(points),
                 streams=", ".join(streams), names=", ".join(f"drive{index}" for index in range(CONNECTIONS)), **ports,
             )
         )  # fmt: skip
@@ -245,18 +213,20 @@ def plant(priority: str = "") -> Iterator[tuple[dict[str, tuple[str, int]], Adap
             config.write_text(
                 "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"
                 f"listen tags\n bind {GATE}:{places['haproxy'][1]}\n"
-                f" server one {CONTROLLER}:{places['controller'][1]}\n"
+                f" server one {DEVICE}:{places['device'][1]}\n"
             )
             commands.append(["haproxy", "-db", "-q", "-f", str(config)])
         else:
             del places["haproxy"]
-        pids: dict[str, int] = {}
-        for way, command in zip(("direct", "gate", "haproxy"), commands, strict=False):
+        device = Process("device", [str(LOAD), "server", "--enip", "--listen", f"{DEVICE}:{places['device'][1]}"])
+        ends.callback(device.stop)
+        pids = {"direct": device.pid}
+        for way, command in zip(("controller", "gate", "haproxy"), commands, strict=False):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             pids[way] = process.pid
             ends.callback(process.wait, 30)
             ends.callback(process.terminate)
-        for name in ("controller", "tags", "haproxy"):
+        for name in ("controller", "device", "packer", "fast", "haproxy"):
             if name in places:
                 _wait(places[name])
         yield places, adapter, pids
@@ -279,20 +249,19 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
         found.setdefault(what, {}).setdefault(way, []).append(value)
 
     with plant() as (places, _, pids):
-        ways = {"direct": "controller", "haproxy": "haproxy", "gate": "tags"}
-        for _ in range(rounds):
-            for way, place in ((way, places[name]) for way, name in ways.items() if name in places):
-                raw = Raw(*place)
-                note("one tag, raw socket, µs", way, median(lambda: raw.ask(READ), seconds))  # noqa: B023
-                note("one tag, processor time, µs", way, worked(pids[way], lambda: raw.ask(READ)))  # noqa: B023
-                twenty = packet(20)
-                note("20 tags in a packet, µs", way, median(lambda: raw.ask(twenty), seconds))  # noqa: B023
-                raw.close()
-                note("reads a second, 32 clients", way, many(place, 32, seconds))
-                for what, opened in libraries().items() if way != "haproxy" else ():
-                    ask, close = opened(*place)
-                    note(f"{what}, µs", way, median(ask, seconds))
-                    close()
+        ways = {"direct": "device", "haproxy": "haproxy", "gate": "fast"}
+        for number in range(rounds):
+            order = [(way, name) for way, name in ways.items() if name in places][:: -1 if number % 2 else 1]
+            for what, words in READS.items():
+                for way, name in order:
+                    for figure, value in reads(places[name], seconds, words, pids[way]).items():
+                        note(f"{what}, {figure}", way, value)
+            for server, where in (("C", ("device", "fast")), ("Python", ("controller", "packer"))):
+                for what, opened in libraries().items():
+                    for way, name in zip(("direct", "gate"), where, strict=True):
+                        ask, close = opened(*places[name])
+                        note(f"{what}, from {server}, µs", way, median(ask, seconds))
+                        close()
     with plant(REALTIME) as (places, adapter, _):
         for way, place in (("direct", places["drive"]), ("gate", places["io"])):
             for what, count, interval, multiplier in (
@@ -304,7 +273,7 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
                     note(f"{what}, age, median ms", way, statistics.median(ages))
                     note(f"{what}, age, p99.9 ms", way, ages[int(len(ages) * 0.999)])
                 note(f"{what}, time-outs", way, late + silent)
-        for way, flood in (("gate", None), ("gate, flood", places["tags"])):
+        for way, flood in (("gate", None), ("gate, flood", places["fast"])):
             ages, _, _ = io_ages(adapter, places["io"], 1, 0.01, 3, io_seconds, flood)
             if ages:
                 note("I/O at 10 ms beside a flood of reads, p99.9 ms", way, ages[int(len(ages) * 0.999)])
@@ -320,6 +289,7 @@ def main() -> int:
     args = parser.parse_args()
     before = os.getloadavg()[0]
     try:
+        build_load()
         found = measure(args.seconds, args.io_seconds, args.rounds)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

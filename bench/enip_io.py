@@ -16,6 +16,8 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+from processes import BenchError
+
 UDP = 2222
 OUTPUTS = 150
 """The assembly of the first connection's outputs; each further one has the next."""
@@ -51,7 +53,11 @@ class Adapter:
         self._pipe, theirs = multiprocessing.Pipe()
         self._process = multiprocessing.Process(target=_adapter, args=(address, port, theirs), daemon=True)
         self._process.start()
-        self._pipe.recv()
+        theirs.close()  # or its end is never seen
+        try:
+            self._pipe.recv()
+        except EOFError:
+            raise BenchError(f"no adapter of I/O at {address}:{port}", f"it needs UDP port {UDP} there") from None
 
     def told(self) -> tuple[list[float], int]:
         """(ages in ms of what has come since it was asked last, gaps that were longer than four intervals)."""

@@ -1,15 +1,16 @@
 /*
- * Load generator and simulated device for the benchmarks: Modbus TCP over epoll, one thread, libc only.
+ * Load generator and simulated device for the benchmarks, over epoll, one thread, libc only: Modbus TCP, and with
+ * --enip EtherNet/IP.
  *
- *   load server --listen ADDRESS:PORT          answers FC 1-6, 15, 16 from registers in memory; PORT 0 picks one
+ *   load server --listen ADDRESS:PORT          answers from registers or tags in memory; PORT 0 picks one
  *   load client --connect ADDRESS:PORT ...     closed loop or paced load; prints one JSON object
  *   load guard PROGRAM ARGUMENTS...            runs PROGRAM so that it gets SIGTERM when our parent dies
  *   load wake                                  what it costs here to wake a process, on one core and across two
  *
- * Every answer is compared in full with the answer that the protocol and the registers demand. So a path that is
+ * Every answer is compared in full with the answer that the protocol and the memory demand. So a path that is
  * fast because it answers wrongly does not look fast: it has errors.
  *
- * Not here: choosing the paths to compare, repeating, ratios. That is run.py.
+ * Not here: what is said (modbus.c, enip.c), choosing the paths to compare, repeating, ratios. That is run.py.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -21,11 +22,8 @@
 #include "load.h"
 
 enum {
-    READ_COUNT = 10,       /* registers in one read */
-    READ_SPAN = 900,       /* reads start at 0 to READ_SPAN - 1; nobody writes there */
-    WRITE_BASE = 1000,     /* connection N writes to WRITE_BASE + N * READ_COUNT and the next READ_COUNT - 1 */
     CLIENTS_MAX = 4096,
-    DEPTH_MAX = 16,        /* Messaging guide 1.0b: a client may have 1 to 16 requests under way */
+    TAGS_MAX = 20,
 };
 
 volatile sig_atomic_t stopping;
@@ -85,39 +83,15 @@ static double quantile_us(double q) {
 
 /* ---------------------------------------------------------------------------------------------- client */
 
-typedef struct {
-    bool used;
-    uint16_t transaction;
-    uint64_t started;
-    size_t length;
-    uint8_t expected[ADU_MAX]; /* the only right answer, byte by byte */
-} Pending;
-
-typedef struct {
-    int fd;
-    unsigned number, outstanding;
-    uint16_t next_transaction;
-    uint32_t random;
-    uint64_t due; /* paced load: when the next request should leave */
-    size_t in_length;
-    uint16_t written[READ_COUNT];
-    Pending pending[DEPTH_MAX];
-    uint8_t in[8192];
-} Client;
-
 static struct {
     uint64_t connection, timeout, transaction, content, exception;
 } errors;
 static uint64_t transactions, transactions_all, measure_from, measure_until;
-static unsigned client_count = 1, depth = 1, write_percent, unit = 1, alive;
+static unsigned client_count = 1, alive;
+static Asked asked = {.depth = 1, .unit = 1, .tags = 1};
+static const Protocol *spoken = &modbus;
 static double rate;
 static uint64_t interval_ns;
-
-static uint32_t next_random(Client *c) { /* xorshift: same requests in every run */
-    c->random ^= c->random << 13;
-    c->random ^= c->random >> 17;
-    return c->random ^= c->random << 5;
-}
 
 static void drop(Client *c) {
     close(c->fd);
@@ -125,65 +99,18 @@ static void drop(Client *c) {
     alive--;
 }
 
-/* Makes the next request into `out` and notes the answer it must get. Returns the request's length. */
-static size_t make_request(Client *c, Pending *p, uint8_t *out) {
-    uint32_t dice = next_random(c);
-    unsigned own = WRITE_BASE + c->number * READ_COUNT;
-    size_t length;
-    p->used = true;
-    p->transaction = c->next_transaction++;
-    put16(out, p->transaction);
-    put16(out + 2, 0);
-    out[6] = (uint8_t)unit;
-    uint8_t *pdu = out + MBAP, *expected = p->expected + MBAP;
-    if (dice % 100 < write_percent) {
-        bool single = dice >> 8 & 1;
-        unsigned count = single ? 1 : READ_COUNT;
-        for (unsigned i = 0; i < count; i++) c->written[i] = (uint16_t)(next_random(c) >> 7);
-        pdu[0] = single ? 6 : 16;
-        put16(pdu + 1, own);
-        if (single) {
-            put16(pdu + 3, c->written[0]);
-            length = 5;
-        } else {
-            put16(pdu + 3, count);
-            pdu[5] = (uint8_t)(2 * count);
-            for (unsigned i = 0; i < count; i++) put16(pdu + 6 + 2 * i, c->written[i]);
-            length = 6 + 2 * count;
-        }
-        memcpy(expected, pdu, 5);
-        p->length = MBAP + 5;
-    } else {
-        /* With one request at a time the order is certain, so own writes are read back and must be there. */
-        bool back = write_percent && depth == 1 && (dice >> 8 & 1);
-        unsigned address = back ? own : (dice >> 9) % READ_SPAN;
-        pdu[0] = 3;
-        put16(pdu + 1, address);
-        put16(pdu + 3, READ_COUNT);
-        length = 5;
-        expected[0] = 3;
-        expected[1] = 2 * READ_COUNT;
-        for (unsigned i = 0; i < READ_COUNT; i++)
-            put16(expected + 2 + 2 * i, back ? c->written[i] : initial(address + i));
-        p->length = MBAP + 2 + 2 * READ_COUNT;
-    }
-    put16(out + 4, (unsigned)length + 1);
-    memcpy(p->expected, out, 4);
-    put16(p->expected + 4, (unsigned)p->length - 6);
-    p->expected[6] = (uint8_t)unit;
-    return MBAP + length;
-}
-
 /* Sends as many requests as depth and pace allow, in one segment. */
 static void send_requests(Client *c, uint64_t now) {
-    uint8_t out[DEPTH_MAX * ADU_MAX];
+    uint8_t out[DEPTH_MAX * FRAME_MAX];
     size_t length = 0;
     uint64_t last = measure_until;
-    for (unsigned i = 0; i < depth && c->outstanding < depth && now < last && !stopping; i++) {
+    for (unsigned i = 0; i < asked.depth && c->outstanding < asked.depth && now < last && !stopping; i++) {
         Pending *p = &c->pending[i];
         if (p->used) continue;
         if (interval_ns && c->due > now) break;
-        length += make_request(c, p, out + length);
+        p->used = true;
+        p->transaction = c->next_transaction++;
+        length += spoken->request(c, &asked, p, out + length);
         /* Paced: time runs from when the request was due, so a stall counts for every request that it holds up. */
         p->started = interval_ns ? c->due : now;
         if (interval_ns) c->due += interval_ns;
@@ -197,10 +124,10 @@ static void send_requests(Client *c, uint64_t now) {
     }
 }
 
-static bool take_reply(Client *c, const uint8_t *adu, size_t length, uint64_t now) {
+static bool take_reply(Client *c, const uint8_t *frame, size_t length, uint64_t now) {
     Pending *p = NULL;
-    for (unsigned i = 0; i < depth; i++)
-        if (c->pending[i].used && c->pending[i].transaction == get16(adu)) p = &c->pending[i];
+    for (unsigned i = 0; i < asked.depth; i++)
+        if (c->pending[i].used && c->pending[i].transaction == spoken->transaction(frame)) p = &c->pending[i];
     if (!p) {
         errors.transaction++;
         return false;
@@ -208,13 +135,10 @@ static bool take_reply(Client *c, const uint8_t *adu, size_t length, uint64_t no
     p->used = false;
     c->outstanding--;
     transactions_all++;
-    if (length != p->length || memcmp(adu, p->expected, length)) {
-        if (length == MBAP + 2 && adu[MBAP] == (p->expected[MBAP] | 0x80)) {
-            if (!errors.exception++)
-                fprintf(stderr, "load: first exception answer: function %u, code %u\n", adu[MBAP] & 0x7F, adu[MBAP + 1]);
-        } else {
-            errors.content++;
-        }
+    if (length != p->length || memcmp(frame, p->expected, length)) {
+        int status = spoken->refusal(p, frame, length);
+        if (status < 0) errors.content++;
+        else if (!errors.exception++) fprintf(stderr, "load: first refusal: status %d\n", status);
         return true;
     }
     if (now < measure_until && now >= measure_from) {
@@ -235,9 +159,9 @@ static void take_replies(Client *c) {
     uint64_t now = now_ns();
     c->in_length += (size_t)got;
     size_t at = 0;
-    while (c->in_length - at >= MBAP) {
-        size_t length = 6u + get16(c->in + at + 4);
-        if (length > ADU_MAX || get16(c->in + at + 2) || length < MBAP + 1) {
+    while (c->in_length - at >= spoken->head) {
+        size_t length = spoken->size(c->in + at);
+        if (!length || length > FRAME_MAX) {
             errors.content++;
             drop(c);
             return;
@@ -254,10 +178,24 @@ static void take_replies(Client *c) {
     send_requests(c, now);
 }
 
+/* What a client says before all else, and waits for. */
+static void greet(Client *c) {
+    uint8_t frame[FRAME_MAX];
+    size_t length = spoken->hello(c, &asked, frame), got = 0;
+    if (!length) return;
+    if (send(c->fd, frame, length, MSG_NOSIGNAL) < 0) fail("first words: %s", strerror(errno));
+    while (got < spoken->head || got < spoken->size(frame)) {
+        ssize_t more = recv(c->fd, frame + got, sizeof frame - got, 0);
+        if (more <= 0) fail("connection %u: no answer to the first words", c->number + 1);
+        got += (size_t)more;
+    }
+    spoken->greeted(c, frame);
+}
+
 static void drop_silent(Client *clients, uint64_t now, uint64_t timeout_ns) {
     for (unsigned n = 0; n < client_count; n++) {
         Client *c = &clients[n];
-        for (unsigned i = 0; i < depth && c->fd >= 0; i++)
+        for (unsigned i = 0; i < asked.depth && c->fd >= 0; i++)
             if (c->pending[i].used && now > c->pending[i].started + timeout_ns) {
                 errors.timeout++;
                 drop(c);
@@ -282,7 +220,7 @@ static void report(double seconds, double cpu, unsigned connected) {
            " \"latency_us\": {\"samples\": %" PRIu64 ", \"mean\": %.2f, \"median\": %.2f, \"p90\": %.2f, \"p99\": %.2f, "
            "\"p99_9\": %.2f, \"max\": %.2f},\n"
            " \"generator_cpu_seconds\": %.4f}\n",
-           client_count, connected, depth, write_percent, rate, seconds, transactions, transactions_all,
+           client_count, connected, asked.depth, asked.write_percent, rate, seconds, transactions, transactions_all,
            (double)transactions / seconds, all, errors.connection, errors.timeout, errors.transaction, errors.content,
            errors.exception, recorded, recorded ? (double)latency_sum / (double)recorded / 1000.0 : 0, quantile_us(0.5),
            quantile_us(0.9), quantile_us(0.99), quantile_us(0.999), (double)latency_max / 1000.0, cpu);
@@ -294,21 +232,25 @@ static int run_client(int argc, char **argv) {
         {"depth", required_argument, 0, 'd'},   {"seconds", required_argument, 0, 's'},
         {"warmup", required_argument, 0, 'w'},  {"writes", required_argument, 0, 'p'},
         {"rate", required_argument, 0, 'r'},    {"unit", required_argument, 0, 'u'},
-        {"timeout", required_argument, 0, 't'}, {0}};
+        {"timeout", required_argument, 0, 't'}, {"enip", no_argument, 0, 'e'},
+        {"tags", required_argument, 0, 'g'},    {0}};
     const char *connect_to = NULL;
     double seconds = 3, warmup = 0.5, timeout = 3;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) switch (option) {
         case 'c': connect_to = optarg; break;
         case 'n': client_count = (unsigned)number_option("clients", optarg, 1, CLIENTS_MAX); break;
-        case 'd': depth = (unsigned)number_option("depth", optarg, 1, DEPTH_MAX); break;
+        case 'd': asked.depth = (unsigned)number_option("depth", optarg, 1, DEPTH_MAX); break;
         case 's': seconds = number_option("seconds", optarg, 0.05, 86400); break;
         case 'w': warmup = number_option("warmup", optarg, 0, 3600); break;
-        case 'p': write_percent = (unsigned)number_option("writes", optarg, 0, 100); break;
+        case 'p': asked.write_percent = (unsigned)number_option("writes", optarg, 0, 100); break;
         case 'r': rate = number_option("rate", optarg, 0, 1e7); break;
-        case 'u': unit = (unsigned)number_option("unit", optarg, 0, 255); break;
+        case 'u': asked.unit = (unsigned)number_option("unit", optarg, 0, 255); break;
         case 't': timeout = number_option("timeout", optarg, 0.01, 3600); break;
+        case 'e': spoken = &enip; break;
+        case 'g': asked.tags = (unsigned)number_option("tags", optarg, 1, TAGS_MAX); break;
         default: return 2;
         }
+    if (spoken == &enip && asked.write_percent) fail("--writes: by EtherNet/IP tags are only read");
     if (!connect_to) fail("--connect ADDRESS:PORT is missing");
     struct sockaddr_in address = parse_address(connect_to);
     Client *clients = calloc(client_count, sizeof *clients);
@@ -319,11 +261,11 @@ static int run_client(int argc, char **argv) {
         c->number = n;
         c->random = 2463534242u + n * 7919u;
         c->next_transaction = (uint16_t)(n * 257u);
-        for (unsigned i = 0; i < READ_COUNT; i++) c->written[i] = initial(WRITE_BASE + n * READ_COUNT + i);
         c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address))
             fail("connection %u to %s: %s", n + 1, connect_to, strerror(errno));
         no_delay(c->fd);
+        greet(c);
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
         epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event);
     }
@@ -333,32 +275,9 @@ static int run_client(int argc, char **argv) {
     measure_from = start + (uint64_t)(warmup * 1e9);
     measure_until = measure_from + (uint64_t)(seconds * 1e9);
     interval_ns = rate > 0 ? (uint64_t)(1e9 * client_count / rate) : 0;
-    /* The device keeps what an earlier run wrote: with read-back, begin by setting what we claim to know. */
     for (unsigned n = 0; n < client_count; n++) {
-        Client *c = &clients[n];
-        if (interval_ns) c->due = start + interval_ns * n / client_count;
-        if (write_percent && depth == 1) {
-            uint8_t out[ADU_MAX] = {0};
-            Pending *p = &c->pending[0];
-            p->used = true;
-            p->transaction = c->next_transaction++;
-            p->started = start;
-            c->outstanding = 1;
-            put16(out, p->transaction);
-            put16(out + 4, 7 + 2 * READ_COUNT);
-            out[6] = (uint8_t)unit;
-            out[7] = 16;
-            put16(out + 8, WRITE_BASE + n * READ_COUNT);
-            put16(out + 10, READ_COUNT);
-            out[12] = 2 * READ_COUNT;
-            for (unsigned i = 0; i < READ_COUNT; i++) put16(out + 13 + 2 * i, c->written[i]);
-            memcpy(p->expected, out, 12);
-            put16(p->expected + 4, 6);
-            p->length = 12;
-            if (send(c->fd, out, 13 + 2 * READ_COUNT, MSG_NOSIGNAL) < 0) fail("first write: %s", strerror(errno));
-        } else {
-            send_requests(c, now_ns());
-        }
+        if (interval_ns) clients[n].due = start + interval_ns * n / client_count;
+        send_requests(&clients[n], now_ns());
     }
 
     struct epoll_event events[EVENTS];
@@ -368,9 +287,9 @@ static int run_client(int argc, char **argv) {
         if (interval_ns)
             for (unsigned n = 0; n < client_count; n++) {
                 Client *c = &clients[n];
-                if (c->fd < 0 || c->outstanding >= depth || draining) continue;
+                if (c->fd < 0 || c->outstanding >= asked.depth || draining) continue;
                 if (c->due <= now) send_requests(c, now);
-                if (c->fd >= 0 && c->outstanding < depth) {
+                if (c->fd >= 0 && c->outstanding < asked.depth) {
                     uint64_t left = c->due > now ? c->due - now : 0;
                     if (left < wait) wait = left;
                 }

@@ -1,4 +1,4 @@
-/* What the load generator (load.c) and the simulated device (device.c) share. */
+/* What the load generator (load.c), the simulated device (device.c) and the protocols (modbus.c, enip.c) share. */
 #ifndef LOAD_H
 #define LOAD_H
 #include <arpa/inet.h>
@@ -13,19 +13,66 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-    REGISTERS = 65536,
-    MBAP = 7,
-    ADU_MAX = 260,
     EVENTS = 256,
+    DEPTH_MAX = 16,    /* Messaging guide 1.0b: a client may have 1 to 16 requests under way */
+    FRAME_MAX = 512,   /* a request of the generator, and its answer */
+    ANSWER_MAX = 4096, /* an answer of the device */
+    WRITTEN = 10,
 };
 
+typedef struct {
+    bool used;
+    uint16_t transaction;
+    uint64_t started;
+    size_t length;
+    uint8_t expected[FRAME_MAX]; /* the only right answer, byte by byte */
+} Pending;
+
+typedef struct {
+    int fd;
+    unsigned number, outstanding;
+    uint16_t next_transaction;
+    uint32_t random, session;
+    uint64_t due; /* paced load: when the next request should leave */
+    size_t in_length;
+    uint16_t written[WRITTEN];
+    Pending pending[DEPTH_MAX];
+    uint8_t in[8192];
+} Client;
+
+/* What is asked. */
+typedef struct {
+    unsigned write_percent, depth, unit, tags;
+} Asked;
+
+/* A protocol, at both ends. */
+typedef struct {
+    size_t head;                                  /* bytes after which a frame's size is known */
+    size_t (*size)(const uint8_t *frame);         /* of the whole frame; 0: this is not the protocol */
+    void (*prepare)(void);                        /* the device's memory */
+    size_t (*answer)(uint32_t *kept, const uint8_t *frame, size_t length, uint8_t *out); /* `kept`: of the session */
+    size_t (*hello)(Client *, const Asked *, uint8_t *out); /* what a client says first; 0: nothing */
+    void (*greeted)(Client *, const uint8_t *frame);        /* the answer to it, as it is expected */
+    size_t (*request)(Client *, const Asked *, Pending *, uint8_t *out); /* and what must be answered; its length */
+    unsigned (*transaction)(const uint8_t *frame);
+    int (*refusal)(const Pending *, const uint8_t *frame, size_t length); /* the status of a refusal; -1: it is none */
+} Protocol;
+
+extern const Protocol modbus, enip;
 extern volatile sig_atomic_t stopping;
+
+static inline uint32_t next_random(Client *c) { /* xorshift: same requests in every run */
+    c->random ^= c->random << 13;
+    c->random ^= c->random >> 17;
+    return c->random ^= c->random << 5;
+}
 
 int run_server(int argc, char **argv);
 
@@ -51,9 +98,6 @@ static inline void put16(uint8_t *at, unsigned value) {
 }
 
 static inline unsigned get16(const uint8_t *at) { return (unsigned)at[0] << 8 | at[1]; }
-
-/* What a register holds before anyone writes it. Neighbours differ in both bytes, so a shifted answer shows. */
-static inline uint16_t initial(unsigned address) { return (uint16_t)((address * 2654435761u) >> 13); }
 
 static inline struct sockaddr_in parse_address(const char *text) {
     char host[64];

@@ -9,6 +9,7 @@ Not here: what is started (paths.py) and what is measured (run.py).
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 HERE = Path(__file__).resolve().parent
 LOAD = HERE / "bin" / "load"
@@ -35,7 +36,7 @@ class BenchError(Exception):
 
 def build_load() -> None:
     """Compiles the load generator when its source is newer than the program. Raises: BenchError."""
-    build(LOAD, [HERE / "load.c", HERE / "device.c"], [HERE / "load.h"])
+    build(LOAD, [HERE / f"{name}.c" for name in ("load", "device", "modbus", "enip")], [HERE / "load.h"])
 
 
 def build(program: Path, sources: Sequence[Path], headers: Sequence[Path] = ()) -> None:
@@ -209,6 +210,29 @@ def cpu_of(pid: int) -> Cpu:
     except OSError:
         total = user + system
     return Cpu(user, system, total)
+
+
+def generated(
+    target: tuple[str, int], seconds: float, warmup: float, words: Sequence[str], prefix: Sequence[str] = ()
+) -> dict[str, Any]:
+    """One run of the load generator, with further options `words`. `prefix` goes before the command. Raises: BenchError
+    when it could not run at all."""
+    times = ["--seconds", f"{seconds:g}", "--warmup", f"{warmup:g}"]
+    command = [*prefix, str(LOAD), "guard", str(LOAD), "client", "--connect", f"{target[0]}:{target[1]}", *times]
+    running = subprocess.Popen(
+        [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, said = running.communicate(timeout=seconds + warmup + 30)
+    except BaseException:
+        running.kill()
+        running.wait()
+        raise
+    if not out.strip():
+        raise BenchError(f"the load generator failed: {said.strip()}")
+    found: dict[str, Any] = json.loads(out)
+    found["said"] = said.strip()
+    return found
 
 
 class SystemCalls:

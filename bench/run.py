@@ -25,7 +25,7 @@ from typing import Any
 
 from netns import LOOPBACK, Namespaces, Place, remove_left_over
 from paths import CONNECTIONS, OUTSTANDING, PATHS, Middle, ModbusProxy, haproxy_version
-from processes import HERE, LOAD, BenchError, Process, SystemCalls, build_load, cpu_of, held_port, name_of
+from processes import HERE, LOAD, BenchError, Process, SystemCalls, build_load, cpu_of, generated, held_port, name_of
 from results import FIGURES, GOALS, Load, Results, Run, remarks, steps, table
 
 RESULTS = HERE / "results"
@@ -185,24 +185,9 @@ def client(
     args: argparse.Namespace, place: Place, load: Load, target: tuple[str, int], seconds: float, warmup: float
 ) -> dict[str, Any]:
     """One run of the load generator. Raises: BenchError when it could not run at all."""
-    command = [*place.client, str(LOAD), "guard", str(LOAD), "client", "--connect", f"{target[0]}:{target[1]}"]
     options = {"clients": load.clients, "depth": args.depth, "writes": args.writes, "rate": load.rate}
-    options |= {"seconds": seconds, "warmup": warmup}
     words = [word for name, value in options.items() for word in (f"--{name}", f"{value:g}")]
-    running = subprocess.Popen(
-        command + words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        out, said = running.communicate(timeout=seconds + warmup + 30)
-    except BaseException:
-        running.kill()
-        running.wait()
-        raise
-    if not out.strip():
-        raise BenchError(f"the load generator failed: {said.strip()}")
-    found: dict[str, Any] = json.loads(out)
-    found["said"] = said.strip()
-    return found
+    return generated(target, seconds, warmup, words, place.client)
 
 
 def measure(

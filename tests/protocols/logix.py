@@ -78,6 +78,10 @@ class Controller:
                 await adapter.listen("127.0.0.1", self.port)
                 self._up.set()
                 await self._stop.wait()
+            left = asyncio.all_tasks() - {asyncio.current_task()}  # clients that have not gone yet
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
         self._stop = asyncio.Event()
         self._loop.run_until_complete(main())

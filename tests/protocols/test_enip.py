@@ -431,16 +431,18 @@ def test_io_faster_than_agreed_is_dropped_and_a_close_gives_it_up() -> None:
     assert machine.datagram(2222, datagram(number, 99, bytes(10))) is None
 
 
+def open_one(machine: EnipServer, serial: int) -> Any:
+    """The event that an opening of the stream makes, which is `serial` of the client's."""
+    body = struct.pack(
+        "<BBIIHHIB3xIHIHBB", 10, 14, 0, 5 + serial, serial, 77, 4711, 0, 10_000, 0x480A, 10_000, 0x480A, 1, 4
+    )
+    path = b"\x20\x04\x24\x97\x2c\x96\x2c\x64"
+    machine.receive_data(rr(requests.made(0x54, paths.of_object(6, 1), body + path)))
+    return machine.next_event()
+
+
 def test_a_connection_has_64_io_connections_and_each_once() -> None:
     machine = server()
-
-    def open_one(serial: int) -> Any:
-        body = struct.pack(
-            "<BBIIHHIB3xIHIHBB", 10, 14, 0, 5 + serial, serial, 77, 4711, 0, 10_000, 0x480A, 10_000, 0x480A, 1, 4
-        )
-        path = b"\x20\x04\x24\x97\x2c\x96\x2c\x64"
-        machine.receive_data(rr(requests.made(0x54, paths.of_object(6, 1), body + path)))
-        return machine.next_event()
 
     def refusal(event: Any) -> tuple[int, ...]:
         assert isinstance(event, RequestRefused)
@@ -449,17 +451,34 @@ def test_a_connection_has_64_io_connections_and_each_once() -> None:
 
     tokens = []
     for serial in range(1, 65):
-        event = open_one(serial)
+        event = open_one(machine, serial)
         assert isinstance(event, RequestReceived)
         tokens.append(event.token)
-    assert refusal(open_one(3)) == (1, 0x0100), "being opened already"
-    assert refusal(open_one(65)) == (1, 0x0113)
+    assert refusal(open_one(machine, 3)) == (1, 0x0100), "being opened already"
+    assert refusal(open_one(machine, 65)) == (1, 0x0113)
     # One that the device did not want has a place no longer.
     machine.send(tokens[0], m.CipError(1, (0x0106,)))
-    event = open_one(65)
+    event = open_one(machine, 65)
     assert isinstance(event, RequestRefused) and "a second" in event.detail, "as many at once, then ten a second"
     machine.on_time(200_000_000)
-    assert isinstance(open_one(65), RequestReceived)
+    assert isinstance(open_one(machine, 65), RequestReceived)
+
+
+def test_of_a_thousand_openings_a_second_ten_are_asked_of_the_device() -> None:
+    """The device refuses each, so that none is refused here for want of a place."""
+    machine = server()
+    asked = []
+    for number in range(3000):
+        machine.on_time(1 + number * 1_000_000)
+        event = open_one(machine, number)
+        if isinstance(event, RequestReceived):
+            asked.append(number)
+            machine.send(event.token, m.CipError(1, (0x0106,)))
+            continue
+        assert isinstance(event, RequestRefused) and "a second" in event.detail
+        assert cip_of(machine.send(event.token, event.reply))[2:4] == b"\2\0"
+    seconds = [sum(second * 1000 <= number < (second + 1) * 1000 for number in asked) for second in range(3)]
+    assert seconds == [64 + 9, 10, 10], "as many as may be open at once, then ten a second"
 
 
 def test_our_opening_names_our_own_ids_and_a_late_yes_is_taken_back() -> None:
