@@ -57,7 +57,7 @@ def test_a_catalogue_is_made_anew_of_the_files(tmp_path: Path, harm: Callable[[P
     for number in range(3):
         filled(pair, number)
         if number == 1:
-            pair.keeper._merge([file for file in pair.keeper.store.catalogue.files if file.first // 24 == HOUR // 24])
+            pair.keeper._merge([[file for file in pair.keeper.store.catalogue.files if file.first // 24 == HOUR // 24]])
             pair.settle()
             found = pair.keeper.store.catalogue
             found.holds = [Hold(HOUR - 5, HOUR, "auditor", "why")]

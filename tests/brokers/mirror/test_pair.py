@@ -64,7 +64,7 @@ def test_any_order_of_things_ends_with_what_was_promised(steps: list[Any]) -> No
                 pair.turn()
             elif step[0] == "merge" and pair.keeper.store.catalogue.files:
                 pair.settle()
-                pair.keeper._merge(list(pair.keeper.store.catalogue.files))
+                pair.keeper._merge([list(pair.keeper.store.catalogue.files)])
                 pair.settle()
             elif step[0] == "crash":
                 pair.born()  # what was in memory is gone; nobody closed anything
@@ -279,7 +279,7 @@ def test_a_real_machine_s_temperature_goes_through_whole(tmp_path: Path) -> None
     newest = dict(rows)  # of a time that is there twice, the later row
     assert last["value"].to_pylist() == [newest[when] for when in sorted(newest)]
     size = sum(file.size for file in view.catalogue.files)
-    pair.keeper._merge(list(pair.keeper.store.catalogue.files))
+    pair.keeper._merge([list(pair.keeper.store.catalogue.files)])
     pair.settle()
     merged = Reading(tmp_path / "keeper").view()
     assert merged.samples(["tank_temperature"], low, high, Deadline(60)).equals(last)

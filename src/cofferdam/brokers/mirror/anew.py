@@ -122,8 +122,7 @@ def _file(path: Path, tags: dict[str, Tag]) -> tuple[File, sealing.Facts]:
     else:  # of a version that wrote no facts: its name has the rest
         facts = msgspec.structs.replace(facts, commits=sealing.commit_in(path.name))
     size, sha256 = path.stat().st_size, sealing.sha256_of(path)
-    file = File(path.name, first, last, rows, size, sha256, facts.commits, len(names), whole=path.name[0] == "d")
-    return file, facts
+    return File(path.name, first, last, rows, size, sha256, facts.commits, len(names)), facts
 
 
 def _add(tags: dict[str, Tag], row: dict[str, Any]) -> None:

@@ -31,8 +31,7 @@ ANY_SOURCE: Final = "*"
 
 class File(Struct, frozen=True):
     """A sealed file. `first`, `last`: hours since 1970 (UTC) that it may have samples of; `sha256`: of its bytes;
-    `commits`: it holds what was taken up to this commit. `whole`: all that its hours had when it was made stands in
-    this one file, without repetitions."""
+    `commits`: it holds what was taken up to this commit."""
 
     name: str
     first: int
@@ -42,7 +41,6 @@ class File(Struct, frozen=True):
     sha256: str
     commits: int
     tags: int
-    whole: bool = False
 
 
 class Reckoned(Struct, frozen=True):

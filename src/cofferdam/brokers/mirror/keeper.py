@@ -21,7 +21,7 @@ from cofferdam.audit.events import mirror as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
-from cofferdam.brokers.mirror import partials, rows, sealing
+from cofferdam.brokers.mirror import merging, partials, rows, sealing
 from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, check, span, to_batch, without
 from cofferdam.brokers.mirror.figures import KEEPER
@@ -40,10 +40,6 @@ HOT_ROWS: Final = 1_000_000
 """Unsealed samples: more are sealed at once, and the next hour begins with none."""
 SEAL_AFTER_NS: Final = 60 * 10**9
 """How long after an hour's end its samples are sealed."""
-MERGE_FILES: Final = 8
-"""Files of one day: more are made into one."""
-MERGE_AFTER_HOURS: Final = 25
-"""A day that has been over for an hour is made into one file, whatever it has."""
 PATIENCE_NS: Final = 10 * 10**9
 """A policy reaches each part in its own time: what only the next one allows is not refused at once."""
 FOUND_SPARE_NS: Final = 5 * 10**9
@@ -73,6 +69,7 @@ class Keeper(Part):
         self._job: _Job | None = None
         self._stopping = self._looks = False
         self._times = Times()
+        self._came = merging.Came()
         self._work_by(setting.policy)
         self.verifying = Verifying(self)
         self._verbs = Verbs(self, self.verifying)
@@ -337,24 +334,27 @@ class Keeper(Part):
                 self._figures.add(name, count)
             for file in files:
                 self._tell_sealed(file, 0)
+                self._came.note(file.first // 24)
 
         self._job = _Job(lambda: sealing.seal(folder, commits, seen), done)
 
-    def _merge(self, files: list[File]) -> None:
+    def _merge(self, some: list[list[File]]) -> None:
         folder = self.store.folder
 
-        def work() -> File | list[str]:
+        def work() -> list[File | list[str]]:
             # What is damaged must not become the sound bytes of a new file.
-            return sealing.damaged(folder, files) or sealing.merge(folder, files)
+            return [sealing.damaged(folder, files) or sealing.merge(folder, files) for files in some]
 
-        def done(found: File | list[str]) -> None:
-            if isinstance(found, list):
-                for name in found:
+        def done(found: list[File | list[str]]) -> None:
+            made = [(files, one) for files, one in zip(some, found, strict=True) if isinstance(one, File)]
+            if made:
+                self.store.replaced(made)
+            for files, one in made:
+                self._figures.add("repeated", sum(file.rows for file in files) - one.rows)
+                self._tell_sealed(one, len(files))
+            for names in found:
+                for name in names if isinstance(names, list) else ():
                     self.verifying.damaged(name)
-                return
-            self.store.replaced(files, found)
-            self._figures.add("repeated", sum(file.rows for file in files) - found.rows)
-            self._tell_sealed(found, len(files))
 
         self._job = _Job(work, done)
 
@@ -400,17 +400,9 @@ class Keeper(Part):
         """What is hot is sealed now, as an operator asks."""
         self._seal()
 
-    def _to_merge(self) -> list[File]:
-        """Files of one day that should be one."""
-        days: dict[int, list[File]] = {}
-        for file in self.store.catalogue.files:
-            days.setdefault(file.first // 24, []).append(file)
-        now = self.setting.wall() // HOUR_NS
-        for day, files in sorted(days.items()):
-            over = now - day * 24 >= 24 + MERGE_AFTER_HOURS
-            if len(files) > (1 if over else MERGE_FILES * 3):
-                return files
-        return []
+    def _to_merge(self) -> list[list[File]]:
+        """Files of one day each that are to become one."""
+        return merging.due(self.store.catalogue.files, self.setting.wall() // HOUR_NS, self._came.quiet)
 
     def _drop(self) -> None:
         """What is too old, and the oldest while there is too much, or too little room beside it."""
@@ -421,7 +413,7 @@ class Keeper(Part):
         old = [file for file in loose if file.last < now - self.row.keep // 3600]
         size = sum(file.size for file in files) - sum(file.size for file in old)
         free, _ = self.store.room()
-        rest = [file for file in loose if file not in old]
+        rest = loose[len(old) :]  # they are in the order of their ends
         room: list[File] = []
         while rest and ((self.row.most and size > self.row.most) or free < FREE_LEAST) and len(rest) > 1:
             file = rest.pop(0)
@@ -465,15 +457,15 @@ class Keeper(Part):
             if oldest // HOUR_NS < (wall - SEAL_AFTER_NS) // HOUR_NS and self._sealed_hour != wall // HOUR_NS:
                 self._sealed_hour = wall // HOUR_NS
                 self._seal()
-        if self._job is None and (files := self._to_merge()):
-            self._merge(files)
+        if self._job is None and (some := self._to_merge()):
+            self._merge(some)
         if self._job is None and self.row.keep:
             self._drop()
         if self.row.sources:  # none where a reload has just taken the mirror away
             self.store.means(self._qualities)
         if self._job is None:
             found, today = self.store.catalogue, self.setting.wall() // HOUR_NS // 24 * 24
-            if (what := partials.wanted(found.files, found.reckoned, today)) is not None:
+            if (what := partials.wanted(found.files, found.reckoned, today, self.store.hot_days)) is not None:
                 self._reckon(what)
             else:
                 self.store.reckoned([], [])

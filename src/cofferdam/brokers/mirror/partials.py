@@ -181,9 +181,11 @@ class Wanted(NamedTuple):
     """Days of `joined` that are as they were."""
 
 
-def wanted(files: Iterable[File], reckoned: Iterable[Reckoned], before: int) -> Wanted | None:
-    """`before`: the first hour of the day that is not over. Of a day that several files have something of nothing is
-    made until they have become one."""
+def wanted(
+    files: Iterable[File], reckoned: Iterable[Reckoned], before: int, hot: Collection[int] = ()
+) -> Wanted | None:
+    """`before`: the first hour of the day that is not over. Of a day that several files have something of, or the hot
+    log has (`hot`, days since 1970), nothing is made until that is one file."""
     days: dict[int, list[File]] = {}
     for file in files:
         for day in range(file.first // 24, file.last // 24 + 1):
@@ -191,7 +193,8 @@ def wanted(files: Iterable[File], reckoned: Iterable[Reckoned], before: int) -> 
     whole = {some[0].name: some[0] for some in days.values() if len(some) == 1 and some[0].last < before}
     hours = [one for one in reckoned if one.step == HOUR]
     known = {name for one in hours for name in one.of}
-    fresh = sorted((file for name, file in whole.items() if name not in known), key=lambda file: file.first)
+    fresh = [file for name, file in whole.items() if name not in known and file.first // 24 not in hot]
+    fresh.sort(key=lambda file: file.first)
     if not fresh:
         return None
     month = month_of(fresh[0])

@@ -32,7 +32,9 @@ AT_ONCE_ROWS: Final = 1_000_000
 DAY_HOURS: Final = 24
 FACTS: Final = "cofferdam"
 """The key of a file's facts in its metadata."""
-_NAME: Final = re.compile(r"(?:h(-?[0-9]{7,9})|d(-?[0-9]{7,9})-(-?[0-9]{7,9}))-([0-9]{16})\.parquet\Z")
+_NAME: Final = re.compile(
+    r"(?:h(-?[0-9]{7,9})|d(-?[0-9]{7,9})-(-?[0-9]{7,9}))-([0-9]{16})(?:-([0-9]{1,9}))?\.parquet\Z"
+)
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -66,6 +68,13 @@ def commit_in(name: str) -> int:
     return int(found[4]) if found is not None else 0
 
 
+def _round_in(name: str) -> int:
+    """How often, one after the other, files were put together for it: two of the same hours and commits have not the
+    same name by that."""
+    found = _NAME.match(name)
+    return int(found[5] or found[1] is None) if found is not None else 0
+
+
 def hours_in(name: str) -> tuple[int, int]:
     """The first and the last hour that the name of a sealed file tells: of one that is not merged, those of its day."""
     found = _NAME.match(name)
@@ -87,30 +96,46 @@ def seal(folder: Path, commits: Sequence[Commit], seen: Counter[str] | None = No
     taken: dict[str, int] = {}
     for one in commits:
         taken[one.lane] = max(taken.get(one.lane, 0), one.number)
-    days = [_days_of(one.batch.column(1)) for one in some]
+    days: dict[int, list[tuple[Commit, pa.Array | None]]] = {}
+    for one in some:
+        for day, rows in _by_day(one.batch.column(1)):
+            days.setdefault(day, []).append((one, rows))
     found = []
-    for day in sorted({day for own, _ in days for day in own}):
-        pieces = [
-            (one.commit, one.batch if of is None else one.batch.filter(pc.equal(of, day)))
-            for one, (own, of) in zip(some, days, strict=True)
-            if day in own
-        ]
+    for _, parts in sorted(days.items()):
+        pieces = [(one.commit, one.batch if rows is None else one.batch.take(rows)) for one, rows in parts]
         ends = [pc.min_max(batch.column(1)).as_py() for _, batch in pieces]
         first, last = min(one["min"] for one in ends) // HOUR_NS, max(one["max"] for one in ends) // HOUR_NS
         facts = Facts(first, last, upto, taken)
         name = f"h{first:08d}-{upto:016d}"
-        found.append(_write(folder, name, _tidied(pieces, Counter() if seen is None else seen), facts, whole=False))
+        found.append(_write(folder, name, _tidied(pieces, Counter() if seen is None else seen), facts))
     settle(folder)
     return found
 
 
-def _days_of(times: pa.Array) -> tuple[frozenset[int], pa.Array | None]:
-    """The days since 1970 that some times are of; and of each which, where there are several."""
+def days_of(times: pa.Array) -> frozenset[int]:
+    """The days since 1970 that some times are of."""
     ends = pc.min_max(times).as_py()
-    if ends["min"] // DAY_NS == ends["max"] // DAY_NS:
-        return frozenset((ends["min"] // DAY_NS,)), None
-    days = pc.divide(floor_to(times, DAY_NS), DAY_NS)
-    return frozenset(pc.unique(days).to_pylist()), days
+    first, last = ends["min"] // DAY_NS, ends["max"] // DAY_NS
+    return frozenset((first, last) if last - first < 2 else pc.unique(_days(times)).to_pylist())
+
+
+def _days(times: pa.Array) -> pa.Array:
+    return pc.divide(floor_to(times, DAY_NS), DAY_NS)
+
+
+def _by_day(times: pa.Array) -> Iterator[tuple[int, pa.Array | None]]:
+    """The days since 1970 that some times are of, and which of them are; None: all."""
+    own = days_of(times)
+    if len(own) == 1:
+        yield from ((day, None) for day in own)
+        return
+    days = _days(times)
+    order = pc.sort_indices(days)  # it leaves those of one day in the order in which they came
+    at = 0
+    runs = pc.run_end_encode(days.take(order))
+    for day, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        yield day, order.slice(at, end - at)
+        at = end
 
 
 def _tidied(pieces: Sequence[tuple[int, pa.RecordBatch]], seen: Counter[str]) -> Iterator[pa.Table]:
@@ -162,7 +187,7 @@ def damaged(folder: Path, files: Iterable[File]) -> list[str]:
 
 
 def merge(folder: Path, files: Sequence[File]) -> File:
-    """Several files as one, without repetitions, durable on return. Raises: StoreError."""
+    """Several files of a day as one, without repetitions, durable on return. Raises: StoreError."""
     first, last = min(one.first for one in files), max(one.last for one in files)
     upto = max(one.commits for one in files)
     paths = [folder / one.name for one in files]
@@ -171,7 +196,8 @@ def merge(folder: Path, files: Sequence[File]) -> File:
         for lane, number in facts_of(open_file(path)).taken.items():
             taken[lane] = max(taken.get(lane, 0), number)
     facts = Facts(first, last, upto, taken, tuple(one.name for one in files))
-    found = _write(folder, f"d{first:08d}-{last:08d}-{upto:016d}", merged(paths), facts, whole=True)
+    name = f"d{first:08d}-{last:08d}-{upto:016d}-{1 + max(_round_in(one.name) for one in files)}"
+    found = _write(folder, name, merged(paths), facts)
     settle(folder)
     return found
 
@@ -260,7 +286,7 @@ def sha256_of(path: Path) -> str:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts, *, whole: bool) -> File:
+def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts) -> File:
     """A sealed file, synced; it counts once the catalogue has it. Raises: StoreError."""
     path, fresh = folder / f"{stem}.parquet", folder / f"{stem}.new"
     rows = 0
@@ -282,9 +308,8 @@ def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts, *,
         sync_file(fresh)
         fresh.rename(path)
         return File(
-            path.name, facts.first, facts.last, rows, path.stat().st_size, sha256_of(path), facts.commits, len(tags),
-            whole=whole,
-        )  # fmt: skip
+            path.name, facts.first, facts.last, rows, path.stat().st_size, sha256_of(path), facts.commits, len(tags)
+        )
     except OSError as error:
         fresh.unlink(missing_ok=True)
         raise failed(error, folder) from None

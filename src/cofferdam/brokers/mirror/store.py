@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,8 @@ class Store:
         self.taken: dict[Lane, int] = {lane: self.catalogue.taken.get(lane, 0) for lane in LANES}
         self.hot: list[hot.Commit] = []
         self.hot_rows = 0
+        self.hot_days: dict[int, int] = {}
+        """Days since 1970 of which something is hot, and the last commit that has it."""
         self.newest = NO_TIME
         self.found = self._catalogue.found
         self._catalogue.found = ""
@@ -124,6 +126,7 @@ class Store:
         self.taken[one.lane] = max(self.taken[one.lane], one.number)
         if one.batch.num_rows:
             self.newest = max(self.newest, pc.max(one.batch.column(1)).as_py())
+            self.hot_days.update(dict.fromkeys(sealing.days_of(one.batch.column(1)), one.commit))
             self.names.update(one.batch.column(0).dictionary.to_pylist())
             self._uncounted.append(one)
             if len(self._uncounted) >= UNCOUNTED_MOST:
@@ -203,21 +206,23 @@ class Store:
             raise
         self.hot = [one for one in self.hot if one.commit > last]
         self.hot_rows = sum(one.batch.num_rows for one in self.hot)
+        self.hot_days = {day: commit for day, commit in self.hot_days.items() if commit > last}
         for path in self.folder.glob("hot-*.arrows"):
             if int(path.stem.split("-")[1]) <= last:
                 self.leave(path.name)
 
-    def replaced(self, old: Iterable[File], new: File) -> None:
-        """One file stands for several. Raises: StoreError."""
-        gone = {file.name for file in old}
+    def replaced(self, some: Iterable[tuple[Sequence[File], File]]) -> None:
+        """Files stand for several others each. Raises: StoreError."""
+        pairs = list(some)
+        gone = {file.name for old, _ in pairs for file in old}
         before = self.catalogue.files
-        self.catalogue.files = [file for file in before if file.name not in gone] + [new]
+        self.catalogue.files = [*(file for file in before if file.name not in gone), *(new for _, new in pairs)]
         try:
             catalogue.save(self.folder, self.catalogue)
         except StoreError:
             self.catalogue.files = before
             raise
-        for name in gone - {new.name}:
+        for name in gone:
             self.leave(name)
 
     def dropped(self, files: Iterable[File], upto: int) -> None:
@@ -341,9 +346,7 @@ class Store:
     def hours(self) -> Iterator[tuple[int, int]]:
         """First and last hours of all that has samples."""
         yield from ((file.first, file.last) for file in self.catalogue.files)
-        for one in self.hot:
-            for at in pc.unique(one.batch.column(1)).to_pylist():
-                yield at // HOUR_NS, at // HOUR_NS
+        yield from ((day * 24, day * 24 + 23) for day in self.hot_days)
 
     def files_of(self, first: int, last: int) -> list[File]:
         """The files that may have samples of these hours."""
@@ -362,10 +365,8 @@ class Store:
         return read
 
     def is_hot(self, first: int, last: int) -> bool:
-        """Whether something of these hours is not sealed yet."""
-        low, high = first * HOUR_NS, (last + 1) * HOUR_NS
-        ends = (pc.min_max(one.batch.column(1)).as_py() for one in self.hot if one.batch.num_rows)
-        return any(one["min"] < high and one["max"] >= low for one in ends)
+        """Whether something of the days of these hours is not sealed yet."""
+        return any(day in self.hot_days for day in range(first // 24, last // 24 + 1))
 
     def summed(self, first: int, last: int) -> Callable[[], dict[str, Summary]]:
         """What reads how much each tag has of these hours in sealed files, of each time the last revision, some tags at

@@ -114,11 +114,7 @@ class Times:
             return True
         if self.known is None:
             self.known = {day for first, last in known for day in range(first // 24, last // 24 + 1)}
-        ends = pc.min_max(batch.column(1)).as_py()
-        days: set[int] = {ends["min"] // DAY_NS, ends["max"] // DAY_NS}
-        if max(days) - min(days) > 1:
-            days = set(pc.unique(pc.divide(sealing.floor_to(batch.column(1), DAY_NS), DAY_NS)).to_pylist())
-        fresh = days - self.known
+        fresh = sealing.days_of(batch.column(1)) - self.known
         now = time.monotonic()
         self._left = min(float(DAYS_MOST), self._left + (now - self._at) / 3600 * DAYS_MOST)
         self._at = now

@@ -1,0 +1,118 @@
+"""What is brought in tag by tag touches each day at each sealing: files stay few, and no sample is written again and
+again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cofferdam.audit.events.mirror import HistorySealed
+from cofferdam.brokers.mirror import keeper, merging, partials
+from cofferdam.brokers.mirror.catalogue import File
+from cofferdam.brokers.mirror.columns import HOUR_NS
+from tests.brokers.mirror.pairing import HOUR, Pair, batch
+from tests.brokers.mirror.test_docs import POLICY, compiled
+
+TODAY = HOUR // 24
+WRITTEN_MOST = 9
+"""So often a sample may be written: of as many files as here it was hundreds of times."""
+
+
+def file(day: int, rows: int, name: str = "") -> File:
+    return File(name or f"{day}-{rows}", day * 24, day * 24 + 23, rows, rows, "", 1, 1)
+
+
+def busy(day: int) -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    "size",
+    [lambda dice: 100, lambda dice: dice.randrange(1, 10_000), lambda dice: 4 ** dice.randrange(9)],
+    ids=["alike", "any", "of all kinds"],
+)
+def test_a_day_that_grows_without_end_is_written_a_few_times(size: Callable[[random.Random], int]) -> None:
+    dice = random.Random(7)
+    files: list[File] = []
+    came = written = 0
+    for number in range(2_000):
+        files.append(file(0, size(dice), str(number)))
+        came += files[-1].rows
+        while groups := merging.due(files, 1_000, busy):
+            (some,) = groups
+            assert len(some) > 1
+            rows = sum(one.rows for one in some)
+            written += rows
+            files = [one for one in files if one not in some] + [file(0, rows, f"{number}+")]
+        assert len(files) <= merging.FILES_MOST + came.bit_length()
+    assert sum(one.rows for one in files) == came
+    assert written <= (WRITTEN_MOST - 1) * came
+    assert merging.due(files, 1_000, lambda day: True) == (
+        [sorted(files, key=lambda one: -one.rows)] if files[1:] else []
+    )
+
+
+def test_days_that_are_over_become_one_file_and_some_days_at_a_time() -> None:
+    some = [file(day, 1_500_000, f"{day}{part}") for day in range(5) for part in "ab"]
+    assert [[one.name for one in group] for group in merging.due(some, 1_000, busy)] == [["0a", "0b"], ["1a", "1b"]]
+    assert not merging.due(some[:2], 24 + merging.OVER_AFTER_HOURS - 1, busy)  # it is not over
+    little = [file(0, 1_000_000), file(0, 10)]
+    assert not merging.due(little, 1_000, busy)
+    assert merging.due(little, 1_000, lambda day: True) == [little]
+    hours = [file(0, 100, str(hour)) for hour in range(merging.OPEN_FILES_MOST + 1)]
+    assert merging.due(hours, 30, busy) == [hours] and not merging.due(hours[1:], 30, busy)
+
+
+def test_an_import_in_the_order_of_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tags, days, a_day = 60, 20, 6
+    policy = compiled(POLICY.replace("tags: [tank_*, flow_*]", "tags: all"))
+    pair = Pair(tmp_path, policy)
+    monkeypatch.setattr(keeper, "HOT_ROWS", 2 * days * a_day)
+    pair.back()
+    for number in range(tags):
+        rows = [(f"tag_{number}", ((TODAY - 30 + day) * 24 + hour) * HOUR_NS, 1.0)
+                for day in range(days) for hour in range(a_day)]  # fmt: skip
+        pair.offer(batch("backfill", rows))
+        pair.all()
+        for _ in range(3):
+            pair.keeper.tick()
+            pair.settle()
+        by_day: dict[int, int] = {}
+        for one in pair.keeper.store.catalogue.files:
+            by_day[one.first // 24] = by_day.get(one.first // 24, 0) + 1
+        assert max(by_day.values(), default=0) <= merging.FILES_MOST
+    sealed = [one for one in pair.log.told if isinstance(one, HistorySealed)]
+    assert sum(one.rows for one in sealed) <= WRITTEN_MOST * tags * days * a_day
+    assert len({one.file for one in sealed}) == len(sealed)  # no name comes again
+    monkeypatch.setattr(merging, "QUIET_SECONDS", 0.0)
+    pair.seal()
+    for _ in range(30):
+        pair.keeper.tick()
+        pair.settle()
+    found = pair.keeper.store.catalogue
+    assert len(found.files) == days == len({name for one in found.reckoned if one.step == 3600 for name in one.of})
+    assert pair.has((TODAY - 30) * 24, TODAY * 24) == {f"tag_{number}": days * a_day for number in range(tags)}
+    pair.close()
+
+
+def test_of_a_day_that_is_hot_nothing_is_reckoned() -> None:
+    some = [file(0, 100), file(1, 100)]
+    found = partials.wanted(some, [], 48, {1: 5})
+    assert found is not None and found.files == (some[0],)
+    assert partials.wanted(some, [], 48, {0: 5, 1: 5}) is None
+
+
+def test_what_comes_now_and_then_joins_its_day_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    came = merging.Came()
+    assert came.quiet(7)
+    for number in range(20):
+        came.note(7)
+        assert came.quiet(7) == (number < merging.FEW) and came.quiet(8)
+    monkeypatch.setattr(merging, "QUIET_SECONDS", 0.0)  # it is over
+    assert came.quiet(7)
+    monkeypatch.undo()
+    came.note(7)
+    assert came.quiet(7)
