@@ -16,8 +16,8 @@ from cofferdam.protocols.base import (
     ResponseReceived,
     Unmatched,
 )
-from cofferdam.protocols.enip import paths, requests, wire
 from cofferdam.protocols.enip import messages as m
+from cofferdam.protocols.enip import paths, requests, wire
 from cofferdam.protocols.enip.client import MAX_OUTSTANDING
 from cofferdam.protocols.enip.server import EnipServer
 from tests.protocols.enip import SESSION, cip_of, client, rr, server, tag

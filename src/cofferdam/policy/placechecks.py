@@ -72,6 +72,7 @@ class PlaceChecks:
         self.asset = asset
         self.dialect = dialect
         self._items: dict[Item, str] = {}
+        self._told: dict[str, str] = {}
 
     def check(self) -> None:
         for name, point in self.asset.points.items():
@@ -483,6 +484,12 @@ class PlaceChecks:
         elif not re.fullmatch(dialect.forms or "(?!)", stream.form):
             expected = dialect.form_example if dialect.forms else f"no form: {dialect.name} needs none"
             self.at((*here, "form"), f"the form {quote(stream.form)}", expected, check="form")
+        else:
+            told = "" if dialect.tells is None else dialect.tells(stream.form)
+            other = self._told.setdefault(told, name)
+            if told and other != name:
+                expected = f"one stream for them: the limits of points of {other} would not hold for those of {name}"
+                self.at((*here, "form"), f"{told}, which {other} has", expected, check="form")
 
     def _config(self, here: Path, stream: schema_assets.Stream) -> None:
         """What an opening may bring with it."""
@@ -518,6 +525,9 @@ class PlaceChecks:
                 wrong = "" if of is None else self.dialect.notation.misplaced(form, rest[1:], of, point.elements or 1)
                 if wrong:
                     self.at((*here, "at"), f"{show(at)} as {'' if of is None else of.value}", wrong, check="at")
+                if point.writes_per_minute is not None:
+                    expected = "max_step or max_rate: frames come by themselves, and are not counted"
+                    self.at((*here, "writes_per_minute"), "writes_per_minute in a stream", expected, check="range")
                 return
         known = [show(stream.at) for stream in places if stream.at is not None]
         expected = f"a part of a stream of this asset ({one_of(known)})" if known else "a stream of this asset for it"

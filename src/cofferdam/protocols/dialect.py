@@ -298,6 +298,7 @@ class Dialect(msgspec.Struct, frozen=True):
     unserved: Callable[[int, int], str] | None = None
     """Why nobody serves a code and sub-code, whatever a rule says, in words; "" for one that is served."""
     learned_form: Callable[[Item], str] | None = None
+    tells: Callable[[str], str] | None = None  # what of the device a stream's form writes, which has one name; "": none
     """The form of a stream that a capture shows, by the name that it has there; "" for none."""
     dimensions: int = 0
     """How many a point may have that is a matrix; 0: none is."""

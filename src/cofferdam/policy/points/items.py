@@ -9,6 +9,7 @@ Not here: which items may be touched at all (decide), cells (decide).
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 
 from cofferdam.model import (
@@ -30,6 +31,10 @@ from cofferdam.model import (
 from cofferdam.policy.points import typed, values
 from cofferdam.policy.points.checks import Check
 from cofferdam.protocols.dialect import show_range
+
+_FIRST = re.compile(r"\[(?:0,)*0\]")
+_BEGINS = re.compile(r"\[(?:0,)+")
+"""Indexes of which all, or the first ones, are 0."""
 
 
 class _ItemCheck(Check):
@@ -94,15 +99,26 @@ class Items:
         for point in asset.points:
             if isinstance(point.at, Item):
                 self._points.setdefault(point.at.space, []).append(point)
-        self._limited = {point.at.space: point for point in asset.points if values.has_limit(point)}
-        self._names = sorted(self._limited)
         self._separators = dict(asset.kinds)
+        self._limited = {
+            self._bare(point.at.kind, point.at.space): point
+            for point in asset.points
+            if isinstance(point.at, Item) and values.has_limit(point)
+        }
+        self._names = sorted(self._limited)
         self._methods = {method.at.space: method for method in asset.methods}
         self._streams = {stream.at.space: stream for stream in asset.streams}
 
     def key(self, op: Operation) -> object:
         """Equal for operations of one form, which differ in values alone."""
         return (op.function, op.sub, op.unit, op.is_write, op.reads, tuple([_shape(write) for write in op.writes]))
+
+    def _bare(self, kind: str, space: str) -> str:
+        """A name without indexes of the first element: where names have indexes, a device may take the one for the
+        other, "motors.speed" for "motors[0].speed"."""
+        if "[" not in self._separators.get(kind, ""):
+            return space
+        return _BEGINS.sub("[", _FIRST.sub("", space))
 
     def stream(self, item: Item) -> Stream | None:
         """The stream that an item is."""
@@ -198,7 +214,10 @@ class Items:
         separators = self._separators.get(item.kind, "")
         if not separators or not self._names:
             return ""
-        space = item.space
+        space = self._bare(item.kind, item.space)
+        own = self._limited.get(space)
+        if own is not None and own.at.space != item.space:
+            return _unreadable(own)
         for end in range(len(item.kind) + 1, len(space)):
             if space[end] in separators:
                 outer = self._limited.get(space[:end])

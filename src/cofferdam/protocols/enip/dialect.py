@@ -95,6 +95,12 @@ def learned_form(item: Item) -> str:
     return form + (f", config {found[5]}" if found[5] else "") + (", no run" if found[6] else "")
 
 
+def outputs_of(form: str) -> str:
+    """The assembly of the outputs that a form has; "" where it has none."""
+    found = re.match(r"outputs ([0-9]+) of ([0-9]+) bytes", form)
+    return f"outputs {int(found[1])}" if found and int(found[2]) else ""
+
+
 def bit_of(item: Item) -> str:
     """The tag by which a bit is read; "" for what is no bit."""
     name, _, bit = item.name.rpartition(".")
@@ -221,6 +227,7 @@ ENIP = Dialect(
     part_of=bit_of,
     unserved=unserved,
     learned_form=learned_form,
+    tells=outputs_of,
     datagrams=2222,
     group_of=group_of,
     configuration=400,
