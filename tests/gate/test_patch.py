@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -32,6 +33,11 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
     made.close()
 
 
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
 def test_a_genuine_file_goes_to_the_assets_once_two_have_signed(works: Works) -> None:
     data = b"firmware 1.0 " * 50_000
     number = works.put("fw.bin", data, "1.0")
@@ -47,7 +53,7 @@ def test_a_genuine_file_goes_to_the_assets_once_two_have_signed(works: Works) ->
     eventually(lambda: works.asset("plc-2")["state"] == "done")
     assert (works.sshd.files / "fw.bin").read_bytes() == data
     assert (works.sshd.files / "two" / "fw.bin").read_bytes() == data
-    works.patch("export", str(works.folder / "evidence.json"))
+    works.patch("export", str(works.folder / "evidence.json"), "--tables", str(works.folder / "tables"))
     log = json.loads((works.folder / "evidence.json").read_text())["log"]
     kinds = [entry["kind"] for entry in log]
     order = ["file-taken", "file-examined", "release-requested", "release-signed", "release-decided",
@@ -55,6 +61,16 @@ def test_a_genuine_file_goes_to_the_assets_once_two_have_signed(works: Works) ->
     assert [kinds.index(kind) for kind in order] == sorted(kinds.index(kind) for kind in order)
     started = {entry["sha256"] for entry in log if entry["kind"] == "install-started"}
     assert started == {hashlib.sha256(data).hexdigest()}
+    changes = table(works.folder / "tables" / "cip-010-4-r1-6.csv")
+    assert [(row["asset"], row["file"], row["approved by"], row["became"]) for row in changes] == [
+        ("plc-1", "fw.bin", "alice bob", "done"), ("plc-2", "fw.bin", "alice bob", "done"),
+    ]  # fmt: skip
+    assert {row["sha256"] for row in changes} == started and all("Vendor" in row["origin"] for row in changes)
+    assert all(row["verified"] < row["released"] < row["begun"] < row["ended"] for row in changes)
+    assert "new folder" in works.patch(
+        "export", str(works.folder / "a"), "--tables", str(works.folder / "tables"), code=2
+    )
+    assert not (works.folder / "a").exists()
     works.patch("verify")
 
 
@@ -247,6 +263,24 @@ def test_an_advisory_is_matched_answered_and_planned_for(works: Works) -> None:
     )
     assert "published by" in works.told("show", str(foreign))["reason"]
     assert works.told("advisories")["counts"]["open"] == 2
+    works.patch("export", str(works.folder / "advisories.json"), "--tables", str(works.folder / "answers"))
+    states = table(works.folder / "answers" / "iec-62443-2-3.csv")
+    assert {(row["advisory"], row["asset"], row["whose"], row["state"], row["who"]) for row in states} == {
+        ("KB1", "", "vendor", "approved", "https://vendor.example"),
+        ("KB2", "", "vendor", "in-test", "https://vendor.example"),
+        ("VEN-2026-7", "plc-1", "owner", "installed", ME),
+    }
+    assert all(row["when"].startswith("20") for row in states)
+    answers = {
+        row["asset"]: row
+        for row in table(works.folder / "answers" / "cip-007-6-r2.csv")
+        if row["advisory"] == "VEN-2026-7"
+    }
+    assert [(name, row["document says"], row["concerns it"], row["answered by"]) for name, row in answers.items()] == [
+        ("plc-1", "affected", "yes", ME), ("plc-2", "not affected", "no", ME), ("(all others)", "unknown", "no", ME),
+    ]  # fmt: skip
+    assert (answers["plc-1"]["owner"], answers["plc-1"]["until"]) == ("maintenance", "2199-01-01T23:59:59Z")
+    assert (answers["plc-1"]["approved by"], answers["plc-1"]["state"]) == ("", "installed")
     works.patch("advisories")
     works.patch("verify")
 

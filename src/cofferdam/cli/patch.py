@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import json
 import os
 import re
 import secrets as dice
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cofferdam.cli import patch_sources
+from cofferdam.cli import patch_export, patch_sources
 from cofferdam.cli.patch_asking import ask_part, claim_of, print_told, time_of
 from cofferdam.cli.patch_shown import goes_to, next_window, shown, under_way, waiting, window
 from cofferdam.errors import GateError
@@ -128,9 +126,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Verdict",
     )
     export = verb(
-        "export", "write the evidence out: files, origins, scans, signatures, steps (JSON)", _export, "Exported"
+        "export",
+        "write the evidence out: files, origins, scans, signatures, steps (JSON)",
+        patch_export.export,
+        "Exported",
     )
-    export.add_argument("output", type=Path, metavar="FILE", help="a new file")
+    patch_export.add(export)
     patch_root.add(verbs, verb)
     keys.add_keys(KEYS(), _parser_of(verbs, "key", "API keys of those who upload, and of assets that fetch"), verb)
     keys.add_certificate(KEYS(), verbs, verb)
@@ -466,22 +467,6 @@ def _result(args: argparse.Namespace) -> int:
 # --- evidence --------------------------------------------------------------------------------------------------------
 
 
-def _log_of(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The patch relay's entries of the gate's audit log."""
-    from cofferdam.audit.events import patch as events
-    from cofferdam.audit.events.base import kebab
-    from cofferdam.audit.files import LogReader
-    from cofferdam.audit.keys import find_public
-    from cofferdam.audit.show import find_log, matching, wanted
-    from cofferdam.cli.gate_options import state_of
-
-    kinds = [kebab(each.__name__) for each in events.Draft.__args__]
-    folder = find_log(state_of(args) / "audit")
-    key = find_public(None, folder.parent / "keys" / "audit.pub")
-    for _, entry in matching(LogReader(folder, key), wanted(kinds), None):
-        yield {"index": entry.index, "time": entry.time, "maker": entry.maker, **entry.event}
-
-
 def compared(files: dict[int, str], log: Iterable[dict[str, Any]], least: int) -> tuple[int, list[str]]:
     """How many files the log knows, and what differs. What was refused or rejected may have been thrown away since;
     of files before number `least` the keeper has told nothing."""
@@ -509,7 +494,7 @@ def _verify(args: argparse.Namespace) -> int:
 
     found = _keeper(args, "verify")
     files = {number: sha256 for number, sha256, _state in found["files"]}
-    told, differs = compared(files, _log_of(args), min(files) if len(files) >= LISTED_MOST else 0)
+    told, differs = compared(files, patch_export.log_of(args), min(files) if len(files) >= LISTED_MOST else 0)
     wrong: list[str] = [*found["wrong"], *differs]
     installer = _installer(args, "plan")
     if installer["refused"]:
@@ -519,29 +504,6 @@ def _verify(args: argparse.Namespace) -> int:
         args, verdict, [*wrong, f"{found['checked']} files, {told} in the audit log: {'NO' if wrong else 'good'}"]
     )
     return 1 if wrong else 0
-
-
-def _export(args: argparse.Namespace) -> int:
-    listed = _keeper(args, "list")
-    bundle: dict[str, Any] = {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "status": _keeper(args, "status"),
-        "files": [_keeper(args, "show", number=row["number"]) for row in listed],
-        "plan": _installer(args, "plan"),
-        "advisories": [
-            _keeper(args, "advisory", advisory=f"{each['product']}/{each['advisory']}")
-            for each in _keeper(args, "advisories")["advisories"]
-        ],
-        "log": list(_log_of(args)),
-    }
-    try:
-        fd = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise GateError(f"{args.output}: {error.strerror}", hint="it is a new file") from None
-    with os.fdopen(fd, "w") as out:
-        json.dump(bundle, out, indent=1, sort_keys=True)
-    told = {"files": len(bundle["files"]), "entries": len(bundle["log"])}
-    return print_told(args, told, [f"{told['files']} files, {told['entries']} entries of the audit log: {args.output}"])
 
 
 # --- credentials -----------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def as_csv(report: Report) -> str:
         one = row.control
         table.writerow(
             [
-                _safe(text)
+                for_spreadsheet(text)
                 for text in (
                     report.framework, one.id, one.says, one.status, one.why,
                     spoken(one.age) if one.age >= 0 else "", str(one.index) if one.index >= 0 else "", one.by, one.rest,
@@ -143,8 +143,8 @@ def as_csv(report: Report) -> str:
     return out.getvalue()
 
 
-def _safe(text: str) -> str:
-    # A text that begins so is a formula to a spreadsheet.
+def for_spreadsheet(text: str) -> str:
+    """A cell's text, which none takes for a formula."""
     text = escaped(text)
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
 
