@@ -23,7 +23,7 @@ RANKS = {
 }  # fmt: skip
 SAME_RANK_ALLOWED = {("cli", "lab"), ("cli", "console"), ("gate", "evidence")}
 """cli calls on lab (`cofferdam lab`), the gate on the checks of evidence; never the other way round."""
-BASE = {"__init__", "errors", "limits", "model", "histogram", "disk", "owned"}
+BASE = {"__init__", "errors", "limits", "model", "values", "histogram", "disk", "owned"}
 AUDIT_PURE = {"cosignature", "entry", "events", "tree", "checkpoint", "verify", "tiles", "frames", "sealed", "dropped"}
 DIALECTS = {"dialect", "dialects"}
 """All that policy may know of protocols: the last part of a module's name."""

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam import model as m
+from cofferdam import values as v
 from tests.examples import examples
 
 OPERATION = msgspec.msgpack.Decoder(m.Operation)
@@ -18,9 +19,9 @@ pack = msgspec.msgpack.Encoder().encode
 ITEM = m.Item("tag", "a")
 
 NUMBERS = {
-    m.Int8: (-(1 << 7), (1 << 7) - 1), m.UInt8: (0, (1 << 8) - 1), m.Int16: (-(1 << 15), (1 << 15) - 1),
-    m.UInt16: (0, (1 << 16) - 1), m.Int32: (-(1 << 31), (1 << 31) - 1), m.UInt32: (0, (1 << 32) - 1),
-    m.Int64: (-(1 << 63), (1 << 63) - 1), m.UInt64: (0, (1 << 64) - 1),
+    v.Int8: (-(1 << 7), (1 << 7) - 1), v.UInt8: (0, (1 << 8) - 1), v.Int16: (-(1 << 15), (1 << 15) - 1),
+    v.UInt16: (0, (1 << 16) - 1), v.Int32: (-(1 << 31), (1 << 31) - 1), v.UInt32: (0, (1 << 32) - 1),
+    v.Int64: (-(1 << 63), (1 << 63) - 1), v.UInt64: (0, (1 << 64) - 1),
 }  # fmt: skip
 
 
@@ -36,11 +37,11 @@ items = st.builds(
 )
 singles: dict[type[Any], st.SearchStrategy[Any]] = {
     **{kind: st.integers(low, high) for kind, (low, high) in NUMBERS.items()},
-    m.Bool: st.booleans(),
-    m.Float32: st.floats(width=32),
-    m.Float64: st.floats(),
-    m.Text: st.text(max_size=20),
-    m.Octets: st.binary(max_size=20),
+    v.Bool: st.booleans(),
+    v.Float32: st.floats(width=32),
+    v.Float64: st.floats(),
+    v.Text: st.text(max_size=20),
+    v.Octets: st.binary(max_size=20),
 }
 
 
@@ -89,11 +90,11 @@ BROKEN: list[Any] = [
     m.Item("", "a"), m.Item("k" * 33, "a"), m.Item("tag", ""), m.Item("tag", "a" * 4097), m.Item("tag", "a", -2),
     m.Item("tag", "a", 1 << 31), m.Item("tag", "a", 0, 0), m.Item("tag", "a", 0, (1 << 31) + 1),
     m.Watch(ITEM, -1), m.Watch(ITEM, 10**10 + 1), m.Watch(m.Item("", "a")),
-    m.Assign(ITEM, m.Text(("a" * 65537,))), m.Assign(ITEM, m.Octets((bytes(65537),))),
-    m.Assign(ITEM, m.Bool((True,) * 65537, True)), m.Assign(ITEM, m.Bool((1,))),  # type: ignore[arg-type]
-    m.Assign(ITEM, m.Int8((True,))), m.Assign(ITEM, m.Int8((1.0,))),  # type: ignore[arg-type]
-    m.Assign(ITEM, m.Text((b"a",))), m.Assign(ITEM, m.Octets(("a",))),  # type: ignore[arg-type]
-    m.Call(ITEM, (m.Bool((True,)),) * 65), m.Opening(ITEM, -5),
+    m.Assign(ITEM, v.Text(("a" * 65537,))), m.Assign(ITEM, v.Octets((bytes(65537),))),
+    m.Assign(ITEM, v.Bool((True,) * 65537, True)), m.Assign(ITEM, v.Bool((1,))),  # type: ignore[arg-type]
+    m.Assign(ITEM, v.Int8((True,))), m.Assign(ITEM, v.Int8((1.0,))),  # type: ignore[arg-type]
+    m.Assign(ITEM, v.Text((b"a",))), m.Assign(ITEM, v.Octets(("a",))),  # type: ignore[arg-type]
+    m.Call(ITEM, (v.Bool((True,)),) * 65), m.Opening(ITEM, -5),
     *(m.Assign(ITEM, kind((low - 1,))) for kind, (low, _) in NUMBERS.items() if low > -(1 << 63)),  # type: ignore[arg-type]
     *(m.Assign(ITEM, kind((high + 1,))) for kind, (_, high) in NUMBERS.items() if high < (1 << 63) - 1),  # type: ignore[arg-type]
 ]  # fmt: skip
@@ -115,10 +116,10 @@ def test_spare_fields_and_unknown_tags_are_refused() -> None:
 
 def test_what_no_field_says_is_told_by_fault() -> None:
     assert m.Item("tag", "a", -1, 2).fault and not m.Item("tag", "a", 0, 2).fault
-    assert m.value_fault(m.Bool((True, False))) and m.value_fault(m.Bool(())) and not m.value_fault(m.Bool((), True))
-    assert m.value_fault(m.Float32((1e39,))) and not m.value_fault(m.Float32((math.inf,)))
-    assert not m.value_fault(m.Float32((m.FLOAT32_MAX,)))
-    assert m.value_fault(m.UInt64((1 << 64,))) and not m.value_fault(m.UInt64(((1 << 64) - 1,)))
+    assert v.value_fault(v.Bool((True, False))) and v.value_fault(v.Bool(())) and not v.value_fault(v.Bool((), True))
+    assert v.value_fault(v.Float32((1e39,))) and not v.value_fault(v.Float32((math.inf,)))
+    assert not v.value_fault(v.Float32((v.FLOAT32_MAX,)))
+    assert v.value_fault(v.UInt64((1 << 64,))) and not v.value_fault(v.UInt64(((1 << 64) - 1,)))
 
 
 def test_a_range_lies_within_the_whole_and_the_whole_within_no_range() -> None:

@@ -19,10 +19,11 @@ from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.records import Hello
 from cofferdam.brokers.kit.budget import LogBudget
 from cofferdam.brokers.kit.refusals import WRITES, RefusalLog
-from cofferdam.model import Assign, Deny, Fault, Item, Operation, Text
+from cofferdam.model import Assign, Deny, Fault, Item, Operation
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.values import Text
 from tests.brokers.stage import WALL, AuditPipe, ManualReactor, Stage, adu, read
 
 POINTS = 60

@@ -23,7 +23,8 @@ from cofferdam.audit.events.base import ADDRESS
 from cofferdam.audit.records import COUNT_BYTES_A_SECOND, Ack, Hello, ToAuditor
 from cofferdam.brokers.kit.budget import ALL_ENTRIES, ENTRIES, INTERVAL_NS, TOLD, LogBudget, share_of
 from cofferdam.brokers.kit.limit_notes import NOTES
-from cofferdam.model import Assign, Item, Operation, Text
+from cofferdam.model import Assign, Item, Operation
+from cofferdam.values import Text
 from tests.brokers.stage import WALL, AuditPipe, ManualReactor, Stage, Wire, read, write
 from tests.brokers.test_adversary import PACE, run_device
 from tests.examples import examples

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cofferdam.brokers.proxy import records
 from cofferdam.errors import CofferdamError, CrossingError
-from cofferdam.model import Allow, Bool, Float32, Int16, Int32, Item, Octets, UInt32
+from cofferdam.model import Allow, Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.decide import Flow
@@ -22,6 +22,7 @@ from cofferdam.protocols.base import NEED_DATA, LocalAnswer, Released, RequestRe
 from cofferdam.protocols.enip import faults, io, wire
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.server import EnipServer
+from cofferdam.values import Bool, Float32, Int16, Int32, Octets, UInt32
 from tests.brokers.stage import Stage, Wire
 from tests.examples import examples
 from tests.policy.plant import NOW

@@ -8,10 +8,11 @@ import pytest
 
 from cofferdam.brokers.proxy import records
 from cofferdam.errors import CrossingError
-from cofferdam.model import Fault, Item, UInt8
+from cofferdam.model import Fault, Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.protocols.enip import messages as m
+from cofferdam.values import UInt8
 from tests.brokers.stage import Stage
 from tests.brokers.test_enip_forged import POLICY, EnipStage
 from tests.policy.plant import NOW

@@ -10,13 +10,14 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cofferdam.model import Int32, Item
+from cofferdam.model import Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, requests, wire
 from cofferdam.protocols.enip.operations import Enip
+from cofferdam.values import Int32
 from tests.brokers.stage import Stage
 from tests.brokers.test_enip_forged import POLICY
 from tests.brokers.test_same_bytes import Nothing, Pair, steps

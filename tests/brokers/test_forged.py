@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from cofferdam.brokers.proxy import records
 from cofferdam.errors import CrossingError
-from cofferdam.model import Allow, Assign, Bool, Float32, Int8, Int32, Item, Octets, Text
+from cofferdam.model import Allow, Assign, Item
 from cofferdam.policy.points.decide import Flow
+from cofferdam.values import Bool, Float32, Int8, Int32, Octets, Text
 from tests.brokers.toystage import ToyDevice, ToyStage
 from tests.examples import examples
 from tests.protocols.toy import messages as m

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cofferdam.brokers.proxy import records
 from cofferdam.errors import CofferdamError, CrossingError
-from cofferdam.model import Assign, Bool, Deny, Fault, Float32, Float64, Int32, Int64, Item, Octets, Text, Value
+from cofferdam.model import Assign, Deny, Fault, Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.decide import Flow
@@ -33,6 +33,7 @@ from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.trust import Trust
 from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.values import Bool, Float32, Float64, Int32, Int64, Octets, Text, Value
 from tests.brokers.stage import Stage, Wire
 from tests.examples import examples
 from tests.policy.plant import NOW

@@ -9,7 +9,7 @@ import pytest
 
 from cofferdam.brokers.proxy import records
 from cofferdam.errors import CrossingError
-from cofferdam.model import Allow, Float64, Item, Text
+from cofferdam.model import Allow, Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.decide import Flow
@@ -19,6 +19,7 @@ from cofferdam.protocols.opcua.builtin import Writer
 from cofferdam.protocols.opcua.builtin_types import Encoded
 from cofferdam.protocols.opcua.names import Namespaces
 from cofferdam.protocols.opcua.rendered import Rendered
+from cofferdam.values import Float64, Text
 from tests.brokers.test_opcua_forged import LEVEL, LINE, SAMPLE, Client, OpcUaStage
 from tests.policy.plant import NOW
 from tests.protocols.opcua.site import policy

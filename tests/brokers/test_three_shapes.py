@@ -18,8 +18,9 @@ from cofferdam.audit.events.access import (
 )
 from cofferdam.brokers.proxy import records
 from cofferdam.errors import CrossingError
-from cofferdam.model import Assign, Call, Float32, Int32, Item, Operation, Text, Value
+from cofferdam.model import Assign, Call, Item, Operation
 from cofferdam.protocols.base import FrameReceived, NoticeReceived, Over
+from cofferdam.values import Float32, Int32, Text, Value
 from tests.brokers.stage import Stage
 from tests.brokers.toystage import ToyPeer, ToyStage, item
 from tests.policy.plant import ns

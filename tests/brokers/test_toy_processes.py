@@ -9,12 +9,13 @@ import pytest
 
 from cofferdam.audit.events.access import ReadsCounted, Refused, StreamEnded, WriteAllowed, WriteOutcome
 from cofferdam.brokers.kit.supervision import Failing, NewPolicy, PolicyTaken
-from cofferdam.model import Assign, Float32, Int32
+from cofferdam.model import Assign
 from cofferdam.protocols.base import (
     FrameReceived,
     NoticeReceived,
     Over,
 )
+from cofferdam.values import Float32, Int32
 from tests.brokers.harness import Pair, listen, sliced
 from tests.brokers.toypart import BUILD
 from tests.brokers.toyplant import Caller, Plant

@@ -7,8 +7,8 @@ import socket
 import threading
 from typing import Any
 
-from cofferdam.model import Float32, Int32
 from cofferdam.protocols.base import NEED_DATA, FrameReceived, Released, RequestReceived
+from cofferdam.values import Float32, Int32
 from tests.brokers.harness import listen
 from tests.protocols.toy import messages as m
 from tests.protocols.toy.machine import ToyClient, ToyServer

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cofferdam.model import Assign, Int32, Item, Value
+from cofferdam.model import Assign, Item
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import (
     NEED_DATA,
@@ -15,6 +15,7 @@ from cofferdam.protocols.base import (
     Released,
     RequestReceived,
 )
+from cofferdam.values import Int32, Value
 from tests.brokers.stage import Stage, Wire
 from tests.protocols.toy import messages as m
 from tests.protocols.toy.dialect import TOY

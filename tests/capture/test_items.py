@@ -10,24 +10,11 @@ from hypothesis import strategies as st
 
 from cofferdam.capture.learn import Learned, learn
 from cofferdam.capture.simulate import Simulation, simulate
-from cofferdam.model import (
-    Assign,
-    Bool,
-    Float32,
-    Float64,
-    Int8,
-    Int32,
-    Int64,
-    Item,
-    Octets,
-    Text,
-    UInt16,
-    UInt64,
-    Value,
-)
+from cofferdam.model import Assign, Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.values import Bool, Float32, Float64, Int8, Int32, Int64, Octets, Text, UInt16, UInt64, Value
 from tests.capture.maker import T0, Connection, pcap
 from tests.capture.traffic import filled, stream
 from tests.examples import examples

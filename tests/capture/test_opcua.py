@@ -11,7 +11,7 @@ from cofferdam.capture.learn import learn
 from cofferdam.capture.named import Named
 from cofferdam.capture.simulate import simulate
 from cofferdam.errors import CaptureError
-from cofferdam.model import Allow, Assign, Float64, Int32, Item
+from cofferdam.model import Allow, Assign, Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.decide import Flow
@@ -20,6 +20,7 @@ from cofferdam.protocols.opcua.bystander import HELD, OpcUaBystander
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.registry import PROTOCOLS
 from cofferdam.protocols.view import Answered, Broken, News, Remark, Said
+from cofferdam.values import Float64, Int32
 from tests.capture.traffic import filled
 from tests.policy.plant import NOW
 from tests.protocols.opcua.certificates import make

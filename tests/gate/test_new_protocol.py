@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 import cofferdam
-from cofferdam.model import Assign, Float32, Int32
+from cofferdam.model import Assign
 from cofferdam.protocols.base import FrameReceived, NoticeReceived
+from cofferdam.values import Float32, Int32
 from tests.brokers.toyplant import Caller, Plant
 from tests.brokers.toystage import item
 from tests.gate.plant import Gate, events, log_of

@@ -11,7 +11,7 @@ from pymodbus.client import AsyncModbusTcpClient
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.water import events, plant, registers
-from cofferdam.model import ValueType
+from cofferdam.values import ValueType
 from tests.waiting import PATIENT, comes_true
 
 

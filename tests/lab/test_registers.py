@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cofferdam.lab.water import physics, registers
-from cofferdam.model import ValueType
+from cofferdam.values import ValueType
 from tests.lab.shown import shown_policy
 
 

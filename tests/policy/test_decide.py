@@ -11,26 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.limits import Limits
-from cofferdam.model import (
-    NEVER,
-    Allow,
-    Asset,
-    Change,
-    Deny,
-    Fault,
-    NeedValues,
-    Operation,
-    Point,
-    Side,
-    Span,
-    ValueType,
-)  # fmt: skip
+from cofferdam.model import NEVER, Allow, Asset, Change, Deny, Fault, NeedValues, Operation, Point, Side, Span
 from cofferdam.policy import rows
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points import values
 from cofferdam.policy.points.decide import CACHE_ENTRIES, Flow
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.values import ValueType
 from tests.examples import examples
 from tests.policy.plant import BASE, NOW, conduit, flow, function, ns, policy, read, remembering, write
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cofferdam.errors import PolicyError
-from cofferdam.model import ValueType
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load, loads
 from cofferdam.policy.problems import Problem
+from cofferdam.values import ValueType
 from tests.policy.plant import BASE as MODBUS_BASE
 from tests.policy.plant import conduit
 from tests.protocols.toy.dialect import TOY

@@ -10,34 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import (
+from cofferdam.model import Allow, Assign, Call, Deny, Fault, Item, NeedValues, Opening, Operation, Point, Watch
+from cofferdam.policy.points.asking import operation, show
+from cofferdam.policy.points.decide import Flow
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.values import (
     VALUES,
-    Allow,
-    Assign,
     Bool,
-    Call,
-    Deny,
-    Fault,
     Float32,
     Float64,
     Int8,
     Int32,
-    Item,
-    NeedValues,
     Octets,
-    Opening,
-    Operation,
-    Point,
     Text,
     UInt64,
     Value,
     ValueType,
-    Watch,
     value_fault,
 )
-from cofferdam.policy.points.asking import operation, show
-from cofferdam.policy.points.decide import Flow
-from cofferdam.policy.table import CompiledPolicy
 from tests.examples import examples
 from tests.policy.plant import NOW, ns, remembering
 from tests.protocols.toy.dialect import TOY

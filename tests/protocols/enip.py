@@ -11,31 +11,14 @@ import msgspec
 from hypothesis import strategies as st
 
 from cofferdam.errors import CrossingError, RemoteProtocolError
-from cofferdam.model import (
-    Asset,
-    Bool,
-    Deny,
-    Failure,
-    Fault,
-    Float32,
-    Int16,
-    Int32,
-    Item,
-    Octets,
-    Point,
-    Stream,
-    Text,
-    UInt8,
-    UInt32,
-    UInt64,
-    ValueType,
-)
+from cofferdam.model import Asset, Deny, Failure, Fault, Item, Point, Stream
 from cofferdam.protocols.base import NEED_DATA, Facing, LocalAnswer, Released, RequestReceived, RequestRefused
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, requests, wire
 from cofferdam.protocols.enip.client import EnipClient
 from cofferdam.protocols.enip.operations import Enip
 from cofferdam.protocols.enip.server import EnipServer
+from cofferdam.values import Bool, Float32, Int16, Int32, Octets, Text, UInt8, UInt32, UInt64, ValueType
 from tests.fuzz.engine import Target
 
 ENIP = Enip()

@@ -13,7 +13,7 @@ from cofferdam.brokers.proxy.records import MOST_LOST
 from cofferdam.capture.learn import learn
 from cofferdam.capture.simulate import simulate
 from cofferdam.errors import CofferdamError, CrossingError, LocalProtocolError, PolicyError, RemoteProtocolError
-from cofferdam.model import Allow, Assign, Bool, Deny, Fault, Int32, Item, Octets, Text, UInt32
+from cofferdam.model import Allow, Assign, Deny, Fault, Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.asking import operation as operation_of
@@ -37,6 +37,7 @@ from cofferdam.protocols.enip.dialect import ENIP as DIALECT
 from cofferdam.protocols.enip.lists import FRESH_NS
 from cofferdam.protocols.enip.requests import Known
 from cofferdam.protocols.enip.server import EnipServer
+from cofferdam.values import Bool, Int32, Octets, Text, UInt32
 from tests.brokers.test_enip_forged import POLICY as FORGED
 from tests.capture.traffic import filled
 from tests.examples import examples

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cofferdam.model import Int32, Item
+from cofferdam.model import Item
 from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
@@ -20,6 +20,7 @@ from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, requests, wire
 from cofferdam.protocols.enip.client import MAX_OUTSTANDING
 from cofferdam.protocols.enip.server import EnipServer
+from cofferdam.values import Int32
 from tests.protocols.enip import SESSION, cip_of, client, rr, server, tag
 from tests.protocols.test_enip_explicit import GOOD, READ, asked, connected, established, open_class_3
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cofferdam.errors import PolicyError
-from cofferdam.model import Int32, Item, Octets
+from cofferdam.model import Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import loads
@@ -26,6 +26,7 @@ from cofferdam.protocols.enip import explicit, paths, requests, wire
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.client import EnipClient
 from cofferdam.protocols.enip.server import EnipServer
+from cofferdam.values import Int32, Octets
 from tests.policy.plant import NOW
 from tests.protocols.enip import ASSET, CONNECTED, cip_of, client, rr, server, tag
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from cofferdam.errors import PolicyError
-from cofferdam.model import Allow, Deny, Fault, Int32, Item
+from cofferdam.model import Allow, Deny, Fault, Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.enip import messages as m
+from cofferdam.values import Int32
 from tests.policy.plant import NOW
 from tests.protocols.enip import ENIP
 

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.model import Int32
 from cofferdam.protocols.base import NEED_DATA, WAITS, LocalAnswer, RequestReceived, RequestRefused
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, requests, wire
 from cofferdam.protocols.enip.encapsulation import ANSWERS
+from cofferdam.values import Int32
 from tests.examples import examples
 from tests.protocols.enip import rr, server, tag
 from tests.protocols.test_enip_keys import ASSEMBLIES, asked

@@ -206,7 +206,8 @@ def test_values_cross_and_come_back(variant: Variant) -> None:
 
 
 def test_what_no_honest_half_says_is_refused() -> None:
-    from cofferdam.model import Assign, Float64, Item
+    from cofferdam.model import Assign, Item
+    from cofferdam.values import Float64
 
     protocol = PROTOCOLS["opcua"]
     good = Item("node", "nsu=urn:x;s=a")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.errors import CrossingError
-from cofferdam.model import Deny, Fault, Float64, Int16, Item, Operation, Text, Watch
+from cofferdam.model import Deny, Fault, Item, Operation, Watch
 from cofferdam.protocols.base import NoticeReceived, ResponseReceived
 from cofferdam.protocols.opcua import events as ev
 from cofferdam.protocols.opcua import messages as m
@@ -19,6 +19,7 @@ from cofferdam.protocols.opcua.builtin_types import LocalizedText, Malformed, No
 from cofferdam.protocols.opcua.dialect import field_path, field_text
 from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.values import Float64, Int16, Text
 from tests.protocols.opcua.pair import Pair, plain
 
 LINE = "nsu=urn:plant:line;s=Line1"

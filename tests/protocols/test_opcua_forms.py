@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cofferdam.model import Argument, Asset, Assign, Int32, Int64, Item, Method, Point, Text, UInt32, ValueType
+from cofferdam.model import Argument, Asset, Assign, Item, Method, Point
 from cofferdam.protocols.base import ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
@@ -16,6 +16,7 @@ from cofferdam.protocols.opcua.dialect import OPCUA
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import UA, Namespaces, Unnamed, formless
 from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.values import Int32, Int64, Text, UInt32, ValueType
 from tests.protocols.opcua.pair import RESET, Pair, asset, facing, trust
 
 OUTER = Namespaces((UA, "urn:gate", "urn:plant:line", "urn:plant:other"))

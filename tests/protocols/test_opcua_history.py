@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from cofferdam.model import Float64, Item
+from cofferdam.model import Item
 from cofferdam.protocols.base import ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin_types import Data, NodeId, QualifiedName, Variant
+from cofferdam.values import Float64
 from tests.protocols.opcua.pair import LEVEL, Pair, plain
 
 BAD_POINT = 0x804A0000

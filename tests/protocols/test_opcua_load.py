@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from cofferdam.errors import RemoteProtocolError
-from cofferdam.model import Float64, Security, Text
+from cofferdam.model import Security
 from cofferdam.protocols.base import Established
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
@@ -23,6 +23,7 @@ from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.security import NONE, POLICIES, SecurityError
 from cofferdam.protocols.opcua.subscriptions import QUEUED_BYTES
 from cofferdam.protocols.opcua.trust import Secret, Trust, mark
+from cofferdam.values import Float64, Text
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import LEVEL, Pair, asset, facing, plain, trust
 from tests.protocols.test_opcua_machine import body, spied

@@ -17,7 +17,7 @@ from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.device import Device
 from cofferdam.errors import ConnectAnew, CrossingError, RemoteProtocolError
 from cofferdam.limits import Limits
-from cofferdam.model import NEVER, Allow, Assign, Deny, Fault, Float64, Item, Text
+from cofferdam.model import NEVER, Allow, Assign, Deny, Fault, Item
 from cofferdam.protocols.base import (
     NEED_DATA,
     Established,
@@ -45,6 +45,7 @@ from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 from cofferdam.protocols.opcua.security import POLICIES
 from cofferdam.protocols.opcua.trust import hash_password, is_password
 from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.values import Float64, Text
 from tests.brokers.stage import ManualReactor, Wire
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import LEVEL, RESET, SPEED, Pair, asset, facing, plain, trust

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from cofferdam.model import Float64
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import moving, wire
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import NodeId
 from cofferdam.protocols.opcua.moving import Held, Sessions, Where
 from cofferdam.protocols.opcua.trust import Trust, hash_password
+from cofferdam.values import Float64
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import trust
 from tests.protocols.test_opcua_replay import NO_IDENTITY, NO_SESSION, NO_SIGNATURE, POLICY, Session

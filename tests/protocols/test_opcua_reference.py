@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cofferdam.model import Float64, Item
+from cofferdam.model import Item
 from cofferdam.protocols.base import ResponseReceived
 from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import messages as m
@@ -17,6 +17,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin_types import Data, NodeId, Variant
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.security import POLICIES
+from cofferdam.values import Float64
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import LEVEL, SPEED, WALL, Pair, facing, plain, trust
 from tests.protocols.test_opcua_machine import body, spied, status

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from cofferdam.model import Float64, Item
+from cofferdam.model import Item
 from cofferdam.protocols.base import BadResponse, Established, ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
@@ -25,6 +25,7 @@ from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.moving import Held
 from cofferdam.protocols.opcua.security import POLICIES
 from cofferdam.protocols.opcua.trust import Trust, hash_password
+from cofferdam.values import Float64
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import LEVEL, WALL, Pair, facing, plain, trust
 

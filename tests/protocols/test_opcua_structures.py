@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from cofferdam.errors import CrossingError, PolicyError
-from cofferdam.model import Assign, Float64, Item, Text
+from cofferdam.model import Assign, Item
 from cofferdam.policy.load import loads
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.builtin_types import Data, Extension, NodeId, Variant
 from cofferdam.protocols.opcua.names import BAD_NOT_READABLE, UA, Namespaces, Unnamed
 from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.values import Float64, Text
 
 NAMES = Namespaces((UA, "urn:server", "urn:plant"))
 KIND = "nsu=urn:plant;i=5001"

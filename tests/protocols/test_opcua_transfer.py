@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cofferdam.model import Float64, Item
+from cofferdam.model import Item
 from cofferdam.protocols.base import Released
 from cofferdam.protocols.opcua import kept, wire
 from cofferdam.protocols.opcua import messages as m
@@ -17,6 +17,7 @@ from cofferdam.protocols.opcua.kept import Keeping, Owner
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.subscriptions import Store, Subscription, Watched
 from cofferdam.protocols.opcua.trust import Trust
+from cofferdam.values import Float64
 from tests.protocols.opcua.pair import Pair, facing, trust
 
 NS = 1_000_000_000

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.errors import CrossingError, LocalProtocolError, RemoteProtocolError
-from cofferdam.model import Assign, Int32, Item, Text
+from cofferdam.model import Assign, Item
 from cofferdam.protocols.base import (
     NEED_DATA,
     Established,
@@ -26,6 +26,7 @@ from cofferdam.protocols.base import (
     Unmatched,
 )
 from cofferdam.protocols.dialect import Misread
+from cofferdam.values import Int32, Text
 from tests.examples import examples
 from tests.protocols.playbook import Playbook, recv
 from tests.protocols.toy import messages as m

@@ -5,41 +5,30 @@ are joined where requests touched; a written cell becomes a point with the small
 written. What was seen is not what should be: the text says what looks odd (a client that is also a server, a server
 that never answered, requests that were answered with errors), and marks what a person has to fill in.
 
-Not here: reading captures (reading.py), where the text goes (cli.learn).
+Not here: what was seen (seen.py), reading captures (reading.py), where the text goes (cli.learn).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 from textwrap import wrap
 from typing import Any, BinaryIO
 
 import msgspec
 
 from cofferdam.capture.cells import Cells
-from cofferdam.capture.conversation import Asked, FrameSeen, Malformed, Note, Watcher
-from cofferdam.capture.frames import address_text
 from cofferdam.capture.limits import CaptureLimits
-from cofferdam.capture.named import VERBS, Named, quoted
-from cofferdam.capture.packets import SeenStreams
+from cofferdam.capture.named import quoted
 from cofferdam.capture.reading import Reading, default_ports, follow
-from cofferdam.capture.reconnects import Reconnects
-from cofferdam.capture.simulate import LinkReport, Links, Remark
-from cofferdam.capture.streams import TcpFlow
-from cofferdam.model import Change, Item, Operation, Span
+from cofferdam.capture.seen import Device, Learner, Network, Pair, plain
+from cofferdam.capture.simulate import LinkReport, Remark
 from cofferdam.policy.points.decide import show_utc
 from cofferdam.policy.points.values import show
 from cofferdam.policy.points.ways import show_function
 from cofferdam.policy.syntax import FILL_IN
-from cofferdam.protocols.dialect import Dialect
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
-Network = IPv4Network | IPv6Network
-
-OTHERS = 64
-"""Functions and services that are told one by one where nobody can allow them."""
 _LINE = 100  # columns that a list of ranges may take before it is broken
 
 
@@ -65,224 +54,6 @@ class Learned(msgspec.Struct):
     foreign: tuple[str, ...] = ()
 
 
-class _Device:
-    """One unit at one address and port: an asset of the policy."""
-
-    def __init__(self, server: str, port: int, unit: int, dialect: Dialect, limits: CaptureLimits) -> None:
-        self.server = server
-        self.port = port
-        self.unit = unit
-        self.dialect = dialect
-        self.protocol = dialect.name
-        self.named = Named(dialect, limits.learned_items)
-        self.requests = 0
-        self.answers = 0
-        self.errors = 0
-        self.misfits = 0
-        self.quirks: Counter[str] = Counter()  # answers that fit with these alone
-        self.written: dict[tuple[str, int], list[int]] = {}  # (space, cell) -> smallest, largest, writes
-        self.unlimited: dict[str, Cells] = {}  # cells that got a write whose value cannot be told
-
-    @property
-    def name(self) -> str:
-        name = "device-" + _plain(self.server)
-        if self.port != self.dialect.default_port:
-            name += f"-port-{self.port}"
-        return name + (f"-unit-{self.unit}" if self.unit >= 0 else "")
-
-    def points(self, limits: CaptureLimits) -> dict[tuple[str, int], list[int]]:
-        """Written cells that become points with limits."""
-        found = {
-            place: seen
-            for place, seen in self.written.items()
-            if place[0] not in self.unlimited or place[1] not in self.unlimited[place[0]]
-        }
-        return dict(sorted(found.items())) if len(found) <= limits.learned_points else {}
-
-
-class _Pair:
-    """What one client did with one device."""
-
-    def __init__(self) -> None:
-        self.reads: dict[str, Cells] = {}
-        self.writes: dict[str, Cells] = {}
-        self.items: dict[str, set[Item]] = {verb: set() for verb in VERBS}
-        self.functions: set[tuple[int, int]] = set()
-        self.write_functions: set[tuple[int, int]] = set()
-        self.requests = 0
-        self.errors = 0
-
-    def add(self, op: Operation) -> None:
-        self.requests += 1
-        for span in op.reads:
-            if isinstance(span, Span):
-                self.reads.setdefault(span.space, Cells()).add(span.start, span.stop)
-        for change in op.writes:
-            if isinstance(change, Change):
-                self.writes.setdefault(change.space, Cells()).add(change.start, change.stop)
-        # An operation that says no cells of what it does is judged by its code (see policy.decide).
-        if not op.writes and (op.is_write or not op.reads) and not op.browse:
-            (self.write_functions if op.is_write else self.functions).add((op.function, op.sub))
-
-
-class _Learner(Watcher):
-    def __init__(
-        self, it: Sequence[Network], ot: Sequence[Network], limits: CaptureLimits, protocols: Protocols
-    ) -> None:
-        self._protocols = protocols
-        self._it = it
-        self._ot = ot
-        self._limits = limits
-        self._known: dict[tuple[bytes, bytes], tuple[str, str] | None] = {}
-        self.devices: dict[tuple[str, int, int], _Device] = {}
-        self.pairs: dict[str, dict[tuple[str, int, int], _Pair]] = {}
-        self._pair_count = 0
-        self.links = Links(limits)
-        self.reconnects = Reconnects(limits)
-        self.requests = 0
-        self.malformed_count = 0
-        self._undecided: dict[int, Asked] = {}  # writes that were not answered yet, by their identity
-        self.refused_writes = 0
-        self.others: Counter[str] = Counter()  # what was left out, in words
-        self.foreign_flows: Counter[str] = Counter()
-        self.left_out = 0
-        self.too_many = False
-        self.streams = SeenStreams(limits)
-
-    def asked(self, asked: Asked) -> None:
-        """Adds one request to what its client may do."""
-        ends = self._ends(asked.flow)
-        if ends is None:
-            self.left_out += 1
-            return
-        client, server = ends
-        op = asked.operation
-        if op.never:
-            self._left(op.never)
-            return
-        key = (server, asked.flow.server_port, op.unit)
-        pairs = self.pairs.setdefault(client, {})
-        pair = pairs.get(key)
-        if pair is None:
-            if self._pair_count >= self._limits.groups:
-                self.too_many = True
-                self.left_out += 1
-                return
-            self._pair_count += 1
-            pair = pairs[key] = _Pair()
-        device = self.devices.get(key)
-        if device is None:
-            device = self.devices[key] = _Device(*key, self._protocols[asked.protocol].dialect, self._limits)
-        self.requests += 1
-        device.requests += 1
-        asked.user = (pair, device)
-        if op.writes and asked.flow.from_server.seen and all(isinstance(change, Change) for change in op.writes):
-            # What the device refuses is no permission: a write waits for its answer, if answers are in the capture.
-            self._undecided[id(asked)] = asked
-            if len(self._undecided) > self._limits.outstanding:
-                self._take(self._undecided.pop(next(iter(self._undecided))))
-            return
-        self._take(asked)
-
-    def decide(self) -> None:
-        """The capture is over: what was not answered in it counts, since packets may be missing."""
-        while self._undecided:
-            self._take(self._undecided.pop(next(iter(self._undecided))))
-
-    def _take(self, asked: Asked) -> None:
-        pair, device = asked.user
-        op = asked.operation
-        pair.add(op)
-        for verb, item in device.named.add(op):
-            pair.items[verb].add(item)
-        for change in op.writes:
-            # Points are made for plain cells; numbered spaces (files) hold records, not values.
-            if not isinstance(change, Change):
-                continue
-            if change.exact and ":" not in change.space and len(change.values) == change.count:
-                for offset, value in enumerate(change.values):
-                    seen = device.written.setdefault((change.space, change.start + offset), [value, value, 0])
-                    seen[0], seen[1], seen[2] = min(seen[0], value), max(seen[1], value), seen[2] + 1
-            else:
-                device.unlimited.setdefault(change.space, Cells()).add(change.start, change.stop)
-
-    def answered(self, asked: Asked, response: Any, time_ns: int) -> None:
-        """Counts an answer, and whether it was an error."""
-        if asked.user is None:
-            return
-        pair, device = asked.user
-        device.answers += 1
-        protocol = self._protocols[asked.protocol]
-        undecided = self._undecided.pop(id(asked), None)
-        if protocol.is_error(response):
-            device.errors += 1
-            pair.errors += 1
-            if undecided is not None:
-                pair.requests += 1
-                self.refused_writes += 1
-        else:
-            if undecided is not None:
-                self._take(undecided)
-            device.named.held(protocol.item_values(asked.request, response))
-
-    def news(self, asked: Asked, message: Any) -> None:
-        """What was subscribed to has a type as well."""
-        if asked.user is not None:
-            asked.user[1].named.held(self._protocols[asked.protocol].item_values(asked.request, message))
-
-    def malformed(self, malformed: Malformed) -> None:
-        """Counts a request that no policy can allow; and one of a function that only the asset's vendor knows, which a
-        policy can name (docs/devices.md)."""
-        functions = self._protocols[malformed.protocol].functions
-        if malformed.function >= 0 and malformed.function not in functions:
-            known = self._protocols[malformed.protocol].dialect.vendors.get(malformed.function)
-            self._left(f"function {malformed.function} ({known or 'not public'})")
-        else:
-            self.malformed_count += 1
-
-    def _left(self, what: str) -> None:
-        self.others[what if what in self.others or len(self.others) < OTHERS else "further functions"] += 1
-
-    def frame(self, frame: FrameSeen) -> None:
-        """Counts a frame of a stream. What opened the stream is a request like another; what it writes where, nobody
-        can tell from the frame."""
-        self.streams.add(frame)
-
-    def deviates(self, asked: Asked, quirk: str) -> None:
-        """Counts an answer that a quirk explains."""
-        if asked.user is not None:
-            asked.user[1].quirks[quirk] += 1
-
-    def misfits(self, asked: Asked) -> None:
-        """Counts an answer that is none."""
-        if asked.user is not None:
-            asked.user[1].misfits += 1
-
-    def foreign(self, flow: TcpFlow, what: str) -> None:
-        """Counts a connection on which something else is spoken."""
-        self.foreign_flows[what] += 1
-
-    def note(self, note: Note) -> None:
-        """See Links."""
-        self.links.note(note)
-
-    def ended(self, flow: TcpFlow) -> None:
-        """See Links and Reconnects."""
-        self.links.ended(flow)
-        self.reconnects.ended(flow)
-
-    def _ends(self, flow: TcpFlow) -> tuple[str, str] | None:
-        """Client and server as text; None where a network was given and one of them is outside."""
-        key = (flow.client, flow.server)
-        if key not in self._known:
-            if len(self._known) >= self._limits.groups:
-                self._known.clear()
-            client, server = address_text(flow.client), address_text(flow.server)
-            inside = _within(client, self._it) and _within(server, self._ot)
-            self._known[key] = (client, server) if inside else None
-        return self._known[key]
-
-
 def learn(
     stream: BinaryIO,
     name: str,
@@ -302,7 +73,7 @@ def learn(
         CaptureError: not one packet could be read. A capture that breaks later gives a result with `reading.error`.
     """
     limits = limits or CaptureLimits()
-    learner = _Learner(it, ot, limits, protocols)
+    learner = Learner(it, ot, limits, protocols)
     every = default_ports(protocols) | dict(ports or {})
     reading = follow(stream, name, learner, every, limits, progress, protocols)
     learner.decide()
@@ -320,7 +91,7 @@ def learn(
 class _Writer:
     """Writes the policy file."""
 
-    def __init__(self, learner: _Learner, reading: Reading, site: str, limits: CaptureLimits) -> None:
+    def __init__(self, learner: Learner, reading: Reading, site: str, limits: CaptureLimits) -> None:
         self._learner = learner
         self._reading = reading
         self._site = site
@@ -440,7 +211,7 @@ class _Writer:
                 self._add(f"      {_point(space, cell)}: {{at: {space} {cell}{kind}{limits}}}   # written {times}")
             self._add(*named, *device.named.sections())
 
-    def _beside(self, device: _Device) -> frozenset[int]:
+    def _beside(self, device: Device) -> frozenset[int]:
         """The units at its address, if there are several, which may be the same device; else none."""
         units = device.dialect.units
         if units is None:
@@ -476,7 +247,7 @@ class _Writer:
             self._lines[heading] = "conduits:"
 
     def _conduit(
-        self, client: str, protocol: str, pairs: Mapping[tuple[str, int, int], _Pair], *, several: bool
+        self, client: str, protocol: str, pairs: Mapping[tuple[str, int, int], Pair], *, several: bool
     ) -> bool:
         """Whether there was something to allow."""
         devices = self._learner.devices
@@ -510,7 +281,7 @@ class _Writer:
                 self._list(field, entries)
         return True
 
-    def _rule(self, key: tuple[str, int, int], pair: _Pair) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    def _rule(self, key: tuple[str, int, int], pair: Pair) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """The fields of the rule, without who and asset."""
         points = self._points[key]
         write: list[str] = []
@@ -562,7 +333,7 @@ class _Writer:
             self._add(start + part.replace("\0", " ") + ("]" if number == len(lines) - 1 else ""))
 
 
-def _clients(learner: _Learner) -> list[str]:
+def _clients(learner: Learner) -> list[str]:
     return sorted((client for client, pairs in learner.pairs.items() if pairs), key=_order)
 
 
@@ -575,10 +346,6 @@ def _order(address: str) -> tuple[int, int]:
     return parsed.version, int(parsed)
 
 
-def _within(address: str, networks: Sequence[Network]) -> bool:
-    return not networks or any(ip_address(address) in network for network in networks)
-
-
 def _codes(codes: set[tuple[int, int]]) -> list[str]:
     return [f'"{show_function(*code)}"' if code[1] >= 0 else str(code[0]) for code in sorted(codes)]
 
@@ -588,12 +355,7 @@ def _point(space: str, cell: int) -> str:
 
 
 def _client(address: str) -> str:
-    return "client-" + _plain(address)
-
-
-def _plain(address: str) -> str:
-    """An address as part of a name, one to one: names take no colon, and addresses no letter x."""
-    return address.replace(".", "-").replace("::", "x").replace(":", "-").replace("%", "x")
+    return "client-" + plain(address)
 
 
 def _comment(text: str) -> str:

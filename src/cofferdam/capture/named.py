@@ -14,10 +14,11 @@ import math
 import re
 from collections.abc import Iterator
 
-from cofferdam.model import Assign, Call, Item, Opening, Operation, Value, ValueType, Watch
+from cofferdam.model import Assign, Call, Item, Opening, Operation, Watch
 from cofferdam.policy.notations import ALL
 from cofferdam.policy.points.values import Number
 from cofferdam.protocols.dialect import Dialect, Misread
+from cofferdam.values import Value, ValueType
 
 VERBS = ("read", "subscribe", "events", "write", "call", "stream")
 """What a rule may say of items, in the order in which it is written."""

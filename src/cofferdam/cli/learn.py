@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from cofferdam.audit.lines import escaped_json
-from cofferdam.capture.learn import Network, learn
+from cofferdam.capture.learn import learn
+from cofferdam.capture.seen import Network
 from cofferdam.cli import capturing
 from cofferdam.cli.findings import count_of
 from cofferdam.cli.gate_options import add_json

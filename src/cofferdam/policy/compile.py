@@ -26,7 +26,6 @@ from cofferdam.model import (
     Stream,
     Subtree,
     Tls,
-    ValueType,
 )
 from cofferdam.policy import addressing, groups, notations, rows, schema, schema_assets
 from cofferdam.policy.clashes import clash_problems
@@ -39,6 +38,7 @@ from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.kinds import Kinds, dialects
 from cofferdam.policy.zones import clock, end_of_day
 from cofferdam.protocols.dialect import Dialect
+from cofferdam.values import ValueType
 
 
 def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:

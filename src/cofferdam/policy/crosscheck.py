@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from cofferdam.model import ValueType
 from cofferdam.policy import addressing, schema, schema_assets, syntax, witnesses
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
@@ -24,6 +23,7 @@ from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.yamltext import quote
 from cofferdam.protocols.dialect import Dialect
+from cofferdam.values import ValueType
 
 
 def check(

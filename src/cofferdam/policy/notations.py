@@ -19,7 +19,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from cofferdam.model import Item, Span, ValueType
+from cofferdam.model import Item, Span
 from cofferdam.policy import syntax
 from cofferdam.policy.fields import YES_NO
 from cofferdam.policy.fields import choice as _choice
@@ -31,6 +31,7 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.rows import Piece
 from cofferdam.protocols.dialect import BitSpan, Dialect, Misread
 from cofferdam.protocols.dialects import DIALECTS, Dialects
+from cofferdam.values import ValueType
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 ADDRESS = {"type": "string", "examples": ["10.20.0.17", "fd00::17"]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from cofferdam.model import DATE_TIME, ELEMENTS, Item, Span, ValueType
+from cofferdam.model import Item, Span
 from cofferdam.policy import groups, notations, schema_assets
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
@@ -19,6 +19,7 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.syntax import Instant
 from cofferdam.policy.yamltext import quote
 from cofferdam.protocols.dialect import BitSpan, Dialect, Kind, Misread, Space
+from cofferdam.values import DATE_TIME, ELEMENTS, ValueType
 
 MOST_TEXT = 123
 """Cells of a text."""

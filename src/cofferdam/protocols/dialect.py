@@ -17,7 +17,8 @@ from typing import Literal
 import msgspec
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import ALL_ELEMENTS, Item, Span, ValueType
+from cofferdam.model import ALL_ELEMENTS, Item, Span
+from cofferdam.values import ValueType
 
 
 class Misread(CofferdamError):

@@ -15,11 +15,11 @@ from cofferdam.brokers.mirror.columns import Sample, check
 from cofferdam.brokers.mirror.nodes import EPOCH_TICKS, NO_PLACE, QUEUE, Watcher
 from cofferdam.brokers.mirror.points import SILENCE
 from cofferdam.brokers.mirror.records import FLOAT, Fetch, Samples, from_source
-from cofferdam.model import Float64, Text, UInt64
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.terms.mirror_rows import Device
 from cofferdam.protocols.opcua import messages as m
+from cofferdam.values import Float64, Text, UInt64
 from tests.ports import held_port
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import trust

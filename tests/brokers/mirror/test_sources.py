@@ -30,8 +30,9 @@ from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
 from cofferdam.brokers.mirror.blocks import EPOCH_NS
 from cofferdam.brokers.mirror.nodes import QUEUE
 from cofferdam.brokers.mirror.points import spans
-from cofferdam.model import Point, Span, ValueType
+from cofferdam.model import Point, Span
 from cofferdam.protocols.modbus import messages as m
+from cofferdam.values import ValueType
 from tests import services
 from tests.brokers.mirror.between import HEAD, Between, between, data, huge, row
 from tests.brokers.mirror.crew import FILES, LOADER, PASSWORD, Plant, RunningCrew, crew, historian

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 import msgspec
 
 from cofferdam.errors import CrossingError, LocalProtocolError, RemoteProtocolError
-from cofferdam.model import Int32, Item, Subtree
+from cofferdam.model import Item, Subtree
 from cofferdam.protocols.base import NEED_DATA, NoticeReceived, ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
@@ -28,6 +28,7 @@ from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.registry import PROTOCOLS
 from cofferdam.protocols.view import Said
+from cofferdam.values import Int32
 from tests.fuzz.engine import Target
 from tests.protocols.opcua.pair import LEVEL, RESET, Pair, facing, plain, trust
 

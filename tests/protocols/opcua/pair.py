@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from cofferdam.errors import RemoteProtocolError
-from cofferdam.model import Asset, Item, Method, Point, Security, ValueType
+from cofferdam.model import Asset, Item, Method, Point, Security
 from cofferdam.protocols.base import NEED_DATA, Facing, LocalAnswer, Released, RequestReceived, RequestRefused
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.trust import Secret, Trust
+from cofferdam.values import ValueType
 
 SPEED, LEVEL = "nsu=urn:plant:line;s=Line1.Speed", "nsu=urn:plant:line;s=Line1.Level"
 RESET = "nsu=urn:plant:line;s=Line1 -> nsu=urn:plant:line;s=Line1.Reset"

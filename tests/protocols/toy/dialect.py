@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from cofferdam.model import Item, Span, ValueType
+from cofferdam.model import Item, Span
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation, show_range
+from cofferdam.values import ValueType
 
 PATH = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z0-9_]+)*\Z")
 """A name as it is spelt everywhere but in what people write: capitals mean nothing."""

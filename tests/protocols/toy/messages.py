@@ -7,7 +7,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from cofferdam.model import Assign, Item, Microseconds, Value
+from cofferdam.model import Assign, Item, Microseconds
+from cofferdam.values import Value
 
 Id = Annotated[int, Meta(ge=0, lt=1 << 32)]
 

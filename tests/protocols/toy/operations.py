@@ -6,21 +6,9 @@ from collections.abc import Hashable
 from typing import Any
 
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.model import (
-    Asset,
-    Assign,
-    Call,
-    Deny,
-    Failure,
-    Fault,
-    Item,
-    Opening,
-    Operation,
-    Span,
-    Watch,
-    value_fault,
-)
+from cofferdam.model import Asset, Assign, Call, Deny, Failure, Fault, Item, Opening, Operation, Span, Watch
 from cofferdam.protocols.base import Protocol
+from cofferdam.values import value_fault
 from tests.protocols.toy import machine
 from tests.protocols.toy import messages as m
 from tests.protocols.toy.dialect import PATH, TOY

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 
 from cofferdam.audit.events.access import ITEM, ITEMS, VALUE, Cells, OfItem, PointValue, Written
 from cofferdam.audit.events.base import number
-from cofferdam.model import Asset, Assign, Call, Change, Item, Opening, Operation, Point, Span, Value, ValueType, Watch
+from cofferdam.model import Asset, Assign, Call, Change, Item, Opening, Operation, Point, Span, Watch
 from cofferdam.policy.points import typed, values
 from cofferdam.policy.points.values import Number
 from cofferdam.protocols.dialect import show_range
+from cofferdam.values import Value, ValueType
 
 CELL_ENTRIES = 64
 """Changes and spans of cells of one request in an entry."""

@@ -20,11 +20,12 @@ from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack
 from cofferdam.brokers.mirror.points import AGAIN_SECONDS, SILENCE
 from cofferdam.brokers.mirror.records import POINTS_MOST, TEXT_BYTES, Fetch, Samples
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
-from cofferdam.model import Asset, Bool, Float32, Float64, Item, Point, Text
+from cofferdam.model import Asset, Item, Point
 from cofferdam.policy.terms.mirror_rows import Device
 from cofferdam.protocols.base import NEED_DATA, BadResponse, Established, Facing, NoticeReceived, Over, ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.values import Bool, Float32, Float64, Text
 
 EPOCH_TICKS: Final = 116_444_736_000_000_000
 """1970 in 100 ns since 1601 (OPC 10000-6, 5.2.2.5)."""

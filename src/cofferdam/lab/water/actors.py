@@ -21,7 +21,7 @@ from pymodbus.pdu import ModbusPDU
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.water import events, registers
-from cofferdam.model import ValueType
+from cofferdam.values import ValueType
 
 READ_FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cofferdam.lab.water.physics import Controls, Reading
-from cofferdam.model import ValueType
+from cofferdam.values import ValueType
 
 UNIT = 1
 """The controller's unit id."""

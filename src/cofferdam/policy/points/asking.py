@@ -9,25 +9,11 @@ import math
 import re
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import (
-    VALUES,
-    Argument,
-    Asset,
-    Assign,
-    Call,
-    Change,
-    Item,
-    Opening,
-    Operation,
-    Point,
-    Span,
-    Value,
-    ValueType,
-    Watch,
-)
+from cofferdam.model import Argument, Asset, Assign, Call, Change, Item, Opening, Operation, Point, Span, Watch
 from cofferdam.policy.points import scaling, typed, values
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Space, show_range
+from cofferdam.values import VALUES, Value, ValueType
 
 FORMS = """forms of an operation:
   read POINT                      read tank_level

@@ -8,8 +8,9 @@ from __future__ import annotations
 import abc
 import math
 
-from cofferdam.model import Item, Method, Operation, Point, Span, ValueType
+from cofferdam.model import Item, Method, Operation, Point, Span
 from cofferdam.policy.points import values
+from cofferdam.values import ValueType
 
 MOST_POWER = 10
 """A factor is ten to a power of at most this, or one over it; what devices have for "there is none" is far from it."""

@@ -12,25 +12,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 
-from cofferdam.model import (
-    Asset,
-    Assign,
-    Call,
-    Change,
-    Fault,
-    Item,
-    Method,
-    Opening,
-    Operation,
-    Point,
-    Stream,
-    Value,
-    Watch,
-    value_fault,
-)
+from cofferdam.model import Asset, Assign, Call, Change, Fault, Item, Method, Opening, Operation, Point, Stream, Watch
 from cofferdam.policy.points import typed, values
 from cofferdam.policy.points.checks import Check
 from cofferdam.protocols.dialect import show_range
+from cofferdam.values import Value, value_fault
 
 _FIRST = re.compile(r"\[(?:0,)*0\]")
 _BEGINS = re.compile(r"\[(?:0,)+")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from cofferdam.model import ValueType
 from cofferdam.policy.points import values
+from cofferdam.values import ValueType
 
 NEARLY = 1e-9
 """A limit that is so near to a whole raw number, relatively, is that number: 100 / 0.01 is 10000."""

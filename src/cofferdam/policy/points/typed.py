@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 
-from cofferdam.model import DATE_TIME, VALUES, Argument, Int64, Point, Value, ValueType, value_fault
+from cofferdam.model import Argument, Point
 from cofferdam.policy.points import instants
 from cofferdam.policy.points.values import FLOATS, Number, allowed_range, measure, show, type_range
+from cofferdam.values import DATE_TIME, VALUES, Int64, Value, ValueType, value_fault
 
 NUMBERS = frozenset(ValueType) - {ValueType.BOOL, ValueType.TEXT, ValueType.BYTES}
 """Types whose values are compared with min, max and max_step."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import struct
 
-from cofferdam.model import DATE_TIME, Argument, Point, ValueType
+from cofferdam.model import Argument, Point
 from cofferdam.policy.points import instants
+from cofferdam.values import DATE_TIME, ValueType
 
 WORDS: dict[ValueType, int] = {
     ValueType.BOOL: 1, ValueType.UINT16: 1, ValueType.INT16: 1, ValueType.UINT32: 2, ValueType.INT32: 2,

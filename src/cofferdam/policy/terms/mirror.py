@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import msgspec
 
-from cofferdam.model import NEVER, Allow, Deny, Fault, Side, ValueType
+from cofferdam.model import NEVER, Allow, Deny, Fault, Side
 from cofferdam.policy import rows, windows
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
@@ -40,6 +40,7 @@ from cofferdam.policy.terms.mirror_rows import (
     Source,
     rights_of,
 )
+from cofferdam.values import ValueType
 
 COLLECTOR, FILES, SPOOLER, KEEPER, READER, LOADER = "collector", "files", "spooler", "keeper", "reader", "loader"
 PUBLISHER = "publisher"

@@ -9,7 +9,6 @@ import contextlib
 import re
 from collections.abc import Sequence
 
-from cofferdam.model import ValueType
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.notations import ALL
@@ -19,6 +18,7 @@ from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.mirror_list import listed
 from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, PublishSaid, SourceSaid
 from cofferdam.policy.terms.mirror_rows import EVERYTHING, SINCE_1970, Matcher, meet
+from cofferdam.values import ValueType
 
 _OF_COLUMNS = ("tag", "time", "value", "quality", "qualities", "server")
 _OF_DATABASES = (

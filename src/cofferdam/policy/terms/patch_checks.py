@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from cofferdam.model import ValueType
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking, Linting
@@ -27,6 +26,7 @@ from cofferdam.policy.terms.patch_rows import PatchRows
 from cofferdam.policy.terms.patch_source_checks import SourceChecks
 from cofferdam.policy.terms.patch_source_rows import FILE
 from cofferdam.policy.yamltext import quote
+from cofferdam.values import ValueType
 
 PROOFS = ("pgp", "authenticode", "cms", "minisign", "sigstore", "apt", "wsus", "two_sources")
 BY_CODE = ("authenticode", "cms", "wsus")

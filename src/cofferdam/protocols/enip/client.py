@@ -18,7 +18,7 @@ from collections.abc import Generator
 from typing import Final
 
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
-from cofferdam.model import Asset, Value
+from cofferdam.model import Asset
 from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
@@ -42,6 +42,7 @@ from cofferdam.protocols.enip.forward import assemblies, check_addresses, closin
 from cofferdam.protocols.enip.io import IoLink, IoLinks, form_for, forms_of
 from cofferdam.protocols.enip.replies import Misfit
 from cofferdam.protocols.enip.values import DATA, encode, size_of
+from cofferdam.values import Value
 
 MAX_OUTSTANDING: Final = 16
 ROOM: Final = 480

@@ -12,8 +12,9 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from cofferdam.model import Item, Span, ValueType
+from cofferdam.model import Item, Span
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation, show_range
+from cofferdam.values import ValueType
 
 PARTS = 8
 """Parts of a tag's path, at most."""

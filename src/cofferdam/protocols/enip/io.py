@@ -17,11 +17,12 @@ import struct
 from collections.abc import Hashable
 from typing import Final, NamedTuple
 
-from cofferdam.model import Asset, Assign, Bool, Item, Point, Value, ValueType
+from cofferdam.model import Asset, Assign, Item, Point
 from cofferdam.protocols.enip import wire
 from cofferdam.protocols.enip.dialect import learned_form
 from cofferdam.protocols.enip.messages import LONGEST, IoData
 from cofferdam.protocols.enip.values import OF_TYPE, BadValue, decode, size_of
+from cofferdam.values import Bool, Value, ValueType
 
 PORT: Final = 2222
 FORM: Final = (

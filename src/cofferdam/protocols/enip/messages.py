@@ -14,7 +14,8 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from cofferdam.model import Item, Value
+from cofferdam.model import Item
+from cofferdam.values import Value
 
 U8 = Annotated[int, Meta(ge=0, lt=1 << 8)]
 U16 = Annotated[int, Meta(ge=0, lt=1 << 16)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.model import Asset, Assign, Bool, Deny, Failure, Fault, Item, Opening, Operation, Read, Span, Write
+from cofferdam.model import Asset, Assign, Deny, Failure, Fault, Item, Opening, Operation, Read, Span, Write
 from cofferdam.protocols.base import Cadence, Facing, Protocol
 from cofferdam.protocols.enip import faults, paths, replies
 from cofferdam.protocols.enip import messages as m
@@ -18,6 +18,7 @@ from cofferdam.protocols.enip.dialect import ENIP
 from cofferdam.protocols.enip.io import Producers, assigned, forms_of
 from cofferdam.protocols.enip.machine import EnipClient, EnipServer
 from cofferdam.protocols.enip.view import EnipView
+from cofferdam.values import Bool
 
 FUNCTIONS: Final = {
     1: "get attributes all", 2: "set attributes all", 3: "get attribute list", 4: "set attribute list",

@@ -8,11 +8,11 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from cofferdam.model import Value, ValueType
 from cofferdam.protocols.enip import faults
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.requests import Known, parts_of
 from cofferdam.protocols.enip.values import STRUCTURE, BadValue, attribute, decode, encode, known, of_attribute
+from cofferdam.values import Value, ValueType
 
 SECTION: Final = "CIP Volume 1, 2-4.2 (message router response)"
 _IDENTITY: Final = struct.Struct("<HHHBBHI")

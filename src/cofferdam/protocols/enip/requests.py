@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from cofferdam.model import Item, ValueType
+from cofferdam.model import Item
 from cofferdam.protocols.enip import faults, paths
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.dialect import unserved
@@ -28,6 +28,7 @@ from cofferdam.protocols.enip.values import (
     of_attribute,
     size_of,
 )
+from cofferdam.values import ValueType
 
 SECTION: Final = "CIP Volume 1, 2-4 (message router)"
 DATA_ACCESS: Final = "Rockwell 1756-PM020 (Logix data access)"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
-from cofferdam.model import (
+from cofferdam.values import (
     Bool,
     Float32,
     Float64,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from cofferdam.model import ValueType
 from cofferdam.protocols.dialect import CellNotation, Dialect, Misread, Space, Units
+from cofferdam.values import ValueType
 
 _MODICON = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
 

@@ -15,8 +15,9 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 
-from cofferdam.model import DATE_TIME, Item, Span, ValueType
+from cofferdam.model import Item, Span
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation
+from cofferdam.values import DATE_TIME, ValueType
 
 READ, WRITE, CALL, BROWSE, HISTORY, WATCH = 631, 673, 712, 527, 664, 751
 """Function codes: the encoding ids of the requests (OPC 10000-6, A.3)."""

@@ -1,7 +1,7 @@
 """What crosses: requests, answers and news about named things. No NodeId of a server, no channel, no session, no token.
 
 A node is named by the one spelling of its URI and identifier (dialect.canonical), so no half ever counts in the other's
-namespaces. Values are `model.Value`s, or one of the kinds below that a policy has no types for and nobody can write.
+namespaces. Values are `values.Value`s, or one of the kinds below that a policy has no types for and nobody can write.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from cofferdam.model import (
-    Assign,
+from cofferdam.model import Assign, Item, Microseconds
+from cofferdam.values import (
     Bool,
     Float32,
     Float64,
@@ -20,8 +20,6 @@ from cofferdam.model import (
     Int16,
     Int32,
     Int64,
-    Item,
-    Microseconds,
     Octets,
     Text,
     UInt8,

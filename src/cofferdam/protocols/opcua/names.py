@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cofferdam import model
+from cofferdam import values as typed
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.builtin_types import (
     Data,
@@ -138,7 +139,7 @@ class Namespaces:
                     ["" if one is None else one for one in values] if kind == 12 else [one or b"" for one in values]
                 )
             value = made(tuple(values), variant.array)
-            fault = model.value_fault(value) if kind in (9, 10) else ""
+            fault = typed.value_fault(value) if kind in (9, 10) else ""
             if fault:
                 raise Unnamed(fault)
             return value
@@ -192,7 +193,7 @@ class Namespaces:
         Unnamed where it has none."""
         builtin, values = FORMS[form], value.values
         try:
-            if not isinstance(value, model.VALUES[OPCUA.types[form]]):
+            if not isinstance(value, typed.VALUES[OPCUA.types[form]]):
                 raise ValueError(f"no {form}")
             made: list[Any] = list(values)
             if builtin == 14:
@@ -264,7 +265,7 @@ def formless(value: Any, form: str) -> Any:
             values = tuple([field_text([one]) for one in value.values])
         except ValueError:
             return None
-    return model.VALUES[OPCUA.types[form]](values, value.array)
+    return typed.VALUES[OPCUA.types[form]](values, value.array)
 
 
 def forms_of(asset: model.Asset | None) -> dict[str, str]:
@@ -328,9 +329,9 @@ def value_weight(value: Any) -> int:
         return 40
     if type(value) in _NUMBERS:
         return 40 + 9 * len(value.values)
-    if isinstance(value, model.Text):
+    if isinstance(value, typed.Text):
         return 40 + sum([len(one.encode()) + 5 for one in value.values])
-    if isinstance(value, (model.Octets, m.Structures)):
+    if isinstance(value, (typed.Octets, m.Structures)):
         return 40 + sum([len(one) + 5 for one in value.values])
     if isinstance(value, m.Texts):
         return 40 + sum([len(one.locale.encode()) + len(one.text.encode()) + 12 for one in value.values])
@@ -341,7 +342,7 @@ def value_weight(value: Any) -> int:
     return 40 + 9 * len(value.values)
 
 
-def is_of(value: Any, kind: model.ValueType, form: str = "") -> bool:
+def is_of(value: Any, kind: typed.ValueType, form: str = "") -> bool:
     """Whether a value that crosses is of a type that policy has, or of a form."""
     if form:
         return isinstance(value, FOREIGN) and value.builtin == FORMS[form]
@@ -355,8 +356,8 @@ def method(item: model.Item) -> tuple[str, str]:
 
 
 _PLAIN: dict[int, Any] = {
-    1: model.Bool, 2: model.Int8, 3: model.UInt8, 4: model.Int16, 5: model.UInt16, 6: model.Int32, 7: model.UInt32,
-    8: model.Int64, 9: model.UInt64, 10: model.Float32, 11: model.Float64, 12: model.Text, 15: model.Octets,
+    1: typed.Bool, 2: typed.Int8, 3: typed.UInt8, 4: typed.Int16, 5: typed.UInt16, 6: typed.Int32, 7: typed.UInt32,
+    8: typed.Int64, 9: typed.UInt64, 10: typed.Float32, 11: typed.Float64, 12: typed.Text, 15: typed.Octets,
 }  # fmt: skip
 _KINDS: dict[type, int] = {made: kind for kind, made in _PLAIN.items()}
 _NUMBERS = frozenset({made for kind, made in _PLAIN.items() if kind < 12})

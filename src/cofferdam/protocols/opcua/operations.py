@@ -7,21 +7,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.model import (
-    NAME_LENGTH,
-    PAST,
-    Assign,
-    Call,
-    Deny,
-    Failure,
-    Fault,
-    Item,
-    Operation,
-    Span,
-    Text,
-    Watch,
-    value_fault,
-)
+from cofferdam.model import NAME_LENGTH, PAST, Assign, Call, Deny, Failure, Fault, Item, Operation, Span, Watch
 from cofferdam.protocols.base import Facing, Protocol
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.bystander import OpcUaBystander
@@ -31,6 +17,7 @@ from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import FOREIGN, too_much
 from cofferdam.protocols.opcua.trust import Trust
 from cofferdam.protocols.opcua.view import OpcUaView
+from cofferdam.values import Text, value_fault
 
 DENIED, AWAY, TIMEOUT, BUSY, RANGE, RESOURCE = 0x801F0000, 0x80310000, 0x800A0000, 0x80EE0000, 0x803C0000, 0x80040000
 _FAULTS = {Fault.VALUE: RANGE, Fault.STEP: RANGE, Fault.RATE: BUSY, Fault.SEVERED: AWAY, Fault.AUDIT: RESOURCE}

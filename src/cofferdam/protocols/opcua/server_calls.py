@@ -10,13 +10,14 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.model import Item, Text
+from cofferdam.model import Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, argument_forms, formless
 from cofferdam.protocols.opcua.server_items import ItemServices
+from cofferdam.values import Text
 
 BAD_DENIED, BAD_TYPE, BAD_OPERATIONS, BAD_NOTHING = 0x801F0000, 0x80740000, 0x80100000, 0x800F0000
 BAD_NODE, BAD_SUBSCRIPTION, BAD_INVALID_ARGUMENT = 0x80340000, 0x80280000, 0x80AB0000

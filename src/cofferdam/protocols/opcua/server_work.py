@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography import x509
 
-from cofferdam.model import Assign, Item, Operation, Text, Watch
+from cofferdam.model import Assign, Item, Operation, Watch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
@@ -24,6 +24,7 @@ from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, dimensions_of, for
 from cofferdam.protocols.opcua.server_calls import BAD_DENIED, BAD_NOTHING, BAD_OPERATIONS, BAD_TYPE, CallServices
 from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space, is_arguments
 from cofferdam.protocols.opcua.trust import application_uri, split_chain
+from cofferdam.values import Text
 
 VALUE = 13
 READS, WRITES, BROWSES, PATHS, CALLS, ITEMS_AT_ONCE, HISTORIES = 1000, 100, 100, 100, m.CALLS, 1000, 10
