@@ -119,6 +119,8 @@ class Catalogue(Struct):
     by it: whoever reads one generation has both."""
     night: int = 0
     """Days since 1970: those before it were compared with the source at night."""
+    known_at: int = 0
+    """A time (UTC ns) that is over, whatever a clock says: by it history grows old (times)."""
     found: str = ""
     """What was mended when it was made anew, for the keeper to tell."""
 

@@ -34,7 +34,7 @@ from cofferdam.crossing import strand_missing
 from cofferdam.errors import CrossingError, StoreError, StoreFull
 from cofferdam.limits import is_strand_end
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.mirror_rows import Matcher, names_of, qualities_of
+from cofferdam.policy.terms.mirror_rows import Device, Matcher, names_of, qualities_of
 
 HOT_ROWS: Final = 1_000_000
 """Unsealed samples: more are sealed at once, and the next hour begins with none."""
@@ -68,7 +68,8 @@ class Keeper(Part):
         self._figures = Figures(KEEPER)
         self._job: _Job | None = None
         self._stopping = self._looks = False
-        self._times = Times()
+        reach = self.store.reach
+        self._times = Times(self.store.catalogue.known_at or (reach if reach != NO_TIME else 0))
         self._came = merging.Came()
         self._work_by(setting.policy)
         self.verifying = Verifying(self)
@@ -179,9 +180,12 @@ class Keeper(Part):
         return True
 
     def _aged(self) -> int:
-        """The time by which history grows old (UTC ns)."""
-        wall, reach = self.setting.wall(), self.store.reach
-        return self._times.aged(wall, reach if reach != NO_TIME else wall)
+        """The time by which history grows old (UTC ns). Of devices only this clock says when they were read."""
+        own = {source.name for source in self.row.sources if isinstance(source, Device)}
+        others = [at for source, at in self.store.newest_of.items() if source not in own]
+        found = self._times.aged(self.setting.wall(), max(others, default=NO_TIME))
+        self.store.catalogue.known_at = self._times.known_at  # it is written with whatever is written next
+        return found
 
     def _tell_refused(self, source: str, one: Refused) -> None:
         self._figures.add("passed_over", one.rows, source)

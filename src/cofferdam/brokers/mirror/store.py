@@ -47,6 +47,8 @@ class Store:
         self.hot_days: dict[int, int] = {}
         """Days since 1970 of which something is hot, and the last commit that has it."""
         self.newest = NO_TIME
+        self.newest_of: dict[str, int] = {}
+        """By source: the newest of its samples."""
         self.found = self._catalogue.found
         self._catalogue.found = ""
         self._settled = True
@@ -60,6 +62,8 @@ class Store:
     def _open(self) -> None:
         made = self._catalogue.reckoned  # of an earlier form they are made anew, and samples are read until then
         self._catalogue.reckoned = [one for one in made if one.form == partials.FORM]
+        for tag in self._catalogue.tags.values():
+            self.newest_of[tag.source] = max(self.newest_of.get(tag.source, tag.last), tag.last)
         known = {file.name for file in self.catalogue.files}
         named = known | {one.name for one in self.catalogue.reckoned}
         self._clean(known, named)
@@ -125,7 +129,9 @@ class Store:
         self.commit = one.commit
         self.taken[one.lane] = max(self.taken[one.lane], one.number)
         if one.batch.num_rows:
-            self.newest = max(self.newest, pc.max(one.batch.column(1)).as_py())
+            newest = pc.max(one.batch.column(1)).as_py()
+            self.newest = max(self.newest, newest)
+            self.newest_of[one.source] = max(self.newest_of.get(one.source, newest), newest)
             self.hot_days.update(dict.fromkeys(sealing.days_of(one.batch.column(1)), one.commit))
             self.names.update(one.batch.column(0).dictionary.to_pylist())
             self._uncounted.append(one)

@@ -28,7 +28,9 @@ SPARE_NS: Final = 25 * HOUR_NS
 """The collector judged by the clock as it was then: it may have been put back since, and what waits is no less true.
 And what is old goes by whole days."""
 BEYOND_NS: Final = 2 * DAY_NS
-"""So far beyond the newest sample that there is, at most, history is said to grow old."""
+"""So far beyond the time that is known, at most, history is said to grow old."""
+DOUBT_NS: Final = 31 * DAY_NS
+"""Whoever starts a gate after a month is told that nothing but its clock says so."""
 DAYS_MOST: Final = 12_000
 """New days within an hour: thirty years and more (`since`) pass in one go."""
 ALARM_SECONDS: Final = 3600.0
@@ -53,7 +55,9 @@ class Refused(NamedTuple):
 class Times:
     """The keeper's."""
 
-    def __init__(self) -> None:
+    def __init__(self, known_at: int = 0) -> None:
+        self.known_at = known_at
+        """A time (UTC ns) that is over, whatever the clock says; 0: none is known. It outlives the keeper."""
         self.known: set[int] | None = None
         """Days since 1970 that have samples; None: nobody has looked since some were dropped."""
         self._left = float(DAYS_MOST)
@@ -61,17 +65,25 @@ class Times:
         self._alarms: dict[str, tuple[str, float]] = {}
         self._waits: dict[tuple[str, Lane], str] = {}
         self._seen: tuple[int, int] | None = None
-        self._ahead = 0
+        self._begun = (0, 0)
+        self._ahead = self._doubt = 0
 
-    def aged(self, wall: int, reach: int, ran: int | None = None) -> int:
+    def aged(self, wall: int, others: int, ran: int | None = None) -> int:
         """The time (UTC ns) by which history grows old: the clock's, but for a clock that is ahead, by which all of it
-        would go at once. What was set ahead by more than a day while the keeper ran does not count, and never more than
-        two days beyond the newest sample. `reach`: of that; `ran`: nanoseconds that only grow."""
+        would go at once. What was set ahead by more than a day while the keeper ran does not count; and what was so
+        when it began counts by two days, by what `others` (the newest sample that has not its time from this clock)
+        say, and for the rest no faster than twice the time that really passes. `ran`: nanoseconds that only grow."""
         ran = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if ran is None else ran
-        before, self._seen = self._seen, (wall, ran)
-        if before is not None and abs(jump := wall - before[0] - (ran - before[1])) > DAY_NS:
+        if self._seen is None:
+            self._begun = (min(self.known_at or wall, wall), ran)
+        elif abs(jump := wall - self._seen[0] - (ran - self._seen[1])) > DAY_NS:
             self._ahead = max(0, self._ahead + jump)
-        return min(wall - self._ahead, reach + BEYOND_NS)
+        self._seen = (wall, ran)
+        right, (at, since) = wall - self._ahead, self._begun
+        sure = max(at + 2 * (ran - since), others)
+        self.known_at = min(right, sure)
+        self._doubt = right - sure
+        return min(right, sure + BEYOND_NS)
 
     def fit(
         self, batch: pa.RecordBatch, row: MirrorRows, wall: int, aged: Callable[[], int], holds: Iterable[Hold]
@@ -138,5 +150,11 @@ class Times:
             found["mirror-clock"] = (
                 f"the clock was set ahead by {self._ahead // DAY_NS} days: history grows old by the time of before, "
                 "so that none of it goes for a clock that is wrong; if it is right now, start the gate anew"
+            )
+        elif self._doubt > DOUBT_NS:
+            found["mirror-clock"] = (
+                f"the clock is {self._doubt // DAY_NS} days ahead of all that is known here of the time: what devices "
+                "have is written down by it. If it is wrong, set it right; until something with a clock of its own says "
+                "the same, history grows old no faster than twice the time that passes"
             )
         return found | {f"mirror-{source}-days": words for (source, _), words in self._waits.items()}
