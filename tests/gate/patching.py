@@ -154,8 +154,8 @@ class Works:
     def approve(self, number: int, who: str, code: int = 0) -> str:
         return self.patch("approve", str(number), "--key", str(self.keys[who]), "--yes", code=code)
 
-    def release(self, name: str, data: bytes, version: str, *who: str) -> int:
-        number = self.put(name, data, version)
+    def release(self, name: str, data: bytes, version: str, *who: str, product: str = "plc-firmware") -> int:
+        number = self.put(name, data, version, product=product)
         found = self.examined(number)
         assert found["state"] == "passed", found
         self.patch("request", str(number))

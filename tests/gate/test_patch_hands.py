@@ -17,27 +17,35 @@ from tests.brokers.patch.makers import run
 from tests.gate.patching import Works
 from tests.waiting import PATIENT, eventually
 
+PRODUCTS = """      lathe-firmware: {origin: {pgp: vendor.asc}, scan: none}
+      loader-firmware: {origin: {pgp: vendor.asc}, scan: none}"""
+
 
 class Station(Works):
-    """A drive and a robot, of which a technician takes care, and a loader that reads by TFTP."""
+    """A drive, a robot and a lathe, of which a technician takes care, and a loader that reads by TFTP."""
 
     def write_policy(self) -> None:
         super().write_policy()
         text = self.policy.read_text()
         ways = (
             "\n      drive: {hands: for-technicians}\n      robot: {hands: for-technicians}"
+            "\n      lathe: {hands: for-technicians}"
             '\n      loader: {address: 127.0.0.1, tftp_read: "boot/{file}"}\n      panel: {address'
         )
         text = text.replace("\n      panel: {address", ways, 1)
         text = text.replace("\n    ways:", f'\n    tftp: "127.0.0.1:{self.plant}"\n    ways:', 1)
-        rules = "\n      - {asset: [drive, robot, loader], install: plc-firmware, ring: test}\ngate:"
+        rules = (
+            "\n      - {asset: [drive, robot], install: plc-firmware, ring: test}"
+            "\n      - {asset: lathe, install: lathe-firmware, ring: test}"
+            "\n      - {asset: loader, install: loader-firmware, ring: test}\ngate:"
+        )
         self.policy.write_text(text.replace("\ngate:", rules, 1))
 
 
 @pytest.fixture(scope="module")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
     folder = tmp_path_factory.mktemp("station")
-    made = Station(folder, options=("--folders", str(folder / "folders")))
+    made = Station(folder, products=PRODUCTS, options=("--folders", str(folder / "folders")))
     yield made
     made.close()
 
@@ -82,11 +90,10 @@ def test_a_folder_that_is_in_the_way_is_told_and_nothing_else_is_touched(station
     folder: Path = station.folder / "folders" / "for-technicians"
     elsewhere = station.folder / "elsewhere"
     elsewhere.mkdir()
-    (folder / "drive").rmdir()
-    (folder / "drive").symlink_to(elsewhere)
-    station.release("drive.bin", b"drive firmware 3", "3.0")
-    eventually(lambda: station.asset("drive")["state"] == "failed")
-    assert "it cannot be laid out" in station.asset("drive")["detail"]
+    (folder / "lathe").symlink_to(elsewhere)
+    station.release("lathe.bin", b"lathe firmware 3", "3.0", product="lathe-firmware")
+    eventually(lambda: station.asset("lathe")["state"] == "failed")
+    assert "it cannot be laid out" in station.asset("lathe")["detail"]
     assert not list(elsewhere.iterdir())
 
 
@@ -126,9 +133,8 @@ def test_nothing_else_is_read_or_written_by_tftp(station: Station, packet: bytes
 
 def test_a_loader_reads_its_file_by_tftp(station: Station, tmp_path: Path) -> None:
     """curl is the loader. One that leaves in the middle may ask again; what it has had whole, it is not given twice."""
-    station.patch("resume", "plc-firmware")
     data = os.urandom(3 * 1428 * 40 + 17)
-    station.release("loader.bin", data, "4.0")
+    station.release("loader.bin", data, "4.0", product="loader-firmware")
     name = f"tftp://127.0.0.1:{station.plant}/boot/loader.bin"
     eventually(lambda: station.asset("loader")["release"] == "4.0" and station.asset("loader")["due"])
     assert asked(station, request("boot/loader.bin", "octet", "blksize", "9999", "tsize", "0")) == (
