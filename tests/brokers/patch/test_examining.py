@@ -11,11 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
 from cofferdam.brokers.patch.examining import Examining
 from cofferdam.brokers.patch.reports import Order, Report
+from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from tests.brokers.patch.test_keeper_verbs import Log
 from tests.disk import library, needs_gcc
@@ -54,6 +56,52 @@ def test_a_repository_that_is_older_than_the_last_is_refused(tmp_path: Path, dat
     found = came(2, date, suite)
     assert found.state == state, found
     assert ("older repository than file 1" in found.reason) == (state == "refused")
+
+
+GOOD = Report(sha256="ab" * 32, size=3, origin="o", refused="", facts={}, kind="k", archive="", scan="clean",
+              scan_detail="", base="clamd")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "state", "says"),
+    [
+        (msgspec.json.encode(GOOD), "", "passed", ""),
+        (msgspec.json.encode(replace(GOOD, sha256="cd" * 32)), "", "refused", "another file than came"),
+        (msgspec.json.encode(replace(GOOD, size=4)), "", "refused", "another file than came"),
+        (msgspec.json.encode(replace(GOOD, scan="not asked")), "", "not-scanned", "no scanner has looked at it"),
+        (msgspec.json.encode(replace(GOOD, scan="found", scan_detail="Eicar")), "", "refused", "found Eicar"),
+        (msgspec.json.encode(replace(GOOD, refused="no key")), "", "refused", "no key"),
+        (msgspec.json.encode(GOOD).replace(b'"clean"', b'"certified"'), "", "failed", "makes no sense"),
+        (msgspec.json.encode(GOOD)[:-1] + b', "release": true}', "", "failed", "makes no sense"),
+        (b"\xff" * 99, "", "failed", "makes no sense"),
+        (b"", "it was not done within 900 s", "failed", "not done within"),
+    ],
+)
+def test_what_an_examiner_that_was_taken_over_may_say(
+    tmp_path: Path, answer: bytes, error: str, state: str, says: str
+) -> None:
+    files: Table[FileRow] = Table(Book(tmp_path / "book.db"), "file", FileRow)
+    log, product = Log(), Product(name="fw", origin=Origin(proof="pgp", keys=()), most=1, scan="clamd")
+    for folder in ("quarantine", "plain"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "quarantine" / "1").write_bytes(b"abc")
+    ordered: list[Any] = []
+    keeper: Any = SimpleNamespace(
+        files=files, now=1, store=tmp_path, stopping=False, keep=lambda row: files.put(row.number, row),
+        thin=lambda: None, product_of=lambda _: product, figures_=SimpleNamespace(add=lambda *_: None), passwords={},
+        rows=PatchRows(products=(product,)), sealing=Sealing(None, encrypt=False),
+        setting=SimpleNamespace(audit=log, reactor=SimpleNamespace(call_in=lambda _, call: call()),
+                                run_job=lambda _name, _order, done: ordered.append(done)),
+    )  # fmt: skip
+    files.put(1, FileRow(number=1, product="fw", version="1", file="f", size=3, sha256="ab" * 32, by="stage", how="put",
+                         at=1, state="examining"))  # fmt: skip
+    Examining(keeper).add(1)
+    assert (tmp_path / "plain" / "1").read_bytes() == b"abc"
+    ordered[0](answer, error)
+    log.write(True)
+    row = files.rows["1"]
+    assert (row.state, says in row.reason) == (state, True), row
+    assert not list((tmp_path / "plain").iterdir())
 
 
 def test_a_scanner_that_does_not_work_is_told_before_a_file_needs_it() -> None:

@@ -11,18 +11,21 @@ import os
 import pwd
 import random
 import struct
+import subprocess
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 import pytest
 
-from cofferdam.brokers.patch import sftp
+from cofferdam.brokers.patch import scp, sftp
 from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.policy.terms.patch_rows import Sftp, Way
 from tests.brokers.patch.makers import Sshd, counting, listening, ssh_key, untold
 
 DATA = b"data" * 20_000
+Push = Callable[..., Coroutine[Any, Any, Outcome]]
 VERSION, HANDLE, CONTENT, STATUS = 2, 102, 103, 101
 INIT, OPEN, READ = 1, 3, 5
 
@@ -208,3 +211,53 @@ def test_an_asset_that_reboots_in_the_middle_has_what_it_had(tmp_path: Path, sha
     assert (found.state, "what the asset had is still there" in found.detail) == ("failed", True), found
     assert (sshd.files / "fw.bin").read_bytes() == b"old"
     assert cuts == 1  # nothing was begun again
+
+
+@pytest.fixture
+def plc(tmp_path: Path) -> Iterator[tuple[Sshd, str]]:
+    """A real server with a file in it, and the credential for it."""
+    key = ssh_key(tmp_path, "machine")
+    sshd = Sshd(tmp_path / "plc", key.with_suffix(".pub"))
+    (sshd.files / "fw.bin").write_bytes(b"old")
+    try:
+        listening(sshd.port)
+        yield sshd, sftp.KEY_MARK + base64.b64encode(key.read_bytes()).decode()
+    finally:
+        sshd.stop()
+
+
+def pushed(sshd: Sshd, secret: str, file: Path, *, host_key: str = "", of_old: bool = False) -> Outcome:
+    said = Sftp(port=sshd.port, user=pwd.getpwuid(os.getuid()).pw_name, host_key=host_key or sshd.host_key,
+                path=f"{sshd.files}/{{file}}", secret="x", scp=of_old)  # fmt: skip
+    data = file.read_bytes()
+    way = Way(asset="plc", address="127.0.0.1", sftp=said)
+    push = (scp if of_old else sftp).push(
+        way, secret, file, "fw.bin", len(data), hashlib.sha256(data).hexdigest(), untold
+    )
+    return asyncio.run(push)
+
+
+@pytest.mark.parametrize("of_old", [False, True], ids=["sftp", "scp"])
+def test_an_asset_with_another_host_key_is_sent_nothing(tmp_path: Path, plc: tuple[Sshd, str], of_old: bool) -> None:
+    (file := tmp_path / "fw").write_bytes(DATA)
+    other = " ".join(ssh_key(tmp_path, "other").with_suffix(".pub").read_text().split()[:2])
+    found = pushed(*plc, file, host_key=other, of_old=of_old)
+    assert (found.state, "host key" in found.detail.lower()) == ("failed", True), found
+    assert [each.name for each in plc[0].files.iterdir()] == ["fw.bin"]
+    assert (plc[0].files / "fw.bin").read_bytes() == b"old"
+    assert pushed(*plc, file, of_old=of_old).state == "sent"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted by root")
+def test_an_asset_whose_disk_is_full_keeps_what_it_had(tmp_path: Path, plc: tuple[Sshd, str]) -> None:
+    files = plc[0].files
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", files], check=True)
+    try:
+        (files / "fw.bin").write_bytes(b"old")
+        (file := tmp_path / "fw").write_bytes(os.urandom(3_000_000))
+        found = pushed(*plc, file)
+        assert (found.state, "what the asset had is still there" in found.detail) == ("failed", True), found
+        assert (files / "fw.bin").read_bytes() == b"old"
+        assert [each.name for each in files.iterdir()] == ["fw.bin"]
+    finally:
+        subprocess.run(["umount", "-l", files], check=True)

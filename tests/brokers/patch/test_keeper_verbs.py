@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from msgspec.structs import replace
 
 from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.patch import trustkeys
@@ -145,6 +146,23 @@ def test_two_who_sign_at_once_are_both_counted(desk: Desk) -> None:
     desk.log.write()
     assert '"released":true' in again[0][0]
     assert desk.files.rows["1"].state == "released"
+
+
+def test_a_signature_is_of_what_is_asked_now(desk: Desk) -> None:
+    """What was signed and then asked for anew, with another reason, has to be signed anew."""
+    desk.ask("request", number=1, reason="one")
+    desk.log.write()
+    before = {who: desk.signature(who, 1) for who in ("alice", "bob")}
+    desk.ask("reject", number=1)
+    desk.log.write()
+    desk.files.put(1, replace(desk.files.rows["1"], state="passed"))
+    desk.ask("request", number=1, reason="another")
+    desk.log.write()
+    for who, signature in before.items():
+        assert "the signature does not hold" in desk.ask("approve", number=1, signature=signature)[0][1], who
+        desk.log.write()
+    assert desk.pending.rows["1"].signatures == {}
+    assert desk.files.rows["1"].state == "requested"
 
 
 def test_what_is_rejected_while_it_is_signed_is_one_of_both(desk: Desk) -> None:
