@@ -12,7 +12,7 @@ import pwd
 import random
 import struct
 import subprocess
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from cofferdam.policy.terms.patch_rows import Sftp, Way
 from tests.brokers.patch.makers import Sshd, counting, listening, ssh_key, untold
 
 DATA = b"data" * 20_000
-Push = Callable[..., Coroutine[Any, Any, Outcome]]
 VERSION, HANDLE, CONTENT, STATUS = 2, 102, 103, 101
 INIT, OPEN, READ = 1, 3, 5
 
