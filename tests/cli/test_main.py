@@ -73,6 +73,31 @@ def test_a_verb_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["chekc"])
     assert end.value.code == 2 and "did you mean check" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main(["log"])
+    assert end.value.code == 2 and "did you mean audit show" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import os, signal, sys
+from cofferdam.cli.main import program
+
+class Impatient:
+    def find_spec(self, name, path, target=None):
+        if name == "cofferdam.cli.check":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Impatient())
+sys.argv = ["cofferdam", "check", "policy.yaml"]
+sys.exit(program())
+"""
+
+
+def test_ctrl_c_while_a_verb_is_still_loading_is_no_traceback() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=PATIENT, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 def test_the_schema_of_one_field_of_the_policy(capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,7 +143,7 @@ def test_sever_ends_sessions_survives_a_restart_and_restore_undoes_it(site: Site
         with Client(site.port) as client:
             assert client.write(1)
             code, out, _ = cli("sever", side, "--state", site.state, "--reason", "drill")
-            assert (code, out) == (0, f"{side} is severed; 1 sessions were open\n")
+            assert (code, out) == (0, f"the {side} side is severed; 1 session was open\n")
             assert client.ended()  # the severed side's part is born anew, and its crew with it
             eventually(lambda: not site.device.open)
         if side == "ot":  # the client's side is told

@@ -52,7 +52,7 @@ def test_the_plc_looks_dead_which_half(live: Site) -> None:
 
 def test_a_bypass_is_in_the_log_and_is_taken_back(live: Site) -> None:
     code, said, _ = cli("sever", "it", "--reason", "bypass, decided by N.", "--state", live.state)
-    assert (code, "it is severed" in said) == (0, True)
+    assert (code, "the it side is severed" in said) == (0, True)
     assert cli("restore", "it", "--state", live.state)[0] == 0
     with Client(live.port) as client:
         client.read()

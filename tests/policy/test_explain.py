@@ -62,12 +62,13 @@ def test_operations_in_words(text: str, expected: Operation, words: str) -> None
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "it starts with nothing"), ("raed flow", "did you mean read"), ("read", "it starts with read"),
+        ("", "it starts with nothing"), ("raed flow", "did you mean read"),
+        ("read", "read takes other words behind it"),
         ("read flw", "did you mean flow"), ("read holding", "needs a first cell"),
         ("read holding x", "x is not a whole"),
         ("read holding 65535 2", "not within 0 to 65535"), ("read holding 0 0", "not within"),
         ("read flow 2", "2 is too much"),
-        ("write speed", "it starts with write"), ("write speed 70000", "outside uint16"),
+        ("write speed", "write takes other words behind it"), ("write speed 70000", "outside uint16"),
         ("write speed 1.5", "not a whole number"),
         ("write level 1", "cannot be written"), ("write speed fast", "fast is not a number"),
         ("write speed 1 2", "2 is too much"),

@@ -102,7 +102,7 @@ TABLE = [
         "at: tag Recipe",
         "at: tag pump.SPEED",
         "tag pump.SPEED",
-        "found tag pump.speed, which is speed, expected one point",
+        "found tag pump.speed, which the point speed is already, expected one point",
         "",
     ),
     (

@@ -776,7 +776,7 @@ def test_a_bit_is_read_by_reading_its_tag_and_a_policy_that_says_otherwise_is_to
     with pytest.raises(PolicyError) as refused:
         compile_policy(loads(FORGED.replace("read: [pump, level", "read: [alarm, pump, level")), now_ns=NOW)
     [problem] = refused.value.problems
-    assert "alarm, which is a part of tag status" in str(problem) and "which is read whole" in str(problem)
+    assert "alarm, which is a part of tag status" in str(problem) and "by reading the whole" in str(problem)
     policy = compile_policy(loads(FORGED.replace("read: [pump, level, counts, serial]", "read: all")), now_ns=NOW)
     [name] = policy.assets
     with pytest.raises(CofferdamError, match="reads tag status whole"):

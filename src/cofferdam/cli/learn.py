@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{reading.name}: nothing was learned: {'; '.join((*learned.foreign, *learned.others))}",
                 hint="for a device that speaks so towards the gate: quirks: [rtu_over_tcp]"
                 if learned.foreign
-                else "such are refused; functions pass for an asset that names them as its vendor's (docs/devices.md)",
+                else "such are refused; a Modbus asset may name functions of its vendor's (docs/devices.md)",
             )
         raise capturing.nothing_found(reading, learned.malformed, learned.links)
     if learned.foreign or learned.others:

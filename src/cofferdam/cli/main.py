@@ -193,6 +193,18 @@ def _written() -> None:
         raise
 
 
+_ALSO = {
+    "lint": "check", "validate": "check", "start": "up", "run": "up", "stop": "down", "log": "audit show",
+    "logs": "audit show", "access": "jump", "recording": "jump recording",
+}  # fmt: skip
+"""What other programs call a verb of ours."""
+
+
+def _nearest(verb: str) -> str:
+    """The verb that was meant; "" where none is like it."""
+    return _ALSO.get(verb) or next(iter(difflib.get_close_matches(verb, VERBS, 1)), "")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code; prints errors as one sentence and the way out."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -202,8 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         verb = next((word for word in arguments if not word.startswith("-")), None)
         parser = build_parser(verb if verb in VERBS else "")
-        if verb is not None and verb not in VERBS and (near := difflib.get_close_matches(verb, VERBS, 1)):
-            parser.error(f"there is no verb {verb}; did you mean {near[0]}? (cofferdam --help lists them)")
+        if verb is not None and verb not in VERBS and (near := _nearest(verb)):
+            parser.error(f"there is no verb {verb}; did you mean {near}? (cofferdam --help lists them)")
         args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
@@ -243,7 +255,10 @@ def program() -> int:
     """`main` in a process of its own. What a verb loads stays: the collector looks rarely, a sixth of a verb's time."""
     gc.set_threshold(50_000, 20, 20)
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # what somebody else has installed does not read policies along
-    return main()
+    try:
+        return main()
+    except KeyboardInterrupt:  # while the verb's modules are loaded, which is most of a short verb's time
+        return 130
 
 
 if __name__ == "__main__":

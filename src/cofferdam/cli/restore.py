@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from cofferdam.gate.client import ask
 
     check(args.what, args.name)
-    state, what = state_of(args), f"{args.what} {args.name}".strip()
+    state, what = state_of(args), f"the {args.what} side" if args.what in SIDES else f"{args.what} {args.name}"
     if args.what in SIDES:
         result = ask(state, "restore", side=args.what, reason=args.reason)
     else:

@@ -77,8 +77,9 @@ def run(args: argparse.Namespace) -> int:
     until = time.time_ns() + seconds * 10**9 if seconds else 0
     if args.what in SIDES:
         result = sever(state, args.what, args.reason, until)
-        shown = f"{args.what} is severed{_stays(args.lasts, until, result)}; "
-        shown += f"{result['sessions']} sessions were open"
+        count = result["sessions"]
+        shown = f"the {args.what} side is severed{_stays(args.lasts, until, result)}; "
+        shown += f"{count} session{'s were' if count != 1 else ' was'} open"
     elif args.what == "session":
         if seconds:
             raise GateError("a session is ended and nothing stays shut", hint="sever the principal or the asset")

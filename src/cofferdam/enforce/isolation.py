@@ -340,7 +340,7 @@ def listen(address: str, port: int, *, datagrams: bool = False, interface: str =
             listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise listen_error(error, shown, port) from None
+        raise listen_error(error, f"{shown}/udp" if datagrams else shown, port) from None
     return listener
 
 
@@ -371,7 +371,7 @@ def strand(address: str, port: int, peer: str, way: Way) -> socket.socket:
                 f"no way from {address} to {peer}: {error.strerror}",
                 hint="both ends of a strand are in one network: see `addresses` of the zones that are its ends",
             ) from None
-        raise listen_error(error, f"{address}:{port}", port) from None
+        raise listen_error(error, f"{address}:{port}/udp", port) from None
     return sock
 
 
@@ -384,11 +384,13 @@ def _room(sock: socket.socket, force: int, ask: int) -> None:
 
 
 def listen_error(error: OSError, shown: str, port: int) -> GateError:
-    """An error of bind or listen as a sentence with the way out. `shown` is the address as a user writes it."""
+    """An error of bind or listen as a sentence with the way out. `shown` is the address as a user writes it, with
+    "/udp" behind one of datagrams."""
     if error.errno == errno.EADDRINUSE:
+        kind = "u" if shown.endswith("/udp") else "t"
         return GateError(
             f"cannot listen on {shown}: the address is in use by another program",
-            hint=f"`ss -ltnp 'sport = :{port}'` shows which; stop it, or give another address in the policy",
+            hint=f"`ss -l{kind}np 'sport = :{port}'` shows which; stop it, or give another address in the policy",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return GateError(

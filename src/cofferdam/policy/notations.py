@@ -205,9 +205,9 @@ def _type(raw: Any, info: ValidationInfo, words: Collection[str] = ()) -> ValueT
         return None
     found = dialect.types.get(raw) if isinstance(raw, str) else None
     if found is None and isinstance(raw, str) and raw.isupper():
-        found = dialect.types.get(_IEC.get(raw.lower(), ""))
+        found = dialect.types.get(raw.lower()) or dialect.types.get(_IEC.get(raw.lower(), ""))
     if found is None:
-        raise syntax.Expected(one_of(words or dialect.types, 20), _near_type(raw, words or dialect.types))
+        raise syntax.Expected(one_of(words or dialect.types, 20), _near_type(raw, words or dialect.types, dialect))
     return found
 
 
@@ -219,11 +219,12 @@ _IEC = {
 """What engineers call the types: the names of IEC 61131-3, 6.4, and those of drivers."""
 
 
-def _near_type(raw: Any, known: Collection[str]) -> str:
+def _near_type(raw: Any, known: Collection[str], dialect: Dialect) -> str:
     if not isinstance(raw, str):
         return ""
-    meant = _IEC.get(raw.lower(), "")
-    return meant if meant in known else nearest(raw, known)
+    meant = _IEC.get(raw.lower(), raw.lower())
+    same = [name for name in known if dialect.types.get(name) == meant]
+    return meant if meant in known else same[0] if same else nearest(raw, known)
 
 
 def form_of(raw: Any, info: ValidationInfo) -> str:

@@ -276,7 +276,10 @@ class PlaceChecks:
         other = self._items.setdefault(at, name)
         if other != name:
             self.at(
-                (*here, "at"), f"{self.dialect.notation.show(at)}, which is {other}", "one point for it", check="at"
+                (*here, "at"),
+                f"{self.dialect.notation.show(at)}, which the point {other} is already",
+                "one point for it",
+                check="at",
             )
         if kind is not None and kind.open:
             self._in_stream(here, point, at, kind)
@@ -291,6 +294,8 @@ class PlaceChecks:
         if point.type is None:
             self._missing_type(here, f"point {name}", list(self.dialect.types))
             return
+        if (whole := self.dialect.whole_of(at)) and point.type is not ValueType.BOOL:
+            self.at((*here, "type"), f"{point.type.value} in a bit of {whole}", "bool", check="type")
         if point.elements is not None and at.first >= 0:
             expected = "no elements: the range says them"
             self.at(

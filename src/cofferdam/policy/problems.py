@@ -71,6 +71,7 @@ _ALSO: Final = {
     "holding": "hr holdingregister mw", "input": "ir inputregister iw", "discrete": "di discreteinput",
     "coil": "co do", "timeout": "responsetimeout", "connect_delay": "connectiondelay",
     "reconnect_delay": "reconnectdelay reconnecttimeout retrydelay", "pause": "gap delay silentinterval",
+    "route": "slot path backplane", "streams": "io", "max_length": "length size", "write_functions": "services",
     "repeat_reads": "retry retries", "connections": "maxconnections", "outstanding": "maxoutstanding pipelining",
 }  # fmt: skip
 ALSO: Final = {

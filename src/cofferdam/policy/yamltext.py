@@ -247,6 +247,10 @@ def _misread(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     if "did not find expected ',' or" in said:
         bracket = "}" if "'}'" in said else "]"
         entry = re.split(r"[{\[,]", line[:column])[-1]
+        if char == "[" and (bare := re.split(r":\s+", entry)[-1].strip()) and line[column - 1] != " ":
+            inside = re.match(r"\[[^\]]*\][^,}\]]*", line[column:])  # an element of an array, as in tag Counts[0-99]
+            text = f'"{bare}{inside[0].rstrip()}"' if inside else ""
+            return problem(row, column, f"a bracket in {quote(bare)} without quotes", "the text in quotes", text)
         if char == ":" and ": " in entry:
             found = f"a second colon in one entry, behind {quote(entry.strip())}"
             return problem(row, column, found, "a comma between two entries, or a text with a colon in quotes")

@@ -43,7 +43,8 @@ class Spot:
         return self.way not in ("", "out", "in")
 
     def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.port}{'/udp' if self.datagrams else ''}"
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,51 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Space, show_range
 from cofferdam.values import VALUES, Value, ValueType
 
-FORMS = """forms of an operation:
-  read POINT                      read tank_level
-  read SPACE FIRST [COUNT]        read holding 100 2
-  write POINT VALUE               write pump_speed 1400
-  write SPACE FIRST VALUE...      write holding 200 1400 30
-  subscribe POINT [INTERVAL]      subscribe tank_level 500ms    (where the protocol has such)
-  history POINT [SPAN]            history tank_level 8h         (none: without an end)
-  call METHOD [ARGUMENT...]       call reset 5
-  events NOTIFIER [FIELD...]      events alarms Severity  (none: all that the policy names)
-  browse SUBTREE                  browse line      (what there is below it)
-  stream STREAM                   stream drive
-  function CODE[/SUB]             function 43/14
-  write-function CODE[/SUB]       write-function 8/1   (one that may change the device)"""
+
+def _forms(dialect: Dialect | None = None) -> str:
+    """How an operation is written: all ways, or those that a dialect has, with a place as it writes them."""
+    kinds = () if dialect is None else dialect.kinds
+    item = dialect.notation.examples[0] if dialect is not None and kinds and dialect.notation.examples else ""
+    any_of, cells = dialect is None, dialect is None or bool(dialect.spaces)
+    lines = (
+        (True, "read POINT", "read tank_level"),
+        (cells, "read SPACE FIRST [COUNT]", "read holding 100 2"),
+        (bool(item), "read PLACE", f"read {item}"),
+        (True, "write POINT VALUE", "write pump_speed 1400"),
+        (cells, "write SPACE FIRST VALUE...", "write holding 200 1400 30"),
+        (
+            any_of or any(kind.watch for kind in kinds),
+            "subscribe POINT [INTERVAL]",
+            "subscribe tank_level 500ms" + "    (where the protocol has such)" * any_of,
+        ),
+        (
+            dialect is None or bool(dialect.history),
+            "history POINT [SPAN]",
+            "history tank_level 8h         (none: without an end)",
+        ),
+        (any_of or any(kind.call for kind in kinds), "call METHOD [ARGUMENT...]", "call reset 5"),
+        (
+            dialect is None or bool(dialect.events),
+            "events NOTIFIER [FIELD...]",
+            "events alarms Severity  (none: all that the policy names)",
+        ),
+        (
+            dialect is None or bool(dialect.trees),
+            "browse SUBTREE",
+            "browse line      (what there is below it)",
+        ),
+        (any_of or any(kind.open for kind in kinds), "stream STREAM", "stream drive"),
+        (dialect is None or bool(dialect.codes), "function CODE[/SUB]", "function 43/14" if cells else "function 1/1"),
+        (
+            dialect is None or bool(dialect.codes),
+            "write-function CODE[/SUB]",
+            f"write-function {'8/1' if cells else '5/1'}   (one that may change the device)",
+        ),
+    )
+    return "\n".join(["forms of an operation:", *(f"  {form:31} {says}" for fits, form, says in lines if fits)])
+
+
+FORMS = _forms()
 
 
 SHOWN = 12
@@ -39,8 +71,16 @@ _VERBS = ("read", "write", "subscribe", "history", "call", "events", "browse", "
 def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
     """The operation that a text asks of an asset, as its protocol would carry it.
 
-    Raises: CofferdamError where the text has no such form, or names what the asset has not; the hint says the forms.
+    Raises: CofferdamError where the text has no such form, or names what the asset has not; the hint says the forms
+        that there are with this dialect.
     """
+    try:
+        return _operation(text, asset, dialect)
+    except CofferdamError as error:
+        raise CofferdamError(str(error), hint=_forms(dialect)) from None
+
+
+def _operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
     words = text.split()
     verb = words[0] if words else ""
     if verb == "read" and len(words) >= 2:
@@ -73,12 +113,14 @@ def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
             changing = verb == "write-function" or dialect.changes(int(code), number)
             return Operation(int(code), number, _unit(asset), changing)
         raise _bad(text, f"{words[1]} is no function code")
+    if verb in _VERBS:
+        raise _bad(text, f"{verb} takes other words behind it")
     near = nearest(verb, _VERBS)
-    raise _bad(text, f"it starts with {verb or 'nothing'}{f', did you mean {near}' if near and near != verb else ''}")
+    raise _bad(text, f"it starts with {verb or 'nothing'}{f', did you mean {near}' if near else ''}")
 
 
 def _bad(text: str, why: str) -> CofferdamError:
-    return CofferdamError(f"the operation {text!r} is not understood: {why}", hint=FORMS)
+    return CofferdamError(f"the operation {text!r} is not understood: {why}")
 
 
 def _unit(asset: Asset) -> int:
@@ -117,8 +159,18 @@ def _place(
             return item
     names = [point.name for point in asset.points]
     near = nearest(words[0], [*names, *(s.name for s in dialect.spaces), *(k.name for k in dialect.kinds)])
+    near = near or _meant(words[0], dialect)
     which = f"{words[0]} is no point of {asset.name} and no space ({one_of(dialect.words())})"
     raise _bad(text, f"{which}{f'; did you mean {near}' if near else ''}")
+
+
+def _meant(word: str, dialect: Dialect) -> str:
+    """A place that may have been meant, as its notation says."""
+    try:
+        dialect.notation.parse(word)
+    except Misread as error:
+        return error.near
+    return ""
 
 
 def _item(words: list[str], asset: Asset, dialect: Dialect) -> tuple[Kind, Item, None, list[str]] | None:

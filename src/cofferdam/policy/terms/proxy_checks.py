@@ -169,7 +169,8 @@ class RuleChecks:
                     found, expected = f"{point_name}, which is {kind}", f"a point {self._what_fits(field)}"
                     whole = self.dialect.whole_of(point.at) if field == "read" else ""
                     if whole:
-                        found, expected = f"{point_name}, which is a part of {whole}", f"{whole}, which is read whole"
+                        found = f"{point_name}, which is a part of {whole}"
+                        expected = f'a point at "{whole}": a part is read by reading the whole'
                     self.at(path, found, expected, check=field)
 
     def _what_fits(self, field: str) -> str:

@@ -156,7 +156,8 @@ class EnipNotation(Notation):
             return Item("io", _ZEROS.sub("", found[1].lower()))
         tag = _TAG.match(text)
         if not tag:
-            near = f"tag {text}" if PATH.match(text) else ""
+            bare = re.sub(r"(?i)\Atag\b[\s:]*", "", text)
+            near = f"tag {bare}" if PATH.match(bare) or _TAG.match(f"tag {bare}") else ""
             raise Misread('a tag or an attribute, such as "tag Pump.Speed", "tag Counts[0-9]" or "cip 1/1/6"', near)
         name = _ZEROS.sub("", tag[1].lower())
         if fault := path_fault(name):
