@@ -175,17 +175,18 @@ class Connections:
         path = opening.path
         check_route(path.route, asset)
         points = path.points or path.instances[1:]
-        config = path.instances[0] if path.instances else 0
+        config = path.instances[0] if path.instances else -1
         if asset is None:
             return _learned(opening, points, config)
-        asked = (path.cls, points, config)
+        asked = (path.cls, points)
         found = [
             (name, form)
             for name, form in forms_of(asset).items()
-            if asked == (paths.ASSEMBLY, (form.outputs, form.inputs), form.config)
+            if asked == (paths.ASSEMBLY, (form.outputs, form.inputs))
+            and (config == form.config or (not config and form.config < 0))
         ]
         if not found:
-            raise Unknown(f"an I/O connection to class {path.cls:02X}, {config}/{'/'.join(map(str, points))}")
+            raise Unknown(f"an I/O connection to class {path.cls:02X}, {max(config, 0)}/{'/'.join(map(str, points))}")
         name, form = found[0]
         if path.data not in (b"", form.data):
             why = "which are not the policy's" if form.data else "and the policy has none"

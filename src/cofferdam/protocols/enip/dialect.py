@@ -83,8 +83,9 @@ _LEARNED = re.compile(r"o([0-9]{1,5})x([0-9]{1,4})_i([0-9]{1,5})x([0-9]{1,4})(?:
 
 
 def learned_name(outputs: int, out_size: int, inputs: int, in_size: int, config: int, run: bool) -> str:
-    """What an I/O connection is called where no policy has a name for it: by its assemblies and their sizes."""
-    return f"o{outputs}x{out_size}_i{inputs}x{in_size}" + (f"_c{config}" if config else "") + ("" if run else "_n")
+    """What an I/O connection is called where no policy has a name for it: by its assemblies and their sizes. `config`:
+    -1 for none."""
+    return f"o{outputs}x{out_size}_i{inputs}x{in_size}" + (f"_c{config}" if config >= 0 else "") + ("" if run else "_n")
 
 
 def learned_form(item: Item) -> str:

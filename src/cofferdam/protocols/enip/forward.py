@@ -20,6 +20,7 @@ def closing(name: tuple[int, int, int], path: bytes) -> bytes:
 
 def assemblies(form: IoForm) -> bytes:
     """The path of an I/O connection: configuration, outputs, inputs."""
+    # Without a configuration there is no number: 0 is one that devices look for.
     return paths.of_object(paths.ASSEMBLY, form.config) + paths.of_points(form.outputs, form.inputs)
 
 

@@ -37,8 +37,8 @@ LED: Final = 3
 
 
 class IoForm(NamedTuple):
-    """A stream's assemblies; sizes in bytes of data. `data`: of the configuration that an opening may bring, as it
-    stands in one: whole words."""
+    """A stream's assemblies; sizes in bytes of data. `config`: -1 where the device has none. `data`: of the
+    configuration that an opening may bring, as it stands in one: whole words."""
 
     outputs: int
     out_size: int
@@ -62,7 +62,7 @@ def form_of(text: str, config: str = "") -> IoForm | None:
     found = re.fullmatch(FORM, text)
     if not found or max(int(found[2]), int(found[4])) > LONGEST:
         return None
-    numbers = [int(found[place] or 0) for place in range(1, 6)]
+    numbers = [int(found[place] or -1) for place in range(1, 6)]
     data = bytes.fromhex(config)
     return IoForm(
         numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], not found[6], data + b"\0" * (len(data) & 1)

@@ -26,12 +26,13 @@ from cofferdam.protocols.enip.requests import (
     SHORT,
     Refused,
 )
+from cofferdam.protocols.enip.values import known, size_of
 
 FRESH_NS: Final = 5_000_000_000
 """For so long a list is not uploaded again for the same connection."""
 PROGRAMS: Final = 100
 """Programs of which one connection may have lists."""
-_SIZES: Final = {1: 0, 2: 2, 3: 4, 5: 4, 6: 4, 8: 12, 10: 1}
+_SIZES: Final = {1: 0, 2: 2, 3: 4, 5: 4, 6: 4, 7: 2, 8: 12, 10: 1}
 
 
 class Page(NamedTuple):
@@ -111,7 +112,7 @@ class Lists:
         for symbol in self._lists[page.program].symbols:
             if symbol.instance < page.start:
                 continue
-            entry = symbol.instance.to_bytes(4, "little") + b"".join(_of(symbol, one) for one in page.attributes)
+            entry = symbol.instance.to_bytes(4, "little") + b"".join(self._of(symbol, one) for one in page.attributes)
             if len(body) + len(entry) + 4 > room:
                 return replies.reply(LIST, MORE, (), body)
             body += entry
@@ -156,14 +157,22 @@ class Lists:
         sent = wanted[: room - 4]
         return replies.reply(READ, MORE if len(sent) < len(wanted) else 0, (), sent)
 
+    def _of(self, symbol: m.Symbol, attribute: int) -> bytes:
+        if attribute == 1:
+            name = symbol.name.encode("ascii")
+            return len(name).to_bytes(2, "little") + name
+        if attribute == 2:
+            return symbol.code.to_bytes(2, "little")
+        if attribute == 7:
+            return min(self._element(symbol.code), 0xFFFF).to_bytes(2, "little")
+        if attribute == 8:
+            return b"".join(one.to_bytes(4, "little") for one in symbol.dimensions)
+        # Places in the device's memory and the like: nobody has a use for them here.
+        return bytes(_SIZES[attribute])
 
-def _of(symbol: m.Symbol, attribute: int) -> bytes:
-    if attribute == 1:
-        name = symbol.name.encode("ascii")
-        return len(name).to_bytes(2, "little") + name
-    if attribute == 2:
-        return symbol.code.to_bytes(2, "little")
-    if attribute == 8:
-        return b"".join(one.to_bytes(4, "little") for one in symbol.dimensions)
-    # Places in the device's memory and the like: nobody has a use for them here.
-    return bytes(_SIZES[attribute])
+    def _element(self, code: int) -> int:
+        """Bytes of one element of a tag; 0 for a structure that was not described yet, and for what is not known."""
+        if code & 0x8000:
+            found = self.structures.get(code & 0x0FFF)
+            return 0 if found is None else found.size
+        return size_of(code & 0xFF, 0) if known(code & 0xFF) else 0
