@@ -230,10 +230,9 @@ def pushed(sshd: Sshd, secret: str, file: Path, *, host_key: str = "", of_old: b
                 path=f"{sshd.files}/{{file}}", secret="x", scp=of_old)  # fmt: skip
     data = file.read_bytes()
     way = Way(asset="plc", address="127.0.0.1", sftp=said)
-    push = (scp if of_old else sftp).push(
-        way, secret, file, "fw.bin", len(data), hashlib.sha256(data).hexdigest(), untold
-    )
-    return asyncio.run(push)
+    push = scp.push if of_old else sftp.push
+    sha256 = hashlib.sha256(data).hexdigest()
+    return asyncio.run(push(way, secret, file, "fw.bin", len(data), sha256, untold))
 
 
 @pytest.mark.parametrize("of_old", [False, True], ids=["sftp", "scp"])
