@@ -19,7 +19,7 @@ from cofferdam.protocols.opcua.builtin import Writer
 from cofferdam.protocols.opcua.builtin_types import Encoded
 from cofferdam.protocols.opcua.names import Namespaces
 from cofferdam.protocols.opcua.rendered import Rendered
-from cofferdam.values import Float64, Text
+from cofferdam.values import Bool, Float32, Float64, Int8, Int16, Int32, Int64, Text, UInt8, UInt16, UInt32, UInt64
 from tests.brokers.test_opcua_forged import LEVEL, LINE, SAMPLE, Client, OpcUaStage
 from tests.policy.plant import NOW
 from tests.protocols.opcua.site import policy
@@ -135,6 +135,10 @@ def test_what_is_encoded_for_many_is_what_each_would_have_had() -> None:
     samples = (
         m.Sample(Float64((1.5,)), 0, 5, 6), m.Sample(None, 0x80310000), m.Sample(Text(("x",)), 0x40000000, 7),
         m.Sample(m.Nodes(("nsu=urn:plant:line;s=Line1",))), m.Sample(Float64((1.0, 2.0), True), 0, 1, 1, (1, 2)),
+        m.Sample(Bool((True,)), 1), m.Sample(Int8((-1,))), m.Sample(UInt8((255,)), 0, -5, 0), m.Sample(Int16((-2,))),
+        m.Sample(UInt16((65535,))), m.Sample(Int32((-3,)), 0, 0, 9), m.Sample(UInt32(((1 << 32) - 1,)), 7, 8, 9),
+        m.Sample(Int64((-(1 << 63),))), m.Sample(UInt64(((1 << 64) - 1,))), m.Sample(Float32((0.5,)), 0, 1 << 62),
+        m.Sample(Float64((float("inf"),))), m.Sample(Int32((), True)), m.Sample(Int32((4,), True), 0x80000000),
     )  # fmt: skip
     rendered = Rendered()
     for message in (m.Changed(samples), m.Changed(samples[::-1]), m.Changed(samples)):

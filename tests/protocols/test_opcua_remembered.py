@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cofferdam.model import Item
+from cofferdam.protocols.base import ResponseReceived
+from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import remembered, wire
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId, QualifiedName
 from cofferdam.protocols.opcua.remembered import Heard
+from cofferdam.values import Float64
+from tests.protocols.opcua.pair import plain
 
 TOKENS = st.sampled_from(
     [NodeId(0, b"t" * 32, "b"), NodeId(0, b"u" * 32, "b"), NodeId(0, b"t" * 31, "b"), NodeId(0, 5)]
@@ -58,6 +65,130 @@ def test_few_and_short_ones_are_remembered() -> None:
         heard.decode(read(NodeId(0, b"t" * 32, "b"), 0, 0, [str(number)]))
     assert 0 < len(heard._known) <= remembered.MOST
     before = len(heard._known)
-    heard.decode(read(NodeId(0, b"t" * 32, "b"), 0, 0, ["x" * 2000]))
+    heard.decode(read(NodeId(0, b"t" * 32, "b"), 0, 0, ["x" * 3000] * 3))
     heard.decode(read(NodeId(0, 5), 0, 0, ["x"]))
     assert len(heard._known) == before
+    for number in range(20):
+        heard.decode(read(NodeId(0, b"t" * 32, "b"), 0, 0, [str(number) * 900]))
+        assert heard._size == sum(map(len, heard._known)) <= remembered.MOST_BYTES
+        assert heard._made.keys() == {id(one.nodes) for one in heard._known.values()}, "nothing outlives its request"
+
+
+# --- what is made of a read, on both sides ----------------------------------------------------------------------------
+
+LEVEL, SPEED = "nsu=urn:plant:line;s=Line1.Level", "nsu=urn:plant:line;s=Line1.Speed"
+NOBODY = QualifiedName(0, None)
+POLICIES = [(LEVEL, SPEED), (LEVEL,), (SPEED,), ()]
+NODES = st.sampled_from(
+    [(NodeId(2, "Line1.Level", "s"), 13, None), (NodeId(2, "Line1.Speed", "s"), 13, None),
+     (NodeId(2, "Line1.Speed", "s"), 13, "0:1"), (NodeId(2, "Line1.Speed", "s"), 13, "1:0"),
+     (NodeId(7, 1), 13, None), (NodeId(0, 2259), 13, None), (NodeId(2, "Line1.Speed", "s"), 3, None)]
+)  # fmt: skip
+READS = st.lists(NODES, min_size=1, max_size=4)
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from((0, 1, 2, 3, 3)), st.integers(0, 3),
+              st.sampled_from((0, 0, 0, 0x801F0000, 0x80310000))), min_size=2, max_size=14,
+)  # fmt: skip
+
+
+class Ear:
+    """A client that reads what it likes, and a server that is allowed what the story says."""
+
+    def __init__(self, forgets: bool) -> None:
+        self.forgets = forgets
+        self.allowed: tuple[str, ...] = ()
+        self.pair = plain(may=lambda op: all(one.name in self.allowed for one in op.reads))
+
+    def step(self, nodes: list[Any], stamps: int, allowed: tuple[str, ...], status: int) -> Any:
+        self.allowed = allowed
+        if self.forgets:
+            self.pair.server.heard = Heard()
+        heard: list[Any] = []
+        question = s.ReadRequest(
+            self.pair.client.header(),
+            0.0,
+            stamps,
+            [s.ReadValueId(node, what, part, NOBODY) for node, what, part in nodes],
+        )
+
+        def ask() -> Any:
+            heard.append((yield question))
+
+        self.pair.client.start(0, ask())
+        self.pair.run()
+        asked = []
+        while self.pair.asked:
+            request = self.pair.asked[0][1]
+            asked.append(request)
+            if isinstance(request, m.Read):
+                good = all(one.name in allowed for one in request.items)
+                samples = tuple(m.Sample(Float64((float(len(one.name)),)), 0, 5, 6) for one in request.items)
+                self.pair.answer(m.Refused(status or 0x801F0000) if status or not good else m.Values(samples))
+            else:
+                self.pair.answer(m.Described(()))
+            self.pair.to_server(b"")  # an answer may have it ask more
+            self.pair.run()
+        (answer,) = heard
+        results = [
+            (one.value, one.status, one.source_time, one.server_time if one.server_time < 100 else 0)
+            for one in getattr(answer, "results", ())
+        ]
+        return asked, type(answer), answer.header.result, results
+
+
+@given(st.lists(READS, min_size=3, max_size=3), STEPS)
+def test_a_server_that_remembers_asks_and_answers_as_one_that_forgets(reads: list[Any], steps: list[Any]) -> None:
+    """Whatever policy allows meanwhile, and whatever the asset says."""
+    first, second = Ear(False), Ear(True)
+    for which, stamps, policy, status in steps:
+        assert first.step(reads[which], stamps, POLICIES[policy], status) == second.step(
+            reads[which], stamps, POLICIES[policy], status
+        )
+
+
+def test_a_read_that_is_asked_again_is_the_same_object_and_is_judged_each_time() -> None:
+    ear = Ear(False)
+    nodes = [(NodeId(2, "Line1.Level", "s"), 13, None), (NodeId(2, "Line1.Speed", "s"), 13, None)]
+    asked = [ear.step(nodes, 2, POLICIES[0], 0)[0][0] for _ in range(4)]
+    assert asked[2] is asked[3], "what it means is not made again"
+    requests, _, _, results = ear.step(nodes, 2, POLICIES[1], 0x801F0000)
+    assert [one.items for one in requests][-2:] == [(Item("node", LEVEL),), (Item("node", SPEED),)], "taken apart anew"
+    assert all(status & 0x80000000 for _, status, _, _ in results)
+
+
+def test_a_client_that_has_written_a_read_before_writes_it_the_same() -> None:
+    """What goes to the asset differs in the header alone; a request that is equal, and another object, is as good."""
+    pair = plain()
+    item = Item("node", LEVEL)
+    request = m.Read((item, Item("node", SPEED)))
+    said = []
+    for one in (request, request, m.Read((item, Item("node", SPEED))), request, m.Read((item,)), request):
+        _, data = pair.client.send(one)
+        pair.to_server(data)
+        assert pair.asked[0][1] == one
+        said.append(len(data))
+        pair.answer(m.Values(tuple(m.Sample(Float64((float(place),))) for place, _ in enumerate(one.items))))
+        answer = pair.heard[-1]
+        assert isinstance(answer, ResponseReceived)
+        assert [sample.value for sample in answer.response.samples] == [
+            Float64((float(place),)) for place, _ in enumerate(one.items)
+        ]
+    assert len(set(said[:4])) == 1 and pair.client.said.tail(request) is not None
+    assert pair.client.said.tail(m.Read((item,))) is None, "by the very object"
+    long = m.Read(tuple(Item("node", f"{LEVEL}{number:0400}") for number in range(40)))
+    pair.to_server(pair.client.send(long)[1])
+    assert pair.client.said.tail(long) is None, "a long one is not kept"
+
+
+@given(st.lists(st.integers(0, 200), max_size=300))
+def test_what_we_have_written_is_bounded_and_no_other_object_is_taken_for_it(numbers: list[int]) -> None:
+    said = remembered.Said()
+    header = s.RequestHeader(NodeId(0, 5), 0, 0, 0, None, 10_000, wire.NO_EXTENSION)
+    for number in numbers:
+        request = m.Read((Item("node", f"{LEVEL}{number}"),))
+        assert said.tail(request) is None, "a new object"
+        written = s.ReadRequest(header, 0.0, 2, [s.ReadValueId(NodeId(2, str(number), "s"), 13, None, NOBODY)])
+        said.put(request, written)
+        tail = said.tail(request)
+        assert tail is not None and len(said._known) <= remembered.MOST_SAID
+        assert remembered.Repeated(631, header, tail).body() == wire.encode(written)

@@ -235,21 +235,18 @@ class StandingPath(WritePath):
     def _news(self, standings: list[Standing], event: NoticeReceived | FrameReceived | Over) -> None:
         """The asset has sent a notice or a frame, has ended what stood, or is away. Each of those that stand is asked
         whether it may still; what they have in common then crosses once."""
-        may: list[Standing] = []
         for standing in standings:
             if not standing.handle:
                 standing.early.append(event)
-            elif self._standings.get(standing.handle) is not standing:
-                continue
-            elif type(event) is Over:
-                self._end(standing, event.detail, None)
-            elif self._still(standing):
-                standing.received += 1
-                may.append(standing)
+        there = [one for one in standings if self._standings.get(one.handle) is one]
         if type(event) is NoticeReceived:
-            self._notice(may, event.message)
-        elif type(event) is FrameReceived:
-            for standing in may:
+            self._notice(there, event.message)
+            return
+        for standing in there:
+            if isinstance(event, Over):
+                self._end(standing, event.detail, None)
+            elif isinstance(event, FrameReceived) and self._still(standing):
+                standing.received += 1
                 standing.lost_in += event.lost
                 if self._outer.full:
                     standing.dropped += 1  # a frame that is late is worth nothing: the next one follows
@@ -257,14 +254,20 @@ class StandingPath(WritePath):
                     self._outer.send(Frame(standing.handle, event.message, self._reactor.now))
 
     def _notice(self, standings: list[Standing], message: Any) -> None:
-        full = self._outer.full
+        handles: list[int] = []
+        wall, full = self._wall(), self._outer.full
+        open_ = not self.severed and self._audit.writable  # nothing but the verdicts themselves can end any
         for standing in standings:
+            if not (open_ and wall < standing.allow.valid_until) and not self._still(standing):
+                continue
+            standing.received += 1
             standing.session.counts(standing.allow.conduit).notices += 1
             if full:
                 # What is left out would be missed by nobody who does not know of it.
                 self._limit("crossing_backlog_bytes", standing.session.source, "the outer half takes no more notices")
                 self._end(standing, "its news find no room", None)
-        handles = [] if full else [standing.handle for standing in standings]
+            else:
+                handles.append(standing.handle)
         for start in range(0, len(handles), MOST_ALSO + 1):
             first, *also = handles[start : start + MOST_ALSO + 1]
             self._outer.send(Notice(first, message, tuple(also)))

@@ -39,6 +39,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin_types import NULL_NODE, Malformed
 from cofferdam.protocols.opcua.client_survey import survey
 from cofferdam.protocols.opcua.names import Namespaces
+from cofferdam.protocols.opcua.remembered import Repeated, Said
 from cofferdam.protocols.opcua.security import POLICIES, Policy
 from cofferdam.protocols.opcua.watches import Wait, Watches
 
@@ -76,6 +77,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._publishing = 0
         self._publish_ids: set[int] = set()
         self.watches = Watches(self)
+        self.said = Said()
         self.established = False
         self._alive_at = 0
         self._alive = False
@@ -248,7 +250,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         """Sends a question of a generator, which is sent the answer."""
         number = self._new_id()
         self._works[number] = (token, generator)
-        body = wire.encode(question)
+        body = question.body() if type(question) is Repeated else wire.encode(question)
         if type(question) is s.OpenChannelRequest:
             self._output.append(self.channel.open_frame(number, body))
         else:

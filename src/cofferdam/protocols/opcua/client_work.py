@@ -34,11 +34,13 @@ from cofferdam.protocols.opcua.names import (
     weight,
     within,
 )
+from cofferdam.protocols.opcua.remembered import Repeated
 from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, Policy, SecurityError, leaf_of
 
 LIFETIME_MS = 600_000
 SESSION_MS = 120_000.0
 VALUE = 13
+READ_ID = 631
 MORE_DATA = 0x00A60000
 BAD_NODE, BAD_UNEXPECTED, BAD_LIMITS = 0x80340000, 0x80010000, 0x80080000
 NAMESPACES, URI = 1000, 1024
@@ -297,26 +299,36 @@ def index_range(item: Item) -> str | None:
 
 def _read(client: Any, request: m.Read) -> Asking:
     names = client.namespaces
-    nodes = []
-    unknown: set[int] = set()
-    for number, item in enumerate(request.items):
-        try:
-            node = names.node(item.name)
-        except Unnamed:
-            unknown.add(number)
-            continue
-        nodes.append(s.ReadValueId(node, VALUE, index_range(item), NO_QUALIFIED))
-    if not nodes:
-        return m.Values((m.Sample(None, BAD_NODE),) * len(request.items))
-    answer = yield s.ReadRequest(client.header(), 0.0, 2, nodes)
-    refused = fits(answer, s.ReadResponse, len(nodes))
+    known = client.said.tail(request)
+    asked: tuple[Item, ...]
+    unknown: list[int] = []
+    question: Any
+    if known is not None:
+        asked = request.items
+        question = Repeated(READ_ID, client.header(), known)
+    else:
+        nodes = []
+        for number, item in enumerate(request.items):
+            try:
+                node = names.node(item.name)
+            except Unnamed:
+                unknown.append(number)
+                continue
+            nodes.append(s.ReadValueId(node, VALUE, index_range(item), NO_QUALIFIED))
+        if not nodes:
+            return m.Values((m.Sample(None, BAD_NODE),) * len(request.items))
+        question = s.ReadRequest(client.header(), 0.0, 2, nodes)
+        asked = tuple([item for place, item in enumerate(request.items) if place not in unknown])
+        if not unknown:  # the server's namespaces, by which nodes are named, are one array as long as this connection
+            client.said.put(request, question)
+    answer = yield question
+    refused = fits(answer, s.ReadResponse, len(asked))
     if refused is not None:
         return refused
-    asked = [item for place, item in enumerate(request.items) if place not in unknown]
     structure = client.structures.get
     samples = [within(item, names.sample(one, structure(item.name)))
                for item, one in zip(asked, answer.results, strict=True)]  # fmt: skip
-    for number in sorted(unknown):
+    for number in unknown:
         samples.insert(number, m.Sample(None, BAD_NODE))
     if sum(map(weight, samples)) > RECORD_BYTES:
         return m.Refused(BAD_LIMITS)

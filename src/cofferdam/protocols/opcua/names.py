@@ -229,6 +229,10 @@ class Namespaces:
         """A DataValue, as it crosses: what has no form there is a value that cannot be read. `structure`: the encoding
         and the most bytes of what may cross as it is."""
         variant = data.value
+        if variant is not None and not variant.array and structure is None:  # most are a single number
+            made = _SURE.get(variant.type)
+            if made is not None:
+                return m.Sample(made((variant.value,)), data.status, data.source_time, data.server_time)
         try:
             if structure is not None and variant is not None and variant.type:
                 value = self.structures(variant, *structure)
@@ -359,6 +363,8 @@ _PLAIN: dict[int, Any] = {
     1: typed.Bool, 2: typed.Int8, 3: typed.UInt8, 4: typed.Int16, 5: typed.UInt16, 6: typed.Int32, 7: typed.UInt32,
     8: typed.Int64, 9: typed.UInt64, 10: typed.Float32, 11: typed.Float64, 12: typed.Text, 15: typed.Octets,
 }  # fmt: skip
+_SURE = {kind: made for kind, made in _PLAIN.items() if kind < 12 and kind not in (9, 10)}
+"""What is in its range as soon as it is decoded."""
 _KINDS: dict[type, int] = {made: kind for kind, made in _PLAIN.items()}
 _NUMBERS = frozenset({made for kind, made in _PLAIN.items() if kind < 12})
 """What has no length of its own."""

@@ -1,7 +1,10 @@
 """Reads that come again and again: the same bytes mean the same, but for the time stamp and the handle in their header.
 
 Both stand at fixed places behind the session's token, which is always one of ours. What is remembered is found by all
-the other bytes; so nothing is taken for known that a decoder has not seen whole. Not here: decoding (wire).
+the other bytes; so nothing is taken for known that a decoder has not seen whole. What is made of such a read is
+remembered with it, and follows from that alone; whether it is allowed is policy's to say each time.
+
+Reads only: nothing that changes a plant is ever taken for known. Not here: decoding (wire).
 """
 
 from __future__ import annotations
@@ -11,9 +14,13 @@ from typing import Any
 
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
+from cofferdam.protocols.opcua.builtin import Writer
+from cofferdam.protocols.opcua.builtin_types import NodeId
 
-MOST, LONGEST = 16, 1024
-"""Requests that are remembered of one peer; bytes of one."""
+MOST, MOST_BYTES = 16, 8192
+"""Requests that are remembered of one peer; bytes of all of them, each of which may be one object in memory."""
+MOST_SAID = 64
+"""Of one server, by all clients."""
 _HEAD = b"\x01\x00\x77\x02\x05\x00\x00\x20\x00\x00\x00"
 """Of a Read with a token of ours (server): the encoding id 631, an opaque NodeId of 32 bytes in namespace 0."""
 _AT = len(_HEAD) + 32
@@ -24,22 +31,28 @@ _AFTER = _AT + _VARIES.size
 class Heard:
     """Requests of one client."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_made", "_size")
 
     def __init__(self) -> None:
         self._known: dict[bytes, s.ReadRequest] = {}
+        self._made: dict[int, Any] = {}  # by the id of a known request's nodes, which live as long as that
+        self._size = 0
 
     def decode(self, data: bytes) -> Any:
         """What wire.decode makes of a request. Raises: as that does."""
-        if len(data) > LONGEST or data[: len(_HEAD)] != _HEAD:
+        if len(data) > MOST_BYTES or data[: len(_HEAD)] != _HEAD:
             return wire.decode(data, request=True)
         key = data[:_AT] + data[_AFTER:]
         known = self._known.get(key)
         if known is None:
             found = wire.decode(data, request=True)
-            if len(self._known) >= MOST:
+            self._size += len(key)
+            if len(self._known) >= MOST or self._size > MOST_BYTES:
                 self._known.clear()
+                self._made.clear()
+                self._size = len(key)
             self._known[key] = found
+            self._made[id(found.nodes)] = None
             return found
         timestamp, handle = _VARIES.unpack_from(data, _AT)
         head = known.header
@@ -47,3 +60,55 @@ class Heard:
             head.token, timestamp, handle, head.diagnostics, head.audit, head.timeout, head.additional
         )
         return s.ReadRequest(header, known.age, known.stamps, known.nodes)
+
+    def made(self, nodes: list[s.ReadValueId]) -> Any:
+        """What was made of these very nodes; None if nothing was."""
+        return self._made.get(id(nodes))
+
+    def keep(self, nodes: list[s.ReadValueId], made: Any) -> None:
+        """Keeps it as long as the request that they are of."""
+        if id(nodes) in self._made:
+            self._made[id(nodes)] = made
+
+
+class Repeated:
+    """A request that was written before: only its header is another."""
+
+    __slots__ = ("header", "number", "tail")
+
+    def __init__(self, number: int, header: s.RequestHeader, tail: bytes) -> None:
+        self.number = number
+        self.header = header
+        self.tail = tail
+
+    def body(self) -> bytes:
+        """As wire.encode makes it of a whole one."""
+        writer = Writer()
+        writer.node(NodeId(0, self.number))
+        s.write_RequestHeader(writer, self.header)
+        writer.raw(self.tail)
+        return writer.made()
+
+
+class Said:
+    """Reads that we ask again and again, by the very request: how it is written in this session."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, bytes]] = {}
+
+    def tail(self, request: object) -> bytes | None:
+        """What is written of it behind the header; None for one that is new."""
+        found = self._known.get(id(request))
+        return None if found is None else found[1]
+
+    def put(self, request: object, written: s.ReadRequest) -> None:
+        """Keeps a short one. The request is kept as well, so that no other has its id."""
+        empty = len(Repeated(631, written.header, b"").body())
+        tail = wire.encode(written)[empty:]
+        if len(tail) > MOST_BYTES:
+            return
+        if len(self._known) >= MOST_SAID:
+            self._known.clear()
+        self._known[id(request)] = (request, tail)

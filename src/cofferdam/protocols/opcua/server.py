@@ -80,7 +80,7 @@ class OpcUaServer(Offering):
         self.url = ""
         self.channel = ch.Channel(server=True, own=getattr(self.trust, "own", None), judge=self._judge,
                                   spend=self._spend_open)  # fmt: skip
-        self._heard = Heard()
+        self.heard = Heard()
         self._request_nonce = b""
         self._open: dict[int, tuple[jobs.Job, int]] = {}
         self.jobs = 0
@@ -323,7 +323,7 @@ class OpcUaServer(Offering):
         try:
             if self.jobs >= OPEN_JOBS:
                 raise Malformed("too many requests are under way", 0x80EE0000)
-            request = self._heard.decode(body.data)
+            request = self.heard.decode(body.data)
             if not isinstance(getattr(request, "header", None), s.RequestHeader):
                 raise Malformed("a response where a request is due")
             number = s.WRITERS[type(request)][0]

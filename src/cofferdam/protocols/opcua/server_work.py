@@ -21,6 +21,7 @@ from cofferdam.protocols.opcua.builtin_types import Data, LocalizedText, Malform
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
 from cofferdam.protocols.opcua.jobs import Job
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, dimensions_of, formless, forms_of, item_of
+from cofferdam.protocols.opcua.rendered import encoded
 from cofferdam.protocols.opcua.server_calls import BAD_DENIED, BAD_NOTHING, BAD_OPERATIONS, BAD_TYPE, CallServices
 from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space, is_arguments
 from cofferdam.protocols.opcua.trust import application_uri, split_chain
@@ -138,20 +139,29 @@ class Services(CallServices):
         if request.stamps > 3:
             raise Malformed("no such time stamps", 0x802B0000)
         results: list[Data | None] = [None] * len(nodes)
-        asked: list[tuple[int, Item]] = []
         about: list[int] = []
-        for place, one in enumerate(nodes):
-            if one.node.ns == 0:
-                results[place] = self._standard(one)
-            elif one.attribute != VALUE or is_arguments(one.node):
-                about.append(place)
-            else:
-                found = self._item(one.node, one.range)
-                if isinstance(found, int):
-                    results[place] = Data(None, found)
+        asked: list[tuple[int, Item]] = []
+        items: tuple[Item, ...] = ()
+        whole: m.Read | None = None
+        known = self._server.heard.made(nodes)
+        if known is not None:
+            asked, items, whole = known
+        if whole is None:
+            for place, one in enumerate(nodes):
+                if one.node.ns == 0:
+                    results[place] = self._standard(one)
+                elif one.attribute != VALUE or is_arguments(one.node):
+                    about.append(place)
                 else:
-                    asked.append((place, found))
-        items = tuple([item for _, item in asked])
+                    found = self._item(one.node, one.range)
+                    if isinstance(found, int):
+                        results[place] = Data(None, found)
+                    else:
+                        asked.append((place, found))
+            items = tuple([item for _, item in asked])
+            if len(asked) == len(nodes):  # all are the asset's: it follows from the names alone what is asked
+                whole = m.Read(items)
+                self._server.heard.keep(nodes, (asked, items, whole))
         groups = [asked] if asked else []
         # What was allowed as a whole is most likely so again: it is judged when it crosses, and if need be taken apart.
         hoped = len(asked) > 1 and items == self._allowed
@@ -174,7 +184,7 @@ class Services(CallServices):
             for group, answer in zip(groups, answers, strict=False):
                 if isinstance(answer, m.Values):
                     for (place, _), sample in zip(group, answer.samples, strict=True):
-                        results[place] = names.data(sample, stamps)
+                        results[place] = encoded(names, sample, stamps)
                 else:
                     for place, item in group:
                         status = answer.status
@@ -190,7 +200,10 @@ class Services(CallServices):
                     )  # fmt: skip
             self._reply(number, handle, s.ReadResponse, results, [])
 
-        parts: list[m.OpcUaRequest] = [m.Read(tuple([item for _, item in group])) for group in groups]
+        parts: list[m.OpcUaRequest] = [
+            whole if whole is not None and group is asked else m.Read(tuple([item for _, item in group]))
+            for group in groups
+        ]
         if survey is not None:
             parts.append(m.Survey(survey))
         self._start(parts, finish)

@@ -80,7 +80,7 @@ class _Subscription:
 class _Shared:
     """A monitored item at the server, and the watches that it stands for: all that ask for the same in the same way."""
 
-    __slots__ = ("answer", "filter", "handle", "id", "last", "request", "subscription", "tokens", "waiting")
+    __slots__ = ("answer", "filter", "handle", "id", "last", "request", "subscription", "tokens", "told", "waiting")
 
     def __init__(
         self, handle: int, request: m.Subscribe | m.Events, subscription: _Subscription, filter: Extension
@@ -91,6 +91,7 @@ class _Shared:
         self.request = request
         self.subscription = subscription
         self.tokens: dict[int, None] = {}
+        self.told: tuple[int, ...] = ()  # those of them whose answer is on its way
         self.waiting: list[tuple[int, Asking]] = []
         self.answer: m.Subscribed | None = None
         self.last: m.Sample | None = None
@@ -260,6 +261,7 @@ class Watches:
         if shared is None:
             return
         shared.tokens.pop(token, None)
+        shared.told = tuple([one for one in shared.told if one != token])
         if not shared.tokens and shared.id:
             self._delete(shared)
 
@@ -339,20 +341,22 @@ class Watches:
 
     def _tell(self, subscription: _Subscription, found: dict[int, list[Any]]) -> None:
         for handle, news in found.items():
-            told = []
-            for token in subscription.items[handle].tokens:
-                if token in self._answered:
-                    told.append(token)
-                else:  # news before the answer that says that the watch stands
-                    self._early[token] = news[-100:]
+            shared = subscription.items[handle]
+            told = shared.told
+            if len(told) < len(shared.tokens):
+                for token in shared.tokens:
+                    if token not in self._answered:  # news before the answer that says that the watch stands
+                        self._early[token] = news[-100:]
             if told:
                 for batch in _batches(news):
-                    self._client.news(told[0], batch, tuple(told[1:]))
+                    self._client.news(told[0], batch, told[1:])
 
     def answered(self, token: int) -> None:
         """The answer that a watch stands is on its way: its news may follow."""
-        if token in self._of:
+        shared = self._of.get(token)
+        if shared is not None:
             self._answered.add(token)
+            shared.told = (*shared.told, token)
             early = self._early.pop(token, None)
             if early:
                 for batch in _batches(early):
