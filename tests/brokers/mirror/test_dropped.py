@@ -30,7 +30,7 @@ Row = tuple[str, int, Any, int]
 
 def rows(data: bytes, oldest: int = dropped.EARLIEST_NS, **said: Any) -> list[Row]:
     found: list[Row] = []
-    for record in dropped.read(io.BytesIO(data), Drop(name="lab", folder="lab", **said), LIMIT, oldest):
+    for record in dropped.read(io.BytesIO(data), Drop(name="lab", folder="lab", **said), LIMIT, lambda at: at < oldest):
         check(record)
         assert record.lane == "backfill" and record.upto == -1
         for index, kind in enumerate(record.kind):
@@ -288,7 +288,7 @@ def test_a_file_that_may_not_be_read_waits_for_a_person(tmp_path: Path) -> None:
     if root:
         os.chown(tmp_path, 65534, 65534)
     setting = SimpleNamespace(wall=lambda: NOON, folders={"lab": tmp_path})
-    owner = cast(Any, SimpleNamespace(setting=setting, row=SimpleNamespace(future=600, keep=0), refused=None))
+    owner = cast(Any, SimpleNamespace(setting=setting, row=SimpleNamespace(future=600, keep=0), refused=None, held=()))
     drops = Drops(owner, Drop(name="lab", folder="lab", of="ph", settle=0))
 
     with folders.opened(tmp_path) as here:

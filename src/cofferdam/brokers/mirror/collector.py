@@ -31,7 +31,17 @@ from cofferdam.brokers.mirror.blocks import Differs, Reading, Seen
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, Summary
 from cofferdam.brokers.mirror.figures import COLLECTOR
 from cofferdam.brokers.mirror.postgres import Historian
-from cofferdam.brokers.mirror.records import COUNTS_MOST, RECORD_BYTES, Begin, Count, Counted, Fetch, Samples, Stored
+from cofferdam.brokers.mirror.records import (
+    COUNTS_MOST,
+    RECORD_BYTES,
+    Begin,
+    Count,
+    Counted,
+    Fetch,
+    Held,
+    Samples,
+    Stored,
+)
 from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.standing import standing
@@ -83,6 +93,8 @@ class Collector(Part):
         self._sent = self._stored = 0
         self._room: deque[asyncio.Future[None]] = deque()
         self._flushing: list[asyncio.Future[None]] = []
+        self.held: tuple[tuple[int, int], ...] | None = None
+        """Hours, from and to, that are kept whatever their age; None: the keeper has not said so yet."""
         self._cut = self._stopping = False
         self._shut = ""
         """Why nothing is read although no side is severed: what the conduit is, if not open."""
@@ -204,6 +216,8 @@ class Collector(Part):
             for one in flushing:
                 if not one.done():
                     one.set_result(None)
+        elif isinstance(record, Held):
+            self.held = record.hours
         elif isinstance(record, (Count, Fetch)):
             work = self._work.get(record.source)
             if work is not None:

@@ -57,15 +57,20 @@ _TRUE_FALSE: Final = {"true": True, "1": True, "yes": True, "false": False, "0":
 Value = float | int | bool | str | None
 
 
+def never(_: int) -> bool:
+    """No time is too old."""
+    return False
+
+
 class Refused(Exception):
     """A file that is not what was declared: why, with row and column."""
 
 
-def read(file: IO[bytes], drop: Drop, limit: int, oldest: int = EARLIEST_NS) -> Iterator[Samples]:
+def read(file: IO[bytes], drop: Drop, limit: int, old: Callable[[int], bool] = never) -> Iterator[Samples]:
     """The samples of a file, in its order, as records of the backfill lane without numbers. `limit`: no sample may be
-    of later (UTC ns), or of earlier than `oldest`. Raises: Refused; what was given until then is of no file that is as
+    of later (UTC ns), or of a time that is `old`. Raises: Refused; what was given until then is of no file that is as
     declared."""
-    rows = _parquet(file, drop, limit, oldest) if drop.form == "parquet" else _csv(file, drop, limit, oldest)
+    rows = _parquet(file, drop, limit, old) if drop.form == "parquet" else _csv(file, drop, limit, old)
     match = Matcher(drop.tags)
     some: list[Sample] = []
     texts = 0
@@ -113,9 +118,9 @@ def _places(drop: Drop, head: Sequence[str]) -> dict[str, int]:
 class Times:
     """Reads times as they are declared."""
 
-    def __init__(self, drop: Drop, limit: int, oldest: int = EARLIEST_NS) -> None:
+    def __init__(self, drop: Drop, limit: int, old: Callable[[int], bool] = never) -> None:
         self._how = drop.times
-        self._limit, self._oldest = limit, oldest
+        self._limit, self._old = limit, old
         self._fixed = 0
         self._zone: datetime.tzinfo | None = None
         self._said = bool(drop.zone)
@@ -146,7 +151,7 @@ class Times:
             raise ValueError("it is beyond the years 1678 to 2262")
         if ns > self._limit:
             raise ValueError("it is further ahead of the clock than the policy lets")
-        if ns < self._oldest:
+        if self._old(ns):
             raise ValueError("it is older than the policy's `keep`, and would go at once")
         return ns
 
@@ -226,7 +231,7 @@ class _Lines:
             yield line
 
 
-def _csv(file: IO[bytes], drop: Drop, limit: int, oldest: int) -> Iterator[Sample]:
+def _csv(file: IO[bytes], drop: Drop, limit: int, old: Callable[[int], bool]) -> Iterator[Sample]:
     lines = _Lines(file, drop.encoding)
     rows = csv.reader(lines, delimiter=drop.delimiter, strict=True)
     csv.field_size_limit(CELL_CHARACTERS)
@@ -252,7 +257,7 @@ def _csv(file: IO[bytes], drop: Drop, limit: int, oldest: int) -> Iterator[Sampl
                 raise Refused(f"row 1: {len(row)} columns; at most {COLUMNS_MOST} are read")
             head = [cell.strip() for cell in row]
             places = _places(drop, head)
-            times = Times(drop, limit, oldest)
+            times = Times(drop, limit, old)
             make = _wide(drop, head, places, times) if drop.wide else _long(drop, places, times, Times(drop, limit))
             continue
         if len(row) != len(head):
@@ -336,7 +341,7 @@ def _value(cell: str, drop: Drop, line: int, column: str) -> Value:
 # --- Parquet --------------------------------------------------------------------------------------------------------
 
 
-def _parquet(file: IO[bytes], drop: Drop, limit: int, oldest: int) -> Iterator[Sample]:
+def _parquet(file: IO[bytes], drop: Drop, limit: int, old: Callable[[int], bool]) -> Iterator[Sample]:
     try:
         opened = pq.ParquetFile(file, pre_buffer=False)
         meta = opened.metadata
@@ -353,7 +358,7 @@ def _parquet(file: IO[bytes], drop: Drop, limit: int, oldest: int) -> Iterator[S
         names = wide if drop.wide else _wanted(drop)
         kinds = {name: schema.field(name).type for name in names}
         _types(drop, kinds)
-        times, servers, row = Times(drop, limit, oldest), Times(drop, limit), 0
+        times, servers, row = Times(drop, limit, old), Times(drop, limit), 0
         some = max(1, min(PARQUET_ROWS, VALUES_AT_ONCE // max(1, len(names))))
         for batch in opened.iter_batches(some, columns=names, use_threads=False):
             batch.validate(full=True)

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -74,7 +75,8 @@ class Drops(Work):
                     if not folders.is_there(here, name, fd):
                         raise NotADirectoryError(f"{name} in {self.source.folder} is another one now")
                 worked = False
-                for name in await watched.ready(here, self.source.settle):
+                judges = self.owner.held is not None or self.owner.row.acks == "none"  # what is too old
+                for name in await watched.ready(here, self.source.settle) if judges else ():
                     worked = await self._file(name, here, done, bad) or worked
                 await watched.sweep(done, self.source.keep_files)
                 if words := watched.told():
@@ -121,13 +123,13 @@ class Drops(Work):
         """Looks at all of a file, then hands it on. False: it is another one by now. Raises: Refused."""
         began = time.monotonic_ns()
         wall = self.owner.setting.wall()
-        limit, oldest = wall + self.owner.row.future * 10**9, times.oldest(self.owner.row, wall)
+        limit, old = wall + self.owner.row.future * 10**9, times.goes(self.owner.row, wall, self.owner.held or ())
         for sends in (False, True):
             fd = folders.open_plain(name, facts, here)
             if fd is None:
                 return False
             try:
-                await self._read(fd, limit, oldest, sends=sends)
+                await self._read(fd, limit, old, sends=sends)
                 if folders.facts_of(os.fstat(fd)) != facts:
                     return False
             finally:
@@ -136,9 +138,9 @@ class Drops(Work):
         self.owner.measured(self.source.name, time.monotonic_ns() - began)
         return True
 
-    async def _read(self, fd: int, limit: int, oldest: int, *, sends: bool) -> None:
+    async def _read(self, fd: int, limit: int, old: Callable[[int], bool], *, sends: bool) -> None:
         with os.fdopen(fd, "rb", closefd=False) as file:
-            for record in dropped.read(file, self.source, limit, oldest):
+            for record in dropped.read(file, self.source, limit, old):
                 try:
                     check(record)
                 except CrossingError as error:

@@ -75,6 +75,7 @@ class Keeper(Part):
         self.verifying = Verifying(self)
         self._verbs = Verbs(self, self.verifying)
         self._say_taken()
+        self._verbs.say_held()
         setting.audit.note(
             events.MirrorOpened(
                 wall_ns=setting.wall(), conduit=self.conduit, generation=self.store.catalogue.generation,

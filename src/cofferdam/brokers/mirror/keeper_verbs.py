@@ -17,7 +17,7 @@ from cofferdam.brokers.mirror import catalogue, times, told
 from cofferdam.brokers.mirror.catalogue import Hold
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME
 from cofferdam.brokers.mirror.keeping import Keeping
-from cofferdam.brokers.mirror.records import Fetch
+from cofferdam.brokers.mirror.records import HOLDS_MOST, Fetch, Held, Hour
 from cofferdam.brokers.mirror.verifying import Verifying
 from cofferdam.errors import GateError
 from cofferdam.policy.syntax import show_span
@@ -25,10 +25,8 @@ from cofferdam.policy.terms.mirror_rows import Device, Matcher, Postgres
 
 TAGS_MOST: Final = 1_000
 GAPS_MOST: Final = 500
-HOLDS_MOST: Final = 1_000
 HOURS_MOST: Final = 24 * 366 * 10
 """Hours of one verification."""
-Hour = Annotated[int, Meta(ge=-(1 << 24), le=1 << 24)]
 
 
 class SpanSaid(Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +74,12 @@ class Verbs:
             "verified": self._verified, "backfill": self._backfill, "hold": self._hold, "release": self._release,
             "seal": self._seal,
         }  # fmt: skip
+
+    def say_held(self) -> None:
+        """What is held, to those who judge what is too old."""
+        sender = self._keeper.setting.senders.get("spooler")
+        if sender is not None and self._keeper.acks:
+            sender.send(Held(tuple((one.first, one.last) for one in self._keeper.store.catalogue.holds[:HOLDS_MOST])))
 
     def command(self, asked: Asked) -> None:
         """Answers. Raises: GateError."""
@@ -191,6 +195,7 @@ class Verbs:
         asked.answer(answer)
 
     def _tell(self, said: SpanSaid, *, held: bool) -> None:
+        self.say_held()
         self._keeper.setting.audit.note(
             HistoryHeld(
                 wall_ns=self._keeper.setting.wall(), conduit=self._keeper.conduit, first=said.first, last=said.last,

@@ -1,7 +1,7 @@
 """All that the parts of a mirror can say to each other.
 
     collector  ==>  spooler  ==>  keeper        samples; what was counted at a source; what was lost
-    collector  <==  spooler  <==  keeper        what is on disk; what is to be counted or read again
+    collector  <==  spooler  <==  keeper        what is on disk; what is to be counted or read again; what is held
 
 Samples travel as columns: byte strings of equal count, little-endian, and the names and texts that they point into.
 Each record stands for itself: what a tag is called is in it.
@@ -34,6 +34,8 @@ HOURS_MOST: Final = 24
 """Hours of one count."""
 COUNTS_MOST: Final = 100_000
 """Tags of one count."""
+HOLDS_MOST: Final = 1_000
+"""Times that are held."""
 
 FLOAT, WHOLE, BOOL, TEXT = 0, 1, 2, 3
 """Kinds of values. The 8 bytes of one are a float64's, an int64, 0 or 1, or the place of a text."""
@@ -42,6 +44,7 @@ Lane = Literal["live", "backfill"]
 LANES: Final[tuple[Lane, ...]] = ("live", "backfill")
 Number = Annotated[int, Meta(ge=0, le=(1 << 62))]
 Ns = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+Hour = Annotated[int, Meta(ge=-(1 << 24), le=1 << 24)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 TagName = Annotated[str, Meta(min_length=1, max_length=TAG_CHARACTERS)]
 Words = Annotated[bytes, Meta(max_length=POINTS_MOST * 8)]
@@ -90,7 +93,7 @@ class Counted(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unkn
 
     request: Number
     source: Name
-    hour: Annotated[int, Meta(ge=-(1 << 24), le=1 << 24)]
+    hour: Hour
     names: Annotated[tuple[TagName, ...], Meta(max_length=COUNTS_MOST)] = ()
     counts: Annotated[tuple[Number, ...], Meta(max_length=COUNTS_MOST)] = ()
     failed: Annotated[str, Meta(max_length=512)] = ""
@@ -122,7 +125,7 @@ class Count(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknow
 
     request: Number
     source: Name
-    hour: Annotated[int, Meta(ge=-(1 << 24), le=1 << 24)]
+    hour: Hour
     values: bool = False
     hours: Annotated[int, Meta(ge=1, le=HOURS_MOST)] = 1
 
@@ -135,10 +138,16 @@ class Fetch(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknow
     until: Ns
 
 
+class Held(Struct, frozen=True, gc=False, array_like=True, tag=9, forbid_unknown_fields=True):
+    """Hours since 1970, from and to, that are kept whatever their age: a file that has such is taken."""
+
+    hours: Annotated[tuple[tuple[Hour, Hour], ...], Meta(max_length=HOLDS_MOST)]
+
+
 FromSource = Samples | Counted
 ToKeeper = Samples | Lost | Counted
-FromKeeper = Taken | Count | Fetch
-ToSource = Begin | Stored | Count | Fetch
+FromKeeper = Taken | Count | Fetch | Held
+ToSource = Begin | Stored | Count | Fetch | Held
 
 
 def from_source(*_: Any) -> RecordCodec[FromSource]:

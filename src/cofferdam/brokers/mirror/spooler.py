@@ -30,6 +30,7 @@ from cofferdam.brokers.mirror.records import (
     Count,
     Counted,
     Fetch,
+    Held,
     Lane,
     Lost,
     Samples,
@@ -143,7 +144,7 @@ class Spooler(Part):
     def _from_keeper(self, record: Any) -> None:
         if isinstance(record, Taken):
             self._taken(record)
-        elif isinstance(record, (Count, Fetch)):
+        elif isinstance(record, (Count, Fetch, Held)):
             for name in self._sources:  # each knows its own
                 self._setting.senders[name].send(record)
 

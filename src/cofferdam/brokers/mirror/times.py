@@ -43,6 +43,17 @@ def oldest(row: MirrorRows, wall: int) -> int:
     return wall - row.keep * 10**9 - SPARE_NS if row.keep else -(1 << 63)
 
 
+def goes(row: MirrorRows, wall: int, held: Iterable[tuple[int, int]]) -> Callable[[int], bool]:
+    """Whether what is of a time (UTC ns) would go at once: too old, and not in hours that are `held`."""
+    least = oldest(row, wall)
+    spans = [(first * HOUR_NS, (last + 1) * HOUR_NS) for first, last in held]
+
+    def found(at: int) -> bool:
+        return at < least and not any(low <= at < high for low, high in spans)
+
+    return found
+
+
 class Refused(NamedTuple):
     """Samples that are not taken for their times; `tag` and `detail` are of the first."""
 
@@ -153,8 +164,8 @@ class Times:
             )
         elif self._doubt > DOUBT_NS:
             found["mirror-clock"] = (
-                f"the clock is {self._doubt // DAY_NS} days ahead of all that is known here of the time: what devices "
-                "have is written down by it. If it is wrong, set it right; until something with a clock of its own says "
-                "the same, history grows old no faster than twice the time that passes"
+                f"the clock is {self._doubt // DAY_NS} days ahead of all that is known here of the time, and what "
+                "devices have is written down by it. If it is wrong, set it right; until something with a clock of its "
+                "own says the same, history grows old no faster than twice the time that passes"
             )
         return found | {f"mirror-{source}-days": words for (source, _), words in self._waits.items()}
