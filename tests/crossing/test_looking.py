@@ -126,6 +126,37 @@ def test_zero_never_looks() -> None:
         looking.passed()
 
 
+@pytest.mark.parametrize(
+    ("burst_ns", "scarce"),
+    [
+        (60_000, False),  # the client whose next request is waited for
+        (1_000_000, True),  # somebody who has as much of the core as he is given
+    ],
+)
+def test_who_gives_the_core_back_by_himself_does_not_end_the_looking(
+    monkeypatch: pytest.MonkeyPatch, burst_ns: int, scarce: bool
+) -> None:
+    """The clock is the test's: others have the core for so long whenever the loop gives way."""
+    now = [0]
+
+    def give_way() -> None:
+        now[0] += burst_ns
+
+    monkeypatch.setattr("cofferdam.crossing.reactor.time.monotonic_ns", lambda: now[0])
+    monkeypatch.setattr("cofferdam.crossing.reactor.os.sched_yield", give_way)
+    reactor = Reactor(SPIN_NS)
+    read, write = os.pipe()
+    reactor.add(read, READ, lambda _: None)
+    os.write(write, b"!")
+    reactor.turn(0.001)  # work, after which it looks for more
+    os.read(read, 1)
+    reactor.turn(0.001)
+    assert does(reactor._looking) == (not scarce, not scarce)
+    reactor.close()
+    for fd in (read, write):
+        os.close(fd)
+
+
 @pytest.mark.parametrize("spin_ns", [0, SPIN_NS])
 def test_whatever_it_does_all_that_comes_is_taken(spin_ns: int) -> None:
     reactor = Reactor()

@@ -6,8 +6,8 @@ is better here. A loop tries both, `TRIED` waits each, and then does for `KEPT` 
 where that makes the middle one of its waits a twentieth shorter, and goes on while it makes it shorter at all. A few
 waits say little, and the longest of them, in which somebody else had the core, say nothing. Where nothing comes soon,
 or another process wants the core, looking shortens nothing, and the loop sleeps. Where a single look shows that
-somebody else had the core meanwhile, it sleeps at once for a while: a short one, since most of those who come are gone
-in a moment, and twice as long each time that it happens again.
+somebody else had the core for long meanwhile, it sleeps at once for a while: a short one, since most of those who come
+are gone in a moment, and twice as long each time that it happens again.
 
 Not here: the looking and the sleeping (reactor).
 """
@@ -27,8 +27,10 @@ STAYS: Final = 99
 SCARCE: Final = 16
 """Waits for which a loop sleeps after somebody else needed its core; doubles up to `KEPT` until looking is found better
 once more."""
-SCARCE_NS: Final = 50_000
-"""A look takes about a microsecond. One that takes so long has had to wait for the core."""
+SCARCE_NS: Final = 300_000
+"""A look takes about a microsecond. One that takes so long has waited while somebody used up a slice of the core, which
+is a millisecond or so. Who had it for less gave it back by himself: a client that works on its answer before it asks
+again (pycomm3 for 50 us), which is what this loop waits for."""
 LONGEST: Final = 4
 """A wait counts as at most so many times as long as looking may go on: pauses between two polls are alike."""
 
