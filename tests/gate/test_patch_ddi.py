@@ -14,21 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cofferdam.lab.patch.gateway import cpio
 from tests.brokers.patch.makers import run
 from tests.gate.patching import Works
 from tests.waiting import PATIENT, alone, eventually
 
 ROOT = "http://127.0.0.1:{port}/DEFAULT/controller/v1/panel"
-
-
-def cpio(*files: tuple[str, bytes]) -> bytes:
-    """The archive format "crc" of cpio, which SWUpdate takes."""
-    made = b""
-    for number, (name, data) in enumerate((*files, ("TRAILER!!!", b"")), 1):
-        fields = (number, 0o100644, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, sum(data) & 0xFFFFFFFF)
-        head = b"070702" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        made += head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
-    return made + b"\0" * (-len(made) % 512)
 
 
 class Maker:

@@ -19,6 +19,7 @@ from cofferdam.gate.watch import report
 from cofferdam.gate.watch.drops import DroppedReport
 from cofferdam.gate.watch.leaks import LeakProbeReport
 from cofferdam.lab import demo, layout, play, plays
+from cofferdam.lab.patch import gateway
 from cofferdam.lab.water import events, picture, registers
 from cofferdam.lab.water.play import Water
 from cofferdam.policy.standing import Standing
@@ -148,7 +149,8 @@ def test_the_page_names_every_point_and_every_step() -> None:
     assert not missing
     tour = page.split("## The tour")[1].split("##")[0]
     played = [step for one in plays.plays() for step in (*one.steps, *one.closing)]
-    assert tour.count("\n| ") - 1 == len(played)  # one row for each, and the heading
+    left_out = not gateway.is_there()
+    assert tour.count("\n| ") - 1 == len(played) + left_out  # one row for each, and the heading
 
 
 def keyless(policy: str) -> str:

@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 from cofferdam.lab.patch.play import Patch
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, alone
 
 pytestmark = pytest.mark.skipif(bool(Patch().missing()), reason=Patch().missing())
 DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo", "--no-namespaces", "--play", "patch"]
 
 
 def test_the_tour_of_the_patch_relay() -> None:
-    done = subprocess.run([*DEMO, "--tour", "--json"], capture_output=True, text=True, timeout=4 * PATIENT, check=False)
+    with alone("swupdate"):
+        done = subprocess.run(
+            [*DEMO, "--tour", "--json"], capture_output=True, text=True, timeout=4 * PATIENT, check=False
+        )
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert not [finding for result in results for finding in result["findings"] if not finding["ok"]], done.stdout
     assert [result["step"] for result in results] == [step.__name__ for step in Patch.steps], done.stderr

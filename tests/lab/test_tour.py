@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.lab import plays
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, alone, eventually
 
 DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo", "--no-namespaces"]
 
@@ -57,7 +57,8 @@ def test_the_tour_keeps_every_promise() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_the_tour_of_all_plays_keeps_every_promise() -> None:
-    keeps_every_promise((), 30 * PATIENT)
+    with alone("swupdate"):
+        keeps_every_promise((), 30 * PATIENT)
 
 
 def keeps_every_promise(names: tuple[str, ...], seconds: float) -> None:

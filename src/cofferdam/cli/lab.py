@@ -76,6 +76,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     plc.add_argument("--address", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
     plc.add_argument("--port", type=int, default=2222, metavar="P", help="0 is any free one (default 2222)")
     plc.add_argument("--folder", required=True, type=Path, metavar="DIR", help="its files, and its own host key")
+    gateway = what.add_parser("gateway", help="a gateway that polls for images: Debian's swupdate")
+    gateway.add_argument("--address", required=True, help="its own, from which it calls")
+    gateway.add_argument("--gate", required=True, metavar="ADDRESS:PORT", help="where the gate answers")
+    gateway.add_argument("--folder", required=True, type=Path, metavar="DIR", help="its key, its maker's certificate")
     desk = what.add_parser("maintenance", help="brings firmware in and has it approved, again and again")
     desk.add_argument("--folder", required=True, type=Path, metavar="DIR", help="keys of vendor and approvers")
     desk.add_argument("--gate", required=True, type=Path, metavar="DIR", help="the gate's state directory")
@@ -144,6 +148,12 @@ def _play(args: argparse.Namespace) -> int:
             from cofferdam.lab.patch import plc
 
             asyncio.run(plc.serve(args.folder, args.address, args.port, patch_events.printed))
+            return 0
+        case "gateway":
+            from cofferdam.lab.patch import events as patch_events
+            from cofferdam.lab.patch import gateway
+
+            asyncio.run(gateway.serve(args.folder, args.address, args.gate, patch_events.printed))
             return 0
         case "maintenance":
             from cofferdam.lab.patch import events as patch_events

@@ -54,7 +54,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _tie_to(parent: int) -> Callable[[], None]:
+def tie_to(parent: int) -> Callable[[], None]:
     """What a child does before it becomes its program: ask the kernel for SIGTERM at the death of its parent."""
 
     def tie() -> None:
@@ -340,7 +340,7 @@ class Scene:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE if events_out else errors,
                 stderr=errors,
-                preexec_fn=_tie_to(os.getpid()),
+                preexec_fn=tie_to(os.getpid()),
                 start_new_session=True,  # Ctrl-C at the terminal is for us; we end the others in order
                 limit=1 << 20,
             )

@@ -29,7 +29,7 @@ from typing import Any
 from cofferdam.errors import CofferdamError
 from cofferdam.lab.commands import commands
 from cofferdam.lab.mirror import events
-from cofferdam.lab.scene import _tie_to
+from cofferdam.lab.scene import tie_to
 
 TAGS = ("temperature", "pressure", "steam_flow", "feed_flow", "oxygen", "level")
 """Of the boiler."""
@@ -106,7 +106,7 @@ class Historian:
         with (self.folder.parent / "postgres.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [str(self.bin / "postgres"), "-D", str(self.folder / "data"), *options],
-                stdout=log, stderr=log, cwd=self.folder, preexec_fn=_tie_to(os.getpid()), **self._as,
+                stdout=log, stderr=log, cwd=self.folder, preexec_fn=tie_to(os.getpid()), **self._as,
             )  # fmt: skip
         until = time.monotonic() + READY_SECONDS
         while True:

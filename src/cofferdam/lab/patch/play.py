@@ -17,9 +17,9 @@ from rich.table import Table
 from cofferdam.errors import CofferdamError, extra
 from cofferdam.gate.secrets import secret_file, write_secret
 from cofferdam.lab.layout import Addresses, Layout, Spot
-from cofferdam.lab.patch import events
+from cofferdam.lab.patch import events, gateway
 from cofferdam.lab.patch.maintenance import Desk
-from cofferdam.lab.patch.steps import CREW, HEALTH, RULES, STEPS, Cast, shut
+from cofferdam.lab.patch.steps import CREW, HEALTH, RULES, STEPS, Cast, a_gateway_polls, shut
 from cofferdam.lab.play import Picture, Play, Sections
 from cofferdam.lab.scene import COFFERDAM, Scene
 
@@ -28,9 +28,12 @@ class Patch(Play):
     """The patch relay at work."""
 
     name = "patch"
-    who = "a controller that takes firmware"
-    steps = STEPS
-    spots = (Spot("patch-plc", "plant", 2222), Spot("patch-plc-2", "plant", 2222))
+    who = "a controller that takes firmware, and a gateway that polls for its own"
+    steps = tuple(step for step in STEPS if step is not a_gateway_polls or gateway.is_there())
+    spots = (
+        Spot("patch-plc", "plant", 2222), Spot("patch-plc-2", "plant", 2222), Spot("patch-gateway", "plant"),
+        Spot("patch-door", "gate-plant", 8446),
+    )  # fmt: skip
 
     @functools.cached_property
     def props(self) -> Any:
@@ -49,6 +52,9 @@ class Patch(Play):
         return "" if shutil.which("ssh-keygen") else "ssh-keygen (openssh-client)"
 
     def sections(self, where: Addresses) -> Sections:
+        principals = f"""\
+  {gateway.NAME}: {{zone: control, addresses: [{where.host("patch-gateway")}]}}   # it polls for its images
+"""
         conduits = f"""\
   firmware:
     from: enterprise
@@ -58,8 +64,11 @@ class Patch(Play):
     reason: the filler's maker mends its firmware
     expires: 2035-06-30
     root: patch-root.json             # whose signatures release a file: two of three people
+    listen:
+      control: {{at: "{where.at("patch-door")}", plain: yes}}
     products:
       filler-firmware: {{origin: {{minisign: filler-vendor.pub}}, most: 5 MB, scan: none, yara: site.yar}}
+      gateway-images: {{origin: {{minisign: filler-vendor.pub}}, most: 5 MB, scan: none}}
       filler-advisories:
         origin: {{minisign: filler-vendor.pub}}
         scan: none
@@ -71,7 +80,9 @@ class Patch(Play):
     ways:
 {self._way("filler-plc", "patch-plc", where)}
 {self._way("filler-plc-2", "patch-plc-2", where)}
+      {gateway.NAME}: {{address: {where.host("patch-gateway")}, pull: {gateway.NAME}}}
     allow:
+      - {{asset: {gateway.NAME}, install: gateway-images, ring: test}}
       - {{asset: filler-plc, install: filler-firmware, ring: test, {HEALTH}, back: previous}}
       - asset: filler-plc-2
         install: filler-firmware
@@ -83,7 +94,7 @@ class Patch(Play):
         files = {
             "patch-root.json": self.props.root, "filler-vendor.pub": self.props.vendor.public, "site.yar": RULES,
         }  # fmt: skip
-        return Sections(conduits=conduits, files=files)
+        return Sections(principals=principals, conduits=conduits, files=files)
 
     def _way(self, asset: str, spot: str, where: Addresses) -> str:
         return f"""\

@@ -16,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from cofferdam.brokers.patch.records import Custom
 from cofferdam.enforce import stores
 from cofferdam.errors import CofferdamError
+from cofferdam.lab.patch import events
 from cofferdam.lab.patch.maintenance import LOOK_SECONDS, LOOKS, Desk
 from cofferdam.lab.patch.plc import NAME
 from cofferdam.lab.patch.vendor import ME, firmware
 from cofferdam.lab.play import Finding, Step
-from cofferdam.lab.scene import Scene
+from cofferdam.lab.scene import COFFERDAM, Scene, in_the_end
 
 CREW = "patch/enterprise-control"
 VIRUS = b"the laboratory's own virus"
@@ -187,6 +188,44 @@ async def the_way_back(cast: Cast) -> list[Finding]:
     return findings
 
 
+async def a_gateway_polls(cast: Cast) -> list[Finding]:
+    """A gateway's own SWUpdate polls the gate, takes what two people have signed, and installs it"""
+    from cofferdam.lab.patch import gateway
+
+    desk, scene, maker = cast.desk, cast.scene, gateway.Maker()
+    folder = desk.folder / "gateway"
+    folder.mkdir(mode=0o700)
+    target, payload = folder / "installed", b"what the gateway runs" * 5000
+    image = maker.image("1.0", payload, target)
+    found = await desk.bring("1.0", image, desk.vendor.sign(image), product="gateway-images", name=gateway.FILE)
+    if found["state"] != "passed":
+        raise CofferdamError(f"the image is {found['state']}: {found['reason']}")
+    await desk.request(found)
+    await cast.sign(found["number"])
+    await desk.told_why(gateway.NAME, "now")
+    key = await scene.verb("patch", "key", "new", gateway.NAME)
+    if key.code:
+        raise CofferdamError(key.text)
+    (folder / "key").write_text(key.text.split()[0])
+    (folder / "maker.pem").write_bytes(maker.certificate)
+    where = scene.layout.addresses
+    argv = [*COFFERDAM, "lab", "gateway", "--folder", str(folder), "--address", where.host("patch-gateway"), "--gate",
+            where.at("patch-door")]  # fmt: skip
+    device = await scene.start("gateway", "plant", argv, decode=events.parse)
+    row = await in_the_end(
+        lambda: desk.asset(gateway.NAME),
+        lambda row: row["state"] != "" and (target.is_file() or row["state"] == "failed"),
+    )
+    await device.stop()
+    same = target.is_file() and target.read_bytes() == payload
+    findings = [Finding("SWUpdate polls the gate for its image", "sent; it has installed what its maker made",
+                        f"{row['state']} {row['detail'][:120]}; {'the same' if same else 'another'} file",
+                        row["state"] == "sent" and same)]  # fmt: skip
+    words = {"asset": gateway.NAME, "product": "gateway-images", "says": "done", "detail": "it runs 1.0"}
+    await desk.ask("installer", "result", **words)
+    return findings
+
+
 async def an_owned_keeper(cast: Cast) -> list[Finding]:
     """Whoever owns the keeper, its store and its key releases nothing: the installer wants people's signatures"""
     from cofferdam.brokers.patch.repository import Repository  # an extra's libraries: not for all plays
@@ -242,6 +281,7 @@ STEPS: tuple[Step, ...] = (
     two_release,
     its_window_opens,
     the_way_back,
+    a_gateway_polls,
     an_owned_keeper,
     the_log_agrees,
 )
