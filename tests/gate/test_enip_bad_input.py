@@ -252,6 +252,44 @@ def test_a_device_that_answers_as_it_likes_ends_no_half(tmp_path: Path) -> None:
         device.close()
 
 
+def test_a_list_without_an_end_holds_nobody_else_up(tmp_path: Path) -> None:
+    """A controller of many tags answers a list for seconds, and has one place for all."""
+    device = Wayward()
+    [port] = held_ports(1)
+    policy, state = tmp_path / "policy.yaml", tmp_path / "state"
+    policy.write_text(POLICY.format(device=device.port, port=port).replace("    route: backplane 0\n", ""))
+    gate = QuickGate(state, policy)
+    steps: list[int] = []
+    enough = threading.Event()
+
+    def answers(head: bytes, cip: bytes) -> list[bytes]:
+        if cip[0] != requests.LIST:
+            return device.fair(head, cip)
+        number = 0 if enough.is_set() else len(steps) + 1
+        steps.append(number)
+        body = struct.pack("<IH4sH3I", number, 4, b"pump", 0xC4, 0, 0, 0) if number else b""
+        return [device.framed(head, bytes([requests.LIST | 0x80, 0, 6 if number else 0, 0]) + body)]
+
+    device.answers = answers
+    try:
+        gate.wait_ready()
+        with peer(port) as lists, peer(port) as reads:
+            ask = requests.made(requests.LIST, paths.of_object(0x6B, 0), struct.pack("<4H", 3, 1, 2, 8))
+            lists.say(wire.frame(wire.SEND_RR, lists.session, b"whatever", wire.unconnected(ask)))
+            eventually(lambda: len(steps) > 3)
+            met = len(steps)
+            for reads_done in range(1, 21):
+                assert reads.ask(tag("pump"))[2] == 0
+                wanted = met + reads_done
+                eventually(lambda: len(steps) >= wanted)  # noqa: B023 - called at once
+            enough.set()
+            assert lists.frame()[40] == requests.LIST | 0x80
+    finally:
+        enough.set()
+        gate.close()
+        device.close()
+
+
 @pytest.mark.parametrize("half", ["outer", "inner"])
 def test_no_write_is_made_twice_when_a_half_dies(works: Works, tags: Controller, half: str) -> None:
     """A client writes one value after the other, connects anew when it has to, and never says one twice."""

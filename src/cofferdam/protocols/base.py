@@ -120,9 +120,11 @@ class Unmatched(msgspec.Struct, frozen=True, gc=False):
 
 class Continues(msgspec.Struct, frozen=True, gc=False):
     """The asset has answered a part of the request that `token` stands for, and the machine asks for the next by
-    itself: the asset is given its time anew."""
+    itself: the asset is given its time anew. `aside`: it takes no place from now on, and lets others go between its
+    parts."""
 
     token: int
+    aside: bool = False
 
 
 class Established(msgspec.Struct, frozen=True, gc=False):

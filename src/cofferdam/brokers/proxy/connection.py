@@ -12,7 +12,7 @@ from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.standing import Standing
 from cofferdam.crossing.reactor import Timer
 from cofferdam.model import Allow, Failure
-from cofferdam.protocols.base import ClientMachine
+from cofferdam.protocols.base import ClientMachine, Continues
 
 LONGEST_NS = 60_000_000_000
 """A request that the asset answers in parts is over after so long, however fast they come."""
@@ -113,7 +113,7 @@ class Connection:
         self.flight: dict[int, Job] = {}
         self.lines = lines
         self.more: dict[int, int] = {}  # sessions that have several under way: how many besides the first
-        self.gathered: set[int] = set()  # of those: what takes no place (ClientMachine.gathers)
+        self.gathered: set[int] = set()  # of those: what takes no place (ClientMachine.gathers, Continues)
         self.standing: dict[int, Standing] = {}  # by the token of the request that made it
         self.due = 0  # when the machine wants to be told the time
         self.timer: Timer | None = None
@@ -131,6 +131,13 @@ class Connection:
     def streams(self) -> bool:
         """Whether a stream stands on it."""
         return any(one.stream is not None for one in self.standing.values())
+
+    def continues(self, event: Continues, now: int) -> None:
+        """A part of a request was answered. `now`: monotonic ns."""
+        self.flight[event.token].heard = now
+        self.silent = 0
+        if event.aside:
+            self.gathered.add(event.token)
 
     def take(self, token: int) -> Job:
         """A request that is under way no longer."""

@@ -454,8 +454,7 @@ class Device(Told):
                         break
                     continue
                 elif isinstance(event, Continues):
-                    connection.flight[event.token].heard = now
-                    connection.silent = 0
+                    connection.continues(event, now)
                     continue
                 else:
                     self._other(connection, event)

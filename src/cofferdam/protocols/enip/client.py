@@ -38,9 +38,10 @@ from cofferdam.protocols.enip.asked import known_of
 from cofferdam.protocols.enip.connections import LARGE
 from cofferdam.protocols.enip.dialect import ENIP
 from cofferdam.protocols.enip.explicit import Explicit
-from cofferdam.protocols.enip.forward import assemblies, check_addresses, closing
+from cofferdam.protocols.enip.forward import assemblies, carried, closing
 from cofferdam.protocols.enip.io import IoLink, IoLinks, form_for, forms_of
 from cofferdam.protocols.enip.replies import Misfit
+from cofferdam.protocols.enip.turns import LONG, Turns
 from cofferdam.protocols.enip.values import DATA, encode, size_of
 from cofferdam.values import Value
 
@@ -96,6 +97,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         self._events: deque[ClientEvent[m.EnipResponse]] = deque()
         self._open: dict[int, _Open] = {}
         self._outstanding = outstanding
+        self._turns = Turns(outstanding)
         self._about = known_of(asset)
         self._route = paths.of_route(asset.route) if asset is not None else b""
         self._no_list = "no_list" in quirks
@@ -166,7 +168,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
     def send(self, request: m.EnipRequest) -> tuple[int, bytes]:
         if not self._session or self._error is not None:
             raise LocalProtocolError("the connection is not established")
-        if len(self._open) >= self._outstanding:
+        if len(self._open) - len(self._turns.aside) >= self._outstanding:
             raise LocalProtocolError(f"{len(self._open)} requests are under way")
         opens = self._explicit is not None and not self._explicit.up and type(request) is not m.OpenIo
         try:
@@ -184,12 +186,14 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         except (struct.error, ValueError, KeyError, TypeError) as error:
             raise LocalProtocolError(f"{type(request).__name__} cannot be sent: {error}") from None
         self._open[self._serial] = one
-        return self._serial, data
+        return self._serial, self._turns.go(self._serial, data)
 
     def forget(self, token: int) -> None:
         one = self._open.pop(token, None)
         if one is None:
             return
+        self._turns.over(token)
+        self._output += self._turns.next()
         if self._explicit is not None:
             self._close(self._explicit.drop())
         if isinstance(one.request, m.OpenIo) and one.service != requests.GET_ALL:
@@ -298,21 +302,32 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         if command != wire.SEND_RR or one is None or one.step != step or not ours:
             return Unmatched(f"a late answer, or one to nothing: {command:04X} for {token}/{step}")
         alone = False
+        self._turns.answered(token)
         try:
-            answer = _answer(one, status, data) if cip is None else replies.split(cip, one.service)
+            if cip is None:
+                cip = carried(status, data, opens=type(one.request) is m.OpenIo)
+            answer = replies.split(cip, one.service)
             alone = True  # it is this one's, whatever is in it
             if one.talk is None and type(one.request) is m.ReadTag and answer[0] != requests.MORE:
                 said, more, body = answer
                 response = replies.tag(one.request, body) if not said else replies.error(said, more)
                 fault = ""
             else:
-                self._output += self._stepped(token, one, *self._talking(one).send(answer))
-                return Continues(token) if late is None else None
+                frame = self._stepped(token, one, *self._talking(one).send(answer))
+                if late is not None:
+                    self._output += frame
+                    return None
+                # Not in a connection of class 3, which may be another one by then.
+                aside = type(one.request) in LONG and self._explicit is None
+                self._output += self._turns.step(token, frame, aside)
+                return Continues(token, token in self._turns.aside)
         except StopIteration as end:
             response, fault = end.value, ""
         except (Misfit, wire.BadPacket) as error:
             response, fault = None, str(error)
         self._open.pop(token, None)
+        self._turns.over(token)
+        self._output += self._turns.next()
         link = self._opening.pop(token, None)
         if late is not None:
             if not isinstance(response, m.CipError):
@@ -576,22 +591,6 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             if not status or len(data) > TEMPLATE or not body:
                 break
         return replies.structure(handle, size, count, data)
-
-
-def _answer(one: _Open, status: int, data: bytes) -> Answer:
-    """What a frame answers to a conversation's step. Raises: Misfit, BadPacket."""
-    if status:
-        raise Misfit(f"the encapsulation's status {status:#x}")
-    cip = wire.unconnected_of(data)
-    if cip is not None:
-        return replies.split(cip, one.service)
-    found = wire.items_of(data)
-    if isinstance(one.request, m.OpenIo):
-        check_addresses(found[2:])
-        found = found[:2]
-    if [kind for kind, _ in found] != [wire.NULL_ADDRESS, wire.UNCONNECTED] or found[0][1]:
-        raise Misfit("no null address and unconnected data")
-    return replies.split(found[1][1], one.service)
 
 
 def _context(token: int, step: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What our own openings and closings of connections at a device carry, and what is beside their answers.
+"""What our own openings and closings of connections at a device carry, and what an answer outside one does.
 
 Not here: when a connection is opened and closed (client, explicit), those that clients open (connections).
 """
@@ -24,7 +24,24 @@ def assemblies(form: IoForm) -> bytes:
     return paths.of_object(paths.ASSEMBLY, form.config) + paths.of_points(form.outputs, form.inputs)
 
 
-def check_addresses(beside: list[tuple[int, bytes]]) -> None:
+def carried(status: int, data: bytes, opens: bool) -> bytes:
+    """The CIP in an answer outside a connection. `opens`: to an opening, which may have addresses beside it. Raises:
+    Misfit, BadPacket."""
+    if status:
+        raise Misfit(f"the encapsulation's status {status:#x}")
+    cip = wire.unconnected_of(data)
+    if cip is not None:
+        return cip
+    found = wire.items_of(data)
+    if opens:
+        _check_addresses(found[2:])
+        found = found[:2]
+    if [kind for kind, _ in found] != [wire.NULL_ADDRESS, wire.UNCONNECTED] or found[0][1]:
+        raise Misfit("no null address and unconnected data")
+    return found[1][1]
+
+
+def _check_addresses(beside: list[tuple[int, bytes]]) -> None:
     """Socket addresses beside an opening's answer. No other port than the usual one is open towards a device. Raises:
     Misfit."""
     for kind, data in beside:
