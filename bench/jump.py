@@ -29,6 +29,7 @@ import jump_attack
 from processes import cpu_of
 from tests.brokers.jump.site import JumpSite, Sshd
 from tests.brokers.patch.makers import clamd
+from tests.gate.plant import Gate
 from tests.verbs import cli
 from tests.waiting import eventually
 
@@ -132,7 +133,7 @@ def stage() -> Iterator[tuple[JumpSite, Ways]]:
         if shutil.which("clamd"):
             limits = ("StreamMaxLength 1000M", "MaxFileSize 1000M", "MaxScanSize 1000M")
             options = ("--socket", f"clamd={held.enter_context(clamd(Path(folder) / 's', *limits))}")
-        site = JumpSite(Path(folder), options)
+        site = JumpSite(Path(folder), options, gate=Gate)
         site.write_policy(conduits=SCANNED.format(door=site.door, login=site.login, files=site.files))
         site.policy.write_text(site.policy.read_text().replace("sessions: 20", "sessions: 64"))
         jump = Sshd(Path(folder) / "jump", held_port())

@@ -21,7 +21,7 @@ import asyncssh
 import pyotp
 
 from cofferdam.gate.client import ask
-from tests.gate.plant import QuickGate
+from tests.gate.plant import Gate, QuickGate
 from tests.ports import held_ports
 from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
@@ -191,8 +191,10 @@ class Telnetd:
 class JumpSite:
     """Gate, asset, people."""
 
-    def __init__(self, folder: Path, options: tuple[str, ...] = (), **words: str) -> None:
-        """`options`: for `cofferdam up`; `words`: for the policy."""
+    def __init__(
+        self, folder: Path, options: tuple[str, ...] = (), *, gate: type[Gate] = QuickGate, **words: str
+    ) -> None:
+        """`options`: for `cofferdam up`; `words`: for the policy; `gate`: how it is started."""
         self.folder = folder
         self.state = folder / "state"
         self.login = getpass.getuser() if os.geteuid() else pwd.getpwuid(0).pw_name
@@ -211,7 +213,7 @@ class JumpSite:
         self.askpass.chmod(0o755)
         self.codes: dict[str, str] = {}
         self.station = Sshd(folder / "station", station)
-        self.gate = QuickGate(self.state, self.policy, *options)
+        self.gate = gate(self.state, self.policy, *options)
         self.known_hosts = folder / "known_hosts"
 
     def write_policy(self, **words: str) -> None:

@@ -82,6 +82,11 @@ class HostKeyInside(SSHKeyPair):
         raise RuntimeError("the host key is not here")
 
 
+def _unheard() -> bool:
+    """Of a connection that has ended nothing more is read."""
+    return False
+
+
 class Hooks(Protocol):
     """What a connection needs of the part. `certificates`: whether people have any."""
 
@@ -238,11 +243,12 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         await super()._process_kexinit(pkttype, pktid, packet)
         kex: Any = self._kex
         if kex is not None:
-            kex._perform_reply = lambda key, key_data: self._reply(kex, key_data)
+            kex._perform_reply = self._reply
 
-    def _reply(self, kex: Any, key_data: bytes) -> None:
+    def _reply(self, key: Any, key_data: bytes) -> None:
         """A key exchange has all but its signature."""
-        if self._exchange is not None:
+        kex: Any = self._kex
+        if self._exchange is not None or kex is None:
             raise ProtocolError("a second key exchange within one")
         now = int(self._loop.time() * 1e9)
         if not draw(self._pace, "", now, EXCHANGES_A_SECOND / 1e9, EXCHANGES_AT_ONCE):
@@ -412,6 +418,17 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         if self._transport is not None:
             self._send_disconnect(asyncssh.DISC_PROTOCOL_ERROR, "what was sent makes no sense here", "")
         super().internal_error(exc_info, error_logger)
+
+    def data_received(self, data: bytes, datatype: Any = None) -> None:
+        if not self._was_lost:
+            super().data_received(data, datatype)
+
+    def _cleanup(self, exc: Exception | None) -> None:
+        """Nothing is left for the collector, which would have everybody wait for what a flood of strangers leaves: all
+        that is held here and holds us goes."""
+        super()._cleanup(exc)
+        unheard: Any = _unheard
+        self._kex, self._recv_handler, self._protocol_factory = None, unheard, unheard
 
     def ended(self, exc: Exception | None) -> None:
         """Called once, by asyncssh."""

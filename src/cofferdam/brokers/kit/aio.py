@@ -26,6 +26,15 @@ HANDSHAKE_SECONDS = 10.0
 DIAL_SECONDS = 10.0
 
 
+class _Transport(asyncio.selector_events._SelectorSocketTransport):  # type: ignore[name-defined,misc]
+    """A connection's socket. asyncio's own keeps itself alive after its end, until the collector looks: where strangers
+    come and go by the thousand, all others wait for that."""
+
+    def _call_connection_lost(self, exc: Exception | None) -> None:
+        super()._call_connection_lost(exc)
+        self._read_ready_cb = None
+
+
 class PartLoop(asyncio.SelectorEventLoop):
     """A loop without threads and without names.
 
@@ -42,6 +51,11 @@ class PartLoop(asyncio.SelectorEventLoop):
 
     def _write_to_self(self) -> None:
         """Whoever calls is in the loop's own thread: it looks by itself."""
+
+    def _make_socket_transport(
+        self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+    ) -> asyncio.Transport:
+        return _Transport(self, sock, protocol, waiter, extra, server)
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """Runs it now."""
