@@ -23,7 +23,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import AssetFilePassed, AssetFileRefused
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.jump import records
-from cofferdam.brokers.jump.inner_held import Judgement, Quarantine
+from cofferdam.brokers.jump.inner_held import Judgement, Pieces, Quarantine
 from cofferdam.brokers.jump.inner_held import No as _No
 from cofferdam.brokers.jump.inner_open import Down, Folder, Up
 from cofferdam.brokers.jump.inner_seen import attributes_of, is_folder, is_link, text_of, wholes
@@ -334,10 +334,11 @@ class Files:
     async def _fetch(self, down: Down, operation: m.Open) -> None:
         """All of it into quarantine, and looked through, before a byte of it is handed out. Raises: _No."""
         number = self._quarantine.new(self._grant.person)
-        digest, size = hashlib.sha256(), 0
+        digest, size, pieces = hashlib.sha256(), 0, Pieces(down.path)
         try:
             while piece := cast(bytes, await down.file.read(records.FILE_PIECE, size)):
                 size += len(piece)
+                pieces.add(piece)
                 if size > self._rules.most:
                     raise _No(f"it has more than {self._rules.most} bytes")
                 digest.update(piece)
@@ -355,7 +356,7 @@ class Files:
             reason = found.reason or "the session is over"
             self._tell(operation, reason, down.path, size=size, sha256=digest.hexdigest(), kept=found.kept)
             raise _No(reason)
-        down.number, down.scan = number, found.scan
+        down.number, down.scan, down.pieces = number, found.scan, pieces
 
     async def _judge(self, number: int, way: Literal["up", "down"], path: str, size: int, sha256: str) -> Judgement:
         """Has a file looked through. The person is told where that takes long, and what came of it: of a status that
@@ -374,7 +375,7 @@ class Files:
         data = b""
         try:
             if down.number:
-                data = (await self._quarantine.piece(down.number, offset))[:count]
+                data = await self._quarantine.read(down.number, down.pieces, offset, count)
             else:
                 data = cast(bytes, await down.file.read(count, offset))
         finally:

@@ -6,11 +6,17 @@ Not here: the archivist's side (quarantine), what may be done with files (inner_
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
 from cofferdam.brokers.jump import file_records, records
 
+STRETCHES: Final = 8
+STRETCH: Final = records.FILE_PIECE // STRETCHES
+"""Bytes under one digest; so many of them come in one record."""
+DIGEST_BYTES: Final = 16
+"""Of SHA-256: whoever would have another stretch pass has to hit one that was chosen by nobody."""
 PATH_MOST: Final = 4_096
 """Letters of a path that the keeper is told."""
 
@@ -25,6 +31,43 @@ class Judgement(NamedTuple):
     reason: str = ""
     kept: str = ""
     scan: str = ""
+
+
+class Pieces:
+    """What a file held when it went into quarantine: a digest of each stretch, so that nothing else comes out of it.
+    One over the whole would tell once the last byte is out."""
+
+    def __init__(self, path: str = "") -> None:
+        self.path = path
+        self.size = 0
+        self._digests: list[bytes] = []
+        self._last = b""
+        self._wrong = False
+
+    def add(self, data: bytes) -> None:
+        """Its next bytes."""
+        self.size += len(data)
+        data = self._last + data
+        end = len(data) - len(data) % STRETCH
+        self._digests += [_digest(data[at : at + STRETCH]) for at in range(0, end, STRETCH)]
+        self._last = data[end:]
+
+    def start(self, offset: int) -> int:
+        """Where the stretch begins in which this is."""
+        return offset - offset % STRETCH
+
+    def check(self, start: int, data: bytes) -> None:
+        """`data`: what came out from the start of a stretch on. Raises: No: it is not what went in, now or before."""
+        first = start // STRETCH
+        wanted = [*self._digests, *([_digest(self._last)] if self._last else [])][first : first + STRETCHES]
+        found = [_digest(data[at : at + STRETCH]) for at in range(0, len(data), STRETCH)]
+        self._wrong |= found != wanted
+        if self._wrong:
+            raise No(f"{self.path}: what was kept apart is not what came")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()[:DIGEST_BYTES]
 
 
 class Quarantine:
@@ -98,3 +141,12 @@ class Quarantine:
         """Its bytes from here on, as many as go into one record; none: there are no more."""
         given: records.Given = await self.ask(records.Give(number, offset), "Given")
         return given.data
+
+    async def read(self, number: int, pieces: Pieces, offset: int, count: int) -> bytes:
+        """Some of its bytes from here on, which are what went in. Raises: No: they are not, and it has no others."""
+        if offset >= pieces.size:
+            return b""
+        start = pieces.start(offset)
+        data = await self.piece(number, start)
+        pieces.check(start, data)
+        return data[offset - start :][:count]

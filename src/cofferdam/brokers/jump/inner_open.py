@@ -11,6 +11,7 @@ from typing import Final
 
 import asyncssh
 
+from cofferdam.brokers.jump.inner_held import Pieces
 from cofferdam.protocols.sftp import messages as m
 
 MODE: Final = 0o644
@@ -30,6 +31,7 @@ class Down:
         self.number = 0
         """In quarantine, from where it is handed out once it was scanned; or 0."""
         self.scan = ""
+        self.pieces = Pieces()
 
     def add(self, offset: int, data: bytes, room: int) -> None:
         """Some of it was handed out. `room`: bytes that may wait for those before them."""
