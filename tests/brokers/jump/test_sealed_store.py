@@ -12,7 +12,7 @@ import asyncssh
 import pyotp
 import pytest
 
-from cofferdam.brokers.jump.accounts import _TABLES, APPLICATION, FILE, PLAIN, SEALING, VERSION, Accounts
+from cofferdam.brokers.jump.accounts import _TABLES, APPLICATION, FILE, PLAIN, SEALING, UNBOUND, VERSION, Accounts
 from cofferdam.brokers.jump.signin import Connection, SignIn
 from cofferdam.brokers.kit.sealed import NotOpened, Sealed
 from cofferdam.errors import StoreError
@@ -166,6 +166,42 @@ def test_what_is_moved_to_another_row_does_not_open(tmp_path: Path) -> None:
         answers = ("correct horse battery", code)
         found = signin.answers(connection, name, answers, frozenset(), 10**12, wall)
         assert found.state == state, (name, found)
+    accounts.close()
+
+
+def test_what_is_said_to_be_of_another_kind_does_not_open(tmp_path: Path) -> None:
+    """A password that passes for an authority's key, say."""
+    accounts = filled(tmp_path)
+    accounts.run("UPDATE credential SET kind='key'")
+    with pytest.raises(NotOpened):
+        accounts.credential("plc", "svc")
+    accounts.run("UPDATE credential SET kind='password'")
+    assert accounts.credential("plc", "svc") == ("password", PASSWORD)
+    accounts.close()
+
+
+@pytest.mark.parametrize("version", [SEALING, UNBOUND])
+def test_what_was_sealed_before_kinds_were_bound_is_bound_once(tmp_path: Path, version: int) -> None:
+    filled(tmp_path).close()
+    of_before = Sealed(KEY, b"cofferdam access").close(PASSWORD, "credential", "plc", "svc")
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as base:
+        base.execute(f"PRAGMA user_version={version}")
+        base.execute("INSERT INTO credential SELECT 'pump', login, kind, secret, by, set_ns FROM credential")
+        base.execute("UPDATE credential SET secret=? WHERE asset='plc'", (of_before,))
+        base.commit()
+    for _ in range(2):
+        accounts = Accounts(tmp_path, KEY)
+        assert accounts.credential("plc", "svc") == ("password", PASSWORD)
+        with pytest.raises(NotOpened):  # it was another row's
+            accounts.credential("pump", "svc")
+        assert accounts.one("PRAGMA user_version") == (VERSION,)
+        accounts.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as base:
+        base.execute("UPDATE credential SET secret=? WHERE asset='plc'", (of_before,))
+        base.commit()
+    accounts = Accounts(tmp_path, KEY)
+    with pytest.raises(NotOpened):
+        accounts.credential("plc", "svc")
     accounts.close()
 
 

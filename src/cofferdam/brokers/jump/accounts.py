@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,8 +26,9 @@ from cofferdam.errors import GateError, StoreError
 
 FILE: Final = "access.db"
 APPLICATION: Final = 0x4A554D50
-PLAIN, SEALING, VERSION = 1, 2, 3
-"""Formats: secrets as they are (until now); sealed, and what was overwritten may still lie in the file; sealed."""
+PLAIN, SEALING, UNBOUND, VERSION = 1, 2, 3, 4
+"""Formats: secrets as they are; sealed, and what was overwritten may still lie in the file; sealed, and an asset's
+secrets not bound to their kind; bound to it. (The second may be either.)"""
 PEOPLE_MOST: Final = 10_000
 KEYS_OF_PERSON: Final = 16
 REQUESTS_WAITING: Final = 1_000
@@ -160,8 +161,10 @@ class Accounts:
             self.run(statement)
         if version == PLAIN:
             self._seal_all()
+        elif version < VERSION:
+            self._bind_all()
         self.run("COMMIT")
-        if version < VERSION:
+        if version < UNBOUND:
             self._scrub()
         found = self.one("SELECT value FROM meta WHERE name='host-key'")
         if found is None:
@@ -193,10 +196,29 @@ class Accounts:
         for name, totp, password in self.all("SELECT name, totp, password FROM person"):
             self.set_totp(name, totp, self.known(name).step)
             self.set_password(name, password)
-        for asset, login, secret in self.all("SELECT asset, login, secret FROM credential"):
-            sealed = self._sealed.close(secret, *_credential(asset, login))
-            self.run("UPDATE credential SET secret=? WHERE asset=? AND login=?", sealed, asset, login)
+        self._reseal(lambda secret, *_: secret)
         self.run(f"PRAGMA user_version={SEALING}")
+
+    def _bind_all(self) -> None:
+        """Binds assets' secrets to their kind, where a version of before has not. A transaction is open. What does not
+        open stays as it is: it is refused when it is asked for."""
+
+        def opened(secret: bytes, asset: str, login: str, kind: str) -> bytes | None:
+            try:
+                return self._sealed.open(secret, "credential", asset, login)
+            except NotOpened:
+                return None
+
+        self._reseal(opened)
+        if self.one("PRAGMA user_version")[0] == UNBOUND:
+            self.run(f"PRAGMA user_version={VERSION}")
+
+    def _reseal(self, opened: Callable[[bytes, str, str, str], bytes | None]) -> None:
+        """Seals assets' secrets anew, but for those that `opened` does not give."""
+        for asset, login, kind, sealed in self.all("SELECT asset, login, kind, secret FROM credential"):
+            if (secret := opened(sealed, asset, login, kind)) is not None:
+                anew = self._sealed.close(secret, *_credential(asset, login, kind))
+                self.run("UPDATE credential SET secret=? WHERE asset=? AND login=?", anew, asset, login)
 
     def _scrub(self) -> None:
         """Has the file written anew, and its write-ahead log emptied: pages that are free by now, and the log, still
@@ -379,13 +401,16 @@ class Accounts:
     def credential(self, asset: str, login: str) -> tuple[str, bytes] | None:
         """(kind, secret). Raises: NotOpened."""
         row = self.one("SELECT kind, secret FROM credential WHERE asset=? AND login=?", asset, login)
-        return None if row is None else (str(row[0]), self._sealed.open(row[1], *_credential(asset, login)))
+        if row is None:
+            return None
+        kind = str(row[0])
+        return kind, self._sealed.open(row[1], *_credential(asset, login, kind))
 
     def has_credential(self, asset: str, login: str) -> bool:
         return self.one("SELECT 1 FROM credential WHERE asset=? AND login=?", asset, login) is not None
 
     def set_credential(self, asset: str, login: str, kind: str, secret: bytes, by: str, wall_ns: int) -> None:
-        sealed = self._sealed.close(secret, *_credential(asset, login))
+        sealed = self._sealed.close(secret, *_credential(asset, login, kind))
         self.run("INSERT OR REPLACE INTO credential VALUES(?, ?, ?, ?, ?, ?)", asset, login, kind, sealed, by, wall_ns)
 
     def credentials(self) -> list[tuple[str, str, str, str, int]]:
@@ -468,9 +493,9 @@ class Accounts:
         return self.all("SELECT kind, name, by, reason, at_ns FROM block ORDER BY kind, name")
 
 
-def _credential(asset: str, login: str) -> tuple[str, str, str]:
-    """Where it is sealed to."""
-    return "credential", asset, login
+def _credential(asset: str, login: str, kind: str) -> tuple[str, ...]:
+    """What it is sealed to."""
+    return "credential", asset, login, kind
 
 
 def _person(row: Any) -> Person:
