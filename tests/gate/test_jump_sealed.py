@@ -85,8 +85,8 @@ def as_before(site: Works) -> list[bytes]:
         for name, totp in base.execute("SELECT name, totp FROM person WHERE totp!=''").fetchall():
             secrets.append(sealed.open(base64.b64decode(totp), "totp", name))
             base.execute("UPDATE person SET totp=? WHERE name=?", (secrets[-1].decode(), name))
-        for asset, login, secret in base.execute("SELECT asset, login, secret FROM credential").fetchall():
-            secrets.append(sealed.open(secret, "credential", asset, login))
+        for asset, login, kind, secret in base.execute("SELECT asset, login, kind, secret FROM credential").fetchall():
+            secrets.append(sealed.open(secret, "credential", asset, login, kind))
             base.execute("UPDATE credential SET secret=? WHERE asset=?", (secrets[-1], asset))
         base.execute(f"PRAGMA user_version={PLAIN}")
     return [secret for secret in secrets if secret]
