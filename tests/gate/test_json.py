@@ -44,8 +44,8 @@ def test_what_takes_no_json() -> None:
     silent = {
         "jump watch", "jump recording play",
         *(f"lab {word}" for word in (
-            "plant", "erp", "operator", "intruder", "mes", "erp-desk", "plc", "maintenance", "filler", "filling-mes",
-            "filling-operator",
+            "plant", "erp", "operator", "intruder", "mes", "erp-desk", "plc", "gateway", "maintenance", "filler",
+            "filling-mes", "filling-operator",
         )),
     }  # fmt: skip
     assert set(leaves(build_parser())) - verbs().keys() == silent

@@ -53,12 +53,17 @@ def _advisories(args: argparse.Namespace) -> int:
         found = _ask(args, "advisory", advisory=args.advisory)
         return print_told(args, found, _one(found))
     found = _ask(args, "advisories")
-    more = sum(found["counts"].values()) - len(found["advisories"])
+    more = left_out(found)
     if args.open:
         waiting = ("open", "to plan", "overdue")
         found["advisories"] = [each for each in found["advisories"] if each["standing"] in waiting]
 
     return print_told(args, found, listed(found, more))
+
+
+def left_out(found: dict[str, Any]) -> int:
+    """How many older ones, which wait for nobody, the keeper has not listed."""
+    return int(sum(found["counts"].values())) - len(found["advisories"])
 
 
 def listed(found: dict[str, Any], more: int) -> Iterator[str]:

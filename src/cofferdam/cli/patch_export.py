@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cofferdam.cli.patch_advice import left_out
 from cofferdam.cli.patch_asking import ask_part, print_told
 from cofferdam.errors import GateError
 
@@ -65,15 +66,17 @@ def export(args: argparse.Namespace) -> int:
     def keeper(verb: str, **arguments: object) -> Any:
         return ask_part(args, "keeper", verb, **arguments)[1]
 
+    advisories = keeper("advisories")
+    older = left_out(advisories)
     bundle: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": keeper("status"),
         "files": [keeper("show", number=row["number"]) for row in keeper("list")],
         "plan": ask_part(args, "installer", "plan")[1],
         "advisories": [
-            keeper("advisory", advisory=f"{each['product']}/{each['advisory']}")
-            for each in keeper("advisories")["advisories"]
+            keeper("advisory", advisory=f"{each['product']}/{each['advisory']}") for each in advisories["advisories"]
         ],
+        "advisories_left_out": older,
         "log": list(log_of(args)),
     }
     text = json.dumps(bundle, indent=1, sort_keys=True)
@@ -90,10 +93,13 @@ def export(args: argparse.Namespace) -> int:
         raise GateError(f"{args.output}: {error.strerror}", hint="it is a new file") from None
     with os.fdopen(fd, "w") as out:
         out.write(text)
-    told = {"files": len(bundle["files"]), "entries": len(bundle["log"])}
+    told = {"files": len(bundle["files"]), "entries": len(bundle["log"]), "advisories_left_out": older}
     beside = f", with tables in {args.tables}" if args.tables is not None else ""
     said = f"{told['files']} files, {told['entries']} entries of the audit log: {args.output}{beside}"
-    return print_told(args, told, [said])
+    lacks = (
+        [f"WITHOUT {older} older advisories, which wait for nobody: `cofferdam patch advisories ID`"] if older else []
+    )
+    return print_told(args, told, [said, *lacks])
 
 
 def _write(file: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:

@@ -260,8 +260,11 @@ class Verdict(TypedDict):
 
 
 class Exported(TypedDict):
+    """`advisories_left_out`: older ones, which wait for nobody."""
+
     files: int
     entries: int
+    advisories_left_out: int
 
 
 class ToSign(TypedDict):
