@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import socket
@@ -25,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from enip_io import OUTPUTS, Adapter, Scanner
+from enip_io import OUTPUTS, Adapter, Scanner, stray
 from processes import LOAD, BenchError, Process, build_load, cpu_of, descendants, generated, held_port
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
@@ -148,24 +149,40 @@ def libraries() -> dict[str, Callable[[str, int], tuple[Callable[[], Any], Calla
     return {"pylogix, one tag": pylogix, "pycomm3, one tag": pycomm3}
 
 
+@contextlib.contextmanager
+def reading(target: tuple[str, int], seconds: float) -> Iterator[None]:
+    """8 clients read tags meanwhile, as fast as they have answers."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(generated, target, seconds + 1, 0, ["--enip", "--clients=8"])
+        time.sleep(0.3)
+        yield
+        done.result()
+
+
+@contextlib.contextmanager
+def straying(address: str) -> Iterator[None]:
+    """A stranger sends packets of no connection meanwhile, ten for each that is due."""
+    stranger = multiprocessing.Process(target=stray, args=(address, 0.001), daemon=True)
+    stranger.start()
+    try:
+        yield
+    finally:
+        stranger.terminate()
+        stranger.join(10)
+
+
 def io_ages(
     adapter: Adapter, target: tuple[str, int], count: int, interval: float, multiplier: int, seconds: float,
-    flood: tuple[str, int] | None = None,
+    beside: contextlib.AbstractContextManager[None] | None = None,
 ) -> tuple[list[float], int, int]:  # fmt: skip
-    """(ages one way in ms, packets that came later than the time-out at the adapter, and at the scanner). `flood`:
-    where 8 clients read tags meanwhile, as fast as they have answers."""
+    """(ages one way in ms, packets that came later than the time-out at the adapter, and at the scanner).
+    `beside`: what happens meanwhile."""
     raw = Raw(*target)
     scanner = Scanner(raw, target[0], PERSON, count, interval, multiplier)
     scanner.run(0.5)
     adapter.told()
     scanner.gaps = 0
-    if flood is not None:
-        with ThreadPoolExecutor(1) as pool:
-            flooding = pool.submit(generated, flood, seconds + 1, 0, ["--enip", "--clients=8"])
-            time.sleep(0.3)
-            scanner.run(seconds)
-            flooding.result()
-    else:
+    with beside or contextlib.nullcontext():
         scanner.run(seconds)
     ages, gaps = adapter.told()
     raw.close()
@@ -273,10 +290,13 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
                     note(f"{what}, age, median ms", way, statistics.median(ages))
                     note(f"{what}, age, p99.9 ms", way, ages[int(len(ages) * 0.999)])
                 note(f"{what}, time-outs", way, late + silent)
-        for way, flood in (("gate", None), ("gate, flood", places["fast"])):
-            ages, _, _ = io_ages(adapter, places["io"], 1, 0.01, 3, io_seconds, flood)
-            if ages:
-                note("I/O at 10 ms beside a flood of reads, p99.9 ms", way, ages[int(len(ages) * 0.999)])
+        for what, beside in (
+            ("a flood of reads", reading(places["fast"], io_seconds)), ("strays, ten for each packet", straying(GATE))
+        ):  # fmt: skip
+            for way, meanwhile in (("gate", None), ("gate, flood", beside)):
+                ages, _, _ = io_ages(adapter, places["io"], 1, 0.01, 3, io_seconds, meanwhile)
+                if ages:
+                    note(f"I/O at 10 ms beside {what}, p99.9 ms", way, ages[int(len(ages) * 0.999)])
     return {what: {way: statistics.median(values) for way, values in ways.items()} for what, ways in found.items()}
 
 

@@ -130,6 +130,14 @@ def _answer(peer: socket.socket, links: dict[int, tuple[int, int]]) -> None:
             peer.sendall(struct.pack("<HH", 0x6F, len(data)) + asked[4:24] + data)
 
 
+def stray(address: str, pause: float) -> None:
+    """Sends packets of a connection that nobody has opened, until its process is ended."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        while True:
+            udp.sendto(struct.pack("<HHHIIHHHIi", 2, 0x8002, 8, 9, 1, 0xB1, 10, 1, 1, 0), (address, UDP))
+            time.sleep(pause)
+
+
 class Scanner:
     """One client with so many connections of one interval (s); the time-out is four intervals, times 2^`multiplier`."""
 

@@ -218,6 +218,7 @@ def test_packets_that_do_not_belong_are_dropped(works: Works, scanner: Scanner) 
     scanner.say(402, sequence=repeated)  # the same number again
     scanner._send(bytes(9))  # the right id and another size
     scanner._send(bytes(11))
+    scanner._send(bytes(9000))  # more than any that may come: on a wire it would be in pieces
     scanner.udp.sendto(b"\2\0\2\x80", ("127.0.0.1", 2222))
     scanner._sequence = 1000
     scanner.until(350, lambda: works.drive.references[-1:] == [350])

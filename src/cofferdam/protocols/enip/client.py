@@ -352,15 +352,15 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
     def _talk(self, request: m.EnipRequest) -> Talk:
         if type(request) is m.ReadTag:
             return self._read(request)
-        if isinstance(request, m.WriteTag):
+        if type(request) is m.WriteTag:
             return self._write(request)
-        if isinstance(request, m.ListTags):
-            return self._list(request)
-        if isinstance(request, m.DescribeStructure):
-            return self._describe(request)
-        if isinstance(request, m.Packet):
+        if type(request) is m.Packet:
             return self._packet(request)
-        if isinstance(request, m.OpenIo):
+        if type(request) is m.ListTags:
+            return self._list(request)
+        if type(request) is m.DescribeStructure:
+            return self._describe(request)
+        if type(request) is m.OpenIo:
             return self._open_io(request, self._serial + 1)
         if isinstance(request, m.GetAttributes) and not self._midway and not self._about.sized(request.items):
             return self._one_by_one(request)

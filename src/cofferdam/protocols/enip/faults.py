@@ -5,6 +5,8 @@ Not here: the messages themselves (messages: what defines records is not compile
 
 from __future__ import annotations
 
+from typing import Final, cast, get_args
+
 from cofferdam.model import Item
 from cofferdam.protocols.enip.dialect import plain
 from cofferdam.protocols.enip.messages import (
@@ -33,6 +35,8 @@ from cofferdam.protocols.enip.messages import (
     WriteTag,
 )
 from cofferdam.protocols.enip.values import DATA, attribute_fault, fault
+
+_RESPONSES: Final = frozenset(get_args(EnipResponse))
 
 
 def request_fault(request: EnipRequest) -> str:
@@ -98,11 +102,12 @@ def response_fault(response: EnipResponse) -> str:
 
 def fault_of(message: EnipRequest | EnipResponse | IoData) -> str:
     """The same for any message."""
-    if isinstance(message, IoData):
+    kind = type(message)  # isinstance takes a thousand instructions for each of the classes that a message is not of
+    if kind is IoData:
         return ""
-    if isinstance(message, EnipResponse):
-        return response_fault(message)
-    return request_fault(message)
+    if kind in _RESPONSES:
+        return response_fault(cast(EnipResponse, message))
+    return request_fault(cast(EnipRequest, message))
 
 
 def program_right(text: str) -> bool:

@@ -136,14 +136,15 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
         return FAILURES[failure]
 
     def is_error(self, response: m.EnipResponse) -> bool:
-        if isinstance(response, m.Answers):
-            return any(isinstance(part, m.CipError) for part in response.parts)
-        return isinstance(response, m.CipError)
+        # By exact types: isinstance takes a thousand instructions where a message is not of a kind.
+        if type(response) is m.Answers:
+            return any(type(part) is m.CipError for part in response.parts)
+        return type(response) is m.CipError
 
     def error_code(self, response: m.EnipResponse) -> int:
-        if isinstance(response, m.Answers):
-            return next((part.status for part in response.parts if isinstance(part, m.CipError)), 0)
-        return response.status if isinstance(response, m.CipError) else 0
+        if type(response) is m.Answers:
+            return next((part.status for part in response.parts if type(part) is m.CipError), 0)
+        return response.status if type(response) is m.CipError else 0
 
     def read_request(self, unit: int, place: Span | Item) -> m.EnipRequest:
         if not isinstance(place, Item):
@@ -185,7 +186,7 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
     def filtered(
         self, request: m.EnipRequest, response: m.EnipResponse, sees: Callable[[Item], bool]
     ) -> m.EnipResponse:
-        if not isinstance(request, m.ListTags) or not isinstance(response, m.TagList):
+        if type(request) is not m.ListTags or type(response) is not m.TagList:
             return response
         head = f"{request.program.lower()}." if request.program else ""
         return m.TagList(tuple(one for one in response.symbols if sees(Item("tag", head + one.name.lower()))))

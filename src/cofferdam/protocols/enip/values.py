@@ -188,10 +188,10 @@ def attribute(kind: ValueType, data: bytes) -> Value:
 
 def of_attribute(value: Value) -> bytes:
     """The bytes of an attribute's value. Raises: ValueError, struct.error (see `attribute_fault`)."""
-    if isinstance(value, Text):
+    if type(value) is Text:
         data = value.values[0].encode("latin-1")
         return bytes([len(data)]) + data
-    if isinstance(value, Octets):
+    if type(value) is Octets:
         return value.values[0]
     code = OF_TYPE[value.type]
     return bytes([value.values[0] is True]) if code == 0xC1 else encode(code, 0, value)
@@ -201,9 +201,9 @@ def attribute_fault(value: Value) -> str:
     """Why a value is none that an attribute can have; "" if it is."""
     if value.array or len(value.values) != 1:
         return "several values of an attribute"
-    if isinstance(value, Text):
+    if type(value) is Text:
         text = value.values[0]
         return "a text that no SHORT_STRING holds" if len(text) > 255 or any(ord(one) > 255 for one in text) else ""
-    if isinstance(value, Octets):
+    if type(value) is Octets:
         return "" if 0 < len(value.values[0]) <= DATA else "bytes of no length, or too many"
     return fault(OF_TYPE[value.type], 0, value, -1, 1)
