@@ -42,6 +42,8 @@ _RESPONSES: Final = frozenset(get_args(EnipResponse))
 def request_fault(request: EnipRequest) -> str:
     """What is wrong with a request beyond what its fields' types hold, in words; "" for nothing. What passes can be
     put on the wire."""
+    if type(request) is Packet:
+        return next((found for part in request.parts if (found := request_fault(part))), "")
     match request:
         case ReadTag(item):
             return _tag(item)
@@ -57,8 +59,6 @@ def request_fault(request: EnipRequest) -> str:
             return _attribute(item)
         case SetAttribute(item, value):
             return _attribute(item) or attribute_fault(value)
-        case Packet(parts):
-            return next((found for part in parts if (found := request_fault(part))), "")
         case GetAttributes(items):
             if len({item.name.rpartition("/")[0] for item in items}) != 1:
                 return "attributes of several instances"

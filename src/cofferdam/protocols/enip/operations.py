@@ -96,6 +96,17 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
         return replies.mismatch(request, response) or faults.response_fault(response)
 
     def operation(self, request: m.EnipRequest) -> Operation:
+        # What is common first, and by its exact type: each kind that a message is not of takes a thousand instructions.
+        if type(request) is m.Packet:
+            reads: tuple[Read, ...] = ()
+            writes: tuple[Write, ...] = ()
+            for part in request.parts:
+                one = self.operation(part)
+                reads, writes = reads + one.reads, writes + one.writes
+            return Operation(r.PACKET, -1, -1, bool(writes), reads, writes)
+        if type(request) in _WRITTEN:
+            function, write = _written(request)
+            return Operation(function, -1, -1, True, (), (write,))
         match request:
             case m.ReadTag(item):
                 return Operation(r.READ, -1, -1, False, (item,))
@@ -115,15 +126,7 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
                 return Operation(r.GET_LIST, paths.TEMPLATE, -1, False, browse=True)
             case m.OpenIo(item, rpi_out, rpi_in):
                 return Operation(r.OPEN, -1, -1, True, (), (Opening(item, min(rpi_out, rpi_in)),))
-            case m.Packet(parts):
-                reads: tuple[Read, ...] = ()
-                writes: tuple[Write, ...] = ()
-                for part in parts:
-                    one = self.operation(part)
-                    reads, writes = reads + one.reads, writes + one.writes
-                return Operation(r.PACKET, -1, -1, bool(writes), reads, writes)
-        function, write = _written(request)
-        return Operation(function, -1, -1, True, (), (write,))
+        raise LocalProtocolError(f"{type(request).__name__} is no operation")
 
     def refusal(self, request: m.EnipRequest, deny: Deny) -> m.CipError:
         if isinstance(request, (m.Unserved, m.Service)) and deny.fault is Fault.FUNCTION:
@@ -198,6 +201,9 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
         self, request: m.EnipRequest, wider_request: m.EnipRequest, wider_response: m.EnipResponse
     ) -> m.EnipResponse | None:
         return wider_response if request == wider_request else None
+
+
+_WRITTEN: Final[frozenset[type]] = frozenset({m.WriteTag, m.WriteBit, m.ModifyTag, m.SetAttribute})
 
 
 def _written(request: m.EnipRequest) -> tuple[int, Assign]:
