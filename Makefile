@@ -7,9 +7,9 @@ STAMP := $(VENV)/.ready
 # Thousands of short processes run here: each would compile what it loads.
 unexport PYTHONDONTWRITEBYTECODE
 ARGS ?=
-# Twice as many as there are cores: where gates start and stop, tests wait for a third of their time. A module stays whole: its tests
-# share a gate, and some go on from where the one before has left it. In our order: see tests/conftest.py.
-CORES ?= -n $(shell echo $$(( $$(nproc) * 2 ))) --dist loadfile --no-loadscope-reorder
+# Twice as many as there are cores, and two: tests wait for two thirds of their time, for gates that start and for what comes by
+# itself. A module stays whole: its tests share a gate. In our order: see tests/conftest.py.
+CORES ?= -n $(shell echo $$(( $$(nproc) * 2 + 2 ))) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test lint types format bench fuzz soak properties vm docs lock clean setup fast wheel deb
 

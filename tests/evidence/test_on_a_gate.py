@@ -40,7 +40,7 @@ from tests.evidence.test_services import CASES, SAYS, WITH_POLICY
 from tests.evidence.test_standing import entries
 from tests.evidence.test_witnessing import NAME, SEED, Stranger
 from tests.evidence.witness_stranger import vkey
-from tests.gate.plant import cli, events
+from tests.gate.plant import cli, events, links
 from tests.ports import held_ports
 from tests.prove.stage import Stage, run, staged
 from tests.verbs import KERNEL
@@ -94,7 +94,7 @@ def test_the_witness_is_a_part_of_its_own(stage: Stage, stranger: Stranger) -> N
     assert 64000 < user < 65000
     assert Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
     assert not (Path(f"/proc/{pid}/root") / str(stage.state).lstrip("/")).exists()
-    kinds = {str(path.readlink()).partition(":")[0] for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
+    kinds = {link.partition(":")[0] for link in links(pid)}
     assert kinds <= {"pipe", "anon_inode", "/dev/null", "socket"}
     eventually(lambda: evidence(stage, "run", "log.witnessed")[0] == 0 and
                states(stage)["log.witnessed"]["status"] == "observed")  # fmt: skip

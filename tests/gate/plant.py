@@ -355,6 +355,15 @@ def read_text(path: Path) -> str:
         return ""
 
 
+def links(pid: int) -> list[str]:
+    """What the descriptors of a process are. One may be closed while they are looked at."""
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(path.readlink()))
+    return found
+
+
 @contextlib.contextmanager
 def running(state: Path, policy: Path, *options: str, kind: type[Gate] = QuickGate) -> Iterator[Gate]:
     """A gate that is ready; ended afterwards, whatever happens."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -27,6 +26,7 @@ from tests.gate.plant import (
     Gate,
     cli,
     events,
+    links,
     log_of,
     policy_text,
     read_text,
@@ -270,15 +270,6 @@ def test_nothing_outlives_the_launcher_or_the_gate(live: Site, victim: str) -> N
     eventually(lambda: not any("cofferdam" in read_text(Path(f"/proc/{pid}/cmdline")) for pid in pids.values()))
     if victim == "gate":
         assert "ended unexpectedly (SIGKILL)" in live.up.said()
-
-
-def links(pid: int) -> list[str]:
-    """What the descriptors of a process are. One may be closed while they are looked at."""
-    found = []
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            found.append(str(path.readlink()))
-    return found
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into a part")

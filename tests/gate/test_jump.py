@@ -25,7 +25,10 @@ from tests.gate.plant import QuickGate, cli, events
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually, kill
 
-pytestmark = pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)"),
+]
 
 
 TELNET = pytest.mark.skipif(

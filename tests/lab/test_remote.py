@@ -17,6 +17,7 @@ from cofferdam.lab.remote.play import Remote, RemotePicture
 from cofferdam.lab.remote.steps import STEPS
 from tests.waiting import PATIENT
 
+pytestmark = pytest.mark.heavy
 DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo"]
 needs_openssh = pytest.mark.skipif(
     bool(Remote().missing()), reason="there is no OpenSSH (Debian: openssh-client, openssh-server)"

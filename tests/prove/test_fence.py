@@ -46,7 +46,11 @@ from tests.ports import held_ports
 from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
-pytestmark = [pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")]
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.heavy,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+]
 
 HOST, FAR, OTHER = "10.99.0.1", "10.99.0.2", "10.99.0.3"
 HOST6, FAR6 = "fd00:99::1", "fd00:99::2"
@@ -246,7 +250,7 @@ def test_its_collector_is_reached(scene: Scene) -> None:
 def connects(to: tuple[str, int], kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
     """Whether this host reaches it: the control."""
     with socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET, kind) as sock:
-        sock.settimeout(5)
+        sock.settimeout(PATIENT)
         sock.connect(to)
         return sock.send(b"x" if kind == socket.SOCK_DGRAM else b"") >= 0
 

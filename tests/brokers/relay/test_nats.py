@@ -47,9 +47,9 @@ class Hub:
         async def go() -> Any:
             import nats
 
-            client = await nats.connect(f"nats://127.0.0.1:{self.port}", connect_timeout=30)
+            client = await nats.connect(f"nats://127.0.0.1:{self.port}", connect_timeout=int(PATIENT))
             try:
-                return await work(client.jetstream(timeout=30))
+                return await work(client.jetstream(timeout=PATIENT))
             finally:
                 await client.close()
 

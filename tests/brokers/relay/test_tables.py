@@ -28,7 +28,7 @@ from tests.brokers.relay.crew import FILES, TABLES, RunningCrew, crew, policy_te
 from tests.services import Postgres, needs_postgres
 from tests.waiting import PATIENT, eventually
 
-pytestmark = needs_postgres
+pytestmark = [needs_postgres, pytest.mark.heavy]
 NUMBERS = itertools.count(1)
 PASSWORD = "three words and 1"
 OURS = "select count(*) from pg_stat_activity where application_name = 'cofferdam' and usename = %s"
