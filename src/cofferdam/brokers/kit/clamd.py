@@ -1,7 +1,8 @@
 """clamd, by its socket: the file goes there in chunks (INSTREAM), and the verdict comes back.
 
-"Clean" is said only by a scanner that works: before each file it must find a test file (EICAR), and a nest of archives
-that is deeper than it looks (`AlertExceedsMax yes`): without that setting, what it did not look into counts as clean.
+"Clean" is said only by a scanner that works: before each file it must find a test file (EICAR), and say of a nest of
+archives that it is deeper than it looks (`AlertExceedsMax yes`): without that setting, what it did not look into counts
+as clean. One that looks into all of the nest has not shown that it would say so.
 Where a ZIP has a large entry, it must find a test file at the end of one as large. An archive that is damaged, or has
 entries under a password, counts as not scanned: it calls such clean, and sees little of them. A limit of its own that a
 file is beyond is no finding: the file is not scanned.
@@ -31,7 +32,8 @@ CHUNK: Final = 256 << 10
 ANSWER_BYTES: Final = 4096
 SECONDS: Final = 600.0
 """A scanner that moves nothing for so long is given up: the file is not scanned."""
-NEST: Final = 20
+NEST: Final = 110
+"""Archives in one another: deeper than a scanner looks that is not set to more than `MaxRecursion 100`."""
 SMALL: Final = 1 << 20
 """Bytes of an entry that every scanner looks into."""
 LARGEST: Final = (2 << 30) - 1
@@ -77,9 +79,13 @@ def scan(
         base = _base(path)
         if "FOUND" not in _stream(path, [EICAR]):
             raise NotScanned("the scanner does not find its own test file")
-        if "FOUND" not in _stream(path, [_nest()]):
+        if _LIMIT not in (said := _stream(path, [_nest()])):
+            deep = f"{NEST} archives in one another"
             raise NotScanned(
-                f"the scanner calls {NEST} archives in one another clean: set `AlertExceedsMax yes` in its clamd.conf"
+                f"the scanner looks into {deep}, and so does not show that it would say what it left out: set "
+                "`MaxRecursion 100` or less in its clamd.conf"
+                if "FOUND" in said
+                else f"the scanner calls {deep} clean: set `AlertExceedsMax yes` in its clamd.conf"
             )
         try:
             _looks_into(path, archives.look(file, strict=False).largest if largest is None else largest)
