@@ -31,7 +31,7 @@ WANTED = tuple((step, part) for step in STEPS for part in PARTS if part != "exam
 """An examiner is there while a file is examined, the others all the time."""
 EACH = -(-int(os.environ.get("COFFERDAM_SOAK_KILLS", "100")) // len(WANTED))
 """Kills of each part at each step: `make soak KILLS=2500` for a hundred."""
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(0)]  # it lasts as long as so many kills take
 
 
 AUTHORITY = make("vendor authority", ca=True)
