@@ -12,7 +12,7 @@ import pytest
 
 from cofferdam.enforce.firewall import find_nft
 from cofferdam.enforce.orders import PLANS
-from cofferdam.enforce.plans.network import network_plan
+from cofferdam.enforce.plans.network import NAMES, doors, network_plan
 from cofferdam.enforce.plans.records import Link, NetworkPlan, Route, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
 from cofferdam.errors import CrossingError, GateError
@@ -57,6 +57,31 @@ LOOP = dict.fromkeys(INTERFACES, "lo")
 
 def plan(gate: str = "", text: str = POLICY) -> NetworkPlan:
     return network_plan(compile_policy(loads(text.format(gate=gate)), now_ns=0))
+
+
+def test_names_are_told_by_a_tunnel_to_who_comes_to_a_place_that_has_one() -> None:
+    """A vendor whose peer leads to the jump server's door alone learns nothing of what else there is."""
+    text = (
+        "\n".join((POLICY.replace("gate: {{", OVERLAY + "gate: {{"), ""))
+        .replace(
+            "conduits:\n",
+            "  near: {{zone: office, peer: near}}\n  vendor: {{zone: office, peer: vendor}}\nconduits:\n"
+            "  tunnel: {{from: office, to: plant, broker: modbus, owner: o, reason: r,"
+            " allow: [{{who: near, asset: a, read: all}}]}}\n"
+            "  help: {{from: office, to: plant, broker: jump, owner: o, reason: r, clients: vendor,"
+            ' listen: "10.1.0.1:22",'
+            " allow: [{{who: {{group: vendors}}, asset: d, as: svc, do: shell}}]}}\n",
+        )
+        .replace("principals:\n", "  d: {{zone: plant, address: 10.2.0.10, protocol: ssh}}\nprincipals:\n")
+    )
+    policy = compile_policy(loads(text.format(gate="")), now_ns=0)
+    overlay = policy.overlay
+    assert overlay is not None
+    peers = {name: policy.principals[name].networks for name in ("near", "vendor")}
+    names = [one for side in network_plan(policy).sides for one in side.listens if one.conduit == NAMES and one.tunnel]
+    assert {source for one in names for source in one.sources} == set(peers["near"])
+    assert doors(policy, "vendor") == ("10.1.0.1",)
+    assert set(overlay.dns) < set(doors(policy, "near"))
 
 
 def test_a_plan_has_what_the_policy_says() -> None:

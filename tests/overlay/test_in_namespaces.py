@@ -292,7 +292,7 @@ class PeerHost:
         ip("-n", world.away, "link", "set", self.name, "mtu", fields["MTU"], "up")
         for network in fields["AllowedIPs"].split(", "):
             ip("-n", world.away, "route", "add", network, "dev", self.name)
-        self.dns = fields["DNS"].split(", ")[0]
+        self.dns = fields.get("DNS", "").split(", ")[0]
 
     def sends_all(self) -> None:
         """Whatever it is asked for goes into the tunnel from now on: whoever owns this end keeps to no list of ours."""
@@ -481,7 +481,8 @@ def test_a_vendor_who_has_nothing_but_a_tunnel(live: Running) -> None:
             assert opened["source"] in host.addresses
             by_a_port()
             host.sends_all()
-            others = [(world.places("auto")[0], PORT), (DEVICE, 22), (DEVICE, PORT), (ERP, 22)]
+            assert not host.dns
+            others = [(world.places("auto")[0], PORT), (DEVICE, 22), (DEVICE, PORT), (ERP, 22), ("10.91.7.1", 53)]
             others += [(GATE_IT, port) for port in (*range(1, 600), 8443) if port != 22]
             before = dropped(live)
             assert let_in(world.away, (GATE_IT, 22), *others) == [(GATE_IT, 22)]

@@ -172,7 +172,7 @@ def _side(policy: CompiledPolicy, needs: list[_Need], zones: list[Zone], side: s
     here = {zone.name for zone in zones}
     own = {str(ipaddress.ip_interface(text).ip) for zone in zones for text in zone.addresses}
     listens = [listen for need in needs for listen in _listens(policy, need, here)]
-    listens += [listen for zone in zones for listen in _names(policy, zone)]
+    listens += [listen for zone in zones for listen in _names(policy, needs, zone)]
     reaches = [reach for need in needs for reach in _reaches(need, here)]
     published = {address for listen in listens for address in listen.addresses}
     return SidePlan(
@@ -193,15 +193,22 @@ def _tunnel(policy: CompiledPolicy) -> Tunnel | None:
     return None if found is None else Tunnel(found.port, found.networks)
 
 
-def _names(policy: CompiledPolicy, zone: Zone) -> Iterable[Listen]:
-    """Every principal of the office side may ask for names."""
+def _names(policy: CompiledPolicy, needs: list[_Need], zone: Zone) -> Iterable[Listen]:
+    """Every principal of the office side may ask for names; by a tunnel those who come to where an asset is published.
+    Names are of such places: whom the policy lets in at another door (people, at the jump server's), they would only
+    tell what else there is."""
     if policy.overlay is None or zone.side.value != "it":
         return
+    named = {place for asset in policy.assets.values() for place in asset.places}
+    listens = [listen for need in needs for listen in need.needs.listens]
+    asking = {who for listen in listens if (listen.address, listen.port) in named for who in listen.who}
     for tunnel in (False, True):
         sources = _collapsed(
             network
             for principal in policy.principals.values()
-            if principal.zone == zone.name and bool(principal.peer) == tunnel
+            if principal.zone == zone.name
+            and bool(principal.peer) == tunnel
+            and (principal.name in asking or not tunnel)
             for network in principal.networks
         )
         if sources and policy.overlay.dns:

@@ -201,7 +201,8 @@ class Overlay:
             added = PeerAdded(peer=name, key=key, addresses=addresses, by=clip(by, 128), wall_ns=now_ns())
             await gate.audit.record(added, RECORD_SECONDS)
             wireguard = overlay.wireguard
-            leads_to = {*policy.overlays.values(), *doors(policy, name)}
+            open_to = doors(policy, name)
+            leads_to = {*policy.overlays.values(), *open_to}
             places = {f"{text}/{128 if ':' in text else 32}" for text in leads_to}
             return {
                 "host": wireguard.endpoint[0],
@@ -209,7 +210,7 @@ class Overlay:
                 "server_key": public_key(self._key),
                 "addresses": list(addresses),
                 "networks": [*overlay.prefixes, *sorted(places - _within(places, overlay.prefixes))],
-                "dns": list(overlay.dns),
+                "dns": [server for server in overlay.dns if server in open_to],
                 "domain": overlay.domain,
                 "keepalive": wireguard.keepalive,
             }
