@@ -143,6 +143,22 @@ def test_a_capture_without_requests_exits_2_and_says_what_it_holds(
     assert "outside the given networks" in capsys.readouterr().err
 
 
+def test_a_capture_of_what_people_work_by_is_not_called_modbus(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ssh, other = Connection(server=("10.20.0.17", 22)).open(), Connection(server=("10.20.0.18", 10502)).open()
+    path = tmp_path / "ssh.pcap"
+    path.write_bytes(pcap(ssh.frames))
+    for verb in (["simulate", str(policy)], ["learn"]):
+        assert main([*verb, str(path)]) == 2
+        said = capsys.readouterr().err
+        assert "port 22 is that of ssh" in said and "jump server" in said and "follow one" not in said
+    path.write_bytes(pcap([*ssh.frames, *other.frames]))
+    assert main(["simulate", str(policy), str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "port 22 is that of ssh" in said and "seen on port 10502; follow one with --port PORT=PROTOCOL" in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--port", "0"], ["--port", "502=telnet"], ["--at", "noon"]],

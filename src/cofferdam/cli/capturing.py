@@ -20,6 +20,7 @@ from cofferdam.capture.reading import Reading, followed
 from cofferdam.capture.simulate import LinkReport, Remark
 from cofferdam.errors import CaptureError
 from cofferdam.policy.points.decide import show_utc
+from cofferdam.protocols.terminals.dialect import TERMINALS
 
 PROGRESS_BYTES = 8 << 20
 """Captures above this size show how far they were read, if a person watches."""
@@ -95,14 +96,27 @@ def nothing_found(reading: Reading, malformed: int, links: Sequence[LinkReport])
     if malformed:
         what += f" ({malformed} malformed ones)"
     elif reading.other_ports:
-        seen = ", ".join(str(number) for number in list(reading.other_ports)[:8])
-        hint = f"TCP servers were seen on port {seen}; follow one with --port PORT=modbus"
+        hint = _others(list(reading.other_ports)[:8])
     elif reading.skipped:
         seen = ", ".join(f"{count} {kind}" for kind, count in list(reading.skipped.items())[:5])
         hint = f"what the packets hold: {seen}"
     elif any(link.gaps for link in links):
         hint = "bytes are missing from its connections: was it made with whole packets (tcpdump -s 0)?"
     return CaptureError(what, hint=hint or "was the capture made where the requests pass?")
+
+
+def _others(ports: Sequence[int]) -> str:
+    """What to do about servers on ports that are not followed."""
+    people = {dialect.default_port: dialect.name for dialect in TERMINALS}
+    said = [
+        f"port {port} is that of {people[port]}, by which people work: its captures are not read; "
+        "`cofferdam explain --person` tells what the jump server would let through"
+        for port in ports
+        if port in people
+    ]
+    if seen := ", ".join(str(port) for port in ports if port not in people):
+        said.append(f"TCP servers were seen on port {seen}; follow one with --port PORT=PROTOCOL")
+    return "; ".join(said)
 
 
 def state_lines(
