@@ -366,6 +366,12 @@ def test_people_of_a_file(site: JumpSite) -> None:
         file.write_text("\n".join([*lines, "new,,,,", wrong]))
         assert why in site.jump("person", "import", str(file), code=2)
     assert "new" not in site.jump("person", "list")
+    # Of who has no whole name nobody could tell that they approve what they have asked for by another account.
+    file.write_text("person,full\nplain,\nwhole,Whole Name\n")
+    plain, whole = site.jump("person", "import", str(file)).splitlines()
+    assert "two accounts are one person's" in plain and "two accounts" not in whole
+    assert "two accounts are one person's" in site.jump("person", "add", "bare")
+    assert "two accounts" not in site.jump("person", "add", "named", "--full", "Named Person")
     site.jump("group", "leave", "tech", "leads")
 
 

@@ -203,10 +203,13 @@ def _people(args: argparse.Namespace) -> int:
 
 
 def _person_add(args: argparse.Namespace) -> int:
+    from cofferdam.cli.jump_people import NAMELESS
+
     found = ask(args, "person-add", person=args.person, full=args.full, account=args.account)
     for name in args.group:
         ask(args, "group-join", person=args.person, group=name)
-    return show(args, found, [f"{args.person} is known; `cofferdam jump factor ...` says by what"])
+    known = f"{args.person} is known; `cofferdam jump factor ...` says by what"
+    return show(args, found, [known, *([] if args.full else [f"{NAMELESS}: remove {args.person}, add with --full"])])
 
 
 def _person_remove(args: argparse.Namespace) -> int:

@@ -23,6 +23,9 @@ from cofferdam.policy.problems import nearest
 COLUMNS: Final = ("person", "full", "account", "groups", "key")
 _NAME: Final = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MOST: Final = 16 << 20
+NAMELESS: Final = (
+    "without a whole name nobody sees that two accounts are one person's, who would approve their own request"
+)
 _LONGEST: Final = {"full": 128, "account": 64}
 """Letters, as the keeper takes them."""
 
@@ -128,7 +131,7 @@ def bring_in(args: argparse.Namespace) -> int:
         if key:
             ask(args, "key-add", person=row.person, key=row.line)
         found.append({"person": row.person, "new": old is None, "groups": groups, "key": key})
-        what = ["is known now"] if old is None else []
+        what = ["is known now" + ("" if row.full else f" ({NAMELESS})")] if old is None else []
         what += [*(f"in {name}" for name in groups), *([f"key {key}"] if key else [])]
         lines.append(f"{row.person}: {', '.join(what or ['nothing new'])}")
     return show(args, found, lines or ["nobody stands in it"])
