@@ -63,7 +63,7 @@ conduits:
       - {{who: bench, asset: [packer, fast], read: all}}
       - {{who: bench, asset: drive, stream: [{names}]}}
 """
-TAGS = """zone: plant, protocol: enip, route: backplane 0, connections: 32,
+TAGS = """zone: plant, protocol: enip, route: backplane 0, connections: 32, outstanding: 16,
          points: {pump: {at: tag Pump, type: dint, min: 0, max: 1500}, counts: {at: "tag Counts[0-49]", type: dint}}"""
 CONNECTIONS = 20
 """A stream with outputs is one connection's at a time: there is one for each."""

@@ -315,10 +315,15 @@ def parts_of(body: bytes) -> list[bytes]:
         raise Refused(SHORT, f"a packet of {count} requests that has no room for their places")
     if count > m.PARTS:
         raise Refused(LONG, f"{count} requests in one packet, at most {m.PARTS} are known")
-    places = list(struct.unpack_from(f"<{count}H", body, 2))
-    if places[0] != 2 + 2 * count or any(b <= a for a, b in zip(places, [*places[1:], len(body)], strict=True)):
-        raise Refused(SEGMENT, "places of requests that do not rise within the packet")
-    return [body[a:b] for a, b in zip(places, [*places[1:], len(body)], strict=True)]
+    places = struct.unpack_from(f"<{count}H", body, 2)
+    found: list[bytes] = []
+    at = places[0]
+    for place in (*places[1:], len(body)):
+        found.append(body[at:place])
+        if place <= at or places[0] != 2 + 2 * count:
+            raise Refused(SEGMENT, "places of requests that do not rise within the packet")
+        at = place
+    return found
 
 
 def grouped(parts: list[tuple[Any, bytes]], room: int) -> list[list[tuple[Any, bytes]]]:
