@@ -497,6 +497,18 @@ def test_history_grows_old_by_the_time_that_passes() -> None:
     assert times.Times(0).aged(wall, NO_TIME, 0) == wall  # of a store that begins
 
 
+def test_a_clock_that_begins_at_1970_ends_no_age_for_ever() -> None:
+    """A clock without a battery, put right by the network once the gate runs: what was known before it stays known."""
+    at, hour = 20_000 * DAY_NS, HOUR_NS
+    found = times.Times(at)
+    assert found.aged(hour, NO_TIME, 0) == hour and found.known_at == at
+    assert found.aged(at + 2 * hour, NO_TIME, hour) == at + hour, "what has passed since for certain"
+    later = found.aged(at + 40 * DAY_NS, NO_TIME, 40 * DAY_NS)
+    assert at + 39 * DAY_NS < later <= at + 40 * DAY_NS and not found.alarms()
+    again = times.Times(found.known_at)
+    assert again.aged(at + 41 * DAY_NS, NO_TIME, 0) == at + 41 * DAY_NS and not again.alarms()
+
+
 def test_an_old_gap_hides_none_that_a_strand_has_found_since(tmp_path: Path) -> None:
     """`gaps` left it out, as one of batches whose numbers are known, while any such gap stood."""
     pair = Pair(tmp_path)

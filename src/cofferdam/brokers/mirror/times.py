@@ -83,16 +83,19 @@ class Times:
         """The time (UTC ns) by which history grows old: the clock's, but for a clock that is ahead, by which all of it
         would go at once. What was set ahead by more than a day while the keeper ran does not count; and what was so
         when it began counts by two days, by what `others` (the newest sample that has not its time from this clock)
-        say, and for the rest no faster than twice the time that really passes. `ran`: nanoseconds that only grow."""
+        say, and for the rest no faster than twice the time that really passes. A clock that was behind what is known,
+        and is put right, was not set ahead. `ran`: nanoseconds that only grow."""
         ran = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if ran is None else ran
         if self._seen is None:
-            self._begun = (min(self.known_at or wall, wall), ran)
+            self._begun = (self.known_at or wall, ran)
         elif abs(jump := wall - self._seen[0] - (ran - self._seen[1])) > DAY_NS:
             self._ahead = max(0, self._ahead + jump)
         self._seen = (wall, ran)
-        right, (at, since) = wall - self._ahead, self._begun
+        at, since = self._begun
+        right = max(wall - self._ahead, min(wall, at + ran - since))
+        self._ahead = wall - right
         sure = max(at + 2 * (ran - since), others)
-        self.known_at = min(right, sure)
+        self.known_at = max(self.known_at, min(right, sure))
         self._doubt = right - sure
         return min(right, sure + BEYOND_NS)
 
