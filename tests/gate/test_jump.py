@@ -559,11 +559,28 @@ def test_proxy_jump_ends_here_as_well(site: JumpSite) -> None:
     assert done.stdout == b""
 
 
+def test_the_gate_is_known_by_its_name_at_whatever_port(site: JumpSite) -> None:
+    """An ssh looks for "[NAME]:PORT" in what it knows, where the port is not 22."""
+    authority = site.jump("known-hosts").splitlines()[0]
+    assert authority.startswith("@cert-authority ")
+    trusted = site.folder / "by-name"
+    trusted.write_text(authority + "\n")
+    known = ["-o", f"UserKnownHostsFile={trusted}", "-o", "HostKeyAlgorithms=ssh-ed25519-cert-v01@openssh.com"]
+    done = subprocess.run(
+        ["ssh", *known, *site.options("tech"), "-p", str(site.door), "tech@localhost", "list"],
+        stdin=subprocess.DEVNULL, capture_output=True, env=site.environment("tech"), timeout=PATIENT, check=False,
+    )  # fmt: skip
+    assert (done.returncode, b"station" in done.stdout) == (0, True), done.stderr
+
+
 def test_killed_and_barred(site: JumpSite) -> None:
     """CIP-005-7 R2.5, R3.2; CIP-003-9 Att. 1 section 6: ended, and the return is controlled."""
     process = site.begins("tech", "station", "sleep 1000")
     session = site.sessions()[-1]
     assert "tech (127.0.0.1) at station" in site.jump("sessions")
+    code, said, why = cli("ping", "station", "--state", site.state)
+    assert (code, said) == (2, "") and "no crew of this gate asks station questions" in why
+    assert "at the gate `cofferdam jump sessions`" in site.jump("kill", "99999", code=2)
     assert "barred: tech station" in site.jump("kill", str(session["number"]), "--reason", "wrong machine")
     said = ends(process)
     assert b"ended by" in said
@@ -571,6 +588,7 @@ def test_killed_and_barred(site: JumpSite) -> None:
     barred = site.ssh("tech", "station", "echo a")
     assert (barred.returncode, b"has barred" in barred.stderr) == (1, True)
     assert "tech station" in site.jump("blocks")
+    assert "`cofferdam jump unblock tech station`: these two are barred" in site.jump("unblock", "tech", code=2)
     site.jump("unblock", "tech", "station")
     assert site.ssh("tech", "station", "echo a").returncode == 0
 

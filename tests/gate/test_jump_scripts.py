@@ -54,7 +54,8 @@ def test_answers_and_refusals_are_two_streams(site: JumpSite) -> None:
     assert "no requests" in says(site, "tech", "requests") and "no files" in says(site, "tech", "files")
     for words, why in (
         ("request statoin 1h pump", "did you mean station?"), ("request station pump", "is no time"),
-        ("request station 1h", "a request says why"), ("approve 77", "there is no request 77"), ("approve", "a number"),
+        ("request station 1h", "a request says why"),
+        ("request station", "for how long and why"), ("approve 77", "there is no request 77"), ("approve", "a number"),
         ("watch 5", "there is no session 5"), ("kill 5", "there is no session 5"), ("dance", "is no word of the menu"),
     ):  # fmt: skip
         assert why in refuses(site, "vendor", words), words

@@ -119,6 +119,10 @@ def test_each_alarm_has_a_way_out() -> None:
     assert way_out("modbus/x/inner/trouble-plc").startswith("look at the device")
     assert "audit show" in way_out("what-nobody-knows")
     assert "time daemon" in way_out("check-clock.sound") and "list --status" in way_out("check-log.whole")
+    assert way_out("jump/x/inner/jump-host-key-plc-7").endswith("cofferdam jump host-key plc-7 --file KEY")
+    for name in ("requests", "files", "recording", "quarantine", "rotation-a-b", "break-glass"):
+        assert "docs/operations.md" not in way_out(f"jump/x/keeper/jump-{name}"), name
+    assert is_notice("jump/x/keeper/jump-requests") and not is_notice("jump/x/keeper/jump-break-glass")
     assert is_notice("check-clock.sound") and not is_notice("check-log.whole") and not is_notice("clock-jumped")
 
 

@@ -246,10 +246,34 @@ def test_explain() -> None:
     assert "person:tech1, group:own may" in ask("10.1.0.9", "who", "switch", "shell") or "group:own" in ask(
         "10.1.0.9", "who", "switch", "shell"
     )
+    said = ask("10.1.0.9", "tech1", "station", "exec:reboot")
+    assert "rule is vendor-helps/2" in said and "value fails: the command reboot is asked; allowed: uptime" in said
+    assert "did you mean group:vendor-x?" in ask("10.1.0.9", "group:vendr-x", "station", "shell")
     with pytest.raises(CofferdamError, match="has no asset"):
         ask("10.1.0.9", "tech1", "staton", "shell")
     with pytest.raises(CofferdamError, match="cannot be done"):
         ask("10.1.0.9", "tech1", "station", "format")
+
+
+def test_a_question_without_what_is_done_is_answered_with_how_to_ask_that_broker(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text(POLICY)
+    assert main(["explain", str(tmp_path / "p.yaml"), "--person", "tech1", "--asset", "station"]) == 2
+    hint = capsys.readouterr().err.splitlines()[-1]
+    assert "--do" in hint and "--push" not in hint and "--operation" not in hint
+
+
+def test_an_asset_of_people_is_described_by_how_they_reach_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text(POLICY)
+    assert main(["describe", "station", "--policy", str(tmp_path / "p.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "people reach it by the jump server at 10.1.0.2:22: ssh station@GATE" in said
+    assert "nothing listens" not in said
+    for may in ("may shell (", "may reach station (", "may run uptime (", "may have files at /tmp/*.csv ("):
+        assert may in said, may
 
 
 def test_commands_and_paths() -> None:

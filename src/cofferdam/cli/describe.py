@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from cofferdam.gate.client import ask
     from cofferdam.policy.difference import grants_on
     from cofferdam.policy.problems import nearest
+    from cofferdam.policy.terms.jump_rows import JumpRows
 
     status: dict[str, Any] = {}
     if args.policy is not None:
@@ -47,6 +48,11 @@ def run(args: argparse.Namespace) -> int:
     sessions = [one for one in status.get("sessions", ()) if one["asset"] == asset.name]
     may = sorted(set(grants_on(policy.table, asset.name)))
     places = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in asset.places]
+    doors = sorted({
+        f"[{row.address}]:{row.port}" if ":" in row.address else f"{row.address}:{row.port}"
+        for row in (conduit.terms for conduit in policy.table.conduits.values())
+        if isinstance(row, JumpRows) and any(asset.name in line.assets for line in row.lines)
+    })  # fmt: skip
     away = does is not None and does["state"] in ("backing-off", "silent")
     if args.json:
         print(json.dumps({
@@ -56,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
         }))  # fmt: skip
         return 1 if away else 0
     print(f"{asset.name}: {asset.protocol} at {asset.address}:{asset.port}, zone {asset.zone}")
-    print(f"  clients find it at {' and '.join(places) or 'no address: nothing listens for it'}")
+    if doors:
+        print(f"  people reach it by the jump server at {' and '.join(doors)}: ssh {asset.name}@GATE")
+    if places or not doors:
+        print(f"  clients find it at {' and '.join(places) or 'no address: nothing listens for it'}")
     if does is not None:
         counts = f"{count_of(does['connections'], 'connections')}, {count_of(does['requests'], 'requests')}"
         print(f"  {does['state']}: {counts}, "

@@ -86,7 +86,8 @@ def _terms(policy: CompiledPolicy, said: dict[str, str]) -> AnyTerms:
     fitting = [terms for terms in KINDS.values() if terms.asked(said)]
     known = [terms for terms in fitting if terms.concerns(policy, said)] or fitting
     if not known:
-        forms = "; ".join(dict.fromkeys(terms.form for terms in KINDS.values()))
+        some = [terms for terms in KINDS.values() if said and said.keys() <= {ask.name for ask in terms.asks}]
+        forms = "; ".join(dict.fromkeys(terms.form for terms in some or KINDS.values()))
         what = ", ".join(f"--{name}" for name in said) or "nothing"
         raise CofferdamError(f"{what} does not make a question", hint=f"ask with {forms}")
     return known[0]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from cofferdam.cli.findings import count_of
 from cofferdam.cli.jump_asking import add_signing, ask, ask_all, show, signature, time_of
 from cofferdam.errors import GateError
 
@@ -185,7 +186,8 @@ def _people(args: argparse.Namespace) -> int:
     def lines() -> Iterable[str]:
         for one in found:
             factors = (
-                ", ".join([*one["factors"], *(f"{len(one['keys'])} keys" for _ in one["keys"][:1])]) or "no factor"
+                ", ".join([*one["factors"], *(count_of(len(one["keys"]), "keys") for _ in one["keys"][:1])])
+                or "no factor"
             )
             last = f"last from {one['last_source']} {time_of(one['last_ns'])}" if one["last_ns"] else "never signed in"
             account = f" = {one['account']}" if one["account"] else ""
@@ -320,7 +322,10 @@ def _rotate(args: argparse.Namespace) -> int:
 def _known_hosts(args: argparse.Namespace) -> int:
     found = ask(args, "gate-key")
     doors = [where if port == 22 else f"[{where}]:{port}" for where, port in found["doors"]]
-    lines = [f"@cert-authority {','.join(dict.fromkeys([*doors, *found['names']]))} {found['authority']}"]
+    # At another port than 22 an ssh looks for the name with that port.
+    names = [f"[{name}]:{port}" for _, port in found["doors"] if port != 22 for name in found["names"]]
+    known = ",".join(dict.fromkeys([*doors, *names, *found["names"]]))
+    lines = [f"@cert-authority {known} {found['authority']}"]
     for address, port in found["doors"]:
         where = address if port == 22 else f"[{address}]:{port}"
         lines.append(f"{where} {found['key']}")

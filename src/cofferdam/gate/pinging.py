@@ -42,7 +42,8 @@ async def ping_asset(gate: Gate, asset: str, by: str) -> dict[str, Any]:
             f"the policy has no asset {asset}",
             hint=f"did you mean {near}?" if near else f"it has {', '.join(sorted(known)[:10]) or 'none'}",
         )
-    crew = next((one for one in gate.crews.values() if asset in one.plan.asset_names and _asks(one)), None)
+    serving = (one for one in gate.crews.values() if asset in one.plan.asset_names)
+    crew = next((one for one in serving if one.plan.broker == known[asset].protocol and _asks(one)), None)
     if crew is None:
         raise GateError(f"no crew of this gate asks {asset} questions", hint="cofferdam describe says who serves it")
     if gate.severed:

@@ -25,6 +25,10 @@ _BY_RULE = frozenset({"number", "who"})
 """Fields of a broker's rule that are not what it grants."""
 
 
+_MAY: Final = {"assets": "reach", "do": "", "commands": "run", "paths": "have files at", "opaque": "run, unjudged,"}
+"""What somebody may, where the field is called by what it is of."""
+
+
 class Grant(msgspec.Struct, frozen=True, order=True):
     """Somebody may do something by a conduit. `what` is in words: "write pump-1: speed"."""
 
@@ -100,7 +104,7 @@ def _of_line(line: Mapping[str, Any]) -> Iterator[str]:
     rest = ", ".join(f"{name} {_in_words(said[name])}" for name in sorted(said.keys() - lists.keys()))
     for name, values in lists.items():
         for value in values:
-            yield f"{name} {_in_words(value)}{f' ({rest})' if rest else ''}"
+            yield f"{_MAY.get(name, name)} {_in_words(value)}{f' ({rest})' if rest else ''}".lstrip()
     if not lists:
         yield rest
 

@@ -81,6 +81,7 @@ conduits:
     reason: somebody sits beside them
     listen: "127.0.0.1:{door}"
     clients: people
+    names: [localhost]
     approval: {{by: leads, watched: true, signed: true}}
     allow:
       - {{who: {{group: guests}}, asset: station, as: {login}, do: [shell, exec], commands: {commands}}}

@@ -280,6 +280,10 @@ def _many(event: Said) -> str:
     return f" ({event['count']} times)" if event.get("count", 1) > 1 else ""
 
 
+def _digest(event: Said) -> str:
+    return f", SHA-256 {str(event['sha256'])[:16]}…" if event.get("sha256") else ""
+
+
 def _because(event: Said) -> str:
     return f": {event['reason']}" if event.get("reason") else ""
 
@@ -337,7 +341,7 @@ LINES: dict[str, Line] = {
     "recording-used": lambda e: f"{e.get('recording')} {e.get('how')} by {e.get('by')}{_because(e)}",
     "asset-file-passed": lambda e: (
         f"{e.get('session')}: {e.get('person')} {e.get('way')} {e.get('asset')}:{e.get('path')} {e.get('to', '')}"
-        f" {e.get('size')} bytes, SHA-256 {str(e.get('sha256'))[:16]}… {e.get('scan', '')}".rstrip()
+        f" {e.get('size')} bytes{_digest(e)} {e.get('scan', '')}".rstrip()
     ),
     "asset-file-refused": lambda e: (
         f"{e.get('session')}: {e.get('person')} {e.get('way')} {e.get('asset')}:{e.get('path')}{_because(e)}{_many(e)}"

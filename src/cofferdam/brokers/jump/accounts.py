@@ -292,7 +292,7 @@ class Accounts:
 
     def add_person(self, name: str, full: str, account: str) -> None:
         if self.person(name) is not None:
-            raise GateError(f"there is a {name!r} already")
+            raise GateError(f"{name!r} is there already")
         if account and (other := self.one("SELECT name FROM person WHERE account=?", account)) is not None:
             raise GateError(f"{account} is the account of {other[0]} already", hint="one person has one entry")
         if self.one("SELECT count(*) FROM person")[0] >= PEOPLE_MOST:

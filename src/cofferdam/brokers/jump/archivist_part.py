@@ -131,7 +131,7 @@ class Archivist(Part):
     def alarms(self) -> dict[str, str]:
         found = {"jump-recording": f"recordings cannot be written: {self._trouble}"} if self._trouble else {}
         if kept := self._quarantine.kept:
-            found["jump-quarantine"] = f"{kept} files in quarantine"
+            found["jump-quarantine"] = f"{kept} file{'' if kept == 1 else 's'} in quarantine"
         return found
 
     def tick(self) -> None:

@@ -176,7 +176,8 @@ class Keeper(Part):
         if self._last:
             return {}
         waiting = self.accounts.waiting()
-        asked = {"jump-requests": f"{waiting} people wait for an approval (cofferdam jump requests)"} if waiting else {}
+        said = f"{waiting} request{' waits' if waiting == 1 else 's wait'} for an approval (cofferdam jump requests)"
+        asked = {"jump-requests": said} if waiting else {}
         return asked | self._glass.alarm() | self._rotating.alarms() | self._releasing.alarm()
 
     # --- records ------------------------------------------------------------------------------------------------------

@@ -432,7 +432,10 @@ class Verbs:
     def _unblock(self, said: Unblock) -> Plan:
         found = [kind for kind, name, *_ in self._accounts.blocks() if name == said.name]
         if not found:
-            raise GateError(f"nothing bars {said.name!r}", hint="`cofferdam jump blocks` shows who and what is barred")
+            pairs = [name for _, name, *_ in self._accounts.blocks() if said.name in name.split()]
+            way = f"`cofferdam jump unblock {pairs[0]}`: these two are barred" if pairs else ""
+            hint = way or "`cofferdam jump blocks` shows who and what is barred"
+            raise GateError(f"nothing bars {said.name!r} alone" if pairs else f"nothing bars {said.name!r}", hint=hint)
 
         def act() -> told.Unblocked:
             for kind in found:

@@ -155,6 +155,8 @@ class Menu:
     def _request(self, connection: Connection, rest: str, tell: Tell, as_json: bool = False) -> None:
         asset, _, rest = rest.partition(" ")
         span, _, reason = rest.strip().partition(" ")
+        if not span:
+            raise GateError("a request says what, for how long and why", hint="request ASSET 2h WHY #TICKET")
         seconds = seconds_of(span)
         text, _, ticket = reason.strip().partition("#")
         if not text.strip():
@@ -357,7 +359,7 @@ class Menu:
         """Raises: GateError."""
         found = self._keeper.live.get(number)
         if found is None:
-            raise GateError(f"there is no session {number}", hint="who")
+            raise GateError(f"there is no session {number}", hint="who; at the gate `cofferdam jump sessions`")
         return found
 
     def _kill(self, connection: Connection, number: int, reason: str, tell: Tell) -> None:

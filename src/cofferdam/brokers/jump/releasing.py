@@ -149,7 +149,8 @@ class Releasing:
 
     def alarm(self) -> dict[str, str]:
         count = self._accounts.one("SELECT count(*) FROM held WHERE state='waits'")[0]
-        said = f"{count} files that cannot be scanned wait for somebody (cofferdam jump quarantine list)"
+        files = "file that cannot be scanned waits" if count == 1 else "files that cannot be scanned wait"
+        said = f"{count} {files} for somebody (cofferdam jump quarantine list)"
         return {"jump-files": said} if count else {}
 
     def of(self, person: str) -> list[told.HeldFile]:

@@ -29,6 +29,7 @@ from asyncssh.public_key import decode_ssh_public_key
 
 from cofferdam.brokers.jump.accounts import Accounts, Person
 from cofferdam.brokers.kit.sealed import NotOpened
+from cofferdam.policy.points.decide import show_utc
 
 STEP_SECONDS: Final = 30
 CODE_DIGITS: Final = 6
@@ -328,7 +329,8 @@ class SignIn:
     def _in(self, connection: Connection, now_ns: int, wall_ns: int) -> Outcome:
         person = self._accounts.known(connection.person)
         connection.state, connection.since_ns = "in", now_ns
-        text = f"last signed in from {person.last_source}" if person.last_source else "signed in for the first time"
+        last = f"last signed in from {person.last_source}, {show_utc(person.last_ns)}"
+        text = last if person.last_source else "signed in for the first time"
         if connection.parent is None:
             self._failures.forgive(("source", connection.source))
             self._accounts.signed_in(person.name, wall_ns, connection.source)

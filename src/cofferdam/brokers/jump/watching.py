@@ -59,7 +59,7 @@ class Watching:
         """Somebody wants to watch. Raises: GateError."""
         session = self._keeper.live.get(number)
         if session is None:
-            raise GateError(f"there is no session {number}", hint="who")
+            raise GateError(f"there is no session {number}", hint="who; at the gate `cofferdam jump sessions`")
         self.may(connection.person, session)
         if connection.number in self._of:
             raise GateError("you watch a session already")

@@ -50,16 +50,24 @@ WAYS_OUT: dict[str, str] = {
     "connections-full": "see in `cofferdam status --all` who holds the places",
     "seam-closed": "a part of the other broker may be taken over: cofferdam audit show --kind record-violation; "
     "it opens when the gate is started anew",
+    "jump-host-key": "compare its key at the asset, and ask who changed it; then: "
+    "cofferdam jump host-key ASSET --file KEY",
+    "jump-recording": "make room on the disk of the archivist's store; it is tried again by itself",
+    "jump-break-glass": "look into what was done; then somebody else: cofferdam jump break-glass review WORDS",
+    "jump-rotation": "cofferdam jump assets says how far it came; then: cofferdam jump rotate",
+    "jump-quarantine": "cofferdam jump quarantine list says whose they are",
+    "jump-files": "cofferdam jump quarantine list; who may decides: release or reject",
+    "jump-requests": "cofferdam jump requests; who may decides: approve or deny",
     HELD: "mend what it names (docs/operations.md); it is started again by itself",
     "crew": "see the gate's messages (journalctl -u cofferdam); it is started again by itself",
 }
 """By the beginning of an alarm's name; the order is that of what comes first."""
-NOTICES = ("strangers", "conduit-expires", "check-clock.sound", "fence-changed")
+NOTICES = ("strangers", "conduit-expires", "check-clock.sound", "fence-changed", "jump-requests", "jump-files")
 """Worth a look, and nothing that is broken: `status` says them and exits with 0. Whoever may send a packet from the
 office could hold up the first of them for ever, and the second is what the policy says. An exit code that a stranger or
 the calendar decides says nothing of the gate. The third is true of the machine: the gate works without a time daemon,
 and what its records are worth then is in the evidence, where the check reads "failed" until there is one. In the
-case of the fourth what was wrong has been put right."""
+case of the fourth what was wrong has been put right. In the last two people ask something of people."""
 ELSE = "cofferdam audit show tells since when; docs/operations.md has every alarm"
 
 

@@ -331,6 +331,14 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
         if not reached:
             return Deny("", "", Fault.PRINCIPAL, f"{question.source} reaches no jump server")
         rights = matching(reached, {who}, asset, do, command=what)
+        if not rights and do == "exec" and (others := [
+            (name, line) for name, row in reached.items() for line in row.lines
+            if who in line.who and asset in line.assets and do in line.do
+        ]):  # fmt: skip
+            name, line = others[0]
+            programs = "".join(f", {one} with whatever arguments" for one in line.opaque)
+            allowed = (", ".join(line.commands) + programs).removeprefix(", ")
+            return Deny(name, f"{name}/{line.number}", Fault.VALUE, f"the command {what} is asked; allowed: {allowed}")
         if not rights:
             may = sorted({
                 one for row in reached.values() for line in row.lines
@@ -340,6 +348,8 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             who_may = f"{', '.join(may)} may {do} there" if may else f"nobody may {do} there"
             if who.startswith(PERSON) and any(one.startswith(GROUP) for one in may):
                 who_may += " (only the keeper knows who is in a group: ask with --person group:NAME)"
+            if near := nearest(who, may):
+                who_may += f"; did you mean {near}?" * (near != who)
             return Deny(conduit, "", Fault.PRINCIPAL, f"{who} asks for {do}{' ' + what if what else ''}; {who_may}")
         if do in ("up", "down"):
             inside = [right for right in rights if within(what, right.line.paths)]
