@@ -578,8 +578,8 @@ def test_killed_and_barred(site: JumpSite) -> None:
     process = site.begins("tech", "station", "sleep 1000")
     session = site.sessions()[-1]
     assert "tech (127.0.0.1) at station" in site.jump("sessions")
-    code, said, why = cli("ping", "station", "--state", site.state)
-    assert (code, said) == (2, "") and "no crew of this gate asks station questions" in why
+    code, told, why = cli("ping", "station", "--state", site.state)
+    assert (code, told) == (2, "") and "no crew of this gate asks station questions" in why
     assert "at the gate `cofferdam jump sessions`" in site.jump("kill", "99999", code=2)
     assert "barred: tech station" in site.jump("kill", str(session["number"]), "--reason", "wrong machine")
     said = ends(process)
@@ -615,6 +615,17 @@ def test_another_host_key_is_refused_and_alarmed(site: JumpSite) -> None:
     (site.folder / "right.pub").write_text(site.station.public_key)
     site.jump("host-key", "station", "--file", str(site.folder / "right.pub"), "--yes")
     assert site.ssh("tech", "station", "echo a").returncode == 0
+    eventually(lambda: "jump-host-key-station" not in json.dumps(site.gate.status()["alarms"]))
+
+
+def test_who_cannot_reach_an_asset_is_not_told_where_it_is(site: JumpSite) -> None:
+    site.station.close()
+    try:
+        done = site.ssh("tech", "station", "echo a")
+        assert (done.returncode, b"station cannot be reached: Connection refused" in done.stderr) == (1, True)
+        assert str(site.ports["station"]).encode() not in done.stderr
+    finally:
+        site.station.start()
 
 
 def test_sever_ends_all(site: JumpSite) -> None:

@@ -276,6 +276,23 @@ def test_an_asset_of_people_is_described_by_how_they_reach_it(
         assert may in said, may
 
 
+def test_a_scan_without_a_scanner_is_said_before_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if Path("/run/clamav/clamd.ctl").is_socket():
+        pytest.skip("clamd runs here")
+    for text, told in ((POLICY, True), (POLICY.replace("scan: true, ", ""), False)):
+        (tmp_path / "p.yaml").write_text(text)
+        main(["up", str(tmp_path / "p.yaml"), "--state", str(tmp_path / "state"), "--check-only"])
+        said = capsys.readouterr().out
+        assert ("vendor-helps: files are scanned, and there is no clamd: none of them passes" in said) == told
+
+
+def test_a_setting_that_changes_is_called_as_in_the_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "old.yaml").write_text(POLICY)
+    (tmp_path / "new.yaml").write_text(POLICY.replace("scan: true, ", ""))
+    assert main(["diff", str(tmp_path / "old.yaml"), str(tmp_path / "new.yaml")]) == 1
+    assert "~ conduits / vendor-helps / files / scan: " in capsys.readouterr().out
+
+
 def test_commands_and_paths() -> None:
     rows = {name: each.terms for name, each in compiled().conduits.items() if isinstance(each.terms, JumpRows)}
     who = names("tech1", ())

@@ -37,8 +37,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="everything, by pages in a terminal; the default when piped")
     parser.add_argument("--watch", action="store_true", help="show one screen anew each second until q or Ctrl-C")
     parser.epilog = (
-        "Exit code: 0 all works, though a notice may be worth a look (strangers, a conduit that expires, somebody who waits for an approval); 1 an alarm "
-        "stands, something is severed or a pair of halves does not work (the first line says which, and what to do); "
+        "Exit code: 0 all works, though a notice may be worth a look (strangers, a conduit that expires, somebody who "
+        "waits); 1 an alarm stands, something is severed or a pair of halves does not work (the first line says "
+        "which, and what to do); "
         "2 no gate runs."
     )
 

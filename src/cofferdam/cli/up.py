@@ -142,7 +142,7 @@ def _check(args: argparse.Namespace) -> int:
     from cofferdam.cli import old_export
     from cofferdam.cli.findings import count_of
     from cofferdam.cli.gate_options import state_of
-    from cofferdam.cli.up_ready import Lack, lacks
+    from cofferdam.cli.up_ready import Lack, lacks, no_scanner
     from cofferdam.gate.crew.plan import plan_crews
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
@@ -151,6 +151,8 @@ def _check(args: argparse.Namespace) -> int:
     plans = plan_crews(policy, shards=args.pairs)
     check_installed(plan.broker for plan in plans.values())
     missing = lacks(policy, plans, state_of(args))
+    if "clamd" not in _sockets(args.socket):
+        missing += no_scanner(policy)
     if (old := old_export.finding(args.policy)) is not None:
         missing.append(
             Lack(False, f"{old.file}: {old.found}", f"cofferdam check {args.policy} says how to write it now")

@@ -66,6 +66,20 @@ def lacks(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) ->
     return sorted(found, key=lambda lack: not lack.hard)
 
 
+def no_scanner(policy: CompiledPolicy) -> Iterator[Lack]:
+    """Where files are to be scanned and this machine has no scanner."""
+    names = sorted(name for name, conduit in policy.conduits.items() if _scans(msgspec.to_builtins(conduit.terms)))
+    if names:
+        what = f"{', '.join(names)}: files are scanned, and there is no clamd: none of them passes"
+        yield Lack(False, what, "start clamd, or say where its socket is: --socket clamd=PATH")
+
+
+def _scans(said: object) -> bool:
+    if isinstance(said, dict):
+        return any((name == "scan" and inner) or _scans(inner) for name, inner in said.items())
+    return isinstance(said, (list, tuple)) and any(map(_scans, said))
+
+
 def _gate_runs(state: Path) -> bool:
     try:
         with (state / "lock").open("rb") as lock:

@@ -132,7 +132,8 @@ class Inner(Part):
 
     def alarms(self) -> dict[str, str]:
         return {
-            f"jump-host-key-{asset}": f"{asset} showed another host key than was accepted, {count} times"
+            f"jump-host-key-{asset}": f"{asset} showed another host key than was accepted, "
+            f"{'once' if count == 1 else f'{count} times'}; this stands until a session finds the accepted one"
             for asset, count in list(self._host_keys_refused.items())[:16]
         }
 
@@ -256,6 +257,7 @@ class Inner(Part):
                 await open_telnet(live, asset)
                 return
             connection = await connect(grant, asset.address, asset.port)
+            self._host_keys_refused.pop(grant.asset, None)
             if live.done:
                 connection.abort()
                 return

@@ -9,6 +9,7 @@ Not here: the session around it (inner_session).
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -35,6 +36,11 @@ class NoLeg(Exception):
     def __init__(self, reason: str, shown: str = "") -> None:
         super().__init__(reason)
         self.shown = shown
+
+
+def unreachable(asset: str, error: OSError) -> NoLeg:
+    """Why there is no connection, without the address, which the person need not know: Python's own words have it."""
+    return NoLeg(f"{asset} cannot be reached: {os.strerror(error.errno) if error.errno else 'no connection'}")
 
 
 class Connection(Frugal, asyncssh.SSHClientConnection):
@@ -107,7 +113,7 @@ async def connect(grant: Grant | Rotate, address: str, port: int, credential: Cr
         if isinstance(error, TimeoutError):
             raise NoLeg(f"{grant.asset} does not answer") from None
         if isinstance(error, OSError):
-            raise NoLeg(f"{grant.asset} cannot be reached: {error.strerror or error}") from None
+            raise unreachable(grant.asset, error) from None
         if isinstance(error, asyncssh.Error):
             raise NoLeg(f"{grant.asset} ended the connection: {error}") from None
         raise

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from cofferdam.brokers.jump.alone import unswallowed
 from cofferdam.brokers.jump.inner_session import Live
-from cofferdam.brokers.jump.inner_ssh import SIGN_IN_SECONDS, NoLeg
+from cofferdam.brokers.jump.inner_ssh import SIGN_IN_SECONDS, NoLeg, unreachable
 from cofferdam.brokers.kit import aio
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.model import Asset
@@ -219,7 +219,7 @@ async def open_telnet(live: Live, asset: Asset) -> None:
     except TimeoutError:
         raise NoLeg(f"{live.grant.asset} does not ask for a login, or does not answer it") from None
     except OSError as error:
-        raise NoLeg(f"{live.grant.asset} cannot be reached: {error.strerror or error}") from None
+        raise unreachable(live.grant.asset, error) from None
     finally:
         if live.done:
             leg.close()
