@@ -355,6 +355,8 @@ class Notifier(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     name: str
     at: Item
     fields: tuple[Item, ...]
+    conditions: tuple[Method, ...] = ()
+    """What may be told of conditions that its events show, with what is said in it."""
 
 
 class Subtree(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

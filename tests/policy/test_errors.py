@@ -422,6 +422,28 @@ def test_a_notifier_or_subtree_that_is_not_there_and_of_a_protocol_without(
         assert expected in "\n".join(map(str, error.value.problems))
 
 
+@pytest.mark.parametrize(
+    ("fields", "words", "expected"),
+    [
+        ("[default, ConditionId]", "events: alarms, acknowledge: alarms", ""),
+        ("[EventId, ConditionId]", "events: all, acknowledge: all", ""),
+        ("[default, ConditionId]", "events: alarms, acknowledge: alarm", "did you mean alarms"),
+        ("[default, ConditionId]", "read: all, acknowledge: alarms", "events: [alarms] as well"),
+        ("[default]", "events: alarms, acknowledge: alarms", "has no ConditionId in its fields"),
+        ("[Severity]", "events: alarms, acknowledge: all", "has no EventId or ConditionId in its fields"),
+    ],
+)
+def test_what_is_acknowledged_has_events_that_name_it(fields: str, words: str, expected: str) -> None:
+    text = WITH_NOTIFIER.replace("AT", f"at: 'nsu=u;s=A', fields: {fields}").replace("events: NAME", words)
+    if not expected:
+        loads(text)
+        return
+    with pytest.raises(PolicyError) as error:
+        loads(text)
+    said = [one for one in error.value.problems if isinstance(one, Problem) and expected in str(one)]
+    assert said and said[0].line == 8, "\n".join(map(str, error.value.problems))
+
+
 WRONG_WORDS = [
     ("modbus", "{who: erp, asset: plc, call: [reset]}", "a method, and the asset plc has none"),
     ("modbus", "{who: erp, push: orders}", "a word of relay"),

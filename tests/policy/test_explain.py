@@ -221,6 +221,23 @@ def test_events_are_explained_field_by_field(capsys: pytest.CaptureFixture[str],
     assert "did you mean alarms" in _judged(capsys, tmp_path / "events.yaml", asset, rules, cases)
 
 
+def test_acknowledging_is_explained_by_notifier(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asset = (
+        "notifiers: {alarms: {at: 'nsu=urn:works;s=Line', fields: [default, ConditionId]}, "
+        "brief: {at: 'nsu=urn:works;s=Line', fields: [Message, Severity]}}"
+    )
+    rules = "{who: scada, asset: line, events: all, acknowledge: alarms}, {who: board, asset: line, events: alarms}"
+    asked = "acknowledge alarms nsu=urn:works;s=Alarm7"
+    cases = (
+        ("scada", asked, "allowed by c/0"),
+        ("board", asked, "call condition nsu=urn:works;s=Line -> acknowledge is asked"),
+        ("scada", "acknowledge brief nsu=urn:works;s=Alarm7", ""),
+    )
+    assert "brief is no notifier with conditions of line (alarms)" in _judged(
+        capsys, tmp_path / "told.yaml", asset, rules, cases
+    )
+
+
 def test_times_are_asked_and_told_as_times(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     asset = (
         "points: {due: {at: 'nsu=u;s=Due', type: DateTime, min: 2027-01-01, max: '2027-12-31T23:59:59Z'}, "

@@ -241,8 +241,17 @@ def _notifier(name: str, said: schema_assets.Notifier, dialect: Dialect) -> Noti
     fields: list[str] = []
     for text in said.fields or (notations.DEFAULT_FIELDS,):
         fields += dialect.event_fields if text == notations.DEFAULT_FIELDS else (dialect.notation.field(text),)
-    item = Item(dialect.events, at.name)
-    return Notifier(name, item, tuple(dialect.notation.of_event(item, field) for field in dict.fromkeys(fields)))
+    item, of_event = Item(dialect.events, at.name), dialect.notation.of_event
+    told = dialect.conditions if set(dialect.condition_fields) <= set(fields) else ()
+    return Notifier(
+        name,
+        item,
+        tuple(of_event(item, field) for field in dict.fromkeys(fields)),
+        tuple(
+            Method(f"{one.name} {name}", of_event(Item(one.at.kind, at.name), one.at.name), one.arguments)
+            for one in told
+        ),
+    )
 
 
 def _present(points: tuple[Point, ...], dialect: Dialect) -> tuple[Point, ...]:

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import ALL_ELEMENTS, Item, Span
+from cofferdam.model import ALL_ELEMENTS, Item, Method, Span
 from cofferdam.values import ValueType
 
 
@@ -273,6 +273,11 @@ class Dialect(msgspec.Struct, frozen=True):
     trees: str = ""
     """The kind of items by which the structure of what there is below one is asked for, for rules' `browse`; "" where
     there is none."""
+    conditions: tuple[Method, ...] = ()
+    """What may be told of conditions that a notifier's events show, for rules' `acknowledge`: each by its word, as an
+    item of a kind of its own, "NOTIFIER -> WORD"."""
+    condition_fields: tuple[str, ...] = ()
+    """The fields that events need for that."""
     event_fields: tuple[str, ...] = ()
     """The fields that a notifier's events have where the policy names none."""
     security: tuple[str, ...] = ()

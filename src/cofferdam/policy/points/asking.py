@@ -13,7 +13,7 @@ from cofferdam.model import Argument, Asset, Assign, Call, Change, Item, Opening
 from cofferdam.policy.points import scaling, typed, values
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Space, show_range
-from cofferdam.values import VALUES, Value, ValueType
+from cofferdam.values import VALUES, Octets, Text, Value, ValueType
 
 
 def _forms(dialect: Dialect | None = None) -> str:
@@ -44,6 +44,11 @@ def _forms(dialect: Dialect | None = None) -> str:
             "events alarms Severity  (none: all that the policy names)",
         ),
         (
+            dialect is None or bool(dialect.conditions),
+            "acknowledge NOTIFIER CONDITION",
+            "acknowledge alarms nsu=urn:plant:line;s=Alarm7",
+        ),
+        (
             dialect is None or bool(dialect.trees),
             "browse SUBTREE",
             "browse line      (what there is below it)",
@@ -64,7 +69,7 @@ FORMS = _forms()
 
 SHOWN = 12
 """Fields of events that are told."""
-_VERBS = ("read", "write", "subscribe", "history", "call", "events", "browse", "stream", "function",
+_VERBS = ("read", "write", "subscribe", "history", "call", "acknowledge", "events", "browse", "stream", "function",
           "write-function")  # fmt: skip
 
 
@@ -95,6 +100,8 @@ def _operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
         return _call(words[1:], asset, dialect, text)
     if verb == "browse" and len(words) == 2:
         return _browse(words[1], asset, dialect, text)
+    if verb == "acknowledge" and len(words) == 3:
+        return _acknowledged(words[1], words[2], asset, dialect, text)
     if verb == "events" and len(words) >= 2:
         return _events(words[1], words[2:], asset, dialect, text)
     if verb == "stream" and len(words) == 2:
@@ -298,6 +305,17 @@ def _call(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Operat
     raise _bad(text, _none_such(words[0], "method", asset, names))
 
 
+def _acknowledged(name: str, condition: str, asset: Asset, dialect: Dialect, text: str) -> Operation:
+    for notifier in asset.notifiers:
+        for one in notifier.conditions[:1] if notifier.name == name else ():
+            kind = dialect.kind(one.at.kind)
+            code = kind.call if kind is not None else -1
+            said = (Text((condition,)), Octets((bytes(16),)), Text(("",)))  # as of any event, without a comment
+            return Operation(code, -1, _unit(asset), True, (), (Call(one.at, said),))
+    able = [notifier.name for notifier in asset.notifiers if notifier.conditions]
+    raise _bad(text, _none_such(name, "notifier with conditions", asset, able))
+
+
 def _events(name: str, fields: list[str], asset: Asset, dialect: Dialect, text: str) -> Operation:
     for notifier in asset.notifiers:
         if notifier.name == name:
@@ -380,7 +398,8 @@ def show(op: Operation, asset: Asset) -> str:
         elif isinstance(write, Assign):
             parts.append(f"write {_with_points(write.item, asset, write)}")
         elif isinstance(write, Call):
-            names = [f" ({method.name})" for method in asset.methods if method.at == write.item]
+            known = [*asset.methods, *(one for notifier in asset.notifiers for one in notifier.conditions)]
+            names = [f" ({method.name})" for method in known if method.at == write.item]
             arguments = "".join(f" {typed.text(value)}" for value in write.arguments)
             parts.append(f"call {write.space}{''.join(names[:1])}{arguments}")
         else:

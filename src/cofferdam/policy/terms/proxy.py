@@ -204,6 +204,11 @@ class _Named:
             reads = _over_gaps(reads)
         writes = _pieces(self._written, rule.write, self._writable, rule.write_registers)
         calls = _pieces(self._methods, rule.call)
+        acknowledged = self._notifiers if ALL in rule.acknowledge else rule.acknowledge
+        told = tuple(
+            rows.Piece(one.at, one.name)
+            for name in sorted(acknowledged) for one in self._notifiers[name].conditions
+        )  # fmt: skip
         watches = tuple(
             replace(piece, fastest_us=rule.fastest or 0, slowest_us=rule.slowest or 0)
             for piece in _pieces(points, rule.subscribe, self._watchable)
@@ -225,7 +230,7 @@ class _Named:
             asset=self._asset,
             reads=(*reads, *past, *fields, *about, *trees),
             writes=writes,
-            calls=calls,
+            calls=(*calls, *told),
             watches=(*watches, *sources),
             streams=_pieces(self._streams, rule.stream),
             functions=tuple(sorted(set(rule.functions))),

@@ -92,21 +92,44 @@ class RuleChecks:
         for field, section, names in (
             ("call", "methods", self.rule.call), ("stream", "streams", self.rule.stream),
             ("events", "notifiers", self.rule.events), ("browse", "browse", self.rule.browse),
+            ("acknowledge", "notifiers", self.rule.acknowledge),
         ):  # fmt: skip
             for index, one in enumerate(names):
                 if (
-                    field in ("events", "browse")
+                    field in ("events", "browse", "acknowledge")
                     and one == notations.ALL
                     and self.checking.names("assets", name, section)
                 ):
                     continue
                 self.checking.known(section, one, (*self.here, field, index), ("assets", name))
+        self.acknowledged(asset)
         peers = [who for who, one in self.checking.policy.principals.items() if who in self.rule.who and one.peer]
         for index, one in enumerate(self.rule.stream):
             if peers and one in asset.streams and asset.streams[one].multicast is not None:
                 found = f"{one}, which goes to a group, for {peers[0]}, who comes by the overlay's tunnel"
                 expected = "a stream without `multicast` for those: groups do not go by the tunnel"
                 self.at((*self.here, "stream", index), found, expected, check="multicast")
+
+    def acknowledged(self, asset: schema_assets.Asset) -> None:
+        """Of what is acknowledged, the events have to be there, with what names a condition."""
+        needs, events = self.dialect.condition_fields, self.rule.events
+        for index, name in enumerate(self.rule.acknowledge):
+            path: Path = (*self.here, "acknowledge", index)
+            for one in asset.notifiers if name == notations.ALL else (name,):
+                notifier = asset.notifiers.get(one)
+                if notifier is None:
+                    continue
+                fields = set(notifier.fields or (notations.DEFAULT_FIELDS,))
+                if notations.DEFAULT_FIELDS in fields:
+                    fields |= set(self.dialect.event_fields)
+                missing = [field for field in needs if field not in fields]
+                if missing or not needs:
+                    has = "has no conditions" if not needs else f"has no {' or '.join(missing)} in its fields"
+                    expected = f"a notifier whose events have {' and '.join(needs)}" if needs else "nothing of the kind"
+                    self.at(path, f"{one}, which {has}", expected, check="acknowledge")
+                elif one not in events and notations.ALL not in events:
+                    self.at(path, f"{one}, whose events the rule does not let come", f"events: [{one}] as well",
+                            check="acknowledge")  # fmt: skip
 
     def vendor(self, name: str, asset: schema_assets.Asset) -> None:
         """Functions that only the asset's vendor knows: the asset has to name them, and to say what they do."""

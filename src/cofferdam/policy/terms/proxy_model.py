@@ -55,6 +55,11 @@ class ProxyRule(schema.Rule):
         "Reading is not implied. For protocols with a tree of nodes.",
     )
     call: Names = Field((), description="Methods that may be called, for protocols with methods.")
+    acknowledge: Names = Field(
+        (),
+        description="Notifiers of which the client may acknowledge, confirm and comment on the conditions that their "
+        "events have told of; or `all`. The rule needs `events` of the same. For protocols with alarms.",
+    )
     stream: Names = Field((), description="Streams that may be opened, for protocols with streams.")
     registers: RawReads = Field(
         (),
@@ -90,7 +95,9 @@ class ProxyRule(schema.Rule):
 
     @property
     def changes(self) -> bool:
-        return bool(self.write or self.call or self.stream or self.write_registers or self.write_functions)
+        return bool(
+            self.write or self.call or self.acknowledge or self.stream or self.write_registers or self.write_functions
+        )
 
 
 class ProxyConduit(schema.Conduit):

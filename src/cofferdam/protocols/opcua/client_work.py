@@ -23,6 +23,8 @@ from cofferdam.protocols.opcua.builtin_types import (
     QualifiedName,
     Variant,
 )
+from cofferdam.protocols.opcua.conditions import KIND, told_of
+from cofferdam.protocols.opcua.dialect import TELLS
 from cofferdam.protocols.opcua.names import (
     Unnamed,
     argument_forms,
@@ -371,6 +373,14 @@ def _call(client: Any, calls: Sequence[m.CallMethod]) -> Asking:
     names = client.namespaces
     asked = []
     for one in calls:
+        if one.item.kind == KIND:
+            told = told_of(one)
+            status = BAD_NODE if told is None else client.watches.conditions.fault(told[0], told[2], told[3])
+            if told is None or status:
+                return m.Refused(status)  # none of them is called
+            event, comment = Variant(15, told[3]), Variant(21, LocalizedText(None, told[4] or None))
+            asked.append(s.MethodToCall(names.node(told[2]), NodeId(0, TELLS[told[1]]), [event, comment]))
+            continue
         owner, own = method(one.item)
         arguments = [names.variant(value) for value in one.arguments]
         for place in one.localized:

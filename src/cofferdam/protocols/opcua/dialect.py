@@ -15,7 +15,7 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 
-from cofferdam.model import Item, Span
+from cofferdam.model import Argument, Item, Method, Span
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation
 from cofferdam.values import DATE_TIME, ValueType
 
@@ -72,6 +72,11 @@ def split(name: str) -> tuple[str, str, str]:
 
 CONDITION = "ConditionId"
 """The field that is no browse path: the NodeId of the condition that an event tells of (OPC 10000-9, 5.5.2)."""
+EVENT_ID = "EventId"
+TELLS = {"acknowledge": 9111, "confirm": 9113, "comment": 9029}
+"""The standard's methods of conditions (OPC 10000-9, 5.5.6 and 5.7.3), by our words."""
+EVENT_BYTES, COMMENT_LENGTH, CONDITION_LENGTH = 64, 250, 512
+"""Of an event's id; characters of a comment, and of a condition's name."""
 FIELD = 1024
 """Characters of a field's name."""
 _ELEMENT = re.compile(r"(?:nsu=([^;\s]{1,1024});)?([^/]+)(/(?=.)|\Z)", re.DOTALL)
@@ -254,6 +259,7 @@ OPCUA = Dialect(
         Kind("tree", "what stands below a node", read=BROWSE),
         Kind("history", "a variable's recorded values", read=HISTORY),
         Kind("event", "a notifier of events, or a field of these", read=WATCH, watch=WATCH),
+        Kind("condition", "what conditions of a notifier are told", call=CALL),
     ),
     codes={},
     code_range=(1, 65535),
@@ -263,6 +269,19 @@ OPCUA = Dialect(
     trees="tree",
     history="history",
     events="event",
+    conditions=tuple(
+        Method(
+            verb,
+            Item("condition", verb),
+            (
+                Argument("condition", ValueType.TEXT, max_length=CONDITION_LENGTH),
+                Argument("event", ValueType.BYTES, max_length=EVENT_BYTES),
+                Argument("comment", ValueType.TEXT, max_length=COMMENT_LENGTH),
+            ),
+        )
+        for verb in TELLS
+    ),
+    condition_fields=(EVENT_ID, CONDITION),
     event_fields=(
         "EventId", "EventType", "SourceNode", "SourceName", "Time", "ReceiveTime", "Message", "Severity",
     ),

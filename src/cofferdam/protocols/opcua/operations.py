@@ -11,7 +11,20 @@ from cofferdam.model import NAME_LENGTH, PAST, Assign, Call, Deny, Failure, Faul
 from cofferdam.protocols.base import Facing, Protocol
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.bystander import OpcUaBystander
-from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, CALL, HISTORY, OPCUA, READ, WATCH, WRITE, field_path, split
+from cofferdam.protocols.opcua.conditions import KIND, told_of
+from cofferdam.protocols.opcua.dialect import (
+    ARROW,
+    BROWSE,
+    CALL,
+    HISTORY,
+    OPCUA,
+    READ,
+    TELLS,
+    WATCH,
+    WRITE,
+    field_path,
+    split,
+)
 from cofferdam.protocols.opcua.events import asked_fields, field_item
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import FOREIGN, too_much
@@ -33,7 +46,6 @@ _KINDS: dict[type, str] = {
     m.Survey: "about",
     m.History: "history",
     m.Subscribe: "node",
-    m.CallMethod: "method",
     m.Events: "event",
 }
 
@@ -122,6 +134,12 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
         for call in message.calls if type(message) is m.CallMethods else (message,):
             if type(call) is not m.CallMethod:
                 break
+            if call.item.kind == KIND:
+                told = told_of(call)
+                if told is None:
+                    raise CrossingError("a condition is told what none can be")
+                _check_name(told[2])
+                continue
             texts = [place for place, one in enumerate(call.arguments) if isinstance(one, Text)]
             if not set(call.localized) <= set(texts):
                 raise CrossingError("a localized text that is no text")
@@ -266,7 +284,12 @@ def _check_item(kind: str, item: Item) -> None:
         raise CrossingError(f"a {item.kind} where a {kind} is due")
     if item.fault or (item.first >= 0 and (kind != "node" or item.stop > 1 << 31)):
         raise CrossingError(item.fault or "a range where there is none")
-    if kind == "method" or (kind == "about" and ARROW in item.name):
+    if kind == KIND:
+        owner, _, verb = item.name.rpartition(ARROW)
+        if verb not in TELLS:
+            raise CrossingError(f"{item.name!r} is nothing that a condition is told")
+        _check_name(owner)
+    elif kind == "method" or (kind == "about" and ARROW in item.name):
         owner, arrow, own = item.name.rpartition(ARROW)
         if not arrow:
             raise CrossingError(f"{item.name!r} is no method")
@@ -282,11 +305,17 @@ def _items(message: Any) -> list[tuple[str, Item]]:
     if type(message) is m.Write:
         return [("node", write.item) for write in message.writes]
     if type(message) is m.CallMethods:
-        return [("method", call.item) for call in message.calls]
+        return [_called(call) for call in message.calls]
+    if type(message) is m.CallMethod:
+        return [_called(message)]
     if type(message) is m.Survey:
         return [("tree" if item.kind == "tree" else "about", item) for item in message.items]
     kind = _KINDS.get(type(message))
     return [] if kind is None else [(kind, message.item)]
+
+
+def _called(call: m.CallMethod) -> tuple[str, Item]:
+    return (KIND if call.item.kind == KIND else "method"), call.item
 
 
 def _values(message: Any) -> list[Any]:

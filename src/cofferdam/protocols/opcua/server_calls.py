@@ -14,10 +14,11 @@ from cofferdam.model import Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId, Variant
+from cofferdam.protocols.opcua.conditions import BY_METHOD, KIND, condition_item, told_of
 from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, argument_forms, formless
 from cofferdam.protocols.opcua.server_items import ItemServices
-from cofferdam.values import Text
+from cofferdam.values import Octets, Text
 
 BAD_DENIED, BAD_TYPE, BAD_OPERATIONS, BAD_NOTHING = 0x801F0000, 0x80740000, 0x80100000, 0x800F0000
 BAD_NODE, BAD_SUBSCRIPTION, BAD_INVALID_ARGUMENT = 0x80340000, 0x80280000, 0x80AB0000
@@ -78,6 +79,10 @@ class CallServices(ItemServices):
             owner, own = self._names.name(one.object), self._names.name(one.method)
         except Unnamed:
             return s.MethodResult(BAD_NODE, [], [], [])
+        verb = BY_METHOD.get(one.method.id) if one.method.ns == 0 and isinstance(one.method.id, int) else None
+        notifier = self._notifier(owner, own) if verb else None
+        if verb and notifier is not None:
+            return self._to_tell(condition_item(notifier, verb), owner, one.arguments)
         arguments: list[Any] = []
         try:
             arguments = [self._names.crossing(argument) for argument in one.arguments]
@@ -96,8 +101,33 @@ class CallServices(ItemServices):
             return s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(one.arguments), [], [])
         return m.CallMethod(item, tuple(arguments), localized)
 
+    def _notifier(self, condition: str, own: str) -> str | None:
+        """By whose events a condition is known: by one that the client may tell something of, if there is such. None
+        for what is no such condition, or whose method the policy names by itself."""
+        server = self._server
+        item = Item("method", f"{condition}{ARROW}{own}")
+        if server.trust is None or any(one.at == item for one in server.facing.asset.methods):
+            return None
+        known = [
+            one.at.name for one in server.facing.asset.notifiers
+            if one.conditions and server.trust.conditions.tells(self._remembered_as(one.at.name), condition)
+        ]  # fmt: skip
+        may = [one for one in known if server.facing.reach("call", condition_item(one, "acknowledge"))]
+        return next(iter(may or known), None)
+
+    def _to_tell(self, item: Item, condition: str, arguments: list[Variant]) -> m.CallMethod | s.MethodResult:
+        """A call on a condition: of its notifier, with the condition in front (conditions)."""
+        event, comment = arguments if len(arguments) == 2 else (Variant(0, None), Variant(0, None))
+        text = comment.value.text if comment.type == 21 and not comment.array else comment.value
+        if event.type == 15 and not event.array and event.value and comment.type in (0, 12, 21) and not comment.array:
+            call = m.CallMethod(item, (Text((condition,)), Octets((event.value,)), Text((text or "",))))
+            if told_of(call) is not None:
+                return call
+        return s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(arguments), [], [])
+
     def _not_called(self, call: m.CallMethod, status: int) -> s.MethodResult:
-        return s.MethodResult(self._no(call.item.name) if status == BAD_DENIED else status, [], [], [])
+        hidden = status == BAD_DENIED and call.item.kind != KIND  # the client has seen that there is this condition
+        return s.MethodResult(self._no(call.item.name) if hidden else status, [], [], [])
 
     def _called(self, answer: m.Outputs) -> s.MethodResult:
         outputs: list[Variant] = []

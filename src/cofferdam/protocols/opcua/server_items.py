@@ -476,10 +476,17 @@ class ItemServices(abc.ABC):
             return
         if isinstance(message, m.Happened):
             for event in message.events:
+                if self._server.trust is not None and isinstance(item.request, m.Events):
+                    notifier = self._remembered_as(item.request.item.name)
+                    self._server.trust.conditions.heard(notifier, item.request, event)
                 item.happened(self._fields(item, event), event_weight(event) + LEAST_EVENT)
         else:
             for value, size in self._rendered.of(message, item.stamps, self._names):
                 item.add(value, size)
+
+    def _remembered_as(self, notifier: str) -> str:
+        """Under which name a notifier's conditions are known in this part."""
+        return f"{self._server.facing.asset.name}: {notifier}"
 
     def _fields(self, item: Watched, event: m.Happening) -> list[Variant]:
         """The fields of an event as a client has asked for them; what has no form here is null."""

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cofferdam.errors import GateError
 from cofferdam.protocols.opcua.budget import Budget
 from cofferdam.protocols.opcua.channel import BAD_SECURITY, Fault, Own
+from cofferdam.protocols.opcua.conditions import Conditions
 from cofferdam.protocols.opcua.issuers import CHAIN, HASHES, authorities, is_authority, path, wrong
 from cofferdam.protocols.opcua.kept import Keeping
 from cofferdam.protocols.opcua.moving import Sessions
@@ -171,6 +172,7 @@ class Trust:
         """Assets that did not answer when they were asked last."""
         self.keeping = Keeping()
         self.rendered = Rendered()
+        self.conditions = Conditions(ids=False)  # of notifiers by "ASSET: NAME"
         self.sessions = Sessions()
         self._ends: list[tuple[int, str, bool]] = []  # when certificates end (UTC ns), their names, whether it is ours
         self.take(read(secrets.get("opcua", b"")))

@@ -21,6 +21,7 @@ from cofferdam.protocols.opcua.client_work import (
     index_range,
     said,
 )
+from cofferdam.protocols.opcua.conditions import Conditions
 from cofferdam.protocols.opcua.events import NOTIFIER, event_of, event_weight, filter_of
 from cofferdam.protocols.opcua.names import weight, within
 
@@ -115,6 +116,7 @@ class Watches:
         self._acknowledged: list[s.Acknowledgement] = []
         self._early: dict[int, list[Any]] = {}
         self._answered: set[int] = set()
+        self.conditions = Conditions(ids=True)
 
     def make(self, token: int, request: m.Subscribe | m.Events) -> Asking:
         """A monitored item, on a subscription that may have to be made first; or a part of one that stands."""
@@ -336,7 +338,9 @@ class Watches:
         for one in events:
             shared = subscription.items.get(one.handle)
             if shared is not None and isinstance(shared.request, m.Events):
-                found.setdefault(one.handle, []).append(event_of(one.fields, shared.request, names))
+                event = event_of(one.fields, shared.request, names)
+                self.conditions.heard(shared.request.item.name, shared.request, event)
+                found.setdefault(one.handle, []).append(event)
         self._tell(subscription, found)
 
     def _tell(self, subscription: _Subscription, found: dict[int, list[Any]]) -> None:
