@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -206,6 +207,20 @@ def test_values_that_nobody_fetches_are_kept_up_to_a_limit() -> None:
     assert {data.status & 0xFFFF0000 for data, _ in item.queue} == {0, 0x80040000}, "told in place of a value"
     body(pair, s.DeleteSubscriptionsRequest(pair.client.header(), [number]))
     assert kept._store.size == 0
+
+
+def test_an_item_without_values_takes_little_memory() -> None:
+    """A client may have 1,000 of them, and there may be 100 clients."""
+    pair = plain()
+    number = subscription(pair, spied(pair))
+    kept = pair.server.services.subscriptions
+    tracemalloc.start()
+    try:
+        made = [kept.add(kept.all[number], handle, 1, True) for handle in range(1000)]
+        size = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert None not in made and size < 1000 * 600, size
 
 
 def test_large_values_come_in_several_notifications_and_none_is_lost() -> None:
