@@ -64,6 +64,13 @@ def test_answers_and_refusals_are_two_streams(site: JumpSite) -> None:
     assert (done.returncode, b"there is no request 77" in done.stdout) == (1, True)
 
 
+def test_a_credential_that_no_rule_uses_is_told(site: JumpSite) -> None:
+    said = site.jump("credential", "second", "roto", "--new-key")
+    assert f"no rule of the policy goes there as roto, but as {site.login}\n" in said
+    assert "; no rule goes there so" in next(one for one in site.jump("assets").splitlines() if "    roto:" in one)
+    assert "no rule" not in site.jump("credential", "second", site.login, "--new-key")
+
+
 def test_what_a_program_reads_is_json(site: JumpSite) -> None:
     (one,) = rows(site, "tech", "list --json")
     assert (one["asset"], one["state"], one["do"]) == ("station", "open", ["down", "exec", "shell", "up"])

@@ -230,7 +230,11 @@ def _key(args: argparse.Namespace) -> int:
 
 def _code(args: argparse.Namespace) -> int:
     found = ask(args, "code-new", person=args.person)
-    return show(args, found, [found["uri"], f"secret {found['secret']}; it is not shown again"])
+    return show(
+        args,
+        found,
+        [found["uri"], f"secret {found['secret']}; it is not shown again, and one of before counts no more"],
+    )
 
 
 def _password(args: argparse.Namespace) -> int:
@@ -266,7 +270,8 @@ def _assets(args: argparse.Namespace) -> int:
             known = {each["login"]: each for each in one["credentials"]}
             for login in sorted({*one["logins"], *known}):
                 each = known.get(login)
-                yield f"    {login}: {_credential_line(each) if each else 'NO CREDENTIAL'}"
+                idle = "" if login in one["logins"] else "; no rule goes there so"
+                yield f"    {login}: {_credential_line(each) if each else 'NO CREDENTIAL'}{idle}"
 
     return show(args, found, lines())
 
@@ -298,6 +303,11 @@ def _credential(args: argparse.Namespace) -> int:
     lines = [f"the gate signs in at {args.asset} as {args.login} by {found['kind']}"]
     if found["public_key"]:
         lines.append(f"authorized_keys of {args.login} there: {found['public_key']}")
+    asset = next(one for one in ask_all(args, "assets") if one["asset"] == args.asset)
+    if args.login not in asset["logins"]:
+        lines.append(
+            f"no rule of the policy goes there as {args.login}, but as {', '.join(asset['logins']) or 'nobody'}"
+        )
     return show(args, found, lines)
 
 
