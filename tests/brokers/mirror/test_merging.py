@@ -6,13 +6,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cofferdam.audit.events.mirror import HistorySealed
-from cofferdam.brokers.mirror import keeper, merging, partials
+from cofferdam.brokers.mirror import keeper, merging, partials, sealing
 from cofferdam.brokers.mirror.catalogue import File
-from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, tidy, to_batch
+from cofferdam.brokers.mirror.hot import Commit
+from cofferdam.brokers.mirror.store import UNCOUNTED_MOST
 from tests.brokers.mirror.pairing import HOUR, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
 
@@ -116,3 +120,61 @@ def test_what_comes_now_and_then_joins_its_day_at_once(monkeypatch: pytest.Monke
     monkeypatch.undo()
     came.note(7)
     assert came.quiet(7)
+
+
+def test_files_are_put_together_by_reading_each_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few tags are in memory at a time; and one of many row groups, too."""
+    dice = random.Random(3)
+    monkeypatch.setattr(sealing, "GROUP_ROWS", 40)
+    monkeypatch.setattr(sealing, "AT_ONCE_ROWS", 50)
+    files = []
+    for number in range(1, 5):
+        rows = [(f"tag_{dice.randrange(30)}", HOUR * HOUR_NS + dice.randrange(9), 1.0) for _ in range(300)]
+        rows += [("tag_7", HOUR * HOUR_NS + 100 + at, float(number % 2)) for at in range(150)]
+        files += sealing.seal(tmp_path, [Commit(number, "live", number, "historian", to_batch(batch("live", rows)))])
+    paths = [tmp_path / one.name for one in files]
+    whole = tidy(pa.concat_tables(table for path in paths for table in sealing.read_groups(path)).cast(STORED))
+    groups = sum(sealing.open_file(path).num_row_groups for path in paths)
+    read = sealing.read_group
+    reads: list[int] = []
+
+    def counted(file: Any, index: int, columns: Any = None) -> Any:
+        reads.append(columns is None)
+        return read(file, index, columns)
+
+    monkeypatch.setattr(sealing, "read_group", counted)
+    some = list(sealing.merged(paths))
+    assert sum(reads) == groups > 20
+    assert pa.concat_tables(some).equals(whole)
+    assert max(one.num_rows for one in some if len(one["tag"].unique()) > 1) <= 50
+    assert sealing.merge(tmp_path, files).rows == whole.num_rows
+
+
+def test_tags_of_what_is_taken_are_counted_some_commits_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And their names are in memory once for all of these."""
+    pair = Pair(tmp_path)
+    pair.back()
+    counted: list[str] = []
+    tags = pair.keeper.store._tags
+
+    def spied(source: str, table: pa.Table) -> None:
+        counted.append(source)
+        tags(source, table)
+
+    monkeypatch.setattr(pair.keeper.store, "_tags", spied)
+    for number in range(2 * UNCOUNTED_MOST):
+        names = ("tank_a", f"tank_{number}")
+        pair.offer(batch("live", [(name, HOUR * HOUR_NS + number, 1.0) for name in names]))
+        pair.back()
+        pair.forth()
+    assert len(counted) == 2
+    pair.all()
+    hot = pair.keeper.store.hot
+    assert len({one.batch.column(0).dictionary.buffers()[2].address for one in hot}) == 2
+    assert [one.batch.column(0).to_pylist() for one in hot] == [
+        ["tank_a", f"tank_{number}"] for number in range(len(hot))
+    ]
+    assert pair.has(HOUR, HOUR) == {"tank_a": len(hot)} | {f"tank_{number}": 1 for number in range(len(hot))}
+    pair.close()

@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cofferdam.audit.events import mirror as events
@@ -89,6 +90,8 @@ class Keeper(Part):
         self.acks = self.row.acks != "none"
         self._foreign_at = 0
         self._sources: dict[str, Matcher] = {}
+        self._own: dict[str, set[str]] = {}
+        """By source: names that were found to be its own."""
         self._qualities = qualities_of(self.row.sources)
         for source in self.row.sources:
             self._sources[source.name] = Matcher(names_of(source))
@@ -142,10 +145,16 @@ class Keeper(Part):
         match = self._sources.get(record.source)
         if match is None:
             return set(record.names), ("source", f"{record.source} is no source of the policy")
-        foreign = {name for name in record.names if not match(name)}
-        if foreign:
-            return foreign, ("tag", f"the policy has no such tag of {record.source}")
+        own = self._own.setdefault(record.source, set())
+        if not own.issuperset(record.names):
+            foreign = {name for name in record.names if name not in own and not match(name)}
+            if foreign:
+                return foreign, ("tag", f"the policy has no such tag of {record.source}")
+            if len(own) < TAGS_MOST:
+                own.update(record.names)
         known = self.store.names
+        if known.issuperset(record.names):
+            return set(), ("", "")
         room = TAGS_MOST - len(known)
         fresh = [name for name in record.names if name not in known]
         return set(fresh[max(0, room) :]), ("tags", f"more than {TAGS_MOST} tags")
@@ -164,8 +173,7 @@ class Keeper(Part):
         if refused:
             batch = without(batch, refused)
         told = [Refused(fault, whole - batch.num_rows, min(refused), detail)] if refused else []
-        holds = self.store.catalogue.holds
-        batch, of_times = self._times.fit(batch, self.row, self.setting.wall(), self._aged, holds)
+        batch, of_times = self._times.fit(batch, self.row, self.setting.wall(), self._aged, self.store.holds)
         if not self._times.begins(record, batch, self.store.hours(), waits=self.acks):
             return False
         for one in of_times:
@@ -412,8 +420,7 @@ class Keeper(Part):
     def _drop(self) -> None:
         """What is too old, and the oldest while there is too much, or too little room beside it."""
         now = self._aged() // HOUR_NS
-        files = sorted(self.store.catalogue.files, key=lambda file: file.last)
-        held = self.store.catalogue.holds
+        files, held = sorted(self.store.catalogue.files, key=lambda file: file.last), self.store.holds
         loose = [file for file in files if not any(one.first <= file.last and one.last >= file.first for one in held)]
         old = [file for file in loose if file.last < now - self.row.keep // 3600]
         size = sum(file.size for file in files) - sum(file.size for file in old)
@@ -497,6 +504,7 @@ class Keeper(Part):
         if job is not None and job.ended:
             self._job = None
             self._figures.measure("sealing", job.took)
+            pa.default_memory_pool().release_unused()
             try:
                 job.finish()
             except StoreFull as error:

@@ -27,7 +27,7 @@ from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.errors import StoreError
 
 GROUP_ROWS: Final = 50_000
-AT_ONCE_ROWS: Final = 1_000_000
+AT_ONCE_ROWS: Final = 100_000
 """Of samples that are made into one file: so many are in memory at a time."""
 DAY_HOURS: Final = 24
 FACTS: Final = "cofferdam"
@@ -203,43 +203,51 @@ def merge(folder: Path, files: Sequence[File]) -> File:
 
 
 def merged(paths: Sequence[Path]) -> Iterator[pa.Table]:
-    """The samples of several files, in order, without repetitions: some tags at a time."""
+    """The samples of several files, in order, without repetitions: some tags at a time. Each row group is read once,
+    and of each file one is in memory, less what has gone by."""
     counts: dict[str, int] = {}
     for path in paths:
         for group in read_groups(path, ["tag"]):
             for each in pc.value_counts(group["tag"].combine_chunks()).to_pylist():
                 counts[each["values"]] = counts.get(each["values"], 0) + each["counts"]
-    some: list[str] = []
+    tags = sorted(counts, key=lambda text: text.encode())
+    files = [_Ahead(path) for path in paths]
     rows = 0
-    for tag in sorted(counts, key=lambda text: text.encode()):
-        if some and rows + counts[tag] > AT_ONCE_ROWS:
-            yield _of(paths, some)
-            some, rows = [], 0
-        some.append(tag)
+    for index, tag in enumerate(tags):
         rows += counts[tag]
-    if some:
-        yield _of(paths, some)
+        if index + 1 == len(tags) or rows + counts[tags[index + 1]] > AT_ONCE_ROWS:
+            yield tidy(pa.concat_tables([table for file in files for table in file.upto(tag)]))
+            rows = 0
 
 
-def _of(paths: Sequence[Path], tags: Sequence[str]) -> pa.Table:
-    wanted = pa.array(tags, pa.string())
-    found = []
-    for path in paths:
-        file = open_file(path)
-        for index in groups_of(file, tags[0], tags[-1]):
-            group = read_group(file, index).cast(STORED)
-            found.append(group.filter(pc.is_in(group["tag"], wanted)))
-    return tidy(pa.concat_tables(found)) if found else STORED.empty_table()
+class _Ahead:
+    """A sealed file that is read from its first row group to its last."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_file(path, mapped=False)
+        self._next = 0
+        self._rest = STORED.empty_table()
+
+    def upto(self, tag: str) -> Iterator[pa.Table]:
+        """What is of tags up to this one, which is not given again."""
+        while True:
+            here = pc.less_equal(self._rest["tag"], tag)
+            yield self._rest.filter(here)
+            self._rest = self._rest.filter(pc.invert(here))
+            if self._rest.num_rows or self._next == self._file.num_row_groups:
+                return
+            self._rest = read_group(self._file, self._next).cast(STORED)
+            self._next += 1
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def open_file(path: Path, schema: pa.Schema = STORED) -> pq.ParquetFile:
-    """Raises: StoreError, where it is no file of ours."""
+def open_file(path: Path, schema: pa.Schema = STORED, *, mapped: bool = True) -> pq.ParquetFile:
+    """Raises: StoreError, where it is no file of ours. One that is mapped is in memory as far as it was read."""
     try:
         # Without the checksums of its pages, nine of ten flipped bits are another number and no error.
-        found = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        found = pq.ParquetFile(path, memory_map=mapped, pre_buffer=False, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path.name} cannot be read: {error}") from None
     if found.schema_arrow.names != schema.names:

@@ -17,15 +17,15 @@ import pyarrow.compute as pc
 
 from cofferdam import disk
 from cofferdam.brokers.mirror import anew, catalogue, hot, partials, sealing
-from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned, Tag
+from cofferdam.brokers.mirror.catalogue import File, Hold, Loss, Reckoned, Tag
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, Summary, stored, summary, tidy
 from cofferdam.brokers.mirror.records import LANES, Lane, Samples
 from cofferdam.errors import StoreError
 from cofferdam.policy.terms.mirror_rows import Qualities
 
 TAGS_MOST: Final = 100_000
-UNCOUNTED_MOST: Final = 64
-"""Commits whose tags are not counted yet."""
+UNCOUNTED_MOST: Final = 16
+"""Commits whose tags are not counted yet, and of which each has its own names in memory."""
 LOSSES_MOST: Final = 10_000
 """Losses that are listed; of more, the latest."""
 
@@ -123,7 +123,13 @@ class Store:
             self._count()
         return self._catalogue
 
-    def _note(self, one: hot.Commit) -> None:
+    @property
+    def holds(self) -> list[Hold]:
+        """What is held."""
+        return self._catalogue.holds
+
+    def _note(self, one: hot.Commit, names: Iterable[str] | None = None) -> None:
+        """`names`: all that its samples may have, where that is known."""
         self.hot.append(one)
         self.hot_rows += one.batch.num_rows
         self.commit = one.commit
@@ -133,19 +139,29 @@ class Store:
             self.newest = max(self.newest, newest)
             self.newest_of[one.source] = max(self.newest_of.get(one.source, newest), newest)
             self.hot_days.update(dict.fromkeys(sealing.days_of(one.batch.column(1)), one.commit))
-            self.names.update(one.batch.column(0).dictionary.to_pylist())
+            if names is None or not self.names.issuperset(names):
+                self.names.update(one.batch.column(0).dictionary.to_pylist())
             self._uncounted.append(one)
             if len(self._uncounted) >= UNCOUNTED_MOST:
                 self._count()
 
     def _count(self) -> None:
-        """What the tags of the last commits have now: of many at once, since each has most tags."""
+        """What the tags of the last commits have now: of many at once, since each has most tags. From here on they
+        share their names in memory."""
         commits, self._uncounted = self._uncounted, []
+        shared: dict[int, hot.Commit] = {}
         by_source: dict[str, list[hot.Commit]] = {}
         for one in commits:
             by_source[one.source] = [*by_source.pop(one.source, ()), one]  # who came last, counts last
         for source, some in by_source.items():
-            self._tags(source, pa.Table.from_batches([one.batch for one in some]).unify_dictionaries())
+            table = pa.Table.from_batches([one.batch for one in some]).unify_dictionaries()
+            self._tags(source, table)
+            for one, batch in zip(some, table.to_batches(), strict=True):
+                shared[one.commit] = one._replace(batch=batch)
+        for at in range(len(self.hot) - 1, -1, -1):
+            if self.hot[at].commit < commits[0].commit:
+                break
+            self.hot[at] = shared.get(self.hot[at].commit, self.hot[at])
 
     def _tags(self, source: str, table: pa.Table) -> None:
         """What the tags of a source's samples have now."""
@@ -184,7 +200,7 @@ class Store:
         """Takes a batch; `sync` makes it last. Raises: StoreFull, StoreError."""
         one = hot.Commit(self.commit + 1, record.lane, record.number, record.source, batch)
         self.log.add(*one)
-        self._note(one)
+        self._note(one, record.names)
 
     def sync(self) -> None:
         """What was taken is on disk, and readable. Raises: StoreError."""
@@ -293,7 +309,7 @@ class Store:
         return self._loss(lane, number) is not None
 
     def _loss(self, lane: Lane, number: int) -> Loss | None:
-        found = (one for one in self.catalogue.losses if one.lane == lane and one.first <= number <= one.last)
+        found = (one for one in self._catalogue.losses if one.lane == lane and one.first <= number <= one.last)
         return next(found, None)
 
     def came(self, lane: Lane, number: int, low: int, high: int) -> None:
@@ -351,12 +367,12 @@ class Store:
 
     def hours(self) -> Iterator[tuple[int, int]]:
         """First and last hours of all that has samples."""
-        yield from ((file.first, file.last) for file in self.catalogue.files)
+        yield from ((file.first, file.last) for file in self._catalogue.files)
         yield from ((day * 24, day * 24 + 23) for day in self.hot_days)
 
     def files_of(self, first: int, last: int) -> list[File]:
         """The files that may have samples of these hours."""
-        return [file for file in self.catalogue.files if file.first <= last and file.last >= first]
+        return [file for file in self._catalogue.files if file.first <= last and file.last >= first]
 
     def hour(self, hour: int) -> Callable[[], pa.Table]:
         """What reads all samples of an hour, tidy, as it is now: in a thread, if need be. It raises StoreError."""
