@@ -63,7 +63,7 @@ class Watched:
         self.subscription = subscription
         self.id = number
         self.handle = handle
-        # Data, or the fields of an event; about how many bytes it has. No deque, which takes 760 bytes while it is empty.
+        # Data, or the fields of an event; about how many bytes it has. A deque takes 760 bytes while it is empty.
         self.queue: list[tuple[Any, int]] = []
         self.store = subscription.store
         self.size = size
