@@ -18,15 +18,13 @@ from typing import Final
 
 from cofferdam.brokers.mirror.catalogue import File
 
-FILES_MOST: Final = 8
-OPEN_FILES_MOST: Final = 24
-"""The same of a day that is not over: its hours."""
+FILES_MOST, OPEN_FILES_MOST = 8, 24
+"""Of a day that is over, and of one that is not: its hours."""
 OVER_AFTER_HOURS: Final = 25
 """After its end a day counts as over."""
-QUIET_SECONDS: Final = 7_200.0
-"""Longer than the hour after which what has come is sealed."""
-FEW: Final = 4
-"""Sealings with so little time between each two after which a day is put together at once."""
+QUIET_SECONDS, FEW = 7_200.0, 4
+"""Longer than the hour after which what has come is sealed; and so often, with less time between each two sealings, what
+has come joins its day at once."""
 ROWS_AT_ONCE: Final = 4_000_000
 """Of days that are made into files one after the other, and stand in one catalogue."""
 
