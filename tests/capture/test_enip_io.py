@@ -121,3 +121,13 @@ def test_what_nobody_serves_is_named_and_is_not_called_malformed() -> None:
         connection.ask(rr(b"\x4b\x02\x20\x67\x24\x01\x07\x4d\0\x12\x34\x56\x78\x0f\0\1\0\xa2\2\7\x89\0\0", b"slc 5/05"))
     learned = learn(stream(pcap(connection.close().frames)), "here.pcap")
     assert (learned.malformed, learned.others) == (0, ("3 requests of PCCC in a service 4B, which is not served yet",))
+
+
+def test_a_stop_that_is_learned_is_called_one() -> None:
+    connection = Connection(server=(DRIVE, 44818)).open()
+    connection.ask(REGISTER)
+    connection.answer(wire.frame(wire.REGISTER, SESSION, b"12345678", b"\1\0\0\0"))
+    connection.ask(rr(requests.made(7, paths.of_object(0x8E, 1), b""), b"stopping"))
+    learned = learn(stream(pcap(connection.close().frames)), "here.pcap")
+    told = '# "7/142" is stop: it stops, starts or reprograms the device\n        write_functions: ["7/142"]'
+    assert told in learned.text

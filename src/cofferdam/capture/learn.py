@@ -27,6 +27,7 @@ from cofferdam.policy.points.decide import show_utc
 from cofferdam.policy.points.values import show
 from cofferdam.policy.points.ways import show_function
 from cofferdam.policy.syntax import FILL_IN
+from cofferdam.protocols.dialect import Dialect
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 _LINE = 100  # columns that a list of ranges may take before it is broken
@@ -278,6 +279,8 @@ class _Writer:
             self._add(f"      - who: {_client(client)}")
             self._list("asset", names)
             for field, entries in said:
+                if field == "write_functions":
+                    self._add(*_alarming(self._learner.devices[mine[0][0]].dialect, entries))
                 self._list(field, entries)
         return True
 
@@ -348,6 +351,16 @@ def _order(address: str) -> tuple[int, int]:
 
 def _codes(codes: set[tuple[int, int]]) -> list[str]:
     return [f'"{show_function(*code)}"' if code[1] >= 0 else str(code[0]) for code in sorted(codes)]
+
+
+def _alarming(dialect: Dialect, entries: Sequence[str]) -> list[str]:
+    """A comment for each function that stops, starts or reprograms a device: nobody reads a code as that."""
+    codes = [(entry, int(entry.strip('"').partition("/")[0])) for entry in entries]
+    return [
+        f"        # {entry} is {dialect.codes[code]}: it stops, starts or reprograms the device"
+        for entry, code in codes
+        if code in dialect.alarming
+    ]
 
 
 def _point(space: str, cell: int) -> str:
