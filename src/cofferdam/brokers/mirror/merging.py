@@ -23,8 +23,8 @@ FILES_MOST, OPEN_FILES_MOST = 8, 24
 OVER_AFTER_HOURS: Final = 25
 """After its end a day counts as over."""
 QUIET_SECONDS, FEW = 7_200.0, 4
-"""Longer than the hour after which what has come is sealed; and so often, with less time between each two sealings, what
-has come joins its day at once."""
+"""Longer than the hour after which what has come is sealed; and so often, with less time between each two sealings,
+what has come joins its day at once."""
 ROWS_AT_ONCE: Final = 4_000_000
 """Of days that are made into files one after the other, and stand in one catalogue."""
 
