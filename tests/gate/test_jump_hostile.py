@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -284,8 +285,10 @@ def test_many_files_that_are_written_at_once(site: Hostile, bystander: object) -
 def test_a_move_opens_nothing(site: Hostile) -> None:
     """What may be written and not read is not moved to where it may be read."""
     site.person("mover", "movers")
+    for name in ("drop", "share"):
+        shutil.rmtree(site.files / name, ignore_errors=True)  # what others have put there
     for name in ("drop", "share", "drop/folder"):
-        (site.files / name).mkdir(exist_ok=True)
+        (site.files / name).mkdir()
     for name in ("drop/secret", "drop/folder/secret", "share/known"):
         (site.files / name).write_text("secret")
     at = site.files
