@@ -170,6 +170,20 @@ def test_a_disk_that_fails(archive: Archive, tmp_path: Path, monkeypatch: pytest
     assert alarm[0] == "jump-recording" and re.fullmatch(f"recordings cannot be written: {why}", alarm[1]), alarm
 
 
+def test_a_disk_that_others_fill(small_disk: Path) -> None:
+    """A session in which nothing happens meanwhile writes nothing: it ends all the same."""
+    archive = Archive(small_disk / "store")
+    try:
+        archive.start()
+        archive.inner.send(record(1), records.Happened(1, 1, "o", b"hello"))
+        assert archive.inner.wait_for(records.Stored) == records.Stored(1, 1)
+        (small_disk / "others").write_bytes(bytes(9 << 20))
+        assert archive.inner.wait_for(records.Stored) == records.Stored(1, 0, "the disk is full")
+        assert archive.child.status().alarms == {"jump-recording": "recordings cannot be written: the disk is full"}
+    finally:
+        archive.close()
+
+
 def test_nothing_is_stored_before_the_log_knows_that_there_is_a_recording(archive: Archive) -> None:
     archive.start()
     archive.auditor.unwritable("disk full")

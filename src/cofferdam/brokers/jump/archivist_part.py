@@ -139,6 +139,7 @@ class Archivist(Part):
         for session, writer in list(self._writers.items()):
             began = time.monotonic_ns()
             try:
+                self._room.look()  # a session in which nothing happens would not find out
                 writer.sync(now, SYNC_NS)
             except OSError as error:
                 self._fail(session, writer, error)
