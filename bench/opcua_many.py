@@ -56,6 +56,7 @@ class Client:
         self.sock = socket.create_connection(("127.0.0.1", port))
         self.up = False
         self.changes = 0
+        self.stands = 0
         self.turn(b"")
         while not self.up:
             self.turn(self.sock.recv(65536))
@@ -67,11 +68,13 @@ class Client:
         self.machine.receive_data(data)
         while (event := self.machine.next_event()) is not NEED_DATA:
             if isinstance(event, NoticeReceived):
-                self.changes += len(event.message.samples) if isinstance(event.message, m.Changed) else 0
+                news = len(event.message.samples) if isinstance(event.message, m.Changed) else 0
+                self.changes += news * (1 + len(event.also))
             elif isinstance(event, Established):
                 self.up = True
             else:
                 answer = event
+                self.stands += type(getattr(event, "response", None)) is m.Subscribed
         out = self.machine.take_output()
         if out:
             self.sock.sendall(out)
@@ -135,7 +138,12 @@ def changes(args: argparse.Namespace, folder: Path) -> None:
             clients = [Client(where) for _ in range(count)]
             for one in clients:
                 one.subscribe(args.nodes)
-            hear(clients, 5)
+            for _ in range(60):  # until all is watched that is to be: on a busy machine that takes long
+                hear(clients, 5)
+                if all(one.stands == args.nodes for one in clients):
+                    break
+            else:
+                raise SystemExit("not everything that was subscribed to stands after five minutes")
             before = {"server": cpu_of(server.pid), **{half: cpu_of(pids[half]) for half in ("outer", "inner")}}
             begin = time.monotonic()
             each = hear(clients, args.seconds)
