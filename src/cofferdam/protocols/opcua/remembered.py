@@ -10,6 +10,7 @@ Reads only: nothing that changes a plant is ever taken for known. Not here: deco
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 from cofferdam.protocols.opcua import services as s
@@ -71,15 +72,13 @@ class Heard:
             self._made[id(nodes)] = made
 
 
+@dataclass(frozen=True)
 class Repeated:
     """A request that was written before: only its header is another."""
 
-    __slots__ = ("header", "number", "tail")
-
-    def __init__(self, number: int, header: s.RequestHeader, tail: bytes) -> None:
-        self.number = number
-        self.header = header
-        self.tail = tail
+    number: int
+    header: s.RequestHeader
+    tail: bytes
 
     def body(self) -> bytes:
         """As wire.encode makes it of a whole one."""
