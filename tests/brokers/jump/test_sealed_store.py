@@ -205,6 +205,25 @@ def test_what_was_sealed_before_kinds_were_bound_is_bound_once(tmp_path: Path, v
     accounts.close()
 
 
+@pytest.mark.parametrize("version", [SEALING, UNBOUND])
+def test_another_key_binds_nothing_and_the_right_one_does_so_after_it(tmp_path: Path, version: int) -> None:
+    """An update together with a wrong key: what did not open would count as bound, and would never open again."""
+    filled(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as base:
+        of_before = Sealed(KEY, b"cofferdam access").close(PASSWORD, "credential", "plc", "svc")
+        base.execute("UPDATE credential SET secret=?", (of_before,))
+        base.execute(f"PRAGMA user_version={version}")
+        base.commit()
+    with pytest.raises(StoreError, match="another key"):
+        Accounts(tmp_path, OTHER)
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as base:
+        assert base.execute("PRAGMA user_version").fetchone() == (version,)
+    accounts = Accounts(tmp_path, KEY)
+    assert accounts.credential("plc", "svc") == ("password", PASSWORD)
+    assert accounts.one("PRAGMA user_version") == (VERSION,)
+    accounts.close()
+
+
 @pytest.mark.parametrize("plain", [SEED, HASH, "abc", "é"], ids=["a seed", "a hash", "no base64", "no ASCII"])
 def test_what_is_put_back_unsealed_is_not_believed(tmp_path: Path, plain: str) -> None:
     accounts = filled(tmp_path)

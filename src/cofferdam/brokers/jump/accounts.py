@@ -162,15 +162,21 @@ class Accounts:
         if version == PLAIN:
             self._seal_all()
         elif version < VERSION:
+            self._host_key()  # by another key nothing opens, and it would be taken for bound
             self._bind_all()
         self.run("COMMIT")
         if version < UNBOUND:
             self._scrub()
+        self.host_key: asyncssh.SSHKey = asyncssh.import_private_key(self._host_key())
+
+    def _host_key(self) -> bytes:
+        """Raises: StoreError, and nothing more is done with the file: there is none, or our key does not open it."""
         found = self.one("SELECT value FROM meta WHERE name='host-key'")
         if found is None:
+            self._db.close()
             raise StoreError(f"{self.path} has no host key", hint="bring back the last backup")
         try:
-            host_key = self._sealed.open(found[0], "meta", "host-key")
+            return self._sealed.open(found[0], "meta", "host-key")
         except NotOpened:
             self._db.close()
             raise StoreError(
@@ -178,7 +184,6 @@ class Accounts:
                 hint=f"put the secret {STORE_KEY!r} that belongs to it back; without it what is sealed is lost: move "
                 "the file away to begin anew (docs/jump.md, secrets at rest)",
             ) from None
-        self.host_key: asyncssh.SSHKey = asyncssh.import_private_key(host_key)
 
     def _seal_all(self) -> None:
         """Seals what a version of before has kept as it is. A transaction is open. Raises: StoreError, and nothing is

@@ -59,7 +59,9 @@ class Pieces:
     def check(self, start: int, data: bytes) -> None:
         """`data`: what came out from the start of a stretch on. Raises: No: it is not what went in, now or before."""
         first = start // STRETCH
-        wanted = [*self._digests, *([_digest(self._last)] if self._last else [])][first : first + STRETCHES]
+        wanted = self._digests[first : first + STRETCHES]
+        if self._last and len(wanted) < STRETCHES:
+            wanted.append(_digest(self._last))
         found = [_digest(data[at : at + STRETCH]) for at in range(0, len(data), STRETCH)]
         self._wrong |= found != wanted
         if self._wrong:
