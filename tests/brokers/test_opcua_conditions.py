@@ -3,6 +3,7 @@ no others; through both halves, with a device that is our machine for that side.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cofferdam.errors import CrossingError
 from cofferdam.model import Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from cofferdam.protocols.base import NoticeReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import LocalizedText, NodeId, Variant
@@ -39,13 +41,18 @@ class Plant(Device):
     def __init__(self, link: Any, stage: OpcUaStage) -> None:
         super().__init__(link, stage)
         self.called: list[s.MethodToCall] = []
+        self.later: list[Callable[[], None]] | None = None  # answers to calls that it keeps back
         own = self.machine._request
 
         def request(number: int, asked: Any) -> None:
             if type(asked) is s.CallRequest:
                 self.called += asked.methods
                 results = [s.MethodResult(0, [0, 0], [], []) for _ in asked.methods]
-                self.machine.reply(number, asked.header.handle, s.CallResponse, results, [])
+
+                def answer() -> None:
+                    self.machine.reply(number, asked.header.handle, s.CallResponse, results, [])
+
+                answer() if self.later is None else self.later.append(answer)
                 return
             own(number, asked)
 
@@ -55,8 +62,11 @@ class Plant(Device):
 class Site(OpcUaStage):
     """One whose rules are the test's."""
 
-    def __init__(self, *rules: str, fields: str = "[default, ConditionId]") -> None:
-        text = policy(4840, 4841, *rules).replace('[default, "nsu=urn:plant:line;Batch"]', fields)
+    def __init__(self, *rules: str, replaced: tuple[tuple[str, str], ...] = ()) -> None:
+        text = policy(4840, 4841, *rules)
+        for old, new in (('[default, "nsu=urn:plant:line;Batch"]', "[default, ConditionId]"), *replaced):
+            assert old in text
+            text = text.replace(old, new)
         Stage.__init__(self, policy=compile_policy(loads(text), now_ns=NOW), broker="opcua")
         self.plant: list[Device] = []
 
@@ -71,8 +81,8 @@ class Site(OpcUaStage):
 class Operator(Client):
     """A client that watches alarms and calls methods as clients do."""
 
-    def ask_for_events(self) -> None:
-        _, data = self.machine.send(m.Events(Item("event", LINE), 100_000, FIELDS, 10))
+    def ask_for_events(self, notifier: str = LINE) -> None:
+        _, data = self.machine.send(m.Events(Item("event", notifier), 100_000, FIELDS, 10))
         self.link.arrive(data)
         settle(self.stage, [self])
 
@@ -95,10 +105,12 @@ class Operator(Client):
         return [one.status for one in answer.results] if hasattr(answer, "results") else [answer.header.result]
 
 
-def alarm(stage: Site, clients: list[Operator], condition: str = ALARM, event: bytes = EVENT) -> None:
-    """The plant tells of one."""
+def alarm(
+    stage: Site, clients: list[Operator], condition: str = ALARM, event: bytes = EVENT, of: slice = slice(None)
+) -> None:
+    """The plant tells of one. `of`: to which watches of those that stand."""
     (device,) = stage.plant
-    for token in device.notifies:
+    for token in list(device.notifies)[of]:
         happened = m.Happened(((Octets((event,)), m.Nodes((condition,)), Text(("jam",))),))
         device._say(device.machine.notice(token, happened))
     for _ in range(3):
@@ -188,6 +200,65 @@ def test_who_may_only_watch_acknowledges_nothing() -> None:
     stage.inner.end()
 
 
+def test_who_has_not_heard_of_an_alarm_is_not_told_that_others_have() -> None:
+    stage, client = watched("{who: mes, asset: filler, events: [alarms]}")
+    other = Operator(stage)
+    settle(stage, [client, other])
+    assert other.call((ALARM, ACKNOWLEDGE, said())) == other.call((OTHER, ACKNOWLEDGE, said())) == [BAD_NODE]
+    assert client.call((ALARM, ACKNOWLEDGE, said())) == [BAD_DENIED], "who has seen it knows that it is there"
+    assert calls(stage) == []
+    stage.outer.end()
+    stage.inner.end()
+
+
+def test_a_condition_of_several_notifiers_is_told_by_the_one_that_a_client_watches() -> None:
+    """Events that another notifier has not had are unknown by its name."""
+    area = '      area: {at: "nsu=urn:plant:line;s=Area", fields: [default, ConditionId]}'
+    brief = '      brief: {at: "nsu=urn:plant:line;s=Line1", fields: [Message, Severity]}'
+    rule = "{who: mes, asset: filler, events: [alarms, area], acknowledge: [alarms, area]}"
+    stage = Site(rule, replaced=((brief, area),))
+    clients = [Operator(stage), Operator(stage)]
+    for client, notifier in zip(clients, (LINE, "nsu=urn:plant:line;s=Area"), strict=True):
+        client.ask_for_events(notifier)
+    for place in range(2):
+        alarm(stage, clients, event=b"event-%d" % place, of=slice(place, place + 1))
+    for place, client in enumerate(clients):
+        assert client.call((ALARM, ACKNOWLEDGE, said(b"event-%d" % place))) == [0]
+    stage.outer.end()
+    stage.inner.end()
+
+
+def test_alarms_that_come_in_many_parts_while_they_are_asked_for_all_come() -> None:
+    """How conditions stand is published before the call that asks is answered, in as many messages as it takes."""
+    stage = Site(MAY)
+    client = Operator(stage)
+    client.ask_for_events()
+    device = stage.plant[0]
+    assert isinstance(device, Plant)
+    device.later = []
+    _, data = client.machine.send(m.Events(Item("event", LINE), 100_000, FIELDS, 200, refresh=True))
+    client.link.arrive(data)
+    for _ in range(20):
+        stage.reactor.advance(0.1)
+        settle(stage, [client])
+        if device.later:
+            break
+    (answer,) = device.later
+    before = len(client.of(NoticeReceived))
+    events = [b"event-%d" % number for number in range(30)]
+    for event in events:
+        alarm(stage, [client], event=event, of=slice(len(device.notifies) - 1, None))
+    assert len(client.of(NoticeReceived)) == before, "nothing is told of a watch that does not stand yet"
+    answer()
+    for _ in range(5):
+        stage.reactor.advance(0.1)
+        settle(stage, [client])
+    told = [event[0].values[0] for notice in client.of(NoticeReceived)[before:] for event in notice.message.events]
+    assert [one for one in told if one in events] == events
+    stage.outer.end()
+    stage.inner.end()
+
+
 def test_what_was_heard_on_another_connection_of_the_asset_counts_no_more() -> None:
     """A server that has started anew may mean something else by the name."""
     stage, client = watched(MAY)
@@ -247,6 +318,27 @@ def test_an_outer_half_that_makes_conditions_up_reaches_none() -> None:
     (reply,) = [one for one in stage.to_outer.take() if isinstance(one, records.Reply)]
     assert reply.message == m.Refused(BAD_NODE)
     assert stage.plant[0].asked == [], "nothing was asked of the device"
+    stage.inner.end()
+
+
+def test_an_outer_half_does_not_pass_round_what_the_policy_says_of_one_alarm() -> None:
+    """Its method is named by itself, with limits of its own: it is not called by the rule for all."""
+    reset = "nsu=urn:plant:line;s=Line1 -> nsu=urn:plant:line;s=Line1.Reset"
+    stage = Site(MAY, replaced=((reset, f"{ALARM} -> i={ACKNOWLEDGE}"),))
+    client = Operator(stage)
+    client.ask_for_events()
+    alarm(stage, [client])
+    assert client.call((ALARM, ACKNOWLEDGE, said()))[0] & 0x80000000
+    (session,) = stage.inner._sessions
+    for number, (verb, status) in enumerate((("acknowledge", BAD_DENIED), ("confirm", 0)), 1000):
+        call = m.CallMethod(condition_item(LINE, verb), (Text((ALARM,)), Octets((EVENT,)), Text(("",))))
+        stage.inner.take(records.Request(session, number, call))
+        for _ in range(5):
+            stage.turn()
+            stage.reactor.advance(0.1)
+        (reply,) = [one for one in stage.to_outer.take() if isinstance(one, records.Reply)]
+        assert reply.message.status == status
+    assert [method for _, method, _ in calls(stage)] == [CONFIRM]
     stage.inner.end()
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from cofferdam.model import Item
+from cofferdam.model import Asset, Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.dialect import (
     ARROW,
@@ -77,6 +77,12 @@ class Conditions:
 def condition_item(notifier: str, verb: str) -> Item:
     """What policy judges."""
     return Item(KIND, f"{notifier}{ARROW}{verb}")
+
+
+def is_named_itself(asset: Asset | None, condition: str, verb: str) -> bool:
+    """Whether the policy names this method of this condition: then that alone says who may call it, and with what."""
+    item = Item("method", f"{condition}{ARROW}i={TELLS[verb]}")
+    return asset is not None and any(one.at == item for one in asset.methods)
 
 
 def told_of(call: m.CallMethod) -> tuple[str, str, str, bytes, str] | None:

@@ -14,7 +14,7 @@ from cofferdam.model import Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId, Variant
-from cofferdam.protocols.opcua.conditions import BY_METHOD, KIND, condition_item, told_of
+from cofferdam.protocols.opcua.conditions import BY_METHOD, KIND, condition_item, is_named_itself, told_of
 from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, argument_forms, formless
 from cofferdam.protocols.opcua.server_items import ItemServices
@@ -80,7 +80,7 @@ class CallServices(ItemServices):
         except Unnamed:
             return s.MethodResult(BAD_NODE, [], [], [])
         verb = BY_METHOD.get(one.method.id) if one.method.ns == 0 and isinstance(one.method.id, int) else None
-        notifier = self._notifier(owner, own) if verb else None
+        notifier = self._notifier(owner, verb) if verb else None
         if verb and notifier is not None:
             return self._to_tell(condition_item(notifier, verb), owner, one.arguments)
         arguments: list[Any] = []
@@ -101,19 +101,21 @@ class CallServices(ItemServices):
             return s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(one.arguments), [], [])
         return m.CallMethod(item, tuple(arguments), localized)
 
-    def _notifier(self, condition: str, own: str) -> str | None:
-        """By whose events a condition is known: by one that the client may tell something of, if there is such. None
-        for what is no such condition, or whose method the policy names by itself."""
+    def _notifier(self, condition: str, verb: str) -> str | None:
+        """By whose events a condition is known: by one that the client may tell something of, rather one that it
+        watches, whose events the asset's side has heard for it. None for what is no such condition, or whose method the
+        policy names by itself; and for one of which others alone have heard, who are not to be told on."""
         server = self._server
-        item = Item("method", f"{condition}{ARROW}{own}")
-        if server.trust is None or any(one.at == item for one in server.facing.asset.methods):
+        if server.trust is None or is_named_itself(server.facing.asset, condition, verb):
             return None
+        watched = {one.request.item.name for one in self._standing.values() if isinstance(one.request, m.Events)}
         known = [
             one.at.name for one in server.facing.asset.notifiers
             if one.conditions and server.trust.conditions.tells(self._remembered_as(one.at.name), condition)
         ]  # fmt: skip
+        known.sort(key=lambda one: one not in watched)
         may = [one for one in known if server.facing.reach("call", condition_item(one, "acknowledge"))]
-        return next(iter(may or known), None)
+        return next(iter(may or [one for one in known if one in watched]), None)
 
     def _to_tell(self, item: Item, condition: str, arguments: list[Variant]) -> m.CallMethod | s.MethodResult:
         """A call on a condition: of its notifier, with the condition in front (conditions)."""

@@ -36,13 +36,20 @@ AT_ONCE = 100
 NEWS_BYTES = 400_000
 """Of samples in one notice: a record has a limit (limits.record_bytes)."""
 
+EARLY_BYTES, EARLY_SAMPLES = 4_194_304, 100
+"""Of news that come before the answer that the watch stands; of samples so many, of events as many as a queue has."""
+
+
+def _weight(news: m.Sample | m.Happening) -> int:
+    return weight(news) if isinstance(news, m.Sample) else event_weight(news)
+
 
 def _batches(samples: Sequence[m.Sample | m.Happening]) -> list[m.Changed | m.Happened]:
     """News of as many samples, or events, at a time as one record holds."""
     found: list[list[Any]] = [[]]
     size = 0
     for one in samples:
-        its = weight(one) if isinstance(one, m.Sample) else event_weight(one)
+        its = _weight(one)
         size += its
         if found[-1] and (size > NEWS_BYTES or len(found[-1]) >= 1000):
             found.append([])
@@ -350,10 +357,21 @@ class Watches:
             if len(told) < len(shared.tokens):
                 for token in shared.tokens:
                     if token not in self._answered:  # news before the answer that says that the watch stands
-                        self._early[token] = news[-100:]
+                        self._keep(token, news, m.EVENTS if isinstance(shared.request, m.Events) else EARLY_SAMPLES)
             if told:
                 for batch in _batches(news):
                     self._client.news(told[0], batch, told[1:])
+
+    def _keep(self, token: int, news: list[Any], most: int) -> None:
+        """With what came before: while conditions tell how they stand, a server may publish many times. The last ones
+        stay."""
+        early = self._early[token] = [*self._early.get(token, ()), *news][-most:]
+        size = 0
+        for place in range(len(early) - 1, -1, -1):
+            size += _weight(early[place])
+            if size > EARLY_BYTES:
+                del early[: place + 1]
+                break
 
     def answered(self, token: int) -> None:
         """The answer that a watch stands is on its way: its news may follow."""
