@@ -342,6 +342,16 @@ def test_an_outer_half_does_not_pass_round_what_the_policy_says_of_one_alarm() -
     stage.inner.end()
 
 
+def test_a_condition_is_known_by_whichever_type_its_field_has_a_value() -> None:
+    known = Conditions(ids=True)
+    fields = (("i=2915", "ConditionId"), ("i=2915", "EventId"), *FIELDS[:2])
+    request = m.Events(Item("event", LINE), 100_000, fields)
+    known.heard(LINE, request, (None, None, Octets((EVENT,)), m.Nodes((ALARM,))))
+    assert known.fault(LINE, ALARM, EVENT) == 0
+    known.heard(LINE, request, (None, None, None, m.Nodes((OTHER,))))
+    assert known.fault(LINE, OTHER, EVENT) == BAD_NODE
+
+
 def test_what_is_remembered_has_bounds() -> None:
     known, names_alone = Conditions(ids=True), Conditions(ids=False)
     request = m.Events(Item("event", LINE), 100_000, FIELDS)

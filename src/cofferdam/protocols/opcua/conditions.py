@@ -43,10 +43,7 @@ class Conditions:
 
     def heard(self, notifier: str, request: m.Events, event: m.Happening) -> None:
         """An event has come, for a watch of that request. `notifier`: under which name it is remembered."""
-        fields = [field for _, field in request.fields]
-        if CONDITION not in fields or EVENT_ID not in fields:
-            return
-        node, own = event[fields.index(CONDITION)], event[fields.index(EVENT_ID)]
+        node, own = _value(request, event, CONDITION), _value(request, event, EVENT_ID)
         if type(node) is not m.Nodes or node.array or type(own) is not Octets or own.array:
             return  # an event that tells of no condition
         name, number = node.values[0], own.values[0]
@@ -72,6 +69,12 @@ class Conditions:
         if not self.tells(notifier, condition):
             return BAD_NODE
         return 0 if event in self._told[notifier][condition] else BAD_EVENT
+
+
+def _value(request: m.Events, event: m.Happening, wanted: str) -> Any:
+    """A field's. Clients ask for one by several types, by all of which but one it is null."""
+    values = [one for (_, field), one in zip(request.fields, event, strict=True) if field == wanted and one is not None]
+    return values[0] if values else None
 
 
 def condition_item(notifier: str, verb: str) -> Item:
