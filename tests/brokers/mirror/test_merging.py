@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -17,6 +18,7 @@ from cofferdam.brokers.mirror.catalogue import File
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, tidy, to_batch
 from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.brokers.mirror.store import UNCOUNTED_MOST
+from cofferdam.errors import StoreError
 from tests.brokers.mirror.pairing import HOUR, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
 
@@ -178,3 +180,28 @@ def test_tags_of_what_is_taken_are_counted_some_commits_at_a_time(
     ]
     assert pair.has(HOUR, HOUR) == {"tank_a": len(hot)} | {f"tank_{number}": 1 for number in range(len(hot))}
     pair.close()
+
+
+def test_days_that_are_made_into_files_before_one_that_cannot_be_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would stay on a full disk, be made again at each attempt, and never be known."""
+    pair = Pair(tmp_path)
+    pair.back()
+    monkeypatch.setattr(pair.keeper, "_to_merge", list)
+    days = [TODAY - ago for ago in (4, 3, 2)]
+    for number in range(2):
+        pair.offer(batch("live", [("tank_a", day * 24 * HOUR_NS + number, 1.0) for day in days]))
+        pair.all()
+        pair.seal()
+    found = pair.keeper.store.catalogue
+    odd = next(one for one in found.files if one.first // 24 == days[-1])
+    path = pair.keeper.store.folder / odd.name
+    path.write_bytes(b"it was sealed so, and nobody can read it")
+    found.files[found.files.index(odd)] = msgspec.structs.replace(odd, sha256=sealing.sha256_of(path))
+    monkeypatch.undo()
+    pair.keeper.tick()
+    with pytest.raises(StoreError, match=odd.name):  # it is first now
+        pair.settle()
+    of_days = [[one.name[0] for one in found.files if one.first // 24 == day] for day in days]
+    assert of_days == [["d"], ["d"], ["h", "h"]]

@@ -4,10 +4,8 @@ what waits: none of it ends the mirror for good."""
 from __future__ import annotations
 
 import dataclasses
-import errno
 import itertools
 import json
-import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -363,21 +361,6 @@ def test_a_damaged_file_of_the_hot_log_before_others(tmp_path: Path, monkeypatch
 
 
 # --- full disks -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_room(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Whoever opens a new state or catalogue finds the disk full, as long as it is on."""
-    real = os.open
-    on: list[bool] = []
-
-    def full(path: Any, flags: int, *rest: Any, **options: Any) -> int:
-        if on and str(path).endswith(".new"):
-            raise OSError(errno.ENOSPC, "no room")
-        return real(path, flags, *rest, **options)
-
-    monkeypatch.setattr(os, "open", full)
-    return on
 
 
 def test_a_full_disk_does_not_end_a_spooler_that_makes_room(

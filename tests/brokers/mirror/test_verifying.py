@@ -247,3 +247,30 @@ def test_nights_without_a_gate_are_made_up_for(pair: Pair) -> None:
         assert compared == {*range(day - days, day)}
         pair.seal()
     pair.close()
+
+
+def test_a_full_disk_ends_no_look_at_files_and_hides_no_damage(pair: Pair, no_room: list[bool]) -> None:
+    """What is damaged is told, and read again at its source, once that can be written down."""
+    source = Table(pair)
+    source.add(range(HOUR - 2, HOUR), 1)
+    source.send(range(HOUR - 2, HOUR))
+    pair.seal()
+    (bad,) = pair.keeper.store.catalogue.files
+    path = pair.keeper.store.folder / bad.name
+    path.write_bytes(path.read_bytes()[:-1])
+    run = pair.keeper.verifying.begin(HOUR - 2, HOUR - 1, "store", "")
+    no_room.append(True)
+    pair.keeper.tick()
+    pair.settle()
+    assert run.done < run.total and pair.keeper.full
+    assert not [one for one in pair.to_spooler.waiting if isinstance(one, Fetch)]
+    no_room.clear()
+    pair.keeper.verifying._not_before = 0.0
+    pair.keeper.tick()
+    pair.settle()
+    assert run.ended
+    assert run.damaged == [bad.name] and run.done == run.total
+    fetches = [one for one in pair.to_spooler.waiting if isinstance(one, Fetch)]
+    assert [(one.since, one.until) for one in fetches] == [(bad.first * HOUR_NS, (bad.last + 1) * HOUR_NS)]
+    assert [loss.why for loss in pair.keeper.store.catalogue.losses] == ["its file is damaged"]
+    pair.close()

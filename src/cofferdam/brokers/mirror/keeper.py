@@ -354,12 +354,8 @@ class Keeper(Part):
     def _merge(self, some: list[list[File]]) -> None:
         folder = self.store.folder
 
-        def work() -> list[File | list[str]]:
-            # What is damaged must not become the sound bytes of a new file.
-            return [sealing.damaged(folder, files) or sealing.merge(folder, files) for files in some]
-
         def done(found: list[File | list[str]]) -> None:
-            made = [(files, one) for files, one in zip(some, found, strict=True) if isinstance(one, File)]
+            made = [(files, one) for files, one in zip(some, found, strict=False) if isinstance(one, File)]
             if made:
                 self.store.replaced(made)
             for files, one in made:
@@ -369,7 +365,7 @@ class Keeper(Part):
                 for name in names if isinstance(names, list) else ():
                     self.verifying.damaged(name)
 
-        self._job = _Job(work, done)
+        self._job = _Job(lambda: sealing.merge_days(folder, some), done)
 
     def _reckon(self, what: partials.Wanted) -> None:
         folder, qualities = self.store.folder, self.store.catalogue.qualities

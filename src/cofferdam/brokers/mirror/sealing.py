@@ -202,6 +202,21 @@ def merge(folder: Path, files: Sequence[File]) -> File:
     return found
 
 
+def merge_days(folder: Path, some: Iterable[Sequence[File]]) -> list[File | list[str]]:
+    """Each of these as one file; in place of one, the names of what is damaged, which must not become the sound bytes
+    of a new file. Where one cannot be made, those before it are given: the disk has them already, and a full one would
+    be fuller by what nobody knows of. Raises: StoreError, where that is the first."""
+    found: list[File | list[str]] = []
+    for files in some:
+        try:
+            found.append(damaged(folder, files) or merge(folder, files))
+        except StoreError:
+            if not found:
+                raise
+            break  # it is first the next time, and told then
+    return found
+
+
 def merged(paths: Sequence[Path]) -> Iterator[pa.Table]:
     """The samples of several files, in order, without repetitions: some tags at a time. Each row group is read once,
     and of each file one is in memory, less what has gone by."""

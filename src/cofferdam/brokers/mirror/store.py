@@ -335,13 +335,17 @@ class Store:
             self._settled = True
 
     def _lose(self, files: list[File], why: str) -> None:
-        gone = {file.name for file in files}
+        gone, now = {file.name for file in files}, time.time_ns()
+        before = (self.catalogue.files, self.catalogue.losses)
         self.catalogue.files = [file for file in self.catalogue.files if file.name not in gone]
-        for file in files:
-            self.catalogue.losses.append(
-                Loss("*", file.first * HOUR_NS, (file.last + 1) * HOUR_NS, file.rows, why, time.time_ns())
-            )
-        catalogue.save(self.folder, self.catalogue)
+        self.catalogue.losses = self.catalogue.losses + [
+            Loss("*", file.first * HOUR_NS, (file.last + 1) * HOUR_NS, file.rows, why, now) for file in files
+        ]
+        try:
+            catalogue.save(self.folder, self.catalogue)
+        except StoreError:
+            self.catalogue.files, self.catalogue.losses = before
+            raise
 
     def set_aside(self, file: File, why: str) -> None:
         """A damaged file counts no more; it stays, under another name. Raises: StoreError."""

@@ -36,6 +36,8 @@ COUNT_SECONDS: Final = 300.0
 """For a source to count, and to read an hour's values."""
 SETTLE_SECONDS: Final = 1.0
 """For what was asked for again to come, before it is counted once more."""
+ROOM_SECONDS: Final = 60.0
+"""For a full disk, before it is looked again at what could not be written down."""
 ROUNDS, FETCH_EVERY = 15, 5
 """So often an hour is counted in one run, and read again at each fifth."""
 DIFFERENCES_MOST: Final = 200
@@ -223,11 +225,16 @@ class Verifying:
 
         def done(found: tuple[list[str], list[str], dict[str, Summary]]) -> None:
             bad, anew, tags = found
-            if anew:  # what was reckoned beforehand is made again from the samples
-                store.reckoned([], anew)
             run.damaged += [name for name in bad if name not in run.damaged]
-            for name in bad:
-                self.damaged(name)
+            try:
+                if anew:  # what was reckoned beforehand is made again from the samples
+                    store.reckoned([], anew)
+                for name in bad:
+                    self.damaged(name)
+            except StoreError:  # a full disk: it is looked at again, or the run would never end
+                self._queue.appendleft(question)
+                self._not_before = time.monotonic() + ROOM_SECONDS
+                raise
             if bad:  # the others of these hours are looked at without them
                 self._queue.appendleft(question)
                 return
