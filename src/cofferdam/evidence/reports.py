@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -121,6 +122,9 @@ COLUMNS = (
     "compare", "file",
 )  # fmt: skip
 
+_AFTER_SEMICOLON = re.compile(r"""(;[\s"]*)(?=[=+\-@])""")
+"""What begins a cell where commas are for decimals: there spreadsheets take the semicolon between cells."""
+
 
 def as_csv(report: Report) -> str:
     """A row for each control, for an auditor's request sheet; safe for a spreadsheet. `file`: where a pack has it."""
@@ -145,7 +149,7 @@ def as_csv(report: Report) -> str:
 
 def for_spreadsheet(text: str) -> str:
     """A cell's text, which none takes for a formula."""
-    text = escaped(text)
+    text = _AFTER_SEMICOLON.sub(r"\1'", escaped(text))
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
 
 
