@@ -16,7 +16,7 @@ from tests.enforce.site import netns
 from tests.gate.plant import events
 from tests.waiting import kill
 
-pytestmark = [netns, pytest.mark.heavy]
+pytestmark = [*netns, pytest.mark.heavy]
 
 
 @pytest.fixture(scope="module")

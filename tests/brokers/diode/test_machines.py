@@ -25,7 +25,7 @@ from tests.gate.plant import events
 from tests.verbs import cli
 from tests.waiting import kill
 
-pytestmark = [netns, pytest.mark.heavy]
+pytestmark = [*netns, pytest.mark.heavy]
 
 
 def put(strand: Strand, name: str, data: bytes) -> str:

@@ -231,3 +231,21 @@ def test_what_is_live_is_read_between_two_steps_of_what_is_asked_for(
               for tag, at, value, quality in old]  # fmt: skip
     whole = summary(stored([(1, piece) for piece in pieces]))
     assert answers[0].digests == (whole["flow_a"].digest,) and not answers[0].failed
+
+
+def test_what_is_read_again_ends_where_it_ended_when_it_was_asked_for(plant: Plant) -> None:
+    """An hour that is not over yet, say: what comes meanwhile is live, and not read after the clock for ever."""
+    begin = time.time_ns() // HOUR_NS
+    plant.add([("flow_a", time.time() - 1, 7.0, 192)])
+
+    async def work() -> list[Counted]:
+        async with asyncio.TaskGroup() as group:
+            found = Collecting(group, plant)
+            await found.until(lambda: bool(found.rows["historian"]))
+            found.part.on_record("spooler", Fetch("historian", begin * HOUR_NS, (begin + 1000) * HOUR_NS))
+            found.part.on_record("spooler", Count(1, "historian", begin - 1, values=True))
+            await found.until(lambda: bool(found.answers))
+            found.close()
+        return found.answers
+
+    assert asyncio.run(work())[0].request == 1

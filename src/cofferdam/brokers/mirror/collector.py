@@ -392,8 +392,8 @@ class Tables(Work):
     source: Postgres
     _tries = 0
     """How often it was begun to read again what is first of what is asked."""
-    _compared: tuple[int, int, dict[str, Summary]] = (0, 0, {})
-    """Of the values that are asked for: by which request, up to when they have been read, and what they are."""
+    _compared: tuple[Count | None, int, dict[str, Summary]] = (None, 0, {})
+    """Of the values that are asked for: by which question, up to when they have been read, and what they are."""
 
     async def session(self) -> None:
         password = self.owner.password(self.source.password)
@@ -498,7 +498,8 @@ class Tables(Work):
             if at < until and self._tries <= FETCH_TRIES:
                 step = min(at + self.step, until)
                 await self._read(historian, at, step, "backfill", None)
-                self._asked[0] = Fetch(asked.source, step + 1000, asked.until)
+                # Up to where it was to be read when it began: what is now moves on.
+                self._asked[0] = Fetch(asked.source, step + 1000, until + 1000)
             else:
                 self._asked.popleft()
             self._tries = 0
@@ -529,16 +530,16 @@ class Tables(Work):
         """Reads a step of the values that are asked for. Once all are read: how many there are, and their digests."""
         first = asked.hour * HOUR_NS - 1000
         until = first + asked.hours * HOUR_NS
-        request, at, found = self._compared
-        if request != asked.request:
+        question, at, found = self._compared
+        if question is not asked:  # a keeper that is born anew counts its requests anew
             at, found = first, {}
         step = min(at + self.step, until)
         rows = await historian.values(at, step, found, self.source.points_per_second)
         self._paced(rows, step - at)
-        self._compared = (asked.request, step, found)
+        self._compared = (asked, step, found)
         if step < until and len(found) <= COUNTS_MOST:
             return None, ()
-        self._compared = (0, 0, {})
+        self._compared = (None, 0, {})
         digests = tuple(one.digest if one.rows == one.times else None for one in found.values())
         return {tag: one.times for tag, one in found.items()}, digests
 
