@@ -80,6 +80,8 @@ def test_a_genuine_file_goes_to_the_assets_once_two_have_signed(fresh: Works) ->
         "export", str(works.folder / "a"), "--tables", str(works.folder / "tables"), code=2
     )
     assert not (works.folder / "a").exists()
+    said = works.patch("export", str(works.folder / "evidence.json"), "--tables", str(works.folder / "b"), code=2)
+    assert "new file" in said and not (works.folder / "b").exists()
     works.patch("verify")
 
 

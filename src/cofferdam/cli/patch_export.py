@@ -80,18 +80,19 @@ def export(args: argparse.Namespace) -> int:
         "log": list(log_of(args)),
     }
     text = json.dumps(bundle, indent=1, sort_keys=True)
-    if args.tables is not None:
-        try:
-            args.tables.mkdir(mode=0o700)
-        except OSError as error:
-            raise GateError(f"{args.tables}: {error.strerror}", hint="it is a new folder") from None
-        for name, columns, rows in tables(bundle["advisories"], bundle["log"]):
-            _write(args.tables / name, columns, rows)
-    try:
+    try:  # both have to be new before anything is written, so that a mistake leaves neither behind
         fd = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise GateError(f"{args.output}: {error.strerror}", hint="it is a new file") from None
     with os.fdopen(fd, "w") as out:
+        if args.tables is not None:
+            try:
+                args.tables.mkdir(mode=0o700)
+            except OSError as error:
+                args.output.unlink()
+                raise GateError(f"{args.tables}: {error.strerror}", hint="it is a new folder") from None
+            for name, columns, rows in tables(bundle["advisories"], bundle["log"]):
+                _write(args.tables / name, columns, rows)
         out.write(text)
     told = {"files": len(bundle["files"]), "entries": len(bundle["log"]), "advisories_left_out": older}
     beside = f", with tables in {args.tables}" if args.tables is not None else ""
