@@ -77,11 +77,12 @@ static bool serve(int epoll, Session *s) {
 
 int run_server(int argc, char **argv) {
     static const struct option options[] = {
-        {"listen", required_argument, 0, 'l'}, {"enip", no_argument, 0, 'e'}, {0}};
+        {"listen", required_argument, 0, 'l'}, {"enip", no_argument, 0, 'e'}, {"opcua", no_argument, 0, 'o'}, {0}};
     const char *listen_at = "127.0.0.1:0";
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == 'l') listen_at = optarg;
         else if (option == 'e') spoken = &enip;
+        else if (option == 'o') spoken = &opcua;
         else return 2;
     }
     struct sockaddr_in address = parse_address(listen_at);

@@ -265,7 +265,8 @@ static size_t answer(uint32_t *kept, const uint8_t *frame, size_t length, uint8_
 /* ------------------------------------------------------------------------------------------- generator */
 
 static size_t hello(Client *c, const Asked *asked, uint8_t *out) {
-    (void)c, (void)asked;
+    (void)asked;
+    if (c->greetings) return 0;
     memset(out, 0, HEAD);
     le32(out + HEAD, 1);
     return framed(out, REGISTER, 0, 4);
@@ -325,4 +326,4 @@ static int refusal(const Pending *p, const uint8_t *frame, size_t length) {
     return length >= HEAD + ITEMS + 4 && frame[HEAD + ITEMS + 2] ? frame[HEAD + ITEMS + 2] : -1;
 }
 
-const Protocol enip = {HEAD, size, prepare, answer, hello, greeted, request, transaction, refusal};
+const Protocol enip = {HEAD, size, prepare, answer, hello, greeted, request, transaction, NULL, refusal};

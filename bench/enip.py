@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from enip_io import OUTPUTS, Adapter, Scanner, stray
-from processes import LOAD, BenchError, Process, build_load, cpu_of, descendants, generated, held_port
+from processes import LOAD, BenchError, Process, build_load, generated, haproxy, held_port, timed_reads
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
 CELL = [sys.executable, "-m", "cofferdam.lab.packer.cell"]
@@ -74,6 +74,10 @@ READS = {
     "one tag": ["--clients=1"], "20 tags in a packet": ["--clients=1", "--tags=20"], "32 clients": ["--clients=32"],
 }  # fmt: skip
 """What is asked of the device, as the load generator is told."""
+FIGURES = {
+    "median_us": "median, µs", "p99_us": "p99, µs", "p99_9_us": "p99.9, µs", "per_second": "a second",
+    "cpu_us": "processor time, µs",
+}  # fmt: skip
 
 
 class Raw:
@@ -114,21 +118,6 @@ def median(ask: Callable[[], Any], seconds: float) -> float:
         ask()
         times.append((time.perf_counter_ns() - began) / 1000)
     return statistics.median(times)
-
-
-def reads(target: tuple[str, int], seconds: float, words: list[str], pid: int) -> dict[str, float]:
-    """What the load generator found, and the processor time of each read, of a process and all that it has begun.
-    Raises: BenchError where an answer was wrong, or did not come."""
-    before = {one: cpu_of(one).total for one in descendants(pid)}
-    found = generated(target, seconds, 0.5, ["--enip", *words])
-    if found["errors"]:
-        raise BenchError(f"{found['errors']} answers were wrong, missing or refused: {found['said']}")
-    spent = sum(cpu_of(one).total - was for one, was in before.items())
-    latency = found["latency_us"]
-    return {
-        "median, µs": latency["median"], "p99, µs": latency["p99"], "p99.9, µs": latency["p99_9"],
-        "a second": found["per_second"], "processor time, µs": spent * 1e6 / max(1, found["transactions_all"]),
-    }  # fmt: skip
 
 
 def libraries() -> dict[str, Callable[[str, int], tuple[Callable[[], Any], Callable[[], Any]]]]:
@@ -227,13 +216,8 @@ def plant(priority: str = "") -> Iterator[tuple[dict[str, tuple[str, int]], Adap
         gate = [*COFFERDAM, "up", str(policy), "--state", str(Path(folder) / "state")]
         commands = [cell, gate]
         if shutil.which("haproxy"):
-            config = Path(folder) / "haproxy.cfg"
-            config.write_text(
-                "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"
-                f"listen tags\n bind {GATE}:{places['haproxy'][1]}\n"
-                f" server one {DEVICE}:{places['device'][1]}\n"
-            )
-            commands.append(["haproxy", "-db", "-q", "-f", str(config)])
+            between = f"{GATE}:{places['haproxy'][1]}"
+            commands.append(haproxy(Path(folder), between, f"{DEVICE}:{places['device'][1]}"))
         else:
             del places["haproxy"]
         device = Process("device", [str(LOAD), "server", "--enip", "--listen", f"{DEVICE}:{places['device'][1]}"])
@@ -272,8 +256,9 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
             order = [(way, name) for way, name in ways.items() if name in places][:: -1 if number % 2 else 1]
             for what, words in READS.items():
                 for way, name in order:
-                    for figure, value in reads(places[name], seconds, words, pids[way]).items():
-                        note(f"{what}, {figure}", way, value)
+                    measured = timed_reads(places[name], seconds, ["--enip", *words], pids[way])
+                    for figure, value in measured.items():
+                        note(f"{what}, {FIGURES[figure]}", way, value)
             for server, where in (("C", ("device", "fast")), ("Python", ("controller", "packer"))):
                 for what, opened in libraries().items():
                     for way, name in zip(("direct", "gate"), where, strict=True):

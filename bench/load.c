@@ -1,8 +1,8 @@
 /*
- * Load generator and simulated device for the benchmarks, over epoll, one thread, libc only: Modbus TCP, and with
- * --enip EtherNet/IP.
+ * Load generator and simulated device for the benchmarks, over epoll, one thread, libc only: Modbus TCP, with --enip
+ * EtherNet/IP, with --opcua OPC UA.
  *
- *   load server --listen ADDRESS:PORT          answers from registers or tags in memory; PORT 0 picks one
+ *   load server --listen ADDRESS:PORT          answers from registers, tags or nodes in memory; PORT 0 picks one
  *   load client --connect ADDRESS:PORT ...     closed loop or paced load; prints one JSON object
  *   load guard PROGRAM ARGUMENTS...            runs PROGRAM so that it gets SIGTERM when our parent dies
  *   load wake                                  what it costs here to wake a process, on one core and across two
@@ -10,7 +10,7 @@
  * Every answer is compared in full with the answer that the protocol and the memory demand. So a path that is
  * fast because it answers wrongly does not look fast: it has errors.
  *
- * Not here: what is said (modbus.c, enip.c), choosing the paths to compare, repeating, ratios. That is run.py.
+ * Not here: what is said (modbus.c, enip.c, opcua.c), choosing the paths to compare, repeating, ratios. That is run.py.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -24,6 +24,7 @@
 enum {
     CLIENTS_MAX = 4096,
     TAGS_MAX = 20,
+    NODES_MAX = 100,
 };
 
 volatile sig_atomic_t stopping;
@@ -135,7 +136,9 @@ static bool take_reply(Client *c, const uint8_t *frame, size_t length, uint64_t 
     p->used = false;
     c->outstanding--;
     transactions_all++;
-    if (length != p->length || memcmp(frame, p->expected, length)) {
+    bool right = spoken->right ? spoken->right(c, p, frame, length, &asked)
+                               : length == p->length && !memcmp(frame, p->expected, length);
+    if (!right) {
         int status = spoken->refusal(p, frame, length);
         if (status < 0) errors.content++;
         else if (!errors.exception++) fprintf(stderr, "load: first refusal: status %d\n", status);
@@ -180,16 +183,15 @@ static void take_replies(Client *c) {
 
 /* What a client says before all else, and waits for. */
 static void greet(Client *c) {
-    uint8_t frame[FRAME_MAX];
-    size_t length = spoken->hello(c, &asked, frame), got = 0;
-    if (!length) return;
-    if (send(c->fd, frame, length, MSG_NOSIGNAL) < 0) fail("first words: %s", strerror(errno));
-    while (got < spoken->head || got < spoken->size(frame)) {
-        ssize_t more = recv(c->fd, frame + got, sizeof frame - got, 0);
-        if (more <= 0) fail("connection %u: no answer to the first words", c->number + 1);
-        got += (size_t)more;
+    for (size_t length, got; (length = spoken->hello(c, &asked, c->in)); c->greetings++) {
+        if (send(c->fd, c->in, length, MSG_NOSIGNAL) < 0) fail("first words: %s", strerror(errno));
+        for (got = 0; got < spoken->head || got < spoken->size(c->in);) {
+            ssize_t more = recv(c->fd, c->in + got, sizeof c->in - got, 0);
+            if (more <= 0) fail("connection %u: no answer to the first words", c->number + 1);
+            got += (size_t)more;
+        }
+        spoken->greeted(c, c->in);
     }
-    spoken->greeted(c, frame);
 }
 
 static void drop_silent(Client *clients, uint64_t now, uint64_t timeout_ns) {
@@ -233,7 +235,8 @@ static int run_client(int argc, char **argv) {
         {"warmup", required_argument, 0, 'w'},  {"writes", required_argument, 0, 'p'},
         {"rate", required_argument, 0, 'r'},    {"unit", required_argument, 0, 'u'},
         {"timeout", required_argument, 0, 't'}, {"enip", no_argument, 0, 'e'},
-        {"tags", required_argument, 0, 'g'},    {0}};
+        {"tags", required_argument, 0, 'g'},    {"opcua", no_argument, 0, 'o'},
+        {"nodes", required_argument, 0, 'g'},   {0}};
     const char *connect_to = NULL;
     double seconds = 3, warmup = 0.5, timeout = 3;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) switch (option) {
@@ -247,10 +250,12 @@ static int run_client(int argc, char **argv) {
         case 'u': asked.unit = (unsigned)number_option("unit", optarg, 0, 255); break;
         case 't': timeout = number_option("timeout", optarg, 0.01, 3600); break;
         case 'e': spoken = &enip; break;
-        case 'g': asked.tags = (unsigned)number_option("tags", optarg, 1, TAGS_MAX); break;
+        case 'o': spoken = &opcua; break;
+        case 'g': asked.tags = (unsigned)number_option("tags", optarg, 1, NODES_MAX); break;
         default: return 2;
         }
-    if (spoken == &enip && asked.write_percent) fail("--writes: by EtherNet/IP tags are only read");
+    if (spoken != &modbus && asked.write_percent) fail("--writes: but by Modbus there are only reads");
+    if (spoken == &enip && asked.tags > TAGS_MAX) fail("--tags %u: a packet has at most %d", asked.tags, TAGS_MAX);
     if (!connect_to) fail("--connect ADDRESS:PORT is missing");
     struct sockaddr_in address = parse_address(connect_to);
     Client *clients = calloc(client_count, sizeof *clients);

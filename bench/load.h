@@ -1,4 +1,4 @@
-/* What the load generator (load.c), the simulated device (device.c) and the protocols (modbus.c, enip.c) share. */
+/* What the load generator (load.c), the simulated device (device.c) and the protocols (modbus.c, enip.c, opcua.c) share. */
 #ifndef LOAD_H
 #define LOAD_H
 #include <arpa/inet.h>
@@ -22,7 +22,7 @@
 enum {
     EVENTS = 256,
     DEPTH_MAX = 16,    /* Messaging guide 1.0b: a client may have 1 to 16 requests under way */
-    FRAME_MAX = 512,   /* a request of the generator, and its answer */
+    FRAME_MAX = 4096,  /* a request of the generator, and its answer */
     ANSWER_MAX = 4096, /* an answer of the device */
     WRITTEN = 10,
 };
@@ -37,12 +37,13 @@ typedef struct {
 
 typedef struct {
     int fd;
-    unsigned number, outstanding;
+    unsigned number, outstanding, greetings; /* `greetings`: what was said at first and answered */
     uint16_t next_transaction;
     uint32_t random, session;
     uint64_t due; /* paced load: when the next request should leave */
     size_t in_length;
     uint16_t written[WRITTEN];
+    uint64_t kept[14]; /* what else the protocol keeps of it */
     Pending pending[DEPTH_MAX];
     uint8_t in[8192];
 } Client;
@@ -58,14 +59,16 @@ typedef struct {
     size_t (*size)(const uint8_t *frame);         /* of the whole frame; 0: this is not the protocol */
     void (*prepare)(void);                        /* the device's memory */
     size_t (*answer)(uint32_t *kept, const uint8_t *frame, size_t length, uint8_t *out); /* `kept`: of the session */
-    size_t (*hello)(Client *, const Asked *, uint8_t *out); /* what a client says first; 0: nothing */
+    size_t (*hello)(Client *, const Asked *, uint8_t *out); /* what a client says first, and after each; 0: nothing */
     void (*greeted)(Client *, const uint8_t *frame);        /* the answer to it, as it is expected */
     size_t (*request)(Client *, const Asked *, Pending *, uint8_t *out); /* and what must be answered; its length */
     unsigned (*transaction)(const uint8_t *frame);
+    /* Whether an answer is what it has to be; NULL: it is, if it is what `request` has said. */
+    bool (*right)(Client *, Pending *, const uint8_t *frame, size_t length, const Asked *);
     int (*refusal)(const Pending *, const uint8_t *frame, size_t length); /* the status of a refusal; -1: it is none */
 } Protocol;
 
-extern const Protocol modbus, enip;
+extern const Protocol modbus, enip, opcua;
 extern volatile sig_atomic_t stopping;
 
 static inline uint32_t next_random(Client *c) { /* xorshift: same requests in every run */

@@ -95,6 +95,7 @@ static size_t answer(uint32_t *kept, const uint8_t *adu, size_t length, uint8_t 
 
 /* The device keeps what an earlier run wrote: with read-back, begin by setting what we claim to know. */
 static size_t hello(Client *c, const Asked *asked, uint8_t *out) {
+    if (c->greetings) return 0;
     for (unsigned i = 0; i < READ_COUNT; i++) c->written[i] = initial(WRITE_BASE + c->number * READ_COUNT + i);
     if (!asked->write_percent || asked->depth != 1) return 0;
     memset(out, 0, 4);
@@ -164,4 +165,4 @@ static int refusal(const Pending *p, const uint8_t *adu, size_t length) {
     return length == MBAP + 2 && adu[MBAP] == (p->expected[MBAP] | 0x80) ? adu[MBAP + 1] : -1;
 }
 
-const Protocol modbus = {MBAP, size, prepare, answer, hello, greeted, request, transaction, refusal};
+const Protocol modbus = {MBAP, size, prepare, answer, hello, greeted, request, transaction, NULL, refusal};

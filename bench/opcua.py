@@ -1,12 +1,11 @@
 """OPC UA: reads through the gate and direct by the same client and server (asyncua), the codec beside asyncua's, and
 the outer half's memory for sessions with items.
 
-    python -m bench.opcua [--rounds N] [--reads N] [--sessions N]
+    python -m bench.opcua [--only peers|codec|reads|many] [--rounds N] [--reads N] [--sessions N] [--seconds N]
 
 Prints a JSON line for each: medians in µs and their ratio, with the CPU time of each half for a request. The two ways
-take turns, so that what else the machine does falls on both; its load is told first. Then come many of them
-(opcua_many). Not here: what others put between (HAProxy): that asks for a client and a server in C, of which none can
-be had freely.
+take turns, so that what else the machine does falls on both; its load is told first. Before comes what others put
+between (HAProxy), with a client and a server in C (opcua_peers), afterwards come many of them (opcua_many).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from asyncua import ua as types
 from asyncua.client.client import Client
-from bench import opcua_many
+from bench import opcua_many, opcua_peers
 from tests.gate.plant import cli, running
 from tests.ports import held_ports
 from tests.protocols.opcua.certificates import make
@@ -152,16 +151,22 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reads", type=int, default=300)
     parser.add_argument("--sessions", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement with peers in C")
+    parser.add_argument("--only", choices=("peers", "codec", "reads", "many"), help="one part alone")
     args = parser.parse_args()
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
     print(json.dumps({"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}), flush=True)
-    build = compiled.find()
-    how = [build.arguments[0], "--run"] if build.is_compiled else []
-    subprocess.run([sys.executable, *(["-I"] if how else []), *how, str(CODEC)], check=True)
-    with tempfile.TemporaryDirectory() as name:
-        for secured in (False, True):
-            reads(args, Path(name) / ("secured" if secured else "plain"), secured)
-    return opcua_many.main([])
+    if args.only in (None, "peers") and (failed := opcua_peers.main(args.rounds, args.seconds)):
+        return failed
+    if args.only in (None, "codec"):
+        build = compiled.find()
+        how = [build.arguments[0], "--run"] if build.is_compiled else []
+        subprocess.run([sys.executable, *(["-I"] if how else []), *how, str(CODEC)], check=True)
+    if args.only in (None, "reads"):
+        with tempfile.TemporaryDirectory() as name:
+            for secured in (False, True):
+                reads(args, Path(name) / ("secured" if secured else "plain"), secured)
+    return opcua_many.main([]) if args.only in (None, "many") else 0
 
 
 if __name__ == "__main__":

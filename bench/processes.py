@@ -36,7 +36,7 @@ class BenchError(Exception):
 
 def build_load() -> None:
     """Compiles the load generator when its source is newer than the program. Raises: BenchError."""
-    build(LOAD, [HERE / f"{name}.c" for name in ("load", "device", "modbus", "enip")], [HERE / "load.h"])
+    build(LOAD, [HERE / f"{name}.c" for name in ("load", "device", "modbus", "enip", "opcua")], [HERE / "load.h"])
 
 
 def build(program: Path, sources: Sequence[Path], headers: Sequence[Path] = ()) -> None:
@@ -233,6 +233,31 @@ def generated(
     found: dict[str, Any] = json.loads(out)
     found["said"] = said.strip()
     return found
+
+
+def timed_reads(target: tuple[str, int], seconds: float, words: Sequence[str], *pids: int) -> dict[str, float]:
+    """What the load generator found, and the processor time of each read, of processes and all that they have begun.
+    Raises: BenchError where an answer was wrong, or did not come."""
+    before = {one: cpu_of(one).total for pid in pids for one in descendants(pid)}
+    found = generated(target, seconds, 0.5, words)
+    if found["errors"]:
+        raise BenchError(f"{found['errors']} answers were wrong, missing or refused: {found['said']}")
+    spent = sum(cpu_of(one).total - was for one, was in before.items())
+    latency = found["latency_us"]
+    return {
+        "median_us": latency["median"], "p99_us": latency["p99"], "p99_9_us": latency["p99_9"],
+        "per_second": found["per_second"], "cpu_us": spent * 1e6 / max(1, found["transactions_all"]),
+    }  # fmt: skip
+
+
+def haproxy(folder: Path, listen: str, server: str) -> list[str]:
+    """The command of a HAProxy that passes bytes between two places, each as ADDRESS:PORT."""
+    config = folder / "haproxy.cfg"
+    config.write_text(
+        "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"
+        f"listen bench\n bind {listen}\n server one {server}\n"
+    )
+    return ["haproxy", "-db", "-q", "-f", str(config)]
 
 
 class SystemCalls:
