@@ -3,6 +3,7 @@ other's, and some deeds no class lets through."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import platform
@@ -71,6 +72,7 @@ class Scene:
             "keep alive": (self._keep_alive, Can.KEEPALIVE),
             "reuse a port": (lambda: self.ours.setsockopt(socket.SOL_SOCKET, 15, 1), Can.NOTHING),
             "UDP socket": (self._dial_udp, Can.DIAL_UDP),
+            "ask for an echo": (self._ping, Can.PING),
             "bind a UDP port": (lambda: self.portless.bind(("127.0.0.1", 0)), Can.BIND_UDP),
             "bind a TCP port": (lambda: self.unbound.bind(("127.0.0.1", 0)), Can.NOTHING),
             "listen": (lambda: hostile.call("listen", self.unbound.fileno(), 5), Can.NOTHING),
@@ -103,6 +105,15 @@ class Scene:
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.connect(self.far.getsockname())
             os.write(sock.fileno(), b"x")
+
+    @staticmethod
+    def _ping() -> None:
+        """The filter says EPERM, and the kernel to whose group it gives none: EACCES."""
+        try:
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
+        except PermissionError as error:
+            if error.errno != errno.EACCES:
+                raise
 
     def _keep_alive(self) -> None:
         self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -50,7 +50,7 @@ CONDUITS = """
       - {{source: vendor, fetch: fw, files: "fetched-{{version}}.bin"}}
       - asset: plc-9
         install: fw
-        health: {{file: "{files}/fw.bin", says: "good", within: 1 s}}
+        health: {{file: "{files}/fw.bin", says: "good", ping: true, within: 1 s}}
         back: previous
 """
 

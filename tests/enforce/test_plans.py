@@ -13,7 +13,7 @@ import pytest
 from cofferdam.enforce.firewall import find_nft
 from cofferdam.enforce.orders import PLANS
 from cofferdam.enforce.plans.network import NAMES, doors, network_plan
-from cofferdam.enforce.plans.records import Link, NetworkPlan, Route, SidePlan, check, namespace_name
+from cofferdam.enforce.plans.records import Link, NetworkPlan, Ping, Route, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
 from cofferdam.errors import CrossingError, GateError
 from cofferdam.policy.compile import compile_policy
@@ -150,7 +150,7 @@ def test_plans_that_make_no_sense(links: tuple[Link, ...], word: str) -> None:
 
 def users(side: SidePlan) -> dict[str, int]:
     """A user for each part that reaches something."""
-    return {who: 64002 + number for number, who in enumerate(sorted({reach.who for reach in side.reaches}))}
+    return {who: 64002 + number for number, who in enumerate(sorted({there.who for there in side.towards}))}
 
 
 def rules(side: SidePlan) -> list[tuple[str, str]]:
@@ -228,6 +228,55 @@ def test_the_solver_sees_whose_road_it_is(breaking: str) -> None:
     packet = found["out goes only what the policy declares"]
     assert packet is not None and packet.fields["daddr"] == "10.2.0.7"
     assert packet.fields["user"] != str(known["modbus/lab-plant/inner"])
+
+
+def pinging() -> SidePlan:
+    """The plant's side, where one part may ask one device of each IP version for an echo."""
+    ping = Ping("one", "plant", ("10.2.0.7", "fd00:2::7"), "patch/office-plant", "installer")
+    return msgspec.structs.replace(plan(text=TWO_ROADS).sides[1], pings=(ping,))
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.parametrize(
+    ("breaking", "path"), [("", ""), ("any user", "output"), ("any device", "output"), ("any kind", "input")]
+)
+def test_the_solver_sees_who_asks_whom_for_an_echo(breaking: str, path: str) -> None:
+    """As nft lists the rules, and with one that lets anybody ask, anyone be asked, or another message in."""
+    try:
+        find_nft()
+    except GateError:
+        pytest.skip("the program nft is missing")
+    side = pinging()
+    known = users(side)
+    in_force = listed(side)
+    broken = 0
+    for entry in in_force["nftables"]:
+        steps = entry.get("rule", {}).get("expr", [])
+        asks, answers = "echo-request" in str(steps), "echo-reply" in str(steps)
+        lacks = {"any user": "skuid", "any device": "daddr"}.get(breaking, "") if asks else ""
+        if answers and breaking == "any kind":
+            lacks = "'field': 'type'"
+        kept = [step for step in steps if not lacks or lacks not in str(step)]
+        broken += kept != steps
+        steps[:] = kept
+    assert bool(broken) == bool(breaking)
+    live, made = Ruleset.read(in_force), Ruleset.read(ruleset(side, LOOP, known, tunnel="cdw0"))
+    asked = (*confinement(side, LOOP, known), *drift(made, live))
+    answers = ask({LIVE: live, PLAN: made}, asked, ("lo", "cdw0"))
+    found = {answer.question.name for answer in answers if answer.packet is not None}
+    way = {"output": "out goes", "input": "in comes"}.get(path)
+    assert found == ({f"{way} only what the policy declares", f"as in the policy: {path}"} if path else set())
+
+
+def test_a_plan_with_an_echo_is_held_to_its_zones_and_addresses() -> None:
+    made = plan(text=TWO_ROADS)
+    assert check(msgspec.structs.replace(made, sides=(made.sides[0], pinging()))) == ""
+    elsewhere = msgspec.structs.replace(pinging(), pings=(Ping("one", "lab", ("10.2.0.7",), "c", "p"),))
+    assert "zone lab" in check(msgspec.structs.replace(made, sides=(made.sides[0], elsewhere)))
+    none = msgspec.structs.replace(pinging(), pings=(Ping("one", "plant", ("10.2.0.999",), "c", "p"),))
+    assert "10.2.0.999" in check(msgspec.structs.replace(made, sides=(made.sides[0], none)))
+    assert pinging().has_ipv6 and not plan(text=TWO_ROADS).sides[1].has_ipv6
 
 
 def test_counters_are_named_for_conduits() -> None:

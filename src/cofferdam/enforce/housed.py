@@ -154,6 +154,9 @@ class HousedIsolation(Isolation):
         own = {"gate": self._users.gate, "auditor/auditor": self._users.auditor}
         return own[name] if name in own else self._allotted.of(name)
 
+    def group(self, name: str) -> int:
+        return self.user(name)
+
     @contextlib.contextmanager
     def forking(self, profile: Profile) -> Iterator[None]:
         """A part is born as the first process of a process namespace of its own: it sees and can signal no other."""

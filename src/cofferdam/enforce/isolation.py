@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cofferdam.enforce import kernel
 from cofferdam.enforce.fence import Looked
 from cofferdam.enforce.kernel_log import KernelLog
 from cofferdam.enforce.orders import FENCE, DroppedState, Fact, Place, Way
@@ -166,6 +167,10 @@ class Isolation(abc.ABC):
         """
         return os.geteuid()
 
+    def group(self, name: str) -> int:
+        """The group that goes with it. Raises: GateError."""
+        return os.getegid()
+
     def space(self, place: Place) -> str:
         """Which network a place is in: sockets of one may not be used in another."""
         return place.side
@@ -263,6 +268,15 @@ class PlainIsolation(Isolation):
                 f"the policy requires network namespaces, and they cannot be had here: {why}",
                 hint=f"{way_out or 'start the gate anew'}; or take `require: namespaces` (or `separation: namespaces`) "
                 "out of the policy's `gate:` section",
+            )
+        pinging = {self.group(ping.who) for side in plan.sides for ping in side.pings}
+        if missing := kernel.may_not_ping(pinging):
+            low, high = min(pinging), max(pinging)
+            raise GateError(
+                f"this machine gives the group {missing[0]}, as which a part runs, no ICMP socket; `health: {{ping: "
+                "true}` needs one",
+                hint=f"`separation: namespaces`, or `sysctl -w net.ipv4.ping_group_range='{low} {high}'`, or "
+                "`health: {tcp: PORT}`",
             )
         self._wanted, self._hosted = plan.namespaces, plan.hosted
 

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,9 @@ CAPABILITIES: Final = {
     "sys_admin": 21, "sys_nice": 23, "sys_resource": 24,
 }  # fmt: skip
 _CAPABILITY_VERSION_3: Final = 0x20080522
+
+PINGING: Final = "net/ipv4/ping_group_range"
+"""Which groups are given ICMP sockets, of IPv6 as well; beneath /proc/sys."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
@@ -145,3 +148,12 @@ def missing_capabilities(names: Iterable[str]) -> tuple[str, ...]:
     """Those of `names` that this process lacks."""
     held = capabilities()
     return tuple(name for name in names if not held >> CAPABILITIES[name] & 1)
+
+
+def may_not_ping(groups: Collection[int]) -> list[int]:
+    """Those that are given no socket to ask for an echo, in the calling process's namespace."""
+    try:
+        first, last = map(int, (Path("/proc/sys") / PINGING).read_text().split())
+    except (OSError, ValueError):
+        return sorted(groups)
+    return sorted(group for group in groups if not first <= group <= last)

@@ -169,7 +169,7 @@ class NamespaceIsolation(HousedIsolation):
 
     def _furnish(self, side: SidePlan, fd: int, links: dict[str, Link], log: journal.Journal) -> None:
         """Fills one namespace. Rules stand before an interface comes up."""
-        self._shortfalls += inside(fd, netns.set_switches, side.has_ipv6)
+        self._shortfalls += inside(fd, netns.set_switches, side.has_ipv6, self._pinging(side))
         here = {self._interfaces[link.zone]: link for link in side.links}
         for name, link in here.items():
             if link.kind == "vlan":
@@ -221,7 +221,7 @@ class NamespaceIsolation(HousedIsolation):
     def _apply(self, side: SidePlan, fd: int) -> None:
         interfaces = {link.zone: self._interfaces[link.zone] for link in side.links}
         tunnel = self._tunnel if side.tunnel is not None else ""
-        users = {reach.who: self.user(reach.who) for reach in side.reaches}
+        users = {there.who: self.user(there.who) for there in side.towards}
         if side.strand is not None:
             users[side.strand.who] = self.user(side.strand.who)
         rules = ruleset(side, interfaces, users, egress=self._egress, tunnel=tunnel)
@@ -244,6 +244,9 @@ class NamespaceIsolation(HousedIsolation):
             before[name] = before.get(name, 0) + packets
         if knocked:
             self._seen_on(side.space).keep(knocked, lambda one: lets_in(side, one.source, one.address, one.port))
+
+    def _pinging(self, side: SidePlan) -> list[int]:
+        return [self.group(ping.who) for ping in side.pings]
 
     def _counted(self, side: SidePlan) -> dict[str, int]:
         """What the side's present rules have dropped."""
@@ -301,7 +304,7 @@ class NamespaceIsolation(HousedIsolation):
             for before, after in zip(old.sides, new.sides, strict=True):
                 done.append(before)
                 if log is not None:
-                    inside(self._sides[after.space], netns.set_switches, after.has_ipv6)
+                    inside(self._sides[after.space], netns.set_switches, after.has_ipv6, self._pinging(after))
                     if after.has_ipv6 and not before.has_ipv6:
                         self._keep_ipv6(after, self._sides[after.space], log)
                     self._set_overlay(after, self._sides[after.space], log)

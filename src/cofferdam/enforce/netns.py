@@ -13,7 +13,7 @@ import hashlib
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ _NODAD = 0x02
 _NOARP, _PERMANENT = 0x80, 0x80
 """IFF_NOARP, NUD_PERMANENT."""
 _ETH_P_ALL = 3
+NOBODY_PINGS = "1\t0"
 _SYSCTLS = (
     ("net/ipv4/ip_forward", "0"),
     ("net/ipv4/conf/all/forwarding", "0"),
@@ -137,14 +138,20 @@ def remove_namespace(name: str) -> None:
     path.unlink(missing_ok=True)
 
 
-def _wanted(ipv6: bool) -> list[tuple[str, str]]:
-    return [*_SYSCTLS, *((f"net/ipv6/conf/{name}/disable_ipv6", str(int(not ipv6))) for name in ("all", "default"))]
+def _wanted(ipv6: bool, pinging: Collection[int]) -> list[tuple[str, str]]:
+    # A range is all that the kernel takes. Who else is in it is stopped by the filter and by the rules.
+    groups = f"{min(pinging)}\t{max(pinging)}" if pinging else NOBODY_PINGS
+    return [
+        *_SYSCTLS,
+        (kernel.PINGING, groups),
+        *((f"net/ipv6/conf/{name}/disable_ipv6", str(int(not ipv6))) for name in ("all", "default")),
+    ]
 
 
-def unset_switches(ipv6: bool) -> list[str]:
+def unset_switches(ipv6: bool, pinging: Collection[int] = ()) -> list[str]:
     """What of `set_switches` is not in force in the calling process's namespace, for all interfaces or one of them."""
     wrong = []
-    for name, value in _wanted(ipv6):
+    for name, value in _wanted(ipv6, pinging):
         family, _, rest = name.partition("/conf/default/")
         if rest and rest != "disable_ipv6":  # an interface that had it from there may have another value by now
             folder = Path("/proc/sys") / family / "conf"
@@ -165,11 +172,15 @@ def unset_switches(ipv6: bool) -> list[str]:
     return wrong
 
 
-def set_switches(ipv6: bool) -> list[str]:
+def set_switches(ipv6: bool, pinging: Collection[int] = ()) -> list[str]:
     """Sets what the kernel may do by itself in the calling process's namespace: no forwarding, no redirects, no
-    routes from routers. What could not be set, and is not so already."""
+    routes from routers; `pinging`: groups that may ask for an echo. What could not be set, and is not so already.
+
+    Raises:
+        GateError: the kernel lets none of them ask.
+    """
     failed = []
-    for name, value in _wanted(ipv6):
+    for name, value in _wanted(ipv6, pinging):
         path = Path("/proc/sys") / name
         try:
             if path.read_text().strip() != value:
@@ -178,6 +189,11 @@ def set_switches(ipv6: bool) -> list[str]:
             continue  # a kernel without IPv6
         except OSError as error:
             failed.append(f"{name.replace('/', '.')} is not {value}: {error.strerror}")
+    if missing := kernel.may_not_ping(pinging):
+        raise GateError(
+            f"this kernel gives the group {missing[0]} no ICMP socket, which `health: {{ping: true}}` needs",
+            hint="`health: {tcp: PORT}` asks by a connection",
+        )
     return failed
 
 

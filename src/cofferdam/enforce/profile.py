@@ -43,6 +43,7 @@ class Can(enum.Flag):
     COLLECT = enum.auto()  # read from the strands' sockets that it was born with, and write to none of them
     DIAL_UDP = enum.auto()  # make UDP sockets and connect them
     BIND_UDP = enum.auto()  # bind them to a port of its choice, where anybody could send to
+    PING = enum.auto()  # make ICMP sockets that can do nothing but ask for an echo, and connect them
     DIAL_LOCAL = enum.auto()  # connect to the Unix sockets of the host that are bound for it (`sockets`)
     STORE = enum.auto()  # files below its own store and folders: open, write, lock, sync, rename, remove
     CODE = enum.auto()  # make memory executable: for a library that compiles what it runs, in a process for one file

@@ -56,6 +56,8 @@ _LOCKS: Final = (5, 6, 7, 36, 37, 38)
 _AF_UNIX: Final = 1
 _AF_INET, _AF_INET6, _SOCK_STREAM, _SOCK_DGRAM, _SOCK_FLAGS = 2, 10, 1, 2, 0o4000 | 0o2000000
 _SOL_SOCKET, _IPPROTO_TCP, _IPPROTO_UDP, _TCP_NODELAY, _SO_SNDBUF, _SO_KEEPALIVE = 1, 6, 17, 1, 7, 9
+_ICMP: Final = (1, 58)
+"""IPPROTO_ICMP, IPPROTO_ICMPV6."""
 _SO_TYPE, _SO_ERROR, _SO_PROTOCOL, _SO_DOMAIN = 3, 4, 38, 39
 _KEEPALIVE: Final = (4, 5, 6, 18)
 """TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT."""
@@ -126,6 +128,12 @@ CLASSES: Final[dict[Can, tuple[Row, ...]]] = {
     Can.EMIT: (),
     Can.DIAL_UDP: (_socket(_SOCK_DGRAM, _IPPROTO_UDP), Row("connect")),
     Can.BIND_UDP: (Row("bind"),),
+    # A datagram socket of ICMP: the kernel lets an echo be asked for by it, and nothing else be sent. For whom it makes
+    # one, the namespace says (ping_group_range).
+    Can.PING: (
+        Row("socket", (Is(0, (_AF_INET, _AF_INET6)), Is(1, (_SOCK_DGRAM,), ignoring=_SOCK_FLAGS), Is(2, _ICMP))),
+        Row("connect"),
+    ),
     Can.DIAL_LOCAL: (
         Row("socket", (Is(0, (_AF_UNIX,)), Is(1, (_SOCK_STREAM,), ignoring=_SOCK_FLAGS), Is(2, (0,)))), Row("connect"),
     ),
@@ -151,6 +159,7 @@ _WORDS: Final = {
     Can.COLLECT: "reads from its strand",
     Can.DIAL_UDP: "makes UDP sockets",
     Can.BIND_UDP: "binds them",
+    Can.PING: "asks for echoes",
     Can.DIAL_LOCAL: "connects to services of the host that are bound for it",
     Can.CODE: "makes memory executable",
     Can.STORE: "writes in its own folders",

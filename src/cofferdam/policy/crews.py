@@ -22,7 +22,7 @@ from cofferdam.limits import strand_end
 from cofferdam.policy.document import Path
 from cofferdam.policy.rows import Conduit
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.base import Folder, Listen, Needs, PartNeeds, Reach, Seam, Store, Strand
+from cofferdam.policy.terms.base import Folder, Listen, Needs, PartNeeds, Ping, Reach, Seam, Store, Strand
 from cofferdam.policy.terms.kinds import KINDS, Kinds
 
 _SIDES = {"it": 0, "": 1, "ot": 2}
@@ -42,6 +42,7 @@ class GroupPart:
     folders: dict[str, Folder] = field(default_factory=dict)
     strands: list[Strand] = field(default_factory=list)
     seams: list[Seam] = field(default_factory=list)
+    pings: list[Ping] = field(default_factory=list)
 
 
 @dataclass
@@ -182,7 +183,7 @@ def _of(conduit: Conduit, needs: Needs) -> Group:
         made = parts[name] = GroupPart(
             listens=list(part.listens), reaches=list(part.reaches), store=part.store, folders=folders
         )
-        made.strands, made.seams = list(part.strands), list(part.seams)
+        made.strands, made.seams, made.pings = list(part.strands), list(part.seams), list(part.pings)
         if part.place is not None:
             made.side, made.zones = part.place.side.value, {part.place.zone}
     return Group(conduit.broker, parts, {conduit.name: needs}, dict(needs.apart), bool(conduit.strand))
@@ -222,6 +223,7 @@ def _join(into: Group, more: Group) -> None:
         there.reaches += part.reaches
         there.strands += part.strands
         there.seams += part.seams
+        there.pings += part.pings
         there.store = _larger(there.store, part.store)
         there.folders = {**part.folders, **there.folders}
     into.conduits |= more.conduits

@@ -24,7 +24,7 @@ Json = dict[str, Any]
 PART = "structure"
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _MAY_BE_OPEN = {"/dev/null", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
-_SOCKETS = Can.ACCEPT | Can.DIAL_TCP | Can.DATAGRAMS | Can.DIAL_UDP | Can.DIAL_LOCAL | Can.EMIT | Can.COLLECT
+_SOCKETS = Can.ACCEPT | Can.DIAL_TCP | Can.DATAGRAMS | Can.DIAL_UDP | Can.PING | Can.DIAL_LOCAL | Can.EMIT | Can.COLLECT
 """Who may do none of this has no socket."""
 
 

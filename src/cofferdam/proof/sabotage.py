@@ -7,6 +7,7 @@ Not here: the canaries themselves (canaries).
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def state(subject: Subject, wires: tuple[Wire, Wire] | None, out: Statements) ->
         canaries.state(subject, wires, out, PART)
     finally:
         for side in subject.sides.values():
-            side.run(_restore, subject.nft, saved[side.name], side.plan.has_ipv6)
+            side.run(_restore, subject.nft, saved[side.name], side.plan.has_ipv6, side.pinging)
     for side in subject.sides.values():
         before = side.reading["switches"]
         side.read(subject.nft, subject.others(side))
@@ -91,7 +92,7 @@ def _broken(nft: str) -> list[str]:
     return [*wrong, *(["rules are still there"] if listed else [])]
 
 
-def _restore(nft: str, saved: dict[str, Any], ipv6: bool) -> None:
+def _restore(nft: str, saved: dict[str, Any], ipv6: bool, pinging: Sequence[int]) -> None:
     text = "flush ruleset\n" + saved["rules"]
     subprocess.run([nft, "-f", "-"], input=text, text=True, check=True)
     # ip_forward sets all the others, so it comes first.
@@ -100,4 +101,4 @@ def _restore(nft: str, saved: dict[str, Any], ipv6: bool) -> None:
         if path.exists() and path.read_text().strip() != value:
             path.write_text(value)
     # With forwarding the kernel changes others of its own accord: redirects are taken again once it is off.
-    netns.set_switches(ipv6)
+    netns.set_switches(ipv6, pinging)

@@ -30,7 +30,7 @@ def state(subject: Subject, out: Statements, folder: Path | None = None) -> None
 
 def solve(side: Side, users: Mapping[str, int], out: Statements, folder: Path | None = None) -> None:
     """One side. `users`: of the parts that reach something there."""
-    missing = sorted({reach.who for reach in side.plan.reaches} - users.keys())
+    missing = sorted({there.who for there in side.plan.towards} - users.keys())
     if missing:
         out.say(PART, f"{side.name}: rules", "failed", f"the launcher knows no user of {missing[0]}")
         return

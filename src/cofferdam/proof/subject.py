@@ -68,6 +68,8 @@ class Side:
     """Switches that are not as the launcher sets them."""
     moved: dict[str, journal.Moved] = field(default_factory=dict)
     """What interfaces were before they were moved, by their names."""
+    pinging: list[int] = field(default_factory=list)
+    """Groups of the parts that may ask for an echo there."""
 
     def run(self, work: Any, *arguments: Any) -> Any:
         """`work(*arguments)` in this namespace, in a child; plain data. Raises: GateError."""
@@ -78,7 +80,7 @@ class Side:
         from cofferdam.proof import reading
 
         self.reading = self.run(reading.network, dict(others or {}))
-        self.unset = self.run(netns.unset_switches, self.plan.has_ipv6)
+        self.unset = self.run(netns.unset_switches, self.plan.has_ipv6, self.pinging)
         self.rules = self.run(firewall.live, nft)
         self.frame_filters = self.run(reading.frame_filters, nft)
 
@@ -151,6 +153,7 @@ def open_subject(
         raise GateError("the gate has made no network namespaces")
     made = {entry.name: [item.name for item in log.made if item.namespace == entry.name] for entry in log.namespaces}
     sides: dict[str, Side] = {}
+    known = users.read(journal.folder(state))
     if len(plan.sides) != len(log.namespaces):
         raise GateError("the gate's journal has other namespaces than its policy")
     for wanted, entry in zip(plan.sides, log.namespaces, strict=True):
@@ -164,7 +167,10 @@ def open_subject(
             )
         interfaces, tunnel = _interfaces(wanted, made[entry.name])
         held = {moved.name: moved for moved in log.moved if moved.namespace == entry.name}
-        sides[name] = Side(name, wanted, entry.name, entry.inode, fd, interfaces, tunnel, moved=held)
+        pinging = [known[ping.who] for ping in wanted.pings if ping.who in known]
+        sides[name] = Side(
+            name, wanted, entry.name, entry.inode, fd, interfaces, tunnel, moved=held, pinging=pinging
+        )  # fmt: skip
     gate = int(status["pid"])
     launcher = parent(gate)
     parts = (*_parts([pair for pair in status["pairs"] if pair["working"]], places or {}), *_names(launcher))
@@ -175,7 +181,7 @@ def open_subject(
     }
     return Subject(
         state, plan, str(status["policy"]["hash"]), sides, parts, gate, int(status["audit"]["pid"]), launcher,
-        firewall.find_nft(), crews or {}, users.read(journal.folder(state)), held=waiting,
+        firewall.find_nft(), crews or {}, known, held=waiting,
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def test_points_travel_to_the_installer_and_to_nobody_else(tmp_path: Path) -> No
         ("unless: {point: speed, above: 0}", "unless: {asset: drive, point: speed, above: 0}", "speaks opcua"),
         ("protocol: modbus, unit: 1", "protocol: modbus, tls: {asset: yes}, unit: 1", "speaks modbus by TLS"),
         ("health: {point: pressure}", "health: {point: speed}", "a point with `min`, `max` or `values`"),
-        ("health: {point: pressure}", "health: {}", "one of tcp, http, file, point, person"),
+        ("health: {point: pressure}", "health: {}", "one of tcp, http, file, point, ping, person"),
         ("asset: box, install: fw, ", "asset: box, install: fw, when_shut: stop, ", "assets that are sent files"),
         ("{who: stage, put: fw}", "{who: stage, put: fw, unless: {point: speed, above: 0}}", "with `install`"),
         ("at_once: 3", "at_once: 0", "1 to 100"),

@@ -82,7 +82,8 @@ PATCH: Final = Broker(
                 | Can.STORE
                 | Can.DIAL_UDP
                 | Can.BIND_UDP
-                | Can.DATAGRAMS,
+                | Can.DATAGRAMS
+                | Can.PING,
                 runtime="asyncio",
                 store=True,
                 folders=True,

@@ -1,5 +1,5 @@
 """What must hold of an asset after it got a file: a port that answers, a page or a file that says the version, a
-point that is within its limits.
+point that is within its limits, an echo.
 
 Not here: what a failure leads to (installer).
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from cofferdam.brokers.kit.aio import literal_address
-from cofferdam.brokers.patch import pointed, pushing
+from cofferdam.brokers.patch import echo, pointed, pushing
 from cofferdam.model import Asset
 from cofferdam.policy.terms.patch_rows import Health, Way
 
@@ -39,6 +39,8 @@ async def _once(health: Health, way: Way, secret: str, says: str, assets: Mappin
             if health.tcp:
                 _, writer = await asyncio.open_connection(literal_address(way.address), health.tcp)
                 writer.close()
+            if health.ping:
+                await echo.ask(literal_address(way.address))
             if health.http_port:
                 text = await _page(way.address, health.http_port, health.http_path)
                 if not _says(text, says):

@@ -30,9 +30,11 @@ def _hosted(both: Iterable[Hosted]) -> Iterable[Hosted]:
 
 def _side(old: SidePlan, new: SidePlan) -> SidePlan:
     zones = {link.zone for link in new.links}
+    pings = (*new.pings, *(ping for ping in old.pings if ping.zone in zones))
     return msgspec.structs.replace(
         new,
         overlay=tuple(dict.fromkeys((*new.overlay, *old.overlay))),
         listens=tuple(dict.fromkeys((*new.listens, *(listen for listen in old.listens if listen.zone in zones)))),
         reaches=tuple(dict.fromkeys((*new.reaches, *(reach for reach in old.reaches if reach.zone in zones)))),
+        pings=tuple(dict.fromkeys(pings)),
     )

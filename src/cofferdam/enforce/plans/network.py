@@ -22,6 +22,7 @@ from cofferdam.enforce.plans.records import (
     Link,
     Listen,
     NetworkPlan,
+    Ping,
     Reach,
     Route,
     SidePlan,
@@ -151,7 +152,7 @@ def _meant(policy: CompiledPolicy, needs: list[_Need], zone: Zone) -> list[_Netw
     networks: list[_Network] = [ipaddress.ip_interface(text).network for text in zone.addresses]
     networks += [ipaddress.ip_network(network) for network, _ in zone.routes]
     devices = {asset.address for asset in policy.assets.values() if asset.zone == zone.name}
-    devices |= {reach.address for need in needs for reach in need.needs.reaches if reach.zone == zone.name}
+    devices |= {there.address for need in needs for there in need.needs.towards if there.zone == zone.name}
     addresses = [ipaddress.ip_network(text) for text in devices]
     # A default route is no claim to addresses that another zone has itself.
     networks = [network for network in networks if network.prefixlen]
@@ -182,6 +183,7 @@ def _side(policy: CompiledPolicy, needs: list[_Need], zones: list[Zone], side: s
         routes=tuple(Route(zone.name, network, via) for zone in zones for network, via in zone.routes),
         listens=tuple(listens),
         reaches=tuple(reaches),
+        pings=tuple(ping for need in needs for ping in _pings(need, here)),
         tunnel=_tunnel(policy) if side == "it" else None,
         cell=cell,
         openings=min(OPENINGS * policy.limits.client_connects_per_second, MOST_OPENINGS) if listens else 0,
@@ -254,6 +256,12 @@ def _reaches(need: _Need, zones: Collection[str]) -> Iterable[Reach]:
             found.setdefault((reach.port, reach.zone, reach.datagrams), set()).add(reach.address)
     for (port, zone, datagrams), addresses in sorted(found.items()):
         yield Reach(need.conduit, zone, _sorted(addresses), port, need.crew, need.part, datagrams)
+
+
+def _pings(need: _Need, zones: Collection[str]) -> Iterable[Ping]:
+    for zone in sorted({ping.zone for ping in need.needs.pings} & set(zones)):
+        addresses = _sorted(ping.address for ping in need.needs.pings if ping.zone == zone)
+        yield Ping(need.conduit, zone, addresses, need.crew, need.part)
 
 
 def _collapsed(texts: Iterable[str]) -> tuple[str, ...]:

@@ -83,6 +83,21 @@ class Reach(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
         return f"{self.crew}/{self.part}"
 
 
+class Ping(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A part of a crew may ask these addresses of `zone` for an echo (ICMP), for a conduit, and gets it."""
+
+    conduit: Name
+    zone: Name
+    addresses: tuple[Address, ...]
+    crew: Crew
+    part: Name
+
+    @property
+    def who(self) -> str:
+        """The part, as users are known by it."""
+        return f"{self.crew}/{self.part}"
+
+
 class Tunnel(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Overlay peers come by a WireGuard device of this side: `networks` are those of their addresses. Its UDP port
     stays in the host's namespace."""
@@ -128,6 +143,12 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     cell: Annotated[str, Meta(max_length=128, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
     openings: Annotated[int, Meta(ge=0, le=MOST_OPENINGS)] = 0
     strand: Strand | None = None
+    pings: tuple[Ping, ...] = ()
+
+    @property
+    def towards(self) -> tuple[Reach | Ping, ...]:
+        """All by which parts turn to somebody."""
+        return (*self.reaches, *self.pings)
 
     @property
     def space(self) -> str:
@@ -139,7 +160,7 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
         """Whether anything on this side is IPv6; if not, IPv6 is off in its namespace."""
         texts = [address for link in self.links for address in link.addresses]
         texts += [address for listen in self.listens for address in (*listen.addresses, *listen.sources)]
-        texts += [address for reach in self.reaches for address in reach.addresses]
+        texts += [address for there in self.towards for address in there.addresses]
         texts += self.tunnel.networks if self.tunnel is not None else ()
         return any(":" in text for text in texts)
 
@@ -213,7 +234,7 @@ def check(plan: NetworkPlan) -> str:
                 return f"two zones name VLAN {link.vlan} of {link.interface}"
             else:
                 made.add((link.kind, link.interface, link.vlan))
-        used = {use.zone for use in side.listens} | {use.zone for use in side.reaches}
+        used = {use.zone for use in side.listens} | {use.zone for use in side.towards}
         for zone in sorted((used | {route.zone for route in side.routes}) - set(zones)):
             return f"zone {zone} is used on side {side.side} and has no interface"
     for _, parent, _ in made:
@@ -243,11 +264,11 @@ def _check_texts(plan: NetworkPlan) -> str:
                     ipaddress.ip_network(text)
                 for address in listen.addresses:
                     ipaddress.ip_address(address)
-            for reach in side.reaches:
-                for address in reach.addresses:
+            for there in side.towards:
+                for address in there.addresses:
                     ipaddress.ip_address(address)
             if (strand := side.strand) is not None:
-                if side.listens or side.reaches or side.tunnel or [link.zone for link in side.links] != [strand.zone]:
+                if side.listens or side.towards or side.tunnel or [link.zone for link in side.links] != [strand.zone]:
                     return f"the strand {strand.zone} is not alone in its namespace"
                 ends = ipaddress.ip_address(strand.address), ipaddress.ip_address(strand.peer)
                 if any(end.version != 4 for end in ends):

@@ -7,6 +7,7 @@ Every hook drops by default. What is let through, and nothing else:
                      ICMP errors about our own packets; neighbour discovery (IPv6)
     output           answers to those clients; TCP to the devices of a conduit, opened by its own part; neighbour
                      discovery (IPv6)
+    both             an echo that a part may ask a device for, and the device's answer
     forward          nothing
 
 The rules know no connections (no conntrack), so no flood fills a table of them. What may only answer is held to that
@@ -82,7 +83,7 @@ def ruleset(
 def counter_names(side: SidePlan) -> tuple[str, ...]:
     """The named counters of a side's rules."""
     clients = sorted({f"clients-{listen.conduit}" for listen in side.listens})
-    devices = sorted({f"devices-{reach.conduit}" for reach in side.reaches})
+    devices = sorted({f"devices-{there.conduit}" for there in side.towards})
     limited = ("dropped-openings",) if side.openings else ()
     if side.strand is not None:
         limited = (STRAND,)
@@ -178,6 +179,17 @@ def _packets(side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, 
             commands.append(_rule("input", counter, [
                 _meta("iifname", interface), _is(version, "saddr", addresses), _port("sport", reach.port, protocol),
                 *([] if reach.datagrams else [_NOT_OPENING]),
+            ]))  # fmt: skip
+    for ping in side.pings:
+        interface, counter = interfaces[ping.zone], f"devices-{ping.conduit}"
+        for version, addresses, _ in _by_version(ping.addresses, ping.addresses):
+            kind = _payload("icmp" if version == "ip" else "icmpv6", "type")
+            commands.append(_rule("output", counter, [
+                _meta("oifname", interface), _is(version, "daddr", addresses), _match(kind, "echo-request"),
+                _meta("skuid", users[ping.who]),
+            ]))  # fmt: skip
+            commands.append(_rule("input", counter, [
+                _meta("iifname", interface), _is(version, "saddr", addresses), _match(kind, "echo-reply"),
             ]))  # fmt: skip
     # Errors about packets of ours: without them a small path MTU would be a silence. The kernel drops those that
     # quote no connection it has.

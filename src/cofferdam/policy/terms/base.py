@@ -66,6 +66,13 @@ class Reach(Struct, frozen=True):
     datagrams: bool = False
 
 
+class Ping(Struct, frozen=True):
+    """An address of `zone` that a part may ask for an echo (ICMP)."""
+
+    zone: str
+    address: str
+
+
 class Strand(Struct, frozen=True):
     """An end of a strand: a UDP socket at `address` that only sends to `peer` ("out"), or only hears it ("in"), at the
     same port on both. `share`: what for."""
@@ -118,6 +125,12 @@ class PartNeeds(Struct, frozen=True):
     strands: tuple[Strand, ...] = ()
     machine: str = ""
     seams: tuple[Seam, ...] = ()
+    pings: tuple[Ping, ...] = ()
+
+    @property
+    def towards(self) -> tuple[Reach | Ping, ...]:
+        """All by which it turns to somebody."""
+        return (*self.reaches, *self.pings)
 
 
 class Needs(Struct, frozen=True):

@@ -30,6 +30,7 @@ from cofferdam.policy.terms.base import (
     Making,
     Needs,
     PartNeeds,
+    Ping,
     Place,
     Reach,
     Scope,
@@ -178,6 +179,10 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             if install.health is not None and install.asset in addresses:
                 ports = (install.health.tcp, install.health.http_port)
                 reached |= {(addresses[install.asset], port) for port in ports if port}
+        pinged = {
+            addresses[each.asset] for each in row.installs
+            if each.health is not None and each.health.ping and each.asset in addresses
+        }  # fmt: skip
         reached |= {(policy.assets[asset].address, policy.assets[asset].port) for asset, _ in row.read}
         reaches = tuple(Reach(row.inner, address, port, share) for address, port in sorted(reached))
         quota = max(QUOTA_LEAST, QUOTA_FILES * max(product.most for product in row.products))
@@ -204,6 +209,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             INSTALLER: PartNeeds(
                 Place(Side(policy.zones[row.inner].side), row.inner), listens=(*listens(row.inner), *asked),
                 reaches=reaches, store=Store(quota), folders=laid_out,
+                pings=tuple(Ping(row.inner, address) for address in sorted(pinged)),
             ),
         }  # fmt: skip
         return Needs(parts, dict.fromkeys(products, f"the patch store for {row.outer} and {row.inner}"))
@@ -441,4 +447,5 @@ def _health(said: HealthSaid | None) -> Health | None:
         says=said.says or "",
         person=said.person,
         point=said.point or "",
+        ping=said.ping,
     )

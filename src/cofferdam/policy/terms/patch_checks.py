@@ -316,8 +316,8 @@ class PatchChecks:
                     self.at((*at, "when_shut"), found, "`stop` for assets that are sent files", check="way")
         health = rule.health
         if health is not None:
-            if not (health.tcp or health.http or health.file or health.person or health.point):
-                expected = "one of tcp, http, file, point, person"
+            if not (health.tcp or health.http or health.file or health.person or health.point or health.ping):
+                expected = "one of tcp, http, file, point, ping, person"
                 self.at((*at, "health"), "nothing that is looked at", expected, check="health")
             if health.point is not None:
                 for asset in rule.asset:

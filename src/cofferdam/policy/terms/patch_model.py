@@ -267,6 +267,7 @@ class HealthSaid(notations.Entry):
         None, description="A point of the asset (under `assets`, Modbus), whose value must be within the point's own "
         "`min` and `max`."
     )  # fmt: skip
+    ping: Yes = Field(False, description="It answers an ICMP echo: its network card does. `tcp` asks more.")
     person: Yes = Field(
         False, description="A person says what became of it (`cofferdam patch result`); until then the asset is `sent`."
     )

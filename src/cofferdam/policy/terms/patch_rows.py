@@ -144,8 +144,8 @@ class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What must hold of an asset after it got a file, within `within` seconds: a TCP port that answers, an HTTP page or
     a file of its own (by SFTP) that has `says` in it, where {version} is the release's, a `point` of it whose value is
-    within what the policy says of the point. `person`: besides, somebody says what became of it, however long that
-    takes."""
+    within what the policy says of the point, an answer to a `ping`. `person`: besides, somebody says what became of it,
+    however long that takes."""
 
     within: int = 60
     tcp: int = 0
@@ -155,6 +155,7 @@ class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     says: str = ""
     person: bool = False
     point: str = ""
+    ping: bool = False
 
 
 class Unless(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

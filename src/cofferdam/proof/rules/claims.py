@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 
-from cofferdam.enforce.plans.records import SidePlan, Strand
+from cofferdam.enforce.plans.records import Ping, SidePlan, Strand
 from cofferdam.proof.rules import fields
 from cofferdam.proof.rules.fields import Among, Conj, Named
 from cofferdam.proof.rules.listing import Ruleset
@@ -73,6 +73,8 @@ def _inputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple
         for source, _ in _versions(reach.addresses, reach.addresses, "saddr", "saddr"):
             port = _port("sport", reach.port, reach.datagrams)
             found.append((_by("iif", interfaces[reach.zone]), *source, *port, *answering))
+    for ping in side.pings:
+        found += [(_by("iif", interfaces[ping.zone]), *echo) for echo in _echoes(ping, "saddr", {4: 0, 6: 129})]
     found += [_icmp("icmp", [3]), _icmp("icmpv6", [1, 2]), *_neighbours()]
     return tuple(found)
 
@@ -97,6 +99,9 @@ def _outputs(side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, 
             to = (_by("oif", interfaces[reach.zone]), *destination, *_port("dport", reach.port, reach.datagrams))
             own = Among("skuid", ((users[reach.who], users[reach.who]),))
             found += [(*to, own)] if reach.datagrams else [(*to, _OPENING, own), (*to, _ANSWERING)]
+    for ping in side.pings:
+        own = Among("skuid", ((users[ping.who], users[ping.who]),))
+        found += [(_by("oif", interfaces[ping.zone]), *echo, own) for echo in _echoes(ping, "daddr", {4: 8, 6: 128})]
     found += [_icmp("icmpv6", [143]), *_neighbours()]
     return tuple(found)
 
@@ -123,6 +128,12 @@ def _icmp(protocol: str, types: list[int]) -> Conj:
         Among("ethertype", ((version, version),)), Among("l4proto", ((number, number),)), _WHOLE,
         fields.one_of(f"{protocol} type", types),
     )  # fmt: skip
+
+
+def _echoes(ping: Ping, field: str, types: Mapping[int, int]) -> Iterable[Conj]:
+    for version, family, protocol in ((4, "ip", "icmp"), (6, "ip6", "icmpv6")):
+        if addresses := _ranges(ping.addresses, version):
+            yield (*_icmp(protocol, [types[version]]), Among(f"{family} {field}", addresses))
 
 
 def _neighbours() -> list[Conj]:
