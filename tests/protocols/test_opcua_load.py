@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from cofferdam.errors import RemoteProtocolError
-from cofferdam.model import Security
-from cofferdam.protocols.base import Established
+from cofferdam.model import Item, Security
+from cofferdam.protocols.base import Established, ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
@@ -146,6 +147,42 @@ def test_who_connects_anew_to_browse_has_the_asset_asked_once() -> None:
             pair.answer(m.Described((line,)))
         [result] = found[-1].results
         assert "Level" in [one.name.name for one in result.references], "each is told"
+
+
+def steps_of_ending(count: int) -> int:
+    """How many steps of the interpreter it takes to give up so many watches of one item."""
+    pair = plain()
+    tokens = []
+    for _ in range(count):
+        token, data = pair.client.send(m.Subscribe(Item("node", LEVEL), 100_000))
+        tokens.append(token)
+        pair.to_server(data)
+    pair.run()
+    pair.answer(m.Subscribed(100_000, 1))
+    stand = [event.token for event in pair.heard if isinstance(event, ResponseReceived)]
+    assert stand == tokens, "they stand by one item"
+    steps = 0
+
+    def count_steps(frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        return count_steps
+
+    before = sys.gettrace()
+    sys.settrace(count_steps)
+    try:
+        for token in tokens:
+            pair.client.give_up(token)
+    finally:
+        sys.settrace(before)
+    assert not pair.client.watches.subscriptions, "the server was told with the last one"
+    return steps
+
+
+def test_ending_many_watches_of_one_item_takes_as_many_steps_for_each_as_of_few() -> None:
+    few, many = steps_of_ending(100), steps_of_ending(400)
+    assert few > 100 and many < 4 * few, (few, many)
 
 
 # --- items and values -----------------------------------------------------------------------------------------------

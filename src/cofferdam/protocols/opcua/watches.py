@@ -5,6 +5,7 @@ Not here: the connection and its Publish requests (client), other questions (cli
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ class _Shared:
         self.request = request
         self.subscription = subscription
         self.tokens: dict[int, None] = {}
-        self.told: tuple[int, ...] = ()  # those of them whose answer is on its way
+        self.told: dict[int, None] = {}  # those of them whose answer is on its way
         self.waiting: list[tuple[int, Asking]] = []
         self.answer: m.Subscribed | None = None
         self.last: m.Sample | None = None
@@ -117,7 +118,7 @@ class Watches:
         self._items: dict[m.Subscribe | m.Events, _Shared] = {}
         self._of: dict[int, _Shared] = {}  # by token
         self._next_handle = 0
-        self._gathered: list[_Shared] = []
+        self._gathered: dict[int, _Shared] = {}  # by our handle
         self._asking = False
         self._opening: dict[int, list[tuple[int, Asking]]] = {}  # by interval: who waits for a subscription
         self._acknowledged: list[s.Acknowledgement] = []
@@ -140,7 +141,7 @@ class Watches:
                 self._next_handle = self._next_handle % 0x7FFFFFFF + 1
                 shared = self._items[request] = _Shared(self._next_handle, request, subscription, filter)
                 subscription.items[shared.handle] = shared
-                self._gathered.append(shared)
+                self._gathered[shared.handle] = shared
         shared.tokens[token] = None
         self._of[token] = shared
         answer: Any = shared.answer
@@ -212,10 +213,11 @@ class Watches:
         """Asks for what was gathered."""
         if not self.gathered:
             return
-        subscription = self._gathered[0].subscription
-        some = [one for one in self._gathered if one.subscription is subscription][:AT_ONCE]
-        chosen = set(map(id, some))
-        self._gathered = [one for one in self._gathered if id(one) not in chosen]
+        subscription = next(iter(self._gathered.values())).subscription
+        those = (one for one in self._gathered.values() if one.subscription is subscription)
+        some = list(itertools.islice(those, AT_ONCE))
+        for one in some:
+            del self._gathered[one.handle]
         self._asking = True
         self._client.start(0, self._create(subscription, some))
 
@@ -240,7 +242,7 @@ class Watches:
             whole = error
         for number, one in enumerate(some):
             self._created(one, answer.results[number] if whole is None else whole)
-        client.goes_round([token for one in self._gathered for token, _ in one.waiting])
+        client.goes_round([token for one in self._gathered.values() for token, _ in one.waiting])
 
     def _created(self, shared: _Shared, made: Any) -> None:
         """The server has said what became of an item: who waits for it goes on."""
@@ -270,7 +272,7 @@ class Watches:
         if shared is None:
             return
         shared.tokens.pop(token, None)
-        shared.told = tuple([one for one in shared.told if one != token])
+        shared.told.pop(token, None)
         if not shared.tokens and shared.id:
             self._delete(shared)
 
@@ -289,8 +291,8 @@ class Watches:
         if self._items.get(shared.request) is shared:
             del self._items[shared.request]
         shared.subscription.items.pop(shared.handle, None)
-        if shared in self._gathered:
-            self._gathered.remove(shared)
+        if self._gathered.get(shared.handle) is shared:
+            del self._gathered[shared.handle]
 
     def _drop(self, token: int) -> None:
         self._answered.discard(token)
@@ -353,7 +355,7 @@ class Watches:
     def _tell(self, subscription: _Subscription, found: dict[int, list[Any]]) -> None:
         for handle, news in found.items():
             shared = subscription.items[handle]
-            told = shared.told
+            told = tuple(shared.told)
             if len(told) < len(shared.tokens):
                 for token in shared.tokens:
                     if token not in self._answered:  # news before the answer that says that the watch stands
@@ -378,7 +380,7 @@ class Watches:
         shared = self._of.get(token)
         if shared is not None:
             self._answered.add(token)
-            shared.told = (*shared.told, token)
+            shared.told[token] = None
             early = self._early.pop(token, None)
             if early:
                 for batch in _batches(early):
