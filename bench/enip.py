@@ -143,7 +143,7 @@ def libraries() -> dict[str, Callable[[str, int], tuple[Callable[[], Any], Calla
 def reading(target: tuple[str, int], seconds: float) -> Iterator[None]:
     """8 clients read tags meanwhile, as fast as they have answers."""
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(generated, target, seconds + 1, 0, ["--enip", "--clients=8"])
+        done = pool.submit(generated, target, seconds + 2, 0, ["--enip", "--clients=8"])
         time.sleep(0.3)
         yield
         done.result()
@@ -166,17 +166,14 @@ def io_ages(
     beside: contextlib.AbstractContextManager[None] | None = None,
 ) -> tuple[list[float], int, int]:  # fmt: skip
     """(ages one way in ms, packets that came later than the time-out at the adapter, and at the scanner).
-    `beside`: what happens meanwhile."""
-    raw = Raw(*target)
-    scanner = Scanner(raw, target[0], PERSON, count, interval, multiplier)
-    scanner.run(0.5)
-    adapter.told()
-    scanner.gaps = 0
+    `beside`: what happens meanwhile. Nothing here takes its time while a stream is open: it would end."""
     with beside or contextlib.nullcontext():
-        scanner.run(seconds)
-    ages, gaps = adapter.told()
-    raw.close()
-    scanner.close()
+        raw = Raw(*target)
+        scanner = Scanner(raw, target[0], PERSON, count, interval, multiplier)
+        scanner.run(0.5, seconds)
+        ages, gaps = adapter.told(scanner.began)
+        raw.close()
+        scanner.close()
     return sorted(ages), gaps, scanner.gaps
 
 

@@ -78,9 +78,10 @@ class Adapter:
         except EOFError:
             raise BenchError(f"no adapter of I/O at {address}:{port}", f"it needs UDP port {UDP} there") from None
 
-    def told(self) -> tuple[list[float], int]:
-        """(ages in ms of what has come since it was asked last, gaps that were longer than four intervals)."""
-        self._pipe.send(None)
+    def told(self, since: int = 0) -> tuple[list[float], int]:
+        """(ages in ms of what has come since then (monotonic ns), gaps that were longer than four intervals). It is
+        busy with that for so long that a stream with a short time-out ends: to be asked once nobody sends."""
+        self._pipe.send(since)
         found: tuple[list[float], int] = self._pipe.recv()
         return found
 
@@ -96,15 +97,16 @@ def _adapter(address: str, port: int, pipe: Connection) -> None:
     links: dict[int, tuple[int, int]] = {}  # ours -> (theirs, interval in µs)
     threading.Thread(target=_serve, args=(listener, links), daemon=True).start()
     pipe.send(None)
-    ages: list[float] = []
+    ages: list[tuple[int, float]] = []
+    gaps: list[int] = []
     last: dict[int, int] = {}
-    gaps = sequence = 0
+    sequence = 0
     udp.settimeout(0.02)
     while True:
         if pipe.poll():
-            pipe.recv()
-            pipe.send((ages, gaps))
-            ages, gaps, last = [], 0, {}
+            since = pipe.recv()
+            pipe.send(([age for at, age in ages if at >= since], sum(at >= since for at in gaps)))
+            ages, gaps, last = [], [], {}
         with contextlib.suppress(TimeoutError):
             data, source = udp.recvfrom(2000)
             now = clock()
@@ -113,8 +115,10 @@ def _adapter(address: str, port: int, pipe: Connection) -> None:
                 continue
             theirs, interval = links[number]
             said = int.from_bytes(data[24:28], "little")
-            ages.append(((now - said) & MASK) / 1000)
-            gaps += number in last and ((now - last[number]) & MASK) > 4 * interval
+            at = time.monotonic_ns()
+            ages.append((at, ((now - said) & MASK) / 1000))
+            if number in last and ((now - last[number]) & MASK) > 4 * interval:
+                gaps.append(at)
             last[number] = now
             sequence += 1
             body = struct.pack("<HII", sequence & 0xFFFF, said, 0)
@@ -166,7 +170,7 @@ class Scanner:
         self._gate = gate
         self._interval = interval
         self._numbers: list[int] = []
-        self.gaps = self._sequence = 0
+        self.gaps = self._sequence = self.began = 0
         rpi, base = int(interval * 1e6), int(time.time()) & 0xFFFF
         for index in range(count):
             body = struct.pack(
@@ -177,17 +181,21 @@ class Scanner:
             answer = raw.ask(b"\x54\x02\x20\x06\x24\x01" + body + path)
             self._numbers.append(int.from_bytes(answer[4:8], "little"))
 
-    def run(self, seconds: float) -> None:
-        """Sends on all connections, in turn, each at its interval; `gaps`: waits of more than four for an answer."""
+    def run(self, before: float, seconds: float) -> None:
+        """Sends on all connections, in turn, each at its interval, `before` (s) and then for so long without a pause
+        in between, which might be longer than a time-out. `began`: when the first was over (monotonic ns); `gaps`:
+        waits of more than four intervals for an answer since then."""
         with apart():
-            self._run(seconds)
+            self._run(before, seconds)
 
-    def _run(self, seconds: float) -> None:
+    def _run(self, before: float, seconds: float) -> None:
         step = self._interval / len(self._numbers)
         due = time.perf_counter()
-        until, turn = due + seconds, 0
+        counts, until, turn = due + before, due + before + seconds, 0
         last: dict[int, float] = {}
         while (now := time.perf_counter()) < until:
+            if not self.began and now >= counts:
+                self.began, self.gaps = time.monotonic_ns(), 0
             if now >= due:
                 due += step
                 self._sequence += turn == 0

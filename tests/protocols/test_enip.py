@@ -31,8 +31,8 @@ from cofferdam.protocols.base import (
     ResponseReceived,
     Unmatched,
 )
+from cofferdam.protocols.enip import io, paths, replies, requests, wire
 from cofferdam.protocols.enip import messages as m
-from cofferdam.protocols.enip import paths, replies, requests, wire
 from cofferdam.protocols.enip.dialect import ENIP as DIALECT
 from cofferdam.protocols.enip.lists import FRESH_NS
 from cofferdam.protocols.enip.requests import Known
@@ -387,14 +387,14 @@ def test_io_is_one_packet_in_and_one_out() -> None:
     assert request == m.OpenIo(Item("io", "drive"), 10_000, 10_000, 0, 1)
     number = int.from_bytes(bytes(range(7, 11)), "little") | 1 << 31
     first = datagram(number, 1, b"\1\0\1\0\0\0\7\0\0\0")
-    event = machine.datagram(2222, first)
+    event = machine.datagram(2222, first, 1)
     assert event == FrameReceived(token, m.IoData(True, True, b"\7\0\0\0"))
     operation = ENIP.frame_operation(request, m.IoData(True, True, b"\7\0\0\0"), ASSET)
     assert operation.writes == (Assign(Item("io", "drive.0"), Int32((7,))),)
     for wrong in (first, datagram(number, 0, b"\1\0\1\0\0\0\7\0\0\0"), datagram(number, 2, b"\1\0\1\0\0\0\7\0\0"),
                   datagram(9, 2, b"\1\0\1\0\0\0\7\0\0\0"), b"", b"\2\0"):  # fmt: skip
-        assert machine.datagram(2222, wrong) is None
-    assert machine.datagram(2222, datagram(number, 2, b"\1\0\0\0\0\0\7\0\0\0")) == FrameReceived(
+        assert machine.datagram(2222, wrong, 1) is None
+    assert machine.datagram(2222, datagram(number, 2, b"\1\0\0\0\0\0\7\0\0\0"), 1) == FrameReceived(
         token, m.IoData(False, False, b"\7\0\0\0")
     )
     assert machine.frame(token, m.IoData(True, True, b"ABCDEFGH")) == b""
@@ -402,34 +402,58 @@ def test_io_is_one_packet_in_and_one_out() -> None:
     assert port == 2222 and data == datagram(5, 1, b"\1\0ABCDEFGH")
     with pytest.raises(LocalProtocolError):
         machine.frame(token, m.IoData(True, True, b"short"))
-    # Four intervals of silence.
+    # Four intervals of silence: to be looked for from the first packet on, and not when the opening's time is over.
+    assert machine.deadline == 1 + 40_000_000
     machine.on_time(machine.deadline)
-    machine.on_time(1 + 40_000_000)
     assert machine.next_event() == Over(token, "the client has sent nothing in time")
+
+
+def test_a_stream_after_others_on_the_same_connection_has_a_deadline_of_its_own() -> None:
+    links = io.IoLinks()
+    for standing, at in ((1, 0), (2, 500_000_000)):
+        link = io.IoLink(standing, 1, 5, standing, 10_000, 0, at)
+        link.receive_size = 8
+        links.add(link)
+        assert links.deadline == at + io.FIRST_NS, "the time that the first packet may take"
+        assert links.take(datagram(standing, 1, bytes(10)), at + 1)
+        assert links.deadline == at + 1 + 40_000_000
+        links.remove(standing)
+        assert links.deadline == 0
+
+
+@pytest.mark.parametrize("first", [0xFFFF - 3, 0x7FFF_FFFF - 3, 0xFFFF_FFFF - 3])
+def test_numbers_run_over_without_a_gap(first: int) -> None:
+    machine, token, _ = opened()
+    number = int.from_bytes(bytes(range(7, 11)), "little") | 1 << 31
+    for step in range(8):
+        at = first + step
+        data = (at & 0xFFFF).to_bytes(2, "little") + b"\1\0\0\0\7\0\0\0"
+        event = machine.datagram(2222, datagram(number, at & 0xFFFF_FFFF, data), 1 + step * 10_000_000)
+        assert event == FrameReceived(token, m.IoData(True, True, b"\7\0\0\0")), at
+    old = datagram(number, (first + 3) & 0xFFFF_FFFF, bytes(10))
+    assert machine.datagram(2222, old, 1 + 90_000_000) is None, "from before it ran over"
 
 
 def test_io_faster_than_agreed_is_dropped_and_a_close_gives_it_up() -> None:
     machine, token, _ = opened()
     number = int.from_bytes(bytes(range(7, 11)), "little") | 1 << 31
-    taken = [machine.datagram(2222, datagram(number, n, bytes(10))) for n in range(1, 20)]
+    taken = [machine.datagram(2222, datagram(number, n, bytes(10)), 1) for n in range(1, 20)]
     assert sum(one is not None for one in taken) == 4
-    machine.on_time(1 + 20_000_000)
-    later = machine.datagram(2222, datagram(number, 23, bytes(10)))
+    later = machine.datagram(2222, datagram(number, 23, bytes(10)), 1 + 20_000_000)
     assert later is not None and later.lost == 3, "what came and was dropped is not lost"
     # Numbers that jump as far as they may, and are dropped for their pace: what is told of it fits a record.
     at = 23
     for _ in range(8):
         at = (at + (1 << 31) - 1) & 0xFFFF_FFFF
-        machine.datagram(2222, datagram(number, at, bytes(10)))
-    machine.on_time(1 + 40_000_000)
-    far = machine.datagram(2222, datagram(number, (at + 5) & 0xFFFF_FFFF, bytes(10)))
+        machine.datagram(2222, datagram(number, at, bytes(10)), 1 + 20_000_000)
+    far = machine.datagram(2222, datagram(number, (at + 5) & 0xFFFF_FFFF, bytes(10)), 1 + 40_000_000)
     assert far is not None and far.lost == MOST_LOST
     close = requests.made(0x4E, paths.of_object(6, 1), struct.pack("<BBHHIBx", 10, 14, 1, 77, 4711, 0))
     machine.receive_data(rr(close))
     event = machine.next_event()
     assert isinstance(event, Released) and event.standing == token
     assert cip_of(machine.send(event.token, event.reply))[2] == 0
-    assert machine.datagram(2222, datagram(number, 99, bytes(10))) is None
+    assert machine.datagram(2222, datagram(number, 99, bytes(10)), 1) is None
 
 
 def open_one(machine: EnipServer, serial: int) -> Any:

@@ -20,9 +20,9 @@ What stands is known by the token of the request that made it, on each side by t
 
 A machine that has something to say by itself (a hello, a handshake, a keep-alive, a last word) belongs to a protocol
 that says `speaks`. Such a machine is told the time by `on_time`: when the connection is up, before each `receive_data`,
-and when its `deadline` has come; after each of these, and after each method that returns no bytes, its `take_output` is
-sent. A client's machine of such a protocol takes no requests before its event `Established`. Without `speaks`, nobody
-calls any of these.
+and when its `deadline` has come, once all datagrams that wait were read; after each of these, and after each method
+that returns no bytes, its `take_output` is sent. A client's machine of such a protocol takes no requests before its
+event `Established`. Without `speaks`, nobody calls any of these.
 
 Not here: sockets, timers, queues, fairness (brokers.proxy), and any protocol's own bytes (protocols.<name>).
 """
@@ -258,9 +258,10 @@ class Machine(abc.ABC):  # noqa: B024 - its two ends have the abstract methods
         """When it wants to be told the time (monotonic ns); 0 for never."""
         return 0
 
-    def datagram(self, port: int, data: bytes) -> FrameReceived | None:
+    def datagram(self, port: int, data: bytes, now: int) -> FrameReceived | None:
         """A datagram of the peer, from this port: the frame that it is; None if it belongs to nothing that stands here.
-        For protocols with `Dialect.datagrams`, after `on_time`."""
+        `now`: when it was read (monotonic ns). For protocols with `Dialect.datagrams`. It ends nothing for having been
+        silent: who reads late finds here what came in time."""
         return None
 
     def take_datagrams(self) -> list[tuple[int, bytes, str]]:

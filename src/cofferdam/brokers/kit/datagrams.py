@@ -13,6 +13,8 @@ from cofferdam.crossing.reactor import READ, Reactor
 
 DATAGRAMS_A_TURN = 64
 """Taken from one socket before others have their turn."""
+WAITING = 4096
+"""Read of one socket before somebody is taken for silent: more than its buffer holds."""
 LONGEST = 2048
 """Bytes of one datagram that are looked at; what is longer is cut, and so fits nothing."""
 
@@ -30,7 +32,15 @@ class Datagrams:
         reactor.add(sock.fileno(), READ, self._on_event)
 
     def _on_event(self, _events: int) -> None:
-        for _ in range(DATAGRAMS_A_TURN):
+        self._read(DATAGRAMS_A_TURN)
+
+    def hear(self) -> None:
+        """Reads all that waits. To be called before somebody is taken for silent: where this process had no turn for a
+        while, what came in time waits here."""
+        self._read(WAITING)
+
+    def _read(self, most: int) -> None:
+        for _ in range(most):
             try:
                 data, source = self._sock.recvfrom(LONGEST)
             except OSError:

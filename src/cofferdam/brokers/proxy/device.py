@@ -74,12 +74,12 @@ class Device(Told):
         permit: Callable[[Job], bool],
         news: Callable[[list[Standing], NoticeReceived | FrameReceived | Over], None],
         facing: Facing | None = None,
-        datagrams: Callable[[str, int, bytes], None] | None = None,
+        datagrams: tuple[Callable[[str, int, bytes], None], Callable[[], None]] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.asset = asset
         self._facing = facing
-        self._send_datagram = datagrams
+        self._send_datagram, self._hear = datagrams or (None, None)
         self._protocol = protocol
         self._limits = limits
         self._reactor = reactor
@@ -418,7 +418,7 @@ class Device(Told):
         now = self._clock()
         try:
             if self._speaks:
-                machine.on_time(now)
+                self._tell_time(connection, now)
             if data:
                 machine.receive_data(data)
             while True:

@@ -69,7 +69,7 @@ class Outer(Door):
             if client.resumed or len(data) < RECEIVE_BYTES:
                 client.held_since = 0
         if self._speaks:
-            client.machine.on_time(self._reactor.now)
+            self._tell_time(client)
         client.machine.receive_data(data)
         if not client.in_line:
             self._pump(client)
@@ -397,10 +397,16 @@ class Outer(Door):
             if client in self.clients:
                 self._tend(client)
 
+    def _tell_time(self, client: Client) -> None:
+        """Has its machine end what is silent, once all that has come by datagrams was read."""
+        if self._datagrams is not None and 0 < client.machine.deadline <= self._reactor.now:
+            self._datagrams.hear(client)
+        client.machine.on_time(self._reactor.now)
+
     def _on_time(self, client: Client) -> None:
         client.timer, client.due = None, 0
         if client in self.clients:
-            client.machine.on_time(self._reactor.now)
+            self._tell_time(client)
             if client.in_line or client.blocked:
                 self._tend(client)  # what follows from it shows when its turn comes
             else:

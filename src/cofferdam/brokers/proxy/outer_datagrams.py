@@ -27,7 +27,8 @@ from cofferdam.crossing.reactor import Reactor
 class ClientDatagrams:
     """The sockets of one half, and the clients with streams, by their address. `clients`: those that are connected;
     `hits`: how often each limit was hit; `port`: that of streams' frames; `accept`: takes a question that came alone as
-    a client: (its transport, the address and port it came from, those it came to)."""
+    a client: (its transport, the address and port it came from, those it came to); `tend`: has a client's machine told
+    the time."""
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class ClientDatagrams:
         hits: dict[str, int],
         port: int,
         accept: Callable[[Transport, str, int, tuple[str, int]], Client | None],
+        tend: Callable[[Client], bool],
     ) -> None:
         self._reactor = reactor
         self._clients = clients
@@ -46,6 +48,7 @@ class ClientDatagrams:
         self._hits = hits
         self._port = port
         self._accept = accept
+        self._tend = tend
         self._askers = Askers()
         self._sockets: dict[tuple[str, int], Datagrams] = {}
         self._numbers: dict[int, tuple[str, int]] = {}
@@ -82,9 +85,10 @@ class ClientDatagrams:
             if client not in self._clients or not client.standing:
                 self._expected[source].remove(client)
                 continue
-            client.machine.on_time(self._reactor.now)
-            event = client.machine.datagram(port, data)
+            event = client.machine.datagram(port, data, self._reactor.now)
             if event is not None:
+                if client.machine.deadline != client.due:
+                    self._tend(client)
                 if not self._inner.full:  # a frame that is late is worth nothing: the next one follows
                     self._standings.frame_received(client, event)
                 return
@@ -110,11 +114,20 @@ class ClientDatagrams:
     def send(self, client: Client) -> bool:
         """Sends what a client's machine has for it, or for a group. Returns whether there was anything."""
         found = client.machine.take_datagrams()
+        sock = self._of(client)
         for port, data, group in found:
-            sock = self._sockets.get((client.local, self._port))
             if group and group not in self.groups:
                 continue  # the policy has just taken it away, and the stream is about to end
-            sock = sock or self._sockets.get(("0.0.0.0", self._port))  # noqa: S104 - looked up
             if sock is not None:
                 sock.send(group or client.source, port, data)
         return bool(found)
+
+    def hear(self, client: Client) -> None:
+        """Reads all that waits where this client sends to."""
+        sock = self._of(client)
+        if sock is not None:
+            sock.hear()
+
+    def _of(self, client: Client) -> Datagrams | None:
+        everywhere = ("0.0.0.0", self._port)  # noqa: S104 - looked up
+        return self._sockets.get((client.local, self._port)) or self._sockets.get(everywhere)

@@ -98,7 +98,7 @@ class Door(Part):
         if self.protocol.dialect.datagrams:
             self._datagrams = ClientDatagrams(
                 setting.reactor, self.clients, self._standings, self._inner, self.limit_hits,
-                self.protocol.dialect.datagrams, self._accept_alone,
+                self.protocol.dialect.datagrams, self._accept_alone, self._tend,
             )  # fmt: skip
         self._calls = Calls(setting.dial, self._take_in, self.close, self.clients, setting.clock)
         self._full = (0, "")  # when all places were taken last, and by whom most

@@ -29,6 +29,7 @@ class Speaking(abc.ABC):
     _speaks: bool
     _news: Callable[[list[Standing], NoticeReceived | FrameReceived | Over], None]
     _send_datagram: Callable[[str, int, bytes], None] | None
+    _hear: Callable[[], None] | None
 
     @abc.abstractmethod
     def _on_data(self, connection: Connection, data: bytes) -> None:
@@ -81,6 +82,13 @@ class Speaking(abc.ABC):
         if connection in self._connections:
             self._on_data(connection, b"")
 
+    def _tell_time(self, connection: Connection, now: int) -> None:
+        """Has the machine end what is silent, once all that has come by datagrams was read."""
+        due = connection.machine.deadline
+        if due and due <= now and self._hear is not None:
+            self._hear()
+        connection.machine.on_time(now)
+
     def _forget(self, connection: Connection, token: int) -> None:
         """The answer to a request is waited for no longer."""
         connection.machine.forget(token)
@@ -104,10 +112,11 @@ class Speaking(abc.ABC):
         """A datagram from the device's address; whether it was a frame of a stream that stands here."""
         for connection in self._connections:
             if connection.standing:
-                connection.machine.on_time(self._clock())
-                event = connection.machine.datagram(port, data)
+                event = connection.machine.datagram(port, data, self._clock())
                 if event is not None:
                     self._other(connection, event)
+                    if connection.machine.deadline != connection.due:
+                        self._tend(connection)
                     return True
         return False
 

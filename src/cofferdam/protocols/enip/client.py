@@ -146,7 +146,8 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         explicit = 0 if self._explicit is None else self._explicit.deadline
         return min(streams, explicit) if streams and explicit else streams or explicit
 
-    def datagram(self, port: int, data: bytes) -> FrameReceived | None:
+    def datagram(self, port: int, data: bytes, now: int) -> FrameReceived | None:
+        self._now = now
         found = self._io.take(data, self._now)
         return None if found is None else FrameReceived(*found)
 

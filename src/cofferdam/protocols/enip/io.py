@@ -232,9 +232,9 @@ class IoLinks:
 
     def add(self, link: IoLink) -> None:
         """It is open from now on."""
+        self._check = min(self._check, link.due) if self.by_id else link.due
         self.by_id[link.receive_id] = link
         self.by_standing[link.standing] = link
-        self._check = min(self._check or link.due, link.due)
 
     def remove(self, standing: int) -> IoLink | None:
         """It is open no longer."""
@@ -274,6 +274,8 @@ class IoLinks:
         if link is None or found is None:
             self.dropped += 1
             return None
+        if link.due < self._check:  # its first: until it had come, it was given longer
+            self._check = link.due
         return link.standing, *found
 
     @property

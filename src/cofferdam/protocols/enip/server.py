@@ -100,7 +100,8 @@ class EnipServer(Encapsulation):
             return 0
         return self._io.deadline if self._session else self._due
 
-    def datagram(self, port: int, data: bytes) -> FrameReceived | None:
+    def datagram(self, port: int, data: bytes, now: int) -> FrameReceived | None:
+        self._now = now
         found = self._io.take(data, self._now)
         return None if found is None else FrameReceived(*found)
 

@@ -1,0 +1,207 @@
+"""A half that had no turn for a while reads what has come before it takes anybody for silent: by a clock that the test
+turns, with the sockets that there are."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cofferdam.audit.events.access import StreamEnded
+from cofferdam.brokers.kit.supervision import Listener
+from cofferdam.protocols.enip import io, paths, requests, wire
+from cofferdam.protocols.enip import messages as m
+from tests.brokers.stage import Wire
+from tests.brokers.test_enip_forged import EnipStage
+from tests.protocols import enip as e
+from tests.waiting import PATIENT
+
+MS = 1_000_000
+
+
+class Running(EnipStage):
+    """A client's stream to the drive, just opened, at 10 ms with a time-out of 40."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind(("127.0.0.1", 0))
+        self.outer.serve_datagrams(self.udp, Listener(self.udp.fileno(), *self.place[:1], io.PORT, True))
+        self.peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.peer.bind(("127.0.0.1", 0))
+        self.wire, self.session = self.connected()
+        self.sequence = 0
+        answer = self.open(1)
+        assert not answer[2]
+        self.ours = int.from_bytes(answer[4:8], "little")
+
+    def connected(self) -> tuple[Wire, int]:
+        """A client, and its session."""
+        link = self.client()
+        link.on_data(e.REGISTER)
+        [answer] = link.take()
+        return link, int.from_bytes(answer[4:8], "little")
+
+    def settle(self) -> None:
+        for _ in range(5):
+            self.cross()
+            self.turn()
+
+    def open(self, serial: int, by: tuple[Wire, int] | None = None) -> bytes:
+        """What is answered to an opening."""
+        link, session = by or (self.wire, self.session)
+        body = struct.pack("<BBIIHHIB3xIHIHBB", 10, 14, 0, 5, serial, 77, 4711, 0, 10_000, 0x480A, 10_000, 0x480A, 1, 4)
+        path = b"\x20\x04\x24\x97\x2c\x96\x2c\x64"
+        link.on_data(e.rr(requests.made(0x54, paths.of_object(6, 1), body + path), session))
+        self.settle()
+        [answer] = link.take()
+        return e.cip_of(answer)
+
+    def told(self, data: bytes) -> None:
+        """Straight to the half that reads it, at this moment."""
+        assert self.outer._datagrams is not None
+        self.outer._datagrams._taken("127.0.0.1", io.PORT, data)
+
+    def heard(self, data: bytes) -> None:
+        self.inner._datagram("127.0.0.1", io.PORT, data)
+
+    def lies(self, data: bytes, sock: socket.socket) -> None:
+        """It came while the half had no turn, and waits in its socket."""
+        self.peer.sendto(data, ("127.0.0.1", sock.getsockname()[1]))
+        assert select.select([sock], [], [], PATIENT)[0]
+
+    def by_client(self, how: Any) -> None:
+        self.sequence = self.sequence + 1 & 0xFFFF_FFFF
+        body = struct.pack("<HIi", self.sequence & 0xFFFF, 1, 7)
+        how(wire.listed(((0x8002, struct.pack("<II", self.ours, self.sequence)), (0xB1, body))))
+
+    def by_device(self, how: Any) -> None:
+        machine = self.plant[0].machine
+        [token] = machine._io.by_standing
+        machine.frame(token, m.IoData(True, True, b"ABCDEFGH"))
+        [(_, data, _)] = machine.take_datagrams()
+        how(data)
+
+    def lying_there(self, data: bytes) -> None:
+        assert self.inner._datagrams is not None
+        self.lies(data, self.inner._datagrams._sock)
+
+    def goes_on(self, count: int, speaks: str) -> None:
+        """So many packets, each 9 ms after the one before."""
+        for _ in range(count):
+            self.reactor.advance(0.009)
+            if speaks in ("device", "both") and self.plant[0].machine._io.by_standing:
+                self.by_device(self.heard)
+            if speaks in ("client", "both"):
+                self.by_client(self.told)
+            self.settle()
+
+    @property
+    def ended(self) -> list[str]:
+        self.settle()
+        return [one.reason for one in self.of(StreamEnded)]
+
+
+@pytest.fixture
+def opened() -> Iterator[Running]:
+    one = Running()
+    try:
+        yield one
+    finally:
+        one.outer.end()
+        one.inner.end()
+        one.peer.close()
+        one.udp.close()
+
+
+@pytest.fixture
+def running(opened: Running) -> Running:
+    """Each side has said something."""
+    opened.by_client(opened.told)
+    opened.by_device(opened.heard)
+    assert not opened.ended
+    return opened
+
+
+def test_what_came_in_time_from_the_device_and_waits_is_read_before_it_is_taken_for_silent(running: Running) -> None:
+    running.by_device(running.lying_there)
+    running.goes_on(5, "client")
+    assert running.ended == []
+    running.goes_on(4, "client")
+    assert len(running.ended) == 1 and running.ended[0].startswith("the device has sent nothing in time")
+
+
+def test_what_came_in_time_from_the_client_and_waits_is_read_before_it_is_taken_for_silent(running: Running) -> None:
+    running.by_client(lambda data: running.lies(data, running.udp))
+    running.goes_on(5, "device")
+    assert running.ended == []
+    running.goes_on(4, "device")
+    assert len(running.ended) == 1
+
+
+def test_the_first_packet_that_is_read_after_a_pause_ends_nothing(running: Running) -> None:
+    running.reactor.now += 200 * MS  # no turn all the while
+    running.by_device(running.heard)
+    running.by_client(running.told)
+    assert running.ended == []
+    running.reactor.advance(0.039)
+    assert running.ended == []
+
+
+@pytest.mark.parametrize("side", ["client", "device"])
+def test_nor_does_what_comes_by_the_other_socket_first(running: Running, side: str) -> None:
+    nop = wire.frame(wire.NOP, 0, bytes(8), b"")
+    running.by_device(running.lying_there)
+    running.by_client(lambda data: running.lies(data, running.udp))
+    running.reactor.now += 200 * MS
+    if side == "client":
+        running.wire.on_data(nop)
+        running.by_device(running.heard)
+    else:
+        running.plant[0].link.on_data(nop)
+        running.by_client(running.told)
+    assert running.ended == []
+
+
+@pytest.mark.parametrize("speaks", ["client", "device"])
+def test_silence_is_noticed_in_time_from_the_first_packet_on(running: Running, speaks: str) -> None:
+    """And not when the time is over that a new connection has for its first one."""
+    running.goes_on(4, speaks)
+    assert running.ended == []
+    running.goes_on(1, speaks)
+    assert len(running.ended) == 1
+
+
+@pytest.mark.parametrize("spoke", ["client", "device"])
+def test_so_it_is_where_the_other_side_has_never_said_anything(opened: Running, spoke: str) -> None:
+    if spoke == "client":
+        opened.by_client(opened.told)
+    else:
+        opened.by_device(opened.heard)
+    opened.goes_on(4, "nobody")
+    assert opened.ended == []
+    opened.goes_on(1, "nobody")
+    assert len(opened.ended) == 1
+
+
+def test_whoever_has_died_is_followed_by_the_next_one_as_soon_as_its_time_is_out(running: Running) -> None:
+    """Its TCP connection says nothing of it: the outputs are another's once it is silent, and not before."""
+    other = running.connected()
+    assert running.open(1, other)[2:6] == b"\1\1\6\1", "the outputs are driven"
+    running.goes_on(5, "device")
+    assert len(running.ended) == 1
+    for serial in range(2, 50):
+        answer = running.open(serial, other)
+        assert not answer[2]
+        running.ours, running.sequence = int.from_bytes(answer[4:8], "little"), 0xFFFF_FFFE
+        running.goes_on(9, "both")  # by numbers that run over
+        running.by_device(running.heard)
+        close = requests.made(0x4E, paths.of_object(6, 1), struct.pack("<BBHHIBx", 10, 14, serial, 77, 4711, 0))
+        other[0].on_data(e.rr(close, other[1]))
+        running.settle()
+        assert not e.cip_of(other[0].take()[0])[2]
+        assert len(running.ended) == serial and running.of(StreamEnded)[-1].sent == 9
