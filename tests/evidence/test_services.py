@@ -151,8 +151,12 @@ def the_policy(*changes: tuple[str, str]) -> CompiledPolicy:
         return compile_policy(load(Path(name) / "policy.yaml"), now_ns=T0 * 10**9)
 
 
-def pushed(first: int, count: int = 2) -> Draft:
-    return relay.MessagesPushed(store=A, commit=1, channel="orders", first=first, count=count, size=1, root=B)
+def pushed(first: int, count: int = 2, commit: int = 1) -> Draft:
+    return relay.MessagesPushed(store=A, commit=commit, channel="orders", first=first, count=count, size=1, root=B)
+
+
+REOPENED = relay.StoreOpened(store=A, commit=1, untold=0, messages=2)
+"""The store, without what was pushed by commit 2."""
 
 
 def glass(how: Any) -> Draft:
@@ -192,6 +196,9 @@ WITH_POLICY: list[tuple[str, Case, Case]] = [
     ("files.scanned", ([(0, opened(**STAFF)), (0, SCANNED)], (SCAN,)),
      ([(0, opened(**STAFF)), (0, passed())], (SCAN,))),
     ("relay.exactly-once", ([(0, pushed(0)), (0, pushed(2))], ()), ([(0, pushed(0)), (0, pushed(1))], ())),
+    ("relay.exactly-once", ([(0, pushed(0)), (0, pushed(2, 2, 2)), (0, REOPENED), (0, pushed(2, 1, 2))], ()),
+     ([(0, pushed(0)), (0, pushed(2, 2, 2)), (0, relay.StoreKept(store=A, commit=2)), (0, REOPENED),
+       (0, pushed(2, 1, 2))], ())),
     ("opcua.secured", ([], (SECURE,)), ([], ())),
     ("opcua.secured", ([], (SECURE,)), ([], (SIGNED_ONLY,))),
     ("secret.strength", ([(-400, PASSWORD)], ()), ([(-460, PASSWORD)], ())),

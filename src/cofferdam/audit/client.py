@@ -62,6 +62,8 @@ class AuditClient:
         self._timer: Timer | None = None
         self.policy = ""
         self.writable = False
+        self.on_writable: Callable[[], None] | None = None
+        """Called when the auditor says that the log can be written."""
         self.reason = "the auditor has not answered yet"
         self._untold = 0
         self._books: list[Callable[[bool], list[tuple[int, RefusedMany]]]] = []
@@ -176,6 +178,7 @@ class AuditClient:
     def flush(self) -> None:
         """Hands over now what would leave at the end of the turn."""
         self._flush()
+        self._sender.flush()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -262,6 +265,8 @@ class AuditClient:
             self._all = True
             self.counted()
             self._fail_all("the auditor was restarted before it confirmed the entry")
+        if self.writable and self.on_writable is not None:
+            self.on_writable()
 
     def lost(self) -> None:
         """The auditor's pipe is gone."""

@@ -468,7 +468,7 @@ def _edit(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     import msgspec
 
-    from cofferdam.brokers.relay.ledger import Batch, compare
+    from cofferdam.brokers.relay.ledger import Batch, booked, compare
 
     findings: list[str] = []
     batches: list[Batch] = []
@@ -490,7 +490,7 @@ def _verify(args: argparse.Namespace) -> int:
                 break
     against = "without the audit log"
     if str(args.log) != "none":
-        entries = list(_pushed(args))
+        entries = booked(_commits(args))
         chosen = [entry for entry in entries if not args.channel or entry.get("channel") == args.channel]
         findings += compare(store, gone, batches, chosen)
         against = f"against {len(chosen)} entries of the audit log"
@@ -503,8 +503,10 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if findings else 0
 
 
-def _pushed(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What the log has of messages that were pushed."""
+def _commits(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What the log has of keepers' commits."""
+    from cofferdam.audit.events.base import kebab
+    from cofferdam.audit.events.relay import KEEPER
     from cofferdam.audit.files import LogReader
     from cofferdam.audit.keys import find_public
     from cofferdam.audit.show import find_log, matching, wanted
@@ -512,5 +514,6 @@ def _pushed(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     folder = find_log(args.log or state_of(args) / "audit")
     key = find_public(None, folder.parent / "keys" / "audit.pub")
-    for _, entry in matching(LogReader(folder, key), wanted(["messages-pushed"]), None):
+    kinds = [kebab(kind.__name__) for kind in KEEPER if "commit" in kind.__struct_fields__]
+    for _, entry in matching(LogReader(folder, key), wanted(kinds), None):
         yield entry.event

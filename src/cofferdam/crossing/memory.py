@@ -45,6 +45,9 @@ class MemorySender(Sender[R]):
             self._scheduled = True
             self._reactor.later(self._flush)
 
+    def flush(self) -> None:
+        self._flush()
+
     def _flush(self) -> None:
         self._scheduled = False
         if self.closed:

@@ -91,7 +91,7 @@ READ_WHOLE = frozenset(
         "release-requested", "release-decided", "install-started", "install-ended", "mirror-verified", "samples-lost",
         "entries-dropped", "advisory-matched", "advisory-evaluated", "advisory-overdue", "mitigation-approved",
         "patch-state-set",
-        "glass-used", "sign-in-refused", "messages-pushed", "access-set",
+        "glass-used", "sign-in-refused", "messages-pushed", "store-opened", "store-kept", "access-set",
     )
 )  # fmt: skip
 """Kinds whose entries are read whole; all others are counted."""

@@ -325,7 +325,7 @@ class Bench:
     def verified(self) -> list[str]:
         """What the operator's verify finds between store and log."""
         from cofferdam.brokers.relay.ledger import Batch as Told
-        from cofferdam.brokers.relay.ledger import compare
+        from cofferdam.brokers.relay.ledger import booked, compare
 
         findings: list[str] = []
         batches: list[Told] = []
@@ -340,7 +340,7 @@ class Bench:
                 store, gone[channel], after = step["store"], step["gone"], step["after"]
                 if not after:
                     break
-        return findings + compare(store, gone, batches, self.log.events("messages-pushed"))
+        return findings + compare(store, gone, batches, booked(self.log.events()))
 
 
 def refused(answer: Any) -> str:

@@ -71,8 +71,9 @@ class Running:
             )
         )  # fmt: skip
         to_keeper = RecordCodec[ToKeeper](ToKeeper, limit=limit)
-        self.push, _ = memory_channel(self.reactor, to_keeper, self.keeper.taker("inner"))
-        self.pull, _ = memory_channel(self.reactor, to_keeper, self.keeper.taker("outer"))
+        self.push, pushes = memory_channel(self.reactor, to_keeper, self.keeper.taker("inner"))
+        self.pull, pulls = memory_channel(self.reactor, to_keeper, self.keeper.taker("outer"))
+        self.heard = (pushes, pulls)
         for sender, zone in ((self.push, "control"), (self.pull, "enterprise")):
             names = {name for name, where in PRINCIPALS.items() if where == zone}
             sender.send(Works(fingerprint({"out": slice_for(ROW, names)})))
@@ -141,8 +142,10 @@ class Running:
         self.reactor.call_in(0.05, self.tick)
 
     def halt(self) -> None:
-        """The part has ended: what it said leaves, and no timer of its own calls it any more."""
+        """The part has ended: what it said leaves, and nothing calls it any more."""
         self.halted = True
+        for receiver in self.heard:
+            receiver.pause()
         self.keeper.halt()
 
     def run(self) -> None:

@@ -22,6 +22,7 @@ from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.records import Answered, Handed, Item, NotDone
 from cofferdam.policy.terms.relay_rows import Line
 from tests.brokers.relay.keeping import COUNTS, PRINCIPALS, Bench, body, make_rows
+from tests.brokers.relay.power import PoweredBench
 from tests.examples import examples
 
 CONSUMERS = ("erp", "lake")
@@ -33,13 +34,14 @@ class Keeping(RuleBasedStateMachine):
     """`order` is that of the channel: 1 is strict."""
 
     order = 1
+    bench_of: type[Bench] = Bench
 
     @initialize()
     def begin(self) -> None:
         shared = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
         channel = msgspec.structs.replace(COUNTS, order=self.order, keep=100_000)
-        self.bench = Bench(self.folder, make_rows((channel,), LINES))
+        self.bench: Any = self.bench_of(self.folder, make_rows((channel,), LINES))
         self.fresh = 0
         self.keys: dict[tuple[str, str], int] = {}
         """What was acknowledged: its number."""
@@ -229,7 +231,28 @@ class KeepingParallel(Keeping):
     order = 4
 
 
+class KeepingPower(Keeping):
+    """The power fails as well: the store has what it last synced, the log that and perhaps more."""
+
+    bench_of = PoweredBench
+
+    @rule(in_the_sync=st.booleans(), lost=st.booleans())
+    def the_power_fails(self, in_the_sync: bool, lost: bool) -> None:
+        if in_the_sync:
+            item = Item(f"k{self.fresh}", body(count=self.fresh))
+            self.fresh += 1
+            self.sent.setdefault(("mes", item.key), item.body)
+            self.bench.cut_in_sync(lambda: self.bench.inner.ask(records.Push, "mes", "counts", (item,)))
+        self.bench.power_fails(lost=lost)
+        # Leases were perhaps never made.
+        self.asked, self.leases, self.lease = {}, [], {}
+        self.under = {who: {} for who in CONSUMERS}
+        self.bench.start()
+        self._collect()
+
+
 assert set(PRODUCERS + CONSUMERS) <= PRINCIPALS.keys()
 TestKeeping = Keeping.TestCase
 TestKeepingParallel = KeepingParallel.TestCase
-TestKeeping.settings = TestKeepingParallel.settings = examples(40, stateful_step_count=30)
+TestKeepingPower = KeepingPower.TestCase
+TestKeeping.settings = TestKeepingParallel.settings = TestKeepingPower.settings = examples(40, stateful_step_count=30)

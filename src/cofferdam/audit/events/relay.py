@@ -223,14 +223,24 @@ class NumbersMissing(Event, frozen=True, kw_only=True):
 
 
 class StoreOpened(Event, frozen=True, kw_only=True):
-    """The keeper opened its store. `untold` commits were durable but perhaps not in this log: they follow. `found`
-    says what it had to mend, "" for nothing."""
+    """The keeper opened its store, whose last commit is `commit`. `untold` commits were durable but perhaps not in this
+    log: they follow. `found` says what it had to mend, "" for nothing. If the last entry of the store before this one
+    names a later commit, the power failed while store and log were written at the same time: what that commit brought
+    was never acknowledged, and is not there. Where entries name several later ones, a backup was put back."""
 
     store: Hash
     commit: Count
     untold: Count
     messages: Count
     found: Text = ""
+
+
+class StoreKept(Event, frozen=True, kw_only=True):
+    """What the log has of commit `commit` and those before it is on the store's disk. It is said where no other entry
+    shows that: some seconds after the last messages that were pushed, and when the keeper ends in order."""
+
+    store: Hash
+    commit: Count
 
 
 class StoreFailed(Event, frozen=True, kw_only=True):
@@ -259,6 +269,7 @@ Draft = (
     | MessagesCarried
     | NumbersMissing
     | StoreOpened
+    | StoreKept
     | StoreFailed
 )
 GATE: tuple[type[Event], ...] = ()

@@ -1,16 +1,19 @@
 """How the keeper does what it has decided: store, audit log, answer, in this order.
 
-    1  all that one turn of the loop brings is decided and written in one transaction, with its entries for the log
-    2  the commit is synced
-    3  the entries go to the auditor, who syncs them
-    4  what was pushed is acknowledged, and may be handed out; what is waiting for it is woken
+    1  all that one turn of the loop brings is decided and committed in one transaction, with its entries for the log
+    2  the entries go to the auditor, who syncs them; meanwhile the commit is synced
+    3  what was pushed is acknowledged, and may be handed out, once both are; what is waiting for it is woken
 
-An acknowledged push is thus in the store and in the log, each synced. A crash between 2 and 4 leaves entries in the
-store that the log may not have: they are told (again) at the next start, marked `again`, before anything of theirs is
-handed out. The log never has what the store does not: an entry leaves only after its commit is on the disk.
+An acknowledged push is thus in the store and in the log, each synced. Whoever is killed between 1 and 3 leaves entries
+in the store that the log may not have: they are told (again) at the next start, marked `again`, before anything of
+theirs is handed out. A power cut in 2 may leave an entry in the log whose commit the disk has not: of the last commit
+with pushes alone, since each is synced before the next one is made, and never of one that was acknowledged. That the
+next entry of the store, `store-opened`, names an earlier commit says so (ledger.booked): it stands in the log before
+any other of the new keeper's. So that a backup that is put back cannot be taken for that, `store-kept` says that the
+last ones did last, where no other entry shows it.
 
-A settling is acknowledged after 2, and its entry follows. Handing messages out waits for no disk: its commit is synced
-within `SYNC_SECONDS`, and then its entry leaves. If the power fails in between, the lease has never been.
+A settling is acknowledged once it is synced in the store. Handing messages out waits for no disk: its commit is synced
+within `SYNC_SECONDS`, as its entry leaves. If the power fails in between, the lease has never been.
 
 While the log cannot be written nothing new is taken and, unless the policy says otherwise, nothing is handed out.
 
@@ -22,6 +25,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -44,6 +48,8 @@ from cofferdam.policy.terms.relay_rows import Relay, RelayRows
 
 SYNC_SECONDS: Final = 0.02
 """A commit that nothing waits for is synced so soon."""
+KEPT_NS: Final = 10_000_000_000
+"""So long after the last push it is told that it lasts, where no other entry has shown it."""
 UNLOGGED_MOST: Final = 20_000
 """Messages that wait for the log, before no more are taken."""
 RESERVE_BYTES: Final = 48 << 20
@@ -59,9 +65,9 @@ No = Callable[[Problem, int], None]
 class _Group:
     """One commit on its way into the log."""
 
-    __slots__ = ("answers", "began", "done", "left", "sent", "shows", "synced", "untold")
+    __slots__ = ("answers", "began", "done", "left", "sent", "synced", "untold")
 
-    def __init__(self, untold: Untold, began: int, synced: bool) -> None:
+    def __init__(self, untold: Untold, began: int, *, synced: bool = False) -> None:
         self.untold = untold
         self.began = began
         self.synced = synced
@@ -97,6 +103,10 @@ class Work:
         self._after_log: list[tuple[Yes, No]] = []
         self._groups: deque[_Group] = deque()
         self._told_upto = 0
+        self._unshown = self._unshown_at = 0
+        """The last commit with pushes that the log was told of, and when, as long as no entry shows that it lasts."""
+        self._opened = False
+        """The log has it that the store was opened: nothing else is told before."""
         self._lowered = False
         """Less is shown than before the machine was made: a commit on its way may be of what came late, below it."""
         self._sync_timer = False
@@ -106,16 +116,15 @@ class Work:
         self.take_rows(setting.policy)
         untold = self.store.untold()
         for one in untold:
-            group = _Group(one, self.now, True)
+            group = _Group(one, self.now, synced=True)
             self._again(group)
             self._groups.append(group)
         self._make()
-        self._audit.note(
-            events.StoreOpened(
-                wall_ns=self.wall, store=self.store.name, commit=self.store.group, untold=len(untold),
-                messages=sum(channel.messages for channel in self.machine.channels.values()), found=self.store.found,
-            )
+        self._opening: events.StoreOpened | None = events.StoreOpened(
+            wall_ns=self.wall, store=self.store.name, commit=self.store.group, untold=len(untold),
+            messages=sum(channel.messages for channel in self.machine.channels.values()), found=self.store.found,
         )  # fmt: skip
+        self._audit.on_writable = self._tell_opened
         self.change(durable=False)
 
     @property
@@ -190,7 +199,7 @@ class Work:
         drafts = told.entries(self.store.name, self.store.group + 1, wall)
         began = now
         try:
-            self.store.begin(durable=durable)
+            self.store.begin()
             self.store.save(self.machine.changes(now, wall))
             if self._told_upto:
                 self.store.told(self._told_upto)
@@ -203,13 +212,12 @@ class Work:
             raise
         self._told_upto = 0
         self.full = ""
-        group = _Group(untold, began, durable)
+        group = _Group(untold, began)
         group.answers = logged
         self._groups.append(group)
         if durable:
+            self._make_last()
             self.figures.measure("commit", self.now - began)
-            for one in self._groups:
-                one.synced = True
         elif not self._sync_timer and drafts:
             self._sync_timer = True
             self._reactor.call_in(SYNC_SECONDS, self._sync)
@@ -222,6 +230,18 @@ class Work:
         for row in self.machine.died():
             self.figures.add("dead", 1, row.channel)
             self.told.settle(row.channel, row.consumer, row.number, "dead", row.reason, row.count)
+
+    def _make_last(self) -> None:
+        """The disk has all that was committed; meanwhile the auditor makes last what it is told of it."""
+        self._tell_all(len(self._groups))
+        self._audit.flush()
+        try:
+            self.store.sync()
+        except StoreError as error:
+            self._failed(error)
+            raise
+        for group in self._groups:
+            group.synced = True
 
     def _sync(self) -> None:
         self._sync_timer = False
@@ -256,16 +276,40 @@ class Work:
 
     # --- the log ----------------------------------------------------------------------------------------------------
 
+    def _tell_opened(self) -> None:
+        """Tells the log that the store was opened, as often as it takes until it has that."""
+        opening, self._opening = self._opening, None
+
+        def done(ok: bool, reason: str) -> None:
+            if self._halted:
+                return
+            if ok:
+                self._opened = True
+                self._send()
+                return
+            self._opening = opening
+            for group in self._groups:
+                self._doubt(group, reason)
+
+        if opening is not None:
+            self._audit.record(opening, done)
+
     def _send(self) -> None:
         """Hands the auditor what is synced and was not handed to it, and ends what it has confirmed."""
-        for group in self._groups:
-            if not group.synced:
-                break
-            if not group.sent and not group.done and self._audit.writable:
-                self._tell(group)
+        self._tell_all(next((at for at, group in enumerate(self._groups) if not group.synced), len(self._groups)))
         self._confirmed()
 
+    def _tell_all(self, count: int) -> None:
+        """Hands the auditor what it was not handed of the first so many commits."""
+        for group in islice(self._groups, count):
+            if self._opened and self._audit.writable and not group.sent and not group.done:
+                self._tell(group)
+
     def _tell(self, group: _Group) -> None:
+        if group.untold.pushed:
+            self._unshown, self._unshown_at = group.untold.group, self.now
+        elif group.untold.group > self._unshown:
+            self._unshown = 0
         group.sent += 1
         group.left = len(group.untold.drafts)
         done = functools.partial(self._told_one, group, group.sent)
@@ -284,6 +328,10 @@ class Work:
         # Its fate is not known. It is told again; whoever waits hears that it is not certain yet.
         group.sent = 0
         self._again(group)
+        self._doubt(group, reason)
+
+    def _doubt(self, group: _Group, reason: str) -> None:
+        """Whoever waits for this commit's entries hears that they are not recorded yet."""
         answers, group.answers = group.answers, []
         for _, no in answers:
             no(Problem("log", clip(f"the audit log did not take it: {reason}")), 5)
@@ -334,6 +382,12 @@ class Work:
         """Why nothing can be recorded, "" if it can."""
         return "" if self._audit.writable else self._audit.reason
 
+    def _tell_kept(self) -> None:
+        """Tells that the last commit that the log has pushes of did last."""
+        if self._unshown and not any(group.untold.group <= self._unshown for group in self._groups):
+            self.note(events.StoreKept(wall_ns=self.wall, store=self.store.name, commit=self._unshown))
+            self._unshown = 0
+
     @property
     def unlogged(self) -> int:
         """Messages that wait for the log."""
@@ -344,7 +398,10 @@ class Work:
     def tick(self) -> None:
         """Twice a second."""
         self._sync()
+        self._tell_opened()
         self._send()
+        if self.now - self._unshown_at >= KEPT_NS:
+            self._tell_kept()
         self.store.index.mark()
         free, size = self.store.room()
         self.figures.set("store_free", free)
@@ -381,6 +438,7 @@ class Work:
         """Writes what is decided, and closes the store in order."""
         if self._scheduled or self._told_upto:
             self._commit()
+        self._tell_kept()
         self.halt()
 
     def halt(self) -> None:

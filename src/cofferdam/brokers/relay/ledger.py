@@ -8,7 +8,7 @@ for messages pushed and leased, and [channel, number, consumer, says] for messag
 order of numbers, and the root is that of RFC 6962 (audit.tree). `prove` makes the path by which one message is shown
 against an entry, `shown` checks it.
 
-`compare` holds what a store says of its commits against what stands in the log.
+`compare` holds what a store says of its commits against what stands in the log, of which `booked` says what counts.
 
 Not here: reading the store or the log.
 """
@@ -199,11 +199,63 @@ class Batch(msgspec.Struct, frozen=True):
     root: str
 
 
+class _Lasting:
+    """What the log has shown of one store by now. `top`: the last commit that it names; `last`: what that one brought,
+    as long as nothing shows that it lasts; `kept`: the last commit of messages that did."""
+
+    __slots__ = ("kept", "last", "top")
+
+    def __init__(self) -> None:
+        self.top = self.kept = 0
+        self.last: list[Mapping[str, Any]] = []
+
+    def lasts(self) -> list[Mapping[str, Any]]:
+        """What waited to be shown counts."""
+        last, self.last = self.last, []
+        if last:
+            self.kept = self.top
+        return last
+
+
+def booked(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of these entries (as read back, in order) the "messages-pushed" that count: those whose commit did last. An entry
+    is written while its commit is (keeper_work), and if the power fails then the log has it and the store has not; the
+    store's next `store-opened` names an earlier commit. That is so of one commit alone, the last one that the log
+    names: all before it, and what `store-kept` says, was on the disk. So what a backup lacks that was put back
+    counts."""
+    stores: dict[str, _Lasting] = {}
+    found: list[Mapping[str, Any]] = []
+    for event in entries:
+        if "store" not in event or "commit" not in event:
+            continue
+        store = stores.setdefault(str(event["store"]), _Lasting())
+        commit, kind = int(event["commit"]), event["kind"]
+        if kind == "store-opened":
+            if commit >= store.top or commit < store.kept:
+                found += store.lasts()
+            store.last = []
+            store.top, store.kept = commit, min(store.kept, commit)
+            continue
+        if commit > store.top:
+            found += store.lasts()
+            store.top = commit
+        if kind == "store-kept" and commit >= store.top:
+            found += store.lasts()
+        elif kind == "messages-pushed" and commit == store.top:
+            store.last.append(event)
+        elif kind == "messages-pushed":
+            found.append(event)
+    for store in stores.values():
+        found += store.lasts()
+    return found
+
+
 def compare(
     store: str, gone: Mapping[str, int], batches: Iterable[Batch], entries: Iterable[Mapping[str, Any]]
 ) -> list[str]:
-    """What does not fit between a store and the log's "messages-pushed" events of it (as read back): one sentence
-    each, none if all is well. `gone`: channel -> the number up to which its messages were removed in their time."""
+    """What does not fit between a store and the log's "messages-pushed" events of it (those that are `booked`): one
+    sentence each, none if all is well. `gone`: channel -> the number up to which its messages were removed in their
+    time."""
     findings: list[str] = []
     logged: dict[tuple[int, str], Mapping[str, Any]] = {}
     given: dict[str, list[tuple[int, int]]] = {}  # channel -> numbers in the log so far, as (first, last), in order

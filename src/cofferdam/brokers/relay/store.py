@@ -1,8 +1,8 @@
 """The keeper's store: one SQLite database in its folder, in one process's hands.
 
-Write-ahead log, and a commit that is acknowledged to anybody has been synced (synchronous FULL). Commits that only hand
-messages out are not waited for (NORMAL: they survive the death of the process, and a power cut takes them back as if
-they had not been); the next full commit makes them last.
+Write-ahead log, and a commit that is acknowledged to anybody has been synced: by `sync`, apart from the commit, so that
+the audit log can sync what it is told of it in the same time. (SQLite itself syncs at checkpoints alone: NORMAL.) A
+commit that was not synced survives the death of the process, and a power cut takes it back as if it had not been.
 
 Full (`StoreFull`): the transaction is taken back, and all is as it was before. Any other failure of the disk
 (`StoreError`): the database is not touched any more, not even to close it, since after a failed fsync nobody knows what
@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import os
 import secrets
 import sqlite3
 import sys
@@ -110,7 +112,7 @@ class Store:
         self.name = ""
         self.failed = False
         self._db: sqlite3.Connection = None  # type: ignore[assignment]
-        self._full = True
+        self._wal = -1
         self._channels: dict[str, int] = {}
         self._principals: dict[str, int] = {}
         self._names: dict[int, str] = {}
@@ -150,7 +152,7 @@ class Store:
         self.run("PRAGMA page_size=4096")
         if self.one("PRAGMA journal_mode=WAL")[0] != "wal":
             raise StoreError(f"{self.path} cannot have a write-ahead log", hint="is it on a local disk?")
-        for pragma in ("synchronous=FULL", "cache_size=-16384", "temp_store=MEMORY", "mmap_size=0",
+        for pragma in ("synchronous=NORMAL", "cache_size=-16384", "temp_store=MEMORY", "mmap_size=0",
                        "wal_autocheckpoint=2000", "journal_size_limit=67108864", "trusted_schema=OFF"):  # fmt: skip
             self.run(f"PRAGMA {pragma}")
         self.run("BEGIN IMMEDIATE")  # the lock is ours from here on
@@ -166,6 +168,8 @@ class Store:
         self.run("COMMIT")
         # What is in the write-ahead log may be there in memory alone, if an fsync failed before this process began.
         self.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        # To be synced by. (SQLite's locks are on the database itself: closing this gives none of them back.)
+        self._wal = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._look_for_damage(known)
         meta = dict(self.all("SELECT name, value FROM meta"))
         self.name = meta["store"]
@@ -280,15 +284,31 @@ class Store:
         if not self.failed and self._db is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
         self.failed = True
+        self._close_log()
 
-    def begin(self, *, durable: bool = True) -> None:
-        """A transaction begins; if one has begun, this does nothing. `durable`: its commit waits for the disk."""
-        if self._db.in_transaction:
-            return
-        if durable != self._full:
-            self.run(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            self._full = durable
-        self.run("BEGIN IMMEDIATE")
+    def _close_log(self) -> None:
+        if self._wal >= 0:
+            os.close(self._wal)
+            self._wal = -1
+
+    def begin(self) -> None:
+        """A transaction begins; if one has begun, this does nothing."""
+        if not self._db.in_transaction:
+            self.run("BEGIN IMMEDIATE")
+
+    def sync(self) -> None:
+        """Waits until the disk has all that was committed. Raises: StoreError."""
+        if self.failed:
+            raise StoreError(f"{self.path} has failed before")
+        try:
+            os.fdatasync(self._wal)
+        except OSError as error:
+            self._leave()
+            name = errno.errorcode.get(error.errno or 0, "")
+            raise StoreError(
+                f"{self.path}-wal cannot be synced: {error.strerror} ({name})",
+                hint="look at the disk and the kernel's messages",
+            ) from None
 
     @property
     def writing(self) -> bool:
@@ -296,7 +316,7 @@ class Store:
         return self._db.in_transaction
 
     def commit(self, drafts: list[Draft], pushed: dict[str, tuple[int, int]]) -> Untold:
-        """Ends the transaction, with what the audit log is to be told of it.
+        """Ends the transaction, with what the audit log is to be told of it. (It lasts once `sync` has returned.)
 
         Raises:
             StoreFull: it was taken back. StoreError: nothing is known any more, and nothing may be done.
@@ -335,6 +355,7 @@ class Store:
         """Ends in order."""
         if not self.failed:
             self.rollback()
+            self._close_log()
             self._db.close()
             self.failed = True
 
@@ -571,7 +592,7 @@ class Store:
         for message in self.index.newest.values():
             channel = message >> NUMBER_BITS
             tops[channel] = max(tops.get(channel, 0), message & _BELOW)
-        self.begin(durable=False)
+        self.begin()
         id_ = self.run("INSERT INTO segments VALUES(NULL,?,?,?)", _encode(tops), prints, messages).lastrowid or 0
         for channel, number in tops.items():
             self.run("UPDATE channels SET sealed=? WHERE id=?", number, channel)

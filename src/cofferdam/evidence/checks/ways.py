@@ -6,6 +6,7 @@ Not here: people's sessions (people, services).
 from __future__ import annotations
 
 from cofferdam.brokers.registry import BROKERS
+from cofferdam.brokers.relay.ledger import booked
 from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.checks.services import lately, verdict
@@ -21,13 +22,17 @@ UNSECURED = "none"
 @TABLE.check("relay.exactly-once", "history")
 def once(known: Inputs) -> Finding:
     """Each message was booked once: no number of a channel was given out twice, in the commits that the log has."""
-    pushed = lately(known.the_history(), "messages-pushed", "no message has been booked yet")
+    history = known.the_history()
+    pushed = lately(history, "messages-pushed", "no message has been booked yet")
+    shown = [one for kind in ("store-opened", "store-kept") for one in lately(history, kind)]
+    every = sorted((*pushed, *shown), key=lambda one: one.index)
+    counts = {id(event) for event in booked([one.event for one in every])}
     ends: dict[tuple[str, str], int] = {}
     wrong, count = [], 0
     for one in pushed:
         event = one.event
-        if event.get("again"):
-            continue  # told once more, after a crash
+        if event.get("again") or id(event) not in counts:
+            continue  # told once more after a crash, or of a message that a power cut took back
         key, first = (str(event["store"]), str(event["channel"])), int(event["first"])
         if first < ends.get(key, 0):
             wrong.append(f"entry {one.index}: {event['channel']} {first} was booked before")
