@@ -99,6 +99,7 @@ def test_killed_under_load(site: JumpSite) -> None:
         for said in shown:
             # What somebody was shown last stands in one of the two.
             last = [line for line in said.decode(errors="replace").splitlines() if line.startswith("line-")][-2:]
+            assert last, (part, said)
             assert any(last[0] in text for text in texts), (part, last)
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import asyncssh
 
 from cofferdam.brokers.jump.broker import STORE_KEY
+from cofferdam.brokers.jump.reserve import Reserve
 from cofferdam.brokers.kit.database import check_plain
 from cofferdam.brokers.kit.sealed import KEY_BYTES, NotOpened, Sealed
 from cofferdam.errors import GateError, StoreError
@@ -127,6 +128,7 @@ class Accounts:
             )
         self._sealed = Sealed(key, b"cofferdam access")
         check_plain(self.path)
+        self.reserve = Reserve(folder)
         try:
             self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         except sqlite3.Error as error:
@@ -235,9 +237,13 @@ class Accounts:
 
     def run(self, statement: str, *values: Any) -> int:
         """Runs one statement. Returns the number of the row that it put in, or of rows that it changed."""
+        alone = not self._db.in_transaction
         try:
             cursor = self._db.execute(statement, values)
         except sqlite3.Error as error:
+            # Of a statement that found no room nothing was done; of a transaction nobody knows.
+            if alone and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL and self.reserve.give_up():
+                return self.run(statement, *values)
             raise StoreError(f"{self.path}: {error}") from None
         return int(
             (cursor.lastrowid or 0)

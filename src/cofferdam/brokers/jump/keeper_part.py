@@ -29,6 +29,7 @@ from cofferdam.brokers.jump.keeper_verbs import Verbs
 from cofferdam.brokers.jump.locking import Locking
 from cofferdam.brokers.jump.menu import Menu
 from cofferdam.brokers.jump.releasing import Releasing
+from cofferdam.brokers.jump.reserve import FULL
 from cofferdam.brokers.jump.rotating import Rotating
 from cofferdam.brokers.jump.shown import Shown
 from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcome, SignIn
@@ -134,6 +135,7 @@ class Keeper(Part):
         self.look_again()
         self.deciding.settle(self.wall, self.now)
         self._rotating.tick()
+        self.accounts.reserve.keep()
         self._refused.tick(self.now, self.wall)
 
     def stop(self) -> None:
@@ -178,6 +180,8 @@ class Keeper(Part):
         waiting = self.accounts.waiting()
         said = f"{waiting} request{' waits' if waiting == 1 else 's wait'} for an approval (cofferdam jump requests)"
         asked = {"jump-requests": said} if waiting else {}
+        if short := self.accounts.reserve.short():
+            asked["jump-store"] = f"{short}: nobody signs in, and nothing is asked for, approved or added; make room"
         return asked | self._glass.alarm() | self._rotating.alarms() | self._releasing.alarm()
 
     # --- records ------------------------------------------------------------------------------------------------------
@@ -319,7 +323,9 @@ class Keeper(Part):
             )  # fmt: skip
         if outcome.state != "in":
             self._outer.send(records.Verdict(connection.number, outcome.state, text=outcome.text))  # type: ignore[arg-type]
-            if connection.tries >= TRIES_A_CONNECTION:
+            if outcome.why == FULL:
+                self.drop(connection, FULL)
+            elif connection.tries >= TRIES_A_CONNECTION:
                 self.drop(connection, "too many tries")
             return
         entry = events.SignedIn(

@@ -36,6 +36,11 @@ Text = Annotated[str, Meta(max_length=400)]
 Secret = Annotated[str, Meta(min_length=1, max_length=16_384)]
 RSA_BYTES = 384
 """The least of an RSA public key in SSH's form: a modulus of 3,072 bits."""
+NEW = frozenset({
+    "person-add", "group-join", "key-add", "code-new", "password-set", "host-key", "credential-set", "approve",
+    "glass-seal", "glass-break", "file-release",
+})  # fmt: skip
+"""Verbs that take something on, for which there has to be room. Those that take something away go on without it."""
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -184,6 +189,8 @@ class Verbs:
         verb = self._verbs.get(asked.verb)
         if verb is None:
             raise GateError(f"the jump server has no {asked.verb!r}", hint=f"it has {', '.join(self._verbs)}")
+        if asked.verb in NEW and (short := self._accounts.reserve.short()):
+            raise GateError(f"not done: {short}", hint="make room there; what takes something away is done as ever")
         verb(asked)
 
     def _read(self, kind: type[A], answer: Callable[[A], Any], asked: Asked) -> None:

@@ -18,6 +18,7 @@ from cofferdam.brokers.jump import lists, told
 from cofferdam.brokers.jump.accounts import REQUESTS_A_DAY, REQUESTS_WAITING, Person, Request, key_name
 from cofferdam.brokers.jump.deciding import FRESH_NS, Session
 from cofferdam.brokers.jump.desk import Desk, Tell, to_sign
+from cofferdam.brokers.jump.reserve import FULL
 from cofferdam.brokers.jump.signin import CERTIFIED, Connection
 from cofferdam.brokers.jump.watching import Watching
 from cofferdam.brokers.kit import sshsig
@@ -69,6 +70,8 @@ class Menu:
         word, _, rest = line.strip().partition(" ")
         rest = rest.strip()
         plain = rest.removeprefix("--json").strip() if re.match("--json( |$)", rest) else None
+        if word in ("request", "approve") and self._keeper.accounts.reserve.short():
+            raise GateError(FULL)
         match word:
             case "" | "list" | "requests" | "files" | "who":
                 wanted = rest if plain is None else plain

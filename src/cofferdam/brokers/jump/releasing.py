@@ -185,6 +185,8 @@ class Releasing:
             self._accounts.run("UPDATE held SET detail=?, kept=?, at_ns=? WHERE id=?", said.detail, said.kept,
                                keeper.wall, one.id)  # fmt: skip
             return file_records.Cleared(said.file, "", one.id)
+        if self._accounts.reserve.short():
+            return file_records.Cleared(said.file, "", 0)
         self._make_room(person)
         number = self._accounts.run(
             f"INSERT INTO held({_COLUMNS}) VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waits', '', '', 0, 0)",

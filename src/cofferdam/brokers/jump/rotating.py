@@ -190,6 +190,8 @@ class Rotating:
             raise GateError("an operator has cut a side off")
         if whose in self._under_way.values():
             raise GateError(f"the password of {login} at {asset} is being changed already")
+        if short := self._accounts.reserve.short():  # a password that was changed has to be written down
+            raise GateError(f"not changed: {short}")
         conduit, how = found
         old = credential[1]
         left = self._accounts.meta(_pending(asset, login))

@@ -28,6 +28,7 @@ import pyotp
 from asyncssh.public_key import decode_ssh_public_key
 
 from cofferdam.brokers.jump.accounts import Accounts, Person
+from cofferdam.brokers.jump.reserve import FULL
 from cofferdam.brokers.kit.sealed import NotOpened
 from cofferdam.policy.points.decide import show_utc
 
@@ -228,6 +229,8 @@ class SignIn:
             return f"{person} is not active"
         if not _verifies(connection.session_id, user, algorithm, key, signature, shown):
             return "a signature that does not fit"
+        if self._accounts.reserve.short():
+            return FULL
         if not self._accounts.serves(connection.session_id):
             return "a signature that has served before"
         connection.user, connection.person, connection.wants, connection.key = user, person, wants, key
@@ -265,9 +268,10 @@ class SignIn:
         if not after_key:
             why = "" if self._password(person, answers[0]) else "a wrong password, or nobody"
             why = why or self._read(user, assets)[2]
-        why = why or self._code(person, answers[-1], wall_ns)
+        why = why or self._code(person, answers[-1], wall_ns, comes=True)
         if why or person is None:
-            self._failures.failed(now_ns, whose)
+            if why != FULL:
+                self._failures.failed(now_ns, whose)
             return self._no(connection, why or "nobody", now_ns)
         self._failures.forgive(whose)
         connection.user, connection.person, connection.wants = user, person.name, wants
@@ -300,8 +304,9 @@ class SignIn:
             return False
         return person is not None and bool(person.password) and person.active
 
-    def _code(self, person: Person | None, typed: str, wall_ns: int) -> str:
-        """Why the code does not count; "" if it does, and then it is used up."""
+    def _code(self, person: Person | None, typed: str, wall_ns: int, *, comes: bool = False) -> str:
+        """Why the code does not count; "" if it does, and then it is used up. `comes`: to sign in. Who shows both
+        factors is told that there is no room, and nobody else learns by that whether one of them was right."""
         if person is None or not person.active or not person.totp:
             return "no codes for this name"
         try:
@@ -314,6 +319,8 @@ class SignIn:
             if pyotp.utils.strings_equal(text, code.generate_otp(step)):
                 if step <= person.step:
                     return "a code that was used before"
+                if comes and self._accounts.reserve.short():
+                    return FULL
                 self._accounts.used_step(person.name, step)
                 return ""
         return "a wrong code"
@@ -339,7 +346,7 @@ class SignIn:
     def _no(self, connection: Connection, why: str, now_ns: int) -> Outcome:
         connection.tries += 1
         connection.state = "began"
-        if why != PAUSE and connection.parent is None:
+        if why not in (PAUSE, FULL) and connection.parent is None:
             self._failures.failed(now_ns, ("source", connection.source))
         connection.person = connection.wants = ""
         return Outcome("no", why, NO)
