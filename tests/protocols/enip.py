@@ -38,11 +38,11 @@ REGISTER = wire.frame(wire.REGISTER, 0, b"12345678", b"\1\0\0\0")
 SESSION = 1 + int.from_bytes(b"12345678", "little") % 0x7FFF_FFFF
 
 
-def facing(asset: Asset = ASSET) -> Facing:
+def facing(asset: Asset = ASSET, common: Any = None) -> Facing:
     """Where a machine stands, with numbers that are no surprise."""
     local = ("10.2.0.1", 44818)
     return Facing(
-        None, asset, lambda count: bytes(range(7, 7 + count)), lambda: 0, lambda _: True, lambda _verb, _item: True,
+        common, asset, lambda count: bytes(range(7, 7 + count)), lambda: 0, lambda _: True, lambda _verb, _item: True,
         source="10.1.0.1", local=local,
     )  # fmt: skip
 
@@ -58,9 +58,9 @@ def server(asset: Asset = ASSET) -> EnipServer:
     return machine
 
 
-def client(asset: Asset = ASSET) -> EnipClient:
-    """A machine that is established."""
-    machine = EnipClient(facing(asset))
+def client(asset: Asset = ASSET, common: Any = None) -> EnipClient:
+    """A machine that is established. `common`: what it shares with others."""
+    machine = EnipClient(facing(asset, common))
     machine.take_output()
     machine.receive_data(wire.frame(wire.REGISTER, 9, bytes(8), b"\1\0\0\0"))
     machine.next_event()

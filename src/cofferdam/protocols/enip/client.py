@@ -32,7 +32,7 @@ from cofferdam.protocols.base import (
     ResponseReceived,
     Unmatched,
 )
-from cofferdam.protocols.enip import keys, paths, replies, requests, wire
+from cofferdam.protocols.enip import keys, pages, paths, replies, requests, together, wire
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.asked import known_of
 from cofferdam.protocols.enip.connections import LARGE
@@ -40,6 +40,7 @@ from cofferdam.protocols.enip.dialect import ENIP
 from cofferdam.protocols.enip.explicit import Explicit
 from cofferdam.protocols.enip.forward import assemblies, carried, closing
 from cofferdam.protocols.enip.io import IoLink, IoLinks, form_for, forms_of
+from cofferdam.protocols.enip.pages import Answer, Talk
 from cofferdam.protocols.enip.replies import Misfit
 from cofferdam.protocols.enip.turns import LONG, Turns
 from cofferdam.protocols.enip.values import DATA, encode, size_of
@@ -56,13 +57,9 @@ VENDOR: Final = 0x4346
 """By which our I/O connections are named, beside numbers of our own."""
 STEPS: Final = 10_000
 """Steps of one conversation, at most."""
-TEMPLATE: Final = 65_536
-"""Bytes of a structure's definition, at most."""
 
 _CONTEXT: Final = struct.Struct("<IHH")
 """A conversation's token, with its step in between: 48 bits are not used up (32 are, in days, by a busy gate)."""
-Answer = tuple[int, tuple[int, ...], bytes]
-Talk = Generator[tuple[int, bytes], Answer, m.EnipResponse]
 
 
 class _Open:
@@ -115,6 +112,9 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         self._opening: dict[int, IoLink] = {}
         self._late: dict[int, _Open] = {}
         self._closings: dict[int, None] = {}
+        self._codes: dict[m.Packet, bytes] = {}
+        if facing is not None and isinstance(facing.common, together.Learnt):
+            self._codes = facing.common.of(facing.asset.name)
         self._now = 0
         self._names = 0
 
@@ -358,9 +358,9 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         if type(request) is m.Packet:
             return self._packet(request)
         if type(request) is m.ListTags:
-            return self._list(request)
+            return pages.tags(request, self._no_list)
         if type(request) is m.DescribeStructure:
-            return self._describe(request)
+            return pages.structure(request)
         if type(request) is m.OpenIo:
             return self._open_io(request, self._serial + 1)
         if isinstance(request, m.GetAttributes) and not self._midway and not self._about.sized(request.items):
@@ -436,19 +436,27 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
 
     def _packet(self, request: m.Packet) -> Talk:
         """Packets of our own, each as large as it may be outside a connection."""
-        found: list[m.Held | m.Done | m.CipError] = []
+        reads = together.of_reads(request)
+        groups = (together.grouped if reads else together.divided)(request, self._room())
+        told: list[m.HeldAll | m.Answers] = []
         left = LARGE
-        for parts in requests.grouped([(part, requests.encode_request(part)) for part in request.parts], self._room()):
-            path = paths.of_object(paths.ROUTER, 1)
-            body = requests.packet([data for _, data in parts])
-            status, more, body = yield requests.PACKET, requests.made(requests.PACKET, path, body)
+        for group in groups:
+            status, more, body = yield requests.PACKET, group.data
+            codes = self._codes.get(group.asked) if reads and not status else None
+            form = None if codes is None else together.form_of(group.asked, codes)
+            values = None if form is None else form.taken(body)
+            if form is not None and values is not None:
+                told.append(m.HeldAll(form.codes, values))
+                left -= len(values) + 2 * len(form.codes)
+                continue
             if status not in (0, 0x1E):
-                found += [replies.error(status, more)] * len(parts)
+                told.append(m.Answers((replies.error(status, more),) * len(group.parts)))
                 continue
             answers = replies.parts(body)
-            if len(answers) != len(parts):
-                raise Misfit(f"{len(answers)} answers to {len(parts)} requests")
-            for (part, data), answer in zip(parts, answers, strict=True):
+            if len(answers) != len(group.parts):
+                raise Misfit(f"{len(answers)} answers to {len(group.parts)} requests")
+            found: list[m.Held | m.Done | m.CipError] = []
+            for (part, data), answer in zip(group.parts, answers, strict=True):
                 status, more, body = replies.split(answer, data[0])
                 if not status and type(part) is m.ReadTag:
                     found.append(replies.tag(part, body))
@@ -456,7 +464,18 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
                     continue
                 found.append((yield from self._one(part, status, more, body, left > 0)))
                 left -= len(replies.value_bytes(found[-1])) if isinstance(found[-1], m.Held) else 0
-        return m.Answers(tuple(found))
+            told.append(m.Answers(tuple(found)))
+            if reads:
+                self._learn(group.asked, together.codes_of(found))
+        return together.joined(groups, told)
+
+    def _learn(self, asked: m.Packet, codes: bytes) -> None:
+        """Of which types the values were that such a packet was answered with; b"" for what has no form."""
+        self._codes.pop(asked, None)
+        if codes:
+            if len(self._codes) >= together.FORMS:
+                self._codes.clear()
+            self._codes[asked] = codes
 
     def _one(
         self, part: m.EnipRequest, status: int, more: tuple[int, ...], body: bytes, room: bool
@@ -475,33 +494,6 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         if not isinstance(response, (m.Held, m.Done, m.CipError)):
             raise Misfit(f"{type(response).__name__} in a packet")
         return response
-
-    def _list(self, request: m.ListTags) -> Talk:
-        if self._no_list:
-            return m.TagList(())
-        found: dict[int, m.Symbol] = {}
-        start, size = 0, 0
-        while True:
-            path = paths.of_program(request.program) + paths.of_object(paths.SYMBOL, start)
-            body = struct.pack("<4H", 3, 1, 2, 8)
-            status, more, body = yield requests.LIST, requests.made(requests.LIST, path, body)
-            if status not in (0, requests.MORE):
-                return replies.error(status, more)
-            for symbol in replies.symbols(body):
-                found[symbol.instance] = symbol
-            if len(found) > m.SYMBOLS:
-                raise Misfit(f"more than {m.SYMBOLS} tags")
-            if not status:
-                return m.TagList(tuple(found[number] for number in sorted(found)))
-            last = max(found, default=0)
-            # Some begin with the number that is asked, some after it: asking for the last one again serves both.
-            if len(found) == size:
-                if start == last + 1:
-                    raise Misfit("pages without an end")
-                start = last + 1
-            else:
-                start = last
-            size = len(found)
 
     def _open_io(self, request: m.OpenIo, token: int) -> Talk:
         form = self._forms.get(request.item.name)
@@ -573,25 +565,6 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         while len(self._closings) > CLOSINGS:
             del self._closings[next(iter(self._closings))]
         return self._framed(self._serial, 1, request)
-
-    def _describe(self, request: m.DescribeStructure) -> Talk:
-        path = paths.of_object(paths.TEMPLATE, request.instance)
-        body = struct.pack("<5H", 4, 4, 5, 2, 1)
-        status, more, body = yield requests.GET_LIST, requests.made(requests.GET_LIST, path, body)
-        if status:
-            return replies.error(status, more)
-        words, size, count, handle = replies.template(body)
-        whole = min(words * 4 - 23, TEMPLATE)
-        data = b""
-        while True:
-            left = struct.pack("<IH", len(data), max(1, min(whole - len(data), 0xFFFF)))
-            status, more, body = yield requests.READ, requests.made(requests.READ, path, left)
-            if status not in (0, requests.MORE):
-                return replies.error(status, more)
-            data += body
-            if not status or len(data) > TEMPLATE or not body:
-                break
-        return replies.structure(handle, size, count, data)
 
 
 def _context(token: int, step: int) -> bytes:

@@ -19,6 +19,7 @@ from cofferdam.protocols.enip.messages import (
     GetAttribute,
     GetAttributes,
     Held,
+    HeldAll,
     HeldList,
     Identity,
     IoData,
@@ -34,8 +35,9 @@ from cofferdam.protocols.enip.messages import (
     WriteBit,
     WriteTag,
 )
-from cofferdam.protocols.enip.values import DATA, attribute_fault, fault
+from cofferdam.protocols.enip.values import ATOMIC, DATA, attribute_fault, fault
 
+_CODES: Final = bytes(ATOMIC)
 _RESPONSES: Final = frozenset(get_args(EnipResponse))
 
 
@@ -81,6 +83,8 @@ def response_fault(response: EnipResponse) -> str:
             return ("a handle of an attribute" if handle else "") or attribute_fault(value)
         array = value.array
         return fault(code, handle, value, 0 if array else -1, len(value.values) if array else 1)
+    if type(response) is HeldAll:
+        return "a type that is none of numbers" if response.codes.translate(None, _CODES) else ""
     if type(response) is CipError or type(response) is Done:
         return ""
     match response:

@@ -35,6 +35,8 @@ PROGRAM = 48
 """Characters of a program's name, with what stands before it, at most."""
 PARTS = 200
 """Requests in one packet, at most."""
+SIDE_BY_SIDE = 8192
+"""Bytes of values that cross side by side, at most."""
 ATTRIBUTES = 64
 """Attributes of one Get Attribute List, at most."""
 
@@ -46,7 +48,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unk
 # ---- requests ----
 
 
-class ReadTag(Message, frozen=True, tag=1):
+class ReadTag(Message, frozen=True, tag=1, cache_hash=True):
     """Read Tag, whole or in pieces (services 4C and 52)."""
 
     item: Item
@@ -125,7 +127,7 @@ class DescribeStructure(Message, frozen=True, tag=11):
     instance: U16
 
 
-class Packet(Message, frozen=True, tag=12):
+class Packet(Message, frozen=True, tag=12, cache_hash=True):
     """A Multiple Service Packet (0A) that is asked as one."""
 
     parts: Annotated[
@@ -238,6 +240,14 @@ class HeldList(Message, frozen=True, tag=108):
     values: Annotated[tuple[Value | U8, ...], Meta(min_length=1, max_length=ATTRIBUTES)]
 
 
+class HeldAll(Message, frozen=True, tag=110):
+    """What all the tags hold that a packet reads: their types by one byte each, all of them of numbers, and their
+    values side by side, little-endian. A bool is 0 or 1."""
+
+    codes: Annotated[bytes, Meta(min_length=1, max_length=PARTS)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=SIDE_BY_SIDE)]
+
+
 class IoOpened(Message, frozen=True, tag=109):
     """The I/O connection is open, with these RPIs (µs)."""
 
@@ -261,4 +271,6 @@ EnipRequest: TypeAlias = (
     ReadTag | WriteTag | WriteBit | ModifyTag | GetAttribute | SetAttribute | Service | Unserved | Identify | ListTags
     | DescribeStructure | Packet | GetAttributes | OpenIo
 )  # fmt: skip
-EnipResponse: TypeAlias = Held | Done | CipError | Identity | TagList | Structure | Answers | HeldList | IoOpened
+EnipResponse: TypeAlias = (
+    Held | Done | CipError | Identity | TagList | Structure | Answers | HeldList | IoOpened | HeldAll
+)

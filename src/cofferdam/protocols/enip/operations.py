@@ -11,11 +11,11 @@ from typing import Final
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Asset, Assign, Deny, Failure, Fault, Item, Opening, Operation, Read, Span, Write
 from cofferdam.protocols.base import Cadence, Facing, Protocol
-from cofferdam.protocols.enip import faults, paths, replies
+from cofferdam.protocols.enip import faults, paths, replies, together
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import requests as r
 from cofferdam.protocols.enip.dialect import ENIP
-from cofferdam.protocols.enip.io import Producers, assigned, forms_of
+from cofferdam.protocols.enip.io import assigned, forms_of
 from cofferdam.protocols.enip.machine import EnipClient, EnipServer
 from cofferdam.protocols.enip.view import EnipView
 from cofferdam.values import Bool
@@ -76,8 +76,8 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
     def client(self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, midway: bool = False) -> EnipClient:
         return EnipClient(None, quirks, outstanding, midway)
 
-    def common(self, secrets: Mapping[str, bytes]) -> Producers:
-        return Producers()
+    def common(self, secrets: Mapping[str, bytes]) -> together.Learnt:
+        return together.Learnt()
 
     def server_facing(self, facing: Facing) -> EnipServer:
         return EnipServer(facing)
@@ -163,8 +163,8 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
     def item_values(self, request: m.EnipRequest, message: m.EnipResponse) -> tuple[Assign, ...]:
         if isinstance(request, (m.ReadTag, m.GetAttribute)) and isinstance(message, m.Held):
             return (Assign(request.item, message.value),)
-        if isinstance(request, m.Packet) and isinstance(message, m.Answers):
-            pairs = zip(request.parts, message.parts, strict=True)
+        if isinstance(request, m.Packet) and isinstance(message, (m.Answers, m.HeldAll)):
+            pairs = zip(request.parts, together.one_by_one(request, message).parts, strict=True)
             return tuple(assign for part, answer in pairs for assign in self.item_values(part, answer))
         return ()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from cofferdam.protocols.enip import faults
+from cofferdam.protocols.enip import faults, together
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.requests import Known, parts_of
 from cofferdam.protocols.enip.values import STRUCTURE, BadValue, attribute, decode, encode, known, of_attribute
@@ -255,6 +255,8 @@ def mismatch(request: m.EnipRequest, response: m.EnipResponse) -> str:
             return f"{len(value.values)} elements, of {item.count} that were asked"
         return ""
     if type(request) is m.Packet:
+        if type(response) is m.HeldAll:
+            return together.fault(request, response)
         if type(response) is not m.Answers or len(response.parts) != len(request.parts):
             return "another number of answers"
         for one, part in zip(request.parts, response.parts, strict=True):

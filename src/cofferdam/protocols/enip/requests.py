@@ -308,6 +308,11 @@ def packet(parts: list[bytes]) -> bytes:
     return struct.pack(f"<{len(head)}H", *head) + b"".join(parts)
 
 
+def packet_of(parts: list[bytes]) -> bytes:
+    """The request that asks for these in one."""
+    return made(PACKET, paths.of_object(paths.ROUTER, 1), packet(parts))
+
+
 def parts_of(body: bytes) -> list[bytes]:
     """The parts of a Multiple Service Packet, or of its answer. Raises: Refused."""
     count = int.from_bytes(body[:2], "little")

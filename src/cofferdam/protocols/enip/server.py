@@ -27,7 +27,7 @@ from cofferdam.protocols.base import (
     Released,
     RequestReceived,
 )
-from cofferdam.protocols.enip import keys, paths, replies, requests, wire
+from cofferdam.protocols.enip import keys, paths, replies, requests, together, wire
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.asked import (
     Asked,
@@ -53,6 +53,8 @@ HELD: Final = 4
 READS: Final = 256
 READ_BYTES: Final = 128
 """Reads of a connection, by their bytes, whose meaning is kept: most clients ask the same again and again."""
+PACKET_BYTES: Final = 32_768
+"""Of packets of reads, whose meaning is kept in the same manner, all together."""
 
 _IN_PACKET: Final = (m.ReadTag, m.WriteTag, m.WriteBit, m.ModifyTag, m.GetAttribute, m.SetAttribute)
 _CHANGE_NOTHING: Final = frozenset(
@@ -79,13 +81,15 @@ class EnipServer(Encapsulation):
         self._producers: Producers | None = None if facing is None else facing.common
         self._about = known_of(self._asset)
         self._reads: dict[bytes, m.ReadTag] = {}
+        self._packets: dict[bytes, m.Packet] = {}
+        self._packets_room = PACKET_BYTES
 
     # --- what a broker calls ------------------------------------------------------------------------------------
 
     def take_asset(self, asset: Asset) -> None:
         self._asset = asset
         self._about = known_of(asset)
-        self._reads.clear()
+        self._forget()
 
     def on_time(self, now: int) -> None:
         self._now = now
@@ -166,6 +170,11 @@ class EnipServer(Encapsulation):
         if known is not None and not beside:
             self._ask(asked, requests.READ, known)
             return
+        packet = self._packets.get(data)
+        if packet is not None and not beside:
+            asked.parts = (requests.READ,) * len(packet.parts)
+            self._ask(asked, requests.PACKET, packet)
+            return
         service = data[0] if data else 0
         try:
             service, path, body = requests.split(data)
@@ -187,7 +196,7 @@ class EnipServer(Encapsulation):
         if path.cls == paths.MANAGER:
             self._manager(asked, service, path, body, beside)
         elif service == requests.PACKET and (path.cls, path.instance) == (paths.ROUTER, 1):
-            self._packet(asked, body)
+            self._packet(asked, body, data)
         elif requests.is_tag(path) and service in (requests.READ_PIECE, requests.WRITE_PIECE):
             self._piece(asked, service, path, body)
         elif (path.cls, path.instance, service) == (paths.PROGRAM, 1, requests.GET_ALL):
@@ -226,18 +235,32 @@ class EnipServer(Encapsulation):
         """An answer of our own to a request."""
         self._local(self._finished(asked, replies.reply(service, status, (), body)))
 
-    def _packet(self, asked: Asked, body: bytes) -> None:
+    def _forget(self) -> None:
+        """What bytes mean has changed."""
+        self._reads.clear()
+        self._packets.clear()
+        self._packets_room = PACKET_BYTES
+
+    def _packet(self, asked: Asked, body: bytes, data: bytes) -> None:
         found: list[tuple[int, m.EnipRequest | Refused]] = []
-        for data in requests.parts_of(body):
+        for one in requests.parts_of(body):
             try:
-                found.append(self._part(data))
+                found.append(self._part(one))
             except Refused as refused:
-                found.append((data[0] & 0x7F, refused))
+                found.append((one[0] & 0x7F, refused))
         asked.service = requests.PACKET
         parts = tuple(part for _, part in found if isinstance(part, _IN_PACKET))
         if len(parts) == len(found):
             asked.parts = tuple(service for service, _ in found)
-            self._ask(asked, requests.PACKET, m.Packet(parts))
+            packet = m.Packet(parts)
+            if all(service == requests.READ for service in asked.parts) and len(data) <= PACKET_BYTES:
+                # As with a read alone: what was decoded is kept for the next time that its bytes come.
+                self._packets_room -= len(data)
+                if self._packets_room < 0:
+                    self._packets.clear()
+                    self._packets_room = PACKET_BYTES - len(data)
+                self._packets[data] = packet
+            self._ask(asked, requests.PACKET, packet)
         elif all(service in _READS and not isinstance(part, (m.Unserved, Misplaced)) for service, part in found):
             self._divided(asked, found)
         else:
@@ -492,6 +515,8 @@ class EnipServer(Encapsulation):
                 parts = [replies.reply(one, response.status, response.more) for one in asked.parts]
                 return replies.reply(service, 0x1E, (), requests.packet(parts))
             return replies.reply(service, response.status, response.more)
+        if type(response) is m.HeldAll:
+            return self._together(asked, response)
         if isinstance(response, m.Answers):
             return self._answers(asked, response)
         body = b""
@@ -501,7 +526,7 @@ class EnipServer(Encapsulation):
             body = replies.attribute_list(request, response)
         elif isinstance(response, m.TagList):
             self._lists.take(request.program, response, self._now)
-            self._reads.clear()  # a symbol's number may mean another tag now
+            self._forget()  # a symbol's number may mean another tag now
             return self._lists.page(asked.list, asked.room)
         elif isinstance(response, m.Structure):
             self._lists.describe(request.instance, response)
@@ -518,6 +543,15 @@ class EnipServer(Encapsulation):
         if not response.code or asked.packet is not None:
             return replies.reply(asked.service, 0x11)
         return self._next_piece(asked, asked.request.item, Fetched(head, data))
+
+    def _together(self, asked: Asked, response: m.HeldAll) -> bytes:
+        form = together.form_of(asked.request, response.codes)
+        if form is None:
+            raise LocalProtocolError("values of something else")
+        answer = form.answer(response.data)
+        if len(answer) <= asked.room and asked.parts == form.services:
+            return answer
+        return self._answers(asked, form.answers(response.data))
 
     def _answers(self, asked: Asked, response: m.Answers) -> bytes:
         parts: list[bytes] = []

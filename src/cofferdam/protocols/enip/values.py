@@ -35,7 +35,7 @@ SHORT_STRING: Final = 0xDA
 DATA = 8192
 """Bytes of one value, array or structure, at most."""
 
-_ATOMIC: Final[dict[int, tuple[str, type[Any], str, int]]] = {
+ATOMIC: Final[dict[int, tuple[str, type[Any], str, int]]] = {
     0xC1: ("bool", Bool, "?", 1),
     0xC2: ("sint", Int8, "b", 1),
     0xC3: ("int", Int16, "h", 2),
@@ -52,9 +52,10 @@ _ATOMIC: Final[dict[int, tuple[str, type[Any], str, int]]] = {
     0xD3: ("dword", UInt32, "I", 4),
     0xD4: ("lword", UInt64, "Q", 8),
 }
-_ONE: Final = {code: struct.Struct(f"<{entry[2]}") for code, entry in _ATOMIC.items()}
+"""Name, class, letter of `struct` and bytes of each type of numbers."""
+_ONE: Final = {code: struct.Struct(f"<{entry[2]}") for code, entry in ATOMIC.items()}
 """A single element."""
-NAMES: Final = {code: entry[0] for code, entry in _ATOMIC.items()}
+NAMES: Final = {code: entry[0] for code, entry in ATOMIC.items()}
 OF_TYPE: Final[dict[ValueType, int]] = {
     ValueType.BOOL: 0xC1, ValueType.INT8: 0xC2, ValueType.INT16: 0xC3, ValueType.INT32: 0xC4, ValueType.INT64: 0xC5,
     ValueType.UINT8: 0xC6, ValueType.UINT16: 0xC7, ValueType.UINT32: 0xC8, ValueType.UINT64: 0xC9,
@@ -74,14 +75,14 @@ class BadValue(Exception):
 
 def known(code: int) -> bool:
     """Whether values of a type can be read here."""
-    return code in _ATOMIC or code == STRUCTURE
+    return code in ATOMIC or code == STRUCTURE
 
 
 def size_of(code: int, handle: int) -> int:
     """Bytes of one element; 0 where the type does not say (a structure)."""
     if code == STRUCTURE:
         return STRING_SIZE if handle == STRING_HANDLE else 0
-    return _ATOMIC[code][3]
+    return ATOMIC[code][3]
 
 
 def decode(code: int, handle: int, data: bytes, array: bool) -> Value:
@@ -92,7 +93,7 @@ def decode(code: int, handle: int, data: bytes, array: bool) -> Value:
         if not data:
             raise BadValue("a structure without a byte", short=True)
         return Octets((data,), False)
-    entry = _ATOMIC.get(code)
+    entry = ATOMIC.get(code)
     if entry is None:
         raise BadValue(f"the type {code:#06x}, which is not known here")
     _, kind, letter, size = entry
@@ -138,7 +139,7 @@ def encode(code: int, handle: int, value: Value) -> bytes:
         return bytes(255 if one else 0 for one in value.values)
     if len(value.values) == 1:
         return _ONE[code].pack(value.values[0])
-    return struct.pack(f"<{len(value.values)}{_ATOMIC[code][2]}", *value.values)
+    return struct.pack(f"<{len(value.values)}{ATOMIC[code][2]}", *value.values)
 
 
 def fault(code: int, handle: int, value: Value, first: int, count: int) -> str:
@@ -155,7 +156,7 @@ def fault(code: int, handle: int, value: Value, first: int, count: int) -> str:
             return f"a text that no STRING of {STRING_LENGTH} characters holds"
         size = STRING_SIZE
     else:
-        entry = _ATOMIC.get(code)
+        entry = ATOMIC.get(code)
         if entry is None or not isinstance(value, entry[1]):
             return f"{value.type.value} as the type {code:#06x}"
         size = entry[3]
