@@ -140,10 +140,12 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 class Auditor(threading.Thread):
-    """Acknowledges every batch of all halves, unless told to refuse or to stay silent; keeps the drafts in order."""
+    """Acknowledges every batch of all halves, unless told to refuse or to stay silent; keeps the drafts in order. One
+    that is `late` says nothing before it is told to (`greet`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, late: bool = False) -> None:
         super().__init__(daemon=True)
+        self.late = late
         self.drafts: list[Draft] = []
         self.mode = "ok"  # ok, refuse, silent
         self._unanswered: list[tuple[int, int]] = []
@@ -158,7 +160,8 @@ class Auditor(threading.Thread):
         from_half, half_out = make_pipe()
         half_in, to_half = make_pipe()
         self._pipes[from_half] = (to_half, Assembler(1 << 20))
-        self._send(to_half, Hello(True))
+        if not self.late:
+            self._send(to_half, Hello(True))
         os.write(self._wake[1], b"x")
         return half_in, half_out
 
@@ -170,6 +173,10 @@ class Auditor(threading.Thread):
     def say(self, record: FromAuditor) -> None:
         for to_half, _ in list(self._pipes.values()):
             self._send(to_half, record)
+
+    def greet(self) -> None:
+        self.late = False
+        self.say(Hello(True))
 
     def unwritable(self, reason: str) -> None:
         self.mode = "refuse"
@@ -309,6 +316,11 @@ class PartChild:
         newest: PartStatus = self.wait_for(PartStatus)
         return newest
 
+    def said_ready(self) -> bool:
+        """Whether it has, once it has done all that it was told until now."""
+        self.status()
+        return any(isinstance(record, Ready) for record in self.records)
+
     def close(self) -> None:
         for fd in (self._to, self._from):
             with contextlib.suppress(OSError):
@@ -356,8 +368,9 @@ class Pair:
         terms: AnyTerms = KINDS["modbus"],
         build: tuple[str, ...] | None = None,
         zones: tuple[str, str] = ("enterprise", "control"),
+        late: bool = False,
     ) -> None:
-        self.auditor = Auditor()
+        self.auditor = Auditor(late=late)
         self.port: int = listener.getsockname()[1]
         inner_in, outer_out = make_pipe()
         outer_in, inner_out = make_pipe()
@@ -383,9 +396,12 @@ class Pair:
                     assets=tuple(policy.assets),
                 )
             )
-        for half in halves:
+        if not late:
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        for half in self.halves:
             half.wait_for(Ready)
-            half.status()  # by now it has read the auditor's Hello as well, which was there before it
 
     def stop(self) -> None:
         for half in self.halves:
@@ -419,12 +435,14 @@ def listen() -> socket.socket:
 
 
 @contextlib.contextmanager
-def running(device_port: int, **options: Any) -> Iterator[Pair]:
+def running(
+    device_port: int, *, late: bool = False, build: tuple[str, ...] | None = None, **options: Any
+) -> Iterator[Pair]:
     listener = listen()
     options.setdefault("asset_extra", "timeout: 20 s")  # a device of the test's own process waits for its turn, too
     options["limits"] = f"audit_wait_seconds: 60, {options.get('limits', '')}"  # and so does its auditor
     policy = make_policy(device_port=device_port, port=listener.getsockname()[1], **options)
-    pair = Pair(policy, listener)
+    pair = Pair(policy, listener, late=late, build=build)
     listener.close()
     try:
         yield pair

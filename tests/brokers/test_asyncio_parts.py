@@ -18,7 +18,7 @@ import asyncssh
 import httpx
 import pytest
 
-from cofferdam.brokers.kit.supervision import Command, Failing
+from cofferdam.brokers.kit.supervision import Command, Failing, Ready
 from tests.brokers.harness import LATE
 from tests.brokers.relay.certificates import make
 from tests.brokers.toys import RunningToy, running
@@ -47,6 +47,18 @@ def test_the_filter_is_on() -> None:
 
 
 # --- HTTP -------------------------------------------------------------------------------------------------------
+
+
+def test_who_comes_before_the_auditor_has_answered_waits_for_it() -> None:
+    with running("web", late=True) as toy, socket.create_connection(("127.0.0.1", toy.port)) as client:
+        client.settimeout(PATIENT)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: toy\r\nConnection: close\r\n\r\n")
+        assert not toy.child.said_ready()
+        toy.auditor.greet()
+        toy.child.wait_for(Ready)
+        assert b" 200 " in client.recv(4096)
+        client.close()
+        ends_well(toy)
 
 
 def test_plain_http() -> None:

@@ -21,6 +21,7 @@ from pymodbus.client import ModbusTcpClient
 
 from cofferdam.audit.events.access import LimitHit, Malformed, SessionClosed, WriteAllowed, WriteOutcome
 from cofferdam.audit.events.gate import RecordViolation
+from cofferdam.brokers.half import EXIT_REFUSED
 from cofferdam.brokers.kit.supervision import Configure, Failing, NewPolicy, PolicyTaken, Ready, SetSevered
 from cofferdam.brokers.proxy.records import Closed, Denied, Failed, Opened, Reply, Request, to_outer
 from cofferdam.crossing.framing import PACKET, pack
@@ -165,6 +166,34 @@ def test_pymodbus_reads_and_writes_through_the_gate(plc: Plc) -> None:
         assert plc.connections == 1
         assert eventually(lambda: len(pair.auditor.of(WriteOutcome)) == 1)
         assert eventually(lambda: len(pair.auditor.of(SessionClosed)) == 1)
+
+
+def test_a_client_that_comes_before_the_auditor_has_answered_has_its_write_when_it_has(plc: Plc) -> None:
+    with running(plc.port, late=True) as pair, connect(pair.port) as client:
+        client.sendall(frame := write(1, 200, 700))
+        assert not any(half.said_ready() for half in pair.halves)
+        assert pair.outer.status().open == {}, "nobody is taken whose requests could not be recorded"
+        pair.auditor.greet()
+        pair.wait_ready()
+        assert receive(client) == frame
+        assert len(plc.writes()) == 1
+
+
+IMPATIENT = """
+import sys
+from cofferdam.brokers import half
+
+half.ANSWER_SECONDS = 0.01
+sys.exit(half.main())
+"""
+
+
+def test_a_half_whose_auditor_never_answers_says_so_and_ends(plc: Plc) -> None:
+    with running(plc.port, late=True, build=("-c", IMPATIENT)) as pair:
+        ends = [half.ended() for half in pair.halves]
+        assert EXIT_REFUSED in [code for code, _ in ends], "the other may have seen its end first"
+        why = next(record for half in pair.halves for record in half.records if isinstance(record, Failing))
+        assert "the auditor has not answered" in why.reason and "auditor-down" in why.hint and not why.store
 
 
 def test_many_clients_share_one_connection(plc: Plc) -> None:

@@ -282,10 +282,12 @@ def register() -> None:
 
 
 @contextlib.contextmanager
-def running(word: str, *, secrets: dict[str, bytes] | None = None, store: Path | None = None) -> Iterator[RunningToy]:
-    """A toy's process, ready."""
+def running(
+    word: str, *, secrets: dict[str, bytes] | None = None, store: Path | None = None, late: bool = False
+) -> Iterator[RunningToy]:
+    """A toy's process, ready; with a `late` auditor it is not yet."""
     listener = listen()
-    toy = RunningToy(word, listener, secrets or {}, store)
+    toy = RunningToy(word, listener, secrets or {}, store, late=late)
     listener.close()
     try:
         yield toy
@@ -296,8 +298,10 @@ def running(word: str, *, secrets: dict[str, bytes] | None = None, store: Path |
 class RunningToy:
     """A toy, and the port at which it may be reached."""
 
-    def __init__(self, word: str, listener: socket.socket, secrets: dict[str, bytes], store: Path | None) -> None:
-        self.auditor = Auditor()
+    def __init__(
+        self, word: str, listener: socket.socket, secrets: dict[str, bytes], store: Path | None, *, late: bool = False
+    ) -> None:
+        self.auditor = Auditor(late=late)
         self.number = 0
         self.port = int(listener.getsockname()[1])
         self.child = PartChild(word, "part", self.auditor, {}, {}, ("-c", WATCH, START))
@@ -320,7 +324,8 @@ class RunningToy:
                 secrets=tuple(Secret(name, value) for name, value in secrets.items()),
             )
         )
-        self.ready: Ready = self.child.wait_for(Ready)
+        if not late:
+            self.ready: Ready = self.child.wait_for(Ready)
 
     def ask(self, verb: str, **arguments: Any) -> Any:
         """Has the toy do something."""

@@ -18,7 +18,6 @@ from cofferdam.brokers.kit.tls import public_key_hash
 from tests.brokers.patch.web import BIG, proxying, serving
 from tests.brokers.relay.certificates import make
 from tests.gate.patching import Works
-from tests.verbs import cli
 from tests.waiting import eventually, kill
 
 AUTHORITY = make("vendor authority", ca=True)
@@ -298,8 +297,7 @@ def test_a_fetcher_that_is_killed_is_there_again_and_brings_nothing_twice(vendor
     works.gate.wait_ready()
     (plc / "fw-1.2.bin").write_bytes(b"firmware 1.2")
     (plc / "fw-1.2.bin.asc").write_bytes(works.vendor.sign(b"firmware 1.2"))
-    # A keeper is ready a moment before its auditor has answered it, and refuses what cannot be recorded.
-    eventually(lambda: cli("patch", "fetch", "good", "--state", works.state)[0] == 0)
+    works.patch("fetch", "good")
     eventually(lambda: vendor.passed("fw-good"))
     found = vendor.files_of("fw-good")
     assert {each["version"] for each in found if each["number"] not in before} == {"1.2"}

@@ -65,6 +65,8 @@ class AuditClient:
         self.on_writable: Callable[[], None] | None = None
         """Called when the auditor says that the log can be written."""
         self.reason = "the auditor has not answered yet"
+        self.on_answered: Callable[[], None] | None = None
+        """Called once, when the auditor has first said how the log stands."""
         self._untold = 0
         self._books: list[Callable[[bool], list[tuple[int, RefusedMany]]]] = []
         self._count = 0
@@ -265,6 +267,9 @@ class AuditClient:
             self._all = True
             self.counted()
             self._fail_all("the auditor was restarted before it confirmed the entry")
+            answered, self.on_answered = self.on_answered, None
+            if answered is not None:
+                answered()
         if self.writable and self.on_writable is not None:
             self.on_writable()
 

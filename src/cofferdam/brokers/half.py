@@ -3,7 +3,8 @@
 It knows no broker: which part it runs stands in its broker's declaration (broker.Broker), and that module is all that
 it loads of any. It opens no file but those of its own store, and starts no process. When the gate is gone (end of the
 control pipe) it exits at once; when another part of its crew is gone it takes no new work, lets what is under way come
-to its end, and exits; when one sends what no honest part would send, it says so and stops.
+to its end, and exits; when one sends what no honest part would send, it says so and stops. It is ready, and takes
+clients, once its auditor has answered: before that nothing that it does could be recorded.
 
 Not here: what a part does (its broker), who starts parts and keeps them apart (enforce.launcher, gate).
 """
@@ -71,6 +72,9 @@ CONTROL_BYTES = 16 << 20
 """The largest control record: a compiled policy of 10,000 rules has about 2 MiB."""
 TICK_SECONDS = 0.5
 STATUS_SECONDS = 1.0
+ANSWER_SECONDS = 25.0
+"""A part whose auditor has not answered for so long says so and ends: before the gate ends it for not being ready
+(gate.crew.supervisor.Supervisor.ready_seconds), which would not know why."""
 LAST_WORDS_SECONDS = 1.0
 """How long a part that stops waits for its last audit drafts to leave."""
 ACCEPTS_A_TURN = 8
@@ -118,6 +122,7 @@ class PartProcess:
         self._job = 0
         self._stop_by = 0
         self._halted = False
+        self._ready = False
         self._pager = Pager()
 
     def run(self) -> int:
@@ -290,14 +295,30 @@ class PartProcess:
             deaf=[listener.fd for listener in record.listeners if listener.way == "out"],
             mute=[listener.fd for listener in record.listeners if listener.way == "in"],
         )  # fmt: skip
-        self._control.send(Ready(os.getpid(), policy.hash, (*facts, *urgent)))
-        self.reactor.call_in(TICK_SECONDS, self._tick)
-        self.reactor.call_in(STATUS_SECONDS, self._report)
+        audit.on_answered = functools.partial(self._begin, (*facts, *urgent))
+        self.reactor.call_in(ANSWER_SECONDS, self._need_answer)
         # What lives now lives on: the collector need not look at it again. In a part of our own reactor, cycles of
         # later objects (clients that have gone) are collected by `_tick`, away from the hot path; libraries make more.
         gc.collect()
         gc.freeze()
         (gc.disable if self._start is None else gc.enable)()
+
+    def _begin(self, facts: tuple[tuple[str, bool, str], ...]) -> None:
+        """The auditor has answered: what is done from now on can be recorded, or it is known why not."""
+        self._ready = True
+        self._control.send(Ready(os.getpid(), self._policy, facts))
+        for fd, (_, listener) in self._listeners.items():
+            if not listener.datagrams:
+                self._relisten(fd)
+        self.reactor.call_in(TICK_SECONDS, self._tick)
+        self.reactor.call_in(STATUS_SECONDS, self._report)
+
+    def _need_answer(self) -> None:
+        if not self._ready:
+            raise GateError(
+                f"the auditor has not answered within {ANSWER_SECONDS:g} s, and nothing could be recorded",
+                hint="see the alarm `auditor-down` and the gate's log; this part is tried again by itself",
+            )
 
     def _codec(self, source: str, target: str, policy: CompiledPolicy) -> RecordCodec[Any]:
         """The closed set of records of one pipe."""
@@ -408,7 +429,8 @@ class PartProcess:
                 if self.part is not None:
                     self.part.serve_datagrams(sock, wanted[fd])
             else:
-                self.reactor.add(fd, READ, lambda _events, sock=sock: self._accept(sock))  # type: ignore[misc]
+                events = READ if self._ready else 0  # whoever comes before that waits in the backlog
+                self.reactor.add(fd, events, lambda _events, sock=sock: self._accept(sock))  # type: ignore[misc]
 
     def _join(self, ends: Sequence[Listener]) -> None:
         """Has the seams to these places, and no others. Each has two ends here: one to write, one to read."""

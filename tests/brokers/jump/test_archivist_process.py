@@ -57,7 +57,6 @@ class Archive:
             )
         )  # fmt: skip
         self.child.wait_for(Ready)
-        self.child.status()  # by now it has read the auditor's Hello as well
 
     def close(self) -> None:
         self.inner.close()

@@ -59,7 +59,6 @@ class Alone:
     def ready(self) -> None:
         found: Ready = self.child.wait_for(Ready)
         assert all(in_force for _, in_force, _ in found.facts), found.facts
-        self.child.status()  # by now it has read the auditor's Hello as well
 
     def say(self, side: str, *said: ToKeeper) -> None:
         self.say_bytes(side, *pack([self._codec.encode(record) for record in said]))
