@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from cofferdam.audit.events.mirror import HistorySealed
@@ -17,6 +18,7 @@ from cofferdam.brokers.mirror import keeper, merging, partials, sealing
 from cofferdam.brokers.mirror.catalogue import File
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, tidy, to_batch
 from cofferdam.brokers.mirror.hot import Commit
+from cofferdam.brokers.mirror.records import LANES, Fetch
 from cofferdam.brokers.mirror.store import UNCOUNTED_MOST
 from cofferdam.errors import StoreError
 from tests.brokers.mirror.pairing import HOUR, Pair, batch
@@ -205,3 +207,88 @@ def test_days_that_are_made_into_files_before_one_that_cannot_be_count(
         pair.settle()
     of_days = [[one.name[0] for one in found.files if one.first // 24 == day] for day in days]
     assert of_days == [["d"], ["d"], ["h", "h"]]
+
+
+def test_nothing_is_sealed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whichever lane, how often and in whatever order it comes: in the sealed files together each revision is once,
+    at every moment, also where some files of a day are made into one; and the last revision is what came last."""
+    dice = random.Random(5)
+    pair = Pair(tmp_path)
+    pair.back()
+    to_merge: list[list[File]] = []
+    monkeypatch.setattr(pair.keeper, "_to_merge", lambda: [to_merge.pop()] if to_merge else [])
+    came: dict[tuple[str, int], list[float]] = {}
+    merged = some_merged = 0
+    for number in range(40):
+        rows = []
+        for _ in range(dice.choice((1, 20, 20, 200))):
+            day, at = dice.choice((TODAY - 3, TODAY - 3, TODAY - 2)), dice.randrange(30)
+            rows.append((f"tank_{dice.randrange(3)}", day * 24 * HOUR_NS + at, float(dice.randrange(2))))
+        for tag, at, value in rows:
+            revisions = came.setdefault((tag, at - (TODAY - 3) * 24 * HOUR_NS), [])
+            if revisions[-1:] != [value]:
+                revisions.append(value)
+        pair.offer(batch(dice.choice(("live", "backfill")), rows))
+        pair.all()
+        if dice.random() < 0.8:
+            pair.seal()
+            of_day = [one for one in pair.keeper.store.catalogue.files if one.first // 24 == TODAY - 3]
+            if len(of_day) > 3:
+                to_merge.append(dice.sample(of_day, dice.choice((2, 3, 4))))
+                merged += 1
+                some_merged += len(to_merge[-1]) < len(of_day)
+            pair.keeper.tick()
+            pair.settle()
+            assert _sealed(pair).num_rows == tidy(_sealed(pair)).num_rows, number
+    pair.seal()
+    assert merged > some_merged > 3
+    found: dict[tuple[str, int], list[float]] = {}
+    whole = tidy(_sealed(pair))
+    times = pc.subtract(whole["time"].cast(pa.int64()), (TODAY - 3) * 24 * HOUR_NS)
+    for tag, at, value in zip(*(column.to_pylist() for column in (whole["tag"], times, whole["value"])), strict=True):
+        found.setdefault((tag, at), []).append(value)
+    assert found == came
+    pair.close()
+
+
+def _sealed(pair: Pair) -> pa.Table:
+    store = pair.keeper.store
+    some = (sealing.read_groups(store.folder / file.name) for file in store.catalogue.files)
+    return pa.concat_tables([table.cast(STORED) for groups in some for table in groups])
+
+
+def test_what_is_wholly_sealed_makes_no_file(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    rows = [("tank_a", HOUR * HOUR_NS + at, float(at)) for at in range(50)]
+    for lane in LANES:
+        pair.offer(batch(lane, rows))
+        pair.all()
+        pair.seal()
+    found = pair.keeper.store.catalogue
+    assert (len(found.files), found.files[0].rows, found.sealed, pair.keeper.store.hot) == (1, 50, 2, [])
+    assert pair.keeper.figures()["repeated"][""] == 50
+    pair.close()
+
+
+def test_of_a_file_that_cannot_be_read_nothing_counts_as_sealed(tmp_path: Path) -> None:
+    """What may be in it is sealed anew, and it goes: else both would count once it could be read."""
+    pair = Pair(tmp_path)
+    pair.back()
+    rows = [("tank_a", HOUR * HOUR_NS + at, float(at)) for at in range(50)]
+    pair.offer(batch("live", rows))
+    pair.all()
+    pair.seal()
+    (file,) = pair.keeper.store.catalogue.files
+    path = pair.keeper.store.folder / file.name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    pair.offer(batch("backfill", [*rows, ("tank_a", HOUR * HOUR_NS + 50, 0.0)]))
+    pair.all()
+    pair.seal()
+    (fresh,) = pair.keeper.store.catalogue.files
+    assert fresh.rows == 51 and path.with_name(f"{file.name}.damaged").exists()
+    assert any(isinstance(one, Fetch) for one in pair.to_spooler.waiting)
+    assert [one.why for one in pair.keeper.store.catalogue.losses] == ["its file is damaged"]
+    pair.close()

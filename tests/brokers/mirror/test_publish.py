@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 
 from cofferdam.brokers.mirror.objects import Bucket, signed
 from cofferdam.brokers.mirror.query import Reading
+from cofferdam.brokers.mirror.records import LANES
 from cofferdam.policy.terms.mirror_rows import Publish
 from tests.brokers.mirror.crew import PASSWORD, PUBLISHER, Plant, RunningCrew, crew, historian
+from tests.brokers.mirror.pairing import HOUR, Pair, batch
 from tests.ports import held_port
 from tests.services import Postgres, needs_postgres
 from tests.waiting import eventually
@@ -50,29 +53,40 @@ def bucket(port: int) -> Bucket:
     return found
 
 
-def table(bucket: Bucket) -> Any:
+def table(bucket: Bucket, path: str) -> Any:
     """The table, as others find it: by the hint, with an S3 of theirs."""
-    hint = bucket.get("plant/history/metadata/version-hint.text")
+    hint = bucket.get(f"{path}/metadata/version-hint.text")
     assert hint is not None
     return static.from_metadata(
-        f"s3://history/plant/history/metadata/v{int(hint)}.metadata.json",
+        f"s3://history/{path}/metadata/v{int(hint)}.metadata.json",
         {"s3.endpoint": f"http://127.0.0.1:{bucket.where.port}", "s3.access-key-id": KEY,
          "s3.secret-access-key": PASSWORD, "s3.region": "us-east-1", "s3.force-virtual-addressing": "false"},
     )  # fmt: skip
 
 
-def rows(bucket: Bucket) -> list[tuple[Any, ...]]:
-    found = table(bucket).scan().to_arrow().to_pylist()
+def rows(bucket: Bucket, path: str = "plant/history", snapshot: int | None = None) -> list[tuple[Any, ...]]:
+    """(tag, seconds, value) of the table as it is, or was."""
+    found = table(bucket, path).scan(snapshot_id=snapshot).to_arrow().to_pylist()
     return sorted((one["tag"], one["time"].timestamp() + one["ns"] / 1e9, one["value"]) for one in found)
 
 
+def were_always_once(bucket: Bucket, path: str) -> int:
+    """In each snapshot that a reader may have. How many there are."""
+    snapshots = table(bucket, path).metadata.snapshots
+    for one in snapshots:
+        found = rows(bucket, path, one.snapshot_id)
+        assert len(found) == len(set(found)), one
+    return len(snapshots)
+
+
 @needs_postgres
-def test_what_is_sealed_is_in_the_table_once(tmp_path: Path, made: Postgres, bucket: Bucket) -> None:
-    """Hour by hour, late ones, and a day that was made into one file; whoever is killed in between."""
+@pytest.mark.parametrize("ago", [30, 80], ids=["both lanes bring it", "the backfill alone"])
+def test_what_is_sealed_is_in_the_table_once(tmp_path: Path, made: Postgres, bucket: Bucket, ago: int) -> None:
+    """Hour by hour, late ones, and a day that was made into one file; whoever is killed in between. What is two days
+    old, the first reading brings as well."""
     plant = Plant(made)
-    begin = (
-        int(time.time()) // 86_400 * 86_400 - 3 * 86_400
-    )  # before what is read at first: that and the backfill would be two files
+    begin = int(time.time()) // 3_600 * 3_600 - ago * 3_600
+    path = f"plant/{ago}"
     wanted: list[tuple[Any, ...]] = []
 
     def _sealing(mirror: RunningCrew) -> int:
@@ -96,34 +110,74 @@ def test_what_is_sealed_is_in_the_table_once(tmp_path: Path, made: Postgres, buc
         generation = mirror.ask("keeper", "status")["generation"]
         return bool(found["published"] == generation and not found["left"] and not found["trouble"])
 
-    where = f"at: '127.0.0.1:{bucket.where.port}', bucket: history, path: plant/history"
+    where = f"at: '127.0.0.1:{bucket.where.port}', bucket: history, path: {path}"
     publish = f"publish: {{{where}, key: {KEY}, plain: true}}"
     with crew(tmp_path, plant, mirror=f", {publish}") as mirror:
         add(mirror, begin + 3600, 50)
-        assert rows(bucket) == sorted(wanted)
+        assert rows(bucket, path) == sorted(wanted)
         add(mirror, begin + 7200, 40)
         add(mirror, begin + 3700, 30)  # late: the hour is there once
-        assert rows(bucket) == sorted(wanted)
-        assert len({one["file_path"] for one in table(bucket).inspect.files().to_pylist()}) <= 3
+        assert rows(bucket, path) == sorted(wanted)
+        days = Counter(one["partition"]["day"] for one in table(bucket, path).inspect.files().to_pylist())
+        assert max(days.values()) <= 3
         mirror.kill(PUBLISHER)
         mirror.start()
         add(mirror, begin + 86_400, 20)
-        assert rows(bucket) == sorted(wanted)
-        assert {one["partition"]["day"] for one in table(bucket).inspect.files().to_pylist()} == {
-            datetime.datetime.fromtimestamp(day, datetime.UTC).date() for day in (begin, begin + 86_400)
+        assert rows(bucket, path) == sorted(wanted)
+        assert {one["partition"]["day"] for one in table(bucket, path).inspect.files().to_pylist()} == {
+            datetime.datetime.fromtimestamp(at, datetime.UTC).date() for _, at, _ in wanted
         }  # fmt: skip
-        hint = int(bucket.get("plant/history/metadata/version-hint.text") or b"0")
-        bucket.put(f"plant/history/metadata/v{hint + 1}.metadata.json", b"{}")  # somebody else has written there
+        hint = int(bucket.get(f"{path}/metadata/version-hint.text") or b"0")
+        bucket.put(f"{path}/metadata/v{hint + 1}.metadata.json", b"{}")  # somebody else has written there
         plant.add([("tag0", float(begin + 9000), 1.0, 192)])
         mirror.ask("keeper", "backfill", first=(begin + 9000) // 3600, last=(begin + 9000) // 3600)
         mirror.catches_up()
         eventually(lambda: not _sealing(mirror))
         eventually(lambda: "somebody else" in str(mirror.children[PUBLISHER].status().alarms))
-        bucket.delete(f"plant/history/metadata/v{hint + 1}.metadata.json")
+        bucket.delete(f"{path}/metadata/v{hint + 1}.metadata.json")
         wanted.append(("tag0", float(begin + 9000), 1.0))
         eventually(lambda: _is_there(mirror))
-        assert rows(bucket) == sorted(wanted)
+        assert rows(bucket, path) == sorted(wanted)
+        assert were_always_once(bucket, path) >= 5
         mirror.ends_well()
+
+
+def test_what_comes_by_both_lanes_is_in_no_snapshot_twice(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is sealed, and before its day is made into one file as afterwards."""
+    iceberg = pytest.importorskip("cofferdam.brokers.mirror.iceberg")
+    pair = Pair(tmp_path)
+    pair.back()
+    monkeypatch.setattr(pair.keeper, "_to_merge", list)
+    published = iceberg.Published(bucket, "plant/both", "history")
+    reading = Reading(pair.keeper.store.folder)
+    day = (HOUR // 24 - 3) * 24 * 3600
+
+    def publish() -> None:
+        while published.step(reading.view())[1]:
+            pass
+
+    samples: list[tuple[str, float, float]] = []
+    revisions: list[tuple[str, float, float]] = []
+    for number, lane in enumerate(LANES * 2):
+        samples += [(f"tank_{at % 3}", float(day + number * 100 + at), at / 7) for at in range(100)]
+        revisions.append(("tank_1", float(day), float(number)))  # another value each time
+        some = [*samples, revisions[-1]]  # with all of before
+        pair.offer(batch(lane, [(tag, int(at) * 10**9, value) for tag, at, value in some]))
+        pair.all()
+        pair.seal()
+        publish()
+        assert rows(bucket, "plant/both") == sorted(samples + revisions)
+    assert len(pair.keeper.store.catalogue.files) == 4
+    before = rows(bucket, "plant/both")
+    monkeypatch.undo()
+    pair.keeper.tick()
+    pair.settle()
+    publish()
+    assert len(pair.keeper.store.catalogue.files) == 1 and rows(bucket, "plant/both") == before
+    assert were_always_once(bucket, "plant/both") == 5
+    pair.close()
 
 
 class Hostile:

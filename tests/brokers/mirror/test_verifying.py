@@ -198,8 +198,8 @@ def test_files_of_a_long_time_are_looked_at_once_a_day(pair: Pair, monkeypatch: 
     monkeypatch.setattr(pair.keeper, "_to_merge", list)
     today = HOUR // 24 * 24
     source = Table(pair)
-    source.add(range(today - 3 * 24, today), 1)
-    for lane in ("live", "backfill"):  # two files of each day
+    for minute, lane in enumerate(("live", "backfill")):  # two files of each day
+        source.add(range(today - 3 * 24, today), minute)
         source.send(range(today - 3 * 24, today), lane=lane)
         pair.seal()
     bad = pair.keeper.store.files_of(today - 24, today - 1)[0]
@@ -215,7 +215,7 @@ def test_files_of_a_long_time_are_looked_at_once_a_day(pair: Pair, monkeypatch: 
     monkeypatch.setattr(sealing, "damaged", spied)
     run = pair.keeper.verifying.begin(today - 3 * 24, today - 1, "store", "")
     source.work()
-    assert run.ended and run.damaged == [bad.name] and run.points == 3 * 24 and run.done == run.total
+    assert run.ended and run.damaged == [bad.name] and run.points == 5 * 24 and run.done == run.total
     assert max(looked.count(name) for name in looked) == 2  # that beside the damaged one, twice
     pair.close()
 

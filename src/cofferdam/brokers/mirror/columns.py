@@ -245,15 +245,17 @@ def _booleans(table: pa.Table) -> pa.ChunkedArray:
     return pc.cast(pc.if_else(is_bool, pc.fill_null(table["value"], 0.0), 0.0), pa.int64())
 
 
+def in_order(table: pa.Table) -> pa.Table:
+    """Sorted by (tag, time, commit)."""
+    order = pc.sort_indices(table, [("tag", "ascending"), ("time", "ascending"), ("commit", "ascending")])
+    return table.take(order).combine_chunks()
+
+
 def tidy(table: pa.Table, *, latest: bool = False) -> pa.Table:
     """Sorted by (tag, time, commit), without exact repetitions; with `latest`, of each (tag, time) the last revision
     alone."""
-    if table.num_rows == 0:
-        return table
-    order = pc.sort_indices(table, [("tag", "ascending"), ("time", "ascending"), ("commit", "ascending")])
-    table = table.take(order).combine_chunks()
-    count = table.num_rows
-    if count == 1:
+    table = in_order(table)
+    if table.num_rows < 2:
         return table
     same_place = _same(table["tag"]) if not _one_tag(table) else None
     times = _same(table["time"])

@@ -9,7 +9,6 @@ Not here: files (hot, sealing, catalogue, store), verifying against the source (
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection
@@ -26,6 +25,7 @@ from cofferdam.brokers.mirror import merging, partials, rows, sealing
 from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, check, span, to_batch, without
 from cofferdam.brokers.mirror.figures import KEEPER
+from cofferdam.brokers.mirror.job import Job
 from cofferdam.brokers.mirror.keeper_verbs import Verbs
 from cofferdam.brokers.mirror.records import Counted, Lane, Lost, Samples, Taken
 from cofferdam.brokers.mirror.store import TAGS_MOST, Store
@@ -67,7 +67,7 @@ class Keeper(Part):
         self._scheduled = False
         self._full = ""
         self._figures = Figures(KEEPER)
-        self._job: _Job | None = None
+        self._job: Job | None = None
         self._stopping = self._looks = False
         reach = self.store.reach
         self._times = Times(self.store.catalogue.known_at or (reach if reach != NO_TIME else 0))
@@ -340,8 +340,11 @@ class Keeper(Part):
         commits = self.store.to_seal()
         folder = self.store.folder
         seen: Counter[str] = Counter()
+        before = sealing.Before(folder, self.store.catalogue.files)
 
         def done(files: list[File]) -> None:
+            for name in sorted(before.unreadable):  # else it would be there twice
+                self.verifying.damaged(name)
             self.store.sealed(commits, files)
             for name, count in seen.items():
                 self._figures.add(name, count)
@@ -349,10 +352,12 @@ class Keeper(Part):
                 self._tell_sealed(file, 0)
                 self._came.note(file.first // 24)
 
-        self._job = _Job(lambda: sealing.seal(folder, commits, seen), done)
+        self._job = Job(lambda: sealing.seal(folder, commits, seen, before), done)
 
     def _merge(self, some: list[list[File]]) -> None:
         folder = self.store.folder
+        of_day = Counter(file.first // 24 for file in self.store.catalogue.files)
+        days = [(files, len(files) == of_day[files[0].first // 24]) for files in some]
 
         def done(found: list[File | list[str]]) -> None:
             made = [(files, one) for files, one in zip(some, found, strict=False) if isinstance(one, File)]
@@ -365,7 +370,7 @@ class Keeper(Part):
                 for name in names if isinstance(names, list) else ():
                     self.verifying.damaged(name)
 
-        self._job = _Job(lambda: sealing.merge_days(folder, some), done)
+        self._job = Job(lambda: sealing.merge_days(folder, days), done)
 
     def _reckon(self, what: partials.Wanted) -> None:
         folder, qualities = self.store.folder, self.store.catalogue.qualities
@@ -385,7 +390,7 @@ class Keeper(Part):
                 return
             self.store.reckoned(found, [what.joined.name] if what.joined is not None else [])
 
-        self._job = _Job(lambda: partials.try_make(folder, what, qualities), done)
+        self._job = Job(lambda: partials.try_make(folder, what, qualities), done)
 
     def _tell_sealed(self, file: File, merged: int) -> None:
         self.setting.audit.note(
@@ -449,7 +454,7 @@ class Keeper(Part):
         else is running."""
         if self._job is not None:
             return False
-        self._job = _Job(work, done)
+        self._job = Job(work, done)
         return True
 
     # --- time
@@ -560,37 +565,3 @@ def span_of(one: Any) -> int:
     """The earliest time of a commit's samples."""
     found = pc.min(one.batch.column(1)).as_py() if one.batch.num_rows else None
     return int(found) if found is not None else 1 << 62
-
-
-class _Job:
-    """Work in a thread. An error of it is raised where its end is seen."""
-
-    def __init__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        self._work = work
-        self._done = done
-        self._found: Any = None
-        self._error: BaseException | None = None
-        self._began = time.monotonic_ns()
-        self.took = 0
-        self._thread = threading.Thread(target=self._run, name="sealing", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._found = self._work()
-        except BaseException as error:
-            self._error = error
-        self.took = time.monotonic_ns() - self._began
-
-    @property
-    def ended(self) -> bool:
-        return not self._thread.is_alive()
-
-    def wait(self) -> None:
-        self._thread.join()
-
-    def finish(self) -> None:
-        """Raises: what the work raised."""
-        if self._error is not None:
-            raise self._error
-        self._done(self._found)

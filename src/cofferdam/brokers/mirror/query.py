@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -253,9 +253,9 @@ class View:
             opened = self._reading.file(file.name)
             for index in range(opened.num_row_groups):
                 columns = opened.metadata.row_group(index)
-                if not _overlaps(columns.column(0).statistics, low, high, text=True):
+                if not sealing.overlaps(columns.column(0).statistics, low, high, text=True):
                     continue
-                if not _overlaps(columns.column(1).statistics, since, until - 1):
+                if not sealing.overlaps(columns.column(1).statistics, since, until - 1):
                     continue
                 deadline.check()
                 yield sealing.read_group(opened, index).cast(STORED)
@@ -432,13 +432,3 @@ def _cut(table: pa.Table, tags: pa.Array, since: int, until: int) -> pa.Table:
     here = pc.and_(pc.greater_equal(times, since), pc.less(times, until))
     of = pc.equal(table["tag"], tags[0]) if len(tags) == 1 else pc.is_in(table["tag"], tags)
     return table.filter(pc.and_(here, of))
-
-
-def _overlaps(stats: Any, low: Any, high: Any, *, text: bool = False) -> bool:
-    if stats is None or not stats.has_min_max:
-        return True
-    least, most = stats.min_raw, stats.max_raw
-    if text:
-        least, most = (one if isinstance(one, bytes) else str(one).encode() for one in (least, most))
-    found: bool = least <= high and most >= low
-    return found

@@ -8,6 +8,7 @@ Not here: when (keeper), the catalogue (catalogue).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cofferdam.brokers.mirror.catalogue import File, failed, sync_folder
-from cofferdam.brokers.mirror.columns import DAY_NS, HOUR_NS, STORED, places, stored, tidy
+from cofferdam.brokers.mirror.columns import DAY_NS, HOUR_NS, STORED, in_order, places, stored, tidy
 from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.errors import StoreError
 
@@ -86,9 +87,12 @@ def hours_in(name: str) -> tuple[int, int]:
     return int(found[2]), int(found[3])
 
 
-def seal(folder: Path, commits: Sequence[Commit], seen: Counter[str] | None = None) -> list[File]:
+def seal(
+    folder: Path, commits: Sequence[Commit], seen: Counter[str] | None = None, before: Before | None = None
+) -> list[File]:
     """Commits as sealed files, durable on return: one for each day that they touch, which in the run of things is one
-    for the hour that is over. `seen` is told what was `repeated` and `revised`. Raises: StoreError."""
+    for the hour that is over; none, where all of a day is sealed already (`before`), for nothing is sealed twice.
+    `seen` is told what was `repeated` and `revised`. Raises: StoreError."""
     some = [one for one in commits if one.batch.num_rows]
     if not some:
         return []
@@ -107,8 +111,67 @@ def seal(folder: Path, commits: Sequence[Commit], seen: Counter[str] | None = No
         first, last = min(one["min"] for one in ends) // HOUR_NS, max(one["max"] for one in ends) // HOUR_NS
         facts = Facts(first, last, upto, taken)
         name = f"h{first:08d}-{upto:016d}"
-        found.append(_write(folder, name, _tidied(pieces, Counter() if seen is None else seen), facts))
+        known = before.of(first, last) if before is not None else []
+        tables = _tidied(pieces, Counter() if seen is None else seen, known)
+        if (file := _write(folder, name, tables, facts)) is not None:
+            found.append(file)
     settle(folder)
+    return found
+
+
+class Before:
+    """What is sealed already: the files of a catalogue. `unreadable`: the names of those of which something could not
+    be read, so that nobody can say whether they have it."""
+
+    def __init__(self, folder: Path, files: Iterable[File]) -> None:
+        self._folder = folder
+        self._files = tuple(files)
+        self.unreadable: set[str] = set()
+
+    def of(self, first: int, last: int) -> list[_Known]:
+        """The files that may have samples of these hours."""
+        found = []
+        for file in self._files:
+            if file.first <= last and file.last >= first:
+                try:
+                    found.append(_Known(self._folder / file.name, self.unreadable))
+                except Unreadable:
+                    self.unreadable.add(file.name)
+        return found
+
+
+class _Known:
+    """A sealed file of which other samples may be. Raises: Unreadable."""
+
+    def __init__(self, path: Path, unreadable: set[str]) -> None:
+        self._name, self._unreadable = path.name, unreadable
+        self._file = open_file(path, mapped=False)
+        groups = [self._file.metadata.row_group(index) for index in range(self._file.num_row_groups)]
+        self._ends = [(group.column(0).statistics, group.column(1).statistics) for group in groups]
+
+    def like(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Its samples that have a tag and a time of those in a table (STORED)."""
+        names, times = pc.unique(table["tag"]), pc.unique(table["time"])
+        tags, ends = sorted(one.encode() for one in names.to_pylist()), pc.min_max(times.cast(pa.int64())).as_py()
+        for index, (of_tags, of_times) in enumerate(self._ends):
+            if overlaps(of_tags, tags[0], tags[-1], text=True) and overlaps(of_times, ends["min"], ends["max"]):
+                try:
+                    some = read_group(self._file, index, ["tag", "time"])
+                    mask = pc.and_(pc.is_in(some["tag"], names), pc.is_in(some["time"].cast(times.type), times))
+                    if pc.any(mask).as_py():
+                        yield read_group(self._file, index).cast(STORED).filter(mask)
+                except Unreadable:
+                    self._unreadable.add(self._name)
+
+
+def overlaps(stats: Any, low: Any, high: Any, *, text: bool = False) -> bool:
+    """Whether a column of a row group may have a value from `low` to `high`, as it says of itself."""
+    if stats is None or not stats.has_min_max:
+        return True
+    least, most = stats.min_raw, stats.max_raw
+    if text:
+        least, most = _bytes(least), _bytes(most)
+    found: bool = least <= high and most >= low
     return found
 
 
@@ -138,9 +201,13 @@ def _by_day(times: pa.Array) -> Iterator[tuple[int, pa.Array | None]]:
         at = end
 
 
-def _tidied(pieces: Sequence[tuple[int, pa.RecordBatch]], seen: Counter[str]) -> Iterator[pa.Table]:
-    """Batches (HOT) with their commits as sealed files have them, in order and without repetitions: some tags at a
-    time, as many as a row group has, since all of them take several times the memory that they had."""
+def _tidied(
+    pieces: Sequence[tuple[int, pa.RecordBatch]], seen: Counter[str], known: Sequence[_Known]
+) -> Iterator[pa.Table]:
+    """Batches (HOT) with their commits as sealed files have them, in order and without repetitions, of what is `known`
+    either: some tags at a time, as many as a row group has, since all of them take several times the memory that they
+    had."""
+    own = min(commit for commit, _ in pieces)
     tags = pa.chunked_array([batch.column(0) for _, batch in pieces]).unify_dictionaries()
     names: list[str] = tags.chunk(0).dictionary.to_pylist()
     counts = {one["values"]: one["counts"] for one in pc.value_counts(_indices(tags)).to_pylist()}
@@ -157,7 +224,10 @@ def _tidied(pieces: Sequence[tuple[int, pa.RecordBatch]], seen: Counter[str]) ->
             (commit, batch.filter(pc.equal(slice_of, at)) if number else batch)
             for (commit, batch), slice_of in zip(pieces, of, strict=True)
         ])  # fmt: skip
-        table = tidy(whole)
+        had = [table for file in known for table in file.like(whole)]
+        table = tidy(pa.concat_tables([*had, whole]))
+        if had:  # they decide which is a repetition: that of the last revision before it, and of no other
+            table = table.filter(pc.greater_equal(table["commit"], own))
         seen["repeated"] += whole.num_rows - table.num_rows
         seen["revised"] += table.num_rows - places(table)
         yield table
@@ -186,8 +256,10 @@ def damaged(folder: Path, files: Iterable[File]) -> list[str]:
     return found
 
 
-def merge(folder: Path, files: Sequence[File]) -> File:
-    """Several files of a day as one, without repetitions, durable on return. Raises: StoreError."""
+def merge(folder: Path, files: Sequence[File], *, whole: bool = True) -> File:
+    """Several files of a day as one, durable on return: without repetitions where they are the `whole` of it. Of some
+    of them nobody can say what repeats: another file may have a revision between two that are alike. Raises:
+    StoreError."""
     first, last = min(one.first for one in files), max(one.last for one in files)
     upto = max(one.commits for one in files)
     paths = [folder / one.name for one in files]
@@ -197,19 +269,22 @@ def merge(folder: Path, files: Sequence[File]) -> File:
             taken[lane] = max(taken.get(lane, 0), number)
     facts = Facts(first, last, upto, taken, tuple(one.name for one in files))
     name = f"d{first:08d}-{last:08d}-{upto:016d}-{1 + max(_round_in(one.name) for one in files)}"
-    found = _write(folder, name, merged(paths), facts)
+    found = _write(folder, name, merged(paths, whole=whole), facts)
+    if found is None:
+        raise StoreError(f"{files[0].name} and others have no samples")
     settle(folder)
     return found
 
 
-def merge_days(folder: Path, some: Iterable[Sequence[File]]) -> list[File | list[str]]:
-    """Each of these as one file; in place of one, the names of what is damaged, which must not become the sound bytes
-    of a new file. Where one cannot be made, those before it are given: the disk has them already, and a full one would
-    be fuller by what nobody knows of. Raises: StoreError, where that is the first."""
+def merge_days(folder: Path, some: Iterable[tuple[Sequence[File], bool]]) -> list[File | list[str]]:
+    """Each of these (files, and whether they are all of their day) as one file; in place of one, the names of what is
+    damaged, which must not become the sound bytes of a new file. Where one cannot be made, those before it are given:
+    the disk has them already, and a full one would be fuller by what nobody knows of. Raises: StoreError, where that is
+    the first."""
     found: list[File | list[str]] = []
-    for files in some:
+    for files, whole in some:
         try:
-            found.append(damaged(folder, files) or merge(folder, files))
+            found.append(damaged(folder, files) or merge(folder, files, whole=whole))
         except StoreError:
             if not found:
                 raise
@@ -217,9 +292,9 @@ def merge_days(folder: Path, some: Iterable[Sequence[File]]) -> list[File | list
     return found
 
 
-def merged(paths: Sequence[Path]) -> Iterator[pa.Table]:
-    """The samples of several files, in order, without repetitions: some tags at a time. Each row group is read once,
-    and of each file one is in memory, less what has gone by."""
+def merged(paths: Sequence[Path], *, whole: bool = True) -> Iterator[pa.Table]:
+    """The samples of several files, in order, without repetitions where they are the `whole` of a day: some tags at a
+    time. Each row group is read once, and of each file one is in memory, less what has gone by."""
     counts: dict[str, int] = {}
     for path in paths:
         for group in read_groups(path, ["tag"]):
@@ -231,7 +306,8 @@ def merged(paths: Sequence[Path]) -> Iterator[pa.Table]:
     for index, tag in enumerate(tags):
         rows += counts[tag]
         if index + 1 == len(tags) or rows + counts[tags[index + 1]] > AT_ONCE_ROWS:
-            yield tidy(pa.concat_tables([table for file in files for table in file.upto(tag)]))
+            table = pa.concat_tables([table for file in files for table in file.upto(tag)])
+            yield tidy(table) if whole else in_order(table)
             rows = 0
 
 
@@ -258,15 +334,29 @@ class _Ahead:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
+_NO_DAMAGE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
+"""Of the system's errors."""
+
+
+class Unreadable(StoreError):
+    """What lies there is not what was written: no reading of it again gives anything else."""
+
+
+def _not_read(error: Exception, what: str) -> StoreError:
+    """An error of Arrow's."""
+    kind = StoreError if isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_DAMAGE else Unreadable
+    return kind(f"{what} cannot be read: {error}")
+
+
 def open_file(path: Path, schema: pa.Schema = STORED, *, mapped: bool = True) -> pq.ParquetFile:
     """Raises: StoreError, where it is no file of ours. One that is mapped is in memory as far as it was read."""
     try:
         # Without the checksums of its pages, nine of ten flipped bits are another number and no error.
         found = pq.ParquetFile(path, memory_map=mapped, pre_buffer=False, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path.name} cannot be read: {error}") from None
+        raise _not_read(error, path.name) from None
     if found.schema_arrow.names != schema.names:
-        raise StoreError(f"{path.name} has other columns than a sealed file")
+        raise Unreadable(f"{path.name} has other columns than a sealed file")
     return found
 
 
@@ -282,7 +372,7 @@ def read_group(file: pq.ParquetFile, index: int, columns: Sequence[str] | None =
     try:
         return file.read_row_group(index, columns=columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"row group {index} cannot be read: {error}") from None
+        raise _not_read(error, f"row group {index}") from None
 
 
 def groups_of(file: pq.ParquetFile, first: str, last: str) -> list[int]:
@@ -309,8 +399,9 @@ def sha256_of(path: Path) -> str:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts) -> File:
-    """A sealed file, synced; it counts once the catalogue has it. Raises: StoreError."""
+def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts) -> File | None:
+    """A sealed file, synced; it counts once the catalogue has it. None, where there are no samples. Raises:
+    StoreError."""
     path, fresh = folder / f"{stem}.parquet", folder / f"{stem}.new"
     rows = 0
     tags: set[str] = set()
@@ -328,6 +419,9 @@ def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts) ->
                     rows += group.num_rows
                     tags.update(pc.unique(group["tag"]).to_pylist())
             writer.add_key_value_metadata({FACTS: msgspec.json.encode(facts).decode()})
+        if not rows:
+            fresh.unlink()
+            return None
         sync_file(fresh)
         fresh.rename(path)
         return File(
