@@ -16,6 +16,7 @@ import asyncssh
 import pytest
 
 from cofferdam.brokers.jump.outer_ssh import GateConnection, options
+from cofferdam.brokers.jump.turns import Turns
 from cofferdam.brokers.kit import aio
 from tests.waiting import comes_true
 
@@ -25,11 +26,12 @@ SSH = ("ssh", "-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHo
 
 
 class Keeper:
-    """Signs, and knows nobody."""
+    """Signs, and knows nobody. Strangers wait for their turn each time that they say something."""
 
     certificates = ports = False
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.in_turn = Turns(loop, 0).add
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.signed = 0
 
@@ -61,13 +63,12 @@ def exchanges_keys(port: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("stranger", [comes_and_goes, talks, exchanges_keys])
 def test_what_has_ended_is_gone(stranger: Stranger) -> None:
-    keeper = Keeper()
-    hooks: Any = keeper
-    said = options(keeper.key.public_data)
     came: list[weakref.ref[Any]] = []
     clients: list[subprocess.Popen[bytes] | None] = []
 
-    async def serves() -> None:
+    async def serves(keeper: Keeper) -> None:
+        hooks: Any = keeper
+        said = options(keeper.key.public_data)
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as door:
             for number in range(1, TIMES + 1):
@@ -85,7 +86,8 @@ def test_what_has_ended_is_gone(stranger: Stranger) -> None:
     gc.disable()
     with contextlib.closing(aio.PartLoop()) as loop:
         try:
-            loop.run_until_complete(serves())
+            keeper = Keeper(loop)
+            loop.run_until_complete(serves(keeper))
         finally:
             gc.enable()
             for client in clients:

@@ -29,6 +29,7 @@ from cofferdam.brokers.jump.outer_scp import Scp
 from cofferdam.brokers.jump.outer_session import AssetSession
 from cofferdam.brokers.jump.outer_ssh import ChannelTransport, GateConnection, options
 from cofferdam.brokers.jump.records import KEY_BYTES, Closed, Verdict
+from cofferdam.brokers.jump.turns import Turns
 from cofferdam.brokers.kit import aio
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
@@ -62,6 +63,7 @@ class Outer(Part):
         self._keeper = setting.senders["keeper"]
         self._inner = setting.senders["inner"]
         self._options: asyncssh.SSHServerConnectionOptions | None = None
+        self.in_turn = Turns(self._loop).add
         self._places = aio.Places(CONNECTIONS_MOST, CONNECTIONS_OF_ADDRESS)
         self._notes = LimitNotes(setting.audit, self.limit_hits)
         self._tunnels = Counted(setting.audit, ("connection",))

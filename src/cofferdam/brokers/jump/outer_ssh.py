@@ -10,9 +10,10 @@ Not here: sessions and their data (outer_session), the part (outer_part).
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import asyncssh
@@ -98,6 +99,9 @@ class Hooks(Protocol):
 
     async def forwarded(self, connection: GateConnection, asset: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
         """A channel to an asset of another broker. Raises: ChannelOpenError."""
+
+    def in_turn(self, act: Callable[[], None]) -> bool:
+        """Does something for a stranger, now or when others had their turn. Whether it is done."""
 
     def exchange(self, connection: GateConnection, digest: bytes) -> None:
         """A hash is to be signed; `signed` is called with the signature."""
@@ -191,7 +195,7 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         self._verdict = Verdict(number, "no")
         self._exchange: tuple[Any, bytes, bytes] | None = None
         self._was_lost = self._leaving = False
-        self._tries = 0
+        self._tries = self._queued = 0
         self._pace: dict[str, Bucket] = {}
         self._protocol_factory = lambda: _Owner(self)
 
@@ -420,8 +424,23 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         super().internal_error(exc_info, error_logger)
 
     def data_received(self, data: bytes, datatype: Any = None) -> None:
-        if not self._was_lost:
+        if self._was_lost:
+            return
+        if (self.person or self.parent is not None) and not self._queued:
             super().data_received(data, datatype)
+            return
+        self._queued += 1
+        if not self.hooks.in_turn(functools.partial(self._take, data)) and self._transport is not None:
+            self._transport.pause_reading()  # no more of it waits in memory
+
+    def _take(self, data: bytes) -> None:
+        """A stranger's data, when it is its turn."""
+        self._queued -= 1
+        if self._was_lost or self._transport is None:
+            return
+        super().data_received(data)
+        if self._transport is not None and not self._queued and not self._wire_full:
+            self._transport.resume_reading()
 
     def _cleanup(self, exc: Exception | None) -> None:
         """Nothing is left for the collector, which would have everybody wait for what a flood of strangers leaves: all
