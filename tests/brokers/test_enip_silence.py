@@ -188,6 +188,30 @@ def test_so_it_is_where_the_other_side_has_never_said_anything(opened: Running, 
     assert len(opened.ended) == 1
 
 
+def test_the_log_says_whether_the_machine_may_have_been_the_cause(running: Running) -> None:
+    running.goes_on(5, "client")
+    why = "in the ten seconds before, outputs did not pause, and the inner half was not held up"
+    assert running.ended == [f"the device has sent nothing in time ({why})"]
+
+
+@pytest.mark.parametrize(
+    ("speaks", "told"),
+    [
+        ("client", "the device has sent nothing in time ({}, outputs paused for 45.0 ms, and the inner half {})"),
+        ("device", "the client has sent nothing in time ({}, inputs paused for 45.0 ms, and the outer half {})"),
+    ],
+)
+def test_and_what_it_may_have_done(running: Running, speaks: str, told: str) -> None:
+    running.by_client(running.told)
+    running.reactor.now += 45 * MS
+    running.reactor.held.note(44_640_000, running.reactor.now)
+    running.by_client(running.told)
+    running.by_device(running.heard)
+    assert running.ended == [], "what came in time was read"
+    running.goes_on(5, speaks)
+    assert running.ended == [told.format("in the ten seconds before", "was held up for 44.6 ms")]
+
+
 def test_whoever_has_died_is_followed_by_the_next_one_as_soon_as_its_time_is_out(running: Running) -> None:
     """Its TCP connection says nothing of it: the outputs are another's once it is silent, and not before."""
     other = running.connected()

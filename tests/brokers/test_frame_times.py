@@ -32,6 +32,17 @@ def test_ages_and_jitter_are_told_by_stream_and_by_conduit() -> None:
     assert not isinstance(packets, int) and sum(packets.counts.values()) == 11
 
 
+def test_the_longest_pause_of_late_is_told_with_the_one_that_lasts() -> None:
+    times = FrameTimes("outputs").begin("drive", "speed", "road", CADENCE, 0)
+    assert times.paused(50 * MS) == 0, "nothing was sent yet"
+    at = run(times, [MS] * 5)
+    assert times.paused(at + 20 * MS) == 0
+    times.sent(at, at + 35 * MS)
+    times.sent(at, at + 45 * MS)
+    assert times.paused(at + 45 * MS) == 35 * MS
+    assert times.paused(at + 45 * MS + 40 * MS) == 40 * MS
+
+
 def test_an_age_that_the_other_half_made_up_is_none() -> None:
     one = FrameTimes("inputs")
     times = one.begin("drive", "speed", "road", CADENCE, 0)

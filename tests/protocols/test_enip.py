@@ -405,7 +405,7 @@ def test_io_is_one_packet_in_and_one_out() -> None:
     # Four intervals of silence: to be looked for from the first packet on, and not when the opening's time is over.
     assert machine.deadline == 1 + 40_000_000
     machine.on_time(machine.deadline)
-    assert machine.next_event() == Over(token, "the client has sent nothing in time")
+    assert machine.next_event() == Over(token, "the client has sent nothing in time", True)
 
 
 def test_a_stream_after_others_on_the_same_connection_has_a_deadline_of_its_own() -> None:

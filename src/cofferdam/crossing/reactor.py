@@ -16,13 +16,25 @@ from collections.abc import Callable
 
 from mypy_extensions import mypyc_attr
 
+from cofferdam.crossing.longest import Longest
 from cofferdam.crossing.looking import SCARCE_NS, Looking
+from cofferdam.histogram import Histogram
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 GONE = select.EPOLLHUP | select.EPOLLERR
+HELD_NS = 1_000_000
+"""A loop that does not look for longer than this was held up: by a turn of its own, or by whatever had the core when it
+was to be woken."""
 
 Handler = Callable[[int], None]
+
+
+def unlooked(before: int, left: int, asked: int, now: int) -> int:
+    """For how long a loop did not look whose last turn began at `before`: it went to look or to sleep at `left` (0: it
+    did not), was to be woken at `asked` at the latest (0: by nobody), and looks `now` (monotonic ns). What came while
+    it slept may have waited for longer: nobody knows since when."""
+    return max((left or now) - before, now - asked if asked else 0)
 
 
 class Timer:
@@ -66,6 +78,11 @@ class Reactor:
         """Whether the event that is being handled is its turn's only one: what follows from it need not wait for what
         others have to say. Who makes use of that takes it away, so that the rest of what it brings leaves in one go."""
         self.now = time.monotonic_ns()
+        self.held = Longest(HELD_NS)
+        """Of late, for `run()`; `held_up` is all since it began."""
+        self.held_up = Histogram()
+        self._left = 0  # when it began to look or to sleep in this turn; 0: there was something at once
+        self._asked = 0  # when it was to look again at the latest; 0: nobody said
 
     def add(self, fd: int, events: int, handler: Handler) -> None:
         """Calls `handler(events)` whenever one of `events` (READ, WRITE) or GONE holds for `fd`."""
@@ -102,11 +119,14 @@ class Reactor:
     def run(self) -> None:
         """Runs until `stop()`."""
         self._running = True
+        self.now = time.monotonic_ns()
         while self._running:
             self.turn(None)
 
     def turn(self, longest: float | None) -> None:
         """Waits for at most `longest` seconds (None: as long as it takes) and makes the calls that are due."""
+        before = self.now
+        self._left = self._asked = 0
         # Where many came last time more are likely to wait. After a single one it is the peer's turn first.
         events = self._epoll.poll(0, 256) if self._several else []
         if not events:
@@ -115,7 +135,12 @@ class Reactor:
         self.alone = len(events) == 1
         if events and self.spin_ns:
             self._busy = True
-        self.now = time.monotonic_ns()
+        now = self.now = time.monotonic_ns()
+        if longest is None:
+            held = unlooked(before, self._left, self._asked, now)
+            if held > HELD_NS:
+                self.held.note(held, now)
+                self.held_up.add(held)
         handlers = self._handlers
         for fd, mask in events:
             handler = handlers.get(fd)
@@ -161,7 +186,8 @@ class Reactor:
             events = poll(0, 256)
             if events:
                 return events
-            now = time.monotonic_ns()
+            now = self._asked = time.monotonic_ns()
+            self._left = self._left or now
             if not until:  # only now: an answer that is there at once needs no clock
                 until = now + self.spin_ns
             elif now - last > SCARCE_NS:
@@ -177,10 +203,14 @@ class Reactor:
         timers = self._timers
         while timers and timers[0].call is None:
             heapq.heappop(timers)
+        now = time.monotonic_ns()
+        self._left, self._asked = self._left or now, 0
         if not timers:
             return -1 if longest is None else longest
         # Rounded up to a whole millisecond by epoll: a timer is never early.
-        until = max(0.0, (timers[0].due - time.monotonic_ns()) / 1e9)
+        left = max(0, timers[0].due - now)
+        self._asked = now - -left // 1_000_000 * 1_000_000
+        until = left / 1e9
         return until if longest is None else min(until, longest)
 
     def _run_timers(self) -> None:

@@ -180,10 +180,11 @@ class Goodbye(msgspec.Struct, frozen=True, gc=False):
 
 class Over(msgspec.Struct, frozen=True, gc=False):
     """The asset has ended what stands by our request `standing`; or, on the server's side, the client of it has fallen
-    silent, and nobody is told."""
+    silent, and nobody is told. `silent`: it is over since nothing came."""
 
     standing: int
     detail: str
+    silent: bool = False
 
 
 class Cadence(msgspec.Struct, frozen=True, gc=False):

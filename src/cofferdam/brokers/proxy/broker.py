@@ -129,8 +129,15 @@ PACKETS = histogram(
     by="conduit",
     metric=Metric("cofferdam_packet_latency_seconds"),
 )
-STREAMS_OUTER = (*_way("inputs", "in", "from a device"), PACKETS)
-STREAMS_INNER = (*_way("outputs", "out", "to a device"), PACKETS)
+HELD = histogram(
+    "held",
+    "how long a half did not look at what had come, where it was more than a millisecond: by a turn of its own, or "
+    "since the machine gave it none",
+    by="half",
+    metric=Metric("cofferdam_half_held_seconds"),
+)
+STREAMS_OUTER = (*_way("inputs", "in", "from a device"), PACKETS, HELD)
+STREAMS_INNER = (*_way("outputs", "out", "to a device"), PACKETS, HELD)
 """What the halves of a protocol with streams measure besides."""
 
 

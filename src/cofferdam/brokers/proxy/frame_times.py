@@ -17,6 +17,7 @@ Not here: the streams themselves (standing), what the asset's own network adds (
 from __future__ import annotations
 
 from cofferdam.brokers.kit.figures import Reported, distribution
+from cofferdam.crossing.longest import Longest
 from cofferdam.histogram import Histogram
 from cofferdam.protocols.base import Cadence
 
@@ -35,7 +36,9 @@ LONGEST_NS = 60_000_000_000
 class Times:
     """One stream that stands, in one half."""
 
-    __slots__ = ("_age", "_conduit", "_interval", "_jitter", "_last", "_recent", "_since", "label", "limit", "p999")
+    __slots__ = (
+        "_age", "_conduit", "_interval", "_jitter", "_last", "_pauses", "_recent", "_since", "label", "limit", "p999",
+    )  # fmt: skip
 
     def __init__(
         self, label: str, age: Histogram, jitter: Histogram, conduit: Histogram, interval: int, timeout: int, now: int
@@ -49,6 +52,7 @@ class Times:
         self._conduit = conduit
         self._interval = interval
         self._last = 0
+        self._pauses = Longest(2 * interval)
         self._recent = Histogram()
         self._since = now
 
@@ -60,8 +64,15 @@ class Times:
             self._conduit.add(age)
             self._recent.add(age)
         if self._last:
-            self._jitter.add(abs(now - self._last - self._interval))
+            gap = now - self._last
+            self._jitter.add(abs(gap - self._interval))
+            self._pauses.note(gap, now)
         self._last = now
+
+    def paused(self, now: int) -> int:
+        """The longest time (ns) of late in which nothing was sent; 0 where it was never more than two intervals."""
+        self._pauses.note(now - self._last if self._last else 0, now)
+        return self._pauses.of_late(now)
 
     def look(self, now: int) -> None:
         """Judges the window when it is over."""
@@ -69,6 +80,14 @@ class Times:
             self.p999 = self._recent.quantile(0.999) if self._recent.count >= FEWEST else 0
             self._recent = Histogram()
             self._since = now
+
+
+def silence(what: str, way: str, paused: int, half: str, held: int) -> str:
+    """What the log says of a side that has sent nothing in time: whether it may have had nothing from us, and whether
+    this machine held us up. Durations in ns, of the ten seconds before; 0 for none to speak of."""
+    pause = f"paused for {paused / 1e6:.1f} ms" if paused else "did not pause"
+    hold = f"was held up for {held / 1e6:.1f} ms" if held else "was not held up"
+    return f"{what} (in the ten seconds before, {way} {pause}, and the {half} half {hold})"
 
 
 class FrameTimes:

@@ -19,7 +19,7 @@ from cofferdam.audit.events.access import StreamEnded
 from cofferdam.audit.events.base import MAX_SAFE_INTEGER, clip
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.proxy.connection import Job
-from cofferdam.brokers.proxy.frame_times import FrameTimes
+from cofferdam.brokers.proxy.frame_times import FrameTimes, silence
 from cofferdam.brokers.proxy.records import (
     MOST_ALSO,
     Frame,
@@ -244,7 +244,7 @@ class StandingPath(WritePath):
             return
         for standing in there:
             if isinstance(event, Over):
-                self._end(standing, event.detail, None)
+                self._end(standing, self._silence(standing, event.detail) if event.silent else event.detail, None)
             elif isinstance(event, FrameReceived) and self._still(standing):
                 standing.received += 1
                 standing.lost_in += event.lost
@@ -252,6 +252,11 @@ class StandingPath(WritePath):
                     standing.dropped += 1  # a frame that is late is worth nothing: the next one follows
                 else:
                     self._outer.send(Frame(standing.handle, event.message, self._reactor.now))
+
+    def _silence(self, standing: Standing, what: str) -> str:
+        now = self._clock()
+        paused = 0 if standing.times is None else standing.times.paused(now)
+        return silence(what, "outputs", paused, "inner", self._reactor.held.of_late(now))
 
     def _notice(self, standings: list[Standing], message: Any) -> None:
         handles: list[int] = []
@@ -286,8 +291,13 @@ class StandingPath(WritePath):
 
     def _unwatch(self, record: Unwatch) -> None:
         standing = self._known(record.handle, record.session)
-        if standing is not None:
-            self._end(standing, "given up by the client", None, tell=False)
+        if standing is None:
+            return
+        reason = "given up by the client"
+        if record.silent:
+            what = "the client has sent nothing in time"
+            reason = silence(what, "inputs", record.paused, "outer", record.held)
+        self._end(standing, reason, None, tell=False)
 
     def _frame(self, record: Frame[Any]) -> None:
         standing = self._known(record.handle, None)

@@ -12,7 +12,7 @@ from cofferdam.audit.events.access import DeviceTrouble, Malformed
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.counted import Counted
-from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.kit.figures import Reported, distribution
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.proxy.device import Device
 from cofferdam.brokers.proxy.inner_standing import StandingPath
@@ -84,7 +84,9 @@ class Telling(StandingPath):
     def figures(self) -> Reported:
         devices = {name: served.device for name, served in self._served.items()}
         units = {name: (served.device, served.asset.unit) for name, served in self._served.items()}
-        streams = self._times.report() if self.protocol.frame_type is not None else {}
+        streams: Reported = {}
+        if self.protocol.frame_type is not None:
+            streams = self._times.report() | {"held": {"inner": distribution(self._reactor.held_up)}}
         return streams | {
             "connections": {name: device.connections for name, device in devices.items()},
             "in_flight": {name: device.in_flight(unit) for name, (device, unit) in units.items()},

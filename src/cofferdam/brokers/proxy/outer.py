@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.kit.figures import Reported, distribution
 from cofferdam.brokers.kit.transport import RECEIVE_BYTES
 from cofferdam.brokers.proxy.clients import Client, ClientSession, Pending, malformed, opened
 from cofferdam.brokers.proxy.outer_door import Door
@@ -499,4 +499,7 @@ class Outer(Door):
 
     def figures(self) -> Reported:
         found = self.stats.report()
-        return found if self.protocol.frame_type is None else found | self._standings.times.report()
+        if self.protocol.frame_type is None:
+            return found
+        held: Reported = {"held": {"outer": distribution(self._reactor.held_up)}}
+        return found | self._standings.times.report() | held

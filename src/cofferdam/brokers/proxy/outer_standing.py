@@ -126,14 +126,22 @@ class Standings:
 
     def released(self, client: Client, event: Released[Any]) -> None:
         """The client gives it up."""
-        self.silent(client, event.standing)
+        self._given_up(client, event.standing, False)
 
     def silent(self, client: Client, standing: int) -> None:
         """The client says nothing any more in what stands by this token."""
+        self._given_up(client, standing, True)
+
+    def _given_up(self, client: Client, standing: int, silent: bool) -> None:
         handle = client.standing.pop(standing, None)
-        if handle is not None:
-            self._untimed(handle)
-            self._inner.send(Unwatch(self._clients.pop(handle).session.id, handle))
+        if handle is None:
+            return
+        paused = held = 0
+        if silent:
+            now, times = self._reactor.now, self._timed.get(handle)
+            paused, held = 0 if times is None else times.paused(now), self._reactor.held.of_late(now)
+        self._untimed(handle)
+        self._inner.send(Unwatch(self._clients.pop(handle).session.id, handle, silent, paused, held))
 
     def frame_received(self, client: Client, event: FrameReceived) -> None:
         """A frame from the client. What belongs to no stream of its is left out: the stream has just ended."""

@@ -71,10 +71,15 @@ class Watch(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=4, f
 
 
 class Unwatch(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unknown_fields=True):
-    """The client gives up what stands by this handle, a watch or a stream."""
+    """The client gives up what stands by this handle, a watch or a stream; `silent`: it has sent nothing in time. For
+    the log, of the ten seconds before: the longest time in which nothing was sent to it (`paused`), and in which the
+    half that says so did not look (`held`); ns, 0 for none to speak of."""
 
     session: Id
     handle: Id
+    silent: bool = False
+    paused: Ns = 0
+    held: Ns = 0
 
 
 class Frame(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):

@@ -138,7 +138,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             self._close(self._explicit.on_time(now))
         for link in self._io.silent(now):
             self._output += self._closing(link)
-            self._events.append(Over(link.standing, "the device has sent nothing in time"))
+            self._events.append(Over(link.standing, "the device has sent nothing in time", True))
 
     @property
     def deadline(self) -> int:

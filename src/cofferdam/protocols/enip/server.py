@@ -96,7 +96,7 @@ class EnipServer(Encapsulation):
         self._no_session_in_time()
         for link in self._io.silent(now):
             self._connections.io_names.pop(link.standing, None)
-            self._events.append(Over(link.standing, "the client has sent nothing in time"))
+            self._events.append(Over(link.standing, "the client has sent nothing in time", True))
 
     @property
     def deadline(self) -> int:
