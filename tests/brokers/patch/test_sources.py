@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -309,39 +310,54 @@ def test_changes_of_any_bytes_are_read_or_refused(data: bytes) -> None:
 # --- sealing --------------------------------------------------------------------------------------------------------
 
 
+def opened(sealing: Sealing, file: Path) -> bytes:
+    """Each piece holds until the next one."""
+    return b"".join(bytes(piece) for piece in sealing.pieces(file))
+
+
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
 def test_what_is_sealed_comes_back(tmp_path: Path, size: int) -> None:
-    sealing, data = Sealing(b"k" * 32, encrypt=True), bytes(range(256)) * (size // 256 + 1)
+    sealing, data = Sealing(b"k" * 32, encrypt=True), os.urandom(size)
     out = sealing.create(tmp_path / "f")
     for at in range(0, size, 300_000):
-        out.write(data[at : min(at + 300_000, size)])
+        out.write(data[at : at + 300_000])
     out.sync()
     out.close()
     sealed = (tmp_path / "f").read_bytes()
     assert sealed.startswith(HEAD)
-    assert b"".join(sealing.pieces(tmp_path / "f")) == data[:size]
+    assert opened(sealing, tmp_path / "f") == data
     head = len(HEAD) + 32
-    bad = [sealed[:-1], sealed + b"x", sealed[:head] + bytes([sealed[head] ^ 1]) + sealed[head + 1 :], sealed[:head]]
+    bad = [
+        sealed[:-1],
+        sealed[: head + 15],
+        sealed + b"x",
+        sealed[:head] + bytes([sealed[head] ^ 1]) + sealed[head + 1 :],
+        sealed[:head],
+    ]
     if size > 2 * PIECE:
         one, two = sealed[head : head + PIECE + 16], sealed[head + PIECE + 16 : head + 2 * (PIECE + 16)]
         bad += [sealed[:head] + two + one + sealed[head + 2 * (PIECE + 16) :], sealed[: head + 2 * (PIECE + 16)]]
     for each in bad:
         (tmp_path / "bad").write_bytes(each)
         with pytest.raises(NotSealed):
-            b"".join(sealing.pieces(tmp_path / "bad"))
+            opened(sealing, tmp_path / "bad")
     for other in (Sealing(b"o" * 32, encrypt=True), Sealing(None, encrypt=False)):
         with pytest.raises(NotSealed):
-            b"".join(other.pieces(tmp_path / "f"))
+            opened(other, tmp_path / "f")
 
 
-def test_a_file_is_sealed_without_new_memory_for_each_piece(tmp_path: Path) -> None:
-    out, data = Sealing(b"k" * 32, encrypt=True).create(tmp_path / "f"), bytes(48 << 10)
+def test_a_file_is_sealed_and_opened_without_new_memory_for_each_piece(tmp_path: Path) -> None:
+    sealing, data = Sealing(b"k" * 32, encrypt=True), bytes(48 << 10)
+    out = sealing.create(tmp_path / "f")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(64 * PIECE // len(data)):
         out.write(data)
     out.sync()
     out.close()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 64 * 100  # pages; a piece has 256
+    between = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    assert between - before < 64 * 100  # pages; a piece has 256
+    assert sum(len(piece) for piece in sealing.pieces(tmp_path / "f")) == 64 * PIECE // len(data) * len(data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - between < 64 * 100
 
 
 def test_without_a_key_nothing_is_taken(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -68,7 +69,7 @@ Parts = Iterable[tuple[str, Iterable[bytes]]]
 
 def scan(
     path: str, file: Path, parts: Parts | None = None, *, largest: int | None = None,
-    seen: Callable[[bytes], object] | None = None, anyway: bool = False,
+    seen: Callable[[memoryview], object] | None = None, anyway: bool = False,
 ) -> Scanned:  # fmt: skip
     """Has the clamd at this socket look at a file; with `parts`, at each of them instead. `largest`: bytes of the
     largest entry of an archive in it, where the caller has looked. `seen` is given what the scanner was given, while
@@ -95,7 +96,7 @@ def scan(
             unseen = f"the scanner would not see all of it: {refused}"
         if parts is not None:
             return _scan_parts(path, parts, base)
-        with file.open("rb") as opened:
+        with file.open("rb", buffering=0) as opened:
             said = _stream(path, _pieces(opened, seen))
         judged = _judged(said, base)
         if anyway and judged.partly:
@@ -107,8 +108,11 @@ def scan(
     return Scanned("not scanned", unseen, base, True) if unseen and judged.verdict == "clean" else judged
 
 
-def _pieces(opened: BinaryIO, seen: Callable[[bytes], object] | None) -> Iterator[bytes]:
-    while piece := opened.read(CHUNK):
+def _pieces(opened: FileIO, seen: Callable[[memoryview], object] | None) -> Iterator[memoryview]:
+    """Through one buffer: new memory for each piece costs as much as reading it."""
+    buffer = memoryview(bytearray(CHUNK))
+    while count := opened.readinto(buffer):
+        piece = buffer[:count]
         yield piece
         if seen is not None:
             seen(piece)
@@ -204,12 +208,12 @@ def _nest() -> bytes:
     return data
 
 
-def _stream(path: str, pieces: Iterable[bytes] | Iterator[bytes]) -> str:
+def _stream(path: str, pieces: Iterable[bytes | memoryview]) -> str:
     with _connect(path) as sock:
         _send(sock, b"zINSTREAM\0")
         try:
             for piece in pieces:
-                _send(sock, len(piece).to_bytes(4, "big") + piece)
+                _send(sock, len(piece).to_bytes(4, "big"), piece)
             _send(sock, b"\0\0\0\0")
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has said why before it hung up
@@ -226,14 +230,19 @@ def _connect(path: str) -> socket.socket:
     return sock
 
 
-def _send(sock: socket.socket, data: bytes) -> None:
+def _send(sock: socket.socket, *data: bytes | memoryview) -> None:
     """By write: this process may send to no address."""
-    view = memoryview(data)
-    while view:
+    left = [memoryview(each) for each in data if each]
+    while left:
         try:
-            view = view[os.write(sock.fileno(), view) :]
+            sent = os.writev(sock.fileno(), left)
         except BlockingIOError:
             _wait(sock, select.POLLOUT)
+            continue
+        while left and sent >= len(left[0]):
+            sent -= len(left.pop(0))
+        if sent:
+            left[0] = left[0][sent:]
 
 
 def _wait(sock: socket.socket, what: int) -> None:

@@ -156,14 +156,14 @@ class _Hash:
     def __init__(self) -> None:
         self.digest, self.size = hashlib.sha256(), 0
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes | memoryview) -> None:
         self.digest.update(piece)
         self.size += len(piece)
 
 
 def _hash(file: Path) -> _Hash:
-    whole = _Hash()
-    with file.open("rb") as opened:
-        while piece := opened.read(PIECE):
-            whole.add(piece)
+    whole, buffer = _Hash(), memoryview(bytearray(PIECE))
+    with file.open("rb", buffering=0) as opened:
+        while count := opened.readinto(buffer):
+            whole.add(buffer[:count])
     return whole

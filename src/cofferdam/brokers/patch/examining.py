@@ -269,7 +269,7 @@ def unseal(
 
     def step() -> None:
         why = ""
-        piece: bytes | None = None
+        piece: bytes | memoryview | None = None
         try:
             piece = next(pieces, None)
             if piece is not None:

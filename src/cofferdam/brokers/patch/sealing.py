@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
@@ -60,10 +61,13 @@ class Sealing:
             raise OSError(self.unfit)
         return SealedFile(Synced(path.open("xb")), self.key)
 
-    def pieces(self, path: Path) -> Iterator[bytes]:
-        """What is in a file, sealed or not. Raises: OSError, NotSealed (then what came before is worth nothing)."""
-        with path.open("rb") as opened:
-            head = opened.read(len(HEAD))
+    def pieces(self, path: Path) -> Iterator[bytes | memoryview]:
+        """What is in a file, sealed or not; each piece holds until the next is asked for.
+
+        Raises: OSError, NotSealed (then what came before is worth nothing).
+        """
+        with path.open("rb", buffering=0) as opened:
+            head = bytes(_fill(opened, memoryview(bytearray(len(HEAD)))))
             if head != HEAD:
                 yield head
                 while data := opened.read(PIECE):
@@ -119,20 +123,33 @@ def _nonce(number: int, last: bool) -> bytes:
     return number.to_bytes(11, "big") + bytes((last,))
 
 
-def _open(opened: BinaryIO, key: bytes, name: str) -> Iterator[bytes]:
-    salt = opened.read(SALT_BYTES)
+def _open(opened: FileIO, key: bytes, name: str) -> Iterator[memoryview]:
+    """Through buffers that are made once, as they were sealed."""
+    salt = bytes(_fill(opened, memoryview(bytearray(SALT_BYTES))))
     if len(salt) != SALT_BYTES:
         raise NotSealed(f"{name} is cut off")
     box, number = cipher(key, salt, _USE), 0
-    data = opened.read(PIECE + TAG_BYTES)
+    out, held, spare = (memoryview(bytearray(PIECE + TAG_BYTES)) for _ in range(3))
+    data = _fill(opened, held)
     while True:
-        following = opened.read(PIECE + TAG_BYTES)
+        following = _fill(opened, spare)
+        size = len(data) - TAG_BYTES
         try:
-            piece = box.decrypt(_nonce(number, not following), data, None)
+            if size < 0:
+                raise InvalidTag
+            box.decrypt_into(_nonce(number, not following), data, None, out[:size])
         except InvalidTag:
             raise NotSealed(f"{name} is damaged, cut off, or sealed with another key") from None
-        if piece:
-            yield piece
+        if size:
+            yield out[:size]
         if not following:
             return
-        data, number = following, number + 1
+        held, spare, data, number = spare, held, following, number + 1
+
+
+def _fill(opened: FileIO, buffer: memoryview) -> memoryview:
+    """As much of a file as there is, up to the buffer's size. Raises: OSError."""
+    count = 0
+    while count < len(buffer) and (more := opened.readinto(buffer[count:])):
+        count += more
+    return buffer[:count]

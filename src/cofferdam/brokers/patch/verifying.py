@@ -44,7 +44,7 @@ def verify(keeper: Keeping, asked: Asked) -> None:
             return keeper.repository.targets / row.product / row.version / f"{row.sha256}.{row.file}"
         return keeper.store / "quarantine" / str(row.number)
 
-    def released(row: FileRow) -> Iterator[bytes]:
+    def released(row: FileRow) -> Iterator[bytes | memoryview]:
         with place(row).open("rb") as opened:
             while data := opened.read(PIECE):
                 yield data
