@@ -32,7 +32,7 @@ from cofferdam.cli.main import main
 from cofferdam.cli.patch import _to_sign, compared
 from cofferdam.cli.patch_shown import goes_to, next_window, shown
 from cofferdam.cli.ssh_signing import ssh_sign
-from cofferdam.errors import GateError
+from cofferdam.errors import GateError, StoreFull
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from tests.brokers.patch.makers import ssh_key
 from tests.brokers.patch.vouching import WITNESSES, word
@@ -175,6 +175,58 @@ def test_what_is_rejected_while_it_is_signed_is_one_of_both(desk: Desk) -> None:
     desk.log.write()
     assert "being decided" in refused[0][1]
     assert desk.files.rows["1"].state == "released"
+
+
+def test_a_request_that_a_crash_halved_stands(desk: Desk) -> None:
+    """What is asked for was in the book, and the file's own row not yet."""
+    desk.ask("request", number=1)
+    desk.log.write()
+    desk.files.put(1, replace(desk.files.rows["1"], state="passed"))
+    desk.releases.mend()
+    assert desk.files.rows["1"].state == "requested"
+    (_, error), *_ = desk.ask("request", number=1)
+    assert "asked for already" in error
+
+
+def test_what_was_rejected_stays_so_after_a_crash_and_stands_in_nobodys_way(desk: Desk) -> None:
+    desk.ask("request", number=1)
+    desk.log.write()
+    desk.ask("approve", number=1, signature=desk.signature("alice", 1))
+    desk.log.write()
+    pending = desk.pending.rows["1"]
+    signed = desk.signature("bob", 1)
+    desk.ask("reject", number=1)
+    desk.log.write()
+    desk.pending.put(1, pending)  # the crash came before this row was gone
+    desk.releases.mend()
+    assert desk.files.rows["1"].state == "rejected" and not desk.pending.rows
+    (_, error), *_ = desk.ask("approve", number=1, signature=signed)
+    assert "nothing is asked for file 1" in error
+    desk.ask("request", number=2)
+    desk.log.write()
+    assert set(desk.pending.rows) == {"2"}
+    # And the other way round: what is asked for is gone, and the file's row still says that something is.
+    desk.pending.drop(2)
+    desk.releases.mend()
+    assert desk.files.rows["2"].state == "passed"
+
+
+def test_what_a_full_disk_halves_is_rejected_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.ask("request", number=1)
+    desk.log.write()
+
+    def full(*_: Any) -> None:
+        raise StoreFull("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.files, "put", full)
+        answers = desk.ask("reject", number=1)
+        desk.log.write()
+    assert "disk" in answers[0][1]
+    assert not desk.pending.rows
+    desk.ask("reject", number=1)
+    desk.log.write()
+    assert desk.files.rows["1"].state == "rejected"
 
 
 def test_two_requests_at_once_are_one(desk: Desk) -> None:

@@ -152,8 +152,7 @@ class Keeper(Part):
                 self._tell_taken(row, lambda _ok, _why: None)
             if row.state == "examining":
                 self.setting.reactor.later(functools.partial(self.examining.add, row.number))
-        for pending in list(self.pending.rows.values()):
-            self._releases.finish_if_signed(pending, "the keeper")
+        self._releases.mend()
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._take(policy)

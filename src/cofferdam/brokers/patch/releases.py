@@ -27,7 +27,7 @@ from cofferdam.brokers.patch.examining import unseal
 from cofferdam.brokers.patch.keeping import Keeping, row_of
 from cofferdam.brokers.patch.records import Custom, path_of, same_person
 from cofferdam.brokers.patch.witnesses import concerned, custom_of, not_seen
-from cofferdam.errors import CofferdamError, GateError
+from cofferdam.errors import CofferdamError, GateError, StoreError
 
 PIECE_TO_SIGN: Final = 256 << 10
 """Characters of metadata in one answer, where they have at most twice as many: they are ASCII, with quotes and line
@@ -52,6 +52,29 @@ class Releases:
             "reject": self._reject,
             "root": self._root,
         }
+
+    def mend(self) -> None:
+        """After a crash between two rows of the book: a file and what is asked for it say the same again. What has its
+        signatures is released, and what was rejected stays so, whoever signed it before."""
+        keeper = self._keeper
+        for pending in list(keeper.pending.rows.values()):
+            row = keeper.files.get(pending.number)
+            if row is not None and row.state == "passed":
+                keeper.keep(replace(row, state="requested"))
+            elif row is None or row.state != "requested":
+                try:
+                    keeper.pending.drop(pending.number)
+                except StoreError:  # until the next start, if there is no room even for that
+                    del keeper.pending.rows[str(pending.number)]
+                continue
+            self.finish_if_signed(pending, "the keeper")
+        for row in list(keeper.files.rows.values()):
+            if row.state == "requested" and keeper.pending.get(row.number) is None:
+                keeper.keep(replace(row, state="passed"))
+            elif row.state == "rejected":
+                keeper.drop_files(row.number)
+            elif row.state == "released":  # it lies where the installer takes it from
+                (keeper.store / "quarantine" / str(row.number)).unlink(missing_ok=True)
 
     def _decide(self, asked: Asked, number: int, draft: Draft, act: Callable[[], None]) -> None:
         """Recorded, then done. `act` answers."""
@@ -318,9 +341,9 @@ class Releases:
         )  # fmt: skip
 
         def act() -> None:
-            keeper.files.put(row.number, replace(row, state="rejected", reason=said.reason))
             if pending is not None:
-                keeper.pending.drop(row.number)
+                keeper.pending.drop(row.number)  # first: what is not there can be signed by nobody
+            keeper.files.put(row.number, replace(row, state="rejected", reason=said.reason))
             keeper.drop_files(row.number)
             if keeper.rows.separate and not self._was_seen(row):
                 keeper.fetching.forget(row)
