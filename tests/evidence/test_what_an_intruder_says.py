@@ -4,8 +4,6 @@ by it, nothing is passed over, and nobody's terminal, memory or file is theirs."
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 import os
 import resource
@@ -918,13 +916,3 @@ def test_a_framework_that_is_named_like_another(tmp_path: Path, old: str, new: s
     with pytest.raises(PolicyError) as raised:
         with_own(catalogue(), [path])
     assert words in "\n".join(map(str, raised.value.problems))
-
-
-@pytest.mark.parametrize("text", ["=1+1", "see the note;=HYPERLINK(1)", 'a; "=1', "a;b;@x", "=1;=1;-1+1"])
-def test_no_cell_is_a_formula_where_semicolons_are_between_cells(text: str) -> None:
-    """As in countries whose numbers have a comma."""
-    out = io.StringIO()
-    csv.writer(out).writerow(["first", reports.for_spreadsheet(text), "last"])
-    for delimiter in ",;":
-        for cell in next(csv.reader([out.getvalue()], delimiter=delimiter)):
-            assert cell.lstrip(' "')[:1] not in ("=", "+", "-", "@")

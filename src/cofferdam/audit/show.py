@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cofferdam.audit.cells import no_formula
 from cofferdam.audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from cofferdam.audit.entry import KINDS, Entry, decode_entry, format_time
 from cofferdam.audit.files import DirFiles, LogReader, in_use
@@ -155,15 +156,14 @@ def row(entry: Entry) -> list[str]:
 
 def _column(entry: Entry, name: str) -> str:
     if name == "event":
-        return json.dumps(entry.event, ensure_ascii=False, separators=(",", ":"))
+        return no_formula(json.dumps(entry.event, ensure_ascii=False, separators=(",", ":")))
     value = (
         getattr(entry, name)
         if name in ("index", "time", "kind", "maker", "site", "policy")
         else entry.event.get(name, "")
     )
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    # A text that begins so is a formula to a spreadsheet, and parts of it come from the network.
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not text.lstrip("-").isdigit() else text
+    return no_formula(text)
 
 
 # --- a verification ---------------------------------------------------------------------------------------------

@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import html
 import io
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from cofferdam.audit.cells import no_formula
 from cofferdam.audit.lines import escaped
 from cofferdam.evidence.clocks import Due
 from cofferdam.evidence.model import MEANINGS, STATUSES, Catalogue, Framework, spoken
@@ -122,9 +122,6 @@ COLUMNS = (
     "compare", "file",
 )  # fmt: skip
 
-_AFTER_SEMICOLON = re.compile(r"""(;[\s"]*)(?=[=+\-@])""")
-"""What begins a cell where commas are for decimals: there spreadsheets take the semicolon between cells."""
-
 
 def as_csv(report: Report) -> str:
     """A row for each control, for an auditor's request sheet; safe for a spreadsheet. `file`: where a pack has it."""
@@ -149,8 +146,7 @@ def as_csv(report: Report) -> str:
 
 def for_spreadsheet(text: str) -> str:
     """A cell's text, which none takes for a formula."""
-    text = _AFTER_SEMICOLON.sub(r"\1'", escaped(text))
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
+    return no_formula(escaped(text))
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cofferdam.audit.cells import no_formula
 from cofferdam.brokers.kit.http.problems import refusal, time_of
 from cofferdam.brokers.mirror.columns import HOUR_NS, TIME
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, WHOLE
@@ -270,7 +271,7 @@ def csv_pieces(names: Sequence[str], rows: Iterable[dict[str, Any]]) -> Iterator
     """CSV with a head line, in pieces. A text that a spreadsheet would take for a formula gets an apostrophe."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
-    writer.writerow(names)
+    writer.writerow([_cell(name) for name in names])
     for count, row in enumerate(rows, 1):
         writer.writerow([_cell(row.get(name)) for name in names])
         if count % SLICE_ROWS == 0:
@@ -280,10 +281,6 @@ def csv_pieces(names: Sequence[str], rows: Iterable[dict[str, Any]]) -> Iterator
     yield out.getvalue().encode()
 
 
-_NEGATIVE: Final = re.compile(r"-[0-9]+(\.[0-9]+)?")
-"""A whole number beyond 2^53, or SQL's decimal: a text in JSON, and no formula."""
-
-
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
@@ -291,9 +288,7 @@ def _cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else ""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") and not _NEGATIVE.fullmatch(value):
-        return f"'{value}"
-    return value
+    return no_formula(value) if isinstance(value, str) else value
 
 
 def in_utc(table: pa.Table) -> pa.Table:
