@@ -4,7 +4,8 @@ turns of one run: reads of tags, packets of reads, 32 clients at once; and how o
 Reads are made by the load generator and answered by the device of load.c, which compares each answer in full. pylogix
 and pycomm3 read from it too, and from cm-ethernetip's tag server, a Python program, which takes its share of the
 machine's cores; the adapter and the scanner of I/O are those of enip_io, which run above all else here where they may.
-`--io-seconds 600` are the goal's ten minutes.
+`--io-seconds 600` are the goal's ten minutes. With `--only io` each row of I/O says what came, which pauses there were
+and when, and what the gate ended and why.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from enip_io import OUTPUTS, Adapter, Scanner, stray
+from enip_io import OUTPUTS, Adapter, Row, Scanner, stray
+from enip_rows import Told, lines
 from processes import LOAD, BenchError, Process, build_load, generated, haproxy, held_port, timed_reads
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
@@ -164,22 +166,23 @@ def straying(address: str) -> Iterator[None]:
 def io_ages(
     adapter: Adapter, target: tuple[str, int], count: int, interval: float, multiplier: int, seconds: float,
     beside: contextlib.AbstractContextManager[None] | None = None,
-) -> tuple[list[float], int, int]:  # fmt: skip
-    """(ages one way in ms, packets that came later than the time-out at the adapter, and at the scanner).
-    `beside`: what happens meanwhile. Nothing here takes its time while a stream is open: it would end."""
+) -> Row:  # fmt: skip
+    """So many connections for so long. `beside`: what happens meanwhile. Nothing here takes its time while a stream is
+    open: it would end."""
     with beside or contextlib.nullcontext():
         raw = Raw(*target)
         scanner = Scanner(raw, target[0], PERSON, count, interval, multiplier)
         scanner.run(0.5, seconds)
-        ages, gaps = adapter.told(scanner.began)
         raw.close()
+        ages, gaps = adapter.told(scanner.began)
         scanner.close()
-    return sorted(ages), gaps, scanner.gaps
+    return Row(sorted(ages), round(count * seconds / interval), gaps, scanner.gaps, scanner.late, scanner.began)
 
 
 @contextlib.contextmanager
-def plant(priority: str = "") -> Iterator[tuple[dict[str, tuple[str, int]], Adapter, dict[str, int]]]:
-    """The devices, the gate and HAProxy, where each answers, and by which process of ours it was begun. `priority`: a
+def plant(priority: str = "") -> Iterator[tuple[dict[str, tuple[str, int]], Adapter, dict[str, int], str]]:
+    """The devices, the gate and HAProxy, where each answers, by which process of ours it was begun, and the gate's
+    state. `priority`: a
     line of the conduit."""
     with tempfile.TemporaryDirectory(prefix="cofferdam-bench-") as folder, contextlib.ExitStack() as ends:
         wanted = {
@@ -228,7 +231,7 @@ def plant(priority: str = "") -> Iterator[tuple[dict[str, tuple[str, int]], Adap
         for name in ("controller", "device", "packer", "fast", "haproxy"):
             if name in places:
                 _wait(places[name])
-        yield places, adapter, pids
+        yield places, adapter, pids, str(Path(folder) / "state")
 
 
 def _wait(place: tuple[str, int]) -> None:
@@ -247,7 +250,7 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
     def note(what: str, way: str, value: float) -> None:
         found.setdefault(what, {}).setdefault(way, []).append(value)
 
-    with plant() as (places, _, pids):
+    with plant() as (places, _, pids, _):
         ways = {"direct": "device", "haproxy": "haproxy", "gate": "fast"}
         for number in range(rounds):
             order = [(way, name) for way, name in ways.items() if name in places][:: -1 if number % 2 else 1]
@@ -262,29 +265,44 @@ def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[st
                         ask, close = opened(*places[name])
                         note(f"{what}, from {server}, µs", way, median(ask, seconds))
                         close()
-    with plant(REALTIME) as (places, adapter, _):
+    with plant(REALTIME) as (places, adapter, _, _):
         for way, place in (("direct", places["drive"]), ("gate", places["io"])):
             for what, count, interval, multiplier in (
                 (f"I/O at 10 ms, {CONNECTIONS} connections", CONNECTIONS, 0.01, 3),
                 ("I/O at 2 ms x 4, one connection", 1, 0.002, 0),
             ):  # fmt: skip
-                ages, late, silent = io_ages(adapter, place, count, interval, multiplier, io_seconds)
-                if ages:
-                    note(f"{what}, age, median ms", way, statistics.median(ages))
-                    note(f"{what}, age, p99.9 ms", way, ages[int(len(ages) * 0.999)])
-                    ended = len(ages) < 0.99 * count * io_seconds / interval  # what has ended sends no more
-                    note(f"{what}, time-outs", way, late + silent + ended)
+                row = io_ages(adapter, place, count, interval, multiplier, io_seconds)
+                if row.ages:
+                    note(f"{what}, age, median ms", way, statistics.median(row.ages))
+                    note(f"{what}, age, p99.9 ms", way, row.ages[int(len(row.ages) * 0.999)])
+                    note(f"{what}, time-outs", way, len(row.at_device) + len(row.at_scanner) + row.ended)
                 else:
                     note(f"{what}, time-outs", way, count)
         for what, beside in (
             ("a flood of reads", reading(places["fast"], io_seconds)), ("strays, ten for each packet", straying(GATE))
         ):  # fmt: skip
             for way, meanwhile in (("gate", None), ("gate, flood", beside)):
-                ages, _, _ = io_ages(adapter, places["io"], 1, 0.01, 3, io_seconds, meanwhile)
-                if len(ages) < 0.99 * 100 * io_seconds:
-                    raise BenchError(f"I/O beside {what}: {len(ages)} packets of {100 * io_seconds:.0f} came")
-                note(f"I/O at 10 ms beside {what}, p99.9 ms", way, ages[int(len(ages) * 0.999)])
+                row = io_ages(adapter, places["io"], 1, 0.01, 3, io_seconds, meanwhile)
+                if row.ended:
+                    raise BenchError(f"I/O beside {what}: {len(row.ages)} packets of {row.due} came")
+                note(f"I/O at 10 ms beside {what}, p99.9 ms", way, row.ages[int(len(row.ages) * 0.999)])
     return {what: {way: statistics.median(values) for way, values in ways.items()} for what, ways in found.items()}
+
+
+def watch_io(seconds: float) -> None:
+    """Prints what becomes of I/O, row by row: what came, which pauses there were, what the gate ended and why."""
+    with plant(REALTIME) as (places, adapter, _, state):
+        told = Told(COFFERDAM, state)
+        for what, count, interval, multiplier, flood in (
+            (f"{CONNECTIONS} connections at 10 ms", CONNECTIONS, 0.01, 3, False),
+            ("2 ms x 4, one connection", 1, 0.002, 0, False),
+            ("10 ms beside a flood of reads", 1, 0.01, 3, True),
+        ):
+            for way, place, tags in (("direct", "drive", "device"), ("gate", "io", "fast")):
+                beside = reading(places[tags], seconds) if flood else None
+                told.begin()
+                row = io_ages(adapter, places[place], count, interval, multiplier, seconds, beside)
+                print("\n".join(lines(what, way, seconds, row, told.since_then() if way == "gate" else [])), flush=True)
 
 
 def main() -> int:
@@ -293,10 +311,15 @@ def main() -> int:
     parser.add_argument("--io-seconds", type=float, default=10.0, help="time of one of I/O (default: 10)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
+    parser.add_argument("--only", choices=["io"], help="I/O alone, for --io-seconds each, with what ended and why")
     args = parser.parse_args()
     before = os.getloadavg()[0]
     try:
         build_load()
+        if args.only:
+            watch_io(args.io_seconds)
+            print(f"load {before:.1f} before, {os.getloadavg()[0]:.1f} after")
+            return 0
         found = measure(args.seconds, args.io_seconds, args.rounds)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

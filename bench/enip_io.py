@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from processes import BenchError
 
@@ -27,6 +27,28 @@ PRIORITY = 20
 """Above the halves', which is 10 where the policy says `priority: realtime`."""
 MASK = 0x3FFF_FFFF
 """Of a clock in µs: about 18 minutes, and a number that any DINT holds."""
+
+
+Pauses = list[tuple[int, float]]
+"""When each was over (monotonic ns), and how long it was (ms)."""
+
+
+class Row(NamedTuple):
+    """What came of one run. `ages` one way in ms, sorted; `due`: packets that were to come; longer than four intervals
+    nothing came `at_device` or `at_scanner`; `late`: the scanner itself was so late, by more than an interval (one
+    that runs above all else is so because the machine stood still). `began`: monotonic ns."""
+
+    ages: list[float]
+    due: int
+    at_device: Pauses
+    at_scanner: Pauses
+    late: Pauses
+    began: int
+
+    @property
+    def ended(self) -> bool:
+        """What has ended sends no more."""
+        return len(self.ages) < 0.99 * self.due
 
 
 def clock() -> int:
@@ -78,11 +100,11 @@ class Adapter:
         except EOFError:
             raise BenchError(f"no adapter of I/O at {address}:{port}", f"it needs UDP port {UDP} there") from None
 
-    def told(self, since: int = 0) -> tuple[list[float], int]:
-        """(ages in ms of what has come since then (monotonic ns), gaps that were longer than four intervals). It is
-        busy with that for so long that a stream with a short time-out ends: to be asked once nobody sends."""
+    def told(self, since: int = 0) -> tuple[list[float], Pauses]:
+        """(ages in ms of what has come since then (monotonic ns), pauses of more than four intervals). It is busy with
+        that for so long that a stream with a short time-out ends: to be asked once nobody sends."""
         self._pipe.send(since)
-        found: tuple[list[float], int] = self._pipe.recv()
+        found: tuple[list[float], Pauses] = self._pipe.recv()
         return found
 
     def stop(self) -> None:
@@ -98,14 +120,14 @@ def _adapter(address: str, port: int, pipe: Connection) -> None:
     threading.Thread(target=_serve, args=(listener, links), daemon=True).start()
     pipe.send(None)
     ages: list[tuple[int, float]] = []
-    gaps: list[int] = []
+    gaps: Pauses = []
     last: dict[int, int] = {}
     sequence = 0
     udp.settimeout(0.02)
     while True:
         if pipe.poll():
             since = pipe.recv()
-            pipe.send(([age for at, age in ages if at >= since], sum(at >= since for at in gaps)))
+            pipe.send(([age for at, age in ages if at >= since], [one for one in gaps if one[0] >= since]))
             ages, gaps, last = [], [], {}
         with contextlib.suppress(TimeoutError):
             data, source = udp.recvfrom(2000)
@@ -118,7 +140,7 @@ def _adapter(address: str, port: int, pipe: Connection) -> None:
             at = time.monotonic_ns()
             ages.append((at, ((now - said) & MASK) / 1000))
             if number in last and ((now - last[number]) & MASK) > 4 * interval:
-                gaps.append(at)
+                gaps.append((at, ((now - last[number]) & MASK) / 1000))
             last[number] = now
             sequence += 1
             body = struct.pack("<HII", sequence & 0xFFFF, said, 0)
@@ -170,7 +192,9 @@ class Scanner:
         self._gate = gate
         self._interval = interval
         self._numbers: list[int] = []
-        self.gaps = self._sequence = self.began = 0
+        self.gaps: Pauses = []
+        self.late: Pauses = []
+        self._sequence = self.began = 0
         rpi, base = int(interval * 1e6), int(time.time()) & 0xFFFF
         for index in range(count):
             body = struct.pack(
@@ -183,8 +207,8 @@ class Scanner:
 
     def run(self, before: float, seconds: float) -> None:
         """Sends on all connections, in turn, each at its interval, `before` (s) and then for so long without a pause
-        in between, which might be longer than a time-out. `began`: when the first was over (monotonic ns); `gaps`:
-        waits of more than four intervals for an answer since then."""
+        in between, which might be longer than a time-out. `began`: when the first was over (monotonic ns). Since then,
+        `gaps`: waits of more than four intervals for an answer; `late`: see Row."""
         with apart():
             self._run(before, seconds)
 
@@ -195,8 +219,10 @@ class Scanner:
         last: dict[int, float] = {}
         while (now := time.perf_counter()) < until:
             if not self.began and now >= counts:
-                self.began, self.gaps = time.monotonic_ns(), 0
+                self.began, self.gaps, self.late = time.monotonic_ns(), [], []
             if now >= due:
+                if now - due > self._interval:
+                    self.late.append((time.monotonic_ns(), (now - due) * 1000))
                 due += step
                 self._sequence += turn == 0
                 data = struct.pack("<HIi", self._sequence & 0xFFFF, 1, clock())
@@ -207,7 +233,8 @@ class Scanner:
             with contextlib.suppress(TimeoutError):
                 number = int.from_bytes(self._udp.recv(2000)[6:10], "little")
                 now = time.perf_counter()
-                self.gaps += number in last and now - last[number] > 4 * self._interval
+                if number in last and now - last[number] > 4 * self._interval:
+                    self.gaps.append((time.monotonic_ns(), (now - last[number]) * 1000))
                 last[number] = now
 
     def close(self) -> None:
