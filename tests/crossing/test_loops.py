@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -176,5 +177,31 @@ def test_a_task_that_is_cancelled_is_no_fault(reactor: LoopReactor) -> None:
     reactor.start(waits())
     reactor.call_in(0.001, cancel)
     reactor.call_in(0.002, look)
+    reactor.run()
+    assert not reactor._tasks
+
+
+def test_what_is_put_off_between_turns_looks_at_no_descriptor(reactor: LoopReactor) -> None:
+    looks: list[float | None] = []
+    look = reactor._look
+
+    def counted(longest: float | None) -> Any:
+        looks.append(longest)
+        return look(longest)
+
+    async def work() -> None:
+        reactor.later(reactor.stop)
+
+    reactor._look = counted  # type: ignore[method-assign]
+    reactor.start(work())
+    reactor.run()
+    assert looks == []
+
+
+def test_a_task_that_has_ended_needs_no_further_round_of_the_loop(reactor: LoopReactor) -> None:
+    async def work() -> None:
+        reactor.stop()  # this round is the last one
+
+    reactor.start(work())
     reactor.run()
     assert not reactor._tasks

@@ -57,10 +57,23 @@ class LoopReactor(Reactor):
         super().later(call)
         if not self._inside and not self._soon:
             self._soon = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._put_off)
+
+    def _put_off(self) -> None:
+        """What was put off between two turns; nothing else is looked at."""
+        self._soon = False
+        self._inside = True
+        self.now = time.monotonic_ns()
+        try:
+            while self._later:
+                calls, self._later = self._later, []
+                for call in calls:
+                    call()
+        finally:
+            self._inside = False
+        self._arm()
 
     def _turn(self) -> None:
-        self._soon = False
         self._inside = True
         try:
             self.turn(0)
@@ -107,14 +120,18 @@ class LoopReactor(Reactor):
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task. One that fails ends the loop; one that is cancelled does not."""
-        task = self._loop.create_task(work)
+        task: asyncio.Task[None] = self._loop.create_task(self._watched(work))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error  # into `_unhandled`, by way of the loop
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+        """(A call-back of the task would cost a round of the loop for each.)"""
+        try:
+            await work
+        except Exception as error:
+            self._loop.call_soon(_raise, error)
+        finally:
+            if (task := asyncio.current_task(self._loop)) is not None:
+                self._tasks.discard(task)
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if self._error is None:
@@ -124,3 +141,8 @@ class LoopReactor(Reactor):
         # the loop ends with this round of call-backs.
         loop.stop()
         raise Ended
+
+
+def _raise(error: Exception) -> None:
+    """Into the loop's exception handler."""
+    raise error

@@ -434,6 +434,28 @@ def test_a_key_may_be_for_less_than_its_principal(relay: RunningCrew) -> None:
         assert client.get("/v1").status_code == 401  # revoked, from one request to the next
 
 
+def test_each_request_of_a_connection_is_judged_by_the_key_that_it_shows(relay: RunningCrew) -> None:
+    """Also one that comes behind another, under a key that is no more, or not yet."""
+    text, hashed = new_key()
+    secrets = relay.secrets("outer")
+    more = msgspec.structs.replace(relay.rows["lake"], id="second00", sha256=hashed)
+    with relay.raw() as sock:
+
+        def asked(key: str) -> int:
+            sock.sendall(f"GET /v1 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n".encode())
+            answer = http.client.HTTPResponse(sock)
+            answer.begin()
+            answer.read()
+            return answer.status
+
+        assert [asked(relay.keys["erp"]), asked(text), asked(relay.keys["erp"])] == [200, 401, 200]
+        assert asked(text) == 401
+        relay.give("outer", msgspec.structs.replace(secrets, keys=(*secrets.keys, more)))
+        assert [asked(text), asked(relay.keys["erp"]), asked(text)] == [200, 200, 200]
+        relay.give("outer", secrets)
+        assert [asked(text), asked(relay.keys["erp"])] == [401, 200]
+
+
 def test_many_wrong_keys_slow_nobody_else(relay: RunningCrew, erp: httpx.Client) -> None:
     """From the ERP's own address: a right key must not have to wait for wrong ones."""
     stop = threading.Event()

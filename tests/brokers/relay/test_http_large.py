@@ -28,7 +28,7 @@ def test_large_bodies_are_read_one_at_a_time_and_half_of_the_time_is_others() ->
         return len(spans)
 
     async def go() -> None:
-        api = Api(Keeper(None, asyncio.get_running_loop()), lambda *_: None)  # type: ignore[arg-type]
+        api = Api(Keeper(None, asyncio.get_running_loop(), None), lambda *_: None)  # type: ignore[arg-type]
         request: Any = SimpleNamespace(rows=api.relay)
         async with asyncio.TaskGroup() as group:
             large = [group.create_task(api._in_its_time(request, LARGE_BYTES + 1, read)) for _ in range(3)]

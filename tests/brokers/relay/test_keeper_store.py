@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cofferdam.audit.events.relay import StoreKept
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.recovery import open_log
 from cofferdam.brokers.relay import shelf
@@ -396,6 +397,25 @@ def test_a_turn_that_was_taken_back_leaves_nothing_in_the_index(tmp_path: Path) 
     assert store.find("counts", "mes", "k") is not None
     store.rollback()
     assert store.find("counts", "mes", "k") is None and len(store.index) == 0
+    store.close()
+
+
+def test_no_commit_has_the_number_of_another(tmp_path: Path) -> None:
+    """With entries for the log or without, and however far the log has confirmed them."""
+    choose = random.Random(5)
+    draft = StoreKept(wall_ns=1, store="0" * 64, commit=0)
+    store = Store(tmp_path)
+    last = store.group
+    for _ in range(200):
+        store.begin()
+        if choose.random() < 0.5:
+            store.told(last - choose.randrange(2))
+        assert store.commit([draft] * choose.randrange(2), {}).group == last + 1
+        last += 1
+        if choose.random() < 0.2:
+            store.close()
+            store = Store(tmp_path)
+            assert store.group == last
     store.close()
 
 

@@ -25,6 +25,7 @@ from cofferdam.brokers.relay.records import (
     to_keeper,
 )
 from cofferdam.crossing.channel import Sender
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import CrossingError
 
 WAITING_MOST: Final = 4_096
@@ -39,9 +40,10 @@ A = TypeVar("A", Answered, Handed)
 class Keeper:
     """The keeper, as a side asks it."""
 
-    def __init__(self, sender: Sender[ToKeeper], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, sender: Sender[ToKeeper], loop: asyncio.AbstractEventLoop, reactor: Reactor) -> None:
         self._sender = sender
         self._loop = loop
+        self._reactor = reactor
         self._number = 0
         self._waiting: dict[int, asyncio.Future[FromKeeper]] = {}
         self._given_up: dict[int, None] = {}
@@ -72,8 +74,11 @@ class Keeper:
             _hold_to_ranges(record)
         self._number = number
         future: asyncio.Future[FromKeeper] = self._loop.create_future()
+        # Where nobody else waits for the keeper it is not waited for others that might ask in the same turn.
+        self._reactor.alone = not self._waiting
         self._waiting[number] = future
         self._sender.send(record)
+        self._reactor.alone = False
         if gone is not None:
             gone(lambda: self._give_up(number))
         found = await future

@@ -36,7 +36,7 @@ class Side(HttpPart):
         super().__init__(setting, LIMITS)
 
     def make_api(self) -> Api:
-        self._keeper = Keeper(keeper_of(self.setting.senders), self.loop)
+        self._keeper = Keeper(keeper_of(self.setting.senders), self.loop, self.setting.reactor)
         return Api(self._keeper, self.note, self.setting.wall)
 
     def doors(self, policy: CompiledPolicy) -> Iterable[Door]:

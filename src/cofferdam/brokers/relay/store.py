@@ -173,7 +173,7 @@ class Store:
         self._look_for_damage(known)
         meta = dict(self.all("SELECT name, value FROM meta"))
         self.name = meta["store"]
-        self.group = meta.get("group", 0)
+        self.group = max(meta.get("group", 0), self.one("SELECT ifnull(max(grp), 0) FROM told")[0])
         for id_, name in self.all("SELECT id, name FROM principals"):
             self._principals[name], self._names[id_] = id_, name
         self._load_index(meta["secret"])
@@ -323,9 +323,10 @@ class Store:
         """
         self.group += 1
         try:
-            if drafts:
+            if drafts:  # which say its number as well, and stay until a later commit has another
                 self.run("INSERT INTO told VALUES(?,?,?)", self.group, _encode(pushed), _encode(drafts))
-            self.run("INSERT OR REPLACE INTO meta VALUES('group', ?)", self.group)
+            else:
+                self.run("INSERT OR REPLACE INTO meta VALUES('group', ?)", self.group)
             self.run("COMMIT")
         except StoreError as error:
             self.group -= 1

@@ -150,7 +150,7 @@ class Way(Part, Generic[K, W]):
             raise LocalProtocolError("a way of the relay needs a loop with tasks")
         self.setting = setting
         self._start = setting.start
-        self.keeper = Keeper(keeper_of(setting.senders), asyncio.get_event_loop())
+        self.keeper = Keeper(keeper_of(setting.senders), asyncio.get_event_loop(), setting.reactor)
         self.checks = Checks(Relay(()))
         self.relay = Relay(())
         self.counts = dict.fromkeys(self.figures_of, 0)

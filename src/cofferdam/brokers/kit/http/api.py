@@ -14,7 +14,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from cofferdam.brokers.kit.http.connection import Request
-from cofferdam.brokers.kit.http.keys import WRONG_SECONDS, Keyring, Known, Slowed, Why
+from cofferdam.brokers.kit.http.keys import WRONG_SECONDS, Keyring, Known, Slowed, Why, hash_of
 from cofferdam.brokers.kit.http.messages import Answer, Gone
 from cofferdam.brokers.kit.http.problems import Problems, Refusal, refusal
 from cofferdam.policy.messages.checked import Problem
@@ -59,7 +59,9 @@ class Api(abc.ABC):
         if text:
             if scheme.lower() != "bearer":
                 return "unknown"
-            return self.keys.by_key(text.strip(), connection.principals, self._wall())
+            if connection.shown[0] != text:
+                connection.shown = (text, hash_of(text.strip()))
+            return self.keys.by_hash(connection.shown[1], connection.principals, self._wall())
         if connection.certificate:
             return self.keys.by_certificate(connection.certificate, connection.principals)
         return "none"

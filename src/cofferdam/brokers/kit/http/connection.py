@@ -180,6 +180,8 @@ class Connection(asyncio.Protocol):
         self.certificate: bytes = b""
         self.secure = False
         """By TLS."""
+        self.shown: tuple[str, bytes | None] = ("", None)
+        """The key that its last request showed, and the hash of that. Whether it is one is looked at each time."""
         self.gone: Callable[[], None] | None = None
         """Called once if the client leaves while its request waits."""
         self.due = shared.loop.time() + HEAD_SECONDS

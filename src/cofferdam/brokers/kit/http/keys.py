@@ -164,7 +164,10 @@ class Keyring:
 
     def by_key(self, text: str, principals: Iterable[str], wall_ns: int) -> Known | Why:
         """Who shows this key, if the address it comes from is that of `principals`."""
-        digest = hash_of(text)
+        return self.by_hash(hash_of(text), principals, wall_ns)
+
+    def by_hash(self, digest: bytes | None, principals: Iterable[str], wall_ns: int) -> Known | Why:
+        """Who shows the key that has this hash (`hash_of`)."""
         if digest is None:
             return "unknown"
         for key in self._keys.get(digest[:8], ()):
