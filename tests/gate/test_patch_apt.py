@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from cofferdam.brokers.patch import apt_tree
+from cofferdam.brokers.patch import apt_index, apt_sign, apt_tree
+from cofferdam.errors import GateError
 from tests.brokers.patch.makers import run
 from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
@@ -108,7 +109,7 @@ class Host:
 
 
 class Town:
-    def __init__(self, folder: Path, port: int, mirror: Mirror) -> None:
+    def __init__(self, folder: Path, port: int, mirror: Mirror, sign: str = "") -> None:
         self.mirror = mirror
         source = (
             f"    sources:\n      debian: {{apt: {{at: '127.0.0.1:{port}', host: mirror.test, authority: ca.pem, "
@@ -116,7 +117,7 @@ class Town:
         )
         self.works = Works(
             folder / "works", files={"ca.pem": AUTHORITY.pem}, sources=source, panel="plc-firmware, host-packages",
-            products="      host-packages: {origin: {apt: vendor.asc}, most: 1 GB, scan: none}",
+            products=f"      host-packages: {{origin: {{apt: vendor.asc}}, most: 1 GB, scan: none{sign}}}",
             rules="      - {source: debian, fetch: host-packages, packages: ['tool*', libtool1]}",
             prepare=self.fill,
         )  # fmt: skip
@@ -194,6 +195,80 @@ def test_a_snapshot_goes_from_the_vendors_mirror_to_a_hosts_apt(town: Town) -> N
     assert "401" in stranger.apt("update")
     town.fetch()
     assert len(town.snapshots()) == 1  # it is known
+
+
+@pytest.fixture
+def signing(tmp_path: Path) -> Iterator[Town]:
+    """A site that signs the repository anew."""
+    mirror = Mirror(tmp_path / "mirror")
+    with serving(mirror.root, MIRROR) as port:
+        made = Town(tmp_path, port, mirror, ", sign: site-apt")
+        try:
+            yield made
+        finally:
+            made.works.close()
+
+
+def test_a_host_believes_the_sites_key_alone(signing: Town) -> None:
+    """The vendor's key is nowhere on it. Until there is one of the site's nothing begins."""
+    works = signing.works
+    number = signing.newest()["number"]
+    works.patch("request", str(number))
+    for who in ("alice", "bob"):
+        works.approve(number, who)
+    key = works.patch("key", "new", "panel").split()[0]
+    url, site = f"http://127.0.0.1:{works.plant}/v1/apt/host-packages", works.folder / "site-apt.asc"
+    eventually(lambda: works.told("plan")["releases"])
+    early = Host(works.folder / "early", url, key, works.vendor.public())
+    assert "503" in early.apt("-oAcquire::Retries=0", "update")
+    assert all(row["state"] == "" for row in works.told("plan")["assets"] if row["product"] == "host-packages")
+    make = ("credential", "site-apt", "--policy", str(works.policy), "--make")
+    works.patch(*make, str(site))
+    assert "BEGIN PGP PUBLIC KEY BLOCK" in site.read_text()
+    assert "hosts believe it" in works.patch(*make, str(works.folder / "other.asc"), code=2)
+    host = Host(works.folder / "host", url, key, site.read_bytes())
+    eventually(lambda: host.apt("-oAPT::Update::Error-Mode=any", "update").endswith("exit 0"))
+    said = host.apt("install", "--download-only", "--no-install-recommends", "--yes", "tool", "libtool1")
+    assert said.endswith("exit 0"), said
+    assert len(list((host.folder / "cache/archives").glob("*.deb"))) == 2
+    served = next((host.folder / "lists").glob("*InRelease")).read_text()
+    assert "Valid-Until" not in served and "Origin: Vendor" in served
+    vendors = Host(works.folder / "vendors", url, key, works.vendor.public())
+    assert not vendors.apt("-oAPT::Update::Error-Mode=any", "update").endswith("exit 0")
+    said = works.patch("credential", "plc-1", "--policy", str(works.policy), "--make", str(works.folder / "x"), code=2)
+    assert "no product of the policy is signed by a key 'plc-1'" in said
+
+
+def test_a_snapshot_that_is_signed_anew_outlives_the_vendors_date(tmp_path: Path, town: Town) -> None:
+    """By the host's own apt: the vendor's Release has expired, and wants later ones signed by the vendor. With a byte
+    changed, neither holds."""
+    mirror, works = Mirror(tmp_path / "mirror"), town.works
+    mirror.package("tool", "1.0")
+    mirror.publish(works, days=-30)
+    inrelease = mirror.root / "dists/stable/InRelease"
+    text = apt_index.signed_text(inrelease.read_bytes())
+    mirror.sign(works, text.replace(b"Suite:", b"Signed-By:\n " + b"A" * 40 + b"\nSuite:", 1))
+    secret, certificate = apt_sign.make("site-apt")
+
+    def updated(name: str, key: bytes) -> str:
+        host = Host(tmp_path / name, f"file://{mirror.root}", "none", key)
+        dates = ("-oAcquire::Check-Date=true", "-oAcquire::Check-Valid-Until=true")  # some images look at neither
+        return host.apt("-oAPT::Update::Error-Mode=any", *dates, "update")
+
+    vendors = updated("vendors", works.vendor.public())
+    assert "expired" in vendors and not vendors.endswith("exit 0"), vendors
+    signed = apt_sign.resigned(inrelease.read_bytes(), secret)
+    inrelease.write_bytes(signed)
+    said = updated("sites", certificate)
+    assert said.endswith("exit 0"), said
+    assert b"Signed-By" not in signed and b"A" * 40 not in signed and b"Packages" in signed
+    inrelease.write_bytes(signed.replace(b"Origin: Vendor", b"Origin: Vandal"))
+    assert not updated("changed", certificate).endswith("exit 0")
+    for wrong in ("", "openpgp-key AAAA", "openpgp-key !"):
+        with pytest.raises(GateError, match="cannot be read"):
+            apt_sign.resigned(signed, wrong)
+    with pytest.raises(apt_index.BadIndex):
+        apt_sign.resigned(b"Suite: stable\n", secret)
 
 
 def test_what_is_not_the_vendors_is_refused(town: Town) -> None:

@@ -31,13 +31,14 @@ START_SECONDS = 5.0
 
 class Side(NamedTuple):
     """One part of one crew: who shows it a key, the certificates that its doors show, and the passwords that it shows
-    to databases."""
+    to databases. `made`: names of keys that it signs with, which are made here and brought by nobody."""
 
     crew: str
     part: str
     principals: frozenset[str] = frozenset()
     tls: frozenset[str] = frozenset()
     passwords: frozenset[str] = frozenset()
+    made: frozenset[str] = frozenset()
 
 
 class Keys(NamedTuple):

@@ -138,11 +138,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = "what we show to an asset (a password, or a private key), or what opens a product's archives"
     credential = keys._reader(KEYS(), verb)("credential", text, _credential, "PasswordTaken", verbs)
     credential.add_argument(
-        "name", metavar="NAME", help="its name in the policy: `secret`, or the asset's; a product's `password`"
+        "name",
+        metavar="NAME",
+        help="its name in the policy: `secret`, or the asset's; a product's `password` or `sign`",
     )
     credential.add_argument("--key", type=Path, metavar="FILE", help="an OpenSSH private key without a passphrase "
                             "(Ed25519 or ECDSA)")  # fmt: skip
     credential.add_argument("--file", type=Path, metavar="FILE", help="a password, on its first line; `-` for stdin")
+    credential.add_argument("--make", type=Path, metavar="FILE", help="makes a product's `sign` key, and writes the "
+                            "certificate that hosts believe to FILE")  # fmt: skip
     parser.epilog = "Who does something is who the gate sees, and stands in the audit log."
 
 
@@ -185,7 +189,9 @@ def _sides(policy: CompiledPolicy, crew: str) -> list[Any]:
             tls = {door.tls for row in rows for door in row.doors if door.zone in zones and door.tls}
             names = {way.secret for row in rows for way in row.ways if way.secret}
             passwords = frozenset(names) if part == INSTALLER else frozenset()
-            found.append(Side(plan.base, part, frozenset(who), frozenset(tls), passwords))
+            signs = {product.sign for row in rows for product in row.products if product.sign}
+            made = frozenset(signs) if part == INSTALLER else frozenset()
+            found.append(Side(plan.base, part, frozenset(who), frozenset(tls), passwords, made))
     return found
 
 
@@ -510,28 +516,52 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _credential(args: argparse.Namespace) -> int:
-    from cofferdam.brokers.kit.http.vault import locked
+    from cofferdam.brokers.kit.http.vault import KEY_CHARACTERS, PASSWORD_CHARACTERS, locked
     from cofferdam.brokers.patch.sftp import KEY_MARK
     from cofferdam.cli import keys
     from cofferdam.cli.gate_options import state_of
     from cofferdam.policy.problems import one_of
 
-    own = [side for side in keys.sides_of(args) if args.name in side.passwords]
+    sides = keys.sides_of(args)
+    own = [side for side in sides if args.name in (side.passwords if args.make is None else side.made)]
+    if not own and args.make is not None:
+        found = f"no product of the policy is signed by a key {args.name!r}"
+        raise GateError(found, hint="a product with `origin: {apt: ...}` and `sign: NAME`")
     if not own:
-        known = sorted({name for side in keys.sides_of(args) for name in side.passwords})
+        known = sorted({name for side in sides for name in side.passwords})
         found = f"no asset or archive of the policy takes a credential {args.name!r}"
         raise GateError(found, hint=f"they take {one_of(known)}")
-    if (args.key is None) == (args.file is None):
-        raise GateError("one of --key and --file")
-    secret = _private_key(args.key) if args.key is not None else keys._read(args.file)
+    if sum(each is not None for each in (args.key, args.file, args.make)) != 1:
+        raise GateError("one of --key, --file and --make")
+    if args.make is not None:
+        secret = _site_key(args, own)
+    else:
+        secret = KEY_MARK + _private_key(args.key) if args.key is not None else keys._read(args.file)
     runs = True
     with locked(state_of(args)):
         for side in own:
             vault = keys.vault_of(args, side)
-            vault.set_password(args.name, KEY_MARK + secret if args.key is not None else secret)
+            vault.set_password(args.name, secret, KEY_CHARACTERS if args.make is not None else PASSWORD_CHARACTERS)
             runs = keys.save(args, side, vault) and runs
     later = "" if runs else "; it is used once the gate runs"
     return print_told(args, {"name": args.name, "in_use": runs}, [f"{args.name}: the credential is there{later}"])
+
+
+def _site_key(args: argparse.Namespace, own: list[Any]) -> str:
+    """A new key of a name that has none, once its certificate is where hosts can get it. Raises: GateError."""
+    from cofferdam.brokers.patch import apt_sign
+    from cofferdam.cli import keys
+
+    if any(args.name in keys.vault_of(args, side).secrets.passwords for side in own):
+        hint = "another name in the policy, which hosts are told to believe as well, before this one goes"
+        raise GateError(f"there is a key {args.name!r}, and hosts believe it", hint=hint)
+    secret, certificate = apt_sign.make(f"{args.name}, repositories of the site")
+    try:
+        with args.make.open("xb") as file:
+            file.write(certificate)
+    except OSError as error:
+        raise GateError(f"cannot write {args.make}: {error.strerror}", hint="a file that is not there yet") from None
+    return secret
 
 
 def _private_key(file: Path) -> str:

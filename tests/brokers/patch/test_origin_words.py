@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cofferdam.errors import PolicyError
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
-from cofferdam.policy.terms.patch_rows import PatchRows
+from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from tests.brokers.patch.test_source_words import compiled
 
 POLICY = """
@@ -61,3 +62,19 @@ def test_what_is_wrong_is_said_in_words(tmp_path: Path, old: str, new: str, says
     with pytest.raises(PolicyError) as error:
         compiled(tmp_path, POLICY.replace(old, new))
     assert says in str(error.value.problems)
+
+
+def test_a_key_for_repositories_is_for_repositories(tmp_path: Path) -> None:
+    """And nobody but who uses it hears of it."""
+    (tmp_path / "trust.json").write_bytes(TRUST)
+    with pytest.raises(PolicyError) as error:
+        compiled(tmp_path, POLICY.replace("origin:", "sign: site-apt, origin:", 1))
+    assert "is no Debian repository" in str(error.value.problems)
+    products = [Product(name="fw", origin=Origin(proof="apt", keys=()), most=1, sign="site-apt")]
+    row, scope = PatchRows(products=tuple(products)), Scope(frozenset({"firmware"}), frozenset({"fw"}))
+    conduit = replace(compiled(tmp_path, POLICY).conduits["firmware"], terms=row)
+    terms = KINDS["patch"]
+    told = {part: terms.cut(conduit, scope, part) for part in ("intake", "fetcher", "installer")}
+    assert {part: found.products[0].sign for part, found in told.items() if isinstance(found, PatchRows)} == {
+        "intake": "", "fetcher": "", "installer": "site-apt",
+    }  # fmt: skip

@@ -24,10 +24,11 @@ from cofferdam.brokers.kit.http.api import method
 from cofferdam.brokers.kit.http.connection import Request
 from cofferdam.brokers.kit.http.messages import Answer
 from cofferdam.brokers.kit.http.problems import Refusal, refusal
-from cofferdam.brokers.patch import apt_index
+from cofferdam.brokers.patch import apt_index, apt_sign
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.plan import Plan, Step, Verdict
 from cofferdam.brokers.patch.records import Release
+from cofferdam.errors import GateError
 from cofferdam.policy import windows
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
@@ -55,6 +56,9 @@ class Installing(Protocol):
 
     def plan(self) -> Plan:
         """As things are now."""
+
+    def credential(self, name: str) -> str:
+        """A secret of ours by its name in the policy, "" for none."""
 
     def shut(self) -> str:
         """Why nothing goes out now, "" if it may."""
@@ -115,6 +119,8 @@ class AptTree:
     def __init__(self, installer: Installing) -> None:
         self._installer = installer
         self._trees: dict[str, dict[str, Span]] = {}
+        self._signed: dict[tuple[str, str], bytes] = {}
+        """By the snapshot and our key: its InRelease, signed anew."""
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def answer(self, request: Request, way: Way, product: str, path: str, wall_ns: int) -> Answer:
@@ -123,6 +129,7 @@ class AptTree:
         known = self._installer.rows.product(product)
         if known is None or known.origin.proof != "apt":
             raise refusal("not-found", "there is no such repository")
+        secret = self._key(known.sign)
         lock = self._turns.setdefault(f"{way.asset}/{product}", asyncio.Lock())
         async with lock:
             release = await self._release(way, product, wall_ns, looks=request.method == "HEAD")
@@ -134,6 +141,9 @@ class AptTree:
         if span is None:
             raise refusal("not-found", "the snapshot has no such file")
         headers = {"x-snapshot": release.custom.version}
+        if secret and path.endswith("/InRelease"):
+            signed = self._resigned(secret, release, file, span)
+            return Answer(200, signed, "application/octet-stream", headers, len(signed))
         if request.method == "HEAD":
             return Answer(200, b"", "application/octet-stream", headers, span[1])
         if span[1] > PIECE:
@@ -141,6 +151,27 @@ class AptTree:
         body = _whole(file, span)
         await self._installer.sent(len(body))
         return Answer(200, body, "application/octet-stream", headers)
+
+    def _key(self, name: str) -> str:
+        """What signs a repository, "" for one that is the vendor's own. Raises: Refusal: before anything begins."""
+        secret = self._installer.credential(name) if name else ""
+        if name and not secret:
+            make = f"`cofferdam patch credential {name} --make FILE`"
+            raise refusal("busy", f"the site's key {name} for repositories is not there: {make}", retry=60)
+        return secret
+
+    def _resigned(self, secret: str, release: Release, file: Path, span: Span) -> bytes:
+        """Raises: Refusal."""
+        found = self._signed.get((release.sha256, secret))
+        if found is None:
+            try:
+                found = apt_sign.resigned(_whole(file, (span[0], min(span[1], apt_index.RELEASE_BYTES))), secret)
+            except (GateError, apt_index.BadIndex) as error:
+                raise self._none(error) from None
+            while len(self._signed) >= TREES_MOST:
+                del self._signed[next(iter(self._signed))]
+            self._signed[release.sha256, secret] = found
+        return found
 
     async def _release(self, way: Way, product: str, wall_ns: int, *, looks: bool) -> Release:
         """The one that the asset is at, or goes to now. Raises: Refusal."""

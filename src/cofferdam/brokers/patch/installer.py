@@ -503,7 +503,10 @@ class Installer(Copying):
         return windows.state(install.windows, self.policy.table.clocks, self.setting.wall())[0]
 
     def secret(self, way: Way) -> str:
-        return self.secrets.passwords.get(way.secret, "")
+        return self.credential(way.secret)
+
+    def credential(self, name: str) -> str:
+        return self.secrets.passwords.get(name, "")
 
     async def finish(self, step: Step, install: Install, way: Way) -> None:
         """The health check, and what a failure leads to."""

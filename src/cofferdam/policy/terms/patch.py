@@ -99,6 +99,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
                     name=product, origin=_origin(said.origin, making), most=said.most,
                     scan="clamd" if said.scan == "clamd" else "", kind=said.kind, provider=said.provider or "",
                     yara=making.files[said.yara] if said.yara is not None else b"", password=said.password or "",
+                    sign=said.sign or "",
                 )
                 for product, said in sorted(conduit.products.items())
             ),
@@ -353,7 +354,7 @@ def _bare(row: PatchRows) -> tuple[Product, ...]:
     """Products, without what their origin is proved by."""
     replace = msgspec.structs.replace
     return tuple(
-        replace(each, origin=replace(_unproved(each.origin), publisher=""), yara=b"", password="")
+        replace(each, origin=replace(_unproved(each.origin), publisher=""), yara=b"", password="", sign="")
         for each in row.products
     )
 

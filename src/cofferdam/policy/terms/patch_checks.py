@@ -99,6 +99,9 @@ class PatchChecks:
             self.at((*self.here, "allow"), found, "`listen: {ZONE: {at: ADDRESS:PORT}}`", check="missing")
 
     def kind(self, at: Path, product: str, said: ProductSaid) -> None:
+        if said.sign is not None and not said.origin.apt:
+            found = f"a key {quote(said.sign)} for what is no Debian repository"
+            self.at((*at, "sign"), found, "it with `origin: {apt: ...}`", check="sign")
         conduit = self.conduit
         if said.kind == "files":
             if said.provider is not None:

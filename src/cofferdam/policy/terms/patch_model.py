@@ -172,6 +172,10 @@ class ProductSaid(notations.Entry):
         None, description="Its files are ZIP archives that need a password, of this name; the keeper has it by "
         "`cofferdam patch credential NAME`. Without, what needs a password is refused."
     )  # fmt: skip
+    sign: Name | None = Field(
+        None, description="With `apt`: hosts get the repository signed by an OpenPGP key of the site's, of this name, "
+        "instead of the vendor's; `cofferdam patch credential NAME --make FILE` makes it, and the installer has it."
+    )  # fmt: skip
 
 
 class SftpSaid(notations.Entry):

@@ -52,7 +52,7 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A kind of file that assets get, or of documents about such files (`kind`). `most`: bytes. `scan`: what scans it
     ("": nothing does). `provider`: who must have published an advisory, as its document says.
     `yara`: the site's own rules, which must find nothing. `password`: the name of what opens its archives, which the
-    keeper has."""
+    keeper has. `sign`: the name of the key by which its repository is signed anew, which the installer has."""
 
     name: str
     origin: Origin
@@ -62,6 +62,7 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     provider: str = ""
     yara: bytes = b""
     password: str = ""
+    sign: str = ""
 
 
 class Sftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -26,6 +26,9 @@ from cofferdam.brokers.kit.http.keys import KEYS_EACH, Key, Secrets, Tls, new_ke
 from cofferdam.errors import GateError
 
 LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+PASSWORD_CHARACTERS: Final = 1000
+KEY_CHARACTERS: Final = 4000
+"""Of a password, and of a private key as a text."""
 
 
 class Vault:
@@ -88,10 +91,10 @@ class Vault:
         self.secrets = msgspec.structs.replace(self.secrets, tls=known)
         return chain[0]
 
-    def set_password(self, name: str, password: str) -> None:
-        """The password that the policy has by this name. Raises: GateError."""
-        if not 1 <= len(password.encode()) <= 1000 or not password.isprintable():
-            raise GateError("a password has 1 to 1000 printable characters")
+    def set_password(self, name: str, password: str, most: int = PASSWORD_CHARACTERS) -> None:
+        """The password (or a key as a text) that the policy has by this name. Raises: GateError."""
+        if not 1 <= len(password.encode()) <= most or not password.isprintable():
+            raise GateError(f"a password has 1 to {most} printable characters")
         known = {**self.secrets.passwords, name: password}
         self.secrets = msgspec.structs.replace(self.secrets, passwords=known)
 
