@@ -253,9 +253,9 @@ def test_the_solver_sees_who_asks_whom_for_an_echo(breaking: str, path: str) -> 
     broken = 0
     for entry in in_force["nftables"]:
         steps = entry.get("rule", {}).get("expr", [])
-        asks, answers = "echo-request" in str(steps), "echo-reply" in str(steps)
+        asks, replies = "echo-request" in str(steps), "echo-reply" in str(steps)
         lacks = {"any user": "skuid", "any device": "daddr"}.get(breaking, "") if asks else ""
-        if answers and breaking == "any kind":
+        if replies and breaking == "any kind":
             lacks = "'field': 'type'"
         kept = [step for step in steps if not lacks or lacks not in str(step)]
         broken += kept != steps

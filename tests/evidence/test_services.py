@@ -86,6 +86,7 @@ def compared(differ: int = 0) -> Draft:
 
 LOST = mirror.SamplesLost(conduit="h", source="x", since_hour=1, until_hour=2, points=3, why="w")
 KILLED = jump.AccessKilled(session="s1", by="bob")
+UNBEGUN = jump.AccessKilled(session="s2", by="bob")  # it waited for who was to watch it
 LATER = jump.AccessRefused(connection="c", person="p", source="s", asset="a", what="w", reason="r")
 CASES: list[tuple[str, list[tuple[float, Draft]], list[tuple[float, Draft]]]] = [
     ("access.mfa", [(0, signed()), (0, opened())], [(0, signed(factors=("key",))), (0, opened())]),
@@ -99,6 +100,8 @@ CASES: list[tuple[str, list[tuple[float, Draft]], list[tuple[float, Draft]]]] = 
     ("access.four-eyes", [(0, decided())], [(0, decided(people=("bob", "ada")))]),
     ("access.kill", [(0, opened()), (0, KILLED), (0, ENDED), (1, LATER)], [(0, opened()), (0, KILLED), (1, LATER)]),
     ("access.kill", [(0, opened()), (0, KILLED), (0, ENDED)], [(0, KILLED), (0, ENDED), (0, opened())]),
+    ("access.kill", [(0, opened()), (0, KILLED), (0, ENDED), (0, UNBEGUN), (1, LATER)],
+     [(0, opened()), (0, UNBEGUN), (0, KILLED), (1, LATER)]),
     ("recording.complete", [(0, opened(recorded=True)), (0, MARKED), (0, ENDED)],
      [(-1, opened(recorded=True)), (-1, msgspec.structs.replace(ENDED, received=9))]),
     ("recording.complete", [(-1, opened(session="s0", recorded=True)),

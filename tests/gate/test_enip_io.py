@@ -94,16 +94,22 @@ def scanner(works: Works) -> Iterator[Scanner]:
 
 
 def test_packets_go_both_ways_within_the_limits(works: Works, scanner: Scanner) -> None:
-    assert scanner.open() == (0,)
-    works.drive.say(b"ABCDEFGH")
-
-    def measured() -> bool:
+    def measured() -> list[int]:
         """How old packets were, and how evenly they left, both ways: each half measures what it sends."""
         figures = {one["name"]: one["values"] for one in works.gate.status()["figures"] if one["broker"] == "enip"}
         names = ("outputs_age", "outputs_jitter", "inputs_age", "inputs_jitter")
-        return all(figures[name].get("drive/drive", {"count": 0})["count"] >= 10 for name in names)
+        return [figures[name].get("drive/drive", {"count": 0})["count"] for name in names]
 
-    scanner.until(700, lambda: works.drive.references and scanner.heard == b"ABCDEFGH" and measured())
+    works.drive.references.clear()
+    before, known = len(events(works.state, "stream-ended")), measured()
+    assert scanner.open() == (0,)
+    works.drive.say(b"ABCDEFGH")
+
+    def came() -> bool:
+        enough = all(now >= then + 10 for now, then in zip(measured(), known, strict=True))
+        return enough and bool(works.drive.references) and scanner.heard == b"ABCDEFGH"
+
+    scanner.until(700, came)
     assert works.drive.references == [700] and works.drive.connections == 1
     for value in (1100, 1400):
         scanner.until(value, lambda value=value: works.drive.references[-1] == value)  # type: ignore[misc]
@@ -111,8 +117,8 @@ def test_packets_go_both_ways_within_the_limits(works: Works, scanner: Scanner) 
     # A reference above its limit never arrives; three in a row close both sides.
     scanner.until(1501, lambda: works.drive.connections == 0)
     assert works.drive.references == [700, 1100, 1400]
-    eventually(lambda: bool(events(works.state, "stream-ended")))
-    ended = events(works.state, "stream-ended")[0]
+    eventually(lambda: len(events(works.state, "stream-ended")) > before)
+    ended = events(works.state, "stream-ended")[before]
     assert ended["refused"] == 3 and ended["sent"] >= 10 and ended["received"] >= 10
     assert "reference = 1501 rpm is asked" in ended["reason"]
     [road] = works.gate.status()["conduits"]

@@ -15,7 +15,7 @@ import pytest
 from asyncua import ua as types
 from asyncua.client.client import Client
 
-from tests.gate.plant import Gate, cli, events, log_of, running
+from tests.gate.plant import Gate, cli, events, log_of, running, settle
 from tests.ports import held_ports
 from tests.protocols.opcua.site import RULES, plant, policy
 from tests.waiting import PATIENT, eventually
@@ -59,6 +59,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     file.write_text(policy(plant_port, port, RULES, MORE, VALUES, OTHERS))
     with plant(plant_port), running(folder / "state", file) as gate:
         yield Site(gate, plant_port, port, file)
+        kinds = {entry["event"]["kind"] for entry in log_of(gate.state)}
+        assert "record-violation" not in kinds
+        assert "internal_error" not in str(events(gate.state, "limit-hit"))
 
 
 async def _node(client: Any, name: str) -> Any:
@@ -113,18 +116,22 @@ def test_writes_and_calls_keep_their_limits(site: Site) -> None:
         assert not any(one.is_good() for one in results) and await speed.read_value() == 150.0, "all or nothing"
         line = await _node(client, "Line1")
         reset, purge = await _node(client, "Line1.Reset"), await _node(client, "Line1.Purge")
-        assert await line.call_method(reset.nodeid, ua.Variant(3, ua.VariantType.Int32)) == 1
+        assert await line.call_method(reset.nodeid, ua.Variant(3, ua.VariantType.Int32)) >= 1
         assert await _refused(line.call_method(reset.nodeid, ua.Variant(30, ua.VariantType.Int32))) == "BadOutOfRange"
         assert await _refused(line.call_method(purge.nodeid, ua.Variant(3, ua.VariantType.Int32))) == "BadNodeIdUnknown"
 
-    before = len(events(site.gate.state, "write-allowed"))
+    state = site.gate.state
+    settle(state)
+    before, refused = len(events(state, "write-allowed")), len(events(state, "refused"))
     site.ask(work)
-    eventually(lambda: len(events(site.gate.state, "write-outcome")) == before + 2)
-    told = [entry["items"][0][:2] for entry in events(site.gate.state, "write-allowed")[before:]]
+    eventually(lambda: len(events(state, "write-outcome")) == before + 2)
+    told = [entry["items"][0][:2] for entry in events(state, "write-allowed")[before:]]
     assert told == [
         ["node nsu=urn:plant:line;s=Line1.Speed", "write"],
         ["method nsu=urn:plant:line;s=Line1 -> nsu=urn:plant:line;s=Line1.Reset", "call"],
     ]
+    settle(state)
+    assert {"value", "step", "address"} <= {entry["fault"] for entry in events(state, "refused")[refused:]}
 
 
 def test_several_methods_are_called_or_none(site: Site) -> None:
@@ -492,11 +499,3 @@ def test_hostile_bytes_close_their_connection_and_a_fair_client_reads_all_the_wh
     assert _rss(outer) - before < 20 << 20
     sections = {entry["section"] for entry in events(site.gate.state, "malformed")}
     assert "OPC 10000-6, 7.1" in sections, "told with the section that is broken"
-
-
-def test_the_log_names_what_was_refused_and_nothing_broke(site: Site) -> None:
-    faults = {entry["fault"] for entry in events(site.gate.state, "refused")}
-    assert {"value", "step", "address"} <= faults
-    kinds = {entry["event"]["kind"] for entry in log_of(site.gate.state)}
-    assert "record-violation" not in kinds
-    assert "internal_error" not in str(events(site.gate.state, "limit-hit"))

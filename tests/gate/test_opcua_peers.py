@@ -163,6 +163,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         if "node" in plants:
             stack.enter_context(node_plant(plants["node"], server_key, f"opc.tcp://127.0.0.1:{calls[0]}"))
         yield Site(folder, stack.enter_context(running(state, file)), plants, ports, calls)
+        told = [one["detail"] for one in events(state, "malformed")]
+        known = ("nobody may log in", "no such session")  # the latter when a connection was cut
+        assert all(any(word in detail for word in known) for detail in told), told
+        assert not events(state, "asset-malformed")
 
 
 async def _client(site: Site, url: str, word: str) -> Client:
@@ -366,10 +370,3 @@ def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int,
         assert one["renewed"] >= int(run.get("renewals") or 0)  # type: ignore[call-overload]
     assert "error" in stranger, "a certificate by which nobody may log in"
     eventually(lambda: "anna" in {one["user"] for one in events(site.gate.state, "client-identified")})
-
-
-def test_nothing_of_it_was_malformed(site: Site) -> None:
-    told = [one["detail"] for one in events(site.gate.state, "malformed")]
-    known = ("nobody may log in", "no such session")  # the latter when a connection was cut
-    assert all(any(word in detail for word in known) for detail in told), told
-    assert not events(site.gate.state, "asset-malformed")

@@ -215,6 +215,14 @@ def kill(known: Inputs) -> Finding:
         raise Unknown("no session has been ended by an operator yet; a drill is one")
     ended = ends(history)
     opened = history.of("access-opened")
+    begun = {one.event["session"] for one in opened}
+    # One that still waited for who is to watch it has neither entry: it never began.
+    killed = [
+        one for one in killed
+        if one.event["session"] in begun or pushed_out(history, "access-opened", one) or _may_lack(history, one)
+    ]  # fmt: skip
+    if not killed:
+        raise Unknown("no session that had begun has been ended by an operator yet; a drill is one")
     wrong, facts = [], []
     for one in killed[-50:]:
         over = ended.get(str(one.event["session"]))
