@@ -40,11 +40,11 @@ class Archive:
         self.child = PartChild("jump", "archivist", self.auditor, {"inner": to[0]}, {"inner": back[1]}, WATCHED)
         self.inner = Wire(to[1], back[0], records.to_archivist(), records.from_archivist())
         self.store = store
+        self.keep = "{keep: 1 h, room: 1 MB}"
 
     def start(self) -> None:
-        keep = "{keep: 1 h, room: 1 MB}"
-        text = POLICY.replace("PATHS", "/a").replace("{terminal: RECORD}", keep)
-        text = text.replace("approval: {", f"record: {keep}, approval: {{")
+        text = POLICY.replace("PATHS", "/a").replace("{terminal: RECORD}", self.keep)
+        text = text.replace("approval: {", f"record: {self.keep}, approval: {{")
         policy = compile_policy(loads(text), now_ns=time.time_ns())
         scope = Scope(frozenset(policy.conduits), frozenset(policy.assets))
         sliced = to_bytes(KINDS["jump"].slice(policy, scope, "archivist"))
@@ -97,6 +97,54 @@ def test_what_is_kept(archive: Archive) -> None:
     live.send(records.Happened(1, 1, "o", b"hello"))
     assert live.wait_for(records.Stored).number == 1
     assert any(b"hello" in path.read_bytes() for path in archive.folder.glob("*-t-1.cast"))
+
+
+def lies(archive: Archive, seconds: int, person: str, size: int) -> Path:
+    """A recording of an earlier life lies there, of so many seconds ago."""
+    at = int(time.time()) - seconds
+    path = archive.folder / f"{at}-t.1-{seconds}.cast"
+    path.write_bytes(msgspec.json.encode({"title": f"{person} (10.1.0.9) at plc as svc"}) + b"\n" + b"x" * size)
+    return path
+
+
+def test_nobody_drives_out_what_was_recorded_by_having_much_shown(archive: Archive) -> None:
+    """Not what others did, and not what they did themselves this week: they are recorded no more, and others are."""
+    theirs = [lies(archive, 1000, "ada", 300_000), lies(archive, 900, "ben", 100_000)]
+    own = lies(archive, 800, "tech", 450_000)
+    archive.start()
+    archive.inner.send(record(1), msgspec.structs.replace(record(2), person="ada"))
+    for number in range(1, 31):  # 1.15 MB of 1 MB by now, and 750 kB are of tech
+        archive.inner.send(records.Happened(1, number, "o", b"y" * 10_000))
+    troubles: list[records.Stored] = []
+    while not troubles:
+        said: records.Stored = archive.inner.wait_for(records.Stored)
+        troubles += [said] if said.trouble else []
+    assert (troubles[0].session, "more than half of the room" in troubles[0].trouble) == (1, True)
+    assert "tech's" in archive.child.status().alarms["jump-recording"]
+    archive.inner.send(record(3))
+    while (said := archive.inner.wait_for(records.Stored)).session != 3:
+        pass
+    assert "more than half of the room" in said.trouble
+    archive.inner.send(records.Happened(2, 1, "o", b"others go on"))
+    while (said := archive.inner.wait_for(records.Stored)).session != 2:
+        pass
+    assert said.trouble == ""
+    assert all(path.exists() for path in (*theirs, own))
+    assert not archive.auditor.of(RecordingUsed)
+
+
+def test_who_has_most_makes_room_by_what_is_old(archive: Archive) -> None:
+    """Of others nothing goes, though it is older; and what somebody holds does not count."""
+    archive.keep = "{keep: 30 days, room: 1 MB}"
+    day = 86_400
+    others, held = lies(archive, 20 * day, "ada", 300_000), lies(archive, 19 * day, "tech", 10_000)
+    held.with_name(held.name + ".hold").write_text("a claim")
+    old, older, fresh = (lies(archive, days * day, "tech", 300_000) for days in (9, 10, 2))
+    archive.start()
+    eventually(lambda: not older.exists())
+    archive.child.status()
+    assert all(path.exists() for path in (others, held, old, fresh))
+    assert [each.recording for each in archive.auditor.of(RecordingUsed)] == [older.name]
 
 
 HOSTILE: dict[str, Callable[[], tuple[Any, ...]]] = {

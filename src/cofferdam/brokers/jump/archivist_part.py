@@ -36,7 +36,14 @@ MARK_BYTES: Final = 256 << 10
 SYNC_NS: Final = 10**9
 SLOW_NS: Final = 2 * 10**9
 LOOK_NS: Final = 60 * 10**9
-"""Between two looks for recordings that are old."""
+"""Between two looks for recordings that are old, or for which there is no room: sooner where much is written."""
+LOOKS_A_ROOM: Final = 16
+"""Looks while as much is written as there is room for."""
+READ_A_TURN: Final = 100
+"""Recordings of earlier lives of which it is read whose they are."""
+FRESH_SECONDS: Final = 7 * 86_400
+"""Of one person who has more than half of the room, what is younger does not go for others' sake, nor for theirs: they
+are recorded no more instead. Nobody gets rid of what they did by having much shown."""
 RECORDINGS_MOST: Final = 4_096
 """Open at a time: more than sessions that may live."""
 PIECE_BYTES: Final = 512 << 10
@@ -103,6 +110,12 @@ class Archivist(Part):
         self._quarantine = Quarantine(setting.store, setting.boot, setting.run_job, self._inner.send, self._room)
         self._orphans = set(self._folder.glob(f"*{SUFFIX}{NEW}"))
         self._adopting: set[Path] = set()
+        self._unread = [path.name for path in self._folder.glob(f"*{SUFFIX}")]
+        self._whose: dict[str, str] = {}
+        """Recordings, and who was recorded."""
+        self._full: set[str] = set()
+        """Those who are recorded no more."""
+        self._looked_at = 0
         self._shown: dict[tuple[str, str], None] = {}
         """Who looks at which recording, by an entry of this life."""
 
@@ -110,6 +123,7 @@ class Archivist(Part):
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._keep = _keep(policy)
+        self._looked -= LOOK_NS  # there may be more room, or less
         return 0
 
     def set_severed(self, sides: Collection[str]) -> None:
@@ -148,7 +162,11 @@ class Archivist(Part):
             if writer.due(now, MARK_NS, MARK_BYTES):
                 self._mark(writer, now)
         self._adopt()
-        if now - self._looked >= LOOK_NS:
+        for name in self._unread[-READ_A_TURN:]:
+            if person := str(self._head(name).get("title", "")).partition(" (")[0]:
+                self._whose[name] = person
+        del self._unread[-READ_A_TURN:]
+        if now - self._looked >= LOOK_NS or self._bytes - self._looked_at >= self._keep.room // LOOKS_A_ROOM:
             self._remove_old()
 
     def end(self) -> None:
@@ -191,6 +209,8 @@ class Archivist(Part):
         path = self._folder / f"{self._setting.wall() // 10**9}-{record.name}{SUFFIX}{NEW}"
         try:
             self._room.look()
+            if record.person in self._full:
+                raise OSError(errno.EDQUOT, _too_much(record.person))
             writer = Writer(path, record, self._setting.wall(), self._setting.clock())
         except OSError as error:
             self._failed += 1
@@ -200,6 +220,7 @@ class Archivist(Part):
         self._trouble = ""
         self._count += 1
         self._writers[record.session] = writer
+        self._whose[path.name.removesuffix(NEW)] = record.person
         writer.marked(self._setting.clock())
 
         def vouched(ok: bool, why: str) -> None:
@@ -296,19 +317,20 @@ class Archivist(Part):
     def _remove_old(self) -> None:
         """The oldest that is older than any conduit keeps it, or for which there is no room any more, and that nobody
         holds: one a look, and none before that is in the log."""
-        self._looked = self._setting.clock()
+        self._looked, self._looked_at = self._setting.clock(), self._bytes
         if self._removing or not self._keep.age:
             return
         live = {writer.path.name for writer in self._writers.values()}
         names = sorted((path.name for path in self._folder.glob(f"*{SUFFIX}")), key=began)
-        old = next((name for name in names if name not in live and not self._hold(name).exists()), None)
+        loose = [name for name in names if not self._hold(name).exists()]
+        old = next((name for name in loose if name not in live), None)
+        reason = f"kept for {self._keep.age} s"
+        if old is None or self._age(old) <= self._keep.age:
+            old = self._for_room(names, loose, live)
+            reason = f"all together have more than {self._keep.room} bytes"
         if old is None:
             return
-        too_old = self._setting.wall() // 10**9 - int(old.split("-")[0]) > self._keep.age
-        if not too_old and sum((self._folder / name).stat().st_size for name in names) <= self._keep.room:
-            return
         self._removing = True
-        reason = f"kept for {self._keep.age} s" if too_old else f"all together have more than {self._keep.room} bytes"
         entry = RecordingUsed(
             wall_ns=self._setting.wall(), recording=old, how="removed", by="the policy", reason=reason
         )
@@ -318,9 +340,41 @@ class Archivist(Part):
             if ok and not self._hold(old).exists():
                 (self._folder / old).unlink(missing_ok=True)
                 self._count -= 1
+                self._whose.pop(old, None)
                 self._looked -= LOOK_NS  # there may be more
 
         self._setting.audit.record(entry, done)
+
+    def _age(self, name: str) -> int:
+        return self._setting.wall() // 10**9 - began(name)[0]
+
+    def _for_room(self, names: list[str], loose: list[str], live: set[str]) -> str | None:
+        """The oldest that goes where all together have more than there is room for; `loose`: those that nobody holds.
+        Of who has more than half of it, the oldest that is not fresh; where all are, they are recorded no more, and
+        what they have beyond their half is nobody else's to make room for."""
+        sizes = {name: (self._folder / name).stat().st_size for name in names}
+        total, half = sum(sizes.values()), self._keep.room // 2
+        self._full.clear()
+        if total <= self._keep.room or self._unread:
+            return None
+        of: dict[str, list[str]] = {}
+        for name in loose:
+            of.setdefault(self._whose.get(name, ""), []).append(name)
+        of.pop("", None)
+        for person, theirs in of.items():
+            beyond = sum(sizes[name] for name in theirs) - half
+            if beyond <= 0:
+                continue
+            ripe = next((name for name in theirs if name not in live and self._age(name) > FRESH_SECONDS), None)
+            if ripe is not None:
+                return ripe
+            self._full.add(person)
+            total -= beyond
+            loose = [name for name in loose if name not in theirs]
+            for session, writer in list(self._writers.items()):
+                if writer.path.name in theirs:
+                    self._fail(session, writer, OSError(errno.EDQUOT, _too_much(person)))
+        return next((name for name in loose if name not in live), None) if total > self._keep.room else None
 
     def _hold(self, name: str) -> Path:
         """What stands beside a recording that is held."""
@@ -420,18 +474,25 @@ class Archivist(Part):
         names = sorted((path.name for path in self._folder.glob(f"*{SUFFIX}")), key=began, reverse=True)[:LIST_MOST]
         found: list[told.Recording] = []
         for name in names:
-            path = self._folder / name
-            with path.open("rb") as file:
-                head = file.readline(16_384)
-            try:
-                said = msgspec.json.decode(head)
-            except msgspec.MsgspecError:
-                said = {}
+            said = self._head(name)
             found.append({
-                "name": name, "size": path.stat().st_size, "live": live.get(name, 0),
+                "name": name, "size": (self._folder / name).stat().st_size, "live": live.get(name, 0),
                 "began": said.get("timestamp", 0), "title": said.get("title", "?"), "held": self._hold(name).exists(),
             })  # fmt: skip
         return found
+
+    def _head(self, name: str) -> dict[str, Any]:
+        """What its first line says; nothing where that is none."""
+        with (self._folder / name).open("rb") as file:
+            head = file.readline(16_384)
+        try:
+            return msgspec.json.decode(head, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            return {}
+
+
+def _too_much(person: str) -> str:
+    return f"more than half of the room for recordings is {person}'s, all of this week"
 
 
 def _piece(path: Path, offset: int) -> dict[str, Any]:
