@@ -53,8 +53,8 @@ class Modbus:
         "encapsulation": "modbus___machine___ModbusServer", "server": "modbus___machine___ModbusServer",
         "client": "modbus___machine___ModbusClient",
     }  # fmt: skip
-    steps, rounds = 0, ROUNDS
-    """What is said at first and answered, and how often clients ask afterwards."""
+    steps, warm, rounds = 0, 0, ROUNDS
+    """What is said at first and answered; how often clients ask before it counts, and afterwards."""
 
     def hello(self, step: int, at: int, said: bytes) -> bytes:
         """What a client says first. `said`: what it was answered last."""
@@ -151,7 +151,7 @@ class Opcua(Modbus):
         "encapsulation": "opcua___server___OpcUaServer", "server": "opcua___server___OpcUaServer",
         "client": "opcua___client___OpcUaClient",
     }  # fmt: skip
-    steps = 5
+    steps, warm = 5, 1
     count = 1
     uris = ("http://opcfoundation.org/UA/", "urn:bench:server", "urn:bench")
 
@@ -411,9 +411,9 @@ def inside(protocol: str, policy_file: Path) -> None:
     for step in range(spoken.steps):
         said = [spoken.hello(step, at, hello) for at, hello in enumerate(hellos)]
         hellos = asked(reactor, spoken, clients, devices, said)
-    if spoken.steps > 1:
-        os.getpgrp()  # what was counted until now counts no more (--zero-before)
-    for number in range(spoken.rounds):
+    for number in range(-spoken.warm, spoken.rounds):
+        if number == 0 and spoken.warm:
+            os.getpgrp()  # what was counted until now counts no more (--zero-before)
         questions = [spoken.question(number, at, hello) for at, hello in enumerate(hellos)]
         asked(reactor, spoken, clients, devices, questions)
 

@@ -55,11 +55,11 @@ class Shut(Part):
         self.halt()
 
 
-def process_of(part: Part) -> tuple[PartProcess, int]:
+def process_of(part: Part, kind: str = "diode", name: str = "keeper") -> tuple[PartProcess, int]:
     """It runs in none; and where its control records come out."""
     (heard, said), (orders, _), (entries, audit) = os.pipe(), os.pipe(), os.pipe()
     process = PartProcess(argparse.Namespace(
-        kind="diode", part="keeper", control_in=orders, control_out=said, audit_in=entries, audit_out=audit,
+        kind=kind, part=name, control_in=orders, control_out=said, audit_in=entries, audit_out=audit,
         input=[], output=[],
     ))  # fmt: skip
     process.part = part

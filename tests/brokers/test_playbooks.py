@@ -532,6 +532,29 @@ def test_a_client_of_the_policy_that_connects_too_fast_is_an_alarm_and_a_strange
     assert stage.outer.alarms() == {}
 
 
+def test_who_connects_too_fast_is_known_before_anything_is_made_of_a_connection() -> None:
+    stage = Stage(limits="client_connects_per_second: 1")
+    outer = stage.outer
+    assert not outer.is_hasty("127.0.0.1") and not outer.is_hasty("127.0.0.1"), "to be asked takes nothing"
+    taken = [stage.client(port=port) for port in range(1, 5)]
+    assert not any(client.closed for client in taken)
+    assert outer.is_hasty("127.0.0.1") and not outer.is_hasty("127.0.0.2"), "each source for itself"
+    assert outer.limit_hits == {"client_connects_per_second": 1}
+    assert "at 127.0.0.1: client_connects_per_second" in outer.alarms()["clients-turned-away"]
+    for _ in range(100):
+        assert outer.is_hasty("127.0.0.1")
+    stage.reactor.advance(1)
+    assert not outer.is_hasty("127.0.0.1"), "those that were turned away cost it nothing"
+    assert not stage.client(port=5).closed and outer.is_hasty("127.0.0.1")
+    for port in range(1, 5):
+        stage.client(source="10.9.9.9", port=port)
+    stage.reactor.advance(61)
+    assert outer.alarms() == {}
+    for port in range(5, 9):
+        stage.client(source="10.9.9.9", port=port)
+    assert outer.is_hasty("10.9.9.9") and outer.alarms() == {}, "nobody whom the policy knows"
+
+
 def test_a_flood_waits_for_its_turns_and_does_not_fill_the_log() -> None:
     stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 20")
     client = stage.client()

@@ -173,11 +173,11 @@ def test_a_client_that_has_written_a_read_before_writes_it_the_same() -> None:
         assert [sample.value for sample in answer.response.samples] == [
             Float64((float(place),)) for place, _ in enumerate(one.items)
         ]
-    assert len(set(said[:4])) == 1 and pair.client.said.tail(request) is not None
-    assert pair.client.said.tail(m.Read((item,))) is None, "by the very object"
+    assert len(set(said[:4])) == 1 and pair.client.said.knows(request)
+    assert not pair.client.said.knows(m.Read((item,))), "by the very object"
     long = m.Read(tuple(Item("node", f"{LEVEL}{number:0400}") for number in range(40)))
     pair.to_server(pair.client.send(long)[1])
-    assert pair.client.said.tail(long) is None, "a long one is not kept"
+    assert not pair.client.said.knows(long), "a long one is not kept"
 
 
 @given(st.lists(st.integers(0, 200), max_size=300))
@@ -186,9 +186,9 @@ def test_what_we_have_written_is_bounded_and_no_other_object_is_taken_for_it(num
     header = s.RequestHeader(NodeId(0, 5), 0, 0, 0, None, 10_000, wire.NO_EXTENSION)
     for number in numbers:
         request = m.Read((Item("node", f"{LEVEL}{number}"),))
-        assert said.tail(request) is None, "a new object"
-        written = s.ReadRequest(header, 0.0, 2, [s.ReadValueId(NodeId(2, str(number), "s"), 13, None, NOBODY)])
-        said.put(request, written)
-        tail = said.tail(request)
-        assert tail is not None and len(said._known) <= remembered.MOST_SAID
-        assert remembered.Repeated(631, header, tail).body() == wire.encode(written)
+        assert said.body(request, 0, 0) is None and not said.knows(request), "a new object"
+        nodes = [s.ReadValueId(NodeId(2, str(number), "s"), 13, None, NOBODY)]
+        said.put(request, s.ReadRequest(header, 0.0, 2, nodes))
+        assert said.knows(request) and len(said._known) <= remembered.MOST_SAID
+        again = s.RequestHeader(header.token, number << 40, number, 0, None, 10_000, wire.NO_EXTENSION)
+        assert said.body(request, number << 40, number) == wire.encode(s.ReadRequest(again, 0.0, 2, nodes))

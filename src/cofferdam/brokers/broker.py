@@ -214,6 +214,11 @@ class Part(abc.ABC):
     def set_severed(self, sides: Collection[str]) -> None:
         """Cuts these sides off, and no others."""
 
+    def is_hasty(self, source: str) -> bool:
+        """Whether this address has connected so often of late that one more connection is closed unlooked at: asked
+        before anything is made of it, since a flood is thousands a second."""
+        return False
+
     def accept(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> None:
         """A client has connected (runtime "reactor", with Can.ACCEPT)."""
         transport.close()

@@ -57,7 +57,7 @@ from cofferdam.brokers.kit.supervision import (
     Stop,
     ToPart,
 )
-from cofferdam.brokers.kit.transport import TcpTransport, Transport
+from cofferdam.brokers.kit.transport import TcpTransport, Transport, place_of
 from cofferdam.brokers.registry import BROKERS, named
 from cofferdam.crossing import strand
 from cofferdam.crossing.channel import Receiver, Sender
@@ -500,10 +500,12 @@ class PartProcess:
                     self.reactor.call_in(0.1, functools.partial(self._relisten, fd))
                     return
                 continue  # that client has gone already (ECONNABORTED and its like)
-            source, port = _plain(peer[0]), int(peer[1])
+            source, port = place_of(peer)
+            if part.is_hasty(source):
+                sock.close()
+                continue
             try:
-                name = sock.getsockname()
-                local = (_plain(name[0]), int(name[1]))
+                local = place_of(sock.getsockname())
                 if self._start is not None:
                     sock.setblocking(False)
                     part.accept_socket(sock, source, port, local)
@@ -581,11 +583,6 @@ def _hold_back(questions: Receiver[Any], answers: Sender[Any]) -> None:
             questions.pause()
 
     questions.on_record = on_record
-
-
-def _plain(address: str) -> str:
-    """An IPv4 address that a dual-stack listener shows as IPv6, in its own form."""
-    return address.removeprefix("::ffff:") if "." in address else address
 
 
 def _pipe(text: str) -> tuple[str, int]:

@@ -7,8 +7,10 @@ Not here: what a connection may ask (brokers), how the limits are told (limit_no
 
 from __future__ import annotations
 
-from cofferdam.brokers.kit.pace import Bucket, draw, forget_full
+from cofferdam.brokers.kit.pace import Bucket, draw, forget_full, is_empty
 from cofferdam.limits import Limits
+
+TOO_FAST = ("client_connects_per_second", "too many new connections a second")
 
 
 class Admission:
@@ -23,7 +25,11 @@ class Admission:
         rate = limits.client_connects_per_second
         if draw(self._connects, source, now, rate * 1e-9, rate * 4):
             return None
-        return "client_connects_per_second", "too many new connections a second"
+        return TOO_FAST
+
+    def is_hasty(self, source: str, limits: Limits, now: int) -> bool:
+        """Whether one more connection of a source would come too soon. Takes note of nothing."""
+        return is_empty(self._connects, source, now, limits.client_connects_per_second * 1e-9)
 
     def no_room(
         self, source: str, stranger: bool, limits: Limits, connections: int, of_source: int

@@ -28,6 +28,12 @@ def draw(buckets: dict[str, Bucket], source: str, now: int, rate: float, burst: 
     return True
 
 
+def is_empty(buckets: dict[str, Bucket], source: str, now: int, rate: float) -> bool:
+    """Whether `draw` would say no. Takes nothing."""
+    bucket = buckets.get(source)
+    return bucket is not None and bucket.tokens + (now - bucket.at) * rate < 1.0
+
+
 def forget_full(buckets: dict[str, Bucket], now: int, rate: float, burst: float) -> None:
     """Forgets the buckets that are full again: they say nothing that a new one would not."""
     for source in [name for name, bucket in buckets.items() if bucket.tokens + (now - bucket.at) * rate >= burst]:

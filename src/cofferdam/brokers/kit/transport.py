@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from mypy_extensions import mypyc_attr
 
@@ -233,3 +234,9 @@ class TcpTransport(Transport):
             self._reactor.remove(self._fd)
             self._sock.close()
             self._out, self._gathered, self.unsent = [], [], 0
+
+
+def place_of(name: tuple[Any, ...]) -> tuple[str, int]:
+    """Address and port; an IPv4 address that a dual-stack listener shows as IPv6, in its own form."""
+    address = str(name[0])
+    return address.removeprefix("::ffff:") if "." in address else address, int(name[1])

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from cofferdam.brokers.broker import Asked, Part, Setting
-from cofferdam.brokers.kit.admission import Admission
+from cofferdam.brokers.kit.admission import TOO_FAST, Admission
 from cofferdam.brokers.kit.budget import LogBudget, network, share_of
 from cofferdam.brokers.kit.limit_notes import LimitNotes
 from cofferdam.brokers.kit.refusals import RefusalLog
@@ -86,6 +86,7 @@ class Door(Part):
         self._of_source: dict[str, int] = {}  # connections by share
         self._turns = Turns(setting.reactor, self._go_on)
         self._admission = Admission()
+        self._hasty: set[str] = set()  # who was turned away unlooked at since the last tick
         self._budget = LogBudget(setting.audit)
         self._blocked: set[Client] = set()
         self._to_tend: dict[Client, None] = {}
@@ -201,6 +202,21 @@ class Door(Part):
 
     # --- connections ------------------------------------------------------------------------------------------
 
+    def is_hasty(self, source: str) -> bool:
+        if not self._admission.is_hasty(network(source), self.limits, self._clock()):
+            return False
+        if source not in self._hasty:  # to look up who it is takes longer than all the rest
+            self._hasty.add(source)
+            principals = self.policy.principals_of(source, self._zones, None)
+            if principals:
+                self._tell_turned(" ".join(principals), source, TOO_FAST)
+        self._limit(TOO_FAST[0], source, TOO_FAST[1])
+        return True
+
+    def _tell_turned(self, group: str, source: str, limit: tuple[str, str]) -> None:
+        """Somebody whom the policy knows was turned away: for a while there is an alarm."""
+        self._turned = (self._clock(), f"{group} at {source}: {limit[0]}, {limit[1]}")
+
     def accept(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> None:
         """A client has connected to a listener bound to, or reached at, `local`."""
         self._take_in(transport, source, port, local)
@@ -246,7 +262,7 @@ class Door(Part):
             too_much = self._admission.no_room(share, stranger, limits, count, of_source)
         if too_much is not None:
             if not stranger:
-                self._turned = (now, f"{group} at {source}: {too_much[0]}, {too_much[1]}")
+                self._tell_turned(group, source, too_much)
             self._turn_away(transport, source, *too_much)
             return None
         holder: list[Client] = []
@@ -462,6 +478,7 @@ class Door(Part):
             self._calls.tick(self._is_known)
         self._limit_notes.tick(now, wall)
         self._budget.tick(wall)
+        self._hasty.clear()
         forget_full(self._paces, now, self._rate, self._burst)
         self._admission.tick(limits, now)
 

@@ -41,6 +41,8 @@ PART6, PART6_CHANNEL = "OPC 10000-6, 7.1", "OPC 10000-6, 6.7"
 
 _HEAD = struct.Struct("<3scI")
 _TWO = struct.Struct("<II")
+_FOUR = struct.Struct("<IIII")
+_CHUNK = struct.Struct("<3scIIIII")
 
 
 class Fault(RemoteProtocolError):
@@ -161,13 +163,21 @@ class Channel:
                 raise Fault(f"a chunk of {size} bytes", BAD_DECODING)
             if len(data) < size:
                 return None
-            frame = bytes(data[:size])
-            del data[:size]
+            if len(data) == size:
+                frame = bytes(data)
+                data.clear()
+            else:
+                frame = bytes(data[:size])
+                del data[:size]
             found = self._frame(kind, final, frame)
             if found is not None:
                 return found
 
     def _frame(self, kind: bytes, final: bytes, frame: bytes) -> Body | None:
+        if kind == b"MSG" and self.opened:  # nearly all are
+            sequence, request, body = self._plain(frame)
+            self._in_order(sequence, False)
+            return self._collect(final, request, body)
         if kind == b"RHE":
             if not self.called:
                 raise Fault("RHE where none is expected", BAD_MESSAGE_TYPE)
@@ -192,11 +202,9 @@ class Channel:
                 raise Fault("a message before OPN", BAD_CHANNEL)
             sequence, request, body = self._plain(frame)
         self._in_order(sequence, kind == b"OPN" and self._in_sequence < 0)
-        if kind != b"MSG":
-            if self._parts:
-                raise Fault("a message within another one's chunks", BAD_DECODING, PART6_CHANNEL)
-            return Body(kind, request, body)
-        return self._collect(final, request, body)
+        if self._parts:
+            raise Fault("a message within another one's chunks", BAD_DECODING, PART6_CHANNEL)
+        return Body(kind, request, body)
 
     def _collect(self, final: bytes, request: int, body: bytes) -> Body | None:
         if self._parts and request != self._parts_request:
@@ -232,19 +240,27 @@ class Channel:
     def _plain(self, frame: bytes) -> tuple[int, int, bytes]:
         if len(frame) < 24:
             raise Fault("a chunk without its headers", BAD_DECODING)
-        channel, number = _TWO.unpack_from(frame, 8)
+        channel, number, sequence, request = _FOUR.unpack_from(frame, 8)
         if channel != self.id:
             raise Fault(f"channel {channel}, which is not this one", BAD_CHANNEL)
-        token = next((one for one in self._tokens if one.id == number), None)
+        token: _Token | None = None
+        for one in self._tokens:
+            if one.id == number:
+                token = one
+                break
+        plain = b""
         try:
             if token is None or (self.server and self._now > token.until):
                 raise SecurityError("no such token, or it is over")
-            plain = frame[16:] if token.receive is None else token.receive.reveal(frame[:16], frame[16:])
+            if token.receive is not None:
+                plain = token.receive.reveal(frame[:16], frame[16:])
             if len(self._tokens) > 1 and token is self._tokens[-1]:
                 self._tokens = [token]  # the peer has it: the one before it is over
                 self._sending = token
         except SecurityError as error:
             raise Fault(f"security checks: {error}", BAD_SECURITY, PART6_CHANNEL) from None
+        if token.receive is None:
+            return sequence, request, frame[24:]
         sequence, request = _TWO.unpack_from(plain)
         return sequence, request, plain[8:]
 
@@ -385,6 +401,8 @@ class Channel:
         count = max(1, -(-len(body) // room))
         if len(body) > self._send_most or count > self._send_chunks:
             raise LocalProtocolError(f"a message of {len(body)} bytes, which the peer does not take")
+        if count == 1 and token.send is None:
+            return _CHUNK.pack(kind, b"F", 24 + len(body), self.id, token.id, self._sequence(), request) + body
         chunks = []
         for number in range(count):
             final = b"F" if number == count - 1 else b"C"

@@ -34,12 +34,12 @@ from cofferdam.protocols.base import (
 from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import client_work as work
 from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import numbers, wire
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin_types import NULL_NODE, Malformed
 from cofferdam.protocols.opcua.client_survey import survey
 from cofferdam.protocols.opcua.names import Namespaces
-from cofferdam.protocols.opcua.remembered import Repeated, Said
+from cofferdam.protocols.opcua.remembered import Said
 from cofferdam.protocols.opcua.security import POLICIES, Policy
 from cofferdam.protocols.opcua.watches import Wait, Watches
 
@@ -72,6 +72,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._now = 0
         self._works: dict[int, tuple[int, Work]] = {}  # request id on the wire -> (token or 0 for ours, what waits)
         self._pending: dict[int, m.OpcUaRequest] = {}
+        self._reads: dict[int, m.Read] = {}  # reads that were asked before, by their token, which is their id as well
         self._forgotten: set[int] = set()
         self._watching: set[int] = set()  # those that wait for a watch, which are asked for together
         self._publishing = 0
@@ -103,6 +104,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
 
     def take_asset(self, asset: Asset) -> None:
         self.asset, self.structures = asset, _structures(asset)
+        self.said.forget()  # what is not of a structure may be so now
 
     def on_time(self, now: int) -> None:
         self._now = now
@@ -166,6 +168,13 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise LocalProtocolError("too many requests are under way")
         token = self._new_id()
         self._pending[token] = request
+        if type(request) is m.Read:
+            self._wire_id = self._wire_id % 0x7FFFFFFF + 1
+            body = self.said.body(request, wire.ticks(self.wall()), self._wire_id)
+            if body is not None:
+                self._reads[token] = request
+                self._output.append(self.channel.send(token, body))
+                return token, self.take_output()
         if watch:
             self._watching.add(token)
         asking = survey(self, request) if type(request) is m.Survey else work.ask(self, token, request)
@@ -250,7 +259,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         """Sends a question of a generator, which is sent the answer."""
         number = self._new_id()
         self._works[number] = (token, generator)
-        body = question.body() if type(question) is Repeated else wire.encode(question)
+        body = wire.encode(question)
         if type(question) is s.OpenChannelRequest:
             self._output.append(self.channel.open_frame(number, body))
         else:
@@ -302,22 +311,50 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
             self._publish_ids.discard(body.request)
             self._published(body)
             return
+        asked = self._reads.pop(body.request, None)
+        if asked is not None:
+            self._read_again(body, asked)
+            return
         found = self._works.pop(body.request, None)
         if found is None:
             self._events.append(Unmatched("an answer to nothing"))
             return
         token, generator = found
-        if body.kind == b"":
-            answer: Any = s.ServiceFault(work.EMPTY_HEADER)  # taken back by the server
-        else:
-            answer = self._decoded(token, body.data)
-            if answer is None:
-                generator.close()
-                return
-        status = answer.header.result
-        if status in _ENDED and self.established:
-            raise RemoteProtocolError(f"the server has ended the session with 0x{status:08X}", section=SECTION)
+        answer = self._answered(token, body)
+        if answer is None:
+            generator.close()
+            return
         self._step(token, generator, answer)
+
+    def _read_again(self, body: ch.Body, request: m.Read) -> None:
+        """The answer to a read that was asked before."""
+        token = body.request
+        # Of what is asked again nothing is a structure, or a part of something (client_work), unless it is so now.
+        plain = body.kind == b"MSG" and self.said.knows(request)
+        samples = numbers.samples_of(body.data, len(request.items)) if plain else None
+        if samples is not None:
+            self._finished(token, m.Values(samples))
+            return
+        answer = self._answered(token, body)
+        if answer is None:
+            return
+        try:
+            self._finished(token, work.values_of(self, request, [], answer))
+        except work.Misfit as error:
+            if self._taken(token) is not None:
+                self._events.append(BadResponse(token, SECTION, str(error)))
+
+    def _answered(self, token: int, body: ch.Body) -> Any:
+        """What the server has answered; None where that is no answer, which is told. Raises: RemoteProtocolError where
+        it says that the session is over."""
+        answer: Any = s.ServiceFault(work.EMPTY_HEADER)  # taken back by the server
+        if body.kind != b"":
+            answer = self._decoded(token, body.data)
+        if answer is not None:
+            status = answer.header.result
+            if status in _ENDED and self.established:
+                raise RemoteProtocolError(f"the server has ended the session with 0x{status:08X}", section=SECTION)
+        return answer
 
     def _called(self, uri: str, url: str) -> None:
         """A server has opened the connection. Who it says that it is only spares us one that is certainly another; its

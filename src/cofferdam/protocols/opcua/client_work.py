@@ -36,13 +36,11 @@ from cofferdam.protocols.opcua.names import (
     weight,
     within,
 )
-from cofferdam.protocols.opcua.remembered import Repeated
 from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, Policy, SecurityError, leaf_of
 
 LIFETIME_MS = 600_000
 SESSION_MS = 120_000.0
 VALUE = 13
-READ_ID = 631
 MORE_DATA = 0x00A60000
 BAD_NODE, BAD_UNEXPECTED, BAD_LIMITS, BAD_DENIED = 0x80340000, 0x80010000, 0x80080000, 0x801F0000
 NAMESPACES, URI = 1000, 1024
@@ -300,35 +298,33 @@ def index_range(item: Item) -> str | None:
 
 
 def _read(client: Any, request: m.Read) -> Asking:
-    names = client.namespaces
-    known = client.said.tail(request)
-    asked: tuple[Item, ...]
+    """A read that is new on this connection (OpcUaClient.send has those that were asked before)."""
     unknown: list[int] = []
-    question: Any
-    if known is not None:
-        asked = request.items
-        question = Repeated(READ_ID, client.header(), known)
-    else:
-        nodes = []
-        for number, item in enumerate(request.items):
-            try:
-                node = names.node(item.name)
-            except Unnamed:
-                unknown.append(number)
-                continue
-            nodes.append(s.ReadValueId(node, VALUE, index_range(item), NO_QUALIFIED))
-        if not nodes:
-            return m.Values((m.Sample(None, BAD_NODE),) * len(request.items))
-        question = s.ReadRequest(client.header(), 0.0, 2, nodes)
-        asked = tuple([item for place, item in enumerate(request.items) if place not in unknown])
-        if not unknown:  # the server's namespaces, by which nodes are named, are one array as long as this connection
-            client.said.put(request, question)
-    answer = yield question
+    nodes = []
+    for number, item in enumerate(request.items):
+        try:
+            node = client.namespaces.node(item.name)
+        except Unnamed:
+            unknown.append(number)
+            continue
+        nodes.append(s.ReadValueId(node, VALUE, index_range(item), NO_QUALIFIED))
+    if not nodes:
+        return m.Values((m.Sample(None, BAD_NODE),) * len(request.items))
+    question = s.ReadRequest(client.header(), 0.0, 2, nodes)
+    # The server's namespaces, by which nodes are named, are one array as long as this connection.
+    if not unknown and all(item.first < 0 and item.name not in client.structures for item in request.items):
+        client.said.put(request, question)
+    return values_of(client, request, unknown, (yield question))
+
+
+def values_of(client: Any, request: m.Read, unknown: list[int], answer: Any) -> m.Values | m.Refused:
+    """What a server has answered to a read, but for nodes without a name (`unknown`). Raises: Misfit."""
+    asked = [item for place, item in enumerate(request.items) if place not in unknown]
     refused = fits(answer, s.ReadResponse, len(asked))
     if refused is not None:
         return refused
-    structure = client.structures.get
-    samples = [within(item, names.sample(one, structure(item.name)))
+    structure, sample = client.structures.get, client.namespaces.sample
+    samples = [within(item, sample(one, structure(item.name)))
                for item, one in zip(asked, answer.results, strict=True)]  # fmt: skip
     for number in unknown:
         samples.insert(number, m.Sample(None, BAD_NODE))

@@ -152,6 +152,8 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
         if isinstance(response, m.Values) and isinstance(request, m.Read):
             if len(response.samples) != len(request.items):
                 return f"{len(response.samples)} values for {len(request.items)} items"
+            if _all_numbers(response.samples):
+                return ""
             for item, sample in zip(request.items, response.samples, strict=True):
                 if too_much(item, sample):
                     return f"more elements than {item.count} of {item.name}"
@@ -270,6 +272,16 @@ def past(request: m.History) -> Item:
         return request.item
     seconds = -(-abs(request.end - request.start) // 10_000_000)
     return Item(PAST, request.item.name, 0, min(max(seconds, 1), 1 << 31))
+
+
+def _all_numbers(samples: tuple[m.Sample, ...]) -> bool:
+    """Whether all are single numbers, as they nearly always are: with these nothing can be wrong, and no range can have
+    too few elements for them."""
+    for sample in samples:
+        value: Any = sample.value
+        if type(value) not in _SURE or value.array or len(value.values) != 1 or sample.dimensions:
+            return False
+    return True
 
 
 def _check_name(name: str) -> None:

@@ -10,7 +10,6 @@ Reads only: nothing that changes a plant is ever taken for known. Not here: deco
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 from cofferdam.protocols.opcua import services as s
@@ -72,42 +71,36 @@ class Heard:
             self._made[id(nodes)] = made
 
 
-@dataclass(frozen=True)
-class Repeated:
-    """A request that was written before: only its header is another."""
-
-    number: int
-    header: s.RequestHeader
-    tail: bytes
-
-    def body(self) -> bytes:
-        """As wire.encode makes it of a whole one."""
-        writer = Writer()
-        writer.node(NodeId(0, self.number))
-        s.write_RequestHeader(writer, self.header)
-        writer.raw(self.tail)
-        return writer.made()
-
-
 class Said:
     """Reads that we ask again and again, by the very request: how it is written in this session."""
 
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[object, bytes]] = {}
+        self._known: dict[int, tuple[object, bytes, bytes]] = {}
 
-    def tail(self, request: object) -> bytes | None:
-        """What is written of it behind the header; None for one that is new."""
+    def body(self, request: object, timestamp: int, handle: int) -> bytes | None:
+        """How it is written with another time stamp and handle; None for one that is new."""
         found = self._known.get(id(request))
-        return None if found is None else found[1]
+        return None if found is None else found[1] + _VARIES.pack(timestamp, handle) + found[2]
+
+    def knows(self, request: object) -> bool:
+        """Whether it is kept."""
+        return id(request) in self._known
 
     def put(self, request: object, written: s.ReadRequest) -> None:
         """Keeps a short one. The request is kept as well, so that no other has its id."""
-        empty = len(Repeated(631, written.header, b"").body())
-        tail = wire.encode(written)[empty:]
-        if len(tail) > MOST_BYTES:
+        body = wire.encode(written)
+        if len(body) > MOST_BYTES:
             return
+        before = Writer()
+        before.node(NodeId(0, s.WRITERS[s.ReadRequest][0]))
+        before.node(written.header.token)
+        at = len(before.made())
         if len(self._known) >= MOST_SAID:
             self._known.clear()
-        self._known[id(request)] = (request, tail)
+        self._known[id(request)] = (request, body[:at], body[at + _VARIES.size :])
+
+    def forget(self) -> None:
+        """All that was kept."""
+        self._known.clear()

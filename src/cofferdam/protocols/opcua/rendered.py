@@ -5,14 +5,13 @@ The last ones are kept until the next come. Not here: what is kept for whom (sub
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import numbers
 from cofferdam.protocols.opcua.builtin import Writer
-from cofferdam.protocols.opcua.builtin_types import Encoded, Variant
+from cofferdam.protocols.opcua.builtin_types import Data, Encoded, Variant
 from cofferdam.protocols.opcua.names import Namespaces, weight
-from cofferdam.values import Bool, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64
 
 
 class Rendered:
@@ -35,31 +34,20 @@ class Rendered:
         return found
 
 
-_LETTERS: dict[type, tuple[int, str]] = {
-    Bool: (1, "?"), Int8: (2, "b"), UInt8: (3, "B"), Int16: (4, "h"), UInt16: (5, "H"), Int32: (6, "i"),
-    UInt32: (7, "I"), Int64: (8, "q"), UInt64: (9, "Q"), Float32: (10, "f"), Float64: (11, "d"),
-}  # fmt: skip
-_FORMS: dict[tuple[str, int], struct.Struct] = {
-    (letter, mask): struct.Struct("<BB" + letter + "I" * (mask >> 1 & 1) + "q" * (mask >> 2 & 1) + "q" * (mask >> 3))
-    for _, letter in _LETTERS.values() for mask in range(1, 16, 2)
-}  # fmt: skip
-"""A single number as a DataValue, by its type and the mask of the fields that it has (OPC 10000-6, 5.2.2.17)."""
-
-
 def encoded(names: Namespaces, sample: m.Sample, stamps: int) -> Encoded:
     """A DataValue, and how it is written."""
-    value: Any = sample.value
-    known = _LETTERS.get(type(value))
-    if known is None or value.array:
+    wire = numbers.written(sample, stamps)
+    if wire is None:
         data = names.data(sample, stamps)
-        writer = Writer()
-        writer.value(data)
-        return Encoded(data.value, data.status, data.source_time, data.server_time, writer.made())
-    kind, letter = known
-    number, status = value.values[0], sample.status
+        return Encoded(data.value, data.status, data.source_time, data.server_time, plainly(data))
+    value: Any = sample.value
     source = sample.source if stamps in (0, 2) else 0
     server = sample.server if stamps in (1, 2) else 0
-    rest = [one for one in (status, source, server) if one]
-    mask = 1 | (status != 0) << 1 | (source != 0) << 2 | (server != 0) << 3
-    wire = _FORMS[letter, mask].pack(mask, kind, number, *rest)
-    return Encoded(Variant(kind, number), status, source, server, wire)
+    return Encoded(Variant(numbers.KINDS[type(value)], value.values[0]), sample.status, source, server, wire)
+
+
+def plainly(data: Data) -> bytes:
+    """How any DataValue is written."""
+    writer = Writer()
+    writer.value(data)
+    return writer.made()

@@ -280,8 +280,12 @@ class OpcUaServer(Offering):
     def reply(self, request: int, handle: int, kind: type, *fields: Any) -> None:
         """Sends a response."""
         header = s.ResponseHeader(wire.ticks(self.wall()), handle, GOOD, 0, [], wire.NO_EXTENSION)
+        self.say(request, handle, wire.encode(kind(header, *fields)))
+
+    def say(self, request: int, handle: int, body: bytes) -> None:
+        """Sends what a response is written as."""
         try:
-            data = self.channel.send(request, wire.encode(kind(header, *fields)))
+            data = self.channel.send(request, body)
         except LocalProtocolError:
             self.fault(request, handle, BAD_RESPONSE_TOO_LARGE)
             return
@@ -324,7 +328,7 @@ class OpcUaServer(Offering):
             if self.jobs >= OPEN_JOBS:
                 raise Malformed("too many requests are under way", 0x80EE0000)
             request = self.heard.decode(body.data)
-            if not isinstance(getattr(request, "header", None), s.RequestHeader):
+            if type(request) is not s.ReadRequest and not isinstance(getattr(request, "header", None), s.RequestHeader):
                 raise Malformed("a response where a request is due")
             number = s.WRITERS[type(request)][0]
             self._request(body.request, request)
@@ -346,8 +350,8 @@ class OpcUaServer(Offering):
         self._events.append(RequestRefused(self.new_token(), ready, SECTION4, why, number))
 
     def _request(self, number: int, request: Any) -> None:
-        header = request.header
-        if type(request) is s.FindServersRequest or type(request) is s.GetEndpointsRequest:
+        header, kind = request.header, type(request)
+        if kind is s.FindServersRequest or kind is s.GetEndpointsRequest:
             self._discovery(number, request)
             return
         if self.channel.policy is NONE and "none" not in self._words():
@@ -355,23 +359,23 @@ class OpcUaServer(Offering):
         now = wire.ticks(self.wall())
         if header.timestamp and abs(header.timestamp - now) > CLOCK_TICKS:
             raise Malformed("a time stamp more than an hour from ours", BAD_TIMESTAMP)
-        if type(request) is s.CreateSessionRequest:
+        if kind is s.CreateSessionRequest:
             self._create_session(number, request)
             return
         if self.token == NULL_NODE or not _same(header.token, self.token):
-            moved = self._elsewhere(header.token) if isinstance(request, s.ActivateSessionRequest) else None
+            moved = self._elsewhere(header.token) if kind is s.ActivateSessionRequest else None
             if moved is None:
                 raise Malformed("no such session", BAD_SESSION)
             self._activate(number, request, moved)
             return
-        if type(request) is s.ActivateSessionRequest:
+        if kind is s.ActivateSessionRequest:
             self._activate(number, request, None)
             return
-        if not self.activated and not isinstance(request, s.CloseSessionRequest):
+        if not self.activated and kind is not s.CloseSessionRequest:
             self._close_session()
             raise Malformed("the session is not activated", BAD_NOT_ACTIVATED)
         self._last = self.now
-        if type(request) is s.CloseSessionRequest:
+        if kind is s.CloseSessionRequest:
             self.services.end(keep=not request.delete)
             self.services.subscriptions.end()  # waiting Publish requests have their answer before
             self._close_session()

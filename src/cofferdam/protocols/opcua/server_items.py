@@ -96,6 +96,8 @@ class ItemServices(abc.ABC):
     def on_time(self, now: int) -> None:
         """Subscriptions turn; watches that ended are asked for again."""
         self.subscriptions.on_time(now)
+        if not self._waiting:
+            return
         due = [one for one in self._waiting if now >= one.retry_at][:ITEMS_AT_ONCE]
         self._waiting.difference_update(due)
         if due:
@@ -104,10 +106,11 @@ class ItemServices(abc.ABC):
     @property
     def deadline(self) -> int:
         """When to be told the time; 0 for never."""
-        due = [item.retry_at for item in self._waiting]
-        if self.subscriptions.deadline:
-            due.append(self.subscriptions.deadline)
-        return min(due, default=0)
+        due = self.subscriptions.deadline
+        if not self._waiting:
+            return due
+        retry = min([item.retry_at for item in self._waiting])
+        return min(due, retry) if due else retry
 
     def end(self, keep: bool = True) -> None:
         """The session is over. `keep`: its subscriptions may be another's of the same client."""

@@ -15,14 +15,15 @@ from cryptography import x509
 
 from cofferdam.model import Assign, Item, Operation, Watch
 from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import numbers, wire
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin_types import Data, LocalizedText, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
 from cofferdam.protocols.opcua.jobs import Job
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, dimensions_of, formless, forms_of, item_of
-from cofferdam.protocols.opcua.rendered import encoded
+from cofferdam.protocols.opcua.rendered import plainly
 from cofferdam.protocols.opcua.server_calls import BAD_DENIED, BAD_NOTHING, BAD_OPERATIONS, BAD_TYPE, CallServices
+from cofferdam.protocols.opcua.server_items import BAD_CLOSED
 from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space, is_arguments
 from cofferdam.protocols.opcua.trust import application_uri, split_chain
 from cofferdam.values import Text
@@ -51,6 +52,25 @@ def uri_of(certificate: bytes) -> str:
         return application_uri(x509.load_der_x509_certificate(split_chain(certificate)[0]))
     except ValueError:
         return ""
+
+
+def _nothing(_answers: list[Any]) -> None:
+    return
+
+
+class _Whole(Job):
+    """A read that crosses as it is, as nearly all do."""
+
+    __slots__ = ("_asked", "_number", "_request", "_services")
+
+    def __init__(self, services: Services, number: int, request: s.ReadRequest, asked: list[tuple[int, Item]]) -> None:
+        super().__init__(services._server, 1, _nothing)
+        self._services, self._number, self._request, self._asked = services, number, request, asked
+
+    def answer(self, slot: int, token: int, response: Any) -> None:
+        self._left = 0
+        self._server.jobs -= 1
+        self._services.whole(self._number, self._request, self._asked, response)
 
 
 class Services(CallServices):
@@ -138,24 +158,27 @@ class Services(CallServices):
             raise Malformed(f"a Read of {len(nodes)} nodes", BAD_OPERATIONS)
         if request.stamps > 3:
             raise Malformed("no such time stamps", 0x802B0000)
-        results: list[Data | None] = [None] * len(nodes)
-        about: list[int] = []
         asked: list[tuple[int, Item]] = []
         items: tuple[Item, ...] = ()
         whole: m.Read | None = None
         known = self._server.heard.made(nodes)
         if known is not None:
             asked, items, whole = known
+            if whole is not None and self._hopes(items):
+                self._server.ask(_Whole(self, number, request, asked), 0, whole)
+                return
+        results: list[bytes] = [b""] * len(nodes)  # as they are written
+        about: list[int] = []
         if whole is None:
             for place, one in enumerate(nodes):
                 if one.node.ns == 0:
-                    results[place] = self._standard(one)
+                    results[place] = plainly(self._standard(one))
                 elif one.attribute != VALUE or is_arguments(one.node):
                     about.append(place)
                 else:
                     found = self._item(one.node, one.range)
                     if isinstance(found, int):
-                        results[place] = Data(None, found)
+                        results[place] = plainly(Data(None, found))
                     else:
                         asked.append((place, found))
             items = tuple([item for _, item in asked])
@@ -163,8 +186,7 @@ class Services(CallServices):
                 whole = m.Read(items)
                 self._server.heard.keep(nodes, (asked, items, whole))
         groups = [asked] if asked else []
-        # What was allowed as a whole is most likely so again: it is judged when it crosses, and if need be taken apart.
-        hoped = len(asked) > 1 and items == self._allowed
+        hoped = len(asked) > 1 and self._hopes(items)
         if len(asked) > 1 and not hoped and not self._may(Operation(READ, -1, -1, False, items)):
             allowed: list[tuple[int, Item]] = []
             denied: list[tuple[int, Item]] = []
@@ -174,7 +196,6 @@ class Services(CallServices):
         elif len(asked) > 1:
             self._allowed = items
         survey = self._survey() if about else None
-        names, stamps = self._names, request.stamps
 
         def finish(answers: list[Any]) -> None:
             if hoped and isinstance(answers[0], m.Refused) and answers[0].status == BAD_DENIED:
@@ -182,23 +203,17 @@ class Services(CallServices):
                 self._read(number, request)
                 return
             for group, answer in zip(groups, answers, strict=False):
-                if isinstance(answer, m.Values):
-                    for (place, _), sample in zip(group, answer.samples, strict=True):
-                        results[place] = encoded(names, sample, stamps)
-                else:
-                    for place, item in group:
-                        status = answer.status
-                        results[place] = Data(None, self._no(item.name) if status == BAD_DENIED else status)
+                for (place, _), value in zip(group, self._written(group, answer, request.stamps), strict=True):
+                    results[place] = value
             if about:
                 if survey is not None:
                     self._described(survey, answers[-1])
                 space = self._space
                 for place in about:
                     one = nodes[place]
-                    results[place] = Data(None, BAD_NOT_CONNECTED) if space is None else space.attribute(
-                        one.node, one.attribute
-                    )  # fmt: skip
-            self._reply(number, handle, s.ReadResponse, results, [])
+                    gone = Data(None, BAD_NOT_CONNECTED)
+                    results[place] = plainly(gone if space is None else space.attribute(one.node, one.attribute))
+            self._have_read(number, handle, results)
 
         parts: list[m.OpcUaRequest] = [
             whole if whole is not None and group is asked else m.Read(tuple([item for _, item in group]))
@@ -207,6 +222,34 @@ class Services(CallServices):
         if survey is not None:
             parts.append(m.Survey(survey))
         self._start(parts, finish)
+
+    def _hopes(self, items: tuple[Item, ...]) -> bool:
+        """What was allowed as a whole most likely is again: it is judged when it crosses, and taken apart if need be.
+        A single one is judged as it is."""
+        return len(items) == 1 or items is self._allowed or items == self._allowed
+
+    def whole(self, number: int, request: s.ReadRequest, asked: list[tuple[int, Item]], answer: Any) -> None:
+        """A read that has crossed as it is was answered."""
+        if len(asked) > 1 and type(answer) is m.Refused and answer.status == BAD_DENIED:
+            self._allowed = ()
+            self._read(number, request)
+            return
+        self._have_read(number, request.header.handle, self._written(asked, answer, request.stamps))
+
+    def _written(self, asked: list[tuple[int, Item]], answer: Any, stamps: int) -> list[bytes]:
+        """The DataValues of what has crossed."""
+        if type(answer) is m.Values:
+            names = self._names
+            return [numbers.written(sample, stamps) or plainly(names.data(sample, stamps)) for sample in answer.samples]
+        status = answer.status
+        return [plainly(Data(None, self._no(item.name) if status == BAD_DENIED else status)) for _, item in asked]
+
+    def _have_read(self, number: int, handle: int, results: list[bytes]) -> None:
+        server = self._server
+        if server.services is self:
+            server.say(number, handle, numbers.answer(wire.ticks(server.wall()), handle, results))
+        else:
+            server.fault(number, handle, BAD_CLOSED)  # as in _reply
 
     def _start(self, parts: list[m.OpcUaRequest], finish: Callable[[list[Any]], None]) -> None:
         if not parts:

@@ -336,7 +336,7 @@ class Subscriptions:
     @property
     def deadline(self) -> int:
         """When the next one is due; 0 for none."""
-        return min([subscription.due for subscription in self.all.values()], default=0)
+        return min([subscription.due for subscription in self.all.values()]) if self.all else 0
 
     def _turn(self, subscription: Subscription) -> None:
         for item in subscription.local:
