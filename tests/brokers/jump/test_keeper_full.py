@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,11 @@ import pytest
 
 from cofferdam.audit.events.jump import SignInRefused
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.accounts import Accounts
 from cofferdam.brokers.jump.reserve import FREE_BYTES, FULL, SPARE, SPARE_BYTES
 from cofferdam.brokers.jump.signin import signed_data
 from cofferdam.disk import room
+from tests.brokers.jump.site import KEY
 from tests.brokers.jump.test_keeper_process import Stage
 from tests.waiting import eventually
 
@@ -143,3 +147,25 @@ def test_what_has_to_be_written_down_is_where_nothing_is_free_at_all(stage: Stag
     assert stage.inner.wait_for(records.Revoke).session == grant.session
     (small_disk / "others").unlink()
     eventually(lambda: spare.exists() and spare.stat().st_blocks * 512 >= SPARE_BYTES)
+
+
+def test_it_begins_on_a_full_disk(small_disk: Path) -> None:
+    """Also where its last life ended in the midst of its work: people are known, and what is taken away is."""
+    store = small_disk / "store"
+    store.mkdir()
+    script = f"""import os, pathlib
+from cofferdam.brokers.jump.accounts import Accounts
+kept = Accounts(pathlib.Path({str(store)!r}), bytes(range(32)))
+kept.add_person("tech", "", "")
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+    assert (store / "access.db-wal").stat().st_size
+    fill(small_disk, 0)
+    for name in ("plc", "station"):  # the second life finds no write-ahead log: the first has ended in order
+        accounts = Accounts(store, KEY)
+        assert accounts.known("tech").active
+        assert accounts.reserve.short()
+        accounts.block("asset", name, "root", "", 0)
+        accounts.close()
+    assert [each[1] for each in Accounts(store, KEY).blocks()] == ["plc", "station"]
