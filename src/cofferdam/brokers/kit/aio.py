@@ -145,6 +145,11 @@ async def serve(
         _, protocol = await loop.connect_accepted_socket(
             factory, sock, ssl=context, ssl_handshake_timeout=handshake_seconds if context is not None else None
         )
+    except OSError as error:
+        sock.close()
+        # The future that has the error is in the frames that the error's traceback has: until the collector looks, the
+        # connection would be kept by them.
+        raise error.with_traceback(None) from None
     except BaseException:
         sock.close()
         raise

@@ -138,8 +138,8 @@ class Request:
         """The client waits for 100 Continue before it sends a body."""
         self.most = UNASKED_BYTES
         """Of content that is taken now; when there is more, the client has to wait, or the request is refused."""
-        self.whole: asyncio.Future[bool] | None = None
-        """Done when all of the body has come (True), or more than is wanted (False)."""
+        self.whole: asyncio.Future[bool | None] | None = None
+        """Done when all of the body has come (True), or more than is wanted (False), or no more will come (None)."""
 
     async def body(self, most: int, principal: str) -> bytes | None:
         """The body, or None if it has more than `most` bytes. It counts to the principal's share. Raises: Gone."""
@@ -240,9 +240,10 @@ class Connection(asyncio.Protocol):
         gone, self.gone = self.gone, None
         if gone is not None:
             gone()
-        request = self._request
+        # What is left of the two goes now: they must not keep each other until the collector looks.
+        request, self._request = self._request, None
         if request is not None and request.whole is not None and not request.whole.done():
-            request.whole.set_exception(Gone())
+            request.whole.set_result(None)
 
     def pause_writing(self) -> None:
         self._full = True
@@ -374,7 +375,10 @@ class Connection(asyncio.Protocol):
         self._weigh(request, done=False)
         if len(request.content) <= request.most:
             self._transport.resume_reading()
-        return await request.whole
+        found, request.whole = await request.whole, None
+        if found is None:
+            raise Gone
+        return found
 
     async def read_piece(self, request: Request) -> bytes:
         """What of a body has come since the last piece; b"" at its end. Raises: Gone."""
@@ -524,5 +528,5 @@ class Connection(asyncio.Protocol):
         problem = {"type": f"{self.shared.problems}http", "title": error.title, "status": error.status}
         request, self._last = self._request, True
         if request is not None and request.whole is not None and not request.whole.done():
-            request.whole.set_exception(Gone())
+            request.whole.set_result(None)
         self._send(Answer(error.status, kind="application/problem+json"), json.dumps(problem).encode())
