@@ -347,7 +347,8 @@ def test_what_was_pushed_comes_out_once_and_in_order(out_of: Outward) -> None:
 
 def test_a_pause_holds_back_and_loses_nothing(out_of: Outward) -> None:
     before = len(out_of.got())
-    out_of.crew.ask("keeper", "pause", {"channel": out_of.channel, "push": False, "by": "root"})
+    done = out_of.crew.ask("keeper", "pause", {"channel": out_of.channel, "push": False, "by": "root"})
+    assert not done.error, done
     out_of.put(["f"])
     assert len(out_of.got()) == before
     out_of.crew.ask("keeper", "resume", {"channel": out_of.channel, "push": False, "by": "root"})
