@@ -12,14 +12,16 @@ import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from cofferdam.brokers.mirror import spooler
 from cofferdam.enforce import kernel
 from cofferdam.errors import StoreError
 from tests.brokers.mirror.crew import Plant, crew, historian
 from tests.brokers.mirror.lives import BATCHES, ROWS, TAGS, rows
-from tests.brokers.mirror.pairing import HOUR, Pair, batch
+from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
 from tests.brokers.mirror.test_kill import verified
 from tests.disk import library, needs_gcc
 from tests.services import Postgres, needs_postgres
@@ -224,3 +226,30 @@ def test_a_disk_that_may_only_be_read(tmp_path: Path, part: str) -> None:
         pair._gone()
     finally:
         kernel.umount(str(tmp_path / part))
+
+
+def test_hours_left_of_the_spool_are_told_at_24_and_at_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the rate at which it fills, while the keeper takes nothing; and not any more once it has taken all."""
+    clock = [1_000.0]
+    monkeypatch.setattr(spooler, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    pair = Pair(tmp_path)
+    pair.back()
+    spool = pair.spooler._spool
+    for number in range(600):  # ten minutes of a batch a second, so that the rate is known
+        pair.offer(batch("live", [("tank_a", NOW + number, 1.0)]))
+        clock[0] += 1.0
+        pair.spooler.tick()
+    rate = spool.written / 600
+    told: dict[str, int] = {}
+    for hours in (100, 25, 23, 5, 3, 1):
+        spool.most = spool.size + int(rate * hours * 3600)
+        left = pair.spooler.figures()["spool_left"][""] / 3.6e12
+        assert abs(left - hours) < hours / 50
+        for name, words in pair.spooler.alarms().items():
+            told[name] = max(told.get(name, 0), hours)
+            assert f"room for {int(left)} h" in words
+    assert told == {"mirror-spool": 23, "mirror-spool-soon": 3}
+    assert set(pair.spooler.alarms()) == {"mirror-spool-soon"}  # the nearer one alone
+    pair.all()
+    assert pair.spooler.alarms() == {}
+    pair.close()

@@ -37,11 +37,24 @@ from cofferdam.brokers.mirror.spool import Spool
 from cofferdam.crossing import strand_missing
 from cofferdam.errors import GateError, StoreError
 from cofferdam.limits import strand_end
+from cofferdam.policy.table import CompiledPolicy
 from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
 
 YEAR_NS = 365 * DAY_NS
 VALUES: tuple[float | int | bool | str, ...] = (1.0, 2.5, 7, True, "x", "")
+
+
+PLC = """assets:
+  plc: {zone: control, address: 10.2.0.7, protocol: modbus, unit: 1, points: {flow: {at: holding 1, type: uint16}}}
+"""
+
+
+def with_device() -> CompiledPolicy:
+    """The policy with a device as a source beside the historian."""
+    text = POLICY.replace("conduits:\n", f"{PLC}conduits:\n", 1)
+    place = text.index("historian:")
+    return compiled(f"{text[:place]}line: {{asset: plc, every: 1 s}}\n      {text[place:]}")
 
 
 def refused(pair: Pair) -> list[tuple[str, int]]:
@@ -146,6 +159,44 @@ def test_a_clock_that_is_put_back_loses_nothing_of_what_waits(tmp_path: Path) ->
     pair.born()
     pair.all()
     assert pair.has(HOUR, HOUR) == {"tank_a": 1}
+    pair.close()
+
+
+@pytest.mark.parametrize("step", [HOUR_NS, -HOUR_NS, -5 * 10**9], ids=["an hour on", "an hour back", "as NTP steps it"])
+def test_a_step_of_the_clock_costs_no_sample_and_no_order(tmp_path: Path, step: int) -> None:
+    """Samples of a historian, with times of their own, and of a device, which have the gate's: what a clock has stamped
+    twice, before it was put back and after, has both as revisions."""
+    pair = Pair(tmp_path, with_device())
+    pair.back()
+    own: dict[str, list[tuple[int, float]]] = {"tank_a": [], "plc.flow": []}
+    for number in range(40):
+        if number in (10, 20, 30):
+            pair.wall += step if number != 20 else -step
+        if number == 15:
+            pair.born()
+        source = NOW + number * 10**9
+        own["tank_a"].append((source, float(number)))
+        own["plc.flow"].append((pair.wall, float(number)))
+        pair.offer(batch("live", [("tank_a", source, float(number))]))
+        pair.offer(batch("live", [("plc.flow", pair.wall, float(number))], source="line"))
+        if number % 7 == 3:
+            pair.all()
+            pair.seal()
+            pair.keeper.tick()
+            pair.settle()
+        pair.wall += 10**9
+    pair.all()
+    pair.seal()
+    view = Reading(pair.keeper.store.folder).view()
+    for tag, wanted in own.items():
+        found = view.samples([tag], NOW - 3 * HOUR_NS, NOW + 3 * HOUR_NS, Deadline(60), revisions=True)
+        times = found["time"].cast(pa.int64()).to_pylist()
+        assert sorted(zip(times, found["value"].to_pylist(), strict=True)) == sorted(wanted) and times == sorted(times)
+        last = view.samples([tag], NOW - 3 * HOUR_NS, NOW + 3 * HOUR_NS, Deadline(60))
+        assert dict(zip(last["time"].cast(pa.int64()).to_pylist(), last["value"].to_pylist(), strict=True)) == dict(
+            wanted
+        )
+    assert pair.keeper.store.catalogue.losses == [] and refused(pair) == []
     pair.close()
 
 
@@ -431,17 +482,10 @@ def test_a_clock_that_is_years_ahead_has_no_history_go(tmp_path: Path, again: bo
     pair.close()
 
 
-PLC = """assets:
-  plc: {zone: control, address: 10.2.0.7, protocol: modbus, unit: 1, points: {flow: {at: holding 1, type: uint16}}}
-"""
-
-
 def test_what_a_clock_has_stamped_that_was_wrong_at_the_start_ages_nothing(tmp_path: Path) -> None:
     """A gate that starts years ahead, and reads devices itself: history went by times that were its own. Begun again
     with that clock, a hundred times, too."""
-    text = POLICY.replace("conduits:\n", f"{PLC}conduits:\n", 1)
-    place = text.index("historian:")
-    pair = Pair(tmp_path, compiled(f"{text[:place]}line: {{asset: plc, every: 1 s}}\n      {text[place:]}"))
+    pair = Pair(tmp_path, with_device())
 
     def read() -> None:
         pair.back()
