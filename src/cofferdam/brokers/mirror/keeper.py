@@ -21,7 +21,7 @@ from cofferdam.audit.events import mirror as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
-from cofferdam.brokers.mirror import merging, partials, rows, sealing
+from cofferdam.brokers.mirror import merging, partials, rows, sealing, sound
 from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, check, span, to_batch, without
 from cofferdam.brokers.mirror.figures import KEEPER
@@ -370,27 +370,26 @@ class Keeper(Part):
                 for name in names if isinstance(names, list) else ():
                     self.verifying.damaged(name)
 
-        self._job = Job(lambda: sealing.merge_days(folder, days), done)
+        self._job = Job(lambda: sound.merge_days(folder, days), done)
 
     def _reckon(self, what: partials.Wanted) -> None:
         folder, qualities = self.store.folder, self.store.catalogue.qualities
 
-        def done(found: list[Reckoned] | str) -> None:
-            if isinstance(found, str):  # a file is damaged: it is looked at, and dealt with, by name
-                for name in partials.damaged(folder, [what.joined] if what.joined is not None else []):
-                    self.store.reckoned([], [name])
-                    return
-                for name in sealing.damaged(folder, what.files):
+        def done(found: list[Reckoned] | tuple[Collection[str], Collection[str]]) -> None:
+            if isinstance(found, tuple):
+                of_hours, of_samples = found
+                if of_hours:
+                    self.store.reckoned([], of_hours)
+                for name in of_samples:
                     self.verifying.damaged(name)
-                    return
-                raise StoreError(found)
+                return
             if qualities != self.store.catalogue.qualities:  # the policy has changed meanwhile
                 for one in found:
                     self.store.leave(one.name)
                 return
             self.store.reckoned(found, [what.joined.name] if what.joined is not None else [])
 
-        self._job = Job(lambda: partials.try_make(folder, what, qualities), done)
+        self._job = Job(lambda: sound.make(folder, what, qualities), done)
 
     def _tell_sealed(self, file: File, merged: int) -> None:
         self.setting.audit.note(
@@ -406,7 +405,7 @@ class Keeper(Part):
         self.setting.audit.note(
             events.HistoryDropped(
                 wall_ns=self.setting.wall(), conduit=self.conduit, file=file.name, first=file.first, last=file.last,
-                rows=file.rows, why="damaged", detail="its bytes are not those that were sealed",
+                rows=file.rows, why="damaged", detail="its bytes are not those that were sealed, or cannot be read",
             )
         )  # fmt: skip
 

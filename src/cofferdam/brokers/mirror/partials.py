@@ -26,7 +26,6 @@ from cofferdam.brokers.mirror import sealing
 from cofferdam.brokers.mirror.catalogue import File, Reckoned, failed
 from cofferdam.brokers.mirror.columns import BAD as NO_VALUE
 from cofferdam.brokers.mirror.columns import HOUR_NS, TIME, tidy
-from cofferdam.errors import StoreError
 from cofferdam.policy.terms.mirror_rows import Matcher, Qualities, Term
 
 MINUTE: Final = 60
@@ -288,11 +287,3 @@ def damaged(folder: Path, some: Iterable[Reckoned]) -> list[str]:
         if not whole:
             found.append(one.name)
     return found
-
-
-def try_make(folder: Path, what: Wanted, by: Sequence[Qualities]) -> list[Reckoned] | str:
-    """The same, or what is in its way: a damaged file of hours, or of samples, which `verify` deals with."""
-    try:
-        return make(folder, what, by)
-    except StoreError as error:
-        return str(error)

@@ -276,22 +276,6 @@ def merge(folder: Path, files: Sequence[File], *, whole: bool = True) -> File:
     return found
 
 
-def merge_days(folder: Path, some: Iterable[tuple[Sequence[File], bool]]) -> list[File | list[str]]:
-    """Each of these (files, and whether they are all of their day) as one file; in place of one, the names of what is
-    damaged, which must not become the sound bytes of a new file. Where one cannot be made, those before it are given:
-    the disk has them already, and a full one would be fuller by what nobody knows of. Raises: StoreError, where that is
-    the first."""
-    found: list[File | list[str]] = []
-    for files, whole in some:
-        try:
-            found.append(damaged(folder, files) or merge(folder, files, whole=whole))
-        except StoreError:
-            if not found:
-                raise
-            break  # it is first the next time, and told then
-    return found
-
-
 def merged(paths: Sequence[Path], *, whole: bool = True) -> Iterator[pa.Table]:
     """The samples of several files, in order, without repetitions where they are the `whole` of a day: some tags at a
     time. Each row group is read once, and of each file one is in memory, less what has gone by."""
@@ -355,7 +339,7 @@ def open_file(path: Path, schema: pa.Schema = STORED, *, mapped: bool = True) ->
         found = pq.ParquetFile(path, memory_map=mapped, pre_buffer=False, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise _not_read(error, path.name) from None
-    if found.schema_arrow.names != schema.names:
+    if not found.schema_arrow.equals(schema):
         raise Unreadable(f"{path.name} has other columns than a sealed file")
     return found
 

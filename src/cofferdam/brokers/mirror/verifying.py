@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.mirror import MirrorVerified
-from cofferdam.brokers.mirror import partials, sealing
+from cofferdam.brokers.mirror import partials, sealing, sound
 from cofferdam.brokers.mirror.catalogue import Loss
 from cofferdam.brokers.mirror.columns import HOUR_NS, Summary, summary, tidy
 from cofferdam.brokers.mirror.keeping import Keeping
@@ -220,23 +220,18 @@ class Verifying:
         reckoned = [one for one in store.catalogue.reckoned if not names.isdisjoint(one.of)]
 
         def work() -> tuple[list[str], list[str], dict[str, Summary]]:
-            bad = sealing.damaged(store.folder, files)
-            return bad, partials.damaged(store.folder, reckoned), {} if bad else read()
+            anew = partials.damaged(store.folder, reckoned)
+            if bad := sealing.damaged(store.folder, files):
+                return bad, anew, {}
+            found = sound.of_files(store.folder, files, read)
+            return (found, anew, {}) if isinstance(found, sound.Unsound) else ([], anew, found)
 
         def done(found: tuple[list[str], list[str], dict[str, Summary]]) -> None:
             bad, anew, tags = found
-            run.damaged += [name for name in bad if name not in run.damaged]
-            try:
-                if anew:  # what was reckoned beforehand is made again from the samples
-                    store.reckoned([], anew)
-                for name in bad:
-                    self.damaged(name)
-            except StoreError:  # a full disk: it is looked at again, or the run would never end
-                self._queue.appendleft(question)
-                self._not_before = time.monotonic() + ROOM_SECONDS
-                raise
+            if anew:  # what was reckoned beforehand is made again from the samples
+                self._or_later(question, lambda: store.reckoned([], anew))
             if bad:  # the others of these hours are looked at without them
-                self._queue.appendleft(question)
+                self._without(question, bad)
                 return
             self._add(run, tags)
             run.done += question.hours
@@ -244,8 +239,25 @@ class Verifying:
 
         return work, done
 
+    def _without(self, question: Question, names: Collection[str]) -> None:
+        """Damaged files are set aside, and it is looked again. Raises: StoreError."""
+        question.run.damaged += [name for name in names if name not in question.run.damaged]
+        for name in names:
+            self._or_later(question, lambda name=name: self.damaged(name))  # type: ignore[misc]
+        self._queue.appendleft(question)
+
+    def _or_later(self, question: Question, work: Callable[[], None]) -> None:
+        """Raises: StoreError, where it cannot be written down: it is looked again later, or the run would not end."""
+        try:
+            work()
+        except StoreError:
+            self._queue.appendleft(question)
+            self._not_before = time.monotonic() + ROOM_SECONDS
+            raise
+
     def damaged(self, name: str) -> None:
-        """A sealed file is not as it was: it is set aside, and its hours are read again at the sources."""
+        """A sealed file is not as it was, or cannot be read: it is set aside, and its hours are read again at the
+        sources."""
         store = self._keeper.store
         file = next((each for each in store.catalogue.files if each.name == name), None)
         if file is None:
@@ -292,24 +304,27 @@ class Verifying:
             return
         digests = record.digests or (None,) * len(record.names)
         there = {name: (n, d) for name, n, d in zip(record.names, record.counts, digests, strict=True)}
-        work = self._here(question)
+        store, work = self._keeper.store, self._here(question)
+        files = store.files_of(hour, hour + question.hours - 1)
 
-        def done(found: dict[str, Summary] | str) -> None:
+        def done(found: dict[str, Summary] | sound.Unsound | str) -> None:
             self._asked = None
-            self._compare(question, there, found)
+            if isinstance(found, str):
+                self._failed(question, found)
+            elif isinstance(found, sound.Unsound):
+                self._without(question, found)
+            else:
+                self._compare(question, there, found)
 
-        if not self._keeper.in_thread(lambda: _try(work), done):
+        if not self._keeper.in_thread(lambda: _try(lambda: sound.of_files(store.folder, files, work)), done):
             # Something is being sealed: the source is asked again.
             self._asked = None
             self._queue.appendleft(question)
 
     def _compare(
-        self, question: Question, there: Mapping[str, tuple[int, int | None]], here: dict[str, Summary] | str
+        self, question: Question, there: Mapping[str, tuple[int, int | None]], here: dict[str, Summary]
     ) -> None:
         run, hour, source, turn, hours = question
-        if isinstance(here, str):
-            self._failed(question, here)
-            return
         tags = self._keeper.store.catalogue.tags
         own = {tag: found for tag, found in here.items() if tag in there or tags[tag].source == source}
         known = sorted(tag for tag in there.keys() | own.keys() if not run.tags or tag in run.tags)
