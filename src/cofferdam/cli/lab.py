@@ -76,6 +76,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     plc.add_argument("--address", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
     plc.add_argument("--port", type=int, default=2222, metavar="P", help="0 is any free one (default 2222)")
     plc.add_argument("--folder", required=True, type=Path, metavar="DIR", help="its files, and its own host key")
+    site = what.add_parser("vendor", help="a vendor's site by HTTPS: firmware, and advisories of CSAF")
+    site.add_argument("--address", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
+    site.add_argument("--port", type=int, default=8443, metavar="P", help="0 is any free one (default 8443)")
+    site.add_argument("--folder", required=True, type=Path, metavar="DIR", help="its files, and its certificate")
     gateway = what.add_parser("gateway", help="a gateway that polls for images: Debian's swupdate")
     gateway.add_argument("--address", required=True, help="its own, from which it calls")
     gateway.add_argument("--gate", required=True, metavar="ADDRESS:PORT", help="where the gate answers")
@@ -148,6 +152,12 @@ def _play(args: argparse.Namespace) -> int:
             from cofferdam.lab.patch import plc
 
             asyncio.run(plc.serve(args.folder, args.address, args.port, patch_events.printed))
+            return 0
+        case "vendor":
+            from cofferdam.lab.patch import events as patch_events
+            from cofferdam.lab.patch import site
+
+            site.serve(args.folder, args.address, args.port, patch_events.printed)
             return 0
         case "gateway":
             from cofferdam.lab.patch import events as patch_events

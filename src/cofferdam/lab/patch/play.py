@@ -20,6 +20,7 @@ from cofferdam.lab.layout import Addresses, Layout, Spot
 from cofferdam.lab.patch import events, gateway
 from cofferdam.lab.patch.maintenance import Desk
 from cofferdam.lab.patch.steps import CREW, HEALTH, RULES, STEPS, Cast, a_gateway_polls, shut
+from cofferdam.lab.patch.vendor import HOST
 from cofferdam.lab.play import Picture, Play, Sections
 from cofferdam.lab.scene import COFFERDAM, Scene
 
@@ -28,11 +29,11 @@ class Patch(Play):
     """The patch relay at work."""
 
     name = "patch"
-    who = "a controller that takes firmware, and a gateway that polls for its own"
+    who = "a vendor's site, a controller that takes firmware, and a gateway that polls for its own"
     steps = tuple(step for step in STEPS if step is not a_gateway_polls or gateway.is_there())
     spots = (
         Spot("patch-plc", "plant", 2222), Spot("patch-plc-2", "plant", 2222), Spot("patch-gateway", "plant"),
-        Spot("patch-door", "gate-plant", 8446),
+        Spot("patch-door", "gate-plant", 8446), Spot("patch-vendor", "office", 8443),
     )  # fmt: skip
 
     @functools.cached_property
@@ -74,6 +75,9 @@ class Patch(Play):
         scan: none
         kind: advisories
         provider: "https://filler.example"
+    sources:
+{self._source("filler-maker", "/plc/", where)}
+{self._source("filler-notices", "/csaf/provider-metadata.json, listing: csaf", where)}
     inventory:
       filler-plc: {{vendor: Filler Works, product: Filler controller, version: "0.7"}}
     rings: [test, line-1]
@@ -82,6 +86,8 @@ class Patch(Play):
 {self._way("filler-plc-2", "patch-plc-2", where)}
       {gateway.NAME}: {{address: {where.host("patch-gateway")}, pull: {gateway.NAME}}}
     allow:
+      - {{source: filler-maker, fetch: filler-firmware, files: "filler-{{version}}.bin"}}
+      - {{source: filler-notices, fetch: filler-advisories, files: "*.json"}}
       - {{asset: {gateway.NAME}, install: gateway-images, ring: test}}
       - {{asset: filler-plc, install: filler-firmware, ring: test, {HEALTH}, back: previous}}
       - asset: filler-plc-2
@@ -96,6 +102,13 @@ class Patch(Play):
         }  # fmt: skip
         return Sections(principals=principals, conduits=conduits, files=files)
 
+    def _source(self, name: str, path: str, where: Addresses) -> str:
+        at = f'at: "{where.at("patch-vendor")}", host: {HOST}, key: {self.props.site.known_by}'
+        return f"""\
+      {name}:
+        https: {{{at}, path: {path}}}
+        every: 1 day"""
+
     def _way(self, asset: str, spot: str, where: Addresses) -> str:
         return f"""\
       {asset}:
@@ -109,12 +122,19 @@ class Patch(Play):
 
     async def before_gate(self, scene: Scene, listener: events.Sink | None) -> None:
         folder, where = scene.directory / "patch", scene.layout.addresses
+        from cofferdam.lab.patch import site  # an extra's libraries: not for all plays
+
         self.props.lay(folder)
         write_secret(scene.state, secret_file(scene.state, CREW, "keeper", "online"), self.props.online)
         key = str(folder / "machine.key")
         made = await scene.verb("patch", "credential", "filler-plc", "--policy", str(scene.policy), "--key", key)
         if made.code:
             raise CofferdamError(f"no credential for the controller: {made.text}")
+        site.lay(folder / "site", self.props.vendor, self.props.site, where.port("patch-vendor"))
+        argv = [*COFFERDAM, "lab", "vendor", "--folder", str(folder / "site"), "--address", where.host("patch-vendor"),
+                "--port", str(where.port("patch-vendor"))]  # fmt: skip
+        vendor = await scene.start("filler-vendor", "office", argv, decode=events.parse)
+        await vendor.wait_for(lambda event: isinstance(event, events.Listening))
         for asset, spot, own, heard in (
             ("filler-plc", "patch-plc", "plc", listener), ("filler-plc-2", "patch-plc-2", "plc-2", None),
         ):  # fmt: skip

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cofferdam.brokers.patch import trustkeys
+from cofferdam.lab.patch import site
 from cofferdam.lab.patch.vendor import ME, Vendor
 
 APPROVERS: Final = tuple(dict.fromkeys(("alice", "bob", ME)))
@@ -23,7 +24,7 @@ class Props:
     """All of them."""
 
     def __init__(self) -> None:
-        self.vendor = Vendor()
+        self.vendor, self.site = Vendor(), site.Certificate()
         self.people: dict[str, Any] = {
             name: asyncssh.generate_private_key("ssh-ed25519", comment=name) for name in (*APPROVERS, *HOLDERS)
         }

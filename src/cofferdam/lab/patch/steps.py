@@ -12,6 +12,7 @@ import json
 import re
 import zipfile
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cofferdam.brokers.patch.records import Custom
 from cofferdam.enforce import stores
@@ -29,9 +30,6 @@ RULES = f'rule laboratory {{ strings: $it = "{VIRUS.decode()}" condition: $it }}
 """The site's YARA rules. (What scanners of the house know would end this file as well.)"""
 HEALTH = 'health: {file: /version, says: "{version}", within: 8 s}'
 OPEN = "window: {days: mon-sun, from: '00:00', to: '24:00', zone: UTC}"
-ADVISORY = b"""id,vendor,product,versions,title,patch,state,severity
-FW-2026-1,Filler Works,Filler controller,<1.0,the controller opens its door to anybody,1.0,available,high
-"""
 
 
 def shut() -> str:
@@ -55,6 +53,15 @@ class Cast:
         path = self.desk.folder / plc / "update" / NAME
         return path.read_bytes() if path.is_file() else b""
 
+    async def fetched(self, product: str, ends: tuple[str, ...]) -> dict[str, Any]:
+        """What came of a product from its source, once that was examined."""
+
+        async def look() -> dict[str, Any]:
+            rows = [row for row in await self.desk.told("list") if (row["product"], row["how"]) == (product, "fetch")]
+            return dict(rows[0]) if rows else {"state": "nothing came", "reason": "", "file": ""}
+
+        return await in_the_end(look, lambda row: row["state"] in ends)
+
     async def release(self, version: str, data: bytes) -> int:
         found = await self.desk.bring(version, data, self.desk.vendor.sign(data))
         if found["state"] != "passed":
@@ -71,15 +78,17 @@ class Cast:
 
 
 async def an_advisory(cast: Cast) -> list[Finding]:
-    """The vendor's advisory arrives: the controller is affected, and 35 days run until somebody has answered"""
+    """The vendor's advisory comes from its site: the controller is affected, and 35 days run until somebody has
+    answered"""
     desk = cast.desk
-    document = await desk.bring("1", ADVISORY, desk.vendor.sign(ADVISORY), product="filler-advisories", name="fw.csv")
+    await cast.scene.verb("patch", "fetch", "filler-notices")
+    document = await cast.fetched("filler-advisories", ("read", "refused", "failed"))
     found = (
         (await desk.told("advisories", "FW-2026-1")) if document["state"] == "read" else {"assets": [], "clocks": []}
     )
     verdicts = {each["asset"]: each["verdict"] for each in found["assets"]}
     clocks = [each["clock"] for each in found["clocks"]]
-    findings = [Finding("an advisory about the controller arrives", "affected; the clock of its evaluation runs",
+    findings = [Finding("its CSAF provider has a document about the controller", "affected; its clock runs",
                         f"{document['state']}: {verdicts}, clocks {clocks}",
                         verdicts == {"filler-plc": "affected"} and clocks == ["evaluate"])]  # fmt: skip
     if findings[0].ok:
@@ -88,6 +97,17 @@ async def an_advisory(cast: Cast) -> list[Finding]:
         findings.append(Finding("maintenance takes the vendor's word", "the clock until it is installed or planned for",
                                 f"clocks {clocks}", clocks == ["plan"]))  # fmt: skip
     return findings
+
+
+async def from_its_site(cast: Cast) -> list[Finding]:
+    """The gate takes a new firmware from the vendor's site, with its signature, and nothing that no rule names"""
+    await cast.scene.verb("patch", "fetch", "filler-maker")
+    found = await cast.fetched("filler-firmware", ("passed", "refused", "failed", "not-scanned"))
+    came = [row["file"] for row in await cast.desk.told("list") if row["how"] == "fetch"]
+    others = [name for name in came if name not in (found["file"], "fw-2026-1.json")]
+    return [Finding("the vendor's site has a new firmware, and a manual beside it", "passed; the manual is not fetched",
+                    f"{found['state']} {found['reason']}; besides came {', '.join(others) or 'nothing'}",
+                    found["state"] == "passed" and not others)]  # fmt: skip
 
 
 async def only_the_vendors(cast: Cast) -> list[Finding]:
@@ -276,6 +296,7 @@ async def the_log_agrees(cast: Cast) -> list[Finding]:
 
 STEPS: tuple[Step, ...] = (
     an_advisory,
+    from_its_site,
     only_the_vendors,
     not_alone,
     two_release,

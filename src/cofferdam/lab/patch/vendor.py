@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 ME: Final = pwd.getpwuid(os.geteuid()).pw_name
 """By whom the gate sees what is done here: an approver as well, so that the play can show that it does not count."""
+HOST: Final = "filler.example"
+"""Its site."""
 
 
 class Vendor:
