@@ -129,21 +129,22 @@ def running(opened: Running) -> Running:
 
 def test_what_came_in_time_from_the_device_and_waits_is_read_before_it_is_taken_for_silent(running: Running) -> None:
     running.by_device(running.lying_there)
-    running.goes_on(5, "client")
+    running.goes_on(7, "client")
     assert running.ended == []
-    running.goes_on(4, "client")
+    running.goes_on(3, "client")
     assert len(running.ended) == 1 and running.ended[0].startswith("the device has sent nothing in time")
 
 
 def test_what_came_in_time_from_the_client_and_waits_is_read_before_it_is_taken_for_silent(running: Running) -> None:
     running.by_client(lambda data: running.lies(data, running.udp))
-    running.goes_on(5, "device")
+    running.goes_on(7, "device")
     assert running.ended == []
-    running.goes_on(4, "device")
+    running.goes_on(3, "device")
     assert len(running.ended) == 1
 
 
 def test_the_first_packet_that_is_read_after_a_pause_ends_nothing(running: Running) -> None:
+    running.reactor.advance(0.041)  # both were found silent for the first time
     running.reactor.now += 200 * MS  # no turn all the while
     running.by_device(running.heard)
     running.by_client(running.told)
@@ -155,6 +156,7 @@ def test_the_first_packet_that_is_read_after_a_pause_ends_nothing(running: Runni
 @pytest.mark.parametrize("side", ["client", "device"])
 def test_nor_does_what_comes_by_the_other_socket_first(running: Running, side: str) -> None:
     nop = wire.frame(wire.NOP, 0, bytes(8), b"")
+    running.reactor.advance(0.041)
     running.by_device(running.lying_there)
     running.by_client(lambda data: running.lies(data, running.udp))
     running.reactor.now += 200 * MS
@@ -167,10 +169,26 @@ def test_nor_does_what_comes_by_the_other_socket_first(running: Running, side: s
     assert running.ended == []
 
 
+def test_what_comes_a_moment_after_a_pause_of_all_machines_ends_nothing(running: Running) -> None:
+    """Where both ends stood still as well, or the network's part of this machine, nothing waits yet."""
+    running.reactor.now += 200 * MS
+    running.reactor.advance(0.001)  # what was due is done
+    assert running.ended == []
+    running.reactor.advance(0.008)
+    running.by_device(running.heard)
+    running.by_client(running.told)
+    running.goes_on(4, "both")
+    assert running.ended == []
+    running.reactor.now += 200 * MS
+    running.reactor.advance(0.001)
+    running.reactor.advance(0.010)
+    assert len(running.ended) == 1, "once, and for no longer than an interval"
+
+
 @pytest.mark.parametrize("speaks", ["client", "device"])
 def test_silence_is_noticed_in_time_from_the_first_packet_on(running: Running, speaks: str) -> None:
     """And not when the time is over that a new connection has for its first one."""
-    running.goes_on(4, speaks)
+    running.goes_on(5, speaks)
     assert running.ended == []
     running.goes_on(1, speaks)
     assert len(running.ended) == 1
@@ -182,14 +200,14 @@ def test_so_it_is_where_the_other_side_has_never_said_anything(opened: Running, 
         opened.by_client(opened.told)
     else:
         opened.by_device(opened.heard)
-    opened.goes_on(4, "nobody")
+    opened.goes_on(5, "nobody")
     assert opened.ended == []
     opened.goes_on(1, "nobody")
     assert len(opened.ended) == 1
 
 
 def test_the_log_says_whether_the_machine_may_have_been_the_cause(running: Running) -> None:
-    running.goes_on(5, "client")
+    running.goes_on(6, "client")
     why = "in the ten seconds before, outputs did not pause, and the inner half was not held up"
     assert running.ended == [f"the device has sent nothing in time ({why})"]
 
@@ -208,7 +226,7 @@ def test_and_what_it_may_have_done(running: Running, speaks: str, told: str) -> 
     running.by_client(running.told)
     running.by_device(running.heard)
     assert running.ended == [], "what came in time was read"
-    running.goes_on(5, speaks)
+    running.goes_on(6, speaks)
     assert running.ended == [told.format("in the ten seconds before", "was held up for 44.6 ms")]
 
 
@@ -216,7 +234,7 @@ def test_whoever_has_died_is_followed_by_the_next_one_as_soon_as_its_time_is_out
     """Its TCP connection says nothing of it: the outputs are another's once it is silent, and not before."""
     other = running.connected()
     assert running.open(1, other)[2:6] == b"\1\1\6\1", "the outputs are driven"
-    running.goes_on(5, "device")
+    running.goes_on(6, "device")
     assert len(running.ended) == 1
     for serial in range(2, 50):
         answer = running.open(serial, other)

@@ -405,6 +405,15 @@ def test_io_is_one_packet_in_and_one_out() -> None:
     # Four intervals of silence: to be looked for from the first packet on, and not when the opening's time is over.
     assert machine.deadline == 1 + 40_000_000
     machine.on_time(machine.deadline)
+    # It is so if nothing has come at a second look, an interval later: this half may have been held up itself.
+    assert machine.next_event() is NEED_DATA and machine.deadline == 1 + 50_000_000
+    assert machine.datagram(2222, datagram(number, 3, b"\1\0\0\0\0\0\7\0\0\0"), 1 + 49_000_000)
+    assert machine.deadline == 1 + 50_000_000
+    machine.on_time(machine.deadline)
+    assert machine.next_event() is NEED_DATA and machine.deadline == 1 + 89_000_000
+    machine.on_time(1 + 95_000_000)
+    assert machine.next_event() is NEED_DATA and machine.deadline == 1 + 105_000_000
+    machine.on_time(machine.deadline)
     assert machine.next_event() == Over(token, "the client has sent nothing in time", True)
 
 

@@ -31,6 +31,9 @@ FORM: Final = (
 )
 FIRST_NS: Final = 10_000_000_000
 """The first packet of a connection may take so long, or as long as its time-out."""
+AGAIN_NS: Final = 10_000_000
+"""A side that is found silent is looked at again after one of its intervals, or after so long if that is less, and is
+silent if nothing has come meanwhile: who was held up until now may not have yet what was sent to him (ADR 89)."""
 AHEAD: Final = 1 << 31
 LED: Final = 3
 """So many packets of one connection without one of that which leads: it leads no longer."""
@@ -89,8 +92,8 @@ class IoLink:
 
     __slots__ = (
         "_at", "_count_in", "_count_out", "_last", "_lost", "_multiplier", "_room", "_rpi_ns", "_sequence", "cls",
-        "due", "header_in", "header_out", "name", "path", "port", "producer", "receive_id", "receive_size", "send_id",
-        "send_size", "standing", "timeout_ns", )  # fmt: skip
+        "due", "found_silent", "header_in", "header_out", "name", "path", "port", "producer", "receive_id",
+        "receive_size", "send_id", "send_size", "standing", "timeout_ns", )  # fmt: skip
 
     def __init__(
         self, standing: int, cls: int, send_id: int, receive_id: int, rpi_us: int, multiplier: int, now: int
@@ -120,6 +123,7 @@ class IoLink:
         self._rpi_ns = rpi_us * 1000
         self.timeout_ns = self._rpi_ns * (4 << self._multiplier)
         self.due = now + max(FIRST_NS, self.timeout_ns)
+        self.found_silent = False
         self._at = now
 
     def take(self, sequence: int, data: bytes, now: int) -> tuple[IoData, int] | None:
@@ -143,10 +147,21 @@ class IoLink:
         self._room -= 1.0
         lost, self._lost = self._lost, 0
         self.due = now + self.timeout_ns
+        self.found_silent = False
         count = int.from_bytes(data[:2], "little") if self.cls else (self._count_in + 1) & 0xFFFF
         moved, self._count_in = count != self._count_in, count
         run = bool(data[skip - 4] & 1) if self.header_in else True
         return IoData(moved, run, data[skip:]), lost
+
+    def silent(self, now: int) -> bool:
+        """Whether nothing has come in time, found for the second time."""
+        if now < self.due:
+            return False
+        if self.found_silent:
+            return True
+        self.found_silent = True
+        self.due = now + min(self._rpi_ns, AGAIN_NS)
+        return False
 
     def make(self, message: IoData) -> bytes:
         """A packet of our own. Raises: ValueError for data of another size."""
@@ -287,7 +302,7 @@ class IoLinks:
         """Those from which nothing came in time: they are open no longer."""
         if not self.by_id or now < self._check:
             return []
-        gone = [link for link in self.by_id.values() if now >= link.due]
+        gone = [link for link in self.by_id.values() if link.silent(now)]
         for link in gone:
             self.remove(link.standing)
         self._check = min((link.due for link in self.by_id.values()), default=0)
