@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import services as s
+from cofferdam.protocols.opcua.builtin_types import LocalizedText, NodeId, Variant
 from cofferdam.protocols.opcua.bystander import HELD, OpcUaBystander
+from cofferdam.protocols.opcua.dialect import TELLS
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.registry import PROTOCOLS
 from cofferdam.protocols.view import Answered, Broken, News, Remark, Said
-from cofferdam.values import Float64, Int32
+from cofferdam.values import Float64, Int32, Octets, Text
+from tests.capture.maker import Connection, pcap
 from tests.capture.traffic import filled
 from tests.policy.plant import NOW
 from tests.protocols.opcua.certificates import make
@@ -135,6 +140,62 @@ def test_notifiers_are_proposed_with_the_fields_that_were_asked_for() -> None:
     for request in requests:
         verdict = flow.decide(OPCUA.operation(request), NOW)
         assert isinstance(verdict, Allow) == isinstance(request, m.Events)
+
+
+ALARM = f"{LINE}.SpeedAlarm"
+ALARMS = m.Events(Item("event", LINE), 0, (("i=2041", "EventId"), ("i=2782", "ConditionId"), ("i=2041", "Message")))
+
+
+def acknowledged(verbs: tuple[str, ...], asked: m.Events = ALARMS, event: bytes = b"e1") -> Overheard:
+    """A client that hears of an alarm, and tells it something."""
+    pair = Overheard(OpcUaServer(facing(trust())), OpcUaClient(facing(trust()), 8))
+    pair.run()
+    pair.to_server(pair.client.send(asked)[1])
+    pair.later(1)
+    standing = pair.asked[0][0]
+    pair.answer(m.Subscribed(0, 1))
+    values: dict[str, Any] = {"EventId": Octets((b"e1",)), "ConditionId": m.Nodes((ALARM,))}
+    news = tuple(values.get(field) for _, field in asked.fields)
+    pair.to_client(pair.server.notice(standing, m.Happened((news,))))
+    pair.later(200_000_000)
+    for verb in verbs:
+        comment = Variant(21, LocalizedText("en", "seen by the office"))
+        method = NodeId(0, TELLS[verb])
+        call = s.MethodToCall(pair.client.namespaces.node(ALARM), method, [Variant(15, event), comment])
+        pair.client.tell(s.CallRequest(pair.client.header(), [call]))
+        pair.run()
+    return pair
+
+
+def said_in(pair: Overheard) -> list[Any]:
+    return [event.request for event in told(pair.frames, {}) if isinstance(event, Said)]
+
+
+def test_who_acknowledges_alarms_is_proposed_to_be_allowed_to_and_no_method_of_an_alarm() -> None:
+    pair = acknowledged(("acknowledge", "confirm", "comment"))
+    said = (Text((ALARM,)), Octets((b"e1",)), Text(("seen by the office",)))
+    assert said_in(pair)[1:] == [
+        m.CallMethod(Item("condition", f"{LINE} -> {verb}"), said) for verb in ("acknowledge", "confirm", "comment")
+    ]
+    wire = Connection(("10.1.0.20", 40000), ("10.20.0.9", 4840), time_ns=NOW).open()
+    for from_client, frame in pair.frames:
+        (wire.ask if from_client else wire.answer)(frame)
+    capture = pcap(wire.frames, nano=True)
+    learned = learn(io.BytesIO(capture), "alarms", site="plant")
+    assert "        events: [Line1]\n        acknowledge: [Line1]\n" in learned.text and "methods:" not in learned.text
+    found = simulate(compile_policy(loads(filled(learned.text)), now_ns=NOW), io.BytesIO(capture), "alarms")
+    assert found.allowed == learned.requests >= 4 and not found.refused and not found.depends, found.flows
+
+
+def test_what_nobody_has_heard_of_is_no_alarm_of_a_notifier() -> None:
+    """Without its NodeId in the events a condition is an object like any other, and a comment with a locale no text."""
+    without = m.Events(Item("event", LINE), 0, (("i=2041", "EventId"), ("i=2041", "Message")))
+    assert said_in(acknowledged(("acknowledge",), without)) == [without]
+    assert said_in(acknowledged(("acknowledge",), event=b"")) == [ALARMS], "nothing that can be told"
+    named = Named(OPCUA.dialect, 100)
+    requests = [without, *said_in(acknowledged(("acknowledge",)))[1:]]
+    verbs = [verb for request in requests for verb, _ in named.add(OPCUA.operation(request))]
+    assert verbs == ["events"] and named.left_out == 1, "a rule needs what names a condition"
 
 
 def test_fields_of_events_are_told_apart_up_to_a_limit() -> None:

@@ -84,7 +84,11 @@ def _policy(plants: dict[str, int], ports: dict[str, int], calls: tuple[int, int
         "acknowledge": {"at": f"{node}.SpeedAlarm -> i=9111", "arguments": acknowledge},
         "reset": {"at": f"{node} -> {node}.Reset", "arguments": [argument]},
     }
-    notifiers = {"alarms": {"at": node, "fields": ["default", f"nsu={LINE};Batch", "AckedState/Id"]}}
+    fields = ["default", f"nsu={LINE};Batch", "AckedState/Id"]
+    notifiers = {"alarms": {"at": node, "fields": fields}}
+    # At one asset the rule for all conditions of a notifier is used in place of a method's name.
+    by_rule = {"methods": {"reset": methods["reset"]},
+               "notifiers": {"alarms": {"at": node, "fields": [*fields, "ConditionId"]}}}  # fmt: skip
     assets = {
         server: {
             # What connects to the gate is another device than those that it connects to, by its address.
@@ -95,6 +99,7 @@ def _policy(plants: dict[str, int], ports: dict[str, int], calls: tuple[int, int
             "notifiers": notifiers, "browse": {"line": {"at": node, "depth": 3}},
             "security": {"clients": WORDS, "asset": word, "server": "urn:plant:server",
                          **({"login": "certificate"} if server == "asyncua" else {})},
+            **(by_rule if server == "calls" else {}),
         }
         for server, port in ports.items()
     }  # fmt: skip
@@ -102,7 +107,8 @@ def _policy(plants: dict[str, int], ports: dict[str, int], calls: tuple[int, int
         "read": ["speed", "level", "counts"], "write": ["speed"], "subscribe": ["level"], "history": ["level"],
         "call": ["reset", "acknowledge"], "events": ["alarms"],
     }  # fmt: skip
-    rules = [{"who": "mes", "asset": name, **verbs} for name in assets]
+    told = {"call": ["reset"], "acknowledge": ["alarms"]}
+    rules = [{"who": "mes", "asset": name, **verbs, **(told if name == "calls" else {})} for name in assets]
     forms = ["due", "order", "target", "grid"]
     rules.append({"who": "planner", "asset": list(assets), "browse": "all", "read": forms, "write": forms})
     conduit = {"from": "office", "to": "plant", "broker": "opcua", "owner": "x", "reason": "x", "allow": rules}
@@ -342,7 +348,10 @@ def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int,
     # The server has connected to the gate, and the gate connects to the client.
     brief = {**full, "items": 0, "renewals": 0}
     reverse = {"reverse": f"opc.tcp://127.0.0.1:{site.calls[1]}", "server": str(site.folder / "ours.der")}
-    runs += [{"url": site.url("calls"), **brief}, {"url": site.url("calls"), **brief, **reverse}]
+    runs += [
+        {"url": site.url("calls"), **brief, "events": True, "rule": True},
+        {"url": site.url("calls"), **brief, **reverse},
+    ]
     runs.append({"url": site.url("node"), **full, "items": 0, "renewals": 0, "certificate": str(site.folder / "anna")})
     runs.append({"url": site.url("node"), **full, "items": 0, "renewals": 0, "certificate": mes})
     *found, stranger = node_client(*runs)
@@ -361,6 +370,11 @@ def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int,
             **({"refresh": ["Good", True]} if run.get("refreshes") else {}),
             **({"acknowledge": ["BadOutOfRange", False, "Good", True]} if run.get("refreshes") else {}),
             **(
+                {"rule": ["BadInvalidArgument", "BadEventIdUnknown", "BadNodeIdUnknown", False, "Good", True]}
+                if run.get("rule")
+                else {}
+            ),
+            **(
                 {"cut": {"session": True, "same": True, "more": True, "marks": [0x480], "whole": True}}
                 if run.get("cuts")
                 else {}
@@ -368,5 +382,7 @@ def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int,
             "renewed": one.get("renewed") if run.get("renewals") else 0,
         }, run
         assert one["renewed"] >= int(run.get("renewals") or 0)  # type: ignore[call-overload]
+    [told] = [one for one in events(site.gate.state, "write-allowed") if "seen by the rule" in json.dumps(one)]
+    assert told["asset"] == "calls" and f"nsu={LINE};s=Line1.SpeedAlarm" in json.dumps(told)
     assert "error" in stranger, "a certificate by which nobody may log in"
     eventually(lambda: "anna" in {one["user"] for one in events(site.gate.state, "client-identified")})

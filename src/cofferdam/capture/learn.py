@@ -312,7 +312,7 @@ class _Writer:
         fields = {
             "read": named["read"],
             "registers": reads,
-            **{verb: named[verb] for verb in ("subscribe", "events")},
+            **{verb: named[verb] for verb in ("subscribe", "events", "acknowledge")},
             "write": write + named["write"],
             "write_registers": raw,
             "call": named["call"],

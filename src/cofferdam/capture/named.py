@@ -20,7 +20,7 @@ from cofferdam.policy.points.values import Number
 from cofferdam.protocols.dialect import Dialect, Misread
 from cofferdam.values import Value, ValueType
 
-VERBS = ("read", "subscribe", "events", "write", "call", "stream")
+VERBS = ("read", "subscribe", "events", "acknowledge", "write", "call", "stream")
 """What a rule may say of items, in the order in which it is written."""
 
 _Shape = tuple[ValueType, int]
@@ -68,6 +68,7 @@ class Named:
         self._most = most
         self._words = {kind: word for word, kind in reversed(dialect.types.items())}
         self._values: dict[Item, _Seen] = {}
+        self._told_of = [one for one in dialect.conditions if isinstance(one.at, Item)]
         self._methods: dict[Item, dict[tuple[_Shape, ...], None]] = {}
         self._streams: dict[Item, int] = {}
         self._notifiers: dict[Item, dict[str, None]] = {}
@@ -103,6 +104,12 @@ class Named:
                     seen.unlimited |= write.item in assigned
                     assigned.add(write.item)
                     yield "write", write.item
+            elif isinstance(write, Call) and any(write.item.kind == one.at.kind for one in self._told_of):
+                notifier = self._notifier_of(write.item)
+                if notifier is None:
+                    self.left_out += 1
+                else:
+                    yield "acknowledge", notifier
             elif isinstance(write, Call):
                 shape = tuple(map(_shape, write.arguments))
                 fits = all(kind in self._words and count for kind, count in shape)
@@ -128,6 +135,15 @@ class Named:
             return False
         self._notifiers.setdefault(notifier, {}).update(dict.fromkeys(new))
         return True
+
+    def _notifier_of(self, told: Item) -> Item | None:
+        """By whose events what is told of a condition is known; None where these had not what names one."""
+        wanted, of_event = set(self._dialect.condition_fields), self._dialect.notation.of_event
+        for notifier, fields in self._notifiers.items():
+            said = [of_event(Item(one.at.kind, notifier.name), one.at.name) for one in self._told_of]
+            if told in said and wanted <= fields.keys():
+                return notifier
+        return None
 
     def held(self, values: tuple[Assign, ...]) -> None:
         """What a good answer showed."""

@@ -18,9 +18,10 @@ from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Reader
-from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId
+from cofferdam.protocols.opcua.builtin_types import NULL, Malformed, NodeId
+from cofferdam.protocols.opcua.conditions import BY_METHOD, Conditions, condition_item, telling
 from cofferdam.protocols.opcua.dialect import ARROW
-from cofferdam.protocols.opcua.events import NOTIFIER, overheard
+from cofferdam.protocols.opcua.events import NOTIFIER, event_of, overheard
 from cofferdam.protocols.opcua.names import FOREIGN, UA, Namespaces, Unnamed, item_of, within
 from cofferdam.protocols.opcua.security import NONE
 from cofferdam.protocols.view import Answered, Broken, Bystander, Heard, News, Remark, Said
@@ -35,6 +36,9 @@ UNKNOWN = Namespaces((UA, *(f"urn:FILL-IN:{number}" for number in range(1, 100))
 SECTION = "OPC 10000-4, 5"
 At = tuple[int, int]
 Told = list[Heard]
+_Watch = tuple[int, "m.Subscribe | m.Events | None", tuple[int, ...]]
+"""The number of a request, what it watches, and of events the place of each field in the news."""
+_NOBODY: _Watch = (0, None, ())
 
 
 class OpcUaBystander(Bystander):
@@ -51,7 +55,8 @@ class OpcUaBystander(Bystander):
         self._number = 0
         self._asked_names: dict[int, int] = {}  # request id -> the place of the NamespaceArray among its nodes
         self._open: dict[int, Callable[[Any], Told]] = {}
-        self._items: dict[tuple[int, int], tuple[int, m.Subscribe]] = {}  # by subscription and the client's handle
+        self._items: dict[tuple[int, int], _Watch] = {}  # by subscription and the client's handle
+        self._conditions: Conditions = known.setdefault("conditions", Conditions(ids=False))
 
     def heard(self, from_client: bool, frame: bytes, at: At) -> Told:
         kind, final = frame[:3], frame[3:4]
@@ -186,13 +191,12 @@ class OpcUaBystander(Bystander):
             return self._history(asked), lambda _numbers, _answer: []
         if isinstance(asked, s.CreateItemsRequest):
             made = [(one.parameters, self._watched(one)) for one in asked.items]
-            watches = [(how, part) for how, part in made if part is not None]
-            parts = [part for _, part in watches]
+            watches = [(how, *found) for how, found in made if found is not None]
+            parts = [part for _, part, _ in watches]
 
             def finish(numbers: list[int], answer: Any) -> Told:
-                for (how, part), number in zip(watches, numbers, strict=True):
-                    if isinstance(part, m.Subscribe):  # of events, that they are asked for is all that is heard
-                        self._items[asked.subscription, how.handle] = (number, part)
+                for (how, part, places), number in zip(watches, numbers, strict=True):
+                    self._items[asked.subscription, how.handle] = (number, part, places)
                 while len(self._items) > OPEN:
                     del self._items[next(iter(self._items))]
                 good = isinstance(answer, s.CreateItemsResponse)
@@ -202,7 +206,8 @@ class OpcUaBystander(Bystander):
             return parts, finish
         return [], lambda _numbers, _answer: []
 
-    def _watched(self, one: s.ItemToCreate) -> m.Subscribe | m.Events | None:
+    def _watched(self, one: s.ItemToCreate) -> tuple[m.Subscribe | m.Events, tuple[int, ...]] | None:
+        """What is watched, and of events the place of each field in the news."""
         node, interval_us = one.item.node, self._interval(one.parameters.interval)
         if one.item.attribute == NOTIFIER:
             names = self._names() or UNKNOWN
@@ -211,7 +216,7 @@ class OpcUaBystander(Bystander):
                 return None
             return overheard(one.parameters.filter, notifier, interval_us, names)
         item = self._item(node, one.item.range) if one.item.attribute == VALUE else None
-        return None if item is None else m.Subscribe(item, interval_us)
+        return None if item is None else (m.Subscribe(item, interval_us), ())
 
     def _interval(self, milliseconds: float) -> int:
         return int(min(max(milliseconds, 0.0), 3_600_000.0) * 1000) if milliseconds == milliseconds else 0
@@ -237,9 +242,15 @@ class OpcUaBystander(Bystander):
     def _call(self, call: s.MethodToCall) -> m.CallMethod | None:
         names = self._names() or UNKNOWN
         try:
-            item = Item("method", f"{names.name(call.object)}{ARROW}{names.name(call.method)}")
+            owner, own = names.name(call.object), names.name(call.method)
         except Unnamed:
             return None
+        method = call.method
+        verb = BY_METHOD.get(method.id) if method.ns == 0 and isinstance(method.id, int) else None
+        notifier = self._conditions.notifier_of(owner) if verb else None
+        if verb and notifier is not None:
+            return telling(condition_item(notifier, verb), owner, call.arguments)
+        item = Item("method", f"{owner}{ARROW}{own}")
         arguments = [self._value(argument) for argument in call.arguments[:64]]
         if any(value is None or isinstance(value, FOREIGN) for value in arguments):
             return None
@@ -265,7 +276,13 @@ class OpcUaBystander(Bystander):
             except Malformed:
                 continue
             for one in change.items if isinstance(change, s.DataChange) else ():
-                number, asked = self._items.get((answer.subscription, one.handle), (0, None))
-                if number and asked is not None:
+                number, asked, _ = self._items.get((answer.subscription, one.handle), _NOBODY)
+                if number and isinstance(asked, m.Subscribe):
                     found.append(News(number, m.Changed((within(asked.item, names.sample(one.value)),))))
+            for event in change.events if isinstance(change, s.EventList) else ():
+                # Of which conditions they tell is all that is heard: these may be acknowledged.
+                _, asked, places = self._items.get((answer.subscription, event.handle), _NOBODY)
+                if isinstance(asked, m.Events):
+                    told = [event.fields[place] if place < len(event.fields) else NULL for place in places]
+                    self._conditions.heard(asked.item.name, asked, event_of(told, asked, names))
         return found

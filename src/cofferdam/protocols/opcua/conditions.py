@@ -16,6 +16,7 @@ from typing import Any
 
 from cofferdam.model import Asset, Item
 from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua.builtin_types import Variant
 from cofferdam.protocols.opcua.dialect import (
     ARROW,
     COMMENT_LENGTH,
@@ -64,6 +65,10 @@ class Conditions:
         """Whether events of a notifier had this condition."""
         return condition in self._told.get(notifier, ())
 
+    def notifier_of(self, condition: str) -> str | None:
+        """By whose events a condition is known."""
+        return next((notifier for notifier, known in self._told.items() if condition in known), None)
+
     def fault(self, notifier: str, condition: str, event: bytes) -> int:
         """Why nothing can be told of an event of a condition, in a status; 0 where it can."""
         if not self.tells(notifier, condition):
@@ -101,6 +106,18 @@ def told_of(call: m.CallMethod) -> tuple[str, str, str, bytes, str] | None:
     if not 0 < len(event) <= EVENT_BYTES or len(comment) > COMMENT_LENGTH or not _is_plain(comment):
         return None
     return notifier, verb, condition, event, comment
+
+
+def telling(item: Item, condition: str, arguments: list[Variant]) -> m.CallMethod | None:
+    """What a client's call on a condition crosses as: a call on its notifier, with the condition in front. None for one
+    that no condition can be told."""
+    event, comment = arguments if len(arguments) == 2 else (Variant(0, None), Variant(0, None))
+    text = comment.value.text if comment.type == 21 and not comment.array else comment.value
+    if event.type == 15 and not event.array and event.value and comment.type in (0, 12, 21) and not comment.array:
+        call = m.CallMethod(item, (Text((condition,)), Octets((event.value,)), Text((text or "",))))
+        if told_of(call) is not None:
+            return call
+    return None
 
 
 def _is_plain(text: str) -> bool:

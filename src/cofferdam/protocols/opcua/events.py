@@ -160,9 +160,12 @@ def asked_fields(request: m.Events) -> tuple[str, ...]:
     return tuple(found)
 
 
-def overheard(asked: Extension, notifier: Item, interval_us: int, names: Namespaces) -> m.Events | None:
-    """What a client's filter of events asks for, as a bystander hears it: the fields that can be named. A narrowing
-    that is not understood narrows to less; None for what is no filter of events, or names no such field."""
+def overheard(
+    asked: Extension, notifier: Item, interval_us: int, names: Namespaces
+) -> tuple[m.Events, tuple[int, ...]] | None:
+    """What a client's filter of events asks for, as a bystander hears it: the fields that can be named, and the place
+    of each in the news. A narrowing that is not understood narrows to less; None for what is no filter of events, or
+    names no such field."""
     try:
         chosen = wire.unpack(asked)
     except Malformed:
@@ -173,12 +176,18 @@ def overheard(asked: Extension, notifier: Item, interval_us: int, names: Namespa
         where = narrowed(chosen.where, names)
     except Malformed:
         where = Where()
-    found = [clause for clause in (selected(one, names) for one in chosen.select) if not isinstance(clause, int)]
     room = NAME_LENGTH - len(notifier.name) - len(ARROW)
-    fields = tuple(dict.fromkeys([clause for clause in found if len(clause[1]) <= room]))[: m.FIELDS]
-    if not fields:
+    places: dict[tuple[str, str], int] = {}
+    for place, one in enumerate(chosen.select):
+        clause = selected(one, names)
+        if not isinstance(clause, int) and len(clause[1]) <= room and len(places) < m.FIELDS:
+            places.setdefault(clause, place)
+    if not places:
         return None
-    return m.Events(notifier, interval_us, fields, severity=where.severity, of=where.of, exactly=where.exactly)
+    made = m.Events(
+        notifier, interval_us, tuple(places), severity=where.severity, of=where.of, exactly=where.exactly
+    )  # fmt: skip
+    return made, tuple(places.values())
 
 
 def field_item(notifier: Item, field: str) -> Item:

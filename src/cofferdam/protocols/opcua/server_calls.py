@@ -14,11 +14,11 @@ from cofferdam.model import Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId, Variant
-from cofferdam.protocols.opcua.conditions import BY_METHOD, KIND, condition_item, is_named_itself, told_of
+from cofferdam.protocols.opcua.conditions import BY_METHOD, KIND, condition_item, is_named_itself, telling
 from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, argument_forms, formless
 from cofferdam.protocols.opcua.server_items import ItemServices
-from cofferdam.values import Octets, Text
+from cofferdam.values import Text
 
 BAD_DENIED, BAD_TYPE, BAD_OPERATIONS, BAD_NOTHING = 0x801F0000, 0x80740000, 0x80100000, 0x800F0000
 BAD_NODE, BAD_SUBSCRIPTION, BAD_INVALID_ARGUMENT = 0x80340000, 0x80280000, 0x80AB0000
@@ -119,13 +119,8 @@ class CallServices(ItemServices):
 
     def _to_tell(self, item: Item, condition: str, arguments: list[Variant]) -> m.CallMethod | s.MethodResult:
         """A call on a condition: of its notifier, with the condition in front (conditions)."""
-        event, comment = arguments if len(arguments) == 2 else (Variant(0, None), Variant(0, None))
-        text = comment.value.text if comment.type == 21 and not comment.array else comment.value
-        if event.type == 15 and not event.array and event.value and comment.type in (0, 12, 21) and not comment.array:
-            call = m.CallMethod(item, (Text((condition,)), Octets((event.value,)), Text((text or "",))))
-            if told_of(call) is not None:
-                return call
-        return s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(arguments), [], [])
+        refused = s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(arguments), [], [])
+        return telling(item, condition, arguments) or refused
 
     def _not_called(self, call: m.CallMethod, status: int) -> s.MethodResult:
         hidden = status == BAD_DENIED and call.item.kind != KIND  # the client has seen that there is this condition

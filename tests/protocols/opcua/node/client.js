@@ -8,7 +8,7 @@ const net = require("net");
 const path = require("path");
 const {
   OPCUAClient, OPCUACertificateManager, AttributeIds, DataType, SecurityPolicy, MessageSecurityMode, UserTokenType,
-  ClientReverseConnect, TimestampsToReturn, constructEventFilter, ofType, ClientMonitoredItemGroup, ReadRawModifiedDetails, HistoryReadRequest, StatusCodes, ClientSubscription,
+  ClientReverseConnect, TimestampsToReturn, SimpleAttributeOperand, resolveNodeId, constructEventFilter, ofType, ClientMonitoredItemGroup, ReadRawModifiedDetails, HistoryReadRequest, StatusCodes, ClientSubscription,
 } = require("node-opcua");
 
 const PATIENT = 180; // seconds after which something that should have come is given up
@@ -51,7 +51,7 @@ async function cut(session, node, way) {
     marks: [...new Set(marks)], whole: marks.length - marked < seen - before };
 }
 
-async function run({ url, reverse = "", server = "", policy, mode, folder, user, password, certificate, events: EVENTS = false, refreshes = false, cuts = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
+async function run({ url, reverse = "", server = "", policy, mode, folder, user, password, certificate, events: EVENTS = false, refreshes = false, rule = false, cuts = false, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
   const found = {};
   const root = fs.mkdtempSync(path.join(os.tmpdir(), "peer-"));
   const manager = new OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: true, rootFolder: root });
@@ -117,14 +117,17 @@ async function run({ url, reverse = "", server = "", policy, mode, folder, user,
     const filter = constructEventFilter(
       ["Message", "Severity", "SourceName", { namespaceIndex: index, name: "Batch" }, "LocalTime", "EventId", "AckedState.Id"],
       ofType("BaseEventType"));
+    // Which condition an event tells of stands in no field that a path leads to (OPC 10000-9, 5.5.2).
+    if (rule) filter.selectClauses.push(new SimpleAttributeOperand({
+      typeDefinitionId: resolveNodeId("i=2782"), browsePath: [], attributeId: AttributeIds.NodeId }));
     const item = await subscription.monitor({ nodeId: node(""), attributeId: AttributeIds.EventNotifier },
       { samplingInterval: 0, queueSize: 100, discardOldest: true, filter }, TimestampsToReturn.Both);
     const seen = {};
     let state = {};
     await new Promise((resolve) => {
       item.on("changed", (fields) => {
-        const [message, severity, source, batch, local, id, acked] = fields.map((one) => one.value);
-        if (acked !== null && id) state = { id, acked };
+        const [message, severity, source, batch, local, id, acked, condition] = fields.map((one) => one.value);
+        if (acked !== null && id) state = { id, acked, condition };
         seen[message.text.split(" ")[0]] = [severity, source, batch, local];
         if (Object.keys(seen).length === 2) resolve();
       });
@@ -132,17 +135,34 @@ async function run({ url, reverse = "", server = "", policy, mode, folder, user,
       setTimeout(() => resolve(), 1000 * PATIENT).unref();
     });
     found.events = { ...seen };
+    const acknowledge = async (objectId, id, comment) => (await session.call({ objectId, methodId: "i=9111",
+      inputArguments: [{ dataType: DataType.ByteString, value: id },
+        { dataType: DataType.LocalizedText, value: { text: comment, locale: "en" } }] })).statusCode.name;
+    const until = async (true_) => {
+      for (let at = 0; at < 20 * PATIENT && !true_(); at++) await new Promise((resolve) => setTimeout(resolve, 50));
+    };
     if (refreshes) {
       const called = await session.call({ objectId: "i=2782", methodId: "i=3875",
         inputArguments: [{ dataType: DataType.UInt32, value: subscription.subscriptionId }] });
-      for (let at = 0; at < 20 * PATIENT && !seen.Condition; at++) await new Promise((resolve) => setTimeout(resolve, 50));
+      await until(() => seen.Condition);
       found.refresh = [called.statusCode.name, Boolean(seen.Condition)];
-      const acknowledge = async (comment) => (await session.call({ objectId: node("SpeedAlarm"), methodId: "i=9111",
-        inputArguments: [{ dataType: DataType.ByteString, value: state.id },
-          { dataType: DataType.LocalizedText, value: { text: comment, locale: "en" } }] })).statusCode.name;
-      found.acknowledge = [await acknowledge("x".repeat(300)), state.acked, await acknowledge("seen by the office")];
-      for (let at = 0; at < 20 * PATIENT && !state.acked; at++) await new Promise((resolve) => setTimeout(resolve, 50));
+      const alarm = node("SpeedAlarm");
+      found.acknowledge = [
+        await acknowledge(alarm, state.id, "x".repeat(300)), state.acked, await acknowledge(alarm, state.id, "seen by the office")];
+      await until(() => state.acked);
       found.acknowledge.push(state.acked);
+    }
+    if (rule) { // the alarm goes, and comes anew
+      await write(0.0);
+      await until(() => state.condition);
+      await write(120.0);
+      await until(() => state.acked === false);
+      const alarm = state.condition;
+      found.rule = [
+        await acknowledge(alarm, state.id, "x".repeat(300)), await acknowledge(alarm, Buffer.from("another"), "x"),
+        await acknowledge(node("Level"), state.id, "x"), state.acked, await acknowledge(alarm, state.id, "seen by the rule")];
+      await until(() => state.acked);
+      found.rule.push(state.acked);
     }
     await subscription.terminate();
   }
