@@ -249,3 +249,37 @@ def test_what_is_read_again_ends_where_it_ended_when_it_was_asked_for(plant: Pla
         return found.answers
 
     assert asyncio.run(work())[0].request == 1
+
+
+def test_who_waits_for_a_count_hears_that_the_source_is_read_and_when_it_is_away(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "GOING_SECONDS", 0.0)
+    monkeypatch.setattr(collector, "STEP_MOST_NS", HOUR_NS)
+    monkeypatch.setattr(postgres, "SILENT_SECONDS", 3.0)
+    begin = time.time_ns() // HOUR_NS - 24
+    plant.add([("flow_a", (begin + hour) * 3600 + 1, 1000.0 + hour, 192) for hour in range(20)])
+
+    async def work() -> list[Counted]:
+        with between(plant.made.port) as there:
+            async with asyncio.TaskGroup() as group:
+                found = Collecting(group, plant, stops=there.port)
+                await found.until(lambda: bool(found.rows["stops"]))
+                found.part._work["stops"].step = HOUR_NS
+                found.part.on_record("spooler", Count(1, "stops", begin, values=True, hours=20))
+                await found.until(lambda: any(not one.state for one in found.answers))
+                there.goes_on.clear()
+                there.say = [(data(HEAD + b"\0\6"), 1)]
+                await found.until(lambda: there.said > 0)
+                found.part.on_record("spooler", Count(2, "stops", begin))
+                await found.until(lambda: any(one.request == 2 for one in found.answers))
+                there.goes_on.set()
+                found.close()
+        return found.answers
+
+    answers = asyncio.run(work())
+    states = [one.state for one in answers if one.request == 1]
+    assert states.count("going") >= 20 and states[-1] == "" and answers[len(states) - 1].counts == (20,)
+    assert [(one.state, one.failed) for one in answers if one.request == 2] == [
+        ("away", "it has not answered within 3 s")
+    ]

@@ -4,9 +4,11 @@ source is a table in this process, which answers as the collector does."""
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from cofferdam.audit.events.mirror import MirrorVerified
 from cofferdam.brokers.mirror import sealing, verifying
 from cofferdam.brokers.mirror.catalogue import File
 from cofferdam.brokers.mirror.columns import HOUR_NS, stored, summary, tidy, to_batch
@@ -15,6 +17,7 @@ from tests.brokers.mirror.pairing import HOUR, Pair, batch
 from tests.brokers.mirror.test_docs import POLICY, compiled
 
 FIRST = HOUR - 40
+DAY = HOUR // 24 * 24
 
 
 class Table:
@@ -273,4 +276,65 @@ def test_a_full_disk_ends_no_look_at_files_and_hides_no_damage(pair: Pair, no_ro
     fetches = [one for one in pair.to_spooler.waiting if isinstance(one, Fetch)]
     assert [(one.since, one.until) for one in fetches] == [(bad.first * HOUR_NS, (bad.last + 1) * HOUR_NS)]
     assert [loss.why for loss in pair.keeper.store.catalogue.losses] == ["its file is damaged"]
+    pair.close()
+
+
+class Silence:
+    """A source that is asked, and a clock."""
+
+    def __init__(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pair, self.now = pair, 1_000.0
+        monkeypatch.setattr(verifying, "time", SimpleNamespace(monotonic=lambda: self.now))
+        pair.back()
+        self.run = pair.keeper.verifying.begin(DAY - 48, DAY - 1, "source", "engineer")
+
+    def asked(self, seconds: float = 0.0) -> list[Count]:
+        """What is asked after so many seconds more."""
+        self.now += seconds
+        self.pair.keeper.tick()
+        self.pair.settle()
+        found = [one for one in self.pair.to_spooler.waiting if isinstance(one, Count)]
+        self.pair.to_spooler.waiting.clear()
+        return found
+
+    def answers(self, record: Counted) -> None:
+        self.pair.keeper.on_record("spooler", record)
+        self.pair.settle()
+
+
+def test_a_source_of_which_nothing_is_heard_ends_a_run(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after hours, and not asked for less and less again; while it is heard of, it has time."""
+    found = Silence(pair, monkeypatch)
+    (one,) = found.asked()
+    for _ in range(20):  # for two hours it is read, and the answer is not there yet
+        assert found.asked(verifying.SILENT_SECONDS - 1) == [] and not found.run.ended
+        found.answers(one.not_counted("", "going"))
+    assert found.asked(verifying.SILENT_SECONDS + 1) == []
+    assert found.run.ended and found.run.failed == "historian: nothing was heard of it for 360 s"
+    assert found.run.done == found.run.total and not pair.keeper.verifying.busy
+    (told,) = [one for one in pair.log.told if isinstance(one, MirrorVerified)]
+    assert told.detail == found.run.failed
+    pair.close()
+
+
+def test_a_source_that_breaks_off_is_asked_again_for_a_minute(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Silence(pair, monkeypatch)
+    (one,) = found.asked()
+    for _ in range(3):  # once it answers, the next break has its own minute
+        for _ in range(2):
+            found.answers(one.not_counted("connection reset"))
+            (again,) = found.asked(verifying.AWAY_SECONDS / 3)
+            assert (again.hour, again.hours) == (one.hour, one.hours) and not found.run.ended
+            one = again
+        found.answers(Counted(one.request, one.source, one.hour, failed="canceling statement (57014)"))
+        (half,) = found.asked(verifying.SILENT_SECONDS)
+        assert half.hours < one.hours
+        one = half
+    for _ in range(3):
+        found.answers(one.not_counted("connection refused"))
+        rest = found.asked(verifying.AWAY_SECONDS / 2)
+        if found.run.ended:
+            break
+        (one,) = rest
+    assert found.run.ended and found.run.failed == "historian: connection refused"
     pair.close()

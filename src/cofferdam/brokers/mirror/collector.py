@@ -58,6 +58,7 @@ STEP_ROWS, STEP_SECONDS = 100_000, 2
 """So much at most, where that is known before: what is live waits for it."""
 FIRST_SECONDS, LAST_SECONDS = 1.0, 60.0
 """Between attempts to reach a source."""
+GOING_SECONDS: Final = 10.0
 REREAD_SHARE: Final = 10
 """The overlap is read again this often within its own length."""
 FETCHES_MOST: Final = 10_000
@@ -223,7 +224,7 @@ class Collector(Part):
             if work is not None:
                 work.asked(record)
             elif isinstance(record, Count) and any(one.name == record.source for one in self.row.sources):
-                self.answer(Counted(record.request, record.source, record.hour, failed="it cannot be read just now"))
+                self.answer(record.not_counted("it cannot be read just now"))
 
     def upto(self, name: str) -> int | None:
         """Up to when a source has been read."""
@@ -343,7 +344,7 @@ class Work:
             for one in list(self._asked):
                 if isinstance(one, Count):
                     self._asked.remove(one)
-                    self.owner.answer(Counted(one.request, one.source, one.hour, failed=clip(self.trouble, 500)))
+                    self.owner.answer(one.not_counted(clip(self.trouble, 500)))
             await asyncio.sleep(wait)
             wait = min(2 * wait, LAST_SECONDS)
 
@@ -392,6 +393,7 @@ class Tables(Work):
     source: Postgres
     _tries = 0
     """How often it was begun to read again what is first of what is asked."""
+    _said = 0.0
     _compared: tuple[Count | None, int, dict[str, Summary]] = (None, 0, {})
     """Of the values that are asked for: by which question, up to when they have been read, and what they are."""
 
@@ -416,6 +418,7 @@ class Tables(Work):
         reread = 0.0
         while True:
             began = time.monotonic()
+            self._going()
             now = wall()
             known = self.owner.upto(one.name)
             upto = known if known is not None else max(now - one.since * 10**9, times.oldest(self.owner.row, now))
@@ -488,8 +491,17 @@ class Tables(Work):
             )
         self.ahead = words
 
+    def _going(self) -> None:
+        """Who waits for an answer hears, now and then, that the source is read."""
+        if time.monotonic() - self._said >= GOING_SECONDS:
+            self._said = time.monotonic()
+            for one in self._asked:
+                if isinstance(one, Count):
+                    self.owner.answer(one.not_counted("", "going"))
+
     async def _answer(self, historian: Historian) -> None:
         """Does a step of the first of what is asked. What is to be read again is asked until all of it has been."""
+        self._going()
         asked = self._asked[0]
         if isinstance(asked, Fetch):
             until = min(asked.until - 1000, self.owner.setting.wall() + self.owner.row.future * 10**9)
@@ -517,7 +529,8 @@ class Tables(Work):
                 raise Differs(f"{len(counts)} tags in {asked.hours} h; as many are not compared")
         except (psycopg.Error, OSError, Differs, *NOT_UNDERSTOOD) as error:
             self._asked.popleft()
-            self.owner.answer(Counted(asked.request, asked.source, asked.hour, failed=clip(words(error), 500)))
+            answered = isinstance(error, Differs) or (isinstance(error, psycopg.Error) and error.sqlstate)
+            self.owner.answer(asked.not_counted(clip(words(error), 500), "" if answered else "away"))
             raise
         self._asked.popleft()
         self.owner.answer(

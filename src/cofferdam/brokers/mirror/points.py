@@ -143,10 +143,6 @@ class Reader:
 
 def refused(asked: deque[Count | Fetch]) -> list[Counted]:
     """A device has no history: what is asked of it beyond its present is refused."""
-    found = [
-        Counted(one.request, one.source, one.hour, failed="a device has no history")
-        for one in asked
-        if isinstance(one, Count)
-    ]
+    found = [one.not_counted("a device has no history") for one in asked if isinstance(one, Count)]
     asked.clear()
     return found

@@ -89,7 +89,9 @@ class Lost(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown
 class Counted(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
     """What a source has of one hour (since 1970, UTC): samples of different times, by tag. `request`: whose answer it
     is; `failed`: why it could not be counted, "" if it was. `digests`: where values were asked for, of each tag the
-    digest of its samples (columns), or none where it has several of one time."""
+    digest of its samples (columns), or none where it has several of one time. `state`: `going`, where it is no answer
+    yet, and the source is still being read; `away`, where it failed since the source does not answer, and would not
+    answer a smaller question either."""
 
     request: Number
     source: Name
@@ -98,6 +100,7 @@ class Counted(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unkn
     counts: Annotated[tuple[Number, ...], Meta(max_length=COUNTS_MOST)] = ()
     failed: Annotated[str, Meta(max_length=512)] = ""
     digests: Annotated[tuple[Ns | None, ...], Meta(max_length=COUNTS_MOST)] = ()
+    state: State = ""
 
 
 class Stored(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
@@ -119,6 +122,9 @@ class Taken(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknow
     backfill: Number
 
 
+State = Literal["", "going", "away"]
+
+
 class Count(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
     """Count an hour at the source, or so many from it on: each is answered by one `Counted`. `values`: not only how
     many samples there are, but also which."""
@@ -128,6 +134,10 @@ class Count(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknow
     hour: Hour
     values: bool = False
     hours: Annotated[int, Meta(ge=1, le=HOURS_MOST)] = 1
+
+    def not_counted(self, why: str, state: State = "away") -> Counted:
+        """The answer that it was not, or not yet. `why`: of 512 characters at most."""
+        return Counted(self.request, self.source, self.hour, failed=why, state=state)
 
 
 class Fetch(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):

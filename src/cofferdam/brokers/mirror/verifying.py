@@ -32,8 +32,10 @@ from cofferdam.brokers.mirror.told import Run as Told
 from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.terms.mirror_rows import Device, Postgres
 
-COUNT_SECONDS: Final = 300.0
-"""For a source to count, and to read an hour's values."""
+SILENT_SECONDS: Final = 360.0
+"""For a source to answer, or to be heard of: somewhat more than it may take for one statement."""
+AWAY_SECONDS, AGAIN_SECONDS = 60.0, 2.0
+"""A source that breaks off is asked again for so long, and this often; then the run says so and ends."""
 SETTLE_SECONDS: Final = 1.0
 """For what was asked for again to come, before it is counted once more."""
 ROOM_SECONDS: Final = 60.0
@@ -103,6 +105,8 @@ class Run:
         self.total = last - first + 1
         self.oldest: dict[str, int] = {}
         """By source: the first hour that it is asked for."""
+        self.away = dict[str, float]()
+        """By source, where it has not answered: since when (monotonic)."""
         self.at_once = dict[str, int]()
         """By source, where it is less than HOURS_MOST: so many hours can be counted together."""
         self.back = first
@@ -180,8 +184,8 @@ class Verifying:
                 self._hourly = hour
                 self.begin(hour - 2, hour - 1, "counts", "").back = hour - BACK_HOURS
         if self._asked is not None and time.monotonic() > self._asked.deadline:
-            question, self._asked = self._asked.question, None
-            self._failed(question, f"{question.source} has not answered")
+            (question, _, began, _), self._asked = self._asked, None
+            self._failed(question, f"{question.source}: nothing was heard of it for {SILENT_SECONDS:g} s", began)
         if self._asked is None and self._queue and time.monotonic() >= self._not_before:
             question = self._queue.popleft()
             while question.hours > 1 and self._too_long(question):
@@ -193,8 +197,7 @@ class Verifying:
                 return
             self._request += 1
             values, now = question.run.against == "source", time.monotonic()
-            patience = COUNT_SECONDS * (question.hours if values else 1)
-            self._asked = Asked(question, self._request, now, now + patience)
+            self._asked = Asked(question, self._request, now, now + SILENT_SECONDS)
             count = Count(self._request, question.source, question.hour, values, question.hours)
             self._keeper.setting.senders["spooler"].send(count)
 
@@ -289,12 +292,17 @@ class Verifying:
         source, hour = question.source, question.hour
         if (record.source, record.hour) != (source, hour):
             raise CrossingError(f"{record.source} answers for hour {record.hour}, and {source}, {hour} was asked")
-        # It is asked no more than half of the time: others have to read there, too.
         now = time.monotonic()
+        if record.state == "going":
+            self._asked = asked._replace(deadline=now + SILENT_SECONDS)
+            return
+        if record.state != "away":
+            question.run.away.pop(source, None)
+        # It is asked no more than half of the time: others have to read there, too.
         self._not_before = max(self._not_before, 2 * now - asked.began)
-        if record.failed:
+        if record.failed or record.state:
             self._asked = None
-            self._failed(question, f"{source}: {record.failed}")
+            self._failed(question, f"{source}: {record.failed}", asked.began if record.state else None)
             return
         if question.hours > 1 and None in record.digests:
             # Where one time has several samples, values are not compared: that is to be an hour's, and not a day's.
@@ -358,18 +366,23 @@ class Verifying:
         run.done += hours
         self._perhaps_end(run)
 
-    def _failed(self, question: Question, why: str) -> None:
+    def _failed(self, question: Question, why: str, away: float | None = None) -> None:
         """A source cannot be counted at: no more of it is asked, and the others are counted all the same. What was much
-        at once may have been too much."""
-        run, source = question.run, question.source
-        if question.hours > 1:
+        at once may have been too much, unless it has not answered at all since a time (`away`)."""
+        run, source, now = question.run, question.source, time.monotonic()
+        if away is not None:
+            if now - run.away.setdefault(source, away) < AWAY_SECONDS:
+                self._queue.appendleft(question)
+                self._not_before = max(self._not_before, now + AGAIN_SECONDS)
+                return
+        elif question.hours > 1:
             run.at_once[source] = question.hours // 2
             self._queue.extendleft(reversed(question.halves()))
             return
         if why not in run.failed:
             run.failed += f"; {why}" if run.failed else why
         gone = [one for one in self._queue if one.run is run and one.source == source]
-        run.done += 1 + sum(one.hours for one in gone)
+        run.done += question.hours + sum(one.hours for one in gone)
         self._queue = deque(one for one in self._queue if one.run is not run or one.source != source)
         self._perhaps_end(run)
 
