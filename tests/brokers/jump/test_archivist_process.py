@@ -133,6 +133,14 @@ def test_nobody_drives_out_what_was_recorded_by_having_much_shown(archive: Archi
     assert not archive.auditor.of(RecordingUsed)
 
 
+def test_who_will_soon_be_recorded_no_more_is_told_of(archive: Archive) -> None:
+    lies(archive, 3000, "ada", 520_000)
+    lies(archive, 800, "tech", 380_000)
+    archive.start()
+    eventually(lambda: "ada's recordings of a week" in archive.child.status().alarms.get("jump-room", ""))
+    assert "jump-recording" not in archive.child.status().alarms
+
+
 def test_who_has_most_makes_room_by_what_is_old(archive: Archive) -> None:
     """Of others nothing goes, though it is older; and what somebody holds does not count."""
     archive.keep = "{keep: 30 days, room: 1 MB}"
@@ -142,7 +150,7 @@ def test_who_has_most_makes_room_by_what_is_old(archive: Archive) -> None:
     old, older, fresh = (lies(archive, days * day, "tech", 300_000) for days in (9, 10, 2))
     archive.start()
     eventually(lambda: not older.exists())
-    archive.child.status()
+    assert "jump-room" not in archive.child.status().alarms
     assert all(path.exists() for path in (others, held, old, fresh))
     assert [each.recording for each in archive.auditor.of(RecordingUsed)] == [older.name]
 

@@ -115,6 +115,8 @@ class Archivist(Part):
         """Recordings, and who was recorded."""
         self._full: set[str] = set()
         """Those who are recorded no more."""
+        self._near = ""
+        """Who soon will not be."""
         self._looked_at = 0
         self._shown: dict[tuple[str, str], None] = {}
         """Who looks at which recording, by an entry of this life."""
@@ -144,6 +146,11 @@ class Archivist(Part):
 
     def alarms(self) -> dict[str, str]:
         found = {"jump-recording": f"recordings cannot be written: {self._trouble}"} if self._trouble else {}
+        if self._near:
+            found["jump-room"] = (
+                f"{self._near}'s recordings of a week have three eighths of the room for all: where there is no room "
+                "left, and they have half of it, they are recorded no more"
+            )
         if kept := self._quarantine.kept:
             found["jump-quarantine"] = f"{kept} file{'' if kept == 1 else 's'} in quarantine"
         return found
@@ -355,12 +362,21 @@ class Archivist(Part):
         sizes = {name: (self._folder / name).stat().st_size for name in names}
         total, half = sum(sizes.values()), self._keep.room // 2
         self._full.clear()
-        if total <= self._keep.room or self._unread:
+        self._near = ""
+        if total <= self._keep.room * 7 // 8 or self._unread:
             return None
         of: dict[str, list[str]] = {}
         for name in loose:
             of.setdefault(self._whose.get(name, ""), []).append(name)
         of.pop("", None)
+        fresh = {
+            person: sum(sizes[name] for name in theirs if self._age(name) <= FRESH_SECONDS)
+            for person, theirs in of.items()
+        }
+        most = max(fresh, key=fresh.__getitem__, default="")
+        self._near = most if fresh.get(most, 0) > half * 3 // 4 else ""
+        if total <= self._keep.room:
+            return None
         for person, theirs in of.items():
             beyond = sum(sizes[name] for name in theirs) - half
             if beyond <= 0:
