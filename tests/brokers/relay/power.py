@@ -17,10 +17,16 @@ class PowerCut(Exception):
     """It fails now."""
 
 
+class Killed(Exception):
+    """The keeper is killed now."""
+
+
 class PoweredBench(Bench):
     """`in_sync`: what is done before the disk has what the keeper waits for."""
 
     in_sync: Callable[[], None] | None = None
+    before: Callable[[str], None] = staticmethod(lambda _: None)
+    """Called with each statement before the store runs it, and with "" before it syncs."""
 
     def __init__(self, folder: Path, *args: Any, **named: Any) -> None:
         self.durable = folder / "durable"
@@ -32,12 +38,22 @@ class PoweredBench(Bench):
         sync = store.sync
 
         def synced() -> None:
+            self.before("")
             if self.in_sync is not None:
                 self.in_sync()
             sync()
             self.keep()
 
-        store.sync = synced  # type: ignore[method-assign]
+        def ran(sql: str, *values: Any) -> Any:
+            self.before(sql)
+            return run(sql, *values)
+
+        def ran_each(sql: str, values: Any) -> None:
+            self.before(sql)
+            run_each(sql, values)
+
+        run, run_each = store.run, store.run_each
+        store.sync, store.run, store.run_each = synced, ran, ran_each  # type: ignore[method-assign]
         self.keep()
 
     def keep(self) -> None:

@@ -108,51 +108,68 @@ def push(number: int, key: str, data: bytes, who: str = "mes") -> Push:
     return Push(number, who, "counts", (Item(key, data),))
 
 
-def _random_bytes(alone: Alone) -> None:
-    alone.say_bytes("outer", random.Random(3).randbytes(4000))
+def _random_bytes(alone: Alone, side: str) -> None:
+    alone.say_bytes(side, random.Random(3).randbytes(4000))
 
 
-def _half_a_record(alone: Alone) -> None:
-    whole = alone._codec.encode(push(1, "k", b"1"))
-    alone.say_bytes("outer", *pack([whole[:-1]]))
+def _half_a_record(alone: Alone, side: str) -> None:
+    whole = alone._codec.encode(push(2, "k", b"1"))
+    alone.say_bytes(side, *pack([whole[:-1]]))
 
 
-def _more_than_a_record_may_have(alone: Alone) -> None:
+def _more_than_a_record_may_have(alone: Alone, side: str) -> None:
     size = records.RECORD_BYTES + 1
-    alone.say_bytes("outer", b"\x01\x00\x08" + size.to_bytes(4, "big") + b"xxxx")
+    alone.say_bytes(side, b"\x01\x00\x08" + size.to_bytes(4, "big") + b"xxxx")
 
 
-def _another_set(alone: Alone) -> None:
-    alone.say_bytes("outer", *pack([msgspec.msgpack.encode(["tag", 1, 2, 3])]))
+def _another_set(alone: Alone, side: str) -> None:
+    alone.say_bytes(side, *pack([msgspec.msgpack.encode(["tag", 1, 2, 3])]))
 
 
-def _others_channel(alone: Alone) -> None:
+def _others_channel(alone: Alone, side: str) -> None:
     alone.works("outer")
     alone.say("outer", push(1, "k", body(count=1), "erp"))
 
 
-def _as_the_other_side(alone: Alone) -> None:
-    alone.works("outer")
-    alone.say("outer", push(1, "k", body(count=1)))
+def _as_the_other_side(alone: Alone, side: str) -> None:
+    if side == "outer":
+        alone.works("outer")
+        alone.say("outer", push(1, "k", body(count=1)))
+    else:
+        alone.say("inner", records.Pull(2, "erp", "counts", 1, 30, 0))
+
+
+def _fails_the_schema(alone: Alone, side: str) -> None:
+    alone.say("inner", push(2, "k", body(count="many")))
+
+
+def _a_number_again(alone: Alone, side: str) -> None:
+    alone.say("inner", push(1, "k", body(count=1)))
+
+
+BOTH = (_random_bytes, _half_a_record, _more_than_a_record_may_have, _another_set, _as_the_other_side)
 
 
 @pytest.mark.parametrize(
-    "hostile",
-    [_random_bytes, _half_a_record, _more_than_a_record_may_have, _another_set, _others_channel, _as_the_other_side],
+    ("side", "hostile"),
+    [(side, each) for side in ("outer", "inner") for each in BOTH]
+    + [("outer", _others_channel), ("inner", _fails_the_schema), ("inner", _a_number_again)],
 )
-def test_a_hostile_side_ends_the_keeper_with_an_entry_and_changes_nothing(alone: Alone, hostile: Any) -> None:
+def test_a_hostile_side_ends_the_keeper_with_an_entry_and_changes_nothing(
+    alone: Alone, side: str, hostile: Any
+) -> None:
     alone.ready()
     alone.works("inner")
     alone.say("inner", push(1, "good", body(count=1)))
     answer = alone.answer("inner")
     assert isinstance(answer, Answered) and answer.results[0].number == 1
-    hostile(alone)
+    hostile(alone, side)
     assert alone.ended() == EXIT_VIOLATION
-    assert "outer" in alone.child.wait_for(Failing).reason
+    assert side in alone.child.wait_for(Failing).reason
     # What it has said last may still lie in the pipe.
     eventually(lambda: any(isinstance(draft, RecordViolation) for draft in alone.auditor.drafts))
     violations = [draft for draft in alone.auditor.drafts if isinstance(draft, RecordViolation)]
-    assert [draft.half for draft in violations] == ["relay/enterprise-control/outer"]
+    assert [draft.half for draft in violations] == [f"relay/enterprise-control/{side}"]
     assert [draft.first for draft in alone.auditor.drafts if isinstance(draft, MessagesPushed)] == [1]
     store = Store(alone.store)
     assert [one.key for one in store.messages("counts", 0, 10)] == ["good"]

@@ -4,6 +4,7 @@ power fails in between."""
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cofferdam.brokers.relay.keeper_work import KEPT_NS
 from cofferdam.brokers.relay.ledger import booked
 from cofferdam.brokers.relay.records import Item
 from tests.brokers.relay.keeping import SECOND, body
-from tests.brokers.relay.power import PoweredBench
+from tests.brokers.relay.power import Killed, PoweredBench
 
 
 @pytest.fixture
@@ -149,3 +150,78 @@ def test_which_entries_count() -> None:
     assert [(one["store"], one["commit"], one["first"]) for one in booked(log)] == [
         ("s", 2, 1), ("s", 3, 2), ("s", 3, 3), ("s", 4, 4), ("other", 2, 7), ("s", 4, 5),
     ]  # fmt: skip
+
+
+class Script:
+    """A producer that pushes, singly and many at once, and again what it got no answer to; a consumer that settles."""
+
+    def __init__(self, bench: PoweredBench) -> None:
+        self.bench = bench
+        self.stored: dict[str, int] = {}
+        self.done: set[int] = set()
+
+    def push(self, *counts: int) -> None:
+        answer = self.bench.push(*[(f"k{count}", body(count=count)) for count in counts])
+        for count, result in zip(counts, answer.results, strict=True):
+            assert self.stored.setdefault(f"k{count}", result.number) == result.number
+
+    def take(self) -> None:
+        handed = self.bench.pull()
+        assert not {message.number for message in handed.messages} & self.done, "what was done comes again"
+        if handed.messages and self.bench.settle(handed).results[0].state == "stored":
+            self.done |= {message.number for message in handed.messages}
+
+    def play(self) -> None:
+        self.push(1)
+        self.push(2, 3, 4)
+        self.take()
+        self.push(5)
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A folder that no disk holds up."""
+    shared = Path("/dev/shm")
+    made = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.mark.parametrize("how", ["killed", "without power", "without power, and the log has nothing of it"])
+def test_killed_before_each_statement(in_memory: Path, how: str) -> None:
+    """Of all that the script has the store do, one after the other, its syncs among them."""
+    at, ended = 0, True
+    while ended:
+        at += 1
+        folder = in_memory / str(at)
+        folder.mkdir()
+        bench = PoweredBench(folder)
+        script, seen = Script(bench), 0
+
+        def before(_: str, at: int = at) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == at:
+                raise Killed
+
+        bench.before = before  # type: ignore[method-assign]
+        try:
+            script.play()
+            ended = False
+        except Killed:
+            pass
+        bench.before = lambda _: None  # type: ignore[method-assign]
+        if how == "killed":
+            bench.crash()
+        else:
+            bench.power_fails(lost=how != "without power")
+        bench.start()
+        assert bench.verified() == [], at
+        bench.move(31)  # a lease that nobody knows of ends
+        script.play()
+        assert sorted(script.stored.values()) == [1, 2, 3, 4, 5], at
+        assert len(script.done) >= 1, at
+        assert bench.verified() == [], at
+        bench.close()
+        shutil.rmtree(folder)
+    assert at > 30, "the script has the store do more than that"
