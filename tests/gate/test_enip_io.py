@@ -168,6 +168,14 @@ def test_halves_have_a_real_time_priority_or_say_that_they_have_none(works: Work
         assert os.sched_getscheduler(works.gate.pids()["gate"]) == os.SCHED_OTHER
 
 
+def test_each_half_says_how_long_it_was_held_up(works: Works) -> None:
+    def halves() -> set[str]:
+        figures = works.gate.status()["figures"]
+        return {half for one in figures if (one["broker"], one["name"]) == ("enip", "held") for half in one["values"]}
+
+    eventually(lambda: halves() == {"outer", "inner"})
+
+
 def test_an_opening_that_is_wrong_is_told_so(works: Works, scanner: Scanner) -> None:
     before = works.drive.connections
     third = b"\x01\x80\x10\x00\x00\x02\x08\xae\x0a\x00\x00\x01" + bytes(8)
@@ -262,8 +270,12 @@ def test_packets_that_do_not_belong_are_dropped(works: Works, scanner: Scanner) 
 
 def test_a_client_that_falls_silent_is_closed_on_the_other_side(works: Works, scanner: Scanner) -> None:
     assert scanner.open(serial=8, rpi=10_000, multiplier=4) == (0,)
+    before = len(events(works.state, "stream-ended"))
     scanner.run(200, 0.2, 0.01)
     eventually(lambda: works.drive.connections == 0)
+    eventually(lambda: len(events(works.state, "stream-ended")) > before)
+    reason = events(works.state, "stream-ended")[-1]["reason"]
+    assert "has sent nothing in time (in the ten seconds before, " in reason, reason
 
 
 def test_sever_and_reload_end_it(works: Works, scanner: Scanner) -> None:
