@@ -78,7 +78,7 @@ def test_what_a_publisher_signs_is_taken(publisher: Publisher, tmp_path: Path, k
         refused(MAKE[kind](tmp_path), publisher, "no Authenticode")
 
 
-@pytest.mark.parametrize("kind", ["MSI", "CAB", "CAT"])
+@pytest.mark.parametrize("kind", ["PE", "MSI", "CAB", "CAT"])
 def test_no_changed_byte_is_taken(publisher: Publisher, tmp_path: Path, kind: str) -> None:
     """Every so many bytes; what is taken all the same has to be good for osslsigncode as well."""
     file, keys = signed(publisher, kind, tmp_path), [publisher.ca.read_bytes()]
