@@ -9,6 +9,7 @@ Not here: files that come and are examined (keeper_verbs), keys of people (never
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -71,10 +72,11 @@ class Releases:
         for row in list(keeper.files.rows.values()):
             if row.state == "requested" and keeper.pending.get(row.number) is None:
                 keeper.keep(replace(row, state="passed"))
-            elif row.state == "rejected":
-                keeper.drop_files(row.number)
-            elif row.state == "released":  # it lies where the installer takes it from
-                (keeper.store / "quarantine" / str(row.number)).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what is left over takes room, and no more
+                if row.state == "rejected":
+                    keeper.drop_files(row.number)
+                elif row.state == "released":  # it lies where the installer takes it from
+                    (keeper.store / "quarantine" / str(row.number)).unlink(missing_ok=True)
 
     def _decide(self, asked: Asked, number: int, draft: Draft, act: Callable[[], None]) -> None:
         """Recorded, then done. `act` answers."""
