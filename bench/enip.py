@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from enip_io import OUTPUTS, Adapter, Row, Scanner, stray
+from enip_io import OUTPUTS, Adapter, Row, Scanner, apart, stray
 from enip_rows import Told, lines
 from processes import LOAD, BenchError, Process, build_load, generated, haproxy, held_port, timed_reads
 
@@ -172,8 +172,9 @@ def io_ages(
     with beside or contextlib.nullcontext():
         raw = Raw(*target)
         scanner = Scanner(raw, target[0], PERSON, count, interval, multiplier)
-        scanner.run(0.5, seconds)
-        raw.close()
+        with apart():
+            scanner.run(0.5, seconds)
+            raw.close()  # at once, or its streams end for silence
         ages, gaps = adapter.told(scanner.began)
         scanner.close()
     return Row(sorted(ages), round(count * seconds / interval), gaps, scanner.gaps, scanner.late, scanner.began)
