@@ -88,7 +88,7 @@ class Enip:
         "encapsulation": "enip___encapsulation___Encapsulation", "server": "enip___server___EnipServer",
         "client": "enip___client___EnipClient",
     }  # fmt: skip
-    steps = 1
+    steps, rounds = 1, ROUNDS
 
     def hello(self, step: int, at: int, said: bytes) -> bytes:
         return struct.pack("<HHII8sI", 0x65, 4, 0, 0, b"hello   ", 0) + b"\1\0\0\0"
@@ -133,7 +133,8 @@ class Packet(Enip):
     def answer(self, question: bytes) -> bytes:
         if question[0] == 0x65:
             return super().answer(question)
-        answers = [b"\xcc\0\0\0\xc4\0" + bytes([one, 0, 0, 0]) for one in range(self.count)]
+        moved = question[12:15]  # values are others each time
+        answers = [b"\xcc\0\0\0\xc4\0" + bytes([one]) + moved for one in range(self.count)]
         return self._framed(b"\x8a\0\0\0", answers, question[4:8], question[12:20])
 
     def _framed(self, head: bytes, parts: list[bytes], session: bytes, context: bytes) -> bytes:

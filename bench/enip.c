@@ -1,5 +1,8 @@
 /* EtherNet/IP: a controller with two tags that are read, and reads whose answers are known. Little-endian throughout.
  *
+ * As in a plant, values move: with each request that the controller answers all of them are greater by one. What is
+ * answered to a client has moved by the same for each value, and further than in the answer before.
+ *
  * The controller answers what the gate, pylogix and pycomm3 ask before they read: sessions, its identity, its tag list,
  * class-3 connections, Unconnected Send along any route. Who writes is answered with 08 (service not supported).
  */
@@ -60,7 +63,9 @@ static unsigned of16(const uint8_t *at) { return at[0] | (unsigned)at[1] << 8; }
 
 static uint32_t of32(const uint8_t *at) { return of16(at) | (uint32_t)of16(at + 2) << 16; }
 
-/* What an element holds. Neighbours differ in all bytes, so a shifted answer shows. */
+static uint32_t answered; /* by the device */
+
+/* What an element holds at first. Neighbours differ in all bytes, so a shifted answer shows. */
 static uint32_t held(unsigned tag, unsigned element) { return (tag * 1000 + element + 1) * 2654435761u; }
 
 static bool parse_path(const uint8_t *path, size_t length, Place *found) {
@@ -99,7 +104,7 @@ static size_t read_tag(const Place *place, const uint8_t *body, size_t length, u
     unsigned count = of16(body);
     if (!count || place->element + count > tags[tag].count) return status_of(out, UNKNOWN);
     le16(out + 4, DINT);
-    for (unsigned i = 0; i < count; i++) le32(out + 6 + 4 * i, held(tag, place->element + i));
+    for (unsigned i = 0; i < count; i++) le32(out + 6 + 4 * i, held(tag, place->element + i) + answered);
     return 6 + 4 * count;
 }
 
@@ -246,6 +251,7 @@ static size_t answer(uint32_t *kept, const uint8_t *frame, size_t length, uint8_
     case SEND_UNIT: {
         const uint8_t *data = frame + HEAD;
         if (length < HEAD + ITEMS + connected + 2) break;
+        answered++;
         memcpy(body, data, ITEMS + connected);
         if (connected) le32(body + 12, kept[1]);
         size_t found = answer_cip(
@@ -287,7 +293,7 @@ static size_t wrap(uint8_t *out, const Client *c, unsigned transaction, size_t l
     return framed(out, SEND_RR, c->session, ITEMS + length);
 }
 
-/* One element of Counts, or a Multiple Service Packet of such reads. */
+/* One element of Counts, any; or a Multiple Service Packet of such reads, by each client the same again and again. */
 static size_t request(Client *c, const Asked *asked, Pending *p, uint8_t *out) {
     static const uint8_t router[] = {PACKET, 2, 0x20, ROUTER, 0x24, 1};
     uint8_t *asks = out + HEAD + ITEMS, *told = p->expected + HEAD + ITEMS;
@@ -302,7 +308,7 @@ static size_t request(Client *c, const Asked *asked, Pending *p, uint8_t *out) {
         reply = 4 + from;
     }
     for (unsigned i = 0; i < asked->tags; i++) {
-        unsigned element = (next_random(c) >> 9) % COUNTS;
+        unsigned element = (asked->tags > 1 ? 7 * c->number + 13 * i : next_random(c) >> 9) % COUNTS;
         if (asked->tags > 1) {
             le16(asks + 8 + 2 * i, (unsigned)question - 6);
             le16(told + 6 + 2 * i, (unsigned)reply - 4);
@@ -320,10 +326,20 @@ static size_t request(Client *c, const Asked *asked, Pending *p, uint8_t *out) {
 
 static unsigned transaction(const uint8_t *frame) { return of16(frame + 12); }
 
+static bool right(Client *c, Pending *p, const uint8_t *frame, size_t length, const Asked *asked) {
+    size_t at = HEAD + ITEMS + 6 + (asked->tags > 1 ? 6 + 2 * asked->tags : 0);
+    if (length != p->length) return false;
+    uint32_t moved = of32(frame + at) - of32(p->expected + at);
+    if (asked->depth == 1 && (int32_t)(moved - (uint32_t)c->kept[0]) <= 0) return false;
+    c->kept[0] = moved;
+    for (unsigned i = 0; i < asked->tags; i++, at += 10) le32(p->expected + at, of32(p->expected + at) + moved);
+    return !memcmp(frame, p->expected, length);
+}
+
 static int refusal(const Pending *p, const uint8_t *frame, size_t length) {
     (void)p;
     if (of32(frame + 8)) return (int)of32(frame + 8);
     return length >= HEAD + ITEMS + 4 && frame[HEAD + ITEMS + 2] ? frame[HEAD + ITEMS + 2] : -1;
 }
 
-const Protocol enip = {HEAD, size, prepare, answer, hello, greeted, request, transaction, NULL, refusal};
+const Protocol enip = {HEAD, size, prepare, answer, hello, greeted, request, transaction, right, refusal};

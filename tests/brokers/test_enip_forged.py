@@ -19,7 +19,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.base import NEED_DATA, LocalAnswer, Released, RequestReceived
-from cofferdam.protocols.enip import faults, io, wire
+from cofferdam.protocols.enip import faults, io, requests, wire
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.server import EnipServer
 from cofferdam.values import Bool, Float32, Int16, Int32, Octets, UInt32
@@ -140,6 +140,7 @@ class Forger:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
+        self.kept: list[int] = []
 
     def request(self) -> Any:
         rng = self.rng
@@ -171,6 +172,7 @@ class Forger:
                 m.OpenIo(stream, rng.choice((9_999, 10_000)), 10_000, 0, 1),
                 m.OpenIo(stream, 10_000, 10_000, 0, 1, m.Key(1, 0, 0, 0, 0, compatible=False), config=True),
                 m.Packet((m.ReadTag(Item("tag", "level")), m.WriteTag(item, code, 0, value))),
+                m.Packet((m.ReadTag(Item("tag", "level")), m.ReadTag(item))),
                 m.Unserved(7, 0x8E, "x") if rng.random() < 0.1 else m.Identify(),
             )
         )
@@ -186,7 +188,14 @@ class Forger:
             faults.request_fault(request) and rng.random() < 0.98
         ):  # a lie that is found out at once tries nothing more
             request = self.request()
-        return records.Request(rng.choice((1, 1, 1, 1, 2, 3)), number, request)
+        session = rng.choice((1, 1, 1, 1, 2, 3))
+        changes = ENIP.operation(request).is_write
+        if rng.random() < (0.001 if changes else 0.3):  # what is kept is asked for by whoever says its place
+            self.kept.append(rng.randint(1, 9))
+            return records.Kept(session, number, request, self.kept[-1])
+        if self.kept and rng.random() < 0.3:
+            return records.Again(session, number, rng.choice(self.kept) if rng.random() < 0.995 else 10)
+        return records.Request(session, number, request)
 
 
 def run(seed: int) -> EnipStage:
@@ -247,6 +256,65 @@ def test_what_no_policy_can_allow_ends_the_half_that_says_it() -> None:
     stage.inner.end()
 
 
+READS = m.Packet((m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "pump.speed"))))
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ([records.Again(1, 2, 5)], "nothing is kept"),
+        ([records.Kept(1, 2, READS, 5), records.Again(1, 3, 6)], "nothing is kept"),
+        ([records.Kept(1, 2, READS, 5), records.Again(1, 2, 5)], "comes after request 2"),
+        ([records.Kept(1, 2, m.WriteTag(Item("tag", "pump.speed"), 0xC4, 0, Int32((5,))), 5)], "a write is to be kept"),
+        ([records.Kept(1, 2, m.Packet((m.ReadTag(Item("tag", "a b")),)), 5)], "a b"),
+        ([records.Kept(1, 2, READS, 0)], "refused"),
+        ([records.Again(1, 2, records.PLACES + 1)], "refused"),
+    ],
+)
+def test_what_no_honest_half_would_keep_or_ask_for_again_ends_the_half_that_is_asked(said: list[Any], why: str) -> None:
+    stage = EnipStage()
+    stage.inner.take(records.Opened(1, "s", "127.0.0.1", "packer"))
+    for record in said[:-1]:
+        stage.inner.take(record)
+    stage.to_inner.send(said[-1])
+    with pytest.raises(CrossingError, match=why):
+        for record in stage.to_inner.take():
+            stage.inner.take(record)
+    stage.inner.end()
+
+
+def test_what_is_kept_is_judged_for_whoever_asks_for_it() -> None:
+    stage = EnipStage()
+    for number, source in SOURCES.items():
+        stage.inner.take(records.Opened(number, f"s{number}", source, "packer"))
+    stage.inner.take(records.Kept(1, 10, READS, 7))
+    for number in (11, 12, 13):
+        stage.inner.take(records.Again(1 if number == 11 else number - 10, number, 7))
+    stage.inner.take(records.Again(99, 14, 7))
+    stage.turn()
+    told = {one.id: type(one) for one in stage.to_outer.take()}
+    assert told == {number: records.Reply if number < 12 else records.Denied for number in range(10, 15)}
+    stage.inner.take(records.Kept(1, 15, m.ReadTag(Item("tag", "level")), 7))
+    stage.inner.take(records.Again(2, 16, 7))
+    stage.turn()
+    assert [type(one) for one in stage.to_outer.take()] == [records.Reply, records.Reply]
+    assert [type(one) for device in stage.plant for one in device.asked] == [m.Packet] * 2 + [m.ReadTag] * 2
+    stage.inner.end()
+
+
+def test_a_read_crosses_whole_twice_and_from_then_on_by_its_place() -> None:
+    stage = EnipStage()
+    client = stage.client("127.0.0.1")
+    client.arrive(e.REGISTER)
+    frame = rr(requests.packet_of([tag("level"), tag("pump.speed")]), e.SESSION)
+    for _ in range(4):
+        client.arrive(frame)
+    said = [one for one in stage.to_inner.take() if not isinstance(one, records.Opened)]
+    assert [type(one) for one in said] == [records.Request, records.Kept, records.Again, records.Again]
+    assert said[0].message == said[1].message == READS and {one.place for one in said[1:]} == {1}
+    stage.inner.end()
+
+
 @given(st.integers(0, 1 << 60))
 @examples(60)
 def test_the_outer_half_believes_no_answer_that_fits_no_question(seed: int) -> None:
@@ -279,6 +347,37 @@ def test_the_outer_half_believes_no_answer_that_fits_no_question(seed: int) -> N
     assert all(one[0] == 0xCC for one in told)
     fits = isinstance(answer, m.CipError) or (isinstance(answer, m.Held) and not ENIP.mismatch(sent[0].message, answer))
     assert fits or not told
+
+
+@pytest.mark.parametrize(
+    ("codes", "data", "fits"),
+    [
+        (b"\xca\xc4", bytes(8), True), (b"\xc1\xc4", b"\1" + bytes(4), True), (b"\xca\xc4", bytes(7), False),
+        (b"\xca\xc4", bytes(9), False), (b"\xca", bytes(4), False), (b"\xca\xc4\xc4", bytes(12), False),
+        (b"\xca\xa0", bytes(8), False), (b"\xc1\xc4", b"\xff" + bytes(4), False), (b"\0\0", bytes(8), False),
+    ],
+)  # fmt: skip
+def test_values_side_by_side_that_are_not_those_of_a_packet_end_the_outer_half(
+    codes: bytes, data: bytes, fits: bool
+) -> None:
+    stage = EnipStage()
+    client = stage.client("127.0.0.1")
+    client.arrive(e.REGISTER)
+    client.take()
+    client.arrive(rr(requests.packet_of([tag("level"), tag("pump.speed")]), e.SESSION))
+    [sent] = [one for one in stage.to_inner.take() if isinstance(one, records.Request)]
+    stage.to_outer.send(records.Reply(sent.id, m.HeldAll(codes, data), 0, 0))
+    if fits:
+        for record in stage.to_outer.take():
+            stage.outer.take(record)
+        [told] = client.take()
+        assert cip_of(told)[:6] == b"\x8a\0\0\0\2\0"
+    else:
+        with pytest.raises(CrossingError, match="does not fit"):
+            for record in stage.to_outer.take():
+                stage.outer.take(record)
+        assert not client.take()
+    stage.inner.end()
 
 
 def test_a_form_says_its_sizes() -> None:

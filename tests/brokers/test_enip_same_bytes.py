@@ -78,7 +78,7 @@ class EnipPair(Pair):
         self.clients = [self.stage.client("127.0.0.1"), self.stage.client("127.0.0.1", port=40001),
                         self.stage.client("10.9.9.9")]  # fmt: skip
         self.questions: list[bytes] = []
-        self.recalled = self.decoded = self.learnt = 0
+        self.recalled = self.decoded = self.learnt = self.kept = 0
         for client in self.clients:
             client.arrive(e.REGISTER)
         self.forget()
@@ -93,6 +93,7 @@ class EnipPair(Pair):
             if self.forgets:
                 machine._reads, machine._packets = Nothing(), Nothing()
             self.decoded += len(machine._reads) and len(machine._packets)
+        self.kept += len(self.stage.inner._kept._places)
         for device in self.stage.inner._devices.values():
             for connection in device._connections:
                 asking: Any = connection.machine
@@ -229,5 +230,5 @@ def test_a_pair_that_remembers_and_one_that_does_not_do_the_same(story: list[tup
         assert seen == expected[at], (at, what)
         if seen[0]:
             break  # that half has stopped
-    assert remembers.recalled and remembers.decoded and remembers.learnt
-    assert not forgets.recalled and not forgets.decoded and not forgets.learnt
+    assert remembers.recalled and remembers.decoded and remembers.learnt and remembers.kept
+    assert not forgets.recalled and not forgets.decoded and not (forgets.learnt or forgets.kept)

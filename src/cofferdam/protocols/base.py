@@ -407,6 +407,8 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     """The union of streams' frames, of both directions; None: the protocol has no streams, and none can cross."""
     browses: bool = False
     """It has requests that ask for a list of what there is (`Operation.browse`), whose answers `filtered` cuts."""
+    repeats: bool = False
+    """Its clients ask the same large reads again and again: they cross whole once, and then by a number."""
     speaks: bool = False
     """Its machines say things by themselves, or have deadlines."""
     functions: dict[int, str]

@@ -24,9 +24,22 @@ from cofferdam.brokers.proxy.connection import Job
 from cofferdam.brokers.proxy.device import CLIENT_GONE, TOO_LATE, Device
 from cofferdam.brokers.proxy.face import towards
 from cofferdam.brokers.proxy.inner_told import Telling
+from cofferdam.brokers.proxy.kept import KeptReads
 from cofferdam.brokers.proxy.pinging import PING, keep_alive, ping
 from cofferdam.brokers.proxy.reads_book import ReadsBook, counted
-from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Frame, Opened, Reply, Request, Unwatch, Watch
+from cofferdam.brokers.proxy.records import (
+    Again,
+    Closed,
+    Denied,
+    Ended,
+    Frame,
+    Kept,
+    Opened,
+    Reply,
+    Request,
+    Unwatch,
+    Watch,
+)
 from cofferdam.brokers.proxy.sessions import Served, Session, Tally, borrowed, no_tls, same_device
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.brokers.proxy.writes import BitJob
@@ -91,6 +104,7 @@ class Inner(Telling):
         # Made now, since the filter lets nobody make a socket later.
         self._datagrams = Datagrams(setting.reactor, bound(port), self._datagram) if port else None
         self._on_read_done = self._read_done
+        self._kept = KeptReads(self.protocol)
         self._named = bool(self.protocol.dialect.kinds)
         self._identifies = self.protocol.identifies
         self._browses = self.protocol.browses
@@ -297,8 +311,12 @@ class Inner(Telling):
         Raises:
             CrossingError: it says what no honest outer half would say. The half has to stop.
         """
-        if isinstance(record, Request):
+        if type(record) is Again:
+            self._request(Request(record.session, record.id, self._kept.at(record.place)))
+        elif isinstance(record, Request):
             self._request(record)
+        elif isinstance(record, Kept):
+            self._request(Request(record.session, record.id, self._kept.keep(record)))
         elif isinstance(record, Opened):
             if record.session in self._sessions or record.session in self._ended:
                 raise CrossingError(f"session {record.session} is opened twice")

@@ -37,6 +37,7 @@ from cofferdam.brokers.proxy.clients import (
     statuses,
 )
 from cofferdam.brokers.proxy.face import Face, shown_by
+from cofferdam.brokers.proxy.kept import Keeping
 from cofferdam.brokers.proxy.outer_calls import Calls
 from cofferdam.brokers.proxy.outer_datagrams import ClientDatagrams
 from cofferdam.brokers.proxy.outer_standing import Standings
@@ -69,6 +70,8 @@ class Door(Part):
         self._common = self.protocol.common(setting.secrets)
         self._speaks = self.protocol.speaks
         self._has_watches = self.protocol.notice_type is not None
+        self._repeats = self.protocol.repeats
+        self._keeping = Keeping()
         self.clients: set[Client] = set()
         self.stats = FlowStats()
         self.faults = self.stats.faults

@@ -9,6 +9,8 @@ Three shapes cross. A *call* is a Request and its Reply. A *watch* is a Watch, a
 come. A *stream* is opened by a Request, answered by Watched too; then Frames go both ways. What stands is named by its
 handle, which the inner half gives out: the outer half knows none that it was not given, and one of another session, or
 one that never was, ends the half that says it. A protocol without watches or streams has no such records.
+
+A read that comes again and again may cross by a place, where the inner half keeps its message (kept).
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ Name = Annotated[str, Meta(max_length=128)]
 Source = Annotated[str, Meta(max_length=80)]
 """An address, or a conduit of the jump server by which somebody comes."""
 Text = Annotated[str, Meta(max_length=512)]
+PLACES = 2048
+"""Reads that the inner half keeps, at most: as many as a flow remembers."""
+Place = Annotated[int, Meta(ge=1, le=PLACES)]
 MOST_LOST = (1 << 31) - 1
 MOST_ALSO = 999
 Lost = Annotated[int, Meta(ge=0, le=MOST_LOST)]
@@ -91,6 +96,24 @@ class Frame(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=6, f
     message: M
     born: Ns = 0
     lost: Lost = 0
+
+
+class Kept(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
+    """A Request for a read that the inner half keeps at this place, so that it can be asked for by Again. What was kept
+    there is forgotten."""
+
+    session: Id
+    id: Id
+    message: M
+    place: Place
+
+
+class Again(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):
+    """A Request for the read that is kept at this place, whoever asked for it first."""
+
+    session: Id
+    id: Id
+    place: Place
 
 
 class Closed(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
@@ -170,6 +193,7 @@ class Unwatched(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_un
 # What a protocol's messages make of the records; to a type checker they are made at run time.
 _REQUEST: Any = Request
 _WATCH: Any = Watch
+_KEPT: Any = Kept
 _FRAME: Any = Frame
 _REPLY: Any = Reply
 _WATCHED: Any = Watched
@@ -180,6 +204,8 @@ def to_inner(policy: CompiledPolicy, broker: str, protocols: Protocols = PROTOCO
     """The codec of the pipe from outer to inner, for a protocol's requests."""
     protocol = protocols[broker]
     union: Any = Opened | _REQUEST[protocol.request_type] | Closed
+    if protocol.repeats:
+        union = union | _KEPT[protocol.request_type] | Again
     if protocol.notice_type is not None:
         union = union | _WATCH[protocol.request_type] | Unwatch
     if protocol.frame_type is not None:

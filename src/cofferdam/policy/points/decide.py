@@ -76,9 +76,10 @@ class _Form:
 
 class Known:
     """What a flow remembers of a request: the request itself, what it means, and the verdict that allowed it; besides,
-    of these, what is asked each time: the conduit, the cells that are read, the unit."""
+    of these, what is asked each time: the conduit, the cells that are read, the unit. `place`: a number that whoever
+    asks has given it, 0 for none."""
 
-    __slots__ = ("cells", "conduit", "operation", "request", "unit", "verdict")
+    __slots__ = ("cells", "conduit", "operation", "place", "request", "unit", "verdict")
 
     def __init__(self, request: Any, operation: Operation, verdict: Allow) -> None:
         self.request = request
@@ -87,6 +88,7 @@ class Known:
         self.conduit = verdict.conduit
         self.cells = cells_of(operation)
         self.unit = operation.unit
+        self.place = 0
 
 
 class Flow:

@@ -67,6 +67,7 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
     frame_type = m.IoData
     speaks = True
     browses = True
+    repeats = True
     functions = FUNCTIONS
     view = EnipView()
 

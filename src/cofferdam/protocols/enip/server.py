@@ -226,7 +226,7 @@ class EnipServer(Encapsulation):
         asked.service, asked.request = service, request
         if asked.link is not None and type(request) not in _CHANGE_NOTHING:
             parts = request.parts if isinstance(request, m.Packet) else (request,)
-            asked.link.changes = any(type(one) not in _CHANGE_NOTHING for one in parts)
+            asked.link.changes = not _CHANGE_NOTHING.issuperset(map(type, parts))
         token = self._token(ordered=asked.opening is None)
         self._open[token] = asked
         self._events.append(RequestReceived(token, request))
