@@ -88,7 +88,7 @@ class Enip:
         "encapsulation": "enip___encapsulation___Encapsulation", "server": "enip___server___EnipServer",
         "client": "enip___client___EnipClient",
     }  # fmt: skip
-    steps, rounds = 1, ROUNDS
+    steps, warm, rounds = 1, 0, ROUNDS
 
     def hello(self, step: int, at: int, said: bytes) -> bytes:
         return struct.pack("<HHII8sI", 0x65, 4, 0, 0, b"hello   ", 0) + b"\1\0\0\0"
