@@ -204,13 +204,13 @@ def test_killed_before_each_statement(in_memory: Path, how: str) -> None:
             if seen == at:
                 raise Killed
 
-        bench.before = before  # type: ignore[method-assign]
+        bench.before = before
         try:
             script.play()
             ended = False
         except Killed:
             pass
-        bench.before = lambda _: None  # type: ignore[method-assign]
+        bench.before = lambda _: None
         if how == "killed":
             bench.crash()
         else:

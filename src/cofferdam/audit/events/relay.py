@@ -226,7 +226,8 @@ class StoreOpened(Event, frozen=True, kw_only=True):
     """The keeper opened its store, whose last commit is `commit`. `untold` commits were durable but perhaps not in this
     log: they follow. `found` says what it had to mend, "" for nothing. If the last entry of the store before this one
     names a later commit, the power failed while store and log were written at the same time: what that commit brought
-    was never acknowledged, and is not there. Where entries name several later ones, a backup was put back."""
+    was never acknowledged, and is not there. Where several later ones had brought messages, a backup was put
+    back."""
 
     store: Hash
     commit: Count
