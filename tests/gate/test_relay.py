@@ -96,6 +96,10 @@ class Works:
         return str(json.loads(cli("status", "--json", "--state", self.state)[1])["alarms"])
 
     def key(self, who: str) -> str:
+        """A new one, in the place of those that it had."""
+        for known in json.loads(self.relay("key", "list", "--json")):
+            if known["principal"] == who:
+                self.relay("key", "revoke", known["id"])
         return str(json.loads(self.relay("key", "new", who, "--json"))["key"])
 
     def client(self, who: str, key: str) -> httpx.Client:
@@ -133,17 +137,27 @@ def pushed(client: httpx.Client, name: str, value: Any = 1) -> bool:
     return False
 
 
+def taken(erp: httpx.Client) -> dict[str, int]:
+    """What lies there for it now: the number of each by its name. All of it is settled."""
+    found: dict[str, int] = {}
+    while (lease := erp.post(f"{COUNTS}/lease", json={"max": 100}).json()).get("messages"):
+        found |= {each["id"]: each["number"] for each in lease["messages"]}
+        done = {"lease": lease["lease"], "done": [each["number"] for each in lease["messages"]]}
+        results = erp.post(f"{COUNTS}/settle", json=done).json().get("results", ())
+        assert {each["status"] for each in results} <= {200}
+    return found
+
+
 def test_messages_cross_and_operators_see_them(works: Works) -> None:
     with works.client("mes", works.key("mes")) as mes, works.client("erp", works.key("erp")) as erp:
         assert mes.put(f"{COUNTS}/messages/one", json={"n": 1}).status_code == 201
         assert mes.put(f"{COUNTS}/messages/bad", json={"n": "x"}).status_code == 422
-        taken = erp.post(f"{COUNTS}/lease", json={"max": 5}).json()
-        assert [each["id"] for each in taken["messages"]] == ["one"]
-        settled = {"lease": taken["lease"], "done": [taken["messages"][0]["number"]]}
-        assert erp.post(f"{COUNTS}/settle", json=settled).json()["results"][0]["status"] == 200
+        found = taken(erp)
+    assert "bad" not in found
+    number = str(found["one"])
     assert "one" in works.relay("list", "counts")
-    assert '{"n":1}' in works.relay("show", "counts", "1", "--body")
-    assert "erp: settled" in works.relay("show", "counts", "1")
+    assert '{"n":1}' in works.relay("show", "counts", number, "--body")
+    assert "erp: settled" in works.relay("show", "counts", number)
     assert "1 in quarantine" in works.relay("status")
     eventually(lambda: "counts-quarantine" in works.alarms())
     rows = json.loads(works.relay("quarantine", "list", "--json"))
@@ -157,18 +171,17 @@ def test_messages_cross_and_operators_see_them(works: Works) -> None:
     assert "nothing is in quarantine" in works.relay("quarantine", "list")
     eventually(lambda: "counts-quarantine" not in works.alarms())
     works.relay("export", "counts", "--output", str(works.folder / "out.ndjson"))
-    assert json.loads((works.folder / "out.ndjson").read_text())["data"] == {"n": 1}
+    assert json.loads((works.folder / "out.ndjson").read_text().splitlines()[-1])["data"] == {"n": 1}
     assert "no findings" in works.relay("verify")
-    works.relay("replay", "counts", "--from", "1", "--to", "erp")
+    works.relay("replay", "counts", "--from", number, "--to", "erp")
     assert '"paused"' in works.relay("pause", "counts", "--json")
     works.relay("resume", "counts")
     assert "no channel" in works.relay("list", "cuonts", code=2)
 
 
 def test_keys_come_and_go_while_the_gate_runs(works: Works) -> None:
-    for _ in range(2):
-        for known in json.loads(works.relay("key", "list", "--json")):
-            works.relay("key", "revoke", known["id"])
+    for known in json.loads(works.relay("key", "list", "--json")):
+        works.relay("key", "revoke", known["id"])
     first = works.key("mes")
     second, end, rest = works.relay("key", "new", "mes").partition("\n")
     assert (second[:4], end, rest) == ("cdk_", "\n", "")  # the key and nothing else, as KEY=$(...) takes it
@@ -202,8 +215,6 @@ def test_a_severed_conduit_carries_no_message_either_way(works: Works) -> None:
             assert erp.post(f"{COUNTS}/lease", json={"max": 1}).status_code == 403
             assert main(["restore", kind, name, "--state", str(works.state)]) == 0
             eventually(lambda kind=kind: pushed(mes, f"after-{kind}"))  # type: ignore[misc]
-    for known in json.loads(works.relay("key", "list", "--json")):
-        works.relay("key", "revoke", known["id"])
 
 
 def test_its_figures_are_shown_without_code_of_theirs(works: Works) -> None:
@@ -242,11 +253,7 @@ def test_what_dies_comes_back_and_nothing_is_lost(works: Works) -> None:
 
         def all_there() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                taken = erp.post(f"{COUNTS}/lease", json={"max": 100}).json()
-                found.update(each["id"] for each in taken.get("messages", ()))
-                if taken.get("messages"):
-                    done = [each["number"] for each in taken["messages"]]
-                    erp.post(f"{COUNTS}/settle", json={"lease": taken["lease"], "done": done})
+                found.update(taken(erp))
             return found >= wanted
 
         eventually(all_there)
@@ -256,8 +263,6 @@ def test_what_dies_comes_back_and_nothing_is_lost(works: Works) -> None:
 @pytest.mark.skipif(LACKING, reason="needs root and its capabilities")
 def test_what_a_gate_left_that_was_root_in_all_its_parts_is_taken_over(works: Works) -> None:
     """Its log, keys, secrets and stores were root's; they are handed to the users of today, and nothing is lost."""
-    for known in json.loads(works.relay("key", "list", "--json")):
-        works.relay("key", "revoke", known["id"])
     mes_key, erp_key = works.key("mes"), works.key("erp")
     with works.client("mes", mes_key) as mes:
         eventually(lambda: pushed(mes, "of-root"))
@@ -280,13 +285,7 @@ def test_what_a_gate_left_that_was_root_in_all_its_parts_is_taken_over(works: Wo
         assert owned == {users[part]}, folder
     with works.client("mes", mes_key) as mes, works.client("erp", erp_key) as erp:
         eventually(lambda: pushed(mes, "of-a-user"))
-        found: set[str] = set()
-        while not found >= {"of-root", "of-a-user"}:
-            taken = erp.post(f"{COUNTS}/lease", json={"max": 100}).json()
-            assert taken["messages"], found
-            found.update(each["id"] for each in taken["messages"])
-            done = [each["number"] for each in taken["messages"]]
-            erp.post(f"{COUNTS}/settle", json={"lease": taken["lease"], "done": done})
+        assert taken(erp).keys() >= {"of-root", "of-a-user"}
     assert "no findings" in works.relay("verify")
     assert cli("audit", "verify", "--state", works.state)[0] == 0
 
@@ -310,8 +309,6 @@ def test_people_are_told_apart_although_each_is_root(works: Works) -> None:
         )  # fmt: skip
         return done.stdout + done.stderr
 
-    for known in json.loads(works.relay("key", "list", "--json")):
-        works.relay("key", "revoke", known["id"])
     with works.client("mes", works.key("mes")) as mes:
         assert mes.put(f"{COUNTS}/messages/twisted", json={"n": "y"}).status_code == 422
     row = str(json.loads(works.relay("quarantine", "list", "--json"))[0]["row"])
