@@ -109,6 +109,12 @@ WATCHED = ("-c", WATCH)
 should `preload`."""
 
 
+def impatient(module: str) -> tuple[str, str]:
+    """The same, of a part that waits longer after each trouble, up to what this module says: here for no more than a
+    second. For tests of what it does then, and not of when."""
+    return "-c", f"import {module} as pauses\n\npauses.LAST_SECONDS = 1.0\n{WATCH}"
+
+
 def make_policy(
     *,
     device_port: int,

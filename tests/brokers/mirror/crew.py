@@ -25,7 +25,7 @@ from cofferdam.policy.table import CompiledPolicy, to_bytes
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
 from tests import services
-from tests.brokers.harness import WATCHED, Auditor, PartChild, tell_to_stop
+from tests.brokers.harness import WATCHED, Auditor, PartChild, impatient, tell_to_stop
 from tests.services import Postgres
 from tests.waiting import PATIENT, eventually
 
@@ -181,7 +181,8 @@ class RunningCrew:
         for part in self.parts:
             inputs = {source: ends[0] for (source, target), ends in pipes.items() if target == part}
             outputs = {target: ends[1] for (source, target), ends in pipes.items() if source == part}
-            self.children[part] = PartChild("mirror", part, self.auditor, inputs, outputs, WATCHED)
+            build = impatient("cofferdam.brokers.mirror.collector") if part == "collector" else WATCHED
+            self.children[part] = PartChild("mirror", part, self.auditor, inputs, outputs, build)
         for part in self.parts:
             if part in self.said:
                 self.said[part].close()
@@ -192,7 +193,6 @@ class RunningCrew:
         for part in self.parts:
             ready: Ready = self.children[part].wait_for(Ready)
             assert all(in_force for _, in_force, _ in ready.facts), ready.facts
-            self.children[part].status()
 
     def _configure(self, part: str, policy: CompiledPolicy) -> Configure:
         listeners: tuple[Listener, ...] = ()

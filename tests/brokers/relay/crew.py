@@ -24,7 +24,7 @@ from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy, to_bytes
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
-from tests.brokers.harness import WATCHED, Auditor, PartChild, listen, tell_to_stop
+from tests.brokers.harness import WATCHED, Auditor, PartChild, impatient, listen, tell_to_stop
 from tests.waiting import PATIENT
 
 OFFICE, PLANT, ELSEWHERE = "127.0.0.1", "127.0.0.2", "127.0.0.9"
@@ -164,7 +164,8 @@ class RunningCrew:
         for part in parts:
             inputs = {source: ends[0] for (source, target), ends in pipes.items() if target == part}
             outputs = {target: ends[1] for (source, target), ends in pipes.items() if source == part}
-            self.children[part] = PartChild("relay", part, self.auditor, inputs, outputs, WATCHED)
+            build = WATCHED if part in PARTS else impatient("cofferdam.brokers.relay.ways")
+            self.children[part] = PartChild("relay", part, self.auditor, inputs, outputs, build)
         for part in parts:
             own = [self.listeners[part]] if part in self.listeners else []
             if part in self.said:
@@ -176,7 +177,6 @@ class RunningCrew:
         for part in parts:
             ready: Ready = self.children[part].wait_for(Ready)
             assert all(in_force for _, in_force, _ in ready.facts), ready.facts
-            self.children[part].status()
 
     def _configure(self, part: str, policy: CompiledPolicy) -> Configure:
         listeners: tuple[Listener, ...] = ()
