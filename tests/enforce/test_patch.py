@@ -15,11 +15,16 @@ from typing import Any
 
 import pytest
 
+from cofferdam.enforce.fence import tag
+from cofferdam.enforce.journal import folder
+from cofferdam.enforce.kernel import PINGING
+from cofferdam.enforce.plans.records import namespace_name
 from cofferdam.enforce.putback import clean
+from cofferdam.enforce.users import read
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, Gpg, Sshd, clamd, ssh_key
 from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
-from tests.enforce.site import DEVICE, GATE_IT, STRANGER, Site, netns
+from tests.enforce.site import DEVICE, GATE_IT, STRANGER, Site, at, netns
 from tests.gate.plant import Gate
 from tests.verbs import KERNEL, cli
 from tests.waiting import alone, eventually
@@ -201,6 +206,24 @@ def test_another_host_key_gets_nothing(live: Live) -> None:
     eventually(lambda: live.asset()["state"] == "failed")
     assert "still there" in live.asset()["detail"]
     assert (live.sshd.files / "fw.bin").read_bytes() == b"good version 3"
+
+
+def test_a_reload_lets_the_installer_ask_for_echoes_or_not(live: Live) -> None:
+    """By the namespace of the plant's side alone: the office's never lets anybody."""
+
+    def groups(side: str) -> list[int]:
+        name = namespace_name(live.site.name, side, tag(live.site.state))
+        with at(name):
+            return [int(text) for text in (Path("/proc/sys") / PINGING).read_text().split()]
+
+    (user,) = {user for name, user in read(folder(live.site.state)).items() if name.endswith("/installer")}
+    assert (groups("ot"), groups("it")) == ([user, user], [1, 0])
+    text = live.site.policy.read_text()
+    for said, allowed in ((text.replace("ping: true, ", ""), [1, 0]), (text, [user, user])):
+        live.site.policy.write_text(said)
+        code, out, complained = cli("reload", "--state", live.site.state)
+        assert code == 0, out + complained
+        assert (groups("ot"), groups("it")) == (allowed, [1, 0])
 
 
 def test_the_separation_is_proved(live: Live) -> None:
