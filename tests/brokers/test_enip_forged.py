@@ -302,6 +302,20 @@ def test_what_is_kept_is_judged_for_whoever_asks_for_it() -> None:
     stage.inner.end()
 
 
+def test_what_is_kept_is_the_message_that_the_flow_remembers() -> None:
+    """It would be compared part by part with that one each time."""
+    stage = EnipStage()
+    stage.inner.take(records.Opened(1, "s", "127.0.0.1", "packer"))
+    for record in (records.Request(1, 2, READS), records.Kept(1, 3, READS, 7)):
+        stage.to_inner.send(record)
+    first, second = stage.to_inner.take()
+    assert first.message == second.message and first.message is not second.message
+    for record in (first, second):
+        stage.inner.take(record)
+    assert stage.inner._kept.at(7) is first.message
+    stage.inner.end()
+
+
 def test_a_read_crosses_whole_twice_and_from_then_on_by_its_place() -> None:
     stage = EnipStage()
     client = stage.client("127.0.0.1")

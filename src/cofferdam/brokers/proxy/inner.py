@@ -316,7 +316,10 @@ class Inner(Telling):
         elif isinstance(record, Request):
             self._request(record)
         elif isinstance(record, Kept):
-            self._request(Request(record.session, record.id, self._kept.keep(record)))
+            session = self._sessions.get(record.session)
+            flow = None if session is None else session.flow
+            known = flow.recall(record.message, self._wall()) if isinstance(flow, Flow) else None
+            self._request(Request(record.session, record.id, self._kept.keep(record, known)))
         elif isinstance(record, Opened):
             if record.session in self._sessions or record.session in self._ended:
                 raise CrossingError(f"session {record.session} is opened twice")

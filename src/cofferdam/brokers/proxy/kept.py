@@ -48,13 +48,16 @@ class KeptReads:
         self._protocol = protocol
         self._places: dict[int, Any] = {}
 
-    def keep(self, record: Kept[Any]) -> Any:
-        """The message that is to be kept."""
-        self._protocol.check(record.message)
-        if self._protocol.operation(record.message).is_write:
-            raise CrossingError("a write is to be kept")
-        self._places[record.place] = record.message
-        return record.message
+    def keep(self, record: Kept[Any], known: Known | None) -> Any:
+        """The message that is to be kept. `known`: what the flow of whoever asks remembers of an equal one, which is
+        kept in its stead: it is found quicker by being the same than by being equal."""
+        message = record.message if known is None else known.request
+        if known is None:
+            self._protocol.check(message)
+            if self._protocol.operation(message).is_write:
+                raise CrossingError("a write is to be kept")
+        self._places[record.place] = message
+        return message
 
     def at(self, place: int) -> Any:
         """The message at this place."""
