@@ -71,6 +71,7 @@ from cofferdam.policy.table import CompiledPolicy
 CONTROL_BYTES = 16 << 20
 """The largest control record: a compiled policy of 10,000 rules has about 2 MiB."""
 TICK_SECONDS = 0.5
+FULL_TICKS = 120
 STATUS_SECONDS = 1.0
 ANSWER_SECONDS = 25.0
 """A part whose auditor has not answered for so long says so and ends: before the gate ends it for not being ready
@@ -120,7 +121,7 @@ class PartProcess:
         """Parts that are at the other end of a strand."""
         self._jobs: dict[int, Callable[[bytes, str], None]] = {}
         self._job = 0
-        self._stop_by = 0
+        self._stop_by = self._ticks = 0
         self._halted = False
         self._ready = False
         self._pager = Pager()
@@ -531,7 +532,9 @@ class PartProcess:
         if self.part is not None and not self._halted:
             self.part.tick()
         if self._start is None:
-            gc.collect(1)
+            self._ticks += 1
+            # What has lived for a second is looked through once a minute: connections that ended, and hold themselves.
+            gc.collect(1 if self._ticks % FULL_TICKS else 2)
         self.reactor.call_in(TICK_SECONDS, self._tick)
 
     def _report(self) -> None:

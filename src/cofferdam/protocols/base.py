@@ -200,7 +200,7 @@ def _any_pace(_item: Item) -> tuple[int, int]:
     return 0, 0
 
 
-class Facing(msgspec.Struct, frozen=True, gc=False):
+class Facing(msgspec.Struct, frozen=True):  # it holds what holds it: the collector has to see that
     """What a machine may know of where it stands, in a protocol whose machines need to know (`Protocol.common`).
 
     `common` is shared by all machines of the part. `may` says whether policy would allow this client an operation just

@@ -17,6 +17,10 @@ PIECE = 16384
 """What one record of TLS can hold (bytes)."""
 
 
+def _nothing() -> None:
+    return
+
+
 class TlsTransport(Transport):
     """`name`: who the server has to be, on a client's side; "" on a server's. Owns the transport below."""
 
@@ -108,6 +112,11 @@ class TlsTransport(Transport):
             if last := self._goes.read():
                 self._below.say_last(last)
         self._below.close()
+
+    def deafen(self) -> None:
+        super().deafen()
+        self._below.deafen()
+        self._ready = _nothing
 
     def pause(self) -> None:
         self._below.pause()

@@ -25,6 +25,10 @@ SEND_BUFFER_BYTES = 65536
 """Asked of the kernel for one socket. Left alone it grows to megabytes for a peer that does not read."""
 
 
+def _ignore(_said: object) -> None:
+    return
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Transport(abc.ABC):
     """One connection. `on_data` and `on_closed` are set by its owner right after it is made."""
@@ -51,6 +55,12 @@ class Transport(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Ends the connection now. What is unsent is lost."""
+
+    def deafen(self) -> None:
+        """Of one that is closed: its owner is forgotten. The two would hold each other, and the collector does not look
+        through what has lived for long, as connections do, but now and then (half)."""
+        self.on_data = self.on_closed = _ignore
+        self.on_end = None
 
     @abc.abstractmethod
     def pause(self) -> None:

@@ -67,6 +67,7 @@ class Client:
         "bytes_out",
         "due",
         "ended",
+        "face",
         "frame_since",
         "group",
         "held_since",
@@ -103,6 +104,7 @@ class Client:
         self.machine = machine
         self.source = source
         self.port = port
+        self.face: Any = None  # what its machine knows of where it stands (face)
         self.local = ""  # the address of ours to which it has connected
         self.place = ("", 0)  # the listener
         self.assets: dict[int, Asset] = {}  # by unit; -1: any unit

@@ -363,6 +363,7 @@ class Device(Told):
     def _left(self, connection: Connection) -> None:
         """The connection is none of ours any more, whoever ended it."""
         self._connections.remove(connection)
+        connection.transport.deafen()
         self._approach.ended(self.asset.manners)
 
     def _failed_to_connect(self, reason: str) -> None:

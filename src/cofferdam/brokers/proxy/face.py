@@ -43,6 +43,10 @@ class Face:
             self._pace,
         )
 
+    def turn_away(self) -> None:
+        """The client has gone."""
+        self.client = None
+
     def _may(self, operation: Operation) -> bool:
         return self.client is not None and self._would(self.client, operation)
 

@@ -283,6 +283,7 @@ class Door(Part):
         face = Face(self._would)
         facing = face.facing(self._common, first, self._wall, source, local, alone=alone, dialled=dialled)
         client = face.client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
+        client.face = face
         holder.append(client)
         client.share, client.group = share, group
         client.shown, client.lent = shown, "" if lent is None else lent.session
@@ -426,6 +427,9 @@ class Door(Part):
             return
         self.clients.discard(client)
         client.machine.gone()
+        client.transport.deafen()
+        if client.face is not None:
+            client.face.turn_away()
         if client.standing:
             self._standings.forget(client)
         if client.timer is not None:

@@ -88,13 +88,21 @@ class _Token:
         self.receive = receive
 
 
+def _nobody(_certificate: bytes, _policy: Policy) -> RSAPublicKey:
+    raise Fault("the channel is over", BAD_SECURITY, PART6_CHANNEL)
+
+
+def _nothing() -> None:
+    return
+
+
 class Channel:
     """One connection's framing and channel. `judge` says whether a peer's certificate (DER) may be spoken with, and
     gives its key; it raises Fault. So does `spend`, which is asked before our private key has to work."""
 
     def __init__(
         self, *, server: bool, own: Own | None, judge: Callable[[bytes, Policy], RSAPublicKey], buffer: int = BUFFER,
-        spend: Callable[[], None] = lambda: None,
+        spend: Callable[[], None] = _nothing,
     ) -> None:  # fmt: skip
         self.server = server
         self.own = own
@@ -125,6 +133,10 @@ class Channel:
         self._parts_since = 0
         self._now = 0
         self._request = 0
+
+    def let_go(self) -> None:
+        """It is over, and its owner forgotten."""
+        self._judge, self._spend = _nobody, _nothing
 
     # --- in -------------------------------------------------------------------------------------------------------
 

@@ -229,15 +229,17 @@ class OpcUaServer(Offering):
         return len(self._open)
 
     def gone(self) -> None:
-        held = self._held
-        if held is not None and self.trust is not None and self.activated and self._error is None:
-            self.say_where(held)
-            self.services.end()
-            self.trust.sessions.park(held, self.now)
-            return
-        if held is not None and self.trust is not None:
-            self.trust.sessions.forget(self.token)
+        held, trust = self._held, self.trust
+        if held is not None and trust is not None:
+            if self.activated and self._error is None:
+                self.say_where(held)
+                trust.sessions.park(held, self.now)
+            else:
+                trust.sessions.forget(self.token)
         self.services.end()
+        self.channel.let_go()  # it and the next hold this, as this holds them
+        self.services.let_go()
+        self._open, self._events = {}, deque()
 
     def notice(self, standing: int, message: Any) -> bytes:
         self.services.notice(standing, message)

@@ -97,6 +97,12 @@ class Services(CallServices):
             s.DeleteItemsRequest: self._delete_items, s.SetMonitoringModeRequest: self._monitoring,
         }  # fmt: skip
 
+    def let_go(self) -> None:
+        """The connection is over, and its machine forgotten."""
+        self._by_kind.clear()
+        self.subscriptions.let_go()
+        self._server = None
+
     def request(self, number: int, request: Any) -> None:
         """Any service of a session. Raises: Malformed."""
         work = self._by_kind.get(type(request))

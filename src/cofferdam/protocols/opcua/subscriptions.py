@@ -216,6 +216,10 @@ class Subscriptions:
         self._over: list[tuple[int, s.NotificationMessage]] = []
         self._store = Store()
 
+    def let_go(self) -> None:
+        """The connection is over, and its session forgotten."""
+        self._answer = self._fault = self._gone = self._forget = self._wall = self._lost = self._look = None
+
     @property
     def full(self) -> bool:
         """Whether no more are taken."""
