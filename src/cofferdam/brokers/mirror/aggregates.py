@@ -7,7 +7,6 @@ Not here: HTTP (api), samples (query), what is reckoned beforehand (partials).
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -185,25 +184,19 @@ def _from_partials(
 
 def _hold_partials(sums: _Sums, table: pa.Table | None, lead: pa.Table, hold: int, by: Sequence[Qualities]) -> None:
     """What holds how long in hours (HOURLY, with the `place` of each), and between them."""
-    ends: list[tuple[int, float, int]] = []  # since when, which value, of which verdict
+    first = hold
+    if table is not None:
+        begins = _flat(table["at"].cast(pa.int64()))
+        first = begins[0].as_py()
+        sums.take(table, pa.concat_arrays([begins.slice(1), pa.array([hold], pa.int64())]))
     if lead.num_rows:
         value, judged = lead["value"][0].as_py(), verdicts(lead, by)[0].as_py()
-        ends.append((lead["time"].cast(pa.int64())[0].as_py(), math.nan if value is None else value, judged))
-    begins: list[int] = []
-    if table is not None:
-        by_place = table.group_by("place", use_threads=False).aggregate([(name, "sum") for name in SUMS])
-        columns = [by_place[f"{name}_sum"].to_pylist() for name in SUMS]
-        for place, *rest in zip(by_place["place"].to_pylist(), *columns, strict=True):
-            sums.put(place, rest)
-        begins = table["at"].cast(pa.int64()).to_pylist()
-        ends += zip(
-            table["until"].cast(pa.int64()).to_pylist(), table["end"].to_pylist(), table["end_verdict"].to_pylist(),
-            strict=True,
-        )  # fmt: skip
-    if not lead.num_rows:
-        begins = begins[1:]
-    for (since, value, judged), until in zip(ends, [*begins, hold], strict=True):
-        sums.add(since, until, value, judged)
+        since = lead["time"].cast(pa.int64())[0].as_py()
+        sums.add(since, first, math.nan if value is None else value, judged)
+
+
+def _flat(column: Any) -> Any:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _of_tag(
@@ -235,11 +228,11 @@ def _of_tag(
 
 def _places(times: Any, steps: pa.Array) -> Any:
     """In which step each time lies."""
-    flat = times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
+    flat = _flat(times)
+    widths = pc.min_max(pc.subtract(steps.slice(1), steps.slice(0, len(steps) - 1))).as_py()
+    if widths["min"] == widths["max"]:  # days of a summer, or months, are not alike
+        return pc.divide(pc.subtract(flat, steps[0]), widths["min"])
     edges = steps.to_pylist()
-    width = edges[1] - edges[0]
-    if all(high - low == width for low, high in itertools.pairwise(edges)):  # days of a summer, or months, are not
-        return pc.divide(pc.subtract(flat, steps[0]), width)
     return pa.array([bisect.bisect_right(edges, at) - 1 for at in flat.to_pylist()], pa.int64())
 
 
@@ -261,9 +254,31 @@ class _Sums:
         self._edges = edges
         self._sums: dict[int, list[float]] = {}
 
-    def put(self, place: int, sums: list[float]) -> None:
-        """What is known of a step of which nothing was."""
-        self._sums[place] = sums
+    def take(self, table: pa.Table, until: pa.Array) -> None:
+        """Hours (HOURLY, with the `place` of each, in order), and what the last sample of each holds `until` a time: in
+        its own step, and in the next. What goes on beyond that is rare."""
+        edges = pa.array(self._edges, pa.int64())
+        place, since = _flat(table["place"]), _flat(table["until"].cast(pa.int64()))
+        value, judged = _flat(table["end"]), _flat(table["end_verdict"])
+        here, there = (pc.min_element_wise(pc.add(place, steps), len(edges) - 1) for steps in (1, 2))
+        border, far = edges.take(here), edges.take(there)
+        usable = pc.and_(pc.not_equal(judged, BAD), pc.invert(pc.is_nan(value)))
+        parts = [table.select(["place", *SUMS])]
+        for at, begin, end in ((place, since, border), (here, border, far)):
+            spans = pc.subtract(pc.min_element_wise(until, end), begin)
+            seconds = pc.divide(pc.cast(spans, pa.float64()), 1e9)
+            columns = [pc.if_else(usable, pc.multiply(value, seconds), 0.0), pc.if_else(usable, seconds, 0.0)]
+            columns += [pc.if_else(pc.equal(judged, of), seconds, 0.0) for of in range(len(partials.VERDICTS))]
+            parts.append(pa.table([at, *columns], names=["place", *SUMS]).filter(pc.greater(spans, 0)))
+        by_place = (
+            pa.concat_tables(parts).group_by("place", use_threads=False).aggregate([(one, "sum") for one in SUMS])
+        )
+        for number, *rest in zip(*(column.to_pylist() for column in by_place.columns), strict=True):
+            self._sums[number] = rest
+        further = pc.greater(until, far)
+        rest_of = zip(*(one.filter(further).to_pylist() for one in (far, until, value, judged)), strict=True)
+        for begin, end, held, kind in rest_of:
+            self.add(begin, end, held, kind)
 
     def add(self, begin: int, end: int, value: float, kind: int) -> None:
         """A value holds from one time until another."""
@@ -287,17 +302,17 @@ class _Sums:
         both = sorted(self._sums.keys() | set(places))
         found: dict[str, Any] = {}
         nothing = [0.0] * len(SUMS)
-        rows = [self._sums.get(place, nothing) for place in both]
+        rows = zip(*(self._sums.get(place, nothing) for place in both), strict=True)
+        sums = {name: pa.array(column, pa.float64()) for name, column in zip(SUMS, rows, strict=False)}
+        known_here = pa.array([place in self._sums for place in both], pa.bool_())
+        none_here = pa.scalar(None, pa.float64())
         for name in functions:
-            if name == "time_avg":
-                found[name] = pa.array(
-                    [area / weight if weight > 0 and math.isfinite(area) else None for area, weight, *_ in rows],
-                    pa.float64(),
-                )
-            elif name in partials.VERDICTS:
-                index = SUMS.index(name)
-                found[name] = pa.array([round(row[index], 9) if place in self._sums else None
-                                        for place, row in zip(both, rows, strict=True)], pa.float64())  # fmt: skip
+            if name == "time_avg" and both:
+                area, weight = sums["area"], sums["weight"]
+                usable = pc.and_(pc.greater(weight, 0.0), pc.is_finite(area))
+                found[name] = pc.if_else(usable, pc.divide(area, weight), none_here)
+            elif name in partials.VERDICTS and both:
+                found[name] = pc.if_else(known_here, pc.round(sums[name], 9), none_here)
             elif name in columns:
                 known = dict(zip(places, columns[name].to_pylist(), strict=True))
                 none = 0 if name == "count" else None
