@@ -123,7 +123,8 @@ def tags(works: Works) -> Iterator[Controller]:
 
 
 def test_pylogix_reads_what_it_may_and_nothing_else(works: Works, tags: Controller) -> None:
-    tags.put("Counts", 7, 3)
+    for number in range(10):
+        tags.put("Counts", 7 if number == 3 else 0, number)
     for number in range(600):
         tags.put("Big", number, number)
     with works.pylogix() as plc:
