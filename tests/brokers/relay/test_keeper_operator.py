@@ -270,6 +270,17 @@ def test_a_resume_wakes_who_waits(bench: Bench) -> None:
     assert [message.number for message in bench.outer.answers[1].messages] == [1]  # type: ignore[union-attr]
 
 
+def test_who_has_waited_at_a_channel_that_rests_is_told_so(bench: Bench) -> None:
+    """And not that there is nothing: a hub would be caught up with then, and have what the operator holds back."""
+    assert bench.pull(wait_ms=1_000) is None
+    bench.command("pause", channel="counts", by="ann", push=False)
+    bench.stored(1)
+    bench.move(2)
+    assert refused(bench.outer.answers[1]) == "paused"
+    bench.command("resume", channel="counts", by="ann")
+    assert bench.numbers() == [1]
+
+
 # --- looking ------------------------------------------------------------------------------------------------------
 
 

@@ -145,7 +145,12 @@ class Keeper(Part):
         for at, queue in list(self._parked.items()):
             for parked in [parked for parked in queue if parked.until <= now]:
                 queue.remove(parked)
-                self._hand(parked, self._channel(at[0]), [], {}, 0)
+                channel = self._channel(at[0])
+                if why := _rests(channel, channel.consumers[at[1]]):  # not that there is nothing
+                    parked.side.parked -= 1
+                    self._refuse(parked.side, parked.request, why, 60)
+                else:
+                    self._hand(parked, channel, [], {}, 0)
             if not queue:
                 del self._parked[at]
         self._wake_all()
@@ -323,11 +328,8 @@ class Keeper(Part):
         queue = self._parked.get(at, ())
         if why := self._no_reading():
             self._refuse(side, record, *why)
-        elif channel.paused & PULL:
-            self._refuse(side, record, Problem("paused", f"the channel {channel.name} is paused by an operator"), 60)
-        elif consumer.stopped:
-            detail = f"{consumer.dead} messages are dead to you; {channel.name} stands until that is decided on"
-            self._refuse(side, record, Problem("stopped", detail), 60)
+        elif resting := _rests(channel, consumer):
+            self._refuse(side, record, resting, 60)
         elif side.parked >= PARKED_OF_SIDE or len(queue) >= PARKED_OF_CONSUMER:
             self._refuse(side, record, Problem("busy", "too many pulls are waiting"), 1)
         else:
@@ -487,3 +489,13 @@ class Keeper(Part):
         if self._rider is not None:
             self._rider.tell()
         self._telling.tell()
+
+
+def _rests(channel: Channel, consumer: Consumer) -> Problem | None:
+    """Why a consumer is handed nothing, whatever there is."""
+    if channel.paused & PULL:
+        return Problem("paused", f"the channel {channel.name} is paused by an operator")
+    if consumer.stopped:
+        detail = f"{consumer.dead} messages are dead to you; {channel.name} stands until that is decided on"
+        return Problem("stopped", detail)
+    return None

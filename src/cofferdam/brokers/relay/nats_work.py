@@ -212,7 +212,8 @@ class Publisher(Work):
                 continue
             if not handed.messages:
                 await self._of_hub(client.flush(timeout=int(ANSWER_SECONDS)))  # is it still there?
-                await self._catch_up(stream)
+                if handed.upto != self._published:
+                    await self._catch_up(stream)
                 continue
             # What comes a second time was not settled the first time: it is published again, and known there. So is
             # what was passed over when it was caught up: by now the hub may take it.
