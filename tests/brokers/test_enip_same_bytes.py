@@ -3,6 +3,7 @@ Modbus."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import random
@@ -82,6 +83,11 @@ class EnipPair(Pair):
         for client in self.clients:
             client.arrive(e.REGISTER)
         self.forget()
+
+    def close(self) -> None:
+        """Its halves end, and their sockets are closed."""
+        self.stage.inner.end()
+        self.stage.outer.end()
 
     def forget(self) -> None:
         super().forget()
@@ -223,12 +229,14 @@ AS_BEFORE = [("ask", (0, rr(COUNTS[0]))), ("answer", answer)]
 def test_a_pair_that_remembers_and_one_that_does_not_do_the_same(story: list[tuple[str, Any]]) -> None:
     """One after the other, so that what is remembered for all machines is forgotten for one pair alone."""
     forgets = EnipPair(True)
-    expected = [copy.deepcopy(forgets.step(what, value)) for what, value in [*BEGIN, *story]]
+    with contextlib.closing(forgets):
+        expected = [copy.deepcopy(forgets.step(what, value)) for what, value in [*BEGIN, *story]]
     remembers = EnipPair(False)
-    for at, (what, value) in enumerate([*BEGIN, *story]):
-        seen = remembers.step(what, value)
-        assert seen == expected[at], (at, what)
-        if seen[0]:
-            break  # that half has stopped
+    with contextlib.closing(remembers):
+        for at, (what, value) in enumerate([*BEGIN, *story]):
+            seen = remembers.step(what, value)
+            assert seen == expected[at], (at, what)
+            if seen[0]:
+                break  # that half has stopped
     assert remembers.recalled and remembers.decoded and remembers.learnt and remembers.kept
     assert not forgets.recalled and not forgets.decoded and not (forgets.learnt or forgets.kept)
