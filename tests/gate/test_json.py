@@ -45,7 +45,7 @@ def test_what_takes_no_json() -> None:
         "jump watch", "jump recording play",
         *(f"lab {word}" for word in (
             "plant", "erp", "operator", "intruder", "mes", "erp-desk", "plc", "gateway", "maintenance", "filler",
-            "filling-mes", "filling-operator",
+            "filling-mes", "filling-operator", "vendor",
         )),
     }  # fmt: skip
     assert set(leaves(build_parser())) - verbs().keys() == silent

@@ -60,7 +60,7 @@ from cofferdam.brokers.kit.supervision import (
 from cofferdam.brokers.kit.transport import TcpTransport, Transport, place_of
 from cofferdam.brokers.registry import BROKERS, named
 from cofferdam.crossing import strand
-from cofferdam.crossing.channel import Receiver, Sender
+from cofferdam.crossing.channel import Receiver, Sender, hold_back
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
@@ -120,10 +120,8 @@ class PartProcess:
         self._riding: set[str] = set()
         """Parts that are at the other end of a strand."""
         self._jobs: dict[int, Callable[[bytes, str], None]] = {}
-        self._job = 0
-        self._stop_by = self._ticks = 0
-        self._halted = False
-        self._ready = False
+        self._job = self._stop_by = self._ticks = 0
+        self._halted = self._ready = False
         self._pager = Pager()
 
     def run(self) -> int:
@@ -277,7 +275,7 @@ class PartProcess:
             )
             self._receivers[other] = receiver
             if self.name in self.broker.answers and other in senders:
-                _hold_back(receiver, senders[other])
+                hold_back(receiver, senders[other])
         for other, path in ride_in.items():
             ride_codec = self._codec(other, self.name, policy)
             self._receivers[other] = strand.StrandReceiver(
@@ -547,19 +545,12 @@ class PartProcess:
         if part is None:
             return
         report = PartStatus(
-            crew=self.crew,
-            part=self.name,
-            policy=self._policy,
+            crew=self.crew, part=self.name, policy=self._policy,
             severed=tuple(sorted(self._severed)),  # type: ignore[arg-type]
-            open=part.open_sessions(),
-            assets=part.assets(),
-            figures=part.figures(),
-            alarms=part.alarms() | self._seam_alarms(),
-            limits=dict(part.limit_hits),
-            faults=dict(part.faults),
-            malformed=part.malformed,
-            backlog=part.busy,
-        )
+            open=part.open_sessions(), assets=part.assets(), figures=part.figures(),
+            alarms=part.alarms() | self._seam_alarms(), limits=dict(part.limit_hits), faults=dict(part.faults),
+            malformed=part.malformed, backlog=part.busy,
+        )  # fmt: skip
         for page in self._pager.pages(report):
             self._control.send(page)
 
@@ -573,19 +564,6 @@ def _reactor(runtime: str) -> tuple[Reactor, Start | None]:
 
     reactor = LoopReactor(PartLoop())
     return reactor, reactor.start
-
-
-def _hold_back(questions: Receiver[Any], answers: Sender[Any]) -> None:
-    """A part takes no more questions while its answers find no room in the pipe back."""
-    answers.on_room = questions.resume
-    take = questions.on_record
-
-    def on_record(record: Any) -> None:
-        take(record)
-        if answers.backlog and answers.full:
-            questions.pause()
-
-    questions.on_record = on_record
 
 
 def _pipe(text: str) -> tuple[str, int]:

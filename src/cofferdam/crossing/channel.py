@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mypy_extensions import mypyc_attr
 
@@ -74,3 +74,16 @@ class Receiver(abc.ABC, Generic[R]):
     @abc.abstractmethod
     def close(self) -> None:
         """Gives the end up."""
+
+
+def hold_back(questions: Receiver[Any], answers: Sender[Any]) -> None:
+    """A part takes no more questions while its answers find no room in the way back."""
+    answers.on_room = questions.resume
+    take = questions.on_record
+
+    def on_record(record: Any) -> None:
+        take(record)
+        if answers.backlog and answers.full:
+            questions.pause()
+
+    questions.on_record = on_record
