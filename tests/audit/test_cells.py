@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,10 @@ TEXTS = [
     " =1",
     "\t=1",
     '\n";+1',
+    "\uff1d1+1",
+    "a;\uff0b1",
+    "\ufeff=1",
+    "\u200b@x",
 ]
 
 
@@ -50,7 +55,8 @@ def none_is_a_formula(text: str) -> None:
     for delimiter in ",;\t":
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
             for cell in cells:
-                assert cell.lstrip(' "\t\r\n')[:1] not in ("=", "+", "-", "@"), (delimiter, cells)
+                seen = unicodedata.normalize("NFKC", cell.lstrip(' "\t\r\n\0\u200b\ufeff'))
+                assert not seen.startswith(("=", "+", "-", "@")), (delimiter, cells)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cofferdam.audit.events.access import StreamEnded
+from cofferdam.brokers.kit.datagrams import Datagrams
 from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.protocols.enip import io, paths, requests, wire
 from cofferdam.protocols.enip import messages as m
@@ -247,3 +248,23 @@ def test_whoever_has_died_is_followed_by_the_next_one_as_soon_as_its_time_is_out
         running.settle()
         assert not e.cip_of(other[0].take()[0])[2]
         assert len(running.ended) == serial and running.of(StreamEnded)[-1].sent == 9
+
+
+def test_a_flood_is_read_once_a_turn_however_many_are_looked_at(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would wait for what comes while the one before it is looked at."""
+    sock = running.udp
+    taken: list[bytes] = []
+    datagrams = Datagrams(running.reactor, sock, lambda _address, _port, data: taken.append(data))
+    for _ in range(3):
+        running.lies(b"stray", sock)
+        datagrams.hear()
+    assert len(taken) == 1
+    running.reactor.now += 1
+    datagrams.hear()
+    assert len(taken) == 3
+    monkeypatch.setattr(wire, "items_at", None)
+    links = io.IoLinks()  # and what is nobody's is not even taken apart
+    assert links.take(wire.listed(((0x8002, struct.pack("<II", 9, 1)), (0xB1, b"??"))), 1) is None
+    assert links.dropped == 1

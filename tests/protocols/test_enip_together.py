@@ -174,3 +174,16 @@ def test_what_goes_in_several_packets_comes_back_side_by_side_if_all_of_it_can()
     partly = [*bodies(8)[:-1], (0x1E, requests.packet([b"\xcc\0\5\0"] * last))]
     mixed = (*one_by_one.parts[:-last], *([m.CipError(5)] * last))
     assert say(machine, packet, *partly) == m.Answers(mixed)
+
+
+@pytest.mark.parametrize("count", [170, 171])
+def test_what_has_no_form_as_a_whole_comes_back_one_by_one(count: int) -> None:
+    """Each of the packets that it takes has one; the other half knows the whole alone."""
+    reads = tuple(m.ReadTag(Item("tag", "counts", 0, 10)) for _ in range(count))
+    packet = m.Packet(reads)
+    machine = client()
+    value = b"\xcc\0\0\0\xc4\0" + struct.pack("<10i", *range(10))
+    bodies = [(0, requests.packet([value for _ in group.parts])) for group in together.grouped(packet, machine._room())]
+    found = [say(machine, packet, *bodies) for _ in range(3)]
+    assert [ENIP.mismatch(packet, told) for told in found] == [""] * 3
+    assert isinstance(found[-1], m.HeldAll if count == 170 else m.Answers)

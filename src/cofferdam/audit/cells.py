@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 
-_BEGINS = re.compile(r"[\t\r]|\s*[=+\-@]")
-_BEHIND = re.compile(r"""([;\t\r\n][\s"]*)(?=[=+\-@])""")
+_SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20"
+"""By which a formula begins, in full width as well."""
+_UNSEEN = "\\s\\x00\u200b\ufeff"
+_BEGINS = re.compile(rf"[\t\r]|[{_UNSEEN}]*[{_SIGNS}]")
+_BEHIND = re.compile(rf"""([;\t\r\n][{_UNSEEN}"]*)(?=[{_SIGNS}])""")
 """What begins a cell where a program takes the semicolon (as where commas are for decimals) or the tab between cells.
 It sees no quotation mark that is not at a cell's beginning, and so a line's end in the text as the row's."""
 _NUMBER = re.compile(r"-[0-9]+(\.[0-9]+)?")

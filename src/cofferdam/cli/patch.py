@@ -517,6 +517,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _credential(args: argparse.Namespace) -> int:
     from cofferdam.brokers.kit.http.vault import KEY_CHARACTERS, PASSWORD_CHARACTERS, locked
+    from cofferdam.brokers.patch import apt_sign
     from cofferdam.brokers.patch.sftp import KEY_MARK
     from cofferdam.cli import keys
     from cofferdam.cli.gate_options import state_of
@@ -533,15 +534,16 @@ def _credential(args: argparse.Namespace) -> int:
         raise GateError(found, hint=f"they take {one_of(known)}")
     if sum(each is not None for each in (args.key, args.file, args.make)) != 1:
         raise GateError("one of --key, --file and --make")
+    place = args.name
     if args.make is not None:
-        secret = _site_key(args, own)
+        place, secret = apt_sign.place(args.name), _site_key(args, own)
     else:
         secret = KEY_MARK + _private_key(args.key) if args.key is not None else keys._read(args.file)
     runs = True
     with locked(state_of(args)):
         for side in own:
             vault = keys.vault_of(args, side)
-            vault.set_password(args.name, secret, KEY_CHARACTERS if args.make is not None else PASSWORD_CHARACTERS)
+            vault.set_password(place, secret, KEY_CHARACTERS if args.make is not None else PASSWORD_CHARACTERS)
             runs = keys.save(args, side, vault) and runs
     later = "" if runs else "; it is used once the gate runs"
     return print_told(args, {"name": args.name, "in_use": runs}, [f"{args.name}: the credential is there{later}"])
@@ -552,7 +554,7 @@ def _site_key(args: argparse.Namespace, own: list[Any]) -> str:
     from cofferdam.brokers.patch import apt_sign
     from cofferdam.cli import keys
 
-    if any(args.name in keys.vault_of(args, side).secrets.passwords for side in own):
+    if any(apt_sign.place(args.name) in keys.vault_of(args, side).secrets.passwords for side in own):
         hint = "another name in the policy, which hosts are told to believe as well, before this one goes"
         raise GateError(f"there is a key {args.name!r}, and hosts believe it", hint=hint)
     secret, certificate = apt_sign.make(f"{args.name}, repositories of the site")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from cofferdam.brokers.patch import apt_sign
 from cofferdam.errors import PolicyError
+from cofferdam.policy.notations import NAME
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
@@ -78,3 +81,9 @@ def test_a_key_for_repositories_is_for_repositories(tmp_path: Path) -> None:
     assert {part: found.products[0].sign for part, found in told.items() if isinstance(found, PatchRows)} == {
         "intake": "", "fetcher": "", "installer": "site-apt",
     }  # fmt: skip
+
+
+def test_a_key_for_repositories_has_a_place_that_no_assets_secret_can_have() -> None:
+    """Whoever gives an asset the same name: the asset is not shown the key, and its password does not overwrite it."""
+    assert apt_sign.place("press") != "press"
+    assert not re.fullmatch(NAME, apt_sign.place("press"))

@@ -13,8 +13,8 @@ from cofferdam.crossing.reactor import READ, Reactor
 
 DATAGRAMS_A_TURN = 64
 """Taken from one socket before others have their turn."""
-WAITING = 4096
-"""Read of one socket before somebody is taken for silent: more than its buffer holds."""
+WAITING = 512
+"""Read of one socket before somebody is taken for silent: more than its buffer holds, as the kernel makes it."""
 LONGEST = 2048
 """Bytes of one datagram that are looked at; what is longer is cut, and so fits nothing."""
 
@@ -26,6 +26,7 @@ class Datagrams:
         self._reactor = reactor
         self._sock = sock
         self._on_datagram = on_datagram
+        self._heard = 0
         self.unsent = 0
         """Datagrams that the kernel did not take: the network is down, or its buffer full."""
         sock.setblocking(False)
@@ -36,8 +37,11 @@ class Datagrams:
 
     def hear(self) -> None:
         """Reads all that waits. To be called before somebody is taken for silent: where this process had no turn for a
-        while, what came in time waits here."""
-        self._read(WAITING)
+        while, what came in time waits here. Once a turn, for whoever else may be silent as well: a flood must not keep
+        this half at it."""
+        if self._heard != self._reactor.now:
+            self._heard = self._reactor.now
+            self._read(WAITING)
 
     def _read(self, most: int) -> None:
         for _ in range(most):

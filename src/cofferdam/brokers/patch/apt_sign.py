@@ -19,7 +19,14 @@ from cofferdam.errors import GateError
 
 KEY_MARK: Final = "openpgp-key "
 """What such a key begins with among an installer's secrets."""
+_PLACE: Final = "sign:"
 _LEFT_OUT: Final = ("valid-until", "signed-by")
+
+
+def place(name: str) -> str:
+    """By which the key of this name stands among the installer's secrets: no asset's secret or archive's password can
+    have such a name, so that none is shown it, and none overwrites it."""
+    return _PLACE + name
 
 
 def make(name: str) -> tuple[str, bytes]:

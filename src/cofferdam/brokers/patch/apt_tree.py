@@ -154,7 +154,7 @@ class AptTree:
 
     def _key(self, name: str) -> str:
         """What signs a repository, "" for one that is the vendor's own. Raises: Refusal: before anything begins."""
-        secret = self._installer.credential(name) if name else ""
+        secret = self._installer.credential(apt_sign.place(name)) if name else ""
         if name and not secret:
             make = f"`cofferdam patch credential {name} --make FILE`"
             raise refusal("busy", f"the site's key {name} for repositories is not there: {make}", retry=60)

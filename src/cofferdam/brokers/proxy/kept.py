@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from cofferdam.brokers.proxy.records import PLACES, Again, Kept
+from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CrossingError
 from cofferdam.policy.points.decide import Known
 from cofferdam.protocols.base import Protocol
@@ -26,17 +27,21 @@ class Keeping:
         self._last = 0
         self._places: dict[int, Known] = {}
 
-    def record(self, session: int, number: int, known: Known) -> Again | Kept[Any]:
-        """By which a read that its flow remembers crosses. The place that was taken longest ago is given anew."""
+    def send(self, sender: Sender[Any], session: int, number: int, known: Known) -> None:
+        """Has a read that its flow remembers cross. The place that was taken longest ago is given anew.
+
+        Raises:
+            LocalProtocolError: it is too large to cross. It has no place then.
+        """
         if known.place:
-            return Again(session, number, known.place)
-        self._last = place = self._last % PLACES + 1
+            sender.send(Again(session, number, known.place))
+            return
+        place = self._last % PLACES + 1
+        sender.send(Kept(session, number, known.request, place))
         before = self._places.get(place)
         if before is not None:
             before.place = 0
-        self._places[place] = known
-        known.place = place
-        return Kept(session, number, known.request, place)
+        self._last, self._places[place], known.place = place, known, place
 
 
 class KeptReads:

@@ -223,7 +223,7 @@ class Outer(Door):
         if self._has_watches and watched(operation):
             self._inner.send(Watch(session.id, number, request))
         elif known is not None and self._repeats:
-            self._inner.send(self._keeping.record(session.id, number, known))
+            self._keeping.send(self._inner, session.id, number, known)
         else:
             self._inner.send(Request(session.id, number, request, began if is_write else 0))
 

@@ -276,6 +276,9 @@ class IoLinks:
 
     def take(self, data: bytes, now: int) -> tuple[int, IoData, int] | None:
         """(standing, packet, lost before it) of a datagram; None for one that belongs to nothing, or is dropped."""
+        if int.from_bytes(data[6:10], "little") not in self.by_id:  # nobody's, as all of a flood are
+            self.dropped += 1
+            return None
         try:
             items = wire.items_at(data, 0)
         except wire.BadPacket:

@@ -161,7 +161,7 @@ def form_of(request: m.Packet, codes: bytes) -> Form | None:
         return None
     arrays: list[bool] = []
     counts: list[int] = []
-    length = 2
+    size = 0
     for part, code in zip(request.parts, codes, strict=True):
         if type(part) is not m.ReadTag or code not in ATOMIC:
             return None
@@ -170,8 +170,13 @@ def form_of(request: m.Packet, codes: bytes) -> Form | None:
             return None
         arrays.append(item.first >= 0)
         counts.append(item.count)
-        length += 2 + _PART + ATOMIC[code][3] * item.count
-    return Form(arrays, counts, codes) if length <= DATA else None
+        size += ATOMIC[code][3] * item.count
+    return Form(arrays, counts, codes) if _length(len(codes), size) <= DATA else None
+
+
+def _length(parts: int, size: int) -> int:
+    """Bytes of an answer with so many parts, and so many bytes of values."""
+    return 2 + (2 + _PART) * parts + size
 
 
 def codes_of(answers: list[m.Held | m.Done | m.CipError]) -> bytes:
@@ -201,7 +206,7 @@ def joined(groups: tuple[Group, ...], told: list[m.HeldAll | m.Answers]) -> m.He
             break
         codes, data = codes + one.codes, data + one.data
     else:
-        if len(data) <= m.SIDE_BY_SIDE:
+        if _length(len(codes), len(data)) <= DATA:  # else all of it together has no form
             return m.HeldAll(codes, data)
     parts: list[m.Held | m.Done | m.CipError] = []
     for group, one in zip(groups, told, strict=True):

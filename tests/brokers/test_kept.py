@@ -1,0 +1,57 @@
+"""A read gets a place where the other half keeps it once it has crossed whole, and not before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cofferdam.brokers.proxy.kept import Keeping
+from cofferdam.brokers.proxy.records import PLACES, Again, Kept
+from cofferdam.crossing.channel import Sender
+from cofferdam.errors import LocalProtocolError
+from cofferdam.model import Allow, Item, Operation
+from cofferdam.policy.points.decide import Known
+
+
+class Narrow(Sender[Any]):
+    """A crossing that takes no message of more than nine characters."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 20)
+        self.sent: list[Any] = []
+
+    def send(self, record: Any) -> None:
+        if isinstance(record, Kept) and len(record.message) > 9:
+            raise LocalProtocolError("too large")
+        self.sent.append(record)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def known(text: str) -> Known:
+    return Known(text, Operation(1, -1, -1, False, (Item("tag", "x"),)), Allow("road", "rule", 0))
+
+
+def test_what_could_not_cross_has_no_place() -> None:
+    """The next one who asks would ask for what nobody keeps."""
+    keeping, crossing = Keeping(), Narrow()
+    large, small = known("a large one"), known("a")
+    for number in (1, 2):
+        with pytest.raises(LocalProtocolError):
+            keeping.send(crossing, 1, number, large)
+    assert not crossing.sent
+    keeping.send(crossing, 1, 3, small)
+    keeping.send(crossing, 2, 4, small)
+    assert crossing.sent == [Kept(1, 3, "a", 1), Again(2, 4, 1)]
+
+
+def test_the_place_that_was_taken_longest_ago_is_given_anew() -> None:
+    keeping, crossing = Keeping(), Narrow()
+    all_of_them = [known(str(number)) for number in range(PLACES + 1)]
+    for number, one in enumerate(all_of_them):
+        keeping.send(crossing, 1, number + 1, one)
+    keeping.send(crossing, 1, PLACES + 2, all_of_them[0])
+    assert crossing.sent[-2:] == [Kept(1, PLACES + 1, str(PLACES), 1), Kept(1, PLACES + 2, "0", 2)]
+    assert [one.place for one in all_of_them[:3]] == [2, 0, 3]
