@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.archivist_part import READ_A_TURN
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.inner_ssh import FilesLeg
 from cofferdam.brokers.kit.supervision import Command, CommandDone, Configure, Failing, Ready
@@ -99,11 +101,12 @@ def test_what_is_kept(archive: Archive) -> None:
     assert any(b"hello" in path.read_bytes() for path in archive.folder.glob("*-t-1.cast"))
 
 
-def lies(archive: Archive, seconds: int, person: str, size: int) -> Path:
+def lies(archive: Archive, seconds: int, person: str, size: int, command: str = "") -> Path:
     """A recording of an earlier life lies there, of so many seconds ago."""
     at = int(time.time()) - seconds
     path = archive.folder / f"{at}-t.1-{seconds}.cast"
-    path.write_bytes(msgspec.json.encode({"title": f"{person} (10.1.0.9) at plc as svc"}) + b"\n" + b"x" * size)
+    head = {"title": f"{person} (10.1.0.9) at plc as svc", "command": command}
+    path.write_bytes(json.dumps(head).encode() + b"\n" + b"x" * size)
     return path
 
 
@@ -134,11 +137,68 @@ def test_nobody_drives_out_what_was_recorded_by_having_much_shown(archive: Archi
 
 
 def test_who_will_soon_be_recorded_no_more_is_told_of(archive: Archive) -> None:
-    lies(archive, 3000, "ada", 520_000)
+    lies(archive, 3000, "ada", 520_000, "\U0001f600" * 4096)  # the longest head that a command makes
     lies(archive, 800, "tech", 380_000)
     archive.start()
     eventually(lambda: "ada's recordings of a week" in archive.child.status().alarms.get("jump-room", ""))
     assert "jump-recording" not in archive.child.status().alarms
+
+
+def test_holds_of_much_of_the_room_let_nobody_drive_out_what_they_did(archive: Archive) -> None:
+    """What is held is not there to be shared: with 700 kB of it, half of 1 MB is 150 kB."""
+    held = lies(archive, 2000, "ada", 700_000)
+    held.with_name(held.name + ".hold").write_text("a claim")
+    own, others = lies(archive, 800, "tech", 300_000), lies(archive, 100, "ben", 20_000)
+    archive.start()
+    eventually(lambda: "tech's recordings of a week" in archive.child.status().alarms.get("jump-room", ""))
+    archive.inner.send(record(1))
+    said: records.Stored = archive.inner.wait_for(records.Stored)
+    assert (said.session, "more than half of the room" in said.trouble) == (1, True)
+    archive.inner.send(msgspec.structs.replace(record(2), person="ben"), records.Happened(2, 1, "o", b"x"))
+    assert archive.inner.wait_for(records.Stored) == records.Stored(2, 1)
+    assert all(path.exists() for path in (held, own, others))
+    assert not archive.auditor.of(RecordingUsed)
+
+
+def test_what_the_log_did_not_know_yet_is_somebody_s_as_well(archive: Archive) -> None:
+    """One that was begun when all died is theirs whose session it was, once the log knows of it."""
+    others, own = lies(archive, 1000, "ada", 300_000), lies(archive, 800, "tech", 650_000)
+    begun = own.rename(own.with_name(own.name + ".new"))
+    archive.start()
+    eventually(lambda: not begun.exists())
+    archive.inner.send(msgspec.structs.replace(record(1), person="ben"))
+    for number in range(1, 11):
+        archive.inner.send(records.Happened(1, number, "o", b"y" * 10_000))
+    eventually(lambda: "tech's recordings of a week" in archive.child.status().alarms.get("jump-room", ""))
+    assert others.exists() and own.exists()
+    assert not archive.auditor.of(RecordingUsed)
+
+
+def ask(archive: Archive, verb: str, arguments: dict[str, Any]) -> CommandDone:
+    archive.child.send(Command(1, verb, msgspec.json.encode(arguments)))
+    done: CommandDone = archive.child.wait_for(CommandDone)
+    return done
+
+
+def test_a_recording_that_went_or_cannot_be_read_ends_nobody_s_session(archive: Archive) -> None:
+    """Old ones go while it is still read whose they are. A process's memory at 0, which gives EIO, stands for one that
+    the disk does not give back; a link to nothing for one that went between two looks."""
+    for number in range(10 * READ_A_TURN):  # the first to go is rarely among those of the first turn
+        lies(archive, 10_000 + number, "ada", 10)
+    now = int(time.time())
+    unreadable, gone, torn = (archive.folder / f"{now - 100}-t.1-{number}.cast" for number in (1, 2, 3))
+    unreadable.symlink_to("/proc/self/mem")
+    gone.symlink_to("nowhere")
+    torn.write_bytes(b'{"title":"\xff')
+    archive.start()
+    archive.inner.send(record(1))
+    # One goes a turn at most: by then all are read.
+    eventually(lambda: len(archive.auditor.of(RecordingUsed)) > 12)
+    listed = {one["name"]: one["title"] for one in msgspec.json.decode(ask(archive, "recordings", {}).result)}
+    assert (listed[unreadable.name], listed[torn.name], gone.name in listed) == ("?", "?", False)
+    assert "cannot be read" in ask(archive, "recording-read", {"name": unreadable.name, "by": "ada"}).error
+    archive.inner.send(records.Happened(1, 1, "o", b"x"))
+    assert archive.inner.wait_for(records.Stored) == records.Stored(1, 1)
 
 
 def test_who_has_most_makes_room_by_what_is_old(archive: Archive) -> None:
@@ -308,7 +368,5 @@ def test_recordings_of_one_second_go_by_their_sessions(archive: Archive) -> None
     for name in (*names, "1900000001-c.2-1.cast", "1899999999-a.1-500.cast"):
         (archive.folder / name).write_bytes(b"{}\n")
     archive.start()
-    archive.child.send(Command(1, "recordings", b"{}"))
-    done: CommandDone = archive.child.wait_for(CommandDone)
-    found = [one["name"] for one in msgspec.json.decode(done.result)]
+    found = [one["name"] for one in msgspec.json.decode(ask(archive, "recordings", {}).result)]
     assert found == ["1900000001-c.2-1.cast", *reversed(names), "1899999999-a.1-500.cast"]

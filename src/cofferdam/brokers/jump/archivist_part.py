@@ -47,6 +47,8 @@ are recorded no more instead. Nobody gets rid of what they did by having much sh
 RECORDINGS_MOST: Final = 4_096
 """Open at a time: more than sessions that may live."""
 PIECE_BYTES: Final = 512 << 10
+HEAD_MOST: Final = 64 << 10
+"""Bytes of a recording's first line: a command of 4,096 signs may take 48 KiB of it."""
 LIST_MOST: Final = 2_000
 NEW: Final = ".new"
 """Behind the name of a recording of which the log does not know yet: nothing of it was shown to anybody."""
@@ -148,8 +150,8 @@ class Archivist(Part):
         found = {"jump-recording": f"recordings cannot be written: {self._trouble}"} if self._trouble else {}
         if self._near:
             found["jump-room"] = (
-                f"{self._near}'s recordings of a week have three eighths of the room for all: where there is no room "
-                "left, and they have half of it, they are recorded no more"
+                f"{self._near}'s recordings of a week have three eighths of the room for all, without what is held: "
+                "where there is no room left, and they have half of it, they are recorded no more"
             )
         if kept := self._quarantine.kept:
             found["jump-quarantine"] = f"{kept} file{'' if kept == 1 else 's'} in quarantine"
@@ -280,7 +282,7 @@ class Archivist(Part):
                     self._orphans.discard(path)
                     self._count += 1
                     with contextlib.suppress(OSError):
-                        self._known(path)
+                        self._unread.append(self._known(path).name)
 
             self._setting.audit.record(entry, adopted)
 
@@ -328,12 +330,12 @@ class Archivist(Part):
         if self._removing or not self._keep.age:
             return
         live = {writer.path.name for writer in self._writers.values()}
-        names = sorted((path.name for path in self._folder.glob(f"*{SUFFIX}")), key=began)
-        loose = [name for name in names if not self._hold(name).exists()]
+        sizes = self._sizes()
+        loose = [name for name in sizes if not self._hold(name).exists()]
         old = next((name for name in loose if name not in live), None)
         reason = f"kept for {self._keep.age} s"
         if old is None or self._age(old) <= self._keep.age:
-            old = self._for_room(names, loose, live)
+            old = self._for_room(sizes, loose, live)
             reason = f"all together have more than {self._keep.room} bytes"
         if old is None:
             return
@@ -355,12 +357,21 @@ class Archivist(Part):
     def _age(self, name: str) -> int:
         return self._setting.wall() // 10**9 - began(name)[0]
 
-    def _for_room(self, names: list[str], loose: list[str], live: set[str]) -> str | None:
+    def _sizes(self) -> dict[str, int]:
+        """Of each recording, the oldest first; one that somebody takes away meanwhile is left out."""
+        found: dict[str, int] = {}
+        for path in sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: began(path.name)):
+            with contextlib.suppress(OSError):
+                found[path.name] = path.stat().st_size
+        return found
+
+    def _for_room(self, sizes: dict[str, int], loose: list[str], live: set[str]) -> str | None:
         """The oldest that goes where all together have more than there is room for; `loose`: those that nobody holds.
-        Of who has more than half of it, the oldest that is not fresh; where all are, they are recorded no more, and
-        what they have beyond their half is nobody else's to make room for."""
-        sizes = {name: (self._folder / name).stat().st_size for name in names}
-        total, half = sum(sizes.values()), self._keep.room // 2
+        Of who has more than half of what holds leave of it, the oldest that is not fresh; where all are, they are
+        recorded no more, and what they have beyond their half is nobody else's to make room for."""
+        total = sum(sizes.values())
+        held = total - sum(sizes[name] for name in loose)
+        half = max(self._keep.room - held, 0) // 2
         self._full.clear()
         self._near = ""
         if total <= self._keep.room * 7 // 8 or self._unread:
@@ -407,7 +418,7 @@ class Archivist(Part):
             path = self._path(said.name)
             whose = (said.name, said.by)
             if said.offset and whose in self._shown:
-                asked.answer(_piece(path, said.offset))
+                _show(asked, path, said.offset)
                 return
             entry = RecordingUsed(wall_ns=self._setting.wall(), recording=said.name, how="read", by=said.by)
 
@@ -416,7 +427,7 @@ class Archivist(Part):
                     self._shown[whose] = None
                     if len(self._shown) > SHOWN_MOST:
                         del self._shown[next(iter(self._shown))]
-                    asked.answer(_piece(path, said.offset))
+                    _show(asked, path, said.offset)
                 else:
                     asked.refuse(f"not shown, since it cannot be recorded who looks: {why}")
 
@@ -487,35 +498,40 @@ class Archivist(Part):
 
     def _list(self) -> list[told.Recording]:
         live = {writer.path.name: number for number, writer in self._writers.items()}
-        names = sorted((path.name for path in self._folder.glob(f"*{SUFFIX}")), key=began, reverse=True)[:LIST_MOST]
         found: list[told.Recording] = []
-        for name in names:
+        for name, size in list(reversed(self._sizes().items()))[:LIST_MOST]:
             said = self._head(name)
             found.append({
-                "name": name, "size": (self._folder / name).stat().st_size, "live": live.get(name, 0),
+                "name": name, "size": size, "live": live.get(name, 0),
                 "began": said.get("timestamp", 0), "title": said.get("title", "?"), "held": self._hold(name).exists(),
             })  # fmt: skip
         return found
 
     def _head(self, name: str) -> dict[str, Any]:
-        """What its first line says; nothing where that is none."""
-        with (self._folder / name).open("rb") as file:
-            head = file.readline(16_384)
+        """What its first line says; nothing where that is none, or cannot be read: one bad sector or a file that went
+        meanwhile is no reason to end everybody's session."""
         try:
-            return msgspec.json.decode(head, type=dict[str, Any])
-        except msgspec.MsgspecError:
+            with (self._folder / name).open("rb") as file:
+                return msgspec.json.decode(file.readline(HEAD_MOST), type=dict[str, Any])
+        except (OSError, ValueError):
             return {}
 
 
 def _too_much(person: str) -> str:
-    return f"more than half of the room for recordings is {person}'s, all of this week"
+    return f"more than half of the room for recordings, without what is held, is {person}'s, all of this week"
 
 
-def _piece(path: Path, offset: int) -> dict[str, Any]:
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read(PIECE_BYTES)
-    return {"data": base64.b64encode(data).decode(), "size": path.stat().st_size}
+def _show(asked: Asked, path: Path, offset: int) -> None:
+    """A piece of a recording."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(PIECE_BYTES)
+        size = path.stat().st_size
+    except OSError as error:
+        asked.refuse(f"{path.name} cannot be read: {error.strerror}")
+        return
+    asked.answer({"data": base64.b64encode(data).decode(), "size": size})
 
 
 class _Keep(msgspec.Struct, frozen=True):
