@@ -202,6 +202,8 @@ WITH_POLICY: list[tuple[str, Case, Case]] = [
     ("relay.exactly-once", ([(0, pushed(0)), (0, pushed(2, 2, 2)), (0, REOPENED), (0, pushed(2, 1, 2))], ()),
      ([(0, pushed(0)), (0, pushed(2, 2, 2)), (0, relay.StoreKept(store=A, commit=2)), (0, REOPENED),
        (0, pushed(2, 1, 2))], ())),
+    ("relay.exactly-once", ([(0, pushed(0)), (0, pushed(2, 2, 2)), (0, REOPENED), (0, pushed(2, 1, 2))], ()),
+     ([(0, pushed(0)), (-8, pushed(2, 2, 2)), (-8, pushed(4, 2, 2)), (-1, REOPENED), (0, pushed(2, 1, 2))], ())),
     ("opcua.secured", ([], (SECURE,)), ([], ())),
     ("opcua.secured", ([], (SECURE,)), ([], (SIGNED_ONLY,))),
     ("secret.strength", ([(-400, PASSWORD)], ()), ([(-460, PASSWORD)], ())),
@@ -571,3 +573,13 @@ def test_values_are_checked_as_those_ask_who_may() -> None:
     assert not missing
     assert found.outcome == "tested", found
     assert any(fact.startswith("filler-1 filler_speed") for fact in found.facts), found.facts
+
+
+def test_what_is_passed_over_of_pushed_messages_is_said() -> None:
+    policy = the_policy()
+    log = entries((0, pushed(0)), (0, pushed(2, 2, 2)), (0, REOPENED), (0, pushed(2, 1, 2)), policy=policy.hash)
+    [found], _ = run_checks(Inputs(T0 * 10**9, policy=policy, history=read(log)), ["relay.exactly-once"])
+    assert found.outcome == "observed"
+    assert "1 entry passed over" in found.says
+    [said] = [fact for fact in found.facts if "passed over: entry" in fact]
+    assert "orders 2 to 3, which the store lacked when it was opened" in said

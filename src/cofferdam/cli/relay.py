@@ -13,9 +13,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from cofferdam.errors import GateError
+
+if TYPE_CHECKING:
+    from cofferdam.brokers.relay.ledger import Logged
 
 Work = Callable[[argparse.Namespace], int]
 TOLD = "cofferdam.brokers.relay.told"
@@ -468,9 +471,10 @@ def _edit(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     import msgspec
 
-    from cofferdam.brokers.relay.ledger import Batch, booked, compare
+    from cofferdam.brokers.relay.ledger import Batch, Passed, booked, compare
 
     findings: list[str] = []
+    passed: list[Passed] = []
     batches: list[Batch] = []
     store, gone, checked = "", {}, 0
     missing: list[str] = []
@@ -490,30 +494,35 @@ def _verify(args: argparse.Namespace) -> int:
                 break
     against = "without the audit log"
     if str(args.log) != "none":
-        entries = booked(_commits(args))
-        chosen = [entry for entry in entries if not args.channel or entry.get("channel") == args.channel]
+        entries, passed = booked(_commits(args))
+        chosen = [entry.event for entry in entries if not args.channel or entry.event["channel"] == args.channel]
+        passed = [one for one in passed if one.entry.event["store"] == store
+                  and (not args.channel or one.entry.event["channel"] == args.channel)]  # fmt: skip
         findings += compare(store, gone, batches, chosen)
         against = f"against {len(chosen)} entries of the audit log"
     count = sum(batch.count for batch in batches)
-    found = {"messages": count, "channels": names, "against": against, "findings": findings, "missing": missing}
+    found = {"messages": count, "channels": names, "against": against, "findings": findings, "missing": missing,
+             "passed": [one.as_json() for one in passed]}  # fmt: skip
     words = [f"{count} messages in {len(names)} channels, {against}: {len(findings) or 'no'} findings"]
     if missing:
         words.append(f"not brought by the strand: {', '.join(missing)}")
-    _print(args, found, [*words, *(f"  {each}" for each in findings)])
+    _print(args, found, [*words, *map(str, passed), *(f"  {each}" for each in findings)])
     return 1 if findings else 0
 
 
-def _commits(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _commits(args: argparse.Namespace) -> Iterator[Logged]:
     """What the log has of keepers' commits."""
+    from cofferdam.audit.entry import parse_time
     from cofferdam.audit.events.base import kebab
     from cofferdam.audit.events.relay import KEEPER
     from cofferdam.audit.files import LogReader
     from cofferdam.audit.keys import find_public
     from cofferdam.audit.show import find_log, matching, wanted
+    from cofferdam.brokers.relay.ledger import Logged
     from cofferdam.cli.gate_options import state_of
 
     folder = find_log(args.log or state_of(args) / "audit")
     key = find_public(None, folder.parent / "keys" / "audit.pub")
     kinds = [kebab(kind.__name__) for kind in KEEPER if "commit" in kind.__struct_fields__]
     for _, entry in matching(LogReader(folder, key), wanted(kinds), None):
-        yield entry.event
+        yield Logged(entry.index, parse_time(entry.time), entry.event)

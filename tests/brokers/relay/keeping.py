@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.broker import RELAY
 from cofferdam.brokers.relay.keeper_part import Keeper
+from cofferdam.brokers.relay.ledger import Logged
 from cofferdam.brokers.relay.records import Answered, FromKeeper, Handed, Item, NotDone, ToKeeper, Verdict, Works
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.memory import memory_channel
@@ -340,7 +341,12 @@ class Bench:
                 store, gone[channel], after = step["store"], step["gone"], step["after"]
                 if not after:
                     break
-        return findings + compare(store, gone, batches, booked(self.log.events()))
+        return findings + compare(store, gone, batches, [one.event for one in booked(logged(self.log.events()))[0]])
+
+
+def logged(events: Iterable[dict[str, Any]], apart_ns: int = 0) -> list[Logged]:
+    """Events as the log's entries, so far apart."""
+    return [Logged(index, index * apart_ns, event) for index, event in enumerate(events)]
 
 
 def refused(answer: Any) -> str:

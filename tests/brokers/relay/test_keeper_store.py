@@ -28,7 +28,7 @@ from cofferdam.brokers.relay.records import Answered
 from cofferdam.brokers.relay.store import Store
 from cofferdam.enforce import kernel
 from cofferdam.errors import StoreError
-from tests.brokers.relay.keeping import LINES, Bench, body, make_rows, refused
+from tests.brokers.relay.keeping import LINES, Bench, body, logged, make_rows, refused
 from tests.disk import library, needs_gcc
 from tests.waiting import PATIENT, eventually
 
@@ -121,12 +121,12 @@ class Lives:
         log = open_log(self.folder / "audit", self.folder / "audit.key", site="test", background=False)
         entries = [json.loads(data)["event"] for _, data in LogReader(log.folder, log.key.verifier).entries()]
         log.close()
-        pushed = booked(entries)
+        pushed = [one.event for one in booked(logged(entries))[0]]
         assert compare(store.name, {}, batches, [*pushed, *_as_told(store)]) == []
-        logged = {event["commit"] for event in pushed}
+        told = {event["commit"] for event in pushed}
         acknowledged = set(self.stored.values())
         for batch in batches:
-            if batch.commit not in logged:
+            if batch.commit not in told:
                 numbers = set(range(batch.first, batch.first + batch.count))
                 assert not numbers & acknowledged, "acknowledged, and not in the log"
         store.close()

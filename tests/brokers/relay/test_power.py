@@ -3,18 +3,22 @@ power fails in between."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper_work import KEPT_NS
-from cofferdam.brokers.relay.ledger import booked
+from cofferdam.brokers.relay.ledger import SYNCED_NS, booked
 from cofferdam.brokers.relay.records import Item
-from tests.brokers.relay.keeping import SECOND, body
+from cofferdam.cli.main import main
+from cofferdam.errors import GateError
+from tests.brokers.relay.keeping import SECOND, body, logged
 from tests.brokers.relay.power import Killed, PoweredBench
 
 
@@ -33,6 +37,11 @@ def pushed(bench: PoweredBench) -> list[tuple[int, int]]:
 
 def ask(bench: PoweredBench, key: str, count: int) -> int:
     return bench.inner.ask(records.Push, "mes", "counts", (Item(key, body(count=count)),))
+
+
+def ask_for_two(bench: PoweredBench) -> int:
+    items = (Item("k2", body(count=2)), Item("k3", body(count=3)))
+    return bench.inner.ask(records.Push, "mes", "counts", items)
 
 
 def test_what_was_told_and_is_not_there_was_never_acknowledged_and_counts_for_nothing(bench: PoweredBench) -> None:
@@ -87,7 +96,7 @@ def test_a_backup_that_lacks_but_the_last_message_is_not_taken_for_a_power_cut(b
     assert any("given out once more" in each for each in bench.verified())
 
 
-def test_that_the_last_messages_last_is_told_once_and_only_where_nothing_shows_it(bench: PoweredBench) -> None:
+def test_that_the_last_messages_last_is_told_once_whatever_else_was_told(bench: PoweredBench) -> None:
     bench.stored(1)
     assert bench.log.events("store-kept") == []
     for _ in range(3):
@@ -97,8 +106,65 @@ def test_that_the_last_messages_last_is_told_once_and_only_where_nothing_shows_i
     bench.stored(2)
     handed = bench.pull()
     assert bench.settle(handed).results[0].state == "stored"
+    for _ in range(3):
+        bench.move(KEPT_NS / SECOND)
+    assert [each["commit"] for each in bench.log.events("store-kept")] == [kept["commit"], pushed(bench)[-1][0]]
+
+
+def test_three_kinds_of_entries_are_enough_where_messages_were_handed_out_since(bench: PoweredBench) -> None:
+    """The evidence reads no others."""
+    bench.stored(1)
+    bench.end()
+    backup = bench.folder / "backup"
+    shutil.copytree(bench.store, backup)
+    bench.start()
+    bench.stored(2)
+    bench.settle(bench.pull())
     bench.move(KEPT_NS / SECOND + 1)
-    assert len(bench.log.events("store-kept")) == 1, "a later commit's entry shows it"
+    bench.power_fails()
+    bench.store = bench.folder / "put-back"
+    shutil.copytree(backup, bench.store)
+    bench.start()
+    bench.stored(3)
+    every = bench.log.events()
+    told = [event for event in every if event["kind"] in ("messages-pushed", "store-opened", "store-kept")]
+    for events in (every, told):
+        counts, passed = booked(logged(events))
+        assert [one.event["first"] for one in counts] == [1, 2, 2]
+        assert passed == []
+
+
+def test_verify_says_what_it_passes_over(
+    bench: PoweredBench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(state: object, command: str, *, part: str, verb: str, crew: str, arguments: Any, **more: object) -> Any:
+        if part != "keeper":
+            raise GateError("no strand carries it")
+        return [{"crew": "relay", "result": bench.command(verb, **arguments)}]
+
+    monkeypatch.setattr("cofferdam.gate.client.ask", ask)
+    keys = bench.folder / "keys"
+    keys.mkdir()
+    (keys / "audit.pub").write_text(f"{bench.log.log.key.verifier.text}\n")
+    words = ["relay", "verify", "--log", str(bench.log.log.folder)]
+    bench.stored(1)
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] == []
+    assert bench.cut_in_sync(lambda: ask_for_two(bench))
+    bench.power_fails()
+    bench.clock.move(3)
+    bench.start()
+    entries = bench.log.events()
+    [at] = [number for number, event in enumerate(entries) if event.get("first") == 2]
+    opened = [number for number, event in enumerate(entries) if event["kind"] == "store-opened"][-1]
+    assert main(words) == 0
+    assert f"passed over: entry {at}, counts 2 to 3, which the store lacked when" in capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    [said] = json.loads(capsys.readouterr().out)["passed"]
+    assert said == {
+        "entry": at, "channel": "counts", "first": 2, "count": 2, "commit": entries[at]["commit"], "opened": opened,
+        "seconds_before": 3.0,
+    }  # fmt: skip
 
 
 def test_nothing_is_told_before_the_log_has_that_the_store_was_opened(bench: PoweredBench) -> None:
@@ -124,11 +190,12 @@ def test_nothing_is_told_before_the_log_has_that_the_store_was_opened(bench: Pow
     assert bench.verified() == []
 
 
-def test_which_entries_count() -> None:
-    def event(kind: str, commit: int, first: int = 0, store: str = "s") -> dict[str, object]:
-        return {"kind": kind, "store": store, "commit": commit, "first": first}
+def event(kind: str, commit: int, first: int = 0, store: str = "s", channel: str = "c") -> dict[str, Any]:
+    return {"kind": kind, "store": store, "commit": commit, "first": first, "count": 1, "channel": channel}
 
-    log: list[dict[str, object]] = [
+
+def test_which_entries_count() -> None:
+    log: list[dict[str, Any]] = [
         event("store-opened", 0),
         event("messages-pushed", 2, 1),
         event("messages-pushed", 2, 7, "other"),
@@ -147,9 +214,36 @@ def test_which_entries_count() -> None:
         event("store-opened", 4),
         {"kind": "gate-started"},
     ]
-    assert [(one["store"], one["commit"], one["first"]) for one in booked(log)] == [
-        ("s", 2, 1), ("s", 3, 2), ("s", 3, 3), ("s", 4, 4), ("other", 2, 7), ("s", 4, 5),
+    counts, passed = booked(logged(log))
+    assert [(one.event["store"], one.event["commit"], one.event["first"]) for one in counts] == [
+        ("s", 2, 1), ("s", 3, 2), ("s", 3, 2), ("s", 3, 2), ("s", 3, 3), ("s", 4, 4), ("other", 2, 7), ("s", 4, 5),
     ]  # fmt: skip
+    assert passed == []
+
+
+def test_one_entry_of_a_channel_is_passed_over_and_no_more() -> None:
+    """A keeper tells a commit twice only after it has synced it."""
+    begins = [event("messages-pushed", 1, 1)]
+    cut = [event("messages-pushed", 2, 2), event("messages-pushed", 2, 5, channel="d"), event("store-opened", 1)]
+    counts, passed = booked(logged([*begins, *cut], 2 * SECOND))
+    assert [one.event["first"] for one in counts] == [1]
+    assert [(one.entry.index, one.opened.index) for one in passed] == [(1, 3), (2, 3)]
+    assert [one.as_json()["seconds_before"] for one in passed] == [4.0, 2.0]
+    hidden = [event("messages-pushed", 2, first) for first in range(2, 100)]
+    counts, passed = booked(logged([*begins, *hidden, event("store-opened", 1)]))
+    assert [one.event["first"] for one in counts] == list(range(1, 100))
+    assert passed == []
+
+
+def test_an_entry_counts_if_its_keeper_lived_on_for_longer_than_a_sync() -> None:
+    for later in (event("messages-pushed", 2, 5, channel="d"), event("messages-leased", 2), event("store-kept", 1)):
+        log = [event("messages-pushed", 2, 2), later, event("store-opened", 1)]
+        assert booked(logged(log, SYNCED_NS))[1] != []
+        counts, passed = booked(logged(log, SYNCED_NS + 1))
+        assert counts[0].event["first"] == 2
+        assert passed == []
+    log = [event("messages-pushed", 2, 2), event("store-opened", 1)]
+    assert len(booked(logged(log, 24 * 3600 * SECOND))[1]) == 1, "without power until the next day"
 
 
 class Script:

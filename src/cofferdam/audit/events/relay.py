@@ -237,8 +237,8 @@ class StoreOpened(Event, frozen=True, kw_only=True):
 
 
 class StoreKept(Event, frozen=True, kw_only=True):
-    """What the log has of commit `commit` and those before it is on the store's disk. It is said where no other entry
-    shows that: some seconds after the last messages that were pushed, and when the keeper ends in order."""
+    """What the log has of commit `commit` and those before it is on the store's disk. It is said some seconds
+    after the last messages that were pushed, and when the keeper ends in order."""
 
     store: Hash
     commit: Count

@@ -10,7 +10,7 @@ theirs is handed out. A power cut in 2 may leave an entry in the log whose commi
 with pushes alone, since each is synced before the next one is made, and never of one that was acknowledged. That the
 next entry of the store, `store-opened`, names an earlier commit says so (ledger.booked): it stands in the log before
 any other of the new keeper's. So that a backup that is put back cannot be taken for that, `store-kept` says that the
-last ones did last, where no other entry shows it.
+last ones did last.
 
 A settling is acknowledged once it is synced in the store. Handing messages out waits for no disk: its commit is synced
 within `SYNC_SECONDS`, as its entry leaves. If the power fails in between, the lease has never been.
@@ -49,7 +49,8 @@ from cofferdam.policy.terms.relay_rows import Relay, RelayRows
 SYNC_SECONDS: Final = 0.02
 """A commit that nothing waits for is synced so soon."""
 KEPT_NS: Final = 10_000_000_000
-"""So long after the last push it is told that it lasts, where no other entry has shown it."""
+"""So long after the last push it is told that it lasts. Other entries may show that as well, and whoever reads pushes
+alone (the evidence) does not see them."""
 UNLOGGED_MOST: Final = 20_000
 """Messages that wait for the log, before no more are taken."""
 RESERVE_BYTES: Final = 48 << 20
@@ -104,7 +105,7 @@ class Work:
         self._groups: deque[_Group] = deque()
         self._told_upto = 0
         self._unshown = self._unshown_at = 0
-        """The last commit with pushes that the log was told of, and when, as long as no entry shows that it lasts."""
+        """The last commit with pushes that the log was told of, and when, until it is told that it lasts."""
         self._opened = False
         """The log has it that the store was opened: nothing else is told before."""
         self._lowered = False
@@ -308,8 +309,6 @@ class Work:
     def _tell(self, group: _Group) -> None:
         if group.untold.pushed:
             self._unshown, self._unshown_at = group.untold.group, self.now
-        elif group.untold.group > self._unshown:
-            self._unshown = 0
         group.sent += 1
         group.left = len(group.untold.drafts)
         done = functools.partial(self._told_one, group, group.sent)

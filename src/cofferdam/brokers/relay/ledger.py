@@ -25,8 +25,11 @@ from cofferdam.audit.entry import Draft
 from cofferdam.audit.events import relay as events
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.tree import check_inclusion, edge_root, inclusion_proof, leaf_hash, perfect_root
+from cofferdam.brokers.relay.told import PassedOver
 
 MOST_FINDINGS: Final = 100
+SYNCED_NS: Final = 60_000_000_000
+"""A keeper that tells something so long after a commit has synced that."""
 Says = Literal["done", "failed", "dead"]
 _encode = msgspec.json.Encoder().encode
 
@@ -199,33 +202,75 @@ class Batch(msgspec.Struct, frozen=True):
     root: str
 
 
+class Logged(msgspec.Struct, frozen=True):
+    """An entry of the log: its number, the log's time, and what it says."""
+
+    index: int
+    time_ns: int
+    event: Mapping[str, Any]
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """An entry "messages-pushed" that does not count, and the `store-opened` that took it back."""
+
+    entry: Logged
+    opened: Logged
+
+    def as_json(self) -> PassedOver:
+        event = self.entry.event
+        return {
+            "entry": self.entry.index, "channel": event["channel"], "first": event["first"], "count": event["count"],
+            "commit": event["commit"], "opened": self.opened.index,
+            "seconds_before": round((self.opened.time_ns - self.entry.time_ns) / 1e9, 1),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        said = self.as_json()
+        return (
+            f"passed over: entry {said['entry']}, {said['channel']} {said['first']} to"
+            f" {said['first'] + said['count'] - 1}, which the store lacked when it was opened"
+            f" {said['seconds_before']} s later (entry {said['opened']})"
+        )
+
+
 class _Lasting:
     """What the log has shown of one store by now. `top`: the last commit that it names; `last`: what that one brought,
-    as long as nothing shows that it lasts; `kept`: the last commit of messages that did."""
+    by channel, as long as nothing shows that it lasts; `kept`: the last commit of messages that did."""
 
     __slots__ = ("kept", "last", "top")
 
     def __init__(self) -> None:
         self.top = self.kept = 0
-        self.last: list[Mapping[str, Any]] = []
+        self.last: dict[str, Logged] = {}
 
-    def lasts(self) -> list[Mapping[str, Any]]:
+    def lasts(self) -> list[Logged]:
         """What waited to be shown counts."""
-        last, self.last = self.last, []
+        last, self.last = self.last, {}
         if last:
             self.kept = self.top
-        return last
+        return list(last.values())
+
+    def outlived(self, entry: Logged) -> bool:
+        """Whether this entry shows that the keeper lived on after what waits: it does nothing else before its sync."""
+        first = next(iter(self.last.values()), entry)
+        return entry.time_ns - first.time_ns > SYNCED_NS or (
+            entry.event["kind"] == "messages-pushed" and str(entry.event["channel"]) in self.last
+        )
 
 
-def booked(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of these entries (as read back, in order) the "messages-pushed" that count: those whose commit did last. An entry
-    is written while its commit is (keeper_work), and if the power fails then the log has it and the store has not; the
-    store's next `store-opened` names an earlier commit. That is so of one commit alone, the last one that the log
-    names: all before it, and what `store-kept` says, was on the disk. So what a backup lacks that was put back
-    counts."""
+def booked(entries: Iterable[Logged]) -> tuple[list[Logged], list[Passed]]:
+    """Of these entries (as read back, in order) the "messages-pushed" that count, those whose commit did last; and
+    those that are passed over. An entry is written while its commit is (keeper_work), and if the power fails then the
+    log has it and the store has not; the store's next `store-opened` names an earlier commit. That is so of one commit
+    alone, the last one that the log names: all before it, and what `store-kept` says, was on the disk. So what a
+    backup lacks that was put back counts. And it is so of one entry a channel: who tells another of the same commit,
+    or anything else a minute later, has lived on, and so has the commit. The kinds "messages-pushed", "store-opened"
+    and "store-kept" are enough."""
     stores: dict[str, _Lasting] = {}
-    found: list[Mapping[str, Any]] = []
-    for event in entries:
+    found: list[Logged] = []
+    passed: list[Passed] = []
+    for entry in entries:
+        event = entry.event
         if "store" not in event or "commit" not in event:
             continue
         store = stores.setdefault(str(event["store"]), _Lasting())
@@ -233,21 +278,22 @@ def booked(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if kind == "store-opened":
             if commit >= store.top or commit < store.kept:
                 found += store.lasts()
-            store.last = []
+            passed += [Passed(each, entry) for each in store.last.values()]
+            store.last = {}
             store.top, store.kept = commit, min(store.kept, commit)
             continue
-        if commit > store.top:
+        if commit > store.top or store.outlived(entry):
             found += store.lasts()
-            store.top = commit
+            store.top = max(store.top, commit)
         if kind == "store-kept" and commit >= store.top:
             found += store.lasts()
-        elif kind == "messages-pushed" and commit == store.top:
-            store.last.append(event)
+        elif kind == "messages-pushed" and store.kept < commit == store.top:
+            store.last[str(event["channel"])] = entry
         elif kind == "messages-pushed":
-            found.append(event)
+            found.append(entry)
     for store in stores.values():
         found += store.lasts()
-    return found
+    return found, passed
 
 
 def compare(

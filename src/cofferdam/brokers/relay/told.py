@@ -210,9 +210,20 @@ class Exported(Message):
     data: Any
 
 
+class PassedOver(TypedDict):
+    entry: int
+    channel: str
+    first: int
+    count: int
+    commit: int
+    opened: int
+    seconds_before: float
+
+
 class Verified(TypedDict):
     messages: int
     channels: list[str]
     against: str
     findings: list[str]
     missing: list[str]
+    passed: list[PassedOver]

@@ -6,7 +6,7 @@ Not here: people's sessions (people, services).
 from __future__ import annotations
 
 from cofferdam.brokers.registry import BROKERS
-from cofferdam.brokers.relay.ledger import booked
+from cofferdam.brokers.relay.ledger import Logged, booked
 from cofferdam.enforce.profile import Can
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.checks.services import lately, verdict
@@ -26,12 +26,13 @@ def once(known: Inputs) -> Finding:
     pushed = lately(history, "messages-pushed", "no message has been booked yet")
     shown = [one for kind in ("store-opened", "store-kept") for one in lately(history, kind)]
     every = sorted((*pushed, *shown), key=lambda one: one.index)
-    counts = {id(event) for event in booked([one.event for one in every])}
+    counted, passed = booked(Logged(one.index, one.time_ns, one.event) for one in every)
+    counts = {one.index for one in counted}
     ends: dict[tuple[str, str], int] = {}
     wrong, count = [], 0
     for one in pushed:
         event = one.event
-        if event.get("again") or id(event) not in counts:
+        if event.get("again") or one.index not in counts:
             continue  # told once more after a crash, or of a message that a power cut took back
         key, first = (str(event["store"]), str(event["channel"])), int(event["first"])
         if first < ends.get(key, 0):
@@ -40,6 +41,9 @@ def once(known: Inputs) -> Finding:
         count += int(event["count"])
     facts = [f"{channel}: up to {end - 1}" for (_, channel), end in sorted(ends.items())]
     says = f"{several(count, 'messages')} of {several(len(ends), 'channels')}, each with a number of its own"
+    if passed:
+        says += f"; {several(len(passed), 'entries', 'entry')} passed over, of what a power cut took back"
+        facts += [str(one) for one in passed]
     return verdict("relay.exactly-once", wrong, "observed", says, facts, pushed)
 
 
