@@ -3,6 +3,7 @@ again."""
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from cofferdam.audit.events.mirror import HistorySealed
@@ -293,4 +295,81 @@ def test_of_a_file_that_cannot_be_read_nothing_counts_as_sealed(tmp_path: Path) 
     assert fresh.rows == 51 and path.with_name(f"{file.name}.damaged").exists()
     assert any(isinstance(one, Fetch) for one in pair.to_spooler.waiting)
     assert [one.why for one in pair.keeper.store.catalogue.losses] == ["its file is damaged"]
+    pair.close()
+
+
+def _half(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tags: int
+) -> tuple[Pair, list[File], list[tuple[str, int, float]]]:
+    """Two sealed files, and what they have: a sound one of a sample, of a day of its own, and one of a row group for
+    each tag, of which the last has a flipped bit in its values."""
+    monkeypatch.setattr(sealing, "GROUP_ROWS", 1_000)
+    pair = Pair(folder)
+    pair.back()
+    old = ("tank_0", (HOUR - 24) * HOUR_NS, 1.0)
+    pair.offer(batch("live", [old]))
+    pair.all()
+    pair.seal()
+    rows = [(f"tank_{tag}", HOUR * HOUR_NS + at, at + 0.5) for tag in range(tags) for at in range(1_000)]
+    pair.offer(batch("live", rows))
+    pair.all()
+    pair.seal()
+    files = list(pair.keeper.store.catalogue.files)
+    path = pair.keeper.store.folder / files[-1].name
+    said = pq.read_metadata(path)
+    assert said.num_row_groups == tags
+    values = said.row_group(tags - 1).column(STORED.names.index("value"))
+    data = bytearray(path.read_bytes())
+    data[values.data_page_offset + values.total_compressed_size // 2] ^= 1
+    path.write_bytes(data)
+    return pair, files, [old, *rows]
+
+
+@pytest.mark.parametrize("tags", [2, 3])
+def test_what_a_file_has_that_goes_aside_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tags: int
+) -> None:
+    """Some of it can be read, and counts as little as the rest: the whole file goes."""
+    pair, files, rows = _half(tmp_path, monkeypatch, tags)
+    other = ("tank_0", (HOUR - 48) * HOUR_NS, 2.0)  # of a day before: its file is made twice
+    pair.offer(batch("backfill", [other, *rows]))
+    pair.all()
+    pair.seal()
+    store = pair.keeper.store
+    assert (store.folder / f"{files[-1].name}.damaged").exists()
+    assert _sealed(pair).num_rows == tidy(_sealed(pair)).num_rows == len(rows) + 1
+    assert pair.keeper.figures()["repeated"][""] == 1  # of what was sealed at last, not of each time that it was tried
+    names = {one.name for one in store.catalogue.files}
+    assert len(names) == 3 and {path.name for path in store.folder.glob("*.parquet")} == names
+    pair.born()
+    assert {one.name for one in pair.keeper.store.catalogue.files} == names and not pair.keeper.store.hot
+    pair.close()
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3])
+def test_a_disk_that_gets_full_while_it_is_sealed_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Whichever file has no room: nothing of the sealing is there, what was taken stays hot, and later it is sealed."""
+    pair, files, rows = _half(tmp_path, monkeypatch, 2)
+    pair.offer(batch("backfill", [*rows, ("tank_0", (HOUR - 24) * HOUR_NS, 2.0)]))
+    pair.all()
+    written: list[Path] = []
+    sync_file = sealing.sync_file
+
+    def synced(path: Path) -> None:
+        if len(written) == room:
+            raise OSError(errno.ENOSPC, "full")
+        written.append(path)
+        sync_file(path)
+
+    with monkeypatch.context() as small:
+        small.setattr(sealing, "sync_file", synced)
+        pair.seal()
+    store = pair.keeper.store
+    assert pair.keeper.full and store.hot and len(written) == room
+    assert sorted(path.name for path in store.folder.glob("*.parquet")) == sorted(one.name for one in files)
+    assert not list(store.folder.glob("*.new")) and pair.keeper.figures()["repeated"][""] == 0
+    pair.seal()
+    assert not store.hot and _sealed(pair).num_rows == tidy(_sealed(pair)).num_rows == len(rows) + 1
     pair.close()

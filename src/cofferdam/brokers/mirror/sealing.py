@@ -92,7 +92,7 @@ def seal(
 ) -> list[File]:
     """Commits as sealed files, durable on return: one for each day that they touch, which in the run of things is one
     for the hour that is over; none, where all of a day is sealed already (`before`), for nothing is sealed twice.
-    `seen` is told what was `repeated` and `revised`. Raises: StoreError."""
+    `seen` is told what was `repeated` and `revised`. Raises: StoreError: no file of it is there."""
     some = [one for one in commits if one.batch.num_rows]
     if not some:
         return []
@@ -104,24 +104,51 @@ def seal(
     for one in some:
         for day, rows in _by_day(one.batch.column(1)):
             days.setdefault(day, []).append((one, rows))
-    found = []
-    for _, parts in sorted(days.items()):
-        pieces = [(one.commit, one.batch if rows is None else one.batch.take(rows)) for one, rows in parts]
-        ends = [pc.min_max(batch.column(1)).as_py() for _, batch in pieces]
-        first, last = min(one["min"] for one in ends) // HOUR_NS, max(one["max"] for one in ends) // HOUR_NS
-        facts = Facts(first, last, upto, taken)
-        name = f"h{first:08d}-{upto:016d}"
-        known = before.of(first, last) if before is not None else []
-        tables = _tidied(pieces, Counter() if seen is None else seen, known)
-        if (file := _write(folder, name, tables, facts)) is not None:
-            found.append(file)
+    before = before if before is not None else Before(folder, ())
+    while True:  # once more for each file that turns out to be unreadable, at most
+        bad, counts = len(before.unreadable), Counter[str]()
+        found: list[File] = []
+        try:
+            for _, parts in sorted(days.items()):
+                if (file := _sealed(folder, parts, upto, taken, counts, before)) is not None:
+                    found.append(file)
+        except StoreError:
+            _remove(folder, found)
+            raise
+        if len(before.unreadable) == bad:
+            break
+        _remove(folder, found)  # what they lack may be in a file that is set aside now, whatever of it could be read
     settle(folder)
+    if seen is not None:
+        seen.update(counts)
     return found
+
+
+def _sealed(
+    folder: Path, parts: Sequence[tuple[Commit, pa.Array | None]], upto: int, taken: dict[str, int],
+    seen: Counter[str], before: Before,
+) -> File | None:  # fmt: skip
+    """What commits have of a day as a file; None, where all of it is sealed. Raises: StoreError."""
+    pieces = [(one.commit, one.batch if rows is None else one.batch.take(rows)) for one, rows in parts]
+    ends = [pc.min_max(batch.column(1)).as_py() for _, batch in pieces]
+    first, last = min(one["min"] for one in ends) // HOUR_NS, max(one["max"] for one in ends) // HOUR_NS
+    facts = Facts(first, last, upto, taken)
+    name = f"h{first:08d}-{upto:016d}"
+    return _write(folder, name, _tidied(pieces, seen, before.of(first, last)), facts)
+
+
+def _remove(folder: Path, files: Iterable[File]) -> None:
+    """Files that no catalogue names. Raises: StoreError."""
+    try:
+        for file in files:
+            (folder / file.name).unlink()
+    except OSError as error:
+        raise failed(error, folder) from None
 
 
 class Before:
     """What is sealed already: the files of a catalogue. `unreadable`: the names of those of which something could not
-    be read, so that nobody can say whether they have it."""
+    be read: they are set aside, and nothing counts as sealed by them."""
 
     def __init__(self, folder: Path, files: Iterable[File]) -> None:
         self._folder = folder
@@ -129,10 +156,10 @@ class Before:
         self.unreadable: set[str] = set()
 
     def of(self, first: int, last: int) -> list[_Known]:
-        """The files that may have samples of these hours."""
+        """The files that may have samples of these hours, and can be read as far as is known."""
         found = []
         for file in self._files:
-            if file.first <= last and file.last >= first:
+            if file.name not in self.unreadable and file.first <= last and file.last >= first:
                 try:
                     found.append(_Known(self._folder / file.name, self.unreadable))
                 except Unreadable:
