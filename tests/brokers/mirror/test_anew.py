@@ -94,6 +94,53 @@ def test_a_catalogue_is_made_anew_of_the_files(tmp_path: Path, harm: Callable[[P
     pair.close()
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_no_commit_comes_again_where_no_file_has_the_last(tmp_path: Path, gone: bool) -> None:
+    """What only repeats others makes no file, and a file may be gone: a database that follows knows the commits."""
+    pair = Pair(tmp_path)
+    pair.back()
+    keeper = tmp_path / "keeper"
+    rows = [("tank_a", NOW + n, 1.0) for n in range(ROWS)]
+    for lane in ("live", "backfill", "live"):
+        pair.offer(batch(lane, rows))
+        pair.all()
+        pair.seal()
+    store = pair.keeper.store
+    before = (store.catalogue.sealed, store.catalogue.taken)
+    assert before == (3, {"live": 2, "backfill": 1}) and [file.commits for file in store.catalogue.files] == [1]
+    for path in keeper.glob("hot-*"):  # they lie there for ten minutes more
+        path.unlink()
+    if gone:
+        (keeper / store.catalogue.files[0].name).unlink()
+    _both(keeper)
+    anew.rebuild(keeper, NOW)
+    pair.born()
+    found = pair.keeper.store.catalogue
+    assert (found.sealed, found.taken) == before
+    pair.offer(batch("live", [("tank_a", NOW + ROWS, 1.0)]))
+    pair.all()
+    assert pair.keeper.store.commit == 4 and has(pair) == {"tank_a": 1 if gone else ROWS + 1}
+    assert not found.losses  # nor does anybody say that batches are missing
+    pair.close()
+
+
+def test_a_note_that_cannot_be_written_or_read_is_in_nobodys_way(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    keeper = tmp_path / "keeper"
+    (keeper / "sealed.new").mkdir()
+    filled(pair, 0)
+    assert not (keeper / catalogue.NOTE).exists() and not pair.keeper.store.hot
+    (keeper / "sealed.new").rmdir()
+    (keeper / catalogue.NOTE).write_text("{")
+    wanted = has(pair)
+    _both(keeper)
+    anew.rebuild(keeper, NOW)
+    pair.born()
+    assert has(pair) == wanted and pair.keeper.store.catalogue.sealed == 6
+    pair.close()
+
+
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It works as the store's owner, on a store that no keeper has, and not without need."""
     pair = Pair(tmp_path / "made")

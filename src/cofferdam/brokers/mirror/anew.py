@@ -1,7 +1,8 @@
 """Making the catalogue anew, where it is damaged, gone, or older than the files beside it.
 
 Each sealed file says of itself what the catalogue has of it (`sealing.Facts`), and there is a copy of the catalogue
-beside it. From the files come the list of what there is, what was taken, and the tags; from the copy, if it can be
+beside it. From the files come the list of what there is, what was taken, and the tags; from a note beside them how far
+it had come, where no file says so, for no commit may have a number that was given before; from the copy, if it can be
 read, what was held and what is known to be missing. Where that is gone as well, everything is held, until a person lets
 it go: nothing is dropped that somebody may have wanted kept. Nothing is deleted here, and what cannot be read is set
 aside.
@@ -72,9 +73,12 @@ def rebuild(folder: Path, wall: int, progress: Callable[[int, int], None] = lamb
     made.files = [file for file, _ in kept]
     made.reckoned = [one for one in made.reckoned if names.issuperset(one.of) and (folder / one.name).exists()]
     made.tags = tags
-    made.sealed = max([made.sealed, *(file.commits for file in made.files)])
-    for _, facts in files:
-        for lane, number in facts.taken.items():
+    noted = Catalogue()
+    with contextlib.suppress(StoreError):
+        noted = catalogue.load(folder, catalogue.NOTE)
+    made.sealed = max([made.sealed, noted.sealed, *(file.commits for file in made.files)])
+    for taken in (noted.taken, *(facts.taken for _, facts in files)):
+        for lane, number in taken.items():
             made.taken[lane] = max(made.taken.get(lane, 0), number)
     if not found.before and made.files:
         made.holds = [Hold(min(file.first for file in made.files), max(file.last for file in made.files), BY, WHY)]

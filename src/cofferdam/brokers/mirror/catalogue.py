@@ -24,6 +24,9 @@ NAME: Final = "catalogue.json"
 COPY: Final = "catalogue.copy"
 """The same once more, for whoever has to make a catalogue anew. It is not waited for: it may be one generation off."""
 LINGER_SECONDS: Final = 600
+NOTE: Final = "sealed.json"
+"""A catalogue that has no more than what is `sealed` and `taken`: no sealed file need say so, since those that repeat
+others are not written, and others grow old or are set aside."""
 VERSION: Final = 1
 ANY_SOURCE: Final = "*"
 """Of a loss of which nobody knows whose it was, or that is of several."""
@@ -165,6 +168,14 @@ def save(folder: Path, catalogue: Catalogue) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise failed(error, folder) from None
+
+
+def note(folder: Path, catalogue: Catalogue) -> None:
+    """Puts the note in place. Raises: OSError: the old one is still there."""
+    fresh = folder / "sealed.new"
+    write_durably(fresh, _encode(Catalogue(sealed=catalogue.sealed, taken=catalogue.taken)))
+    fresh.rename(folder / NOTE)
+    sync_folder(folder)
 
 
 def write_durably(path: Path, data: bytes, *, sync: bool = True) -> None:

@@ -226,6 +226,8 @@ class Store:
         except StoreError:
             self.catalogue.sealed, self.catalogue.taken, self.catalogue.files = before
             raise
+        with contextlib.suppress(OSError):  # the catalogue and its copy say it, and the next sealing notes it again
+            catalogue.note(self.folder, self.catalogue)  # not before: what a crash leaves unsealed is not to be noted
         self.hot = [one for one in self.hot if one.commit > last]
         self.hot_rows = sum(one.batch.num_rows for one in self.hot)
         self.hot_days = {day: commit for day, commit in self.hot_days.items() if commit > last}
