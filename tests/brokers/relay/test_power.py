@@ -39,6 +39,22 @@ def ask(bench: PoweredBench, key: str, count: int) -> int:
     return bench.inner.ask(records.Push, "mes", "counts", (Item(key, body(count=count)),))
 
 
+def backed_up(bench: PoweredBench) -> Path:
+    """A backup with one message; the keeper runs again."""
+    bench.stored(1)
+    bench.end()
+    backup = bench.folder / "backup"
+    shutil.copytree(bench.store, backup)
+    bench.start()
+    return backup
+
+
+def put_back(bench: PoweredBench, backup: Path) -> None:
+    bench.store = bench.folder / "put-back"
+    shutil.copytree(backup, bench.store)
+    bench.start()
+
+
 def ask_for_two(bench: PoweredBench) -> int:
     items = (Item("k2", body(count=2)), Item("k3", body(count=3)))
     return bench.inner.ask(records.Push, "mes", "counts", items)
@@ -77,20 +93,14 @@ def test_what_the_disk_had_is_told_again_and_counts_once(bench: PoweredBench) ->
 
 @pytest.mark.parametrize("end", ["in order", "by the power, later"])
 def test_a_backup_that_lacks_but_the_last_message_is_not_taken_for_a_power_cut(bench: PoweredBench, end: str) -> None:
-    bench.stored(1)
-    bench.end()
-    backup = bench.folder / "backup"
-    shutil.copytree(bench.store, backup)
-    bench.start()
+    backup = backed_up(bench)
     bench.stored(2)
     if end == "in order":
         bench.end()
     else:
         bench.move(KEPT_NS / SECOND + 1)
         bench.power_fails()
-    bench.store = bench.folder / "put-back"
-    shutil.copytree(backup, bench.store)
-    bench.start()
+    put_back(bench, backup)
     assert any("in the log by commit" in each and "not in the store" in each for each in bench.verified())
     bench.stored(3)
     assert any("given out once more" in each for each in bench.verified())
@@ -113,18 +123,12 @@ def test_that_the_last_messages_last_is_told_once_whatever_else_was_told(bench: 
 
 def test_three_kinds_of_entries_are_enough_where_messages_were_handed_out_since(bench: PoweredBench) -> None:
     """The evidence reads no others."""
-    bench.stored(1)
-    bench.end()
-    backup = bench.folder / "backup"
-    shutil.copytree(bench.store, backup)
-    bench.start()
+    backup = backed_up(bench)
     bench.stored(2)
     bench.settle(bench.pull())
     bench.move(KEPT_NS / SECOND + 1)
     bench.power_fails()
-    bench.store = bench.folder / "put-back"
-    shutil.copytree(backup, bench.store)
-    bench.start()
+    put_back(bench, backup)
     bench.stored(3)
     every = bench.log.events()
     told = [event for event in every if event["kind"] in ("messages-pushed", "store-opened", "store-kept")]

@@ -210,29 +210,6 @@ class Logged(msgspec.Struct, frozen=True):
     event: Mapping[str, Any]
 
 
-class Passed(msgspec.Struct, frozen=True):
-    """An entry "messages-pushed" that does not count, and the `store-opened` that took it back."""
-
-    entry: Logged
-    opened: Logged
-
-    def as_json(self) -> PassedOver:
-        event = self.entry.event
-        return {
-            "entry": self.entry.index, "channel": event["channel"], "first": event["first"], "count": event["count"],
-            "commit": event["commit"], "opened": self.opened.index,
-            "seconds_before": round((self.opened.time_ns - self.entry.time_ns) / 1e9, 1),
-        }  # fmt: skip
-
-    def __str__(self) -> str:
-        said = self.as_json()
-        return (
-            f"passed over: entry {said['entry']}, {said['channel']} {said['first']} to"
-            f" {said['first'] + said['count'] - 1}, which the store lacked when it was opened"
-            f" {said['seconds_before']} s later (entry {said['opened']})"
-        )
-
-
 class _Lasting:
     """What the log has shown of one store by now. `top`: the last commit that it names; `last`: what that one brought,
     by channel, as long as nothing shows that it lasts; `kept`: the last commit of messages that did."""
@@ -255,6 +232,29 @@ class _Lasting:
         first = next(iter(self.last.values()), entry)
         return entry.time_ns - first.time_ns > SYNCED_NS or (
             entry.event["kind"] == "messages-pushed" and str(entry.event["channel"]) in self.last
+        )
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """An entry "messages-pushed" that does not count, and the `store-opened` that took it back."""
+
+    entry: Logged
+    opened: Logged
+
+    def as_json(self) -> PassedOver:
+        event = self.entry.event
+        return {
+            "entry": self.entry.index, "channel": event["channel"], "first": event["first"], "count": event["count"],
+            "commit": event["commit"], "opened": self.opened.index,
+            "seconds_before": round((self.opened.time_ns - self.entry.time_ns) / 1e9, 1),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        said = self.as_json()
+        return (
+            f"passed over: entry {said['entry']}, {said['channel']} {said['first']} to"
+            f" {said['first'] + said['count'] - 1}, which the store lacked when it was opened"
+            f" {said['seconds_before']} s later (entry {said['opened']})"
         )
 
 

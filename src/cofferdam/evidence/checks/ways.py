@@ -42,7 +42,7 @@ def once(known: Inputs) -> Finding:
     facts = [f"{channel}: up to {end - 1}" for (_, channel), end in sorted(ends.items())]
     says = f"{several(count, 'messages')} of {several(len(ends), 'channels')}, each with a number of its own"
     if passed:
-        says += f"; {several(len(passed), 'entries', 'entry')} passed over, of what a power cut took back"
+        says += f"; {several(len(passed), 'entries', 'entry')} passed over, which the store lacked when it was opened"
         facts += [str(one) for one in passed]
     return verdict("relay.exactly-once", wrong, "observed", says, facts, pushed)
 
