@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from enip_io import Pauses, Row
+from processes import BenchError
 
 SHOWN = 8
 """Pauses of one kind that are printed."""
@@ -58,7 +59,10 @@ class Told:
 
     def _said(self, *words: str) -> str:
         command = [*self._cofferdam, *words, "--json", "--state", self._state]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ran.returncode > 1:  # 1 is an alarm, as of a stream whose packets are old
+            raise BenchError(f"{' '.join(words)}: {ran.stderr.strip()}")
+        return ran.stdout
 
 
 def lines(what: str, way: str, seconds: float, row: Row, told: list[str]) -> list[str]:
