@@ -20,6 +20,7 @@ from tests.brokers.patch.makers import run
 from tests.brokers.patch.web import serving
 from tests.brokers.relay.certificates import make
 from tests.gate.patching import Works
+from tests.verbs import cli
 from tests.waiting import PATIENT, eventually
 
 pytestmark = pytest.mark.skipif(
@@ -224,10 +225,25 @@ def test_a_host_believes_the_sites_key_alone(signing: Town) -> None:
     eventually(lambda: works.told("plan")["releases"])
     early = Host(works.folder / "early", url, key, works.vendor.public())
     assert "503" in early.apt("-oAcquire::Retries=0", "update")
+    missing, way_out = "the site's key site-apt for repositories is not there", "patch credential site-apt --make FILE"
+
+    def alarm() -> str:
+        return "".join(str(each) for each in works.gate.status()["alarms"] if "patch-sign-site-apt" in str(each))
+
+    def says(said: str) -> bool:
+        return missing in said and way_out in said
+
+    def checked() -> str:
+        return cli("up", works.policy, "--state", works.state, "--check")[1]
+
+    eventually(lambda: says(alarm()))
+    assert says(works.patch("status")) and says(checked())
     assert all(row["state"] == "" for row in works.told("plan")["assets"] if row["product"] == "host-packages")
     make = ("credential", "site-apt", "--policy", str(works.policy), "--make")
     works.patch(*make, str(site))
     assert "BEGIN PGP PUBLIC KEY BLOCK" in site.read_text()
+    eventually(lambda: not alarm())
+    assert "NOT SERVED" not in works.patch("status") and missing not in checked()
     assert "hosts believe it" in works.patch(*make, str(works.folder / "other.asc"), code=2)
     host = Host(works.folder / "host", url, key, site.read_bytes())
     eventually(lambda: host.apt("-oAPT::Update::Error-Mode=any", "update").endswith("exit 0"))
@@ -270,6 +286,9 @@ def test_a_snapshot_that_is_signed_anew_outlives_the_vendors_date(tmp_path: Path
     for wrong in ("", "openpgp-key AAAA", "openpgp-key !"):
         with pytest.raises(GateError, match="cannot be read"):
             apt_sign.resigned(signed, wrong)
+        why, way = apt_sign.lacking("site-apt", wrong)
+        assert ("cannot be read" in why) == bool(wrong) and "patch credential site-apt --make FILE" in way
+    assert apt_sign.lacking("site-apt", secret) == ("", "")
     with pytest.raises(apt_index.BadIndex):
         apt_sign.resigned(b"Suite: stable\n", secret)
 

@@ -229,6 +229,8 @@ def _status(args: argparse.Namespace) -> int:
         yield f"installer: root {installer['root']}, targets {installer['targets']}, {released} released"
         if installer["refused"]:
             yield f"THE INSTALLER REFUSES what is released: {installer['refused']}"
+        for why in installer["unsigned"].values():
+            yield f"A REPOSITORY IS NOT SERVED: {why}"
         yield from under_way(installer)
         yield from _assets(installer, windows=False)
         for source in keeper["sources"]:

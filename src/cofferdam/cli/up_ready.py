@@ -51,6 +51,7 @@ def lacks(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) ->
     found += _rights(policy, wants)
     found += _state(state)
     found += _stores(plans, state)
+    found += _signing(policy, plans, state)
     if not runs:
         if wants:
             found += _interfaces(policy)
@@ -159,6 +160,31 @@ def _stores(plans: Mapping[str, CrewPlan], state: Path) -> Iterator[Lack]:
                     f"{state} has {room / 1e9:.0f} GB in all",
                     "a larger disk, or less in the policy: the conduit's `most` or `spool`",
                 )  # fmt: skip
+
+
+def _signing(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) -> Iterator[Lack]:
+    """Keys of the site's by which repositories are to be signed, and cannot be: no host would get anything of them."""
+    from cofferdam.policy.terms.patch import INSTALLER
+    from cofferdam.policy.terms.patch_rows import PatchRows
+
+    for plan in plans.values():
+        rows = [row for name in plan.conduits if isinstance(row := policy.conduits[name].terms, PatchRows)]
+        names = {product.sign for row in rows for product in row.products if product.sign}
+        if not names:
+            continue
+        from cofferdam.brokers.kit.http.vault import Vault
+        from cofferdam.brokers.patch import apt_sign
+        from cofferdam.gate.secrets import secret_file
+
+        try:
+            known = Vault(secret_file(state, plan.base, INSTALLER, plan.broker), plan.broker).secrets.passwords
+        except GateError as error:
+            yield Lack(False, f"{plan.name}/{INSTALLER}: {error}", error.hint)
+            continue
+        for name in sorted(names):
+            why, way_out = apt_sign.lacking(name, known.get(apt_sign.place(name), ""))
+            if why:
+                yield Lack(False, why, way_out)
 
 
 def _interfaces(policy: CompiledPolicy) -> Iterator[Lack]:

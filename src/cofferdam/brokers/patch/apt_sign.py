@@ -36,6 +36,26 @@ def make(name: str) -> tuple[str, bytes]:
     return secret, str(key.extract_certificate()).encode()
 
 
+def lacking(name: str, secret: str) -> tuple[str, str]:
+    """Why nothing can be signed by the key of this name, and what to do; ("", "") if it can be."""
+    make = f"cofferdam patch credential {name} --make FILE"
+    if not secret:
+        return f"the site's key {name} for repositories is not there: no host gets what it should sign", make
+    try:
+        _signer(secret)
+    except GateError as error:
+        return f"{error} ({name})", f"another name at `sign:`, which hosts are told to believe; then: {make} with that"
+    return "", ""
+
+
+def _signer(secret: str) -> pysequoia.PySigner:
+    """Raises: GateError: the key is none."""
+    try:
+        return pysequoia.Tsk.from_bytes(base64.b64decode(secret.removeprefix(KEY_MARK), validate=True)).signer()
+    except Exception as error:  # the library's errors have no class of their own
+        raise GateError(f"the site's key for repositories cannot be read: {error}") from None
+
+
 def resigned(inrelease: bytes, secret: str) -> bytes:
     """An InRelease with the site's signature in the place of the vendor's.
 
@@ -51,10 +71,6 @@ def resigned(inrelease: bytes, secret: str) -> bytes:
             left_out = line.partition(":")[0].strip().lower() in _LEFT_OUT
         if not left_out:
             kept.append(line)
-    try:
-        key = pysequoia.Tsk.from_bytes(base64.b64decode(secret.removeprefix(KEY_MARK), validate=True))
-        signer = key.signer()
-    except Exception as error:  # the library's errors have no class of their own
-        raise GateError(f"the site's key for repositories cannot be read: {error}") from None
+    signer = _signer(secret)
     plain = "\n".join(kept).encode("utf-8", "surrogateescape")
     return bytes(pysequoia.sign(signer, plain, mode=pysequoia.SignatureMode.CLEAR))

@@ -155,10 +155,16 @@ class AptTree:
     def _key(self, name: str) -> str:
         """What signs a repository, "" for one that is the vendor's own. Raises: Refusal: before anything begins."""
         secret = self._installer.credential(apt_sign.place(name)) if name else ""
-        if name and not secret:
-            make = f"`cofferdam patch credential {name} --make FILE`"
-            raise refusal("busy", f"the site's key {name} for repositories is not there: {make}", retry=60)
+        why, way_out = apt_sign.lacking(name, secret) if name else ("", "")
+        if why:
+            raise refusal("busy", f"{why}: {way_out}", retry=60)
         return secret
+
+    def unsigned(self) -> dict[str, str]:
+        """Why repositories cannot be signed, by the name of the key, with the way out."""
+        names = {each.sign for each in self._installer.rows.products if each.sign}
+        found = {name: apt_sign.lacking(name, self._installer.credential(apt_sign.place(name))) for name in names}
+        return {name: f"{why}: {way_out}" for name, (why, way_out) in sorted(found.items()) if why}
 
     def _resigned(self, secret: str, release: Release, file: Path, span: Span) -> bytes:
         """Raises: Refusal."""

@@ -168,7 +168,7 @@ class Installer(Copying):
         root = trust.root.version if trust is not None and trust.root is not None else 0
         why = self._why or next((why for _, why in self._lacking.values()), "")
         running = tuple((asset, *found) for asset, found in self._running.items())
-        return Known(trust.version if trust is not None else 0, root, why, running)
+        return Known(trust.version if trust is not None else 0, root, why, running, self.api.unsigned())
 
     @property
     def held(self) -> Held:
@@ -576,7 +576,7 @@ class Installer(Copying):
         return {**super().figures(), **self.figures_.report()}
 
     def alarms(self) -> dict[str, str]:
-        found = super().alarms()
+        found = super().alarms() | {f"patch-sign-{name}": clip(why) for name, why in self.api.unsigned().items()}
         if self._full:
             found["patch-book"] = clip(self._full)
         for step in self.steps.rows.values():

@@ -29,12 +29,13 @@ WEEKS: Final = 4
 
 class Known(Struct, frozen=True):
     """The versions of targets and root that are believed, why what is offered is not, and what goes out now: asset,
-    product, bytes."""
+    product, bytes. `unsigned`: keys of the site's that cannot sign repositories, and why."""
 
     targets: int
     root: int
     refused: str
     under_way: tuple[tuple[str, str, int], ...]
+    unsigned: dict[str, str]
 
 
 class Installing(Protocol):
@@ -201,6 +202,7 @@ class InstallerVerbs:
             "targets": known.targets,
             "root": known.root,
             "refused": known.refused,
+            "unsigned": known.unsigned,
             "shut": self._part.shut(),
             "under_way": [
                 {"asset": asset, "product": product, "sent": sent} for asset, product, sent in known.under_way

@@ -135,6 +135,10 @@ class ServingApi(Api):
         self._installer = installer
         self._apt = apt_tree.AptTree(installer)
 
+    def unsigned(self) -> dict[str, str]:
+        """Keys of the site's that cannot sign repositories: why, and the way out."""
+        return self._apt.unsigned()
+
     async def respond(self, request: Request) -> Answer:
         path = path_of(request)
         known = await self.who(request)

@@ -177,6 +177,7 @@ class Plan(TypedDict):
     targets: int
     root: int
     refused: str
+    unsigned: dict[str, str]
     shut: str
     under_way: list[UnderWay]
     paused: list[str]

@@ -60,6 +60,7 @@ WAYS_OUT: dict[str, str] = {
     "jump-quarantine": "cofferdam jump quarantine list says whose they are",
     "jump-files": "cofferdam jump quarantine list; who may decides: release or reject",
     "jump-requests": "cofferdam jump requests; who may decides: approve or deny",
+    "patch-sign": "its message says which command makes the key (docs/patch.md)",
     HELD: "mend what it names (docs/operations.md); it is started again by itself",
     "crew": "see the gate's messages (journalctl -u cofferdam); it is started again by itself",
 }
