@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from fractions import Fraction
@@ -192,6 +193,17 @@ def test_a_spool_that_the_disk_does_not_hold_is_named_before_the_gate_starts(tmp
 
     assert [one for one in said("90 TB") if one.startswith("diode/strand-in/spool may keep up to 112500 GB")]
     assert not [one for one in said("1 MB") if one.startswith("diode/")]
+
+
+def test_a_library_that_is_not_installed_is_named_before_the_gate_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = compile_policy(loads(GOOD), now_ns=0).on("inside")
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "duckdb" else there(name))
+    said = [lack for lack in lacks(policy, plan_crews(policy), tmp_path) if "not installed" in lack.what]
+    assert [(lack.hard, "mirror needs" in lack.what, "duckdb" in lack.what) for lack in said] == [(True,) * 3]
+    assert "pip install '.[mirror]'" in said[0].way_out
 
 
 def test_check_says_who_knows_of_cards_and_disks(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def lacks(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) ->
     found += _rights(policy, wants)
     found += _state(state)
     found += _stores(plans, state)
-    found += _signing(policy, plans, state)
+    found += _uninstalled(plans) or _signing(policy, plans, state)
     if not runs:
         if wants:
             found += _interfaces(policy)
@@ -160,6 +160,16 @@ def _stores(plans: Mapping[str, CrewPlan], state: Path) -> Iterator[Lack]:
                     f"{state} has {room / 1e9:.0f} GB in all",
                     "a larger disk, or less in the policy: the conduit's `most` or `spool`",
                 )  # fmt: skip
+
+
+def _uninstalled(plans: Mapping[str, CrewPlan]) -> list[Lack]:
+    from cofferdam.brokers.registry import check_installed
+
+    try:
+        check_installed(plan.broker for plan in plans.values())
+    except GateError as error:
+        return [Lack(True, str(error), error.hint)]
+    return []
 
 
 def _signing(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) -> Iterator[Lack]:
