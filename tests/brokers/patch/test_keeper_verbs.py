@@ -18,6 +18,7 @@ from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.patch import trustkeys
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow, Pending, Seen
+from cofferdam.brokers.patch.apt_tree import AptTree
 from cofferdam.brokers.patch.installer import Installer
 from cofferdam.brokers.patch.keeper_verbs import Verbs
 from cofferdam.brokers.patch.plan import Held, Step
@@ -437,6 +438,7 @@ def test_pause_holds_once_the_log_has_it(tmp_path: Path) -> None:
     installer._trust, installer._lacking, installer._running = None, {}, {}
     installer._cut, installer._why, installer._full, installer.stopping = False, "", "", False
     installer._guards = SimpleNamespace(why=lambda _: "")
+    installer.api = AptTree(installer)
     installer.policy = SimpleNamespace(conduits={}, table=SimpleNamespace(clocks={}))
     answers: list[str] = []
     data = msgspec.json.encode({"by": "bob", "product": "fw"})
