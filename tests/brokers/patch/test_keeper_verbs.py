@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.patch import trustkeys
+from cofferdam.brokers.patch.apt_tree import AptTree
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow, Pending, Seen
-from cofferdam.brokers.patch.apt_tree import AptTree
 from cofferdam.brokers.patch.installer import Installer
 from cofferdam.brokers.patch.keeper_verbs import Verbs
 from cofferdam.brokers.patch.plan import Held, Step
