@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.brokers.mirror import anew, catalogue
+from cofferdam.brokers.mirror import anew, catalogue, sealing
 from cofferdam.brokers.mirror.catalogue import Hold, Loss
 from cofferdam.brokers.mirror.columns import HOUR_NS
 from cofferdam.cli.main import main
@@ -34,6 +34,11 @@ def filled(pair: Pair, number: int) -> None:
 
 def has(pair: Pair) -> dict[str, int]:
     return pair.has(HOUR - 24 * len(DAYS), HOUR)
+
+
+def _whole(folder: Path) -> None:
+    """No harm: somebody makes it anew all the same."""
+    assert (folder / catalogue.NAME).exists()
 
 
 def _gone(folder: Path) -> None:
@@ -137,7 +142,7 @@ def test_a_note_that_cannot_be_written_or_read_is_in_nobodys_way(tmp_path: Path)
     _both(keeper)
     anew.rebuild(keeper, NOW)
     pair.born()
-    assert has(pair) == wanted and pair.keeper.store.catalogue.sealed == 6
+    assert has(pair) == wanted and pair.keeper.store.commit == 6  # of the hot log, since nobody knows what was sealed
     pair.close()
 
 
@@ -199,6 +204,37 @@ def test_what_a_crash_has_left_is_removed_as_before(tmp_path: Path) -> None:
     wanted = has(pair)
     pair.born()
     assert not path.exists() and has(pair) == wanted
+    pair.close()
+
+
+@pytest.mark.parametrize("harm", [_whole, _gone, _damaged, _both])
+@pytest.mark.parametrize("days", range(1, len(DAYS) + 1))
+def test_a_kill_between_the_files_of_a_sealing_costs_nothing(
+    tmp_path: Path, harm: Callable[[Path], None], days: int
+) -> None:
+    """Each of them says that all up to the last commit is sealed, and those of other days are not there yet: what is
+    made anew used to believe it, and the keeper then deleted the hot log, which alone had them."""
+    pair = Pair(tmp_path)
+    pair.back()
+    keeper = tmp_path / "keeper"
+    filled(pair, 0)
+    for day in DAYS:
+        at = NOW - 24 * day * HOUR_NS + 10**12
+        pair.offer(batch("live", [("tank_a", at + n * 10**9, n / 7) for n in range(ROWS)]))
+    pair.all()
+    wanted, store = has(pair), pair.keeper.store
+    files = sealing.seal(keeper, store.to_seal(), before=sealing.Before(keeper, store.catalogue.files))
+    assert len(files) == len(DAYS) and wanted["tank_a"] == 2 * ROWS * len(DAYS)
+    for file in files[days:]:  # where it was killed, they were not written
+        (keeper / file.name).unlink()
+    harm(keeper)
+    assert not anew.rebuild(keeper, NOW).damaged
+    pair.born()
+    pair.all()
+    assert has(pair) == wanted
+    pair.seal()
+    assert has(pair) == wanted and not pair.keeper.store.hot
+    assert pair.keeper.store.catalogue.taken == {"live": 2 * len(DAYS), "backfill": len(DAYS)}
     pair.close()
 
 

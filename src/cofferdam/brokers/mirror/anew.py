@@ -13,7 +13,7 @@ Not here: when the keeper refuses a catalogue (store), the verb (cli.mirror).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,9 +50,14 @@ def rebuild(folder: Path, wall: int, progress: Callable[[int, int], None] = lamb
         with contextlib.suppress(StoreError):
             if (folder / name).exists() and (known := catalogue.load(folder, name)).generation >= made.generation:
                 made, found.before = known, True
+    noted = Catalogue()
+    with contextlib.suppress(StoreError):
+        noted = catalogue.load(folder, catalogue.NOTE)
     tags = made.tags if found.before else {}
     files: list[tuple[File, sealing.Facts]] = []
     paths = sorted(path for path in folder.glob("*.parquet") if sealing.is_name(path.name))
+    left = _left(folder, paths, made, noted)
+    paths = [path for path in paths if path.name not in left]
     for number, path in enumerate(paths):
         progress(number, len(paths))
         try:
@@ -73,9 +78,6 @@ def rebuild(folder: Path, wall: int, progress: Callable[[int, int], None] = lamb
     made.files = [file for file, _ in kept]
     made.reckoned = [one for one in made.reckoned if names.issuperset(one.of) and (folder / one.name).exists()]
     made.tags = tags
-    noted = Catalogue()
-    with contextlib.suppress(StoreError):
-        noted = catalogue.load(folder, catalogue.NOTE)
     made.sealed = max([made.sealed, noted.sealed, *(file.commits for file in made.files)])
     for taken in (noted.taken, *(facts.taken for _, facts in files)):
         for lane, number in taken.items():
@@ -91,6 +93,18 @@ def rebuild(folder: Path, wall: int, progress: Callable[[int, int], None] = lamb
     found.rows = sum(file.rows for file in made.files)
     catalogue.save(folder, made)
     return found
+
+
+def _left(folder: Path, paths: Iterable[Path], made: Catalogue, noted: Catalogue) -> set[str]:
+    """The names of those that a sealing left which did not come to its end: each of them says that all up to its commit
+    is sealed, and those of other days may not be there. All of it is hot still, where it counts; the keeper removes
+    them. Files are merged of what a catalogue names alone: their commits are sealed."""
+    commits = {path.name: sealing.commit_in(path.name) for path in paths}
+    merged = [commit for name, commit in commits.items() if sealing.is_merged(name)]
+    named = {file.name for file in made.files}
+    sealed = max([made.sealed, noted.sealed, *merged])
+    upto = reach(folder, sealed)
+    return {name for name, commit in commits.items() if sealed < commit <= upto and name not in named}
 
 
 def _generation(folder: Path) -> int:

@@ -69,6 +69,12 @@ def commit_in(name: str) -> int:
     return int(found[4]) if found is not None else 0
 
 
+def is_merged(name: str) -> bool:
+    """Whether a sealed file of this name was made of others."""
+    found = _NAME.match(name)
+    return found is not None and found[1] is None
+
+
 def _round_in(name: str) -> int:
     """How often, one after the other, files were put together for it: two of the same hours and commits have not the
     same name by that."""
