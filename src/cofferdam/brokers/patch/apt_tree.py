@@ -122,6 +122,8 @@ class AptTree:
         self._signed: dict[tuple[str, str], bytes] = {}
         """By the snapshot and our key: its InRelease, signed anew."""
         self._turns: dict[str, asyncio.Lock] = {}
+        self._looked: dict[str, tuple[str, str]] = {}
+        """By the key's name: the key, and why nothing can be signed by it."""
 
     async def answer(self, request: Request, way: Way, product: str, path: str, wall_ns: int) -> Answer:
         """Raises: Refusal."""
@@ -155,16 +157,24 @@ class AptTree:
     def _key(self, name: str) -> str:
         """What signs a repository, "" for one that is the vendor's own. Raises: Refusal: before anything begins."""
         secret = self._installer.credential(apt_sign.place(name)) if name else ""
-        why, way_out = apt_sign.lacking(name, secret) if name else ("", "")
-        if why:
-            raise refusal("busy", f"{why}: {way_out}", retry=60)
+        if name and (why := self._lacks(name)):
+            raise refusal("busy", why, retry=60)
         return secret
+
+    def _lacks(self, name: str) -> str:
+        """Why nothing can be signed by this key, with the way out. A key is looked at once: it is asked for with each
+        request, and each time that somebody looks at `status`."""
+        secret = self._installer.credential(apt_sign.place(name))
+        looked = self._looked.get(name)
+        if looked is None or looked[0] != secret:
+            why, way_out = apt_sign.lacking(name, secret)
+            looked = self._looked[name] = secret, f"{why}: {way_out}" if why else ""
+        return looked[1]
 
     def unsigned(self) -> dict[str, str]:
         """Why repositories cannot be signed, by the name of the key, with the way out."""
         names = {each.sign for each in self._installer.rows.products if each.sign}
-        found = {name: apt_sign.lacking(name, self._installer.credential(apt_sign.place(name))) for name in names}
-        return {name: f"{why}: {way_out}" for name, (why, way_out) in sorted(found.items()) if why}
+        return {name: why for name in sorted(names) if (why := self._lacks(name))}
 
     def _resigned(self, secret: str, release: Release, file: Path, span: Span) -> bytes:
         """Raises: Refusal."""
