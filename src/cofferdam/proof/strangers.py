@@ -54,12 +54,15 @@ def _words(pid: int) -> list[str]:
         return [""]
 
 
-def holders(own: Collection[int], namespaces: Collection[int], pipes: Collection[str]) -> tuple[list[str], list[str]]:
+def holders(
+    own: Collection[int], launcher: int, namespaces: Collection[int], pipes: Collection[str]
+) -> tuple[list[str], list[str]]:
     """What processes other than `own` hold: sockets of these network namespaces (inodes), ends of these pipes. And
-    those that the kernel does not let us look at."""
+    those that the kernel does not let us look at. Children of the launcher that were born since `own` was put together
+    (the next try of a crew that is held) are as much the gate's as those before them."""
     found, unseen = [], []
     for pid in _processes():
-        if pid in own:
+        if pid in own or _parent(pid) == launcher:
             continue
         try:
             found += [f"pid {pid} ({_name(pid)}) holds {what}" for what in _held(pid, own, namespaces, pipes)]

@@ -272,7 +272,8 @@ def _strangers(subject: Subject, found: Mapping[Part, Json], out: Statements) ->
     known = {part.pid for part in subject.parts} | {subject.gate, subject.auditor}
     own = strangers.ours({*known, os.getpid()}, subject.launcher)
     pipes = {name for facts in found.values() for name, file in processes.pipes(facts).items() if file["fd"] > 2}
-    held, unseen = strangers.holders(own, {side.inode for side in subject.sides.values()}, pipes)
+    inodes = {side.inode for side in subject.sides.values()}
+    held, unseen = strangers.holders(own, subject.launcher, inodes, pipes)
     if unseen:
         out.say(PART, "strangers: unseen", "assumed", "the kernel lets nobody look at these processes, so what they "
                 "hold is not known", unseen)  # fmt: skip
