@@ -340,3 +340,48 @@ def test_what_is_not_the_vendors_is_refused(town: Town) -> None:
     back()
     town.fetch()
     assert town.snapshots()[-1]["number"] == newest["number"]
+
+
+def test_a_sites_key_that_cannot_be_read_is_an_alarm(signing: Town) -> None:
+    """As one is that came back damaged from a backup: hosts get nothing, people are told at once, and by the way out
+    that they are told of hosts get everything."""
+    works = signing.works
+    number = signing.newest()["number"]
+    make = ("credential", "site-apt", "--policy", str(works.policy), "--make")
+    works.patch(*make, str(works.folder / "site-apt.asc"))
+    works.patch("request", str(number))
+    for who in ("alice", "bob"):
+        works.approve(number, who)
+    key = works.patch("key", "new", "panel").split()[0]
+    eventually(lambda: works.told("plan")["releases"])
+    url = f"http://127.0.0.1:{works.plant}/v1/apt/host-packages"
+
+    works.gate.stop()
+    file = next(works.state.glob("secrets/*/installer/patch"))
+    text = file.read_text()
+    begin = text.index(apt_sign.KEY_MARK) + len(apt_sign.KEY_MARK)
+    file.write_text(text[:begin] + text[begin + 40 :])
+    works.gate = type(works.gate)(works.state, works.policy)
+    works.gate.wait_ready()
+
+    def alarms() -> str:
+        return "".join(str(each) for each in works.gate.status()["alarms"] if "patch-sign-" in str(each))
+
+    def says(said: str) -> bool:
+        return "cannot be read" in said and "(site-apt)" in said and "another name at `sign:`" in said
+
+    eventually(lambda: says(alarms()))
+    assert "patch-sign-site-apt" in alarms()
+    assert says(works.patch("status")) and says(cli("up", works.policy, "--state", works.state, "--check")[1])
+    early = Host(works.folder / "early", url, key, (works.folder / "site-apt.asc").read_bytes())
+    assert "503" in early.apt("-oAcquire::Retries=0", "update")
+    assert all(row["state"] == "" for row in works.told("plan")["assets"] if row["product"] == "host-packages")
+    assert "hosts believe it" in works.patch(*make, str(works.folder / "again.asc"), code=2)
+
+    works.policy.write_text(works.policy.read_text().replace("sign: site-apt", "sign: site-apt-2"))
+    other = works.folder / "site-apt-2.asc"
+    works.patch("credential", "site-apt-2", "--policy", str(works.policy), "--make", str(other))
+    assert cli("reload", works.policy, "--state", works.state)[0] == 0
+    eventually(lambda: not alarms())
+    host = Host(works.folder / "host", url, key, other.read_bytes())
+    eventually(lambda: host.apt("-oAPT::Update::Error-Mode=any", "update").endswith("exit 0"))

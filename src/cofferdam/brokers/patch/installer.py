@@ -1,6 +1,5 @@
 """The installer: the part that decides. It believes signatures by its own root, holds each step to the policy, writes
-it into its own book and into the audit log, and only then touches an asset. What the log has the start of, it
-has the end of: a start stands in the book until the log has its end on disk, if need be after a crash.
+it into its own book and into the audit log, and only then touches an asset.
 
 The keeper's tree is bound read-only; a file is copied into the installer's own store while it is checked, so that what
 is sent is what was signed, whatever the keeper does meanwhile.
@@ -9,13 +8,12 @@ is sent is what was signed, whatever the keeper does meanwhile.
     trusted/    metadata that was believed
     files/      released files, by hash
 
-Not here: trust, plan, copying, sftp, health: each a module; what assets fetch themselves (serving).
+Not here: booking, trust, plan, copying, sftp, health: each a module; what assets fetch themselves (serving).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -32,12 +30,12 @@ from cofferdam.brokers.kit.http.connection import Limits
 from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.brokers.patch import ddi, hands, health, pushing, sftp
 from cofferdam.brokers.patch.book import Book, Table
-from cofferdam.brokers.patch.copying import Copying
+from cofferdam.brokers.patch.booking import NOT_BEGUN, Booking
 from cofferdam.brokers.patch.figures import INSTALLER
 from cofferdam.brokers.patch.installer_verbs import InstallerVerbs, Known
 from cofferdam.brokers.patch.outcome import Outcome, Refused
 from cofferdam.brokers.patch.pacing import Pacer
-from cofferdam.brokers.patch.plan import Held, Plan, State, Step, Verdict
+from cofferdam.brokers.patch.plan import Held, Plan, Step, Verdict
 from cofferdam.brokers.patch.pointed import Guards
 from cofferdam.brokers.patch.records import Release
 from cofferdam.brokers.patch.serving import ServingApi
@@ -54,7 +52,6 @@ from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
 LIMITS: Final = Limits(body_bytes=64 << 10, rest_bytes=64 << 10, connections=1024, connections_source=16)
 LOOK_SECONDS: Final = 0.5
 REFRESH_SECONDS: Final = 60.0
-NOT_BEGUN: Final = "not begun after all"
 TRIES_MOST: Final = 25
 """How often an asset may leave before the end of what it fetches; then a person has to look."""
 
@@ -66,7 +63,7 @@ def _had(before: Step | None) -> int:
     return before.release if before.state == "done" else before.previous
 
 
-class Installer(Copying):
+class Installer(Booking):
     """The part."""
 
     api: ServingApi
@@ -82,9 +79,7 @@ class Installer(Copying):
         self.steps: Table[Step] = Table(self._book, "step", Step)
         self._held: Table[Held] = Table(self._book, "held", Held)
         self._open: Table[Step] = Table(self._book, "open", Step)
-        """What the log may have the start of, and not the end, by its step's key."""
         self._untold: list[tuple[str, Draft]] = []
-        """Ends that the log would not take so far."""
         self.figures_ = Figures(INSTALLER)
         self.rows = PatchRows()
         self._trusted = setting.store / "trusted"
@@ -99,7 +94,6 @@ class Installer(Copying):
         self._sha1: dict[str, str] = {}
         self._unwritten: set[str] = set()
         self._full = ""
-        """Why the book cannot be written, "" if it can. Meanwhile nothing begins."""
         self._stamp = (0, 0)
         self._cut = False
         self._running: dict[str, tuple[str, int]] = {}
@@ -169,10 +163,6 @@ class Installer(Copying):
         why = self._why or next((why for _, why in self._lacking.values()), "")
         running = tuple((asset, *found) for asset, found in self._running.items())
         return Known(trust.version if trust is not None else 0, root, why, running, self.api.unsigned())
-
-    @property
-    def held(self) -> Held:
-        return self._held.get("0") or Held()
 
     def plan(self) -> Plan:
         clocks = self.policy.table.clocks
@@ -271,12 +261,6 @@ class Installer(Copying):
             if (release := plan.newest(product)) is not None:
                 await self.copy_of(release)
 
-    async def _record(self, draft: Draft) -> str:
-        """ "" once it is on disk, or why it is not."""
-        done: asyncio.Future[str] = self.loop.create_future()
-        self.setting.audit.record(draft, lambda ok, why: done.set_result("" if ok else why or "not recorded"))
-        return await done
-
     # --- a step -----------------------------------------------------------------------------------------------------
 
     async def begin(self, verdict: Verdict, how: str) -> Step | str:
@@ -311,88 +295,6 @@ class Installer(Copying):
             return why
         self.figures_.add("patch_installs", 1, step.asset)
         return step
-
-    def _started(self, step: Step, how: str, ring: str, *, back: bool = False, emergency: bool = False) -> Draft:
-        return events.InstallStarted(
-            wall_ns=self.setting.wall(), asset=step.asset, product=step.product, version=step.version,
-            number=step.release, sha256=step.sha256, way=how, ring=ring, back=back, emergency=emergency,
-        )  # fmt: skip
-
-    def _ended(self, step: Step, state: str, detail: str) -> Draft:
-        told: Any = state
-        return events.InstallEnded(
-            wall_ns=self.setting.wall(), asset=step.asset, product=step.product, version=step.version,
-            number=step.release, sha256=step.sha256, state=told, detail=clip(detail),
-        )  # fmt: skip
-
-    def settle(self, step: Step, state: State, detail: str = "") -> Step:
-        fresh = replace(step, state=state, at=self.setting.wall(), detail=detail[:500])
-        if not self._put(fresh):
-            self.steps.rows[step.key] = fresh  # on disk it is still under way: after a restart, unknown
-            self._unwritten.add(step.key)
-        if state in ("failed", "unknown"):
-            self.figures_.add("patch_installs_failed", 1, step.asset)
-        if state not in ("sending", "backing", "again"):
-            self._tell_end(step.key, self._ended(fresh, state, detail))
-        return fresh
-
-    async def _open_step(self, step: Step, draft: Draft) -> str:
-        """Records a start, of which the book says first that it may have been recorded. "" or why it is not."""
-        if not self._put(step, self._open):
-            return self._full
-        if why := await self._record(draft):
-            self._close_step(step)
-            return f"nothing can be recorded: {why}"
-        return ""
-
-    def _close_step(self, opened: Step | None) -> None:
-        if opened is not None and self._open.get(opened.key) is opened:  # and not one that was begun since
-            with contextlib.suppress(StoreError):  # its end is told once more then
-                self._open.drop(opened.key)
-
-    def _tell_end(self, key: str, draft: Draft) -> None:
-        """Has the log told what became of a step; until it has that on disk, it is told again."""
-        opened = self._open.get(key)
-
-        def told(ok: bool, _why: str) -> None:
-            if ok:
-                self._close_step(opened)
-            else:
-                self._untold.append((key, draft))
-
-        self.setting.audit.record(draft, told)
-
-    def _left_open(self) -> None:
-        """Ends that the log may lack, since this part ended before it had told them."""
-        for key, opened in self._open.rows.items():
-            step = self.steps.get(key)
-            if step is None or step.begun != opened.begun:
-                why = f"{NOT_BEGUN}: the installer ended before it was"
-                self._untold.append((key, self._ended(opened, "failed", why)))
-            elif step.state not in ("sending", "backing"):
-                state = step.state if step.state != "again" else "failed"
-                self._untold.append((key, self._ended(step, state, step.detail)))
-
-    def _put(self, step: Step, table: Table[Step] | None = None) -> bool:
-        """Writes a step into the book. Whether it could; if not, nothing begins until it can again."""
-        try:
-            (table or self.steps).put(step.key, step)
-        except StoreError as error:
-            self._full = f"the installer's book cannot be written: {error}"
-            return False
-        return True
-
-    def _try_book(self) -> None:
-        self._full = ""
-        for key in list(self._unwritten):
-            step = self.steps.get(key)
-            if step is None or self._put(step):
-                self._unwritten.discard(key)
-        if not self._full:
-            try:
-                self.hold(self.held)
-            except StoreError as error:
-                self._full = f"the installer's book cannot be written: {error}"
 
     def _resume(self, step: Step) -> None:
         """A file that had arrived when we ended: what was to follow, follows."""
@@ -562,10 +464,6 @@ class Installer(Copying):
     def command(self, asked: Asked) -> None:
         if not InstallerVerbs(self).command(asked):
             super().command(asked)
-
-    def hold(self, held: Held) -> None:
-        """What people have set, on disk. Raises: StoreError."""
-        self._held.put("0", held)
 
     # --- the gate ---------------------------------------------------------------------------------------------------
 
