@@ -70,7 +70,16 @@ TOY = Crew(
 LONE = Crew("lone", {"one": Profile("lone/one", "apart", Can.STORE, store=True)})
 LISTENING = Crew("log", {"log": Profile("log/log", "apart", producers=True, confined=False)})
 SITE = Crew("site", {"one": Profile("site/one", "apart", Can.STORE, folders=True, quota=QUOTA)})
-CREWS = {crew.kind: crew for crew in (TOY, LONE, LISTENING, SITE)}
+MEEK = Crew(
+    "meek",
+    {
+        "none": Profile("meek/none", "apart"),
+        "some": Profile("meek/some", "apart", yields="some"),
+        "low": Profile("meek/low", "apart", yields="low"),
+        "idle": Profile("meek/idle", "apart", yields="idle"),
+    },
+)
+CREWS = {crew.kind: crew for crew in (TOY, LONE, LISTENING, SITE, MEEK)}
 IT, OT = Place("it", "office"), Place("ot", "plant")
 PARTS = (PartOrder("outer", IT), PartOrder("keeper"), PartOrder("inner", OT))
 ALL = (*PARTS, PartOrder("reader", IT))
@@ -323,6 +332,20 @@ def test_a_producer_is_introduced_with_what_it_may_say(plain: Stage) -> None:
     assert [("toy/a-b/outer" in text, "limit-hit" in text, "alarm" in text) for text in said] == [
         (True, True, False), (False, True, False),
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no groups by session")
+def test_what_a_part_yields_counts_among_sessions_as_well(plain: Stage) -> None:
+    """Each part is a session, and the kernel shares the processor out among sessions first."""
+    crew = plain.spawn(*(PartOrder(name) for name in MEEK.parts), kind="meek", crew="meek")
+    code = "[os.getpriority(os.PRIO_PROCESS, 0), int(open('/proc/self/autogroup').read().split()[-1])]"
+    assert {name: part.do(code) for name, part in crew.items()} == {
+        "none": [0, 0], "some": [5, 5], "low": [19, 5], "idle": [0, 5],
+    }  # fmt: skip
+    assert crew["idle"].do("os.sched_getscheduler(0) == os.SCHED_IDLE")
+    assert not crew["low"].do("os.sched_getscheduler(0) == os.SCHED_IDLE")
+    sessions = {part.do("open('/proc/self/autogroup').read().split()[0]") for part in crew.values()}
+    assert len(sessions) == len(crew)
 
 
 # --- limits and stores ------------------------------------------------------------------------------------------------

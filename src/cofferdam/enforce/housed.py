@@ -176,7 +176,6 @@ class HousedIsolation(Isolation):
 
     def stand(self, berth: Berth) -> None:
         """Takes the part's place as its user, without its limits yet: one that stands there may have children."""
-        os.setsid()
         profile = berth.profile
         if profile.root:
             self._stand_beside()

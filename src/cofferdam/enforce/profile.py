@@ -25,6 +25,8 @@ QUOTA_BYTES: Final = 4 << 30
 """Room of a store, where the policy says nothing else."""
 
 
+NICE: Final = {"some": 5, "low": 19}
+"""Of parts that yield (`Profile.yields`)."""
 REALTIME_PRIORITY = 10
 """Of an urgent part: above all that has no real-time priority, below the kernel's own threads that have one."""
 
@@ -73,8 +75,9 @@ class Profile(msgspec.Struct, frozen=True):
 
     `told`: the gate hands it its own status each minute, as a command (HOUSE_STATUS).
 
-    `yields`: to those that carry traffic: it runs at the lowest priority ("low"), or when nothing else wants the
-    processor at all ("idle", SCHED_IDLE).
+    `yields`: to those that carry traffic: where there is not enough of the processor it gets a third of what others
+    get ("some"), next to nothing ("low"), or runs when nothing else wants it at all ("idle", SCHED_IDLE). Where the
+    kernel shares it out among sessions first, each of the three is a third.
 
     `root`: it keeps the launcher's own user, its rights and its sight of the machine: what looks at all others from
     outside. No input from a network reaches it, and it is no part: none of the crews has such a one beside others.
@@ -115,7 +118,7 @@ class Profile(msgspec.Struct, frozen=True):
     urgent: bool = False
     log: bool = False
     told: bool = False
-    yields: Literal["", "low", "idle"] = ""
+    yields: Literal["", "some", "low", "idle"] = ""
     root: bool = False
     by_need: Can = Can.NOTHING
     seam: Literal["", "front", "back"] = ""

@@ -351,6 +351,7 @@ def _stand(isolation: NamespaceIsolation, berth: Berth | None, whats: Sequence[_
             if berth is None:
                 isolation.become_probe()
             else:
+                os.setsid()
                 isolation.stand(berth)
             os.dup2(pipe, 3)
             os.closerange(4, 65536)

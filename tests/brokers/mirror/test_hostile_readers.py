@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import itertools
 import resource
@@ -13,11 +14,14 @@ from types import FrameType
 import pytest
 
 from cofferdam.audit.events.http import RequestRefused
+from cofferdam.brokers.kit.http.keys import Known
+from cofferdam.brokers.kit.threads import Threads
 from cofferdam.brokers.mirror import sql
+from cofferdam.brokers.mirror.api import Api
 from cofferdam.brokers.mirror.query import Reading, TooMuch
 from cofferdam.policy.terms.mirror_rows import Matcher
 from tests.brokers.mirror.crew import crew
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, comes_true, eventually
 
 
 def test_a_pattern_of_many_stars_is_looked_at_once() -> None:
@@ -82,3 +86,34 @@ def test_a_reader_whose_memory_is_used_up_ends(tmp_path: Path) -> None:
         code, said = running.children["reader"].ended()
         assert code and said == why
         eventually(lambda: [one.detail for one in running.auditor.of(RequestRefused)] == [why])
+
+
+def test_of_sql_two_statements_are_run_at_a_time(tmp_path: Path) -> None:
+    """More share the database's memory than it has. Who waits holds no thread that others could have."""
+
+    async def ask(api: Api, who: str) -> str:
+        try:
+            await api._statement(Known(who, "key"), sql.Asked("SELECT count(*) FROM range(1000000000000)"))
+        except TooMuch:
+            return who
+        return ""
+
+    async def go() -> None:
+        threads = Threads(asyncio.get_running_loop(), 3)
+        api = Api(Reading(tmp_path), threads, lambda *_: None, lambda *_: None)
+        running = api._sql._clock._running
+        ended = []
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(ask(api, f"reader{number}")) for number in range(5)]
+            for left in range(5, 0, -1):
+                await comes_true(lambda left=left: len(running) == min(2, left))  # type: ignore[misc]
+                for _ in range(3):  # through the one thread that is left
+                    assert await api._run("another", lambda: 7) == 7
+                assert len(running) == min(2, left)
+                ended.append(running[0].who)
+                running[0].until = 0.0
+                await comes_true(lambda left=left: sum(one.done() for one in asked) == 6 - left)  # type: ignore[misc]
+        assert sorted(ended) == sorted(one.result() for one in asked) == [f"reader{number}" for number in range(5)]
+        threads.close()
+
+    asyncio.run(go())

@@ -58,6 +58,8 @@ QUERIES_EACH: Final = 4
 """Queries of one principal at a time."""
 RUN_EACH: Final = 2
 """Of these, so many are reckoned at a time: fewer than there are threads."""
+STATEMENTS_MOST: Final = 2
+"""Of SQL at a time, whosever they are: they share the database's memory."""
 STEP_MOST: Final = 31 * 86_400
 """Seconds of the longest step of a fixed length: a resolution beyond it is one of months, which begin where they do."""
 PATTERNS_MOST: Final = 100
@@ -110,6 +112,7 @@ class Api(api.Api):
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._streams: dict[str, int] = {}
         self._sql = sql.Sql(reading)
+        self._statements = asyncio.Semaphore(STATEMENTS_MOST)
 
     def stuck(self) -> str:
         """Whose statement cannot be ended; "": nobody's."""
@@ -431,11 +434,8 @@ class Api(api.Api):
             raise refusal("size", f"SQL of more than {SQL_BYTES} bytes")
         asked = sql.asked(body, request.headers.get("content-type", ""))
         form = forms.form_of(asked.format, request.headers.get("accept", ""))
-        view = await self._view(known)
         try:
-            table = await self._run(
-                known.principal, lambda: self._sql.run(known.principal, view, asked.sql, asked.limit)
-            )
+            view, table = await self._statement(known, asked)
         except sql.Refused as error:
             self.tell(request, known, "sql", "sql", Problem("request", str(error)[:500]))
             raise refusal("request", str(error)[:500]) from None
@@ -445,6 +445,11 @@ class Api(api.Api):
             return self._answer(request, view, data, form, {}), table.num_rows, []
         rows = await self._run(known.principal, lambda: sql.plain(table))
         return self._rows(request, known, view, form, {}, "rows", table.schema.names, iter(rows)), table.num_rows, []
+
+    async def _statement(self, known: Known, asked: sql.Asked) -> tuple[View, pa.Table]:
+        async with self._statements:
+            view, who = await self._view(known), known.principal
+            return view, await self._run(who, lambda: self._sql.run(who, view, asked.sql, asked.limit))
 
     # --- forms
 

@@ -76,6 +76,7 @@ MIRROR: Final = Broker(
                 memory=32 << 30,
                 secrets=("mirror",),
                 preload=(*_ARROW, *http.LATE, "duckdb"),
+                yields="some",  # what is asked is to hold up nothing that comes
                 says=kinds((*events.READER, *gate.PART)),
             ),
             "loader": Profile(
