@@ -41,7 +41,6 @@ class Bare(namespaces.NamespaceIsolation):
         if berth.place is None:
             super().child_setup(berth)
             return
-        os.setsid()
         self._enter_side(berth.place)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._launcher:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,10 @@ def test_a_catalogue_is_made_anew_of_the_files(tmp_path: Path, harm: Callable[[P
     wanted = {"tank_a": 3 * ROWS * len(DAYS) + 1, "flow_b": 3 * ROWS * len(DAYS)}
     assert has(pair) == wanted
     before = sorted(path.name for path in keeper.glob("*.parquet"))
+    assert not {path.name for path in keeper.glob("*.parquet")} <= {
+        file.name for file in pair.keeper.store.catalogue.files
+    }, "those that were made into one lie there for a while"
+    points = {name: (tag.points, tag.kind) for name, tag in pair.keeper.store.catalogue.tags.items()}
     harm(keeper)
     with pytest.raises(StoreError) as refused:
         pair.born()
@@ -85,6 +90,7 @@ def test_a_catalogue_is_made_anew_of_the_files(tmp_path: Path, harm: Callable[[P
     pair.all()
     assert has(pair) == wanted
     found = pair.keeper.store.catalogue
+    assert {name: (tag.points, tag.kind) for name, tag in found.tags.items()} == points
     if harm is _both:  # nobody knows what was held: all of it is
         assert [(one.first, one.last) for one in found.holds] == [
             (min(file.first for file in found.files), max(file.last for file in found.files))
@@ -238,6 +244,48 @@ def test_a_kill_between_the_files_of_a_sealing_costs_nothing(
     pair.seal()
     assert has(pair) == wanted and not pair.keeper.store.hot
     assert pair.keeper.store.catalogue.taken == {"live": 2 * len(DAYS), "backfill": len(DAYS)}
+    pair.close()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_note_that_is_behind_is_put_right_before_anything_of_the_hot_log_goes(
+    tmp_path: Path, full: bool, no_room: Any
+) -> None:
+    """A keeper was killed before it wrote the note of a sealing, and the next one dropped the hot log of before: then
+    nobody could tell the files of another sealing, if that was killed as well."""
+    pair = Pair(tmp_path)
+    pair.back()
+    keeper = tmp_path / "keeper"
+    filled(pair, 0)
+    filled(pair, 1)
+    older = catalogue.Catalogue(sealed=2 * len(DAYS), taken={"live": len(DAYS), "backfill": len(DAYS)})
+    catalogue.note(keeper, older)
+    if full:  # then it is later
+        no_room.append(True)
+    pair.born()
+    store = pair.keeper.store
+    assert bool(list(keeper.glob("hot-*"))) == full
+    if full:
+        store._lingering[:] = [(0.0, name) for _, name in store._lingering]
+        store.sweep()
+        assert list(keeper.glob("hot-*")) and catalogue.load(keeper, catalogue.NOTE).sealed == older.sealed
+        no_room.clear()
+        store._lingering[:] = [(0.0, name) for _, name in store._lingering]
+        store.sweep()
+        assert not list(keeper.glob("hot-*"))
+    assert catalogue.load(keeper, catalogue.NOTE).sealed == store.catalogue.sealed == 4 * len(DAYS)
+    for day in DAYS:
+        pair.offer(batch("live", [("tank_a", NOW - 24 * day * HOUR_NS + 10**13 + n, n / 7) for n in range(ROWS)]))
+    pair.all()
+    wanted = has(pair)
+    files = sealing.seal(keeper, store.to_seal(), before=sealing.Before(keeper, store.catalogue.files))
+    for file in files[1:]:  # where it was killed, they were not written
+        (keeper / file.name).unlink()
+    _both(keeper)
+    anew.rebuild(keeper, NOW)
+    pair.born()
+    pair.all()
+    assert has(pair) == wanted
     pair.close()
 
 

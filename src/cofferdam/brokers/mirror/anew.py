@@ -13,7 +13,7 @@ Not here: when the keeper refuses a catalogue (store), the verb (cli.mirror).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,28 +54,35 @@ def rebuild(folder: Path, wall: int, progress: Callable[[int, int], None] = lamb
     with contextlib.suppress(StoreError):
         noted = catalogue.load(folder, catalogue.NOTE)
     tags = made.tags if found.before else {}
+    counted = frozenset(tags)
     files: list[tuple[File, sealing.Facts]] = []
+    merged: set[str] = set()
     paths = sorted(path for path in folder.glob("*.parquet") if sealing.is_name(path.name))
     left = _left(folder, paths, made, noted)
     paths = [path for path in paths if path.name not in left]
+    paths.sort(key=lambda path: -sealing.round_in(path.name))  # what was made of others, before these
     for number, path in enumerate(paths):
         progress(number, len(paths))
+        if path.name in merged:  # what it has is in another, and has been counted
+            with contextlib.suppress(StoreError):
+                merged.update(sealing.facts_of(sealing.open_file(path)).of)
+            continue
         try:
-            files.append(_file(path, tags))
+            file, facts = _file(path, tags, counted)
+            files.append((file, facts))
+            merged.update(facts.of)
         except StoreError as error:
             found.damaged.append(path.name)
             path.rename(path.with_name(f"{path.name}.damaged"))
             low, high = sealing.hours_in(path.name)
             made.losses.append(Loss(catalogue.ANY_SOURCE, low * HOUR_NS, (high + 1) * HOUR_NS, 0, str(error), wall))
-    merged = {name for _, facts in files for name in facts.of}
-    kept = [(file, facts) for file, facts in files if file.name not in merged]
-    names = {file.name for file, _ in kept}
+    names = {file.name for file, _ in files}
     for gone in [file for file in made.files if not (folder / file.name).exists() and file.name not in merged]:
         made.losses.append(
             Loss(catalogue.ANY_SOURCE, gone.first * HOUR_NS, (gone.last + 1) * HOUR_NS, gone.rows, "its file is gone",
                  wall)
         )  # fmt: skip
-    made.files = [file for file, _ in kept]
+    made.files = [file for file, _ in files]
     made.reckoned = [one for one in made.reckoned if names.issuperset(one.of) and (folder / one.name).exists()]
     made.tags = tags
     made.sealed = max([made.sealed, noted.sealed, *(file.commits for file in made.files)])
@@ -116,11 +123,12 @@ def _generation(folder: Path) -> int:
     return int(max((path.stat().st_mtime for path in folder.iterdir()), default=0))
 
 
-def _file(path: Path, tags: dict[str, Tag]) -> tuple[File, sealing.Facts]:
-    """What the catalogue has of a file, read whole; what it has of tags is added. Raises: StoreError."""
+def _file(path: Path, tags: dict[str, Tag], counted: Collection[str]) -> tuple[File, sealing.Facts]:
+    """What the catalogue has of a file, read whole; what it has of tags is added, but how many samples there are of
+    those that are `counted`. Raises: StoreError."""
     opened = sealing.open_file(path)
     facts = sealing.facts_of(opened)
-    rows, names, ends = 0, set[str](), []
+    rows, ends, own = 0, [], dict[str, Tag]()
     for index in range(opened.num_row_groups):
         group = sealing.read_group(opened, index)  # all of its columns: their checksums are looked at
         rows += group.num_rows
@@ -129,27 +137,30 @@ def _file(path: Path, tags: dict[str, Tag]) -> tuple[File, sealing.Facts]:
             [("time", "min"), ("time", "max"), ("time", "count"), ("kind", "last")]
         )  # fmt: skip
         for row in some.to_pylist():
-            _add(tags, row)
-            names.add(row["tag"])
+            _add(own, row)
         ends.append(pc.min_max(plain["time"]).as_py())
     if not ends:
         raise StoreError("it has no samples")
+    for name, tag in own.items():
+        had = tags.setdefault(name, Tag("", tag.kind, tag.first, tag.last, 0))
+        if tag.last > had.last:
+            had.kind = tag.kind
+        had.first, had.last = min(had.first, tag.first), max(had.last, tag.last)
+        had.points += 0 if name in counted else tag.points
     first, last = min(one["min"] for one in ends) // HOUR_NS, max(one["max"] for one in ends) // HOUR_NS
     if facts.commits:
         first, last = facts.first, facts.last
     else:  # of a version that wrote no facts: its name has the rest
         facts = msgspec.structs.replace(facts, commits=sealing.commit_in(path.name))
     size, sha256 = path.stat().st_size, sealing.sha256_of(path)
-    return File(path.name, first, last, rows, size, sha256, facts.commits, len(names)), facts
+    return File(path.name, first, last, rows, size, sha256, facts.commits, len(own)), facts
 
 
 def _add(tags: dict[str, Tag], row: dict[str, Any]) -> None:
-    had = tags.get(row["tag"])
-    low, high, kind = row["time_min"], row["time_max"], row["kind_last"]
-    if had is None:
-        tags[row["tag"]] = Tag("", kind, low, high, row["time_count"])
-    else:  # how many there were, the copy has counted
-        had.first, had.last = min(had.first, low), max(had.last, high)
+    low, high, kind, count = row["time_min"], row["time_max"], row["kind_last"], row["time_count"]
+    had = tags.setdefault(row["tag"], Tag("", kind, low, high, 0))
+    had.first, had.last = min(had.first, low), max(had.last, high)
+    had.points += count
 
 
 def reach(folder: Path, sealed: int) -> int:

@@ -75,7 +75,7 @@ def is_merged(name: str) -> bool:
     return found is not None and found[1] is None
 
 
-def _round_in(name: str) -> int:
+def round_in(name: str) -> int:
     """How often, one after the other, files were put together for it: two of the same hours and commits have not the
     same name by that."""
     found = _NAME.match(name)
@@ -301,7 +301,7 @@ def merge(folder: Path, files: Sequence[File], *, whole: bool = True) -> File:
         for lane, number in facts_of(open_file(path)).taken.items():
             taken[lane] = max(taken.get(lane, 0), number)
     facts = Facts(first, last, upto, taken, tuple(one.name for one in files))
-    name = f"d{first:08d}-{last:08d}-{upto:016d}-{1 + max(_round_in(one.name) for one in files)}"
+    name = f"d{first:08d}-{last:08d}-{upto:016d}-{1 + max(round_in(one.name) for one in files)}"
     found = _write(folder, name, merged(paths, whole=whole), facts)
     if found is None:
         raise StoreError(f"{files[0].name} and others have no samples")

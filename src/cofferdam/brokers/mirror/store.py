@@ -54,6 +54,10 @@ class Store:
         self._settled = True
         self.log = hot.HotLog(folder)
         self._lingering: list[tuple[float, str]] = []
+        self._note_has = 0
+        """Up to which commit the note says that all is sealed."""
+        with contextlib.suppress(StoreError):
+            self._note_has = catalogue.load(folder, catalogue.NOTE).sealed
         try:
             self._open()
         except OSError as error:
@@ -192,7 +196,19 @@ class Store:
         needed = {path.name for path in hot.files(self.folder, self.catalogue.sealed)} if self.hot else set()
         for path in self.folder.glob("hot-*.arrows"):
             if path.name not in needed:
-                path.unlink()
+                self._lingering.append((0.0, path.name))
+        self.sweep()
+
+    def _noted(self) -> bool:
+        """Whether the note beside the catalogue says all that is sealed; where it does not, it is put right. As long as
+        it is behind, the hot log stays: where catalogue and copy are lost, nobody could tell the files of a sealing
+        from those of one that was killed."""
+        sealed = self._catalogue.sealed
+        if self._note_has < sealed:
+            with contextlib.suppress(OSError):
+                catalogue.note(self.folder, self._catalogue)
+                self._note_has = sealed
+        return self._note_has >= sealed
 
     # --- taking
 
@@ -226,8 +242,7 @@ class Store:
         except StoreError:
             self.catalogue.sealed, self.catalogue.taken, self.catalogue.files = before
             raise
-        with contextlib.suppress(OSError):  # the catalogue and its copy say it, and the next sealing notes it again
-            catalogue.note(self.folder, self.catalogue)  # not before: what a crash leaves unsealed is not to be noted
+        self._noted()  # not before: what a crash leaves unsealed is not to be noted
         self.hot = [one for one in self.hot if one.commit > last]
         self.hot_rows = sum(one.batch.num_rows for one in self.hot)
         self.hot_days = {day: commit for day, commit in self.hot_days.items() if commit > last}
@@ -362,12 +377,17 @@ class Store:
     def sweep(self) -> None:
         """Removes what has lingered long enough."""
         now = time.monotonic()
-        while self._lingering and self._lingering[0][0] <= now:
-            _, name = self._lingering.pop(0)
-            if any(one.name == name for one in self.catalogue.reckoned):  # it was made anew meanwhile
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                (self.folder / name).unlink()
+        due = [name for until, name in self._lingering if until <= now]
+        if not due:
+            return
+        self._lingering = [one for one in self._lingering if one[0] > now]
+        reckoned = {one.name for one in self.catalogue.reckoned}  # some were made anew meanwhile
+        for name in due:
+            if name.startswith("hot-") and not self._noted():
+                self._lingering.append((now + catalogue.LINGER_SECONDS, name))
+            elif name not in reckoned:
+                with contextlib.suppress(FileNotFoundError):
+                    (self.folder / name).unlink()
 
     # --- what is there
 
