@@ -3,10 +3,12 @@
 import itertools
 import math
 import struct
+from array import array
 from collections.abc import Sequence
 
 import pytest
 
+from cofferdam.brokers.mirror import blocks
 from cofferdam.brokers.mirror.blocks import BATCH_POINTS, EPOCH_NS, LATEST_NS, Block, Differs, Reading, Seen, Shape
 from cofferdam.brokers.mirror.columns import BAD, GOOD, check
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, POINTS_MOST, TEXT, WHOLE, Samples
@@ -97,6 +99,27 @@ def test_what_has_no_value_has_a_quality_that_says_so() -> None:
     assert list(memoryview(found.quality).cast("q")) == [BAD, 7, GOOD, 8]
     numbers = list(memoryview(found.value).cast("d"))
     assert [math.isnan(one) for one in numbers] == [True, True, False, False]
+
+
+def test_where_nothing_is_read_again_nothing_is_remembered() -> None:
+    shape, seen = Shape(WHOLE, ("*",), quality=False, server=False), Seen(0)
+    rows = [row(whole(at * 10**6), whole(at), None, None, None, b"a") for at in range(5)]
+    assert [read(shape, [HEAD, *rows, b"\xff\xff"], seen)[0][0].count for _ in range(2)] == [5, 5]
+    assert not seen.count
+
+
+@pytest.mark.parametrize("quality", [-2, -1, 0, 1, 1 << 62])
+def test_what_says_something_else_is_told_apart(quality: int) -> None:
+    """Values and qualities that are close to each other, of all kinds; a number is no text and no value is no zero."""
+    marks = {
+        blocks._marks(["a"], array("q", (7,)), [value], array("q", (said,)))[1][0]
+        for value in (0, 1, -1, -2, 2, 1 << 62, None, b"", b"0", b"-1")
+        for said in (quality, quality + 1, quality + 2)
+    }
+    assert len(marks) == 30
+    beside = blocks._marks(["a", "b"], array("q", (7, 7)), [-1, None], array("q", (quality, quality)))[1]
+    alone = [blocks._marks(["a"], array("q", (7,)), [value], array("q", (quality,)))[1][0] for value in (-1, None)]
+    assert beside == alone  # whatever it comes with
 
 
 def test_what_was_read_before_is_not_sent_again_unless_it_is_otherwise() -> None:

@@ -12,19 +12,22 @@ from __future__ import annotations
 import datetime
 import operator
 import struct
+import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import compress, groupby, repeat
-from typing import Final, NamedTuple, TypeVar
+from itertools import compress, groupby
+from typing import Final, Literal, NamedTuple, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import errors
 from psycopg.abc import PQGen
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 from psycopg.waiting import Wait
 
-from cofferdam.brokers.mirror.columns import BAD, GOOD, NO_TIME
+from cofferdam.brokers.mirror.columns import BAD, GOOD, NO_TIME, as_int64, mixed
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, POINTS_MOST, TEXT, TEXT_BYTES, Lane, Samples
 from cofferdam.policy.terms.mirror_rows import TAG_CHARACTERS, Matcher, tag_name
 
@@ -39,14 +42,14 @@ NAME_MOST: Final = 4 * TAG_CHARACTERS + 4
 """Of a tag's name, so much is asked for and remembered: a longer one is none that is taken, whatever else it has."""
 ROW_BYTES: Final = 4 << 20
 """Of one row. No honest database sends more, since longer values stay there."""
-PIECES: Final = 500
-"""Rows that are taken from the connection in one go: with fewer objects at once than make Python look for garbage."""
+PIECES: Final = 2_000
+"""Rows that are taken from the connection in one go."""
 PIECE_BYTES: Final = 1 << 20
 KNOWN_MOST: Final = 200_000
 EARLIEST_NS, LATEST_NS = -(1 << 63) + 1, (1 << 63) - 1
+EARLIEST_US, LATEST_US = (EARLIEST_NS - EPOCH_NS) // 1000, -((EPOCH_NS - LATEST_NS) // 1000)
+"""As PostgreSQL counts: what is between these has a place."""
 TRAILER: Final = b"\xff\xff"
-
-T = TypeVar("T")
 
 Value = int | bytes | None
 """The eight bytes of a number as an int64, a bool, or a text."""
@@ -69,6 +72,8 @@ class Reading:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.waited = 0.0
+        """Seconds for the historian."""
         self.latest_ns = NO_TIME
         self.faults: dict[str, tuple[int, Fault]] = {}
 
@@ -118,41 +123,64 @@ class Shape:
 
     def __init__(self, kind: int, tags: Iterable[str], *, quality: bool, server: bool) -> None:
         self.kind = kind
-        value, width = ("B", 1) if kind == BOOL else ("q", 8)
-        self._head = struct.Struct(f">hiqi{value}{'iq' if quality else 'i'}{'iq' if server else 'i'}ii")
-        self._name = operator.itemgetter(slice(self._head.size, None))
-        self._quality = 6 if quality else 0
-        self._server = (8 if quality else 7) if server else 0
-        lengths = [(0, 6), (1, 8), (3, width), (5, 8 if quality else -1)]
-        self._lengths = [*lengths, (7 if quality else 6, 8 if server else -1), (-2, -1)]
+        lengths = [8, 1 if kind == BOOL else 8, 8 if quality else -1, 8 if server else -1, -1]
+        fixed = list(enumerate(struct.pack(">h", 6)))
+        self._places: list[int] = []
+        """Where time, value, quality and the historian's own time are."""
+        at = 2
+        for length in lengths:
+            fixed += enumerate(struct.pack(">i", length), at)
+            at += 4
+            self._places.append(at)
+            at += max(0, length)
+        self._name, self._size = at, at + 4
+        """Where the length of the name is, and the name itself."""
+        self._fixed = [(at, bytes((byte,))) for at, byte in fixed]
+        """What each such row has in its other places."""
+        head, mask = bytearray(self._size), bytearray(self._size)
+        for at, byte in fixed:
+            head[at], mask[at] = byte, 0xFF
+        self._head, self._mask = int.from_bytes(head, "big"), int.from_bytes(mask, "big")
+        self._quality, self._server = quality, server
         self._match = Matcher(tags)
         self.known: dict[bytes, str | None] = {}
 
     def columns(self, rows: Sequence[bytes]) -> Plain | None:
         """Rows of which each has everything that such a row has, and nothing else; None: not all are so."""
-        count, size = len(rows), self._head.size
-        sizes = list(map(len, rows))
-        if self.kind == TEXT or min(sizes) < size:
+        count, size = len(rows), self._size
+        heads = b"".join([row[:size] for row in rows])
+        if self.kind == TEXT or len(heads) != count * size:
             return None
-        found = tuple(zip(*map(self._head.unpack_from, rows), strict=True))
-        if any(found[at].count(length) != count for at, length in self._lengths):
+        if any(heads[at::size].count(byte) != count for at, byte in self._fixed):
             return None
-        if sizes != [size + length for length in found[-1]]:
+        if _numbers(heads, self._name, size, "i").tolist() != [len(row) - size for row in rows]:
             return None
-        if self.kind == BOOL and max(found[4]) > 1:
+        time, value, quality, server, _ = self._places
+        values = array("q", list(heads[value::size])) if self.kind == BOOL else _numbers(heads, value, size)
+        if self.kind == BOOL and max(values) > 1:
             return None
-        times = [us * 1000 + EPOCH_NS for us in found[2]]
-        if min(times) <= EARLIEST_NS or max(times) >= LATEST_NS:
+        times = as_int64(_numbers(heads, time, size))
+        ends = pc.min_max(times).as_py()
+        if ends["min"] <= EARLIEST_US or ends["max"] >= LATEST_US:
             return None
         return Plain(
-            list(map(self._name, rows)), times, found[4],
-            found[self._quality] if self._quality else repeat(GOOD, count),
-            map(_server, found[self._server]) if self._server else repeat(NO_TIME, count),
+            [row[size:] for row in rows], _array(pc.add(pc.multiply(times, 1000), EPOCH_NS)), values,
+            _numbers(heads, quality, size) if self._quality else array("q", (GOOD,)) * count,
+            array("q", map(_server, _numbers(heads, server, size))) if self._server else array("q", (NO_TIME,)) * count,
+            ends["min"] * 1000 + EPOCH_NS, ends["max"] * 1000 + EPOCH_NS,
         )  # fmt: skip
 
     def plain(self, row: bytes) -> bool:
         """Whether it is such a row."""
-        return self.columns((row,)) is not None
+        head = row[: self._size]
+        return (
+            self.kind != TEXT
+            and len(head) == self._size
+            and int.from_bytes(head, "big") & self._mask == self._head
+            and int.from_bytes(head[self._name :], "big") == len(row) - self._size
+            and (self.kind != BOOL or head[self._places[1]] <= 1)
+            and EARLIEST_US < _whole(head[self._places[0] :][:8]) < LATEST_US
+        )
 
     def tags(self, names: Sequence[bytes], reading: Reading) -> list[str | None]:
         """Of some names, each as the mirror has it."""
@@ -185,27 +213,54 @@ class Shape:
 
 
 class Plain(NamedTuple):
-    """Columns of rows that are alike."""
+    """Columns of rows that are alike. `first`, `last`: the least and the greatest of their times."""
 
     names: list[bytes]
-    times: Iterable[int]
-    values: Iterable[int]
-    qualities: Iterable[int]
-    servers: Iterable[int]
+    times: array[int]
+    values: array[int]
+    qualities: array[int]
+    servers: array[int]
+    first: int
+    last: int
+
+
+def _numbers(rows: bytes, at: int, size: int, kind: Literal["q", "i"] = "q") -> array[int]:
+    """The numbers that rows of so many bytes have in one place, whose bytes come the greatest first."""
+    found = array(kind)
+    width = found.itemsize
+    data = bytearray(len(rows) // size * width)
+    for index in range(width):
+        data[index::width] = rows[at + index :: size]
+    found.frombytes(data)
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found
+
+
+def _array(column: pa.Array) -> array[int]:
+    found = array("q")
+    found.frombytes(memoryview(column.buffers()[1])[: 8 * len(column)])
+    return found
 
 
 class Seen:
     """What has been read of the last while, so that a reading that overlaps the one before sends nothing twice. When
-    there is too much to remember, it is forgotten, and the store finds the repetitions."""
+    there is too much to remember, it is forgotten, and the store finds the repetitions. Of no time at all (0 s) nothing
+    is read again."""
 
     MOST: Final = 400_000
 
     def __init__(self, span_s: int) -> None:
-        self._span_ns = max(1, span_s) * 10**9
+        self._span_ns = span_s * 10**9
         self.past_ns = NO_TIME
         """Of times before it much is read at once, and next to nothing again: it need not be remembered."""
         self._sets: dict[int, dict[int, int]] = {}
         self.count = 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether anything is read again."""
+        return self._span_ns > 0
 
     def news(self, times: Sequence[int], keys: Sequence[int], marks: Sequence[int]) -> list[bool]:
         """Of samples in the order of time, whether each says something else than when it was last read. `keys`: of
@@ -241,17 +296,18 @@ class Block:
         self, source: str, lane: Lane, shape: Shape, reading: Reading, seen: Seen | None, since_ns: int, now_ns: int,
         until_ns: int = LATEST_NS,
     ) -> None:  # fmt: skip
-        self._source, self._lane, self._shape, self._reading, self._seen = source, lane, shape, reading, seen
+        self._source, self._lane, self._shape, self._reading = source, lane, shape, reading
+        self._seen = seen if seen is not None and seen.remembers else None
         self._now, self._since, self._until = now_ns, since_ns, until_ns
         self._on_time = since_ns
         """The latest time that is not ahead of the clock."""
         self._latest = NO_TIME
         self._begun = False
         self._tags: list[str] = []
-        self._times: list[int] = []
+        self._times = array("q")
         self._values: list[Value] = []
-        self._qualities: list[int] = []
-        self._servers: list[int] = []
+        self._qualities = array("q")
+        self._servers = array("q")
         self._weight = 0
 
     def take(self, rows: list[bytes]) -> None:
@@ -284,23 +340,22 @@ class Block:
         return self._weight >= BATCH_POINTS
 
     def _plain(self, found: Plain) -> None:
-        self._asked_for(min(found.times), max(found.times))
+        self._asked_for(found.first, found.last)
         self._reading.rows += len(found.names)
         tags = self._shape.tags(found.names, self._reading)
-        ours = [tag for tag in tags if tag is not None]
-        columns: Iterable[Iterable[int]] = found[1:]
-        if len(ours) != len(tags):
-            keep = [tag is not None for tag in tags]
-            columns = [compress(column, keep) for column in columns]
-        times, values, qualities, servers = columns
-        self._tags += ours
+        _, times, values, qualities, servers, _, last = found
+        if None in tags:
+            ours = [tag is not None for tag in tags]
+            times, values, qualities, servers = (_of(one, ours) for one in (times, values, qualities, servers))
+            last = max(times, default=NO_TIME)
+        self._tags += filter(None, tags)
         self._times += times
         self._values += values
         self._qualities += qualities
         self._servers += servers
-        self._weight += len(ours)
-        if ours:
-            self._saw(max(self._times[-len(ours) :]))
+        self._weight += len(times)
+        if times:
+            self._saw(last)
 
     def _odd(self, row: bytes) -> None:
         """Whatever came in one piece."""
@@ -387,21 +442,20 @@ class Block:
         if self._seen is not None and tags and not (self._times and times[-1] < self._seen.past_ns):
             news = self._seen.news(times, *_marks(tags, times, values, qualities))
             if not all(news):
-                tags, times, values = _kept(tags, news), _kept(times, news), _kept(values, news)
-                qualities, servers = _kept(qualities, news), _kept(servers, news)
+                tags, values = list(compress(tags, news)), list(compress(values, news))
+                times, qualities, servers = (_of(one, news) for one in (times, qualities, servers))
         places = {name: place for place, name in enumerate(dict.fromkeys(tags))}
         kinds, bits, texts = self._contents(values)
         return Samples(
             self._lane, 0, self._source, upto if self._lane == "live" else -1, tuple(places),
-            array("I", map(places.__getitem__, tags)).tobytes(), array("q", times).tobytes(), kinds, bits,
-            array("q", qualities).tobytes(),
-            array("q", servers).tobytes() if servers.count(NO_TIME) != len(servers) else b"", texts,
+            array("I", map(places.__getitem__, tags)).tobytes(), times.tobytes(), kinds, bits, qualities.tobytes(),
+            servers.tobytes() if servers.count(NO_TIME) != len(servers) else b"", texts,
         )  # fmt: skip
 
     def _contents(self, values: list[Value]) -> tuple[bytes, bytes, tuple[str, ...]]:
         """Their kinds, their eight bytes, and texts."""
         try:  # all are numbers, as nearly always
-            return bytes((self._shape.kind,)) * len(values), array("q", values).tobytes(), ()  # type: ignore[type-var]
+            return bytes((self._shape.kind,)) * len(values), _int64(values).tobytes(), ()
         except TypeError:
             pass
         kinds, bits, texts = bytearray(), array("q"), list[str]()
@@ -419,8 +473,13 @@ class Block:
         return bytes(kinds), bits.tobytes(), tuple(texts)
 
 
-def _kept(column: list[T], keep: Iterable[bool]) -> list[T]:
-    return list(compress(column, keep))
+def _int64(values: list[Value]) -> array[int]:
+    """Raises: TypeError, where one is no number."""
+    return array("q", cast(list[int], values))
+
+
+def _of(column: array[int], which: Iterable[bool]) -> array[int]:
+    return array("q", compress(column, which))
 
 
 def _weight(value: Value) -> int:
@@ -428,10 +487,20 @@ def _weight(value: Value) -> int:
     return 1 + len(value) // 64 if isinstance(value, bytes) else 1
 
 
-def _marks(tags: list[str], times: list[int], values: list[Value], qualities: list[int]) -> tuple[list[int], list[int]]:
+def _marks(
+    tags: list[str], times: array[int], values: list[Value], qualities: array[int]
+) -> tuple[list[int], list[int]]:
     """Of samples, which each is, and what is said of it."""
     keys = list(map(hash, zip(tags, times, strict=True)))
-    marks = list(map(hash, zip(_apart(values), _apart(qualities), strict=True)))
+    odd: list[int] = []
+    try:  # all are numbers, as nearly always
+        numbers = _int64(values)
+    except TypeError:
+        odd = [at for at, value in enumerate(values) if not isinstance(value, int)]
+        numbers = array("q", [value if isinstance(value, int) else 0 for value in values])
+    marks = _array(mixed(as_int64(numbers), as_int64(qualities))).tolist()
+    for at in odd:
+        marks[at] = hash((values[at], str(qualities[at])))
     if len(set(keys)) != len(keys):
         said: dict[int, set[int]] = {}
         for key, mark in zip(keys, marks, strict=True):
@@ -440,11 +509,6 @@ def _marks(tags: list[str], times: list[int], values: list[Value], qualities: li
             mark if len(said[key]) == 1 else hash(frozenset(said[key])) for key, mark in zip(keys, marks, strict=True)
         ]
     return keys, marks
-
-
-def _apart(column: Sequence[object]) -> Sequence[object]:
-    """Of a column, what is not the same to `hash` where it is not the same: -1 and -2 are."""
-    return column if -1 not in column else ["-1" if one == -1 else one for one in column]
 
 
 def _number(field: bytes, kind: int) -> int:

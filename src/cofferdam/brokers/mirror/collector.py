@@ -393,7 +393,7 @@ class Tables(Work):
     source: Postgres
     _tries = 0
     """How often it was begun to read again what is first of what is asked."""
-    _said = 0.0
+    _said = _own = 0.0  # _own: seconds of the last reading in which nothing of the historian was waited for
     _compared: tuple[Count | None, int, dict[str, Summary]] = (None, 0, {})
     """Of the values that are asked for: by which question, up to when they have been read, and what they are."""
 
@@ -443,7 +443,7 @@ class Tables(Work):
                 reread = began + max(one.every / 1000, one.overlap / REREAD_SHARE)
                 seen.forget(upto - overlap)
                 await self._look_ahead(historian, limit)
-            due, took = began + one.every / 1000, time.monotonic() - began
+            due, took = began + one.every / 1000, time.monotonic() - began - self._own
             while self._asked:  # at least a step of it, and no more than that beyond the time of the next reading
                 await self._answer(historian)
                 if time.monotonic() >= due:
@@ -456,8 +456,7 @@ class Tables(Work):
         await self.owner.send(empty)
 
     async def _read(self, historian: Historian, since: int, until: int, lane: Any, seen: Seen | None) -> int:
-        began = time.monotonic_ns()
-        reading = Reading()
+        began, reading = time.monotonic_ns(), Reading()
         limit = self.source.points_per_second
         async for record in historian.read(since, until, lane, reading, seen, self.owner.setting.wall()):
             if record.count or (lane == "live" and record.upto > (self.owner.upto(self.source.name) or -1)):
@@ -466,7 +465,8 @@ class Tables(Work):
                 ahead = reading.rows / limit - (time.monotonic_ns() - began) / 1e9
                 if ahead > 0:
                     await asyncio.sleep(ahead)
-        self.owner.measured(self.source.name, time.monotonic_ns() - began)
+        self.owner.measured(self.source.name, took := time.monotonic_ns() - began)
+        self._own = took / 1e9 - reading.waited
         self._paced(reading.rows, until - since)
         for fault, (count, first) in reading.faults.items():
             self.owner.refused(self.source.name, fault, count, first.tag, first.detail)

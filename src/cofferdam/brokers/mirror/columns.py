@@ -322,6 +322,16 @@ def _unsigned(column: Any) -> Any:
     return flat.view(pa.uint64()) if len(flat) else pa.array([], pa.uint64())
 
 
+def mixed(values: pa.Array, qualities: pa.Array) -> pa.Array:
+    """Of samples (columns of int64), one number each (int64), which is another where value or quality is."""
+    return _mix(pc.bit_wise_xor(_mix(values.view(pa.uint64())), qualities.view(pa.uint64()))).view(pa.int64())
+
+
+def as_int64(column: array[int]) -> pa.Array:
+    """The same, as Arrow has it."""
+    return pa.Array.from_buffers(pa.int64(), len(column), [None, pa.py_buffer(column)])
+
+
 class Summary(NamedTuple):
     """What a tag has: samples, how many different times they are of, and a digest over what each says, in which their
     order does not matter (int64). It finds loss, damage and other values; it is no signature."""

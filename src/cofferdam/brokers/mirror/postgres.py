@@ -138,7 +138,7 @@ class Historian:
         block = Block(self.source.name, lane, self._shape, reading, seen, since_ns, now_ns, until_ns)
         when = sql.Identifier(self.source.time)
         command = sql.SQL("COPY (SELECT {} FROM {} WHERE {} > {} AND {} <= {} ORDER BY {}) TO STDOUT (FORMAT BINARY)")
-        low, high, waited = _moment(since_ns), _moment(until_ns), 0.0
+        low, high = _moment(since_ns), _moment(until_ns)
         statement = command.format(self._select, self._from, when, low, when, high, when)
         async with self._conn.transaction(), self._conn.cursor() as cursor:
             if await self._look() != self._types:
@@ -148,8 +148,8 @@ class Historian:
                 while not over:
                     asked = time.monotonic()
                     rows, over = await self._conn.wait(pieces(self._conn.pgconn))
-                    waited += time.monotonic() - asked
-                    if waited > self._conn.silent:
+                    reading.waited += time.monotonic() - asked
+                    if reading.waited > self._conn.silent:
                         raise TimeoutError(f"it has not answered one question within {self._conn.silent:g} s")
                     block.take(rows)
                     while block.full:
