@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import ssl
 import subprocess
 import sys
@@ -152,6 +153,7 @@ def test_messages_cross_and_operators_see_them(works: Works) -> None:
     with works.client("mes", works.key("mes")) as mes, works.client("erp", works.key("erp")) as erp:
         assert mes.put(f"{COUNTS}/messages/one", json={"n": 1}).status_code == 201
         assert mes.put(f"{COUNTS}/messages/bad", json={"n": "x"}).status_code == 422
+        assert re.search(r"erp +\d+ behind for \d+ s, 0 leased", works.relay("status"))
         found = taken(erp)
     assert "bad" not in found
     number = str(found["one"])

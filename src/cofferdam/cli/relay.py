@@ -249,7 +249,8 @@ def _channel_line(channel: dict[str, Any]) -> str:
 
 
 def _consumer_line(consumer: dict[str, Any]) -> str:
-    words = [f"{consumer['consumer']:18} {consumer['lag']} behind, {consumer['leased']} leased"]
+    since = f" for {consumer['oldest_ns'] // 10**9} s" if consumer["lag"] else ""
+    words = [f"{consumer['consumer']:18} {consumer['lag']} behind{since}, {consumer['leased']} leased"]
     if consumer["dead"]:
         words.append(f"{consumer['dead']} dead")
     if consumer["stopped"]:

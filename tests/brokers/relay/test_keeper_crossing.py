@@ -64,6 +64,18 @@ INNER: dict[str, Callable[[int], Any]] = {
     "fails the schema in the middle of a batch": lambda number: Push(
         number, "mes", "counts", (Item("a", body(count=1)), Item("b", body(count=2.5)), Item("c", body(count=3)))
     ),
+    "not canonical in the middle of a batch": lambda number: Push(
+        number, "mes", "counts", (Item("a", body(count=1)), Item("b", b'{"count": 2}'), Item("c", body(count=3)))
+    ),
+    "a name twice in the middle of a batch": lambda number: Push(
+        number, "mes", "counts", (Item("a", body(count=1)), Item("b", b'{"count":2,"count":2}'))
+    ),
+    "two bodies in one, and none in the next": lambda number: Push(
+        number, "mes", "counts", (Item("a", b'{"count":1}\n{"count":2}'), Item("b", b""), Item("c", body(count=3)))
+    ),
+    "a body that ends in the next one": lambda number: Push(
+        number, "mes", "counts", (Item("a", b'{"count":1,"text":"'), Item("b", b'"}'), Item("c", body(count=3)))
+    ),
 }
 
 

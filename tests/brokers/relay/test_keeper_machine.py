@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.brokers.relay.keeper import PULL, SECOND, SERIES_MOST, Machine
-from cofferdam.brokers.relay.keeper_rows import ChannelRow, DeadRow, Known, OpenRow, PositionRow, Row, StepRow
+from cofferdam.brokers.relay.keeper_rows import ChannelRow, DeadRow, Known, OpenRow, OpenRows, PositionRow, Row, StepRow
 from cofferdam.brokers.relay.records import Result, Verdict
 from cofferdam.policy.messages.checked import Checked, Problem, Step
 from cofferdam.policy.terms.relay_rows import Channel, Limit, Line, Relay, RelayRows
@@ -30,7 +30,7 @@ class Kept:
     def recall(self, channel: str, limit: str, key: str) -> StepRow | None:
         return self.steps.get((channel, limit, key))
 
-    def series(self, channel: str) -> int:
+    def count(self, channel: str) -> int:
         return sum(1 for at in self.steps if at[0] == channel)
 
     def take(self, row: Row) -> None:
@@ -41,10 +41,11 @@ class Kept:
                 self.rows["position", row.channel, row.consumer] = row
             case DeadRow():
                 self.rows["dead", row.channel, row.consumer, row.number] = row
-            case OpenRow(count=0, lease=0, until=0):
-                self.rows.pop(("open", row.channel, row.consumer, row.number), None)
-            case OpenRow():
-                self.rows["open", row.channel, row.consumer, row.number] = row
+            case OpenRows():
+                for number in row.closed:
+                    self.rows.pop(("open", row.channel, row.consumer, number), None)
+                for each in row.opened:
+                    self.rows["open", row.channel, row.consumer, each[0]] = OpenRow(row.channel, row.consumer, *each)
 
     def machine_rows(self) -> list[Row]:
         found = [row for row in self.rows.values() if not isinstance(row, DeadRow)]
@@ -102,10 +103,10 @@ def test_push_lease_settle() -> None:
     assert play.out() == [ChannelRow("counts", next=2, messages=1, size=10)]
     assert play.lease() == {1: 1}
     until = play.wall + 60 * SECOND
-    assert play.out() == [PositionRow("counts", "erp", 2, 1), OpenRow("counts", "erp", 1, 1, until, 1)]
+    assert play.out() == [PositionRow("counts", "erp", 2, 1), OpenRows("counts", "erp", [(1, 1, until, 1)], [])]
     assert play.lease() == {}
     assert play.settle(1) == ""
-    assert play.out() == [PositionRow("counts", "erp", 2, 1), OpenRow("counts", "erp", 1, 0, 0, 0)]
+    assert play.out() == [PositionRow("counts", "erp", 2, 1), OpenRows("counts", "erp", [], [1])]
     assert play.settle(1) == "lease"
     assert play.out() == []
 
@@ -125,14 +126,14 @@ def test_a_lease_that_ends_comes_back_and_then_is_dead() -> None:
     play.out()
     play.move(60)
     assert play.machine.expire(play.now, play.wall) == [play.erp]
-    assert play.out() == [PositionRow("counts", "erp", 2, 1), OpenRow("counts", "erp", 1, 0, play.wall, 1)]
+    assert play.out() == [PositionRow("counts", "erp", 2, 1), OpenRows("counts", "erp", [(1, 0, play.wall, 1)], [])]
     assert play.lease() == {1: 2}
     play.out()
     assert play.settle(1, "failed") == ""
     assert [row.number for row in play.machine.died()] == [1]
     assert play.out() == [
         PositionRow("counts", "erp", 2, 2, dead=1),
-        OpenRow("counts", "erp", 1, 0, 0, 0),
+        OpenRows("counts", "erp", [], [1]),
         DeadRow("counts", "erp", 1, 2, "why", play.wall),
     ]
     assert play.lease() == {2: 1}

@@ -14,7 +14,7 @@ from cofferdam.brokers.relay.figures import FIGURES
 from cofferdam.brokers.relay.records import Answered
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.relay_rows import Channel, Limit
-from tests.brokers.relay.keeping import COUNTS, LINES, Bench, body, make_rows, refused
+from tests.brokers.relay.keeping import COUNTS, LINES, SECOND, Bench, body, make_rows, refused
 
 
 @pytest.fixture
@@ -524,3 +524,20 @@ def test_windows_and_expiry_of_the_conduit_hold(bench: Bench) -> None:
     assert refused(bench.push(("k3", body(count=3)))) == "window"
     assert refused(bench.pull("erp")) == "window"
     assert bench.settle(handed).results[0].state == "stored", "what is under way may be settled"
+
+
+def test_status_says_how_long_the_oldest_has_waited(bench: Bench) -> None:
+    def oldest() -> dict[str, int]:
+        [channel] = [each for each in bench.command("status")["channels"] if each["channel"] == "counts"]
+        return {each["consumer"]: each["oldest_ns"] // SECOND for each in channel["consumers"]}
+
+    assert oldest() == {"erp": 0, "lake": 0}
+    bench.stored(1)
+    bench.move(5)
+    bench.stored(2)
+    bench.move(10)
+    assert oldest() == {"erp": 15, "lake": 15}
+    bench.settle(bench.pull())
+    assert oldest() == {"erp": 10, "lake": 15}
+    bench.settle(bench.pull())
+    assert oldest() == {"erp": 0, "lake": 15}

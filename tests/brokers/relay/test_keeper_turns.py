@@ -190,7 +190,7 @@ def test_a_series_is_looked_up_once_in_a_turn_and_remembered_right(bench: Bench)
     assert {result.state for result in answer.results} == {"stored"}
     assert sum("FROM steps WHERE channel=? AND lim" in sql for sql in looked) == 10
     assert sum("count(*) FROM steps" in sql for sql in looked) <= 1
-    assert store.series("parts") == one("SELECT count(*) FROM steps")[0] == 10
+    assert store.series.count("parts") == one("SELECT count(*) FROM steps")[0] == 10
     [far] = bench.push(("far", lots(0, 1, 1, 10)), channel="parts").results
     assert far.problem is not None
     assert far.problem.fault == "step"
@@ -201,12 +201,12 @@ def test_a_series_is_looked_up_once_in_a_turn_and_remembered_right(bench: Bench)
 def test_what_was_taken_back_is_not_remembered(bench: Bench) -> None:
     store = bench.keeper._work.store
     assert isinstance(bench.push(("k", lots(0, 1, 1, 1)), channel="parts"), Answered)
-    before = store.recall("parts", "/parts/*/v /parts/*/id", "p0")
+    before = store.series.recall("parts", "/parts/*/v /parts/*/id", "p0")
     assert before is None or before.value == 1
     [known] = [msgspec.structs.replace(row) for row in bench.keeper._work.machine.steps]
-    store.remember([msgspec.structs.replace(known, value=77)])
+    store.series.remember([msgspec.structs.replace(known, value=77)])
     store.rollback()
-    found = store.recall(known.channel, known.limit, known.key)
+    found = store.series.recall(known.channel, known.limit, known.key)
     assert found is not None
     assert found.value == 1
 

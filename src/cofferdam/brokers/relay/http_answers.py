@@ -5,6 +5,7 @@ The words of problems are those that quarantine keeps. Not here: when which is a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -38,8 +39,10 @@ shown = PROBLEMS.shown
 def result(found: Result, key: str, problem: Problem | None) -> dict[str, Any]:
     """What became of one message. `problem` is the one to tell of, with its place in what was sent."""
     if found.state == "stored":
-        said = {"id": key, "status": 200 if found.again else 201, "number": found.number}
-        return said | ({"sha256": found.sha256.hex()} if found.sha256 else {})
+        status = 200 if found.again else 201
+        if not found.sha256:
+            return {"id": key, "status": status, "number": found.number}
+        return {"id": key, "status": status, "number": found.number, "sha256": found.sha256.hex()}
     if found.state == "conflict":
         known = {"sha256": found.sha256.hex(), "stored_sha256": found.other.hex()}
         return {"id": key, **shown(Problem("conflict", "the id is taken by a message of other content"), **known)}
@@ -52,19 +55,17 @@ def result(found: Result, key: str, problem: Problem | None) -> dict[str, Any]:
 
 def handed(found: Handed, channel: Channel) -> Answer:
     """Messages that were leased or browsed. One that is XML stands as a text."""
-    as_text = channel.form == "xml"
+    body_of: Callable[[bytes], Any] = bytes.decode if channel.form == "xml" else msgspec.Raw
     messages = [
         {
-            "number": message.number,
-            "id": message.key,
-            "from": message.who,
-            "sha256": message.sha256.hex(),
-            "at": time_of(message.at),
-            **({"count": message.count} if found.lease else {}),
-            "data": message.body.decode() if as_text else msgspec.Raw(message.body),
+            "number": message.number, "id": message.key, "from": message.who, "sha256": message.sha256.hex(),
+            "at": time_of(message.at), "count": message.count, "data": body_of(message.body),
         }
         for message in found.messages
-    ]
+    ]  # fmt: skip
+    if not found.lease:
+        for each in messages:
+            del each["count"]
     lease = {"lease": str(found.lease), "seconds": found.seconds} if found.lease else {}
     missing = {"missing": found.missing} if found.missing else {}
     return answer({"channel": channel.name, **lease, "upto": found.upto, **missing, "messages": messages})

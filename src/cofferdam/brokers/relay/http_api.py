@@ -231,14 +231,15 @@ class Api(api.Api):
     ) -> list[dict[str, Any]]:
         """What became of each message, in order."""
         name, who = channel.name, known.principal
-        for outcome in outcomes:
+        items = [outcome.item for outcome in outcomes if outcome.item is not None]
+        for outcome in outcomes if len(items) < len(outcomes) else ():
             if outcome.item is None and outcome.problem is not None:
                 self.tell(request, known, name, "push", outcome.problem, outcome.key)
         results: list[Result] = []
-        for items in _parcels([outcome.item for outcome in outcomes if outcome.item is not None]):
+        for parcel in _parcels(items):
 
-            def push(number: int, items: Any = items) -> ToKeeper:
-                return Push(number, who, name, items)
+            def push(number: int, parcel: Any = parcel) -> ToKeeper:
+                return Push(number, who, name, parcel)
 
             answered = await self._ask(request, Answered, push)
             results += answered.results
@@ -345,13 +346,13 @@ class Api(api.Api):
         return body
 
 
-async def _in_turns(outcomes: Iterator[Outcome]) -> list[Outcome]:
+async def _in_turns(outcomes: Iterator[list[Outcome]]) -> list[Outcome]:
     """All of them; others are served in between, however many there are."""
     found: list[Outcome] = []
     loop = asyncio.get_running_loop()
     began = loop.time()
-    for outcome in outcomes:
-        found.append(outcome)
+    for some in outcomes:
+        found += some
         if loop.time() - began > TURN_SECONDS:
             await asyncio.sleep(0)
             began = loop.time()
@@ -360,6 +361,8 @@ async def _in_turns(outcomes: Iterator[Outcome]) -> list[Outcome]:
 
 def _parcels(items: list[Any]) -> list[tuple[Any, ...]]:
     """The items in order, as they fit into records."""
+    if items and sum([len(item.body) for item in items]) + 512 * len(items) <= LARGEST_MESSAGE:
+        return [tuple(items)]
     found: list[tuple[Any, ...]] = []
     parcel: list[Any] = []
     size = 0

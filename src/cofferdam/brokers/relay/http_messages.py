@@ -27,6 +27,9 @@ NDJSON: Final = "application/x-ndjson"
 CLOUD_EVENT: Final = "application/cloudevents+json"
 CLOUD_EVENTS: Final = "application/cloudevents-batch+json"
 MOST_LINES: Final = ITEMS_MOST
+LINES_AT_ONCE: Final = 64
+BYTES_AT_ONCE: Final = 1 << 16
+"""Lines are read together up to here, before others have their turn."""
 KEY_CHARACTERS: Final = 256
 _UNREADABLE: Final = ("syntax", "size")
 
@@ -194,14 +197,34 @@ def _within(checks: Checks, channel: str, key: str, value: Any, where: _Text, at
     return Outcome(key, Item(key, before, doubtful=True), found, *place)
 
 
-def line_outcomes(checks: Checks, channel: str, body: bytes) -> Iterator[Outcome]:
-    """Messages in lines: {"id": ..., "data": ...} each, one after the other. Raises: Refusal, for all of them."""
+def line_outcomes(checks: Checks, channel: str, body: bytes) -> Iterator[list[Outcome]]:
+    """Messages in lines: {"id": ..., "data": ...} each, some after the other. Raises: Refusal, for all of them."""
     rows = body.split(b"\n")
     if rows and not rows[-1].strip():
         rows.pop()
     if not 1 <= len(rows) <= MOST_LINES:
         raise refusal("size", f"{len(rows)} lines; 1 to {MOST_LINES} are taken")
-    return (_line(checks, channel, row, index) for index, row in enumerate(rows))
+    return _lines(checks, channel, rows)
+
+
+def _lines(checks: Checks, channel: str, rows: list[bytes]) -> Iterator[list[Outcome]]:
+    first = 0
+    while first < len(rows):
+        last, size, end = first + 1, len(rows[first]), min(len(rows), first + LINES_AT_ONCE)
+        while last < end and (size := size + len(rows[last])) <= BYTES_AT_ONCE:
+            last += 1
+        some = rows[first:last]
+        found = checks.lines(channel, some) if len(rows[first]) <= BYTES_AT_ONCE else None
+        outcomes = []
+        for above, row in enumerate(some, first):
+            line, checked = found[above - first] if found is not None else ({}, None)
+            key = line.get("id")
+            if checked is not None and len(line) == 2 and is_key(key):
+                outcomes.append(Outcome(key, Item(key, checked.body), None, ("data",), row, above))
+            else:
+                outcomes.append(_line(checks, channel, row, above))
+        yield outcomes
+        first = last
 
 
 def _line(checks: Checks, channel: str, row: bytes, above: int) -> Outcome:
@@ -250,13 +273,13 @@ def event_outcome(checks: Checks, channel: str, body: bytes) -> Outcome:
     return _event(checks, channel, value, _Text(text))
 
 
-def event_values(checks: Checks, channel: str, body: bytes) -> Iterator[Outcome]:
+def event_values(checks: Checks, channel: str, body: bytes) -> Iterator[list[Outcome]]:
     """A batch of events, one after the other. Raises: Refusal, for all of them."""
     value, text = _read(body)
     if not isinstance(value, list) or not 1 <= len(value) <= MOST_LINES:
         raise refusal("request", f"a batch is an array of 1 to {MOST_LINES} events")
     texts = _texts(text, checks.places(channel))
-    return (_event(checks, channel, event, where) for event, where in zip(value, texts, strict=True))
+    return ([_event(checks, channel, event, where)] for event, where in zip(value, texts, strict=True))
 
 
 def _texts(text: str, places: bool) -> Iterator[_Text]:

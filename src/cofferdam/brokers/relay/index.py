@@ -60,6 +60,22 @@ class Index:
         keyed.update(source.to_bytes(8, "big") + key.encode())
         return int.from_bytes(keyed.digest(), "big")
 
+    def fresh(self, source: int, keys: Iterable[str]) -> list[int] | None:
+        """The fingerprints of these keys, if none of them can be there, nor two of them be one."""
+        keyed = self._keyed.copy()
+        keyed.update(source.to_bytes(8, "big"))
+        newest, marks, bare = self.newest, self._marks, self._bare
+        prints = []
+        for key in keys:
+            one = keyed.copy()
+            one.update(key.encode())
+            print_ = int.from_bytes(one.digest(), "big")
+            looked = print_ in newest or bare or marks[print_ >> 40] & 1 << (print_ >> 37 & 7)
+            if looked and self.find(print_) is not None:
+                return None
+            prints.append(print_)
+        return prints if len(set(prints)) == len(prints) else None
+
     def find(self, print_: int) -> int | None:
         """The message that may have the key of this fingerprint. If it has another, `next_print` is to be looked at."""
         found = self.newest.get(print_)

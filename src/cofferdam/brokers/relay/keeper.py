@@ -37,6 +37,7 @@ from cofferdam.brokers.relay.keeper_rows import (
     Known,
     Memory,
     OpenRow,
+    OpenRows,
     PositionRow,
     Row,
     StepRow,
@@ -159,7 +160,7 @@ class Machine:
         self._touched: dict[str, Channel] = {}
         self._gapped: dict[str, Channel] = {}
         self._moved: dict[tuple[str, str], Consumer] = {}
-        self._open: dict[tuple[str, str, int], Open | None] = {}
+        self._open: dict[tuple[str, str], dict[int, Open | None]] = {}
         self._died: list[DeadRow] = []
         self.steps: list[StepRow] = []
         """What limits remember of the last `push`, to be stored with it."""
@@ -256,6 +257,24 @@ class Machine:
             return self._hold(channel, verdict, size)
         return verdict
 
+    def takes(self, channel: Channel, messages: int, size: int) -> bool:
+        """Whether so many messages, of this size in all, would each be stored if their keys are new and they pass: they
+        have room, and nothing that the channel asks for needs a memory."""
+        row = channel.row
+        return (
+            channel.messages + messages <= row.room_messages
+            and channel.size + size <= row.room
+            and not (row.stamp or channel.held)
+            and not any([limit.max_step is not None or limit.per_minute for limit in row.limits])
+        )
+
+    def push_all(self, channel: Channel, messages: int, size: int) -> None:
+        """They are stored, under the next numbers. (`takes` has said that they may be.)"""
+        channel.next += messages
+        channel.messages += messages
+        channel.size += size
+        self._touched[channel.name] = channel
+
     def _hold(self, channel: Channel, problem: Problem, size: int) -> Result:
         if channel.held >= HELD_MOST or channel.held_size + size > max(channel.row.room // 10, channel.row.most):
             full = f" (not kept: the quarantine of {channel.name} is full)"
@@ -299,7 +318,7 @@ class Machine:
             name = f"{limit.at} {limit.key}"
             last = seen.get((name, step.key)) or self._memory.recall(channel.name, name, step.key)
             new += last is None
-            if new and self._memory.series(channel.name) + new > SERIES_MOST:
+            if new and self._memory.count(channel.name) + new > SERIES_MOST:
                 return Problem("step", f"{SERIES_MOST} series are known, and {step.key} is another"[:512], limit.at)
             counts, bucket = _counted(last, wall // BUCKET_NS)
             series = f" of {step.key}" if step.key else ""
@@ -341,13 +360,13 @@ class Machine:
         consumer.lease += 1
         until = now + seconds * SECOND
         counts: dict[int, int] = {}
+        changing, free, leased, lease = self._changing(consumer), consumer.free, consumer.leased, consumer.lease
         for number in numbers:
-            open_ = consumer.free.pop(number, None) or Open(0, 0, 0)
-            open_.lease, open_.until, open_.count = consumer.lease, until, open_.count + 1
-            consumer.leased[number] = open_
+            open_ = (free.pop(number, None) if free else None) or Open(0, 0, 0)
+            open_.lease, open_.until, open_.count = lease, until, open_.count + 1
+            changing[number] = leased[number] = open_
             counts[number] = open_.count
-            consumer.cursor = max(consumer.cursor, number + 1)
-            self._changed(consumer, number, open_)
+        consumer.cursor = max(consumer.cursor, max(numbers) + 1)
         consumer.soonest = min(consumer.soonest, until) if len(consumer.leased) > len(numbers) else until
         return counts
 
@@ -400,9 +419,16 @@ class Machine:
         self._changed(consumer, number, None)
 
     def _changed(self, consumer: Consumer, number: int, open_: Open | None) -> None:
+        self._changing(consumer)[number] = open_
+
+    def _changing(self, consumer: Consumer) -> dict[int, Open | None]:
+        """Where to put what becomes of its messages."""
         at = (consumer.channel.name, consumer.name)
-        self._open[(*at, number)] = open_
         self._moved[at] = consumer
+        found = self._open.get(at)
+        if found is None:
+            found = self._open[at] = {}
+        return found
 
     # --- over a strand --------------------------------------------------------------------------------------------
 
@@ -523,11 +549,14 @@ class Machine:
             yield GapsRow(channel.name, tuple(channel.gaps.rows))
         for (name, who), consumer in moved.items():
             yield PositionRow(name, who, consumer.cursor, consumer.lease, consumer.dead)
-        for (name, who, number), open_ in opened.items():
-            if open_ is None:
-                yield OpenRow(name, who, number, 0, 0, 0)
-            else:
-                yield OpenRow(name, who, number, open_.lease, wall + open_.until - now, open_.count)
+        ahead = wall - now
+        for (name, who), found in opened.items():
+            yield OpenRows(
+                name,
+                who,
+                [(number, one.lease, ahead + one.until, one.count) for number, one in found.items() if one is not None],
+                [number for number, one in found.items() if one is None],
+            )
         yield from died
 
 

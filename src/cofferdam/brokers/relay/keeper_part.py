@@ -24,6 +24,7 @@ from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper import PULL, SECOND, Channel, Consumer
 from cofferdam.brokers.relay.keeper_pace import Pace
 from cofferdam.brokers.relay.keeper_push import Pushes
+from cofferdam.brokers.relay.keeper_rows import Stored
 from cofferdam.brokers.relay.keeper_telling import Telling
 from cofferdam.brokers.relay.keeper_turns import (
     REQUEST_EFFORT,
@@ -39,7 +40,6 @@ from cofferdam.brokers.relay.keeper_watch import Watch
 from cofferdam.brokers.relay.keeper_work import Work
 from cofferdam.brokers.relay.records import Answered, Handed, Result
 from cofferdam.brokers.relay.riding import Rider
-from cofferdam.brokers.relay.store import Stored
 from cofferdam.crossing.strand import StrandSender
 from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.messages.checked import Problem
@@ -216,7 +216,7 @@ class Keeper(Part):
             raise CrossingError(f"request {record.request} after {side.last}: one is left out")
         else:
             side.last = record.request
-        if isinstance(record, records.Push) and not all(records.printable(item.key) for item in record.items):
+        if isinstance(record, records.Push) and not records.all_printable([item.key for item in record.items]):
             raise CrossingError(f"a key for {record.channel} that is not of printable characters")
         if not side.queue and side.has_turn(self._setting.reactor.now):
             self._serve(side, record)
@@ -380,10 +380,7 @@ class Keeper(Part):
             seconds = max(1, min(parked.request.seconds or channel.row.lease, channel.row.lease))
             taken = [one.number for one in messages]
             counts = work.machine.lease(consumer, taken, seconds, work.now)
-            for one in messages:
-                work.told.lease(
-                    channel.name, consumer.name, consumer.lease, one.number, one.who, one.key, one.sha256, one.size
-                )
+            work.told.lease(channel.name, consumer.name, consumer.lease, messages)
             work.figures.add("handed", len(messages), f"{channel.name} {consumer.name}")
             self._hand(parked, channel, messages, counts, consumer.lease, seconds)
         self._parked.pop((channel.name, consumer.name), None)
@@ -444,20 +441,26 @@ class Keeper(Part):
         now, wall, label = work.now, work.wall, f"{channel.name} {consumer.name}"
         side.spend(2 * len(record.verdicts))
         results: list[Result] = []
+        done: list[int] = []
         taken = False
         for verdict in record.verdicts:
             result = work.machine.settle(consumer, record.lease, verdict, now, wall)
             results.append(result)
             if result.problem is not None:
                 self._telling.count(record, result.problem)
-            elif verdict.says != "extend":
+            elif verdict.says == "done":
+                done.append(verdict.number)
+                if verdict.number <= channel.gone:
+                    work.let_go(channel, verdict.number)
+            elif verdict.says == "failed":
                 taken = True
                 work.told.settle(channel.name, consumer.name, verdict.number, verdict.says, verdict.reason)
-                if verdict.says == "done":
-                    work.let_go(channel, verdict.number)
-                    work.figures.add("settled", 1, label)
+        if done:
+            taken = True
+            work.told.done(channel.name, consumer.name, done)
+            work.figures.add("settled", len(done), label)
         answer = functools.partial(side.sender.send, Answered(record.request, tuple(results)))
-        if all(result.problem is not None for result in results):
+        if not done and all(result.problem is not None for result in results):
             answer()
             return
         work.after_commit(answer, functools.partial(side.refuse, record.request))

@@ -10,6 +10,7 @@ Not here: who may push (keeper_part), what becomes of a message (keeper), when i
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -31,6 +32,10 @@ WAITING_MOST: Final = 64
 WAITING_BYTES: Final = 8 << 20
 """Pushes of one principal that wait for their part of the log, and what they may weigh together; a single one may be
 more."""
+
+TOGETHER_MOST: Final = 128
+TOGETHER_BYTES: Final = 1 << 17
+"""Messages of one push that are looked at in one go, before it is looked whether the side's turn is over."""
 
 LOOK_SECONDS: Final = 0.01
 """How often it is looked whether they may go on, while some wait."""
@@ -91,10 +96,8 @@ class Pushes:
             return
         wall, request = work.wall, record.request
         before = len(results)
-        for item in record.items[before:]:
-            if len(results) > before and not side.has_turn(turn):
-                break
-            results.append(self._item(side, record, channel, item, wall))
+        while len(results) < len(record.items) and (len(results) == before or side.has_turn(turn)):
+            results += self._some(side, record, channel, _together(record.items, len(results)), wall, turn)
         work.store.write()
 
         def yes() -> None:
@@ -185,7 +188,52 @@ class Pushes:
             return Problem("busy", "more messages than the audit log keeps up with"), 1
         return None
 
-    def _item(self, side: Side, record: records.Push, channel: Channel, item: records.Item, wall: int) -> Result:
+    def _some(
+        self, side: Side, record: records.Push, channel: Channel, items: tuple[records.Item, ...], wall: int, turn: int
+    ) -> list[Result]:
+        """Several of a push's messages: all at once where each is new, passes and has room, else one by one, until the
+        turn is over."""
+        bodies = [item.body for item in items]
+        checked = None
+        if (
+            len(items) > 1
+            and self._work.machine.takes(channel, len(items), sum(map(len, bodies)))
+            and not any([item.doubtful for item in items])
+        ):
+            checked = self._work.checks.all_again(channel.name, bodies)
+        if checked is not None and all([type(one) is Checked for one in checked]):
+            stored = self._all_new(side, record, channel, [item.key for item in items], bodies, wall)
+            if stored is not None:
+                return stored
+        results: list[Result] = []
+        for item, found in zip(items, checked or itertools.repeat(None), strict=False):
+            if results and not side.has_turn(turn):
+                break
+            results.append(self._item(side, record, channel, item, wall, found))
+        return results
+
+    def _all_new(
+        self, side: Side, record: records.Push, channel: Channel, keys: list[str], bodies: list[bytes], wall: int
+    ) -> list[Result] | None:
+        """Messages that passed unchanged and have room. None: nothing is done with them, since one may not be new."""
+        work, name, who = self._work, channel.name, record.who
+        sizes = list(map(len, bodies))
+        size = sum(sizes)
+        hashes = [hashlib.sha256(body).digest() for body in bodies]
+        first = channel.next
+        if not work.store.add_all(name, first, who, keys, bodies, hashes, wall):
+            return None
+        side.spend(ITEM_EFFORT * len(bodies), size)
+        work.machine.push_all(channel, len(bodies), size)
+        work.told.push_all(name, first, who, keys, hashes, sizes)
+        work.figures.add("pushed", len(bodies), name)
+        return [Result("stored", number, False, sha256) for number, sha256 in enumerate(hashes, first)]
+
+    def _item(
+        self, side: Side, record: records.Push, channel: Channel, item: records.Item, wall: int,
+        found: Checked | Problem | None = None,
+    ) -> Result:  # fmt: skip
+        """One message. `found`: what its channel's checks say, where they were asked already."""
         work = self._work
         name, body = channel.name, item.body
         side.spend(ITEM_EFFORT, len(body))
@@ -201,12 +249,12 @@ class Pushes:
             before = work.shelf.find(name, record.who, item.key, sha256)
             if before is not None:
                 return Result("quarantined", before[0], again=True, sha256=sha256, problem=before[1])
-        checked = self._check(side, name, item)
+        checked = self._check(side, name, item, found)
         side.spend(len(checked.steps) if isinstance(checked, Checked) else 0)
         remade = checked.body if isinstance(checked, Checked) else body
         result = work.machine.push(channel, checked, len(remade), wall)
         if result.state == "stored":
-            work.store.remember(work.machine.steps)
+            work.store.series.remember(work.machine.steps)
             stored = sha256 if remade is body or remade == body else hashlib.sha256(remade).digest()
             work.store.add(name, result.number, record.who, item.key, remade, stored, sha256, wall)
             work.told.push(name, result.number, record.who, item.key, stored, len(remade))
@@ -225,7 +273,9 @@ class Pushes:
         self._telling.count(record, problem, item.key)
         return Result("refused", sha256=sha256, problem=problem, retry=result.retry)
 
-    def _check(self, side: Side, channel: str, item: records.Item) -> Checked | Problem:
+    def _check(
+        self, side: Side, channel: str, item: records.Item, found: Checked | Problem | None
+    ) -> Checked | Problem:
         """The channel's own checks. A side that works by other rows just now may err; its word counts for nothing.
 
         Raises:
@@ -234,7 +284,7 @@ class Pushes:
         checks = self._work.checks
         if item.doubtful and checks.readable(channel, item.body) != item.body:
             raise CrossingError(f"a body for {channel} that is not canonical")
-        checked = checks.again(channel, item.body)
+        checked = checks.again(channel, item.body) if found is None else found
         if item.doubtful or (isinstance(checked, Checked) and checked.body == item.body):
             return checked
         if side.works == side.fingerprint:
@@ -243,6 +293,14 @@ class Pushes:
         if checks.readable(channel, item.body) != item.body:
             raise CrossingError(f"a body for {channel} that is not canonical")
         return checked
+
+
+def _together(items: tuple[records.Item, ...], first: int) -> tuple[records.Item, ...]:
+    """As many from `first` on as are looked at in one go: one at least."""
+    last, size, end = first + 1, len(items[first].body), min(len(items), first + TOGETHER_MOST)
+    while last < end and (size := size + len(items[last].body)) <= TOGETHER_BYTES:
+        last += 1
+    return items[first:last]
 
 
 def _nothing() -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from cofferdam.audit.entry import Draft
 from cofferdam.brokers.relay.gaps import Gap
 
 
@@ -36,8 +37,7 @@ class PositionRow(msgspec.Struct, frozen=True):
 
 
 class OpenRow(msgspec.Struct, frozen=True):
-    """A message under way. `lease` 0: it came back, and is not handed out before `until` (UTC, ns). `count` 0: no more
-    under way."""
+    """A message under way. `lease` 0: it came back, and is not handed out before `until` (UTC, ns)."""
 
     channel: str
     consumer: str
@@ -45,6 +45,16 @@ class OpenRow(msgspec.Struct, frozen=True):
     lease: int
     until: int
     count: int
+
+
+class OpenRows(msgspec.Struct, frozen=True):
+    """What has changed of a consumer's messages under way: (number, lease, until, count) as `OpenRow` has them, and the
+    numbers of those that are not under way any more."""
+
+    channel: str
+    consumer: str
+    opened: list[tuple[int, int, int, int]]
+    closed: list[int]
 
 
 class DeadRow(msgspec.Struct, frozen=True):
@@ -77,8 +87,9 @@ class StepRow(msgspec.Struct, frozen=True):
     counts: tuple[int, ...]
 
 
-Row = ChannelRow | PositionRow | OpenRow | DeadRow | GapsRow
-"""What a machine says has changed, and what it is made from (without `DeadRow`: positions have their count)."""
+Row = ChannelRow | PositionRow | OpenRow | OpenRows | DeadRow | GapsRow
+"""What a machine says has changed (without `OpenRow`), and what it is made from (without `OpenRows`, and without
+`DeadRow`: positions have their count)."""
 
 
 class Memory(Protocol):
@@ -87,7 +98,7 @@ class Memory(Protocol):
     def recall(self, channel: str, limit: str, key: str) -> StepRow | None:
         """What is remembered of a series."""
 
-    def series(self, channel: str) -> int:
+    def count(self, channel: str) -> int:
         """How many series are remembered."""
 
 
@@ -96,3 +107,24 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
     number: int
     sent: bytes
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """A message as it lies in the store. `group` is the commit that brought it."""
+
+    number: int
+    who: str
+    key: str
+    sha256: bytes
+    at: int
+    size: int
+    group: int
+    body: bytes
+
+
+class Untold(msgspec.Struct, frozen=True):
+    """Entries of a commit that the log has not confirmed. `pushed`: channel -> (first, last) number that it brought."""
+
+    group: int
+    pushed: dict[str, tuple[int, int]]
+    drafts: list[Draft]

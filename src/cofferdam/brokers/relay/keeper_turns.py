@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper import Channel
+from cofferdam.brokers.relay.keeper_rows import Stored
 from cofferdam.brokers.relay.records import Message, NotDone, Result
-from cofferdam.brokers.relay.store import Store, Stored
+from cofferdam.brokers.relay.store import Store
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import StoreError
 from cofferdam.policy.messages.checked import Problem
@@ -167,5 +168,5 @@ def missing_of(channel: Channel) -> tuple[tuple[int, int], ...]:
 
 def _size(record: Any) -> int:
     if isinstance(record, records.Push):
-        return sum(len(item.body) for item in record.items)
+        return sum([len(item.body) for item in record.items])
     return 256 * len(record.verdicts) if isinstance(record, records.Settle) else 256

@@ -233,7 +233,7 @@ class Verbs:
             "consumer": consumer.name, "present": consumer.present, "cursor": consumer.cursor,
             "lowest": consumer.lowest, "lag": consumer.lag, "leased": len(consumer.leased),
             "returned": len(consumer.free), "dead": consumer.dead, "stopped": consumer.stopped,
-            "asked_ns": self._work.now - consumer.asked,
+            "asked_ns": self._work.now - consumer.asked, "oldest_ns": self._work.oldest(consumer),
         }  # fmt: skip
 
     def _positions(self, _: Nothing) -> Any:
@@ -366,7 +366,7 @@ class Verbs:
         if result.state != "stored":
             raise GateError(result.problem.detail if result.problem else "it was refused")
         sha256 = hashlib.sha256(body).digest()
-        work.store.remember(work.machine.steps)
+        work.store.series.remember(work.machine.steps)
         work.store.add(channel.name, result.number, held.who, held.key, body, sha256, held.sha256, work.wall)
         work.told.push(channel.name, result.number, held.who, held.key, sha256, len(body))
         work.shelf.drop(held)

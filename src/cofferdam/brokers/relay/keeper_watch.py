@@ -57,7 +57,7 @@ class Watch:
             self._forgot = self._work.now
             for channel in self._work.machine.channels.values():
                 before = (self._aged - channel.row.keep * SECOND) // BUCKET_NS
-                self._work.store.forget_steps(channel.name, before)
+                self._work.store.series.forget(channel.name, before)
             self._work.change(durable=False)
 
     def _retire(self, channel: Channel) -> None:
@@ -86,7 +86,7 @@ class Watch:
             figures.set("size", channel.size, name)
             figures.set("room", channel.row.room, name)
             figures.set("waiting", max((consumer.lag for consumer in present), default=0), name)
-            figures.set("oldest", max((self.oldest(consumer) for consumer in present), default=0), name)
+            figures.set("oldest", max((work.oldest(consumer) for consumer in present), default=0), name)
             figures.set("leases", sum(len(consumer.leased) for consumer in present), name)
             figures.set("quarantine", channel.held, name)
             figures.set("missing", sum(gap.last - gap.first + 1 for gap in channel.gaps.awaited), name)
@@ -96,13 +96,6 @@ class Watch:
                 figures.set("dead_letters", consumer.dead, label)
         figures.set("unlogged", work.unlogged)
         return figures.report()
-
-    def oldest(self, consumer: Consumer) -> int:
-        """How long (ns) a consumer has had a message waiting for it."""
-        if not consumer.lag:
-            return 0
-        at = self._work.store.stored_at(consumer.channel.name, consumer.lowest)
-        return max(0, self._work.wall - at) if at else 0
 
     def _look(self) -> None:
         """Those of the whole store come first, then those of channels, then those of consumers: a report has room for
@@ -151,7 +144,7 @@ class Watch:
         if consumer.dead:
             stands = "; it gets no more until that is decided on" if consumer.stopped else ""
             found[f"{of}-dead"] = f"{consumer.dead} messages of {name} are dead to {consumer.name}{stands}"
-        waited = self.oldest(consumer) // SECOND
+        waited = self._work.oldest(consumer) // SECOND
         if row.alarm_oldest and waited > row.alarm_oldest:
             found[f"{of}-oldest"] = f"message {consumer.lowest} of {name} has waited {waited} s for {consumer.name}"
         silent = (self._work.now - consumer.asked) // SECOND

@@ -36,10 +36,11 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.figures import Figures
 from cofferdam.brokers.relay.figures import FIGURES
-from cofferdam.brokers.relay.keeper import Channel, Machine
+from cofferdam.brokers.relay.keeper import Channel, Consumer, Machine
+from cofferdam.brokers.relay.keeper_rows import Untold
 from cofferdam.brokers.relay.ledger import Told
 from cofferdam.brokers.relay.shelf import Shelf
-from cofferdam.brokers.relay.store import Store, Untold
+from cofferdam.brokers.relay.store import Store
 from cofferdam.errors import StoreError, StoreFull
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
@@ -157,7 +158,7 @@ class Work:
 
     def _make(self) -> None:
         """The machine, from what is stored."""
-        self.machine = Machine(self.relay, self.store.rows(), self.store, self.now, self.wall)
+        self.machine = Machine(self.relay, self.store.rows(), self.store.series, self.now, self.wall)
         for group in self._groups:
             for name, (first, _) in group.untold.pushed.items():
                 channel = self.machine.channels[name]
@@ -371,6 +372,13 @@ class Work:
         size = self.store.forget(channel.name, number)
         if size >= 0:
             self.machine.removed(channel, 0, 1, size)
+
+    def oldest(self, consumer: Consumer) -> int:
+        """How long (ns) a consumer has had a message waiting for it."""
+        if not consumer.lag:
+            return 0
+        at = self.store.stored_at(consumer.channel.name, consumer.lowest)
+        return max(0, self.wall - at) if at else 0
 
     def note(self, draft: Draft) -> None:
         """Hands the log an entry that nothing waits for."""

@@ -25,6 +25,7 @@ from cofferdam.audit.entry import Draft
 from cofferdam.audit.events import relay as events
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.tree import check_inclusion, edge_root, inclusion_proof, leaf_hash, perfect_root
+from cofferdam.brokers.relay.keeper_rows import Stored
 from cofferdam.brokers.relay.told import PassedOver
 
 MOST_FINDINGS: Final = 100
@@ -79,6 +80,14 @@ class _Run:
         self.key, self.sha256 = key, sha256
         self.leaves.append((number, leaf))
 
+    def add_all(self, whos: set[str], key: str, sha256: bytes, size: int, leaves: list[tuple[int, bytes]]) -> None:
+        """The same for several: `key` and `sha256` are the last one's, `size` is that of all."""
+        if whos != {self.who}:
+            self.who = "" if self.leaves or len(whos) > 1 else next(iter(whos))
+        self.size += size
+        self.key, self.sha256 = key, sha256
+        self.leaves += leaves
+
     @property
     def count(self) -> int:
         return len(self.leaves)
@@ -131,14 +140,29 @@ class Told:
             run = self._pushed[channel] = _Run()
         run.add(number, message_leaf(channel, number, who, key, sha256, size), who, key, sha256, size)
 
-    def lease(
-        self, channel: str, consumer: str, lease: int, number: int, who: str, key: str, sha256: bytes, size: int
+    def push_all(
+        self, channel: str, first: int, who: str, keys: list[str], hashes: list[bytes], sizes: list[int]
     ) -> None:
-        """A message is handed to a consumer."""
+        """Several are new, of one principal, numbered from `first` on."""
+        run = self._pushed.get(channel)
+        if run is None:
+            run = self._pushed[channel] = _Run()
+        leaves = [
+            (number, message_leaf(channel, number, who, key, sha256, size))
+            for number, (key, sha256, size) in enumerate(zip(keys, hashes, sizes, strict=True), first)
+        ]
+        run.add_all({who}, keys[-1], hashes[-1], sum(sizes), leaves)
+
+    def lease(self, channel: str, consumer: str, lease: int, messages: list[Stored]) -> None:
+        """Messages are handed to a consumer."""
         run = self._leased.get((channel, consumer, lease))
         if run is None:
             run = self._leased[channel, consumer, lease] = _Run()
-        run.add(number, message_leaf(channel, number, who, key, sha256, size), who, key, sha256, size)
+        leaves = [
+            (one.number, message_leaf(channel, one.number, one.who, one.key, one.sha256, one.size)) for one in messages
+        ]
+        last, size = messages[-1], sum(one.size for one in messages)
+        run.add_all({one.who for one in messages}, last.key, last.sha256, size, leaves)
 
     def settle(self, channel: str, consumer: str, number: int, says: Says, reason: str, tries: int = 0) -> None:
         """A consumer is done with a message, or failed, or it is dead to it. Of several reasons the first is told."""
@@ -148,6 +172,13 @@ class Told:
         run.add(number, settled_leaf(channel, number, consumer, says))
         run.reason = run.reason or reason
         run.tries = max(run.tries, tries)
+
+    def done(self, channel: str, consumer: str, numbers: list[int]) -> None:
+        """A consumer is done with these."""
+        run = self._settled.get((channel, consumer, "done"))
+        if run is None:
+            run = self._settled[channel, consumer, "done"] = _Run()
+        run.leaves += [(number, settled_leaf(channel, number, consumer, "done")) for number in numbers]
 
     def add(self, kind: Callable[..., Draft], **members: Any) -> None:
         """Anything else."""

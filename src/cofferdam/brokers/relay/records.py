@@ -257,6 +257,11 @@ def printable(key: str) -> bool:
     return key.isprintable() and not key.isspace()
 
 
+def all_printable(keys: list[str]) -> bool:
+    """Whether all of these are, and none of them is empty."""
+    return "".join(keys).isprintable() and all(keys) and not any(map(str.isspace, keys))
+
+
 def side_of(part: str) -> Literal["outer", "inner"]:
     """The side on which a part of the relay stands, by its name. Raises: ValueError for one that stands on none."""
     side = part.partition("-")[0]

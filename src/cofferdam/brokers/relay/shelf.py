@@ -15,8 +15,9 @@ import msgspec
 
 from cofferdam.audit.tree import edge_root
 from cofferdam.brokers.relay.gaps import Gaps
+from cofferdam.brokers.relay.keeper_rows import Stored
 from cofferdam.brokers.relay.ledger import Batch, message_leaf
-from cofferdam.brokers.relay.store import Store, Stored
+from cofferdam.brokers.relay.store import Store
 from cofferdam.policy.messages.checked import Problem
 
 EDITORS: Final = 16

@@ -13,7 +13,8 @@ Messages are in a table by channel and number; which keys they have is found by 
 audit log wait in the store (`told`) until the log has confirmed them, so that a crash in between is mended at the next
 start.
 
-Not here: what any of it means (keeper), the quarantine's rows and checking for operators (shelf).
+Not here: what any of it means (keeper), what limits remember (store_series), the quarantine's rows and checking for
+operators (shelf).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import secrets
 import sqlite3
@@ -36,67 +38,30 @@ from cofferdam.audit.entry import Draft
 from cofferdam.brokers.kit.database import CHECKED_BYTES, check_plain
 from cofferdam.brokers.relay.gaps import Gap, Gaps
 from cofferdam.brokers.relay.index import SEGMENT, Index, next_print
-from cofferdam.brokers.relay.keeper_rows import ChannelRow, DeadRow, GapsRow, Known, OpenRow, PositionRow, Row, StepRow
+from cofferdam.brokers.relay.keeper_rows import (
+    ChannelRow,
+    DeadRow,
+    GapsRow,
+    Known,
+    OpenRow,
+    OpenRows,
+    PositionRow,
+    Row,
+    Stored,
+    Untold,
+)
+from cofferdam.brokers.relay.store_series import Series
+from cofferdam.brokers.relay.store_tables import APPLICATION, NUMBER_BITS, TABLES, VERSION
 from cofferdam.errors import StoreError, StoreFull
 
-APPLICATION: Final = 0x43664B31
-VERSION: Final = 1
-STEPS_KNOWN: Final = 20_000
-"""Series that are remembered within one transaction."""
-NUMBER_BITS: Final = 44
 _BELOW: Final = (1 << NUMBER_BITS) - 1
 _FILES: Final = "keeper.db"
 
-_TABLES: Final = """
-CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE channels(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, next INTEGER, gone INTEGER, messages INTEGER,
-  size INTEGER, held INTEGER, held_size INTEGER, paused INTEGER, sealed INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE principals(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
-CREATE TABLE messages(id INTEGER PRIMARY KEY, who INTEGER, key TEXT, sha256 BLOB, sent BLOB, at INTEGER, size INTEGER,
-  grp INTEGER, body BLOB);
-CREATE TABLE positions(channel INTEGER, consumer INTEGER, cursor INTEGER, lease INTEGER, dead INTEGER,
-  PRIMARY KEY(channel, consumer)) WITHOUT ROWID;
-CREATE TABLE open(channel INTEGER, consumer INTEGER, number INTEGER, lease INTEGER, until INTEGER, count INTEGER,
-  PRIMARY KEY(channel, consumer, number)) WITHOUT ROWID;
-CREATE TABLE dead(channel INTEGER, consumer INTEGER, number INTEGER, count INTEGER, reason TEXT, at INTEGER,
-  PRIMARY KEY(channel, number, consumer)) WITHOUT ROWID;
-CREATE TABLE steps(channel INTEGER, lim TEXT, key TEXT, value, at INTEGER, counts BLOB,
-  PRIMARY KEY(channel, lim, key)) WITHOUT ROWID;
-CREATE TABLE held(id INTEGER PRIMARY KEY AUTOINCREMENT, channel INTEGER, who INTEGER, key TEXT, sha256 BLOB,
-  size INTEGER, at INTEGER, problem BLOB, body BLOB, edited BLOB, editors BLOB, approved BLOB);
-CREATE INDEX held_keys ON held(channel, who, key);
-CREATE TABLE told(grp INTEGER PRIMARY KEY, pushed BLOB, drafts BLOB);
-CREATE TABLE gaps(channel INTEGER PRIMARY KEY, gaps BLOB);
-CREATE TABLE segments(id INTEGER PRIMARY KEY, tops BLOB, prints BLOB, messages BLOB);
-"""
-
 _drafts = msgspec.msgpack.Decoder(list[Draft])
 _pushed = msgspec.msgpack.Decoder(dict[str, tuple[int, int]])
-_counts = msgspec.msgpack.Decoder(tuple[int, ...])
 _gap_rows = msgspec.msgpack.Decoder(tuple[Gap, ...])
 _tops = msgspec.msgpack.Decoder(dict[int, int])
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class Stored(msgspec.Struct, frozen=True, gc=False):
-    """A message as it lies in the store. `group` is the commit that brought it."""
-
-    number: int
-    who: str
-    key: str
-    sha256: bytes
-    at: int
-    size: int
-    group: int
-    body: bytes
-
-
-class Untold(msgspec.Struct, frozen=True):
-    """Entries of a commit that the log has not confirmed. `pushed`: channel -> (first, last) number that it brought."""
-
-    group: int
-    pushed: dict[str, tuple[int, int]]
-    drafts: list[Draft]
 
 
 class Store:
@@ -120,9 +85,7 @@ class Store:
         self._waiting: list[tuple[Any, ...]] = []
         """Messages that were added and are not written yet."""
         self._free = (0, 0, "", 0)
-        self._series: dict[int, int] = {}
-        self._steps: dict[tuple[str, str, str], StepRow | None] = {}
-        """What was looked up or written within this transaction."""
+        self.series = Series(self)
         check_plain(self.path)
         with contextlib.suppress(OSError):
             if self.path.with_name(_FILES + "-wal").stat().st_size:
@@ -157,7 +120,7 @@ class Store:
             self.run(f"PRAGMA {pragma}")
         self.run("BEGIN IMMEDIATE")  # the lock is ours from here on
         if not known:
-            for statement in _TABLES.split(";\n"):
+            for statement in TABLES.split(";\n"):
                 self.run(statement)
             self.run(f"PRAGMA application_id={APPLICATION}")
             self.run(f"PRAGMA user_version={VERSION}")
@@ -333,7 +296,8 @@ class Store:
             if isinstance(error, StoreFull):
                 self.rollback()
             raise
-        self._added, self._steps = [], {}
+        self._added = []
+        self.series.committed()
         return Untold(self.group, pushed, drafts)
 
     def rollback(self) -> None:
@@ -346,7 +310,7 @@ class Store:
         self._added = []
         self._channels = dict(self.all("SELECT name, id FROM channels"))
         self._principals = dict(self.all("SELECT name, id FROM principals"))
-        self._series, self._steps = {}, {}
+        self.series.taken_back()
 
     def fail(self) -> None:
         """Something has failed for good: the database is not touched any more."""
@@ -366,6 +330,10 @@ class Store:
         if id_ is None:
             id_ = self._channels[name] = self.run("INSERT INTO channels(name) VALUES(?)", name).lastrowid or 0
         return id_
+
+    def channel_known(self, name: str) -> int:
+        """A channel's id, 0 if there is none. Also outside of a transaction."""
+        return self._channels.get(name, 0)
 
     def who(self, name: str) -> int:
         """A principal's id."""
@@ -396,16 +364,16 @@ class Store:
 
     def save(self, rows: Iterable[Row]) -> None:
         """What a machine says has changed."""
-        opened: list[tuple[int, ...]] = []
-        closed: list[tuple[int, ...]] = []
         for row in rows:
             channel = self.channel(row.channel)
-            if isinstance(row, OpenRow):
-                at = (channel, self.who(row.consumer), row.number)
-                if row.count or row.lease or row.until:
-                    opened.append((*at, row.lease, row.until, row.count))
-                else:
-                    closed.append(at)
+            if isinstance(row, OpenRows):
+                at = (channel, self.who(row.consumer))
+                if row.opened:
+                    opened = [(*at, *each) for each in row.opened]
+                    self.run_each("INSERT OR REPLACE INTO open VALUES(?,?,?,?,?,?)", opened)
+                if row.closed:
+                    closed = [(*at, number) for number in row.closed]
+                    self.run_each("DELETE FROM open WHERE channel=? AND consumer=? AND number=?", closed)
                 continue
             if isinstance(row, ChannelRow):
                 values = (row.next, row.gone, row.messages, row.size, row.held, row.held_size, row.paused)
@@ -419,13 +387,9 @@ class Store:
             if isinstance(row, PositionRow):
                 self.run("INSERT OR REPLACE INTO positions VALUES(?,?,?,?,?)",
                          channel, who, row.cursor, row.lease, row.dead)  # fmt: skip
-            else:
+            elif isinstance(row, DeadRow):
                 self.run("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)",
                          channel, who, row.number, row.count, row.reason, row.at)  # fmt: skip
-        if opened:
-            self.run_each("INSERT OR REPLACE INTO open VALUES(?,?,?,?,?,?)", opened)
-        if closed:
-            self.run_each("DELETE FROM open WHERE channel=? AND consumer=? AND number=?", closed)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -460,6 +424,25 @@ class Store:
         else:
             print_ = self.index.add(self.index.print_of(id_ << 20 | source, key), message)
         self._added.append(print_)
+
+    def add_all(
+        self, channel: str, first: int, who: str, keys: list[str], bodies: list[bytes], hashes: list[bytes], at: int
+    ) -> bool:
+        """Messages of one producer, numbered from `first` on, that are stored as they were sent: written as by `add`.
+        False: nothing is, since one of the keys may be known."""
+        id_, source = self._channels.get(channel), self._principals.get(who)
+        prints = None if id_ is None or source is None else self.index.fresh(id_ << 20 | source, keys)
+        if id_ is None or prints is None:
+            return False
+        self.begin()
+        base, group = id_ << NUMBER_BITS | first, self.group + 1
+        self._waiting += [
+            (message, source, key, sha256, None, at, len(body), group, body)
+            for message, key, sha256, body in zip(itertools.count(base), keys, hashes, bodies, strict=False)
+        ]
+        self.index.newest.update(zip(prints, itertools.count(base), strict=False))
+        self._added += prints
+        return True
 
     def origin(self, wanted: str = "") -> str:
         """Whose numbers the messages here have, where they come over a strand; "" as long as none has come. `wanted`:
@@ -541,38 +524,6 @@ class Store:
         sql = "DELETE FROM dead WHERE channel=? AND consumer=? AND number>=? AND number<=?"
         return self.run(sql, self.channel(channel), self.who(consumer), first, last).rowcount
 
-    # --- limits with a memory -----------------------------------------------------------------------------------------
-
-    def recall(self, channel: str, limit: str, key: str) -> StepRow | None:
-        """What a limit remembers of a series."""
-        at = (channel, limit, key)
-        if at in self._steps:
-            return self._steps[at]
-        row = self.one("SELECT value,at,counts FROM steps WHERE channel=? AND lim=? AND key=?",
-                       self._channels.get(channel, 0), limit, key)  # fmt: skip
-        found = StepRow(channel, limit, key, row[0], row[1], _counts.decode(row[2])) if row else None
-        if len(self._steps) < STEPS_KNOWN:
-            self._steps[at] = found
-        return found
-
-    def series(self, channel: str) -> int:
-        """How many series its limits remember."""
-        id_ = self._channels.get(channel, 0)
-        if id_ not in self._series:
-            self._series[id_] = self.one("SELECT count(*) FROM steps WHERE channel=?", id_)[0]
-        return self._series[id_]
-
-    def remember(self, rows: Iterable[StepRow]) -> None:
-        """What limits have to remember from now on."""
-        for row in rows:
-            self.begin()
-            channel = self.channel(row.channel)
-            if self.recall(row.channel, row.limit, row.key) is None:
-                self._series[channel] = self.series(row.channel) + 1
-            self.run("INSERT OR REPLACE INTO steps VALUES(?,?,?,?,?,?)",
-                     channel, row.limit, row.key, row.value, row.at, _encode(row.counts))  # fmt: skip
-            self._steps[row.channel, row.limit, row.key] = row
-
     # --- the audit log, the index, room -------------------------------------------------------------------------------
 
     def untold(self) -> list[Untold]:
@@ -608,12 +559,6 @@ class Store:
             if all(known.get(each, 0) >= number for each, number in _tops.decode(tops).items()):
                 self.run("DELETE FROM segments WHERE id=?", id_)
                 self.index.drop(id_)
-
-    def forget_steps(self, channel: str, before: int) -> None:
-        """What limits remember of series whose last message came before this bucket."""
-        self.begin()
-        self._series, self._steps = {}, {}
-        self.run("DELETE FROM steps WHERE channel=? AND at<?", self.channel(channel), before)
 
     def room(self) -> tuple[int, int]:
         """(bytes free, bytes in all) where the store lies."""

@@ -19,7 +19,8 @@ class Missing(TypedDict):
 
 
 class Place(TypedDict):
-    """Where a consumer of a channel stands."""
+    """Where a consumer of a channel stands. `asked_ns`, `oldest_ns`: how long ago it asked, and how long the oldest
+    message that it has not settled has waited for it."""
 
     consumer: str
     present: bool
@@ -31,6 +32,7 @@ class Place(TypedDict):
     dead: int
     stopped: bool
     asked_ns: int
+    oldest_ns: int
 
 
 class ChannelStands(TypedDict):

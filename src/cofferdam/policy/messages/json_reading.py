@@ -58,7 +58,9 @@ class _Doubled(Exception):
         self.name = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
 
 
-class _BadNumber(Exception):
+class BadNumber(Exception):
+    """A number that is not read."""
+
     def __init__(self, text: str, words: str) -> None:
         super().__init__()
         self.text = text
@@ -73,14 +75,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(text: str) -> Any:
-    raise _BadNumber(text, f"{text}, which is no JSON number")
+    raise BadNumber(text, f"{text}, which is no JSON number")
 
 
 def _whole(text: str) -> int | float:
     if len(text) < 19:
         return int(text)
     if len(text) > NUMBER_CHARACTERS:
-        raise _BadNumber(text, f"a number of {len(text)} characters; at most {NUMBER_CHARACTERS} are read")
+        raise BadNumber(text, f"a number of {len(text)} characters; at most {NUMBER_CHARACTERS} are read")
     value = int(text)
     if INT64_MIN <= value <= INT64_MAX:
         return value
@@ -88,18 +90,19 @@ def _whole(text: str) -> int | float:
     double = float(text)
     if number(double) == text:
         return double
-    raise _BadNumber(text, f"{text}, which neither 64 bits nor a double hold exactly; a text can carry it")
+    raise BadNumber(text, f"{text}, which neither 64 bits nor a double hold exactly; a text can carry it")
 
 
-def _fraction(text: str) -> int | float:
+def read_fraction(text: str) -> int | float:
+    """A number that is written with a fraction or an exponent. Raises: BadNumber."""
     if len(text) > NUMBER_CHARACTERS:
-        raise _BadNumber(text, f"a number of {len(text)} characters; at most {NUMBER_CHARACTERS} are read")
+        raise BadNumber(text, f"a number of {len(text)} characters; at most {NUMBER_CHARACTERS} are read")
     value = float(text)
     if value - value != 0:  # infinite
-        raise _BadNumber(text, f"{text}, which is more than a double holds")
+        raise BadNumber(text, f"{text}, which is more than a double holds")
     if value == 0:
         if _DIGIT.search(text.lower().partition("e")[0]):
-            raise _BadNumber(text, f"{text}, which a double holds as 0 only")
+            raise BadNumber(text, f"{text}, which a double holds as 0 only")
         return 0
     whole = int(value) if INT64_MIN <= value <= INT64_MAX else INT64_MAX + 1
     if len(text) > EASY_CHARACTERS and (exact := Decimal(text)) != Decimal(repr(value)):
@@ -108,14 +111,14 @@ def _fraction(text: str) -> int | float:
         # Programs write a double with few figures or with many: as long as these are its own, nothing is lost.
         figures = len(text.lower().partition("e")[0].replace(".", "").lstrip("-0").rstrip("0"))
         if exact != Decimal(f"{value:.{figures - 1}e}"):
-            raise _BadNumber(text, f"{text}, which neither 64 bits nor a double hold exactly; a text can carry it")
+            raise BadNumber(text, f"{text}, which neither 64 bits nor a double hold exactly; a text can carry it")
     if value == whole and INT64_MIN <= whole <= INT64_MAX:
         return whole
     return value
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_constant, parse_int=_whole, parse_float=_fraction
+    object_pairs_hook=_object, parse_constant=_constant, parse_int=_whole, parse_float=read_fraction
 )
 _LOOSE = json.JSONDecoder(parse_float=str, parse_int=str)
 
@@ -138,7 +141,7 @@ def read(data: bytes) -> tuple[Any, str]:
         raise NotJson(_words(error, text), error.pos) from None
     except _Doubled as error:
         raise _find(text, doubled=error.name) from None
-    except _BadNumber as error:
+    except BadNumber as error:
         raise _find(text, number=error) from None
     except RecursionError:
         raise NotJson(f"nesting deeper than {DEPTH}", _too_deep(text)) from None
@@ -411,7 +414,7 @@ def _members(text: str, at: int) -> Iterator[tuple[str | int, int, int, int]]:
             at = _skip(text, at + 1)
 
 
-def _find(text: str, doubled: str | None = None, number: _BadNumber | None = None) -> NotJson:
+def _find(text: str, doubled: str | None = None, number: BadNumber | None = None) -> NotJson:
     """Where the name stands a second time, or the number that cannot be read: searched only when there is one."""
     words = f"the name {json.dumps(doubled[:64])} twice in one object" if doubled is not None else ""
     words = number.words[:200] if number is not None else words

@@ -34,7 +34,8 @@ STATUS: Final = {
     "window": 403, "room": 503, "busy": 503, "severed": 503, "paused": 503, "stopped": 503, "log": 503, "store": 503,
 }  # fmt: skip
 """Faults that any API may have. Whatever has no status is a fault of the body: 422."""
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+_encode = _encoder.encode
 
 
 class Refusal(Exception):
@@ -111,11 +112,12 @@ def problem(members: dict[str, Any], headers: Mapping[str, str] | None = None) -
 
 def lines(values: list[dict[str, Any]]) -> Answer:
     """NDJSON: a line for each value."""
-    return Answer(200, b"".join(_encode(value) + b"\n" for value in values), "application/x-ndjson")
+    return Answer(200, _encoder.encode_lines(values), "application/x-ndjson")
 
 
+@functools.lru_cache(maxsize=64)
 def time_of(ns: int) -> str:
-    """UTC ns as RFC 3339 has them, to the nanosecond."""
+    """UTC ns as RFC 3339 has them, to the nanosecond. (What was pushed together has one time.)"""
     return f"{_second(ns // 1_000_000_000)}.{ns % 1_000_000_000:09d}Z"
 
 
