@@ -131,3 +131,34 @@ def test_what_was_added_together_is_taken_back_together(tmp_path: Path) -> None:
     assert known is not None
     assert (known.number, known.sent) == (2, hashes[1])
     store.close()
+
+
+def test_verdicts_given_together_are_what_they_are_alone(bench: Bench) -> None:
+    push(bench, [good(number) for number in range(6)])
+    handed = bench.pull(most=6)
+    assert len(handed.messages) == 1, "strict"
+    bench.settle(handed)
+    wide = make_rows((msgspec.structs.replace(COUNTS, order=10),))
+    bench.work_by(wide)
+    handed = bench.pull(most=10)
+    assert [message.number for message in handed.messages] == [2, 3, 4, 5, 6]
+
+    def settle(*numbers: int) -> list[str]:
+        verdicts = tuple(records.Verdict(number, "done") for number in numbers)
+        number = bench.outer.ask(records.Settle, "erp", "counts", handed.lease, verdicts)
+        bench.run()
+        answer = bench.outer.answers[number]
+        assert isinstance(answer, Answered)
+        return [one.state for one in answer.results]
+
+    assert settle(2, 99, 3, 3) == ["stored", "refused", "stored", "refused"]
+    assert settle(4, 3) == ["stored", "refused"]
+    assert settle(5, 6) == ["stored", "stored"]
+    assert settle(5, 6) == ["refused", "refused"]
+    assert [(each["count"], each["first"], each["last"]) for each in bench.log.events("messages-settled")] == [
+        (1, 1, 1), (2, 2, 3), (1, 4, 4), (2, 5, 6),
+    ]  # fmt: skip
+    assert bench.verified() == []
+    bench.crash()
+    bench.start()
+    assert bench.numbers(most=10) == []

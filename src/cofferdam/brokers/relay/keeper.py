@@ -386,6 +386,20 @@ class Machine:
             self._back(consumer, verdict.number, now + verdict.seconds * SECOND, verdict.reason or "failed", wall)
         return Result("stored", verdict.number)
 
+    def settle_all(self, consumer: Consumer, lease: int, numbers: list[int], now: int) -> bool:
+        """It is done with these, each of which stands once. False: nothing is settled, since one is not under this
+        lease."""
+        leased = consumer.leased
+        for number in numbers:
+            open_ = leased.get(number)
+            if open_ is None or open_.lease != lease or open_.until <= now:
+                return False
+        changing = self._changing(consumer)
+        for number in numbers:
+            del leased[number]
+            changing[number] = None
+        return True
+
     def expire(self, now: int, wall: int) -> list[Consumer]:
         """Ends the leases whose time is up. Returns whose they were."""
         found = []

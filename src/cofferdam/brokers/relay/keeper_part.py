@@ -375,7 +375,7 @@ class Keeper(Part):
             except StoreError as error:
                 work.guard(error)
                 return
-            parked.side.give(len(messages), sum(one.size for one in messages))
+            parked.side.give(len(messages), sum([one.size for one in messages]))
             queue.popleft()
             seconds = max(1, min(parked.request.seconds or channel.row.lease, channel.row.lease))
             taken = [one.number for one in messages]
@@ -442,31 +442,36 @@ class Keeper(Part):
         side.spend(2 * len(record.verdicts))
         results: list[Result] = []
         done: list[int] = []
-        taken = False
-        for verdict in record.verdicts:
-            result = work.machine.settle(consumer, record.lease, verdict, now, wall)
-            results.append(result)
-            if result.problem is not None:
-                self._telling.count(record, result.problem)
-            elif verdict.says == "done":
-                done.append(verdict.number)
-                if verdict.number <= channel.gone:
-                    work.let_go(channel, verdict.number)
-            elif verdict.says == "failed":
-                taken = True
-                work.told.settle(channel.name, consumer.name, verdict.number, verdict.says, verdict.reason)
+        failed = False
+        numbers = [verdict.number for verdict in record.verdicts]
+        alike = all([verdict.says == "done" for verdict in record.verdicts]) and len(set(numbers)) == len(numbers)
+        if alike and work.machine.settle_all(consumer, record.lease, numbers, now):
+            done, results = numbers, [Result("stored", number) for number in numbers]
+        else:
+            for verdict in record.verdicts:
+                result = work.machine.settle(consumer, record.lease, verdict, now, wall)
+                results.append(result)
+                if result.problem is not None:
+                    self._telling.count(record, result.problem)
+                elif verdict.says == "done":
+                    done.append(verdict.number)
+                elif verdict.says == "failed":
+                    failed = True
+                    work.told.settle(channel.name, consumer.name, verdict.number, verdict.says, verdict.reason)
         if done:
-            taken = True
             work.told.done(channel.name, consumer.name, done)
             work.figures.add("settled", len(done), label)
+        for number in done:
+            if number <= channel.gone:
+                work.let_go(channel, number)
         answer = functools.partial(side.sender.send, Answered(record.request, tuple(results)))
         if not done and all(result.problem is not None for result in results):
             answer()
             return
         work.after_commit(answer, functools.partial(side.refuse, record.request))
-        if taken:
+        if done or failed:
             self._pace.may(consumer.name, now, max((verdict.reason for verdict in record.verdicts), key=len), must=True)
-        work.change(durable=taken)
+        work.change(durable=bool(done) or failed)
         self._wake(consumer)
 
     def _browse(self, side: Side, record: records.Browse) -> None:

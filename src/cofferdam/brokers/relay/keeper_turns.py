@@ -144,10 +144,11 @@ def answer_of(store: Store, channel: str, numbers: list[int]) -> list[Stored]:
         while end < len(numbers) and numbers[end] == numbers[end - 1] + 1:
             end += 1
         run = store.messages(channel, numbers[at] - 1, end - at, numbers[end - 1], left)
-        if found and run and sum(one.size for one in run) > left:
+        size = sum([one.size for one in run])
+        if found and size > left:
             break
         found += run
-        left -= sum(one.size for one in run)
+        left -= size
         if len(run) < end - at or left <= 0:
             break
         at = end

@@ -161,7 +161,7 @@ class Told:
         leaves = [
             (one.number, message_leaf(channel, one.number, one.who, one.key, one.sha256, one.size)) for one in messages
         ]
-        last, size = messages[-1], sum(one.size for one in messages)
+        last, size = messages[-1], sum([one.size for one in messages])
         run.add_all({one.who for one in messages}, last.key, last.sha256, size, leaves)
 
     def settle(self, channel: str, consumer: str, number: int, says: Says, reason: str, tries: int = 0) -> None:
