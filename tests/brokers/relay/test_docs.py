@@ -1,13 +1,16 @@
-"""What docs/relay-http.md shows is tried: its policy loads, its program books every message once."""
+"""What docs/relay-http.md shows is tried: its policy, its commands, and its program, which books every message once."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,7 @@ from cofferdam.policy.load import loads
 from cofferdam.policy.messages.checked import Checked, Problem
 from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.terms.relay_rows import Channel, Limit, Relay, RelayRows
-from tests.brokers.relay.crew import OFFICE, crew
+from tests.brokers.relay.crew import OFFICE, PLANT, RunningCrew, crew
 from tests.waiting import PATIENT
 
 PAGE = (Path(__file__).parents[3] / "docs" / "relay-http.md").read_text("utf-8")
@@ -49,6 +52,42 @@ def test_the_program_books_every_message_once(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "books.db") as books:
         assert books.execute("SELECT number FROM counts ORDER BY number").fetchall() == [(1,), (2,), (3,)]
     books.close()
+
+
+CURL = re.findall(r"^curl (?:.*\\\n)*.*$", PAGE, re.MULTILINE)
+"""The commands of the page: push, lease, settle."""
+
+
+def run_curl(command: str, relay: RunningCrew, who: str, **said: str) -> tuple[int, Any]:
+    """One of them, for this relay; what it is answered. `said`: what stands there for an example, and what is meant."""
+    side, address = ("inner", PLANT) if who == "mes" else ("outer", OFFICE)
+    for example, meant in said.items():
+        command = command.replace(example, meant)
+    command, hosts = re.subn(r"https://[0-9.:]+/", f"http://{address}:{relay.port(side)}/", command)
+    command, authorities = re.subn(
+        r"--cacert \S+", f"-sS --noproxy '*' --interface {address} -w '\\n%{{http_code}}'", command
+    )
+    assert hosts == authorities == 1, command
+    environment = os.environ | {"KEY": relay.keys[who]}
+    done = subprocess.run(["bash", "-c", command], env=environment, check=True, timeout=PATIENT, capture_output=True)
+    answer, _, status = done.stdout.decode().rpartition("\n")
+    return int(status), json.loads(answer)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+def test_the_commands_with_curl(tmp_path: Path) -> None:
+    """Their bodies are sent as what curl calls a form, unless they say otherwise, as PowerShell does."""
+    push, lease, settle = CURL
+    example = '\'{"line": "filler-1", "shift": "2027-01-04 early", "good": 8312}\''
+    with crew(tmp_path / "store") as relay:
+        for status in (201, 200):
+            found, told = run_curl(push, relay, "mes", **{example: '\'{"line": "filler-1", "n": 8312}\''})
+            assert (found, told["number"], told["id"]) == (status, 1, "filler-1.2027-01-04.early")
+        found, leased = run_curl(lease, relay, "erp")
+        assert (found, leased["seconds"]) == (200, 60)
+        assert [message["data"] for message in leased["messages"]] == [{"line": "filler-1", "n": 8312}]
+        found, told = run_curl(settle, relay, "erp", **{'"41"': f'"{leased["lease"]}"', "[17, 18]": "[1]"})
+        assert (found, told["results"]) == (200, [{"number": 1, "status": 200}])
 
 
 SCHEMAS = Path(os.environ.get("B2MML_SCHEMAS", "/nowhere"))

@@ -8,6 +8,7 @@ import functools
 import io
 import itertools
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -707,3 +708,17 @@ def test_the_role_reads_one_publication_and_nothing_else(vendors: Mes) -> None:
     ):  # fmt: skip
         with psycopg.connect(dsn) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute(text)
+
+
+def test_the_statements_of_the_page(works: RunningCrew, mes: Mes) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "relay.md").read_text("utf-8")
+    found = re.search(r"```sql\n(INSERT INTO cofferdam\.outbox.*?)```", page, re.DOTALL)
+    assert found is not None
+    insert, look, take = found[1].splitlines()
+    order(works, 1)
+    mes.run(insert)
+    eventually(lambda: mes.left() == 0 and mes.booked() == [1])
+    assert mes.run(look) == [("shift-17", "stored", 1, None)]
+    mine = take.replace("4711", "1")
+    assert mes.run(mine) == [({"quantity": 5, "site": "works"},)]
+    assert mes.run(mine) == []
