@@ -17,7 +17,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.enip import messages as m
-from cofferdam.protocols.enip import paths, requests, together, wire
+from cofferdam.protocols.enip import paths, requests, single, together, wire
 from cofferdam.protocols.enip.operations import Enip
 from cofferdam.protocols.enip.values import ATOMIC
 from cofferdam.values import Int32
@@ -94,6 +94,7 @@ class EnipPair(Pair):
         if self.forgets:
             for pure in (requests.read_tag, together.grouped, together.form_of):
                 pure.cache_clear()
+            single.forms.clear()
         for client in self.stage.outer.clients:
             machine: Any = client.machine
             if self.forgets:
@@ -104,8 +105,8 @@ class EnipPair(Pair):
             for connection in device._connections:
                 asking: Any = connection.machine
                 if self.forgets:
-                    asking._codes = Nothing()
-                self.learnt += len(asking._codes)
+                    asking._codes, asking._reads._known = Nothing(), Nothing()
+                self.learnt += len(asking._codes) and len(asking._reads._known)
 
 
 def _value(name: str, count: int, seed: int, code: int) -> bytes:
@@ -127,13 +128,7 @@ def _answered(cip: bytes, seed: int, change: str = "") -> bytes:
         parts = [_answered(part, seed + at) for at, part in enumerate(requests.parts_of(cip[6:]))]
         if change:
             at = seed % len(parts)
-            one = parts[at]
-            parts[at] = {
-                "type": _answered(requests.parts_of(cip[6:])[at], seed, "type"),
-                "gone": b"\xcc\0\5\0", "words": b"\xcc\0\xff\1\5\x21", "kind": b"\xd2" + one[1:], "short": one[:-1],
-                "long": one + b"\0", "bool": b"\xcc\0\0\0\xc1\0\7", "more": b"\xcc\0\6\0", "few": one,
-                "reserved": b"\xcc\1" + one[2:], "good words": b"\xcc\0\0\1\0\0" + one[4:],
-            }[change]  # fmt: skip
+            parts[at] = _answered(requests.parts_of(cip[6:])[at], seed, change)
             parts = parts[1:] if change == "few" else parts
         failed = any(part[2] for part in parts)
         return bytes((0x8A, 0, 0x1E if failed else 0, 0)) + requests.packet(parts)
@@ -141,8 +136,13 @@ def _answered(cip: bytes, seed: int, change: str = "") -> bytes:
         return bytes([cip[0] | 0x80, 0, 0, 0])
     path = paths.parse(cip, 2, len(cip) - 2)
     name = ".".join(one for one, _ in path.names)
-    code = TYPES.get(name, 0xC4)
-    return b"\xcc\0\0\0" + _value(name, int.from_bytes(cip[-2:], "little"), seed, 0xC2 if change else code)
+    code = 0xC2 if change == "type" else TYPES.get(name, 0xC4)
+    one = b"\xcc\0\0\0" + _value(name, int.from_bytes(cip[-2:], "little"), seed, code)
+    return {
+        "gone": b"\xcc\0\5\0", "words": b"\xcc\0\xff\1\5\x21", "kind": b"\xd2" + one[1:], "short": one[:-1],
+        "long": one + b"\0", "bool": b"\xcc\0\0\0\xc1\0\7", "more": b"\xcc\0\6\0", "reserved": b"\xcc\1" + one[2:],
+        "good words": b"\xcc\0\0\1\0\0" + one[4:],
+    }.get(change, one)  # fmt: skip
 
 
 def answer(question: bytes, seed: int = 7, say: bytes | None = None, change: str = "") -> bytes:
@@ -182,7 +182,8 @@ ALL = [
 ]  # fmt: skip
 PACKETS = st.sampled_from([packet(*ALL), packet(*ALL * 4), packet(*ALL, read("label")), packet(*ALL[:3])])
 """What a poller asks. The second has no room in one packet to the device, nor its answer in one to the client."""
-FRAMES = st.builds(lambda cip, context: rr(cip, context=context), st.one_of(SAID, PACKETS, PACKETS), CONTEXTS)
+SINGLES = st.sampled_from(ALL)
+FRAMES = st.builds(lambda cip, context: rr(cip, context=context), st.one_of(SAID, PACKETS, PACKETS, SINGLES), CONTEXTS)
 ANSWERS = [
     answer,
     lambda question: answer(question, 900),
@@ -210,7 +211,7 @@ ANSWERS = [
     ],
 ]
 AGAIN = rr(packet(*ALL))
-STEPS = steps(FRAMES, st.sampled_from([rr(tag("level")), AGAIN, AGAIN, AGAIN]), ANSWERS, len(POLICIES), [
+STEPS = steps(FRAMES, st.sampled_from([rr(ALL[0]), rr(ALL[2]), AGAIN, AGAIN]), ANSWERS, len(POLICIES), [
     m.Packet((m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "pump.speed")))),
     m.Packet((m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "secret")))),
     m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "secret")), m.ReadTag(Item("tag", "Level")),
@@ -219,12 +220,16 @@ STEPS = steps(FRAMES, st.sampled_from([rr(tag("level")), AGAIN, AGAIN, AGAIN]), 
 ONCE = [("ask", (0, AGAIN)), ("answer", answer)]
 BEGIN = [("ask", (0, rr(tag("level")))), ("answer", answer), ("answer", answer), ("ask", (0, rr(tag("level")))),
          ("answer", answer), *ONCE, *ONCE, ("ask", (0, AGAIN)), ("answer", ANSWERS[-1])]  # fmt: skip
+EACH = [[("ask", (0, rr(one))), ("answer", answer)] for one in ALL]
+"""Each tag by itself."""
 AS_BEFORE = [("ask", (0, rr(COUNTS[0]))), ("answer", answer)]
 
 
 @examples(60)
 @example([*AS_BEFORE, ("reload", 5), *AS_BEFORE])
 @example([step for one in ANSWERS for step in (*ONCE, *ONCE, ("ask", (0, AGAIN)), ("answer", one), *ONCE)])
+@example([step for one in ANSWERS[:2] for each in EACH * 3 for step in (each[0], ("answer", one))])
+@example([step for one in ANSWERS for each in EACH[:4] for step in (*each, *each, each[0], ("answer", one), *each)])
 @given(st.lists(STEPS, min_size=1, max_size=30))
 def test_a_pair_that_remembers_and_one_that_does_not_do_the_same(story: list[tuple[str, Any]]) -> None:
     """One after the other, so that what is remembered for all machines is forgotten for one pair alone."""

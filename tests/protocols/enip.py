@@ -18,6 +18,7 @@ from cofferdam.protocols.enip import paths, requests, wire
 from cofferdam.protocols.enip.client import EnipClient
 from cofferdam.protocols.enip.operations import Enip
 from cofferdam.protocols.enip.server import EnipServer
+from cofferdam.protocols.enip.values import ATOMIC
 from cofferdam.values import Bool, Float32, Int16, Int32, Octets, Text, UInt8, UInt32, UInt64, ValueType
 from tests.fuzz.engine import Target
 
@@ -212,6 +213,34 @@ def run_client(data: bytes) -> Hashable:
     return frozenset(shape)
 
 
+def run_single(data: bytes) -> Hashable:
+    """A device answers anything to a read whose answer was of a form before, or was not: the same comes of it. The
+    first two bytes say which type that had, and how many elements are asked."""
+    codes = sorted(ATOMIC)
+    code, count, cip = codes[data[0] % len(codes)] if data else 0xC4, data[1] % 4 if len(data) > 1 else 0, data[2:]
+    read = m.ReadTag(Item("tag", "counts", 0, count) if count else Item("tag", "pump"))
+    good = b"\xcc\0\0\0" + bytes((code, 0)) + bytes(ATOMIC[code][3] * read.item.count)
+    seen: list[str] = []
+    for machine in (client(), client()):
+        if seen:
+            _, sent = machine.send(read)
+            _events(machine, [rr(good, 9, sent[12:20])])
+        token, sent = machine.send(read)
+        said: list[Any] = []
+        for event in _events(machine, [rr(cip, 9, sent[12:20])]):
+            response = getattr(event, "response", None)
+            if response is not None and (fault := ENIP.mismatch(read, response)):
+                raise AssertionError(f"{response}: {fault}")
+            if getattr(event, "token", token) != token:
+                raise AssertionError(f"{event} for {token}")
+            said.append(response if response is None else ENIP.item_values(read, response) or response)
+            said.append(getattr(event, "detail", type(event).__name__))
+        seen.append(repr(said))
+    if seen[0] != seen[1]:
+        raise AssertionError(f"without a form {seen[0]}, with one {seen[1]}")
+    return seen[0].translate(NO_DIGITS)[:60]
+
+
 CONNECTED = msgspec.structs.replace(ASSET, connected=True)
 
 
@@ -315,5 +344,8 @@ TARGETS = [
     Target("enip-connected",
            lambda: [b"\0\xcc\0\0\0\xc4\0" + bytes(40), b"\1\xdb\0\x08\0" + bytes(196) + b"\xd4\0\0\0" + bytes(26)],
            run_connected, tokens=(b"\xcc\0\6\0", b"\xd2\0\0\0", b"\xdb\0\0\0", b"\xd4\0\1\1")),
+    Target("enip-single", lambda: [bytes((at, at)) + b"\xcc\0\0\0" + bytes((code, 0)) + bytes(24)
+                                   for at, code in enumerate(sorted(ATOMIC))],
+           run_single, tokens=(b"\xcc\0\6\0", b"\xcc\0\0\0\xc1\0", b"\xcc\0\0\0\xc4\0"), max_bytes=64),
     Target("enip-messages", message_seeds, run_messages),
 ]  # fmt: skip

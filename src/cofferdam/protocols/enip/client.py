@@ -32,7 +32,7 @@ from cofferdam.protocols.base import (
     ResponseReceived,
     Unmatched,
 )
-from cofferdam.protocols.enip import keys, pages, paths, replies, requests, together, wire
+from cofferdam.protocols.enip import keys, pages, paths, replies, requests, single, together, wire
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.asked import known_of
 from cofferdam.protocols.enip.connections import LARGE
@@ -42,7 +42,7 @@ from cofferdam.protocols.enip.forward import assemblies, carried, closing
 from cofferdam.protocols.enip.io import IoLink, IoLinks, form_for, forms_of
 from cofferdam.protocols.enip.pages import Answer, Talk
 from cofferdam.protocols.enip.replies import Misfit
-from cofferdam.protocols.enip.turns import LONG, Turns
+from cofferdam.protocols.enip.turns import LONG, Turns, context_of, named
 from cofferdam.protocols.enip.values import DATA, encode, size_of
 from cofferdam.values import Value
 
@@ -58,21 +58,19 @@ VENDOR: Final = 0x4346
 STEPS: Final = 10_000
 """Steps of one conversation, at most."""
 
-_CONTEXT: Final = struct.Struct("<IHH")
-"""A conversation's token, with its step in between: 48 bits are not used up (32 are, in days, by a busy gate)."""
-
 
 class _Open:
     """A conversation under way, and the service whose answer is waited for. `talk`: None for a read until its answer
-    is not the whole of it, as it nearly always is."""
+    is not the whole of it, as it nearly always is; `read`: what is remembered of that read."""
 
-    __slots__ = ("request", "service", "step", "talk")
+    __slots__ = ("read", "request", "service", "step", "talk")
 
-    def __init__(self, request: m.EnipRequest, talk: Talk | None) -> None:
+    def __init__(self, request: m.EnipRequest, talk: Talk | None, read: single.Read | None = None) -> None:
         self.request = request
         self.talk = talk
-        self.service = 0
-        self.step = 0
+        self.read = read
+        self.service = 0 if read is None else requests.READ
+        self.step = 0 if read is None else 1
 
 
 class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
@@ -89,16 +87,19 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             raise LocalProtocolError(f"unknown quirk {', '.join(sorted(quirks - ENIP.quirks))}")
         if not 1 <= outstanding <= MAX_OUTSTANDING:
             raise LocalProtocolError(f"outstanding {outstanding}, must be 1 to {MAX_OUTSTANDING}")
-        asset = None if facing is None else facing.asset
         self._frames = wire.Frames()
         self._events: deque[ClientEvent[m.EnipResponse]] = deque()
         self._open: dict[int, _Open] = {}
         self._outstanding = outstanding
         self._turns = Turns(outstanding)
-        self._about = known_of(asset)
-        self._route = paths.of_route(asset.route) if asset is not None else b""
         self._no_list = "no_list" in quirks
         self._explicit: Explicit | None = None
+        self._codes: dict[m.Packet, bytes] = {}
+        self._learnt: together.Learnt | None = None
+        if facing is not None and isinstance(facing.common, together.Learnt):
+            self._learnt = facing.common
+            self._codes = facing.common.of(facing.asset.name)
+        self._take(None if facing is None else facing.asset)
         if facing is not None and facing.asset.connected:
             self._explicit = Explicit(self._route, VENDOR, facing.random)
         self._session = 1 if midway else 0
@@ -107,14 +108,10 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         self._output = b"" if midway else wire.frame(wire.REGISTER, 0, bytes(8), b"\1\0\0\0")
         self._error: RemoteProtocolError | None = None
         self._io = IoLinks()
-        self._forms = forms_of(asset)
         self._random = bytes if facing is None else facing.random
         self._opening: dict[int, IoLink] = {}
         self._late: dict[int, _Open] = {}
         self._closings: dict[int, None] = {}
-        self._codes: dict[m.Packet, bytes] = {}
-        if facing is not None and isinstance(facing.common, together.Learnt):
-            self._codes = facing.common.of(facing.asset.name)
         self._now = 0
         self._names = 0
 
@@ -128,9 +125,14 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         return output
 
     def take_asset(self, asset: Asset) -> None:
+        self._take(asset)
+
+    def _take(self, asset: Asset | None) -> None:
         self._about = known_of(asset)
         self._forms = forms_of(asset)
-        self._route = paths.of_route(asset.route)
+        self._route = paths.of_route(asset.route) if asset is not None else b""
+        shared = None if asset is None or self._learnt is None else self._learnt.reads(asset.name, self._route)
+        self._reads = shared or single.Reads(self._route)
 
     def on_time(self, now: int) -> None:
         self._now = now
@@ -174,9 +176,13 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         opens = self._explicit is not None and not self._explicit.up and type(request) is not m.OpenIo
         try:
             if type(request) is m.ReadTag and not opens:
-                one = _Open(request, None)
-                self._serial += 1
-                data = self._stepped(self._serial, one, requests.READ, requests.read_tag(request.item))
+                read = self._reads.of(request)
+                one = _Open(request, None, read)
+                token = self._serial = self._serial + 1
+                if self._explicit is None:
+                    data = read.framed(self._session, token)
+                else:
+                    data = self._explicit.framed(self._session, context_of(token, 1), token, 1, read.cip)
             else:
                 talk = self._talk(request)
                 if opens and self._explicit is not None:
@@ -237,6 +243,12 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
 
     # --- frames -------------------------------------------------------------------------------------------------
 
+    def _whole(self, token: int, form: single.Single, value: bytes) -> ResponseReceived[m.EnipResponse]:
+        """A read has an answer of the form that the last one had."""
+        del self._open[token]
+        self._output += self._turns.ended(token)
+        return ResponseReceived(token, m.HeldAll(form.codes, value))
+
     def _stepped(self, token: int, one: _Open, service: int, request: bytes) -> bytes:
         """The frame of a conversation's next step."""
         one.service = service
@@ -251,11 +263,11 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             if self._explicit is None:
                 request = requests.wrapped(request, self._route) if self._route else request
             elif self._explicit.up:
-                return self._explicit.framed(self._session, _context(token, one.step), token, one.step, request)
+                return self._explicit.framed(self._session, context_of(token, one.step), token, one.step, request)
         return self._framed(token, one.step, request)
 
     def _framed(self, token: int, step: int, request: bytes) -> bytes:
-        return wire.frame(wire.SEND_RR, self._session, _context(token, step), wire.unconnected(request))
+        return wire.frame(wire.SEND_RR, self._session, context_of(token, step), wire.unconnected(request))
 
     def _connected(self, explicit: Explicit, talk: Talk) -> Talk:
         """A conversation that opens the connection first in which it goes on."""
@@ -282,8 +294,14 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
                 raise RemoteProtocolError(f"no session: {command:04X}, status {status}", section=wire.ENCAPSULATION)
             self._session = session
             return Established()
-        token, step, high = _CONTEXT.unpack(context)
-        token |= high << 32
+        token, step = named(context)
+        if command == wire.SEND_RR and session == self._session and not status:
+            asked = self._open.get(token)
+            if asked is not None and asked.read is not None and step == asked.step == 1:
+                form = asked.read.form
+                value = None if form is None or self._explicit is not None else form.taken_alone(data)
+                if form is not None and value is not None:  # as nearly all are
+                    return self._whole(token, form, value)
         cip: bytes | None = None
         if command == wire.SEND_UNIT and self._explicit is not None:
             if status:  # of the connection the device knows no more, perhaps
@@ -307,12 +325,18 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         try:
             if cip is None:
                 cip = carried(status, data, opens=type(one.request) is m.OpenIo)
+            form = None if one.read is None or one.talk is not None else one.read.form
+            value = None if form is None else form.taken(cip)
+            if form is not None and value is not None:
+                return self._whole(token, form, value)
             answer = replies.split(cip, one.service)
             alone = True  # it is this one's, whatever is in it
             if one.talk is None and type(one.request) is m.ReadTag and answer[0] != requests.MORE:
                 said, more, body = answer
                 response = replies.tag(one.request, body) if not said else replies.error(said, more)
                 fault = ""
+                if one.read is not None and type(response) is m.Held:
+                    one.read.learn(one.request.item, response)
             else:
                 frame = self._stepped(token, one, *self._talking(one).send(answer))
                 if late is not None:
@@ -565,8 +589,3 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         while len(self._closings) > CLOSINGS:
             del self._closings[next(iter(self._closings))]
         return self._framed(self._serial, 1, request)
-
-
-def _context(token: int, step: int) -> bytes:
-    """The eight bytes by which an answer is known that the device repeats."""
-    return _CONTEXT.pack(token & 0xFFFF_FFFF, step, token >> 32 & 0xFFFF)

@@ -221,6 +221,10 @@ class Encapsulation(ServerMachine[m.EnipRequest, m.EnipResponse]):
         if cip is not None:
             self._request(asked, cip, [])
             return
+        found = wire.connected_of(data) if command == wire.SEND_UNIT else None
+        if found is not None:
+            self._in_connection(asked, *found)
+            return
         try:
             items = wire.items_of(data)
             kinds = [kind for kind, _ in items]
@@ -235,18 +239,24 @@ class Encapsulation(ServerMachine[m.EnipRequest, m.EnipResponse]):
         body = items[1][1]
         if command == wire.SEND_UNIT:
             number = int.from_bytes(items[0][1], "little")
-            asked.link = self._connections.link(number, self._midway, self._now)
-            if asked.link is None:
-                self._encapsulation(command, session, context, wire.BAD_DATA, f"the connection {number:#010x}")
-                return
-            asked.sequence, body = int.from_bytes(body[:2], "little"), once(body[2:])
-            if asked.link.again(asked.sequence, body):
-                # Under way still: the one answer is for both.
-                answer = asked.link.answer
-                said = wire.connected(asked.link.to_client, asked.sequence, answer)
-                self._local(wire.frame(command, session, context, said) if answer else b"")
-                return
+            self._in_connection(asked, number, int.from_bytes(body[:2], "little"), body[2:])
+            return
         self._request(asked, body, items[2:])
+
+    def _in_connection(self, asked: Asked, number: int, sequence: int, data: bytes) -> None:
+        """A request has come in a connection of class 3."""
+        link = self._connections.link(number, self._midway, self._now)
+        if link is None:
+            why = f"the connection {number:#010x}"
+            self._encapsulation(asked.command, asked.session, asked.context, wire.BAD_DATA, why)
+            return
+        asked.link, asked.sequence, body = link, sequence, once(data)
+        if link.again(sequence, body):
+            # Under way still: the one answer is for both.
+            said = wire.connected(link.to_client, sequence, link.answer)
+            self._local(wire.frame(asked.command, asked.session, asked.context, said) if link.answer else b"")
+            return
+        self._request(asked, body, [])
 
     def _identity(self, asked: Asked, response: m.EnipResponse) -> bytes:
         if not isinstance(response, m.Identity):

@@ -117,6 +117,10 @@ class Explicit:
     def taken(self, data: bytes, now: int) -> tuple[int, int, bytes]:
         """(token, step, CIP) of what a SendUnitData of the device carries. Raises: BadPacket for what belongs to
         nothing."""
+        found = wire.connected_of(data)
+        if found is not None and found[0] == self._to_us and found[1] in self._sent:
+            self._used = now
+            return (*self._sent.pop(found[1]), found[2])
         items = wire.items_of(data)
         if [kind for kind, _ in items] != [wire.CONNECTED_ADDRESS, wire.CONNECTED] or len(items[1][1]) < 2:
             raise wire.BadPacket("no connection's address and connected data")

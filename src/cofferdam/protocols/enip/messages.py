@@ -241,8 +241,8 @@ class HeldList(Message, frozen=True, tag=108):
 
 
 class HeldAll(Message, frozen=True, tag=110):
-    """What all the tags hold that a packet reads: their types by one byte each, all of them of numbers, and their
-    values side by side, little-endian. A bool is 0 or 1."""
+    """What all the tags hold that a packet reads, or the one of a read: their types by one byte each, all of them of
+    numbers, and their values side by side, little-endian. A bool is 0 or 1."""
 
     codes: Annotated[bytes, Meta(min_length=1, max_length=PARTS)]
     data: Annotated[bytes, Meta(min_length=1, max_length=SIDE_BY_SIDE)]

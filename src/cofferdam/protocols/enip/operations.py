@@ -11,7 +11,7 @@ from typing import Final
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Asset, Assign, Deny, Failure, Fault, Item, Opening, Operation, Read, Span, Write
 from cofferdam.protocols.base import Cadence, Facing, Protocol
-from cofferdam.protocols.enip import faults, paths, replies, together
+from cofferdam.protocols.enip import faults, paths, replies, single, together
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import requests as r
 from cofferdam.protocols.enip.dialect import ENIP
@@ -94,6 +94,8 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
             raise CrossingError(f"{type(message).__name__}: {fault}")
 
     def mismatch(self, request: m.EnipRequest, response: m.EnipResponse) -> str:
+        if type(response) is m.HeldAll and type(request) is m.ReadTag:  # as nearly all are
+            return single.fault(request, response)
         return replies.mismatch(request, response) or faults.response_fault(response)
 
     def operation(self, request: m.EnipRequest) -> Operation:
@@ -164,6 +166,8 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
     def item_values(self, request: m.EnipRequest, message: m.EnipResponse) -> tuple[Assign, ...]:
         if isinstance(request, (m.ReadTag, m.GetAttribute)) and isinstance(message, m.Held):
             return (Assign(request.item, message.value),)
+        if isinstance(request, m.ReadTag) and isinstance(message, m.HeldAll):
+            return (Assign(request.item, single.held(request, message).value),)
         if isinstance(request, m.Packet) and isinstance(message, (m.Answers, m.HeldAll)):
             pairs = zip(request.parts, together.one_by_one(request, message).parts, strict=True)
             return tuple(assign for part, answer in pairs for assign in self.item_values(part, answer))

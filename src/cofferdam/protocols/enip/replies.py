@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from cofferdam.protocols.enip import faults, together
+from cofferdam.protocols.enip import faults, single, together
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.requests import Known, parts_of
 from cofferdam.protocols.enip.values import STRUCTURE, BadValue, attribute, decode, encode, known, of_attribute
@@ -246,6 +246,8 @@ def mismatch(request: m.EnipRequest, response: m.EnipResponse) -> str:
     if type(response) is m.CipError:
         return ""
     if type(request) is m.ReadTag:
+        if type(response) is m.HeldAll:
+            return single.fault(request, response)
         if type(response) is not m.Held or not response.code:
             return f"{type(response).__name__} for a tag"
         value, item = response.value, request.item

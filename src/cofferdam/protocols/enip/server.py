@@ -20,14 +20,8 @@ from typing import Final
 
 from cofferdam.errors import LocalProtocolError
 from cofferdam.model import Asset, Deny, Item
-from cofferdam.protocols.base import (
-    Facing,
-    FrameReceived,
-    Over,
-    Released,
-    RequestReceived,
-)
-from cofferdam.protocols.enip import keys, paths, replies, requests, together, wire
+from cofferdam.protocols.base import Facing, FrameReceived, Over, Released, RequestReceived
+from cofferdam.protocols.enip import keys, paths, replies, requests, single, together, wire
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.asked import (
     Asked,
@@ -130,12 +124,16 @@ class EnipServer(Encapsulation):
         return b""
 
     def send(self, token: int, response: m.EnipResponse) -> bytes:
-        prepared = self._prepared.pop(token, None)
-        if prepared is not None:
-            return self._in_turn(token, prepared)
         asked = self._open.get(token)
         if asked is None:
-            raise LocalProtocolError(f"token {token} is not open")
+            prepared = self._prepared.pop(token, None)
+            if prepared is None:
+                raise LocalProtocolError(f"token {token} is not open")
+            return self._in_turn(token, prepared)
+        if type(response) is m.HeldAll and type(asked.request) is m.ReadTag:
+            frame = self._direct(asked, asked.request.item, response)
+            del self._open[token]
+            return self._in_turn(token, frame)
         if asked.request is not None and (fault := replies.mismatch(asked.request, response)):
             raise LocalProtocolError(fault)
         del self._open[token]
@@ -509,14 +507,14 @@ class EnipServer(Encapsulation):
         service, request = asked.service, asked.request
         if type(response) is m.Held:
             return self._value(asked, response)
+        if type(response) is m.HeldAll:
+            return self._together(asked, response)
         if isinstance(response, m.CipError):
             if asked.parts:
                 # What refuses the packet refuses each of its parts.
                 parts = [replies.reply(one, response.status, response.more) for one in asked.parts]
                 return replies.reply(service, 0x1E, (), requests.packet(parts))
             return replies.reply(service, response.status, response.more)
-        if type(response) is m.HeldAll:
-            return self._together(asked, response)
         if isinstance(response, m.Answers):
             return self._answers(asked, response)
         body = b""
@@ -543,6 +541,18 @@ class EnipServer(Encapsulation):
         if not response.code or asked.packet is not None:
             return replies.reply(asked.service, 0x11)
         return self._next_piece(asked, asked.request.item, Fetched(head, data))
+
+    def _direct(self, asked: Asked, item: Item, response: m.HeldAll) -> bytes:
+        """The frame of the answer to a read. Raises: LocalProtocolError for a value that is not its."""
+        form = single.form_of(item, response.codes)
+        fault = single.ANOTHER if form is None else form.fault(response.data)
+        if form is None or fault:
+            raise LocalProtocolError(fault)
+        if asked.service != requests.READ or form.length > asked.room:
+            return self._finished(asked, self._value(asked, form.held(response.data)))
+        if asked.link is None and asked.packet is None:
+            return form.framed(asked.session, asked.context, response.data)
+        return self._finished(asked, form.answer(response.data))
 
     def _together(self, asked: Asked, response: m.HeldAll) -> bytes:
         form = together.form_of(asked.request, response.codes)

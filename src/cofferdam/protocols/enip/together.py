@@ -22,6 +22,7 @@ from typing import Any, Final
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import requests
 from cofferdam.protocols.enip.io import Producers
+from cofferdam.protocols.enip.single import SAID, Reads
 from cofferdam.protocols.enip.values import ATOMIC, DATA
 
 FORMS: Final = 512
@@ -29,8 +30,6 @@ FORMS: Final = 512
 _PART: Final = 6
 """Bytes before each value: service, a byte of zeros, status, number of additional words, type."""
 _READS_ALONE: Final[set[type]] = {m.ReadTag}
-_TRUE: Final = bytes([0, *[255] * 255])
-"""A bool as it crosses, and as it is said."""
 
 
 class Learnt(Producers):
@@ -40,10 +39,18 @@ class Learnt(Producers):
     def __init__(self) -> None:
         super().__init__()
         self._codes: dict[str, dict[m.Packet, bytes]] = {}
+        self._reads: dict[tuple[str, bytes], Reads] = {}
 
     def of(self, asset: str) -> dict[m.Packet, bytes]:
         """The types of its values. Each has to be looked at with each answer: the device may have others by then."""
         return self._codes.setdefault(asset, {})
+
+    def reads(self, asset: str, route: bytes) -> Reads:
+        """What is remembered of reads of single tags. `route`: the way to it."""
+        found = self._reads.get((asset, route))
+        if found is None:
+            found = self._reads[asset, route] = Reads(route)
+        return found
 
 
 class Group:
@@ -123,7 +130,7 @@ class Form:
         pieces = self._heads.copy()
         pieces[1::2] = self._cut.unpack(data)
         for place in self._true:
-            pieces[place] = pieces[place].translate(_TRUE)
+            pieces[place] = pieces[place].translate(SAID)
         return b"".join(pieces)
 
     def answers(self, data: bytes) -> m.Answers:

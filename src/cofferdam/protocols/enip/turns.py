@@ -10,6 +10,7 @@ Not here: what the steps are (client), who waits for a place (brokers).
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from typing import Final
 
@@ -19,6 +20,19 @@ LONG: Final = frozenset({m.ListTags, m.DescribeStructure})
 """What has many steps, and lets others go in between."""
 ASIDE: Final = 16
 """Requests that go aside at one time; further ones keep their places."""
+_CONTEXT: Final = struct.Struct("<IHH")
+"""A conversation's token, with its step in between: 48 bits are not used up (32 are, in days, by a busy gate)."""
+
+
+def context_of(token: int, step: int) -> bytes:
+    """The eight bytes by which an answer is known that the device repeats."""
+    return _CONTEXT.pack(token & 0xFFFF_FFFF, step, token >> 32 & 0xFFFF)
+
+
+def named(context: bytes) -> tuple[int, int]:
+    """The token and the step by which an answer is known."""
+    token, step, high = _CONTEXT.unpack(context)
+    return token | high << 32, step
 
 
 class Turns:
@@ -53,6 +67,11 @@ class Turns:
     def answered(self, token: int) -> None:
         """A frame has its answer: its place is free."""
         self._under_way.discard(token)
+
+    def ended(self, token: int) -> bytes:
+        """What took one step has its answer: the frames that go now."""
+        self._under_way.discard(token)
+        return self.next() if self._waiting or self._steps else b""
 
     def over(self, token: int) -> None:
         """A request is over, whatever of it is on its way or waits."""

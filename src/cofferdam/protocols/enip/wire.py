@@ -104,7 +104,7 @@ def unconnected(cip: bytes) -> bytes:
 
 def unconnected_of(data: bytes) -> bytes | None:
     """The CIP in what `unconnected` makes, byte by byte; None for what has another form, which may be as good."""
-    if data[:14] == _UNCONNECTED and int.from_bytes(data[14:16], "little") == len(data) - 16:
+    if data[:14] == _UNCONNECTED and len(data) >= 16 and data[14] + 256 * data[15] == len(data) - 16:
         return data[16:]
     return None
 
@@ -112,6 +112,17 @@ def unconnected_of(data: bytes) -> bytes | None:
 def connected(number: int, sequence: int, cip: bytes) -> bytes:
     """What a SendUnitData carries: a connection's id, a sequence number, and CIP."""
     return _CONNECTED.pack(b"", 2, CONNECTED_ADDRESS, 4, number, CONNECTED, 2 + len(cip), sequence) + cip
+
+
+def connected_of(data: bytes) -> tuple[int, int, bytes] | None:
+    """(connection, sequence number, CIP) in what `connected` makes, byte by byte; None for what has another form, which
+    may be as good."""
+    if len(data) < _CONNECTED.size:
+        return None
+    begin, items, first, four, number, second, size, sequence = _CONNECTED.unpack_from(data)
+    if begin != bytes(6) or (items, first, four, second, size) != (2, CONNECTED_ADDRESS, 4, CONNECTED, len(data) - 20):
+        return None
+    return number, sequence, data[_CONNECTED.size :]
 
 
 def listed(items: tuple[tuple[int, bytes], ...]) -> bytes:
