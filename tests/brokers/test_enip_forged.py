@@ -117,8 +117,8 @@ class EnipStage(Stage):
         super().__init__(policy=compile_policy(loads(POLICY), now_ns=NOW), broker="enip")
         self.plant: list[Device] = []
         self.out: list[bytes] = []
-        for device in self.inner._devices.values():
-            device._send_datagram = lambda address, port, data: self.out.append(data)
+        datagrams: Any = self.inner._datagrams
+        datagrams.send = lambda address, port, data: self.out.append(data)
 
     def turn(self) -> None:
         """The inner half and the device come to rest; nobody is at the outer end."""

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from cofferdam.audit.events.access import StreamEnded
-from cofferdam.brokers.kit.datagrams import Datagrams
+from cofferdam.brokers.kit.datagrams import DATAGRAMS_A_TURN, WAITING, Datagrams
 from cofferdam.brokers.kit.supervision import Listener
+from cofferdam.crossing.reactor import READ
 from cofferdam.protocols.enip import io, paths, requests, wire
 from cofferdam.protocols.enip import messages as m
 from tests.brokers.stage import Wire
@@ -75,21 +76,26 @@ class Running(EnipStage):
         self.peer.sendto(data, ("127.0.0.1", sock.getsockname()[1]))
         assert select.select([sock], [], [], PATIENT)[0]
 
-    def by_client(self, how: Any) -> None:
+    def by_client(self, how: Any, value: int = 7, run: int = 1) -> None:
         self.sequence = self.sequence + 1 & 0xFFFF_FFFF
-        body = struct.pack("<HIi", self.sequence & 0xFFFF, 1, 7)
+        body = struct.pack("<HIi", self.sequence & 0xFFFF, run, value)
         how(wire.listed(((0x8002, struct.pack("<II", self.ours, self.sequence)), (0xB1, body))))
 
-    def by_device(self, how: Any) -> None:
+    def by_device(self, how: Any, said: bytes = b"ABCDEFGH") -> None:
         machine = self.plant[0].machine
         [token] = machine._io.by_standing
-        machine.frame(token, m.IoData(True, True, b"ABCDEFGH"))
+        machine.frame(token, m.IoData(True, True, said))
         [(_, data, _)] = machine.take_datagrams()
         how(data)
 
     def lying_there(self, data: bytes) -> None:
         assert self.inner._datagrams is not None
         self.lies(data, self.inner._datagrams._sock)
+
+    def read(self, sock: socket.socket) -> None:
+        """This half has a turn, and finds what lies in its socket."""
+        self.reactor._handlers[sock.fileno()](READ)
+        self.settle()
 
     def goes_on(self, count: int, speaks: str) -> None:
         """So many packets, each 9 ms after the one before."""
@@ -268,3 +274,95 @@ def test_a_flood_is_read_once_a_turn_however_many_are_looked_at(
     links = io.IoLinks()  # and what is nobody's is not even taken apart
     assert links.take(wire.listed(((0x8002, struct.pack("<II", 9, 1)), (0xB1, b"??"))), 1) is None
     assert links.dropped == 1
+
+
+# ---- what waits after a pause: the newest of it passes
+
+
+def bodies(said: list[bytes]) -> list[bytes]:
+    """What packets carry, without their counts."""
+    return [wire.items_at(one, 0)[1][1][2:] for one in said]
+
+
+@pytest.mark.parametrize("waiting", [1, 3, 4, 5, 12])
+def test_after_a_pause_a_stop_that_was_sent_last_reaches_the_device(running: Running, waiting: int) -> None:
+    """Of what waits no more passes than the pace allows: the newest of it always, and of the others the oldest."""
+    running.reactor.now += 90 * MS
+    running.out.clear()
+    for value in range(1, waiting):
+        running.by_client(lambda data: running.lies(data, running.udp), value)
+    running.by_client(lambda data: running.lies(data, running.udp), 0, run=0)
+    running.read(running.udp)
+    assert bodies(running.out) == [
+        *[struct.pack("<Ii", 1, value) for value in range(1, min(waiting, 4))], struct.pack("<Ii", 0, 0)
+    ]  # fmt: skip
+    assert running.outer.limit_hits.get("stray_datagrams", 0) == max(0, waiting - 4), "each that is dropped is counted"
+    running.out.clear()
+    running.reactor.now += 10 * MS
+    running.by_client(lambda data: running.lies(data, running.udp), 5)
+    running.read(running.udp)
+    assert bodies(running.out) == [struct.pack("<Ii", 1, 5)], "and the next one as ever"
+
+
+@pytest.mark.parametrize("waiting", [1, 3, 4, 5, 12])
+def test_and_what_the_device_has_said_last_reaches_the_client(running: Running, waiting: int) -> None:
+    said: list[bytes] = []
+    assert running.outer._datagrams is not None and running.inner._datagrams is not None
+    [leaves] = running.outer._datagrams._sockets.values()
+    to_client: Any = leaves
+    to_client.send = lambda _address, _port, data: said.append(data)
+    running.read(running.inner._datagrams._sock)  # what was said to the client may have come here
+    before = running.inner.limit_hits.get("stray_datagrams", 0)
+    running.reactor.now += 90 * MS
+    for number in range(1, waiting + 1):
+        running.by_device(running.lying_there, bytes([number] * 8))
+    running.read(running.inner._datagrams._sock)
+    assert bodies(said) == [bytes([number] * 8) for number in (*range(1, min(waiting, 4)), waiting)]
+    assert running.inner.limit_hits.get("stray_datagrams", 0) - before == max(0, waiting - 4)
+
+
+def test_a_stop_passes_also_where_the_pause_ended_by_a_look_at_who_is_silent(running: Running) -> None:
+    running.out.clear()
+    for value in (1, 2, 3, 4, 5):
+        running.by_client(lambda data: running.lies(data, running.udp), value)
+    running.by_client(lambda data: running.lies(data, running.udp), 0, run=0)
+    running.reactor.advance(0.041)
+    running.by_device(running.heard)
+    running.settle()
+    assert bodies(running.out)[-1] == struct.pack("<Ii", 0, 0) and len(running.out) == 4
+    assert running.ended == []
+
+
+def test_what_is_kept_back_of_a_stream_that_has_ended_goes_nowhere(running: Running) -> None:
+    running.out.clear()
+    running.reactor.now += 20 * MS
+    for value in (1, 2, 3, 4):
+        running.by_client(running.told, value)
+    running.wire.on_closed("gone")
+    running.settle()
+    before = len(running.out)
+    running.lies(b"stray", running.udp)
+    running.read(running.udp)
+    assert len(running.out) == before == 3
+
+
+def test_a_flood_without_end_does_not_hold_back_what_waits_for_its_end(running: Running) -> None:
+    """Whoever reads it comes to an end after as many as the buffer can have held."""
+    called: list[int] = []
+    count = 0
+
+    def stray(_address: str, _port: int, _data: bytes) -> None:
+        nonlocal count
+        count += 1
+        running.lies(b"stray", running.udp)
+
+    datagrams = Datagrams(running.reactor, running.udp, stray)
+    running.lies(b"stray", running.udp)
+    datagrams.when_read(lambda: called.append(count))
+    for _ in range(WAITING // DATAGRAMS_A_TURN):
+        assert not called
+        running.read(running.udp)
+    assert called == [WAITING]
+    for _ in range(WAITING // DATAGRAMS_A_TURN):
+        running.read(running.udp)
+    assert called == [WAITING], "once"

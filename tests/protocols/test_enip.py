@@ -23,6 +23,7 @@ from cofferdam.protocols.base import (
     BadResponse,
     Continues,
     FrameReceived,
+    KeptBack,
     LocalAnswer,
     Over,
     Released,
@@ -446,8 +447,10 @@ def test_numbers_run_over_without_a_gap(first: int) -> None:
 def test_io_faster_than_agreed_is_dropped_and_a_close_gives_it_up() -> None:
     machine, token, _ = opened()
     number = int.from_bytes(bytes(range(7, 11)), "little") | 1 << 31
-    taken = [machine.datagram(2222, datagram(number, n, bytes(10)), 1) for n in range(1, 20)]
-    assert sum(one is not None for one in taken) == 4
+    taken = [machine.datagram(2222, datagram(number, n, bytes(9) + bytes([n])), 1) for n in range(1, 20)]
+    assert [type(one) for one in taken[:4]] == [FrameReceived] * 3 + [KeptBack] and not any(taken[4:])
+    assert machine.newest(token, 1) == FrameReceived(token, m.IoData(False, False, bytes([0, 0, 0, 19])))
+    assert machine.newest(token, 1) is None
     later = machine.datagram(2222, datagram(number, 23, bytes(10)), 1 + 20_000_000)
     assert later is not None and later.lost == 3, "what came and was dropped is not lost"
     # Numbers that jump as far as they may, and are dropped for their pace: what is told of it fits a record.
@@ -457,10 +460,20 @@ def test_io_faster_than_agreed_is_dropped_and_a_close_gives_it_up() -> None:
         machine.datagram(2222, datagram(number, at, bytes(10)), 1 + 20_000_000)
     far = machine.datagram(2222, datagram(number, (at + 5) & 0xFFFF_FFFF, bytes(10)), 1 + 40_000_000)
     assert far is not None and far.lost == MOST_LOST
+    # One that was kept back gives way to one that comes when there is room again; none outlives its connection.
+    at = (at + 5) & 0xFFFF_FFFF
+    assert isinstance(machine.datagram(2222, datagram(number, at + 1, bytes(10)), 1 + 40_000_000), FrameReceived)
+    assert isinstance(machine.datagram(2222, datagram(number, at + 2, bytes(10)), 1 + 40_000_000), FrameReceived)
+    assert isinstance(machine.datagram(2222, datagram(number, at + 3, bytes(10)), 1 + 40_000_000), KeptBack)
+    assert isinstance(machine.datagram(2222, datagram(number, at + 4, bytes(10)), 1 + 60_000_000), FrameReceived)
+    assert machine.newest(token, 1 + 60_000_000) is None
+    found = [machine.datagram(2222, datagram(number, at + n, bytes(10)), 1 + 60_000_000) for n in range(5, 9)]
+    assert [type(one) for one in found if one] == [FrameReceived, FrameReceived, KeptBack]
     close = requests.made(0x4E, paths.of_object(6, 1), struct.pack("<BBHHIBx", 10, 14, 1, 77, 4711, 0))
     machine.receive_data(rr(close))
     event = machine.next_event()
     assert isinstance(event, Released) and event.standing == token
+    assert machine.newest(token, 1 + 60_000_000) is None
     assert cip_of(machine.send(event.token, event.reply))[2] == 0
     assert machine.datagram(2222, datagram(number, 99, bytes(10)), 1) is None
 

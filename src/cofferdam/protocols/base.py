@@ -93,6 +93,13 @@ class Waits(msgspec.Struct, frozen=True, gc=False):
 WAITS: Final = Waits()
 
 
+class KeptBack(msgspec.Struct, frozen=True, gc=False):
+    """A frame of the stream `standing` came faster than agreed, and is the newest: it may go once all that waits was
+    read, if none that is newer has come by then. Ask `newest` for it."""
+
+    standing: int
+
+
 class ResponseReceived(msgspec.Struct, Generic[Resp], frozen=True, gc=False):
     """The asset answered the request that `token` stands for, and the answer fits it. Its request is over.
     A protocol's own error answer (a Modbus exception response) is such an answer too."""
@@ -259,10 +266,15 @@ class Machine(abc.ABC):  # noqa: B024 - its two ends have the abstract methods
         """When it wants to be told the time (monotonic ns); 0 for never."""
         return 0
 
-    def datagram(self, port: int, data: bytes, now: int) -> FrameReceived | None:
-        """A datagram of the peer, from this port: the frame that it is; None if it belongs to nothing that stands here.
+    def datagram(self, port: int, data: bytes, now: int) -> FrameReceived | KeptBack | None:
+        """A datagram of the peer, from this port: the frame that it is; None if it belongs to nothing that stands here,
+        or takes the place of one that was kept back, which is dropped.
         `now`: when it was read (monotonic ns). For protocols with `Dialect.datagrams`. It ends nothing for having been
         silent: who reads late finds here what came in time."""
+        return None
+
+    def newest(self, standing: int, now: int) -> FrameReceived | None:
+        """All that waited was read: the frame of a stream that was kept back. None: there is none any more."""
         return None
 
     def take_datagrams(self) -> list[tuple[int, bytes, str]]:

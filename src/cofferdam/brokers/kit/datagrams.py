@@ -27,6 +27,8 @@ class Datagrams:
         self._sock = sock
         self._on_datagram = on_datagram
         self._heard = 0
+        self._then: list[Callable[[], None]] = []
+        self._left = 0  # to be read before these are called
         self.unsent = 0
         """Datagrams that the kernel did not take: the network is down, or its buffer full."""
         sock.setblocking(False)
@@ -48,9 +50,21 @@ class Datagrams:
             try:
                 data, source = self._sock.recvfrom(LONGEST)
             except OSError:
-                return
+                self._left = 0
+                break
+            self._left -= 1
             address: Any = source[0]
             self._on_datagram(address.removeprefix("::ffff:"), int(source[1]), data)
+        if self._then and self._left <= 0:
+            calls, self._then = self._then, []
+            for call in calls:
+                call()
+
+    def when_read(self, call: Callable[[], None]) -> None:
+        """Calls once all that waits now was read, and `WAITING` at the latest: a flood has no end."""
+        if not self._then:
+            self._left = WAITING
+        self._then.append(call)
 
     def send(self, address: str, port: int, data: bytes) -> None:
         """Sends one, or loses it: who sends datagrams counts on that."""

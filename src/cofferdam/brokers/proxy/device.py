@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cofferdam.brokers.kit.datagrams import Datagrams
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.approach import Approach
 from cofferdam.brokers.proxy.conduct import Conduct
@@ -74,12 +75,12 @@ class Device(Told):
         permit: Callable[[Job], bool],
         news: Callable[[list[Standing], NoticeReceived | FrameReceived | Over], None],
         facing: Facing | None = None,
-        datagrams: tuple[Callable[[str, int, bytes], None], Callable[[], None]] | None = None,
+        datagrams: Datagrams | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.asset = asset
         self._facing = facing
-        self._send_datagram, self._hear = datagrams or (None, None)
+        self._datagrams = datagrams
         self._protocol = protocol
         self._limits = limits
         self._reactor = reactor
@@ -107,8 +108,7 @@ class Device(Told):
         """Nothing is sent while an operator has severed the device's side."""
         self.retired = ""
         """Why nothing is ever sent again: the policy has no such device any more. "" while it has."""
-        self.late = 0
-        self.detail = ""
+        self.late, self.detail = 0, ""
         self._line = Unit()  # of all units together
 
     def adopt(self, asset: Asset, facing: Facing | None) -> None:

@@ -148,7 +148,7 @@ class Inner(Telling):
                     permit=self._permitted,
                     news=self._news,
                     facing=towards(self._common, asset, self._wall),
-                    datagrams=None if self._datagrams is None else (self._datagrams.send, self._datagrams.hear),
+                    datagrams=self._datagrams,
                     clock=self._clock,
                 )
                 device.held = self._own_side in self.severed

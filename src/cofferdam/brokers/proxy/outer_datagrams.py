@@ -22,6 +22,7 @@ from cofferdam.brokers.proxy.clients import Client
 from cofferdam.brokers.proxy.outer_standing import Standings
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor
+from cofferdam.protocols.base import FrameReceived, KeptBack
 
 
 class ClientDatagrams:
@@ -86,15 +87,32 @@ class ClientDatagrams:
                 self._expected[source].remove(client)
                 continue
             event = client.machine.datagram(port, data, self._reactor.now)
+            if isinstance(event, KeptBack):
+                self._keep_back(client, event.standing)
+                return
             if event is not None:
-                if client.machine.deadline != client.due:
-                    self._tend(client)
-                if not self._inner.full:  # a frame that is late is worth nothing: the next one follows
-                    self._standings.frame_received(client, event)
+                self._framed(client, event)
                 return
         if not self._expected.get(source, True):
             del self._expected[source]
         self._hits["stray_datagrams"] = self._hits.get("stray_datagrams", 0) + 1
+
+    def _framed(self, client: Client, event: FrameReceived) -> None:
+        if client.machine.deadline != client.due:
+            self._tend(client)
+        if not self._inner.full:  # a frame that is late is worth nothing: the next one follows
+            self._standings.frame_received(client, event)
+
+    def _keep_back(self, client: Client, standing: int) -> None:
+        """What is kept back of a stream comes once all that waits was read."""
+        sock = self._of(client)
+        if sock is not None:
+            sock.when_read(lambda: self._newest(client, standing))
+
+    def _newest(self, client: Client, standing: int) -> None:
+        event = client.machine.newest(standing, self._reactor.now) if client in self._clients else None
+        if event is not None:
+            self._framed(client, event)
 
     def _asked(self, place: tuple[str, int], source: str, port: int, data: bytes) -> None:
         """A question came alone."""

@@ -10,11 +10,12 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
+from cofferdam.brokers.kit.datagrams import Datagrams
 from cofferdam.brokers.proxy.connection import Connection
 from cofferdam.brokers.proxy.standing import Standing
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.model import Asset
-from cofferdam.protocols.base import Established, FrameReceived, NoticeReceived, Over
+from cofferdam.protocols.base import Established, FrameReceived, KeptBack, NoticeReceived, Over
 
 
 class Speaking(abc.ABC):
@@ -28,8 +29,7 @@ class Speaking(abc.ABC):
     _connections: list[Connection]
     _speaks: bool
     _news: Callable[[list[Standing], NoticeReceived | FrameReceived | Over], None]
-    _send_datagram: Callable[[str, int, bytes], None] | None
-    _hear: Callable[[], None] | None
+    _datagrams: Datagrams | None
 
     @abc.abstractmethod
     def _on_data(self, connection: Connection, data: bytes) -> None:
@@ -67,9 +67,9 @@ class Speaking(abc.ABC):
     def _tend(self, connection: Connection) -> None:
         """Sends what the machine has to say, and has it told the time when it wants to."""
         self._say(connection)
-        if self._send_datagram is not None:
+        if self._datagrams is not None:
             for port, datagram, _ in connection.machine.take_datagrams():
-                self._send_datagram(self.asset.address, port, datagram)
+                self._datagrams.send(self.asset.address, port, datagram)
         due = connection.machine.deadline
         if due != connection.due:
             connection.due = due
@@ -85,8 +85,8 @@ class Speaking(abc.ABC):
     def _tell_time(self, connection: Connection, now: int) -> None:
         """Has the machine end what is silent, once all that has come by datagrams was read."""
         due = connection.machine.deadline
-        if due and due <= now and self._hear is not None:
-            self._hear()
+        if due and due <= now and self._datagrams is not None:
+            self._datagrams.hear()
         connection.machine.on_time(now)
 
     def _forget(self, connection: Connection, token: int) -> None:
@@ -113,12 +113,28 @@ class Speaking(abc.ABC):
         for connection in self._connections:
             if connection.standing:
                 event = connection.machine.datagram(port, data, self._clock())
+                if isinstance(event, KeptBack):
+                    self._keep_back(connection, event.standing)
+                    return True
                 if event is not None:
-                    self._other(connection, event)
-                    if connection.machine.deadline != connection.due:
-                        self._tend(connection)
+                    self._framed(connection, event)
                     return True
         return False
+
+    def _keep_back(self, connection: Connection, standing: int) -> None:
+        """What is kept back of a stream comes once all that waits was read."""
+        if self._datagrams is not None:
+            self._datagrams.when_read(lambda: self._newest(connection, standing))
+
+    def _newest(self, connection: Connection, standing: int) -> None:
+        event = connection.machine.newest(standing, self._clock()) if standing in connection.standing else None
+        if event is not None:
+            self._framed(connection, event)
+
+    def _framed(self, connection: Connection, event: FrameReceived) -> None:
+        self._other(connection, event)
+        if connection.machine.deadline != connection.due:
+            self._tend(connection)
 
     def give_up(self, standing: Standing) -> None:
         """Tells the asset that a watch or stream is not wanted any more, if it still knows of it."""

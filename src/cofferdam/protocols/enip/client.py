@@ -28,6 +28,7 @@ from cofferdam.protocols.base import (
     Established,
     Facing,
     FrameReceived,
+    KeptBack,
     Over,
     ResponseReceived,
     Unmatched,
@@ -148,10 +149,12 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         explicit = 0 if self._explicit is None else self._explicit.deadline
         return min(streams, explicit) if streams and explicit else streams or explicit
 
-    def datagram(self, port: int, data: bytes, now: int) -> FrameReceived | None:
+    def datagram(self, port: int, data: bytes, now: int) -> FrameReceived | KeptBack | None:
         self._now = now
-        found = self._io.take(data, self._now)
-        return None if found is None else FrameReceived(*found)
+        return self._io.take(data, now)
+
+    def newest(self, standing: int, now: int) -> FrameReceived | None:
+        return self._io.newest(standing, now)
 
     def take_datagrams(self) -> list[tuple[int, bytes, str]]:
         output, self._io.output = self._io.output, []

@@ -18,6 +18,7 @@ from collections.abc import Hashable
 from typing import Final, NamedTuple
 
 from cofferdam.model import Asset, Assign, Item, Point
+from cofferdam.protocols.base import FrameReceived, KeptBack
 from cofferdam.protocols.enip import wire
 from cofferdam.protocols.enip.dialect import learned_form
 from cofferdam.protocols.enip.messages import LONGEST, IoData
@@ -88,11 +89,14 @@ def form_for(item: Item, asset: Asset | None) -> IoForm | None:
 
 class IoLink:
     """One end of one open connection: what it takes and makes. `standing`: the token of the request that opened it;
-    `producer`: who sends for it, where it is one of several that hear a group."""
+    `producer`: who sends for it, where it is one of several that hear a group.
+
+    Packets are taken three for two intervals, and four at once after a pause. The last of these places is for the
+    newest of what waits then (`newest`): that a drive is to stop must not be dropped for what was sent before."""
 
     __slots__ = (
-        "_at", "_count_in", "_count_out", "_last", "_lost", "_multiplier", "_room", "_rpi_ns", "_sequence", "cls",
-        "due", "found_silent", "header_in", "header_out", "name", "path", "port", "producer", "receive_id",
+        "_at", "_count_in", "_count_out", "_kept", "_last", "_lost", "_multiplier", "_room", "_rpi_ns", "_sequence",
+        "cls", "due", "found_silent", "header_in", "header_out", "name", "path", "port", "producer", "receive_id",
         "receive_size", "send_id", "send_size", "standing", "timeout_ns", )  # fmt: skip
 
     def __init__(
@@ -115,6 +119,7 @@ class IoLink:
         self._count_out = 0
         self._sequence = 0
         self._room = 4.0
+        self._kept: bytes | None = None
         self.opened(send_id, rpi_us, now)
 
     def opened(self, send_id: int, rpi_us: int, now: int) -> None:
@@ -126,9 +131,9 @@ class IoLink:
         self.found_silent = False
         self._at = now
 
-    def take(self, sequence: int, data: bytes, now: int) -> tuple[IoData, int] | None:
+    def take(self, sequence: int, data: bytes, now: int) -> tuple[IoData, int] | KeptBack | None:
         """A packet with this connection's id, and how many before it have not come; None if it is old, repeated, of
-        another size or too early."""
+        another size or too early, or is kept back in the place of another."""
         skip = (2 if self.cls else 0) + (4 if self.header_in else 0)
         if len(data) != skip + self.receive_size:
             return None
@@ -139,17 +144,29 @@ class IoLink:
             # A client's numbers may jump as they like: what is told of it has a bound (brokers.proxy.records.Lost).
             self._lost = min(AHEAD - 1, self._lost + ahead - 1)
         self._last = sequence
-        # Three packets for two intervals, and a few at once after a pause.
         self._room = min(4.0, self._room + 1.5 * (now - self._at) / self._rpi_ns)
         self._at = now
-        if self._room < 1.0:
-            return None
+        if self._room < 2.0:
+            if self._room < 1.0:
+                return None
+            first = self._kept is None
+            self._kept = data
+            return KeptBack(self.standing) if first else None
+        return self._taken(data, now)
+
+    def newest(self, now: int) -> tuple[IoData, int] | None:
+        """The packet that is kept back, now that all was read."""
+        return None if self._kept is None else self._taken(self._kept, now)
+
+    def _taken(self, data: bytes, now: int) -> tuple[IoData, int]:
+        self._kept = None
         self._room -= 1.0
         lost, self._lost = self._lost, 0
         self.due = now + self.timeout_ns
         self.found_silent = False
         count = int.from_bytes(data[:2], "little") if self.cls else (self._count_in + 1) & 0xFFFF
         moved, self._count_in = count != self._count_in, count
+        skip = len(data) - self.receive_size
         run = bool(data[skip - 4] & 1) if self.header_in else True
         return IoData(moved, run, data[skip:]), lost
 
@@ -274,8 +291,8 @@ class IoLinks:
         elif (data := producer.made(link, message)) is not None:
             self.output.append((PORT, data, producer.group))
 
-    def take(self, data: bytes, now: int) -> tuple[int, IoData, int] | None:
-        """(standing, packet, lost before it) of a datagram; None for one that belongs to nothing, or is dropped."""
+    def take(self, data: bytes, now: int) -> FrameReceived | KeptBack | None:
+        """The packet in a datagram; None for one that belongs to nothing, or for which one is dropped."""
         if int.from_bytes(data[6:10], "little") not in self.by_id:  # nobody's, as all of a flood are
             self.dropped += 1
             return None
@@ -292,9 +309,18 @@ class IoLinks:
         if link is None or found is None:
             self.dropped += 1
             return None
+        return found if isinstance(found, KeptBack) else self._frame(link, *found)
+
+    def newest(self, standing: int, now: int) -> FrameReceived | None:
+        """The packet of a connection that is kept back, now that all was read."""
+        link = self.by_standing.get(standing)
+        found = None if link is None else link.newest(now)
+        return None if link is None or found is None else self._frame(link, *found)
+
+    def _frame(self, link: IoLink, packet: IoData, lost: int) -> FrameReceived:
         if link.due < self._check:  # its first: until it had come, it was given longer
             self._check = link.due
-        return link.standing, *found
+        return FrameReceived(link.standing, packet, lost)
 
     @property
     def deadline(self) -> int:

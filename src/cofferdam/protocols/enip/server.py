@@ -20,7 +20,7 @@ from typing import Final
 
 from cofferdam.errors import LocalProtocolError
 from cofferdam.model import Asset, Deny, Item
-from cofferdam.protocols.base import Facing, FrameReceived, Over, Released, RequestReceived
+from cofferdam.protocols.base import Facing, FrameReceived, KeptBack, Over, Released, RequestReceived
 from cofferdam.protocols.enip import keys, paths, replies, requests, single, together, wire
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.asked import (
@@ -98,10 +98,12 @@ class EnipServer(Encapsulation):
             return 0
         return self._io.deadline if self._session else self._due
 
-    def datagram(self, port: int, data: bytes, now: int) -> FrameReceived | None:
+    def datagram(self, port: int, data: bytes, now: int) -> FrameReceived | KeptBack | None:
         self._now = now
-        found = self._io.take(data, self._now)
-        return None if found is None else FrameReceived(*found)
+        return self._io.take(data, now)
+
+    def newest(self, standing: int, now: int) -> FrameReceived | None:
+        return self._io.newest(standing, now)
 
     def take_datagrams(self) -> list[tuple[int, bytes, str]]:
         output, self._io.output = self._io.output, []
