@@ -452,14 +452,14 @@ def test_io_faster_than_agreed_is_dropped_and_a_close_gives_it_up() -> None:
     assert machine.newest(token, 1) == FrameReceived(token, m.IoData(False, False, bytes([0, 0, 0, 19])))
     assert machine.newest(token, 1) is None
     later = machine.datagram(2222, datagram(number, 23, bytes(10)), 1 + 20_000_000)
-    assert later is not None and later.lost == 3, "what came and was dropped is not lost"
+    assert isinstance(later, FrameReceived) and later.lost == 3, "what came and was dropped is not lost"
     # Numbers that jump as far as they may, and are dropped for their pace: what is told of it fits a record.
     at = 23
     for _ in range(8):
         at = (at + (1 << 31) - 1) & 0xFFFF_FFFF
         machine.datagram(2222, datagram(number, at, bytes(10)), 1 + 20_000_000)
     far = machine.datagram(2222, datagram(number, (at + 5) & 0xFFFF_FFFF, bytes(10)), 1 + 40_000_000)
-    assert far is not None and far.lost == MOST_LOST
+    assert isinstance(far, FrameReceived) and far.lost == MOST_LOST
     # One that was kept back gives way to one that comes when there is room again; none outlives its connection.
     at = (at + 5) & 0xFFFF_FFFF
     assert isinstance(machine.datagram(2222, datagram(number, at + 1, bytes(10)), 1 + 40_000_000), FrameReceived)
