@@ -100,16 +100,25 @@ class Pair:
                 wire.on_connected = None
         if not raised:
             stage.cross()
-        asked = [wire.take() for wire in stage.devices]
-        self.questions += [question for questions in asked for question in questions]
+        asked, heard = self.asked(), self.heard()
         drafts, stage.audit_pipe.drafts = stage.audit_pipe.drafts, []
         outer, inner = stage.outer, stage.inner
         return [
-            raised, [(client.take(), client.closed, client.paused) for client in self.clients], asked,
+            raised, heard, asked,
             sorted(drafts, key=repr), outer.figures(), inner.figures(), sorted(outer.sessions(), key=repr),
             outer.limit_hits, inner.limit_hits, outer.faults, inner.faults,
             outer.malformed, inner.malformed, outer.busy, inner.busy, inner.alarms(), outer.alarms(),
         ]  # fmt: skip
+
+    def asked(self) -> list[list[Any]]:
+        """What each device is asked, which are questions to be answered from now on."""
+        found = [wire.take() for wire in self.stage.devices]
+        self.questions += [question for questions in found for question in questions]
+        return found
+
+    def heard(self) -> list[Any]:
+        """What the clients are answered."""
+        return [(client.take(), client.closed, client.paused) for client in self.clients]
 
     def _do(self, what: str, value: Any) -> None:
         stage = self.stage
@@ -159,12 +168,14 @@ ANSWERS = [
 ]
 
 
-def steps(frames: Any, again: Any, answers: list[Any], policies: int, forged: list[Any]) -> st.SearchStrategy[Any]:
+def steps(
+    frames: Any, again: Any, answers: list[Any], policies: int, forged: list[Any], joined: Any = b"".join
+) -> st.SearchStrategy[Any]:
     """What may happen next. `again`: what is asked often; `answers`: of a device, the first is the usual one;
-    `forged`: requests that the inner half may be told."""
+    `forged`: requests that the inner half may be told; `joined`: makes one of several frames."""
     return st.one_of(
         st.tuples(st.just("ask"), st.tuples(
-            st.sampled_from([0, 0, 0, 1, 2]), st.lists(frames, min_size=1, max_size=3).map(b"".join)
+            st.sampled_from([0, 0, 0, 1, 2]), st.lists(frames, min_size=1, max_size=3).map(joined)
         )),
         st.tuples(st.just("ask"), st.tuples(st.just(0), again)),
         st.tuples(st.just("answer"), st.sampled_from([answers[0], answers[0], answers[0], *answers])),

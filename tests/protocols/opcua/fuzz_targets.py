@@ -11,7 +11,7 @@ from cofferdam.model import Item, Subtree
 from cofferdam.protocols.base import NEED_DATA, NoticeReceived, ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua import wire
+from cofferdam.protocols.opcua import together, wire
 from cofferdam.protocols.opcua.builtin_types import (
     Data,
     Extension,
@@ -26,6 +26,7 @@ from cofferdam.protocols.opcua.channel import reverse_hello
 from cofferdam.protocols.opcua.events import filter_of
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import UA, Namespaces
+from cofferdam.protocols.opcua.rendered import plainly
 from cofferdam.protocols.registry import PROTOCOLS
 from cofferdam.protocols.view import Said
 from cofferdam.values import Int32
@@ -222,6 +223,41 @@ def answers() -> list[bytes]:
     ]
 
 
+def numbered() -> list[bytes]:
+    """Answers of single numbers."""
+    values = [
+        *[Data(Variant(kind, 1 if kind < 10 else 1.5), status, 5, 6)
+          for kind in range(1, 12) for status in (0, 1 << 31)],
+        Data(None, 0x80310000, 5, 6), Data(Variant(6, -1)), Data(Variant(1, True), 0, 5, 0), Data(Variant(0, None)),
+    ]  # fmt: skip
+    header = s.ResponseHeader(0, 1, 0, 0, [], wire.NO_EXTENSION)
+    return [wire.encode(s.ReadResponse(header, some, [])) for some in (values, values[:3], *[[one] for one in values])]
+
+
+def at_once(data: bytes) -> Hashable:
+    """Any body as an answer of single numbers, by its own form and by those of others: taken apart and said as the
+    decoder and the encoder have it, or left to them."""
+    count = int.from_bytes(data[28:32], "little") % 1001
+    shape = []
+    for heads in (together.heads_of(data, count), *FORMS):
+        told = together.told_of(heads) if heads else None
+        found = None if told is None else told.taken(data)
+        shape.append(found is not None)
+        if told is None or found is None:
+            continue
+        message = m.Numbers(told.crossing, found)
+        PROTOCOL.check(message)
+        samples = together.one_by_one(message).samples
+        plain = [NAMES_OF.sample(one) for one in wire.decode(data, request=False).results]
+        assert list(map(repr, samples)) == list(map(repr, plain))
+        form = together.form_of(message.heads)
+        assert form is not None
+        for stamps in range(4):
+            said = [plainly(NAMES_OF.data(one, stamps)) for one in samples]
+            assert b"".join(form.pieces(found, stamps)) == b"".join(said)
+    return tuple(shape), count % 30
+
+
 def overheard(data: bytes) -> Hashable:
     """Any body, said by a client and then by its server: a bystander makes something of it, or nothing."""
     bystander = OpcUaBystander(PROTOCOL.check, {"names": NAMES})
@@ -314,12 +350,15 @@ def outputs() -> list[bytes]:
 
 
 NAMES = Namespaces((UA, "urn:a", "urn:plant:line"))
+NAMES_OF = Namespaces((UA,))
+FORMS = [together.heads_of(one, int.from_bytes(one[28:32], "little")) for one in numbered()[:3]]
 TARGETS = [
     Target("opcua-codec", requests, decode),
     Target("opcua-stream", lambda: [plain().client.channel.hello("opc.tcp://x"), b"HELF", b"OPNF"], stream),
     Target("opcua-called", lambda: [reverse_hello("urn:a", "opc.tcp://x"), b"RHEF", b"ACKF"], called),
     Target("opcua-session", requests, session),
     Target("opcua-answer", answers, answer),
+    Target("opcua-numbers", numbered, at_once),
     Target("opcua-news", published, news),
     Target("opcua-surveyed", surveys, surveyed),
     Target("opcua-given", outputs, given),

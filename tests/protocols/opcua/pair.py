@@ -14,6 +14,8 @@ import msgspec
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.model import Asset, Item, Method, Point, Security
 from cofferdam.protocols.base import NEED_DATA, Facing, LocalAnswer, Released, RequestReceived, RequestRefused
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import together
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.trust import Secret, Trust
 from cofferdam.values import ValueType
@@ -137,3 +139,9 @@ class Pair:
 def plain(step: int = 0, may: Callable[[Any], bool] = lambda _op: True) -> Pair:
     """A pair without security, established."""
     return Pair(OpcUaServer(facing(trust(), may=may)), OpcUaClient(facing(trust()), 8), step).run()
+
+
+def samples(response: Any) -> tuple[m.Sample, ...]:
+    """The values of an answer to a read, whichever way they cross."""
+    found: tuple[m.Sample, ...] = (together.one_by_one(response) if type(response) is m.Numbers else response).samples
+    return found

@@ -34,8 +34,8 @@ from cofferdam.protocols.base import (
 from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import client_work as work
 from cofferdam.protocols.opcua import messages as m
-from cofferdam.protocols.opcua import numbers, wire
 from cofferdam.protocols.opcua import services as s
+from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin_types import NULL_NODE, Malformed
 from cofferdam.protocols.opcua.client_survey import survey
 from cofferdam.protocols.opcua.names import Namespaces
@@ -330,10 +330,9 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         """The answer to a read that was asked before."""
         token = body.request
         # Of what is asked again nothing is a structure, or a part of something (client_work), unless it is so now.
-        plain = body.kind == b"MSG" and self.said.knows(request)
-        samples = numbers.samples_of(body.data, len(request.items)) if plain else None
-        if samples is not None:
-            self._finished(token, m.Values(samples))
+        values = self.said.values(request, body.data) if body.kind == b"MSG" else None
+        if values is not None:
+            self._finished(token, values)
             return
         answer = self._answered(token, body)
         if answer is None:

@@ -31,6 +31,8 @@ from cofferdam.values import (
 
 READ_ITEMS, WRITE_ITEMS, SURVEY_ITEMS, HISTORY_VALUES, CALLS = 1000, 100, 1000, 10_000, 10
 STRUCTURE_BYTES = 65_536
+HEAD_BYTES, NUMBER_BYTES = 6, 24
+"""Of what stands beside a number, and of a number with its two times."""
 FIELDS, EVENTS, OF_TYPES, TYPES = 100, 1000, 20, 200
 """Fields of an event; events of one notice; types of which subtypes are wanted as well, and such of which they are
 not."""
@@ -135,7 +137,9 @@ class Sample(_Message, frozen=True):
 # ---- requests; the tag is the function code ----
 
 
-class Read(_Message, frozen=True, tag=631):
+class Read(_Message, frozen=True, cache_hash=True, tag=631):
+    """What is asked again is looked up by it each time."""
+
     items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=READ_ITEMS)]
 
 
@@ -211,6 +215,15 @@ class Values(_Message, frozen=True, tag=634):
     samples: Annotated[tuple[Sample, ...], Meta(max_length=READ_ITEMS)]
 
 
+class Numbers(_Message, frozen=True, tag=635):
+    """Values that are single numbers, or none: `heads`, of each the fields that there are (1 value, 2 status, 4 and 8
+    the times), the builtin type and the status, in 6 bytes; `data`, the numbers side by side and then the times, as
+    little-endian fields. What is not among the fields is 0 in the heads, and not in the data."""
+
+    heads: Annotated[bytes, Meta(min_length=HEAD_BYTES, max_length=HEAD_BYTES * READ_ITEMS)]
+    data: Annotated[bytes, Meta(max_length=NUMBER_BYTES * READ_ITEMS)]
+
+
 class Written(_Message, frozen=True, tag=676):
     results: Annotated[tuple[Status, ...], Meta(max_length=WRITE_ITEMS)]
 
@@ -283,4 +296,4 @@ class Happened(_Message, frozen=True, tag=916):
 
 OpcUaRequest: TypeAlias = Read | Write | CallMethod | CallMethods | Survey | History | Subscribe | Events
 OpcUaNotice: TypeAlias = Changed | Happened
-OpcUaResponse: TypeAlias = Values | Written | Outputs | Results | Described | Samples | Subscribed | Refused
+OpcUaResponse: TypeAlias = Values | Numbers | Written | Outputs | Results | Described | Samples | Subscribed | Refused

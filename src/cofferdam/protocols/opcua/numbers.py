@@ -11,19 +11,19 @@ from typing import Any
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.values import Bool, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64
 
-_LETTERS: dict[int, str] = {
+LETTERS: dict[int, str] = {
     1: "?", 2: "b", 3: "B", 4: "h", 5: "H", 6: "i", 7: "I", 8: "q", 9: "Q", 10: "f", 11: "d",
 }  # fmt: skip
-_MADE: dict[int, Any] = {
+MADE: dict[int, Any] = {
     1: Bool, 2: Int8, 3: UInt8, 4: Int16, 5: UInt16, 6: Int32, 7: UInt32, 8: Int64, 9: UInt64, 10: Float32, 11: Float64,
 }  # fmt: skip
-KINDS: dict[type, int] = {made: kind for kind, made in _MADE.items()}
+KINDS: dict[type, int] = {made: kind for kind, made in MADE.items()}
 """The builtin type of a number."""
 _FORMS: dict[int, struct.Struct] = {
     kind << 8 | mask: struct.Struct(
         "<BB" + letter + "I" * (mask >> 1 & 1) + "q" * (mask >> 2 & 1) + "q" * (mask >> 3)
     )
-    for kind, letter in _LETTERS.items() for mask in range(1, 16, 2)
+    for kind, letter in LETTERS.items() for mask in range(1, 16, 2)
 }  # fmt: skip
 """By the type and the mask of the fields that there are (OPC 10000-6, 5.2.2.17), as they lie in the first two bytes."""
 _READ = b"\x01\x00\x7a\x02"
@@ -31,18 +31,24 @@ _HEADERS = frozenset((bytes(12), bytes(5) + b"\xff\xff\xff\xff" + bytes(3)))
 """What stands behind the handle in the header of an answer: a good status, no diagnostics, no strings, no more."""
 _NOTHING = frozenset((bytes(4), b"\xff\xff\xff\xff"))
 """The diagnostics behind the results: none."""
-_COUNT_AT, _AT = 28, 32
+_COUNT_AT, AT = 28, 32
+"""Of the number of values, and of the first."""
 _ANSWER = struct.Struct("<4sqIIQI")
+
+
+def is_answer(data: bytes, count: int) -> bool:
+    """Whether a body has the head and the end of a good answer to a Read of so many nodes."""
+    if data[:4] != _READ or data[16:_COUNT_AT] not in _HEADERS or data[-4:] not in _NOTHING:
+        return False
+    return len(data) >= AT + 4 and int.from_bytes(data[_COUNT_AT:AT], "little") == count
 
 
 def samples_of(data: bytes, count: int) -> tuple[m.Sample, ...] | None:
     """What the body of a good answer to a Read of so many nodes holds, if all of it are single numbers."""
-    if data[:4] != _READ or data[16:_COUNT_AT] not in _HEADERS:
-        return None
-    if int.from_bytes(data[_COUNT_AT:_AT], "little") != count:
+    if not is_answer(data, count):
         return None
     found: list[m.Sample] = []
-    at, size = _AT, len(data)
+    at, size = AT, len(data)
     for _ in range(count):
         if at + 2 > size:
             return None
@@ -55,7 +61,7 @@ def samples_of(data: bytes, count: int) -> tuple[m.Sample, ...] | None:
             return None
         fields = form.unpack_from(data, at)
         mask = first & 0xFF
-        value = _MADE[first >> 8]((fields[2],))
+        value = MADE[first >> 8]((fields[2],))
         if mask == 13:
             found.append(m.Sample(value, 0, fields[3], fields[4]))
         else:
@@ -67,7 +73,7 @@ def samples_of(data: bytes, count: int) -> tuple[m.Sample, ...] | None:
                     place += 1
             found.append(m.Sample(value, told[0], told[1], told[2]))
         at = stop
-    return tuple(found) if data[at:] in _NOTHING else None
+    return tuple(found) if at == size - 4 else None
 
 
 def written(sample: m.Sample, stamps: int) -> bytes | None:
@@ -87,6 +93,7 @@ def written(sample: m.Sample, stamps: int) -> bytes | None:
     return _FORMS[kind << 8 | mask].pack(mask, kind, number, *rest)
 
 
-def answer(time: int, handle: int, values: list[bytes]) -> bytes:
-    """The body of an answer to a Read, of what was written of each value. `time`: in 100 ns since 1601."""
-    return b"".join([_ANSWER.pack(_READ, time, handle, 0, 0, len(values)), *values, b"\0\0\0\0"])
+def answer(time: int, handle: int, count: int, values: list[bytes]) -> bytes:
+    """The body of an answer to a Read of so many nodes, of what was written of the values. `time`: in 100 ns since
+    1601."""
+    return b"".join([_ANSWER.pack(_READ, time, handle, 0, 0, count), *values, b"\0\0\0\0"])

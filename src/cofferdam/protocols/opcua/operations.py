@@ -10,6 +10,7 @@ from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import NAME_LENGTH, PAST, Assign, Call, Deny, Failure, Fault, Item, Operation, Span, Watch
 from cofferdam.protocols.base import Facing, Protocol
 from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import together
 from cofferdam.protocols.opcua.bystander import OpcUaBystander
 from cofferdam.protocols.opcua.conditions import KIND, told_of
 from cofferdam.protocols.opcua.dialect import (
@@ -57,6 +58,7 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     request_type = m.OpcUaRequest
     response_type = m.OpcUaResponse
     notice_type = m.OpcUaNotice
+    repeats = True
     speaks = True
     view = OpcUaView()
     functions = {
@@ -95,6 +97,11 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
         return OpcUaClient(facing, outstanding, quirks)
 
     def check(self, message: Any) -> None:
+        if type(message) is m.Numbers:
+            wrong = together.fault(message)
+            if wrong:
+                raise CrossingError(wrong)
+            return
         for kind, item in _items(message):
             _check_item(kind, item)
         for value in _values(message):
@@ -147,11 +154,14 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     def mismatch(self, request: m.OpcUaRequest, response: m.OpcUaResponse) -> str:
         if type(response) is m.Refused:
             return "" if response.status & 0x80000000 else "a refusal with a good status"
+        if type(response) is m.Numbers and type(request) is m.Read:
+            count = len(response.heads) // m.HEAD_BYTES
+            return together.fault(response) or _too_few(count, len(request.items))
         if type(response) is not _ANSWERS[type(request)]:
             return f"{type(response).__name__} does not answer {type(request).__name__}"
         if isinstance(response, m.Values) and isinstance(request, m.Read):
-            if len(response.samples) != len(request.items):
-                return f"{len(response.samples)} values for {len(request.items)} items"
+            if wrong := _too_few(len(response.samples), len(request.items)):
+                return wrong
             if _all_numbers(response.samples):
                 return ""
             for item, sample in zip(request.items, response.samples, strict=True):
@@ -227,6 +237,8 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     def item_values(self, request: m.OpcUaRequest, message: Any) -> tuple[Assign, ...]:
         if type(request) is m.Subscribe and type(message) is m.Changed:
             request, message = m.Read((request.item,)), m.Values(message.samples[-1:])
+        if type(message) is m.Numbers:
+            message = together.one_by_one(message)
         if not isinstance(request, m.Read) or not isinstance(message, m.Values):
             return ()
         found: list[Assign] = []
@@ -272,6 +284,10 @@ def past(request: m.History) -> Item:
         return request.item
     seconds = -(-abs(request.end - request.start) // 10_000_000)
     return Item(PAST, request.item.name, 0, min(max(seconds, 1), 1 << 31))
+
+
+def _too_few(values: int, items: int) -> str:
+    return "" if values == items else f"{values} values for {items} items"
 
 
 def _all_numbers(samples: tuple[m.Sample, ...]) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import numbers, together, wire
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Writer
 from cofferdam.protocols.opcua.builtin_types import NodeId
 
@@ -71,24 +72,49 @@ class Heard:
             self._made[id(nodes)] = made
 
 
+class _Asked:
+    """How a request is written around what varies, and what stood beside the numbers in its last answer."""
+
+    __slots__ = ("after", "before", "heads", "request")
+
+    def __init__(self, request: m.Read, before: bytes, after: bytes) -> None:
+        self.request, self.before, self.after = request, before, after
+        self.heads = b""
+
+
 class Said:
-    """Reads that we ask again and again, by the very request: how it is written in this session."""
+    """Reads that we ask again and again, by the very request: how it is written in this session, and what its answer
+    looks like. That has to be looked at with each answer: the server may have other types by then."""
 
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[object, bytes, bytes]] = {}
+        self._known: dict[int, _Asked] = {}
 
-    def body(self, request: object, timestamp: int, handle: int) -> bytes | None:
+    def body(self, request: m.Read, timestamp: int, handle: int) -> bytes | None:
         """How it is written with another time stamp and handle; None for one that is new."""
         found = self._known.get(id(request))
-        return None if found is None else found[1] + _VARIES.pack(timestamp, handle) + found[2]
+        return None if found is None else found.before + _VARIES.pack(timestamp, handle) + found.after
 
-    def knows(self, request: object) -> bool:
-        """Whether it is kept."""
-        return id(request) in self._known
+    def values(self, request: m.Read, body: bytes) -> m.Numbers | m.Values | None:
+        """What it was answered; None where that has another form than a good answer of single numbers, or the request
+        is not kept any more."""
+        known = self._known.get(id(request))
+        if known is None:
+            return None
+        count, heads = len(request.items), known.heads
+        data = together.told_of(heads).taken(body) if heads else None
+        if data is None:
+            found = together.heads_of(body, count)
+            if found and found != heads:
+                known.heads = heads = found
+                data = together.told_of(heads).taken(body)
+        if data is not None:
+            return m.Numbers(together.told_of(heads).crossing, data)
+        samples = numbers.samples_of(body, count)
+        return None if samples is None else m.Values(samples)
 
-    def put(self, request: object, written: s.ReadRequest) -> None:
+    def put(self, request: m.Read, written: s.ReadRequest) -> None:
         """Keeps a short one. The request is kept as well, so that no other has its id."""
         body = wire.encode(written)
         if len(body) > MOST_BYTES:
@@ -99,7 +125,7 @@ class Said:
         at = len(before.made())
         if len(self._known) >= MOST_SAID:
             self._known.clear()
-        self._known[id(request)] = (request, body[:at], body[at + _VARIES.size :])
+        self._known[id(request)] = _Asked(request, body[:at], body[at + _VARIES.size :])
 
     def forget(self) -> None:
         """All that was kept."""

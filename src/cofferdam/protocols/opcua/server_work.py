@@ -15,7 +15,7 @@ from cryptography import x509
 
 from cofferdam.model import Assign, Item, Operation, Watch
 from cofferdam.protocols.opcua import messages as m
-from cofferdam.protocols.opcua import numbers, wire
+from cofferdam.protocols.opcua import numbers, together, wire
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import Data, LocalizedText, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
@@ -219,7 +219,7 @@ class Services(CallServices):
                     one = nodes[place]
                     gone = Data(None, BAD_NOT_CONNECTED)
                     results[place] = plainly(gone if space is None else space.attribute(one.node, one.attribute))
-            self._have_read(number, handle, results)
+            self._have_read(number, handle, len(results), results)
 
         parts: list[m.OpcUaRequest] = [
             whole if whole is not None and group is asked else m.Read(tuple([item for _, item in group]))
@@ -240,20 +240,25 @@ class Services(CallServices):
             self._allowed = ()
             self._read(number, request)
             return
-        self._have_read(number, request.header.handle, self._written(asked, answer, request.stamps))
+        handle, stamps = request.header.handle, request.stamps
+        form = together.form_of(answer.heads) if type(answer) is m.Numbers else None
+        written = self._written(asked, answer, stamps) if form is None else form.pieces(answer.data, stamps)
+        self._have_read(number, handle, len(asked), written)
 
     def _written(self, asked: list[tuple[int, Item]], answer: Any, stamps: int) -> list[bytes]:
         """The DataValues of what has crossed."""
+        if type(answer) is m.Numbers:
+            answer = together.one_by_one(answer)
         if type(answer) is m.Values:
             names = self._names
             return [numbers.written(sample, stamps) or plainly(names.data(sample, stamps)) for sample in answer.samples]
         status = answer.status
         return [plainly(Data(None, self._no(item.name) if status == BAD_DENIED else status)) for _, item in asked]
 
-    def _have_read(self, number: int, handle: int, results: list[bytes]) -> None:
+    def _have_read(self, number: int, handle: int, count: int, written: list[bytes]) -> None:
         server = self._server
         if server.services is self:
-            server.say(number, handle, numbers.answer(wire.ticks(server.wall()), handle, results))
+            server.say(number, handle, numbers.answer(wire.ticks(server.wall()), handle, count, written))
         else:
             server.fault(number, handle, BAD_CLOSED)  # as in _reply
 
