@@ -35,7 +35,7 @@ class Histogram:
     __slots__ = ("_counts", "_zeros", "count", "max", "sum")
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
+        self._counts: list[int] = []  # by bucket, as far as there was something
         self._zeros = 0  # apart, since most waits are none at all
         self.count = 0
         self.sum = 0
@@ -54,15 +54,22 @@ class Histogram:
             shift = value.bit_length() - 6
             index = (shift << 5) + (value >> shift)
         counts = self._counts
-        counts[index] = counts.get(index, 0) + 1
+        if index >= len(counts):
+            self._reach(index)
+        counts[index] += 1
         self.sum += value
         if value > self.max:
             self.max = value
 
+    def _reach(self, index: int) -> None:
+        self._counts += [0] * (index + 1 - len(self._counts))
+
     def merge(self, counts: Mapping[int, int], total: int, maximum: int) -> None:
         """Adds another histogram's counts, sum (ns) and maximum (ns)."""
         for index, n in counts.items():
-            self._counts[index] = self._counts.get(index, 0) + n
+            if index >= len(self._counts):
+                self._reach(index)
+            self._counts[index] += n
             self.count += n
         self.sum += total
         self.max = max(self.max, maximum)
@@ -70,9 +77,10 @@ class Histogram:
     @property
     def counts(self) -> dict[int, int]:
         """A copy: how many values fell into each bucket that has any."""
-        if not self._zeros:
-            return dict(self._counts)
-        return {**self._counts, 0: self._counts.get(0, 0) + self._zeros}
+        found = {index: n for index, n in enumerate(self._counts) if n}
+        if self._zeros:
+            found[0] = found.get(0, 0) + self._zeros
+        return found
 
     def quantile(self, q: float) -> int:
         """The value (ns) that the share `q` (0 to 1) of all values does not exceed; 0 when empty."""

@@ -194,7 +194,7 @@ class Forger:
             self.kept.append(rng.randint(1, 9))
             return records.Kept(session, number, request, self.kept[-1])
         if self.kept and rng.random() < 0.3:
-            return records.Again(session, number, rng.choice(self.kept) if rng.random() < 0.995 else 10)
+            return records.Again(number, [session, rng.choice(self.kept) if rng.random() < 0.995 else 10])
         return records.Request(session, number, request)
 
 
@@ -262,13 +262,18 @@ READS = m.Packet((m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "pump.s
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ([records.Again(1, 2, 5)], "nothing is kept"),
-        ([records.Kept(1, 2, READS, 5), records.Again(1, 3, 6)], "nothing is kept"),
-        ([records.Kept(1, 2, READS, 5), records.Again(1, 2, 5)], "comes after request 2"),
+        ([records.Again(2, [1, 5])], "nothing is kept"),
+        ([records.Kept(1, 2, READS, 5), records.Again(3, [1, 6])], "nothing is kept"),
+        ([records.Kept(1, 2, READS, 5), records.Again(2, [1, 5])], "comes after request 2"),
         ([records.Kept(1, 2, m.WriteTag(Item("tag", "pump.speed"), 0xC4, 0, Int32((5,))), 5)], "a write is to be kept"),
         ([records.Kept(1, 2, m.Packet((m.ReadTag(Item("tag", "a b")),)), 5)], "a b"),
         ([records.Kept(1, 2, READS, 0)], "refused"),
-        ([records.Again(1, 2, records.PLACES + 1)], "refused"),
+        ([records.Again(2, [1])], "refused"),
+        ([records.Again(2, [1, records.PLACES + 1])], "nothing is kept"),
+        ([records.Again(2, [1, 0])], "refused"),
+        ([records.Again(2, [])], "refused"),
+        ([records.Again(records.MOST_ID, [1, 5])], "at their end"),
+        ([records.Kept(1, 2, READS, 5), records.Again(3, [1, 5, 1])], "does not say for what"),
     ],
 )
 def test_what_no_honest_half_would_keep_or_ask_for_again_ends_the_half_that_is_asked(said: list[Any], why: str) -> None:
@@ -289,13 +294,13 @@ def test_what_is_kept_is_judged_for_whoever_asks_for_it() -> None:
         stage.inner.take(records.Opened(number, f"s{number}", source, "packer"))
     stage.inner.take(records.Kept(1, 10, READS, 7))
     for number in (11, 12, 13):
-        stage.inner.take(records.Again(1 if number == 11 else number - 10, number, 7))
-    stage.inner.take(records.Again(99, 14, 7))
+        stage.inner.take(records.Again(number, [1 if number == 11 else number - 10, 7]))
+    stage.inner.take(records.Again(14, [99, 7]))
     stage.turn()
     told = {one.id: type(one) for one in stage.to_outer.take()}
     assert told == {number: records.Reply if number < 12 else records.Denied for number in range(10, 15)}
     stage.inner.take(records.Kept(1, 15, m.ReadTag(Item("tag", "level")), 7))
-    stage.inner.take(records.Again(2, 16, 7))
+    stage.inner.take(records.Again(16, [2, 7]))
     stage.turn()
     assert [type(one) for one in stage.to_outer.take()] == [records.Reply, records.Reply]
     assert [type(one) for device in stage.plant for one in device.asked] == [m.Packet] * 2 + [m.ReadTag] * 2
@@ -312,7 +317,7 @@ def test_what_is_kept_is_the_message_that_the_flow_remembers() -> None:
     assert first.message == second.message and first.message is not second.message
     for record in (first, second):
         stage.inner.take(record)
-    assert stage.inner._kept.at(7) is first.message
+    assert stage.inner._kept.at(7).message is first.message
     stage.inner.end()
 
 
@@ -324,8 +329,9 @@ def test_a_read_crosses_whole_twice_and_from_then_on_by_its_place() -> None:
     for _ in range(4):
         client.arrive(frame)
     said = [one for one in stage.to_inner.take() if not isinstance(one, records.Opened)]
-    assert [type(one) for one in said] == [records.Request, records.Kept, records.Again, records.Again]
-    assert said[0].message == said[1].message == READS and {one.place for one in said[1:]} == {1}
+    assert [type(one) for one in said] == [records.Request, records.Kept, records.Again]
+    assert said[0].message == said[1].message == READS and said[1].place == 1
+    assert said[2] == records.Again(said[1].id + 1, [1, 1, 1, 1])
     stage.inner.end()
 
 

@@ -216,6 +216,9 @@ STEPS = steps(FRAMES, st.sampled_from([rr(ALL[0]), rr(ALL[2]), AGAIN, AGAIN]), A
     m.Packet((m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "secret")))),
     m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "secret")), m.ReadTag(Item("tag", "Level")),
     m.WriteTag(Item("tag", "pump.speed"), 0xC4, 0, Int32((5,))),
+], [
+    m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "secret")),
+    m.Packet((m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "pump.speed")))),
 ])  # fmt: skip
 ONCE = [("ask", (0, AGAIN)), ("answer", answer)]
 BEGIN = [("ask", (0, rr(tag("level")))), ("answer", answer), ("answer", answer), ("ask", (0, rr(tag("level")))),

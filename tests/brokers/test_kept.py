@@ -36,22 +36,24 @@ def known(text: str) -> Known:
 
 def test_what_could_not_cross_has_no_place() -> None:
     """The next one who asks would ask for what nobody keeps."""
-    keeping, crossing = Keeping(), Narrow()
+    crossing = Narrow()
+    keeping = Keeping(crossing)
     large, small = known("a large one"), known("a")
     for number in (1, 2):
         with pytest.raises(LocalProtocolError):
-            keeping.send(crossing, 1, number, large)
+            keeping.send(1, number, large)
     assert not crossing.sent
-    keeping.send(crossing, 1, 3, small)
-    keeping.send(crossing, 2, 4, small)
-    assert crossing.sent == [Kept(1, 3, "a", 1), Again(2, 4, 1)]
+    keeping.send(1, 3, small)
+    keeping.send(2, 4, small)
+    assert crossing.sent == [Kept(1, 3, "a", 1), Again(4, [2, 1])]
 
 
 def test_the_place_that_was_taken_longest_ago_is_given_anew() -> None:
-    keeping, crossing = Keeping(), Narrow()
+    crossing = Narrow()
+    keeping = Keeping(crossing)
     all_of_them = [known(str(number)) for number in range(PLACES + 1)]
     for number, one in enumerate(all_of_them):
-        keeping.send(crossing, 1, number + 1, one)
-    keeping.send(crossing, 1, PLACES + 2, all_of_them[0])
+        keeping.send(1, number + 1, one)
+    keeping.send(1, PLACES + 2, all_of_them[0])
     assert crossing.sent[-2:] == [Kept(1, PLACES + 1, str(PLACES), 1), Kept(1, PLACES + 2, "0", 2)]
     assert [one.place for one in all_of_them[:3]] == [2, 0, 3]

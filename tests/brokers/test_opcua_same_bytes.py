@@ -318,7 +318,7 @@ STEPS = steps(
     len(POLICIES), [
         m.Read((LEVEL,)), m.Read((LEVEL, SPEED)), m.Read((LEVEL, SECRET)), m.Read((SECRET,)),
         m.Write((Assign(SPEED, Float64((5.0,))),)), m.Write((Assign(SPEED, Float64((9e9,))),)),
-    ], list,
+    ], [m.Read((LEVEL,)), m.Read((SECRET,)), m.Read((LEVEL, SPEED))], list,
 )  # fmt: skip
 ONCE = [("ask", (0, AGAIN)), ("answer", answer)]
 BEGIN = [*ONCE, *ONCE, *ONCE, ("ask", (1, AGAIN)), ("answer", ANSWERS[1]), ("ask", (0, AGAIN))]

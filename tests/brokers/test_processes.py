@@ -23,7 +23,7 @@ from cofferdam.audit.events.access import LimitHit, Malformed, SessionClosed, Wr
 from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.brokers.half import EXIT_REFUSED
 from cofferdam.brokers.kit.supervision import Configure, Failing, NewPolicy, PolicyTaken, Ready, SetSevered
-from cofferdam.brokers.proxy.records import Closed, Denied, Failed, Opened, Reply, Request, to_outer
+from cofferdam.brokers.proxy.records import Closed, Denied, Failed, Opened, Reply, Request, Rows, to_outer
 from cofferdam.crossing.framing import PACKET, pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import Unpacker
@@ -409,7 +409,10 @@ class Hostile:
             ended = process.poll() is not None
             with contextlib.suppress(BlockingIOError):
                 while packet := os.read(self.from_inner, PACKET):
-                    self._answers += sum(isinstance(it, Reply | Denied | Failed) for it in self._unpacker.feed(packet))
+                    for it in self._unpacker.feed(packet):
+                        self._answers += (
+                            len(it.rows) if isinstance(it, Rows) else isinstance(it, Reply | Denied | Failed)
+                        )
             return ended or self._answers >= count
 
         eventually(done)

@@ -4,6 +4,7 @@ one of them forgets all at once; every answer, question, entry and count is equa
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
@@ -15,7 +16,7 @@ from cofferdam.policy.points.decide import Flow, Known
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import RequestReceived, RequestRefused
 from cofferdam.protocols.modbus import messages as m
-from cofferdam.protocols.modbus.machine import Meanings, ModbusServer
+from cofferdam.protocols.modbus.machine import Form, Meanings, ModbusServer
 from cofferdam.protocols.modbus.messages import ModbusRequest
 from cofferdam.protocols.modbus.operations import Modbus
 from tests.brokers.harness import make_policy
@@ -49,11 +50,14 @@ class Nothing(dict[Any, Any]):
 class NoMeanings(Meanings):
     """Remembers nothing."""
 
-    def request(self, body: bytes) -> ModbusRequest | None:
+    def request(self, body: bytes) -> Form | None:
         return None
 
-    def frame(self, request: ModbusRequest) -> bytes | None:
+    def form(self, request: ModbusRequest) -> Form | None:
         return None
+
+    def encoded(self, request: ModbusRequest, frame: bytes) -> Form:
+        return Form(request)
 
 
 class Pair:
@@ -70,7 +74,16 @@ class Pair:
         self.clients = [self.stage.client(), self.stage.client(port=40001), self.stage.client("10.9.9.9")]
         self.questions: list[bytes] = []
         self.recalled = 0
+        self.crossed: set[type] = set()
+        """Kinds of records that have crossed."""
+        for link in (self.stage.to_inner, self.stage.to_outer):
+            link.take = functools.partial(self._taken, link.take)  # type: ignore[method-assign]
         self.forget()
+
+    def _taken(self, take: Callable[[], list[Any]]) -> list[Any]:
+        found = take()
+        self.crossed.update(type(record) for record in found)
+        return found
 
     def forget(self) -> None:
         for _, session in self.stage.outer._sessions.values():
@@ -148,6 +161,18 @@ class Pair:
         elif what == "forged":
             session, ahead, message = value
             stage.inner.take(records.Request(session, stage.inner._last_id + ahead, message))
+        elif what == "kept":
+            # Whoever remembers is asked by a place that no honest half has given, the other by the message itself.
+            asked, message = value
+            number = stage.inner._last_id + 1
+            if self.forgets:
+                for at, session in enumerate(asked):
+                    stage.inner.take(records.Request(session, number + at, message))
+            else:
+                stage.inner.take(records.Kept(asked[0], number, message, records.PLACES))
+                if asked[1:]:
+                    again = [one for session in asked[1:] for one in (session, records.PLACES)]
+                    stage.inner.take(records.Again(number + 1, again))
 
 
 TRANSACTIONS = st.integers(1, 4)
@@ -169,10 +194,12 @@ ANSWERS = [
 
 
 def steps(
-    frames: Any, again: Any, answers: list[Any], policies: int, forged: list[Any], joined: Any = b"".join
-) -> st.SearchStrategy[Any]:
+    frames: Any, again: Any, answers: list[Any], policies: int, forged: list[Any], kept: list[Any],
+    joined: Any = b"".join,
+) -> st.SearchStrategy[Any]:  # fmt: skip
     """What may happen next. `again`: what is asked often; `answers`: of a device, the first is the usual one;
-    `forged`: requests that the inner half may be told; `joined`: makes one of several frames."""
+    `forged`: requests that the inner half may be told; `kept`: reads that it may be told to keep; `joined`: makes one
+    of several frames."""
     return st.one_of(
         st.tuples(st.just("ask"), st.tuples(
             st.sampled_from([0, 0, 0, 1, 2]), st.lists(frames, min_size=1, max_size=3).map(joined)
@@ -186,13 +213,16 @@ def steps(
         st.tuples(st.just("forged"), st.tuples(
             st.integers(1, 4), st.sampled_from([1, 1, 1, 0]), st.sampled_from(forged)
         )),
+        st.tuples(st.just("kept"), st.tuples(
+            st.lists(st.integers(1, 4), min_size=1, max_size=4), st.sampled_from(kept)
+        )),
     )  # fmt: skip
 
 
 STEPS = steps(FRAMES, st.builds(read, TRANSACTIONS), ANSWERS, len(POLICIES), [
     m.ReadHoldingRegisters(1, 0, 2), m.ReadHoldingRegisters(1, 200, 1), m.ReadHoldingRegisters(1, 65535, 2),
     m.ReadHoldingRegisters(9, 0, 2), m.WriteSingleRegister(1, 200, 5),
-])  # fmt: skip
+], [m.ReadHoldingRegisters(1, 0, 2), m.ReadHoldingRegisters(1, 98, 3), m.ReadInputRegisters(1, 0, 2)])  # fmt: skip
 
 
 @examples(60)
@@ -206,6 +236,19 @@ def test_a_pair_that_remembers_and_one_that_does_not_do_the_same(story: list[tup
             return  # that half has stopped
     assert remembers.recalled
     assert not forgets.recalled
+    assert not forgets.crossed & {records.Kept, records.Again}
+
+
+def test_the_pairs_are_as_different_as_they_should_be() -> None:
+    """The test above would hold nothing if both crossed by the same records."""
+    remembers, forgets = Pair(False), Pair(True)
+    for pair in (remembers, forgets):
+        for _ in range(3):
+            pair.step("ask", (0, read(1)))
+            pair.step("answer", ANSWERS[0])
+        pair.step("kept", ([1, 1], m.ReadHoldingRegisters(1, 0, 2)))
+    assert remembers.crossed == {records.Opened, records.Request, records.Kept, records.Again, records.Rows}
+    assert forgets.crossed == {records.Opened, records.Request, records.Rows}
 
 
 def test_a_machine_remembers_what_a_decoder_said_and_nothing_of_a_write() -> None:
@@ -220,7 +263,8 @@ def test_a_machine_remembers_what_a_decoder_said_and_nothing_of_a_write() -> Non
             machine.release(event.token)
             if isinstance(event, RequestReceived):
                 asked.append(event.request)
-    assert asked[0] is asked[2] is asked[4] is meanings.request(read(5)[6:])
+    form = meanings.request(read(5)[6:])
+    assert form is not None and asked[0] is asked[2] is asked[4] is form.request
     assert asked[1] == asked[3] and asked[1] is not asked[3]
     assert meanings.request(write(6, 200, 1)[6:]) is None
     assert meanings.request(adu(7, bytes.fromhex("0300000000"))[6:]) is None

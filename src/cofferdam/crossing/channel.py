@@ -20,9 +20,24 @@ R = TypeVar("R")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
+class Gathering(abc.ABC, Generic[R]):
+    """Small things to say that become one record when it leaves (`Sender.gathering`)."""
+
+    count: int = 0
+    """How many wait."""
+
+    @abc.abstractmethod
+    def take(self) -> R:
+        """The record of all that wait, of which none does any longer."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Sender(abc.ABC, Generic[R]):
     """One end that only sends."""
 
+    gathering: Gathering[R] | None = None
+    """What is gathered leaves in its order: before a record that is sent after it, and at the end of the turn at the
+    latest, if `soon` was called."""
     backlog: int = 0
     """Bytes that wait for room in the channel."""
     closed: bool = False
@@ -46,6 +61,11 @@ class Sender(abc.ABC, Generic[R]):
         Raises:
             LocalProtocolError: the record is larger than the channel's limit.
         """
+
+    def soon(self) -> None:
+        """Something is gathered: it leaves at the end of the turn. (Here at once, for channels that carry little.)"""
+        if self.gathering is not None and self.gathering.count:
+            self.send(self.gathering.take())
 
     def flush(self) -> None:
         """Sends now, as far as there is room, what would leave at the end of the turn."""

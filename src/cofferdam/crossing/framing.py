@@ -17,10 +17,11 @@ Chunks of one record follow each other with nothing in between. Whatever else ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from cofferdam.errors import CrossingError
 
-PACKET = 4096
+PACKET: Final = 4096
 """Bytes. The kernel writes a pipe packet of up to PIPE_BUF = 4096 bytes atomically (pipe(7))."""
 WHOLE, FIRST, MORE, BATCH = 0, 1, 2, 3
 HEADER = 3

@@ -37,10 +37,21 @@ class MemorySender(Sender[R]):
     def send(self, record: R) -> None:
         if self.closed:
             return
+        self._put_gathered()
+        self._put(record)
+        self.soon()
+
+    def _put(self, record: R) -> None:
         data = self._codec.encode(record)
         if len(data) > self._codec.limit:
             raise LocalProtocolError(f"a record of {len(data)} bytes; this channel carries at most {self._codec.limit}")
         self._records.append(data)
+
+    def _put_gathered(self) -> None:
+        if self.gathering is not None and self.gathering.count:
+            self._put(self.gathering.take())
+
+    def soon(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self._reactor.later(self._flush)
@@ -52,6 +63,7 @@ class MemorySender(Sender[R]):
         self._scheduled = False
         if self.closed:
             return
+        self._put_gathered()
         records, self._records = self._records, []
         packets = pack_batches(records)
         self._waiting.extend(packets)

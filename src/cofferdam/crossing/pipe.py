@@ -11,7 +11,7 @@ import fcntl
 import os
 import select
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from cofferdam.crossing.channel import Receiver, Sender
 from cofferdam.crossing.framing import PACKET, pack, pack_batches
@@ -25,8 +25,13 @@ PIPE_BYTES = 1 << 20
 """Room asked for in a pipe. A default pipe holds 16 packets only, whatever their size."""
 PIPE_PACKETS = PIPE_BYTES // PACKET
 """No more lie in a pipe at once."""
-PACKETS_A_TURN = 64
+PACKETS_A_TURN: Final = 64
 """Packets read in one turn, so that a busy crossing does not starve the sockets."""
+
+
+# Named here, these are found without a look into the module.
+_read: Final = os.read
+_write: Final = os.write
 
 
 def make_pipe() -> tuple[int, int]:
@@ -68,16 +73,27 @@ class PipeSender(Sender[R]):
     def send(self, record: R) -> None:
         if self.closed:
             return
+        gathering = self.gathering
+        if gathering is not None and gathering.count:
+            self._put(gathering.take())
+        self._put(record)
+        self.soon()
+
+    def soon(self) -> None:
+        if self._scheduled:
+            return
+        if self._reactor.alone:
+            self._reactor.alone = False
+            self._flush()
+        else:
+            self._scheduled = True
+            self._reactor.later(self._flush)
+
+    def _put(self, record: R) -> None:
         data = self._encode(record)
         if len(data) > self._limit:
             raise LocalProtocolError(f"a record of {len(data)} bytes; this channel carries at most {self._limit}")
         self._records.append(data)
-        if self._reactor.alone:
-            self._reactor.alone = False
-            self._flush()
-        elif not self._scheduled:
-            self._scheduled = True
-            self._reactor.later(self._flush)
 
     def flush(self) -> None:
         """Sends now, as far as there is room, what would leave at the end of the turn."""
@@ -87,6 +103,9 @@ class PipeSender(Sender[R]):
         self._scheduled = False
         if self.closed:
             return
+        gathering = self.gathering
+        if gathering is not None and gathering.count:
+            self._put(gathering.take())
         records, self._records = self._records, []
         packets = self._pack(records)
         if self._packets:  # the pipe was full before: keep the order
@@ -100,7 +119,7 @@ class PipeSender(Sender[R]):
         done = 0
         try:
             for packet in packets:
-                os.write(fd, packet)  # at most PIPE_BUF bytes: all of it or BlockingIOError
+                _write(fd, packet)  # at most PIPE_BUF bytes: all of it or BlockingIOError
                 done += 1
         except BlockingIOError:
             was_full = self.full
@@ -177,7 +196,7 @@ class PipeReceiver(Receiver[R]):
             fd = self._fd
             for _ in range(self._packets):
                 try:
-                    packet = os.read(fd, PACKET)
+                    packet = _read(fd, PACKET)
                 except BlockingIOError:
                     return
                 if not packet:

@@ -13,6 +13,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
@@ -20,10 +21,10 @@ from cofferdam.crossing.longest import Longest
 from cofferdam.crossing.looking import SCARCE_NS, Looking
 from cofferdam.histogram import Histogram
 
-READ = select.EPOLLIN
-WRITE = select.EPOLLOUT
-GONE = select.EPOLLHUP | select.EPOLLERR
-HELD_NS = 1_000_000
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+GONE: Final = select.EPOLLHUP | select.EPOLLERR
+HELD_NS: Final = 1_000_000
 """A loop that does not look for longer than this was held up: by a turn of its own, or by whatever had the core when it
 was to be woken."""
 

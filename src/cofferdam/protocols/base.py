@@ -36,7 +36,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from cofferdam.errors import GateError, LocalProtocolError
+from cofferdam.errors import CrossingError, GateError, LocalProtocolError
 from cofferdam.model import Asset, Assign, Change, Deny, Failure, Item, Operation, Span
 from cofferdam.protocols.dialect import Dialect
 from cofferdam.protocols.view import Bystander, View
@@ -310,6 +310,11 @@ class ServerMachine(Machine, Generic[Req, Resp]):
         response that no answer to that request can be.
         """
 
+    def answer(self, token: int, row: bytes) -> bytes:
+        """As `send`, for an answer that is a row of values (`Protocol.rows`), where the machine knows from the request
+        what else stands in it, and the row has the right length; b"" elsewhere: nothing was answered then."""
+        return b""
+
     @abc.abstractmethod
     def release(self, token: int) -> None:
         """The request of `token` gets no answer (a silent refusal). Unknown tokens are ignored."""
@@ -420,7 +425,10 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     browses: bool = False
     """It has requests that ask for a list of what there is (`Operation.browse`), whose answers `filtered` cuts."""
     repeats: bool = False
-    """Its clients ask the same large reads again and again: they cross whole once, and then by a number."""
+    """Its clients ask the same reads again and again: they cross whole once, and then by a number."""
+    rows: ClassVar[frozenset[type]] = frozenset()
+    """Classes of good answers to reads that are nothing but a row of values, which is their field `words`: all the rest
+    follows from the request. They cross as that (`spelled`)."""
     speaks: bool = False
     """Its machines say things by themselves, or have deadlines."""
     functions: dict[int, str]
@@ -492,6 +500,13 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     @abc.abstractmethod
     def mismatch(self, request: Req, response: Resp) -> str:
         """ "" if `response` can be an answer to `request`, else one sentence that says why not."""
+
+    def spelled(self, request: Req, row: bytes) -> Resp:
+        """The answer to `request` that is this row of values (`rows`). Whether it fits, `mismatch` says.
+
+        Raises: CrossingError for a request that no row answers.
+        """
+        raise CrossingError("an answer that is a row of values, where there are none")
 
     @abc.abstractmethod
     def operation(self, request: Req) -> Operation:

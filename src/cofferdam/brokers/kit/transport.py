@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import abc
 import errno
+import functools
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
 from cofferdam.crossing.reactor import GONE, READ, WRITE, Reactor
 
-RECEIVE_BYTES = 2048
+RECEIVE_BYTES: Final = 2048
 """Read from a socket at once: a few frames. A larger buffer costs more than it saves, since a new one is made for each
 read."""
 
 SEND_BUFFER_BYTES = 65536
 """Asked of the kernel for one socket. Left alone it grows to megabytes for a peer that does not read."""
+
+
+# Named here, these are found without a look into the module.
+_read: Final = os.read
+_write: Final = os.write
 
 
 def _ignore(_said: object) -> None:
@@ -119,7 +125,7 @@ class TcpTransport(Transport):
             return
         if events & READ:
             try:
-                data = os.read(self._fd, RECEIVE_BYTES)
+                data = _read(self._fd, RECEIVE_BYTES)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -176,13 +182,12 @@ class TcpTransport(Transport):
             self.unsent += len(data)
             return
         try:
-            sent = os.write(self._fd, data)
+            sent = _write(self._fd, data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            reason = error.strerror or str(error)
             # Not from inside the writer's own call: it may be half way through its own bookkeeping.
-            self._reactor.later(lambda: self._lost(reason))
+            self._reactor.later(functools.partial(self._lost, error.strerror or str(error)))
             return
         if sent < len(data):
             self._out.append(data[sent:])

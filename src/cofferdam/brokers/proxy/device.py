@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from cofferdam.brokers.kit.datagrams import Datagrams
 from cofferdam.brokers.kit.transport import Transport
@@ -50,6 +50,8 @@ from cofferdam.protocols.base import (
     Unmatched,
 )
 
+# Named here, it is found without a look into the module, for each message.
+_ANSWERED: Final = ResponseReceived
 CLIENT_GONE = "the client has gone"
 TOO_LATE = "waited too long for a place at the device"
 SHARED_WAIT = 5
@@ -130,7 +132,8 @@ class Device(Told):
             self._fail(job, Failure.UNREACHABLE, self.retired or "severed")
             return
         # `wait` is for those who wait in line: with less than `timeout` it turns nobody away whose turn is at once.
-        if self._clock() - job.arrived > job.timeout_ns and self._too_late(job):
+        now = self._clock()
+        if now - job.arrived > job.timeout_ns and self._too_late(job):
             self._fail(job, Failure.BUSY, TOO_LATE)
             return
         if self._silence.silent and not self._silence.may_ask(job.unit, job.group, job.timeout_ns, self._clock()):
@@ -139,7 +142,7 @@ class Device(Told):
         if not lines.count:
             connection = self._free(job)
             if connection is not None:
-                self._send(connection, job)
+                self._send(connection, job, now)
                 return
         if lines.length(job.source, job.line) >= self._limits.asset_queue_per_client:
             self._fail(job, Failure.BUSY, "too many requests of this client wait for this device")
@@ -225,7 +228,7 @@ class Device(Told):
         one = self.asset.connections == 1
         while lines.count:
             if one:
-                if not self._has_room():
+                if not any(c.ready and c.load < self._places for c in self._connections):
                     break
                 job = lines.pop()
             else:
@@ -241,18 +244,15 @@ class Device(Told):
             elif not self._permit(job):
                 self._fail(job, Failure.BUSY, "no longer allowed when its turn came")
             else:
-                self._send(connection, job)
+                self._send(connection, job, self._clock())
         if lines.count and self._may_connect():
             self._open()
 
-    def _has_room(self) -> bool:
-        return any(c.ready and c.load < self._places for c in self._connections)
-
-    def _send(self, connection: Connection, job: Job) -> None:
-        """The act. The job's Allow is what permits it; the device's own machine makes a new message."""
+    def _send(self, connection: Connection, job: Job, now: int) -> None:
+        """The act, `now` (monotonic ns). The job's Allow permits it; the device's own machine makes a new message."""
         _verdict: Allow = job.allow
         token, data = connection.machine.send(job.request)
-        job.sent = connection.last = self._clock()
+        job.sent = connection.last = now
         connection.put(token, job)
         if job.standing is not None and connection.machine.gathers:
             connection.gathered.add(token)
@@ -262,9 +262,8 @@ class Device(Told):
         connection.transport.write(data)
         if self._speaks:
             self._tend(connection)
-        due = job.sent + job.timeout_ns
-        if not self._due or due < self._due:
-            self._arm(due)
+        if not self._due or now + job.timeout_ns < self._due:
+            self._arm(now + job.timeout_ns)
 
     def _fail(self, job: Job, failure: Failure, detail: str) -> None:
         away = failure in (Failure.UNREACHABLE, Failure.TIMEOUT) and not self.held and not self.retired
@@ -424,9 +423,7 @@ class Device(Told):
                 machine.receive_data(data)
             while True:
                 event = machine.next_event()
-                if event is NEED_DATA:
-                    break
-                if isinstance(event, ResponseReceived):
+                if isinstance(event, _ANSWERED):
                     job = connection.take(event.token)
                     job.response = event.response
                     connection.silent = self._line.unanswered = 0
@@ -457,6 +454,8 @@ class Device(Told):
                 elif isinstance(event, Continues):
                     connection.continues(event, now)
                     continue
+                elif event is NEED_DATA:
+                    break
                 else:
                     self._other(connection, event)
                     continue

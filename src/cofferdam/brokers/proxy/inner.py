@@ -9,11 +9,9 @@ around it (brokers.half).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.budget import LogBudget, share_of
 from cofferdam.brokers.kit.datagrams import Datagrams, bound
@@ -21,10 +19,9 @@ from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.seam_ends import BackInner
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.connection import Job
-from cofferdam.brokers.proxy.device import CLIENT_GONE, TOO_LATE, Device
+from cofferdam.brokers.proxy.device import Device
 from cofferdam.brokers.proxy.face import towards
-from cofferdam.brokers.proxy.inner_told import Telling
-from cofferdam.brokers.proxy.kept import KeptReads
+from cofferdam.brokers.proxy.inner_reads import Reads
 from cofferdam.brokers.proxy.pinging import PING, keep_alive, ping
 from cofferdam.brokers.proxy.reads_book import ReadsBook, counted
 from cofferdam.brokers.proxy.records import (
@@ -35,7 +32,6 @@ from cofferdam.brokers.proxy.records import (
     Frame,
     Kept,
     Opened,
-    Reply,
     Request,
     Unwatch,
     Watch,
@@ -47,7 +43,7 @@ from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation, Shown
-from cofferdam.policy.points.decide import Flow, Known
+from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.rows import BY_JUMP
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
@@ -58,30 +54,7 @@ SESSIONS = 65536
 """Sessions that the outer half may have open; it has its own, lower limit on connections."""
 
 
-class _ReadJob(Job):
-    """A read of a session. A class and not a closure, since there is one for each transaction."""
-
-    __slots__ = ("number", "served")
-
-    def __init__(
-        self,
-        allow: Allow,
-        request: Any,
-        arrived: int,
-        done: Callable[[Job], None],
-        session: Session,
-        number: int,
-        served: Served,
-    ) -> None:
-        super().__init__(allow, request, session.share, session.id, arrived, served.timeout_ns, done)
-        self.group = session.group
-        self.session = session
-        self.flow = session.flow
-        self.number = number
-        self.served = served
-
-
-class Inner(Telling):
+class Inner(Reads):
     """The half itself. Besides what the process around it calls, transports and the audit client call it back."""
 
     def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
@@ -103,11 +76,6 @@ class Inner(Telling):
         port = self.protocol.dialect.datagrams
         # Made now, since the filter lets nobody make a socket later.
         self._datagrams = Datagrams(setting.reactor, bound(port), self._datagram) if port else None
-        self._on_read_done = self._read_done
-        self._kept = KeptReads(self.protocol)
-        self._named = bool(self.protocol.dialect.kinds)
-        self._identifies = self.protocol.identifies
-        self._browses = self.protocol.browses
         self._take(setting.policy, setting.assets)
         if setting.again:
             self._state.spend_all(self._clock())
@@ -209,6 +177,7 @@ class Inner(Telling):
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         """Judges by another policy from now on. Returns how many sessions it ended."""
         self._take(policy, assets)
+        self._kept.forget()
         ended = 0
         for session in list(self._sessions.values()):
             flow = self._flow(session.source, session.asset, session.shown, session.lent)
@@ -312,14 +281,11 @@ class Inner(Telling):
             CrossingError: it says what no honest outer half would say. The half has to stop.
         """
         if type(record) is Again:
-            self._request(Request(record.session, record.id, self._kept.at(record.place)))
+            self._again(record)
         elif isinstance(record, Request):
             self._request(record)
         elif isinstance(record, Kept):
-            session = self._sessions.get(record.session)
-            flow = None if session is None else session.flow
-            known = flow.recall(record.message, self._wall()) if isinstance(flow, Flow) else None
-            self._request(Request(record.session, record.id, self._kept.keep(record, known)))
+            self._keep(record)
         elif isinstance(record, Opened):
             if record.session in self._sessions or record.session in self._ended:
                 raise CrossingError(f"session {record.session} is opened twice")
@@ -427,111 +393,6 @@ class Inner(Telling):
         self._limit("client_outstanding", session.source, "the outer half let too many requests through")
         self._turn_away(session, number, operation, Failure.BUSY, "too many requests of its session are under way")
         return True
-
-    # --- reads ------------------------------------------------------------------------------------------------
-
-    def _read(self, session: Session, number: int, known: Known, arrived: int) -> None:
-        tally = session.tally
-        if tally.conduit is not known.conduit:
-            tally = session.counts(known.conduit)
-        tally.reads += 1
-        tally.cells += known.cells
-        served = self._served[session.asset]
-        shared = served.shared
-        if shared is not None:
-            response = shared.find(known.request, arrived)
-            if response is not None:
-                tally.shared += 1
-                self._outer.send(Reply(number, response, 0, 0, True))
-                return
-        job = _ReadJob(known.verdict, known.request, arrived, self._on_read_done, session, number, served)
-        job.unit = known.unit
-        session.under_way += 1
-        self._under_way += 1
-        if shared is not None:
-            self._ask_shared(job, served, shared)
-            return
-        served.device.submit(job)
-
-    def _ask_shared(self, job: _ReadJob, served: Served, shared: SharedReads) -> None:
-        if shared.join(job):
-            job.session.counts(job.allow.conduit).shared += 1
-            return
-        shared.asked(job)
-        served.device.submit(job)
-
-    def _ask_all_again(self, jobs: list[Job], served: Served, shared: SharedReads) -> None:
-        for job in jobs:
-            if isinstance(job, _ReadJob):
-                self._ask_again(job, served, shared)
-
-    def _ask_again(self, job: _ReadJob, served: Served, shared: SharedReads) -> None:
-        now = self._clock()
-        late = now - job.arrived > job.timeout_ns
-        if self._sessions.get(job.session.id) is job.session and self._permitted(job) and not late:
-            self._ask_shared(job, served, shared)
-            return
-        job.failure, job.detail, job.finished = Failure.BUSY, TOO_LATE if late else CLIENT_GONE, now
-        job.done(job)
-
-    def _read_done(self, job: Job) -> None:
-        if isinstance(job, _ReadJob):
-            try:
-                self._answer(job)
-            except Exception as error:
-                self._internal(job.session, job.number, error)
-
-    def _answer(self, job: _ReadJob) -> None:
-        session = job.session
-        served = job.served
-        response = job.response
-        session.under_way -= 1
-        self._under_way -= 1
-        if response is not None:
-            sent = job.sent
-            waited = sent - job.arrived
-            if type(response) in self._identifies:
-                self._look_at_identity(served, self.protocol.identity(response))
-                response = self.protocol.legible(response)
-            if self._browses:
-                response = self._seen(job, response)
-            self._outer.send(Reply(job.number, response, job.finished - sent, waited if waited > 0 else 0))
-            if served.steps:
-                for space, start, cells in self.protocol.values(job.request, response):
-                    self._state.note_values(session.asset, space, start, cells, sent)
-                if self._named:
-                    held = self.protocol.item_values(job.request, response)
-                    self._state.note_items(session.asset, held, sent)
-        else:
-            session.counts(job.allow.conduit).failed += 1
-            self._send_failed(job.number, job)
-        if job.generation >= 0 and served.shared is not None:
-            served.shared.answered(job)
-        joined, job.joined = job.joined, None
-        if joined and not job.sent and job.failure is Failure.BUSY and served.shared is not None:
-            # Its question was never sent: its client has left, it has waited too long, or had to give way. The others
-            # ask for themselves, if they may, once this turn is over: we may be in the midst of all that waits.
-            self._reactor.later(functools.partial(self._ask_all_again, joined, served, served.shared))
-            return
-        for other in joined or ():
-            # They share the answer, good or bad; the waiting was theirs, the device's time was not.
-            other.response, other.failure, other.detail = job.response, job.failure, job.detail
-            other.sent, other.finished = max(job.sent, other.arrived), job.finished
-            other.done(other)
-
-    def _look_at_identity(self, served: Served, identity: Mapping[str, str]) -> None:
-        """What a device says of itself is compared with what it said before, as far as it says it both times."""
-        known = served.identity
-        other = [name for name, value in identity.items() if known.get(name, value) != value]
-        if other:
-            said = ", ".join(f"{name} {known[name]!r} is now {identity[name]!r}" for name in other)
-            served.device.conduct.changed(clip(f"its identity changed: {said}"), self._clock())
-        known.update(identity)
-
-    def _seen(self, job: _ReadJob, response: Any) -> Any:
-        """An answer without what its client may do nothing with."""
-        flow = job.session.flow
-        return self.protocol.filtered(job.request, response, flow.sees if isinstance(flow, Flow) else lambda _: False)
 
     # --- the rest ---------------------------------------------------------------------------------------------
 

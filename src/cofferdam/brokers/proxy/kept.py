@@ -4,44 +4,83 @@ The outer half chooses the place, and the inner half obeys: records come in the 
 knows what the other has there without a word. What is kept is a message that was decoded as strictly as any, and
 checked; it is judged and recorded each time that it is asked for, by the flow of whoever asks. Writes are never kept.
 
-Not here: verdicts (inner), records (records).
+What one turn brings crosses together, as plain numbers: requests for what is kept (Again), and answers that are rows of
+values (Rows).
+
+Not here: verdicts (inner_reads), records (records).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from cofferdam.brokers.proxy.records import PLACES, Again, Kept
-from cofferdam.crossing.channel import Sender
+from cofferdam.brokers.proxy.records import GATHERED, PLACES, Again, Kept, Rows
+from cofferdam.crossing.channel import Gathering, Sender
 from cofferdam.errors import CrossingError
-from cofferdam.policy.points.decide import Known
+from cofferdam.policy.points.decide import Flow, Known
 from cofferdam.protocols.base import Protocol
 
+MOST_BYTES: Final = 3000
+"""Of values in one record: it is to share a packet with others."""
 
-class Keeping:
-    """The outer half's end."""
 
-    __slots__ = ("_last", "_places")
+class Keeping(Gathering[Any]):
+    """The outer half's end. It is what its sender gathers."""
 
-    def __init__(self) -> None:
+    def __init__(self, sender: Sender[Any]) -> None:
+        self.count = 0
+        self._sender = sender
         self._last = 0
-        self._places: dict[int, Known] = {}
+        self._places: list[Known | None] = [None] * (PLACES + 1)
+        self._first = 0
+        self._asked: list[int] = []
+        sender.gathering = self
 
-    def send(self, sender: Sender[Any], session: int, number: int, known: Known) -> None:
+    def send(self, session: int, number: int, known: Known) -> None:
         """Has a read that its flow remembers cross. The place that was taken longest ago is given anew.
 
         Raises:
             LocalProtocolError: it is too large to cross. It has no place then.
         """
-        if known.place:
-            sender.send(Again(session, number, known.place))
+        place = known.place
+        if place and self._places[place] is known:
+            if self.count == GATHERED or (self.count and number != self._first + self.count):
+                self._sender.send(self.take())
+            if not self.count:
+                self._first = number
+            self.count += 1
+            self._asked.append(session)
+            self._asked.append(place)
+            self._sender.soon()
             return
         place = self._last % PLACES + 1
-        sender.send(Kept(session, number, known.request, place))
-        before = self._places.get(place)
+        self._sender.send(Kept(session, number, known.request, place))
+        before = self._places[place]
         if before is not None:
             before.place = 0
         self._last, self._places[place], known.place = place, known, place
+
+    def take(self) -> Again:
+        asked, self._asked, self.count = self._asked, [], 0
+        return Again(self._first, asked)
+
+
+class KeptRead:
+    """What is kept at a place. `known`: what `flow` remembered of it, from `since` on (Flow.since)."""
+
+    __slots__ = ("flow", "known", "message", "since")
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+        self.flow: Flow | None = None
+        self.known: Known | None = None
+        self.since = 0
+
+    def recalled(self, flow: Flow, wall_ns: int) -> Known | None:
+        """What this flow remembers of it now. It is kept, since it stays true until the flow judges anew."""
+        known = flow.recall(self.message, wall_ns)
+        self.flow, self.known, self.since = flow, known, flow.since
+        return known
 
 
 class KeptReads:
@@ -51,7 +90,7 @@ class KeptReads:
 
     def __init__(self, protocol: Protocol[Any, Any]) -> None:
         self._protocol = protocol
-        self._places: dict[int, Any] = {}
+        self._places: dict[int, KeptRead] = {}
 
     def keep(self, record: Kept[Any], known: Known | None) -> Any:
         """The message that is to be kept. `known`: what the flow of whoever asks remembers of an equal one, which is
@@ -61,12 +100,47 @@ class KeptReads:
             self._protocol.check(message)
             if self._protocol.operation(message).is_write:
                 raise CrossingError("a write is to be kept")
-        self._places[record.place] = message
+        self._places[record.place] = KeptRead(message)
         return message
 
-    def at(self, place: int) -> Any:
-        """The message at this place."""
+    def forget(self) -> None:
+        """Another policy is in force: flows of the last one are nobody's any more."""
+        for one in self._places.values():
+            one.flow = one.known = None
+
+    def at(self, place: int) -> KeptRead:
+        """What is kept at this place."""
         found = self._places.get(place)
         if found is None:
             raise CrossingError(f"nothing is kept at the place {place}")
         return found
+
+
+class Replying(Gathering[Any]):
+    """The inner half's end for answers that are rows of values. It is what its sender gathers."""
+
+    def __init__(self, sender: Sender[Any]) -> None:
+        self.count = 0
+        self._sender = sender
+        self._size = 0
+        self._numbers: list[int] = []
+        self._rows: list[bytes] = []
+        sender.gathering = self
+
+    def send(self, number: int, device_ns: int, waited_ns: int, row: bytes) -> None:
+        """Has the answer to a request cross."""
+        if self.count == GATHERED or self._size > MOST_BYTES:
+            self._sender.send(self.take())
+        self.count += 1
+        self._size += len(row)
+        numbers = self._numbers
+        numbers.append(number)
+        numbers.append(device_ns)
+        numbers.append(waited_ns)
+        self._rows.append(row)
+        self._sender.soon()
+
+    def take(self) -> Rows:
+        numbers, self._numbers, rows, self._rows = self._numbers, [], self._rows, []
+        self.count = self._size = 0
+        return Rows(numbers, rows)

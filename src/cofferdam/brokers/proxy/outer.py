@@ -10,7 +10,7 @@ Not here: sockets' details (brokers.transport), the asset's side (inner), the pr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from cofferdam.brokers.kit.figures import Reported, distribution
 from cofferdam.brokers.kit.transport import RECEIVE_BYTES
@@ -25,6 +25,7 @@ from cofferdam.brokers.proxy.records import (
     Opened,
     Reply,
     Request,
+    Rows,
     Unwatched,
     Watch,
     Watched,
@@ -48,6 +49,8 @@ from cofferdam.protocols.base import (
     RequestRefused,
 )
 
+# Named here, it is found without a look into the module, for each message.
+_RECEIVED: Final = RequestReceived
 MALFORMED_ENTRIES = 5
 """Malformed requests of one connection that get an audit entry each; further ones are counted when it closes."""
 
@@ -88,20 +91,11 @@ class Outer(Door):
                     break
                 event = machine.next_event()
                 if event is NEED_DATA:
-                    if client.ended:
-                        self._over(client)
-                        return
-                    client.frame_since = 0 if not machine.buffered else client.frame_since or self._clock()
-                    if client.blocked:
-                        client.blocked = False
-                        client.resumed = self._reactor.now
-                        client.transport.resume()
-                    if self._speaks:
-                        self._tend(client)
+                    self._all_taken(client)
                     return
                 client.frame_since = 0
                 pace.tokens -= 1.0
-                if isinstance(event, RequestReceived):
+                if isinstance(event, _RECEIVED):
                     self._request(client, event.token, event.request)
                 elif isinstance(event, RequestRefused):
                     self._malformed(client, event.section, event.detail)
@@ -148,6 +142,19 @@ class Outer(Door):
             client.transport.pause()
         if self._inner.full:
             self._blocked.add(client)
+
+    def _all_taken(self, client: Client) -> None:
+        """Only more bytes can bring its next request."""
+        if client.ended:
+            self._over(client)
+            return
+        client.frame_since = 0 if not client.machine.buffered else client.frame_since or self._clock()
+        if client.blocked:
+            client.blocked = False
+            client.resumed = self._reactor.now
+            client.transport.resume()
+        if self._speaks:
+            self._tend(client)
 
     def _repeated(self, client: Client, token: int) -> None:
         """It asks again what is under way, as a client does that has waited for too long: one answer is for both."""
@@ -223,7 +230,7 @@ class Outer(Door):
         if self._has_watches and watched(operation):
             self._inner.send(Watch(session.id, number, request))
         elif known is not None and self._repeats:
-            self._keeping.send(self._inner, session.id, number, known)
+            self._keeping.send(session.id, number, known)
         else:
             self._inner.send(Request(session.id, number, request, began if is_write else 0))
 
@@ -424,6 +431,9 @@ class Outer(Door):
 
     def take(self, record: Any) -> None:
         """What the inner half says."""
+        if type(record) is Rows:
+            self._rows(record)
+            return
         # A plain answer first, which nearly all are: to be asked what it is not would cost it more than all that it is.
         if type(record) is not Reply and not self._is_answer(record):
             return
@@ -433,9 +443,7 @@ class Outer(Door):
         client = pending.client
         client.outstanding -= 1
         if type(record) is Reply or isinstance(record, Watched):
-            misfit = self.protocol.mismatch(pending.request, record.message)
-            if misfit:
-                raise CrossingError(f"an answer that does not fit its request: {misfit}")
+            self._hold_against(pending, record.message)
             shared = False
             if type(record) is Reply:
                 shared = record.shared
@@ -455,8 +463,58 @@ class Outer(Door):
             if client in self.clients:
                 self._count_refusal(client, pending.session, verdict)
                 self._refuse(client, pending.session, pending.token, pending.request, verdict)
+        if client.blocked:
+            self._read_on(client)
+
+    def _read_on(self, client: Client) -> None:
+        """There is room again for what it asks."""
         if client.blocked and not client.in_line and client in self.clients:
             self._pump(client)
+
+    def _hold_against(self, pending: Pending, response: Any) -> None:
+        misfit = self.protocol.mismatch(pending.request, response)
+        if misfit:
+            raise CrossingError(f"an answer that does not fit its request: {misfit}")
+
+    def _rows(self, record: Rows) -> None:
+        """Answers that are rows of values. What each is, its request says."""
+        numbers = record.numbers
+        if len(numbers) != 3 * len(record.rows):
+            raise CrossingError(f"{len(record.rows)} rows of values come with {len(numbers)} numbers")
+        answered: list[Pending | None] = []
+        for at, row in enumerate(record.rows):
+            pending = self._pending.get(numbers[3 * at])
+            answered.append(pending)
+            if pending is not None:
+                del self._pending[numbers[3 * at]]
+                pending.client.outstanding -= 1
+                self._answer_row(pending, row)
+        now = self._clock()
+        for at, pending in enumerate(answered):
+            if pending is not None:
+                device, waited = numbers[3 * at + 1], numbers[3 * at + 2]
+                added = now - pending.began - device - waited
+                self.stats.answered(pending.conduit, False, False, added, waited, device)
+        for pending in answered:
+            if pending is not None and pending.client.blocked:
+                self._read_on(pending.client)
+
+    def _answer_row(self, pending: Pending, row: bytes) -> None:
+        client = pending.client
+        if client in self.clients:
+            try:
+                data = client.machine.answer(pending.token, row)
+            except Exception as error:
+                self._internal(client, error)
+                return
+            if data:  # it knew what the answer has to look like, and this is such a one
+                self._write(client, data)
+                if self._speaks and client in self.clients:
+                    self._tend(client)
+                return
+        response = self.protocol.spelled(pending.request, row)
+        self._hold_against(pending, response)
+        self._answer(client, pending.token, response)
 
     def _is_answer(self, record: Any) -> bool:
         """Whether it answers a request. Does what it says if it does not."""

@@ -71,13 +71,13 @@ class Door(Part):
         self._speaks = self.protocol.speaks
         self._has_watches = self.protocol.notice_type is not None
         self._repeats = self.protocol.repeats
-        self._keeping = Keeping()
         self.clients: set[Client] = set()
         self.stats = FlowStats()
         self.faults = self.stats.faults
         self._boot = setting.boot
         self._zones, self._other_zone = setting.zones
         self._inner = setting.senders["inner"]
+        self._keeping = Keeping(self._inner)
         self._audit = setting.audit
         self._wall = setting.wall
         self._clock = setting.clock

@@ -15,7 +15,7 @@ A read that comes again and again may cross by a place, where the inner half kee
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -26,15 +26,18 @@ from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 M = TypeVar("M")
 
-Id = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+MOST_ID: Final = (1 << 63) - 1
+Id = Annotated[int, Meta(ge=1, le=MOST_ID)]
 Ns = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[str, Meta(max_length=128)]
 Source = Annotated[str, Meta(max_length=80)]
 """An address, or a conduit of the jump server by which somebody comes."""
 Text = Annotated[str, Meta(max_length=512)]
-PLACES = 2048
+PLACES: Final = 2048
 """Reads that the inner half keeps, at most: as many as a flow remembers."""
 Place = Annotated[int, Meta(ge=1, le=PLACES)]
+GATHERED: Final = 128
+"""Reads that are asked for in one record, and answers that come in one."""
 MOST_LOST = (1 << 31) - 1
 MOST_ALSO = 999
 Lost = Annotated[int, Meta(ge=0, le=MOST_LOST)]
@@ -109,11 +112,11 @@ class Kept(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=7, fo
 
 
 class Again(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):
-    """A Request for the read that is kept at this place, whoever asked for it first."""
+    """Requests for reads that are kept, whoever asked for them first: what one turn brought. `asked`: the session and
+    the place of each, one after the other; `first`: the id of the first, from which the others count on."""
 
-    session: Id
-    id: Id
-    place: Place
+    first: Id
+    asked: Annotated[list[Id], Meta(min_length=2, max_length=2 * GATHERED)]
 
 
 class Closed(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
@@ -134,6 +137,15 @@ class Reply(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=1, f
     device_ns: Ns
     waited_ns: Ns
     shared: bool = False
+
+
+class Rows(Struct, frozen=True, gc=False, array_like=True, tag=9, forbid_unknown_fields=True):
+    """Replies to reads whose good answers are a row of values, the rest of which follows from the request
+    (`Protocol.rows`): what one turn brought. `numbers`: of each, one after the other, its id, and the durations that
+    Reply has; `rows`: the values of each."""
+
+    numbers: Annotated[list[Ns], Meta(min_length=3, max_length=3 * GATHERED)]
+    rows: Annotated[list[bytes], Meta(min_length=1, max_length=GATHERED)]
 
 
 class Denied(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
@@ -217,6 +229,8 @@ def to_outer(policy: CompiledPolicy, broker: str, protocols: Protocols = PROTOCO
     """The codec of the pipe from inner to outer, for a protocol's responses."""
     protocol = protocols[broker]
     union: Any = _REPLY[protocol.response_type] | Denied | Failed | Ended
+    if protocol.rows:
+        union = union | Rows
     if protocol.notice_type is not None:
         union = union | _WATCHED[protocol.response_type] | _NOTICE[protocol.notice_type] | Unwatched
     if protocol.frame_type is not None:

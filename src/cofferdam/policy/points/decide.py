@@ -95,8 +95,8 @@ class Flow:
     """What one set of principals may do to one asset. Made by `CompiledPolicy.flow`; shared between sessions."""
 
     __slots__ = (
-        "_bits", "_clocks", "_factors", "_forms", "_frames", "_items", "_kept_in", "_points", "_recalled", "_since",
-        "_until", "_verdicts", "_words", "asset", "conduits", "principals", "silent", "ways",
+        "_bits", "_clocks", "_factors", "_forms", "_frames", "_items", "_kept_in", "_points", "_recalled",
+        "_verdicts", "_words", "asset", "conduits", "principals", "silent", "since", "until", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -123,8 +123,8 @@ class Flow:
         """Cells by which limits are judged."""
         # An asset without items keeps the short way.
         self._items = Items(asset) if asset.kinds else None
-        self._since = 0
-        self._until = -1
+        self.since = 0
+        self.until = -1
         self._verdicts: dict[Operation, Allow | Deny] = {}
         self._forms: dict[object, _Form] = {}
         self._recalled: dict[object, Known] = {}
@@ -132,7 +132,7 @@ class Flow:
 
     def recall(self, request: object, wall_ns: int) -> Known | None:
         """What `remember` was told of an equal request, while no window and no expiry has come in between."""
-        if self._since <= wall_ns < self._until:
+        if self.since <= wall_ns < self.until:
             return self._recalled.get(request)
         return None
 
@@ -147,7 +147,7 @@ class Flow:
 
     def decide(self, op: Operation, wall_ns: int) -> Allow | Deny:
         """Everything but max_step, max_rate and writes_per_minute: the outer half's answer. `wall_ns` is UTC."""
-        if not self._since <= wall_ns < self._until:
+        if not self.since <= wall_ns < self.until:
             self._refresh(wall_ns)
         if op.writes:
             return self._decide_write(op, wall_ns)[0]
@@ -166,7 +166,7 @@ class Flow:
         time at which the reading was begun as `since_ns`."""
         if not op.writes:
             return self.decide(op, wall_ns)
-        if not self._since <= wall_ns < self._until:
+        if not self.since <= wall_ns < self.until:
             self._refresh(wall_ns)
         verdict, form = self._decide_write(op, wall_ns)
         if isinstance(verdict, Deny):
@@ -309,8 +309,8 @@ class Flow:
         self._verdicts.clear()
         self._forms.clear()
         self._recalled.clear()
-        self._since = wall_ns
-        self._until = min([way.refresh(self._clocks, wall_ns) for way in self.ways], default=NEVER)
+        self.since = wall_ns
+        self.until = min([way.refresh(self._clocks, wall_ns) for way in self.ways], default=NEVER)
 
     def _decide_write(self, op: Operation, wall_ns: int) -> tuple[Allow | Deny, _Form]:
         key: object

@@ -45,9 +45,9 @@ class _Framed(ModbusClient):
                         offset=0,
                     )
                 )
-            transaction, request = next(iter(self._pending.items()))
+            transaction, form = next(iter(self._pending.items()))
             try:
-                taken, frame = self._frame(request)
+                taken, frame = self._frame(form.request)
             except RemoteProtocolError as error:
                 self._raw = b""
                 self._fail(error)

@@ -23,6 +23,7 @@ Not here: bytes of messages (requests, responses), devices with other frames (fr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import error as StructError
 from typing import Final
 
@@ -55,7 +56,9 @@ from cofferdam.protocols.modbus.messages import (
     ReadCoils,
     ReadDiscreteInputs,
     ReadHoldingRegisters,
+    ReadHoldingRegistersResponse,
     ReadInputRegisters,
+    ReadInputRegistersResponse,
     VendorRead,
     VendorWrite,
 )
@@ -65,7 +68,6 @@ from cofferdam.protocols.modbus.wire import (
     MAX_ADU,
     MBAP_SECTION,
     PDU_SECTION,
-    H,
     Misfit,
     RefusedRequest,
     head_error,
@@ -89,8 +91,34 @@ READS: Final = frozenset({ReadCoils, ReadDiscreteInputs, ReadHoldingRegisters, R
 READ_ADU: Final = 12
 LAST_READ: Final = 4
 """Reads are the functions 1 to 4, and their frames have 12 bytes."""
+# Named here, these are found without a look into the module, for each message.
+_RECEIVED: Final = RequestReceived
+_ANSWERED: Final = ResponseReceived
+_BYTES: Final = [bytes((byte,)) for byte in range(256)]
 REMEMBERED: Final = 2048
 """Frames of reads whose meaning is remembered; all are forgotten when one more comes."""
+
+
+class Form:
+    """What follows from a request alone. Of a read of registers that was decoded or encoded before also what its frame
+    is, and what stands in a good answer before the registers; both without the transaction id. `size`: bytes of the
+    registers; 0 where a good answer is no row of registers, or the request is no read that is remembered."""
+
+    __slots__ = ("answers", "frame", "function", "head", "request", "size")
+
+    def __init__(self, request: ModbusRequest, frame: bytes = b"") -> None:
+        self.request = request
+        self.frame = frame
+        self.answers: Callable[[bytes], ModbusResponse] = ReadHoldingRegistersResponse
+        self.function = 0
+        self.head = b""
+        self.size = 0
+        if frame and isinstance(request, (ReadHoldingRegisters, ReadInputRegisters)):
+            if isinstance(request, ReadInputRegisters):
+                self.answers = ReadInputRegistersResponse
+            self.function = LAST_READ if isinstance(request, ReadInputRegisters) else LAST_READ - 1
+            self.size = 2 * request.count
+            self.head = HEAD.pack(0, 0, self.size + 3, request.unit, self.function)[2:] + bytes((self.size,))
 
 
 class Meanings:
@@ -98,31 +126,47 @@ class Meanings:
     transaction id, which is what a poller repeats for years, and by the message. Functions 1 to 4 alone, which change
     nothing; who is allowed them is policy's to say each time. Shared by the machines of a protocol."""
 
-    __slots__ = ("_frames", "_requests")
+    __slots__ = ("_forms", "_requests")
 
     def __init__(self) -> None:
-        self._requests: dict[bytes, ModbusRequest] = {}
-        self._frames: dict[ModbusRequest, bytes] = {}
+        self._requests: dict[bytes, Form] = {}
+        self._forms: dict[ModbusRequest, Form] = {}
 
-    def request(self, body: bytes) -> ModbusRequest | None:
-        """The request that unit and PDU of a frame were decoded to."""
+    def request(self, body: bytes) -> Form | None:
+        """The form of the request that unit and PDU of a frame were decoded to."""
         return self._requests.get(body)
 
     def decoded(self, body: bytes, request: ModbusRequest) -> None:
         """What they were decoded to, for the next time."""
         if len(self._requests) >= REMEMBERED:
             self._requests.clear()
-        self._requests[body] = request
+        self._requests[body] = Form(request, b"\0\0" + len(body).to_bytes(2, "big") + body)
 
-    def frame(self, request: ModbusRequest) -> bytes | None:
-        """The frame of a request, without the transaction id at its front."""
-        return self._frames.get(request)
+    def form(self, request: ModbusRequest) -> Form | None:
+        """The form of a request that was encoded."""
+        return self._forms.get(request)
 
-    def encoded(self, request: ModbusRequest, frame: bytes) -> None:
-        """What it was encoded to, for the next time."""
-        if len(self._frames) >= REMEMBERED:
-            self._frames.clear()
-        self._frames[request] = frame
+    def encoded(self, request: ModbusRequest, frame: bytes) -> Form:
+        """What it was encoded to, without the transaction id at its front, for the next time."""
+        if len(self._forms) >= REMEMBERED:
+            self._forms.clear()
+        form = self._forms[request] = Form(request, frame)
+        return form
+
+
+class _Open:
+    """A request that is neither answered nor released; `event`: what was said of it. `form` of one that came before."""
+
+    __slots__ = ("event", "form", "id", "token")
+
+    def __init__(
+        self, token: int, event: RequestReceived[ModbusRequest] | RequestRefused[ModbusResponse], id: bytes,
+        form: Form | None,
+    ) -> None:  # fmt: skip
+        self.token = token
+        self.event = event
+        self.id = id
+        self.form = form
 
 
 class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
@@ -140,7 +184,7 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
         self._vendor_writes: frozenset[int] = frozenset()
         self._data = b""
         self._at = 0
-        self._open: dict[int, RequestReceived[ModbusRequest] | RequestRefused[ModbusResponse]] = {}
+        self._open: dict[int, _Open] = {}
         self._serial = 0
         self._error: RemoteProtocolError | None = None
 
@@ -176,29 +220,35 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
             if error is not None:
                 self._fail(error)
             return NEED_DATA
-        transaction, protocol, length, unit, function = HEAD.unpack_from(data, at)
-        if protocol or not 2 <= length <= 254:
-            self._fail(head_error(protocol, length))
+        # By single bytes: numbers that are unpacked together are objects to the compiler, each of them.
+        length = data[at + 4] << 8 | data[at + 5]
+        if data[at + 2] or data[at + 3] or not 2 <= length <= 254:
+            self._fail(head_error(data[at + 2] << 8 | data[at + 3], length))
         size = 6 + length
         if have < size:
             return NEED_DATA
-        if transaction in self._open:
+        transaction = data[at] << 8 | data[at + 1]
+        if self._open and transaction in self._open:
             return self._twice(transaction, at, size)
+        unit, function = data[at + 6], data[at + 7]
         if have == size:
             self._data = b""
             self._at = 0
         else:
             self._at = at + size
-        self._serial = serial = (self._serial + 1) % _SERIALS
+        serial = self._serial + 1
+        if serial == _SERIALS:
+            serial = 0
+        self._serial = serial
         token = serial << 32 | transaction << 16 | unit << 8 | function
         event: RequestReceived[ModbusRequest] | RequestRefused[ModbusResponse]
         body = b""
         if size == READ_ADU and function <= LAST_READ:
             body = data[at + 6 : at + size]
-            known = self._meanings.request(body)
-            if known is not None:
-                event = RequestReceived(token, known)
-                self._open[transaction] = event
+            form = self._meanings.request(body)
+            if form is not None:
+                event = _RECEIVED(token, form.request)
+                self._open[transaction] = _Open(token, event, data[at : at + 2], form)
                 return event
         try:
             request = self._decode(data, at + 7, at + size, unit, function)
@@ -208,7 +258,7 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
         except RefusedRequest as refused:
             reply = ExceptionResponse(function & 0x7F, refused.code)
             event = RequestRefused(token, reply, refused.section, refused.detail, function)
-        self._open[transaction] = event
+        self._open[transaction] = _Open(token, event, b"", None)
         return event
 
     def _twice(self, transaction: int, at: int, size: int) -> Repeated | Waits:
@@ -222,7 +272,7 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
 
     def _again(self, transaction: int, at: int, size: int) -> bool:
         """Whether the frame there is the request that is open under its transaction id, word for word."""
-        first = self._open[transaction]
+        first = self._open[transaction].event
         _, _, _, unit, function = HEAD.unpack_from(self._data, at)
         if not isinstance(first, RequestReceived) or first.token & 0xFFFF != unit << 8 | function:
             return False
@@ -258,6 +308,17 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
             raise unencodable(response, f"{len(adu)} bytes, a frame has at most {MAX_ADU}")
         del self._open[transaction]
         return adu
+
+    def answer(self, token: int, row: bytes) -> bytes:
+        transaction = token >> 16 & 0xFFFF
+        first = self._open.get(transaction)
+        if first is None or first.token != token:
+            raise LocalProtocolError(f"token {token:#x} is not open: answered already, released, or never given")
+        form = first.form
+        if form is None or not form.size or len(row) != form.size:
+            return b""
+        del self._open[transaction]
+        return first.id + form.head + row
 
     def release(self, token: int) -> None:
         transaction = token >> 16 & 0xFFFF
@@ -315,7 +376,7 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
         self._forgiving = quirks & odd.FORGIVING
         self._outstanding = outstanding
         self._next = first % CELLS
-        self._pending: dict[int, ModbusRequest] = {}
+        self._pending: dict[int, Form] = {}
         self._forgotten: set[int] = set()
         self._data = b""
         self._at = 0
@@ -331,12 +392,11 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
                 "this connection must be closed: " + (str(self._error) if self._error else "a request timed out on it")
             )
         token = self._next
-        while token in pending:
+        while pending and token in pending:
             token = (token + 1) & 0xFFFF
-        is_read = type(request) in READS
-        known = self._meanings.frame(request) if is_read else None
-        if known is not None:
-            adu = H.pack(token) + known
+        form = self._meanings.form(request)
+        if form is not None:
+            adu = _BYTES[token >> 8] + _BYTES[token & 0xFF] + form.frame
         else:
             try:
                 adu = requests.ENCODERS[type(request)](token, request)
@@ -344,13 +404,12 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
                 raise unencodable(request, error) from None
             if len(adu) > MAX_ADU:
                 raise unencodable(request, f"{len(adu)} bytes, a frame has at most {MAX_ADU}")
-            if is_read:
-                self._meanings.encoded(request, adu[2:])
+            form = self._meanings.encoded(request, adu[2:]) if type(request) in READS else Form(request)
         self._next = (token + 1) & 0xFFFF
         if self._forgotten:
             # Every other id was used since this one was forgotten; an answer as late as that is not to be expected.
             self._forgotten.discard(token)
-        pending[token] = request
+        pending[token] = form
         return token, adu
 
     def receive_data(self, data: bytes) -> None:
@@ -373,19 +432,35 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
             if error is not None:
                 self._fail(error)
             return NEED_DATA
-        transaction, protocol, length, unit, function = HEAD.unpack_from(data, at)
-        if protocol or not 2 <= length <= 254:
-            self._fail(head_error(protocol, length))
+        transaction = data[at] << 8 | data[at + 1]
+        form = self._pending.get(transaction)
+        if form is not None and form.size and not self._twice:
+            # The good answer to a read that was asked before: all bytes before the registers are what they have to be.
+            start = at + 9
+            end = start + form.size
+            if end <= len(data) and data[at + 2 : start] == form.head:
+                del self._pending[transaction]
+                if end == len(data):
+                    self._data = b""
+                    self._at = 0
+                else:
+                    self._at = end
+                return _ANSWERED(transaction, form.answers(data[start:end]))
+        length = data[at + 4] << 8 | data[at + 5]
+        if data[at + 2] or data[at + 3] or not 2 <= length <= 254:
+            self._fail(head_error(data[at + 2] << 8 | data[at + 3], length))
         size = 6 + length
         if have < size:
             return NEED_DATA
+        unit, function = data[at + 6], data[at + 7]
         if have == size:
             self._data = b""
             self._at = 0
         else:
             self._at = at + size
-        request = self._pending.pop(transaction, None)
-        if request is None:
+        if form is not None:
+            del self._pending[transaction]
+        else:
             if transaction in self._answered:
                 self._answered.remove(transaction)
                 return self.next_event()
@@ -394,7 +469,8 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
             taken = self._take_in_order(transaction)
             if taken is None:
                 return self._unmatched(transaction)
-            transaction, request = taken
+            transaction, form = taken
+        request = form.request
         if self._twice:
             self._comes_again(transaction)
         kind = type(request)
@@ -417,7 +493,7 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
                 return BadResponse(transaction, still.section, still.detail)
         return ResponseReceived(transaction, response)
 
-    def _take_in_order(self, transaction: int) -> tuple[int, ModbusRequest] | None:
+    def _take_in_order(self, transaction: int) -> tuple[int, Form] | None:
         """The one request under way, for devices whose transaction ids are known to be wrong."""
         if self._zero_only and transaction:
             return None

@@ -477,6 +477,16 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
             return f"an exception response for function {response.function}, the request has {function}"
         return f"{type(response).__name__} does not answer {type(request).__name__}"
 
+    rows = frozenset({ReadHoldingRegistersResponse, ReadInputRegistersResponse})
+    repeats = True
+
+    def spelled(self, request: ModbusRequest, row: bytes) -> ModbusResponse:
+        if type(request) is ReadHoldingRegisters:
+            return ReadHoldingRegistersResponse(row)
+        if type(request) is ReadInputRegisters:
+            return ReadInputRegistersResponse(row)
+        raise CrossingError(f"a row of values as the answer to {type(request).__name__}")
+
     def operation(self, request: ModbusRequest) -> Operation:
         return OPERATIONS[type(request)](request)
 
