@@ -9,6 +9,7 @@ import os
 import platform
 import socket
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from cofferdam.enforce.syscalls import NUMBERS
 from tests.enforce import hostile
 
 pytestmark = pytest.mark.skipif(platform.machine() not in NUMBERS, reason="no filter is written for this processor")
-CLASSES = [Can.NOTHING, *Can]
+CLASSES = [Can.NOTHING, *(flag | Can.STORE if flag is Can.FEED else flag for flag in Can)]
 FILES = Can.STORE | Can.READ
 REFUSED = {"EPERM", "SIGSYS", "EACCES"}
 MSG_FASTOPEN, TCP_USER_TIMEOUT = 0x20000000, 18
@@ -88,13 +89,21 @@ class Scene:
             "read elsewhere": (lambda: Path("/etc/passwd").read_text(), Can.NOTHING),
             "symbolic link": (lambda: (store / "link").symlink_to("/etc/passwd"), Can.NOTHING),
             "hard link": (lambda: (store / "link").hardlink_to(store / "old"), Can.NOTHING),
-            "named pipe": (lambda: os.mkfifo(store / "pipe"), Can.NOTHING),
+            "named pipe": (self._pipe, Can.FEED),
+            "named socket": (lambda: os.mknod(store / "socket", stat.S_IFSOCK | 0o600), Can.NOTHING),
             "change times": (lambda: os.utime(store / "old"), Can.NOTHING),
             "thread": (self._thread, Can.READ),
             "fork": (hostile.fork, Can.NOTHING),
             "start a program": (lambda: os.execv("/bin/true", ["true"]), Can.NOTHING),
             "pass a descriptor": (lambda: socket.send_fds(self.ours, [b"x"], [0]), Can.NOTHING),
         }  # fmt: skip
+
+    def _pipe(self) -> None:
+        os.mkfifo(self.store / "pipe")
+        fd = os.open(self.store / "pipe", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 8192)
+        if os.write(fd, b"x" * 8192) != 8192 or os.read(fd, 1) != b"x":
+            raise RuntimeError("it has no room")
 
     def _dial(self) -> None:
         with socket.socket() as sock:
@@ -212,6 +221,8 @@ def test_a_store_that_the_profile_does_not_have(scene: Scene) -> None:
         sandbox.confine(part(Can.ACCEPT), (), [scene.reads])
     with pytest.raises(ValueError, match="but not both"):
         Profile("test", "apart", Can.STORE)
+    with pytest.raises(ValueError, match="named pipes and has no store"):
+        Profile("test", "apart", Can.FEED)
     with pytest.raises(ValueError, match="may open no file"):
         Profile("test", "apart", Can.ACCEPT, reads=("keeper",))
 

@@ -102,7 +102,32 @@ def test_a_file_is_read_once_out_of_the_quarantine_to_be_examined(works: Works) 
     after = moved()
     for way in ("rchar", "wchar"):  # verbs and ticks are in it
         assert size <= after[way] - before[way] < 1.25 * size, way
+    assert after["write_bytes"] - before["write_bytes"] < size // 4  # it goes to the examiner, and to no disk
     works.patch("reject", str(number))
+
+
+def test_a_large_file_that_is_another_or_damaged(works: Works) -> None:
+    """One that is fed to what checks its signature, since it opens no seal (feeding)."""
+    data = os.urandom(9 << 20)
+    other = works.examined(works.put("large.bin", data, "9.1", signature=works.vendor.sign(data + b"!")))
+    assert (other["state"], "signature does not hold" in other["reason"]) == ("refused", True), other
+    file = works.folder / "later.bin"
+    file.write_bytes(data)
+    words = ("--product", "plc-firmware", "--version", "9.2")
+    number = int(works.told("put", str(file), *words)["number"])
+    with (next(works.state.rglob("quarantine")) / str(number)).open("r+b") as opened:
+        opened.seek(5 << 20)
+        opened.write(bytes(64))
+    beside = file.with_name("later.bin.asc")
+    beside.write_bytes(works.vendor.sign(data))
+    works.patch("put", str(beside), *words)
+    found = works.examined(number)
+    assert (found["state"], "is damaged" in found["reason"]) == ("failed", True), found
+    assert not list(next(works.state.rglob("fed")).iterdir())
+    whole = works.put("whole.bin", data, "9.3")
+    assert works.examined(whole)["state"] == "passed"
+    for each in (number, whole):
+        works.patch("reject", str(each))
 
 
 def test_what_is_not_the_vendors_is_refused(works: Works) -> None:

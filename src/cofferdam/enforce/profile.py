@@ -50,6 +50,7 @@ class Can(enum.Flag):
     STORE = enum.auto()  # files below its own store and folders: open, write, lock, sync, rename, remove
     CODE = enum.auto()  # make memory executable: for a library that compiles what it runs, in a process for one file
     READ = enum.auto()  # files that are bound read-only for it: open for reading, threads of a thread pool
+    FEED = enum.auto()  # named pipes below its own store, for those that see it and read what takes a file's name
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -126,6 +127,8 @@ class Profile(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if (self.store or self.folders) != (Can.STORE in self.can):
             raise ValueError(f"{self.name} has a store or folders, or may write in some, but not both")
+        if Can.FEED in self.can and not self.store:
+            raise ValueError(f"{self.name} makes named pipes and has no store")
         if self.by_need & ~(self.can & (Can.ACCEPT | Can.DIAL_TCP)):
             raise ValueError(f"{self.name} may by need what it never may, or what no policy needs")
         if not set(self.makes) <= set(self.secrets):

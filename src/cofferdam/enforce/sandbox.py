@@ -53,6 +53,7 @@ _AT_EMPTY_PATH: Final = 0x1000
 _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL = 1, 2, 3, 4
 _LOCKS: Final = (5, 6, 7, 36, 37, 38)
 """F_GETLK, F_SETLK, F_SETLKW, and those of open file descriptions."""
+_F_SETPIPE_SZ, _S_IFIFO = 1031, 0o010000
 _AF_UNIX: Final = 1
 _AF_INET, _AF_INET6, _SOCK_STREAM, _SOCK_DGRAM, _SOCK_FLAGS = 2, 10, 1, 2, 0o4000 | 0o2000000
 _SOL_SOCKET, _IPPROTO_TCP, _IPPROTO_UDP, _TCP_NODELAY, _SO_SNDBUF, _SO_KEEPALIVE = 1, 6, 17, 1, 7, 9
@@ -149,6 +150,10 @@ CLASSES: Final[dict[Can, tuple[Row, ...]]] = {
         Row("clone", (Is(0, (_THREAD,)),)), Row("clone3", (), bpf.fail_with(errno.ENOSYS)),
         *map(Row, ("set_robust_list", "rseq", "sched_getaffinity")),
     ),
+    # A named pipe and nothing else that mknod makes; and its room.
+    Can.FEED: (
+        Row("mknodat", (Is(2, (_S_IFIFO,), ignoring=0o777),)), Row("fcntl", (Is(1, (_F_SETPIPE_SZ,)),)),
+    ),
 }  # fmt: skip
 """What each flag adds: the whole of it. Not in any: listen, sendmsg, exec, fork, io_uring, devices, links."""
 _WORDS: Final = {
@@ -164,6 +169,7 @@ _WORDS: Final = {
     Can.CODE: "makes memory executable",
     Can.STORE: "writes in its own folders",
     Can.READ: "reads what is bound for it, with threads",
+    Can.FEED: "makes named pipes in its own store",
 }
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 4, 38, 22, 2
@@ -173,7 +179,8 @@ _FILES_BY_ABI: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5:
 _READ: Final = 1 << 2 | 1 << 3  # files, folders
 _WRITE: Final = _READ | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13 | 1 << 14
 """Besides: write, remove folders and files, make folders and files, move between folders, truncate. Not: execute, make
-devices, sockets, named pipes, links."""
+devices, sockets, links; named pipes with Can.FEED alone."""
+_MAKE_FIFO: Final = 1 << 10
 _NET_BIND, _NET_CONNECT = 1, 2
 _SCOPED: Final = 3
 
@@ -269,7 +276,7 @@ def _landlock(can: Can, writes: Sequence[Path], reads: Sequence[Path]) -> Fact:
         for path in reads:
             _beneath(ruleset, path, _READ & files)
         for path in writes:
-            _beneath(ruleset, path, _WRITE & files)
+            _beneath(ruleset, path, (_WRITE | (_MAKE_FIFO if Can.FEED in can else 0)) & files)
         done = _libc.syscall(ctypes.c_long(_LANDLOCK_RESTRICT), ctypes.c_int(ruleset), ctypes.c_uint32(0))
         if done != 0:
             return (name, False, f"the kernel refuses it: {os.strerror(ctypes.get_errno())}")

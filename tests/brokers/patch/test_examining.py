@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +18,14 @@ from msgspec.structs import replace
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
 from cofferdam.brokers.patch.examining import Examining
+from cofferdam.brokers.patch.feeding import FOLDER, LEAST_BYTES, MODE, Feed
 from cofferdam.brokers.patch.reports import Order, Report
 from cofferdam.brokers.patch.sealing import Sealing
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from tests.brokers.patch.test_keeper_verbs import Log
 from tests.disk import library, needs_gcc
+from tests.waiting import PATIENT
 
 HOSTS = Product(name="hosts", origin=Origin(proof="apt", keys=()), most=1, scan="")
 
@@ -58,8 +63,8 @@ def test_a_repository_that_is_older_than_the_last_is_refused(tmp_path: Path, dat
     assert ("older repository than file 1" in found.reason) == (state == "refused")
 
 
-GOOD = Report(sha256="ab" * 32, size=3, origin="o", refused="", facts={}, kind="k", archive="", scan="clean",
-              scan_detail="", base="clamd")  # fmt: skip
+GOOD = Report(sha256="ab" * 32, size=3 * LEAST_BYTES, origin="o", refused="", facts={}, kind="k", archive="",
+              scan="clean", scan_detail="", base="clamd")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -82,26 +87,80 @@ def test_what_an_examiner_that_was_taken_over_may_say(
 ) -> None:
     files: Table[FileRow] = Table(Book(tmp_path / "book.db"), "file", FileRow)
     log, product = Log(), Product(name="fw", origin=Origin(proof="pgp", keys=()), most=1, scan="clamd")
-    for folder in ("quarantine", "plain"):
+    for folder in ("quarantine", FOLDER):
         (tmp_path / folder).mkdir()
-    (tmp_path / "quarantine" / "1").write_bytes(b"abc")
+    sealing = Sealing(b"k" * 32, encrypt=True)
+    out = sealing.create(tmp_path / "quarantine" / "1")
+    out.write(b"abc" * LEAST_BYTES)
+    out.sync()
+    out.close()
     ordered: list[Any] = []
     keeper: Any = SimpleNamespace(
         files=files, now=1, store=tmp_path, stopping=False, keep=lambda row: files.put(row.number, row),
         thin=lambda: None, product_of=lambda _: product, figures_=SimpleNamespace(add=lambda *_: None), passwords={},
-        rows=PatchRows(products=(product,)), sealing=Sealing(None, encrypt=False),
-        setting=SimpleNamespace(audit=log, reactor=SimpleNamespace(call_in=lambda _, call: call()),
-                                run_job=lambda _name, _order, done: ordered.append(done)),
+        rows=PatchRows(products=(product,)), sealing=sealing,
+        setting=SimpleNamespace(audit=log, reactor=Reactor(),
+                                run_job=lambda _name, order, done: ordered.append((order, done))),
     )  # fmt: skip
-    files.put(1, FileRow(number=1, product="fw", version="1", file="f", size=3, sha256="ab" * 32, by="stage", how="put",
-                         at=1, state="examining"))  # fmt: skip
+    files.put(1, FileRow(number=1, product="fw", version="1", file="f", size=3 * LEAST_BYTES, sha256="ab" * 32,
+                         by="stage", how="put", at=1, state="examining"))  # fmt: skip
     Examining(keeper).add(1)
-    assert (tmp_path / "plain" / "1").read_bytes() == b"abc"
-    ordered[0](answer, error)
+    ((asked, done),) = ordered
+    order = msgspec.json.decode(asked, type=Order)
+    assert order.opens == {"quarantine/1": sealing.key_of(tmp_path / "quarantine" / "1")}
+    assert (tmp_path / order.feed).is_fifo() and sealing.key not in order.opens.values()
+    done(answer, error)
     log.write(True)
     row = files.rows["1"]
     assert (row.state, says in row.reason) == (state, True), row
-    assert not list((tmp_path / "plain").iterdir())
+    assert not list((tmp_path / FOLDER).iterdir())
+
+
+@pytest.mark.parametrize("state", ["whole", "damaged", "nobody reads", "somebody stops reading"])
+def test_a_file_is_fed_to_its_end_or_it_is_said_why_not(tmp_path: Path, state: str) -> None:
+    (tmp_path / FOLDER).mkdir(mode=MODE)
+    assert (tmp_path / FOLDER).stat().st_mode & 0o044 == 0  # nobody but the keeper lists it
+    sealing, file, data = Sealing(b"k" * 32, encrypt=True), tmp_path / "f", os.urandom(LEAST_BYTES)
+    out = sealing.create(file)
+    out.write(data)
+    out.sync()
+    out.close()
+    if state == "damaged":
+        with file.open("r+b") as opened:
+            opened.seek(LEAST_BYTES // 2)
+            opened.write(bytes(64))
+    reactor, got = Reactor(), bytearray()
+    feed = Feed(reactor, tmp_path, "1", sealing.pieces(file))
+    path, ended = feed.path, threading.Event()
+
+    def read() -> None:
+        with path.open("rb", buffering=0) as opened:
+            while (piece := opened.read(100_000)) and (state != "somebody stops reading" or len(got) < 1 << 20):
+                got.extend(piece)
+        ended.set()
+
+    reader = threading.Thread(target=read)
+    if state == "nobody reads":
+        ended.set()
+    else:
+        reader.start()
+    until = time.monotonic() + PATIENT
+    while path.exists() and not (state not in ("whole", "damaged") and ended.is_set()):
+        assert time.monotonic() < until
+        reactor.turn(0.1)
+    for _ in range(3):  # it waits for room, and for nobody
+        reactor.turn(0.1)
+    feed.close()
+    feed.close()
+    assert not path.exists()
+    if reader.ident:
+        reader.join(PATIENT)
+    if state == "whole":
+        assert (bytes(got), feed.error) == (data, "")
+    elif state == "damaged":
+        assert data.startswith(bytes(got)) and len(got) < LEAST_BYTES // 2 + 1 and "f is damaged" in feed.error
+    else:
+        assert data.startswith(bytes(got)) and feed.error == ""
 
 
 def test_a_scanner_that_does_not_work_is_told_before_a_file_needs_it() -> None:

@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import resource
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ from cofferdam.brokers.patch.catalogue import FileRow
 from cofferdam.brokers.patch.listing import BadListing
 from cofferdam.brokers.patch.records import Chunk, Declined, Doing, End, Ended, Room, Taken
 from cofferdam.brokers.patch.records import Fetch as Says
-from cofferdam.brokers.patch.sealing import HEAD, PIECE, NotSealed, Sealing
+from cofferdam.brokers.patch.sealing import HEAD, PIECE, Kept, NotSealed, Sealing
 from cofferdam.brokers.patch.sources import Fetching
 from cofferdam.errors import CrossingError
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
@@ -326,6 +328,9 @@ def test_what_is_sealed_comes_back(tmp_path: Path, size: int) -> None:
     sealed = (tmp_path / "f").read_bytes()
     assert sealed.startswith(HEAD)
     assert opened(sealing, tmp_path / "f") == data
+    key = sealing.key_of(tmp_path / "f")
+    kept = Kept(tmp_path / "f", key)
+    assert (kept.read_bytes(), kept.stat().st_size, kept.is_plain) == (data, size, False)
     head = len(HEAD) + 32
     bad = [
         sealed[:-1],
@@ -333,6 +338,7 @@ def test_what_is_sealed_comes_back(tmp_path: Path, size: int) -> None:
         sealed + b"x",
         sealed[:head] + bytes([sealed[head] ^ 1]) + sealed[head + 1 :],
         sealed[:head],
+        sealed[: head + max(0, size - 1) // PIECE * (PIECE + 16) + 9],
     ]
     if size > 2 * PIECE:
         one, two = sealed[head : head + PIECE + 16], sealed[head + PIECE + 16 : head + 2 * (PIECE + 16)]
@@ -341,9 +347,46 @@ def test_what_is_sealed_comes_back(tmp_path: Path, size: int) -> None:
         (tmp_path / "bad").write_bytes(each)
         with pytest.raises(NotSealed):
             opened(sealing, tmp_path / "bad")
+        with pytest.raises(NotSealed):
+            Kept(tmp_path / "bad", key).read_bytes()
     for other in (Sealing(b"o" * 32, encrypt=True), Sealing(None, encrypt=False)):
         with pytest.raises(NotSealed):
             opened(other, tmp_path / "f")
+        with pytest.raises(NotSealed):
+            Kept(tmp_path / "f", other.key_of(tmp_path / "f")).read_bytes()
+
+
+@examples(60)
+@given(st.data())
+def test_a_sealed_file_is_read_anywhere(data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 3 * PIECE + 5))
+    content = random.Random(size).randbytes(size)
+    sealing = Sealing(b"k" * 32, encrypt=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "f"
+        out = sealing.create(file)
+        out.write(content)
+        out.sync()
+        out.close()
+        (Path(folder) / "plain").write_bytes(content)
+        places = st.tuples(st.integers(0, size + 10), st.sampled_from([0, 1, 2]), st.integers(0, PIECE + 9))
+        buffering = data.draw(st.sampled_from([-1, 0]))
+        with (
+            Kept(file, sealing.key_of(file)).open("rb", buffering) as ours,
+            Kept(Path(folder) / "plain", b"").open("rb", -1) as theirs,
+        ):
+            for place, whence, count in data.draw(st.lists(places, max_size=12)):
+                offset = place if whence == 0 else place - size
+                if whence == 1 and theirs.tell() + offset < 0:
+                    continue
+                assert ours.seek(offset, whence) == theirs.seek(offset, whence)
+                wanted = theirs.read(count)
+                got = ours.read(count)
+                while buffering == 0 and len(got) < len(wanted) and (more := ours.read(len(wanted) - len(got))):
+                    got += more
+                assert got == wanted
+            with pytest.raises(OSError, match=r"before the beginning|Invalid argument|negative seek"):
+                ours.seek(-1)
 
 
 def test_a_file_is_sealed_and_opened_without_new_memory_for_each_piece(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import IO, Any, Final
 
 from cofferdam.brokers.kit import zip_aes, zip_whole
+from cofferdam.brokers.kit.source import Source
 from cofferdam.errors import CofferdamError
 
 ENTRIES_MOST: Final = 20_000
@@ -108,7 +108,7 @@ class Counting:
             raise ArchiveRefused("an archive that unpacks to too much (a bomb)")
 
 
-def look(file: Path, see: See | None = None, password: str = "", *, strict: bool = True) -> Counting:
+def look(file: Source, see: See | None = None, password: str = "", *, strict: bool = True) -> Counting:
     """Reads all archives in the file. Raises: ArchiveRefused; what `see` raises, if that is a CofferdamError."""
     counting = Counting(file.stat().st_size, see, password, strict=strict)
     with file.open("rb") as opened:
@@ -205,10 +205,10 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, password: bytes) -> 
         raise ArchiveRefused(f"an entry that the password does not open: {info.filename[:80]!r}") from None
 
 
-def contents(file: Path, password: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+def contents(file: Source, password: str) -> Iterator[tuple[str, Iterator[bytes]]]:
     """The entries of a ZIP that was looked at, for a scanner that cannot open it: names, and contents that are read one
     after the other. Raises: ArchiveRefused, OSError."""
-    with zipfile.ZipFile(file) as archive:
+    with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
         for info in archive.infolist():
             if not info.is_dir():
                 with _entry(archive, info, password.encode()) as inner:

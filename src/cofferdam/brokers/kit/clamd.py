@@ -22,12 +22,12 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from io import FileIO
-from pathlib import Path
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from cofferdam.brokers.kit import archives
+from cofferdam.brokers.kit.source import Source
 
 CHUNK: Final = 256 << 10
 ANSWER_BYTES: Final = 4096
@@ -68,7 +68,7 @@ Parts = Iterable[tuple[str, Iterable[bytes]]]
 
 
 def scan(
-    path: str, file: Path, parts: Parts | None = None, *, largest: int | None = None,
+    path: str, file: Source, parts: Parts | None = None, *, largest: int | None = None,
     seen: Callable[[memoryview], object] | None = None, anyway: bool = False,
 ) -> Scanned:  # fmt: skip
     """Has the clamd at this socket look at a file; with `parts`, at each of them instead. `largest`: bytes of the

@@ -32,9 +32,14 @@ class NotOpened(GateError):
     """A value that was sealed by another key, for another place, or was changed since."""
 
 
+def derived(key: bytes, salt: bytes, use: bytes) -> bytes:
+    """A key of its own for this salt and use."""
+    return HKDF(SHA256(), KEY_BYTES, salt, use).derive(key)
+
+
 def cipher(key: bytes, salt: bytes, use: bytes) -> AESGCM:
     """By a key of its own for this salt and use."""
-    return AESGCM(HKDF(SHA256(), KEY_BYTES, salt, use).derive(key))
+    return AESGCM(derived(key, salt, use))
 
 
 class Sealed:

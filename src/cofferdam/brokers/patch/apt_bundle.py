@@ -15,11 +15,11 @@ import hashlib
 import tarfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, Final
 
 import pysequoia
 
+from cofferdam.brokers.kit.source import Source
 from cofferdam.brokers.patch import apt_index, debs
 from cofferdam.brokers.patch.apt_index import BadIndex, Item, ReleaseFile
 from cofferdam.brokers.patch.origin import NotProved, Proved, pgp_certificates
@@ -27,11 +27,11 @@ from cofferdam.brokers.patch.origin import NotProved, Proved, pgp_certificates
 PIECE: Final = 1 << 20
 
 
-def prove(file: Path, version: str, keys: Sequence[bytes], packages: Sequence[str]) -> Proved:
+def prove(file: Source, version: str, keys: Sequence[bytes], packages: Sequence[str]) -> Proved:
     """Raises: NotProved, with the reason."""
     pinned = pgp_certificates(keys)
     try:
-        with tarfile.open(file, "r:") as archive:
+        with file.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             return _Reading(archive, version, pinned, packages).run()
     except BadIndex as error:
         raise NotProved(str(error)) from None
@@ -135,9 +135,9 @@ class _Reading:
         self._packages += 1
 
 
-def contents(file: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
+def contents(file: Source) -> Iterator[tuple[str, Iterator[bytes]]]:
     """What the packages of a snapshot that was proved are made of, for a scanner."""
-    with tarfile.open(file, "r:") as archive:
+    with file.open("rb") as whole, tarfile.open(fileobj=whole, mode="r:") as archive:
         for info in archive:
             opened = archive.extractfile(info)
             if opened is not None and not info.name.startswith("dists/"):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import os
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -76,41 +75,51 @@ class Installing(Protocol):
         """An asset has fetched what was due."""
 
 
+class _Tree:
+    """A snapshot: our copy of it, which stays open, and where each file is."""
+
+    _fd = -1
+
+    def __init__(self, file: Path) -> None:
+        """Raises: OSError."""
+        self.files: dict[str, Span] = {}
+        self._fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Raises: OSError."""
+        return os.pread(self._fd, size, offset)
+
+    def whole(self, span: Span) -> bytes:
+        """A small file, which most are: it leaves with the answer's head. Raises: Refusal."""
+        data = self.read(*span)
+        if len(data) != span[1]:
+            raise refusal("busy", "the snapshot cannot be had now", retry=60)
+        return data
+
+    def __del__(self) -> None:
+        """Not before the last file of it is sent, also where it is no longer held here."""
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
 class _Piece:
     """A file within a snapshot."""
 
-    def __init__(self, installer: Installing, file: Path, span: Span) -> None:
-        self._installer = installer
-        self._opened = file.open("rb")
-        self._opened.seek(span[0])
-        self._left = span[1]
+    def __init__(self, installer: Installing, tree: _Tree, span: Span) -> None:
+        self._installer, self._tree = installer, tree
+        self._at, self._left = span
 
     def __aiter__(self) -> _Piece:
         return self
 
     async def __anext__(self) -> bytes:
-        data = self._opened.read(min(PIECE, self._left)) if self._left else b""
+        data = self._tree.read(self._at, min(PIECE, self._left)) if self._left else b""
         if not data:
-            self._opened.close()
             raise StopAsyncIteration
+        self._at += len(data)
         self._left -= len(data)
         await self._installer.sent(len(data))
         return data
-
-    async def aclose(self) -> None:
-        self._opened.close()
-
-
-def _whole(file: Path, span: Span) -> bytes:
-    """A small file within a snapshot, which most are: it leaves with the answer's head. Raises: Refusal."""
-    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = os.pread(fd, span[1], span[0])
-    finally:
-        os.close(fd)
-    if len(data) != span[1]:
-        raise refusal("busy", "the snapshot cannot be had now", retry=60)
-    return data
 
 
 class AptTree:
@@ -118,7 +127,7 @@ class AptTree:
 
     def __init__(self, installer: Installing) -> None:
         self._installer = installer
-        self._trees: dict[str, dict[str, Span]] = {}
+        self._trees: dict[str, _Tree] = {}
         self._signed: dict[tuple[str, str], bytes] = {}
         """By the snapshot and our key: its InRelease, signed anew."""
         self._turns: dict[str, asyncio.Lock] = {}
@@ -135,22 +144,19 @@ class AptTree:
         lock = self._turns.setdefault(f"{way.asset}/{product}", asyncio.Lock())
         async with lock:
             release = await self._release(way, product, wall_ns, looks=request.method == "HEAD")
-            file = await self._installer.copy_of(release)
-            if file is None:
-                raise refusal("busy", "the snapshot cannot be had now", retry=60)
-            tree = await self._tree(release, file)
-        span = tree.get(path)
+            tree = self._trees.get(release.sha256) or await self._tree(release)
+        span = tree.files.get(path)
         if span is None:
             raise refusal("not-found", "the snapshot has no such file")
         headers = {"x-snapshot": release.custom.version}
         if secret and path.endswith("/InRelease"):
-            signed = self._resigned(secret, release, file, span)
+            signed = self._resigned(secret, release, tree, span)
             return Answer(200, signed, "application/octet-stream", headers, len(signed))
         if request.method == "HEAD":
             return Answer(200, b"", "application/octet-stream", headers, span[1])
         if span[1] > PIECE:
-            return Answer(200, _Piece(self._installer, file, span), "application/octet-stream", headers, span[1])
-        body = _whole(file, span)
+            return Answer(200, _Piece(self._installer, tree, span), "application/octet-stream", headers, span[1])
+        body = tree.whole(span)
         await self._installer.sent(len(body))
         return Answer(200, body, "application/octet-stream", headers)
 
@@ -176,12 +182,12 @@ class AptTree:
         names = {each.sign for each in self._installer.rows.products if each.sign}
         return {name: why for name in sorted(names) if (why := self._lacks(name))}
 
-    def _resigned(self, secret: str, release: Release, file: Path, span: Span) -> bytes:
+    def _resigned(self, secret: str, release: Release, tree: _Tree, span: Span) -> bytes:
         """Raises: Refusal."""
         found = self._signed.get((release.sha256, secret))
         if found is None:
             try:
-                found = apt_sign.resigned(_whole(file, (span[0], min(span[1], apt_index.RELEASE_BYTES))), secret)
+                found = apt_sign.resigned(tree.whole((span[0], min(span[1], apt_index.RELEASE_BYTES))), secret)
             except (GateError, apt_index.BadIndex) as error:
                 raise self._none(error) from None
             while len(self._signed) >= TREES_MOST:
@@ -219,13 +225,14 @@ class AptTree:
             raise refusal("window", "its window is shut", retry=60)
         return found
 
-    async def _tree(self, release: Release, file: Path) -> Mapping[str, Span]:
-        """Where each file is in a snapshot. Raises: Refusal: people have signed what is none."""
-        found = self._trees.get(release.sha256)
-        if found is not None:
-            return found
-        found = {}
+    async def _tree(self, release: Release) -> _Tree:
+        """A snapshot that is not held. Raises: Refusal: people have signed what is none, or it cannot be had."""
+        file = await self._installer.copy_of(release)
+        if file is None:
+            raise refusal("busy", "the snapshot cannot be had now", retry=60)
         try:
+            tree = _Tree(file)
+            found = tree.files
             with tarfile.open(file, "r:") as archive:
                 first: tarfile.TarInfo | None = None
                 for number, info in enumerate(archive):
@@ -240,8 +247,8 @@ class AptTree:
             raise self._none(error) from None
         while len(self._trees) >= TREES_MOST:
             del self._trees[next(iter(self._trees))]
-        self._trees[release.sha256] = found
-        return found
+        self._trees[release.sha256] = tree
+        return tree
 
     @staticmethod
     def _none(error: Exception) -> Refusal:

@@ -63,7 +63,7 @@ PATCH: Final = Broker(
             "keeper": Profile(
                 "patch/keeper",
                 stands="apart",
-                can=Can.STORE,
+                can=Can.STORE | Can.FEED,
                 store=True,
                 folders=True,
                 secrets=("online", "quarantine", "patch"),

@@ -16,7 +16,6 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -35,6 +34,7 @@ from cryptography.x509 import (
 )
 from msgspec import Struct
 
+from cofferdam.brokers.kit.source import Source
 from cofferdam.errors import CofferdamError
 
 CERTIFICATES_MOST: Final = 20
@@ -127,7 +127,7 @@ class Signed(Struct, frozen=True):
     stamps: dict[bytes, bytes]
 
 
-def signer(file: Path, signature: bytes) -> Signed:
+def signer(file: Source, signature: bytes) -> Signed:
     """A detached signature over a file.
 
     Raises:

@@ -7,10 +7,10 @@ Not here: whether a package is its maker's (apt_bundle, origin).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Final
 
 from cofferdam.brokers.kit.clamd import NotScanned
+from cofferdam.brokers.kit.source import Source
 
 MAGIC: Final = b"!<arch>\n"
 PIECE: Final = 1 << 20
@@ -18,7 +18,7 @@ _HEAD: Final = 60
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 
-def of(file: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
+def of(file: Source) -> Iterator[tuple[str, Iterator[bytes]]]:
     """What a file is made of. Raises: OSError, NotScanned."""
     with file.open("rb") as opened:
         yield from members(opened, "the package")

@@ -16,8 +16,10 @@ import msgspec
 from cofferdam.brokers.broker import Job
 from cofferdam.brokers.kit import archives
 from cofferdam.brokers.kit import clamd as scanner
+from cofferdam.brokers.kit.source import Source
 from cofferdam.brokers.patch import apt_bundle, debs, origin, wsus_bundle, yara
 from cofferdam.brokers.patch.reports import Order, Report
+from cofferdam.brokers.patch.sealing import Kept
 from cofferdam.errors import CofferdamError
 
 PIECE: Final = 1 << 20
@@ -31,7 +33,7 @@ def examine(job: Job) -> bytes:
     store = job.reads["keeper"]
     if not order.file:
         return _scanner_alone(job.sockets.get("clamd", ""))
-    file = _beneath(store, order.file)
+    file = _kept(store, order, order.file)
     whole = _Hash()
     refused, said, facts = "", "", {}
     try:
@@ -88,7 +90,7 @@ def _scanner_alone(path: str) -> bytes:
     )  # fmt: skip
 
 
-def _parts(order: Order, file: Path) -> scanner.Parts | None:
+def _parts(order: Order, file: Source) -> scanner.Parts | None:
     """A repository is scanned package by package and an export file by file (as a whole they are larger than scanners
     look), and a package by what it is made of."""
     if order.proof == "apt":
@@ -100,11 +102,11 @@ def _parts(order: Order, file: Path) -> scanner.Parts | None:
     return debs.of(file) if is_package else None
 
 
-def _prove(store: Path, order: Order, file: Path) -> origin.Proved:
+def _prove(store: Path, order: Order, file: Source) -> origin.Proved:
     """Raises: NotProved."""
 
     def read(names: tuple[str, ...]) -> list[bytes]:
-        return [_read(store, name, KEYS_BYTES) for name in names]
+        return [_read(store, order, name, KEYS_BYTES) for name in names]
 
     pins = origin.Pins(read(order.keys), order.publisher, read(order.stamps), order.identity, order.issuer)
     if order.proof == "apt":
@@ -114,20 +116,21 @@ def _prove(store: Path, order: Order, file: Path) -> origin.Proved:
             raise origin.NotProved("it has come by one way only")
         facts = {"first": order.first, "second": order.second}
         return origin.Proved(f"TWO SOURCES, unsigned by its maker: {order.first}, and {order.second}", facts)
-    signature = _read(store, order.signature, origin.SIGNATURE_BYTES) if order.signature else b""
+    signature = _read(store, order, order.signature, origin.SIGNATURE_BYTES) if order.signature else b""
     if order.proof == "wsus":
         return wsus_bundle.prove(file, signature, read(order.exporters), pins)
     if order.list:
-        listed = _beneath(store, order.list)
+        listed = _kept(store, order, order.list)
         proved = origin.prove(order.proof, listed, signature, pins)
-        origin.in_list(_read(store, order.list, origin.SIGNATURE_BYTES), order.name, _hash(file).digest.hexdigest())
+        names = _read(store, order, order.list, origin.SIGNATURE_BYTES)
+        origin.in_list(names, order.name, _hash(file).digest.hexdigest())
         return origin.Proved(f"{proved.detail}, by its list of SHA-256", {**proved.facts, "list": "SHA-256"})
     return origin.prove(order.proof, file, signature, pins)
 
 
-def _yara(before: scanner.Scanned, order: Order, store: Path, file: Path) -> scanner.Scanned:
+def _yara(before: scanner.Scanned, order: Order, store: Path, file: Source) -> scanner.Scanned:
     """The site's own rules, besides what a scanner says. Without one, they are the scan."""
-    found = yara.scan(_read(store, order.yara, KEYS_BYTES), file, order.password)
+    found = yara.scan(_read(store, order, order.yara, KEYS_BYTES), file, order.password)
     if found.verdict != "clean":
         return found
     if not order.scan:
@@ -135,16 +138,20 @@ def _yara(before: scanner.Scanned, order: Order, store: Path, file: Path) -> sca
     return before if before.verdict != "clean" else scanner.Scanned("clean", "", f"{before.base}; {found.base}")
 
 
-def _beneath(store: Path, name: str) -> Path:
-    path = store / name
-    if ".." in Path(name).parts or not path.is_relative_to(store) or path.is_symlink() or not path.is_file():
+def _kept(store: Path, order: Order, name: str) -> Kept:
+    """A file of the keeper's. Raises: CofferdamError."""
+    path, feed = store / name, store / order.feed if order.feed and name == order.file else None
+    for each in (path, feed):
+        if each is not None and (".." in each.parts or not each.is_relative_to(store) or each.is_symlink()):
+            raise CofferdamError("the order names no file of the store")
+    if not path.is_file() or (feed is not None and not feed.is_fifo()):
         raise CofferdamError("the order names no file of the store")
-    return path
+    return Kept(path, order.opens.get(name, b""), feed)
 
 
-def _read(store: Path, name: str, most: int) -> bytes:
-    with _beneath(store, name).open("rb") as opened:
-        data = opened.read(most + 1)
+def _read(store: Path, order: Order, name: str, most: int) -> bytes:
+    with _kept(store, order, name).open("rb") as opened:
+        data: bytes = opened.read(most + 1)
     if len(data) > most:
         raise CofferdamError(f"{name} has more than {most} bytes")
     return data
@@ -161,7 +168,7 @@ class _Hash:
         self.size += len(piece)
 
 
-def _hash(file: Path) -> _Hash:
+def _hash(file: Source) -> _Hash:
     whole, buffer = _Hash(), memoryview(bytearray(PIECE))
     with file.open("rb", buffering=0) as opened:
         while count := opened.readinto(buffer):

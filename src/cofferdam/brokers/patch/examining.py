@@ -23,12 +23,15 @@ from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.figures import Figures
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow, Judged
+from cofferdam.brokers.patch.feeding import LEAST_BYTES, Feed
 from cofferdam.brokers.patch.reports import Order, Report
 from cofferdam.brokers.patch.sealing import NotSealed, Sealing
 from cofferdam.brokers.patch.synced import Synced
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
+FED: Final = ("pgp", "wsus")
+"""Proofs whose library opens no seal, and reads all of the file."""
 EXAMINERS: Final = 2
 """Files that are looked at once."""
 SCANNER_SECONDS: Final = 6 * 3600.0
@@ -130,33 +133,28 @@ class Examining:
                 self.judge(number, None, f"there is no password {product.password} for its archives: {how}")
                 continue
             self._examining.add(number)
-            self._unseal(row, product)
-
-    def _unseal(self, row: FileRow, product: Product) -> None:
-        """Lays out for the examiner what it is to look at, then orders it."""
-        names = [str(row.number)]
-        if row.signed:
-            names += [f"{row.number}.sig", *([f"{row.number}.list"] if product.origin.list else [])]
-
-        def next_file(error: str) -> None:
-            if error or self._keeper.stopping:
-                self._examined(row.number, b"", error or "the gate stops")
-            elif names:
-                self._lay_out(names.pop(), next_file)
-            else:
-                self._order(row, product)
-
-        next_file("")
-
-    def _lay_out(self, name: str, done: Callable[[str], None]) -> None:
-        keeper = self._keeper
-        source, target = keeper.store / "quarantine" / name, keeper.store / "plain" / name
-        unseal(keeper.sealing, keeper.setting.reactor, source, target, done)
+            self._order(row, product)
 
     def _order(self, row: FileRow, product: Product) -> None:
+        """Has an examiner look at a file, with the keys of what it is to open."""
         number, keeper = row.number, self._keeper
+        file = f"quarantine/{number}"
+        signature = f"{file}.sig" if row.signed else ""
+        listed = f"{file}.list" if row.signed and product.origin.list else ""
+        feed: Feed | None = None
+        try:
+            opens = {name: keeper.sealing.key_of(keeper.store / name) for name in (file, signature, listed) if name}
+            if opens[file] and row.size >= LEAST_BYTES and product.origin.proof in FED and not listed:
+                pieces = keeper.sealing.pieces(keeper.store / file)
+                feed = Feed(keeper.setting.reactor, keeper.store, str(number), pieces)
+        except NotSealed as wrong:
+            self._examined(number, None, b"", str(wrong))
+            return
+        except OSError as error:
+            self._examined(number, None, b"", f"the keeper's disk: {error.strerror}")
+            return
         order = Order(
-            file=f"plain/{number}",
+            file=file,
             proof=product.origin.proof,
             keys=_named(product.origin.keys),
             stamps=_named(product.origin.stamps),
@@ -164,8 +162,8 @@ class Examining:
             publisher=product.origin.publisher,
             identity=product.origin.identity.replace("{version}", row.version),
             issuer=product.origin.issuer,
-            signature=f"plain/{number}.sig" if row.signed else "",
-            list=f"plain/{number}.list" if row.signed and product.origin.list else "",
+            signature=signature,
+            list=listed,
             name=row.file,
             version=row.version,
             first=f"{row.by} by {row.how}",
@@ -176,14 +174,18 @@ class Examining:
             scan=product.scan,
             yara=f"keys/{hashlib.sha256(product.yara).hexdigest()}" if product.yara else "",
             password=keeper.passwords.get(product.password, ""),
+            opens=opens,
+            feed=str(feed.path.relative_to(keeper.store)) if feed is not None else "",
         )
         job = "ruler" if product.yara else "examiner"
-        self._keeper.setting.run_job(job, msgspec.json.encode(order), functools.partial(self._examined, number))
+        done = functools.partial(self._examined, number, feed)
+        self._keeper.setting.run_job(job, msgspec.json.encode(order), done)
 
-    def _examined(self, number: int, result: bytes, error: str) -> None:
+    def _examined(self, number: int, feed: Feed | None, result: bytes, error: str) -> None:
         self._examining.discard(number)
-        for ending in ("", ".sig", ".list"):
-            (self._keeper.store / "plain" / f"{number}{ending}").unlink(missing_ok=True)
+        if feed is not None:
+            feed.close()
+            error = error or feed.error
         report: Report | None = None
         if not error:
             try:

@@ -5,7 +5,8 @@ alone. All the same it holds every upload to the policy again, and every verdict
 
     incoming/     being received
     quarantine/N  received, not released, and sealed (sealing); N.sig its detached signature, N.list its signed list
-    plain/N       unsealed, while an examiner looks at it
+    plain/N       unsealed, while a reader of advisories looks at it
+    fed/N-...     a pipe by which an examiner gets it, unsealed, once (feeding)
     tuf/          what is released (repository)
 
 Not here: what is taken from other parts (receiving, sources), what operators ask (keeper_verbs), how files are released
@@ -39,6 +40,8 @@ from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import UNDECIDED, FileRow, How, Pending, State
 from cofferdam.brokers.patch.drops import Drops
 from cofferdam.brokers.patch.examining import Examining, asked_of
+from cofferdam.brokers.patch.feeding import FOLDER as FED
+from cofferdam.brokers.patch.feeding import MODE as FED_MODE
 from cofferdam.brokers.patch.figures import KEEPER
 from cofferdam.brokers.patch.keeper_verbs import Verbs
 from cofferdam.brokers.patch.receiving import Uploads
@@ -76,9 +79,9 @@ class Keeper(Part):
             raise StoreError("the patch keeper has no store")
         self.setting = setting
         self.store = setting.store
-        for name in ("incoming", "quarantine", "keys", "drop", "plain"):
-            (self.store / name).mkdir(mode=0o750, exist_ok=True)
-        for folder in ("incoming", "drop", "plain"):  # whoever was at it begins anew
+        for name in ("incoming", "quarantine", "keys", "drop", "plain", FED):
+            (self.store / name).mkdir(mode=FED_MODE if name == FED else 0o750, exist_ok=True)
+        for folder in ("incoming", "drop", "plain", FED):  # whoever was at it begins anew
             for left in (self.store / folder).iterdir():
                 with contextlib.suppress(OSError):
                     left.unlink()

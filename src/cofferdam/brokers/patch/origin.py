@@ -19,7 +19,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import pysequoia
@@ -27,7 +26,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Struct
 
+from cofferdam.brokers.kit.source import Source
 from cofferdam.brokers.patch import authenticode, chains, cms, compound, sigstore
+from cofferdam.brokers.patch.sealing import Kept
 from cofferdam.errors import CofferdamError
 
 SIGNATURE_BYTES: Final = 1 << 20
@@ -58,7 +59,7 @@ class Pins(Struct, frozen=True):
     issuer: str = ""
 
 
-def prove(kind: str, file: Path, signature: bytes, pins: Pins) -> Proved:
+def prove(kind: str, file: Source, signature: bytes, pins: Pins) -> Proved:
     """Raises: NotProved, with the reason."""
     if kind == "pgp":
         return _pgp(file, signature, pins.keys)
@@ -93,14 +94,14 @@ def in_list(data: bytes, name: str, sha256: str) -> None:
 # --- OpenPGP ----------------------------------------------------------------------------------------------------------
 
 
-def _pgp(file: Path, signature: bytes, keys: Sequence[bytes]) -> Proved:
+def _pgp(file: Source, signature: bytes, keys: Sequence[bytes]) -> Proved:
     pinned = pgp_certificates(keys)
     try:
         sig = pysequoia.Sig.from_bytes(signature)
     except Exception as error:
         raise NotProved(f"the signature is no OpenPGP signature: {error}") from None
     try:
-        result = pysequoia.verify(file=str(file), store=lambda _ids: list(pinned.values()), signature=sig)
+        result = pysequoia.verify(**_said(file), store=lambda _ids: list(pinned.values()), signature=sig)
     except Exception as error:
         raise NotProved(f"the OpenPGP signature does not hold: {error}") from None
     good = [one for one in result.valid_sigs if one.certificate.lower() in pinned]
@@ -112,6 +113,15 @@ def _pgp(file: Path, signature: bytes, keys: Sequence[bytes]) -> Proved:
     if sig.created is not None:
         facts["signed_at"] = sig.created.isoformat()
     return Proved(f"OpenPGP, {name or 'no name'}, {by.fingerprint[:16].lower()}…", facts)
+
+
+def _said(file: Source) -> dict[str, Any]:
+    """How the library is told of a file: it takes a name, or all of it."""
+    if not isinstance(file, Kept):
+        return {"file": str(file)}
+    if file.is_plain:
+        return {"file": str(file.path)}
+    return {"file": str(file.feed)} if file.feed is not None else {"bytes": file.read_bytes()}
 
 
 def pgp_certificates(keys: Sequence[bytes]) -> dict[str, Any]:
@@ -135,7 +145,7 @@ def pgp_certificates(keys: Sequence[bytes]) -> dict[str, Any]:
 # --- Authenticode and CMS -------------------------------------------------------------------------------------------
 
 
-def _authenticode(file: Path, pins: Pins) -> Proved:
+def _authenticode(file: Source, pins: Pins) -> Proved:
     try:
         with file.open("rb") as opened:
             kind, signed = authenticode.signer(opened, file.stat().st_size)
@@ -144,7 +154,7 @@ def _authenticode(file: Path, pins: Pins) -> Proved:
     return _by_code(f"Authenticode of {kind}", signed, pins)
 
 
-def _cms(file: Path, signature: bytes, pins: Pins) -> Proved:
+def _cms(file: Source, signature: bytes, pins: Pins) -> Proved:
     """By a code-signing certificate under a pinned one. `openssl cms -verify` takes certificates for mail, and those
     for code only where it is told not to look: here it is looked at, and only those count."""
     try:
@@ -166,7 +176,7 @@ def _by_code(what: str, signed: cms.Signed, pins: Pins) -> Proved:
 # --- sigstore ---------------------------------------------------------------------------------------------------------
 
 
-def _sigstore(file: Path, bundle: bytes, pins: Pins) -> Proved:
+def _sigstore(file: Source, bundle: bytes, pins: Pins) -> Proved:
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").digest()
     try:
@@ -179,7 +189,7 @@ def _sigstore(file: Path, bundle: bytes, pins: Pins) -> Proved:
 # --- minisign ---------------------------------------------------------------------------------------------------------
 
 
-def _minisign(file: Path, signature: bytes, keys: Sequence[bytes]) -> Proved:
+def _minisign(file: Source, signature: bytes, keys: Sequence[bytes]) -> Proved:
     """The file format of minisign 0.11: a comment, a signature, a trusted comment, and a signature over both."""
     lines = signature.decode("utf-8", "replace").splitlines()
     if len(lines) < 4 or not lines[0].startswith("untrusted comment:") or not lines[2].startswith("trusted comment: "):

@@ -13,7 +13,8 @@ Text = Annotated[str, Meta(max_length=1000)]
 
 
 class Order(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to look at: paths beneath the keeper's store; without a `file`, at the scanner alone. `list`: of hashes,
+    """What to look at: paths beneath the keeper's store; without a `file`, at the scanner alone. `opens`: the keys of
+    those that are sealed; `feed`: by which the file comes once, for what opens no seal (feeding). `list`: of hashes,
     which is what `signature` signs; `name`, `version`: the file's; `first`, `second`: how it came, where nobody signs
     it; `yara`: the site's rules."""
 
@@ -35,6 +36,8 @@ class Order(Struct, frozen=True, forbid_unknown_fields=True):
     """Of a repository's snapshot: what its rules name."""
     scan: str = ""
     yara: str = ""
+    opens: dict[str, bytes] = {}
+    feed: str = ""
     password: str = ""
     """Of archives."""
 

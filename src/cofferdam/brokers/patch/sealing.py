@@ -11,20 +11,26 @@ be swapped, left out, or cut off at the end. (The STREAM construction of Hoang, 
 Without a key (`encrypt: false` in the policy) files are as they came. Either kind is read whatever the policy says now:
 that a file is the one that came, its hash shows.
 
+An examiner is given the key of the one file that it looks at, and opens that anywhere (`Kept`): a file of the
+quarantine lies nowhere on the disk as it came.
+
 Not here: where the key is kept (gate.secrets), what is sealed when (keeper).
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec import Struct
 
-from cofferdam.brokers.kit.sealed import KEY_BYTES, cipher
+from cofferdam.brokers.kit.sealed import KEY_BYTES, cipher, derived
 from cofferdam.brokers.patch.synced import Synced
 from cofferdam.errors import StoreError
 
@@ -33,6 +39,9 @@ SALT_BYTES: Final = 32
 PIECE: Final = 1 << 20
 TAG_BYTES: Final = 16
 _USE: Final = b"cofferdam quarantine"
+_BODY: Final = len(HEAD) + SALT_BYTES
+"""Where the first piece begins."""
+_BUFFER: Final = 64 << 10
 
 
 class NotSealed(StoreError):
@@ -76,6 +85,118 @@ class Sealing:
             if self.key is None:
                 raise NotSealed(f"{path.name} is sealed, and its key is not there")
             yield from _open(opened, self.key, path.name)
+
+    def key_of(self, path: Path) -> bytes:
+        """The key of this one file, b"" where it lies as it came. Raises: OSError, NotSealed."""
+        with path.open("rb", buffering=0) as opened:
+            head = bytes(_fill(opened, memoryview(bytearray(len(HEAD) + SALT_BYTES))))
+        if not head.startswith(HEAD):
+            return b""
+        if self.key is None:
+            raise NotSealed(f"{path.name} is sealed, and its key is not there")
+        if len(head) != len(HEAD) + SALT_BYTES:
+            raise NotSealed(f"{path.name} is cut off")
+        return derived(self.key, head[len(HEAD) :], _USE)
+
+
+class Facts(Struct, frozen=True):
+    """What `Kept.stat` says."""
+
+    st_size: int
+
+
+class Kept:
+    """A file of the quarantine by its own key (`Sealing.key_of`), to be opened as a path is. `feed`: a named pipe by
+    which all of it comes once, for what reads nothing but a file's name."""
+
+    def __init__(self, path: Path, key: bytes, feed: Path | None = None) -> None:
+        self.path, self._key, self.feed = path, key, feed
+
+    @property
+    def is_plain(self) -> bool:
+        """It lies as it came."""
+        return not self._key
+
+    def open(self, mode: Literal["rb"], buffering: int = -1) -> Any:
+        """As `Path.open` does. Raises: OSError; what is read, NotSealed."""
+        if not self._key:
+            return self.path.open(mode, buffering)
+        opened = Opened(self.path, self._key)
+        return opened if buffering == 0 else io.BufferedReader(opened, _BUFFER)
+
+    def read_bytes(self) -> bytes:
+        """Raises: OSError, NotSealed."""
+        with self.open("rb") as opened:
+            data: bytes = opened.read()
+        return data
+
+    def stat(self) -> Facts:
+        """How large it is, unsealed. Raises: OSError, NotSealed."""
+        with self.open("rb", 0) as opened:
+            return Facts(opened.seek(0, io.SEEK_END))
+
+
+class Opened(io.RawIOBase):
+    """A sealed file, read anywhere. One piece is held, unsealed."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        """Raises: OSError, NotSealed."""
+        self._name, self._box = path.name, AESGCM(key)
+        self._file = path.open("rb", buffering=0)
+        body = os.fstat(self._file.fileno()).st_size - _BODY
+        self._count = max(1, -(-body // (PIECE + TAG_BYTES)))
+        self._size = body - self._count * TAG_BYTES
+        last = body - (self._count - 1) * (PIECE + TAG_BYTES)
+        if last < TAG_BYTES + (self._count > 1):  # none but the only piece is empty
+            self._file.close()
+            raise NotSealed(f"{self._name} is cut off")
+        self._sealed, self._plain = (memoryview(bytearray(PIECE + TAG_BYTES)) for _ in range(2))
+        self._held = self._plain[:0]
+        self._number = -1
+        """The piece that is held."""
+        self._at = 0
+        if not self._size:
+            self._take(0)  # nothing will be read of it
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if at < 0:
+            raise OSError(f"a place before the beginning of {self._name}")
+        self._at = at
+        return at
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises: OSError, NotSealed."""
+        if self._at >= self._size:
+            return 0
+        number, within = divmod(self._at, PIECE)
+        if number != self._number:
+            self._take(number)
+        room = memoryview(buffer).cast("B")
+        found = self._held[within : within + len(room)]
+        room[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def _take(self, number: int) -> None:
+        self._number = -1
+        self._file.seek(_BODY + number * (PIECE + TAG_BYTES))
+        data = _fill(self._file, self._sealed)
+        self._held = _unsealed(self._box, self._name, number, number == self._count - 1, data, self._plain)
+        self._number = number
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class SealedFile:
@@ -133,18 +254,24 @@ def _open(opened: FileIO, key: bytes, name: str) -> Iterator[memoryview]:
     data = _fill(opened, held)
     while True:
         following = _fill(opened, spare)
-        size = len(data) - TAG_BYTES
-        try:
-            if size < 0:
-                raise InvalidTag
-            box.decrypt_into(_nonce(number, not following), data, None, out[:size])
-        except InvalidTag:
-            raise NotSealed(f"{name} is damaged, cut off, or sealed with another key") from None
-        if size:
-            yield out[:size]
+        piece = _unsealed(box, name, number, not following, data, out)
+        if piece:
+            yield piece
         if not following:
             return
         held, spare, data, number = spare, held, following, number + 1
+
+
+def _unsealed(box: AESGCM, name: str, number: int, last: bool, data: memoryview, out: memoryview) -> memoryview:
+    """One piece. Raises: NotSealed."""
+    size = len(data) - TAG_BYTES
+    try:
+        if size < 0:
+            raise InvalidTag
+        box.decrypt_into(_nonce(number, last), data, None, out[:size])
+    except InvalidTag:
+        raise NotSealed(f"{name} is damaged, cut off, or sealed with another key") from None
+    return out[:size]
 
 
 def _fill(opened: FileIO, buffer: memoryview) -> memoryview:

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from cofferdam.brokers.kit.http.api import Api, Note, method, path_of
 from cofferdam.brokers.kit.http.connection import Request
-from cofferdam.brokers.kit.http.keys import Known, Why
+from cofferdam.brokers.kit.http.keys import Known, Why, hash_of
 from cofferdam.brokers.kit.http.messages import Answer
 from cofferdam.brokers.kit.http.problems import Problems, answer, refusal
 from cofferdam.brokers.patch import apt_tree, ddi
@@ -117,6 +117,14 @@ class _File:
             self._installer.fetched(*self._of, whole)
 
 
+def _password(text: str) -> str:
+    """Of a name and a password as HTTP has them (RFC 7617), "" for none."""
+    try:
+        return base64.b64decode(text, validate=True).decode("ascii").partition(":")[2]
+    except ValueError:
+        return ""
+
+
 def _from(request: Request, tag: str, size: int) -> int:
     """Where a file is to begin: its rest, where a transfer broke (RFC 9110, 14.2; other ranges are not served)."""
     found = _REST.match(request.headers.get("range", ""))
@@ -163,16 +171,14 @@ class ServingApi(Api):
 
     def known(self, request: Request) -> Known | Why:
         """Gateways show their key as a token of theirs, apt as a password."""
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() in ("gatewaytoken", "targettoken"):
-            return self.keys.by_key(text.strip(), request.connection.principals, self._wall())
-        if scheme.lower() == "basic":
-            try:
-                key = base64.b64decode(text.strip(), validate=True).decode("ascii").partition(":")[2]
-            except ValueError:
-                key = ""
-            return self.keys.by_key(key, request.connection.principals, self._wall())
-        return super().known(request)
+        said, connection = request.headers.get("authorization", ""), request.connection
+        scheme, _, text = said.partition(" ")
+        if scheme.lower() not in ("gatewaytoken", "targettoken", "basic"):
+            return super().known(request)
+        if connection.shown[0] != said:
+            key = text.strip() if scheme.lower() != "basic" else _password(text.strip())
+            connection.shown = (said, hash_of(key))
+        return self.keys.by_hash(connection.shown[1], connection.principals, self._wall())
 
     async def _ddi(self, request: Request, who: str, way: Way, path: tuple[str, ...]) -> Answer:
         if path[3] != way.asset:

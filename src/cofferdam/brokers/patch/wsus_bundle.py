@@ -20,9 +20,9 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, Final
 
+from cofferdam.brokers.kit.source import Source
 from cofferdam.brokers.patch import authenticode, chains, cms, compound, origin
 
 FILES_MOST: Final = 20_000
@@ -34,11 +34,11 @@ _METADATA: Final = re.compile(r"(?:\./)?[A-Za-z0-9][A-Za-z0-9._-]{0,100}\.(?:xml
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
-def prove(file: Path, signature: bytes, exporters: Sequence[bytes], pins: origin.Pins) -> origin.Proved:
+def prove(file: Source, signature: bytes, exporters: Sequence[bytes], pins: origin.Pins) -> origin.Proved:
     """Raises: NotProved, with the reason."""
     by = origin.prove("pgp", file, signature, origin.Pins(exporters))
     try:
-        with tarfile.open(file, "r:") as archive:
+        with file.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             found = _Reading(archive, pins).run()
     except (tarfile.TarError, OSError, EOFError) as error:
         raise origin.NotProved(f"the export is no tar: {error}") from None
@@ -119,9 +119,9 @@ def _is_text(opened: IO[bytes]) -> bool:
     return not _CONTROL.search(text)
 
 
-def contents(file: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
+def contents(file: Source) -> Iterator[tuple[str, Iterator[bytes]]]:
     """The files of an export that was proved, for a scanner."""
-    with tarfile.open(file, "r:") as archive:
+    with file.open("rb") as whole, tarfile.open(fileobj=whole, mode="r:") as archive:
         for info in archive:
             opened = archive.extractfile(info) if info.isreg() else None
             if opened is not None:

@@ -5,11 +5,11 @@ Not here: clamd (kit.clamd), where rules come from (the policy names a file).
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 from cofferdam.brokers.kit import archives
 from cofferdam.brokers.kit.clamd import Scanned
+from cofferdam.brokers.kit.source import Source
 from cofferdam.brokers.patch import debs
 from cofferdam.errors import CofferdamError
 
@@ -29,7 +29,7 @@ class _Unseen(CofferdamError):
     """Something that the rules would not be shown."""
 
 
-def scan(rules: bytes, file: Path, password: str = "") -> Scanned:
+def scan(rules: bytes, file: Source, password: str = "") -> Scanned:
     """Has the rules look at a file, and at all that its archives have in them. Raises nothing for what the file or the
     rules are."""
     if _yara is None:

@@ -20,6 +20,7 @@ from cofferdam.brokers.kit.http.problems import Problems, Refusal, refusal
 from cofferdam.policy.messages.checked import Problem
 
 KEY_NEEDED = "a key (Authorization: Bearer cdk_...) or a certificate of this side is needed"
+_HALF = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 WORDS_MOST = 32
 """Words of a query."""
 
@@ -96,7 +97,7 @@ def path_of(request: Request) -> tuple[str, ...]:
     """The path's steps, each decoded once and strictly. Raises: Refusal."""
     steps = []
     for step in request.target.partition(b"?")[0][1:].split(b"/"):
-        if re.search(rb"%(?![0-9A-Fa-f]{2})", step):
+        if _HALF.search(step):
             raise refusal("request", "a percent sign without two hexadecimal digits")
         try:
             text = unquote_to_bytes(step).decode()
