@@ -50,7 +50,7 @@ IN_OWN_NETWORK = pytest.StashKey[bool]()
 SPARE_DESCRIPTORS = 64
 """What a module may leave: a server that serves the session, a pool of threads that a library made, databases that a
 keeper let go of without another word to the disk, on purpose."""
-GATES = {"prove", "gate", "enforce", "overlay", "lab", "evidence", "adversary", "relay"}
+GATES = {"prove", "gate", "enforce", "overlay", "lab", "evidence", "adversary", "brokers"}
 """Folders whose modules start gates and services, which take long."""
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 

@@ -18,6 +18,8 @@ from cofferdam.enforce import compiled
 from cofferdam.enforce.compiled import MANIFEST, Manifest
 from cofferdam.protocols.registry import PROTOCOLS
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(cofferdam.__file__).parent
 NEWEST = (Path(sys.prefix) / compiled.FOLDER / compiled.NEWEST).resolve()

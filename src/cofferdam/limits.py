@@ -81,7 +81,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit_wait_seconds: float = 2.0
     """A write whose audit entry is not durable after so long is refused."""
     record_bytes: int = 1 << 20
-    """The largest record that a crossing carries, chunked or not."""
+    """The largest record that a crossing carries, chunked or not. Not below 1 MiB, which protocols count on."""
     crossing_backlog_bytes: int = 1 << 20
     """Records that wait for room in a full pipe; beyond it the half stops reading from its peers."""
     busy_poll_microseconds: int = 100

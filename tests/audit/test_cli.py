@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cofferdam.audit.entry import DRAFTS, KINDS, format_time
+from cofferdam.audit.entry import KINDS, format_time
 from cofferdam.audit.events.access import Malformed, Refused, SessionOpened, WriteOutcome
 from cofferdam.audit.events.gate import GateStopped
 from cofferdam.audit.lines import LINES, line
@@ -108,12 +108,14 @@ def test_a_text_from_the_network_can_not_forge_lines(
     assert "\x1b" not in out and "\u202e" not in out and "a\\n99 forged\\x1b[2J\\u202e" in out
 
 
-@pytest.mark.parametrize("kind", DRAFTS, ids=KINDS)
-def test_every_kind_has_a_line(kind: type) -> None:
+def test_every_kind_has_a_line() -> None:
     from cofferdam.audit.entry import Entry
 
-    name = KINDS[DRAFTS.index(kind)]
-    assert name in line(Entry({"kind": name}, 1, "gate", "", "riverside", "2026-01-01T00:00:00.000000000Z"))
+    made = {
+        kind: line(Entry({"kind": kind}, 1, "gate", "", "riverside", "2026-01-01T00:00:00.000000000Z"))
+        for kind in KINDS
+    }
+    assert not [kind for kind, said in made.items() if kind not in said]
     assert set(LINES) <= set(KINDS)
 
 

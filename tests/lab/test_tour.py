@@ -86,7 +86,7 @@ def test_the_demo_runs_unattended(tmp_path: Path) -> None:
     # A busy machine needs longer until everybody has had a turn, and the intruder's refusals are explained.
     while not ("verified at" in last(lines) and "127.66.6.6" in "\n".join(lines)) and seconds < 1000:
         done = subprocess.run(
-            [*DEMO, *OLDEST, "--seconds", str(seconds), "--state", str(tmp_path / str(seconds))],
+            [*DEMO, "--play", "water", "--seconds", str(seconds), "--state", str(tmp_path / str(seconds))],
             capture_output=True, text=True, timeout=3 * PATIENT, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

@@ -56,6 +56,7 @@ TABLE = [
     ("listen: 127.0.0.1:1502", "listen: 127.0.0.1", "127.0.0.1", "expected an address and a port", ""),
     ("site: works", "limits: {client_idle_seconds: 1e308}\nsite: works", "1e308", "seconds above 0 and at most", ""),
     ("site: works", "limits: {audit_wait_seconds: 0}\nsite: works", "0}", "seconds above 0 and at most", ""),
+    ("site: works", "limits: {record_bytes: 1048575}\nsite: works", "1048575", "whole number from 1048576 to", ""),
     ("site: works", "gate: {leak_probe: 9 s}\nsite: works", "9 s", "whole seconds from 10 s to 1 d, or off", ""),
     ("site: works", "gate: {leak_probe: 2 d}\nsite: works", "2 d", "whole seconds from 10 s to 1 d, or off", ""),
     ("site: works", "gate: {leak_probe: 10500 ms}\nsite: works", "10500 ms", "expected an interval of whole", ""),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,22 +26,21 @@ MODELS = [
 ]
 
 
-@functools.cache
-def reference() -> str:
-    return policy_reference()
-
-
 def fields() -> Iterator[tuple[str, str, str]]:
     for model in MODELS:
         for name, field in model.model_fields.items():
             yield model.__name__, field.alias or name, field.description or ""
 
 
-@pytest.mark.parametrize(("model", "name", "description"), list(fields()), ids=lambda value: str(value)[:30])
-def test_every_field_is_described(model: str, name: str, description: str) -> None:
-    assert len(description) > 15, f"{model}.{name}"
-    assert description.endswith((".", "`"))
-    assert f"| `{name}` |" in reference()
+def test_every_field_is_described() -> None:
+    text = policy_reference()
+    wrong = [
+        f"{model}.{name}: {description!r}"
+        for model, name, description in fields()
+        if len(description) <= 15 or not description.endswith((".", "`")) or f"| `{name}` |" not in text
+    ]
+    assert not wrong
+    assert len(list(fields())) > 600
 
 
 def test_every_part_of_the_schema_has_a_heading() -> None:

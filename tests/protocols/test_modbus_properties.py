@@ -22,6 +22,8 @@ from tests.fuzz.engine import mutate
 from tests.protocols import fuzz_targets, strategies
 from tests.protocols.fuzz_targets import drain
 
+pytestmark = pytest.mark.heavy
+
 MODBUS = PROTOCOLS["modbus"]
 PACKER = msgspec.msgpack.Encoder()
 REQUESTS = msgspec.msgpack.Decoder(m.ModbusRequest)

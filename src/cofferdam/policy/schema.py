@@ -462,6 +462,15 @@ class Audit(Entry):
     )
 
 
+_RANGES = {
+    # Looking before sleeping is the one limit that can be off; a second of it would keep a core for itself.
+    "busy_poll_microseconds": (0, 10_000),
+    # Protocols make records of nearly this size: an answer of OPC UA has up to 900,000 bytes of values.
+    "record_bytes": (Limits().record_bytes, 1 << 31),
+}
+"""Of limits for which not every whole number above 0 will do."""
+
+
 def _limit_docs() -> dict[str, str]:
     """The sentence under each field of `limits.Limits`."""
     body = next(n for n in ast.parse(inspect.getsource(limits_module)).body if isinstance(n, ast.ClassDef)).body
@@ -482,8 +491,7 @@ def _limit_fields() -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in Limits.__struct_fields__:
         default = getattr(defaults, name)
-        # Looking before sleeping is the one limit that can be off; a second of it would keep a core for itself.
-        low, high = (0, 10_000) if name == "busy_poll_microseconds" else (1, 1 << 31)
+        low, high = _RANGES.get(name, (1, 1 << 31))
         floats = SecondsOrNone if name == "known_value_seconds" else Seconds
         kind: Any = Annotated[int, *_whole(low, high)] if isinstance(default, int) else floats
         fields[name] = (kind, Field(default, description=docs[name]))

@@ -21,8 +21,6 @@ from tests.ports import held_port
 from tests.services import Postgres, needs_postgres
 from tests.waiting import eventually
 
-moto = pytest.importorskip("moto.server")
-static = pytest.importorskip("pyiceberg.table").StaticTable
 KEY = "AKIDMIRROR"
 
 
@@ -34,6 +32,7 @@ def made() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
+    moto = pytest.importorskip("moto.server")  # here: loading both takes each worker half a second
     found = held_port()
     server = moto.ThreadedMotoServer("127.0.0.1", found, verbose=False)
     server.start()
@@ -57,7 +56,7 @@ def table(bucket: Bucket, path: str) -> Any:
     """The table, as others find it: by the hint, with an S3 of theirs."""
     hint = bucket.get(f"{path}/metadata/version-hint.text")
     assert hint is not None
-    return static.from_metadata(
+    return pytest.importorskip("pyiceberg.table").StaticTable.from_metadata(
         f"s3://history/{path}/metadata/v{int(hint)}.metadata.json",
         {"s3.endpoint": f"http://127.0.0.1:{bucket.where.port}", "s3.access-key-id": KEY,
          "s3.secret-access-key": PASSWORD, "s3.region": "us-east-1", "s3.force-virtual-addressing": "false"},
