@@ -153,7 +153,7 @@ def _file(path: Path, tags: dict[str, Tag], counted: Collection[str]) -> tuple[F
     else:  # of a version that wrote no facts: its name has the rest
         facts = msgspec.structs.replace(facts, commits=sealing.commit_in(path.name))
     size, sha256 = path.stat().st_size, sealing.sha256_of(path)
-    return File(path.name, first, last, rows, size, sha256, facts.commits, len(own)), facts
+    return File(path.name, first, last, rows, size, sha256, facts.commits, len(own), facts.revised), facts
 
 
 def _add(tags: dict[str, Tag], row: dict[str, Any]) -> None:

@@ -34,7 +34,8 @@ ANY_SOURCE: Final = "*"
 
 class File(Struct, frozen=True):
     """A sealed file. `first`, `last`: hours since 1970 (UTC) that it may have samples of; `sha256`: of its bytes;
-    `commits`: it holds what was taken up to this commit."""
+    `commits`: it holds what was taken up to this commit; `revised`: how many of its samples are further ones of a time
+    that a tag has a sample of in it; -1: nobody has counted them."""
 
     name: str
     first: int
@@ -44,6 +45,7 @@ class File(Struct, frozen=True):
     sha256: str
     commits: int
     tags: int
+    revised: int = -1
 
 
 class Reckoned(Struct, frozen=True):

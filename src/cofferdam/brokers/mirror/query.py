@@ -174,6 +174,30 @@ class View:
         """What is not sealed yet, as it came."""
         return pa.concat_tables(self._tables) if self._tables else STORED.empty_table()
 
+    def unrevised(self) -> set[str]:
+        """The names of the sealed files of which no sample can have another revision: there is none in them, and
+        nothing else has anything of their time."""
+        files = self.catalogue.files
+        spans = {file.name: (file.first * HOUR_NS, (file.last + 1) * HOUR_NS - 1) for file in files}
+        came = [(*_ends(table["time"]), "") for table in self._tables if table.num_rows]
+        near = _overlapping([*((*span, name) for name, span in spans.items()), *came])
+        if len(near) <= OPEN_MOST:  # hours say too little of files of one day: they say themselves of when they are
+            for name in near - {""}:
+                spans[name] = self._span(name) or spans[name]
+            near = _overlapping([*((*span, name) for name, span in spans.items()), *came])
+        return {file.name for file in files if file.revised == 0} - near
+
+    def _span(self, name: str) -> tuple[int, int] | None:
+        """The first and the last time (UTC ns) that a sealed file has; None, where it does not say."""
+        try:
+            meta = self._reading.file(name).metadata
+        except StoreError:
+            return None
+        found = [meta.row_group(index).column(1).statistics for index in range(meta.num_row_groups)]
+        if not found or not all(stats is not None and stats.has_min_max for stats in found):
+            return None
+        return min(stats.min_raw for stats in found), max(stats.max_raw for stats in found)
+
     def damaged(self) -> Iterator[tuple[str, str]]:
         """The sealed files that are not as they were sealed, and why not: each is read whole."""
         for file in self.catalogue.files:
@@ -396,6 +420,23 @@ def _alone(found: Catalogue, step: int) -> list[tuple[int, int, str]]:
             spans.append((file.first * HOUR_NS, (file.last + 1) * HOUR_NS, where[file.name]))
         reach = max(reach, file.last)
     return spans
+
+
+def _ends(times: pa.ChunkedArray) -> tuple[int, int]:
+    found = pc.min_max(times.cast(pa.int64())).as_py()
+    return found["min"], found["max"]
+
+
+def _overlapping(spans: Iterable[tuple[int, int, str]]) -> set[str]:
+    """The names of those spans (first, last, name) that have something in common with another."""
+    found: set[str] = set()
+    reach, whose = -(1 << 64), ""
+    for first, last, name in sorted(spans):
+        if first <= reach:
+            found |= {name, whose}
+        if last > reach:
+            reach, whose = last, name
+    return found
 
 
 def _tags_of(commits: Iterable[hot.Commit]) -> dict[str, Tag]:

@@ -40,13 +40,15 @@ _NAME: Final = re.compile(
 
 class Facts(msgspec.Struct, frozen=True):
     """What a sealed file says of itself: hours, the commit up to which it has what was taken, by lane the number of the
-    last batch among that, and the files that it was made of. `commits` 0: it is of a version that said nothing."""
+    last batch among that, the files that it was made of, and what of it is `revised` (catalogue.File). `commits` 0: it
+    is of a version that said nothing."""
 
     first: int = 0
     last: int = 0
     commits: int = 0
     taken: dict[str, int] = {}
     of: tuple[str, ...] = ()
+    revised: int = -1
 
 
 def facts_of(file: pq.ParquetFile) -> Facts:
@@ -420,7 +422,7 @@ def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts) ->
     """A sealed file, synced; it counts once the catalogue has it. None, where there are no samples. Raises:
     StoreError."""
     path, fresh = folder / f"{stem}.parquet", folder / f"{stem}.new"
-    rows = 0
+    rows = revised = 0
     tags: set[str] = set()
     try:
         with pq.ParquetWriter(
@@ -430,11 +432,13 @@ def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts) ->
                              "server": "DELTA_BINARY_PACKED", "commit": "DELTA_BINARY_PACKED",
                              "value": "BYTE_STREAM_SPLIT"},  # a third less than a dictionary, also of few values
         ) as writer:  # fmt: skip
-            for table in tables:
+            for table in tables:  # all that it has of some tags, in order
+                revised += table.num_rows - places(table)
                 for group in _cut(table):
                     writer.write_table(group, row_group_size=group.num_rows)
                     rows += group.num_rows
                     tags.update(pc.unique(group["tag"]).to_pylist())
+            facts = msgspec.structs.replace(facts, revised=revised)
             writer.add_key_value_metadata({FACTS: msgspec.json.encode(facts).decode()})
         if not rows:
             fresh.unlink()
@@ -442,7 +446,15 @@ def _write(folder: Path, stem: str, tables: Iterable[pa.Table], facts: Facts) ->
         sync_file(fresh)
         fresh.rename(path)
         return File(
-            path.name, facts.first, facts.last, rows, path.stat().st_size, sha256_of(path), facts.commits, len(tags)
+            path.name,
+            facts.first,
+            facts.last,
+            rows,
+            path.stat().st_size,
+            sha256_of(path),
+            facts.commits,
+            len(tags),
+            revised,
         )
     except OSError as error:
         fresh.unlink(missing_ok=True)

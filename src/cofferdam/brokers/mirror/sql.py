@@ -19,6 +19,7 @@ import math
 import re
 import threading
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import duckdb
@@ -122,20 +123,23 @@ class Sql:
             cursor.close()
 
     def _views(self, cursor: Any, view: View) -> None:
-        names = [str(view.folder / file.name).replace("'", "''") for file in view.catalogue.files]
-        hot = view.hot()
+        hot, unrevised = view.hot(), view.unrevised()
         cursor.register("hot_log", hot.append_column("nth", pa.array(range(hot.num_rows), pa.int64())))
-        listed = ", ".join(f"'{name}'" for name in names)
+        every = [file.name for file in view.catalogue.files]
+        several = [name for name in every if name not in unrevised]
         # Names of our own files and columns: nothing in it comes from anybody.
-        said = f"SELECT {_COLUMNS}, file_row_number AS nth FROM read_parquet([{listed}], file_row_number = true)"  # noqa: S608
-        sealed = f"{said} UNION ALL " if names else ""
-        cursor.execute(f"CREATE TEMP VIEW numbered AS {sealed}SELECT {_COLUMNS}, nth FROM hot_log")  # noqa: S608
-        cursor.execute("CREATE TEMP VIEW raw AS SELECT * EXCLUDE (nth) FROM numbered")
-        # Of several of one time that came in one batch the last counts, as everywhere.
-        cursor.execute(
-            "CREATE TEMP VIEW samples AS SELECT * EXCLUDE (commit, nth) FROM numbered"
+        came = f"SELECT {_COLUMNS}, nth FROM hot_log"  # noqa: S608
+        raw = [*self._sealed(view, every), f"SELECT {_COLUMNS} FROM hot_log"]  # noqa: S608
+        cursor.execute(f"CREATE TEMP VIEW raw AS {' UNION ALL '.join(raw)}")
+        numbered = [*self._sealed(view, several, ", file_row_number AS nth"), came]
+        # Of several of one time that came in one batch the last counts, as everywhere. All that is looked at for it is
+        # in memory at a time, so what nobody has revised is left out.
+        last = (
+            f"SELECT * EXCLUDE (commit, nth) FROM ({' UNION ALL '.join(numbered)})"  # noqa: S608
             " QUALIFY row_number() OVER (PARTITION BY tag, time ORDER BY commit DESC, nth DESC) = 1"
         )
+        once = [f"SELECT * EXCLUDE (commit) FROM ({one})" for one in self._sealed(view, sorted(unrevised))]  # noqa: S608
+        cursor.execute(f"CREATE TEMP VIEW samples AS {' UNION ALL '.join([*once, last])}")
         tags = view.tags()
         cursor.register("tags", pa.table({
             "tag": pa.array(list(tags), pa.string()),
@@ -152,6 +156,13 @@ class Sql:
             "points": pa.array([one.points for one in losses], pa.int64()),
             "why": pa.array([one.why for one in losses], pa.string()),
         }))  # fmt: skip
+
+    def _sealed(self, view: View, names: Sequence[str], more: str = "") -> list[str]:
+        """What reads some sealed files; nothing for none."""
+        if not names:
+            return []
+        listed = ", ".join("'" + str(view.folder / name).replace("'", "''") + "'" for name in names)
+        return [f"SELECT {_COLUMNS}{more} FROM read_parquet([{listed}], file_row_number = true)"]  # noqa: S608
 
     def _fetch(self, relation: Any, limit: int) -> pa.Table:
         reader = relation.to_arrow_reader(10_000)
