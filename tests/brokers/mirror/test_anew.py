@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from cofferdam.brokers.mirror import anew, catalogue, sealing
@@ -295,8 +296,9 @@ def test_a_damaged_file_is_set_aside_and_told(tmp_path: Path) -> None:
     filled(pair, 0)
     keeper = tmp_path / "keeper"
     first, *_ = sorted(keeper.glob("*.parquet"))
+    column = pq.ParquetFile(first).metadata.row_group(0).column(3)
     data = bytearray(first.read_bytes())
-    data[len(data) // 3] ^= 1
+    data[column.data_page_offset + column.total_compressed_size - 1] ^= 1  # the last of its values
     first.write_bytes(data)
     (keeper / "notes.parquet").write_bytes(b"somebody's own")
     _both(keeper)
