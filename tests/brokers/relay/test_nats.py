@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,13 @@ def still(made: RunningCrew) -> Iterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
+def left(made: RunningCrew) -> int:
+    """How many messages were not published yet, as far as the keeper knows."""
+    channels = json.loads(made.ask("keeper", "status", {}).result)["channels"]
+    (counts,) = (channel for channel in channels if channel["channel"] == "counts")
+    return sum(each["lag"] for each in counts["consumers"] if each["consumer"] == "lake")
+
+
 def wanted(count: int) -> list[str]:
     return [f"counts/{number}" for number in range(1, count + 1)]
 
@@ -129,6 +138,21 @@ def test_each_message_is_in_the_stream_once(tmp_path: Path, hub: Hub) -> None:
         assert message.data == b'{"line":"L1","n":5}'
         eventually(lambda: not made.children[NATS].status().alarms)
         eventually(lambda: made.children[NATS].status().figures["nats_published"] == {"": 3})
+        made.ends_well()
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(500, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
+def test_killed_at_any_moment_each_message_is_in_the_stream_once(tmp_path: Path, hub: Hub, times: int) -> None:
+    hub.make_stream()
+    with relay(tmp_path, hub) as made:
+        turns = [NATS, "keeper"] * times
+        for turn, part in enumerate(turns):
+            put(made, 10, 10 * turn)
+            time.sleep(0.01 * (turn % 8))  # at another moment each time
+            made.kill(part)
+            made.start()
+        eventually(lambda: left(made) == 0, PATIENT + len(turns))
+        assert hub.ids() == wanted(10 * len(turns))
         made.ends_well()
 
 

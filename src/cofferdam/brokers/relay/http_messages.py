@@ -215,14 +215,16 @@ def _lines(checks: Checks, channel: str, rows: list[bytes]) -> Iterator[list[Out
             last += 1
         some = rows[first:last]
         found = checks.lines(channel, some) if len(rows[first]) <= BYTES_AT_ONCE else None
-        outcomes = []
+        outcomes: list[Outcome] = []
         for above, row in enumerate(some, first):
             line, checked = found[above - first] if found is not None else ({}, None)
             key = line.get("id")
             if checked is not None and len(line) == 2 and is_key(key):
                 outcomes.append(Outcome(key, Item(key, checked.body), None, ("data",), row, above))
-            else:
-                outcomes.append(_line(checks, channel, row, above))
+                continue
+            yield outcomes
+            yield [_line(checks, channel, row, above)]  # takes longer: others may have their turn
+            outcomes = []
         yield outcomes
         first = last
 
