@@ -12,6 +12,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.messages.checked import Checked
 from cofferdam.policy.messages.checking import Checks
+from cofferdam.policy.messages.json_many import ODD, read_lines, read_lines_again
 from cofferdam.policy.messages.json_reading import NotJson, canonical, read, read_again
 from cofferdam.policy.messages.xml_reading import NotXml, canonical_xml, read_xml
 from cofferdam.policy.problems import Problem
@@ -53,6 +54,22 @@ def _json(data: bytes) -> Hashable:
     if repr(read_again(form)) != repr(read(form)[0]) or canonical(read_again(form)) != form:
         raise ValueError("a form that is not its own")
     return type(value).__name__, len(form) > 40
+
+
+def _json_lines(data: bytes) -> Hashable:
+    """Messages in lines, read together: each is what it is by itself, or is to be read by itself."""
+    lines = data.split(b"\n")
+    found = read_lines(lines)
+    usual = 0
+    for line, value in zip(lines, found[0] if found is not None else [], strict=False):
+        if value is not ODD:
+            usual += 1
+            if repr(read(line)[0]) != repr(value):
+                raise ValueError("together it is another value")
+    again = read_lines_again(lines)
+    if again is not None and list(map(canonical, again)) != lines:
+        raise ValueError("a form that is not its own")
+    return found is None, min(usual, 4), again is None
 
 
 LIMITS = (Limit(at="/n", min=0, max=9, max_step=1, per_minute=3, key="/k"), Limit(at="/a/*/n", max=5, key="/a/*/k"))
@@ -133,5 +150,6 @@ TARGETS = [
     ),
     Target("message-xml", lambda: [XML], _xml, tokens=XML_WORDS),
     Target("message-json", lambda: [MESSAGE, b"[1e20,-1.5e-7]"], _json, tokens=WORDS),
+    Target("message-lines", lambda: [MESSAGE + b"\n" + MESSAGE, b"1\n[2.5]\nnull"], _json_lines, tokens=WORDS),
     Target("message-checks", lambda: [MESSAGE, b'{"n":3,"k":"a"}'], _message, tokens=WORDS),
 ]  # fmt: skip

@@ -103,8 +103,8 @@ class Checks:
         return found.all_again(bodies) if isinstance(found, _Channel) else None
 
     def lines(self, channel: str, lines: Sequence[bytes]) -> Lines | None:
-        """Of lines that are objects, with the message as `data`: each object, and its message where that passes. None:
-        they are to be read one by one."""
+        """Of lines that are objects, with the message as `data`: each object, and its message where that passes, or
+        None: the line is to be read by itself. In place of all: each is."""
         found = self._channels[channel]
         return found.lines(lines) if isinstance(found, _Channel) else None
 
@@ -202,16 +202,18 @@ class _Channel:
 
     def lines(self, lines: Sequence[bytes]) -> Lines | None:
         found = None if self.changes else read_lines(lines)
-        if found is None or not found[1] or not all(type(each) is dict and "data" in each for each in found[0]):
+        if found is None:
             return None
-        values = [each["data"] for each in found[0]]
-        remade = written(values)
-        if max(map(len, remade)) <= self.most and self._pass(values):
-            return [(each, Checked(body)) for each, body in zip(found[0], remade, strict=True)]
-        checked: Lines = []
-        for line, each, body in zip(lines, found[0], remade, strict=True):
-            one = self.judge(each["data"], line, ("data",), body) if len(body) <= self.most else None
-            checked.append((each, one if isinstance(one, Checked) else None))
+        read_, plain = found
+        checked: Lines = [({}, None)] * len(lines)
+        good = [index for index, each in enumerate(read_) if type(each) is dict and "data" in each]
+        values = [read_[index]["data"] for index in good]
+        remade = written(values) if plain else list(map(canonical, values))
+        alike = self._pass(values)
+        for index, value, body in zip(good, values, remade, strict=True):
+            if len(body) <= self.most:
+                one = Checked(body) if alike else self.judge(value, lines[index], ("data",), body)
+                checked[index] = (read_[index], one if isinstance(one, Checked) else None)
         return checked
 
     def _pass(self, values: list[Any]) -> bool:
