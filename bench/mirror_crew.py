@@ -24,6 +24,7 @@ from cofferdam.lab.tour import on_stage
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_SECONDS = 900.0
+POLL_SECONDS = 0.05
 PARTS = ("collector", "spooler", "keeper", "reader")
 HISTORY = """
 INSERT INTO samples SELECT 'boiler.' || lpad((n % {tags})::text, 4, '0'), t,
@@ -80,7 +81,7 @@ async def _whole(tags: int, rows: int) -> float:
         began = time.monotonic()  # there was nothing before
         until = began + PATIENCE_SECONDS
         while not await _readable(cast, tag, newest) and time.monotonic() < until:  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(POLL_SECONDS)
         took = time.monotonic() - began
         after = parts(await pids(scene))
         came = await _count(cast)

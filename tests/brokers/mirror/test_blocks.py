@@ -2,16 +2,17 @@
 
 import itertools
 import math
+import random
 import struct
 from array import array
 from collections.abc import Sequence
 
 import pytest
 
-from cofferdam.brokers.mirror import blocks
-from cofferdam.brokers.mirror.blocks import BATCH_POINTS, EPOCH_NS, LATEST_NS, Block, Differs, Reading, Seen, Shape
+from cofferdam.brokers.mirror.blocks import BATCH_POINTS, EPOCH_NS, LATEST_NS, Block, Differs, Reading, Shape
 from cofferdam.brokers.mirror.columns import BAD, GOOD, check
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, POINTS_MOST, TEXT, WHOLE, Samples
+from cofferdam.brokers.mirror.seen import Seen, marked
 from tests.brokers.mirror.between import HEAD, row
 
 SINCE, NOW = EPOCH_NS, EPOCH_NS + 10**15
@@ -108,17 +109,47 @@ def test_where_nothing_is_read_again_nothing_is_remembered() -> None:
     assert not seen.count
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_new_is_what_a_table_of_all_that_was_read_says(seed: int) -> None:
+    """Readings that begin anywhere, in pieces that end anywhere; some samples are others each time, or there twice."""
+    dice = random.Random(seed)
+    seen, known = Seen(60 * dice.choice((1, 7, 60))), dict[tuple[str, int], frozenset[object]]()
+    history = {(f"tag{n % 5}", n // 5 * 10**9 // 3 - 10**11): float(n) for n in range(3000)}
+    for _ in range(12):
+        for key in dice.sample(sorted(history), 40):
+            history[key] += dice.choice((0.0, 1.0))
+        history |= {(f"tag{n}", dice.randrange(-(10**11), 10**11)): 1.0 for n in range(3)}
+        low = dice.randrange(-(10**11), 10**11)
+        rows = sorted((at, tag, value) for (tag, at), value in history.items() if at >= low)
+        rows = [row for one in rows for row in [one] * dice.choice((1, 1, 1, 2))]
+        while rows:
+            count = dice.randrange(1, 500)
+            while count < len(rows) and rows[count - 1][0] == rows[count][0]:
+                count += 1
+            some, rows = rows[:count], rows[count:]
+            times = array("q", [at for at, _, _ in some])
+            bits = [struct.unpack("<q", struct.pack("<d", value))[0] for _, _, value in some]
+            keys, marks = marked([tag for _, tag, _ in some], times, bits, array("q", [192]) * len(some))
+            said: dict[tuple[str, int], set[object]] = {}
+            for at, tag, value in some:
+                said.setdefault((tag, at), set()).add(value)
+            wanted = [known.get((tag, at), frozenset()) != frozenset(said[tag, at]) for at, tag, _ in some]
+            assert seen.news(times, keys, marks).to_pylist() == wanted
+            known |= {key: frozenset(values) for key, values in said.items()}
+        assert len(known) <= seen.count
+
+
 @pytest.mark.parametrize("quality", [-2, -1, 0, 1, 1 << 62])
 def test_what_says_something_else_is_told_apart(quality: int) -> None:
     """Values and qualities that are close to each other, of all kinds; a number is no text and no value is no zero."""
     marks = {
-        blocks._marks(["a"], array("q", (7,)), [value], array("q", (said,)))[1][0]
+        marked(["a"], array("q", (7,)), [value], array("q", (said,)))[1][0].as_py()
         for value in (0, 1, -1, -2, 2, 1 << 62, None, b"", b"0", b"-1")
         for said in (quality, quality + 1, quality + 2)
     }
     assert len(marks) == 30
-    beside = blocks._marks(["a", "b"], array("q", (7, 7)), [-1, None], array("q", (quality, quality)))[1]
-    alone = [blocks._marks(["a"], array("q", (7,)), [value], array("q", (quality,)))[1][0] for value in (-1, None)]
+    beside = marked(["a", "b"], array("q", (7, 7)), [-1, None], array("q", (quality, quality)))[1].to_pylist()
+    alone = [marked(["a"], array("q", (7,)), [value], array("q", (quality,)))[1][0].as_py() for value in (-1, None)]
     assert beside == alone  # whatever it comes with
 
 

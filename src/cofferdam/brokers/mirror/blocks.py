@@ -10,7 +10,6 @@ Not here: what is asked of the database (postgres), when it is read (collector).
 from __future__ import annotations
 
 import datetime
-import operator
 import struct
 import sys
 from array import array
@@ -27,8 +26,9 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn
 from psycopg.waiting import Wait
 
-from cofferdam.brokers.mirror.columns import BAD, GOOD, NO_TIME, as_int64, mixed
+from cofferdam.brokers.mirror.columns import BAD, GOOD, NO_TIME, as_int64
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, POINTS_MOST, TEXT, TEXT_BYTES, Lane, Samples
+from cofferdam.brokers.mirror.seen import Seen, marked
 from cofferdam.policy.terms.mirror_rows import TAG_CHARACTERS, Matcher, tag_name
 
 EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -243,50 +243,6 @@ def _array(column: pa.Array) -> array[int]:
     return found
 
 
-class Seen:
-    """What has been read of the last while, so that a reading that overlaps the one before sends nothing twice. When
-    there is too much to remember, it is forgotten, and the store finds the repetitions. Of no time at all (0 s) nothing
-    is read again."""
-
-    MOST: Final = 400_000
-
-    def __init__(self, span_s: int) -> None:
-        self._span_ns = span_s * 10**9
-        self.past_ns = NO_TIME
-        """Of times before it much is read at once, and next to nothing again: it need not be remembered."""
-        self._sets: dict[int, dict[int, int]] = {}
-        self.count = 0
-
-    @property
-    def remembers(self) -> bool:
-        """Whether anything is read again."""
-        return self._span_ns > 0
-
-    def news(self, times: Sequence[int], keys: Sequence[int], marks: Sequence[int]) -> list[bool]:
-        """Of samples in the order of time, whether each says something else than when it was last read. `keys`: of
-        which tag and time each is; `marks`: what it says."""
-        if self.count >= self.MOST:
-            self._sets.clear()
-            self.count = 0
-        found: list[bool] = []
-        at = 0
-        while at < len(times):
-            span = times[at] // self._span_ns
-            end = max(at + 1, bisect_left(times, (span + 1) * self._span_ns, at))
-            known = self._sets.setdefault(span, {})
-            before = len(known)
-            found += map(operator.ne, map(known.get, keys[at:end]), marks[at:end])
-            known.update(zip(keys[at:end], marks[at:end], strict=True))
-            self.count += len(known) - before
-            at = end
-        return found
-
-    def forget(self, before_ns: int) -> None:
-        """What is older is not read again."""
-        for key in [key for key in self._sets if (key + 1) * self._span_ns < before_ns]:
-            self.count -= len(self._sets.pop(key))
-
-
 class Block:
     """Samples that have been read and not been handed on. Those of one time are handed on together, unless there are
     too many of them: what a tag has there is looked at as a whole, so that a value which was mended and mended back is
@@ -440,10 +396,14 @@ class Block:
         del self._qualities[:count], self._servers[:count]
         self._weight = sum(map(_weight, self._values))
         if self._seen is not None and tags and not (self._times and times[-1] < self._seen.past_ns):
-            news = self._seen.news(times, *_marks(tags, times, values, qualities))
-            if not all(news):
-                tags, values = list(compress(tags, news)), list(compress(values, news))
-                times, qualities, servers = (_of(one, news) for one in (times, qualities, servers))
+            news = self._seen.news(times, *marked(tags, times, values, qualities))
+            if not news.true_count:
+                tags, values = [], []
+                times = qualities = servers = array("q")
+            elif news.true_count < len(news):
+                ours = news.to_pylist()
+                tags, values = list(compress(tags, ours)), list(compress(values, ours))
+                times, qualities, servers = (_of(one, ours) for one in (times, qualities, servers))
         places = {name: place for place, name in enumerate(dict.fromkeys(tags))}
         kinds, bits, texts = self._contents(values)
         return Samples(
@@ -485,30 +445,6 @@ def _of(column: array[int], which: Iterable[bool]) -> array[int]:
 def _weight(value: Value) -> int:
     """A text takes the room of more samples the longer it is."""
     return 1 + len(value) // 64 if isinstance(value, bytes) else 1
-
-
-def _marks(
-    tags: list[str], times: array[int], values: list[Value], qualities: array[int]
-) -> tuple[list[int], list[int]]:
-    """Of samples, which each is, and what is said of it."""
-    keys = list(map(hash, zip(tags, times, strict=True)))
-    odd: list[int] = []
-    try:  # all are numbers, as nearly always
-        numbers = _int64(values)
-    except TypeError:
-        odd = [at for at, value in enumerate(values) if not isinstance(value, int)]
-        numbers = array("q", [value if isinstance(value, int) else 0 for value in values])
-    marks = _array(mixed(as_int64(numbers), as_int64(qualities))).tolist()
-    for at in odd:
-        marks[at] = hash((values[at], str(qualities[at])))
-    if len(set(keys)) != len(keys):
-        said: dict[int, set[int]] = {}
-        for key, mark in zip(keys, marks, strict=True):
-            said.setdefault(key, set()).add(mark)
-        marks = [
-            mark if len(said[key]) == 1 else hash(frozenset(said[key])) for key, mark in zip(keys, marks, strict=True)
-        ]
-    return keys, marks
 
 
 def _number(field: bytes, kind: int) -> int:

@@ -27,7 +27,7 @@ from cofferdam.brokers.kit.figures import Figure, Figures, Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
 from cofferdam.brokers.kit.postgres import words
 from cofferdam.brokers.mirror import nodes, points, postgres, rows, times
-from cofferdam.brokers.mirror.blocks import Differs, Reading, Seen
+from cofferdam.brokers.mirror.blocks import Differs, Reading
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, Summary
 from cofferdam.brokers.mirror.figures import COLLECTOR
 from cofferdam.brokers.mirror.postgres import Historian
@@ -42,6 +42,7 @@ from cofferdam.brokers.mirror.records import (
     Samples,
     Stored,
 )
+from cofferdam.brokers.mirror.seen import Seen
 from cofferdam.brokers.mirror.told import Source as Told
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.standing import standing

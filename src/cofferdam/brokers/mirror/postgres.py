@@ -31,13 +31,13 @@ from cofferdam.brokers.mirror.blocks import (
     Block,
     Differs,
     Reading,
-    Seen,
     Shape,
     pieces,
     text_of,
 )
 from cofferdam.brokers.mirror.columns import STORED, Summary, stored, summary, tidy, to_batch
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, WHOLE, Lane, Samples
+from cofferdam.brokers.mirror.seen import Seen
 from cofferdam.policy.terms.mirror_rows import Copy, Postgres
 
 UTC: Final = zoneinfo.ZoneInfo("UTC")
