@@ -150,7 +150,8 @@ def test_whoever_is_killed_nothing_is_lost_released_or_sent_twice(works: Works) 
     contents: dict[str, bytes] = {}
     while killer.is_alive():
         version += 1
-        name, data = f"{version}.0", f"firmware {version} ".encode() * 20_000
+        # Every third is so large that its examiner is fed (feeding).
+        name, data = f"{version}.0", f"firmware {version} ".encode() * (20_000 if version % 3 else 800_000)
         contents[name] = data
         if version % 2:
             killer.step = "put"
