@@ -9,15 +9,18 @@ import functools
 import random
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cofferdam.brokers.proxy import kept
 from cofferdam.model import Item
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from cofferdam.policy.points import decide
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.enip import messages as m
-from cofferdam.protocols.enip import paths, requests, single, together, wire
+from cofferdam.protocols.enip import paths, requests, server, single, together, wire
 from cofferdam.protocols.enip.operations import Enip
 from cofferdam.protocols.enip.values import ATOMIC
 from cofferdam.values import Int32
@@ -92,9 +95,9 @@ class EnipPair(Pair):
     def forget(self) -> None:
         super().forget()
         if self.forgets:
-            for pure in (requests.read_tag, together.grouped, together.form_of):
-                pure.cache_clear()
+            requests.read_tag.cache_clear()
             single.forms.clear()
+            together.memory.clear()
         for client in self.stage.outer.clients:
             machine: Any = client.machine
             if self.forgets:
@@ -105,8 +108,8 @@ class EnipPair(Pair):
             for connection in device._connections:
                 asking: Any = connection.machine
                 if self.forgets:
-                    asking._codes, asking._reads._known = Nothing(), Nothing()
-                self.learnt += len(asking._codes) and len(asking._reads._known)
+                    asking._reads._known = Nothing()
+                self.learnt += len(together.memory) and len(asking._reads._known)
 
 
 def _value(name: str, count: int, seed: int, code: int) -> bytes:
@@ -220,6 +223,8 @@ STEPS = steps(FRAMES, st.sampled_from([rr(ALL[0]), rr(ALL[2]), AGAIN, AGAIN]), A
     m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "secret")),
     m.Packet((m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "pump.speed")))),
 ])  # fmt: skip
+ONE = 20_000
+"""Bytes in which a packet of all these tags has room."""
 ONCE = [("ask", (0, AGAIN)), ("answer", answer)]
 BEGIN = [("ask", (0, rr(tag("level")))), ("answer", answer), ("answer", answer), ("ask", (0, rr(tag("level")))),
          ("answer", answer), *ONCE, *ONCE, ("ask", (0, AGAIN)), ("answer", ANSWERS[-1])]  # fmt: skip
@@ -248,3 +253,24 @@ def test_a_pair_that_remembers_and_one_that_does_not_do_the_same(story: list[tup
                 break  # that half has stopped
     assert remembers.recalled and remembers.decoded and remembers.learnt and remembers.kept
     assert not forgets.recalled and not forgets.decoded and not (forgets.learnt or forgets.kept)
+    if "kept" not in {what for what, _ in story}:  # what is forged is kept by one end alone
+        _with_room_for_one(story, expected)
+
+
+def _with_room_for_one(story: list[tuple[str, Any]], expected: list[list[Any]]) -> None:
+    """The same with halves of which each forgets nearly all packets for the next one."""
+    with pytest.MonkeyPatch.context() as short:
+        short.setattr(decide, "CACHE_BYTES", ONE)
+        short.setattr(kept, "PLACES_BYTES", ONE)
+        short.setattr(server, "KEPT", ONE)
+        forgetful = EnipPair(False)
+        with contextlib.closing(forgetful):
+            for at, (what, value) in enumerate([*BEGIN, *story]):
+                seen = forgetful.step(what, value)
+                assert seen == expected[at], (at, what)
+                if seen[0]:
+                    break
+                places = forgetful.stage.inner._kept._places
+                assert len(places) < 20
+                assert sorted(places) == [at for at, one in enumerate(forgetful.stage.outer._keeping._places) if one]
+    assert forgetful.recalled and forgetful.kept

@@ -3,11 +3,11 @@ without it, and whatever is not exactly of that form it does not take."""
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,12 +19,18 @@ from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.values import ATOMIC
 from cofferdam.values import Bool, Int32
 from tests.examples import examples
-from tests.protocols.enip import ASSET, ENIP, PACKER, RESPONSES, client, rr, tags
+from tests.protocols.enip import ENIP, PACKER, RESPONSES, client, rr, tags
 
 CODES = sorted(ATOMIC)
 READS = st.lists(st.tuples(tags.map(m.ReadTag), st.sampled_from(CODES)), min_size=1, max_size=30)
 TWO = m.Packet((m.ReadTag(Item("tag", "run")), m.ReadTag(Item("tag", "counts", 3, 2))))
 BODY = struct.pack("<3H", 2, 6, 13) + b"\xcc\0\0\0\xc1\0\xff" + b"\xcc\0\0\0\xc4\0" + struct.pack("<2i", 7, -1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_known() -> None:
+    """What other tests have had remembered."""
+    together.memory.clear()
 
 
 def parts_of(reads: list[tuple[m.ReadTag, int]], seed: int) -> list[bytes]:
@@ -145,13 +151,28 @@ def test_a_form_is_learnt_from_a_good_answer_and_forgotten_with_another() -> Non
     assert say(machine, TWO, (8, b"")) == m.Answers((m.CipError(8), m.CipError(8)))
 
 
-def test_what_one_connection_has_learnt_of_a_device_all_of_that_device_know() -> None:
-    common = ENIP.common({})
-    first, second = (client(common=common) for _ in range(2))
-    other = client(msgspec.structs.replace(ASSET, name="another"), common=common)
+def test_what_is_learnt_of_a_packet_all_connections_know_as_long_as_that_very_packet_is_kept() -> None:
+    first, second = client(), client()
     assert isinstance(say(first, TWO, (0, BODY)), m.Answers)
     assert isinstance(say(second, TWO, (0, BODY)), m.HeldAll)
-    assert isinstance(say(other, TWO, (0, BODY)), m.Answers)
+    equal = m.Packet(TWO.parts)
+    assert isinstance(say(second, equal, (0, BODY)), m.Answers), "an equal one is somebody else's"
+    assert isinstance(say(second, equal, (0, BODY)), m.HeldAll)
+    assert len(together.memory) == 4, "these, and what they are asked in"
+    del equal
+    gc.collect()
+    assert len(together.memory) == 2
+    many = [m.Packet(TWO.parts) for _ in range(100)]
+    for one in many:
+        assert together.form_of(one, b"\xc1\xc4") is not None
+    assert len(together.memory) == 102
+    many.clear()
+    del one
+    gc.collect()
+    assert len(together.memory) == 2
+    for code in CODES:
+        assert together.form_of(TWO, bytes((0xC1, code))) is not None
+    assert len(together.of(TWO).forms) <= together.FORMS
 
 
 def test_what_goes_in_several_packets_comes_back_side_by_side_if_all_of_it_can() -> None:

@@ -1,8 +1,9 @@
 """Reads that are asked again and again cross once whole, and then by the place where the inner half keeps them.
 
 The outer half chooses the place, and the inner half obeys: records come in the order in which they were said, so each
-knows what the other has there without a word. What is kept is a message that was decoded as strictly as any, and
-checked; it is judged and recorded each time that it is asked for, by the flow of whoever asks. Writes are never kept.
+knows what the other has there without a word, and what of it has gone (Room). What is kept is a message that was
+decoded as strictly as any, and checked; it is judged and recorded each time that it is asked for, by the flow of
+whoever asks. Writes are never kept.
 
 What one turn brings crosses together, as plain numbers: requests for what is kept (Again), and answers that are rows of
 values (Rows).
@@ -17,11 +18,36 @@ from typing import Any, Final
 from cofferdam.brokers.proxy.records import GATHERED, PLACES, Again, Kept, Rows
 from cofferdam.crossing.channel import Gathering, Sender
 from cofferdam.errors import CrossingError
-from cofferdam.policy.points.decide import Flow, Known
+from cofferdam.policy.points.decide import Flow, Known, bulk
 from cofferdam.protocols.base import Protocol
 
 MOST_BYTES: Final = 3000
 """Of values in one record: it is to share a packet with others."""
+PLACES_BYTES = 16 << 20
+"""Of all that is kept, by an estimate (bulk) that holds what follows from it as well."""
+
+
+class Room:
+    """Room in bytes for what is kept. What goes for something new is what was kept first, and how large it is follows
+    from what it means: both ends reckon alike, and no record says so."""
+
+    __slots__ = ("_left", "_sizes")
+
+    def __init__(self) -> None:
+        self._left = PLACES_BYTES
+        self._sizes: dict[int, int] = {}  # by place, in the order in which it was kept
+
+    def take(self, place: int, size: int) -> list[int]:
+        """The places of what goes, so that there is room for what is kept at this one."""
+        sizes = self._sizes
+        self._left += sizes.pop(place, 0) - size
+        gone: list[int] = []
+        while self._left < 0 and sizes:
+            first = next(iter(sizes))
+            self._left += sizes.pop(first)
+            gone.append(first)
+        sizes[place] = size
+        return gone
 
 
 class Keeping(Gathering[Any]):
@@ -34,6 +60,7 @@ class Keeping(Gathering[Any]):
         self._places: list[Known | None] = [None] * (PLACES + 1)
         self._first = 0
         self._asked: list[int] = []
+        self._room = Room()
         sender.gathering = self
 
     def send(self, session: int, number: int, known: Known) -> None:
@@ -55,9 +82,8 @@ class Keeping(Gathering[Any]):
             return
         place = self._last % PLACES + 1
         self._sender.send(Kept(session, number, known.request, place))
-        before = self._places[place]
-        if before is not None:
-            before.place = 0
+        for one in self._room.take(place, bulk(known.operation)):
+            self._places[one] = None
         self._last, self._places[place], known.place = place, known, place
 
     def take(self) -> Again:
@@ -86,20 +112,26 @@ class KeptRead:
 class KeptReads:
     """The inner half's end. Methods raise CrossingError where no honest outer half would have asked."""
 
-    __slots__ = ("_places", "_protocol")
+    __slots__ = ("_places", "_protocol", "_room")
 
     def __init__(self, protocol: Protocol[Any, Any]) -> None:
         self._protocol = protocol
         self._places: dict[int, KeptRead] = {}
+        self._room = Room()
 
     def keep(self, record: Kept[Any], known: Known | None) -> Any:
         """The message that is to be kept. `known`: what the flow of whoever asks remembers of an equal one, which is
         kept in its stead: it is found quicker by being the same than by being equal."""
-        message = record.message if known is None else known.request
         if known is None:
+            message = record.message
             self._protocol.check(message)
-            if self._protocol.operation(message).is_write:
+            operation = self._protocol.operation(message)
+            if operation.is_write:
                 raise CrossingError("a write is to be kept")
+        else:
+            message, operation = known.request, known.operation
+        for one in self._room.take(record.place, bulk(operation)):
+            del self._places[one]
         self._places[record.place] = KeptRead(message)
         return message
 

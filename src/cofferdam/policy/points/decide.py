@@ -55,7 +55,9 @@ from cofferdam.protocols.dialect import bits_text, show_range
 __all__ = ["Flow", "Known", "PointState"]
 
 CACHE_ENTRIES = 2048
-"""Forms of operations that one flow remembers; all are forgotten when one more comes."""
+"""Forms of operations that one flow remembers; all are forgotten when one more comes, ..."""
+CACHE_BYTES = 8 << 20
+"""... or when there is no more room: about so many bytes of verdicts, and of requests that are recalled."""
 
 # How far an operation got in a conduit. The conduit in which it got furthest is the nearest one.
 _STAGES = (Fault.FUNCTION, Fault.ADDRESS, Fault.EXPIRED, Fault.WINDOW, Fault.VALUE, Fault.STEP, Fault.RATE)
@@ -91,11 +93,19 @@ class Known:
         self.place = 0
 
 
+def bulk(op: Operation) -> int:
+    """About how many bytes are kept with an operation that reads."""
+    size = 300
+    for read in op.reads:
+        size += 700 + (3 * len(read.name) if isinstance(read, Item) else 0)
+    return size
+
+
 class Flow:
     """What one set of principals may do to one asset. Made by `CompiledPolicy.flow`; shared between sessions."""
 
     __slots__ = (
-        "_bits", "_clocks", "_factors", "_forms", "_frames", "_items", "_kept_in", "_points", "_recalled",
+        "_bits", "_clocks", "_factors", "_forms", "_frames", "_items", "_kept_in", "_points", "_recalled", "_room",
         "_verdicts", "_words", "asset", "conduits", "principals", "silent", "since", "until", "ways",
     )  # fmt: skip
 
@@ -128,6 +138,7 @@ class Flow:
         self._verdicts: dict[Operation, Allow | Deny] = {}
         self._forms: dict[object, _Form] = {}
         self._recalled: dict[object, Known] = {}
+        self._room = [CACHE_BYTES, CACHE_BYTES]  # of these, and of verdicts
         self._frames: dict[object, tuple[str, list[Check]]] = {}
 
     def recall(self, request: object, wall_ns: int) -> Known | None:
@@ -141,8 +152,7 @@ class Flow:
         Reads only: the verdict on a write also depends on what was written before."""
         if op.is_write or op.writes:
             return
-        if len(self._recalled) >= CACHE_ENTRIES:
-            self._recalled.clear()
+        self._make_room(0, self._recalled, op)
         self._recalled[request] = Known(request, op, verdict)
 
     def decide(self, op: Operation, wall_ns: int) -> Allow | Deny:
@@ -154,10 +164,18 @@ class Flow:
         verdict = self._verdicts.get(op)
         if verdict is None:
             verdict = self._judge(op, wall_ns).verdict
-            if len(self._verdicts) >= CACHE_ENTRIES:
-                self._verdicts.clear()
+            self._make_room(1, self._verdicts, op)
             self._verdicts[op] = verdict
         return verdict
+
+    def _make_room(self, which: int, memory: dict[Any, Any], op: Operation) -> None:
+        """For one more entry of a memory, whose size follows from what is read."""
+        size = bulk(op)
+        left = self._room[which] - size
+        if left < 0 or len(memory) >= CACHE_ENTRIES:
+            memory.clear()
+            left = CACHE_BYTES - size
+        self._room[which] = left
 
     def decide_full(
         self, op: Operation, wall_ns: int, mono_ns: int, state: PointState, since_ns: int | None = None
@@ -309,6 +327,7 @@ class Flow:
         self._verdicts.clear()
         self._forms.clear()
         self._recalled.clear()
+        self._room = [CACHE_BYTES, CACHE_BYTES]
         self.since = wall_ns
         self.until = min([way.refresh(self._clocks, wall_ns) for way in self.ways], default=NEVER)
 

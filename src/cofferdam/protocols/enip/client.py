@@ -95,11 +95,9 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         self._turns = Turns(outstanding)
         self._no_list = "no_list" in quirks
         self._explicit: Explicit | None = None
-        self._codes: dict[m.Packet, bytes] = {}
         self._learnt: together.Learnt | None = None
         if facing is not None and isinstance(facing.common, together.Learnt):
             self._learnt = facing.common
-            self._codes = facing.common.of(facing.asset.name)
         self._take(None if facing is None else facing.asset)
         if facing is not None and facing.asset.connected:
             self._explicit = Explicit(self._route, VENDOR, facing.random)
@@ -469,8 +467,8 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         left = LARGE
         for group in groups:
             status, more, body = yield requests.PACKET, group.data
-            codes = self._codes.get(group.asked) if reads and not status else None
-            form = None if codes is None else together.form_of(group.asked, codes)
+            codes = together.of(group.asked).codes if reads and not status else b""
+            form = together.form_of(group.asked, codes) if codes else None
             values = None if form is None else form.taken(body)
             if form is not None and values is not None:
                 told.append(m.HeldAll(form.codes, values))
@@ -493,16 +491,8 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
                 left -= len(replies.value_bytes(found[-1])) if isinstance(found[-1], m.Held) else 0
             told.append(m.Answers(tuple(found)))
             if reads:
-                self._learn(group.asked, together.codes_of(found))
+                together.of(group.asked).codes = together.codes_of(found)
         return together.joined(groups, told)
-
-    def _learn(self, asked: m.Packet, codes: bytes) -> None:
-        """Of which types the values were that such a packet was answered with; b"" for what has no form."""
-        self._codes.pop(asked, None)
-        if codes:
-            if len(self._codes) >= together.FORMS:
-                self._codes.clear()
-            self._codes[asked] = codes
 
     def _one(
         self, part: m.EnipRequest, status: int, more: tuple[int, ...], body: bytes, room: bool

@@ -127,8 +127,8 @@ class DescribeStructure(Message, frozen=True, tag=11):
     instance: U16
 
 
-class Packet(Message, frozen=True, tag=12, cache_hash=True):
-    """A Multiple Service Packet (0A) that is asked as one."""
+class Packet(Message, frozen=True, tag=12, cache_hash=True, gc=True, weakref=True):
+    """A Multiple Service Packet (0A) that is asked as one. What is found out of it goes with it (together)."""
 
     parts: Annotated[
         tuple[ReadTag | WriteTag | WriteBit | ModifyTag | GetAttribute | SetAttribute, ...],

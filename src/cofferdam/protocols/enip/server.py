@@ -44,11 +44,11 @@ from cofferdam.protocols.enip.values import DATA, STRUCTURE, size_of
 
 HELD: Final = 4
 """Values of which a connection may be fetching pieces at one time."""
-READS: Final = 256
 READ_BYTES: Final = 128
-"""Reads of a connection, by their bytes, whose meaning is kept: most clients ask the same again and again."""
-PACKET_BYTES: Final = 32_768
-"""Of packets of reads, whose meaning is kept in the same manner, all together."""
+"""Of a read whose meaning is kept by its bytes, alone or in a packet: most clients ask the same again and again."""
+KEPT: Final = 512 << 10
+"""So many bytes, about, a connection keeps of these and of packets of reads, with what is found out of them
+(together)."""
 
 _IN_PACKET: Final = (m.ReadTag, m.WriteTag, m.WriteBit, m.ModifyTag, m.GetAttribute, m.SetAttribute)
 _CHANGE_NOTHING: Final = frozenset(
@@ -76,7 +76,7 @@ class EnipServer(Encapsulation):
         self._about = known_of(self._asset)
         self._reads: dict[bytes, m.ReadTag] = {}
         self._packets: dict[bytes, m.Packet] = {}
-        self._packets_room = PACKET_BYTES
+        self._room = KEPT
 
     # --- what a broker calls ------------------------------------------------------------------------------------
 
@@ -212,8 +212,7 @@ class EnipServer(Encapsulation):
     def _remembered(self, data: bytes, request: m.EnipRequest) -> m.EnipRequest:
         """Keeps what a read was decoded to, for the next time that its bytes come, alone or in a packet."""
         if type(request) is m.ReadTag and data[0] == requests.READ and len(data) <= READ_BYTES:
-            if len(self._reads) >= READS:
-                self._reads.clear()
+            self._keep(1, data)
             self._reads[data] = request
         return request
 
@@ -239,7 +238,14 @@ class EnipServer(Encapsulation):
         """What bytes mean has changed."""
         self._reads.clear()
         self._packets.clear()
-        self._packets_room = PACKET_BYTES
+        self._room = KEPT
+
+    def _keep(self, reads: int, data: bytes) -> None:
+        """Makes room for what so many reads mean: all else is forgotten where there is none."""
+        size = 250 * reads + 2 * len(data)
+        if size > self._room:
+            self._forget()
+        self._room -= size
 
     def _packet(self, asked: Asked, body: bytes, data: bytes) -> None:
         found: list[tuple[int, m.EnipRequest | Refused]] = []
@@ -253,12 +259,9 @@ class EnipServer(Encapsulation):
         if len(parts) == len(found):
             asked.parts = tuple(service for service, _ in found)
             packet = m.Packet(parts)
-            if all(service == requests.READ for service in asked.parts) and len(data) <= PACKET_BYTES:
+            if all(service == requests.READ for service in asked.parts):
                 # As with a read alone: what was decoded is kept for the next time that its bytes come.
-                self._packets_room -= len(data)
-                if self._packets_room < 0:
-                    self._packets.clear()
-                    self._packets_room = PACKET_BYTES - len(data)
+                self._keep(len(parts), data)
                 self._packets[data] = packet
             self._ask(asked, requests.PACKET, packet)
         elif all(service in _READS and not isinstance(part, (m.Unserved, Misplaced)) for service, part in found):

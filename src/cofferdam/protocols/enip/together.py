@@ -10,13 +10,15 @@ by bit, as what was not asked before.
 A form follows from the tags that are read and from the types alone: that it is remembered changes nothing (ADR 87).
 Structures and texts have no form, nor has a packet in which anything but tags is asked.
 
-Not here: which types a device has answered with (client).
+What is found out of a packet (`Found`) is kept as long as somebody keeps that very packet: the connection by which it
+is asked, or the flow that allows it. Each of these has a bound of its own, so that no client drives out what is
+remembered of another's packets.
 """
 
 from __future__ import annotations
 
-import functools
 import struct
+import weakref
 from typing import Any, Final
 
 from cofferdam.protocols.enip import messages as m
@@ -25,28 +27,22 @@ from cofferdam.protocols.enip.io import Producers
 from cofferdam.protocols.enip.single import SAID, Reads
 from cofferdam.protocols.enip.values import ATOMIC, DATA
 
-FORMS: Final = 512
-"""Packets whose bytes and forms are remembered; what more are asked pushes the longest unused out."""
+FORMS: Final = 4
+"""Forms of one packet that are remembered."""
 _PART: Final = 6
 """Bytes before each value: service, a byte of zeros, status, number of additional words, type."""
 _READS_ALONE: Final[set[type]] = {m.ReadTag}
 
 
 class Learnt(Producers):
-    """What all machines of a half share: besides who produces for many, of which types the values were with which the
-    devices answered packets of reads lately."""
+    """What all machines of a half share: besides who produces for many, what is remembered of reads of single tags."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._codes: dict[str, dict[m.Packet, bytes]] = {}
         self._reads: dict[tuple[str, bytes], Reads] = {}
 
-    def of(self, asset: str) -> dict[m.Packet, bytes]:
-        """The types of its values. Each has to be looked at with each answer: the device may have others by then."""
-        return self._codes.setdefault(asset, {})
-
     def reads(self, asset: str, route: bytes) -> Reads:
-        """What is remembered of reads of single tags. `route`: the way to it."""
+        """What is remembered of those of one asset. `route`: the way to it."""
         found = self._reads.get((asset, route))
         if found is None:
             found = self._reads[asset, route] = Reads(route)
@@ -155,15 +151,56 @@ def divided(request: m.Packet, room: int) -> tuple[Group, ...]:
     return tuple([Group(group) for group in requests.grouped(parts, room)])
 
 
-@functools.lru_cache(FORMS)
+class Found:
+    """What is remembered of a packet of reads. `codes`: the types of the values with which a device answered it last,
+    b"" while that is not known, or it was no good answer. Each has to be looked at with each answer."""
+
+    __slots__ = ("codes", "forms", "groups", "kept", "room")
+
+    def __init__(self) -> None:
+        self.codes = b""
+        self.forms: dict[bytes, Form] = {}
+        self.groups: tuple[Group, ...] = ()
+        self.room = 0
+        self.kept: weakref.ref[m.Packet] | None = None  # of which it goes with the packet
+
+
+memory: Final[dict[int, Found]] = {}
+"""By the packet, which is there as long as what is found out of it."""
+
+
+def of(request: m.Packet) -> Found:
+    """What is remembered of this packet: of no other, however equal."""
+    key = id(request)
+    known = memory.get(key)
+    if known is None:
+        known = memory[key] = Found()
+        known.kept = weakref.ref(request, lambda _gone: memory.pop(key, None))
+    return known
+
+
 def grouped(request: m.Packet, room: int) -> tuple[Group, ...]:
     """The same of a packet of reads, which is asked again and again."""
-    return divided(request, room)
+    known = of(request)
+    if known.room != room:
+        known.groups, known.room = divided(request, room), room
+    return known.groups
 
 
-@functools.lru_cache(FORMS)
 def form_of(request: m.Packet, codes: bytes) -> Form | None:
     """The form of the answer to a packet, if its tags have the types with these codes; None where there is none."""
+    known = of(request)
+    form = known.forms.get(codes)
+    if form is None:
+        form = _made(request, codes)
+        if form is not None:
+            if len(known.forms) >= FORMS:
+                known.forms.clear()
+            known.forms[codes] = form
+    return form
+
+
+def _made(request: m.Packet, codes: bytes) -> Form | None:
     if len(codes) != len(request.parts):
         return None
     arrays: list[bool] = []
