@@ -223,7 +223,7 @@ STEPS = steps(FRAMES, st.sampled_from([rr(ALL[0]), rr(ALL[2]), AGAIN, AGAIN]), A
     m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "secret")),
     m.Packet((m.ReadTag(Item("tag", "level")), m.ReadTag(Item("tag", "pump.speed")))),
 ])  # fmt: skip
-ONE = 20_000
+ONE = 12_000
 """Bytes in which a packet of all these tags has room."""
 ONCE = [("ask", (0, AGAIN)), ("answer", answer)]
 BEGIN = [("ask", (0, rr(tag("level")))), ("answer", answer), ("answer", answer), ("ask", (0, rr(tag("level")))),

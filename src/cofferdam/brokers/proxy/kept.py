@@ -23,8 +23,8 @@ from cofferdam.protocols.base import Protocol
 
 MOST_BYTES: Final = 3000
 """Of values in one record: it is to share a packet with others."""
-PLACES_BYTES = 16 << 20
-"""Of all that is kept, by an estimate (bulk) that holds what follows from it as well."""
+PLACES_BYTES = 8 << 20
+"""Of all that is kept, by an estimate (bulk)."""
 
 
 class Room:

@@ -56,8 +56,9 @@ __all__ = ["Flow", "Known", "PointState"]
 
 CACHE_ENTRIES = 2048
 """Forms of operations that one flow remembers; all are forgotten when one more comes, ..."""
-CACHE_BYTES = 8 << 20
-"""... or when there is no more room: about so many bytes of verdicts, and of requests that are recalled."""
+CACHE_BYTES = 6 << 20
+"""... or when there is no more room: so many bytes of verdicts, and of requests that are recalled, by an estimate
+(bulk). What a protocol keeps with such a request may be as much again."""
 
 # How far an operation got in a conduit. The conduit in which it got furthest is the nearest one.
 _STAGES = (Fault.FUNCTION, Fault.ADDRESS, Fault.EXPIRED, Fault.WINDOW, Fault.VALUE, Fault.STEP, Fault.RATE)
@@ -97,7 +98,7 @@ def bulk(op: Operation) -> int:
     """About how many bytes are kept with an operation that reads."""
     size = 300
     for read in op.reads:
-        size += 700 + (3 * len(read.name) if isinstance(read, Item) else 0)
+        size += 350 + (2 * len(read.name) if isinstance(read, Item) else 0)
     return size
 
 
