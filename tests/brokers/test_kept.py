@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from cofferdam.brokers.proxy import kept
 from cofferdam.brokers.proxy.kept import Keeping
 from cofferdam.brokers.proxy.records import PLACES, Again, Kept
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import LocalProtocolError
 from cofferdam.model import Allow, Item, Operation
-from cofferdam.policy.points.decide import Known
+from cofferdam.policy.points.decide import Known, bulk
 
 
 class Narrow(Sender[Any]):
@@ -57,3 +58,17 @@ def test_the_place_that_was_taken_longest_ago_is_given_anew() -> None:
     keeping.send(1, PLACES + 2, all_of_them[0])
     assert crossing.sent[-2:] == [Kept(1, PLACES + 1, str(PLACES), 1), Kept(1, PLACES + 2, "0", 2)]
     assert [one.place for one in all_of_them[:3]] == [2, 0, 3]
+
+
+def test_a_place_is_gone_where_there_was_no_room_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten that are kept one has no room, and then the next: each crosses whole again, and is kept anew."""
+    each = bulk(known("0").operation)
+    monkeypatch.setattr(kept, "PLACES_BYTES", 9 * each)
+    crossing = Narrow()
+    keeping = Keeping(crossing)
+    ten = [known(str(number)) for number in range(10)]
+    for number, one in enumerate((*ten, ten[1], ten[0], ten[1])):
+        keeping.send(1, number + 1, one)
+    said = [record.message if isinstance(record, Kept) else record.asked[1] for record in crossing.sent]
+    assert said == [*"0123456789", 2, "0", "1"]
+    assert [one.place for one in ten[:4]] == [11, 12, 0, 4]

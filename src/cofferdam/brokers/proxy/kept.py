@@ -82,8 +82,10 @@ class Keeping(Gathering[Any]):
             return
         place = self._last % PLACES + 1
         self._sender.send(Kept(session, number, known.request, place))
-        for one in self._room.take(place, bulk(known.operation)):
-            self._places[one] = None
+        for one in (place, *self._room.take(place, bulk(known.operation))):
+            before, self._places[one] = self._places[one], None
+            if before is not None:
+                before.place = 0
         self._last, self._places[place], known.place = place, known, place
 
     def take(self) -> Again:
