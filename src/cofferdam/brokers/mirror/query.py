@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from cofferdam.brokers.mirror import catalogue, hot, partials, sealing
 from cofferdam.brokers.mirror.catalogue import Catalogue, File, Tag
-from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, stored, tidy
+from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, mixed, stored, tidy
 from cofferdam.errors import StoreError
 
 OPEN_MOST: Final = 512
@@ -67,6 +67,7 @@ class Reading:
         self._stamp: tuple[int, int, int] = (0, 0, 0)
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self._hot: dict[str, _HotFile] = {}
+        self._once: dict[str, tuple[int, int, bool]] = {}
         self._alone_of: Catalogue | None = None
         self._alone: dict[int, list[tuple[int, int, str]]] = {}
 
@@ -75,10 +76,12 @@ class Reading:
         with self._lock:
             found = self._known()
             tables, commits, tags = [], [], []
+            came: list[tuple[str, Sequence[hot.Commit]]] = []
             paths = hot.files(self.folder, found.sealed)
             names = {path.name for path in paths}
             for name in [name for name in self._hot if name not in names]:
                 del self._hot[name]
+                self._once.pop(name, None)
             for path in paths:
                 one = self._hot_file(path)
                 if one is None:
@@ -88,11 +91,13 @@ class Reading:
                     tables.append(stored([(each.commit, each.batch) for each in rest]))
                     tags.append(_tags_of(rest))
                     commits += rest
+                    came.append((path.name, rest))
                 else:
                     tables.append(one.table)
                     tags.append(one.tags)
                     commits += one.commits
-            return View(self, found, tables, commits, tags)
+                    came.append((path.name, one.commits))
+            return View(self, found, tables, commits, tags, came)
 
     def _known(self) -> Catalogue:
         try:
@@ -124,6 +129,22 @@ class Reading:
         found = self._hot[path.name] = _HotFile(size, commits, table, tags)
         return found
 
+    def once(self, name: str, commits: Sequence[hot.Commit]) -> bool:
+        """Whether the samples that a hot file has of these commits come in the order of time, batch by batch, and no
+        two of a batch are of one tag and time: then there is one of each."""
+        with self._lock:
+            upto, last, well = self._once.get(name, (0, NO_TIME, True))
+            for one in commits:
+                if well and one.commit > upto and one.batch.num_rows:
+                    times = one.batch.column(1)
+                    ends = pc.min_max(times).as_py()
+                    keys = mixed(times, pc.cast(one.batch.column(0).indices, pa.int64()))
+                    well = ends["min"] > last and pc.count_distinct(keys).as_py() == len(keys)
+                    last = ends["max"]
+                upto = max(upto, one.commit)
+            self._once[name] = (upto, last, well)
+            return well
+
     def alone(self, found: Catalogue, step: int) -> list[tuple[int, int, str]]:
         """The times (UTC ns) of which one sealed file has everything, and that was reckoned beforehand: from, to, and
         the file that has it."""
@@ -151,13 +172,14 @@ class View:
 
     def __init__(
         self, reading: Reading, found: Catalogue, tables: Sequence[pa.Table], commits: Sequence[hot.Commit],
-        tags: Sequence[dict[str, Tag]],
+        tags: Sequence[dict[str, Tag]], came: Sequence[tuple[str, Sequence[hot.Commit]]],
     ) -> None:  # fmt: skip
         self._reading = reading
         self.catalogue = found
         self._tables = tables
         self.commits = commits
         self._hot_tags = tags
+        self._came = came
         self.commit = commits[-1].commit if commits else found.sealed
         self._tags: dict[str, Tag] | None = None
 
@@ -174,18 +196,27 @@ class View:
         """What is not sealed yet, as it came."""
         return pa.concat_tables(self._tables) if self._tables else STORED.empty_table()
 
-    def unrevised(self) -> set[str]:
+    def unrevised(self) -> tuple[set[str], pa.Table, pa.Table]:
         """The names of the sealed files of which no sample can have another revision: there is none in them, and
-        nothing else has anything of their time."""
+        nothing else has anything of their time. What of the hot log is so, and what is not."""
         files = self.catalogue.files
         spans = {file.name: (file.first * HOUR_NS, (file.last + 1) * HOUR_NS - 1) for file in files}
-        came = [(*_ends(table["time"]), "") for table in self._tables if table.num_rows]
-        near = _overlapping([*((*span, name) for name, span in spans.items()), *came])
+        tables = {name: table for (name, _), table in zip(self._came, self._tables, strict=True) if table.num_rows}
+        ends = {name: pc.min_max(table["time"].cast(pa.int64())).as_py() for name, table in tables.items()}
+        spans |= {name: (one["min"], one["max"]) for name, one in ends.items()}
+        near = _overlapping((*span, name) for name, span in spans.items())
         if len(near) <= OPEN_MOST:  # hours say too little of files of one day: they say themselves of when they are
-            for name in near - {""}:
+            for name in near - tables.keys():
                 spans[name] = self._span(name) or spans[name]
-            near = _overlapping([*((*span, name) for name, span in spans.items()), *came])
-        return {file.name for file in files if file.revised == 0} - near
+            near = _overlapping((*span, name) for name, span in spans.items())
+        once = {name for name, some in self._came if name in tables.keys() - near and self._reading.once(name, some)}
+        parted = [
+            pa.concat_tables(
+                [STORED.empty_table(), *(table for name, table in tables.items() if (name in once) == well)]
+            )
+            for well in (True, False)
+        ]
+        return {file.name for file in files if file.revised == 0} - near, *parted
 
     def _span(self, name: str) -> tuple[int, int] | None:
         """The first and the last time (UTC ns) that a sealed file has; None, where it does not say."""
@@ -420,11 +451,6 @@ def _alone(found: Catalogue, step: int) -> list[tuple[int, int, str]]:
             spans.append((file.first * HOUR_NS, (file.last + 1) * HOUR_NS, where[file.name]))
         reach = max(reach, file.last)
     return spans
-
-
-def _ends(times: pa.ChunkedArray) -> tuple[int, int]:
-    found = pc.min_max(times.cast(pa.int64())).as_py()
-    return found["min"], found["max"]
 
 
 def _overlapping(spans: Iterable[tuple[int, int, str]]) -> set[str]:

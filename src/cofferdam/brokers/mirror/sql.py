@@ -123,23 +123,24 @@ class Sql:
             cursor.close()
 
     def _views(self, cursor: Any, view: View) -> None:
-        hot, unrevised = view.hot(), view.unrevised()
-        cursor.register("hot_log", hot.append_column("nth", pa.array(range(hot.num_rows), pa.int64())))
-        every = [file.name for file in view.catalogue.files]
-        several = [name for name in every if name not in unrevised]
+        unrevised, once, several = view.unrevised()
+        cursor.register("hot_once", once)
+        cursor.register("hot_several", several.append_column("nth", pa.array(range(several.num_rows), pa.int64())))
+        files = [file.name for file in view.catalogue.files]
         # Names of our own files and columns: nothing in it comes from anybody.
-        came = f"SELECT {_COLUMNS}, nth FROM hot_log"  # noqa: S608
-        raw = [*self._sealed(view, every), f"SELECT {_COLUMNS} FROM hot_log"]  # noqa: S608
-        cursor.execute(f"CREATE TEMP VIEW raw AS {' UNION ALL '.join(raw)}")
-        numbered = [*self._sealed(view, several, ", file_row_number AS nth"), came]
+        hot = [f"SELECT {_COLUMNS} FROM {name}" for name in ("hot_once", "hot_several")]  # noqa: S608
+        cursor.execute(f"CREATE TEMP VIEW raw AS {' UNION ALL '.join([*self._sealed(view, files), *hot])}")
+        rest = self._sealed(view, [name for name in files if name not in unrevised], ", file_row_number AS nth")
+        numbered = [*rest, f"SELECT {_COLUMNS}, nth FROM hot_several"]  # noqa: S608
         # Of several of one time that came in one batch the last counts, as everywhere. All that is looked at for it is
         # in memory at a time, so what nobody has revised is left out.
         last = (
             f"SELECT * EXCLUDE (commit, nth) FROM ({' UNION ALL '.join(numbered)})"  # noqa: S608
             " QUALIFY row_number() OVER (PARTITION BY tag, time ORDER BY commit DESC, nth DESC) = 1"
         )
-        once = [f"SELECT * EXCLUDE (commit) FROM ({one})" for one in self._sealed(view, sorted(unrevised))]  # noqa: S608
-        cursor.execute(f"CREATE TEMP VIEW samples AS {' UNION ALL '.join([*once, last])}")
+        parts = [*self._sealed(view, sorted(unrevised)), hot[0]]
+        plain = [f"SELECT * EXCLUDE (commit) FROM ({one})" for one in parts]  # noqa: S608
+        cursor.execute(f"CREATE TEMP VIEW samples AS {' UNION ALL '.join([*plain, last])}")
         tags = view.tags()
         cursor.register("tags", pa.table({
             "tag": pa.array(list(tags), pa.string()),
