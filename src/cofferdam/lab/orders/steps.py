@@ -92,6 +92,8 @@ async def an_owned_erp(cast: Cast) -> list[Finding]:
     order = '{"line":"filler-1","amount":%s,"at":"2026-11-26T10:00:00Z"}'
     findings = []
     for request, words, wanted in (
+        ("POST counts/lease {}", "pulls counts, as the ERP may", (200,)),
+        ("PUT orders/messages/x0 " + order % "50", "orders 50 bottles, as the ERP may", (201,)),
         ("POST orders/lease {}", "pulls the orders, which are the MES's", (403, 404)),
         ("PUT counts/messages/x " + order % "1", "pushes counts, which are the MES's to push", (403, 404)),
         ("PUT orders/messages/x1 " + order % "10000000", "orders 10 million bottles", (422,)),
@@ -111,17 +113,17 @@ async def an_owned_erp(cast: Cast) -> list[Finding]:
                 got.exception in wanted,
             )
         )
-    told = await cast.mes.do(events.Command("pull", count=1, seconds=2))
-    booked = [event for event in told if isinstance(event, events.Booked)]
+    told = await cast.mes.do(events.Command("pull", count=2, seconds=2))
+    booked = [event.key for event in told if isinstance(event, events.Booked)]
     listed = await cast.scene.verb("relay", "quarantine", "list", "--crew", CREW, "--json")
     held = listed.json()
     rows = held if isinstance(held, list) else held.get("quarantine", held.get("rows", []))
     findings.append(
         Finding(
             "look at what of it reached the MES, and at the quarantine",
-            "nothing; the order of 10 million is held, with the reason",
-            f"the MES booked {len(booked)}; {len(rows)} held: {json.dumps(rows)[:160]}",
-            not booked and len(rows) >= 1 and "10000000" in json.dumps(rows),
+            "the 50 bottles and nothing else; the order of 10 million is held, with the reason",
+            f"the MES booked {booked}; {len(rows)} held: {json.dumps(rows)[:160]}",
+            booked == ["x0"] and len(rows) >= 1 and "10000000" in json.dumps(rows),
         )
     )
     return findings
