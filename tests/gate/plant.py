@@ -327,8 +327,10 @@ class QuickGate(Gate):
     of it that start no program: a quarter of what a start costs. For tests of what a gate does, where how it is started
     and kept apart is no part of it. A compiled half runs from the compiled build as ever."""
 
+    loaded = LOADED
+
     def _begin(self, command: list[str], env: dict[str, str], errors: int) -> subprocess.Popen[bytes] | Born:
-        born = bear(("-c", FORKED, LOADED), command[len(self.program) :], [], errors, env)
+        born = bear(("-c", FORKED, self.loaded), command[len(self.program) :], [], errors, env)
         return born if born is not None else super()._begin(command, env, errors)
 
 

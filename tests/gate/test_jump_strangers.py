@@ -16,7 +16,7 @@ import asyncssh
 import pytest
 
 from tests.brokers.jump.site import ELSEWHERE, THERE, JumpSite, Sshd, stops
-from tests.gate.plant import events
+from tests.gate.plant import LOADED, QuickGate, events
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -26,6 +26,15 @@ SFTP_MOST = 256
 """Open files of one session (brokers.jump.inner_files)."""
 
 
+class Lighter(QuickGate):
+    """Dozens of passwords are looked at here, by which nobody gets in; what one costs is access.passwords' matter."""
+
+    loaded = f"""{LOADED}
+import argon2
+argon2.PasswordHasher.__init__.__defaults__ = (1, 8, *argon2.PasswordHasher.__init__.__defaults__[2:])
+"""
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JumpSite]:
     (port,) = held_ports(1)
@@ -33,6 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JumpSite]:
         tmp_path_factory.mktemp("jump"),
         assets=f"loud: {{zone: plant, address: 127.0.0.1, port: {port}, protocol: ssh}}",
         rules="- {who: {group: staff}, asset: loud, as: LOGIN, do: shell}", free="certificates: 8 h",
+        gate=Lighter,
     )  # fmt: skip
     made.ports |= {"loud": port}
     try:
