@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Meta, Struct, msgpack
 
 from cofferdam.crossing.channel import Receiver, Sender
-from cofferdam.crossing.framing import PACKET, Assembler, pack, pack_batches
+from cofferdam.crossing.framing import PACKET, Assembler, mark, pack, pack_batches
 from cofferdam.crossing.loops import LoopReactor
 from cofferdam.crossing.memory import memory_channel
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender, make_pipe
@@ -347,6 +347,96 @@ def test_no_more_is_read_in_a_turn_than_is_said() -> None:
     receiver.close()
     os.close(write_fd)
     reactor.close()
+
+
+class Returning:
+    """A pipe whose reader or writer is another process after a while: what arrived, and the lives that began."""
+
+    def __init__(self, *, life: int = 0) -> None:
+        self.reactor, self.got, self.lives = Reactor(), list[Records](), list[int]()
+        self.codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
+        read_fd, self.raw = make_pipe()
+        self.sender = PipeSender(self.reactor, os.dup(self.raw), self.codec, backlog_limit=1 << 10, batches=True)
+        self.receiver = PipeReceiver(
+            self.reactor, read_fd, self.codec, self.got.append, on_anew=None if life else self.lives.append, life=life
+        )
+
+    def turns(self) -> None:
+        for _ in range(64):
+            self.reactor.turn(0)
+
+    def close(self) -> None:
+        self.sender.close()
+        self.receiver.close()
+        os.close(self.raw)
+        self.reactor.close()
+
+
+def test_a_life_that_begins_ends_what_was_begun_before() -> None:
+    """The writer died in the middle of a record."""
+    pipe = Returning()
+    os.write(pipe.raw, pack([pipe.codec.encode(Small(1))])[0])
+    os.write(pipe.raw, pack([pipe.codec.encode(Large(bytes(9_000)))])[0])
+    pipe.sender.anew(1)
+    pipe.sender.send(Small(2))
+    pipe.turns()
+    assert (pipe.got, pipe.lives) == ([Small(1), Small(2)], [1])
+    pipe.close()
+
+
+def test_what_is_for_another_life_is_thrown_away_unread() -> None:
+    """Also what would be no record, and what the life before was told when it began."""
+    pipe = Returning(life=3)
+    for packet in (b"\0\0\1\xc1", *pack([pipe.codec.encode(Large(bytes(9_000)))])[:2], mark(2), mark(4), b"\4\0"):
+        os.write(pipe.raw, packet)
+    pipe.sender.anew(3)
+    pipe.sender.send(Small(3))
+    pipe.turns()
+    assert pipe.got == [Small(3)]
+    os.write(pipe.raw, mark(3))
+    with pytest.raises(CrossingError, match="a life begins"):
+        pipe.turns()
+    pipe.close()
+
+
+@pytest.mark.parametrize("packet", [mark(0), mark(1), b"\4", b"\4\0\0\2", mark(2) + b"x"], ids=repr)
+def test_a_life_that_is_none_is_refused(packet: bytes) -> None:
+    """One that was there before, or a mark that is none; and any where nobody comes again."""
+    pipe = Returning()
+    os.write(pipe.raw, mark(1))
+    pipe.turns()
+    os.write(pipe.raw, packet)
+    with pytest.raises(CrossingError, match="a life begins"):
+        pipe.turns()
+    pipe.close()
+    plain = Channel("pipe")
+    assert isinstance(plain.sender, PipeSender)
+    plain.sender.anew(2)
+    with pytest.raises(CrossingError, match="a life begins"):
+        plain.run(lambda: False, 10)
+    plain.close()
+
+
+def test_what_waits_for_one_that_is_away_goes_nowhere() -> None:
+    """Nor does what is sent until it comes; and nobody is held up by it, however full its pipe is."""
+    pipe = Returning()
+    rooms: list[int] = []
+    pipe.sender.on_room = lambda: rooms.append(1)
+    while not pipe.sender.full:
+        pipe.sender.send(Large(bytes(60_000)))
+        pipe.sender.flush()
+    pipe.sender.away()
+    assert (pipe.sender.backlog, rooms) == (0, [1])
+    pipe.sender.send(Small(1))
+    pipe.sender.flush()
+    assert not pipe.sender.backlog
+    pipe.sender.anew(1)  # the pipe is full still: the mark waits, and what comes after it
+    pipe.sender.send(Small(2))
+    pipe.sender.flush()
+    pipe.turns()
+    assert pipe.lives == [1]
+    assert pipe.got[-1] == Small(2) and Small(1) not in pipe.got
+    pipe.close()
 
 
 def test_what_follows_from_a_lone_event_leaves_at_once_and_the_rest_together() -> None:

@@ -67,6 +67,15 @@ TOY = Crew(
     pipes=(("outer", "keeper"), ("keeper", "inner"), ("inner", "keeper"), ("keeper", "reader")),
     optional=frozenset({"reader"}),
 )
+COMES = Crew(
+    "comes",
+    {
+        "outer": Profile("comes/outer", "outer", Can.ACCEPT),
+        "keeper": Profile("comes/keeper", "apart", Can.STORE, store=True, quota=QUOTA),
+    },
+    pipes=(("outer", "keeper"), ("keeper", "outer")),
+    returns=frozenset({"keeper"}),
+)
 LONE = Crew("lone", {"one": Profile("lone/one", "apart", Can.STORE, store=True)})
 LISTENING = Crew("log", {"log": Profile("log/log", "apart", producers=True, confined=False)})
 SITE = Crew("site", {"one": Profile("site/one", "apart", Can.STORE, folders=True, quota=QUOTA)})
@@ -79,7 +88,7 @@ MEEK = Crew(
         "idle": Profile("meek/idle", "apart", yields="idle"),
     },
 )
-CREWS = {crew.kind: crew for crew in (TOY, LONE, LISTENING, SITE, MEEK)}
+CREWS = {crew.kind: crew for crew in (TOY, COMES, LONE, LISTENING, SITE, MEEK)}
 IT, OT = Place("it", "office"), Place("ot", "plant")
 PARTS = (PartOrder("outer", IT), PartOrder("keeper"), PartOrder("inner", OT))
 ALL = (*PARTS, PartOrder("reader", IT))
@@ -273,6 +282,34 @@ def test_a_seam_lives_as_long_as_anybody_has_an_end_of_it() -> None:
         os.read(fresh.fileno(), 1)
     fresh.close()
     seams.close()
+
+
+def test_a_part_that_comes_again_has_the_pipes_of_before(plain: Stage) -> None:
+    """The others see no end of theirs; there is never a second of it, and it is nothing without the others."""
+    keeper, order = PartOrder("keeper"), (PartOrder("outer", IT), PartOrder("keeper"))
+    assert "lacks outer" in plain.refused(keeper, kind="comes")
+    before = _open_files()
+    crew = plain.spawn(*order, kind="comes", crew="comes/a-b")
+    report, _ = plain.ask(Spawn(1, "comes", "comes/a-b", (keeper,)))
+    assert isinstance(report, OrderFailed) and report.message == "comes/a-b/keeper lives"
+    outer = crew.pop("outer")
+    for life in (1, 2):
+        plain.end(crew)
+        assert outer.do('os.write(way("--out", "keeper"), b"left")') == 4
+        assert outer.do('os.read(way("--in", "keeper"), 99)') == "EAGAIN"
+        crew = plain.spawn(keeper, kind="comes", crew="comes/a-b")
+        assert crew["keeper"].do('os.read(way("--in", "outer"), 99).decode()') == "left"
+        assert crew["keeper"].do(f'os.write(way("--out", "outer"), b"life {life}")') == 6
+        assert outer.do('os.read(way("--in", "keeper"), 99).decode()') == f"life {life}"
+    plain.end({"outer": outer})
+    assert crew["keeper"].do('os.read(way("--in", "outer"), 99).decode()') == ""
+    plain.end(crew)
+    report, _ = plain.ask(Spawn(1, "comes", "comes/a-b", (keeper,)))
+    assert isinstance(report, OrderFailed) and "lacks outer" in report.message
+    for puppet in plain._puppets:
+        puppet.close()
+    plain._puppets.clear()
+    assert _open_files() == before
 
 
 def test_orders_that_make_no_sense_start_nothing(plain: Stage) -> None:

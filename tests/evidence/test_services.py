@@ -379,8 +379,10 @@ def test_a_keeper_that_takes_what_it_should_not(monkeypatch: pytest.MonkeyPatch)
     assert (found.outcome, found.says) == ("failed", "passwords are kept by argon2 ID, 8 KiB, 1 passes")
 
 
-DIED = HalfDied(half="gate", pid=1, status=-9, reason="killed")  # the maker of all these entries
-BEGAN, ELSEWHERE = HalfStarted(half="gate", pid=2), HalfStarted(half="jump/other/keeper", pid=3)
+# The maker of all these entries is "gate" and stands in no crew: the inner part beside it is "/inner".
+KEEPER_DIED, KEEPER_BEGAN = HalfDied(half="gate", pid=1, status=-9, reason="killed"), HalfStarted(half="gate", pid=2)
+DIED = HalfDied(half="/inner", pid=1, status=-9, reason="killed")
+BEGAN, ELSEWHERE = HalfStarted(half="/inner", pid=2), HalfStarted(half="jump/other/inner", pid=3)
 KILLS: list[tuple[str, list[tuple[float, Draft]], str]] = [
     ("access.window", [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (-2, DIED), (1, BEGAN)], "observed"),
     ("access.window", [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (1, BEGAN)], "observed"),
@@ -389,14 +391,17 @@ KILLS: list[tuple[str, list[tuple[float, Draft]], str]] = [
     ("access.window", [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (1, DIED)], "failed"),
     ("access.window", [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (1, ELSEWHERE)], "failed"),
     ("access.window", [(-2, BEGAN), (-2, decided(until_ns=SOON)), (-2, opened(request=3))], "failed"),
+    ("access.window",
+     [(-2, decided(until_ns=SOON)), (-2, opened(request=3)), (-2, KEEPER_DIED), (1, KEEPER_BEGAN)], "failed"),
     ("access.concurrency", [*MANY[:4], (0, DIED), *MANY[4:]], "observed"),
+    ("access.concurrency", [*MANY[:4], (0, KEEPER_DIED), (0, KEEPER_BEGAN), *MANY[4:]], "failed"),
     ("access.concurrency", [*MANY[:4], (0, ELSEWHERE), *MANY[4:]], "failed"),
     ("access.kill", [(0, opened()), (0, KILLED), (0, DIED), (1, LATER)], "tested"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("check", "said", "outcome"), KILLS)
-def test_sessions_of_a_keeper_that_is_killed_end_with_it(
+def test_sessions_end_with_their_inner_part_and_not_with_their_keeper(
     check: str, said: list[tuple[float, Draft]], outcome: str
 ) -> None:
     """No entry says so: kill -9, a power failure. They had not gone on for ever, beyond their windows and beside all

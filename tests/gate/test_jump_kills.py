@@ -1,4 +1,5 @@
-"""kill -9 of each part of the jump server, and of the whole gate, while a terminal shows and is recorded (`make soak`).
+"""kill -9 of each part of the jump server, and of the whole gate, while a terminal shows and is recorded (`make soak`);
+of the keeper, without which sessions go on, in test_jump_without_keeper.
 
 Both legs end, the recording has all that was shown, no approval is there that was taken back before, and the one that
 was not is there each time."""
@@ -24,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)"),
 ]
 KILLS = int(os.environ.get("COFFERDAM_SOAK_KILLS", "100"))
-PARTS = ("outer", "inner", "keeper", "archivist", "gate")
+PARTS = ("outer", "inner", "archivist", "gate")
 ASKS = 50
 """Kills for which one person asks: the gate takes no end of requests from anybody."""
 

@@ -219,7 +219,7 @@ def test_a_controllers_tags_by_a_port(site: Ported) -> None:
     eventually(lambda: not site.sessions())
 
 
-@pytest.mark.parametrize("part", ["jump/outer", "jump/inner", "jump/keeper", "modbus/outer", "modbus/inner"])
+@pytest.mark.parametrize("part", ["jump/outer", "jump/inner", "modbus/outer", "modbus/inner"])
 def test_kill_9_of_a_part_ends_the_port_and_the_next_one_works(site: Ported, part: str) -> None:
     with site.port("tech") as port, Client(port) as client:
         client.read()
@@ -231,6 +231,17 @@ def test_kill_9_of_a_part_ends_the_port_and_the_next_one_works(site: Ported, par
     eventually(lambda: not site.sessions())
     with site.port("tech") as port, Client(port) as client:
         assert client.read() == bytes([3, 2, 0, 42])
+
+
+def test_a_port_goes_on_without_a_keeper(site: Ported) -> None:
+    with site.port("tech") as port, Client(port) as client:
+        client.read()
+        kill(pid := site.pids()["jump/keeper"])
+        assert client.read() == bytes([3, 2, 0, 42])
+        site.gate.reborn("keeper", pid)
+        assert len(site.sessions()) == 1
+        assert client.read() == bytes([3, 2, 0, 42])
+    eventually(lambda: not site.sessions())
 
 
 def test_one_that_does_not_read_is_held_back(site: Ported) -> None:
@@ -248,7 +259,7 @@ def test_one_that_does_not_read_is_held_back(site: Ported) -> None:
 def test_an_end_that_breaks_the_rules_loses_the_seam_and_nothing_else(site: Ported) -> None:
     """A part of the jump server that was taken over does not end the proxy, which others use as well."""
     pids = site.pids()
-    with _written_by(pids["jump/outer"], pids["modbus/outer"]) as pipe:
+    with written_by(pids["jump/outer"], pids["modbus/outer"]) as pipe:
         os.write(pipe, b"\0\0\1\xc1")
     eventually(lambda: events(site.state, "record-violation"))
     (told,) = events(site.state, "record-violation")
@@ -266,7 +277,7 @@ def test_an_end_that_breaks_the_rules_loses_the_seam_and_nothing_else(site: Port
 
 
 @contextlib.contextmanager
-def _written_by(writer: int, reader: int) -> Iterator[int]:
+def written_by(writer: int, reader: int) -> Iterator[int]:
     """The pipe by which one part says something to the other."""
     ends: dict[int, dict[str, int]] = {}
     for pid in (writer, reader):

@@ -65,6 +65,8 @@ class Broker:
     needs: tuple[str, ...] = ()
     vouched: frozenset[tuple[str, str]] = frozenset()
     """(part, verb) of what the gate vouches for when it is asked: who asks, and of which file (kit.vouch.Claim)."""
+    stands_in: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(part, verb) of what another part can be asked while this one is away (Crew.returns)."""
     jobs: dict[str, str] = field(default_factory=dict)
     """Job of the crew -> "module:function", which takes a `Job` and gives its answer."""
     loads: dict[str, dict[bytes, str]] = field(default_factory=dict)
@@ -84,6 +86,11 @@ class Job:
     arguments: bytes
     reads: Mapping[str, Path] = field(default_factory=dict)
     sockets: Mapping[str, str] = field(default_factory=dict)
+
+
+def boot_of(boot: str, life: int) -> str:
+    """What makes the ids of a later life of one part unique, which the others know as well."""
+    return f"{boot}-r{life}" if life else boot
 
 
 JOBS_OF_PART: Final = 4
@@ -162,6 +169,8 @@ class Setting:
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     recent: tuple[PastWrite, ...] = ()
     """The writes to its assets of the last minute, by whomever, where they are known."""
+    life: int = 0
+    """Of a part that comes again while the others go on: 0 for the first, with which they were born."""
     run_job: RunJob = _no_jobs
     """At most JOBS_OF_PART at once. Jobs end with the crew; their answers may then be missing."""
     wall: Callable[[], int] = time.time_ns
@@ -241,6 +250,12 @@ class Part(abc.ABC):
 
     def leave(self, place: tuple[str, int]) -> None:  # noqa: B027 - most have none
         """The seam to this place is no more."""
+
+    def away(self, other: str) -> None:  # noqa: B027 - most have none
+        """A part that comes again (Crew.returns) has ended. What is sent to it until then goes nowhere."""
+
+    def anew(self, other: str, life: int) -> None:  # noqa: B027 - most have none
+        """It has come, and knows nothing but what is in its store: what it is sent now is the first that it hears."""
 
     def end_sessions(self, sessions: Collection[str], reason: str) -> None:  # noqa: B027 - most have none
         """Ends these sessions, by id."""

@@ -33,12 +33,13 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.audit.records import FromAuditor, ToAuditor
 from cofferdam.brokers.broker import Asked, Broker, Part, Setting
-from cofferdam.brokers.kit import priority, seam
+from cofferdam.brokers.kit import priority
 from cofferdam.brokers.kit.reports import Pager
 from cofferdam.brokers.kit.supervision import (
     HOUSE_END,
     HOUSE_SESSIONS,
     SESSIONS,
+    Away,
     Command,
     CommandDone,
     Configure,
@@ -59,8 +60,10 @@ from cofferdam.brokers.kit.supervision import (
 )
 from cofferdam.brokers.kit.transport import TcpTransport, Transport, place_of
 from cofferdam.brokers.registry import BROKERS, named
+from cofferdam.brokers.seamed import Seams
 from cofferdam.crossing import strand
 from cofferdam.crossing.channel import Receiver, Sender, hold_back
+from cofferdam.crossing.lone_part import EXIT_BUG, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_STOPPED, EXIT_VIOLATION
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
@@ -83,7 +86,7 @@ ACCEPTS_A_TURN = 8
 
 Start = Callable[[Coroutine[Any, Any, None]], None]
 
-EXIT_STOPPED, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG, EXIT_REFUSED = 0, 2, 3, 4, 5, 6
+EXIT_REFUSED = 6
 
 
 class PartProcess:
@@ -113,9 +116,11 @@ class PartProcess:
         self._severed: frozenset[str] = frozenset()
         self._files: tuple[str, ...] = ()  # its own store, and those of other parts that it reads
         self._listeners: dict[int, tuple[socket.socket, Listener]] = {}
-        self._seams: dict[tuple[str, int], tuple[Sender[Any], Receiver[Any]]] = {}
-        self._torn: dict[tuple[str, int], str] = {}
+        self._seams: Seams | None = None
         self._receivers: dict[str, Receiver[Any]] = {}
+        self._returning: dict[str, tuple[PipeSender[Any] | None, PipeReceiver[Any] | None]] = {}
+        """The pipes to and from parts that come again."""
+        self._lives: dict[str, int] = {}
         self._gone: set[str] = set()
         self._riding: set[str] = set()
         """Parts that are at the other end of a strand."""
@@ -213,6 +218,8 @@ class PartProcess:
             self._command(part, record)
         elif isinstance(record, Stop):
             self._stop(record.seconds)
+        elif isinstance(record, Away):
+            self._away(part, record)
         elif isinstance(record, JobDone):
             if (job_done := self._jobs.pop(record.number, None)) is None:
                 raise CrossingError(f"the answer of job {record.number}, which was not asked for")
@@ -249,9 +256,13 @@ class PartProcess:
         for other, fd in self._out_fds.items():
             codec_out = self._codec(self.name, other, policy)
             backlog = limits.crossing_backlog_bytes
-            sender: Sender[Any] = PipeSender(self.reactor, fd, codec_out, backlog_limit=backlog, batches=True)
+            sender: PipeSender[Any] = PipeSender(self.reactor, fd, codec_out, backlog_limit=backlog, batches=True)
             sender.on_closed = functools.partial(self._part_gone, other)
             senders[other] = sender
+            if record.life:
+                sender.anew(record.life)
+            if other in self.broker.crew.returns:
+                self._returning[other] = (sender, None)
         store = Path(record.store) if record.store else None
         self._files = tuple(filter(None, (record.store, *map(record.reads.get, self.profile.reads))))
         reads = {name: Path(folder) for name, folder in record.reads.items()}
@@ -264,16 +275,20 @@ class PartProcess:
                 zones=(record.source_zones, record.target_zone), reactor=self.reactor, audit=audit, senders=senders,
                 dial=self._dial, start=self._start, store=store, reads=reads, folders=folders,
                 secrets={secret.name: secret.value for secret in record.secrets}, recent=record.recent,
-                run_job=self._run_job,
+                life=record.life, run_job=self._run_job,
             )
         )  # fmt: skip
         for other, fd in self._in_fds.items():
             gone = functools.partial(self._part_gone, other)
             codec_in = self._codec(other, self.name, policy)
-            receiver: Receiver[Any] = PipeReceiver(
-                self.reactor, fd, codec_in, part.taker(other), gone, self._blaming(other)
-            )
+            returns = other in self.broker.crew.returns
+            receiver: PipeReceiver[Any] = PipeReceiver(
+                self.reactor, fd, codec_in, part.taker(other), gone, self._blaming(other),
+                on_anew=functools.partial(self._anew, other) if returns else None, life=record.life,
+            )  # fmt: skip
             self._receivers[other] = receiver
+            if returns:
+                self._returning[other] = (self._returning.get(other, (None, None))[0], receiver)
             if self.name in self.broker.answers and other in senders:
                 hold_back(receiver, senders[other])
         for other, path in ride_in.items():
@@ -281,6 +296,7 @@ class PartProcess:
             self._receivers[other] = strand.StrandReceiver(
                 self.reactor, path, ride_codec, part.taker(other), lambda: part.riding, self._blaming(other)
             )
+        self._seams = Seams(self.reactor, part, audit, f"{self.crew}/{self.name}")
         self._listen(record.listeners)
         # At a real-time priority, who looks again and again keeps the processor from those who have none.
         self.reactor.look_for(limits.busy_poll_microseconds * 1000 if part.spins and not part.urgent else 0)
@@ -339,6 +355,30 @@ class PartProcess:
             self._listen(record.listeners)
         self._control.send(PolicyTaken(policy.hash, ended))
 
+    def _away(self, part: Part, said: Away) -> None:
+        """A part that comes again has ended; its next life may have been heard of before this."""
+        sender, receiver = self._returning.get(said.part, (None, None))
+        if receiver is not None:
+            receiver.drain()  # what it said last
+        if said.life >= self._lives.get(said.part, 0):
+            self._lives[said.part] = said.life + 1
+            if sender is not None:
+                sender.away()
+            part.away(said.part)
+
+    def _anew(self, other: str, life: int) -> None:
+        """It has come: what it said from now on is of this life."""
+        part = self.part
+        if part is None or self._stop_by:
+            return
+        if self._lives.get(other, 0) < life:
+            part.away(other)
+        self._lives[other] = life
+        sender = self._returning[other][0]
+        if sender is not None:
+            sender.anew(life)
+        part.anew(other, life)
+
     def _command(self, part: Part, record: Command) -> None:
         number = record.number
 
@@ -378,8 +418,8 @@ class PartProcess:
         self._stop_by = self.reactor.now + int(seconds * 1e9)
         for fd in list(self._listeners):
             self._unlisten(fd)
-        for place in list(self._seams):
-            self._unjoin(place)
+        if self._seams is not None:
+            self._seams.leave()
         if self.part is not None:
             self.part.stop()
         self._check_stop()
@@ -415,7 +455,8 @@ class PartProcess:
     # --- clients and assets -------------------------------------------------------------------------------------
 
     def _listen(self, listeners: Sequence[Listener]) -> None:
-        self._join([listener for listener in listeners if listener.is_seam])
+        if self._seams is not None:
+            self._seams.join([listener for listener in listeners if listener.is_seam])
         listeners = [listener for listener in listeners if not listener.is_seam]
         wanted = {listener.fd: listener for listener in listeners}
         for fd in [fd for fd in self._listeners if fd not in wanted]:
@@ -430,49 +471,6 @@ class PartProcess:
             else:
                 events = READ if self._ready else 0  # whoever comes before that waits in the backlog
                 self.reactor.add(fd, events, lambda _events, sock=sock: self._accept(sock))  # type: ignore[misc]
-
-    def _join(self, ends: Sequence[Listener]) -> None:
-        """Has the seams to these places, and no others. Each has two ends here: one to write, one to read."""
-        wanted: dict[tuple[str, int], dict[bool, int]] = {}
-        for end in ends:
-            wanted.setdefault((end.address, end.port), {})[end.way.endswith("-out")] = end.fd
-        for place in [place for place in self._seams if place not in wanted]:
-            self._unjoin(place)
-        part = self.part
-        for place, fds in wanted.items():
-            if place in self._seams or part is None or place in self._torn:
-                continue
-            sender: Sender[Any] = PipeSender(self.reactor, fds[True], seam.codec())
-            receiver: Receiver[Any] = PipeReceiver(
-                self.reactor,
-                fds[False],
-                seam.codec(),
-                part.join(place, sender),
-                on_violation=functools.partial(self._seam_broken, place),
-                packets=seam.PACKETS_A_TURN,
-            )
-            self._seams[place] = (sender, receiver)
-
-    def _unjoin(self, place: tuple[str, int]) -> None:
-        sender, receiver = self._seams.pop(place)
-        if self.part is not None:
-            self.part.leave(place)
-        receiver.close()
-        sender.flush()
-        sender.close()
-
-    def _seam_broken(self, place: tuple[str, int], error: CrossingError) -> None:
-        """The part of another crew broke the rules: that is the end of what it has with us, and of nothing else."""
-        if self.audit is not None:
-            who = f"{self.crew}/{self.name}: the seam to {place[0]} port {place[1]}"
-            self.audit.note(RecordViolation(wall_ns=time.time_ns(), half=clip(who, 128), detail=clip(str(error))))
-        self._torn[place] = str(error)
-        self._unjoin(place)
-
-    def _seam_alarms(self) -> dict[str, str]:
-        """A seam that was closed stays so until this part is born again."""
-        said = "; ".join(f"{place[0]} port {place[1]}: {why}" for place, why in self._torn.items())
-        return {"seam-closed": clip(f"nobody comes by the seam to {said}")} if said else {}
 
     def _unlisten(self, fd: int) -> None:
         sock, listener = self._listeners.pop(fd)
@@ -544,11 +542,12 @@ class PartProcess:
         part = self.part
         if part is None:
             return
+        seams = self._seams.alarms() if self._seams is not None else {}
         report = PartStatus(
             crew=self.crew, part=self.name, policy=self._policy,
             severed=tuple(sorted(self._severed)),  # type: ignore[arg-type]
             open=part.open_sessions(), assets=part.assets(), figures=part.figures(),
-            alarms=part.alarms() | self._seam_alarms(), limits=dict(part.limit_hits), faults=dict(part.faults),
+            alarms=part.alarms() | seams, limits=dict(part.limit_hits), faults=dict(part.faults),
             malformed=part.malformed, backlog=part.busy,
         )  # fmt: skip
         for page in self._pager.pages(report):

@@ -12,6 +12,9 @@ A frame is a kind (1 byte), a length (2 bytes, big-endian) and so many bytes:
     MORE   the next chunk of it; the record is complete when its full length is there
 
 Chunks of one record follow each other with nothing in between. Whatever else arrives is a `CrossingError`.
+
+Where a process at one end is another than before (a part that is born again by itself), a packet says so: ANEW (1 byte)
+and the number of its life (4 bytes). What was begun before it is nothing any more.
 """
 
 from __future__ import annotations
@@ -23,11 +26,16 @@ from cofferdam.errors import CrossingError
 
 PACKET: Final = 4096
 """Bytes. The kernel writes a pipe packet of up to PIPE_BUF = 4096 bytes atomically (pipe(7))."""
-WHOLE, FIRST, MORE, BATCH = 0, 1, 2, 3
+WHOLE, FIRST, MORE, BATCH, ANEW = 0, 1, 2, 3, 4
 HEADER = 3
 BATCH_HEADER = 4
 """Bytes before the records of a batch: its kind, and MessagePack's "array 16" with the count."""
 LARGEST_WHOLE = PACKET - HEADER
+
+
+def mark(life: int) -> bytes:
+    """The packet by which a life begins."""
+    return bytes((ANEW,)) + life.to_bytes(4)
 
 
 def frame(record: bytes) -> bytes:

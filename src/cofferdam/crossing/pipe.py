@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from cofferdam.crossing.channel import Receiver, Sender
-from cofferdam.crossing.framing import PACKET, pack, pack_batches
+from cofferdam.crossing.framing import ANEW, PACKET, mark, pack, pack_batches
 from cofferdam.crossing.reactor import GONE, READ, WRITE, Reactor
 from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.errors import CrossingError, LocalProtocolError
@@ -68,10 +68,11 @@ class PipeSender(Sender[R]):
         self._packets: list[bytes] = []  # packed, waiting for room, oldest first
         self._scheduled = False
         self._armed = False
+        self._away = False
         os.set_blocking(fd, False)
 
     def send(self, record: R) -> None:
-        if self.closed:
+        if self.closed or self._away:
             return
         gathering = self.gathering
         if gathering is not None and gathering.count:
@@ -148,6 +149,24 @@ class PipeSender(Sender[R]):
         else:
             self._write(self._packets)
 
+    def away(self) -> None:
+        """The process at the other end has ended, and another will come: what waits for it goes nowhere, and so does
+        what is sent until then."""
+        was_full = self.full
+        self._away, self._records, self._packets, self.backlog = True, [], [], 0
+        if self._armed:
+            self._armed = False
+            self._reactor.remove(self._fd)
+        if was_full and self.on_room is not None:
+            self.on_room()
+
+    def anew(self, life: int) -> None:
+        """It has come, or it is this process: what is sent from now on is for this life of it."""
+        self.away()
+        self._away = False
+        if not self.closed:
+            self._write([mark(life)])
+
     def _gone(self) -> None:
         if self.closed:
             return
@@ -176,12 +195,19 @@ class PipeReceiver(Receiver[R]):
         on_closed: Callable[[], None] | None = None,
         on_violation: Callable[[CrossingError], None] | None = None,
         packets: int = PACKETS_A_TURN,
+        on_anew: Callable[[int], None] | None = None,
+        life: int = 0,
     ) -> None:
         """`on_violation` is called, once, with what the other end did wrong; the pipe is closed then. Without it the
-        error goes on its way, which ends the loop. `packets`: so many are read in a turn."""
+        error goes on its way, which ends the loop. `packets`: so many are read in a turn. `on_anew` is called with the
+        number of each life of the process at the other end but its first. `life`: this process has a pipe that one
+        before it had; what is not for this life of it is thrown away unread."""
         self._reactor = reactor
         self._fd = fd
+        self._codec = codec
         self._feed = Unpacker(codec).feed
+        self._on_anew = on_anew
+        self._life, self._skips = life, life > 0
         self.on_record = on_record
         self.on_closed = on_closed
         self.on_violation = on_violation
@@ -204,6 +230,9 @@ class PipeReceiver(Receiver[R]):
                     if self.on_closed is not None:
                         self.on_closed()
                     return
+                if packet[0] == ANEW or self._skips:
+                    self._marked(packet)
+                    continue
                 records = self._feed(packet)
                 on_record = self.on_record
                 for record in records:
@@ -221,6 +250,17 @@ class PipeReceiver(Receiver[R]):
                 raise
             self.close()
             self.on_violation(error)
+
+    def _marked(self, packet: bytes) -> None:
+        """A mark, or what lies before the one that is waited for."""
+        if self._skips:
+            self._skips = packet != mark(self._life)
+            return
+        life = int.from_bytes(packet[1:])
+        if self._on_anew is None or packet != mark(life & 0xFFFFFFFF) or life <= self._life:
+            raise CrossingError("a life begins that is none")
+        self._life, self._feed = life, Unpacker(self._codec).feed
+        self._on_anew(life)
 
     def drain(self) -> None:
         """Takes all that lies in the pipe now: the last words of an other end that has gone. One that has not, and

@@ -32,6 +32,7 @@ from cofferdam.enforce.children import Children
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.forked import FIRST_FD, how, notify, pipes_of
 from cofferdam.enforce.isolation import Berth, Isolation
+from cofferdam.enforce.kept import Kept
 from cofferdam.enforce.orders import (
     GATE_CHILD,
     MAX_ORDER,
@@ -127,6 +128,7 @@ class Launcher:
         self._listeners: dict[int, _Listener] = {}
         self._next_listener = 1
         self._seams = Seams()
+        self._kept = Kept()
         self._producers = Producers(self._end_auditor)
         self._orders: socket.socket | None = None
         self._asked = 0
@@ -205,8 +207,7 @@ class Launcher:
                 hint="its last messages stand above; under systemd it is started again",
             )
         if finish.message:
-            error = GateError(finish.message, hint=finish.hint)
-            raise error
+            raise GateError(finish.message, hint=finish.hint)
         return finish.code
 
     def _take_signals(self, numbers: bytes) -> int | None:
@@ -234,6 +235,7 @@ class Launcher:
             if gone is None:
                 continue
             child, process = gone
+            self._kept.gone(child)
             if process.producer is not None:
                 self._producers.end(process.producer)
             if process.profile is None:
@@ -380,7 +382,7 @@ class Launcher:
         joints = crew.joints(berths.keys())
         children: list[Child] = []
         with pipes_of(len(joints)) as pipes, pipes_of(2 * len(berths)) as control:
-            joined = dict(zip(joints, pipes, strict=True))
+            joined = self._kept.again(crew, order) or dict(zip(joints, pipes, strict=True))
             try:
                 for number, part in enumerate(order.parts):
                     ends = (control[2 * number][0], control[2 * number + 1][1])
@@ -389,18 +391,15 @@ class Launcher:
                 for child in children:
                     os.kill(self._children.by_number[child.child].pid, signal.SIGKILL)
                 raise
+            self._kept.keep(order.crew, crew, joined, children)
             ours = [(control[2 * number + 1][0], control[2 * number][1]) for number in range(len(berths))]
             self._report(Spawned(order.serial, tuple(children)), [fd for pair in ours for fd in pair])
 
     def _berths(self, crew: Crew, order: Spawn) -> dict[str, Berth]:
         """Where and as whom the parts of a crew live, their stores made. Raises: GateError, if the order makes no
         sense or a store is not to be had."""
-        named = [part.part for part in order.parts]
-        wrong = [f"lacks {name}" for name in crew.parts if name not in named and name not in crew.optional]
-        wrong += [f"names {name}, which that kind has not" for name in named if name not in crew.parts]
-        wrong += [f"names {name} twice" for name in named if named.count(name) > 1]
-        if wrong:
-            raise GateError(f"the order for the crew {order.crew} ({crew.kind}) {wrong[0]}")
+        if wrong := crew.unfit([part.part for part in order.parts], again=bool(self._kept.again(crew, order))):
+            raise GateError(f"the order for the crew {order.crew} ({crew.kind}) {wrong}")
         users: dict[str, int] = {}
         folders: dict[str, Path] = {}
         site: dict[str, dict[str, Path]] = {}
@@ -595,6 +594,7 @@ class Launcher:
             listener.sock.close()
         self._listeners.clear()
         self._seams.close()
+        self._kept.close()
         if self._orders is not None:
             self._orders.close()
             self._orders = None

@@ -10,7 +10,7 @@ Not here: which kinds there are (brokers.registry), what a part does (the broker
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -161,6 +161,9 @@ class Crew(msgspec.Struct, frozen=True):
 
     `alone`: parts without a pipe: one that ends is born again by itself, and the others go on.
 
+    `returns`: parts that are born again by themselves as well, and have the pipes that their predecessor had, while the
+    others, which go on without them, are told of it.
+
     `instead`: part -> pipes that are not made where this part is there, since it takes the place of one of their ends.
 
     `jobs` are processes that live for one piece of work and are thrown away: one part has the gate start them, gives
@@ -173,6 +176,7 @@ class Crew(msgspec.Struct, frozen=True):
     optional: frozenset[str] = frozenset()
     jobs: dict[str, Profile] = {}
     alone: frozenset[str] = frozenset()
+    returns: frozenset[str] = frozenset()
     rides: tuple[tuple[str, str], ...] = ()
     instead: dict[str, tuple[tuple[str, str], ...]] = {}
 
@@ -180,6 +184,14 @@ class Crew(msgspec.Struct, frozen=True):
         """The pipes between these parts of it."""
         without = {pipe for name, pipes in self.instead.items() if name in parts for pipe in pipes}
         return [pipe for pipe in self.pipes if set(pipe) <= set(parts) and pipe not in without]
+
+    def unfit(self, named: Sequence[str], *, again: bool) -> str:
+        """What is wrong with an order for these parts; "" for nothing. `again`: for one that comes again."""
+        lacks = [] if again else [name for name in self.parts if name not in named and name not in self.optional]
+        wrong = [f"lacks {name}" for name in lacks]
+        wrong += [f"names {name}, which that kind has not" for name in named if name not in self.parts]
+        wrong += [f"names {name} twice" for name in named if named.count(name) > 1]
+        return wrong[0] if wrong else ""
 
     def _makes(self, part: str) -> tuple[str, ...]:
         return self.parts[part].makes if part in self.parts else ()
@@ -203,6 +215,9 @@ class Crew(msgspec.Struct, frozen=True):
                 raise ValueError(
                     f"{name} of the crew {self.kind} lives alone, and has a pipe or a store, or is always there"
                 )
+        for name in self.returns:
+            if name not in self.parts or name in self.optional or self.parts[name].stands != "apart":
+                raise ValueError(f"{name} of the crew {self.kind} comes again, and may lack, or stands on a side")
         for pipe in self.pipes:
             if not set(pipe) <= self.parts.keys() or pipe[0] == pipe[1]:
                 raise ValueError(f"the crew {self.kind} has a pipe {pipe[0]} -> {pipe[1]} without both ends")

@@ -119,29 +119,18 @@ class Stage:
 
     def __init__(self, store: Path) -> None:
         store.mkdir(mode=0o700)
+        self.store = store
         self.auditor = Auditor()
         pipes = {pipe: make_pipe() for pipe in (("outer", "keeper"), ("keeper", "outer"), ("inner", "keeper"),
                                                  ("keeper", "inner"))}  # fmt: skip
-        self.child = PartChild(
-            "jump", "keeper", self.auditor, {who: pipes[who, "keeper"][0] for who in ("outer", "inner")},
-            {who: pipes["keeper", who][1] for who in ("outer", "inner")}, WATCHED,
-        )  # fmt: skip
+        self.inputs = {who: pipes[who, "keeper"][0] for who in ("outer", "inner")}
+        self.outputs = {who: pipes["keeper", who][1] for who in ("outer", "inner")}
         self.outer = Wire(pipes["outer", "keeper"][1], pipes["keeper", "outer"][0], records.to_keeper(),
                           records.from_keeper())  # fmt: skip
         self.inner = Wire(pipes["inner", "keeper"][1], pipes["keeper", "inner"][0], records.from_inner(),
                           records.to_inner())  # fmt: skip
         self.auditor.start()
-        self.child.start([])
-        self.child.send(
-            Configure(
-                crew="jump", part="keeper", broker="jump", source_zones=("office",), target_zone="plant", boot="t",
-                policy=policy_bytes(), assets=("plc", "station"),
-                store=str(store), secrets=(Secret(STORE_KEY, KEY),),
-            )
-        )  # fmt: skip
-        ready: Ready = self.child.wait_for(Ready)
-        assert all(in_force for _, in_force, _ in ready.facts), ready.facts
-        self.child.status()
+        self.begin()
         self.count = 0
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.ask("person-add", person="tech")
@@ -153,6 +142,21 @@ class Stage:
             self.ask("credential-set", asset=asset, login="svc", kind="password", secret="a secret")
         self.ask("host-key", asset="station", key=self.key.export_public_key().decode())
         self.connections = self.last = 0
+
+    def begin(self, life: int = 0, policy: bytes = b"") -> None:
+        """A keeper is born."""
+        self.child = PartChild("jump", "keeper", self.auditor, self.inputs, self.outputs, WATCHED)
+        self.child.start([])
+        self.child.send(
+            Configure(
+                crew="jump", part="keeper", broker="jump", source_zones=("office",), target_zone="plant", boot="t",
+                policy=policy or policy_bytes(), assets=("plc", "station"), life=life,
+                store=str(self.store), secrets=(Secret(STORE_KEY, KEY),),
+            )
+        )  # fmt: skip
+        ready: Ready = self.child.wait_for(Ready)
+        assert all(in_force for _, in_force, _ in ready.facts), ready.facts
+        self.child.status()
 
     @property
     def stands(self) -> bool:

@@ -66,6 +66,7 @@ CREATE TABLE IF NOT EXISTS held(id INTEGER PRIMARY KEY AUTOINCREMENT, person TEX
     detail TEXT NOT NULL, kept TEXT NOT NULL, at_ns INTEGER NOT NULL, state TEXT NOT NULL, by TEXT NOT NULL,
     reason TEXT NOT NULL, seconds INTEGER NOT NULL, until_ns INTEGER NOT NULL) STRICT
 """
+_LIVE: Final = "CREATE TABLE IF NOT EXISTS live(number INTEGER PRIMARY KEY, said BLOB NOT NULL) STRICT"
 _INDICES: Final = (
     "CREATE INDEX IF NOT EXISTS key_of ON ssh_key(person)",
     "CREATE INDEX IF NOT EXISTS request_is ON request(state)",
@@ -159,6 +160,7 @@ class Accounts:
             self.set_meta("host-key", asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
         self.run(_USED)
         self.run(_HELD)
+        self.run(_LIVE)
         for statement in _INDICES:
             self.run(statement)
         if version == PLAIN:
@@ -466,6 +468,18 @@ class Accounts:
 
     def settle(self, request: int, state: str, until_ns: int) -> None:
         self.run("UPDATE request SET state=?, until_ns=? WHERE id=?", state, until_ns, request)
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    def live(self) -> list[tuple[int, bytes]]:
+        """Those that have a grant, by number: what another life of the keeper has to know (resuming)."""
+        return self.all("SELECT number, said FROM live ORDER BY number")
+
+    def keep(self, number: int, said: bytes) -> None:
+        self.run("INSERT INTO live VALUES(?, ?)", number, said)
+
+    def forget(self, number: int) -> None:
+        self.run("DELETE FROM live WHERE number=?", number)
 
     # --- what was moved ---------------------------------------------------------------------------------------------
 

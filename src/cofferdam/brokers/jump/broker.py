@@ -78,6 +78,7 @@ JUMP: Final = Broker(
             ("inner", "archivist"),
             ("archivist", "inner"),
         ),
+        returns=frozenset({"keeper"}),
         jobs={
             "scan": Profile(
                 "jump/scan",
@@ -108,6 +109,7 @@ JUMP: Final = Broker(
         ("inner", "archivist"): f"{_RECORDS}:to_archivist",
         ("archivist", "inner"): f"{_RECORDS}:from_archivist",
     },
+    stands_in={("keeper", "sessions"): "inner", ("keeper", "kill"): "inner"},
     jobs={"scan": "cofferdam.brokers.jump.quarantine:look"},
     needs=("asyncssh", "pyotp"),
     alarms=frozenset({"keeper", "archivist", "inner"}),

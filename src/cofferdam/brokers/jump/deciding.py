@@ -44,7 +44,7 @@ class Session:
     opened_wall: int
     opened_ns: int
     warned: set[int] = field(default_factory=set)
-    terms: object = None
+    terms: str | None = None
     """What its grant says beside its end; None before there is one."""
     locked: bool = False
     """Nobody typed for long: it goes on when its person shows a factor."""
@@ -219,13 +219,7 @@ class Deciding:
     def still(self, session: Session, wall_ns: int, now_ns: int) -> Yes | str:
         """Whether a session may go on, and until when (UTC ns); or why not."""
         connection, asset = session.connection, session.asset
-        who = names(connection.person, self._accounts.groups(connection.person))
-        does: tuple[Do, ...] = ("up", "down") if session.asked.what == "sftp" else (session.asked.what,)
-        found = [
-            right for do in does
-            for right in matching(self.rows, who, asset, do, session.right.line.login, session.asked.command)
-            if right.conduit == session.right.conduit
-        ]  # fmt: skip
+        found = self.same(connection.person, session.asked, session.right.conduit, session.right.line.login)
         if not found:
             return "the policy does not allow it any more"
         key = connection.key or (connection.parent.key if connection.parent is not None else b"")
@@ -235,12 +229,22 @@ class Deciding:
             return "what you may do there has changed"
         return self._may(connection.person, asset, found[0], connection.source, wall_ns, now_ns)
 
-    def terms(self, session: Session, right: Right) -> object:
+    def same(self, person: str, asked: records.Open, conduit: str, login: str) -> list[Right]:
+        """The rights by which a session that was granted may go on."""
+        who = names(person, self._accounts.groups(person))
+        does: tuple[Do, ...] = ("up", "down") if asked.what == "sftp" else (asked.what,)
+        return [
+            right for do in does for right in matching(self.rows, who, asked.asset, do, login, asked.command)
+            if right.conduit == conduit
+        ]  # fmt: skip
+
+    def terms(self, session: Session, right: Right) -> str:
         """What a grant says of a session's work. The inner part goes by it to the end, so that a session whose terms
         have changed ends."""
         if session.asked.what != "sftp":
-            return right.row.record, session.asked.what == "exec" and fits(session.asked.command, right.line.commands)
-        return self.files(session.connection.person, right, session.asset), right.row.files
+            fit = session.asked.what == "exec" and fits(session.asked.command, right.line.commands)
+            return repr((right.row.record, fit))
+        return repr((self.files(session.connection.person, right, session.asset), right.row.files))
 
     def files(self, person: str, right: Right, asset: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Where the files of a session may go to and come from."""

@@ -80,6 +80,8 @@ class Quarantine:
         self._last = 0
         self._held = 0
         self._waiting: dict[tuple[int, str], list[asyncio.Future[Any]]] = {}
+        self._unclean: dict[int, file_records.Unclean] = {}
+        self._is_away = False
 
     def new(self, person: str) -> int:
         """Raises: No: there are too many."""
@@ -124,7 +126,7 @@ class Quarantine:
             session, number, way, path[:PATH_MOST], size, sha256, judged.verdict, judged.partly, judged.detail,
             judged.name,
         )  # fmt: skip
-        told: file_records.Cleared = await self.ask(asked, "Cleared", self._to_keeper)
+        told = await self._cleared(asked)
         if told.by and judged.verdict == "not scanned" and judged.partly:
             return Judgement(scan=f"released by {told.by}")
         self.let(number, bool(judged.name))
@@ -132,6 +134,32 @@ class Quarantine:
             return Judgement(f"the scanner finds {judged.detail}", judged.name)
         waits = f"; file {told.number} waits for somebody else to release it" if told.number else ""
         return Judgement(f"it was not scanned: {judged.detail}{waits}", judged.name)
+
+    async def _cleared(self, asked: file_records.Unclean) -> file_records.Cleared:
+        """What the keeper says of it. One that is away releases nothing, and hears of it when it comes again."""
+        self._unclean[asked.file] = asked
+        if len(self._unclean) > records.HELD_MOST:
+            del self._unclean[next(iter(self._unclean))]
+        told: file_records.Cleared = file_records.Cleared(asked.file, "", 0)
+        if not self._is_away:
+            told = await self.ask(asked, "Cleared", self._to_keeper)
+        if not self._is_away:
+            self._unclean.pop(asked.file, None)
+        return told
+
+    def away(self) -> None:
+        """The keeper has ended."""
+        self._is_away = True
+        for file, kind in list(self._waiting):
+            while kind == "Cleared" and (file, kind) in self._waiting:
+                self.on_record(file_records.Cleared(file, "", 0))
+
+    def anew(self) -> None:
+        """Another has come."""
+        self._is_away = False
+        asked, self._unclean = self._unclean, {}
+        for one in asked.values():
+            self._to_keeper(one)
 
     async def add(self, number: int, data: bytes) -> None:
         """Its next bytes. Raises: No."""

@@ -3,7 +3,7 @@
 It has no store. It holds a credential for as long as it signs in with it. What the outer part says can only be data of
 a session that has a grant.
 
-Not here: the session (inner_session), legs (inner_ssh).
+Not here: the session (inner_session), legs (inner_ssh), what it does while the keeper is away (inner_without).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import asyncssh
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import HostKeyRefused
-from cofferdam.brokers.broker import Part, Setting
+from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import file_records, records
 from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.alone import alone
@@ -28,9 +28,10 @@ from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.inner_share import Share
 from cofferdam.brokers.jump.inner_ssh import FilesLeg, NoLeg, connect, open_files, open_session
 from cofferdam.brokers.jump.inner_telnet import open_telnet
+from cofferdam.brokers.jump.inner_without import Without
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
-from cofferdam.brokers.kit.supervision import AssetStatus
+from cofferdam.brokers.kit.supervision import AssetStatus, SessionStatus
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CofferdamError, CrossingError, LocalProtocolError
 from cofferdam.model import Asset
@@ -57,6 +58,7 @@ class Inner(Part):
         self._last = 0
         self._bytes = {"sent": 0, "received": 0}
         self._files: dict[int, tuple[Files, asyncssh.SSHClientConnection]] = {}
+        self._without = Without(self._live, self._keeper.send, setting.clock, setting.wall)
         self._quarantine = Quarantine(self._archivist.send, self._keeper.send)
         self._shares: dict[tuple[str, str], Share] = {}
         self._refused = Counted(setting.audit)
@@ -76,6 +78,10 @@ class Inner(Part):
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         before = self._policy.assets
         self._work_by(policy)
+        if self._without.away:
+            ended = len(self._live)
+            self._without.end_all("the policy was loaded, and the gate's keeper, who would judge by it, is away")
+            return ended
         moved = [
             one for one in self._live.values() if policy.assets.get(one.grant.asset) != before.get(one.grant.asset)
         ]
@@ -94,6 +100,32 @@ class Inner(Part):
             if live.grant.name in sessions:
                 live.end(reason)
 
+    def away(self, other: str) -> None:
+        self._quarantine.away()
+        self._without.begin()
+
+    def anew(self, other: str, life: int) -> None:
+        self._quarantine.anew()
+        self._without.over(self._last)
+        for whose, share in list(self._shares.items()):
+            self._tell_share(*whose, share)
+
+    def command(self, asked: Asked) -> None:
+        self._without.command(asked)
+
+    def sessions(self) -> tuple[SessionStatus, ...]:
+        """The keeper tells them, while it is there."""
+        if not self._without.away:
+            return ()
+        return tuple(
+            SessionStatus(
+                session=live.grant.name, asset=live.grant.asset, source=live.grant.source, port=0,
+                principals=(live.grant.person,), since=(at := self._setting.wall() - self.now() + live.began),
+                requests=0, refused=0, last=at,
+            )
+            for live in self._live.values()
+        )  # fmt: skip
+
     def join(self, place: tuple[str, int], sender: Sender[Any]) -> Callable[[Any], None]:
         return self._lending.join(place, sender)
 
@@ -102,13 +134,14 @@ class Inner(Part):
 
     def tick(self) -> None:
         self._lending.tick()
+        self._without.tick()
         for live in list(self._live.values()):
             row = self.rows.get(live.grant.conduit)
             live.look(*(row.idle * 10**9, row.lock * 10**9) if row is not None else (0,))
         for number, (_, connection) in list(self._files.items()):
             if connection.is_closed() and number in self._live:
                 self._live[number].leg_closed("the asset's end is gone")
-        for whose, share in self._shares.items():
+        for whose, share in list(self._shares.items()):
             self._tell_share(*whose, share)
         self._refused.tick(self.now(), self._setting.wall())
 
@@ -162,12 +195,10 @@ class Inner(Part):
             share = self._shares[whose]
             share.sessions -= 1
             self._tell_share(*whose, share)
-            if not share.sessions:
-                del self._shares[whose]
         if self._live.pop(live.number, None) is not None:
             self._bytes["sent"] += live.sent
             self._bytes["received"] += live.received
-            self._keeper.send(records.Ended(live.number, clip(reason, 1000), live.sent, live.received))
+            self._without.ended(records.Ended(live.number, clip(reason, 1000), live.sent, live.received))
 
     def _share(self, grant: records.Grant, rules: FileRules) -> Share:
         """What its person still may, together with their other sessions of files."""
@@ -178,8 +209,12 @@ class Inner(Part):
         return share
 
     def _tell_share(self, conduit: str, person: str, share: Share) -> None:
+        if self._without.away:
+            return
         if count := share.untold():
             self._keeper.send(records.Used(conduit, person, count))
+        if not share.sessions:
+            del self._shares[conduit, person]
 
     def idle(self, live: Live) -> None:
         self._keeper.send(records.Idle(live.number))
@@ -191,6 +226,7 @@ class Inner(Part):
             self._begin(record)
             return
         if isinstance(record, records.Rotate):
+            self._without.turns(record)
             self._start(self._rotate(record))
             return
         if isinstance(record, records.Held | records.Judged | records.Given | file_records.Cleared):
@@ -240,7 +276,7 @@ class Inner(Part):
             asked.command not in ("", row.rotate.command)
         ):  # fmt: skip
             said = "an operator has cut this side off" if self._severed else "the policy has just changed"
-            self._keeper.send(records.Rotated(asked.number, "unknown", said))
+            self._without.turned(records.Rotated(asked.number, "unknown", said))
             return
         try:
             done = await rotate(asked, asset.address, asset.port)
@@ -248,7 +284,7 @@ class Inner(Part):
             raise
         except Exception as error:  # what one asset's answer made us stumble over
             done = records.Rotated(asked.number, "unknown", clip(f"the gate stumbled: {type(error).__name__}"))
-        self._keeper.send(done)
+        self._without.turned(done)
 
     async def _serve(self, live: Live, asset: Asset) -> None:
         grant = live.grant

@@ -5,7 +5,7 @@ gets grants, which say all that is needed at the asset, and nothing else ever te
 begin is in the audit log before it begins.
 
 Not here: signing in (signin), deciding (deciding), the store (accounts), what people type at the menu (menu), what
-operators do (keeper_verbs).
+operators do (keeper_verbs), how it finds again what goes on without it (resuming).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
-from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.broker import Asked, Part, Setting, boot_of
 from cofferdam.brokers.jump import file_records, records
 from cofferdam.brokers.jump.accounts import DAY_NS, Accounts, key_name
 from cofferdam.brokers.jump.broker import STORE_KEY
@@ -30,6 +30,7 @@ from cofferdam.brokers.jump.locking import Locking
 from cofferdam.brokers.jump.menu import Menu
 from cofferdam.brokers.jump.releasing import Releasing
 from cofferdam.brokers.jump.reserve import FULL
+from cofferdam.brokers.jump.resuming import PAST, Resuming
 from cofferdam.brokers.jump.rotating import Rotating
 from cofferdam.brokers.jump.shown import Shown
 from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcome, SignIn
@@ -46,6 +47,7 @@ from cofferdam.policy.terms.jump_rows import fits
 
 CONNECTIONS_MOST: Final = 4_096
 """More than the outer part lets in."""
+ANEW: Final = "sign in anew"
 REST_SECONDS: Final = 0.05
 """Between two passwords: for all else."""
 WARNINGS: Final = (600, 300, 60)
@@ -60,6 +62,7 @@ class Keeper(Part):
         if setting.store is None:
             raise StoreError("the keeper has no folder")
         self._setting = setting
+        self._boot = boot_of(setting.boot, setting.life)
         self.audit = setting.audit
         self._outer: Sender[Any] = setting.senders["outer"]
         self._inner: Sender[Any] = setting.senders["inner"]
@@ -71,12 +74,14 @@ class Keeper(Part):
         self.connections: dict[int, Connection] = {}
         self.live: dict[int, Session] = {}
         self._last_connection = self._last_session = 0
+        self._resuming = Resuming(self, setting.life)
         self._refused = Counted(setting.audit, ("connection",))
         self.watching = Watching(self)
         self._locking = Locking(self, self._refused)
         self._menu = Menu(self, self.watching)
         self._glass = Glass(self)
         self._rotating = Rotating(self)
+        self._rotating.waits = "inner" in self._resuming.awaited
         self._releasing = Releasing(self, self._menu)
         self._menu.files = self._releasing.of
         self._verbs = Verbs(self, self._menu, self._rotating, self._glass.verbs | self._releasing.verbs)
@@ -146,7 +151,7 @@ class Keeper(Part):
     def end(self) -> None:
         self._refused.tell(self.wall)
         for session in list(self.live.values()):
-            self._ended(session, "the gate stops", 0, 0)
+            self.ended(session, "the gate stops", 0, 0)
         self._last = self.figures()  # told once more, after the store is closed
         self.accounts.close()
 
@@ -168,7 +173,7 @@ class Keeper(Part):
         if self._last:
             return self._last
         return {
-            "people_in": {"": sum(1 for one in self.connections.values() if one.state == "in")},
+            "people_in": {"": sum(1 for one in self.connections.values() if one.state in ("in", PAST))},
             "sessions": {"": len(self.live)},
             "requests_waiting": {"": self.accounts.waiting()},
             **{name: {"": count} for name, count in self._counts.items()},
@@ -187,6 +192,11 @@ class Keeper(Part):
     # --- records ------------------------------------------------------------------------------------------------------
 
     def on_record(self, source: str, record: Any) -> None:
+        if self._resuming.takes(source, record):
+            self._last_connection = max(self._last_connection, self._resuming.last_connection)
+            self._last_session = max(self._last_session, self._resuming.last_session)
+            self._rotating.waits = "inner" in self._resuming.awaited
+            return
         if source == "inner":
             if isinstance(record, records.Rotated):
                 self._rotating.came_of_it(record)
@@ -204,7 +214,7 @@ class Keeper(Part):
             if isinstance(record, records.Idle):
                 self._locking.locked(session)
             else:
-                self._ended(session, record.reason, record.sent, record.received)
+                self.ended(session, record.reason, record.sent, record.received)
             return
         if isinstance(record, records.Began):
             self._began(record)
@@ -216,11 +226,13 @@ class Keeper(Part):
             if isinstance(record, records.Open):  # it was dropped while that was on its way
                 self._next_session(record)
                 self._outer.send(records.SessionRefused(record.session, "the connection has ended"))
+            elif isinstance(record, records.Exchange):  # it began while there was no keeper
+                self._outer.send(records.Drop(record.conn, "connect once more"))
             return
         match record:
             case records.Exchange(_, digest):
                 self._outer.send(records.Signed(connection.number, self.signin.exchange(connection, digest)))
-            case records.Proof() | records.Answers() if connection.state in ("recording", "in"):
+            case records.Proof() | records.Answers() if connection.state in ("recording", "in", PAST):
                 # A client may send one before it hears what became of the last: it would count for somebody else.
                 self._verdict(connection, record.user, Outcome("no", "a proof beside one that has served"))
                 self.drop(connection, "one proof at a time")
@@ -262,7 +274,7 @@ class Keeper(Part):
                 # It may have ended a moment ago; what comes of it is a connection that nobody can sign in by.
                 parent = Connection(0, "", record.source, record.port)
             record = records.Began(record.conn, parent.source, parent.port, record.parent, record.asset)
-        name = f"{self._setting.boot}-c{record.conn}"
+        name = f"{self._boot}-c{record.conn}"
         self.connections[record.conn] = Connection(
             record.conn, name, record.source, record.port, parent, record.asset if parent is not None else ""
         )
@@ -303,7 +315,7 @@ class Keeper(Part):
             connection = self.connections.get(said.conn)
             if connection is None:
                 continue
-            if connection.state in ("recording", "in"):
+            if connection.state in ("recording", "in", PAST):
                 self._verdict(connection, said.user, Outcome("no", "a proof beside one that has served"))
                 self.drop(connection, "one proof at a time")
             else:
@@ -358,6 +370,9 @@ class Keeper(Part):
 
     def _open(self, connection: Connection, asked: records.Open) -> None:
         self._next_session(asked)
+        if connection.state == PAST:
+            self._refuse(connection, asked, f"the gate's keeper has come again since you signed in: {ANEW}")
+            return
         if connection.state != "in":
             raise CrossingError("a session for somebody who has not signed in")
         by_port = asked.what == "port" and connection.parent is None and not connection.wants
@@ -365,13 +380,15 @@ class Keeper(Part):
             raise CrossingError(f"a session at {asked.asset!r} for a connection to {connection.wants}")
         standing = sum(1 for one in self.live.values() if one.connection.person == connection.person)
         there = sum(1 for one in self.live.values() if one.asset == asked.asset)
-        found = self.deciding.session(connection, asked, standing, there, self.wall, self.now)
+        found = FULL if self.accounts.reserve.short() else (
+            self.deciding.session(connection, asked, standing, there, self.wall, self.now)
+        )  # fmt: skip
         if isinstance(found, str) or self._stopping:
             self._refuse(connection, asked, found if isinstance(found, str) else "the gate stops")
             return
         right = found.right
         session = Session(
-            asked.session, f"{self._setting.boot}-{asked.session}", connection, asked, right, found.request,
+            asked.session, f"{self._boot}-{asked.session}", connection, asked, right, found.request,
             self.wall, self.now,
         )  # fmt: skip
         self.live[asked.session] = session
@@ -411,7 +428,7 @@ class Keeper(Part):
         if isinstance(still, str) or credential is None:
             reason = still if isinstance(still, str) else "the credential was taken away"
             if ok:
-                self._ended(session, reason, 0, 0)
+                self.ended(session, reason, 0, 0)
             self.live.pop(session.number, None)
             self._refuse(session.connection, session.asked, reason)
             return
@@ -421,6 +438,7 @@ class Keeper(Part):
         up, down = self.deciding.files(session.connection.person, session.right, session.asset)
         session.terms = self.deciding.terms(session, session.right)
         opaque = asked.what == "exec" and not fits(asked.command, line.commands)
+        self._resuming.keep(session)
         self._inner.send(
             records.Grant(
                 session=session.number, name=session.name, person=session.connection.person,
@@ -431,6 +449,7 @@ class Keeper(Part):
                 record=(row.record or opaque) and asked.what not in ("sftp", "port"),
                 command=asked.command, terminal=asked.terminal,
                 up=up, down=down, opaque=opaque, left=self._left(session),
+                watched=row.approval is not None and row.approval.watched and not self.alone(session),
             )
         )  # fmt: skip
         self.watching.began(session)
@@ -455,11 +474,12 @@ class Keeper(Part):
         entry in the log has no grant: the inner part knows nothing of it, and the outer one is told here."""
         if session.terms is not None:
             self._inner.send(records.Revoke(session.number, clip(reason)))
+            self._inner.flush()  # before it is forgotten
         else:
             self._refuse(session.connection, session.asked, reason)
-        self._ended(session, reason, 0, 0)
+        self.ended(session, reason, 0, 0)
 
-    def _ended(self, session: Session, reason: str, sent: int, received: int) -> None:
+    def ended(self, session: Session, reason: str, sent: int, received: int) -> None:
         if self.live.pop(session.number, None) is None:
             return
         self.watching.ended(session)
@@ -472,6 +492,15 @@ class Keeper(Part):
             ),
             always=True,
         )  # fmt: skip
+        if session.terms is not None:
+            self.audit.flush()  # what has left outlasts us: rather told twice than never
+            self.accounts.forget(session.number)
+
+    def lock(self, session: Session) -> None:
+        self._locking.locked(session)
+
+    def turning(self, number: int, whose: tuple[str, str]) -> None:
+        self._rotating.turning(number, whose)
 
     def look_again(self) -> int:
         """Ends the sessions that may not go on, and warns those that soon may not. Returns how many ended."""
@@ -487,7 +516,7 @@ class Keeper(Part):
                 self._warn(session, still)
         self.watching.look_again()
         for connection in list(self.connections.values()):
-            if connection.state == "in" and (why := self._unknown(connection)):
+            if connection.state in ("in", PAST) and (why := self._unknown(connection)):
                 self.drop(connection, why)
         return ended
 
@@ -511,6 +540,9 @@ class Keeper(Part):
     # --- acts that need an entry --------------------------------------------------------------------------------------
 
     def _ask(self, connection: Connection, line: str) -> None:
+        if connection.state == PAST:
+            self._outer.send(records.Told(connection.number, f"the keeper has come again: {ANEW}", True))
+            return
         if connection.state != "in":
             raise CrossingError("a line at the menu of somebody who has not signed in")
         if connection.parent is not None:

@@ -3,7 +3,9 @@
 It has no host key, no account, no asset's address or name, and no store. It says what it sees, to the keeper, and moves
 the data of sessions that have a grant, to and from the inner part.
 
-Not here: SSH (outer_ssh), channels (outer_session).
+While the keeper is away nobody signs in and no session begins, and whoever asks is told so; those that there are go on.
+
+Not here: SSH (outer_ssh), channels (outer_session), what the next keeper makes of what it is told (resuming).
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from collections.abc import Callable, Collection
 from typing import Any, Final, Literal
 
 import asyncssh
+from asyncssh.constants import OPEN_RESOURCE_SHORTAGE
+from asyncssh.misc import ChannelOpenError
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import TunnelRefused
-from cofferdam.brokers.broker import Part, Setting
-from cofferdam.brokers.jump import records
+from cofferdam.brokers.broker import Part, Setting, boot_of
+from cofferdam.brokers.jump import records, standing_records
 from cofferdam.brokers.jump.alone import alone, unswallowed
 from cofferdam.brokers.jump.outer_files import Front
 from cofferdam.brokers.jump.outer_port import Front as SeamFront
@@ -45,8 +49,8 @@ NESTED_MOST: Final = 3_000
 CONNECTIONS_OF_ADDRESS: Final = 100
 UNSIGNED_OF_ADDRESS: Final = 20
 """Connections of one address that have not signed in."""
-ENDED_KEPT: Final = 10_000
-"""Sessions that have ended here, whose end the inner part has not told yet."""
+AWAY: Final = "the gate's keeper is away: nobody signs in and nothing begins until it is back; try again in a moment"
+BACK: Final = "the gate's keeper has come again: connect once more"
 
 
 class Outer(Part):
@@ -78,6 +82,8 @@ class Outer(Part):
         self._last_connection = self._last_session = 0
         self._refused_tunnels = 0
         self._stopping = False
+        self._away = False
+        self._boot = setting.boot
         self._severed = False
         self._work_by(setting.policy)
         self.set_severed(setting.severed)
@@ -107,6 +113,48 @@ class Outer(Part):
         if self._severed:
             for connection in list(self.connections.values()):
                 connection.drop("an operator has cut this side off")
+
+    def away(self, other: str) -> None:
+        self._away = True
+        standing = self._standing()
+        for session, whose in list(self._channels.items()):
+            if whose in standing and session.number and not session.stands:
+                session.refused(AWAY)
+            elif session.is_locked:
+                session.notice(AWAY)
+        for watcher in list(self._watchers.values()):
+            watcher.unwatch(AWAY)
+        for number, asked in list(self._asked.items()):
+            if self.connections.get(number) in standing:
+                del self._asked[number]
+                asked.told(AWAY, True)
+        self._drop_but(standing, AWAY)
+
+    def anew(self, other: str, life: int) -> None:
+        self._away, self._boot = False, boot_of(self._setting.boot, life)
+        standing = self._standing()
+        self._drop_but(standing, BACK)
+        said = tuple((connection.number, tuple(numbers)) for connection, numbers in standing.items())
+        self._keeper.send(standing_records.Stands(said, self._last_connection, self._last_session))
+        for connection in standing:
+            if connection.unsigned:
+                self.exchange(connection, connection.unsigned)
+
+    def _standing(self) -> dict[GateConnection, list[int]]:
+        """The connections that have sessions, or one within them that has, with the numbers of those."""
+        found: dict[GateConnection, list[int]] = {}
+        for number, session in self._sessions.items():
+            whose = self._channels.get(session)
+            if whose is not None and session.stands and whose.number in self.connections:
+                if whose.parent is not None:
+                    found.setdefault(whose.parent, [])
+                found.setdefault(whose, []).append(number)
+        return found
+
+    def _drop_but(self, standing: Collection[GateConnection], reason: str) -> None:
+        for connection in list(self.connections.values()):
+            if connection not in standing:
+                connection.drop(reason)
 
     def tick(self) -> None:
         now, wall = time.monotonic_ns(), self._setting.wall()
@@ -167,6 +215,7 @@ class Outer(Part):
         self._last_connection += 1
         number = self._last_connection
         connection = GateConnection(self._loop, said, self, number, source, port, self._notice, parent, asset)
+        connection.known_as = f"{self._boot}-c{number}"
         self.connections[number] = connection
         self._keeper.send(records.Began(number, source, port, parent.number if parent is not None else 0, asset))
         return connection
@@ -174,6 +223,8 @@ class Outer(Part):
     # --- hooks of a connection ----------------------------------------------------------------------------------------
 
     def exchange(self, connection: GateConnection, digest: bytes) -> None:
+        if self._away and not connection.person:
+            self._loop.call_soon(connection.drop, AWAY)
         self._keeper.send(records.Exchange(connection.number, digest))
 
     async def proof(
@@ -186,7 +237,7 @@ class Outer(Part):
 
     async def _verdict(self, connection: GateConnection, record: Any) -> Verdict:
         number = connection.number
-        if number in self._waiting or number not in self.connections:
+        if self._away or number in self._waiting or number not in self.connections:
             return Verdict(number, "no")
         future: asyncio.Future[Verdict] = self._loop.create_future()
         self._waiting[number] = future
@@ -213,6 +264,8 @@ class Outer(Part):
         return bool(self._seams)
 
     async def forwarded(self, connection: GateConnection, asset: str, port: int) -> asyncssh.SSHTCPSession[bytes]:
+        if self._away:
+            raise ChannelOpenError(OPEN_RESOURCE_SHORTAGE, AWAY)
         session = Port(self, connection)
         self._channels[session] = connection
         session.number = self._next_session(session)
@@ -243,7 +296,7 @@ class Outer(Part):
         self._refused_tunnels += 1
         self._tunnels.add(
             TunnelRefused(
-                wall_ns=self._setting.wall(), connection=f"{self._setting.boot}-c{connection.number}",
+                wall_ns=self._setting.wall(), connection=connection.known_as,
                 person=connection.person, source=connection.source, what=clip(what, 128), target=clip(target),
             )
         )  # fmt: skip
@@ -276,6 +329,8 @@ class Outer(Part):
     ) -> int:
         number = self._next_session(session)
         self._keeper.send(records.Open(connection.number, number, connection.wants, what, command, session.terminal))
+        if self._away:
+            self._loop.call_soon(session.refused, AWAY)
         return number
 
     def _next_session(self, session: AssetSession | Port) -> int:
@@ -301,10 +356,15 @@ class Outer(Part):
 
     def unlocking(self, connection: GateConnection, session: AssetSession, answer: str) -> None:
         self._keeper.send(records.Unlocking(connection.number, session.number, answer))
+        if self._away:
+            session.notice(AWAY)
 
     def ask(self, connection: GateConnection, line: str, session: AssetSession) -> bool:
         if connection.number in self._asked:
             return False
+        if self._away:
+            self._loop.call_soon(session.told, AWAY, True)
+            return True
         self._asked[connection.number] = session
         self._keeper.send(records.Ask(connection.number, line))
         return True

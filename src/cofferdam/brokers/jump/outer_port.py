@@ -101,7 +101,7 @@ class Port(asyncssh.SSHTCPSession[bytes]):
     """One channel: a session of the kind "port"."""
 
     terminal = None
-    takes = False
+    takes = is_locked = False
 
     def __init__(self, ways: Ways, connection: GateConnection) -> None:
         self._ways = ways
@@ -125,6 +125,11 @@ class Port(asyncssh.SSHTCPSession[bytes]):
         if self._ended:  # between the other broker's word and ours
             raise _denied(self._ended)
         return self
+
+    @property
+    def stands(self) -> bool:
+        """Whether its session lives."""
+        return self._opened.done() and not self._opened.cancelled() and self._opened.exception() is None
 
     # --- the gate ---------------------------------------------------------------------------------------------------
 

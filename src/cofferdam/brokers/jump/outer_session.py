@@ -171,6 +171,15 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self._credit -= len(data)
 
     @property
+    def stands(self) -> bool:
+        """Whether the asset has let us in."""
+        return self._started
+
+    @property
+    def is_locked(self) -> bool:
+        return self._lock is not None
+
+    @property
     def takes(self) -> bool:
         """Whether the asset keeps up with what is typed."""
         return self._started and self._credit > 0 and self._lock is None

@@ -190,6 +190,7 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
         self.source, self.port = source, port
         self.parent, self.nested_asset = parent, asset
         self.person = self.wants = ""
+        self.known_as = ""
         self.greeting = ""
         self._notice = notice
         self._verdict = Verdict(number, "no")
@@ -259,9 +260,13 @@ class GateConnection(Frugal, asyncssh.SSHServerConnection):
             raise ProtocolError("key exchanges without end")
         shared = kex._compute_server_shared()
         digest = kex._compute_hash(key_data, shared)
-        self._exchange = (kex, shared, key_data)
+        self._exchange, self._digest = (kex, shared, key_data), digest
         self.hooks.exchange(self, digest)
-        self._digest = digest
+
+    @property
+    def unsigned(self) -> bytes:
+        """The hash of a key exchange that waits for its signature; b"" for none."""
+        return self._digest if self._exchange is not None else b""
 
     def signed(self, signature: bytes) -> None:
         """The keeper has signed the hash."""

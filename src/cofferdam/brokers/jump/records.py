@@ -18,6 +18,7 @@ Rules of order (breaking one ends the crew, with an entry):
     3. a session's data flow between `Started` and `Closed`; what the outer part says of one that has ended is dropped,
        since both may have been on their way
     4. who sends data keeps to the credit that it has: `CREDIT` bytes, and what was given back
+    5. a keeper that comes again is told first what stands (standing_records); its numbers go on after those
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from cofferdam.brokers.jump.file_records import Cleared, Unclean
+from cofferdam.brokers.jump.standing_records import Lives, Stands
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.protocols.sftp import messages as sftp
 
@@ -153,7 +155,7 @@ class Unlocking(Struct, frozen=True, gc=False, array_like=True, tag=9, forbid_un
         return f"Unlocking({self.conn}, {self.session}, <secret>)"
 
 
-ToKeeper = Began | Exchange | Proof | Answers | Open | Ask | Gone | Left | Unlocking
+ToKeeper = Began | Exchange | Proof | Answers | Open | Ask | Gone | Left | Unlocking | Stands
 
 
 # --- keeper to outer --------------------------------------------------------------------------------------------
@@ -251,7 +253,7 @@ class Grant(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=T
     """A session may begin now, and may last for `seconds`. `name` is the session's in the log. `host_key`: what the
     asset must show (SSH's form); empty where it has none. `up`, `down`: where files may go to and come from. `opaque`:
     what is typed is recorded as well, before it is sent. `left`: bytes of files that the person may still move today,
-    where the rows have a limit."""
+    where the rows have a limit. `watched`: it may not go on when nobody watches."""
 
     session: Number
     name: Name
@@ -271,6 +273,7 @@ class Grant(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=T
     down: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
     opaque: bool = False
     left: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)] = 0
+    watched: bool = False
 
 
 class Revoke(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
@@ -345,7 +348,7 @@ class Used(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown
     count: Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
 
 
-FromInner = Ended | Idle | Rotated | Used | Unclean
+FromInner = Ended | Idle | Rotated | Used | Unclean | Lives
 
 
 # --- outer and inner --------------------------------------------------------------------------------------------

@@ -67,12 +67,14 @@ class Rotating:
         self._troubles: dict[tuple[str, str], str] = {}
         self._tried: dict[tuple[str, str], int] = {}
         self._looked = keeper.now
+        self.waits = False
+        """The inner part has not said yet what is under way with it."""
 
     # --- what they are ----------------------------------------------------------------------------------------------
 
     def plan(self, said: NewCredential) -> tuple[events.AccessSet, Callable[[], Any]]:
         """An operator sets one. Raises: GateError."""
-        if (said.asset, said.login) in self._under_way.values():
+        if self.waits or (said.asset, said.login) in self._under_way.values():
             raise GateError("its password is being changed just now", hint="cofferdam jump assets")
         public, secret = "", said.secret.encode()
         protocol = self._keeper.deciding.policy.assets[said.asset].protocol
@@ -180,6 +182,8 @@ class Rotating:
     def _begin(self, whose: tuple[str, str], by: str, told: Callable[[], None]) -> None:
         asset, login = whose
         found, credential = self._rule(asset, login), self._accounts.credential(asset, login)
+        if self.waits:
+            raise GateError("the keeper has just come again", hint="try again in a moment")
         if found is None:
             raise GateError(f"no conduit says how the password of {login} at {asset} is changed", hint="rotate:")
         if credential is None or credential[0] != "password":
@@ -219,6 +223,12 @@ class Rotating:
 
         detail = "is looked at: a change was under way" if left else f"is changed by {how.command}"
         self._keeper.audit.record(self._entry(whose, by, detail), done)
+
+    def turning(self, number: int, whose: tuple[str, str]) -> None:
+        """The inner part is changing one that a life before this has asked for."""
+        if self._accounts.meta(_pending(*whose)):
+            self._under_way[number] = whose
+            self._last = max(self._last, number)
 
     def came_of_it(self, record: records.Rotated) -> None:
         """The inner part has tried both."""

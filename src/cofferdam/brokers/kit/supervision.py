@@ -99,6 +99,8 @@ class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fiel
     secrets: tuple[Secret, ...] = ()
     folders: dict[Name, Folder] = {}
     dials: bool = True
+    life: Count = 0
+    """Of a part that comes again while the others go on: how many of its lives have ended before, among these."""
 
 
 class NewPolicy(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
@@ -154,7 +156,14 @@ class JobDone(Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields
     error: Text = ""
 
 
-ToPart = Configure | NewPolicy | SetSevered | ReportNow | Stop | Command | JobDone
+class Away(Struct, frozen=True, array_like=True, tag=9, forbid_unknown_fields=True):
+    """A part of the crew has ended, in this life, and comes again (enforce.profile.Crew.returns)."""
+
+    part: Name
+    life: Count
+
+
+ToPart = Configure | NewPolicy | SetSevered | ReportNow | Stop | Command | JobDone | Away
 
 
 # --- part to gate -----------------------------------------------------------------------------------------------

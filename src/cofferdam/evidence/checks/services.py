@@ -74,15 +74,17 @@ def session(one: Happening) -> str:
 
 
 def ends(history: History) -> dict[str, Happening]:
-    """What ended each session. A keeper that is killed, alone or with the whole gate, says nothing of those that were
-    open; they ended with it, so the entry of its death is theirs, or of the next start."""
+    """What ended each session. They end with the inner part that has them, by whatever that ends: where no keeper came
+    that could say so, the entry of its death is theirs, or of the next start. A keeper that comes again goes on with
+    them."""
     found = {str(one.event["session"]): one for one in history.of("access-ended")}
     over: dict[str, list[Happening]] = {}
     for one in (*history.of("half-died"), *history.of("half-started")):
         over.setdefault(str(one.event.get("half")), []).append(one)
     starts = history.of("gate-started")
     for part in {one.maker for one in history.of("access-opened")}:
-        over[part] = sorted((*over.get(part, ()), *starts), key=lambda one: one.index)
+        inner = f"{part.rpartition('/')[0]}/inner"
+        over[part] = sorted((*over.get(inner, ()), *starts), key=lambda one: one.index)
     for one in history.of("access-opened"):
         after = bisect(over[one.maker], one.index, key=lambda each: each.index)
         if after < len(over[one.maker]):

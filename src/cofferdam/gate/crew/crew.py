@@ -21,6 +21,7 @@ from cofferdam.brokers.kit.pace import Bucket, draw
 from cofferdam.brokers.kit.supervision import (
     HOUSE_END,
     Alarms,
+    Away,
     Configure,
     EndSources,
     Listener,
@@ -86,7 +87,7 @@ class Crew(Supervisor[Part]):
         self.plan = plan
         self.broker = BROKERS[plan.broker]
         self.kind = self.broker.crew.kind
-        self.alone = self.broker.crew.alone
+        self.alone, self.returns = self.broker.crew.alone, self.broker.crew.returns
         self.has_store = any(self.broker.crew.parts[name].store for name in plan.parts)
         self.totals = Totals()
         """What the parts of earlier lives counted."""
@@ -99,6 +100,9 @@ class Crew(Supervisor[Part]):
         self._held = ""
         self._ordered = plan
         """The plan by which this life was born."""
+        self._boot = ""
+        self._lives: dict[str, int] = {}
+        """How many lives of a part that comes again have ended in this one of the crew."""
         self._settled = asyncio.Event()
         """A life by the present plan has become ready, or has ended before it was."""
 
@@ -132,16 +136,27 @@ class Crew(Supervisor[Part]):
 
     async def configure(self) -> None:
         gate, plan = self._gate, self.plan  # a new policy may have come since the order
-        boot = f"{gate.boot}.{next(gate.births)}"
+        self._boot, self._lives = f"{gate.boot}.{next(gate.births)}", {}
         # What earlier lives wrote in the last minute, whatever their crew was called: the log has it.
         recent: tuple[PastWrite, ...] | None = ()
         if _is_paced(gate.policy, plan.asset_names):
             recent = await gate.recent_writes(plan.asset_names)
         for part in self.parts:
-            self._configure(part, boot, recent)
+            self._configure(part, self._boot, recent)
 
     def configure_alone(self, part: Part) -> None:
-        self._configure(part, f"{self._gate.boot}.{next(self._gate.births)}", ())
+        again = part.born.part in self.returns
+        self._configure(part, self._boot if again else f"{self._gate.boot}.{next(self._gate.births)}", ())
+
+    def on_absent(self, part: Part) -> None:
+        name = part.born.part
+        life = self._lives.get(name, 0)
+        self._lives[name] = life + 1
+        for other in self.parts:
+            other.send(Away(name, life))
+
+    def on_held(self, why: str, hint: str) -> None:
+        self._hold(why, hint)
 
     def _configure(self, part: Part, boot: str, recent: tuple[PastWrite, ...] | None) -> None:
         gate, plan, name = self._gate, self.plan, part.born.part
@@ -166,6 +181,7 @@ class Crew(Supervisor[Part]):
                 reads=dict(part.born.reads),
                 folders=dict(part.born.folders),
                 dials=plan.parts[name].dials,
+                life=self._lives.get(name, 0),
                 secrets=self._secrets(name),
             )
         )
@@ -234,11 +250,11 @@ class Crew(Supervisor[Part]):
 
     def on_ready(self) -> None:
         self._settled.set()
-        self._hold("")
         for part in self.parts:
             self.on_part_ready(part)
 
     def on_part_ready(self, part: Part) -> None:
+        self._hold("")
         self._gate.note(HalfStarted(half=clip(part.name, 128), pid=part.born.pid, wall_ns=time.time_ns()))
 
     def on_end(self, part: Part, reason: str, expected: bool) -> None:
@@ -408,7 +424,8 @@ class Crew(Supervisor[Part]):
 
     async def ask(self, name: str, verb: str, arguments: bytes, seconds: float) -> Any:
         """An operator's question to one part. Raises: GateError: its answer is no, or there is none."""
-        part = next((part for part in self.parts if part.born.part == name and part.ready is not None), None)
+        ready = {part.born.part: part for part in self.parts if part.ready is not None}
+        part = ready.get(name) or ready.get(self.broker.stands_in.get((name, verb), ""))
         if part is None:
             raise GateError(f"{self.name}/{name} does not run now", hint="`cofferdam status` shows what runs")
         return await part.ask(verb, arguments, seconds)

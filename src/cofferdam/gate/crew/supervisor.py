@@ -2,7 +2,7 @@
 
 A part that ends or hangs takes its crew with it: what is durable lies in stores, and nothing else is carried over into
 the next life. What waits in listeners' backlogs, which the launcher holds, is served by it. A part that nothing joins
-to the others (`alone`) is born again by itself.
+to the others (`alone`), or without which they go on (`returns`), is born again by itself.
 
 Not here: what the parts of a kind of crew are told (crew, auditor, overlay.names), which crews there are (plan).
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from cofferdam.crossing.link import Link
+from cofferdam.crossing.lone_part import EXIT_BUG, EXIT_PEER_GONE, EXIT_VIOLATION
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.enforce.orders import PartOrder
@@ -30,6 +31,9 @@ FREE_RESTARTS = 10
 """A crew that worked is started anew at once, so many times in a row; one more is allowed each second."""
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 """Beyond that, or if it dies before it is ready: the first pause and, doubling each time, the longest."""
+ENDS_ALL = frozenset({EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG, -signal.SIGSYS})
+"""How a part may end that takes its crew with it also where the others could go on: another has ended before it, one
+has broken the rules, or it did itself. Nobody of those who may be at fault lives on."""
 OWN_PAUSE_SECONDS = 2.0
 """A turn of the gate's loop that took longer says nothing of the parts: what they said waits to be read."""
 
@@ -245,12 +249,21 @@ class Supervisor(abc.ABC, Generic[C]):
     alone: frozenset[str] = frozenset()
     """Parts that nothing joins to the others: one that ends is born again by itself."""
 
+    returns: frozenset[str] = frozenset()
+    """Parts without which the others go on, for as long as it takes to have them born again."""
+
+    def on_absent(self, part: C) -> None:
+        """One of these has ended: the others are to be told."""
+
+    def on_held(self, why: str, hint: str) -> None:
+        """One of these could not be born again yet; it is tried anew."""
+
     def order_of(self, part: str) -> PartOrder:
-        """The order for one of those. Raises: GateError."""
+        """The order for one part that is born again by itself. Raises: GateError."""
         raise GateError(f"{self.name}/{part} is not born alone")
 
     def configure_alone(self, part: C) -> None:
-        """Tells one of those all that makes it ready. Raises: GateError."""
+        """Tells such a one all that makes it ready. Raises: GateError."""
 
     def on_part_ready(self, part: C) -> None:
         """One of those is ready."""
@@ -266,7 +279,8 @@ class Supervisor(abc.ABC, Generic[C]):
 
     @property
     def working(self) -> bool:
-        return self._ready.is_set()
+        away = self._waiting.keys() | self._newborn.keys()
+        return self._ready.is_set() and self.returns.isdisjoint(away)
 
     async def run(self) -> None:
         """Until `stop`, or until a first life failed that is not tried again."""
@@ -361,7 +375,7 @@ class Supervisor(abc.ABC, Generic[C]):
     def _goes_on(self) -> bool:
         """Whether the crew goes on without the parts that have ended, which are born again then."""
         gone = [part for part in self.parts if not part.alive]
-        if self._stop_asked.is_set() or self._planned_end or any(part.born.part not in self.alone for part in gone):
+        if self._stop_asked.is_set() or self._planned_end or any(map(self._takes_all, gone)):
             return False
         for part in gone:
             name = part.born.part
@@ -370,9 +384,23 @@ class Supervisor(abc.ABC, Generic[C]):
             self.parts.remove(part)
             self._buried(part, expected=False)
             self.restarts += 1
-            now = time.monotonic()
-            self._waiting[name] = now + self._lone_pacing.setdefault(name, Restarts()).delay(was_ready, now)
+            if name in self.returns:
+                self.on_absent(part)
+                if not was_ready:
+                    why = part.failing or how(part.born.ended.result(), part.born.call, "")
+                    self.on_held(f"{part.name}: {why}", part.hint)
+            self._soon(name, was_ready)
         return True
+
+    def _takes_all(self, part: C) -> bool:
+        """Whether the crew ends with a part that has ended."""
+        returns = part.born.part in self.returns and part.born.ended.result() not in ENDS_ALL
+        return not returns and part.born.part not in self.alone
+
+    def _soon(self, name: str, was_ready: bool) -> None:
+        """A part is to be born again by itself, at its own pace."""
+        now = time.monotonic()
+        self._waiting[name] = now + self._lone_pacing.setdefault(name, Restarts()).delay(was_ready, now)
 
     async def _revive(self, name: str) -> None:
         """A part is born again, while the others go on; where that cannot be, all are."""
@@ -385,12 +413,23 @@ class Supervisor(abc.ABC, Generic[C]):
             self.configure_alone(part)
         except GateError as error:
             self._gate.log.error("part-not-started", part=f"{self.name}/{name}", reason=str(error))
-            self.kill()
+            if name not in self.returns:
+                self.kill()
+                return
+            self.on_held(f"{self.name}/{name}: {error}", error.hint)
+            if name in self._newborn:  # it has nothing to work by
+                self.kill_part(self.parts[-1])
+            else:
+                self._soon(name, was_ready=False)
 
     async def _bury(self, was_ready: bool) -> None:
         """Ends what is left of the crew and tells how it ended."""
         self._ready.clear()
         ended = [part.born.ended for part in self.parts]
+        planned = self._stop_asked.is_set() or self._planned_end
+        if not planned and any(not part.alive and part.born.part in self.returns for part in self.parts):
+            for part in self.parts:  # whose pipes to it have no end that they could see
+                self.ask_to_stop(part, self.partner_seconds / 2)
         await asyncio.wait(ended, timeout=self.partner_seconds if was_ready else 0.1)
         self.kill()
         await asyncio.wait(ended)
