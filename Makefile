@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 # Thousands of short processes run here: each would compile what it loads.
 unexport PYTHONDONTWRITEBYTECODE
 ARGS ?=
-# Twice as many as there are cores, and four: tests wait for three quarters of their time, for what comes by itself, and on a
+# Twice as many as there are cores, and four: tests wait for two thirds of their time, for what comes by itself, and on a
 # machine that others use as well each worker has a share. A module stays whole: its tests share a gate. In our order: see
 # tests/conftest.py.
 CORES ?= -n $(shell echo $$(( $$(nproc) * 2 + 4 ))) --dist loadfile --no-loadscope-reorder
