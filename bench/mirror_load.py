@@ -111,6 +111,14 @@ async def _taken(scene: Scene) -> int:
     return sum(_figure((await scene.status()).figures, "taken").values())
 
 
+async def _until(scene: Scene, rows: int) -> int:
+    """Waits for so many to be taken; how many there are."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while (taken := await _taken(scene)) < rows and time.monotonic() < until:  # noqa: ASYNC110 - another process
+        await asyncio.sleep(0.1)
+    return taken
+
+
 async def _load(tags: int, rate: int, readers: int, seconds: float) -> Found:
     play = Crowded()
     async with on_stage(Loopback(play.spots), [play]) as scene:
@@ -125,14 +133,14 @@ async def _load(tags: int, rate: int, readers: int, seconds: float) -> Found:
             analyst = people.Analyst(where.host(DOOR), where.port(DOOR), made.json()["key"], where.host(ANALYST))
             asking.append(Reading(number, analyst))
         pids = await mirror_crew.pids(scene)
+        first, _ = await asyncio.to_thread(_record, historian, tags, tags, TICK_SECONDS)
+        await _until(scene, first)  # tags that are not there yet are refused
         before = mirror_crew.parts(pids)
         began = time.monotonic()
         for one in asking:
             one.start()
         rows, took = await asyncio.to_thread(_record, historian, tags, rate, seconds)
-        until = time.monotonic() + PATIENCE_SECONDS
-        while (taken := await _taken(scene)) < rows and time.monotonic() < until:  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.1)
+        taken = await _until(scene, first + rows) - first
         drained = time.monotonic() - began
         for one in asking:
             one.over.set()
