@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cofferdam.audit.events.jump import RecordingMarked
+from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
 from cofferdam.audit.files import LogReader
 from cofferdam.enforce import stores
 from cofferdam.evidence import recorded
@@ -87,6 +87,20 @@ def test_what_an_archivist_puts_there(folder: Path, does: Callable[[Path], None]
     does(folder)
     found = look(folder)
     assert any(says in one for one in found.findings), found.findings
+
+
+def test_what_was_not_removed_after_all_is_missed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "state")
+    ledger.begin()
+    for name, taken_back in (("1-s1.cast", False), ("2-s2.cast", True)):
+        ledger.say(RecordingMarked(recording=name, session=name, size=1, sha256="0" * 64, ended=True))
+        ledger.say(RecordingUsed(recording=name, how="removed", by="the policy"))
+        if taken_back:
+            ledger.say(RecordingUsed(recording=name, how="not-removed", by="the policy", reason="read-only"))
+    ledger.close()
+    made = tmp_path / "state" / stores.FOLDER / "jump" / "archivist" / "recordings"
+    made.mkdir(parents=True)
+    assert look(made).findings == ["2-s2.cast: it is gone, and nothing says that it was removed"]
 
 
 def test_what_is_kept_of_marks_is_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

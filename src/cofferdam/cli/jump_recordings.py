@@ -345,6 +345,8 @@ def _marks(args: argparse.Namespace) -> tuple[dict[str, list[dict[str, Any]]], s
             marks.setdefault(event["recording"], []).append(event)
         elif event["how"] == "removed":
             removed.add(event["recording"])
+        elif event["how"] == "not-removed":
+            removed.discard(event["recording"])
     return marks, removed
 
 

@@ -71,6 +71,8 @@ def recorded(
             marks.setdefault(said["recording"], bytearray()).extend(mark)
         elif entry.event["how"] == "removed":
             removed.add(entry.event["recording"])
+        elif entry.event["how"] == "not-removed":
+            removed.discard(entry.event["recording"])
     found = Recorded()
     for store in stores_there:
         try:

@@ -101,6 +101,55 @@ def test_what_is_kept(archive: Archive) -> None:
     assert any(b"hello" in path.read_bytes() for path in archive.folder.glob("*-t-1.cast"))
 
 
+def test_a_folder_stays_and_ends_nobody_s_session(archive: Archive) -> None:
+    """Nothing is said of it in the log; what is one goes."""
+    now = int(time.time())
+    folder, old = archive.folder / f"{now - 9500}-a.cast", archive.folder / f"{now - 9000}-b.cast"
+    folder.mkdir()
+    old.write_bytes(b"{}\n")
+    left = archive.store / "quarantine" / "new-t-1"
+    left.mkdir(parents=True)
+    archive.start()
+    eventually(lambda: not old.exists())
+    said = archive.child.status().alarms["jump-stays"]
+    assert "new-t-1" in said and "(and 1 more)" in said
+    assert folder.is_dir() and left.is_dir()
+    assert [(each.recording, each.how) for each in archive.auditor.of(RecordingUsed)] == [(old.name, "removed")]
+    archive.inner.send(record(1), records.Happened(1, 1, "o", b"hello"))
+    assert archive.inner.wait_for(records.Stored).number == 1
+    assert [each["name"].rpartition("-")[2] for each in listed(archive)] == ["1.cast"]
+
+
+@pytest.mark.parametrize(("what", "why"), [("folder", "Is a directory"), ("held", "somebody holds it now")])
+def test_what_cannot_be_removed_after_all_is_taken_back(archive: Archive, what: str, why: str) -> None:
+    """It was one that goes when its entry was written."""
+    old = archive.folder / f"{int(time.time()) - 9000}-a.cast"
+    old.write_bytes(b"{}\n")
+    archive.auditor.mode = "silent"
+    archive.start()
+    eventually(lambda: bool(archive.auditor.of(RecordingUsed)))
+    if what == "folder":
+        old.unlink()
+        old.mkdir()
+    else:
+        (archive.folder / f"{old.name}.hold").write_text("a claim")
+    archive.auditor.speaks_again()
+    eventually(lambda: len(archive.auditor.of(RecordingUsed)) == 2)
+    entries = [(each.recording, each.how, each.reason) for each in archive.auditor.of(RecordingUsed)]
+    assert entries[0][:2] == (old.name, "removed")
+    assert entries[1] == (old.name, "not-removed", why)
+    assert old.exists()
+    archive.inner.send(record(1), records.Happened(1, 1, "o", b"hello"))
+    assert archive.inner.wait_for(records.Stored).number == 1
+    assert ("jump-stays" in archive.child.status().alarms) is (what == "folder")
+    assert len(archive.auditor.of(RecordingUsed)) == 2
+
+
+def listed(archive: Archive) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(ask(archive, "recordings", {"by": "root"}).result)
+    return found
+
+
 def lies(archive: Archive, seconds: int, person: str, size: int, command: str = "") -> Path:
     """A recording of an earlier life lies there, of so many seconds ago."""
     at = int(time.time()) - seconds

@@ -185,10 +185,11 @@ class RecordingMarked(Event, frozen=True, kw_only=True):
 
 
 class RecordingUsed(Event, frozen=True, kw_only=True):
-    """An operator looked at a recording, has it held whatever the policy says, or let it go; or it was removed."""
+    """An operator looked at a recording, has it held whatever the policy says, or let it go; or it was removed, or was
+    not ("not-removed"), although an entry before this one says so."""
 
     recording: Name
-    how: Literal["read", "removed", "held", "released"]
+    how: Literal["read", "removed", "not-removed", "held", "released"]
     by: Name
     reason: Text = ""
 

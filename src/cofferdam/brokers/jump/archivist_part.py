@@ -12,6 +12,8 @@ import base64
 import contextlib
 import errno
 import hashlib
+import os
+import stat
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -119,6 +121,10 @@ class Archivist(Part):
         """Those who are recorded no more."""
         self._near = ""
         """Who soon will not be."""
+        self._stay: dict[str, str] = {}
+        """What cannot be removed, and why: it is not tried again in this life."""
+        self._fixed = ""
+        """Why nothing can be removed just now."""
         self._looked_at = 0
         self._shown: dict[tuple[str, str], None] = {}
         """Who looks at which recording, by an entry of this life."""
@@ -153,6 +159,10 @@ class Archivist(Part):
                 f"{self._near}'s recordings of a week have three eighths of the room for all, without what is held: "
                 "where there is no room left, and they have half of it, they are recorded no more"
             )
+        stay = self._quarantine.stay | self._stay
+        if why := self._fixed or next((f"{name}: {why}" for name, why in stay.items()), ""):
+            more = f" (and {len(stay) - 1} more)" if len(stay) > 1 and not self._fixed else ""
+            found["jump-stays"] = clip(f"what is not to be kept any longer cannot be removed: {why}{more}")
         if kept := self._quarantine.kept:
             found["jump-quarantine"] = f"{kept} file{'' if kept == 1 else 's'} in quarantine"
         return found
@@ -325,19 +335,21 @@ class Archivist(Part):
 
     def _remove_old(self) -> None:
         """The oldest that is older than any conduit keeps it, or for which there is no room any more, and that nobody
-        holds: one a look, and none before that is in the log."""
+        holds: one a look, and none before that is in the log. Where it cannot be removed after all, the log has that as
+        well."""
         self._looked, self._looked_at = self._setting.clock(), self._bytes
         if self._removing or not self._keep.age:
             return
         live = {writer.path.name for writer in self._writers.values()}
         sizes = self._sizes()
-        loose = [name for name in sizes if not self._hold(name).exists()]
+        loose = [name for name in sizes if name not in self._stay and not self._hold(name).exists()]
         old = next((name for name in loose if name not in live), None)
         reason = f"kept for {self._keep.age} s"
         if old is None or self._age(old) <= self._keep.age:
             old = self._for_room(sizes, loose, live)
             reason = f"all together have more than {self._keep.room} bytes"
-        if old is None:
+        self._fixed = _fixed(self._folder) if old is not None else ""
+        if old is None or self._fixed:
             return
         self._removing = True
         entry = RecordingUsed(
@@ -346,11 +358,26 @@ class Archivist(Part):
 
         def done(ok: bool, why: str) -> None:
             self._removing = False
-            if ok and not self._hold(old).exists():
-                (self._folder / old).unlink(missing_ok=True)
-                self._count -= 1
-                self._whose.pop(old, None)
-                self._looked -= LOOK_NS  # there may be more
+            if not ok:
+                return
+            self._looked -= LOOK_NS  # there may be more
+            why = "somebody holds it now" if self._hold(old).exists() else ""
+            try:
+                if not why:
+                    (self._folder / old).unlink(missing_ok=True)
+            except OSError as error:
+                why = self._stay[old] = error.strerror or str(error)
+            if why:
+                self._setting.audit.note(
+                    RecordingUsed(
+                        wall_ns=self._setting.wall(), recording=old, how="not-removed", by="the policy",
+                        reason=clip(why),
+                    ),
+                    always=True,
+                )  # fmt: skip
+                return
+            self._count -= 1
+            self._whose.pop(old, None)
 
         self._setting.audit.record(entry, done)
 
@@ -358,11 +385,15 @@ class Archivist(Part):
         return self._setting.wall() // 10**9 - began(name)[0]
 
     def _sizes(self) -> dict[str, int]:
-        """Of each recording, the oldest first; one that somebody takes away meanwhile is left out."""
+        """Of each recording, the oldest first; one that somebody takes away meanwhile is left out, and a folder."""
         found: dict[str, int] = {}
         for path in sorted(self._folder.glob(f"*{SUFFIX}"), key=lambda path: began(path.name)):
             with contextlib.suppress(OSError):
-                found[path.name] = path.stat().st_size
+                facts = path.stat()
+                if stat.S_ISDIR(facts.st_mode):
+                    self._stay[path.name] = "it is a folder"
+                else:
+                    found[path.name] = facts.st_size
         return found
 
     def _for_room(self, sizes: dict[str, int], loose: list[str], live: set[str]) -> str | None:
@@ -515,6 +546,15 @@ class Archivist(Part):
                 return msgspec.json.decode(file.readline(HEAD_MOST), type=dict[str, Any])
         except (OSError, ValueError):
             return {}
+
+
+def _fixed(folder: Path) -> str:
+    """Why nothing in a folder can be removed, where that can be seen without trying it."""
+    try:
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    except OSError as error:
+        return error.strerror or str(error)
+    return "the file system is read-only" if read_only else ""
 
 
 def _too_much(person: str) -> str:

@@ -100,7 +100,6 @@ class Quarantine:
         self._room = room
         self._folder = store / FOLDER
         self._folder.mkdir(mode=0o750, exist_ok=True)
-        self._folder.chmod(0o750)  # the job reads it by the archivist's group; recordings are read by no other part
         self._boot, self._run_job, self._send = boot, run_job, send
         self._files: dict[int, _File] = {}
         self._last = 0
@@ -109,12 +108,19 @@ class Quarantine:
         self.kept = self._kept_bytes = 0
         self._whose: dict[str, tuple[str, int]] = {}
         """Person and size, by name, of what has come to stay in this life."""
-        for path in self._folder.iterdir():  # what nobody waits for any more; findings stay
-            if path.name.startswith(NEW):
-                path.unlink()
-            else:
-                self.kept += 1
-                self._kept_bytes += path.stat().st_size
+        self.stay: dict[str, str] = {}
+        """What should have gone and did not, and why: that ends nobody's session."""
+        for path in (self._folder, *self._folder.iterdir()):  # what nobody waits for any more; findings stay
+            try:
+                if path == self._folder:
+                    path.chmod(0o750)  # the job reads it by the archivist's group; recordings are read by no other part
+                elif path.name.startswith(NEW):
+                    path.unlink()
+                else:
+                    self._kept_bytes += path.stat().st_size
+                    self.kept += 1
+            except OSError as error:
+                self.stay[path.name] = error.strerror or str(error)
 
     def on_record(self, record: Any) -> None:
         """What the inner part says. Raises: CrossingError."""

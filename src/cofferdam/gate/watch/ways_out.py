@@ -54,6 +54,8 @@ WAYS_OUT: dict[str, str] = {
     "cofferdam jump host-key ASSET --file KEY",
     "jump-recording": "make room on the disk of the archivist's store; it is tried again by itself",
     "jump-store": "make room on the disk of the keeper's store; people are let in again by themselves",
+    "jump-stays": "look at what it names in the archivist's folder (STATE/stores/jump.../archivist), and whether that "
+    "disk is mounted for writing",
     "jump-room": "a larger `room` in the policy's `record:`; what they have shown: cofferdam jump recording list",
     "jump-break-glass": "look into what was done; then somebody else: cofferdam jump break-glass review WORDS",
     "jump-rotation": "cofferdam jump assets says how far it came; then: cofferdam jump rotate",
