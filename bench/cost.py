@@ -37,7 +37,7 @@ ROWS = {
     "inner half, a request": "proxy___inner___Inner___take",
     "inner half, an answer": "proxy___device___Device____on_data",
     "of these: frames to messages, outer": "{encapsulation}___next_event",
-    "of these: messages to frames, outer": "{server}___send",
+    "of these: messages to frames, outer": "{server}___(?:send|answer)",
     "of these: frames to messages, inner": "{client}___next_event",
     "of these: messages to frames, inner": "{client}___send",
     "of these: figures": "proxy___stats___FlowStats___answered",

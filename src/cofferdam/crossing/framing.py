@@ -28,7 +28,7 @@ PACKET: Final = 4096
 """Bytes. The kernel writes a pipe packet of up to PIPE_BUF = 4096 bytes atomically (pipe(7))."""
 WHOLE, FIRST, MORE, BATCH, ANEW = 0, 1, 2, 3, 4
 HEADER = 3
-BATCH_HEADER = 4
+BATCH_HEADER: Final = 4
 """Bytes before the records of a batch: its kind, and MessagePack's "array 16" with the count."""
 LARGEST_WHOLE = PACKET - HEADER
 
@@ -68,6 +68,8 @@ def pack(records: Sequence[bytes]) -> list[bytes]:
 
 def pack_batches(records: Sequence[bytes]) -> list[bytes]:
     """Packets that carry MessagePack-encoded records in order: small ones in batches, large ones chunked."""
+    if len(records) == 1 and len(records[0]) <= PACKET - BATCH_HEADER:  # the rule where little is said
+        return [b"\x03\xdc\x00\x01" + records[0]]
     packets: list[bytes] = []
     current: list[bytes] = []
     room = PACKET - BATCH_HEADER

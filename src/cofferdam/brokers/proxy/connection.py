@@ -143,8 +143,7 @@ class Connection:
         """A request that is under way no longer."""
         if self.gathered:
             self.gathered.discard(token)
-        job = self.flight[token]
-        del self.flight[token]
+        job = self.flight.pop(token)
         lines = self.lines
         if lines is not None and not job.own:
             line = job.line

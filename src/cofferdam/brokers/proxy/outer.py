@@ -90,12 +90,12 @@ class Outer(Door):
                     self._stand_in_line(client)
                     break
                 event = machine.next_event()
-                if event is NEED_DATA:
+                if type(event) is not _RECEIVED and event is NEED_DATA:
                     self._all_taken(client)
                     return
                 client.frame_since = 0
                 pace.tokens -= 1.0
-                if isinstance(event, _RECEIVED):
+                if type(event) is _RECEIVED:
                     self._request(client, event.token, event.request)
                 elif isinstance(event, RequestRefused):
                     self._malformed(client, event.section, event.detail)
