@@ -71,7 +71,9 @@ def test_few_and_short_ones_are_remembered() -> None:
     for number in range(20):
         heard.decode(read(NodeId(0, b"t" * 32, "b"), 0, 0, [str(number) * 900]))
         assert heard._size == sum(map(len, heard._known)) <= remembered.MOST_BYTES
-        assert heard._made.keys() == {id(one.nodes) for one in heard._known.values()}, "nothing outlives its request"
+        assert heard._by_nodes.keys() == {id(one.request(0, 0).nodes) for one in heard._known.values()}, (
+            "nothing outlives its request"
+        )
 
 
 # --- what is made of a read, on both sides ----------------------------------------------------------------------------

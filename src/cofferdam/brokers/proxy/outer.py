@@ -227,7 +227,7 @@ class Outer(Door):
         number = self._next
         client.outstanding += 1
         self._pending[number] = Pending(client, session, token, request, conduit, is_write, began)
-        if self._has_watches and watched(operation):
+        if self._has_watches and (known is None or not known.place) and watched(operation):
             self._inner.send(Watch(session.id, number, request))
         elif known is not None and self._repeats:
             self._keeping.send(session.id, number, known)

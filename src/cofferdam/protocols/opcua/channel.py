@@ -40,6 +40,7 @@ BAD_TIMEOUT, BAD_DECODING, BAD_TOO_MANY = 0x800A0000, 0x80070000, 0x80AC0000
 PART6, PART6_CHANNEL = "OPC 10000-6, 7.1", "OPC 10000-6, 6.7"
 
 _HEAD = struct.Struct("<3scI")
+_FIRST = struct.Struct("<4sI")
 _TWO = struct.Struct("<II")
 _FOUR = struct.Struct("<IIII")
 _CHUNK = struct.Struct("<3scIIIII")
@@ -166,8 +167,9 @@ class Channel:
                 if data and (not _may_start(bytes(data[:3])) or (len(data) > 3 and data[3] not in b"FCA")):
                     raise Fault("no OPC UA message begins so", BAD_MESSAGE_TYPE)
                 return None
-            kind, final, size = _HEAD.unpack_from(data)
-            if kind not in _KINDS or final not in b"FCA" or (kind != b"MSG" and final != b"F"):
+            first, size = _FIRST.unpack_from(data)
+            begins = _BEGINS.get(first)
+            if begins is None:
                 raise Fault(f"no OPC UA message begins with {bytes(data[:4])!r}", BAD_MESSAGE_TYPE)
             if size > self._buffer:
                 raise Fault(f"a chunk of {size} bytes; at most {self._buffer} were agreed", BAD_TOO_LARGE)
@@ -181,7 +183,7 @@ class Channel:
             else:
                 frame = bytes(data[:size])
                 del data[:size]
-            found = self._frame(kind, final, frame)
+            found = self._frame(begins[0], begins[1], frame)
             if found is not None:
                 return found
 
@@ -438,6 +440,8 @@ def error_frame(status: int, reason: str = "") -> bytes:
 
 
 _KINDS = frozenset((b"HEL", b"ACK", b"ERR", b"OPN", b"MSG", b"CLO", b"RHE"))
+_BEGINS = {kind + b"F": (kind, b"F") for kind in _KINDS} | {b"MSG" + one: (b"MSG", one) for one in (b"C", b"A")}
+"""What a chunk begins with: a message alone has more than one."""
 
 
 def reverse_hello(uri: str, url: str) -> bytes:

@@ -217,7 +217,7 @@ class Values(_Message, frozen=True, tag=634):
 
 class Numbers(_Message, frozen=True, tag=635):
     """Values that are single numbers, or none: `heads`, of each the fields that there are (1 value, 2 status, 4 and 8
-    the times), the builtin type and the status, in 6 bytes; `data`, the numbers side by side and then the times, as
+    the times), the builtin type and the status, in 6 bytes; `data`, of each the number and the times, side by side as
     little-endian fields. What is not among the fields is 0 in the heads, and not in the data."""
 
     heads: Annotated[bytes, Meta(min_length=HEAD_BYTES, max_length=HEAD_BYTES * READ_ITEMS)]

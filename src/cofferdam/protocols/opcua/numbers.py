@@ -96,4 +96,4 @@ def written(sample: m.Sample, stamps: int) -> bytes | None:
 def answer(time: int, handle: int, count: int, values: list[bytes]) -> bytes:
     """The body of an answer to a Read of so many nodes, of what was written of the values. `time`: in 100 ns since
     1601."""
-    return b"".join([_ANSWER.pack(_READ, time, handle, 0, 0, count), *values, b"\0\0\0\0"])
+    return b"".join((_ANSWER.pack(_READ, time, handle, 0, 0, count), b"".join(values), b"\0\0\0\0"))

@@ -1,4 +1,5 @@
-"""What a server of ours offers: endpoints, by what the policy says of clients' security, and nothing of the asset's.
+"""What a server of ours offers: endpoints, by what the policy says of clients' security, and namespaces, and nothing
+else of the asset's.
 
 Not here: channels and sessions (server).
 """
@@ -13,6 +14,8 @@ from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import LocalizedText
+from cofferdam.protocols.opcua.dialect import ARROW, field_path, split
+from cofferdam.protocols.opcua.names import UA
 from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy
 
 TRANSPORT = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary"
@@ -98,3 +101,30 @@ class Offering(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             return
         wanted = not request.profiles or TRANSPORT in request.profiles
         self.reply(number, handle, s.GetEndpointsResponse, self._endpoints() if wanted else [])
+
+
+def uris_of(facing: Facing | None) -> tuple[str, ...]:
+    """The namespaces that our side shows: the standard's, our own, and those of the policy in its order."""
+    if facing is None:
+        return UA, "urn:cofferdam:opcua"
+    own = getattr(facing.common, "uri", "") or "urn:cofferdam:opcua"
+    found: dict[str, None] = {}
+    asset = facing.asset
+    items = [point.at for point in asset.points] + [method.at for method in asset.methods]
+    items += [notifier.at for notifier in asset.notifiers] + [tree.at for tree in asset.subtrees]
+    for item in items:
+        for name in getattr(item, "name", "").split(ARROW):
+            uri = split(name)[0] if name else ""
+            if uri and uri != own:
+                found[uri] = None
+    for point in asset.points:
+        if point.structure and split(point.structure)[0]:
+            found[split(point.structure)[0]] = None
+    for notifier in asset.notifiers:
+        for field in notifier.fields:
+            for uri, _ in field_path(field.name.partition(ARROW)[2]):
+                if uri and uri != own:
+                    found[uri] = None
+    if asset.subtrees:  # in these is more than what has a name in the policy
+        found.update(dict.fromkeys(uri for _, uri in asset.namespaces if uri not in (own, UA)))
+    return (UA, own, *found)

@@ -29,47 +29,77 @@ _VARIES = struct.Struct("<qI")
 _AFTER = _AT + _VARIES.size
 
 
-class Heard:
-    """Requests of one client."""
+class Known:
+    """A read that one client has asked before. `made`: what was made of it; `token`: the session's by whom that was,
+    and None as long as it was not."""
 
-    __slots__ = ("_known", "_made", "_size")
+    __slots__ = ("_request", "made", "stamps", "token")
 
-    def __init__(self) -> None:
-        self._known: dict[bytes, s.ReadRequest] = {}
-        self._made: dict[int, Any] = {}  # by the id of a known request's nodes, which live as long as that
-        self._size = 0
+    def __init__(self, request: s.ReadRequest) -> None:
+        self._request = request
+        self.made: Any = None
+        self.stamps = request.stamps
+        self.token: NodeId | None = None
 
-    def decode(self, data: bytes) -> Any:
-        """What wire.decode makes of a request. Raises: as that does."""
-        if len(data) > MOST_BYTES or data[: len(_HEAD)] != _HEAD:
-            return wire.decode(data, request=True)
-        key = data[:_AT] + data[_AFTER:]
-        known = self._known.get(key)
-        if known is None:
-            found = wire.decode(data, request=True)
-            self._size += len(key)
-            if len(self._known) >= MOST or self._size > MOST_BYTES:
-                self._known.clear()
-                self._made.clear()
-                self._size = len(key)
-            self._known[key] = found
-            self._made[id(found.nodes)] = None
-            return found
-        timestamp, handle = _VARIES.unpack_from(data, _AT)
+    def request(self, timestamp: int, handle: int) -> s.ReadRequest:
+        """The request with these in its header."""
+        known = self._request
         head = known.header
         header = s.RequestHeader(
             head.token, timestamp, handle, head.diagnostics, head.audit, head.timeout, head.additional
         )
         return s.ReadRequest(header, known.age, known.stamps, known.nodes)
 
+
+class Heard:
+    """Requests of one client."""
+
+    __slots__ = ("_by_nodes", "_known", "_size")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Known] = {}
+        self._by_nodes: dict[int, Known] = {}  # by the id of a known request's nodes, which live as long as that
+        self._size = 0
+
+    def again(self, data: bytes) -> Known | None:
+        """A request that was decoded before, by the body of one that differs in what varies alone."""
+        if len(data) > MOST_BYTES or data[: len(_HEAD)] != _HEAD:
+            return None
+        return self._known.get(data[:_AT] + data[_AFTER:])
+
+    def decode(self, data: bytes) -> Any:
+        """What wire.decode makes of a request. Raises: as that does."""
+        known = self.again(data)
+        if known is not None:
+            return known.request(*varies(data))
+        found = wire.decode(data, request=True)
+        if len(data) > MOST_BYTES or data[: len(_HEAD)] != _HEAD:
+            return found
+        key = data[:_AT] + data[_AFTER:]
+        self._size += len(key)
+        if len(self._known) >= MOST or self._size > MOST_BYTES:
+            self._known.clear()
+            self._by_nodes.clear()
+            self._size = len(key)
+        self._known[key] = self._by_nodes[id(found.nodes)] = Known(found)
+        return found
+
     def made(self, nodes: list[s.ReadValueId]) -> Any:
         """What was made of these very nodes; None if nothing was."""
-        return self._made.get(id(nodes))
+        known = self._by_nodes.get(id(nodes))
+        return None if known is None else known.made
 
-    def keep(self, nodes: list[s.ReadValueId], made: Any) -> None:
-        """Keeps it as long as the request that they are of."""
-        if id(nodes) in self._made:
-            self._made[id(nodes)] = made
+    def keep(self, nodes: list[s.ReadValueId], made: Any, token: NodeId) -> None:
+        """Keeps it as long as the request that they are of. `token`: of the session in which that was asked."""
+        known = self._by_nodes.get(id(nodes))
+        if known is not None:
+            known.made, known.token = made, token
+
+
+def varies(data: bytes) -> tuple[int, int]:
+    """The time stamp and the handle of a request that is known."""
+    timestamp, handle = _VARIES.unpack_from(data, _AT)
+    return timestamp, handle
 
 
 class _Asked:

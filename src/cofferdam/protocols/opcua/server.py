@@ -37,12 +37,11 @@ from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import server_work as work
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import GOOD, NULL_NODE, Malformed, NodeId
-from cofferdam.protocols.opcua.dialect import ARROW, field_path, split
 from cofferdam.protocols.opcua.identity import identity_of
 from cofferdam.protocols.opcua.moving import Held, Where
-from cofferdam.protocols.opcua.names import UA, Namespaces
-from cofferdam.protocols.opcua.offering import Offering
-from cofferdam.protocols.opcua.remembered import Heard
+from cofferdam.protocols.opcua.names import Namespaces
+from cofferdam.protocols.opcua.offering import Offering, uris_of
+from cofferdam.protocols.opcua.remembered import Heard, Known, varies
 from cofferdam.protocols.opcua.security import NONE, Policy, SecurityError, leaf_of
 from cofferdam.protocols.opcua.trust import chain_mark
 
@@ -81,8 +80,9 @@ class OpcUaServer(Offering):
         self.channel = ch.Channel(server=True, own=getattr(self.trust, "own", None), judge=self._judge,
                                   spend=self._spend_open)  # fmt: skip
         self.heard = Heard()
+        self._takes_none = "none" in self._words()
         self._request_nonce = b""
-        self._open: dict[int, tuple[jobs.Job, int]] = {}
+        self._open: dict[int, tuple[jobs.Waiting, int]] = {}
         self.jobs = 0
         self._serial = 0
         self._soon = False  # events have come of an answer: `next_event` is to be asked
@@ -100,7 +100,7 @@ class OpcUaServer(Offering):
         self._last = 0
         self._look_at = 0  # when it is looked whether the session is over
         self._greeted = False
-        uris = _uris(facing)
+        uris = uris_of(facing)
         self.uri = uris[1]
         self.names = Namespaces(uris)
         self.services = work.Services(self)
@@ -148,6 +148,7 @@ class OpcUaServer(Offering):
         if self.facing is None:
             return
         self.facing = msgspec.structs.replace(self.facing, asset=asset)
+        self._takes_none = "none" in self._words()
         channel = self.channel
         looks = channel.policy is NONE and not self.activated  # anybody may look which endpoints there are
         if channel.opened and not looks and not self._offers(channel.policy, channel.mode) and self._error is None:
@@ -262,7 +263,7 @@ class OpcUaServer(Offering):
 
     # --- events and answers -----------------------------------------------------------------------------------------
 
-    def ask(self, job: jobs.Job, slot: int, request: m.OpcUaRequest) -> int:
+    def ask(self, job: jobs.Waiting, slot: int, request: m.OpcUaRequest) -> int:
         """Has a part of a job cross. Its token."""
         self._serial += 1
         self._open[self._serial] = (job, slot)
@@ -324,6 +325,9 @@ class OpcUaServer(Offering):
             self._message(body)
 
     def _message(self, body: ch.Body) -> None:
+        known = self.heard.again(body.data)
+        if known is not None and self._read_again(body, known):
+            return
         before = len(self._events)
         number = -1
         try:
@@ -346,6 +350,22 @@ class OpcUaServer(Offering):
             # Answered here: for the house, that it counts.
             self._events.append(LocalAnswer(self.new_token(), jobs.Ready(self.take_output())))
 
+    def _read_again(self, body: ch.Body, known: Known) -> bool:
+        """A read that is asked once more in its session, if it may cross as it is; for all else it is a request as any
+        other is."""
+        if known.token is not self.token or not self.activated or self.jobs >= OPEN_JOBS:
+            return False
+        timestamp, handle = varies(body.data)
+        if self._is_bare() or _late(timestamp, self.wall()) or not self.services.hopes(known):
+            return False
+        self._last = self.now
+        self.services.read_again(body.request, handle, known)
+        return True
+
+    def _is_bare(self) -> bool:
+        """Whether the channel is good for discovery alone."""
+        return self.channel.policy is NONE and not self._takes_none
+
     def _refuse(self, request: int, handle: int, status: int, why: str, number: int) -> None:
         self.fault(request, handle, status)
         ready: Any = jobs.Ready(self.take_output())
@@ -356,10 +376,9 @@ class OpcUaServer(Offering):
         if kind is s.FindServersRequest or kind is s.GetEndpointsRequest:
             self._discovery(number, request)
             return
-        if self.channel.policy is NONE and "none" not in self._words():
+        if self._is_bare():
             raise ch.Fault("a channel without security is for discovery alone", ch.BAD_SECURITY, SECTION6)
-        now = wire.ticks(self.wall())
-        if header.timestamp and abs(header.timestamp - now) > CLOCK_TICKS:
+        if _late(header.timestamp, self.wall()):
             raise Malformed("a time stamp more than an hour from ours", BAD_TIMESTAMP)
         if kind is s.CreateSessionRequest:
             self._create_session(number, request)
@@ -566,35 +585,13 @@ class OpcUaServer(Offering):
         self.services = work.Services(self)
 
 
+def _late(timestamp: int, wall: int) -> bool:
+    """Whether a request's time stamp is too far from ours."""
+    return timestamp != 0 and abs(timestamp - wire.ticks(wall)) > CLOCK_TICKS
+
+
 def _same(one: NodeId, other: NodeId) -> bool:
     """Whether two tokens are equal, in a time that does not tell where they differ."""
     if one.ns != other.ns or one.kind != other.kind or not isinstance(one.id, bytes) or not isinstance(other.id, bytes):
         return False
     return hmac.compare_digest(one.id, other.id)
-
-
-def _uris(facing: Facing | None) -> tuple[str, ...]:
-    """The namespaces that our side shows: the standard's, our own, and those of the policy in its order."""
-    if facing is None:
-        return UA, "urn:cofferdam:opcua"
-    own = getattr(facing.common, "uri", "") or "urn:cofferdam:opcua"
-    found: dict[str, None] = {}
-    asset = facing.asset
-    items = [point.at for point in asset.points] + [method.at for method in asset.methods]
-    items += [notifier.at for notifier in asset.notifiers] + [tree.at for tree in asset.subtrees]
-    for item in items:
-        for name in getattr(item, "name", "").split(ARROW):
-            uri = split(name)[0] if name else ""
-            if uri and uri != own:
-                found[uri] = None
-    for point in asset.points:
-        if point.structure and split(point.structure)[0]:
-            found[split(point.structure)[0]] = None
-    for notifier in asset.notifiers:
-        for field in notifier.fields:
-            for uri, _ in field_path(field.name.partition(ARROW)[2]):
-                if uri and uri != own:
-                    found[uri] = None
-    if asset.subtrees:  # in these is more than what has a name in the policy
-        found.update(dict.fromkeys(uri for _, uri in asset.namespaces if uri not in (own, UA)))
-    return (UA, own, *found)

@@ -19,8 +19,9 @@ from cofferdam.protocols.opcua import numbers, together, wire
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua.builtin_types import Data, LocalizedText, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
-from cofferdam.protocols.opcua.jobs import Job
+from cofferdam.protocols.opcua.jobs import Job, Waiting
 from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, dimensions_of, formless, forms_of, item_of
+from cofferdam.protocols.opcua.remembered import Known
 from cofferdam.protocols.opcua.rendered import plainly
 from cofferdam.protocols.opcua.server_calls import BAD_DENIED, BAD_NOTHING, BAD_OPERATIONS, BAD_TYPE, CallServices
 from cofferdam.protocols.opcua.server_items import BAD_CLOSED
@@ -54,23 +55,19 @@ def uri_of(certificate: bytes) -> str:
         return ""
 
 
-def _nothing(_answers: list[Any]) -> None:
-    return
-
-
-class _Whole(Job):
+class _Whole(Waiting):
     """A read that crosses as it is, as nearly all do."""
 
-    __slots__ = ("_asked", "_number", "_request", "_services")
+    __slots__ = ("_handle", "_known", "_number", "_services")
 
-    def __init__(self, services: Services, number: int, request: s.ReadRequest, asked: list[tuple[int, Item]]) -> None:
-        super().__init__(services._server, 1, _nothing)
-        self._services, self._number, self._request, self._asked = services, number, request, asked
+    def __init__(self, services: Services, number: int, handle: int, known: Known) -> None:
+        super().__init__(services._server, 1)
+        self._services, self._number, self._handle, self._known = services, number, handle, known
 
     def answer(self, slot: int, token: int, response: Any) -> None:
         self._left = 0
         self._server.jobs -= 1
-        self._services.whole(self._number, self._request, self._asked, response)
+        self._services.whole(self._number, self._handle, self._known, response)
 
 
 class Services(CallServices):
@@ -170,9 +167,6 @@ class Services(CallServices):
         known = self._server.heard.made(nodes)
         if known is not None:
             asked, items, whole = known
-            if whole is not None and self._hopes(items):
-                self._server.ask(_Whole(self, number, request, asked), 0, whole)
-                return
         results: list[bytes] = [b""] * len(nodes)  # as they are written
         about: list[int] = []
         if whole is None:
@@ -190,7 +184,7 @@ class Services(CallServices):
             items = tuple([item for _, item in asked])
             if len(asked) == len(nodes):  # all are the asset's: it follows from the names alone what is asked
                 whole = m.Read(items)
-                self._server.heard.keep(nodes, (asked, items, whole))
+                self._server.heard.keep(nodes, (asked, items, whole), self._server.token)
         groups = [asked] if asked else []
         hoped = len(asked) > 1 and self._hopes(items)
         if len(asked) > 1 and not hoped and not self._may(Operation(READ, -1, -1, False, items)):
@@ -234,14 +228,23 @@ class Services(CallServices):
         A single one is judged as it is."""
         return len(items) == 1 or items is self._allowed or items == self._allowed
 
-    def whole(self, number: int, request: s.ReadRequest, asked: list[tuple[int, Item]], answer: Any) -> None:
-        """A read that has crossed as it is was answered."""
+    def hopes(self, known: Known) -> bool:
+        """The same of a read that was asked before."""
+        return self._hopes(known.made[1])
+
+    def read_again(self, number: int, handle: int, known: Known) -> None:
+        """A read that was asked before, and crosses as it is."""
+        self._server.ask(_Whole(self, number, handle, known), 0, known.made[2])
+
+    def whole(self, number: int, handle: int, known: Known, answer: Any) -> None:
+        """It was answered."""
+        asked = known.made[0]
         if len(asked) > 1 and type(answer) is m.Refused and answer.status == BAD_DENIED:
             self._allowed = ()
-            self._read(number, request)
+            self._read(number, known.request(0, handle))
             return
-        handle, stamps = request.header.handle, request.stamps
         form = together.form_of(answer.heads) if type(answer) is m.Numbers else None
+        stamps = known.stamps
         written = self._written(asked, answer, stamps) if form is None else form.pieces(answer.data, stamps)
         self._have_read(number, handle, len(asked), written)
 

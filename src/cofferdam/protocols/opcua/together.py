@@ -2,10 +2,10 @@
 
 Theory. A client asks for the same nodes for years. As long as each has a number of the type that it had, with the same
 status, all of an answer but the numbers and their times stays as it is. Such an answer is taken apart in one step
-(`Told.taken`): its bytes beside these are compared with what they have to be, and numbers and times are read and
-written again, side by side. So they cross (`messages.Numbers`) beside what each node has there, its `heads`, and so
-they are put into an answer of the other half's own. Whatever differs in anything is for whoever takes it apart value
-by value, as what was not asked before.
+(`Told.taken`): its bytes beside these are compared with what they have to be, numbers are read and written again, and
+times, which any eight bytes but zeros are, are cut out. So they cross (`messages.Numbers`) beside what each node has
+there, its `heads`, and so they are put into an answer of the other half's own. Whatever differs in anything is for
+whoever takes it apart value by value, as what was not asked before.
 
 All of it follows from the heads: that it is remembered changes nothing (ADR 95). Not here: one number (numbers).
 """
@@ -27,6 +27,8 @@ _SHOWN: Final = (_SOURCE, _SERVER, _SOURCE | _SERVER, 0)
 """The times that a client wants, by its TimestampsToReturn."""
 _WIDTHS: Final = {kind: struct.calcsize("<" + letter) for kind, letter in numbers.LETTERS.items()}
 _HEAD: Final = struct.Struct("<BBI")
+_NEVER: Final = bytes(8)
+"""A time that is none."""
 
 
 def heads_of(body: bytes, count: int) -> bytes:
@@ -64,28 +66,31 @@ class Told:
 
     def __init__(self, heads: bytes) -> None:
         self._count = len(heads) // HEAD
-        constants, letters, values, times, held = f"<{numbers.AT}x", "<", f"<{numbers.AT}x", f"<{numbers.AT}x", ""
+        constants = values = times = f"<{numbers.AT}x"
+        held = "<"
         expected: list[bytes] = []
         crossing: list[bytes] = []
         self._length = numbers.AT + 4
         for mask, kind, status in _HEAD.iter_unpack(heads):
             before = bytes((mask, kind)) if mask & _VALUE else bytes((mask,))
             said = status.to_bytes(4, "little") if mask & _STATUS else b""
-            letter = numbers.LETTERS[kind] if kind else ""
-            width = _WIDTHS[kind] if kind else 0
-            stamps = (mask >> 2).bit_count()
-            expected += (before, said)
-            constants += f"{len(before)}s{width}x{len(said)}s{8 * stamps}x"
-            values += f"{len(before)}x{letter}{len(said) + 8 * stamps}x"
-            times += f"{len(before) + width + len(said)}x{'q' * stamps}"
-            letters += letter
-            held += "q" * stamps
+            letter, width = (numbers.LETTERS[kind], _WIDTHS[kind]) if kind else ("0s", 0)
+            stamps = 8 * (mask >> 2).bit_count()
+            expected.append(before)
+            constants += f"{len(before)}s{width}x"
+            if said:
+                expected.append(said)
+                constants += "4s"
+            constants += f"{stamps}x"
+            values += f"{len(before)}x{letter}{len(said) + stamps}x"
+            times += f"{len(before) + width + len(said)}x{stamps}s"
+            held += f"{letter}{stamps}s"
             shown = (_VALUE if kind else 0) | (_STATUS if status else 0) | (mask & (_SOURCE | _SERVER))
             crossing.append(_HEAD.pack(shown, kind, status))
-            self._length += len(before) + width + len(said) + 8 * stamps
+            self._length += len(before) + width + len(said) + stamps
         self._expected = tuple(expected)
         self._constants, self._numbers = struct.Struct(constants + "4x"), struct.Struct(values + "4x")
-        self._times, self._held = struct.Struct(times + "4x"), struct.Struct(letters + held)
+        self._times, self._held = struct.Struct(times + "4x"), struct.Struct(held)
         self.crossing = b"".join(crossing)
 
     def taken(self, body: bytes) -> bytes | None:
@@ -95,9 +100,13 @@ class Told:
         if self._constants.unpack(body) != self._expected:
             return None
         times = self._times.unpack(body)
-        if 0 in times:  # which is no time, and is left out
-            return None
-        return self._held.pack(*self._numbers.unpack(body), *times)
+        joined = b"".join(times)
+        if _NEVER in joined and 0 in struct.unpack(f"<{len(joined) // 8}q", joined):
+            return None  # a time of 0, which is none, and is left out
+        fields: list[Any] = [b""] * (2 * self._count)
+        fields[0::2] = self._numbers.unpack(body)
+        fields[1::2] = times
+        return self._held.pack(*fields)
 
 
 class Form:
@@ -108,25 +117,20 @@ class Form:
     def __init__(self, heads: bytes) -> None:
         self._heads = tuple(_HEAD.iter_unpack(heads))
         self.count = len(self._heads)
-        self._bools: list[tuple[int, int]] = []
+        self._bools: list[int] = []
         self._said: dict[int, tuple[struct.Struct, list[bytes]]] = {}
-        at = stamps = 0
+        self._size = 0
         for mask, kind, _ in self._heads:
             if kind == 1:
-                if self._bools and self._bools[-1][1] == at:
-                    self._bools[-1] = (self._bools[-1][0], at + 1)
-                else:
-                    self._bools.append((at, at + 1))
-            at += _WIDTHS[kind] if kind else 0
-            stamps += (mask >> 2).bit_count()
-        self._size = at + 8 * stamps
+                self._bools.append(self._size)
+            self._size += (_WIDTHS[kind] if kind else 0) + 8 * (mask >> 2).bit_count()
 
     def fault(self, data: bytes) -> str:
         """Why these are not the numbers and the times; "" if they are."""
         if len(data) != self._size:
             return f"{len(data)} bytes of numbers and times that have {self._size}"
-        for start, stop in self._bools:
-            if data[start:stop].translate(None, b"\0\1"):
+        for at in self._bools:
+            if data[at] > 1:
                 return "a bool that is neither 0 nor 1"
         return ""
 
@@ -135,45 +139,48 @@ class Form:
         found = self._said.get(stamps)
         if found is None:
             found = self._said[stamps] = self._layout(_SHOWN[stamps])
-        cut, made = found[0].unpack(data), found[1].copy()
-        made[1::4] = cut[: self.count]
-        made[3::4] = cut[self.count :]
+        made = found[1].copy()
+        made[1::2] = found[0].unpack(data)
         return made
 
     def _layout(self, shown: int) -> tuple[struct.Struct, list[bytes]]:
-        """How to cut numbers and times, and what stands before each of them."""
-        values = times = ""
+        """How to cut numbers and times, and what stands before each piece."""
+        cut = "<"
         made: list[bytes] = []
         for mask, kind, status in self._heads:
             first = mask & (_VALUE | _STATUS | shown)
-            made += (bytes((first, kind)) if kind else bytes((first,)), b"")
-            made += (status.to_bytes(4, "little") if status else b"", b"")
-            values += f"{_WIDTHS[kind] if kind else 0}s"
-            before = 8 if mask & _SOURCE and not shown & _SOURCE else 0
-            after = 8 if mask & _SERVER and not shown & _SERVER else 0
-            times += f"{before}x{8 * (first >> 2).bit_count()}s{after}x"
-        return struct.Struct("<" + values + times), made
+            before = bytes((first, kind)) if kind else bytes((first,))
+            length = _WIDTHS[kind] if kind else 0
+            if status:
+                made += (before, b"")
+                cut += f"{length}s"
+                before, length = status.to_bytes(4, "little"), 0
+            for stamp in (_SOURCE, _SERVER):
+                if mask & stamp and not shown & stamp:
+                    made += (before, b"")
+                    cut += f"{length}s8x"
+                    before, length = b"", 0
+                elif mask & stamp:
+                    length += 8
+            made += (before, b"")
+            cut += f"{length}s"
+        return struct.Struct(cut), made
 
     def samples(self, data: bytes) -> tuple[m.Sample, ...]:
         """The same one by one."""
-        letters = "".join([numbers.LETTERS[kind] for _, kind, _ in self._heads if kind])
-        stamps = "".join(["q" * (mask >> 2).bit_count() for mask, _, _ in self._heads])
-        fields = struct.unpack("<" + letters + stamps, data)
         found: list[m.Sample] = []
-        at, then = 0, len(letters)
+        at = 0
         for mask, kind, status in self._heads:
             value: Any = None
             if kind:
-                value = numbers.MADE[kind]((fields[at],))
-                at += 1
-            source = server = 0
-            if mask & _SOURCE:
-                source = fields[then]
-                then += 1
-            if mask & _SERVER:
-                server = fields[then]
-                then += 1
-            found.append(m.Sample(value, status, source, server))
+                value = numbers.MADE[kind](struct.unpack_from("<" + numbers.LETTERS[kind], data, at))
+                at += _WIDTHS[kind]
+            told = [0, 0]
+            for place, stamp in enumerate((_SOURCE, _SERVER)):
+                if mask & stamp:
+                    told[place] = int.from_bytes(data[at : at + 8], "little", signed=True)
+                    at += 8
+            found.append(m.Sample(value, status, told[0], told[1]))
         return tuple(found)
 
 
