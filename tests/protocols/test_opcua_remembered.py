@@ -12,10 +12,10 @@ from cofferdam.protocols.base import ResponseReceived
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import remembered, wire
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin_types import Malformed, NodeId, QualifiedName
+from cofferdam.protocols.opcua.builtin_types import LocalizedText, Malformed, NodeId, QualifiedName
 from cofferdam.protocols.opcua.remembered import Heard
 from cofferdam.values import Float64
-from tests.protocols.opcua.pair import plain, samples
+from tests.protocols.opcua.pair import Pair, asset, plain, samples
 
 TOKENS = st.sampled_from(
     [NodeId(0, b"t" * 32, "b"), NodeId(0, b"u" * 32, "b"), NodeId(0, b"t" * 31, "b"), NodeId(0, 5)]
@@ -156,6 +156,58 @@ def test_a_read_that_is_asked_again_is_the_same_object_and_is_judged_each_time()
     requests, _, _, results = ear.step(nodes, 2, POLICIES[1], 0x801F0000)
     assert [one.items for one in requests][-2:] == [(Item("node", LEVEL),), (Item("node", SPEED),)], "taken apart anew"
     assert all(status & 0x80000000 for _, status, _, _ in results)
+
+
+def say(pair: Pair, token: NodeId, time: int = 0) -> str:
+    """Asks for the level by this session's token; what comes of it."""
+    client = pair.client
+    node = s.ReadValueId(client.namespaces.node(LEVEL), 13, None, NOBODY)
+    header = s.RequestHeader(token, time, 7, 0, None, 10_000, wire.NO_EXTENSION)
+    body = wire.encode(s.ReadRequest(header, 0.0, 2, [node]))
+    pair.refused.clear()
+    pair.to_server(client.channel.send(client.channel.request_id(), body))
+    if not pair.asked:
+        return "".join(pair.refused) or str(pair.server_error)
+    pair.answer(m.Values((m.Sample(Float64((1.0,))),)))
+    return "asked"
+
+
+def known_read() -> tuple[Pair, NodeId]:
+    """A pair whose server knows a read of the level, and the token by which it was asked."""
+    pair = plain()
+    token = pair.client.token
+    assert [say(pair, token) for _ in range(3)] == ["asked"] * 3
+    return pair, token
+
+
+def test_a_read_that_is_known_is_held_to_the_clock_and_to_what_the_policy_offers() -> None:
+    pair, token = known_read()
+    assert "time stamp" in say(pair, token, 1)
+    assert say(pair, token) == "asked"
+    found = asset("Basic256Sha256")
+    pair.server.take_asset(found)
+    assert "offers no such channel" in say(pair, token) and not pair.asked
+
+
+def test_a_read_that_is_known_is_none_of_the_next_session() -> None:
+    """By the very bytes that were known in the one before."""
+    pair, token = known_read()
+    client = pair.client
+
+    def anew() -> Any:
+        yield s.CloseSessionRequest(client.header(), True)
+        own = s.ApplicationDescription("urn:us", None, LocalizedText(None, None), 1, None, None, [])
+        made = yield s.CreateSessionRequest(client.header(), own, None, client.url, "x", b"n" * 32, None, 60_000.0, 0)
+        client.token = made.token
+        none = s.SignatureData(None, None)
+        identity = wire.pack(s.AnonymousToken("anonymous"))
+        yield s.ActivateSessionRequest(client.header(), none, [], [], identity, none)
+
+    client.start(0, anew())
+    pair.run()
+    assert pair.server.activated and client.token != token
+    assert "no such session" in say(pair, token)
+    assert say(pair, client.token) == "asked"
 
 
 def test_a_client_that_has_written_a_read_before_writes_it_the_same() -> None:
