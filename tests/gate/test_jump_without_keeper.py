@@ -257,6 +257,33 @@ def test_a_part_that_breaks_the_rules_does_not_go_on(site: JumpSite) -> None:
     assert events(site.state, "record-violation")
 
 
+def test_what_cannot_be_recorded_ends_without_it_as_well(site: JumpSite) -> None:
+    cat = site.begins("tech", "station", "cat")
+    says(cat, b"a word")
+    (recordings,) = site.state.rglob("archivist/recordings")
+    aside = site.folder / "recordings"
+    with away(site):
+        recordings.rename(aside)
+        try:
+            assert b"cannot be recorded" in ends(cat)
+        finally:
+            aside.rename(recordings)
+    assert not site.sessions()
+
+
+@pytest.mark.soak
+def test_a_grant_ends_at_its_time_without_it(site: JumpSite) -> None:
+    """A minute: there are no shorter ones."""
+    asked = site.ssh("vendor", "vendor", "request station 1m a look").stdout.decode().split()[1]
+    assert b"is granted" in site.ssh("lead", "lead", f"approve {asked}").stdout
+    cat = site.begins("vendor", "station", "cat")
+    says(cat, b"a word")
+    with away(site):
+        assert b"its time is over" in ends(cat)
+    assert not site.sessions()
+    assert b"it takes an approval" in site.ssh("vendor", "station", "echo never").stderr
+
+
 @pytest.mark.soak
 def test_killed_again_and_again(site: JumpSite) -> None:
     """The same two sessions through all of its lives, none of which leaves the others anything to end by."""
