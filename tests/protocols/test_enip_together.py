@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import random
 import struct
+import sys
 from typing import Any
 
 import pytest
@@ -173,6 +174,18 @@ def test_what_is_learnt_of_a_packet_all_connections_know_as_long_as_that_very_pa
     for code in CODES:
         assert together.form_of(TWO, bytes((0xC1, code))) is not None
     assert len(together.of(TWO).forms) <= together.FORMS
+
+
+def test_a_packet_that_is_left_at_the_end_of_a_process_goes_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules' names are gone by then."""
+    packet = m.Packet(TWO.parts)
+    assert together.form_of(packet, b"\xc1\xc4") is not None
+    said: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    monkeypatch.setattr(together, "memory", None)
+    del packet
+    gc.collect()
+    assert not said
 
 
 def test_what_goes_in_several_packets_comes_back_side_by_side_if_all_of_it_can() -> None:

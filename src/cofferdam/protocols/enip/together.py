@@ -175,7 +175,8 @@ def of(request: m.Packet) -> Found:
     known = memory.get(key)
     if known is None:
         known = memory[key] = Found()
-        known.kept = weakref.ref(request, lambda _gone: memory.pop(key, None))
+        forget = memory.pop  # and not by the module's name, which is gone when the last ones go
+        known.kept = weakref.ref(request, lambda _gone: forget(key, None))
     return known
 
 
