@@ -6,8 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -282,6 +285,32 @@ def test_a_grant_ends_at_its_time_without_it(site: JumpSite) -> None:
         assert b"its time is over" in ends(cat)
     assert not site.sessions()
     assert b"it takes an approval" in site.ssh("vendor", "station", "echo never").stderr
+
+
+def faults(pid: int) -> None:
+    """It does what no process may, as where a library stumbles: the next that it does is no instruction of a program's.
+    (A signal that is sent does nothing to it, but for SIGKILL: it is the first process of its namespace.)"""
+    place = Path(f"/proc/{pid}/syscall")
+    eventually(lambda: place.read_text()[0].isdigit())  # it waits, in the kernel
+    with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
+        memory.seek(int(place.read_text().split()[-1], 16))
+        memory.write(b"\xf4" if platform.machine() == "x86_64" else bytes(4))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="writing into another process's memory takes root")
+def test_who_may_have_made_it_stumble_does_not_go_on(site: JumpSite) -> None:
+    cat = site.begins("tech", "station", "cat")
+    says(cat, b"a word")
+    before = site.gate.pids()
+    faults(before["keeper"])
+    comes_again(site, before["keeper"])
+    eventually(lambda: works_again(site))
+    after = site.gate.pids()
+    assert all(before[part] != after[part] for part in ("outer", "inner", "archivist", "keeper"))
+    ends(cat)
+    died = [one for one in events(site.state, "half-died") if one["half"].endswith("/keeper")]
+    assert died[-1]["status"] in (-signal.SIGSEGV, -signal.SIGILL)
+    assert not site.sessions()
 
 
 @pytest.mark.soak

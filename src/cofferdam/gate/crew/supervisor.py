@@ -31,9 +31,12 @@ FREE_RESTARTS = 10
 """A crew that worked is started anew at once, so many times in a row; one more is allowed each second."""
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 """Beyond that, or if it dies before it is ready: the first pause and, doubling each time, the longest."""
-ENDS_ALL = frozenset({EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG, -signal.SIGSYS})
+FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGABRT, signal.SIGSYS)
+"""By which the kernel, or a library, ends a process for what it did itself."""
+ENDS_ALL = frozenset({EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG, *(-number for number in FAULTS)})
 """How a part may end that takes its crew with it also where the others could go on: another has ended before it, one
-has broken the rules, or it did itself. Nobody of those who may be at fault lives on."""
+has broken the rules, or it did itself, and be it in a library that stumbled over what another said. Nobody of those who
+may be at fault lives on."""
 OWN_PAUSE_SECONDS = 2.0
 """A turn of the gate's loop that took longer says nothing of the parts: what they said waits to be read."""
 
