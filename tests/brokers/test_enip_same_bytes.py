@@ -87,11 +87,6 @@ class EnipPair(Pair):
             client.arrive(e.REGISTER)
         self.forget()
 
-    def close(self) -> None:
-        """Its halves end, and their sockets are closed."""
-        self.stage.inner.end()
-        self.stage.outer.end()
-
     def forget(self) -> None:
         super().forget()
         if self.forgets:

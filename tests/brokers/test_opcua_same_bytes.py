@@ -184,11 +184,6 @@ class OpcUaPair(Pair):
         self.recalled = self.decoded = self.learnt = self.kept = self.answered = 0
         self.forget()
 
-    def close(self) -> None:
-        """Its halves end."""
-        self.stage.inner.end()
-        self.stage.outer.end()
-
     def forget(self) -> None:
         super().forget()
         for client in self.stage.outer.clients:

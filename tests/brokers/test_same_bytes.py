@@ -80,6 +80,11 @@ class Pair:
             link.take = functools.partial(self._taken, link.take)  # type: ignore[method-assign]
         self.forget()
 
+    def close(self) -> None:
+        """Its halves end, and their sockets are closed."""
+        self.stage.inner.end()
+        self.stage.outer.end()
+
     def _taken(self, take: Callable[[], list[Any]]) -> list[Any]:
         found = take()
         self.crossed.update(type(record) for record in found)

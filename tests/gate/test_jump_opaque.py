@@ -33,13 +33,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JumpSite]:
         ' paths: ["FILES/robot/**"]}'
     )
     made = JumpSite(tmp_path_factory.mktemp("jump"), free="certificates: 8 h\n    files: {day: 3 MB}", rules=rules)
-    try:
-        made.set_up()
+    with made.running():
         yield made
-        assert made.gate.stop() == 0, made.gate.said()
-        assert "Traceback" not in made.gate.said()
-    finally:
-        made.close()
 
 
 def exported(site: JumpSite, name: str, how: str) -> bytes:

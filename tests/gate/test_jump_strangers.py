@@ -45,13 +45,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JumpSite]:
         gate=Lighter,
     )  # fmt: skip
     made.ports |= {"loud": port}
-    try:
-        made.set_up()
+    with made.running():
         yield made
-        assert made.gate.stop() == 0, made.gate.said()
-        assert "Traceback" not in made.gate.said()
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -30,13 +30,8 @@ KILLS = int(os.environ.get("COFFERDAM_SOAK_KILLS", "20"))
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JumpSite]:
     made = JumpSite(tmp_path_factory.mktemp("jump"), free="files: {rate: 1 MB}")
-    try:
-        made.set_up()
+    with made.running():
         yield made
-        assert made.gate.stop() == 0, made.gate.said()
-        assert "Traceback" not in made.gate.said()
-    finally:
-        made.close()
 
 
 def says(process: subprocess.Popen[bytes], words: bytes) -> None:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +339,17 @@ class JumpSite:
 
         eventually(whole)
         return found[0]
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Set up, in use, and ended as it should, with nothing of a fault in what it said."""
+        try:
+            self.set_up()
+            yield
+            assert self.gate.stop() == 0, self.gate.said()
+            assert "Traceback" not in self.gate.said()
+        finally:
+            self.close()
 
     def close(self) -> None:
         self.station.close()
