@@ -21,9 +21,9 @@ from pymodbus.client import ModbusTcpClient
 
 from cofferdam.audit.events.access import LimitHit, Malformed, SessionClosed, WriteAllowed, WriteOutcome
 from cofferdam.audit.events.gate import RecordViolation
-from cofferdam.brokers.half import EXIT_REFUSED
 from cofferdam.brokers.kit.supervision import Configure, Failing, NewPolicy, PolicyTaken, Ready, SetSevered
 from cofferdam.brokers.proxy.records import Closed, Denied, Failed, Opened, Reply, Request, Rows, to_outer
+from cofferdam.crossing.exit import EXIT_REFUSED
 from cofferdam.crossing.framing import PACKET, pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import Unpacker

@@ -10,8 +10,9 @@ import pytest
 from msgspec import Struct
 
 from cofferdam.crossing import lone_part
+from cofferdam.crossing.exit import EXIT_BUG, EXIT_GATE_GONE, EXIT_STOPPED, EXIT_VIOLATION
 from cofferdam.crossing.framing import Assembler, pack
-from cofferdam.crossing.lone_part import EXIT_BUG, EXIT_GATE_GONE, EXIT_STOPPED, EXIT_VIOLATION, LonePart
+from cofferdam.crossing.lone_part import LonePart
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.crossing.records import RecordCodec

@@ -35,6 +35,7 @@ from cofferdam.audit.records import FromAuditor, ToAuditor
 from cofferdam.brokers.broker import Asked, Broker, Part, Setting
 from cofferdam.brokers.kit import priority
 from cofferdam.brokers.kit.reports import Pager
+from cofferdam.brokers.kit.seamed import Seams
 from cofferdam.brokers.kit.supervision import (
     HOUSE_END,
     HOUSE_SESSIONS,
@@ -60,10 +61,9 @@ from cofferdam.brokers.kit.supervision import (
 )
 from cofferdam.brokers.kit.transport import TcpTransport, Transport, place_of
 from cofferdam.brokers.registry import BROKERS, named
-from cofferdam.brokers.seamed import Seams
 from cofferdam.crossing import strand
 from cofferdam.crossing.channel import Receiver, Sender, hold_back
-from cofferdam.crossing.lone_part import EXIT_BUG, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_STOPPED, EXIT_VIOLATION
+from cofferdam.crossing.exit import EXIT_BUG, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_REFUSED, EXIT_STOPPED, EXIT_VIOLATION
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
@@ -85,8 +85,6 @@ ACCEPTS_A_TURN = 8
 """New connections of one listener that are taken before others' requests have their turn."""
 
 Start = Callable[[Coroutine[Any, Any, None]], None]
-
-EXIT_REFUSED = 6
 
 
 class PartProcess:

@@ -15,11 +15,11 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
+from cofferdam.crossing.exit import EXIT_BUG, EXIT_GATE_GONE, EXIT_STOPPED, EXIT_VIOLATION
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CrossingError
 
-EXIT_STOPPED, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG = 0, 2, 3, 4, 5
 WORDS: Final = 1024
 """Letters of a text to the gate."""
 Hears = TypeVar("Hears")

@@ -17,8 +17,8 @@ from cofferdam.audit.events.jump import AccessEnded, AccessLocked, SignedIn, Sig
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.signin import signed_data
 from cofferdam.brokers.jump.standing_records import Lives, Stands
+from cofferdam.crossing.exit import EXIT_VIOLATION
 from cofferdam.crossing.framing import PACKET, mark, pack
-from cofferdam.crossing.lone_part import EXIT_VIOLATION
 from cofferdam.crossing.records import Unpacker
 from tests.brokers.harness import write_all
 from tests.brokers.jump.test_keeper_process import Stage, Wire, policy_bytes

@@ -14,13 +14,12 @@ import pytest
 
 from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.audit.events.relay import MessagesPushed
-from cofferdam.brokers.half import EXIT_REFUSED
 from cofferdam.brokers.kit.supervision import Configure, Failing, Ready
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.records import Answered, FromKeeper, Item, Push, ToKeeper, Works
 from cofferdam.brokers.relay.store import Store
+from cofferdam.crossing.exit import EXIT_REFUSED, EXIT_VIOLATION
 from cofferdam.crossing.framing import PACKET, pack
-from cofferdam.crossing.lone_part import EXIT_VIOLATION
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.policy.table import to_bytes

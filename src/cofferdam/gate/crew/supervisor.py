@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from cofferdam.crossing.exit import EXIT_BUG, EXIT_PEER_GONE, EXIT_VIOLATION
 from cofferdam.crossing.link import Link
-from cofferdam.crossing.lone_part import EXIT_BUG, EXIT_PEER_GONE, EXIT_VIOLATION
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.enforce.orders import PartOrder

@@ -1,6 +1,6 @@
 """The seams of a part: pipes to parts of other crews on its side, as the process around the part has them.
 
-Not here: what goes through them (kit.seam), what a part does with them (its broker), who makes them (enforce.seams).
+Not here: what goes through them (seam), what a part does with them (its broker), who makes them (enforce.seams).
 """
 
 from __future__ import annotations
