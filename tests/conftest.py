@@ -160,10 +160,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="module", autouse=True)
 def descriptors(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A module that keeps descriptors fails: hundreds of such modules run in one process, and others go by numbers."""
+    """A module that keeps descriptors fails: hundreds of such modules run in one process, and others go by numbers.
+    What it leaves in the environment, as parts do that say who they are, is not there for the next one."""
     forks.make_cheap()
-    before = _descriptors()
+    before, environment = _descriptors(), dict(os.environ)
     yield
+    if os.environ != environment:
+        os.environ.clear()
+        os.environ.update(environment)
     assert gc.isenabled(), f"{request.node.nodeid} has left the collector switched off"
     if _descriptors() - before <= SPARE_DESCRIPTORS:
         return
