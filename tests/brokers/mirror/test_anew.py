@@ -290,6 +290,27 @@ def test_a_note_that_is_behind_is_put_right_before_anything_of_the_hot_log_goes(
     pair.close()
 
 
+def test_a_note_that_cannot_be_written_is_told_as_long_as_the_hot_log_stays_for_it(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    in_the_way = tmp_path / "keeper" / "sealed.new"
+    in_the_way.mkdir()
+    filled(pair, 0)
+    store = pair.keeper.store
+
+    def swept() -> bool:
+        """Whether what lingers is gone, once its time has come."""
+        store._lingering[:] = [(0.0, name) for _, name in store._lingering]
+        store.sweep()
+        return not list((tmp_path / "keeper").glob("hot-*"))
+
+    assert not swept()
+    assert "sealed.json cannot be written" in pair.keeper.alarms()["mirror-store-note"]
+    in_the_way.rmdir()
+    assert swept() and "mirror-store-note" not in pair.keeper.alarms()
+    pair.close()
+
+
 def test_a_damaged_file_is_set_aside_and_told(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     pair.back()

@@ -555,6 +555,11 @@ class Keeper(Part):
                 f"{free >> 20} MiB of {size >> 20} are left in {self.store.folder}, where the mirror keeps its history:"
                 " the oldest goes first; make room on that disk, or `keep` it for less long"
             )
+        if self.store.unnoted:
+            found["mirror-store-note"] = (
+                f"the hot log of {self.store.folder} stays there and grows, although it is sealed: {self.store.unnoted}"
+                ": make room there, or put right whose file that is; then it goes by itself within twenty minutes"
+            )
         if self.store.found:
             found["mirror-store-mended"] = clip(self.store.found)
         return found

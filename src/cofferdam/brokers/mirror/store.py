@@ -56,6 +56,8 @@ class Store:
         self._lingering: list[tuple[float, str]] = []
         self._note_has = 0
         """Up to which commit the note says that all is sealed."""
+        self.unnoted = ""
+        """Why it does not say all, "" if it does."""
         with contextlib.suppress(StoreError):
             self._note_has = catalogue.load(folder, catalogue.NOTE).sealed
         try:
@@ -205,9 +207,11 @@ class Store:
         from those of one that was killed."""
         sealed = self._catalogue.sealed
         if self._note_has < sealed:
-            with contextlib.suppress(OSError):
+            try:
                 catalogue.note(self.folder, self._catalogue)
-                self._note_has = sealed
+                self._note_has, self.unnoted = sealed, ""
+            except OSError as error:
+                self.unnoted = f"{catalogue.NOTE} cannot be written: {error.strerror}"
         return self._note_has >= sealed
 
     # --- taking
