@@ -81,6 +81,19 @@ def test_what_gpg_did_not_sign_is_refused(vendor: Gpg, tmp_path: Path, what: str
         prove("pgp", file, signature, Pins(keys))
 
 
+@pytest.mark.parametrize("data", [b"\x7fELF\none\ntwo\n", b"\x7fELF\r\none\r\ntwo\r\n"], ids=["as signed", "other"])
+def test_a_signature_that_holds_whatever_ends_the_lines_is_one_of_lists_alone(
+    vendor: Gpg, tmp_path: Path, data: bytes
+) -> None:
+    """Who is on the way could make another file of it, which has the vendor's signature as well."""
+    file, pins = tmp_path / "fw", Pins([vendor.public()])
+    file.write_bytes(data)
+    signature = vendor.sign(b"\x7fELF\none\ntwo\n", "--textmode")
+    with pytest.raises(NotProved, match="is over a text"):
+        prove("pgp", file, signature, pins)
+    assert "Vendor" in prove("pgp", file, signature, pins, lines=True).detail
+
+
 # --- Authenticode -----------------------------------------------------------------------------------------------------
 
 

@@ -121,7 +121,7 @@ def _prove(store: Path, order: Order, file: Source) -> origin.Proved:
         return wsus_bundle.prove(file, signature, read(order.exporters), pins)
     if order.list:
         listed = _kept(store, order, order.list)
-        proved = origin.prove(order.proof, listed, signature, pins)
+        proved = origin.prove(order.proof, listed, signature, pins, lines=True)
         names = _read(store, order, order.list, origin.SIGNATURE_BYTES)
         origin.in_list(names, order.name, _hash(file).digest.hexdigest())
         return origin.Proved(f"{proved.detail}, by its list of SHA-256", {**proved.facts, "list": "SHA-256"})

@@ -25,6 +25,7 @@ import pysequoia
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Struct
+from pysequoia.packet import SignatureType
 
 from cofferdam.brokers.kit.source import Source
 from cofferdam.brokers.patch import authenticode, chains, cms, compound, sigstore
@@ -59,10 +60,10 @@ class Pins(Struct, frozen=True):
     issuer: str = ""
 
 
-def prove(kind: str, file: Source, signature: bytes, pins: Pins) -> Proved:
-    """Raises: NotProved, with the reason."""
+def prove(kind: str, file: Source, signature: bytes, pins: Pins, *, lines: bool = False) -> Proved:
+    """`lines`: a list of hashes, of which nothing changes by how its lines end. Raises: NotProved, with the reason."""
     if kind == "pgp":
-        return _pgp(file, signature, pins.keys)
+        return _pgp(file, signature, pins.keys, lines=lines)
     if kind == "authenticode":
         return _authenticode(file, pins)
     if kind == "cms":
@@ -94,12 +95,15 @@ def in_list(data: bytes, name: str, sha256: str) -> None:
 # --- OpenPGP ----------------------------------------------------------------------------------------------------------
 
 
-def _pgp(file: Source, signature: bytes, keys: Sequence[bytes]) -> Proved:
+def _pgp(file: Source, signature: bytes, keys: Sequence[bytes], *, lines: bool) -> Proved:
     pinned = pgp_certificates(keys)
     try:
         sig = pysequoia.Sig.from_bytes(signature)
     except Exception as error:
         raise NotProved(f"the signature is no OpenPGP signature: {error}") from None
+    if sig.signature_type != SignatureType.Binary and not (lines and sig.signature_type == SignatureType.Text):
+        # One over a text holds whatever ends its lines, also where somebody has changed them in what is no text.
+        raise NotProved("the OpenPGP signature is over a text, or over no file: have it made without --textmode")
     try:
         result = pysequoia.verify(**_said(file), store=lambda _ids: list(pinned.values()), signature=sig)
     except Exception as error:
