@@ -71,6 +71,7 @@ GOOD = Report(sha256="ab" * 32, size=3 * LEAST_BYTES, origin="o", refused="", fa
     ("answer", "error", "state", "says"),
     [
         (msgspec.json.encode(GOOD), "", "passed", ""),
+        (msgspec.json.encode(GOOD), "unread", "failed", "has not read all of it"),
         (msgspec.json.encode(replace(GOOD, sha256="cd" * 32)), "", "refused", "another file than came"),
         (msgspec.json.encode(replace(GOOD, size=4)), "", "refused", "another file than came"),
         (msgspec.json.encode(replace(GOOD, scan="not asked")), "", "not-scanned", "no scanner has looked at it"),
@@ -85,6 +86,7 @@ GOOD = Report(sha256="ab" * 32, size=3 * LEAST_BYTES, origin="o", refused="", fa
 def test_what_an_examiner_that_was_taken_over_may_say(
     tmp_path: Path, answer: bytes, error: str, state: str, says: str
 ) -> None:
+    error, reads = ("", False) if error == "unread" else (error, True)
     files: Table[FileRow] = Table(Book(tmp_path / "book.db"), "file", FileRow)
     log, product = Log(), Product(name="fw", origin=Origin(proof="pgp", keys=()), most=1, scan="clamd")
     for folder in ("quarantine", FOLDER):
@@ -109,11 +111,43 @@ def test_what_an_examiner_that_was_taken_over_may_say(
     order = msgspec.json.decode(asked, type=Order)
     assert order.opens == {"quarantine/1": sealing.key_of(tmp_path / "quarantine" / "1")}
     assert (tmp_path / order.feed).is_fifo() and sealing.key not in order.opens.values()
+    if reads:
+        with (tmp_path / order.feed).open("rb", buffering=0) as opened:
+            os.set_blocking(opened.fileno(), False)
+            while (tmp_path / order.feed).exists():
+                keeper.setting.reactor.turn(0.1)
+                opened.read()
     done(answer, error)
     log.write(True)
     row = files.rows["1"]
     assert (row.state, says in row.reason) == (state, True), row
     assert not list((tmp_path / FOLDER).iterdir())
+
+
+def test_however_many_wait_that_cannot_be_read_each_is_told(tmp_path: Path) -> None:
+    """The quarantine's disk fails, or its key is gone, while a thousand wait for an examiner."""
+    files: Table[FileRow] = Table(Book(tmp_path / "book.db"), "file", FileRow)
+    log, ordered = Log(), list[Any]()
+    keeper: Any = SimpleNamespace(
+        files=files, now=1, store=tmp_path, stopping=False, keep=lambda row: files.put(row.number, row),
+        thin=lambda: None, product_of=lambda _: HOSTS, figures_=SimpleNamespace(add=lambda *_: None), passwords={},
+        rows=PatchRows(products=(HOSTS,)), sealing=Sealing(b"k" * 32, encrypt=True),
+        setting=SimpleNamespace(audit=log, run_job=lambda _name, _order, done: ordered.append(done)),
+    )  # fmt: skip
+    (tmp_path / "quarantine").mkdir()
+    examining, count = Examining(keeper), 2 + sys.getrecursionlimit()
+    for number in range(1, count + 1):
+        files.put(number, FileRow(number=number, product="hosts", version="1", file="f", size=1, sha256="ab",
+                                  by="debian", how="fetch", at=1, state="examining"))  # fmt: skip
+        if number <= 2:  # they are being looked at, and all others wait
+            (tmp_path / "quarantine" / str(number)).write_bytes(b"x")
+        examining.add(number)
+    for done in ordered:
+        done(b"", "the examiner has ended")
+    log.write(True)
+    assert len(ordered) == 2
+    reasons = [row.reason for row in files.rows.values() if row.state == "failed"]
+    assert reasons.count("the keeper's disk: No such file or directory") == count - 2 and len(reasons) == count
 
 
 @pytest.mark.parametrize("state", ["whole", "damaged", "nobody reads", "somebody stops reading"])

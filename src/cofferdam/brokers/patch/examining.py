@@ -147,11 +147,10 @@ class Examining:
             if opens[file] and row.size >= LEAST_BYTES and product.origin.proof in FED and not listed:
                 pieces = keeper.sealing.pieces(keeper.store / file)
                 feed = Feed(keeper.setting.reactor, keeper.store, str(number), pieces)
-        except NotSealed as wrong:
-            self._examined(number, None, b"", str(wrong))
-            return
-        except OSError as error:
-            self._examined(number, None, b"", f"the keeper's disk: {error.strerror}")
+        except (NotSealed, OSError) as error:
+            why = f"the keeper's disk: {error.strerror}" if isinstance(error, OSError) else str(error)
+            self._examining.discard(number)
+            self.judge(number, None, why)  # and not `next`, which is at it: all that waits may fare so
             return
         order = Order(
             file=file,
@@ -192,6 +191,8 @@ class Examining:
                 report = msgspec.json.decode(result, type=Report)
             except msgspec.MsgspecError as wrong:
                 error = f"the examiner's answer makes no sense: {wrong}"
+        if feed is not None and not feed.whole and report is not None and not report.refused:
+            report, error = None, "the examiner says that it is signed, and has not read all of it"
         self.judge(number, report, error)
         self.next()
 

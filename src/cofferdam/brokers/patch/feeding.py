@@ -40,6 +40,8 @@ class Feed:
         self.path = store / FOLDER / f"{name}-{secrets.token_hex(16)}"
         self.error = ""
         """Why it did not get all of it, "" if it did or may yet."""
+        self.whole = False
+        """All of it went in, and nearly all was read."""
         self._reactor, self._pieces = reactor, pieces
         self._rest = memoryview(b"")
         self._wait = SOON_SECONDS
@@ -59,6 +61,7 @@ class Feed:
             if not self._rest:
                 self._rest = memoryview(next(self._pieces, b""))
             if not self._rest:
+                self.whole = True
                 self.close()
                 return
             self._rest = self._rest[os.write(self._fd, self._rest) :]
