@@ -212,6 +212,20 @@ def test_the_deeds_are_real(tmp_path: Path) -> None:
     assert not failed
 
 
+def test_named_pipes_are_made_in_the_store_and_in_no_folder_of_the_sites(scene: Scene) -> None:
+    folder = scene.store.parent / "site"
+    folder.mkdir()
+
+    def setup() -> None:
+        facts = sandbox.confine(part(Can.STORE | Can.FEED), (scene.store, folder))
+        if not all(there for _, there, _ in facts):
+            raise RuntimeError(str(facts))
+
+    assert hostile.attempt(setup, lambda: os.mkfifo(scene.store / "pipe")) == "done"
+    assert hostile.attempt(setup, lambda: os.mkfifo(folder / "pipe")) in REFUSED
+    assert hostile.attempt(setup, lambda: (folder / "file").write_text("x")) == "done"
+
+
 def test_a_store_that_the_profile_does_not_have(scene: Scene) -> None:
     with pytest.raises(ValueError, match="do not fit the profile test"):
         sandbox.confine(part(Can.ACCEPT), [scene.store])

@@ -217,8 +217,8 @@ def confine(
 ) -> tuple[Fact, ...]:
     """Puts the calling process, which has one thread, under the filter of its profile, and says what is in force now.
 
-    `writes`: folders beneath which it may write; `reads`: folders beneath which it may read. `deaf` and `mute`:
-    descriptors that it may not read from, or not write to.
+    `writes`: folders beneath which it may write, its store first; `reads`: folders beneath which it may read. `deaf`
+    and `mute`: descriptors that it may not read from, or not write to.
 
     Raises:
         ValueError: a folder that the profile does not have, or the store that it has is missing.
@@ -275,8 +275,8 @@ def _landlock(can: Can, writes: Sequence[Path], reads: Sequence[Path]) -> Fact:
     try:
         for path in reads:
             _beneath(ruleset, path, _READ & files)
-        for path in writes:
-            _beneath(ruleset, path, (_WRITE | (_MAKE_FIFO if Can.FEED in can else 0)) & files)
+        for number, path in enumerate(writes):
+            _beneath(ruleset, path, (_WRITE | (_MAKE_FIFO if Can.FEED in can and not number else 0)) & files)
         done = _libc.syscall(ctypes.c_long(_LANDLOCK_RESTRICT), ctypes.c_int(ruleset), ctypes.c_uint32(0))
         if done != 0:
             return (name, False, f"the kernel refuses it: {os.strerror(ctypes.get_errno())}")
