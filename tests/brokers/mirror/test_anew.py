@@ -15,6 +15,7 @@ import pytest
 from cofferdam.brokers.mirror import anew, catalogue, sealing
 from cofferdam.brokers.mirror.catalogue import Hold, Loss
 from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.brokers.mirror.query import Reading
 from cofferdam.cli.main import main
 from cofferdam.errors import StoreError
 from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
@@ -308,6 +309,41 @@ def test_a_note_that_cannot_be_written_is_told_as_long_as_the_hot_log_stays_for_
     assert "sealed.json cannot be written" in pair.keeper.alarms()["mirror-store-note"]
     in_the_way.rmdir()
     assert swept() and "mirror-store-note" not in pair.keeper.alarms()
+    pair.close()
+
+
+def test_what_is_hot_when_the_catalogue_is_written_is_counted_once(tmp_path: Path) -> None:
+    """Samples nearly always come while others are sealed."""
+    pair = Pair(tmp_path)
+    pair.back()
+    keeper = tmp_path / "keeper"
+
+    def come(second: int, tag: str) -> None:
+        pair.offer(batch("live", [(tag, NOW + (second + n) * 10**9, n / 7) for n in range(ROWS)]))
+        pair.all()
+
+    def counted() -> list[dict[str, int]]:
+        """By the keeper, and by who reads."""
+        return [
+            {name: tag.points for name, tag in tags.items()}
+            for tags in (pair.keeper.store.catalogue.tags, Reading(keeper).view().tags())
+        ]
+
+    come(0, "tank_a")
+    store = pair.keeper.store
+    commits = store.to_seal()
+    files = sealing.seal(keeper, commits, before=sealing.Before(keeper, []))
+    come(ROWS, "tank_a")
+    come(0, "flow_b")
+    store.sealed(commits, files)
+    wanted = {"tank_a": 2 * ROWS, "flow_b": ROWS}
+    assert counted() == [wanted, wanted]
+    for _ in range(2):
+        pair.born()
+        pair.all()
+        assert counted() == [wanted, wanted]
+    pair.seal()
+    assert counted() == [wanted, wanted]
     pair.close()
 
 

@@ -177,7 +177,7 @@ class Verbs:
         if len(found.holds) >= HOLDS_MOST:
             raise GateError(f"{HOLDS_MOST} times are held already", hint="let some go: cofferdam mirror hold --release")
         found.holds = [*found.holds, Hold(said.first, said.last, said.by, said.reason)]
-        catalogue.save(self._keeper.store.folder, found)
+        self._keeper.store.save()
         self._tell(said, held=True)
         answer: told.Holds = {"holds": len(found.holds)}
         asked.answer(answer)
@@ -189,7 +189,7 @@ class Verbs:
         if len(kept) == len(found.holds):
             raise GateError("there is no such hold", hint="`cofferdam mirror status` lists them")
         found.holds = kept
-        catalogue.save(self._keeper.store.folder, found)
+        self._keeper.store.save()
         self._tell(said, held=False)
         answer: told.Holds = {"holds": len(kept)}
         asked.answer(answer)

@@ -193,6 +193,25 @@ class Store:
                 tag.last = high
             tag.points += count
 
+    def save(self) -> None:
+        """Puts the catalogue in place, with as many samples of each tag as are sealed: readers, and a start, add what
+        is hot to them. Raises: StoreError."""
+        found = self.catalogue
+        of = [one.batch.column(0) for one in self.hot if one.commit > found.sealed and one.batch.num_rows]
+        tags = pa.chunked_array(of).unify_dictionaries() if of else None
+        counts: dict[str, int] = {}
+        if tags is not None:
+            names = tags.chunk(0).dictionary.to_pylist()
+            places = pa.chunked_array([chunk.indices for chunk in tags.chunks])
+            counts = {names[one["values"]]: one["counts"] for one in pc.value_counts(places).to_pylist()}
+        for name, count in counts.items():
+            found.tags[name].points -= count
+        try:
+            catalogue.save(self.folder, found)
+        finally:
+            for name, count in counts.items():
+                found.tags[name].points += count
+
     def _drop_hot(self) -> None:
         """Hot files whose every commit is sealed."""
         needed = {path.name for path in hot.files(self.folder, self.catalogue.sealed)} if self.hot else set()
@@ -242,7 +261,7 @@ class Store:
             self.catalogue.taken[one.lane] = max(self.catalogue.taken.get(one.lane, 0), one.number)
         self.catalogue.files += files
         try:
-            catalogue.save(self.folder, self.catalogue)
+            self.save()
         except StoreError:
             self.catalogue.sealed, self.catalogue.taken, self.catalogue.files = before
             raise
@@ -261,7 +280,7 @@ class Store:
         before = self.catalogue.files
         self.catalogue.files = [*(file for file in before if file.name not in gone), *(new for _, new in pairs)]
         try:
-            catalogue.save(self.folder, self.catalogue)
+            self.save()
         except StoreError:
             self.catalogue.files = before
             raise
@@ -275,7 +294,7 @@ class Store:
         self.catalogue.files = [file for file in self.catalogue.files if file.name not in gone]
         self.catalogue.dropped = max(self.catalogue.dropped, upto)
         try:
-            catalogue.save(self.folder, self.catalogue)
+            self.save()
         except StoreError:
             self.catalogue.files, self.catalogue.dropped = before
             raise
@@ -291,7 +310,7 @@ class Store:
             return
         self.catalogue.reckoned = now
         try:
-            catalogue.save(self.folder, self.catalogue)
+            self.save()
         except StoreError:
             self.catalogue.reckoned = before
             raise
@@ -305,7 +324,7 @@ class Store:
             return
         self.catalogue.qualities, self.catalogue.reckoned = qualities, []
         try:
-            catalogue.save(self.folder, self.catalogue)
+            self.save()
         except StoreError:
             self.catalogue.qualities, self.catalogue.reckoned = before
             raise
@@ -319,7 +338,7 @@ class Store:
         self.catalogue.losses = [*self.catalogue.losses[-LOSSES_MOST:], loss]
         self.catalogue.taken[lane] = max(self.catalogue.taken.get(lane, 0), last)
         try:
-            catalogue.save(self.folder, self.catalogue)
+            self.save()
         except StoreError:
             self.catalogue.losses, self.catalogue.taken = before
             raise
@@ -352,7 +371,7 @@ class Store:
         """Writes down what has come after all. Raises: StoreError."""
         if not self._settled:
             self.sync()  # it is on disk before the catalogue says so
-            catalogue.save(self.folder, self.catalogue)
+            self.save()
             self._settled = True
 
     def _lose(self, files: list[File], why: str) -> None:
@@ -363,7 +382,7 @@ class Store:
             Loss("*", file.first * HOUR_NS, (file.last + 1) * HOUR_NS, file.rows, why, now) for file in files
         ]
         try:
-            catalogue.save(self.folder, self.catalogue)
+            self.save()
         except StoreError:
             self.catalogue.files, self.catalogue.losses = before
             raise
