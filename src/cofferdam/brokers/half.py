@@ -287,8 +287,8 @@ class PartProcess:
             self._receivers[other] = receiver
             if returns:
                 self._returning[other] = (self._returning.get(other, (None, None))[0], receiver)
-            if self.name in self.broker.answers and other in senders:
-                hold_back(receiver, senders[other])
+            if self.name in self.broker.answers | self.broker.crew.returns and other in senders:
+                hold_back(receiver, senders[other])  # else who asks and does not listen fills its memory
         for other, path in ride_in.items():
             ride_codec = self._codec(other, self.name, policy)
             self._receivers[other] = strand.StrandReceiver(

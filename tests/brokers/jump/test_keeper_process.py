@@ -369,6 +369,39 @@ def test_a_proof_beside_one_that_has_served_counts_for_nobody(stage: Stage) -> N
     eventually(lambda: "beside one that has served" in "".join(e.reason for e in stage.auditor.of(SignInRefused)))
 
 
+def test_passwords_beyond_the_one_that_waits_end_their_connection(stage: Stage) -> None:
+    """Each takes its time to be looked at, and nobody has the keeper hold more of them than there are connections."""
+    first, second = stage.connect(), stage.connect()
+    typed = ("no such password", "000000")
+    said = [records.Exchange(second, os.urandom(32))]
+    said += [records.Answers(conn, "tech%plc", typed) for conn in (first, second, second, second)]
+    stage.outer.send(*said, records.Answers(second, "tech%plc", typed))
+    assert stage.outer.wait_for(records.Drop).conn == second
+    assert stage.outer.wait_for(records.Verdict).conn == first
+    assert stage.connect() == second + 1
+    stage.outer.send(records.Answers(second + 1, "tech%plc", typed))
+    assert stage.outer.wait_for(records.Verdict).conn == second + 1, "what waited of the one that ended went with it"
+
+
+def test_who_asks_and_does_not_listen_is_not_listened_to(stage: Stage) -> None:
+    """Else all that it is told would wait in the keeper's memory, until that ends it. Nothing is lost by it."""
+    conn, asked = stage.connect(), 0
+    packets = pack([stage.outer._out.encode(records.Exchange(conn, os.urandom(32)))] * 80)
+    (packet,) = packets
+    stuck = 0
+    while stuck < 3:
+        assert asked < 200_000, "it takes whatever comes"
+        try:
+            os.write(stage.outer._to, packet)
+            asked, stuck = asked + 80, 0
+        except BlockingIOError:
+            stage.ask("people")  # meanwhile it has looked at all of its pipes
+            stuck += 1
+    assert stage.outer.wait_for(records.Signed).conn == conn
+    for _ in range(asked - 1):
+        stage.outer.wait_for(records.Signed)
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "in a session"])
 def test_a_proof_after_the_last_one_ends_the_connection(stage: Stage, late: bool) -> None:
     conn = stage.sign_in()

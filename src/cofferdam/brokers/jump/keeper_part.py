@@ -241,7 +241,11 @@ class Keeper(Part):
                 outcome = self.signin.proof(connection, user, algorithm, key, signature, assets, self.now, self.wall)
                 self._verdict(connection, user, outcome)
             case records.Answers(_, _, answers) if len(answers) > 1:
-                self._typed.setdefault(connection.source, deque()).append(record)
+                waiting = self._typed.setdefault(connection.source, deque())
+                if any(one.conn == record.conn for one in waiting):  # also a client's own haste: it ends that one alone
+                    self.drop(connection, "one proof at a time")
+                    return
+                waiting.append(record)
                 if not self._verifying:
                     self._verify()
             case records.Answers():
@@ -283,6 +287,10 @@ class Keeper(Part):
         """A connection is no more: neither are its sessions, nor those within it."""
         self.watching.left(connection.number)
         self.connections.pop(connection.number, None)
+        if waiting := self._typed.pop(connection.source, None):
+            left = deque(one for one in waiting if one.conn != connection.number)
+            if left:
+                self._typed[connection.source] = left
         for other in list(self.connections.values()):
             if other.parent is connection:
                 self.drop(other, reason)
