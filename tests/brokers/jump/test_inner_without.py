@@ -8,7 +8,7 @@ from typing import Any
 from cofferdam.brokers.jump import file_records, records
 from cofferdam.brokers.jump.inner_held import Quarantine
 from cofferdam.brokers.jump.inner_session import Live
-from cofferdam.brokers.jump.inner_without import CLOCK_NS, Without
+from cofferdam.brokers.jump.inner_without import CLOCK_NS, LOOKS_KEPT, Without
 from cofferdam.brokers.jump.standing_records import Lives
 
 SECOND = 10**9
@@ -51,7 +51,8 @@ def test_a_clock_that_is_set_ends_all_while_nobody_could_judge() -> None:
     scene = Scene(False, False)
     scene.without.tick()
     scene.utc += 3600 * SECOND  # with a keeper that is its to judge
-    scene.without.tick()
+    for _ in range(LOOKS_KEPT):
+        scene.without.tick()
     scene.without.begin()
     scene.mono += 60 * SECOND
     scene.utc += 60 * SECOND + CLOCK_NS  # it drifts
@@ -61,6 +62,21 @@ def test_a_clock_that_is_set_ends_all_while_nobody_could_judge() -> None:
     scene.without.tick()
     assert not scene.live
     assert {one.reason.partition(",")[0] for one in scene.told} == {"the clock was set"}
+
+
+def test_a_clock_that_was_set_before_it_was_known_that_nobody_judges() -> None:
+    """The keeper hung, or was dead and nobody had said so. What was set long before it has judged."""
+    for since, left in ((4.0, set()), (60.0, {1})):
+        scene = Scene(False)
+        scene.without.tick()
+        scene.utc += 3600 * SECOND
+        for _ in range(int(2 * since)):
+            scene.mono += SECOND // 2
+            scene.utc += SECOND // 2
+            scene.without.tick()
+        scene.without.begin()
+        scene.without.tick()
+        assert set(scene.live) == left
 
 
 def test_what_has_to_be_watched_ends_at_once() -> None:

@@ -27,6 +27,8 @@ ENDS_KEPT: Final = 1_024
 """Sessions that ended, which the next keeper is told of: it may be that the last one never read it."""
 CLOCK_NS: Final = 2 * 10**9
 """By how much the clock may drift from the monotonic one before it counts as set."""
+LOOKS_KEPT: Final = 20
+"""At the clock, two a second: a keeper that hung has judged nothing for a while before anybody knew that it is away."""
 
 
 class Kill(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,14 +48,14 @@ class Without:
     ) -> None:
         self._live, self._tell, self._now, self._wall = live, tell, now, wall
         self.away = False
-        self._offset = 0
+        self._offsets: deque[int] = deque([wall() - now()], maxlen=LOOKS_KEPT)
         self._ends: deque[records.Ended] = deque(maxlen=ENDS_KEPT)
         self._turning: dict[int, records.Rotate] = {}
         self._turned: list[records.Rotated] = []
 
     def begin(self) -> None:
         """The keeper has ended."""
-        self.away, self._offset = True, self._wall() - self._now()
+        self.away = True
         for live in list(self._live.values()):
             if live.grant.watched:
                 live.end("nobody watches any more: the gate's keeper is away")
@@ -71,7 +73,10 @@ class Without:
             self._turned_out(done)
 
     def tick(self) -> None:
-        if self.away and abs(self._wall() - self._now() - self._offset) > CLOCK_NS:
+        offset = self._wall() - self._now()
+        if not self.away:
+            self._offsets.append(offset)
+        elif abs(offset - self._offsets[0]) > CLOCK_NS:
             self.end_all("the clock was set, and the gate's keeper, who would say what goes on, is away")
 
     def end_all(self, reason: str) -> None:
