@@ -9,8 +9,9 @@ Not here: the session (inner_session), legs (inner_ssh), what it does while the 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Final
 
 import asyncssh
 
@@ -40,6 +41,9 @@ from cofferdam.policy.terms.jump_rows import Files as FileRules
 from cofferdam.policy.terms.jump_rows import JumpRows
 from cofferdam.protocols.terminals.dialect import BARE
 
+UNWANTED_KEPT: Final = 1_024
+"""Sessions that were given up before there was a grant. The outer part takes back more only where none follows."""
+
 
 class Inner(Part):
     """The part."""
@@ -56,6 +60,7 @@ class Inner(Part):
         self._archivist = setting.senders["archivist"]
         self._live: dict[int, Live] = {}
         self._last = 0
+        self._unwanted: deque[int] = deque(maxlen=UNWANTED_KEPT)
         self._bytes = {"sent": 0, "received": 0}
         self._files: dict[int, tuple[Files, asyncssh.SSHClientConnection]] = {}
         self._without = Without(self._live, self._keeper.send, setting.clock, setting.wall)
@@ -234,8 +239,11 @@ class Inner(Part):
             return
         live = self._live.get(record.session)
         if live is None:
-            if source == "outer" and record.session > self._last and isinstance(record, records.Send | records.Took):
-                raise CrossingError(f"data of session {record.session}, which has no grant")
+            if source == "outer" and record.session > self._last:
+                if isinstance(record, records.Send | records.Took):
+                    raise CrossingError(f"data of session {record.session}, which has no grant")
+                if isinstance(record, records.Close):
+                    self._unwanted.append(record.session)
             return
         if source == "outer":
             live.person(record)
@@ -253,6 +261,9 @@ class Inner(Part):
             raise CrossingError(f"a second grant for session {grant.session}")
         self._last = grant.session
         live = self._live[grant.session] = Live(grant, self)
+        if grant.session in self._unwanted:  # what is told by two ways comes in any order
+            live.end("the person is gone")
+            return
         asset = self._policy.assets.get(grant.asset)
         if self._severed or asset is None or grant.conduit not in self.rows:
             live.end("an operator has cut this side off" if self._severed else "the policy has just changed")
