@@ -197,6 +197,25 @@ def test_a_policy_that_comes_while_it_is_away_ends_all(site: JumpSite) -> None:
     assert site.ssh("tech", "station", "echo again").stdout == b"again\n"
 
 
+def test_a_policy_that_comes_while_it_hangs_ends_all_if_it_does_not_come_again(site: JumpSite) -> None:
+    """The others have heard of the policy before they hear that nobody has judged by it."""
+    cat = site.begins("tech", "station", "cat")
+    says(cat, b"a word")
+    (database,) = site.state.rglob("access.db")
+    store, aside = database.parent, site.folder / "aside"
+    kill(site.gate.pid("keeper"), signal.SIGSTOP)
+    store.rename(aside)
+    store.write_text("")
+    try:
+        ask(site.state, "reload")  # which waits for it, until it is ended
+        assert b"the policy was loaded, and the gate's keeper" in ends(cat)
+    finally:
+        store.unlink()
+        aside.rename(store)
+    eventually(lambda: works_again(site))
+    assert site.sessions() == []
+
+
 def test_a_watched_session_ends_with_who_could_tell_that_it_is(site: JumpSite) -> None:
     site.person("guest", "guests")
     asked = site.ssh("guest", "guest", "request station 1h a look").stdout.decode().split()[1]

@@ -8,7 +8,7 @@ from typing import Any
 from cofferdam.brokers.jump import file_records, records
 from cofferdam.brokers.jump.inner_held import Quarantine
 from cofferdam.brokers.jump.inner_session import Live
-from cofferdam.brokers.jump.inner_without import CLOCK_NS, LOOKS_KEPT, Without
+from cofferdam.brokers.jump.inner_without import CLOCK_NS, LOOKS_KEPT, UNJUDGED_NS, Without
 from cofferdam.brokers.jump.standing_records import Lives
 
 SECOND = 10**9
@@ -77,6 +77,25 @@ def test_a_clock_that_was_set_before_it_was_known_that_nobody_judges() -> None:
         scene.without.begin()
         scene.without.tick()
         assert set(scene.live) == left
+
+
+def test_a_policy_that_came_before_it_was_known_that_nobody_judges() -> None:
+    """What began by it was granted by it."""
+    scene = Scene(False, False)
+    scene.mono += SECOND
+    assert scene.without.loaded() == 0
+    scene.mono += SECOND
+    scene.live[3] = Live(grant(3, False), scene)
+    scene.without.begin()
+    assert set(scene.live) == {3}
+    assert {one.reason.partition(",")[0] for one in scene.told} == {"the policy was loaded"}
+    assert scene.without.loaded() == 1
+    assert not scene.live
+    scene = Scene(False)
+    scene.without.loaded()
+    scene.mono += UNJUDGED_NS
+    scene.without.begin()
+    assert set(scene.live) == {1}, "it was judged"
 
 
 def test_what_has_to_be_watched_ends_at_once() -> None:

@@ -83,16 +83,13 @@ class Inner(Part):
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         before = self._policy.assets
         self._work_by(policy)
-        if self._without.away:
-            ended = len(self._live)
-            self._without.end_all("the policy was loaded, and the gate's keeper, who would judge by it, is away")
-            return ended
+        ended = self._without.loaded()
         moved = [
             one for one in self._live.values() if policy.assets.get(one.grant.asset) != before.get(one.grant.asset)
         ]
         for live in moved:
             live.end("the policy has changed the asset")
-        return len(moved)
+        return ended + len(moved)
 
     def set_severed(self, sides: Collection[str]) -> None:
         self._severed = bool(self._sides & set(sides))

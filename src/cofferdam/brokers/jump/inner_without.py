@@ -28,7 +28,10 @@ ENDS_KEPT: Final = 1_024
 CLOCK_NS: Final = 2 * 10**9
 """By how much the clock may drift from the monotonic one before it counts as set."""
 LOOKS_KEPT: Final = 20
-"""At the clock, two a second: a keeper that hung has judged nothing for a while before anybody knew that it is away."""
+"""At the clock, two a second: a keeper that hung has judged nothing for a while before anybody knew that, ..."""
+UNJUDGED_NS: Final = LOOKS_KEPT // 2 * 10**9
+"""... by no policy either that came in so long. (What hangs is ended sooner.)"""
+LOADED: Final = "the policy was loaded, and the gate's keeper, who would judge by it, is away"
 
 
 class Kill(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,6 +52,7 @@ class Without:
         self._live, self._tell, self._now, self._wall = live, tell, now, wall
         self.away = False
         self._offsets: deque[int] = deque([wall() - now()], maxlen=LOOKS_KEPT)
+        self._loaded = now() - UNJUDGED_NS
         self._ends: deque[records.Ended] = deque(maxlen=ENDS_KEPT)
         self._turning: dict[int, records.Rotate] = {}
         self._turned: list[records.Rotated] = []
@@ -56,8 +60,11 @@ class Without:
     def begin(self) -> None:
         """The keeper has ended."""
         self.away = True
+        unjudged = self._now() - self._loaded < UNJUDGED_NS
         for live in list(self._live.values()):
-            if live.grant.watched:
+            if unjudged and live.began <= self._loaded:
+                live.end(LOADED)
+            elif live.grant.watched:
                 live.end("nobody watches any more: the gate's keeper is away")
 
     def over(self, last: int) -> None:
@@ -71,6 +78,13 @@ class Without:
         turned, self._turned = self._turned, []
         for done in turned:
             self._turned_out(done)
+
+    def loaded(self) -> int:
+        """Another policy is in force. Returns how many sessions that has ended."""
+        self._loaded, count = self._now(), len(self._live)
+        if self.away:
+            self.end_all(LOADED)
+        return count if self.away else 0
 
     def tick(self) -> None:
         offset = self._wall() - self._now()
