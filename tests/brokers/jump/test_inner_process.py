@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.kit.supervision import Command, CommandDone, Configure, Ready
 from cofferdam.crossing.pipe import make_pipe
+from cofferdam.crossing.records import RecordCodec
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import to_bytes
@@ -27,7 +29,7 @@ class Stage:
         self.auditor = Auditor()
         others = ("outer", "keeper", "archivist")
         to, back = {who: make_pipe() for who in others}, {who: make_pipe() for who in others}
-        codecs = {
+        codecs: dict[str, tuple[RecordCodec[Any], RecordCodec[Any]]] = {
             "outer": (records.outer_to_inner(), records.inner_to_outer()),
             "keeper": (records.to_inner(), records.from_inner()),
             "archivist": (records.from_archivist(), records.to_archivist()),

@@ -373,7 +373,7 @@ def test_passwords_beyond_the_one_that_waits_end_their_connection(stage: Stage) 
     """Each takes its time to be looked at, and nobody has the keeper hold more of them than there are connections."""
     first, second = stage.connect(), stage.connect()
     typed = ("no such password", "000000")
-    said = [records.Exchange(second, os.urandom(32))]
+    said: list[Any] = [records.Exchange(second, os.urandom(32))]
     said += [records.Answers(conn, "tech%plc", typed) for conn in (first, second, second, second)]
     stage.outer.send(*said, records.Answers(second, "tech%plc", typed))
     assert stage.outer.wait_for(records.Drop).conn == second
